@@ -81,10 +81,12 @@ pub enum InvalidBlock {
     /// The header or the transaction count is truncated, or bytes follow the last transaction.
     #[error("the bytes of a block are not a header followed by its transactions")]
     Malformed,
-    /// The txids give another Merkle root than the header has, or the list repeats its end (CVE-2012-2459).
+    /// The Merkle root of the txids differs from the one in the header, or the list of transactions repeats its end
+    /// (CVE-2012-2459).
     #[error("the transactions of a block do not match the Merkle root in its header")]
     TransactionRoot,
-    /// The witnesses give another commitment than the coinbase has (BIP141), or the commitment is missing.
+    /// The commitment computed from the witnesses differs from the one in the coinbase (BIP141), or the coinbase has
+    /// none.
     #[error("the witnesses of a block do not match the root in its coinbase")]
     WitnessRoot,
     /// The first transaction is not a coinbase, or a later one is.

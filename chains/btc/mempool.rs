@@ -1,4 +1,5 @@
-//! The transactions of a node's mempool that were already fetched, so that each one is fetched once. Pure.
+//! The transactions of a node's mempool that were already fetched, so that each one is fetched only once. This module
+//! does no I/O.
 
 use std::collections::HashMap;
 

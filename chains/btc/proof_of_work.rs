@@ -1,5 +1,5 @@
-//! Checks of a header's proof of work and of its difficulty, so that inventing a block costs as much as mining it.
-//! Pure.
+//! Checks of a header's proof of work and of its difficulty, so that inventing a block costs as much as mining it. This
+//! module does no I/O.
 
 use bitcoin::{CompactTarget, Network, Target, block::Header, params::Params};
 use chain::Height;

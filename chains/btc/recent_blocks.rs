@@ -1,5 +1,5 @@
-//! The blocks of one branch that were read last: headers, to check the difficulty of their children, and coinbase
-//! outputs, until they may be spent. Pure.
+//! The most recently read blocks of one branch: their headers, to check the difficulty of their children, and their
+//! coinbase outputs, until they may be spent. This module does no I/O.
 
 use std::collections::VecDeque;
 

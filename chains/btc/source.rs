@@ -143,7 +143,7 @@ impl Bitcoin {
     /// [`FeeRate::MAX`]. Returns the lower bound if no endpoint has an estimate.
     ///
     /// # Errors
-    /// [`SourceError::Unavailable`] if no endpoint answers.
+    /// Returns [`SourceError::Unavailable`] if no endpoint answers.
     pub async fn fee_rate(&self, blocks: u16) -> Result<FeeRate, SourceError> {
         let estimate = match self.config.backend {
             Backend::Core => core::estimate_fee_rate(&self.pool, blocks).await,

@@ -36,11 +36,11 @@ pub enum FinalitySource {
 /// The header commitments that the driver can recompute on this chain, and therefore checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commitments {
-    /// The block hash. Without it, no other commitment is checked.
+    /// True to check the block hash. Without it, no other commitment is checked.
     pub header: bool,
-    /// The transactions root.
+    /// True to check the transactions root.
     pub transactions: bool,
-    /// The receipts root.
+    /// True to check the receipts root.
     pub receipts: bool,
 }
 

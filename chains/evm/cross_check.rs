@@ -1,5 +1,5 @@
-//! Checks that a second endpoint has the same block. A header proves nothing but its own hash, so a single endpoint
-//! could invent a whole branch.
+//! Checks that a second endpoint has the same block. The hash of a header does not prove that the block is on the
+//! chain, so a single endpoint could invent a whole branch.
 
 use std::collections::BTreeMap;
 

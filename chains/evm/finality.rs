@@ -1,4 +1,5 @@
-//! Decides which block is final from the claims of several endpoints. Pure: the time is a parameter.
+//! Decides which block is final from the claims of several endpoints. This module does no I/O and reads no clock: the
+//! time is a parameter.
 //!
 //! While a second endpoint answers, a single endpoint cannot advance the final block. Only recent claims are kept, so
 //! the final block can also move back; the follower decides how to react.

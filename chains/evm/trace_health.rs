@@ -1,5 +1,5 @@
-//! Tracks whether call traces are available, so that blocks include the transfers by contracts. Pure: the time is a
-//! parameter.
+//! Tracks the availability of call traces, from which blocks get the transfers by contracts. This module does no I/O
+//! and reads no clock: the time is a parameter.
 //!
 //! A missing trace must never block the chain: the sender of a cheap transaction can make the traces of its block very
 //! large, and after an outage nodes have pruned old states. Such a block is read without traces, and balances are

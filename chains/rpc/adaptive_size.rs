@@ -1,4 +1,4 @@
-//! The number of blocks or calls in one request, adapted to the sizes that the nodes accept. Pure.
+//! The number of blocks or calls in one request, adapted to the sizes that the nodes accept. This module does no I/O.
 
 use crate::RpcError;
 

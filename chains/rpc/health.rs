@@ -1,5 +1,5 @@
-//! The health of one endpoint: cool-downs after failures, rate limits, missing methods and its head. Pure: the time is
-//! a parameter.
+//! The health of one endpoint: cool-downs after failures, rate limits, missing methods and its head. This module does
+//! no I/O and reads no clock: the time is a parameter.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -148,8 +148,8 @@ impl<'a> Reply<'a> {
     /// Returns the body of a plain-text reply with status 200, without surrounding white space.
     ///
     /// # Errors
-    /// [`Rejection::NodeError`] for another status, of kind `NotFound` for 400 and 404, and [`Rejection::Invalid`] if the
-    /// body is not UTF-8.
+    /// Returns [`Rejection::NodeError`] for another status, of kind `NotFound` for 400 and 404, and
+    /// [`Rejection::Invalid`] if the body is not UTF-8.
     pub fn text(&self) -> Result<&'a str, Rejection> {
         match std::str::from_utf8(self.body()).map(str::trim) {
             Ok(text) if self.status == 200 => Ok(text),
@@ -165,7 +165,7 @@ impl<'a> Reply<'a> {
     /// Returns the JSON body of a reply that is not JSON-RPC. The HTTP status is ignored.
     ///
     /// # Errors
-    /// [`Rejection::Invalid`] if the body is not a `T`.
+    /// Returns [`Rejection::Invalid`] if the body is not a `T`.
     pub fn json<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
         serde_json::from_slice(self.body()).map_err(unexpected_json)
     }

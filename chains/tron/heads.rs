@@ -1,4 +1,4 @@
-//! A cache of the blocks above the solidified one, so that each is requested once. Pure: it performs no I/O.
+//! A cache of the blocks above the solidified one, so that each is requested only once. This module does no I/O.
 
 use std::collections::VecDeque;
 

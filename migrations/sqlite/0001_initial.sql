@@ -37,8 +37,12 @@ create table reviews (
     kind text not null,
     subject text not null,
     detail text not null,
+    -- The amount that the review is about, in base units; null where it is about none.
+    amount blob check (amount is null or length(amount) = 32),
     opened_at bigint not null,
     closed_at bigint,
+    -- decided (by the operator), resolved (the cause is over) or retracted (the money or fact vanished).
+    closing_reason text,
     closing_note text,
     unique (kind, subject)
 );

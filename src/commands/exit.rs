@@ -7,7 +7,7 @@ use crate::control::client::ClientError;
 use db::file_lock::DataFolderLockError;
 use db::instance_lock::InstanceLockError;
 
-/// Why a command failed: one sentence for the operator and one exit code for scripts.
+/// The reason why a command failed: one sentence for the operator and one exit code for scripts.
 #[derive(Debug)]
 pub struct CommandError {
     code: u8,

@@ -77,8 +77,8 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Gives the group of the systemd unit read access if the command runs as root. The file has no secrets; its xpubs only reveal
-/// addresses.
+/// Gives the group of the systemd unit read access if the command runs as root. The file has no secrets; its xpubs only
+/// reveal addresses.
 fn share_with_service(file: &File) -> io::Result<Readers> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Readers::Owner);

@@ -12,10 +12,10 @@ use crate::commands::out::print_line;
 use crate::daemon;
 use crate::workers::rescan::RescanPiece;
 
-/// Use this after a token was added to the configuration: its transfers in blocks that were read before are not booked yet.
-/// Transfers that are booked already stay as they are, so a range can be read any number of times. A transfer that no
-/// invoice waits for is booked as unallocated and opens a review. On Bitcoin, read up to the newest block, because the
-/// later blocks show which outputs were spent.
+/// Use this after a token was added to the configuration: its transfers in blocks that were read before are not booked
+/// yet. Transfers that are booked already stay as they are, so a range can be read any number of times. A transfer that
+/// no invoice waits for is booked as unallocated and opens a review. On Bitcoin, read up to the newest block, because
+/// the later blocks show which outputs were spent.
 #[derive(clap::Args)]
 pub struct Args {
     /// Name of the chain in the configuration.
@@ -64,7 +64,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     ));
     if sum.doubtful > 0 {
         print_line(format_args!(
-            "{} transfers may be booked already by the balance of their address: see the reviews `rescan.doubtful` in `{}`.",
+            "{} transfers may be booked already by the balance of their address: see the reviews `rescan.possible_duplicate` in `{}`.",
             sum.doubtful,
             admin::reviews::LIST
         ));

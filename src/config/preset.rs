@@ -1,5 +1,5 @@
-//! Presets: facts about known networks from `config/chains/*.toml`, converted to options of `[chains.NAME]`. The drivers' tests
-//! read the same files.
+//! Presets: facts about known networks from `config/chains/*.toml`, converted to options of `[chains.NAME]`. The
+//! drivers' tests read the same files.
 
 use toml::{Table, Value};
 

@@ -17,7 +17,7 @@ const CREDENTIAL: &str = "credential:";
 #[serde(transparent)]
 pub struct SecretFile(String);
 
-/// Why a secret cannot be read.
+/// The reason why a secret cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be opened or read.
@@ -65,7 +65,8 @@ impl SecretFile {
         }
     }
 
-    /// Returns the path of the file, for a caller that reads it again whenever it changes; `None` when no file is named.
+    /// Returns the path of the file, for a caller that reads it again whenever it changes; `None` when no file is
+    /// named.
     ///
     /// # Errors
     /// Fails when the value is a `credential:` and systemd set no `CREDENTIALS_DIRECTORY`.

@@ -12,7 +12,7 @@ use crate::control::{LINE_BYTES_MAX, Request, Response, SOCKET_FILE, TRANSFER_TI
 /// Time to wait for a response: a backup of a large database takes minutes.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// Why a request got no response.
+/// The reason why a request got no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No daemon listens on the socket of this data folder.

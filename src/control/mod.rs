@@ -1,5 +1,5 @@
-//! The control socket: a Unix socket in the data folder over which commands reach the running daemon. A request names an
-//! operation and carries its arguments as JSON. This module knows no operation; a [`Handler`] carries them out.
+//! The control socket: a Unix socket in the data folder over which commands reach the running daemon. A request names
+//! an operation and carries its arguments as JSON. This module knows no operation; a [`Handler`] carries them out.
 
 pub mod client;
 pub mod server;

@@ -1,5 +1,5 @@
-//! The daemon's side of the control socket. Only the daemon's own user and root may use it; connections, sizes and times
-//! are bounded.
+//! The daemon's side of the control socket. Only the daemon's own user and root may use it; connections, sizes and
+//! times are bounded.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -29,8 +29,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the socket in `folder`. The caller holds the lock of the data folder, so an existing socket was left behind by
-    /// a daemon that ended, and is removed.
+    /// Binds the socket in `folder`. The caller holds the lock of the data folder, so an existing socket was left
+    /// behind by a daemon that ended, and is removed.
     ///
     /// # Errors
     /// Fails when the old socket cannot be removed or the new one cannot be created.

@@ -10,8 +10,8 @@ use web::host_router::HostRouter;
 use web::http_error::HttpError;
 use web::reference;
 
-/// Returns the router of everything that is served: surfaces, their references, health. A surface without services is not
-/// mounted.
+/// Returns the router of everything that is served: surfaces, their references, health. A surface without services is
+/// not mounted.
 pub fn build_router(config: &Config, guard: &Guard, health: &Health, checkout: Option<checkout::Services>) -> Router {
     let mut hosts = HostRouter::default();
     if let Some(services) = checkout {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// Why a transaction failed, other than by an error of its own closure.
+/// The reason why a transaction failed, other than by an error of its own closure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nothing was stored; the same call may succeed later.

@@ -1,5 +1,5 @@
-//! An exclusive lock on a file, which the kernel releases when the process ends. One daemon may use a data folder, and one
-//! daemon may serve an SQLite database.
+//! An exclusive lock on a file, which the kernel releases when the process ends. One daemon may use a data folder, and
+//! one daemon may serve an SQLite database.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -19,7 +19,7 @@ pub struct DataFolderLock {
     _file: FileLock,
 }
 
-/// Why a data folder could not be locked.
+/// The reason why a data folder could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum DataFolderLockError {
     /// Another process has the lock. `holder` names it, such as `process 7`.

@@ -41,7 +41,7 @@ const KEEPALIVE: [(&str, &str); 4] = [
     ("idle_session_timeout", "0"),
 ];
 
-/// Why this process may not serve the database.
+/// The reason why this process may not serve the database.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceLockError {
     /// Another daemon holds the lock. `holder` names its process and, on PostgreSQL, its address and start.

@@ -91,7 +91,7 @@ pub struct Db(Arc<Inner>);
 struct Inner {
     engine: Engine,
     stats: Arc<Stats>,
-    /// Dropped with the last handle: the temporary database of a test.
+    /// A value that is dropped with the last handle, such as the temporary database of a test.
     _owned: Option<Box<dyn Any + Send + Sync>>,
 }
 

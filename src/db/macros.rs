@@ -37,8 +37,8 @@ macro_rules! batch_row {
     ($($bind:expr),+ $(,)?) => { vec![$($crate::Bind::from($bind)),+] };
 }
 
-/// `rows_for_each!(tx, batch_rows, "with given (id bigint) select … from given, orders where …", mode)?` runs a statement
-/// for each given row and returns the rows of all runs, in no order.
+/// `rows_for_each!(tx, batch_rows, "with given (id bigint) select … from given, orders where …", mode)?` runs a
+/// statement for each given row and returns the rows of all runs, in no order.
 #[macro_export]
 macro_rules! rows_for_each {
     ($tx:expr, $given:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
@@ -49,8 +49,8 @@ macro_rules! rows_for_each {
     }};
 }
 
-/// `deferred!(tx, "update … where id = $1", id)?` schedules a statement that must change exactly one row. It runs before
-/// the next statement that is not deferred, or at the end of the transaction; see
+/// `deferred!(tx, "update … where id = $1", id)?` schedules a statement that must change exactly one row. It runs
+/// before the next statement that is not deferred, or at the end of the transaction; see
 /// [`Tx::execute_deferred`](crate::Tx::execute_deferred).
 #[macro_export]
 macro_rules! deferred {
@@ -61,8 +61,8 @@ macro_rules! deferred {
     }};
 }
 
-/// `deferred_for_each!(tx, batch_rows, "with given (id bigint) update … from given where …", mode)?` schedules a statement
-/// that must change exactly one row for each given row.
+/// `deferred_for_each!(tx, batch_rows, "with given (id bigint) update … from given where …", mode)?` schedules a
+/// statement that must change exactly one row for each given row.
 #[macro_export]
 macro_rules! deferred_for_each {
     ($tx:expr, $given:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{

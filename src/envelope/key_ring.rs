@@ -22,7 +22,7 @@ const KEYS_MAX: usize = 1_000;
 const FILE_COMMENT: &str =
     "# Encryption keys of settled. Without them undelivered stock is lost: keep a copy apart from the backups.\n";
 
-/// Why the key file cannot be read, created or changed.
+/// The reason why the key file cannot be read, created or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file system returned an error.
@@ -49,7 +49,8 @@ pub enum KeysError {
 pub struct KeyRing(Vec<(u32, Zeroizing<[u8; KEY_LENGTH]>)>);
 
 impl Envelope {
-    /// Reads the key file: `$CREDENTIALS_DIRECTORY/envelope.keys` if systemd passes it, else the file in the data folder.
+    /// Reads the key file: `$CREDENTIALS_DIRECTORY/envelope.keys` if systemd passes it, else the file in the data
+    /// folder.
     ///
     /// # Errors
     /// When the file is missing, malformed, or readable by other users.
@@ -62,8 +63,8 @@ impl Envelope {
         Ok(Envelope::from_ring(&ring))
     }
 
-    /// Creates the key file in the data folder with one random key. Never overwrites a file, because everything encrypted with
-    /// its keys would be lost.
+    /// Creates the key file in the data folder with one random key. Never overwrites a file, because everything
+    /// encrypted with its keys would be lost.
     ///
     /// # Errors
     /// When the file exists or cannot be written.
@@ -73,8 +74,9 @@ impl Envelope {
         Ok(Envelope::from_ring(&ring))
     }
 
-    /// Reads the key file, or creates it in the data folder when there is none. Does not create a file when systemd passes one:
-    /// the new file would be ignored from the next start on, and everything encrypted with its key would be lost.
+    /// Reads the key file, or creates it in the data folder when there is none. Does not create a file when systemd
+    /// passes one: the new file would be ignored from the next start on, and everything encrypted with its key would be
+    /// lost.
     ///
     /// # Errors
     /// As for [`Envelope::load`] and [`Envelope::create`].
@@ -88,7 +90,8 @@ impl Envelope {
     }
 }
 
-/// Adds a random key to the file in the data folder and returns its id. A running daemon uses it from its next start on.
+/// Adds a random key to the file in the data folder and returns its id. A running daemon uses it from its next start
+/// on.
 ///
 /// # Errors
 /// When the file is missing, malformed, full or a systemd credential, or cannot be replaced.

@@ -54,7 +54,7 @@ pub struct Envelope {
     digest_key: Zeroizing<[u8; KEY_LENGTH]>,
 }
 
-/// Why a ciphertext cannot be decrypted.
+/// The reason why a ciphertext cannot be decrypted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The bytes do not have the format of a ciphertext.

@@ -1,11 +1,12 @@
 //! Decides which rates are accepted. Pure: no network, no clock, no database.
 //!
-//! A rate is accepted when enough recent prices are near their median, and the median is near the last accepted rate. A median
-//! far from that rate is a jump, which is accepted when several rounds in a row agree on it. A market crash therefore means a
-//! minute without quotes, and an error in a single round has no effect. The operator can set a pair in `[rates.fixed]`.
+//! A rate is accepted when enough recent prices are near their median, and the median is near the last accepted rate. A
+//! median far from that rate is a jump, which is accepted when several rounds in a row agree on it. A market crash
+//! therefore means a minute without quotes, and an error in a single round has no effect. The operator can set a pair
+//! in `[rates.fixed]`.
 //!
-//! USDT counts as one US dollar, both as quote currency and as a rate, while its own prices are within the configured distance
-//! of one dollar. Otherwise USDT has no rate, and prices quoted in USDT are ignored.
+//! USDT counts as one US dollar, both as quote currency and as a rate, while its own prices are within the configured
+//! distance of one dollar. Otherwise USDT has no rate, and prices quoted in USDT are ignored.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -42,7 +43,8 @@ impl fmt::Display for AgreedRate {
     }
 }
 
-/// Why a round yields no new rate. The previous rate stays valid until it is too old, except after [`RateRefusal::Depegged`].
+/// The reason why a round yields no new rate. The previous rate stays valid until it is too old, except after
+/// [`RateRefusal::Depegged`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateRefusal {
     /// Too few sources have a recent price.

@@ -19,7 +19,7 @@ const PAUSE_MAX_S: u32 = 3_600;
 /// Maximum length of an exchange's text in an error message, in characters.
 const REASON_CHARS_MAX: usize = 120;
 
-/// Why an exchange returned no price.
+/// The reason why an exchange returned no price.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FeedError {
     /// The HTTP client cannot be built.
@@ -46,7 +46,7 @@ pub enum FeedError {
     /// The response does not have the expected format.
     #[error("unexpected response: {0}")]
     Malformed(String),
-    /// The exchange rejects the request, with its own reason.
+    /// The exchange rejects the request for this reason, in the exchange's words.
     #[error("the exchange rejects the request: {0}")]
     Rejected(String),
 }

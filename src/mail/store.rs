@@ -22,8 +22,8 @@ pub async fn insert_mail(
     db::expect_changed(changed, 1)
 }
 
-/// Claims at most `count_max` due mails until `until` and counts the attempt before it happens, so that a mail that crashes
-/// the daemon is given up in the end as well.
+/// Claims at most `count_max` due mails until `until` and counts the attempt before it happens, so that a mail that
+/// crashes the daemon is given up in the end as well.
 pub async fn claim_due(
     tx: &mut Tx,
     now: Instant,
@@ -46,8 +46,8 @@ pub async fn claim_due(
     Ok(mails)
 }
 
-/// Sets the final state of a mail and erases recipient and text. Changes no row when another instance has finished the mail
-/// after this claim ended.
+/// Sets the final state of a mail and erases recipient and text. Changes no row when another instance has finished the
+/// mail after this claim ended.
 pub async fn set_finished(
     tx: &mut Tx,
     id: i64,

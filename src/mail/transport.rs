@@ -41,7 +41,7 @@ enum MailBackend {
     Smtp(AsyncSmtpTransport<Tokio1Executor>),
 }
 
-/// Why a transport cannot be built from its configuration.
+/// The reason why a transport cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The sender is not an address.
@@ -58,7 +58,7 @@ pub enum SetupError {
     Server(#[from] smtp::Error),
 }
 
-/// Why a mail was not sent. Contains neither recipient nor text.
+/// The reason why a mail was not sent. Contains neither recipient nor text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The recipient is not an e-mail address.

@@ -9,6 +9,8 @@
 //!
 //! `money` knows no goods and no orders: the listener is handed in by the daemon.
 
+#![deny(missing_docs)]
+
 use db::{self, Tx};
 use futures_util::future::BoxFuture;
 use records::reviews;
@@ -40,7 +42,7 @@ pub(crate) enum ReviewChange {
 /// A review to open for the operator.
 #[derive(Debug)]
 pub(crate) struct ReviewRequest {
-    pub kind: &'static str,
+    pub kind: reviews::Kind,
     pub subject: String,
     pub detail: String,
     /// The amount in question, in base units. With an amount, the review is not opened again after the operator decided on
@@ -51,7 +53,7 @@ pub(crate) struct ReviewRequest {
 /// A review to close because the money that it was about vanished with its block.
 #[derive(Debug)]
 pub(crate) struct Retraction {
-    pub kind: &'static str,
+    pub kind: reviews::Kind,
     pub subject: String,
     pub note: &'static str,
     /// A review to open instead, unless the operator had closed the retracted one already.
@@ -102,34 +104,17 @@ pub(crate) async fn apply(tx: &mut Tx, now: Instant, effects: Effects) -> Result
 }
 
 async fn open(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), db::Error> {
-    if !is_decided(tx, &request).await? {
-        reviews::open(tx, now, request.kind, &request.subject, &request.detail).await?;
+    let ReviewRequest { kind, subject, detail, amount } = request;
+    match amount {
+        Some(amount) => reviews::open_for_amount(tx, now, kind, &subject, &detail, amount).await,
+        None => reviews::open(tx, now, kind, &subject, &detail).await,
     }
-    Ok(())
 }
 
 async fn retract(tx: &mut Tx, now: Instant, retraction: Retraction) -> Result<(), db::Error> {
     let was_open = reviews::retract(tx, now, retraction.kind, &retraction.subject, retraction.note).await?;
-    // The operator is not asked again with a smaller amount after a decision on the larger one.
     match retraction.replacement {
-        Some(replacement) if was_open => {
-            reviews::open(tx, now, replacement.kind, &replacement.subject, &replacement.detail).await
-        }
+        Some(replacement) if was_open => open(tx, now, replacement).await,
         Some(_) | None => Ok(()),
     }
 }
-
-/// Returns true when the operator closed this review for this amount or a larger one.
-async fn is_decided(tx: &mut Tx, request: &ReviewRequest) -> Result<bool, db::Error> {
-    let Some(amount) = request.amount else { return Ok(false) };
-    let Some(closed) = reviews::find_closed(tx, request.kind, &request.subject).await? else { return Ok(false) };
-    if closed.note == VANISHED {
-        return Ok(false);
-    }
-    let number = closed.detail.split_once(' ').map(|(number, _)| number);
-    let decided = number.and_then(|number| Amount::parse_decimal(number, 0).ok());
-    Ok(decided.is_some_and(|decided| amount <= decided))
-}
-
-/// The closing note of a review about money of an invoice that vanished.
-pub(crate) const VANISHED: &str = "a block with money of the invoice vanished";

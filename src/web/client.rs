@@ -17,9 +17,9 @@ pub struct Peer(pub SocketAddr);
 pub struct Client(pub IpAddr);
 
 impl Client {
-    /// Returns the client's address. Proxies append the address of their peer to `X-Forwarded-For`, so the list is read from
-    /// its end for as long as the entries were written by trusted proxies. An entry that is not an address ends the list,
-    /// because the client may have made up everything before it.
+    /// Returns the client's address. Proxies append the address of their peer to `X-Forwarded-For`, so the list is read
+    /// from its end for as long as the entries were written by trusted proxies. An entry that is not an address ends
+    /// the list, because the client may have made up everything before it.
     pub fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> Client {
         let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
         let mut client = peer.to_canonical();

@@ -1,5 +1,5 @@
-//! Limits of the connections that are open at the same time: in total, and per client, so that one client cannot use all of
-//! them.
+//! Limits of the connections that are open at the same time: in total, and per client, so that one client cannot use
+//! all of them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -95,8 +95,8 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Raises the process's limit of open files and sockets as far as allowed, and returns it. Shells set a low limit for the
-/// sake of programs that use `select(2)`, which the daemon does not.
+/// Raises the process's limit of open files and sockets as far as allowed, and returns it. Shells set a low limit for
+/// the sake of programs that use `select(2)`, which the daemon does not.
 fn descriptors_max() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };

@@ -12,13 +12,14 @@ use serde::Serialize;
 
 use crate::reply;
 
-/// The problems that keep the daemon from its work, by the part that has them. `/readyz` shows only the names of the parts to
-/// everybody. The reasons may quote nodes, so only the log and `settled status` show them.
+/// The problems that keep the daemon from its work, by the part that has them. `/readyz` shows only the names of the
+/// parts to everybody. The reasons may quote nodes, so only the log and `settled status` show them.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Health {
-    /// Records that `part` cannot work for this `reason`, one sentence, until its problem is [cleared](Health::clear_problem).
+    /// Records that `part` cannot work for this `reason`, one sentence, until its problem is
+    /// [cleared](Health::clear_problem).
     pub fn set_problem(&self, part: impl Into<String>, reason: impl Into<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.into(), reason.into());
     }

@@ -98,7 +98,7 @@ impl IdempotencyKey {
     }
 }
 
-/// The text under which the scope is stored: `checkout/1/live/orders/user/5`.
+/// Formats the scope as the database stores it, such as `checkout/1/live/orders/user/5`.
 impl fmt::Display for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Scope { surface, shop, operation, owner } = self;

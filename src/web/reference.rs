@@ -1,5 +1,5 @@
-//! The API reference of a surface: its OpenAPI document, and an HTML page made from it. The page is rendered once, has no
-//! scripts and loads no other files.
+//! The API reference of a surface: its OpenAPI document, and an HTML page made from it. The page is rendered once, has
+//! no scripts and loads no other files.
 
 use std::fmt::Write;
 

@@ -11,7 +11,8 @@ use crate::http_error::HttpError;
 /// The content type of every JSON response.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-/// Returns a response with `body` as JSON. A body that cannot be serialised is logged and becomes an empty 500 response.
+/// Returns a response with `body` as JSON. A body that cannot be serialised is logged and becomes an empty 500
+/// response.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_string(body) {
         Ok(text) => json_text(status, text),

@@ -1,5 +1,6 @@
-//! Finds credits that blocks did not show: internal transfers on chains where the source cannot trace them, and transfers that
-//! an endpoint left out. Balances are compared with deposits, and the block of an unexplained increase is found by bisection.
+//! Finds credits that blocks did not show: internal transfers on chains where the source cannot trace them, and
+//! transfers that an endpoint left out. Balances are compared with deposits, and the block of an unexplained increase
+//! is found by bisection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +34,8 @@ impl BalanceReconciler {
         BalanceReconciler { db, clock, deposits, source }
     }
 
-    /// Returns true when deposits explain the balances of the invoices' addresses after the block `cursor`. Otherwise books the
-    /// unexplained credits and returns false.
+    /// Returns true when deposits explain the balances of the invoices' addresses after the block `cursor`. Otherwise
+    /// books the unexplained credits and returns false.
     ///
     /// # Errors
     /// [`SourceError`] when balances are not available.
@@ -68,8 +69,8 @@ impl BalanceReconciler {
         Ok(explained)
     }
 
-    /// The first block after which the balance was higher than deposits explain, and the difference. Credits of later blocks are
-    /// found by the next check, because they may be reorganised separately.
+    /// Returns the first block after which the balance was higher than deposits explain, and the difference. Credits of
+    /// later blocks are found by the next check, because those blocks may be reorganised separately.
     async fn locate_unexplained_credit(
         &self,
         check: &BalanceCheck,
@@ -86,7 +87,8 @@ impl BalanceReconciler {
                 .with_context(|| format!("block {middle} is not on the node's chain any more"))?;
             match self.balance_at(check, header.block_ref()).await {
                 Ok(more) if more > check.explained => (high, balance) = (header.block_ref(), more),
-                // Where old balances are forgotten, the credit is booked in the block at which it was found.
+                // If the node has forgotten older balances, the credit is booked in the oldest block at which it was
+                // found.
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
             }
@@ -99,8 +101,8 @@ impl BalanceReconciler {
         balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("the answer has no balance".into()))
     }
 
-    /// Books the credit in a block of our branch, so that it is reversed with that block. A credit in a block of another branch is
-    /// an error, and is looked for again.
+    /// Books the credit in a block of the followed branch, so that it is reversed with that block. A credit in a block
+    /// of another branch is an error; the next check searches for it again.
     async fn book(&self, check: &BalanceCheck, at: BlockRef, credit: Amount) -> anyhow::Result<()> {
         let (now, deposits, check) = (self.clock.now(), self.deposits.clone(), check.clone());
         let chain = &self.deposits.chain().id;

@@ -13,10 +13,10 @@ use clock::Clock;
 use db::{self, Db};
 use money::assets::FollowedChain;
 use money::invoices;
-use money::unconfirmed::{self, Look};
+use money::unconfirmed::{self, MempoolSnapshot};
 
-/// Maximum number of open invoices whose addresses are looked up in one run where the source cannot read the whole mempool, in
-/// addition to those with an unconfirmed transfer.
+/// Maximum number of open invoices whose addresses are looked up in one run where the source cannot read the whole
+/// mempool, in addition to those with an unconfirmed transfer.
 const EXPECTING_PAYMENT_MAX: i64 = 20;
 
 /// Reads the mempool of one chain and stores its transfers to watched addresses.
@@ -26,7 +26,8 @@ pub struct MempoolWorker {
     chain: FollowedChain,
     source: Arc<dyn Source>,
     pause: Duration,
-    /// The transfers that were stored last, so that an unchanged mempool costs no transaction; `None` when that is not known.
+    /// The transfers that were stored last, so that an unchanged mempool costs no transaction; `None` when the stored
+    /// transfers are not known.
     last: Mutex<Option<Vec<UnconfirmedTransfer>>>,
 }
 
@@ -38,17 +39,17 @@ impl MempoolWorker {
 }
 
 impl MempoolWorker {
-    /// Returns true when an open invoice or a stored transfer needs the mempool. Otherwise no request is sent, because providers
-    /// bill each one.
+    /// Returns true when an open invoice or a stored transfer needs the mempool. Otherwise no request is sent, because
+    /// providers bill each request.
     async fn is_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
-            Box::pin(async move { unconfirmed::is_awaited(tx, &chain).await })
+            Box::pin(async move { unconfirmed::is_expected(tx, &chain).await })
         });
         waiting.await
     }
 
-    /// The addresses that the source may have to look up one by one. Only Esplora, on Bitcoin, needs them.
+    /// Returns the addresses that the source may have to look up one by one. Only Esplora, on Bitcoin, needs them.
     async fn list_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());
@@ -75,7 +76,8 @@ impl Worker for MempoolWorker {
         false
     }
 
-    /// Reads once for each pause and always returns `Idle`: endpoints at different heights would keep it busy without end.
+    /// Reads the mempool once. Always returns `Idle`, so that a pause follows: endpoints at different heights would
+    /// otherwise keep the worker busy without end.
     async fn run(&self) -> anyhow::Result<Ran> {
         if !self.is_needed().await? {
             *self.last.lock().await = None;
@@ -89,10 +91,11 @@ impl Worker for MempoolWorker {
         if last.as_ref() == Some(&unconfirmed) {
             return Ok(Ran::Idle);
         }
-        // Read after the mempool: a transaction that was mined before is in a block at or below this head.
+        // The head is read after the mempool, so a transaction that was mined before is in a block at or below this
+        // head.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
-        let look = Look { unconfirmed: unconfirmed.clone(), head };
+        let look = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };
         let observed = self
             .db
             .write("observe_unconfirmed", move |tx| {

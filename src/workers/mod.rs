@@ -1,5 +1,5 @@
-//! Workers: loops that wake up and call one verb of a feature. A worker has no input, so that the first run, a later run and the
-//! run after a crash are the same.
+//! Workers: loops that wake up and call one function of a feature. A worker has no input but the database and the
+//! nodes, so the first run, a later run and the run after a crash are the same.
 
 pub mod follow;
 pub mod fulfilment;
@@ -45,8 +45,8 @@ pub trait Worker: Send + Sync {
     /// The pause after an idle run.
     fn pause(&self) -> Duration;
 
-    /// Returns true when a hint that there may be work ends the pause early. False for workers whose runs cost the same with and
-    /// without work.
+    /// Returns true when a hint that there may be work ends the pause early. False for workers whose runs cost the same
+    /// with and without work.
     fn wakeable(&self) -> bool {
         true
     }
@@ -122,8 +122,8 @@ impl Workers {
             .collect()
     }
 
-    /// Runs every worker until none has anything left to do. Tests and single commands drive a daemon like this. A failure is
-    /// logged and does not end the run, because the test may have caused it.
+    /// Runs every worker until none has anything left to do. Tests and single commands drive a daemon like this. A
+    /// failure is logged and does not end the run, because the test may have caused it.
     pub async fn run_until_idle(&self) {
         for _ in 0..PASSES_MAX {
             let mut worked = false;

@@ -1,5 +1,5 @@
-//! Refreshes the exchange rates: requests tickers, accepts the rates that enough exchanges agree on, and withdraws those of
-//! assets that lost their peg.
+//! Refreshes the exchange rates: requests tickers, accepts the rates that enough exchanges agree on, and withdraws
+//! those of assets that lost their peg.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ struct RefreshState {
     consensus: RateConsensus,
     /// The start of the last refresh.
     last_at: Option<Instant>,
-    /// Whether the stored rates were loaded.
+    /// True after the stored rates were loaded.
     resumed: bool,
 }
 

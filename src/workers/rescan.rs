@@ -1,4 +1,5 @@
-//! Reads blocks of one chain again, for a token that was listed late. It runs when an operator requests it, beside the follower.
+//! Reads blocks of one chain again, for a token that was listed late. It runs when an operator requests it, beside the
+//! follower.
 
 use anyhow::bail;
 use chain::{Height, SourceError};
@@ -39,8 +40,8 @@ impl Rescanner {
         Rescanner { reconciler }
     }
 
-    /// Reads blocks from `from` on, at most up to `to`, and books transfers that are missing. Blocks above the cursor are left to
-    /// the follower.
+    /// Reads blocks from `from` on, at most up to `to`, and books transfers that are missing. Blocks above the cursor
+    /// are left to the follower.
     ///
     /// # Errors
     /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;

@@ -64,9 +64,11 @@ async fn advance_and_mine(world: &World, coin: &str, seconds: i64) {
 async fn close_review(world: &World, kind: &'static str) {
     let now = world.clock.now();
     let reviews = world.open_reviews().await;
-    let subject = reviews.iter().find(|review| review.kind == kind).unwrap().subject.clone();
+    let subject = reviews.iter().find(|review| review.kind.as_str() == kind).unwrap().subject.clone();
     let decided = world.db.write("decide", move |tx| {
-        Box::pin(async move { reviews::close_by_operator(tx, now, &SETUP, kind, &subject, "given back by hand").await })
+        Box::pin(async move {
+            reviews::close_by_operator(tx, now, &SETUP, kind.parse().unwrap(), &subject, "given back by hand").await
+        })
     });
     assert!(decided.await.unwrap());
 }
@@ -136,7 +138,7 @@ both! {
         let [eth, usdt] = [world.amount("eth", "0.25"), world.amount("erc20_usdt", "7")];
         assert_eq!(world.suspense("eth", Suspense::Foreign).await, eth);
         assert_eq!(world.suspense("erc20_usdt", Suspense::Foreign).await, usdt);
-        assert!(world.has_open_review("deposit.apart").await);
+        assert!(world.has_open_review("deposit.unallocated").await);
 
         world.simnet.reorg(&world.chain_of("eth"), 20, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
@@ -164,14 +166,14 @@ both! {
         advance_and_mine(&world, order.coin, 2 * 60).await;
         world.assert_status(&order, "expired", "expired").await;
         let reviews = world.open_reviews().await;
-        let blind = reviews.iter().find(|review| review.kind == "probe.blind").unwrap();
+        let blind = reviews.iter().find(|review| review.kind.as_str() == "balance.unverified").unwrap();
         assert!(blind.subject.starts_with("invoice/") && blind.detail.contains("11 minutes"), "{blind:?}");
 
         world.simnet.set_fault(&chain, NodeFault::NoBalances, false);
         let next = world.place_order("erc20_usdt").await;
         advance_and_mine(&world, next.coin, 32 * 60).await;
         world.assert_status(&next, "expired", "expired").await;
-        assert_eq!(world.open_reviews().await.iter().filter(|review| review.kind == "probe.blind").count(), 1);
+        assert_eq!(world.open_reviews().await.iter().filter(|review| review.kind.as_str() == "balance.unverified").count(), 1);
     }
 
     async fn a_token_minted_at_will_does_not_stop_the_chain(world: World = |config: &mut Config| {
@@ -183,16 +185,16 @@ both! {
     }) {
         let hostile = world.place_order("erc20_usdt").await;
         let asset = world.asset(hostile.coin);
-        let absurd = Amount::from_units(1 << 113);
-        let movement = || (asset.id.clone(), hostile.address.clone(), absurd);
+        let unbookable = Amount::from_units(1 << 113);
+        let movement = || (asset.id.clone(), hostile.address.clone(), unbookable);
         world.simnet.pay_many(&asset.chain, vec![movement(), movement()]).unwrap();
         world.mine(hostile.coin, 20);
         world.run_until_idle().await;
-        assert!(world.has_open_review("deposit.absurd").await);
+        assert!(world.has_open_review("deposit.out_of_range").await);
         world.assert_status(&hostile, "pending", "pending").await;
         advance_and_mine(&world, hostile.coin, 32 * 60).await;
         world.assert_status(&hostile, "expired", "expired").await;
-        assert!(world.has_open_review("balance.absurd").await, "what its balance says cannot be booked either");
+        assert!(world.has_open_review("balance.out_of_range").await, "what its balance says cannot be booked either");
 
         let honest = world.place_order("erc20_usdt").await;
         world.pay_order(&honest, honest.due);
@@ -209,17 +211,17 @@ both! {
         world.mine(order.coin, 12);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        assert!(world.has_open_review("payment.surplus").await && world.has_open_review("deposit.apart").await);
+        assert!(world.has_open_review("payment.surplus").await && world.has_open_review("deposit.unallocated").await);
         world.simnet.reorg(&world.chain_of(order.coin), 12, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
-        assert!(!world.has_open_review("payment.surplus").await && !world.has_open_review("deposit.apart").await);
+        assert!(!world.has_open_review("payment.surplus").await && !world.has_open_review("deposit.unallocated").await);
 
         // Less money arrives than before: a new review opens with the new figure.
         world.pay_order(&order, due.checked_mul(2).unwrap());
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         let reviews = world.open_reviews().await;
-        let surplus = reviews.iter().find(|review| review.kind == "payment.surplus").unwrap();
+        let surplus = reviews.iter().find(|review| review.kind.as_str() == "payment.surplus").unwrap();
         assert!(surplus.detail.starts_with(&format!("{due} base units")), "{surplus:?}");
     }
 
@@ -238,7 +240,7 @@ both! {
             world.simnet.reorg(&chain, depth, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
             world.run_until_idle().await;
             let reviews = world.open_reviews().await;
-            let short = reviews.iter().find(|review| review.kind == "payment.short");
+            let short = reviews.iter().find(|review| review.kind.as_str() == "payment.short");
             assert_eq!(short.map(|short| short.detail.starts_with(left.unwrap_or("?"))), left.map(|_| true), "{reviews:?}");
         }
     }
@@ -283,7 +285,7 @@ both! {
         vanish().await;
         pay(4).await;
         let reviews = world.open_reviews().await;
-        let surplus = reviews.iter().find(|review| review.kind == "payment.surplus").unwrap();
+        let surplus = reviews.iter().find(|review| review.kind.as_str() == "payment.surplus").unwrap();
         let expected = due.checked_mul(3_u64).unwrap();
         assert!(surplus.detail.starts_with(&format!("{expected} base units")), "{surplus:?}");
     }
@@ -323,7 +325,7 @@ both! {
             world.assert_status(&order, "processing", "paid").await;
             advance_and_mine(&world, order.coin, 15 * 60).await;
         }
-        assert_eq!(world.open_reviews().await.iter().filter(|review| review.kind == "order.unreadable").count(), 1);
+        assert_eq!(world.open_reviews().await.iter().filter(|review| review.kind.as_str() == "order.unreadable").count(), 1);
         world.envelope = restored;
         world.crash_and_boot().await;
         advance_and_mine(&world, order.coin, 15 * 60).await;
@@ -463,7 +465,7 @@ both! {
         world.simnet.set_internal_by_balance(&chain, false);
         let head = world.simnet.tip(&chain).head.height;
         assert_eq!(rescan(&world, &chain, head).await, Ok((0, 0, 1)));
-        assert!(world.has_open_review("rescan.doubtful").await);
+        assert!(world.has_open_review("rescan.possible_duplicate").await);
         assert_eq!(world.suspense("eth", Suspense::Surplus).await, Amount::ZERO);
     }
 }

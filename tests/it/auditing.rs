@@ -80,7 +80,7 @@ both! {
             (&["update deposits set asset = 'ethereum/native' where id = 2"], "deposit 2 "),
             (&["update deposits set chain = 'bsc' where id = 2"], "deposit 2 "),
             (&["update deposits set disposition = 'late' where id = 2"], "it is late, and the ledger does not have it as unallocated"),
-            (&["delete from postings where entry like 'deposit/%/apart'"], "it is foreign, and the ledger does not have it as unallocated"),
+            (&["delete from postings where entry like 'deposit/%/unallocated'"], "it is foreign, and the ledger does not have it as unallocated"),
             (&["update deposits set disposition = 'counted' where disposition = 'foreign'"], "it is counted, and the ledger has it as unallocated"),
             (
                 &["insert into postings (seq, entry, line_no, kind, debit_account_id, credit_account_id, amount, reason, created_at)

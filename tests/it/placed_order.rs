@@ -108,7 +108,7 @@ impl World {
     }
 
     pub async fn has_open_review(&self, kind: &str) -> bool {
-        self.open_reviews().await.iter().any(|review| review.kind == kind)
+        self.open_reviews().await.iter().any(|review| review.kind.as_str() == kind)
     }
 
     /// Parses a decimal amount of a coin, such as `0.5`, into base units.

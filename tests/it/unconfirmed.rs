@@ -143,7 +143,7 @@ both! {
         world.mine("btc", 1);
         assert_status_when_idle(&world, &order, "completed", "paid").await;
         world.simnet.set_mempool_held(&bitcoin(&world), true);
-        world.simnet.reorg(&bitcoin(&world), 1, Keep::Remine, world.clock.now().unix_seconds());
+        world.simnet.reorg(&bitcoin(&world), 1, ReplacedTxs::Remine, world.clock.now().unix_seconds());
         assert_status_when_idle(&world, &order, "completed", "confirming").await;
         world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine("btc", 1);

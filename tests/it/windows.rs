@@ -70,7 +70,7 @@ both! {
     async fn a_chain_that_is_never_read_to_its_tip_ends_windows_too(world: World) {
         let order = world.place_order("eth").await;
         world.advance_seconds(OVER + 10);
-        world.simnet.set_fault(&world.chain_of(order.coin), Fault::Withheld(3), true);
+        world.simnet.set_fault(&world.chain_of(order.coin), NodeFault::WithheldBlocks(3), true);
         world.mine(order.coin, 8);
         world.run_until_idle().await;
         world.assert_status(&order, "expired", "expired").await;

@@ -1,5 +1,5 @@
 //! The results of one request at several endpoints, and the result of one HTTP exchange for the health of its endpoint.
-//! Pure.
+//! This module does no I/O.
 
 use std::time::Duration;
 

@@ -19,8 +19,8 @@ use shop::coupons::{self, Discount, Terms};
 pub enum Command {
     /// Create a coupon.
     Create(Create),
-    /// Create all coupons of a file: a JSON array, or a CSV file with the columns code and percent or fixed, and optionally
-    /// currency, min_amount, product, max_uses, starts_at and ends_at.
+    /// Create all coupons of a file: a JSON array, or a CSV file with the columns code and percent or fixed, and
+    /// optionally currency, min_amount, product, max_uses, starts_at and ends_at.
     Import(Import),
     /// Deactivate a coupon. Orders that used it keep their discount.
     Deactivate(Deactivate),

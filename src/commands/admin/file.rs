@@ -107,7 +107,8 @@ impl Source {
         serde_json::from_str(text).map_err(|e| CommandError::with_context(self.file.display(), e))
     }
 
-    /// Reads the file as a JSON array, or as CSV whose records `from_record` converts. `noun` names the records in errors.
+    /// Reads the file as a JSON array, or as CSV whose records `from_record` converts. `noun` names the records in
+    /// errors.
     pub fn read_records<T: DeserializeOwned>(
         &self,
         noun: &str,

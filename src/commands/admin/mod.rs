@@ -1,5 +1,5 @@
-//! `settled admin …`: the records that an operator creates, changes and lists. The verb of the feature makes the change and
-//! adds it to the audit log in the same transaction.
+//! `settled admin …`: the records that an operator creates, changes and lists. The verb of the feature makes the change
+//! and adds it to the audit log in the same transaction.
 
 pub mod chains;
 pub mod coupons;

@@ -22,8 +22,9 @@ const DEFAULT_CURRENCY: &str = "CNY";
 pub enum Command {
     /// Create a product, or change the product with this slug. Values that are not given stay unchanged.
     Put(Put),
-    /// Create or change all products of a file: a JSON array, or a CSV file with the columns slug and price, and optionally
-    /// currency, min_quantity, max_quantity, name_LANGUAGE and description_LANGUAGE. Values that are not given stay unchanged.
+    /// Create or change all products of a file: a JSON array, or a CSV file with the columns slug and price, and
+    /// optionally currency, min_quantity, max_quantity, name_LANGUAGE and description_LANGUAGE. Values that are not
+    /// given stay unchanged.
     Import(Import),
     /// Activate or deactivate a product.
     Set(Set),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
-use records::reviews::{self, Review};
+use records::reviews::{self, Kind, Review};
 
 /// The command that lists the open reviews, for messages.
 pub const LIST: &str = "settled admin review list";
@@ -93,7 +93,11 @@ pub async fn close(context: &Context, close: Close) -> Result<String, String> {
         .db
         .write("close_review", move |tx| {
             Box::pin(async move {
-                if !reviews::close_by_operator(tx, now, &actor, &kind, &subject, &note).await? {
+                let is_closed = match kind.parse::<Kind>() {
+                    Ok(kind) => reviews::close_by_operator(tx, now, &actor, kind, &subject, &note).await?,
+                    Err(_) => false,
+                };
+                if !is_closed {
                     let missing = format!("no review `{kind}` of `{subject}` is open; `{LIST}` shows those that are");
                     return Err(AdminError::Refused(missing));
                 }

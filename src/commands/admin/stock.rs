@@ -39,7 +39,7 @@ pub struct Files {
     owner: Owner,
 }
 
-/// One part of an import.
+/// The arguments of one request of `stock import`. A large import is split into several requests.
 #[derive(Serialize, Deserialize)]
 pub struct Import {
     /// The merchant of the product, and the mode.

@@ -1,4 +1,5 @@
-//! `settled dev`: the daemon on simulated chains, started by one command without a configuration. Its coins have no value.
+//! `settled dev`: the daemon on simulated chains, started by one command without a configuration. Its coins have no
+//! value.
 
 mod blocks;
 mod demo_config;
@@ -57,8 +58,8 @@ struct Start {
     /// Data folder of the demo. A later start continues with its data.
     #[arg(long, value_name = "FOLDER", default_value = FOLDER)]
     data: PathBuf,
-    /// Accept ETH and USDT (ERC-20) on this node, such as http://127.0.0.1:8545, instead of a simulated chain. On anvil a
-    /// test USDT is deployed.
+    /// Accept ETH and USDT (ERC-20) on this node, such as http://127.0.0.1:8545, instead of a simulated chain. On anvil
+    /// a test USDT is deployed.
     #[arg(long, value_name = "URL")]
     evm: Option<Url>,
 }

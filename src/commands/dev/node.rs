@@ -1,4 +1,5 @@
-//! A local EVM node that replaces the simulated Ethereum. On anvil a test token is deployed that behaves like Tether's USDT.
+//! A local EVM node that replaces the simulated Ethereum. On anvil a test token is deployed that behaves like Tether's
+//! USDT.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -30,7 +31,8 @@ const RECEIPT_POLLS: u32 = 100;
 pub struct Node {
     /// The URL of the node's JSON-RPC interface.
     pub url: Url,
-    /// The chain id in the configuration. It contains part of the genesis hash, because each run of anvil is a new chain.
+    /// The chain id in the configuration. It contains part of the genesis hash, because each run of anvil is a new
+    /// chain.
     chain: String,
     chain_id: u64,
     is_anvil: bool,

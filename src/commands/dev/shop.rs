@@ -77,8 +77,8 @@ pub async fn prepare(context: &Context, folder: &Path) -> Result<String, Command
     Ok(issued)
 }
 
-/// Creates the user with its balances, its token and the coupon, and returns the token. If an earlier start was interrupted,
-/// some of them exist already; their refusals are ignored.
+/// Creates the user with its balances, its token and the coupon, and returns the token. If an earlier start was
+/// interrupted, some of them exist already; their refusals are ignored.
 async fn create_user(context: &Context) -> Result<String, CommandError> {
     let user = admin::users::Create { name: USER.into(), email: None, owner: owner() };
     let mut refused = Vec::new();

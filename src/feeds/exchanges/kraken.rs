@@ -1,5 +1,5 @@
-//! Kraken Spot, `GET /0/public/Ticker?pair=…`: the response has no times. The mid price of the order book is used, because it
-//! is current, while the last trade may be a day old.
+//! Kraken Spot, `GET /0/public/Ticker?pair=…`: the response has no times. The mid price of the order book is used,
+//! because it is current, while the last trade may be a day old.
 
 use std::collections::BTreeMap;
 
@@ -67,8 +67,8 @@ fn pair_name(pair: &Pair) -> String {
     format!("{}{}", kraken_base(pair), pair.quote)
 }
 
-/// Returns true when a name in a response means this pair. Responses use longer names for old pairs: XXBTZUSD, XETHZUSD,
-/// USDTZUSD.
+/// Returns true when a name in a response means this pair. Responses use longer names for old pairs: XXBTZUSD,
+/// XETHZUSD, USDTZUSD.
 fn matches_name(pair: &Pair, response_name: &str) -> bool {
     let (base, quote) = (kraken_base(pair), &pair.quote);
     [pair_name(pair), format!("X{base}Z{quote}"), format!("{base}Z{quote}")].iter().any(|name| name == response_name)

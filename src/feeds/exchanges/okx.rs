@@ -1,4 +1,5 @@
-//! OKX, `GET /api/v5/market/ticker?instId=BTC-USDT`: returns the last price and the time of the snapshot. Prices are in USDT.
+//! OKX, `GET /api/v5/market/ticker?instId=BTC-USDT`: returns the last price and the time of the snapshot. Prices are in
+//! USDT.
 
 use serde::Deserialize;
 use url::Url;

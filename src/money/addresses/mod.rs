@@ -1,6 +1,8 @@
-//! One derived address per invoice, from watch-only account keys. Indices are leased from the account in blocks, and an
-//! address is derived before the transaction that hands it out: neither the account's row nor a curve operation holds up
-//! other orders. An index is never used twice; what of a block is left at the end of the daemon is never used.
+//! Addresses: one for each invoice, derived from watch-only account keys. The daemon leases indices from an account in ranges, and
+//! derives an address before the transaction that stores it, so that neither the account's row nor the derivation holds up other
+//! orders. An index is never used twice; the indices of a lease that are left when the daemon stops are never used.
+
+#![deny(missing_docs)]
 
 mod reserved;
 mod store;
@@ -21,42 +23,51 @@ pub use reserved::ReservedAddress;
 
 use reserved::IndexLease;
 
-/// An account key as it is stored: chains of one family share it, and its counter.
+/// The account of one chain. Chains of one family share the account key and its counter.
 #[derive(Debug, Clone)]
 struct Issuer {
     account: i64,
     deriver: Deriver,
     watched: Arc<WatchSet>,
-    /// Whether somebody reads the chain: an address that nobody watches is not handed out.
+    /// The follower reads the chain. No address is issued while it does not, because payments to it would not be seen.
     followed: Arc<AtomicBool>,
-    shelf: Arc<IndexLease>,
+    lease: Arc<IndexLease>,
 }
 
 /// Issues addresses for every chain that has an account key.
 #[derive(Debug, Clone, Default)]
 pub struct Addresses(HashMap<ChainId, Issuer>);
 
-/// What [`Addresses::open`] needs to know of a chain.
+/// The account key of a chain, for [`Addresses::open`].
 pub struct ChainAccount {
+    /// The chain.
     pub chain: ChainId,
+    /// Its family, which decides on the form of addresses.
     pub family: Family,
+    /// The extended public key of the account, as it is configured.
     pub xpub: String,
+    /// Derives addresses from `xpub`.
     pub deriver: Deriver,
+    /// Receives every issued address.
     pub watched: Arc<WatchSet>,
 }
 
+/// The reason why no address was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
+    /// The chain has no account key.
     #[error("no account key is configured for {0}")]
     NoAccount(ChainId),
+    /// The address could not be derived.
     #[error(transparent)]
     Derive(#[from] DeriveError),
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
 impl Addresses {
-    /// Registers the account keys and fills the watch sets with every address ever issued.
+    /// Registers the account keys and adds every address ever issued to the watch sets.
     pub async fn open(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
@@ -69,46 +80,51 @@ impl Addresses {
                 deriver: new.deriver,
                 watched: new.watched,
                 followed: Arc::new(AtomicBool::new(true)),
-                shelf: Arc::default(),
+                lease: Arc::default(),
             };
             issuers.insert(new.chain, issuer);
         }
         Ok(Addresses(issuers))
     }
 
-    /// Watches on `chain` what was issued on another chain where the keys are the same.
-    pub async fn watch_sibling(&self, tx: &mut Tx, chain: &ChainId, siblings: &ChainId) -> Result<(), db::Error> {
+    /// Adds the addresses that were issued on the chain `sibling` to the watch set of `chain`. Both share an account key.
+    pub async fn watch_sibling(&self, tx: &mut Tx, chain: &ChainId, sibling: &ChainId) -> Result<(), db::Error> {
         let Some(issuer) = self.0.get(chain) else { return Ok(()) };
-        for key in store::list_keys(tx, siblings).await? {
+        for key in store::list_keys(tx, sibling).await? {
             issuer.watched.insert(key);
         }
         Ok(())
     }
 
-    /// Whether there is an account key and somebody reads the chain.
+    /// Returns true when the chain has an account key and a follower that reads it.
     pub fn can_issue(&self, chain: &ChainId) -> bool {
         self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Relaxed))
     }
 
-    /// Said by whoever reads the chain: from its first stored block on it is followed, and not while it is halted.
+    /// Records whether the chain is followed. The follower calls it: a chain is followed from its first stored block on, and not
+    /// while it is halted.
     pub fn set_followed(&self, chain: &ChainId, followed: bool) {
         if let Some(issuer) = self.0.get(chain) {
             issuer.followed.store(followed, Ordering::Relaxed);
         }
     }
 
-    /// An address that nobody was told of, for one transaction to come. It writes a new lease down when one is over, and
-    /// waits until that is stored: an index whose lease was lost could come twice.
-    pub async fn prepare(&self, db: &Db, chain: &ChainId) -> Result<ReservedAddress, IssueError> {
+    /// Reserves an address for one order. Stores a new lease when the last one is used up, and waits until it is stored: an index
+    /// whose lease was lost could be issued twice.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the chain has no account key, and when the database does.
+    pub async fn reserve(&self, db: &Db, chain: &ChainId) -> Result<ReservedAddress, IssueError> {
         let issuer = self.0.get(chain).ok_or_else(|| IssueError::NoAccount(chain.clone()))?;
-        let (index, address) = match issuer.shelf.take_back() {
-            Some(back) => back,
+        let (index, address) = match issuer.lease.take_returned() {
+            Some(returned) => returned,
             None => {
-                let index = issuer.shelf.take_index(db, issuer.account).await?;
+                let index = issuer.lease.take_index(db, issuer.account).await?;
                 (index, issuer.deriver.derive_address(index)?)
             }
         };
-        let (account, watched, shelf) = (issuer.account, issuer.watched.clone(), issuer.shelf.clone());
-        Ok(ReservedAddress::new(chain.clone(), account, index, address, watched, shelf))
+        let (account, watched, lease) = (issuer.account, issuer.watched.clone(), issuer.lease.clone());
+        Ok(ReservedAddress::new(chain.clone(), account, index, address, watched, lease))
     }
 }

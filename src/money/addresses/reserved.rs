@@ -1,4 +1,4 @@
-//! Addresses between their derivation and the invoice that asks for money to them.
+//! Addresses that are derived and belong to no invoice yet.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,20 +10,20 @@ use clock::Instant;
 use db::{self, Batch, Db, ResultRef};
 use ids::AddressId;
 
-/// Indices that are leased at once; as many may stay unused when the daemon ends.
+/// The number of indices in a lease. As many may stay unused when the daemon stops.
 const LEASE: u32 = 64;
 
-/// What is at hand of one chain's account.
+/// The leased indices of an account that are not used yet.
 #[derive(Debug, Default)]
 pub(super) struct IndexLease {
     leased: tokio::sync::Mutex<Range<u32>>,
-    /// Derived for orders that did not come about.
-    back: Mutex<Vec<(u32, Address)>>,
+    /// Addresses of reservations that were dropped; they are reserved again first.
+    returned: Mutex<Vec<(u32, Address)>>,
 }
 
 impl IndexLease {
-    pub fn take_back(&self) -> Option<(u32, Address)> {
-        self.back.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    pub fn take_returned(&self) -> Option<(u32, Address)> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     pub async fn take_index(&self, db: &Db, account: i64) -> Result<u32, db::Error> {
@@ -32,17 +32,17 @@ impl IndexLease {
             let first = db.write("lease_indices", move |tx| Box::pin(store::set_leased(tx, account, LEASE))).await?;
             *leased = first..first.saturating_add(LEASE);
         }
-        leased.next().ok_or_else(|| db::Error::Statement("an account has no indices left".into()))
+        leased.next().ok_or_else(|| db::Error::Statement("an account has no address indices left".into()))
     }
 }
 
-/// An address that nobody was told of. Dropped before it is [issued](ReservedAddress::issue), it serves the next order.
+/// An address reserved for one order. When it is dropped before it is [issued](ReservedAddress::issue), the next order gets it.
 #[derive(Debug)]
 pub struct ReservedAddress {
     chain: ChainId,
     account: i64,
     watched: Arc<WatchSet>,
-    shelf: Arc<IndexLease>,
+    lease: Arc<IndexLease>,
     /// `None` once it is issued.
     address: Option<(u32, Address)>,
 }
@@ -54,25 +54,34 @@ impl ReservedAddress {
         index: u32,
         address: Address,
         watched: Arc<WatchSet>,
-        shelf: Arc<IndexLease>,
+        lease: Arc<IndexLease>,
     ) -> ReservedAddress {
-        ReservedAddress { chain, account, watched, shelf, address: Some((index, address)) }
+        ReservedAddress { chain, account, watched, lease, address: Some((index, address)) }
     }
 
+    /// Returns the chain of the address.
     pub fn chain(&self) -> &ChainId {
         &self.chain
     }
 
-    /// Writes the address down, if the transaction is stored.
+    /// Adds the statement that stores the address to a batch.
+    ///
+    /// # Panics
+    ///
+    /// Never: only `issue` and `drop` take the address, and both consume the reservation.
     pub(crate) fn insert(&self, links: &mut Batch, now: Instant) -> ResultRef<AddressId> {
-        let (index, address) = self.address.as_ref().expect("it is issued last, and then gone");
+        let (index, address) = self.address.as_ref().expect("only `issue` and `drop` take the address");
         store::insert_address(links, now, &self.chain, address, self.account, *index)
     }
 
-    /// Said when the transaction has nothing left that may refuse it. The address is watched even before the commit, whose
-    /// outcome may stay unknown; a key that is watched for nothing is harmless.
+    /// Issues the address and returns its text. The caller does so when nothing in the transaction can refuse the order any more.
+    /// The address is watched even before the commit, whose outcome may stay unknown; watching an unused address is harmless.
+    ///
+    /// # Panics
+    ///
+    /// Never: only `issue` and `drop` take the address, and both consume the reservation.
     pub fn issue(mut self) -> String {
-        let (_, address) = self.address.take().expect("it is issued once, because it is gone then");
+        let (_, address) = self.address.take().expect("only `issue` and `drop` take the address");
         self.watched.insert(address.key);
         address.text
     }
@@ -81,7 +90,7 @@ impl ReservedAddress {
 impl Drop for ReservedAddress {
     fn drop(&mut self) {
         if let Some(unused) = self.address.take() {
-            self.shelf.back.lock().unwrap_or_else(PoisonError::into_inner).push(unused);
+            self.lease.returned.lock().unwrap_or_else(PoisonError::into_inner).push(unused);
         }
     }
 }

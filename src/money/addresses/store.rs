@@ -22,10 +22,10 @@ pub async fn insert_or_find_account(tx: &mut Tx, family: Family, xpub: &str) -> 
         xpub
     )?;
     let found = row!(tx, "select id from address_accounts where xpub = $1", xpub)?;
-    found.ok_or_else(|| db::Error::Statement("an account key vanished".into()))?.get("id")
+    found.ok_or_else(|| db::Error::Statement("the account key is not stored".into()))?.get("id")
 }
 
-/// Takes the next so many indices and returns the first.
+/// Leases the next `count` indices of an account and returns the first.
 pub async fn set_leased(tx: &mut Tx, account: i64, count: u32) -> Result<u32, db::Error> {
     let taken = row!(
         tx,
@@ -33,7 +33,7 @@ pub async fn set_leased(tx: &mut Tx, account: i64, count: u32) -> Result<u32, db
         account,
         count
     )?;
-    taken.ok_or_else(|| db::Error::Statement("an account key vanished".into()))?.get("first")
+    taken.ok_or_else(|| db::Error::Statement("the account key is not stored".into()))?.get("first")
 }
 
 pub fn insert_address(

@@ -32,13 +32,13 @@ async fn open(db: &Db) -> (Addresses, Arc<WatchSet>) {
     (addresses, watched)
 }
 
-async fn store(db: &Db, ready: ReservedAddress) -> String {
+async fn store(db: &Db, reserved: ReservedAddress) -> String {
     db.write("issue", move |tx| {
         Box::pin(async move {
             let mut links = Batch::default();
-            let id = ready.insert(&mut links, Instant(0));
+            let id = reserved.insert(&mut links, Instant(0));
             tx.run_batch(links).await?.id(id)?;
-            Ok::<_, Error>(ready.issue())
+            Ok::<_, Error>(reserved.issue())
         })
     })
     .await
@@ -52,28 +52,28 @@ async fn next_index(db: &Db) -> i64 {
 }
 
 db::both! {
-    async fn every_address_is_handed_out_once_whatever_chain_and_start(db: Db) {
+    async fn every_address_is_issued_once_across_chains_and_restarts(db: Db) {
         let mut seen = HashSet::new();
         for _ in 0..2 {
             let (addresses, watched) = open(&db).await;
             assert_eq!(watched.len(), seen.len());
             let names = ["ethereum", "polygon"].map(chain);
-            let prepare = (0..150).map(|n: usize| addresses.prepare(&db, &names[n % 2]));
-            for ready in join_all(prepare).await {
-                assert!(seen.insert(store(&db, ready.unwrap()).await));
+            let reservations = (0..150).map(|n: usize| addresses.reserve(&db, &names[n % 2]));
+            for reserved in join_all(reservations).await {
+                assert!(seen.insert(store(&db, reserved.unwrap()).await));
             }
             assert_eq!(watched.len(), seen.len());
         }
         assert_eq!(seen.len(), 300);
     }
 
-    async fn what_was_not_issued_serves_the_next_order(db: Db) {
+    async fn an_address_that_was_not_issued_is_reserved_again(db: Db) {
         let (addresses, watched) = open(&db).await;
         let ethereum = chain("ethereum");
-        let dropped = addresses.prepare(&db, &ethereum).await.unwrap();
+        let dropped = addresses.reserve(&db, &ethereum).await.unwrap();
         let first = format!("{dropped:?}");
         drop(dropped);
-        let refused = addresses.prepare(&db, &ethereum).await.unwrap();
+        let refused = addresses.reserve(&db, &ethereum).await.unwrap();
         let result = db.write("refused", move |tx| Box::pin(async move {
             let mut links = Batch::default();
             refused.insert(&mut links, Instant(0));
@@ -82,9 +82,9 @@ db::both! {
         })).await;
         assert!(result.is_err());
         assert!(watched.is_empty());
-        let again = addresses.prepare(&db, &ethereum).await.unwrap();
+        let again = addresses.reserve(&db, &ethereum).await.unwrap();
         assert_eq!(format!("{again:?}"), first);
-        let (again, other) = (store(&db, again).await, store(&db, addresses.prepare(&db, &ethereum).await.unwrap()).await);
+        let (again, other) = (store(&db, again).await, store(&db, addresses.reserve(&db, &ethereum).await.unwrap()).await);
         assert_ne!(again, other);
         assert_eq!((watched.len(), next_index(&db).await), (2, 64));
     }
@@ -92,9 +92,9 @@ db::both! {
     async fn a_lease_is_stored_before_it_is_used(db: Db) {
         let (addresses, _) = open(&db).await;
         assert_eq!(next_index(&db).await, 0);
-        let _ready = addresses.prepare(&db, &chain("ethereum")).await.unwrap();
+        let _reserved = addresses.reserve(&db, &chain("ethereum")).await.unwrap();
         assert_eq!(next_index(&db).await, 64);
-        let unknown = addresses.prepare(&db, &chain("tron")).await;
+        let unknown = addresses.reserve(&db, &chain("tron")).await;
         assert!(matches!(unknown, Err(IssueError::NoAccount(_))));
     }
 }

@@ -1,5 +1,5 @@
-//! What one transaction makes of the deposits of a chain: what it needs is read at once for all of them, effects in
-//! memory, and stored at once. A block with one deposit and a block with a thousand take the same statements.
+//! All deposits of one transaction: their invoices are read together, decided on in memory and stored together. A block with a
+//! thousand deposits takes as many statements as a block with one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,24 +9,27 @@ use chain::{AddressKey, Amount, Header, Transfer};
 use crate::assets::FollowedChain;
 use crate::deposits::{self, Deposit, Grace, NewDeposit, Position, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
-use crate::invoices::machine::{is_dust, use_of};
+use crate::invoices::machine::{disposition_of, is_dust};
 use crate::invoices::{self, Counted, Disposition, InvoiceUpdate};
 use crate::ledger::{Account, EntryLine, JournalEntry};
 use clock::Instant;
 use db::{self, Tx};
 use ids::InvoiceId;
+use records::reviews;
 
+/// The deposits of one transaction.
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
     /// Not stored yet.
     fresh: Vec<NewDeposit>,
-    /// Stored before, each with what it becomes.
+    /// Stored before, each with its next state.
     older: Vec<(Deposit, State)>,
     effects: Effects,
 }
 
+/// A stored batch.
 pub(super) struct Stored {
     /// Not applied yet.
     pub effects: Effects,
@@ -36,8 +39,8 @@ pub(super) struct Stored {
     pub finished: bool,
 }
 
-/// A movement in a block of our branch, and whom it reaches.
-type Reaching<'m> = (&'m Header, &'m Transfer, InvoiceId);
+/// A transfer in a block of our branch, with the invoice whose address received it.
+type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> DepositBatch<'c> {
     pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
@@ -45,16 +48,17 @@ impl<'c> DepositBatch<'c> {
         DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
     }
 
-    /// Movements in blocks of our branch: those that reach an invoice become deposits, with a use that it gives them.
+    /// Decides which transfers become deposits, and how their invoices use them. A transfer whose amount cannot be booked opens a
+    /// review instead.
     pub async fn classify(
         &mut self,
         tx: &mut Tx,
         grace: Grace,
-        movements: &[(Header, &Transfer)],
+        transfers: &[(Header, &Transfer)],
     ) -> Result<(), db::Error> {
-        let keys: BTreeSet<AddressKey> = movements.iter().map(|(_, transfer)| transfer.to).collect();
+        let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
         let mut targets = invoices::lock_by_address(tx, &self.chain.id, &keys).await?;
-        // The key of an address is ours on every chain of its family.
+        // The holder of an address key can spend on every chain of the family, so the address may receive money on all of them.
         for siblings in &self.chain.siblings {
             let missing: BTreeSet<AddressKey> =
                 keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
@@ -67,20 +71,20 @@ impl<'c> DepositBatch<'c> {
             targets.iter().map(|(key, update)| (*key, update.id)).collect();
         self.invoices.extend(targets.into_values().map(|update| (update.id, update)));
 
-        let mut reaching = Vec::with_capacity(movements.len());
-        for (header, transfer) in movements {
+        let mut received = Vec::with_capacity(transfers.len());
+        for (header, transfer) in transfers {
             let Some(target) = invoice_of.get(&transfer.to) else { continue };
-            // Nothing came: a contract may say so to anybody.
+            // Contracts can emit transfers of zero to any address.
             if transfer.amount.is_zero() {
                 continue;
             }
             if deposits::is_bookable(transfer.amount) {
-                reaching.push((header, *transfer, *target));
+                received.push((header, *transfer, *target));
                 continue;
             }
-            // A token that can be minted at will must not stop the chain.
+            // A token that can be minted without limit must not stop the chain.
             self.effects.reviews.push(ReviewChange::Open(ReviewRequest {
-                kind: "deposit.absurd",
+                kind: reviews::Kind::DepositOutOfRange,
                 subject: format!("invoice/{target}"),
                 detail: format!("{} base units of {} in block {}", transfer.amount, transfer.asset, header.height),
                 amount: None,
@@ -90,36 +94,36 @@ impl<'c> DepositBatch<'c> {
         let window_end = |invoice: &InvoiceUpdate| invoice.expires_at.plus_ms(grace.ms);
         let is_late =
             |header: &Header, invoice: &InvoiceUpdate| Instant::from_unix_seconds(header.time) > window_end(invoice);
-        let late = reaching.iter().filter_map(|(header, transfer, target)| {
+        let late = received.iter().filter_map(|(header, transfer, target)| {
             let invoice = self.invoices.get(target)?;
             is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
         });
         let late: Vec<_> = late.collect();
-        // What was in time once is in time, also when a reorganisation mines it again later.
+        // A transfer that was in time once stays in time when a reorganisation mines it again later.
         let was_in_time = store::list_seen_in_time(tx, &late).await?;
 
         let in_time = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
             !is_late(header, invoice) || was_in_time.contains(&(invoice.id, transfer.txid))
         };
-        let uses = self.uses(tx, &reaching, in_time).await?;
-        for ((header, transfer, target), used) in reaching.into_iter().zip(uses) {
+        let dispositions = self.dispositions(tx, &received, in_time).await?;
+        for ((header, transfer, target), used) in received.into_iter().zip(dispositions) {
             let Some(invoice) = self.invoices.get(&target) else { continue };
             self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used));
         }
         Ok(())
     }
 
-    /// A use for each movement. What may be dust comes last, larger amounts first, wherever it is in its block: what is
-    /// missing does not depend on the order in which a block has its transactions. What counted in a block that vanished is
-    /// a payment for ever, because the one that it completes may be mined after it this time.
-    async fn uses(
+    /// Returns the disposition of each transfer. Transfers that may be dust are decided last, larger ones first, so that the
+    /// missing amount does not depend on the order of transactions in a block. A transfer that counted in a block that vanished
+    /// is never dust, because the transfer that it completes may be mined after it this time.
+    async fn dispositions(
         &self,
         tx: &mut Tx,
-        reaching: &[Reaching<'_>],
+        received: &[ReceivedTransfer<'_>],
         in_time: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> bool,
     ) -> Result<Vec<Disposition>, db::Error> {
         let is_small = |transfer: &Transfer| transfer.amount < self.bound(transfer);
-        let small: Vec<_> = reaching.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
+        let small: Vec<_> = received.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
         let asked = small.iter().map(|(_, _, target)| *target).collect();
         let counted = invoices::counted(tx, &asked).await?;
         let mut seen: HashMap<InvoiceId, Amount> = counted.into_iter().map(|(id, sums)| (id, sums.seen)).collect();
@@ -130,16 +134,16 @@ impl<'c> DepositBatch<'c> {
         let may_be_dust = |transfer: &Transfer, target: InvoiceId| {
             is_small(transfer) && !counted_before.contains(&(target, transfer.txid, transfer.amount))
         };
-        let mut order: Vec<(usize, &Reaching<'_>)> = reaching.iter().enumerate().collect();
+        let mut order: Vec<(usize, &ReceivedTransfer<'_>)> = received.iter().enumerate().collect();
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // Each place is overwritten with what is effects about it.
-        let mut uses = vec![Disposition::Dust; reaching.len()];
+        // Every element is overwritten below.
+        let mut dispositions = vec![Disposition::Dust; received.len()];
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
             let own = invoice.asset == transfer.asset;
-            let mut used = use_of(invoice.state, own, in_time(header, transfer, invoice));
+            let mut used = disposition_of(invoice.state, own, in_time(header, transfer, invoice));
             let so_far = seen.entry(*target).or_insert(Amount::ZERO);
             let missing = match used {
                 Disposition::Counted => invoice.due.saturating_sub(invoice.tolerance).saturating_sub(*so_far),
@@ -157,11 +161,11 @@ impl<'c> DepositBatch<'c> {
             if used == Disposition::Counted {
                 *so_far = so_far.checked_add(transfer.amount).unwrap_or(Amount::MAX);
             }
-            if let Some(effects) = uses.get_mut(place) {
-                *effects = used;
+            if let Some(disposition) = dispositions.get_mut(place) {
+                *disposition = used;
             }
         }
-        Ok(uses)
+        Ok(dispositions)
     }
 
     /// Adds a review to the effects of the batch.
@@ -169,11 +173,12 @@ impl<'c> DepositBatch<'c> {
         self.effects.reviews.push(ReviewChange::Open(request));
     }
 
+    /// Returns the dust limit of the asset of a transfer, in base units.
     fn bound(&self, transfer: &Transfer) -> Amount {
         self.chain.dust.bound(self.now, &transfer.asset)
     }
 
-    /// Deposits that were stored before and have become deep enough by now.
+    /// Locks at most `limit` stored deposits that `position` confirms or makes final, with their invoices.
     pub async fn take_older(&mut self, tx: &mut Tx, position: Position, limit: i64) -> Result<(), db::Error> {
         let older = store::lock_advancing(tx, &self.chain.id, position, limit).await?;
         let locked = |id: &InvoiceId| self.invoices.contains_key(id);
@@ -183,8 +188,8 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Stores everything: what is fresh is held in the ledger, what is deep enough at `position` is posted and settles the
-    /// invoices that it pays.
+    /// Stores the deposits in the state that they have at `position`, and returns the effects: new deposits are held in the
+    /// ledger, confirmed ones are posted and settle the invoices that they pay.
     pub async fn store(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, db::Error> {
         let reached = |deposit: &Deposit| match position {
             Some(position) => machine::advance(deposit.state, deposit.height, deposit.confirm_height, position),
@@ -196,7 +201,7 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // Without those that are booked already.
+        // Transfers that are booked already are left out.
         let fresh = store::insert_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
         for (deposit, _) in &fresh {
@@ -237,7 +242,8 @@ impl<'c> DepositBatch<'c> {
         })
     }
 
-    /// What counts for the invoices. One that no deposit had reached before has its fresh ones and no others.
+    /// Returns the sums of the counted deposits of invoices. An invoice that had no deposits before has the fresh ones only, and
+    /// needs no query.
     async fn count(
         &self,
         tx: &mut Tx,
@@ -256,6 +262,7 @@ impl<'c> DepositBatch<'c> {
         Ok(counted)
     }
 
+    /// Holds the money of a new deposit in the ledger.
     fn hold(&mut self, deposit: &Deposit) {
         let Some(invoice) = self.invoices.get_mut(&deposit.invoice) else { return };
         let line = EntryLine {
@@ -270,8 +277,8 @@ impl<'c> DepositBatch<'c> {
         }
     }
 
-    /// The held money is posted; what no invoice asks for goes to its suspense account at once. What was to be counted is
-    /// surplus if earlier money has paid the invoice meanwhile.
+    /// Posts the held money. A deposit that the invoice does not count goes to its suspense account at once. A counted deposit
+    /// becomes surplus when earlier money has paid the invoice meanwhile.
     fn confirm(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
@@ -295,8 +302,8 @@ impl<'c> DepositBatch<'c> {
         };
         entries.push(JournalEntry::post(
             self.chain.mode,
-            format!("deposit/{id}/apart"),
-            "deposit set apart",
+            format!("deposit/{id}/unallocated"),
+            "deposit unallocated",
             vec![line],
         ));
         // Anybody can send dust to anybody: it is booked, and nobody has to look at it.
@@ -304,7 +311,7 @@ impl<'c> DepositBatch<'c> {
             return;
         }
         self.effects.reviews.push(ReviewChange::Open(ReviewRequest {
-            kind: "deposit.apart",
+            kind: reviews::Kind::DepositUnallocated,
             subject: format!("deposit/{id}"),
             detail: format!("{} base units of {} ({})", deposit.amount, deposit.asset, deposit.used.as_str()),
             amount: None,

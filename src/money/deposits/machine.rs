@@ -1,26 +1,28 @@
-//! How far a deposit is on its way. Pure: no database, no clock, no chain.
+//! The states of a deposit. Pure: no database, no clock, no chain.
 
 use chain::Height;
 
+/// The state of a deposit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// In a block that may still vanish; held in the ledger.
+    /// Its block may still vanish; it is held in the ledger.
     Seen,
-    /// Deep enough for its value: posted in the ledger, its invoice counts it.
+    /// Its block is deep enough for its value; it is posted in the ledger and settles its invoice.
     Confirmed,
     /// Its block cannot vanish any more.
     Final,
-    /// Its block vanished; voided or reversed in the ledger. The same transaction in another block is another deposit.
+    /// Its block vanished; it is voided or reversed in the ledger. The same transaction in another block is a new deposit.
     Orphaned,
 }
 
 db::text_enum!(State { Seen => "seen", Confirmed => "confirmed", Final => "final", Orphaned => "orphaned" });
 
-/// Where a chain stands for its deposits.
+/// The progress of a chain that decides on the states of its deposits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    /// The height of the last block that was read.
     pub cursor: Height,
-    /// Highest height that cannot vanish.
+    /// The highest height that is final.
     pub last: Height,
 }
 
@@ -29,8 +31,8 @@ impl Position {
     pub const NONE: Position = Position { cursor: 0, last: 0 };
 }
 
-/// The state that a deposit at `height`, confirmed by depth from `confirm_height` on, has now. Never goes back: only a
-/// rewind does that, and not below the final height.
+/// Returns the state of a deposit at `height` now. It is confirmed once the cursor reaches `confirm_height`. The state never goes
+/// back here: only a rewind does that, and not below the final height.
 pub fn advance(state: State, height: Height, confirm_height: Height, position: Position) -> State {
     match state {
         State::Seen | State::Confirmed if height <= position.last => State::Final,
@@ -39,8 +41,9 @@ pub fn advance(state: State, height: Height, confirm_height: Height, position: P
     }
 }
 
-/// The height that is final: the chain's own mark but never shallower than `least`, or `depth` below the cursor where there
-/// is no mark, or one that stands still further below. Never above the cursor.
+/// Returns the highest final height, never above the cursor: the height that the chain itself marks as final, `mark`, but never
+/// with less than `least` confirmations. Where there is no mark, or it stands still, a block is final after `depth`
+/// confirmations.
 pub fn final_height(cursor: Height, mark: Option<Height>, depth: u32, least: u32) -> Height {
     let at_depth = |depth: u32| (cursor + 1).saturating_sub(u64::from(depth)).min(cursor);
     match mark {
@@ -54,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_advance() {
+    fn a_deposit_advances_by_depth_and_by_finality() {
         use State::*;
         // A deposit in block 100 that needs 12 confirmations is confirmed by block 111.
         let at = |cursor, last| Position { cursor, last };
@@ -75,15 +78,15 @@ mod tests {
     }
 
     #[test]
-    fn finality_by_mark_or_depth() {
+    fn the_final_height_follows_the_mark_and_the_depth() {
         assert_eq!(final_height(100, Some(90), 12, 0), 90);
-        assert_eq!(final_height(100, Some(98), 20, 15), 86, "the floor is kept");
+        assert_eq!(final_height(100, Some(98), 20, 15), 86, "a block needs at least 15 confirmations");
         assert_eq!(final_height(100, Some(88), 12, 0), 88);
-        assert_eq!(final_height(100, Some(87), 12, 0), 88, "a mark that stands still does not hold back for ever");
+        assert_eq!(final_height(100, Some(87), 12, 0), 88, "depth decides when the mark stands still");
         assert_eq!(
             final_height(100, Some(190), 12, 0),
             100,
-            "a mark above the cursor says nothing about unread blocks"
+            "a mark above the cursor does not make unread blocks final"
         );
         assert_eq!(final_height(100, None, 12, 0), 89);
         assert_eq!(final_height(100, None, 1, 0), 100);

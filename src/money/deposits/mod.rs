@@ -1,5 +1,7 @@
-//! What reached our addresses. Facts and cursor move in one transaction; money is in the ledger first, what an invoice
-//! makes of it comes second, and no credit outlives its block.
+//! Deposits: the transfers that arrived at our addresses. The deposits of a block and the cursor are stored in one transaction;
+//! money is in the ledger before an invoice uses it, and no credit outlives its block.
+
+#![deny(missing_docs)]
 
 pub mod machine;
 pub mod rescan;
@@ -25,35 +27,40 @@ use clock::Instant;
 use db::{self, Tx};
 use ids::{AddressId, DepositId, InvoiceId};
 use records::audit_log::{self, Action, Actor};
+use records::reviews;
 
 pub use machine::{Position, State};
 pub use store::Cursor;
 
-/// Deposits advanced in one transaction; the next call goes on.
+/// Maximum number of older deposits advanced in one transaction; the next call goes on.
 const ADVANCE_MAX: i64 = 2_000;
 
-/// Deposits stay below this power of two: more than the supply of any token that is worth something, and so far below what a
-/// posting carries that sums of them cannot leave the range of amounts. What is above is a token that can be minted at will.
+/// Deposits stay below 2^112 base units. That is more than the supply of any token of value, and so far below the largest posting
+/// that sums of deposits cannot leave the range of amounts. Larger transfers are of tokens that can be minted without limit.
 const BITS_MAX: usize = 112;
 
-/// Whether a movement becomes a deposit. Any other is a review and no money.
+/// Returns whether a transfer is booked as a deposit. Zero amounts and amounts of 2^112 or more are not.
 fn is_bookable(amount: chain::Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= BITS_MAX
 }
 
-/// How long after the window's end a block still counts as in time: clocks of chains and of people differ.
+/// The time after the end of a window in which a block still counts as in time, because the clocks of chains and of buyers differ.
 #[derive(Debug, Clone, Copy)]
 pub struct Grace {
+    /// Milliseconds.
     pub ms: i64,
 }
 
+/// The limits of a [`DepositService`].
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// The time after a window in which a block still counts as in time.
     pub grace: Grace,
-    /// So many of the newest blocks stay stored, for reorganisations.
+    /// The number of newest blocks that stay stored, and so the deepest reorganisation that can be followed.
     pub keep: u64,
 }
 
+/// A stored deposit.
 #[derive(Debug, Clone)]
 struct Deposit {
     id: DepositId,
@@ -67,23 +74,23 @@ struct Deposit {
 }
 
 impl Deposit {
-    /// The ledger's entry that holds it from the first sight on.
+    /// Returns the name of the journal entry that holds the deposit until it is confirmed.
     fn hold(&self) -> String {
         format!("deposit/{}/seen", self.id)
     }
 
-    /// Where it goes when no invoice counts it.
+    /// Returns the suspense account of the deposit; `None` when its invoice counts it.
     fn suspense(&self) -> Option<Suspense> {
         self.used.suspense()
     }
 }
 
-/// A deposit that is not stored yet, with all that its row tells.
+/// A deposit that is not stored yet.
 #[derive(Debug)]
 struct NewDeposit {
-    /// Without an id.
+    /// Its id is 0 until it is stored.
     deposit: Deposit,
-    /// What it is when it is stored.
+    /// The state in which it is stored.
     to: State,
     address: AddressId,
     block: (BlockHash, i64),
@@ -100,7 +107,7 @@ impl NewDeposit {
         invoice: &Invoice,
         used: Disposition,
     ) -> NewDeposit {
-        // Another chain than the invoice's has depths of its own.
+        // The invoice fixed the confirmations of its own chain only.
         let confirmations =
             if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.confirmations(None) };
         let deposit = Deposit {
@@ -125,44 +132,47 @@ impl NewDeposit {
     }
 }
 
-/// A coin to spend later, where a chain has outputs.
+/// An unspent output of a deposit, on chains that have outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unspent {
+    /// The output.
     pub output: OutPoint,
+    /// Base units.
     pub amount: chain::Amount,
-    /// Of the block that has it.
+    /// The height of its block.
     pub height: Height,
+    /// The state of the deposit.
     pub state: State,
     /// Canonical text.
     pub address: String,
-    /// Of the address below its account key.
+    /// The index of the address below its account key.
     pub index: u32,
 }
 
-/// Outputs of ours that no block has spent, oldest first.
+/// Returns at most `limit` deposited outputs that no block has spent, oldest first.
 pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
     store::list_unspent(tx, chain, limit).await
 }
 
-/// Where the chain's follower goes on, with the recent branch; `None` before the first start.
+/// Returns the position at which the chain's follower goes on, with the recent branch; `None` before the first start.
 pub async fn cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
     store::find_cursor(tx, chain).await
 }
 
-/// Begins to follow a chain above `header`. No address was issued on it before.
+/// Starts to follow a chain above `header`. No address may have been issued on it before.
 pub async fn start(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
     store::insert_cursor(tx, chain, header).await?;
     store::insert_blocks(tx, chain, std::slice::from_ref(header)).await
 }
 
-/// How far a chain has come for its deposits, with this cursor. `mark` is the height of the block of our branch that the chain
-/// itself calls final.
+/// Returns the position of a chain whose cursor is at height `cursor`. `mark` is the height of the block that the chain itself
+/// calls final, where it does and the block is on our branch.
 pub fn position(chain: &FollowedChain, cursor: Height, mark: Option<Height>) -> Position {
     Position { cursor, last: machine::final_height(cursor, mark, chain.depths.last, chain.depths.least) }
 }
 
-/// Books what arrives on one chain, and reports to the listener what became of payments. All verbs that can change a payment
-/// are methods, so that none of them runs without the listener.
+/// Books the deposits of one chain and reports changed payments to the listener. All verbs that can change a payment are
+/// methods, so that none of them runs without the listener.
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,
@@ -182,6 +192,7 @@ pub struct Applied {
 /// The result of booking a balance that exceeds the booked deposits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnexplainedCredit {
+    /// The credit was booked, or a review was opened because it is too large to be booked.
     Booked,
     /// The block is not on the branch that is followed, so nothing was booked.
     OffBranch,
@@ -282,7 +293,7 @@ impl DepositService {
             // A spent output is not watched after a restart.
             chain.watched.insert_outputs([output]);
             effects.reviews.push(ReviewChange::Retract(Retraction {
-                kind: "deposit.spent",
+                kind: reviews::Kind::DepositSpent,
                 subject: format!("deposit/{deposit}"),
                 note: "the block that spent it was taken back",
                 replacement: None,
@@ -323,7 +334,7 @@ impl DepositService {
         if !is_bookable(credit) {
             let asset = check.asset_id(&chain.id);
             batch.request_review(ReviewRequest {
-                kind: "balance.absurd",
+                kind: reviews::Kind::BalanceOutOfRange,
                 subject: format!("invoice/{}", check.invoice),
                 detail: format!("its balance is {credit} base units of {asset} more than is booked"),
                 amount: None,
@@ -371,7 +382,7 @@ async fn spend(tx: &mut Tx, chain: &FollowedChain, blocks: &[Block], effects: &m
     let spends: Vec<_> = blocks.iter().flat_map(spends_of).collect();
     for (deposit, by) in store::set_spent(tx, &chain.id, &spends).await? {
         effects.reviews.push(ReviewChange::Open(ReviewRequest {
-            kind: "deposit.spent",
+            kind: reviews::Kind::DepositSpent,
             subject: format!("deposit/{deposit}"),
             detail: format!("transaction {by} on {} spends it, and none of ours does", chain.id),
             amount: None,
@@ -380,32 +391,41 @@ async fn spend(tx: &mut Tx, chain: &FollowedChain, blocks: &[Block], effects: &m
     Ok(())
 }
 
-/// An invoice's address, and what its deposits explain of its balance.
+/// The address of an invoice with the part of its balance that is booked.
 #[derive(Debug, Clone)]
 pub struct BalanceCheck {
+    /// The invoice.
     pub invoice: InvoiceId,
+    /// The id of its address.
     pub id: ids::AddressId,
+    /// Its address.
     pub address: chain::Address,
-    /// What the invoice asks for.
+    /// The asset that the invoice asks for.
     pub asset: AssetKind,
-    /// Sum of its deposits in that asset.
+    /// The sum of its deposits in that asset, in base units.
     pub explained: chain::Amount,
-    /// Unexplained money came after this height.
+    /// The height after which money that is not booked must have arrived.
     pub since: Height,
 }
 
 impl BalanceCheck {
-    /// A number for the place of a probed deposit, unique among the addresses of a chain.
+    /// Returns a number that stands in for the transaction index of a deposit without a transaction: unique among the addresses
+    /// of a chain.
+    ///
+    /// # Panics
+    ///
+    /// Never: 31 bits fit.
     pub fn number(&self) -> u32 {
         u32::try_from(self.id.0 & 0x7fff_ffff).expect("31 bits")
     }
 
+    /// Returns the id of the asset on a chain.
     pub fn asset_id(&self, chain: &ChainId) -> chain::AssetId {
         chain::AssetId::on_chain(chain, &self.asset)
     }
 }
 
-/// The cursor and the open invoices in the native coin.
+/// Returns the cursor and at most `limit` open invoices in the native asset.
 pub async fn list_native_open(
     tx: &mut Tx,
     chain: &ChainId,
@@ -416,7 +436,7 @@ pub async fn list_native_open(
     Ok((cursor.and_then(|cursor| cursor.recent.last().copied()), invoices))
 }
 
-/// The addresses of invoices, with what is booked on them.
+/// Returns the addresses of invoices with the sums that are booked on them.
 pub async fn list_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<BalanceCheck>, db::Error> {
     let mut checks = Vec::with_capacity(invoices.len());
     for invoice in invoices {
@@ -425,33 +445,33 @@ pub async fn list_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<
     Ok(checks)
 }
 
-/// The highest block with deposits that a position moves on, if there are any.
-pub async fn newest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
-    store::find_newest_due(tx, chain, position).await
+/// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there is none.
+pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
+    store::find_highest_due(tx, chain, position).await
 }
 
-/// Whether a rewind to a height takes back money that counts.
+/// Returns whether a rewind to a height takes back a confirmed deposit.
 pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
     store::has_confirmed_above(tx, chain, height).await
 }
 
-/// Two endpoints show different blocks: a person should know, and nothing that rests on them moves on.
+/// Opens the review that two endpoints of the chain show different blocks. No deposit is confirmed meanwhile.
 pub async fn dispute(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
-    records::reviews::open(tx, now, "chain.disputed", chain.as_str(), why).await
+    reviews::open(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), why).await
 }
 
-/// They show the same again.
+/// Closes the review of [`dispute`]: the endpoints show the same blocks again.
 pub async fn agree(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
-    records::reviews::close(tx, now, "chain.disputed", chain.as_str(), "endpoints agree again").await
+    reviews::resolve(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), "endpoints agree again").await
 }
 
-/// The chain stands still until a person looks.
+/// Halts the chain until the operator resumes it.
 pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
     store::set_halted(tx, chain, Some(why)).await?;
-    records::reviews::open(tx, now, "chain.halted", chain.as_str(), why).await
+    reviews::open(tx, now, reviews::Kind::ChainHalted, chain.as_str(), why).await
 }
 
-/// Why the chain stands still, if it does.
+/// Returns why the chain is halted; `None` when it is not.
 pub async fn halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
     store::find_halted(tx, chain).await
 }
@@ -463,7 +483,7 @@ pub async fn resume(tx: &mut Tx, now: Instant, actor: &Actor, chain: &ChainId) -
     let Some(reason) = store::find_halted(tx, chain).await? else { return Ok(None) };
     store::set_halted(tx, chain, None).await?;
     let note = format!("{actor} resumed it");
-    records::reviews::close(tx, now, "chain.halted", chain.as_str(), &note).await?;
+    reviews::resolve(tx, now, reviews::Kind::ChainHalted, chain.as_str(), &note).await?;
     audit_log::record(tx, now, actor, Action::ChainResume, chain.as_str(), &reason).await?;
     Ok(Some(reason))
 }
@@ -505,7 +525,7 @@ async fn orphan(
             Disposition::Short => invoice.lose_short(left, effects),
             Disposition::Surplus | Disposition::Late | Disposition::Foreign => {
                 effects.reviews.push(ReviewChange::Retract(Retraction {
-                    kind: "deposit.apart",
+                    kind: reviews::Kind::DepositUnallocated,
                     subject: format!("deposit/{}", deposit.id),
                     note: "its block vanished, and the money with it",
                     replacement: None,

@@ -1,5 +1,5 @@
-//! Books what a scan did not see: blocks at or below the cursor are read again, for a token that was added late. What is
-//! booked already stays as it is.
+//! Rescan: reads blocks at or below the cursor again, for a token that was added late, and books the transfers that are missing.
+//! Deposits that are booked already stay as they are.
 
 use chain::{Block, Height};
 
@@ -9,25 +9,32 @@ use crate::effects::{self, ReviewRequest};
 use crate::ledger::PostError;
 use clock::Instant;
 use db::{self, Tx};
+use records::reviews;
 
-/// What came of some blocks.
+/// The result of rescanning blocks.
 #[derive(Debug, Default)]
 pub struct Rescanned {
+    /// Transfers that were missing and are booked now.
     pub booked: u64,
-    /// Transfers that were booked before.
+    /// Transfers that were booked before the rescan.
     pub known: u64,
-    /// Transfers to addresses whose balance was booked before without a transaction: a person compares them.
+    /// Transfers to addresses on which a balance check had booked money without a transaction: the operator compares them.
     pub doubtful: u64,
 }
 
+/// The reason why blocks were not rescanned.
 #[derive(Debug, thiserror::Error)]
 pub enum RescanError {
-    #[error("the chain was not begun yet")]
+    /// The chain has no cursor.
+    #[error("the chain has not been started yet")]
     NotBegun,
-    #[error("block {0} was not read yet: the cursor stands at {1}")]
+    /// A block is above the cursor.
+    #[error("block {0} has not been read yet: the cursor is at {1}")]
     Ahead(Height, Height),
+    /// A block is not on the branch that is followed.
     #[error("block {0} is not on the branch that is followed; try again")]
     Elsewhere(Height),
+    /// The ledger refused an entry, or the database failed.
     #[error(transparent)]
     Post(#[from] PostError),
 }
@@ -39,7 +46,12 @@ impl From<db::Error> for RescanError {
 }
 
 impl DepositService {
-    /// Under the cursor's lock, as everything that books. Blocks that are too old to be kept cannot vanish any more.
+    /// Books the missing transfers of blocks that the follower has read before, under the cursor's lock.
+    ///
+    /// # Errors
+    ///
+    /// Refuses blocks above the cursor and blocks that are not on the branch that is followed. Blocks that are too old to be
+    /// stored are final and are not compared.
     pub async fn rescan(&self, tx: &mut Tx, now: Instant, blocks: &[Block]) -> Result<Rescanned, RescanError> {
         let chain = &self.chain;
         let cursor = store::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;
@@ -66,11 +78,11 @@ impl DepositService {
                 };
                 rescanned.doubtful += 1;
                 let detail = format!(
-                    "{} base units of {} in block {height} (transaction {}) may be what was booked by the balance",
+                    "{} base units of {} in block {height} (transaction {}) may be booked already, from the balance of its address",
                     transfer.amount, transfer.asset, transfer.txid
                 );
                 batch.request_review(ReviewRequest {
-                    kind: "rescan.doubtful",
+                    kind: reviews::Kind::RescanPossibleDuplicate,
                     subject: format!("invoice/{invoice}"),
                     detail,
                     amount: None,

@@ -11,23 +11,28 @@ use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspen
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
+use records::reviews;
 
-/// A chain's persisted position.
+/// The stored position of a chain's follower.
 #[derive(Debug, Clone)]
 pub struct Cursor {
+    /// The newest stored blocks of our branch, lowest first; the last one is the cursor.
     pub recent: Vec<BlockRef>,
+    /// The highest height that is final.
     pub final_height: Height,
     /// Block time of the cursor, unix seconds.
     pub time: i64,
+    /// Why the chain is halted; `None` when it is not.
     pub halted: Option<String>,
 }
 
-/// The cursor's row alone.
+/// The row of a cursor, without the blocks.
 pub struct CursorRow {
     pub height: Height,
     pub final_height: Height,
-    /// Whether the chain has deposits that are not final, and whether some of them are deep enough to move on.
+    /// The chain has deposits that are not final.
     pub unfinished: bool,
+    /// Some of its deposits are deep enough to be confirmed or final.
     pub due: bool,
 }
 
@@ -47,8 +52,8 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     }))
 }
 
-/// Everything that books or takes back deposits of a chain starts here, so that no two of them overlap. What is due is so at
-/// this cursor and this final height.
+/// Locks the cursor. Every transaction that books or takes back deposits of a chain locks it first, so that no two of them
+/// overlap. `due` is computed for `position`.
 pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
     let found = row!(
         tx,
@@ -87,7 +92,7 @@ pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Res
     Ok(())
 }
 
-/// Moves the cursor from where the caller believes it is.
+/// Moves the cursor; fails when it is not at `from`.
 pub async fn set_cursor(
     tx: &mut Tx,
     chain: &ChainId,
@@ -134,13 +139,13 @@ pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> 
     )
 }
 
-/// The hash at a height of the branch that we follow; `None` where it is too old to be kept.
+/// Returns the hash of the block at a height of our branch; `None` when it is not stored any more.
 pub async fn find_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Option<BlockHash>, db::Error> {
     let found = row!(tx, "select hash from blocks where chain = $1 and height = $2", chain.as_str(), height)?;
     found.map(|row| row.get("hash").map(BlockHash)).transpose()
 }
 
-/// `None` when it is not on the branch that we follow, or too old to be kept.
+/// Returns the header of a block of our branch; `None` when it is on another branch or not stored any more.
 pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
     let found = row!(
         tx,
@@ -163,8 +168,7 @@ pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -
     Ok(())
 }
 
-/// Which of these transactions reached their invoices before: in a block until the given instant that vanished, or on
-/// their way by then.
+/// Returns those of the given transactions that were seen by the given instant: in a block that vanished, or unconfirmed.
 pub async fn list_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
@@ -182,7 +186,7 @@ pub async fn list_seen_in_time(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
-/// Which of these movements counted for their invoices in a block that vanished.
+/// Returns those of the given transfers that counted for their invoices in a block that vanished.
 pub async fn list_counted_before(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
@@ -211,8 +215,8 @@ pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: Tran
     Ok(found.is_some())
 }
 
-/// The invoice to whose address money of this asset was found by its balance, in a block from `height` on. An asset names its
-/// chain; to ask for the chain once more would have all of its later deposits read.
+/// Returns the invoice on whose address a balance check booked money of this asset, in a block from `height` on. The asset id
+/// contains the chain; a condition on the chain would make the database read all of its later deposits.
 pub async fn find_probed(
     tx: &mut Tx,
     chain: &ChainId,
@@ -234,7 +238,7 @@ pub async fn find_probed(
     found.map(|row| row.get("invoice_id")).transpose()
 }
 
-/// Each in the state `to`, with the id that it got; without those that are booked already.
+/// Stores deposits in the state `to` and returns them with their ids, without those that are booked already.
 pub async fn insert_deposits(
     tx: &mut Tx,
     now: Instant,
@@ -291,7 +295,7 @@ pub async fn insert_deposits(
     Ok(stored.collect())
 }
 
-/// Deposits that a position confirms or finishes, oldest first.
+/// Locks at most `limit` deposits that a position confirms and `limit` that it makes final, oldest first.
 pub async fn lock_advancing(
     tx: &mut Tx,
     chain: &ChainId,
@@ -316,7 +320,7 @@ pub async fn lock_advancing(
     found.iter().map(deposit).collect()
 }
 
-/// Deposits above a height that are not final, oldest first.
+/// Locks the deposits above a height that are not orphaned, oldest first.
 pub async fn lock_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
@@ -341,7 +345,7 @@ fn deposit(row: &db::Row) -> Result<Deposit, db::Error> {
     })
 }
 
-/// Marks outputs that blocks of our branch spend, and returns their deposits with what spends them.
+/// Marks deposited outputs that blocks of our branch spend, and returns their deposits with the spending transactions.
 pub async fn set_spent(
     tx: &mut Tx,
     chain: &ChainId,
@@ -364,7 +368,7 @@ pub async fn set_spent(
     spent.iter().map(|row| Ok((row.get_at(0)?, TxId(row.get_at(1)?)))).collect()
 }
 
-/// Outputs that blocks above a height spent are there again.
+/// Marks the outputs that blocks above a height spent as unspent, and returns them with their deposits.
 pub async fn set_unspent_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -382,11 +386,11 @@ pub async fn set_unspent_above(
 
 fn output(row: &db::Row) -> Result<OutPoint, db::Error> {
     let vout = row.get::<i64>("part")? - TxPart::OUTPUT_CODES.start;
-    let no_output = |_| db::Error::Value { column: "part".into(), reason: "it is no output".into() };
+    let no_output = |_| db::Error::Value { column: "part".into(), reason: "not an output".into() };
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
-/// Outputs of ours that nothing has spent, oldest first.
+/// Returns at most `limit` deposited outputs that no block has spent, oldest first.
 pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
     let found = rows!(
         tx,
@@ -410,7 +414,7 @@ pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Ve
     found.iter().map(unspent).collect()
 }
 
-/// Moves deposits on; the states are those that they have.
+/// Stores the next state of each deposit. Deposits whose state stays are left out.
 pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
     let moved = deposits.iter().filter(|(deposit, to)| deposit.state != *to);
     deferred_for_each!(
@@ -447,16 +451,17 @@ pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Resul
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// An invoice's address with the sum of what was booked on it, from the oldest kept block or its newest deposit on. None
-/// when its balance is beyond what can be booked.
+/// Returns the address of an invoice with the sum that is booked on it, from the oldest stored block or its newest deposit on.
+/// `None` when its balance is too large to be booked.
 pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
         "select a.id, a.key, a.text, i.chain, i.asset,
          (select min(b.height) from blocks b where b.chain = i.chain) as oldest
          from invoices i join addresses a on a.id = i.address_id where i.id = $1
-         and not exists (select 1 from reviews r where r.kind = 'balance.absurd' and r.subject = 'invoice/' || i.id)",
-        invoice
+         and not exists (select 1 from reviews r where r.kind = $2 and r.subject = 'invoice/' || i.id)",
+        invoice,
+        reviews::Kind::BalanceOutOfRange
     )?;
     let Some(found) = found else { return Ok(None) };
     let (chain, asset): (String, String) = (found.get("chain")?, found.get("asset")?);
@@ -476,7 +481,7 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
     let asset = match asset.strip_prefix(&format!("{chain}/")) {
         Some("native") => AssetKind::Native,
         Some(contract) => AssetKind::Token { contract: contract.to_owned() },
-        None => return Err(db::Error::Value { column: "asset".into(), reason: "it is not of the chain".into() }),
+        None => return Err(db::Error::Value { column: "asset".into(), reason: "an asset of another chain".into() }),
     };
     Ok(Some(BalanceCheck {
         invoice,
@@ -488,8 +493,8 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
     }))
 }
 
-/// The highest block with deposits that a position moves on.
-pub async fn find_newest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
+/// Returns the height of the highest block with deposits that a position confirms or makes final.
+pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
     let found = row!(
         tx,
         "select max(height) as height from (

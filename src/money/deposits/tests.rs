@@ -1,4 +1,4 @@
-//! Whole blocks against a model that takes one movement, one deposit and one invoice after the other.
+//! Compares the booking of whole blocks with a model that handles one transfer, one deposit and one invoice at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::assets::{Depths, Dust};
-use crate::invoices::machine::{self as invoice_machine, Input, use_of};
+use crate::invoices::machine::{self as invoice_machine, Input, disposition_of};
 use crate::ledger;
 use crate::payments::PaymentChange;
 use crate::pricing::{Currency, Fiat, Rate, RateBook};
@@ -26,7 +26,7 @@ const BLOCK_S: i64 = 10;
 const WINDOW_S: i64 = 95;
 const MERCHANT: MerchantId = MerchantId(1);
 
-/// One movement: to the invoice of this number, or to nobody.
+/// One transfer, to the invoice of this number. The number after the last invoice is an address that is not ours.
 #[derive(Debug, Clone)]
 struct Move {
     to: i64,
@@ -37,9 +37,9 @@ struct Move {
 
 #[derive(Debug, Clone)]
 enum Act {
-    /// So many blocks stored in one transaction.
+    /// Stores these blocks in one transaction.
     Extend(Vec<Vec<Move>>),
-    /// So many blocks vanish.
+    /// Takes this number of blocks back.
     Rewind(u64),
 }
 
@@ -183,7 +183,7 @@ struct ModelDeposit {
     time: i64,
 }
 
-/// Everything that the database should hold, by rules that know one thing at a time.
+/// The rows that the database should hold, computed without batches.
 #[derive(Debug)]
 struct Model {
     invoices: BTreeMap<i64, ModelInvoice>,
@@ -226,7 +226,7 @@ impl Model {
                 (earlier.invoice, earlier.txid, earlier.state) == (movement.to, movement.txid, State::Orphaned)
                     && earlier.time <= window_end
             });
-        let used = use_of(invoice.state, !movement.foreign, in_time);
+        let used = disposition_of(invoice.state, !movement.foreign, in_time);
         if used == Disposition::Counted && invoice.state == invoices::State::Open {
             invoice.payment = "confirming";
             self.changes.push(PaymentChange::Confirming(PaymentId(movement.to)));
@@ -265,7 +265,7 @@ impl Model {
                         self.post(&incoming(), &suspense, deposit.foreign, deposit.amount);
                         let used = deposit.used.as_str();
                         let detail = format!("{} base units of {} ({used})", deposit.amount, asset(deposit.foreign));
-                        self.reviews.insert(("deposit.apart".into(), number_of(place)), detail);
+                        self.reviews.insert(("deposit.unallocated".into(), number_of(place)), detail);
                     }
                 }
             }
@@ -343,7 +343,7 @@ impl Model {
                         deposit.used == Disposition::Counted && self.unsettle(number, before, before - deposit.amount);
                     let from = suspense(deposit.used).unwrap_or_else(incoming);
                     self.post(&from, &Account::OnChain(chain().id), deposit.foreign, deposit.amount);
-                    self.reviews.remove(&("deposit.apart".into(), number_of(place)));
+                    self.reviews.remove(&("deposit.unallocated".into(), number_of(place)));
                     if deposit.used == Disposition::Counted && !lost {
                         self.settle(number);
                     }
@@ -398,7 +398,7 @@ fn suspense(used: Disposition) -> Option<Account> {
     Some(Account::Suspense(MERCHANT, suspense))
 }
 
-/// What is stored, in the words of the model.
+/// Compares the stored rows with the model.
 async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
     let found = rows!(tx, "select invoice_id, height, tx_index, state, disposition from deposits order by id")?;
     let stored: Vec<(i64, u64, u32, State, Disposition)> = found
@@ -649,7 +649,7 @@ db::both! {
                 assert!(list_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());
                 let found = rows!(tx, "select kind from reviews order by kind")?;
                 let kinds: Vec<String> = found.iter().map(|row| row.get_at(0)).collect::<Result<_, _>>()?;
-                assert_eq!(kinds, ["balance.absurd", "deposit.absurd", "payment.surplus"]);
+                assert_eq!(kinds, ["balance.out_of_range", "deposit.out_of_range", "payment.surplus"]);
                 let report = crate::audit::audit_ledger(tx).await?;
                 assert!(report.is_clean(), "{report}");
                 Ok::<_, PostError>(())

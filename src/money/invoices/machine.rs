@@ -1,20 +1,20 @@
-//! What an invoice becomes. Pure: no database, no clock, no chain.
+//! The states of an invoice and how it uses deposits. Pure: no database, no clock, no chain.
 
 use crate::ledger::Suspense;
 use chain::Amount;
 
+/// The state of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Waits for money.
     Open,
-    /// The confirmed sum reached what was asked.
+    /// The sum of the confirmed deposits reached the amount due, less the tolerance.
     Paid,
-    /// It was paid, and then a block with its money vanished. Money that comes again settles it again, for as long as its
-    /// window was.
+    /// It was paid, and then a block with its money vanished. It waits for new money for as long as its window was.
     Reversed,
-    /// The window ended without enough money. Nothing leads from here.
+    /// The window ended without enough money. This state is final.
     Expired,
-    /// Taken back before payment. Nothing leads from here.
+    /// The seller cancelled it before it was paid. This state is final.
     Cancelled,
 }
 
@@ -26,23 +26,24 @@ db::text_enum!(State {
     Cancelled => "cancelled",
 });
 
-/// What happened.
+/// A fact that may change the state of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// Counted deposits are confirmed with this sum.
+    /// The counted deposits that are confirmed have this sum, in base units.
     Confirmed(Amount),
-    /// A confirmed deposit that was counted lost its block; this sum is left.
+    /// A counted deposit that was confirmed lost its block; the confirmed ones that are left have this sum, in base units.
     Lost(Amount),
-    /// Clock and chain time have passed the window and nothing in time is unconfirmed.
+    /// The clock and the chain have passed the window, and no deposit that came in time is unconfirmed.
     WindowEnded,
-    /// The seller takes it back.
+    /// The seller cancels the invoice.
     Withdrawn,
 }
 
-/// The next state, or `None` when nothing changes.
-pub fn next(state: State, happened: Input, due: Amount, tolerance: Amount) -> Option<State> {
+/// Returns the next state, or `None` when the state stays. `due` and `tolerance` are base units: a sum of at least
+/// `due - tolerance` pays the invoice, but never a sum of zero.
+pub fn next(state: State, input: Input, due: Amount, tolerance: Amount) -> Option<State> {
     let enough = |sum: Amount| sum >= due.saturating_sub(tolerance) && !sum.is_zero();
-    match (state, happened) {
+    match (state, input) {
         (State::Open | State::Reversed, Input::Confirmed(sum)) if enough(sum) => Some(State::Paid),
         (State::Paid, Input::Lost(sum)) if !enough(sum) => Some(State::Reversed),
         (State::Open | State::Reversed, Input::WindowEnded) => Some(State::Expired),
@@ -51,19 +52,21 @@ pub fn next(state: State, happened: Input, due: Amount, tolerance: Amount) -> Op
     }
 }
 
-/// How a deposit of the invoice's own asset is used, effects when it is first seen.
+/// How an invoice uses a deposit at its address. Decided when the deposit is first seen, and corrected only when the invoice is
+/// paid by earlier money or expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Disposition {
+    /// Counts towards the amount due.
     Counted,
-    /// It was counted, but the invoice expired unpaid.
+    /// Was counted, but the invoice expired unpaid.
     Short,
     /// The invoice was paid already.
     Surplus,
     /// It was mined after the window.
     Late,
-    /// Another asset than was asked.
+    /// It is in another asset than the invoice asks for.
     Foreign,
-    /// Too little to be anybody's payment.
+    /// It is too small to be a payment.
     Dust,
 }
 
@@ -96,14 +99,15 @@ pub fn is_dust(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amou
     amount < bound && due.is_none_or(|due| due > bound) && (missing.is_zero() || amount < missing)
 }
 
-/// Where a deposit belongs that reaches an invoice in `state`, in its asset or not, in time or not.
-pub fn use_of(state: State, own_asset: bool, in_time: bool) -> Disposition {
+/// Returns how an invoice in `state` uses a new deposit. `own_asset`: the deposit is in the asset that the invoice asks for.
+/// `in_time`: it was mined, or seen in a mempool, before the window ended.
+pub fn disposition_of(state: State, own_asset: bool, in_time: bool) -> Disposition {
     if !own_asset {
         return Disposition::Foreign;
     }
     match state {
         State::Open if in_time => Disposition::Counted,
-        // What vanished may come back in a later block than it was in.
+        // A deposit that lost its block may come back in a block after the window.
         State::Reversed => Disposition::Counted,
         State::Paid => Disposition::Surplus,
         State::Open | State::Expired | State::Cancelled => Disposition::Late,
@@ -115,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_transition() {
+    fn every_state_and_input_leads_to_the_expected_state() {
         let due = Amount::from_units(100);
         let tolerance = Amount::from_units(5);
         let sum = Amount::from_units;
@@ -139,19 +143,19 @@ mod tests {
             (Reversed, WindowEnded, Some(Expired)),
             (Reversed, Withdrawn, None),
         ];
-        for (state, happened, expected) in table {
-            assert_eq!(next(state, happened, due, tolerance), expected, "{state:?} {happened:?}");
+        for (state, input, expected) in table {
+            assert_eq!(next(state, input, due, tolerance), expected, "{state:?} {input:?}");
         }
         for state in [Expired, Cancelled] {
-            for happened in [Confirmed(sum(100)), Lost(sum(0)), WindowEnded, Withdrawn] {
-                assert_eq!(next(state, happened, due, tolerance), None, "nothing leaves {state:?}");
+            for input in [Confirmed(sum(100)), Lost(sum(0)), WindowEnded, Withdrawn] {
+                assert_eq!(next(state, input, due, tolerance), None, "nothing leaves {state:?}");
             }
         }
-        assert_eq!(next(Open, Confirmed(Amount::ZERO), due, Amount::MAX), None, "nothing is never enough");
+        assert_eq!(next(Open, Confirmed(Amount::ZERO), due, Amount::MAX), None, "a sum of zero never pays");
     }
 
     #[test]
-    fn what_is_dust() {
+    fn only_small_deposits_that_complete_nothing_are_dust() {
         let sum = Amount::from_units;
         // Amount, bound, due, missing.
         let table = [
@@ -173,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_use() {
+    fn the_disposition_follows_state_asset_and_time() {
         use {Disposition::*, State::*};
         let table = [
             (Open, true, Counted),
@@ -188,8 +192,8 @@ mod tests {
             (Cancelled, false, Late),
         ];
         for (state, in_time, expected) in table {
-            assert_eq!(use_of(state, true, in_time), expected, "{state:?} in time: {in_time}");
-            assert_eq!(use_of(state, false, in_time), Foreign);
+            assert_eq!(disposition_of(state, true, in_time), expected, "{state:?} in time: {in_time}");
+            assert_eq!(disposition_of(state, false, in_time), Foreign);
         }
     }
 }

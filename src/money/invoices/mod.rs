@@ -1,6 +1,8 @@
-//! What an on-chain payment asks: so much of one asset, to an address of its own, until then.
+//! Invoices: what an on-chain payment asks for, which is an amount of one asset, to an address of its own, by the end of a window.
 //!
 //! Money is in the ledger before an invoice decides anything about it.
+
+#![deny(missing_docs)]
 
 pub mod machine;
 mod store;
@@ -20,90 +22,123 @@ use crate::unconfirmed;
 use clock::Instant;
 use db::{self, Batch, Locked, ResultRef, Tx};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
+use records::reviews;
 
 pub use machine::{Disposition, Input, State};
 pub(crate) use store::Counted;
 pub use store::{Received, stored_chain};
 
+/// An invoice to store.
 #[derive(Debug, Clone)]
 pub struct NewInvoice {
+    /// The payment that the invoice belongs to, stored in the same batch.
     pub payment: ResultRef<PaymentId>,
+    /// The shop that is paid.
     pub shop: Shop,
+    /// The asset that is asked for.
     pub asset: Asset,
+    /// The price in fiat that the quote converts.
     pub price: Fiat,
+    /// The frozen rate and the amount due.
     pub quote: Quote,
-    /// How far below the quote still counts as paid, base units.
+    /// How far below the quoted amount a payment may stay, in base units.
     pub tolerance: Amount,
+    /// The confirmations that its deposits need; 1 is the newest block.
     pub confirmations: u32,
+    /// The end of the payment window.
     pub expires_at: Instant,
 }
 
+/// A stored invoice.
 #[derive(Debug, Clone)]
 pub struct Invoice {
+    /// The id of the invoice.
     pub id: InvoiceId,
+    /// The payment that it belongs to.
     pub payment: PaymentId,
+    /// The shop that is paid.
     pub shop: Shop,
+    /// The chain of its address.
     pub chain: ChainId,
+    /// The asset that is asked for.
     pub asset: AssetId,
+    /// The id of its address.
     pub address_id: AddressId,
     /// Canonical text.
     pub address: String,
+    /// The state.
     pub state: State,
+    /// The amount due, in base units.
     pub due: Amount,
+    /// How far below `due` a payment may stay, in base units.
     pub tolerance: Amount,
+    /// The confirmations that its deposits need; 1 is the newest block.
     pub confirmations: u32,
+    /// The time at which it was stored.
     pub created_at: Instant,
+    /// The end of the payment window.
     pub expires_at: Instant,
-    /// How often it was settled.
+    /// The number of times that it was settled; more than one after reorganisations.
     pub settlements: i64,
-    /// What the merchant was credited when it was last settled.
+    /// The base units that the merchant was credited when it was last settled; `None` when it is not settled.
     pub settled: Option<Amount>,
+    /// The time at which it was paid, expired or cancelled; `None` while it waits for money.
     pub closed_at: Option<Instant>,
+    /// The time at which the credit became available; `None` while it is pending.
     pub released_at: Option<Instant>,
 }
 
-/// What of an invoice somebody sees who asks how far its payment is.
+/// The part of an invoice that the status of an order shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceTerms {
+    /// The id of the invoice.
     pub id: InvoiceId,
+    /// The chain of its address.
     pub chain: ChainId,
+    /// The asset that is asked for.
     pub asset: AssetId,
     /// Canonical text.
     pub address: String,
+    /// The state.
     pub state: State,
+    /// The amount due, in base units.
     pub due: Amount,
+    /// How far below `due` a payment may stay, in base units.
     pub tolerance: Amount,
+    /// The confirmations that its deposits need; 1 is the newest block.
     pub confirmations: u32,
+    /// The end of the payment window.
     pub expires_at: Instant,
 }
 
-/// Stores the address and what is asked, in the chain of the payment.
+/// Adds the statements that store the invoice and its address to the batch of its payment.
 pub fn request(links: &mut Batch, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
     let address = address.insert(links, now);
     store::insert_invoice(links, now, new, address)
 }
 
+/// Returns the invoice of a payment; `None` when the payment is not on a chain.
 pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
     store::find_by_payment(tx, payment).await
 }
 
-/// The addresses that money is awaited on: those with something on its way, and so many of open and of reversed invoices,
-/// whose time ends first.
+/// Returns the addresses that expect money: those with an unconfirmed transfer, and those of at most `limit` open and `limit`
+/// reversed invoices, whose windows end first.
 pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
     store::list_expecting_payment(tx, chain, limit).await
 }
 
-/// What its counted deposits add up to, with the newest of them.
+/// Returns the sums of the counted deposits of an invoice, with the newest transaction.
 pub async fn received(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Error> {
     store::find_received(tx, invoice.id, &invoice.chain).await
 }
 
-/// What was received with what is on its way, as long as it matters.
+/// Adds the unconfirmed transfers to `received`, while the invoice is open or reversed.
 pub async fn progress(tx: &mut Tx, asked: &InvoiceTerms, received: Received) -> Result<Received, db::Error> {
     match asked.state {
         State::Open | State::Reversed => {
-            let expected = unconfirmed::expected(tx, asked.id).await?;
-            // The one with the fewest confirmations has none yet.
+            let expected = unconfirmed::find_pending(tx, asked.id).await?;
+            // The newest transfer has no confirmations yet.
             let confirmations = received.confirmations.filter(|_| expected.txid.is_none());
             Ok(Received { confirmations, txid: expected.txid.or(received.txid), expected, ..received })
         }
@@ -111,12 +146,12 @@ pub async fn progress(tx: &mut Tx, asked: &InvoiceTerms, received: Received) -> 
     }
 }
 
-/// A locked invoice on its way to what it becomes: effects in memory, stored by [`store`].
+/// A locked invoice with its changes in memory. [`effects::apply`] stores them.
 #[derive(Debug)]
 pub(crate) struct InvoiceUpdate {
     was: State,
     invoice: Invoice,
-    /// Whether it may have had deposits before this transaction.
+    /// The invoice may have had deposits before this transaction.
     reached: bool,
     changed: bool,
     payment: Option<payments::State>,
@@ -170,7 +205,7 @@ impl InvoiceUpdate {
         if !surplus.is_zero() {
             lines.extend(self.lines(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
-            let request = ReviewRequest { amount: Some(surplus), ..self.review("payment.surplus", detail) };
+            let request = ReviewRequest { amount: Some(surplus), ..self.review(reviews::Kind::PaymentSurplus, detail) };
             effects.reviews.push(ReviewChange::Open(request));
         }
         let invoice = &mut self.invoice;
@@ -186,8 +221,8 @@ impl InvoiceUpdate {
         true
     }
 
-    /// Takes a settlement back because counted money lost its block; `left` is the confirmed sum that remains of `before`.
-    /// True when that is not enough: else it is settled anew with what there is.
+    /// Takes a settlement back because counted money lost its block. `left` is what remains of the confirmed sum `before`, in
+    /// base units. Returns true when that is not enough to pay the invoice; otherwise the caller settles it again.
     pub fn unsettle(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
         let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
         let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
@@ -199,7 +234,7 @@ impl InvoiceUpdate {
         let surplus = before.saturating_sub(settled);
         if !surplus.is_zero() {
             lines.extend(self.lines(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
-            effects.reviews.push(self.retraction("payment.surplus", None));
+            effects.reviews.push(self.retraction(reviews::Kind::PaymentSurplus, None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
         effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice reversed", lines));
@@ -216,8 +251,8 @@ impl InvoiceUpdate {
         lost
     }
 
-    /// Moves what a paid invoice earned from pending to available. Only when none of its counted deposits can vanish any
-    /// more.
+    /// Moves the credit of a paid invoice from pending to available. The caller has checked that all of its counted deposits
+    /// are final.
     pub fn release(&mut self, now: Instant, effects: &mut Effects) {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
@@ -239,13 +274,13 @@ impl InvoiceUpdate {
     /// The review of part payments, `arrived` base units in sum, whose invoice expired.
     fn short_review(&self, arrived: Amount) -> ReviewRequest {
         let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
-        self.review("payment.short", detail)
+        self.review(reviews::Kind::PaymentShort, detail)
     }
 
-    /// One of the part payments of an expired invoice lost its block; `left` is what remains of them.
+    /// Takes back the review of an expired invoice because one of its part payments lost its block; `left` base units remain.
     pub fn lose_short(&self, left: Amount, effects: &mut Effects) {
         let replacement = (!left.is_zero()).then(|| self.short_review(left));
-        effects.reviews.push(self.retraction("payment.short", replacement));
+        effects.reviews.push(self.retraction(reviews::Kind::PaymentShort, replacement));
     }
 
     /// Sums of deposits may be more than one posting carries.
@@ -259,17 +294,22 @@ impl InvoiceUpdate {
         self.invoice.payment
     }
 
-    fn review(&self, kind: &'static str, detail: String) -> ReviewRequest {
+    fn review(&self, kind: reviews::Kind, detail: String) -> ReviewRequest {
         ReviewRequest { kind, subject: format!("invoice/{}", self.id), detail, amount: None }
     }
 
-    fn retraction(&self, kind: &'static str, replacement: Option<ReviewRequest>) -> ReviewChange {
+    fn retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
         let subject = format!("invoice/{}", self.id);
-        ReviewChange::Retract(Retraction { kind, subject, note: effects::VANISHED, replacement })
+        ReviewChange::Retract(Retraction {
+            kind,
+            subject,
+            note: "a block with money of the invoice vanished",
+            replacement,
+        })
     }
 }
 
-/// Locks invoices in the order of their ids.
+/// Locks invoices in the order of their ids and returns them by id.
 pub(crate) async fn lock(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
@@ -278,7 +318,7 @@ pub(crate) async fn lock(
     Ok(locked.into_iter().map(|invoice| (invoice.id, InvoiceUpdate::new(invoice, true))).collect())
 }
 
-/// Locks the invoices of addresses; an address without one is nobody's.
+/// Locks the invoices of addresses and returns them by address. Addresses without an invoice are left out.
 pub(crate) async fn lock_by_address(
     tx: &mut Tx,
     chain: &ChainId,
@@ -288,7 +328,7 @@ pub(crate) async fn lock_by_address(
     Ok(locked.into_iter().map(|(key, reached, invoice)| (key, InvoiceUpdate::new(invoice, reached))).collect())
 }
 
-/// Of each invoice what its counted deposits add up to, and whether all of them are final.
+/// Returns the sums of the counted deposits of each invoice, without the invoices that have none.
 pub(crate) async fn counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
     store::list_counted(tx, ids).await
 }
@@ -306,9 +346,9 @@ pub(crate) async fn store_updates(tx: &mut Tx, now: Instant, updates: Vec<Invoic
     payments::advance(tx, now, &payments).await
 }
 
-/// Candidates for expiry on a chain, open ones and those that a reorganisation reversed: the window has passed on the clock,
-/// nothing counted is unconfirmed or lost its block a short time ago, and nothing is on its way that was seen in time and is
-/// not older than [`unconfirmed::HOLD_MS`].
+/// Returns at most `limit` open and `limit` reversed invoices of a chain whose windows ended before `passed`, unless a counted
+/// deposit is unconfirmed or lost its block a short time ago, or an unconfirmed transfer was seen in time and is not older than
+/// [`unconfirmed::HOLD_MS`].
 pub async fn list_expirable(
     tx: &mut Tx,
     chain: &ChainId,
@@ -320,7 +360,7 @@ pub async fn list_expirable(
     store::list_expirable(tx, chain, passed, now.plus_ms(-unconfirmed::HOLD_MS), grace, limit).await
 }
 
-/// How many invoices wait for money on chains that nobody follows, by chain: their windows never end.
+/// Returns the number of invoices that wait for money on chains that are not in `followed`, by chain. Their windows never end.
 pub async fn count_orphaned(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMap<String, i64>, db::Error> {
     let mut waiting = store::count_waiting(tx).await?;
     waiting.retain(|chain, _| followed.iter().all(|id| id.as_str() != chain));
@@ -355,7 +395,9 @@ pub(crate) async fn expire(
             effects.reviews.push(ReviewChange::Open(update.short_review(received.confirmed)));
         }
         if let Some(reason) = unverified {
-            effects.reviews.push(ReviewChange::Open(update.review("probe.blind", reason.to_owned())));
+            effects
+                .reviews
+                .push(ReviewChange::Open(update.review(reviews::Kind::BalanceUnverified, reason.to_owned())));
         }
         effects.payments.push(match update.was {
             State::Reversed => PaymentChange::Lost(update.payment_id()),
@@ -369,14 +411,14 @@ pub(crate) async fn expire(
     effects::apply(tx, now, effects).await
 }
 
-/// Takes an open invoice back; false when money has reached it or is on its way, or when it is closed. What arrives later is
-/// booked as late.
+/// Cancels an open invoice. Returns false when it has received money, when an unconfirmed transfer exists, and when it is not
+/// open. Money that arrives later is booked as late.
 pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
     let mut update = lock_one(tx, id).await?;
     let Some(next) = machine::next(update.state, Input::Withdrawn, update.due, update.tolerance) else {
         return Ok(false);
     };
-    let expected = unconfirmed::expected(tx, id).await?;
+    let expected = unconfirmed::find_pending(tx, id).await?;
     if !store::find_received(tx, id, &update.chain).await?.seen.is_zero() || !expected.amount.is_zero() {
         return Ok(false);
     }

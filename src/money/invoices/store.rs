@@ -13,28 +13,28 @@ use db::{
 };
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
-/// What reached an invoice and counts, or counted until it expired, towards it.
+/// The money that an invoice has received and counts, or counted until it expired. Amounts are base units of its asset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Sum of all that is not orphaned.
+    /// The sum of all deposits that are not orphaned.
     pub seen: Amount,
     /// The part of it that is confirmed or final.
     pub confirmed: Amount,
-    /// Confirmations of the deposit that has the fewest.
+    /// The confirmations of the deposit that has the fewest; `None` without deposits.
     pub confirmations: Option<u64>,
-    /// The newest deposit's transaction.
+    /// The transaction of the newest deposit.
     pub txid: Option<TxId>,
-    /// What is on its way beside all that.
+    /// The unconfirmed transfers, which are not in `seen`.
     pub expected: PendingAmount,
 }
 
 impl Received {
-    /// With what is in no block yet.
+    /// Returns the sum of deposits and unconfirmed transfers.
     pub fn total(&self) -> Amount {
         self.seen.checked_add(self.expected.amount).unwrap_or(Amount::MAX)
     }
 
-    /// Whether any of it may still vanish or come.
+    /// Returns true while some of the money is not confirmed.
     pub fn is_on_its_way(&self) -> bool {
         self.seen > self.confirmed || !self.expected.amount.is_zero()
     }
@@ -83,7 +83,7 @@ pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<I
     found.as_ref().map(invoice).transpose()
 }
 
-/// Locked in the order of their ids.
+/// Returns the invoices locked, in the order of their ids.
 pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec<Locked<Invoice>>, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -96,7 +96,8 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
     found.iter().map(|row| invoice(row).map(Locked::new)).collect()
 }
 
-/// Locked in the order of their ids, each with whether it has deposits; an address without an invoice is left out.
+/// Returns the invoices of addresses locked, in the order of their ids, each with its address and a flag that is true when it
+/// has deposits. Addresses without an invoice are left out.
 pub async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,
@@ -139,12 +140,12 @@ fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
     })
 }
 
-/// The name of a chain as it is stored.
+/// Parses the stored name of a chain.
 pub fn stored_chain(name: &str) -> Result<ChainId, db::Error> {
     ChainId::new(name).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })
 }
 
-/// Sums over the counted deposits; few, so they are added up here where arithmetic is exact.
+/// Sums up the counted deposits of an invoice. SQL cannot add amounts of 256 bits, so they are added here.
 pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<Received, db::Error> {
     let found = rows!(
         tx,
@@ -158,7 +159,7 @@ pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Resul
 }
 
 impl Received {
-    /// Adds up rows of deposits in their order; one without a deposit adds nothing.
+    /// Sums up rows of deposits, oldest first. A row of an outer join without a deposit adds nothing.
     pub fn of(rows: &[db::Row]) -> Result<Received, db::Error> {
         let mut received = Received::default();
         for row in rows {
@@ -169,19 +170,19 @@ impl Received {
             }
             let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
             received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
-            // Money that was found by its balance has no transaction to name.
+            // Money that a balance check found has no transaction id.
             received.txid = Some(TxId(row.get("txid")?)).filter(|txid| txid.0 != [0; 32]).or(received.txid);
         }
         Ok(received)
     }
 }
 
-/// What of an invoice's counted deposits is there to stay.
+/// The sums of the counted deposits of an invoice, in base units.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
-    /// Sum of all of them.
+    /// The sum of all of them.
     pub seen: Amount,
-    /// Sum of what is confirmed or final.
+    /// The sum of those that are confirmed or final.
     pub confirmed: Amount,
     pub all_final: bool,
 }
@@ -247,8 +248,8 @@ pub async fn list_expirable(
     grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    // A deposit that lost its block is awaited for as long as the window was, as that of a paid invoice is: it was in time
-    // when it was counted. One that is in another block by now is no reason to wait.
+    // A counted deposit that lost its block is expected again for as long as the window was, because it was in time when it was
+    // counted. When it is in another block already, the window does not wait for it.
     let mut found = rows!(
         tx,
         "select i.id from invoices i
@@ -286,10 +287,10 @@ pub async fn list_expirable(
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// Stores what became of locked invoices, each with the state that it had.
+/// Stores locked invoices that changed, each with the state that it had before.
 pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
     let given = invoices.iter().map(|(was, invoice)| {
-        // A transaction that lost its block is usually mined again soon: the buyer gets as long as at first.
+        // A transaction that lost its block is usually mined again soon; the buyer gets a second window of the same length.
         let window_ms = invoice.expires_at.since(invoice.created_at);
         let reversed_until = match invoice.state {
             State::Reversed => Some(now.plus_ms(window_ms).max(invoice.expires_at)),
@@ -328,7 +329,7 @@ pub async fn set_uses(tx: &mut Tx, id: InvoiceId, from: Disposition, to: Disposi
     Ok(())
 }
 
-/// How many invoices of each chain wait for money.
+/// Returns the number of open and reversed invoices by chain.
 pub async fn count_waiting(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
     let found = rows!(
         tx,

@@ -1,4 +1,7 @@
-//! One attempt to pay an order. What happens to it is told to whoever sells, in the same transaction.
+//! Payments: attempts to pay an order. The seller learns of every change in the transaction that makes it; see
+//! [`crate::effects`].
+
+#![deny(missing_docs)]
 
 mod store;
 
@@ -8,12 +11,18 @@ use clock::Instant;
 use db::{self, Batch, ResultRef, Tx};
 use ids::{OrderId, PaymentId, Shop, UserId};
 
+/// The way in which a payment is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
+    /// On a chain, to the address of an invoice.
     Crypto,
+    /// From the user's balance in CNY.
     BalanceCny,
+    /// From the user's balance in USD, converted at the rate in force.
     BalanceCrypto,
+    /// On the page of Alipay.
     Alipay,
+    /// On the page of WeChat Pay.
     Wechat,
 }
 
@@ -25,12 +34,18 @@ db::text_enum!(Method {
     Wechat => "wechat",
 });
 
+/// The state of a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
+    /// Waits for money.
     Pending,
+    /// Money has arrived and is not confirmed yet.
     Confirming,
+    /// Paid. A payment whose block vanished stays in this state until its money is lost for good.
     Success,
+    /// Its invoice was cancelled.
     Failed,
+    /// The window ended without enough money.
     Expired,
 }
 
@@ -42,40 +57,50 @@ db::text_enum!(State {
     Expired => "expired",
 });
 
-/// What became of a payment. The seller acts on it in the transaction that says so.
+/// A change of a payment on which the seller acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentChange {
-    /// Money is on its way.
+    /// Money has arrived and is not confirmed yet.
     Confirming(PaymentId),
+    /// Enough money is confirmed.
     Paid(PaymentId),
     /// The window ended without enough money.
     Expired(PaymentId),
-    /// It was paid, and its money vanished with its block.
+    /// It was paid, and then its money vanished with its block. The money may come back.
     Reversed(PaymentId),
-    /// It was reversed, and its money did not come back in time.
+    /// It was reversed, and the money did not come back in time.
     Lost(PaymentId),
 }
 
-/// What was taken from a balance, and at which rate.
+/// The amount that was taken from a balance, and the rate.
 #[derive(Debug, Clone)]
 pub struct Taken {
+    /// The asset of the balance.
     pub asset: AssetId,
+    /// Base units.
     pub amount: Amount,
-    /// Rate, source and time, where a conversion was needed.
+    /// Rate, source and time of the rate, where a conversion was needed.
     pub rate: Option<(String, String, Instant)>,
 }
 
+/// A payment to store.
 #[derive(Debug, Clone)]
 pub struct NewPayment {
+    /// The order, stored in the same batch.
     pub order: ResultRef<OrderId>,
     /// The shop of the order.
     pub shop: Shop,
     /// The user whose balance pays; `None` for every other method.
     pub user: Option<UserId>,
+    /// The way in which it is paid.
     pub method: Method,
+    /// The state in which it is stored.
     pub state: State,
+    /// The amount taken from a balance; `None` for the other methods.
     pub taken: Option<Taken>,
+    /// The external page on which the buyer pays; `None` for the other methods.
     pub pay_url: Option<String>,
+    /// The id of the payment at the external provider.
     pub provider_ref: Option<String>,
 }
 
@@ -95,23 +120,23 @@ impl NewPayment {
     }
 }
 
-/// Stored with its order, in the same chain.
+/// Adds the statement that stores a payment to the batch of its order.
 pub fn request(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     store::insert_payment(links, now, new)
 }
 
-/// What it is for.
+/// Returns the order that a payment is for.
 pub async fn find_order(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
     store::find_order(tx, id).await
 }
 
-/// The newest attempt to pay an order.
+/// Returns the newest payment of an order.
 pub async fn find_newest(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
     store::find_newest(tx, order).await
 }
 
-/// Ends an attempt on somebody else's page: as a person saw it arrive there, or because its window is over. Such money is
-/// never in this ledger. On-chain attempts end with their invoices; `None` for them, and for what has ended before.
+/// Closes a pending payment on an external page: as paid when the operator saw the money there, otherwise as expired. Such money
+/// is never in this ledger. Returns `None` when the payment is not on an external page or not pending.
 pub async fn close_external(
     tx: &mut Tx,
     now: Instant,
@@ -125,6 +150,7 @@ pub async fn close_external(
     Ok(Some(if paid { PaymentChange::Paid(id) } else { PaymentChange::Expired(id) }))
 }
 
+/// Stores the new states of payments.
 pub(crate) async fn advance(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
     store::set_states(tx, now, to).await
 }

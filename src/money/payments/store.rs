@@ -58,7 +58,7 @@ pub async fn set_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) ->
     )
 }
 
-/// False unless it waits for somebody else's page.
+/// Returns false when the payment is not pending, or not on an external page.
 pub async fn set_external_closed(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> Result<bool, db::Error> {
     let changed = execute!(
         tx,

@@ -1,4 +1,4 @@
-//! All SQL of unconfirmed, but for the two questions that deposits and invoices ask in statements of their own.
+//! All SQL of unconfirmed transfers, except for the conditions that statements of deposits and invoices contain.
 
 use chain::{Amount, ChainId, Height, TxId, UnconfirmedTransfer};
 
@@ -7,7 +7,7 @@ use clock::Instant;
 use db::{self, Tx, execute, row, rows};
 use ids::InvoiceId;
 
-/// One that is on its way as far as is remembered.
+/// A stored transfer that the node showed last time.
 pub struct Known {
     pub id: i64,
     pub txid: TxId,
@@ -34,8 +34,8 @@ pub async fn list_seen(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Known>, db::E
         .collect()
 }
 
-/// Zero when no invoice has the address, when it is less than `bound` and the invoice asks for more than that, or when nothing
-/// is new. The first time stays when it comes back.
+/// Stores a transfer and returns 1, or 0 when no invoice has the address, when nothing changed, or when it is dust: less than
+/// `bound` while the invoice asks for more than that. `first_seen_at` stays when a transfer comes back.
 pub async fn upsert_seen(
     tx: &mut Tx,
     now: Instant,
@@ -65,7 +65,7 @@ pub async fn upsert_seen(
     Ok(usize::try_from(changed).unwrap_or(usize::MAX))
 }
 
-/// It is in no mempool any more: it was mined if one of its movements is booked, else it is gone.
+/// Ends a transfer that is in no mempool any more: as mined when a deposit of its transaction is booked, otherwise as orphaned.
 pub async fn set_ended(tx: &mut Tx, now: Instant, id: i64) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
@@ -84,7 +84,7 @@ pub async fn find_cursor_height(tx: &mut Tx, chain: &ChainId) -> Result<Option<H
     found.map(|row| row.get("height")).transpose()
 }
 
-pub async fn find_expected(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
+pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
     let found = rows!(
         tx,
         "select s.amount, s.txid, s.replaceable from unconfirmed s join invoices i on i.id = s.invoice_id
@@ -95,7 +95,7 @@ pub async fn find_expected(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmo
     )?;
     let mut expected = PendingAmount::default();
     for row in &found {
-        // A claim that leaves the range is no reason to fail: nothing was booked.
+        // A sum that leaves the range of amounts is shown as the maximum, because nothing is booked from it.
         expected.amount = expected.amount.checked_add(row.get("amount")?).unwrap_or(Amount::MAX);
         expected.txid = Some(TxId(row.get("txid")?));
         expected.replaceable |= row.get::<bool>("replaceable")?;
@@ -103,13 +103,13 @@ pub async fn find_expected(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmo
     Ok(expected)
 }
 
-pub async fn is_awaited(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
+pub async fn is_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select case when exists (select 1 from invoices where chain = $1 and state = 'open')
                 or exists (select 1 from invoices where chain = $1 and state = 'reversed')
-                or exists (select 1 from unconfirmed where chain = $1 and state = 'seen') then 1 else 0 end as awaited",
+                or exists (select 1 from unconfirmed where chain = $1 and state = 'seen') then 1 else 0 end as expected",
         chain.as_str()
     )?;
-    found.map_or(Ok(false), |row| row.get("awaited"))
+    found.map_or(Ok(false), |row| row.get("expected"))
 }

@@ -1,5 +1,5 @@
-//! The append-only log of events. An event is written in the transaction that causes it, and never changes. Webhook
-//! deliveries and the event API read the log.
+//! The append-only log of facts for API clients. Each event is written in the transaction that caused it; webhook deliveries
+//! read the log, and nothing changes it.
 
 mod store;
 
@@ -7,20 +7,49 @@ use clock::Instant;
 use db::{self, Batch, Tx};
 use ids::Shop;
 
-/// Records one event. `kind` is a dotted name such as `order.paid`, `subject` is the public id of the object, and
-/// `body` is JSON text without personal data and goods.
+/// The kind of an event, as API clients see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    OrderCreated,
+    OrderPaid,
+    /// Everything was delivered.
+    OrderCompleted,
+    /// The payment window ended without enough money.
+    OrderExpired,
+    OrderCancelled,
+    /// A paid order could not be delivered, or its money vanished before it was.
+    OrderFailed,
+    /// The order was delivered, and its money vanished for good.
+    OrderUnpaid,
+    /// The payment lost its block; it may be confirmed again.
+    PaymentReversed,
+}
+
+db::text_enum!(Kind {
+    OrderCreated => "order.created",
+    OrderPaid => "order.paid",
+    OrderCompleted => "order.completed",
+    OrderExpired => "order.expired",
+    OrderCancelled => "order.cancelled",
+    OrderFailed => "order.failed",
+    OrderUnpaid => "order.unpaid",
+    PaymentReversed => "payment.reversed",
+});
+
+/// Records one event. `subject` is the public id of the order or payment that it is about; `body` is JSON without personal
+/// data and without goods.
 pub async fn record(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,
-    kind: &'static str,
+    kind: Kind,
     subject: &str,
     body: &str,
 ) -> Result<(), db::Error> {
     store::insert_event(tx, now, shop, kind, subject, body).await
 }
 
-/// Like [`record`], but adds the statement to a batch instead of running it.
-pub fn record_in(links: &mut Batch, now: Instant, shop: Shop, kind: &'static str, subject: &str, body: &str) {
+/// Records one event as a statement of a batch.
+pub fn record_in(links: &mut Batch, now: Instant, shop: Shop, kind: Kind, subject: &str, body: &str) {
     store::insert_event_in(links, now, shop, kind, subject, body);
 }

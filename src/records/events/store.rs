@@ -1,5 +1,6 @@
 //! All SQL of the event log.
 
+use crate::events::Kind;
 use clock::Instant;
 use db::{self, Batch, ResultRef, Tx, execute, statement};
 use ids::Shop;
@@ -9,7 +10,7 @@ pub async fn insert_event(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,
-    kind: &'static str,
+    kind: Kind,
     subject: &str,
     body: &str,
 ) -> Result<(), db::Error> {
@@ -31,7 +32,7 @@ pub fn insert_event_in(
     links: &mut Batch,
     now: Instant,
     shop: Shop,
-    kind: &'static str,
+    kind: Kind,
     subject: &str,
     body: &str,
 ) -> ResultRef<i64> {

@@ -1,101 +1,97 @@
 //! All SQL of reviews.
 
+use crate::reviews::{ClosingReason, Kind};
+use chain::Amount;
 use clock::Instant;
 use db::{self, Tx, execute, row, rows};
 
-/// An open review.
+/// A review as the operator sees it.
 #[derive(Debug, Clone)]
 pub struct Review {
-    /// The reason, a dotted name such as `payment.short`.
-    pub kind: String,
-    /// The object of the review, such as `invoice/7`; unique among the reviews of a kind.
+    pub kind: Kind,
     pub subject: String,
-    /// The facts, in sentences for the operator.
     pub detail: String,
-    /// The time at which the review was opened, or opened again after it was closed.
     pub opened_at: Instant,
 }
 
-/// A closed review.
-#[derive(Debug, Clone)]
-pub struct Closed {
-    /// The facts, in sentences for the operator.
-    pub detail: String,
-    /// The reason for closing the review.
-    pub note: String,
-}
-
-/// Inserts an open review, or opens a closed one of this kind and subject again. An open one stays unchanged.
+/// A closed review is opened again with the new detail and amount; an open one stays as it is.
 pub async fn insert_review(
     tx: &mut Tx,
     now: Instant,
-    kind: &'static str,
+    kind: Kind,
     subject: &str,
     detail: &str,
+    amount: Option<Amount>,
 ) -> Result<(), db::Error> {
-    // A closed review is opened again when its cause comes back.
     execute!(
         tx,
-        "insert into reviews (kind, subject, detail, opened_at) values ($1, $2, $3, $4)
-         on conflict (kind, subject) do update set detail = excluded.detail, opened_at = excluded.opened_at,
-         closed_at = null, closing_note = null where reviews.closed_at is not null",
+        "insert into reviews (kind, subject, detail, amount, opened_at) values ($1, $2, $3, $4, $5)
+         on conflict (kind, subject) do update set detail = excluded.detail, amount = excluded.amount,
+         opened_at = excluded.opened_at, closed_at = null, closing_reason = null, closing_note = null
+         where reviews.closed_at is not null",
         kind,
         subject,
         detail,
+        amount,
         now
     )?;
     Ok(())
 }
 
-/// Closes a review. Returns false when no review of this kind and subject is open.
-pub async fn set_closed(tx: &mut Tx, now: Instant, kind: &str, subject: &str, note: &str) -> Result<bool, db::Error> {
+/// Returns false when no such review is open.
+pub async fn set_closed(
+    tx: &mut Tx,
+    now: Instant,
+    kind: Kind,
+    subject: &str,
+    reason: ClosingReason,
+    note: &str,
+) -> Result<bool, db::Error> {
     let closed = execute!(
         tx,
-        "update reviews set closed_at = $3, closing_note = $4 where kind = $1 and subject = $2 and closed_at is null",
+        "update reviews set closed_at = $3, closing_reason = $4, closing_note = $5
+         where kind = $1 and subject = $2 and closed_at is null",
         kind,
         subject,
         now,
+        reason,
         note
     )?;
     Ok(closed == 1)
 }
 
-/// Returns the review of this kind and subject if it is closed; `None` when it is open or does not exist.
-pub async fn find_closed(tx: &mut Tx, kind: &str, subject: &str) -> Result<Option<Closed>, db::Error> {
+/// Returns why a review was closed, and the amount that it was about; `None` when it is open or never existed.
+pub async fn find_closed(
+    tx: &mut Tx,
+    kind: Kind,
+    subject: &str,
+) -> Result<Option<(ClosingReason, Option<Amount>)>, db::Error> {
     let found = row!(
         tx,
-        "select detail, closing_note from reviews where kind = $1 and subject = $2 and closed_at is not null",
+        "select closing_reason, amount from reviews where kind = $1 and subject = $2 and closed_at is not null",
         kind,
         subject
     )?;
-    let closed = |row: db::Row| {
-        let note: Option<String> = row.get("closing_note")?;
-        Ok(Closed { detail: row.get("detail")?, note: note.unwrap_or_default() })
-    };
-    found.map(closed).transpose()
+    found.map(|row| Ok((row.get("closing_reason")?, row.get("amount")?))).transpose()
 }
 
-/// Returns at most `limit` open reviews, oldest first.
 pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
     let found = rows!(
         tx,
         "select kind, subject, detail, opened_at from reviews where closed_at is null order by opened_at, id limit $1",
         limit
     )?;
-    found
-        .iter()
-        .map(|row| {
-            Ok(Review {
-                kind: row.get("kind")?,
-                subject: row.get("subject")?,
-                detail: row.get("detail")?,
-                opened_at: row.get("opened_at")?,
-            })
+    let review = |row: &db::Row| {
+        Ok(Review {
+            kind: row.get("kind")?,
+            subject: row.get("subject")?,
+            detail: row.get("detail")?,
+            opened_at: row.get("opened_at")?,
         })
-        .collect()
+    };
+    found.iter().map(review).collect()
 }
 
-/// Returns the number of open reviews.
 pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
     let counted = row!(tx, "select count(*) as n from reviews where closed_at is null")?;
     counted.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?.get("n")

@@ -18,12 +18,12 @@ use clock::Instant;
 use db::{self, Batch, Bind, Db, Locked, ResultRef, Tx};
 use envelope::{Envelope, OpenError};
 use ids::OrderId;
-use records::reviews;
+use records::{events, reviews};
 
 use machine::{FailureCause, NextStep};
 
 /// The kind of the review for an order that waits for a missing key.
-const UNREADABLE: &str = "order.unreadable";
+const UNREADABLE: reviews::Kind = reviews::Kind::OrderUnreadable;
 
 /// The maximum number of orders that one run delivers. Further orders stay due for the next run.
 const ORDERS_PER_RUN_MAX: u32 = 256;
@@ -137,9 +137,9 @@ async fn deliver(
         orders::set_line_state(tx, now, line.id, LineState::Delivered).await?;
     }
     let order = orders::advance(tx, now, order, State::Completed).await?;
-    orders::record(tx, now, &order, "order.completed").await?;
+    orders::record(tx, now, &order, events::Kind::OrderCompleted).await?;
     let note = "the key was restored, and the order was delivered";
-    reviews::close(tx, now, UNREADABLE, &order.public_id, note).await?;
+    reviews::resolve(tx, now, UNREADABLE, &order.public_id, note).await?;
     if let Some(email) = orders::find_email(tx, order.id).await? {
         let (subject, body) = completion_email(&order, templates);
         mail::queue(tx, now, &email, &subject, &body).await?;
@@ -216,10 +216,10 @@ async fn postpone(
                 orders::set_line_state(tx, now, line.id, LineState::Failed).await?;
             }
             let order = orders::advance(tx, now, order, State::Failed).await?;
-            orders::record(tx, now, &order, "order.failed").await?;
+            orders::record(tx, now, &order, events::Kind::OrderFailed).await?;
             let detail = format!("order {} is paid and could not be delivered: {error}", order.order_no);
-            reviews::open(tx, now, "order.undeliverable", &order.public_id, &detail).await?;
-            reviews::close(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
+            reviews::open(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
+            reviews::resolve(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
             finish(tx, id).await
         }
     }

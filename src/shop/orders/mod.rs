@@ -274,11 +274,11 @@ pub async fn create(
     let mut batch = Batch::default();
     let id = store::insert_order(&mut batch, &order);
     store::insert_contact(&mut batch, id, new.email.trim(), &normalize_email(&new.email));
-    record_in(&mut batch, now, &order, "order.created");
+    record_in(&mut batch, now, &order, events::Kind::OrderCreated);
     let requested = payment::request_payment(&mut batch, now, &order, id, plan, address)?;
     if is_paid {
         fulfilment::schedule(&mut batch, now, id);
-        record_in(&mut batch, now, &order, "order.paid");
+        record_in(&mut batch, now, &order, events::Kind::OrderPaid);
     }
     // The stock comes last: from here on the rows of the SKUs are locked, and other orders for the same SKUs wait.
     let reserved = line_items::reserve(&mut batch, id, &new, &skus);
@@ -317,7 +317,7 @@ async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChan
             PaymentChange::Reversed(payment) => payment_changes::apply_reversed(tx, now, payment).await?,
         }
     }
-    payment_changes::end_unpaid(tx, now, unpaid, State::Expired, "order.expired").await
+    payment_changes::end_unpaid(tx, now, unpaid, State::Expired, events::Kind::OrderExpired).await
 }
 
 /// Cancels an unpaid order and releases its stock and coupon. A transfer that reaches the address of its invoice later
@@ -337,7 +337,7 @@ pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), Cancel
     if !order.state.is_unpaid() {
         return Err(CancelError::TooLate(order.state));
     }
-    Ok(payment_changes::end_unpaid(tx, now, vec![order], State::Cancelled, "order.cancelled").await?)
+    Ok(payment_changes::end_unpaid(tx, now, vec![order], State::Cancelled, events::Kind::OrderCancelled).await?)
 }
 
 /// [Cancels](cancel) an order at the request of an operator and records the action in the audit log.
@@ -507,11 +507,11 @@ pub(crate) async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: 
 }
 
 /// Records an event about an order in the event log.
-pub(crate) async fn record(tx: &mut Tx, now: Instant, order: &Order, kind: &'static str) -> Result<(), db::Error> {
+pub(crate) async fn record(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) -> Result<(), db::Error> {
     events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order)).await
 }
 
-fn record_in(batch: &mut Batch, now: Instant, order: &Order, kind: &'static str) {
+fn record_in(batch: &mut Batch, now: Instant, order: &Order, kind: events::Kind) {
     events::record_in(batch, now, order.shop, kind, &order.public_id, &event_payload(order));
 }
 

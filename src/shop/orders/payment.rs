@@ -116,7 +116,7 @@ impl PaymentService {
         let PaymentMethod::Crypto(code) = payment_method else { return Ok(None) };
         match self.assets.find(shop.mode, code) {
             Some((chain, _)) if self.addresses.can_issue(&chain.id) => {
-                self.addresses.prepare(db, &chain.id).await.map(Some).map_err(CreateError::Issue)
+                self.addresses.reserve(db, &chain.id).await.map(Some).map_err(CreateError::Issue)
             }
             Some(_) | None => Ok(None),
         }

@@ -8,7 +8,7 @@ use clock::Instant;
 use db::{self, Batch, Locked, Tx};
 use ids::{CouponId, OrderId, PaymentId};
 use money::payments;
-use records::reviews;
+use records::{events, reviews};
 
 /// Returns the order of a payment, with its row locked. Fails when either does not exist.
 async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
@@ -25,20 +25,20 @@ pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) ->
         State::Created | State::AwaitingPayment => {
             let order = advance(tx, now, order, State::Paid).await?;
             db::expect_changed(schedule_fulfilment(tx, now, order.id).await?, 1)?;
-            record(tx, now, &order, "order.paid").await
+            record(tx, now, &order, events::Kind::OrderPaid).await
         }
         // A reorg reversed the payment before the items were delivered; now the payment is confirmed again.
         State::Paid | State::Processing => {
             schedule_fulfilment(tx, now, order.id).await?;
-            reviews::close(tx, now, "payment.reversed", &order.public_id, confirmed_again).await
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Failed | State::Refunded => {
-            reviews::close(tx, now, "payment.reversed", &order.public_id, confirmed_again).await
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
         }
         // The reserved stock was released, so an operator decides if the order can still be delivered.
         State::Expired | State::Cancelled => {
             let detail = format!("order {} was paid after it had ended", order.order_no);
-            reviews::open(tx, now, "order.paid_late", &order.public_id, &detail).await
+            reviews::open(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
         }
     }
 }
@@ -57,8 +57,8 @@ pub(super) async fn apply_reversed(tx: &mut Tx, now: Instant, payment: PaymentId
     let order = lock_order_of_payment(tx, payment).await?;
     fulfilment::suspend(tx, order.id).await?;
     let detail = format!("a reorg reversed the payment of order {} ({})", order.order_no, order.state.as_str());
-    reviews::open(tx, now, "payment.reversed", &order.public_id, &detail).await?;
-    record(tx, now, &order, "payment.reversed").await
+    reviews::open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
+    record(tx, now, &order, events::Kind::PaymentReversed).await
 }
 
 /// Returns the unpaid order of an expired payment, with its row locked; `None` when the order is paid, has ended, or
@@ -82,22 +82,23 @@ pub(super) async fn apply_lost(
         State::Paid | State::Processing => {
             fulfilment::suspend(tx, order.id).await?;
             let note = "the payment was not confirmed again, so the order has failed";
-            reviews::close(tx, now, "payment.reversed", &order.public_id, note).await?;
-            reviews::close(tx, now, "order.unreadable", &order.public_id, note).await?;
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
+            reviews::resolve(tx, now, reviews::Kind::OrderUnreadable, &order.public_id, note).await?;
             Ok(Some(order))
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Refunded => {
             let (number, state) = (&order.order_no, order.state.as_str());
             let detail =
                 format!("order {number} is {state}, but a reorg reversed its payment and it was not confirmed again");
-            reviews::open(tx, now, "order.unpaid", &order.public_id, &detail).await?;
+            reviews::open(tx, now, reviews::Kind::OrderUnpaid, &order.public_id, &detail).await?;
             let note = "the payment was not confirmed again: see the review order.unpaid";
-            reviews::close(tx, now, "payment.reversed", &order.public_id, note).await?;
-            record(tx, now, &order, "order.unpaid").await?;
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
+            record(tx, now, &order, events::Kind::OrderUnpaid).await?;
             Ok(None)
         }
         State::Expired | State::Cancelled | State::Failed => {
-            reviews::close(tx, now, "payment.reversed", &order.public_id, "the order had already ended").await?;
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, "the order had already ended")
+                .await?;
             Ok(None)
         }
     }
@@ -113,7 +114,7 @@ pub(super) async fn end_unpaid(
     now: Instant,
     orders: Vec<Locked<Order>>,
     to: State,
-    event_kind: &'static str,
+    event_kind: events::Kind,
 ) -> Result<(), db::Error> {
     let mut coupons: Vec<CouponId> = orders.iter().filter_map(|order| order.coupon).collect();
     coupons.sort_unstable();
@@ -128,7 +129,7 @@ pub(super) async fn end_unpaid(
                 store::set_line_state(tx, now, line.id, LineState::Failed).await?;
             }
             let order = advance(tx, now, order, State::Failed).await?;
-            record(tx, now, &order, "order.failed").await?;
+            record(tx, now, &order, events::Kind::OrderFailed).await?;
         }
         lines.extend(order_lines);
     }

@@ -26,8 +26,8 @@ pub const LINE_BYTES_MAX: usize = 8_192;
 /// The purpose under which stock items are encrypted; see [`Envelope::seal`].
 const PURPOSE: &str = "stock";
 
-/// The kind of the review for a key that cannot decrypt its items.
-const UNREADABLE: &str = "stock.unreadable";
+/// The kind of the review for items that cannot be decrypted.
+const UNREADABLE: reviews::Kind = reviews::Kind::StockUnreadable;
 
 /// The state of a stock item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -277,7 +277,7 @@ pub async fn review_missing_keys(tx: &mut Tx, now: Instant, envelope: &Envelope)
     for key in list_keys_in_use(tx, envelope).await? {
         let subject = format!("key/{}", key.id);
         let Some(error) = &key.error else {
-            reviews::close(tx, now, UNREADABLE, &subject, "the key was restored").await?;
+            reviews::resolve(tx, now, UNREADABLE, &subject, "the key was restored").await?;
             continue;
         };
         reviews::open(tx, now, UNREADABLE, &subject, &format!("stock cannot be decrypted: {error}")).await?;

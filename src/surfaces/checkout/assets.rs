@@ -11,8 +11,8 @@ pub fn is_known(code: &str) -> bool {
     ALL.contains(&code)
 }
 
-/// Returns the codes of the assets that are configured for the shop's mode and have an account to derive addresses from and
-/// a fresh rate.
+/// Returns the codes of the assets that are configured for the shop's mode and have an account to derive addresses from
+/// and a fresh rate.
 pub fn list_available(checkout: &Checkout, now: Instant) -> Vec<&'static str> {
     let is_available = |code: &str| {
         let Some((chain, asset)) = checkout.payment_service.assets.find(checkout.shop.mode, code) else { return false };

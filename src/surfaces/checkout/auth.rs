@@ -7,7 +7,7 @@ use crate::Checkout;
 use access::tokens;
 use ids::UserId;
 
-/// Why a request is not authenticated.
+/// The reason why a request is not authenticated.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// The request has no token, or the token is unknown, expired or of another shop.

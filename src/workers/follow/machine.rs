@@ -1,8 +1,9 @@
-//! The decisions of a chain's follower. Pure: the machine is given what the worker observed and returns what the worker must
-//! do next. It has no database, no clock and no I/O, so that its rules can be tested as tables.
+//! The decisions of a chain's follower. Pure: the machine is given what the worker observed and returns what the worker
+//! must do next. It has no database, no clock and no I/O, so that its rules can be tested as tables.
 //!
-//! One run starts with [`Machine::start`] and ends with [`Action::Finish`]. A run that fails in between is started again; only
-//! blocks that were read and not stored force the worker to load the stored cursor first (see [`Machine::has_unstored_blocks`]).
+//! One run starts with [`Machine::start`] and ends with [`Action::Finish`]. A run that fails in between is started
+//! again; only blocks that were read and not stored force the worker to load the stored cursor first (see
+//! [`Machine::has_unstored_blocks`]).
 
 use chain::follower::{Follower, ForkSearch, NextBlock, NextStep};
 use chain::source::CrossCheckResult;
@@ -15,35 +16,35 @@ use ids::InvoiceId;
 use money::assets::FollowedChain;
 use money::deposits::{self, Cursor, Position};
 
-/// While the follower reads blocks without reaching the tip, it looks for expired invoices this often, in milliseconds.
+/// Time between two searches for expired invoices while the follower reads blocks without reaching the tip, in
+/// milliseconds.
 const EXPIRY_INTERVAL_MS: i64 = 5_000;
-/// While deposits wait for a second endpoint, it is asked again this often at the tip, in milliseconds.
+/// Time between two cross-checks at the tip while deposits wait for a second endpoint, in milliseconds.
 const CROSS_CHECK_INTERVAL_MS: i64 = 1_000;
-/// Balances are requested at the same block until they are known, but not at one that is this deep, in blocks: nodes forget
-/// old states.
+/// Depth, in blocks, from which on balances are no longer requested at a block, because nodes forget old states.
 const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
 
-/// The numbers of one follower.
+/// The limits of one follower.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Maximum number of blocks of one request.
     pub batch: u64,
     /// The age from which a tip is logged as too old, in milliseconds: the node may have lost its peers.
     pub tip_age_max_ms: i64,
-    /// On chains with rare blocks, a tip up to this age (in milliseconds) that two reads in a row returned counts as the present
-    /// state of the chain. `None` on chains with steady blocks: there, an invoice expires only after a block that is younger
-    /// than its end.
+    /// On chains with rare blocks, a tip up to this age (in milliseconds) that two reads in a row returned counts as
+    /// the present state of the chain. `None` on chains with steady blocks: there, an invoice expires only after a
+    /// block that is younger than its end.
     pub quiet_tip_max_ms: Option<i64>,
     /// The height of the first block to read. `None` for the newest block that cannot be reorganised.
     pub start_height: Option<u64>,
-    /// Maximum time, in milliseconds, during which a cursor over blocks without transfers stays unstored. Reading those blocks
-    /// again is harmless.
+    /// Maximum time, in milliseconds, during which a cursor over blocks without transfers stays unstored. Reading those
+    /// blocks again is harmless.
     pub cursor_flush_ms: i64,
     /// Maximum time, in milliseconds, during which invoices stay open because no endpoint returns balances.
     pub balance_patience_ms: i64,
 }
 
-/// What the worker must do next. Every action except [`Action::Finish`] is followed by one call of [`Machine::next`].
+/// The next step of the worker. Every action except [`Action::Finish`] is followed by one call of [`Machine::next`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Read the node's tip.
@@ -61,11 +62,11 @@ pub enum Action {
     FindNewestDue(Position),
     /// Find out whether a confirmed deposit is above this height.
     FindConfirmedAbove(Height),
-    /// Ask a second endpoint for this block.
+    /// Request this block from a second endpoint.
     CrossCheck(BlockRef),
     /// Open the review of endpoints that contradict each other, with this reason.
     OpenDispute(String),
-    /// Close that review.
+    /// Close the review of endpoints that contradict each other.
     CloseDispute,
     /// Store these blocks after the stored cursor `from`, and advance deposits as far as `reached`.
     StoreBlocks {
@@ -90,7 +91,7 @@ pub enum Action {
     },
     /// Expire these invoices.
     ExpireInvoices {
-        /// The invoices.
+        /// The invoices to expire.
         invoices: Vec<InvoiceId>,
         /// The text of a review for each of them, when their balances could not be checked.
         unchecked: Option<String>,
@@ -104,37 +105,38 @@ pub enum Action {
     },
     /// Halt the chain until an operator decides, with this reason.
     Halt(String),
-    /// The run is over.
+    /// End the run, with this result.
     Finish(Ran),
 }
 
 /// The result of an [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
-    /// Of [`Action::ReadTip`].
+    /// The node's tip: the result of [`Action::ReadTip`].
     Tip(Tip),
-    /// Of [`Action::ReadBlocks`].
+    /// The blocks: the result of [`Action::ReadBlocks`].
     Blocks(Vec<Block>),
-    /// Of [`Action::ReadHeader`]: `None` above the node's head.
+    /// The header: the result of [`Action::ReadHeader`]; `None` above the node's head.
     Header(Option<Header>),
-    /// Of [`Action::FindNewestDue`]: `None` when no stored deposit would advance.
+    /// The height: the result of [`Action::FindNewestDue`]; `None` when no stored deposit would advance.
     NewestDue(Option<Height>),
-    /// Of [`Action::FindConfirmedAbove`].
+    /// The result of [`Action::FindConfirmedAbove`]: true when a confirmed deposit is above the height.
     ConfirmedAbove(bool),
-    /// Of [`Action::CrossCheck`].
+    /// The result of [`Action::CrossCheck`].
     CrossChecked(CrossCheckResult),
-    /// Of [`Action::StoreBlocks`].
+    /// The result of [`Action::StoreBlocks`].
     Stored {
         /// The height of the highest final block.
         final_height: Height,
-        /// Whether there are deposits that are not final.
+        /// True when the chain has deposits that are not final.
         unfinished: bool,
     },
-    /// Of [`Action::ListExpirable`].
+    /// The invoices that have expired: the result of [`Action::ListExpirable`].
     Expirable(Vec<InvoiceId>),
-    /// Of [`Action::CheckBalances`]: whether deposits explain all balances. Any other credit was booked meanwhile.
+    /// The result of [`Action::CheckBalances`]: true when deposits explain all balances, false when a credit was
+    /// booked.
     Balances(Result<bool, SourceError>),
-    /// Of every other action.
+    /// The result of every other action.
     Done,
 }
 
@@ -143,27 +145,29 @@ pub enum Observation {
 pub enum Notice {
     /// The node's newest block is old.
     OldTip {
-        /// Its age, in milliseconds.
+        /// The age of the newest block, in milliseconds.
         age_ms: i64,
     },
-    /// An endpoint has this block at its head, which is not on our branch, but the preferred endpoint follows our branch.
+    /// The head of an endpoint is this block, which is not on the followed branch, but the preferred endpoint has the
+    /// followed branch.
     ConflictingHead(BlockRef),
     /// A second endpoint does not have the block `height` yet.
     EndpointBehind {
         /// The second endpoint.
         endpoint: String,
-        /// The height of its newest block.
+        /// The height of the second endpoint's newest block.
         head: Height,
-        /// The height that it was asked for.
+        /// The height of the requested block.
         height: Height,
-        /// True when its head has not moved for a long time, so that the follower does not wait for it.
+        /// True when the endpoint's head has not moved for a long time, so that the follower does not wait for the
+        /// endpoint.
         stalled: bool,
     },
     /// No second endpoint answered, so the block is accepted from a single one.
     NotCrossChecked {
-        /// The block.
+        /// The height of the block.
         height: Height,
-        /// Why no second endpoint answered.
+        /// The reason why no second endpoint answered.
         reason: String,
     },
     /// The chain was reorganised.
@@ -175,11 +179,11 @@ pub enum Notice {
     },
     /// No invoice expires now, because balances are not available. Reading goes on.
     ExpiryDelayed(String),
-    /// Invoices expire although balances were not available for this long.
+    /// Invoices expire although their balances could not be read.
     ExpiredUnchecked {
-        /// For how long, in minutes.
+        /// The time since which no balances are available, in minutes.
         minutes: i64,
-        /// Why balances are not available.
+        /// The reason why balances are not available.
         reason: String,
     },
 }
@@ -204,30 +208,31 @@ pub enum StepError {
     /// The source returned blocks that are not a chain.
     #[error("block {0} does not follow the block before it in the same answer")]
     BrokenSequence(Height),
-    /// The worker reported something that the machine did not ask for.
+    /// The worker reported the result of an action that the machine had not requested.
     #[error("the follower was given an observation that it did not ask for: {0}")]
     UnexpectedObservation(String),
 }
 
-/// The decisions of one chain's follower, with all that they rest on.
+/// The follower of one chain, as a state machine.
 #[derive(Debug)]
 pub struct Machine {
     chain: FollowedChain,
     limits: Limits,
     deposit_limits: deposits::Limits,
     branch: Branch,
-    /// Whether a second endpoint can be asked.
+    /// True when the source has a second endpoint for cross-checks.
     cross_checkable: bool,
     dispute: EndpointDispute,
     /// The conflicting head that was logged last.
     conflicting_head: Option<BlockRef>,
-    /// Since when no endpoint returns balances.
+    /// The time since which no endpoint returns balances; `None` while they are available.
     balances_unavailable_since: Option<Instant>,
     phase: Phase,
     notices: Vec<Notice>,
 }
 
-/// Our branch as far as it was read. Loaded from the database; everything read after the stored cursor is lost with it.
+/// The followed branch, as far as it was read. It is loaded from the database, and blocks above the stored cursor exist
+/// only here.
 #[derive(Debug)]
 struct Branch {
     follower: Follower,
@@ -236,29 +241,30 @@ struct Branch {
     stored_at: Instant,
     /// The blocks that were read after the stored cursor.
     pending: Vec<Block>,
-    /// Timestamp of the cursor's block in unix seconds, but not after the time at which it was read: miners may date a block
-    /// ahead, and such a block does not prove that earlier ones are complete.
+    /// Timestamp of the cursor's block in unix seconds, but not after the time at which it was read: miners may date a
+    /// block ahead, and such a block does not prove that earlier ones are complete.
     time: i64,
-    /// When the last read showed that the tip is the cursor, and young. Only on chains with rare blocks.
+    /// The time of the last read that showed a young tip at the cursor. Only on chains with rare blocks.
     quiet_at: Option<Instant>,
-    /// When the read before that one showed the same: no block of before that time is unread.
+    /// The time of the read before `quiet_at` that showed the same. All blocks from before this time have been read.
     quiet_until: Option<Instant>,
-    /// When expired invoices were looked for.
+    /// The time of the last search for expired invoices.
     expiry_checked_at: Instant,
-    /// Whether there are deposits that are not final.
+    /// True when the chain has deposits that are not final.
     unfinished: bool,
-    /// When a second endpoint was last asked about deposits that are deep enough; `None` when no deposit waits for it.
+    /// The time of the last cross-check for deposits that are deep enough; `None` when no deposit waits for a second
+    /// endpoint.
     cross_check_pending_at: Option<Instant>,
-    /// The block at which balances are requested until they are known: an endpoint that is a little behind would never have the
-    /// newest block.
+    /// The block at which balances are requested until they are known. It is not always the newest block, because an
+    /// endpoint that is a little behind would never have that one.
     balance_block: Option<BlockRef>,
     halted: bool,
 }
 
-/// What the machine waits for.
+/// The observation for which the machine waits.
 #[derive(Debug, Default)]
 enum Phase {
-    /// Nothing: no run is under way.
+    /// No observation: no run is in progress.
     #[default]
     Stopped,
     Tip,
@@ -300,25 +306,26 @@ enum Phase {
     Halted,
 }
 
-/// The reason why a second endpoint is asked, and what follows.
+/// The purpose of a cross-check, which decides the step after it.
 #[derive(Debug)]
 enum Purpose {
-    /// To store blocks and advance deposits as far as `whole`; `None` when they may not advance anyhow.
+    /// To store blocks and advance deposits as far as `whole`; `None` when no deposit may advance in any case.
     Store { whole: Option<Position>, then: AfterStore },
-    /// To leave our branch for another one, back to `to` or, when there is no common block, by halting the chain.
+    /// To leave the followed branch for another one: back to `to`, or, when there is no common block, by halting the
+    /// chain.
     Rewind { to: Option<BlockRef> },
 }
 
-/// What follows when blocks are stored.
+/// The step after blocks were stored.
 #[derive(Debug)]
 enum AfterStore {
-    /// Blocks were read.
+    /// Continue after a run of blocks that extended the followed branch.
     Extended { tip: Tip },
-    /// The tip was reached. `cursor_moved` and `final_height` tell what the cursor was before.
+    /// Continue at the tip. `final_height` is the final height before; `cursor_moved` is true when blocks were pending.
     AtTip { tip: Tip, cursor_moved: bool, final_height: Height },
-    /// These invoices have expired, but their balances are not compared yet.
+    /// Compare the balances of these expired invoices.
     InvoicesExpired { invoices: Vec<InvoiceId>, check: ExpiryCheck },
-    /// A credit was booked that blocks did not show.
+    /// Finish the run, in which an unexplained credit was booked.
     CreditBooked,
 }
 
@@ -337,7 +344,7 @@ impl ExpiryCheck {
 }
 
 impl Machine {
-    /// A machine that continues after a stored cursor; `None` when the cursor has no block.
+    /// Creates a machine that continues after a stored cursor; `None` when the cursor has no block.
     pub fn new(
         chain: FollowedChain,
         limits: Limits,
@@ -360,7 +367,7 @@ impl Machine {
         })
     }
 
-    /// Continues after another stored cursor and forgets what was read since. Returns false when the cursor has no block.
+    /// Continues after another stored cursor and drops all pending blocks. Returns false when the cursor has no block.
     pub fn reload(&mut self, cursor: Cursor, now: Instant) -> bool {
         let Some(branch) = Branch::load(&self.limits, &self.deposit_limits, cursor, now) else { return false };
         self.branch = branch;
@@ -377,12 +384,13 @@ impl Machine {
         !self.branch.pending.is_empty()
     }
 
-    /// The facts to log since the last call.
+    /// Returns the facts to log since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// Starts a run. `cross_checkable` says whether the source has a second endpoint that can be asked about blocks.
+    /// Starts a run and returns its first action. `cross_checkable` is true when the source has a second endpoint for
+    /// cross-checks.
     pub fn start(&mut self, cross_checkable: bool) -> Action {
         self.cross_checkable = cross_checkable;
         self.phase = Phase::Tip;
@@ -470,9 +478,9 @@ impl Machine {
         }
     }
 
-    /// Some endpoint's head, not above the cursor, is not on our branch. The preferred endpoint, whose header this is, decides
-    /// whether our branch is left. If it stays on ours, the conflict is logged and changes nothing: heads differ for a moment
-    /// when two blocks compete, and for ever when a branch is invented.
+    /// Handles a head that is not above the cursor and not on the followed branch. `preferred` is the header that the
+    /// preferred endpoint has at this height; it decides whether the followed branch is left. Otherwise the conflict is
+    /// only logged: heads differ for a moment when two blocks compete, and permanently when a branch is invented.
     fn on_conflicting_head(&mut self, now: Instant, tip: Tip, preferred: Option<Header>) -> Result<Action, StepError> {
         let Some(preferred) = preferred else { return Ok(Action::Finish(Ran::Idle)) };
         if self.branch.follower.contains(preferred.block_ref()) == Some(false) {
@@ -485,10 +493,10 @@ impl Machine {
         Ok(self.at_tip(now, tip))
     }
 
-    /// Records that the node's tip is the cursor. On chains with steady blocks that proves nothing: the tip may be a minute old,
-    /// as TRON's solidified block is, and the next block brings what was paid meanwhile. Where blocks are rare, an invoice does
-    /// not wait for the next block but for a second read, which another endpoint answers where there is one. An old tip does
-    /// not count, because the node may have lost its peers.
+    /// Records that the node's tip is the cursor. On chains with steady blocks that proves nothing: the tip may be a
+    /// minute old, as TRON's solidified block is, and the next block may hold a payment. On chains with rare blocks, an
+    /// invoice does not wait for the next block but for a second read, which another endpoint answers if there is one.
+    /// An old tip does not count, because the node may have lost its peers.
     fn track_quiet_tip(&mut self, now: Instant, tip: &Tip) {
         let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
         if age_ms > self.limits.tip_age_max_ms {
@@ -528,14 +536,14 @@ impl Machine {
         Ok(if quiet && young && few { self.after_store(now, then) } else { self.prepare_store(now, &tip, then) })
     }
 
-    /// The node's tip is the cursor, or an older block of our branch: the chain's mark may have made deposits final, and
+    /// Handles a tip that is the cursor or an older block of the followed branch: deposits may have become final, and
     /// invoices may have expired.
     fn at_tip(&mut self, now: Instant, tip: Tip) -> Action {
         let branch = &self.branch;
         let cursor_moved = !branch.pending.is_empty();
         let stale = now.since(branch.stored_at) >= self.limits.cursor_flush_ms;
         let may_finish = match branch.cross_check_pending_at {
-            // A second endpoint is asked again at intervals, not whenever a fast chain has a new tip.
+            // A cross-check is repeated at intervals, not whenever a fast chain has a new tip.
             Some(asked_at) => now.since(asked_at) >= CROSS_CHECK_INTERVAL_MS,
             None => self.position(&tip).is_ok_and(|reached| reached.last > branch.follower.final_height()),
         };
@@ -546,11 +554,12 @@ impl Machine {
         self.list_expirable(now, ExpiryCheck { tip, while_reading: false })
     }
 
-    /// The position up to which deposits may advance. The chain's final mark counts while our branch has its block. Above the
-    /// cursor and below the kept blocks the mark proves nothing, and only depth decides.
+    /// Returns the position up to which deposits may advance. The node's final block counts while it is on the followed
+    /// branch. If it is above the cursor or below the kept blocks, it cannot be compared with the branch, and only
+    /// depth decides.
     ///
     /// # Errors
-    /// The mark itself, when it is another block than ours.
+    /// The node's final block, when it is on another branch.
     fn position(&self, tip: &Tip) -> Result<Position, BlockRef> {
         let follower = &self.branch.follower;
         let known = tip.finalized.and_then(|mark| follower.contains(mark).map(|is_ours| (mark, is_ours)));
@@ -561,7 +570,7 @@ impl Machine {
         }
     }
 
-    /// Finds out how far deposits may advance before pending blocks are stored.
+    /// Begins to store the pending blocks: first finds the position up to which deposits may advance.
     fn prepare_store(&mut self, now: Instant, tip: &Tip, then: AfterStore) -> Action {
         let whole = match self.position(tip) {
             Ok(whole) => whole,
@@ -585,8 +594,8 @@ impl Machine {
         Action::FindNewestDue(whole)
     }
 
-    /// The newest block with a deposit that would advance is cross-checked: it stands for all blocks below it. That costs one
-    /// request when an invented block could gain something, and none otherwise.
+    /// Cross-checks the newest block with a deposit that would advance; all older blocks are its ancestors. So a
+    /// cross-check costs one request, and none when no deposit would advance.
     fn on_newest_due(&mut self, now: Instant, whole: Position, stored: Option<Height>, then: AfterStore) -> Action {
         let least_depth = u64::from(self.chain.depths.confirmations(Some(0)));
         let advances = |height: &Height| *height <= whole.last || height + least_depth - 1 <= whole.cursor;
@@ -604,8 +613,9 @@ impl Machine {
         Action::CrossCheck(block)
     }
 
-    /// A second endpoint that does not answer, or whose head does not move, does not stop the shop. One that is a little behind
-    /// is waited for, because an invented block is ahead of all honest endpoints.
+    /// Handles the result of a cross-check. A second endpoint that does not answer, or whose head does not move, does
+    /// not stop the shop. An endpoint that is a little behind is waited for, because an invented block is ahead of all
+    /// honest endpoints.
     fn on_cross_checked(
         &mut self,
         now: Instant,
@@ -672,7 +682,7 @@ impl Machine {
         }
     }
 
-    /// The part of `whole` that a second endpoint has too. A head of another branch corroborates nothing.
+    /// Returns the part of `whole` that a second endpoint confirms. A head on another branch confirms nothing.
     fn limit(&self, whole: Position, shown: Corroboration) -> Option<Position> {
         match shown {
             Corroboration::Full => Some(whole),
@@ -695,8 +705,9 @@ impl Machine {
     fn after_store(&mut self, now: Instant, then: AfterStore) -> Action {
         match then {
             AfterStore::Extended { tip } => {
-                // Blocks may come as fast as they are read, so that the tip is never the cursor. Far behind the tip, where nodes
-                // may not know the balances any more, invoices stay open until the follower is near it.
+                // Blocks may come as fast as they are read, so that the cursor never reaches the tip. Far behind the
+                // tip, where nodes may have forgotten the balances, invoices stay open until the follower is near the
+                // tip.
                 let behind = tip.head.height.saturating_sub(self.branch.follower.cursor().height);
                 if behind < self.limits.batch && now.since(self.branch.expiry_checked_at) >= EXPIRY_INTERVAL_MS {
                     return self.list_expirable(now, ExpiryCheck { tip, while_reading: true });
@@ -714,8 +725,8 @@ impl Machine {
         }
     }
 
-    /// Looks for invoices that have expired by the clock *and* by the chain: no block that could still bring a payment in time
-    /// is unread.
+    /// Searches for invoices that have expired by the clock *and* by the chain: every block that could hold a payment
+    /// in time has been read.
     fn list_expirable(&mut self, now: Instant, check: ExpiryCheck) -> Action {
         self.branch.expiry_checked_at = now;
         let read_until = Instant::from_unix_seconds(self.branch.time);
@@ -726,7 +737,7 @@ impl Machine {
 
     fn on_expirable(&mut self, now: Instant, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
         if invoices.is_empty() {
-            // No balances were needed: the time since an earlier failure does not count for the next one.
+            // No balances were needed, so the time since an earlier failure does not count for the next invoice.
             self.balances_unavailable_since = None;
             return check.finish(Ran::Idle);
         }
@@ -736,8 +747,8 @@ impl Machine {
         self.prepare_store(now, &check.tip, AfterStore::InvoicesExpired { invoices, check })
     }
 
-    /// Before invoices expire, the balances of their addresses are compared with their deposits, in case the scan of the blocks
-    /// missed a transfer. On Bitcoin blocks show every output and prove that they are complete.
+    /// Before invoices expire, the balances of their addresses are compared with their deposits, in case the scan of
+    /// the blocks missed a transfer. On Bitcoin blocks show every output and prove that they are complete.
     fn check_balances(&mut self, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
         if self.chain.family == Family::Bitcoin {
             return self.expire(invoices, None, check);
@@ -770,8 +781,8 @@ impl Machine {
             }
             Err(error) => error,
         };
-        // Blocks were read and verified without balances, so an endpoint that does not return them keeps invoices open for a
-        // while, but not for ever.
+        // Blocks were read and verified without balances, so an endpoint that does not return them keeps invoices open
+        // for a while, but not for ever.
         let unavailable_ms = now.since(*self.balances_unavailable_since.get_or_insert(now));
         if unavailable_ms < self.limits.balance_patience_ms {
             if check.while_reading {
@@ -794,9 +805,9 @@ impl Machine {
         Action::ExpireInvoices { invoices, unchecked }
     }
 
-    /// One step of the search for the last block that our branch and the branch of `lowest` have in common. Our branch is left
-    /// at once where no second endpoint can be asked and where no confirmed deposit is reversed; otherwise a second endpoint
-    /// must have the other branch too.
+    /// Takes one step in the search for the last block that the followed branch and the branch of `lowest` have in
+    /// common. The followed branch is left at once when there is no second endpoint, or when no confirmed deposit is
+    /// reversed. Otherwise a second endpoint must have the other branch too.
     fn search_fork(&mut self, lowest: Header) -> Result<Action, StepError> {
         let theirs = lowest.block_ref();
         Ok(match self.branch.follower.search_fork(&lowest) {

@@ -1,5 +1,6 @@
-//! Follows one chain: reads blocks, rewinds forks, advances deposits, expires invoices. [`machine`] decides; the worker does
-//! what it decides. The cursor and the deposits move in one transaction; a failed block is read again, never skipped.
+//! Follows one chain: reads blocks, rewinds forks, advances deposits, expires invoices. [`machine`] decides; the worker
+//! does what it decides. The cursor and the deposits move in one transaction; a failed block is read again, never
+//! skipped.
 
 mod cross_check;
 pub mod machine;
@@ -38,7 +39,8 @@ pub struct FollowWorker {
     db: Db,
     clock: Clock,
     chain: FollowedChain,
-    /// Is told whether the chain is followed: no address of a chain is issued while no follower watches it.
+    /// The addresses of all chains. The follower reports to them whether it follows the chain, because no address is
+    /// issued on a chain that is not followed.
     addresses: Arc<Addresses>,
     /// The chain's configured assets; tokens are compared with the chain before the first block is read.
     assets: Vec<Asset>,
@@ -51,7 +53,7 @@ pub struct FollowWorker {
 
 #[derive(Default)]
 struct FollowState {
-    /// `None` before the first run.
+    /// The machine that decides; `None` before the first run.
     machine: Option<Machine>,
     /// False when a run was interrupted, so that the stored cursor must be loaded first.
     loaded: bool,
@@ -73,7 +75,8 @@ impl FollowWorker {
         FollowWorker { db, clock, chain, addresses, assets, source, reconciler, limits, pause, state }
     }
 
-    /// Refuses to follow another chain than at the first start, or a token whose decimals differ from the configuration.
+    /// Fails when the node serves another chain than at the first start, or when the decimals of a token differ from
+    /// the configuration.
     async fn verify_immutable_facts(&self) -> anyhow::Result<()> {
         let mut facts = vec![Fact::identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
@@ -93,7 +96,7 @@ impl FollowWorker {
             .await?)
     }
 
-    /// The stored cursor, after the chain's facts were verified. A chain without a cursor gets one.
+    /// Verifies the chain's facts and returns the stored cursor. A chain without a cursor gets one.
     async fn load_cursor(&self) -> anyhow::Result<Cursor> {
         self.verify_immutable_facts().await?;
         if let Some(cursor) = self.find_cursor().await? {
@@ -116,8 +119,8 @@ impl FollowWorker {
         self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await
     }
 
-    /// The header of the configured first block, or else of the newest block that cannot be reorganised: no address was paid
-    /// below it.
+    /// Returns the header of the configured first block, or else of the newest block that cannot be reorganised. No
+    /// deposit can be below it, because no address was issued on the chain before.
     async fn read_first_header(&self) -> anyhow::Result<Header> {
         let height = match self.limits.start_height {
             Some(height) => height,
@@ -152,7 +155,7 @@ impl FollowWorker {
                 Observation::Blocks(self.source.blocks(from, to, &self.chain.watched).await?)
             }
             Action::ReadHeader(height) => Observation::Header(self.source.header(height).await?),
-            Action::FindNewestDue(position) => Observation::NewestDue(self.find_newest_due(position).await?),
+            Action::FindNewestDue(position) => Observation::NewestDue(self.find_highest_due(position).await?),
             Action::FindConfirmedAbove(height) => Observation::ConfirmedAbove(self.has_confirmed_above(height).await?),
             Action::CrossCheck(block) => Observation::CrossChecked(self.source.cross_check(&block).await),
             Action::OpenDispute(why) => self.open_dispute(why).await?,
@@ -173,10 +176,10 @@ impl FollowWorker {
         })
     }
 
-    async fn find_newest_due(&self, position: Position) -> Result<Option<u64>, db::Error> {
+    async fn find_highest_due(&self, position: Position) -> Result<Option<u64>, db::Error> {
         let chain = self.chain.id.clone();
         let newest = self.db.select_one("newest_due", move |tx| {
-            Box::pin(async move { deposits::newest_due(tx, &chain, position).await })
+            Box::pin(async move { deposits::find_highest_due(tx, &chain, position).await })
         });
         newest.await
     }
@@ -324,7 +327,7 @@ impl Worker for FollowWorker {
     async fn run(&self) -> anyhow::Result<Ran> {
         let mut state = self.state.lock().await;
         let FollowState { machine, loaded } = &mut *state;
-        // A run that fails or is cancelled leaves it false.
+        // `loaded` stays false when the run fails or is cancelled.
         let was_loaded = std::mem::replace(loaded, false);
         let mut machine = match machine {
             Some(machine) if was_loaded && !machine.is_halted() => machine,
@@ -359,7 +362,7 @@ impl Worker for FollowWorker {
         let outcome = self.drive(&mut machine).await;
         *loaded = match &outcome {
             Ok(_) => true,
-            // Everything that was read and not stored is read again.
+            // The state in memory stays valid unless blocks were read and not stored. Those blocks are read again.
             Err(error) => error.downcast_ref::<SourceError>().is_some() && !machine.has_unstored_blocks(),
         };
         outcome

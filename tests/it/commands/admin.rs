@@ -1,4 +1,4 @@
-//! Commands that work on an installation without a daemon.
+//! Commands that work on an installation without a running daemon.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -160,7 +160,7 @@ async fn init_does_not_overwrite_an_unreadable_configuration() {
         eprintln!("only root can become somebody else: a configuration of another user was NOT checked");
         return;
     }
-    // Where everybody finds the binary.
+    // A folder that every user can enter.
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let (binary, config) = (folder.path().join("settled"), folder.path().join("settled.toml"));
@@ -188,7 +188,7 @@ async fn a_missing_key_may_be_passed_by_the_systemd_unit() {
         assert!(said.contains("LoadCredential=envelope.keys:FILE") && said.contains("restore the file"), "{said}");
     }
     assert_eq!((check.code, list.code), (1, 1));
-    // As systemd passes them.
+    // Passed as systemd does, through CREDENTIALS_DIRECTORY.
     let mut passed = settled(&["admin", "merchant", "list", "--config", &config]);
     assert!(passed.env("CREDENTIALS_DIRECTORY", &away).output().await.unwrap().status.success());
 

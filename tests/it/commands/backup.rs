@@ -1,4 +1,4 @@
-//! `settled backup`, with a daemon and without.
+//! `settled backup`, with a daemon and without one.
 
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -20,7 +20,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Complete, and for nobody else.
+/// Asserts that the copy is complete and readable only by its owner.
 fn assert_copy(copy: &Path) {
     assert_eq!(std::fs::metadata(copy).unwrap().permissions().mode() & 0o777, 0o600);
     let db = Connection::open(copy).unwrap();
@@ -30,7 +30,7 @@ fn assert_copy(copy: &Path) {
     assert_eq!(sound, "ok");
 }
 
-/// What must not become of a target, whoever does the work.
+/// Refusals that hold with and without a daemon.
 async fn refusals(config: &str, folder: &Path) {
     let taken = folder.join("taken");
     std::fs::write(&taken, "mine").unwrap();
@@ -43,7 +43,7 @@ async fn refusals(config: &str, folder: &Path) {
     let lost = folder.join("lost/copy.db");
     let refused = run(&["backup", lost.to_str().unwrap(), "--config", config]).await;
     assert!(refused.code == 1 && refused.err.contains("lost does not exist"), "{refused:?}");
-    // What another backup writes is its own.
+    // A file that another backup is writing is left alone.
     let (part, cut) = (folder.join("cut.db.part"), folder.join("cut.db"));
     std::fs::write(&part, "half").unwrap();
     let held = std::fs::File::open(&part).unwrap();
@@ -52,7 +52,7 @@ async fn refusals(config: &str, folder: &Path) {
     assert!(refused.code == 1 && refused.err.contains("another backup goes to the same place"), "{refused:?}");
     assert_eq!(std::fs::read_to_string(&part).unwrap(), "half");
     drop(held);
-    // Nor is anything written through a link.
+    // Nothing is written through a symbolic link.
     std::os::unix::fs::symlink(&taken, folder.join("led.db.part")).unwrap();
     let refused = run(&["backup", folder.join("led.db").to_str().unwrap(), "--config", config]).await;
     assert!(refused.code == 1 && refused.err.contains("led.db.part is there already"), "{refused:?}");
@@ -60,7 +60,7 @@ async fn refusals(config: &str, folder: &Path) {
     assert_eq!(names(folder), ["cut.db.part", "dangling", "led.db.part", "taken"]);
 }
 
-/// What a killed one left is taken over.
+/// A later backup reuses what a killed one left.
 async fn a_backup_works_after_an_interrupted_one(config: &str, folder: &Path) {
     let cut = folder.join("cut.db");
     run(&["backup", cut.to_str().unwrap(), "--config", config]).await.done();
@@ -85,7 +85,7 @@ async fn a_backup_without_a_daemon_reaches_its_target() {
     assert!(!folder.path().join("copy.db.part").exists());
 }
 
-/// `settled serve`, with other files in `hidden` than anybody else sees there, as the unit has them by PrivateTmp.
+/// Runs `settled serve` with a private view of `hidden`, as PrivateTmp of the systemd unit gives it.
 async fn serving_apart(config: &str, hidden: &Path) -> (Child, String) {
     let shell = "mount -t tmpfs none \"$1\" && shift && exec \"$@\"";
     let binary = env!("CARGO_BIN_EXE_settled");
@@ -103,7 +103,7 @@ async fn serving_apart(config: &str, hidden: &Path) -> (Child, String) {
     started(apart(&[binary, "serve", "--config", config])).await
 }
 
-/// Its socket comes after its listener.
+/// The control socket opens after the HTTP listener.
 async fn answering(config: &str) {
     while run(&["status", "--config", config]).await.code != 0 {}
 }
@@ -113,7 +113,7 @@ async fn the_command_moves_the_copy_of_a_confined_daemon() {
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (installed(folder.path()).await, folder.path().join("data"));
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
-    // What an earlier daemon left, beside files that are not its own.
+    // Copies that an earlier daemon left, beside files of other programs.
     let left = format!("outgoing-backup-{}.db", uuid::Uuid::new_v4());
     let kept = ["outgoing-backup-of-monday.db", "backup.db"];
     for name in [&left, &format!("{left}.part"), kept[0], kept[1]] {
@@ -137,7 +137,7 @@ async fn the_command_moves_the_copy_of_a_confined_daemon() {
     assert!(!target.path().join("copy.db.part").exists());
     assert_eq!(names(&data), running, "nothing is left of the daemon's copy");
 
-    // A copy that nobody took goes with the next one.
+    // A copy that was not fetched is removed by the next backup.
     std::fs::write(data.join(&left), "old").unwrap();
     let copy = target.path().join("second.db");
     run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();

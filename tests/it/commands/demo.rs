@@ -78,12 +78,12 @@ async fn dev_pay_covers_every_kind_of_payment() {
 
     let order = demo.order("bnb").await;
     let late = run(&["dev", "pay", &order, "--late", "--data", data]).await.done();
-    assert!(late.contains("order expired") && late.contains("review deposit.apart"), "{late}");
+    assert!(late.contains("order expired") && late.contains("review deposit.unallocated"), "{late}");
     assert!(run(&["status", "--data", data]).await.done().contains("1 reviews wait for a person: see `settled admin"));
     let waits = run(&["admin", "review", "list", "--data", data]).await.done();
     let (kind, subject) = waits.lines().next().unwrap().split_once(' ').unwrap();
     let close = ["admin", "review", "close", kind, subject, "--note", "given back", "--data", data];
-    assert!(run(&close).await.done().contains(&format!("Review deposit.apart {subject} is closed.")));
+    assert!(run(&close).await.done().contains(&format!("Review deposit.unallocated {subject} is closed.")));
     assert!(run(&["status", "--data", data]).await.done().contains("no review waits for a person"));
     let shown = run(&["admin", "order", "show", &order, "--data", data]).await.done();
     assert!(shown.contains("state: expired") && shown.contains(" on bsc"), "{shown}");

@@ -1,4 +1,4 @@
-//! The real binary, as people and service managers run it.
+//! The real binary, as operators and service managers run it.
 
 mod admin;
 mod backup;

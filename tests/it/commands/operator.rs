@@ -1,18 +1,18 @@
-//! What an operator sees to: reviews, orders and products, by the binary on the database of a running world.
+//! Operator commands for reviews, orders and products: the binary works on the database of a running world.
 
 use std::path::Path;
 
 use clock::Clock;
 use db::{Backend, Db, Row};
 use provision::postgres;
-use records::reviews;
+use records::reviews::{self, Kind};
 use url::Url;
 
 use crate::aftermath::request;
 use crate::commands::program::{Ended, run_with};
 use crate::world::{SETUP, World, accounts};
 
-/// The binary with a configuration of a world's database and data folder.
+/// Runs the binary with the world's database and data folder.
 struct Desk {
     config: String,
     _folder: tempfile::TempDir,
@@ -37,7 +37,7 @@ impl Desk {
         run_with(&[&["admin"], arguments, &["--config", &self.config]].concat(), input).await
     }
 
-    /// What it says of something that cannot be done.
+    /// Runs a command that must be refused and returns its message.
     async fn refused(&self, arguments: &[&str]) -> String {
         let ended = self.admin(arguments).await;
         assert!(ended.code == 1 && ended.out.is_empty(), "{ended:?}");
@@ -45,7 +45,7 @@ impl Desk {
     }
 }
 
-/// The section of a configuration that names this database.
+/// The configuration section of this database.
 async fn database_of(db: &Db, folder: &Path) -> String {
     match db.backend() {
         Backend::Sqlite => {
@@ -90,8 +90,9 @@ both! {
         assert_eq!(desk.admin(&["review", "list"]).await.done().trim(), "Nothing waits for a person.");
         let now = world.clock.now();
         world.db.write("open", move |tx| Box::pin(async move {
-            for (seconds, kind, subject) in [(7, "payment.short", "invoice/3"), (5, "deposit.apart", "deposit/1"),
-                (6, "payment.short", "invoice/2")] {
+            for (seconds, kind, subject) in [(7, Kind::PaymentShort, "invoice/3"),
+                (5, Kind::DepositUnallocated, "deposit/1"),
+                (6, Kind::PaymentShort, "invoice/2")] {
                 let detail = format!("{subject} was short");
                 reviews::open(tx, now.plus_seconds(seconds), kind, subject, &detail).await?;
             }
@@ -101,7 +102,7 @@ both! {
         let all = desk.admin(&["review", "list"]).await.done();
         let blocks: Vec<&str> = all.trim().split("\n\n").collect();
         assert_eq!(blocks, [
-            "deposit.apart deposit/1\n  since 2026-02-11T12:00:05Z\n  deposit/1 was short",
+            "deposit.unallocated deposit/1\n  since 2026-02-11T12:00:05Z\n  deposit/1 was short",
             "payment.short invoice/2\n  since 2026-02-11T12:00:06Z\n  invoice/2 was short",
             "payment.short invoice/3\n  since 2026-02-11T12:00:07Z\n  invoice/3 was short",
         ]);
@@ -188,7 +189,7 @@ both! {
         assert!(twice.contains("is paid and its payment success"), "{twice}");
         assert!(desk.refused(&["order", "cancel", &paid]).await.contains("is paid already"));
 
-        // The binary's clock is the machine's.
+        // The binary uses the machine's clock.
         world.advance_seconds(Clock::System.now().since(world.clock.now()).max(0) / 1_000 + 1);
         world.run_until_idle().await;
         assert_eq!(world.status(&id).await.text_at("status"), "completed");
@@ -196,7 +197,7 @@ both! {
         assert!(shown.contains("3 of mailbox-usa-fresh at 0.5 CNY: delivered"), "{shown}");
         assert!(!shown.contains("----"), "goods are never shown: {shown}");
 
-        // Asked over its socket, the daemon hands the goods out at once.
+        // Through its socket the daemon delivers at once.
         let (second, id) = order().await;
         let confirm = serde_json::json!({ "confirm-order": { "order": second } });
         assert!(request(&world, "admin", confirm).await.unwrap().to_string().contains("it is being delivered"));

@@ -1,4 +1,4 @@
-//! The binary under test and a demo that runs in a folder of its own.
+//! The binary under test, and a demo in a temporary folder.
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail as a test does")]
 
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How a command ended and what it said.
+/// The exit code and output of a command.
 #[derive(Debug)]
 pub struct Ended {
     pub code: i32,
@@ -21,7 +21,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// What it said, when it did what it was asked for.
+    /// The standard output of a command that succeeded.
     pub fn done(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
@@ -38,7 +38,7 @@ pub async fn run(arguments: &[&str]) -> Ended {
     run_with(arguments, "").await
 }
 
-/// With something on standard input.
+/// Runs a command with this text on standard input.
 pub async fn run_with(arguments: &[&str], input: &str) -> Ended {
     let mut command = settled(arguments);
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -51,14 +51,14 @@ pub async fn run_with(arguments: &[&str], input: &str) -> Ended {
     Ended { code: output.status.code().expect("no signal ends it"), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// A configuration with a data folder of its own, migrated; it listens on any free port.
+/// Writes a configuration with a temporary data folder and a free port, and migrates it.
 pub async fn installed(folder: &Path) -> String {
     let file = configured(folder).await;
     run(&["migrate", "--config", &file]).await.done();
     file
 }
 
-/// The same with an empty data folder.
+/// Writes the same configuration with an empty data folder.
 pub async fn configured(folder: &Path) -> String {
     let config = folder.join("settled.toml");
     let file = config.to_str().unwrap().to_owned();
@@ -69,7 +69,7 @@ pub async fn configured(folder: &Path) -> String {
     file
 }
 
-/// `settled dev`, or `settled serve`, until it is ended.
+/// A running `settled dev` or `settled serve`.
 pub struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -82,14 +82,14 @@ impl Running {
         let folder = folder.to_str().unwrap();
         let mut command = settled(&["dev", "--listen", "127.0.0.1:0", "--data", folder]);
         command.args(more);
-        // Blocks in quick succession: the stories need many of them.
+        // Short block times, because the stories need many blocks.
         for chain in ["BITCOIN", "BSC", "ETHEREUM", "TRON"] {
             command.env(format!("SETTLED__CHAINS__{chain}__BLOCK_TIME_MS"), "200");
         }
         Running::spawn(command, "products ").await
     }
 
-    /// Its address stands after `mark` in a line of standard output.
+    /// Starts the program; its address follows `mark` on a line of standard output.
     pub async fn spawn(mut command: Command, mark: &str) -> Running {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -103,7 +103,7 @@ impl Running {
         Running { child, lines, base, client: reqwest::Client::builder().no_proxy().build().unwrap() }
     }
 
-    /// What it prints until a line has `mark` in it.
+    /// Reads the output up to a line with `mark`.
     pub async fn says(&mut self, mark: &str) -> String {
         let mut said = String::new();
         while let Some(line) = tokio::time::timeout(LIMIT, self.lines.next_line()).await.unwrap().unwrap() {
@@ -124,7 +124,7 @@ impl Running {
         self.client.post(format!("{}{path}", self.base)).json(body).send().await.unwrap().json().await.unwrap()
     }
 
-    /// The number of a new order for two of the demo's first product.
+    /// Orders two pieces of the demo's first product and returns the order number.
     pub async fn order(&self, coin: &str) -> String {
         let product = self.get("/api/products").await["products"][0]["id"].clone();
         let body = json!({ "productId": product, "quantity": 2, "contactEmail": "buyer@example.com",
@@ -134,7 +134,7 @@ impl Running {
         answer["order"]["order_no"].as_str().unwrap().to_owned()
     }
 
-    /// SIGKILL: no handler runs, nothing is flushed.
+    /// Sends SIGKILL: no handler runs, nothing is flushed.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
@@ -144,7 +144,7 @@ impl Running {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
-    /// As a service manager ends it.
+    /// Sends SIGTERM, as a service manager does.
     pub async fn end(mut self) {
         Running::terminate(&self.child);
         let status = tokio::time::timeout(LIMIT, self.child.wait()).await.expect("it ends in time").unwrap();

@@ -108,7 +108,7 @@ impl Installation {
         .await;
     }
 
-    /// SIGKILL: no handler runs, nothing is flushed.
+    /// Sends SIGKILL: no handler runs, nothing is flushed.
     fn kill(&mut self) {
         let mut child = self.daemon.take().expect("the daemon runs");
         child.kill().expect("the daemon lives until it is killed");

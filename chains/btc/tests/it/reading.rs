@@ -14,7 +14,7 @@ async fn check_contract(backend: Backend, address_type: AddressType) {
     let world = World::with(address_type).await;
     let source = world.bitcoin(backend);
     let addresses = [world.ours[3].clone(), world.ours[4].clone(), world.ours[5].clone()];
-    check(Subject { source: &source, assets: &[world.asset()], addresses }, &mut &world).await;
+    check_source(SourceUnderTest { source: &source, assets: &[world.asset()], addresses }, &mut &world).await;
     assert_eq!(source.internal_transfers(), InternalTransfers::None);
 }
 

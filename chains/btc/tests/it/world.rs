@@ -85,7 +85,7 @@ impl World {
 }
 
 #[async_trait]
-impl Operator for &World {
+impl ChainOperator for &World {
     async fn pay(&mut self, _asset: &Asset, to: &Address, amount: Amount) {
         World::pay(self, &[(to, amount.units().to())]).await;
     }

@@ -43,7 +43,7 @@ pub struct CreatedOrder {
     payment: Option<wire::Payment>,
 }
 
-/// Why no order was created.
+/// The reason why no order was created.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// A field of the request is missing or wrong.
@@ -122,7 +122,8 @@ impl OperationError for RouteError {
 
 /// Create an order
 ///
-/// Reserves the stock for the payment window. A balance payment is taken in the same step; the order is then paid at once.
+/// Reserves the stock for the payment window. A balance payment is taken in the same step; the order is then paid at
+/// once.
 #[utoipa::path(post, path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Repeating a request with the same key and body returns the first order and creates no second one")),

@@ -56,7 +56,7 @@ impl Lookup {
     }
 }
 
-/// Why no order is returned.
+/// The reason why no order is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// A field of the request is missing or wrong.

@@ -30,7 +30,7 @@ pub struct StatusResponse {
     payment: Option<Progress>,
 }
 
-/// Why no status is returned.
+/// The reason why no status is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// No order has this id, or the id is not a UUID.

@@ -23,7 +23,7 @@ pub struct ProductsResponse {
     products: Vec<Product>,
 }
 
-/// Why no products are returned.
+/// The reason why no products are returned.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// The database returned an error.

@@ -24,7 +24,7 @@ pub struct ProductResponse {
     product: Product,
 }
 
-/// Why no product is returned.
+/// The reason why no product is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// No active product has this id or slug.
