@@ -74,7 +74,7 @@ impl PostingIndex {
         let Some(id) = parts.get(1).and_then(|id| id.parse().ok()) else { return };
         match (parts.as_slice(), posting.kind) {
             (["deposit", _, "seen"], PostingKind::Pending) => self.deposit(id).hold = Some((posting.seq, posted)),
-            (["deposit", _, "apart"], PostingKind::Posted) => self.deposit(id).unallocated = Some(posted),
+            (["deposit", _, "unallocated"], PostingKind::Posted) => self.deposit(id).unallocated = Some(posted),
             (["deposit", _, "orphaned"], PostingKind::Posted) => self.deposit(id).reversal = Some(posted),
             (["invoice", _, "paid", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Paid, number, posted);
