@@ -9,8 +9,6 @@
 //! The service has the listener and dispatches the changes itself, so that no worker can forget it. The listener is
 //! passed in by the daemon, because `money` does not know orders.
 
-#![deny(missing_docs)]
-
 use db::{self, Tx};
 use futures_util::future::BoxFuture;
 use records::reviews;

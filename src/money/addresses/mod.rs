@@ -4,8 +4,6 @@
 //! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice.
 //! Indices of a lease that are left when the daemon stops are never used.
 
-#![deny(missing_docs)]
-
 mod reserved;
 mod store;
 

@@ -3,8 +3,6 @@
 //! One transaction stores the deposits of a block together with the cursor. Money is booked in the ledger before an
 //! invoice uses it. When a reorg removes a block, all credits from its deposits are reversed.
 
-#![deny(missing_docs)]
-
 pub mod machine;
 pub mod rescan;
 mod batch;

@@ -3,8 +3,6 @@
 //!
 //! Money is booked in the ledger before the invoice decides about its use.
 
-#![deny(missing_docs)]
-
 pub mod machine;
 mod store;
 

@@ -1,8 +1,6 @@
 //! Payments: attempts to pay an order. The shop learns of every change of a payment in the transaction that makes it;
 //! see [`crate::effects`].
 
-#![deny(missing_docs)]
-
 mod store;
 
 use chain::{Amount, AssetId};

@@ -3,8 +3,6 @@
 //! They are not booked in the ledger, but shown to the buyer. The time when a transfer was first seen is stored: a
 //! transfer that was first seen inside the payment window is in time, however late it is mined. Dust is not stored.
 
-#![deny(missing_docs)]
-
 mod store;
 
 use std::collections::HashSet;
