@@ -58,7 +58,7 @@ pub struct Grace {
 pub struct Limits {
     /// The time after the end of a payment window during which a block is still in time.
     pub grace: Grace,
-    /// The number of recent blocks that are stored. A deeper reorg halts the chain.
+    /// The number of recent blocks that are stored. The follower cannot rewind further than these blocks.
     pub keep: u64,
 }
 

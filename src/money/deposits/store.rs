@@ -167,7 +167,7 @@ pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Op
     found.map(|row| row.get("block_time").map(header)).transpose()
 }
 
-/// Deletes the blocks below `height`, when the transaction commits.
+/// Deletes the blocks below `height`.
 pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     let sql = "delete from blocks where chain = $1 and height < $2";
     tx.execute_deferred(sql, Vec::new(), batch_row![chain.as_str(), height], None).await

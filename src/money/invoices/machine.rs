@@ -96,9 +96,9 @@ impl Disposition {
 
 /// Returns true when a deposit of `amount` is dust. All amounts are base units.
 ///
-/// A deposit is dust when it is below `bound`, the dust limit of its asset, with two exceptions. An invoice whose
-/// amount `due` is not above the limit accepts such small payments (`due` is `None` for a deposit in another asset).
-/// And a deposit that covers the amount `missing` to the amount due completes a payment.
+/// A deposit is dust when it is below `bound`, the dust limit of its asset, with two exceptions. First, an invoice for
+/// an amount `due` at or below the limit accepts such small payments; `due` is `None` for a deposit in another asset.
+/// Second, a deposit of at least `missing`, the rest that the invoice still needs, completes the payment.
 pub fn is_dust(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amount) -> bool {
     amount < bound && due.is_none_or(|due| due > bound) && (missing.is_zero() || amount < missing)
 }

@@ -198,8 +198,8 @@ impl InvoiceUpdate {
     }
 
     /// Marks the invoice as paid when `confirmed`, the sum of its confirmed and counted deposits in base units,
-    /// reaches the amount due. Books the amount due as pending money of the merchant, and any surplus in the surplus
-    /// account.
+    /// reaches the amount due, less the tolerance. Books the sum, up to the amount due, as pending money of the
+    /// merchant, and any excess in the surplus account.
     pub fn settle(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
         if self.book_settlement(now, confirmed, effects) {
             effects.payments.push(PaymentChange::Paid(self.payment_id()));

@@ -23,7 +23,8 @@ pub struct Received {
     pub confirmed: Amount,
     /// The number of confirmations of the deposit that has the fewest; `None` without deposits.
     pub confirmations: Option<u64>,
-    /// The transaction of the newest deposit; `None` when there is none, or when a balance check found the money.
+    /// The transaction of the newest deposit that has one; `None` when no deposit has. Money that a balance check
+    /// found has no transaction.
     pub txid: Option<TxId>,
     /// The unconfirmed transfers, which `seen` does not include.
     pub expected: PendingAmount,

@@ -1,6 +1,6 @@
-//! The delivery of paid orders. Each paid order that is not delivered has one row in the table `fulfilments`. The
+//! The delivery of paid orders. A paid order has one row in the table `fulfilments` until it is delivered. The
 //! transaction that delivers the order deletes the row, so that after a crash the order is either undelivered with its
-//! row, or delivered once without it.
+//! row, or delivered once without it. While the payment of an order is reversed, the order has no row.
 
 pub mod machine;
 mod store;

@@ -56,7 +56,7 @@ pub struct User {
     pub public_id: String,
     /// The name, which is unique within the shop.
     pub name: String,
-    /// Active or disabled.
+    /// A disabled user cannot authenticate.
     pub state: State,
     pub created_at: Instant,
 }
