@@ -564,8 +564,8 @@ async fn orphan(
             amount: deposit.amount,
         };
         effects.entries.push(JournalEntry::post(chain.mode, entry, "deposit orphaned", vec![line]));
-        // The reorg removed the money that these reviews are about. They are closed, so that the operator does not return
-        // it to the buyer.
+        // The reorg removed the money that these reviews are about. They are closed, so that the operator does not
+        // return it to the buyer.
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}
             Disposition::Short => invoice.lose_short(left, effects),
