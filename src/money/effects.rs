@@ -1,15 +1,13 @@
-//! Everything that a decision about an invoice or a deposit causes, and the one place that applies it.
+//! The effects of decisions about invoices and deposits, and the one place that applies them.
 //!
-//! A verb first decides, and collects in one [`Effects`] value the journal entries, the reviews to open or retract, the
-//! invoices that changed and the changes of their payments. [`apply`] stores them and returns the payment changes as
-//! [`PaymentChanges`]. These have a single use: [`PaymentChanges::dispatch`] reports them to the [`PaymentListener`], in the
-//! same transaction. Every public verb that can change a payment is a method of
-//! [`DepositService`](crate::deposits::DepositService), which is built with the listener and dispatches by itself, so that no
-//! worker can forget to.
+//! A function first decides. It collects in one [`Effects`] value the journal entries, the reviews to open or retract,
+//! the invoices that changed, and the changes of their payments. [`apply`] stores them and returns the payment changes
+//! as [`PaymentChanges`]. [`PaymentChanges::dispatch`] then reports these to the [`PaymentListener`] in the same
+//! transaction.
 //!
-//! `money` knows no goods and no orders: the listener is handed in by the daemon.
-
-#![deny(missing_docs)]
+//! Every public function that can change a payment is a method of [`DepositService`](crate::deposits::DepositService).
+//! The service has the listener and dispatches the changes itself, so that no worker can forget it. The listener is
+//! passed in by the daemon, because `money` does not know orders.
 
 use db::{self, Tx};
 use futures_util::future::BoxFuture;
@@ -21,52 +19,63 @@ use crate::payments::PaymentChange;
 use chain::Amount;
 use clock::Instant;
 
-/// Everything that one transaction decides about money, before any of it is stored.
+/// Everything that one transaction decides about money, before it is stored.
 #[derive(Debug, Default)]
 #[must_use = "a decision has no effect until it is applied"]
 pub(crate) struct Effects {
-    /// Booked in this order, all or none.
+    /// Journal entries, booked in this order, all or none.
     pub entries: Vec<JournalEntry>,
-    /// Opened and retracted in this order, so that a review that is retracted and requested again shows its new figures.
+    /// Reviews to open or retract, in this order. A review that is retracted and requested again is opened with the
+    /// new amounts.
     pub reviews: Vec<ReviewChange>,
+    /// The locked invoices with their changes.
     pub invoices: Vec<InvoiceUpdate>,
+    /// The payment changes to report to the listener.
     pub payments: Vec<PaymentChange>,
 }
 
+/// A review to open or to retract.
 #[derive(Debug)]
 pub(crate) enum ReviewChange {
+    /// Opens a review.
     Open(ReviewRequest),
+    /// Closes a review whose cause does not exist any more.
     Retract(Retraction),
 }
 
 /// A review to open for the operator.
 #[derive(Debug)]
 pub(crate) struct ReviewRequest {
+    /// The kind of the review.
     pub kind: reviews::Kind,
+    /// The object in question, such as `invoice/7`.
     pub subject: String,
+    /// The sentence for the operator.
     pub detail: String,
-    /// The amount in question, in base units. With an amount, the review is not opened again after the operator decided on
-    /// this amount or a larger one.
+    /// The amount in question, in base units. When the operator has already decided on this amount or a larger one,
+    /// the review is not opened again. `None` always opens it.
     pub amount: Option<Amount>,
 }
 
-/// A review to close because the money that it was about vanished with its block.
+/// A review to close because a reorg removed the money that it is about.
 #[derive(Debug)]
 pub(crate) struct Retraction {
+    /// The kind of the review.
     pub kind: reviews::Kind,
+    /// The object in question, such as `invoice/7`.
     pub subject: String,
+    /// The closing note.
     pub note: &'static str,
-    /// A review to open instead, unless the operator had closed the retracted one already.
+    /// A review to open instead. It is not opened when the operator had already closed the retracted review.
     pub replacement: Option<ReviewRequest>,
 }
 
-/// Learns of payments whose state changed. The shop implements it; [`crate::payments`] says which changes there are.
+/// Receives the payments whose state changed. The shop implements it. [`PaymentChange`] lists the possible changes.
 pub trait PaymentListener: Send + Sync {
     /// Acts on `changes`, in their order, in the transaction that made them.
     ///
     /// # Errors
-    ///
-    /// An error ends the transaction, so that neither the changes nor what caused them is stored.
+    /// An error rolls the transaction back, so that neither the changes nor their causes are stored.
     fn on_payment_changes<'a>(
         &'a self,
         tx: &'a mut Tx,
@@ -75,13 +84,13 @@ pub trait PaymentListener: Send + Sync {
     ) -> BoxFuture<'a, Result<(), db::Error>>;
 }
 
-/// Payment changes that are stored and not reported yet.
+/// Payment changes that are stored and not reported to the listener yet.
 #[derive(Debug)]
 #[must_use = "the listener has to learn of these changes in the same transaction"]
 pub(crate) struct PaymentChanges(Vec<PaymentChange>);
 
 impl PaymentChanges {
-    /// Reports the changes to the listener.
+    /// Reports the changes to the listener. Without changes the listener is not called.
     pub async fn dispatch(self, tx: &mut Tx, now: Instant, listener: &dyn PaymentListener) -> Result<(), db::Error> {
         if self.0.is_empty() {
             return Ok(());
@@ -90,7 +99,7 @@ impl PaymentChanges {
     }
 }
 
-/// Stores the effects: first the money in the ledger, then the reviews, the invoices and their payments.
+/// Stores the effects: first the journal entries, then the reviews, the invoices and their payments.
 pub(crate) async fn apply(tx: &mut Tx, now: Instant, effects: Effects) -> Result<PaymentChanges, PostError> {
     ledger::book(tx, now, &effects.entries).await?;
     for change in effects.reviews {

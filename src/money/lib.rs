@@ -1,5 +1,7 @@
-//! Money: the ledger, payments and invoices, and the deposits that pay them. `money` knows no goods: the shop uses it, and it
-//! reads no table of the shop.
+//! Money: the ledger, payments, invoices, and the deposits that pay them. This crate does not know products or orders:
+//! the shop depends on it, and it reads no table of the shop.
+
+#![deny(missing_docs)]
 
 pub mod assets;
 pub mod ledger;

@@ -1,8 +1,8 @@
-//! Addresses: one for each invoice, derived from watch-only account keys. The daemon leases indices from an account in ranges, and
-//! derives an address before the transaction that stores it, so that neither the account's row nor the derivation holds up other
-//! orders. An index is never used twice; the indices of a lease that are left when the daemon stops are never used.
-
-#![deny(missing_docs)]
+//! Deposit addresses: each invoice has its own, derived from a watch-only account key.
+//!
+//! The daemon leases ranges of address indices, and derives an address before the transaction that stores it.
+//! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice.
+//! Indices of a lease that are left when the daemon stops are never used.
 
 mod reserved;
 mod store;
@@ -23,13 +23,14 @@ pub use reserved::ReservedAddress;
 
 use reserved::IndexLease;
 
-/// The account of one chain. Chains of one family share the account key and its counter.
+/// The data to issue addresses of one chain. Chains of one family share the account key and its index counter.
 #[derive(Debug, Clone)]
 struct Issuer {
     account: i64,
     deriver: Deriver,
     watched: Arc<WatchSet>,
-    /// The follower reads the chain. No address is issued while it does not, because payments to it would not be seen.
+    /// True while the follower reads the chain. Otherwise no address is issued, because payments to it would not be
+    /// seen.
     followed: Arc<AtomicBool>,
     lease: Arc<IndexLease>,
 }
@@ -38,17 +39,17 @@ struct Issuer {
 #[derive(Debug, Clone, Default)]
 pub struct Addresses(HashMap<ChainId, Issuer>);
 
-/// The account key of a chain, for [`Addresses::open`].
+/// The account key of a chain and the objects that use it.
 pub struct ChainAccount {
-    /// The chain.
+    /// The chain on which addresses are issued.
     pub chain: ChainId,
-    /// Its family, which decides on the form of addresses.
+    /// The family of the chain, which determines the form of addresses.
     pub family: Family,
-    /// The extended public key of the account, as it is configured.
+    /// The extended public key of the account, from the configuration.
     pub xpub: String,
     /// Derives addresses from `xpub`.
     pub deriver: Deriver,
-    /// Receives every issued address.
+    /// The set that every issued address is added to, so that the follower finds deposits to it.
     pub watched: Arc<WatchSet>,
 }
 
@@ -67,7 +68,10 @@ pub enum IssueError {
 }
 
 impl Addresses {
-    /// Registers the account keys and adds every address ever issued to the watch sets.
+    /// Stores account keys that are new, and adds every address ever issued to the watch sets.
+    ///
+    /// # Errors
+    /// Any [`db::Error`] of the database.
     pub async fn open(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
@@ -87,7 +91,11 @@ impl Addresses {
         Ok(Addresses(issuers))
     }
 
-    /// Adds the addresses that were issued on the chain `sibling` to the watch set of `chain`. Both share an account key.
+    /// Adds the addresses that were issued on the chain `sibling` to the watch set of `chain`. Both chains share an
+    /// account key, so the buyer may send to the address on either of them.
+    ///
+    /// # Errors
+    /// Any [`db::Error`] of the database.
     pub async fn watch_sibling(&self, tx: &mut Tx, chain: &ChainId, sibling: &ChainId) -> Result<(), db::Error> {
         let Some(issuer) = self.0.get(chain) else { return Ok(()) };
         for key in store::list_keys(tx, sibling).await? {
@@ -96,25 +104,25 @@ impl Addresses {
         Ok(())
     }
 
-    /// Returns true when the chain has an account key and a follower that reads it.
+    /// Returns true when the chain has an account key and is followed.
     pub fn can_issue(&self, chain: &ChainId) -> bool {
         self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Relaxed))
     }
 
-    /// Records whether the chain is followed. The follower calls it: a chain is followed from its first stored block on, and not
-    /// while it is halted.
+    /// Records if the chain is followed. The follower calls it with true when the first block is stored, and with
+    /// false while the chain is halted.
     pub fn set_followed(&self, chain: &ChainId, followed: bool) {
         if let Some(issuer) = self.0.get(chain) {
             issuer.followed.store(followed, Ordering::Relaxed);
         }
     }
 
-    /// Reserves an address for one order. Stores a new lease when the last one is used up, and waits until it is stored: an index
-    /// whose lease was lost could be issued twice.
+    /// Reserves an address for one order. When all leased indices are used, it stores a new lease first: if an
+    /// unstored lease were lost in a crash, its indices could be issued twice.
     ///
     /// # Errors
-    ///
-    /// Fails when the chain has no account key, and when the database does.
+    /// [`IssueError::NoAccount`] when the chain has no account key; otherwise the error of the derivation or the
+    /// database.
     pub async fn reserve(&self, db: &Db, chain: &ChainId) -> Result<ReservedAddress, IssueError> {
         let issuer = self.0.get(chain).ok_or_else(|| IssueError::NoAccount(chain.clone()))?;
         let (index, address) = match issuer.lease.take_returned() {

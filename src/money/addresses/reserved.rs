@@ -1,4 +1,4 @@
-//! Addresses that are derived and belong to no invoice yet.
+//! Addresses that are derived and do not belong to an invoice yet.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,22 +10,25 @@ use clock::Instant;
 use db::{self, Db, ResultRef, Tx};
 use ids::AddressId;
 
-/// The number of indices in a lease. As many may stay unused when the daemon stops.
+/// The number of indices in a lease. Up to this number stay unused when the daemon stops.
 const LEASE: u32 = 64;
 
 /// The leased indices of an account that are not used yet.
 #[derive(Debug, Default)]
 pub(super) struct IndexLease {
+    /// The remaining indices of the current lease.
     leased: tokio::sync::Mutex<Range<u32>>,
-    /// Addresses of reservations that were dropped; they are reserved again first.
+    /// Addresses of reservations that were dropped. They are reserved again before new ones are derived.
     returned: Mutex<Vec<(u32, Address)>>,
 }
 
 impl IndexLease {
+    /// Returns an address whose reservation was dropped, with its index; `None` when there is none.
     pub fn take_returned(&self) -> Option<(u32, Address)> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
+    /// Returns the next leased index. Stores a new lease when the current one is used up.
     pub async fn take_index(&self, db: &Db, account: i64) -> Result<u32, db::Error> {
         let mut leased = self.leased.lock().await;
         if leased.is_empty() {
@@ -36,14 +39,15 @@ impl IndexLease {
     }
 }
 
-/// An address reserved for one order. When it is dropped before it is [issued](ReservedAddress::issue), the next order gets it.
+/// An address that is reserved for one order. When it is dropped before it is [issued](ReservedAddress::issue),
+/// another order can reserve it.
 #[derive(Debug)]
 pub struct ReservedAddress {
     chain: ChainId,
     account: i64,
     watched: Arc<WatchSet>,
     lease: Arc<IndexLease>,
-    /// `None` once it is issued.
+    /// The index and the address; `None` after the address was issued.
     address: Option<(u32, Address)>,
 }
 
@@ -64,22 +68,21 @@ impl ReservedAddress {
         &self.chain
     }
 
-    /// Adds the statement that stores the address to a batch.
+    /// Queues the statement that stores the address.
     ///
     /// # Panics
-    ///
-    /// Never: only `issue` and `drop` take the address, and both consume the reservation.
+    /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
     pub(crate) fn insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
         let (index, address) = self.address.as_ref().expect("only `issue` and `drop` take the address");
         store::insert_address(tx, now, &self.chain, address, self.account, *index)
     }
 
-    /// Issues the address and returns its text. The caller does so when nothing in the transaction can refuse the order any more.
-    /// The address is watched even before the commit, whose outcome may stay unknown; watching an unused address is harmless.
+    /// Issues the address and returns its text. Call it when nothing in the transaction can refuse the order any more.
+    /// The address is watched before the commit, because the outcome of a commit can stay unknown; watching an unused
+    /// address is harmless.
     ///
     /// # Panics
-    ///
-    /// Never: only `issue` and `drop` take the address, and both consume the reservation.
+    /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
     pub fn issue(mut self) -> String {
         let (_, address) = self.address.take().expect("only `issue` and `drop` take the address");
         self.watched.insert(address.key);

@@ -6,6 +6,7 @@ use clock::Instant;
 use db::{self, ResultRef, Tx, execute, queued, row, rows};
 use ids::AddressId;
 
+/// Returns the text that is stored for a family.
 const fn family_text(family: Family) -> &'static str {
     match family {
         Family::Bitcoin => "bitcoin",
@@ -14,6 +15,7 @@ const fn family_text(family: Family) -> &'static str {
     }
 }
 
+/// Returns the id of the account with this key, and inserts the account when it is new.
 pub async fn insert_or_find_account(tx: &mut Tx, family: Family, xpub: &str) -> Result<i64, db::Error> {
     execute!(
         tx,
@@ -25,7 +27,7 @@ pub async fn insert_or_find_account(tx: &mut Tx, family: Family, xpub: &str) -> 
     found.ok_or_else(|| db::Error::Statement("the account key is not stored".into()))?.get("id")
 }
 
-/// Leases the next `count` indices of an account and returns the first.
+/// Leases the next `count` indices of an account and returns the first of them.
 pub async fn set_leased(tx: &mut Tx, account: i64, count: u32) -> Result<u32, db::Error> {
     let taken = row!(
         tx,
@@ -36,6 +38,7 @@ pub async fn set_leased(tx: &mut Tx, account: i64, count: u32) -> Result<u32, db
     taken.ok_or_else(|| db::Error::Statement("the account key is not stored".into()))?.get("first")
 }
 
+/// Queues the statement that inserts an issued address. The result has its id.
 pub fn insert_address(
     tx: &mut Tx,
     now: Instant,
@@ -56,6 +59,7 @@ pub fn insert_address(
     )
 }
 
+/// Returns the keys of all addresses that were issued on a chain.
 pub async fn list_keys(tx: &mut Tx, chain: &ChainId) -> Result<Vec<AddressKey>, db::Error> {
     let found = rows!(tx, "select key from addresses where chain = $1", chain.as_str())?;
     found.iter().map(|row| row.get_at(0).map(AddressKey)).collect()

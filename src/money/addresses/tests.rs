@@ -9,7 +9,7 @@ use crate::addresses::{Addresses, ChainAccount, IssueError, ReservedAddress};
 use clock::Instant;
 use db::{Db, Error, row};
 
-/// The account of the BIP84 test vectors.
+/// The account key of the test vectors in BIP 84.
 const XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
@@ -17,7 +17,7 @@ fn chain(name: &str) -> ChainId {
     ChainId::new(name).unwrap()
 }
 
-/// Two chains that share an account.
+/// Opens the addresses of two chains that share an account key and a watch set.
 async fn open(db: &Db) -> (Addresses, Arc<WatchSet>) {
     let watched = Arc::new(WatchSet::default());
     let account = |name: &str| ChainAccount {

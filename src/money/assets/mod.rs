@@ -16,7 +16,7 @@ pub struct Depths {
     /// Pairs of an upper bound in minor units of USD, and the confirmations that a payment worth less than the bound
     /// needs. Sorted by bound.
     pub tiers: Vec<(i64, u32)>,
-    /// Confirmations that a payment needs when its value is not below any bound of `tiers`.
+    /// Confirmations of payments whose value reaches the highest bound, or is unknown.
     pub largest: u32,
     /// Confirmations after which a block is final, on a chain whose nodes do not report finality.
     pub last: u32,

@@ -1,5 +1,6 @@
-//! All deposits of one transaction: their invoices are read together, decided on in memory and stored together. A block with a
-//! thousand deposits takes as many statements as a block with one.
+//! The deposits of one transaction. Their invoices are read together, all decisions are made in memory, and the
+//! results are stored together. Therefore a block with a thousand deposits needs as many statements as a block with
+//! one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,35 +22,38 @@ use records::reviews;
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
+    /// The locked invoices of the deposits.
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
-    /// Not stored yet.
+    /// Deposits that are not stored yet.
     fresh: Vec<NewDeposit>,
-    /// Stored before, each with its next state.
+    /// Deposits that are already stored, each with its next state.
     older: Vec<(Deposit, State)>,
+    /// The effects that have been decided so far.
     effects: Effects,
 }
 
-/// A stored batch.
+/// The result of storing a batch.
 pub(super) struct Stored {
-    /// Not applied yet.
+    /// The effects of the batch, which the caller must apply.
     pub effects: Effects,
-    /// Some of the deposits are not final yet.
+    /// True when some of the deposits are not final yet.
     pub unfinished: bool,
-    /// Some of the deposits became final.
+    /// True when some of the deposits became final.
     pub finished: bool,
 }
 
-/// A transfer in a block of our branch, with the invoice whose address received it.
+/// A transfer with its block and with the invoice whose address received it.
 type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> DepositBatch<'c> {
+    /// Returns an empty batch.
     pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
         let (invoices, fresh, older) = (BTreeMap::new(), Vec::new(), Vec::new());
         DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
     }
 
-    /// Decides which transfers become deposits, and how their invoices use them. A transfer whose amount cannot be booked opens a
-    /// review instead.
+    /// Adds the transfers as new deposits and decides on their use by invoices. A transfer whose amount cannot be
+    /// booked opens a review instead.
     pub async fn classify(
         &mut self,
         tx: &mut Tx,
@@ -58,7 +62,7 @@ impl<'c> DepositBatch<'c> {
     ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
         let mut targets = invoices::lock_by_address(tx, &self.chain.id, &keys).await?;
-        // The holder of an address key can spend on every chain of the family, so the address may receive money on all of them.
+        // The same key owns the address on every chain of the family, so the address may receive money on all of them.
         for siblings in &self.chain.siblings {
             let missing: BTreeSet<AddressKey> =
                 keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
@@ -74,7 +78,7 @@ impl<'c> DepositBatch<'c> {
         let mut received = Vec::with_capacity(transfers.len());
         for (header, transfer) in transfers {
             let Some(target) = invoice_of.get(&transfer.to) else { continue };
-            // Contracts can emit transfers of zero to any address.
+            // Any contract can emit transfers of zero to any address.
             if transfer.amount.is_zero() {
                 continue;
             }
@@ -82,7 +86,7 @@ impl<'c> DepositBatch<'c> {
                 received.push((header, *transfer, *target));
                 continue;
             }
-            // A token that can be minted without limit must not stop the chain.
+            // Anyone can mint such a token and send it to the address, so the transfer must not stop the follower.
             self.effects.reviews.push(ReviewChange::Open(ReviewRequest {
                 kind: reviews::Kind::DepositOutOfRange,
                 subject: format!("invoice/{target}"),
@@ -99,7 +103,7 @@ impl<'c> DepositBatch<'c> {
             is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
         });
         let late: Vec<_> = late.collect();
-        // A transfer that was in time once stays in time when a reorganisation mines it again later.
+        // A transfer that was in time before a reorg stays in time when it is mined again later.
         let was_in_time = store::list_seen_in_time(tx, &late).await?;
 
         let in_time = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
@@ -113,9 +117,11 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Returns the disposition of each transfer. Transfers that may be dust are decided last, larger ones first, so that the
-    /// missing amount does not depend on the order of transactions in a block. A transfer that counted in a block that vanished
-    /// is never dust, because the transfer that it completes may be mined after it this time.
+    /// Returns the disposition of each transfer.
+    ///
+    /// Transfers that may be dust are decided last, larger ones first, so that the result does not depend on the order
+    /// of transactions in a block. A transfer that was counted before a reorg removed its block is never dust: the
+    /// larger transfer that it completes may now be mined after it.
     async fn dispositions(
         &self,
         tx: &mut Tx,
@@ -138,7 +144,7 @@ impl<'c> DepositBatch<'c> {
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // Every element is overwritten below.
+        // Each element is overwritten below.
         let mut dispositions = vec![Disposition::Dust; received.len()];
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
@@ -173,12 +179,12 @@ impl<'c> DepositBatch<'c> {
         self.effects.reviews.push(ReviewChange::Open(request));
     }
 
-    /// Returns the dust limit of the asset of a transfer, in base units.
+    /// Returns the dust limit for the asset of a transfer, in base units.
     fn bound(&self, transfer: &Transfer) -> Amount {
         self.chain.dust.bound(self.now, &transfer.asset)
     }
 
-    /// Locks at most `limit` stored deposits that `position` confirms or makes final, with their invoices.
+    /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
     pub async fn take_older(&mut self, tx: &mut Tx, position: Position, limit: i64) -> Result<(), db::Error> {
         let older = store::lock_advancing(tx, &self.chain.id, position, limit).await?;
         let locked = |id: &InvoiceId| self.invoices.contains_key(id);
@@ -188,8 +194,8 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Stores the deposits in the state that they have at `position`, and returns the effects: new deposits are held in the
-    /// ledger, confirmed ones are posted and settle the invoices that they pay.
+    /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
+    /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
     pub async fn store(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, db::Error> {
         let reached = |deposit: &Deposit| match position {
             Some(position) => machine::advance(deposit.state, deposit.height, deposit.confirm_height, position),
@@ -201,7 +207,7 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // Transfers that are booked already are left out.
+        // Transfers that are already booked are left out.
         let fresh = store::insert_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
         for (deposit, _) in &fresh {
@@ -242,8 +248,8 @@ impl<'c> DepositBatch<'c> {
         })
     }
 
-    /// Returns the sums of the counted deposits of invoices. An invoice that had no deposits before has the fresh ones only, and
-    /// needs no query.
+    /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
+    /// ones and needs no query.
     async fn count(
         &self,
         tx: &mut Tx,
@@ -262,7 +268,7 @@ impl<'c> DepositBatch<'c> {
         Ok(counted)
     }
 
-    /// Holds the money of a new deposit in the ledger.
+    /// Holds the amount of a new deposit in the ledger.
     fn hold(&mut self, deposit: &Deposit) {
         let Some(invoice) = self.invoices.get_mut(&deposit.invoice) else { return };
         let line = EntryLine {
@@ -277,8 +283,8 @@ impl<'c> DepositBatch<'c> {
         }
     }
 
-    /// Posts the held money. A deposit that the invoice does not count goes to its suspense account at once. A counted deposit
-    /// becomes surplus when earlier money has paid the invoice meanwhile.
+    /// Posts the held amount. A deposit that its invoice does not count moves to a suspense account at once. A counted
+    /// deposit becomes surplus when earlier deposits have paid the invoice.
     fn confirm(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
@@ -306,7 +312,7 @@ impl<'c> DepositBatch<'c> {
             "deposit unallocated",
             vec![line],
         ));
-        // Anybody can send dust to anybody: it is booked, and nobody has to look at it.
+        // Dust is booked without a review, because anyone can send dust to any address.
         if deposit.used == Disposition::Dust {
             return;
         }

@@ -5,24 +5,25 @@ use chain::Height;
 /// The state of a deposit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Its block may still vanish; it is held in the ledger.
+    /// A reorg may still remove its block. The ledger holds its amount.
     Seen,
-    /// Its block is deep enough for its value; it is posted in the ledger and settles its invoice.
+    /// It has enough confirmations for its value. The ledger has posted its amount, and its invoice may be paid.
     Confirmed,
-    /// Its block cannot vanish any more.
+    /// Its block cannot be removed any more.
     Final,
-    /// Its block vanished; it is voided or reversed in the ledger. The same transaction in another block is a new deposit.
+    /// A reorg removed its block. The ledger has voided or reversed its amount. The same transaction in another block
+    /// is a new deposit.
     Orphaned,
 }
 
 db::text_enum!(State { Seen => "seen", Confirmed => "confirmed", Final => "final", Orphaned => "orphaned" });
 
-/// The progress of a chain that decides on the states of its deposits.
+/// The progress of a chain, which determines the states of its deposits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The height of the last block that was read.
+    /// The height of the last block that the follower has read.
     pub cursor: Height,
-    /// The highest height that is final.
+    /// The highest final height.
     pub last: Height,
 }
 
@@ -31,8 +32,8 @@ impl Position {
     pub const NONE: Position = Position { cursor: 0, last: 0 };
 }
 
-/// Returns the state of a deposit at `height` now. It is confirmed once the cursor reaches `confirm_height`. The state never goes
-/// back here: only a rewind does that, and not below the final height.
+/// Returns the new state of a deposit in the block at `height`. The deposit is confirmed when the cursor reaches
+/// `confirm_height`. This function never returns an earlier state; only a rewind takes deposits back.
 pub fn advance(state: State, height: Height, confirm_height: Height, position: Position) -> State {
     match state {
         State::Seen | State::Confirmed if height <= position.last => State::Final,
@@ -41,9 +42,9 @@ pub fn advance(state: State, height: Height, confirm_height: Height, position: P
     }
 }
 
-/// Returns the highest final height, never above the cursor: the height that the chain itself marks as final, `mark`, but never
-/// with less than `least` confirmations. Where there is no mark, or it stands still, a block is final after `depth`
-/// confirmations.
+/// Returns the highest final height, which is never above the cursor. `mark` is the height that the node reports as
+/// final, if it reports one. A block needs at least `least` confirmations to be final. Without a mark, or when the
+/// mark stops advancing, a block is final after `depth` confirmations.
 pub fn final_height(cursor: Height, mark: Option<Height>, depth: u32, least: u32) -> Height {
     let at_depth = |depth: u32| (cursor + 1).saturating_sub(u64::from(depth)).min(cursor);
     match mark {
@@ -59,7 +60,7 @@ mod tests {
     #[test]
     fn a_deposit_advances_by_depth_and_by_finality() {
         use State::*;
-        // A deposit in block 100 that needs 12 confirmations is confirmed by block 111.
+        // The deposit is in block 100 and needs 12 confirmations, so block 111 confirms it.
         let at = |cursor, last| Position { cursor, last };
         let table = [
             (Seen, at(100, 50), Seen),

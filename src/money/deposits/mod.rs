@@ -1,7 +1,7 @@
-//! Deposits: the transfers that arrived at our addresses. The deposits of a block and the cursor are stored in one transaction;
-//! money is in the ledger before an invoice uses it, and no credit outlives its block.
-
-#![deny(missing_docs)]
+//! Deposits: transfers to the addresses of invoices.
+//!
+//! One transaction stores the deposits of a block together with the cursor. Money is booked in the ledger before an
+//! invoice uses it. When a reorg removes a block, all credits from its deposits are reversed.
 
 pub mod machine;
 pub mod rescan;
@@ -33,31 +33,33 @@ pub use machine::{Position, State};
 pub use store::Cursor;
 pub(crate) use store::set_disposition;
 
-/// Maximum number of older deposits advanced in one transaction; the next call goes on.
+/// The maximum number of older deposits that one transaction advances. The next call advances the rest.
 const ADVANCE_MAX: i64 = 2_000;
 
-/// Deposits stay below 2^112 base units. That is more than the supply of any token of value, and so far below the largest posting
-/// that sums of deposits cannot leave the range of amounts. Larger transfers are of tokens that can be minted without limit.
+/// Deposits are below 2^112 base units. This is more than the supply of any token of value, and far enough below the
+/// largest posting that sums of deposits stay in the range of amounts. Only tokens that can be minted without limit
+/// have larger transfers.
 const BITS_MAX: usize = 112;
 
-/// Returns whether a transfer is booked as a deposit. Zero amounts and amounts of 2^112 or more are not.
+/// Returns true when a transfer of `amount` base units is booked as a deposit: from 1 to 2^112 − 1.
 fn is_bookable(amount: chain::Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= BITS_MAX
 }
 
-/// The time after the end of a window in which a block still counts as in time, because the clocks of chains and of buyers differ.
+/// The time after the end of a payment window during which a block is still in time, because the clocks of chains and
+/// buyers differ.
 #[derive(Debug, Clone, Copy)]
 pub struct Grace {
-    /// Milliseconds.
+    /// The duration in milliseconds.
     pub ms: i64,
 }
 
 /// The limits of a [`DepositService`].
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The time after a window in which a block still counts as in time.
+    /// The time after the end of a payment window during which a block is still in time.
     pub grace: Grace,
-    /// The number of newest blocks that stay stored, and so the deepest reorganisation that can be followed.
+    /// The number of recent blocks that are stored. The follower cannot rewind further than these blocks.
     pub keep: u64,
 }
 
@@ -75,12 +77,12 @@ struct Deposit {
 }
 
 impl Deposit {
-    /// Returns the name of the journal entry that holds the deposit until it is confirmed.
+    /// Returns the name of the journal entry that holds the amount until the deposit is confirmed.
     fn hold(&self) -> String {
         format!("deposit/{}/seen", self.id)
     }
 
-    /// Returns the suspense account of the deposit; `None` when its invoice counts it.
+    /// Returns the suspense account for the deposit; `None` when its invoice counts it.
     fn suspense(&self) -> Option<Suspense> {
         self.used.suspense()
     }
@@ -89,14 +91,18 @@ impl Deposit {
 /// A deposit that is not stored yet.
 #[derive(Debug)]
 struct NewDeposit {
-    /// Its id is 0 until it is stored.
+    /// The deposit; its id is 0 until it is stored.
     deposit: Deposit,
-    /// The state in which it is stored.
+    /// The state in which the deposit is stored.
     to: State,
+    /// The address that received the transfer.
     address: AddressId,
+    /// The hash of the block, and its time in Unix seconds.
     block: (BlockHash, i64),
     txid: TxId,
+    /// The position of the transfer in its block.
     place: TransferIndex,
+    /// The sending address; `None` where the chain does not have one.
     sender: Option<String>,
 }
 
@@ -108,7 +114,7 @@ impl NewDeposit {
         invoice: &Invoice,
         used: Disposition,
     ) -> NewDeposit {
-        // The invoice fixed the confirmations of its own chain only.
+        // The invoice fixes the number of confirmations for its own chain only.
         let confirmations =
             if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.confirmations(None) };
         let deposit = Deposit {
@@ -133,47 +139,56 @@ impl NewDeposit {
     }
 }
 
-/// An unspent output of a deposit, on chains that have outputs.
+/// An unspent output of a deposit, on chains with outputs such as Bitcoin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unspent {
-    /// The output.
+    /// The transaction and the index of the output.
     pub output: OutPoint,
-    /// Base units.
+    /// Base units of the native asset.
     pub amount: chain::Amount,
-    /// The height of its block.
+    /// The height of the block with the deposit.
     pub height: Height,
     /// The state of the deposit.
     pub state: State,
-    /// Canonical text.
+    /// The receiving address, in the canonical form of its chain.
     pub address: String,
-    /// The index of the address below its account key.
+    /// The index from which the address was derived, below its account key.
     pub index: u32,
 }
 
-/// Returns at most `limit` deposited outputs that no block has spent, oldest first.
+/// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
     store::list_unspent(tx, chain, limit).await
 }
 
-/// Returns the position at which the chain's follower goes on, with the recent branch; `None` before the first start.
+/// Returns the position from which the follower of a chain continues; `None` before the first start.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
     store::find_cursor(tx, chain).await
 }
 
-/// Starts to follow a chain above `header`. No address may have been issued on it before.
+/// Starts to follow a chain after the block `header`. No address may have been issued on the chain before.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn start(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
     store::insert_cursor(tx, chain, header).await?;
     store::insert_blocks(tx, chain, std::slice::from_ref(header)).await
 }
 
-/// Returns the position of a chain whose cursor is at height `cursor`. `mark` is the height of the block that the chain itself
-/// calls final, where it does and the block is on our branch.
+/// Returns the position of a chain whose cursor is at the height `cursor`. `mark` is the height that the node reports
+/// as final; `None` when it reports none, or when that block is on another branch.
 pub fn position(chain: &FollowedChain, cursor: Height, mark: Option<Height>) -> Position {
     Position { cursor, last: machine::final_height(cursor, mark, chain.depths.last, chain.depths.least) }
 }
 
-/// Books the deposits of one chain and reports changed payments to the listener. All verbs that can change a payment are
-/// methods, so that none of them runs without the listener.
+/// Books the deposits of one chain and reports payment changes to the listener. All functions that can change a
+/// payment are methods of this type, so that none of them runs without the listener.
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,
@@ -184,30 +199,30 @@ pub struct DepositService {
 /// The result of storing blocks.
 #[derive(Debug)]
 pub struct Applied {
-    /// The highest height that cannot vanish any more.
+    /// The highest final height.
     pub final_height: Height,
-    /// The chain has deposits that are not final yet.
+    /// True when the chain has deposits that are not final yet.
     pub unfinished: bool,
 }
 
-/// The result of booking a balance that exceeds the booked deposits.
+/// The result of booking the part of a balance that deposits do not explain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnexplainedCredit {
-    /// The credit was booked, or a review was opened because it is too large to be booked.
+    /// The credit was booked, or it was too large to be booked and a review was opened.
     Booked,
-    /// The block is not on the branch that is followed, so nothing was booked.
+    /// The block is not on the branch that the follower has read, so nothing was booked.
     OffBranch,
-    /// A deposit was booked on the address meanwhile: the caller has to compare again.
+    /// A deposit to the address was booked in the meantime. The caller has to compare the balance again.
     Outdated,
 }
 
 impl DepositService {
-    /// Creates the service of one chain. `listener` learns of every payment that changes.
+    /// Returns the service of one chain. `listener` receives every payment change.
     pub fn new(chain: FollowedChain, limits: Limits, listener: Arc<dyn PaymentListener>) -> DepositService {
         DepositService { chain, limits, listener }
     }
 
-    /// Returns the chain whose deposits are booked.
+    /// Returns the chain whose deposits the service books.
     pub fn chain(&self) -> &FollowedChain {
         &self.chain
     }
@@ -217,13 +232,13 @@ impl DepositService {
         self.limits
     }
 
-    /// Stores blocks that follow the cursor, which stands at `from`, with every transfer in them, and moves the cursor. Then
-    /// confirms and finishes the deposits that are deep enough at `reached`, and settles the invoices that they pay. Without
-    /// a position, deposits are stored as seen and none is confirmed.
+    /// Stores blocks that follow the cursor at `from` together with their deposits, and moves the cursor. Then it
+    /// advances the deposits that are deep enough at the position `reached`, and settles the invoices that they pay.
+    /// When `reached` is `None`, deposits are stored as seen and none is confirmed.
     ///
     /// # Errors
-    ///
-    /// Fails when the cursor is not at `from`, when the chain was never started, and when the ledger refuses an entry.
+    /// Returns an error when the cursor is not at `from`, when the chain was never started, and when the ledger
+    /// refuses an entry.
     pub async fn apply_blocks(
         &self,
         tx: &mut Tx,
@@ -238,7 +253,7 @@ impl DepositService {
             let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
             return Err(db::Error::Statement(moved).into());
         }
-        // A height that is final stays final, even when the node reports a lower one later.
+        // A final height stays final, even when the node reports a lower one later.
         let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
         let final_height = reached.map_or(before.final_height, |reached| reached.last);
 
@@ -272,12 +287,12 @@ impl DepositService {
         Ok(Applied { final_height, unfinished })
     }
 
-    /// Rewinds the cursor from `from` to the fork at `to`: every deposit above the fork is taken back by new postings.
+    /// Moves the cursor back from `from` to `to`, the last block before the fork. Reverses every deposit above it by
+    /// new postings.
     ///
     /// # Errors
-    ///
-    /// Fails when the cursor is not at `from`, when the block at `to` is not stored any more, and when the ledger refuses an
-    /// entry.
+    /// Returns an error when the cursor is not at `from`, when the block `to` is no longer stored, and when the ledger
+    /// refuses an entry.
     pub async fn rewind(&self, tx: &mut Tx, now: Instant, from: BlockRef, to: BlockRef) -> Result<(), PostError> {
         let chain = &self.chain;
         let before = lock_cursor(tx, chain, Position::NONE).await?;
@@ -291,7 +306,7 @@ impl DepositService {
         }
         effects.invoices = invoices.into_values().collect();
         for (deposit, output) in store::set_unspent_above(tx, &chain.id, to.height).await? {
-            // A spent output is not watched after a restart.
+            // Spent outputs are not in the watch set after a restart, so the output is added again.
             chain.watched.insert_outputs([output]);
             effects.reviews.push(ReviewChange::Retract(Retraction {
                 kind: reviews::Kind::DepositSpent,
@@ -308,13 +323,12 @@ impl DepositService {
         Ok(changes.dispatch(tx, now, &*self.listener).await?)
     }
 
-    /// Books `credit` base units by which a balance exceeds the deposits that are booked, in the block `at` that brought
-    /// them. The deposits are compared again under the cursor's lock, so that neither the scan nor a second balance check
-    /// can book the same money twice.
+    /// Books `credit` base units by which the balance of an address exceeds its booked deposits. `at` is the block in
+    /// which they arrived. The deposits are read again while the cursor is locked, so that neither the follower nor a
+    /// second balance check can book the same money twice.
     ///
     /// # Errors
-    ///
-    /// Fails when the chain was never started, and when the ledger refuses an entry.
+    /// Returns an error when the chain was never started, and when the ledger refuses an entry.
     pub async fn book_unexplained_credit(
         &self,
         tx: &mut Tx,
@@ -331,7 +345,7 @@ impl DepositService {
             return Ok(UnexplainedCredit::Outdated);
         }
         let mut batch = DepositBatch::new(now, chain);
-        // An address whose balance is out of range is not checked again: see `store::find_balance_check`.
+        // Because of this review the address is not checked again; see `store::find_balance_check`.
         if !is_bookable(credit) {
             let asset = check.asset_id(&chain.id);
             batch.request_review(ReviewRequest {
@@ -357,12 +371,12 @@ impl DepositService {
         Ok(UnexplainedCredit::Booked)
     }
 
-    /// Ends the windows of invoices; see [`invoices::list_expirable`] for the candidates. `unverified` says why the balances
-    /// of their addresses could not be compared with the deposits before; with it, each invoice that expires gets a review.
+    /// Expires invoices whose window has ended; [`invoices::list_expirable`] returns the candidates. `unverified` is
+    /// the reason why the balances of their addresses could not be compared with the deposits; when it is given, each
+    /// expired invoice gets a review.
     ///
     /// # Errors
-    ///
-    /// Fails when the ledger refuses an entry.
+    /// Returns an error when the ledger refuses an entry.
     pub async fn expire_invoices(
         &self,
         tx: &mut Tx,
@@ -375,8 +389,8 @@ impl DepositService {
     }
 }
 
-/// Marks our outputs that the blocks spend. The daemon does not spend outputs itself, so each spend was made outside it by a
-/// holder of the keys: the operator gets a review.
+/// Marks the outputs of deposits that the blocks spend. The daemon never spends outputs, so each spend was made
+/// outside of it with the keys, and the operator gets a review.
 async fn spend(tx: &mut Tx, chain: &FollowedChain, blocks: &[Block], effects: &mut Effects) -> Result<(), db::Error> {
     let spends_of =
         |block: &'_ Block| block.spends.iter().map(|spend| (block.header.height, *spend)).collect::<Vec<_>>();
@@ -392,41 +406,44 @@ async fn spend(tx: &mut Tx, chain: &FollowedChain, blocks: &[Block], effects: &m
     Ok(())
 }
 
-/// The address of an invoice with the part of its balance that is booked.
+/// The address of an invoice, with the part of its balance that deposits explain.
 #[derive(Debug, Clone)]
 pub struct BalanceCheck {
-    /// The invoice.
+    /// The invoice that the address belongs to.
     pub invoice: InvoiceId,
-    /// The id of its address.
+    /// The id of the address in the database.
     pub id: ids::AddressId,
-    /// Its address.
+    /// The address whose balance is checked.
     pub address: chain::Address,
-    /// The asset that the invoice asks for.
+    /// The asset that the invoice requests.
     pub asset: AssetKind,
-    /// The sum of its deposits in that asset, in base units.
+    /// The sum of the deposits in this asset, in base units.
     pub explained: chain::Amount,
     /// The height after which money that is not booked must have arrived.
     pub since: Height,
 }
 
 impl BalanceCheck {
-    /// Returns a number that stands in for the transaction index of a deposit without a transaction: unique among the addresses
-    /// of a chain.
+    /// Returns a number that replaces the transaction index of a deposit without a transaction. It is unique among the
+    /// addresses of a chain.
     ///
     /// # Panics
-    ///
-    /// Never: 31 bits fit.
+    /// Never: the value has 31 bits.
     pub fn number(&self) -> u32 {
         u32::try_from(self.id.0 & 0x7fff_ffff).expect("31 bits")
     }
 
-    /// Returns the id of the asset on a chain.
+    /// Returns the id of the asset on `chain`.
     pub fn asset_id(&self, chain: &ChainId) -> chain::AssetId {
         chain::AssetId::on_chain(chain, &self.asset)
     }
 }
 
-/// Returns the cursor and at most `limit` open invoices in the native asset.
+/// Returns the last block that the follower has read, and at most `limit` open invoices in the native asset of the
+/// chain. The block is `None` before the first start.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn list_native_open(
     tx: &mut Tx,
     chain: &ChainId,
@@ -437,7 +454,11 @@ pub async fn list_native_open(
     Ok((cursor.and_then(|cursor| cursor.recent.last().copied()), invoices))
 }
 
-/// Returns the addresses of invoices with the sums that are booked on them.
+/// Returns the addresses of invoices with the sums of their booked deposits. Invoices whose balance is too large to be
+/// booked are left out.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn list_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<BalanceCheck>, db::Error> {
     let mut checks = Vec::with_capacity(invoices.len());
     for invoice in invoices {
@@ -446,39 +467,62 @@ pub async fn list_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<
     Ok(checks)
 }
 
-/// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there is none.
+/// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
+/// are none.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
     store::find_highest_due(tx, chain, position).await
 }
 
-/// Returns whether a rewind to a height takes back a confirmed deposit.
+/// Returns true when a rewind to `height` would take back a confirmed deposit.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
     store::has_confirmed_above(tx, chain, height).await
 }
 
-/// Opens the review that two endpoints of the chain show different blocks. No deposit is confirmed meanwhile.
+/// Opens a review because two endpoints of the chain report different blocks. The follower confirms no deposits until
+/// they agree.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn dispute(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
     reviews::open(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), why).await
 }
 
-/// Closes the review of [`dispute`]: the endpoints show the same blocks again.
+/// Closes the review that [`dispute`] opened, because the endpoints report the same blocks again.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn agree(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
     reviews::resolve(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), "endpoints agree again").await
 }
 
-/// Halts the chain until the operator resumes it.
+/// Halts the chain until the operator resumes it, and opens a review.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
     store::set_halted(tx, chain, Some(why)).await?;
     reviews::open(tx, now, reviews::Kind::ChainHalted, chain.as_str(), why).await
 }
 
-/// Returns why the chain is halted; `None` when it is not.
+/// Returns the reason why the chain is halted; `None` when it is not halted.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
     store::find_halted(tx, chain).await
 }
 
-/// Resumes a halted chain, closes its review and records the action in the audit log. Returns the reason of the halt; `None`
-/// when the chain is not halted.
+/// Resumes a halted chain, closes its review and records the action in the audit log. Returns the reason of the halt;
+/// `None` when the chain was not halted.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn resume(tx: &mut Tx, now: Instant, actor: &Actor, chain: &ChainId) -> Result<Option<String>, db::Error> {
     store::lock_cursor(tx, chain, Position::NONE).await?;
     let Some(reason) = store::find_halted(tx, chain).await? else { return Ok(None) };
@@ -489,7 +533,8 @@ pub async fn resume(tx: &mut Tx, now: Instant, actor: &Actor, chain: &ChainId) -
     Ok(Some(reason))
 }
 
-/// Takes a deposit back whose block vanished.
+/// Takes back a deposit whose block was removed by a reorg: voids its hold or reverses its posting, and undoes the
+/// settlement that counted it.
 async fn orphan(
     tx: &mut Tx,
     now: Instant,
@@ -520,7 +565,8 @@ async fn orphan(
             amount: deposit.amount,
         };
         effects.entries.push(JournalEntry::post(chain.mode, entry, "deposit orphaned", vec![line]));
-        // The operator must not pay vanished money back by hand, so its review is closed.
+        // The reorg removed the money that these reviews are about. They are closed, so that the operator does not
+        // return it to the buyer.
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}
             Disposition::Short => invoice.lose_short(left, effects),
@@ -537,7 +583,7 @@ async fn orphan(
             invoice.settle_again(now, left, effects);
         }
     }
-    // This may have been the last counted deposit that was not final.
+    // This deposit may have been the only counted deposit that was not final.
     if invoices::counted(tx, &BTreeSet::from([invoice.id])).await?.values().all(|counted| counted.all_final) {
         invoice.release(now, effects);
     }

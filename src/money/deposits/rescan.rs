@@ -1,5 +1,5 @@
-//! Rescan: reads blocks at or below the cursor again, for a token that was added late, and books the transfers that are missing.
-//! Deposits that are booked already stay as they are.
+//! Rescan: reads blocks at or below the cursor again and books the transfers that are missing, for a token that was
+//! added to the configuration later. Deposits that are already booked stay unchanged.
 
 use chain::{Block, Height};
 
@@ -11,27 +11,28 @@ use clock::Instant;
 use db::{self, Tx};
 use records::reviews;
 
-/// The result of rescanning blocks.
+/// The numbers of transfers in the rescanned blocks.
 #[derive(Debug, Default)]
 pub struct Rescanned {
-    /// Transfers that were missing and are booked now.
+    /// Transfers that were missing and are now booked.
     pub booked: u64,
-    /// Transfers that were booked before the rescan.
+    /// Transfers that were already booked.
     pub known: u64,
-    /// Transfers to addresses on which a balance check had booked money without a transaction: the operator compares them.
+    /// Transfers that may be booked already, because a balance check booked money of their address without a
+    /// transaction. The operator compares them.
     pub doubtful: u64,
 }
 
 /// The reason why blocks were not rescanned.
 #[derive(Debug, thiserror::Error)]
 pub enum RescanError {
-    /// The chain has no cursor.
+    /// The follower has never stored a block of the chain.
     #[error("the chain has not been started yet")]
     NotBegun,
-    /// A block is above the cursor.
+    /// A block is above the cursor: the heights of the block and of the cursor.
     #[error("block {0} has not been read yet: the cursor is at {1}")]
     Ahead(Height, Height),
-    /// A block is not on the branch that is followed.
+    /// The block at this height is not on the branch that the follower has read.
     #[error("block {0} is not on the branch that is followed; try again")]
     Elsewhere(Height),
     /// The ledger refused an entry, or the database failed.
@@ -46,12 +47,11 @@ impl From<db::Error> for RescanError {
 }
 
 impl DepositService {
-    /// Books the missing transfers of blocks that the follower has read before, under the cursor's lock.
+    /// Books the missing transfers of blocks that the follower has already read, while it locks the cursor.
     ///
     /// # Errors
-    ///
-    /// Refuses blocks above the cursor and blocks that are not on the branch that is followed. Blocks that are too old to be
-    /// stored are final and are not compared.
+    /// Returns an error for blocks above the cursor, and for blocks that are not on the branch that the follower has
+    /// read. Blocks that are no longer stored are final and are not compared.
     pub async fn rescan(&self, tx: &mut Tx, now: Instant, blocks: &[Block]) -> Result<Rescanned, RescanError> {
         let chain = &self.chain;
         let cursor = store::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;

@@ -14,29 +14,32 @@ use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows, r
 use ids::{DepositId, InvoiceId};
 use records::reviews;
 
-/// The stored position of a chain's follower.
+/// The stored progress of a chain's follower.
 #[derive(Debug, Clone)]
 pub struct Cursor {
-    /// The newest stored blocks of our branch, lowest first; the last one is the cursor.
+    /// The most recent blocks that the follower has read, lowest first. The last one is the cursor.
     pub recent: Vec<BlockRef>,
-    /// The highest height that is final.
+    /// The highest final height.
     pub final_height: Height,
-    /// Block time of the cursor, unix seconds.
+    /// The block time of the cursor, in Unix seconds.
     pub time: i64,
-    /// Why the chain is halted; `None` when it is not.
+    /// The reason why the chain is halted; `None` when it is not halted.
     pub halted: Option<String>,
 }
 
-/// The row of a cursor, without the blocks.
+/// The row of a cursor, and facts about the deposits of its chain.
 pub struct CursorRow {
+    /// The height of the last block that the follower has read.
     pub height: Height,
+    /// The highest final height.
     pub final_height: Height,
-    /// The chain has deposits that are not final.
+    /// True when the chain has deposits that are not final.
     pub unfinished: bool,
-    /// Some of its deposits are deep enough to be confirmed or final.
+    /// True when some deposits have enough confirmations to become confirmed or final.
     pub due: bool,
 }
 
+/// Returns the cursor of a chain with the recent blocks; `None` before the first start.
 pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
     let found = row!(tx, "select final_height, block_time, halt_reason from cursors where chain = $1", chain.as_str())?;
     let Some(found) = found else { return Ok(None) };
@@ -53,8 +56,8 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     }))
 }
 
-/// Locks the cursor. Every transaction that books or takes back deposits of a chain locks it first, so that no two of them
-/// overlap. `due` is computed for `position`.
+/// Locks the cursor of a chain; `None` before the first start. Every transaction that books or takes back deposits of
+/// the chain locks it first, so that these transactions run one after another. `due` is computed for `position`.
 pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
     let found = row!(
         tx,
@@ -81,6 +84,7 @@ pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Re
     found.map(at).transpose()
 }
 
+/// Inserts the cursor of a chain at the block `header`.
 pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
     execute!(
         tx,
@@ -93,7 +97,7 @@ pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Res
     Ok(())
 }
 
-/// Moves the cursor; fails when it is not at `from`.
+/// Moves the cursor. Fails when it is not at `from`.
 pub async fn set_cursor(
     tx: &mut Tx,
     chain: &ChainId,
@@ -115,21 +119,25 @@ pub async fn set_cursor(
     )
 }
 
+/// Sets the highest final height of a chain.
 pub async fn set_final_height(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     execute!(tx, "update cursors set final_height = $2 where chain = $1", chain.as_str(), height)?;
     Ok(())
 }
 
+/// Returns the reason why the chain is halted; `None` when it is not halted.
 pub async fn find_halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
     let found = row!(tx, "select halt_reason from cursors where chain = $1", chain.as_str())?;
     found.map_or(Ok(None), |row| row.get("halt_reason"))
 }
 
+/// Sets the reason why the chain is halted; `None` resumes it.
 pub async fn set_halted(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Result<(), db::Error> {
     execute!(tx, "update cursors set halt_reason = $2 where chain = $1", chain.as_str(), why)?;
     Ok(())
 }
 
+/// Inserts blocks that the follower has read.
 pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> Result<(), db::Error> {
     deferred_for_each!(
         tx,
@@ -140,13 +148,14 @@ pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> 
     )
 }
 
-/// Returns the hash of the block at a height of our branch; `None` when it is not stored any more.
+/// Returns the hash of the block that the follower has read at `height`; `None` when the block is not stored.
 pub async fn find_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Option<BlockHash>, db::Error> {
     let found = row!(tx, "select hash from blocks where chain = $1 and height = $2", chain.as_str(), height)?;
     found.map(|row| row.get("hash").map(BlockHash)).transpose()
 }
 
-/// Returns the header of a block of our branch; `None` when it is on another branch or not stored any more.
+/// Returns the header of a block that the follower has read; `None` when the block is on another branch or no longer
+/// stored.
 pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
     let found = row!(
         tx,
@@ -159,17 +168,20 @@ pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Op
     found.map(|row| row.get("block_time").map(header)).transpose()
 }
 
+/// Deletes the blocks below `height`.
 pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     let sql = "delete from blocks where chain = $1 and height < $2";
     tx.execute_deferred(sql, Vec::new(), batch_row![chain.as_str(), height], None).await
 }
 
+/// Deletes the blocks above `height`.
 pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     execute!(tx, "delete from blocks where chain = $1 and height > $2", chain.as_str(), height)?;
     Ok(())
 }
 
-/// Returns those of the given transactions that were seen by the given instant: in a block that vanished, or unconfirmed.
+/// Returns those of the transactions that were seen by their instant before: in a block that a reorg removed, or
+/// unconfirmed.
 pub async fn list_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
@@ -187,7 +199,7 @@ pub async fn list_seen_in_time(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
-/// Returns those of the given transfers that counted for their invoices in a block that vanished.
+/// Returns those of the transfers that an invoice counted before a reorg removed their block.
 pub async fn list_counted_before(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
@@ -203,6 +215,7 @@ pub async fn list_counted_before(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
 }
 
+/// Returns true when the transfer at this place of the block is booked and not orphaned.
 pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: TransferIndex) -> Result<bool, db::Error> {
     let found = row!(
         tx,
@@ -216,8 +229,9 @@ pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: Tran
     Ok(found.is_some())
 }
 
-/// Returns the invoice on whose address a balance check booked money of this asset, in a block from `height` on. The asset id
-/// contains the chain; a condition on the chain would make the database read all of its later deposits.
+/// Returns the invoice for whose address a balance check booked money of this asset in a block from `height` on;
+/// `None` when there is none. The query has no condition on the chain, because the asset id contains the chain, and
+/// such a condition would make the database read all later deposits of the chain.
 pub async fn find_probed(
     tx: &mut Tx,
     chain: &ChainId,
@@ -239,7 +253,8 @@ pub async fn find_probed(
     found.map(|row| row.get("invoice_id")).transpose()
 }
 
-/// Stores deposits in the state `to` and returns them with their ids, without those that are booked already.
+/// Inserts deposits in their state `to` and returns them with their ids. Transfers that are already booked are left
+/// out.
 pub async fn insert_deposits(
     tx: &mut Tx,
     now: Instant,
@@ -296,7 +311,7 @@ pub async fn insert_deposits(
     Ok(stored.collect())
 }
 
-/// Locks at most `limit` deposits that a position confirms and `limit` that it makes final, oldest first.
+/// Locks at most `limit` deposits that `position` confirms and `limit` that it makes final, oldest first.
 pub async fn lock_advancing(
     tx: &mut Tx,
     chain: &ChainId,
@@ -321,7 +336,7 @@ pub async fn lock_advancing(
     found.iter().map(parse_deposit).collect()
 }
 
-/// Locks the deposits above a height that are not orphaned, oldest first.
+/// Locks the deposits above `height` that are not orphaned, oldest first.
 pub async fn lock_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
@@ -346,7 +361,8 @@ fn parse_deposit(row: &db::Row) -> Result<Deposit, db::Error> {
     })
 }
 
-/// Marks deposited outputs that blocks of our branch spend, and returns their deposits with the spending transactions.
+/// Marks the outputs of deposits that blocks spend. Returns the deposits that were not marked before, each with the
+/// spending transaction.
 pub async fn set_spent(
     tx: &mut Tx,
     chain: &ChainId,
@@ -369,7 +385,7 @@ pub async fn set_spent(
     spent.iter().map(|row| Ok((row.get_at(0)?, TxId(row.get_at(1)?)))).collect()
 }
 
-/// Marks the outputs that blocks above a height spent as unspent, and returns them with their deposits.
+/// Marks the outputs that were spent in blocks above `height` as unspent. Returns them with their deposits.
 pub async fn set_unspent_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -391,7 +407,7 @@ fn output(row: &db::Row) -> Result<OutPoint, db::Error> {
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
-/// Returns at most `limit` deposited outputs that no block has spent, oldest first.
+/// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
 pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
     let found = rows!(
         tx,
@@ -415,7 +431,7 @@ pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Ve
     found.iter().map(unspent).collect()
 }
 
-/// Stores the next state of each deposit. Deposits whose state stays are left out.
+/// Stores the next state of each deposit whose state changes.
 pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
     let moved = deposits.iter().filter(|(deposit, to)| deposit.state != *to);
     deferred_for_each!(
@@ -429,6 +445,7 @@ pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]
     )
 }
 
+/// Marks a deposit as orphaned. Fails when its stored state is another one than in `deposit`.
 pub async fn set_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
@@ -440,6 +457,7 @@ pub async fn set_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Resul
     db::expect_changed(changed, 1)
 }
 
+/// Returns at most `limit` open invoices in the native asset of a chain. Those that expire first come first.
 pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
     let native = AssetId::on_chain(chain, &AssetKind::Native);
     let found = rows!(
@@ -452,8 +470,9 @@ pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Resul
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// Returns the address of an invoice with the sum that is booked on it, from the oldest stored block or its newest deposit on.
-/// `None` when its balance is too large to be booked.
+/// Returns the address of an invoice with the sum of its booked deposits. Money that is not booked must have arrived
+/// after the oldest stored block and after the newest deposit. `None` when an earlier check found that the balance is
+/// too large to be booked.
 pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
@@ -494,7 +513,8 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
     }))
 }
 
-/// Returns the height of the highest block with deposits that a position confirms or makes final.
+/// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
+/// are none.
 pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
     let found = row!(
         tx,
@@ -510,6 +530,7 @@ pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) 
     found.map_or(Ok(None), |row| row.get("height"))
 }
 
+/// Returns true when a confirmed deposit is above `height`.
 pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
     let found = row!(
         tx,

@@ -21,12 +21,14 @@ const INVOICES: i64 = 4;
 const DUE: u64 = 100;
 const TOLERANCE: u64 = 5;
 const GRACE: Grace = Grace { ms: 2_000 };
-/// Unix seconds between two blocks, and when the window of every invoice ends.
+/// The time between two blocks, in seconds.
 const BLOCK_S: i64 = 10;
+/// The Unix time in seconds at which the payment window of every invoice ends.
 const WINDOW_S: i64 = 95;
 const MERCHANT: MerchantId = MerchantId(1);
 
-/// One transfer, to the invoice of this number. The number after the last invoice is an address that is not ours.
+/// A transfer to the address of invoice number `to`. The number after the last invoice stands for an address without
+/// an invoice.
 #[derive(Debug, Clone)]
 struct Move {
     to: i64,
@@ -35,11 +37,12 @@ struct Move {
     txid: u8,
 }
 
+/// A step of the property test.
 #[derive(Debug, Clone)]
 enum Act {
-    /// Stores these blocks in one transaction.
+    /// Stores blocks with these transfers in one transaction.
     Extend(Vec<Vec<Move>>),
-    /// Takes this number of blocks back.
+    /// Rewinds the cursor by this number of blocks, but not below the final height.
     Rewind(u64),
 }
 
@@ -66,7 +69,7 @@ fn chain() -> FollowedChain {
 
 const LIMITS: Limits = Limits { grace: GRACE, keep: 64 };
 
-/// Keeps the payment changes that it learns of.
+/// A listener that records the payment changes.
 #[derive(Default)]
 struct Recorder(Mutex<Vec<PaymentChange>>);
 
@@ -100,7 +103,7 @@ fn key(invoice: i64) -> AddressKey {
     AddressKey([u8::try_from(invoice).unwrap(); 20])
 }
 
-/// The block at a height; those of another branch have other hashes.
+/// Returns the header of the block at `height`. Blocks of different branches have different hashes.
 fn header(height: u64, branch: u8) -> Header {
     let hash = |height: u64| {
         let mut hash = [branch; 32];
@@ -111,6 +114,7 @@ fn header(height: u64, branch: u8) -> Header {
     Header { height, hash: hash(height), parent: hash(height.saturating_sub(1)), time }
 }
 
+/// Inserts the orders, payments, addresses and invoices of the model.
 async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
     let at = Instant(0);
     execute!(tx, "insert into merchants (public_id, slug, name, created_at) values ('m', 'm', 'm', $1)", at)?;
@@ -156,7 +160,8 @@ async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
     Ok(())
 }
 
-/// The first is confirmed by its own block.
+/// Returns the confirmations that the deposits of an invoice need: as many as its number. The first invoice needs 1,
+/// so its own block confirms a deposit.
 fn confirmations(invoice: i64) -> u32 {
     u32::try_from(invoice).unwrap()
 }
@@ -183,14 +188,14 @@ struct ModelDeposit {
     time: i64,
 }
 
-/// The rows that the database should hold, computed without batches.
+/// The rows that the database should contain, computed without batches.
 #[derive(Debug)]
 struct Model {
     invoices: BTreeMap<i64, ModelInvoice>,
     deposits: Vec<ModelDeposit>,
-    /// The open ones, with their details.
+    /// The open reviews: kind and number of the subject, with the detail.
     reviews: BTreeMap<(String, i64), String>,
-    /// Posted credits less debits by account and asset.
+    /// The posted credits minus the posted debits, by account code and asset (true for the foreign one).
     balances: BTreeMap<(String, bool), i128>,
     last: u64,
     changes: Vec<PaymentChange>,
@@ -377,7 +382,7 @@ impl Model {
     }
 }
 
-/// Deposits are numbered in the order in which they were stored.
+/// Returns the id of the deposit at this index of the model. The database numbers deposits in the order of insertion.
 fn number_of(place: usize) -> i64 {
     i64::try_from(place).unwrap() + 1
 }
@@ -398,7 +403,7 @@ fn suspense(used: Disposition) -> Option<Account> {
     Some(Account::Suspense(MERCHANT, suspense))
 }
 
-/// Compares the stored rows with the model.
+/// Asserts that the stored rows match the model.
 async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
     let found = rows!(tx, "select invoice_id, height, tx_index, state, disposition from deposits order by id")?;
     let stored: Vec<(i64, u64, u32, State, Disposition)> = found
@@ -530,7 +535,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
     .unwrap();
 }
 
-/// A block with these transfers of the token to the first invoice.
+/// Returns a block with transfers of these amounts of the token to the address of the first invoice.
 fn minted(header: Header, amounts: &[Amount]) -> Block {
     let transfers = (0u32..).zip(amounts).map(|(tx_index, amount)| Transfer {
         txid: TxId([1; 32]),
@@ -543,15 +548,17 @@ fn minted(header: Header, amounts: &[Amount]) -> Block {
     Block { header, transfers: transfers.collect(), spends: Vec::new() }
 }
 
+/// Returns 2^`bits` base units.
 fn power(bits: u32) -> Amount {
     Amount::from_units(1 << bits)
 }
 
+/// Returns 2^`bits` − 1 base units.
 fn below(bits: u32) -> Amount {
     power(bits).checked_sub(Amount::from_units(1)).unwrap()
 }
 
-/// Less than ten base units of the token are dust.
+/// Returns the chain of the model with a dust limit of ten base units of the token.
 fn dusty_chain() -> FollowedChain {
     let rates = RateBook::new(60_000, 0);
     rates.set("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), observed_at: Instant(0) });
@@ -560,7 +567,8 @@ fn dusty_chain() -> FollowedChain {
     FollowedChain { dust: Dust::below(Fiat::new(Currency::USD, 1), rates, [(&token, "TOK")]), ..chain() }
 }
 
-/// Stores a block with these amounts of the token to the first invoice, each with the first byte of its transaction.
+/// Stores a block with transfers to the first invoice. Each is given by a byte that fills its transaction id, and its
+/// amount.
 async fn mine(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> Result<(), PostError> {
     let mut block = minted(at, &payments.iter().map(|(_, amount)| Amount::from(*amount)).collect::<Vec<_>>());
     for (transfer, (txid, _)) in block.transfers.iter_mut().zip(payments) {
@@ -571,7 +579,7 @@ async fn mine(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> 
     Ok(())
 }
 
-/// The state of the first invoice, and the amounts that count for it.
+/// Returns the state of the first invoice, and the amounts of its counted deposits.
 async fn standing(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>), db::Error> {
     let found =
         rows!(tx, "select amount from deposits where state <> 'orphaned' and disposition = 'counted' order by id")?;
@@ -586,7 +594,8 @@ db::both! {
             Box::pin(async move {
                 fill(tx).await?;
                 start(tx, &chain().id, &header(0, 0)).await?;
-                // The larger of two that could be the rest is it, and the other is dust.
+                // Either of the small transfers could complete the payment. The larger one counts, and the other one
+                // is dust.
                 mine(tx, header(0, 0), header(1, 0), &[(1, 3), (2, 9), (3, 88)]).await?;
                 let expected = [9, 88].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, expected));
@@ -612,7 +621,7 @@ db::both! {
                 service(dusty_chain()).rewind(tx, Instant(1), from, fork).await?;
                 assert_eq!(standing(tx).await?, (invoices::State::Reversed, Vec::new()));
 
-                // They come again in another order, and with them what never counted.
+                // The same transfers are mined in another order, together with two transfers that never counted.
                 mine(tx, header(0, 0), header(1, 1), &[(2, 9), (7, 9), (2, 8)]).await?;
                 let rest = vec![Amount::from_units(9)];
                 assert_eq!(standing(tx).await?, (invoices::State::Reversed, rest));
@@ -641,7 +650,7 @@ db::both! {
                 let booked = below(112).checked_mul(2).unwrap();
                 assert_eq!(kept, booked.checked_sub(Amount::from(DUE)).unwrap(), "two are deposits, four are a review");
 
-                // What nobody can have is no reason to look at the balance again and again.
+                // A balance that is too large to be booked is reported once and not checked again.
                 let checks = list_balance_checks(tx, &[InvoiceId(2)]).await?;
                 let at = header(1, 0).block_ref();
                 let outcome = service.book_unexplained_credit(tx, Instant(1), at, &checks[0], below(127)).await?;

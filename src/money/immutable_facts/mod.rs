@@ -1,4 +1,5 @@
-//! Facts that may not change between two starts of the daemon: the chain that a name stands for, the decimals of a token.
+//! Facts that must not change between two starts of the daemon, such as the chain id behind a chain name, and the
+//! decimals of a token.
 
 mod store;
 
@@ -9,7 +10,7 @@ use chain::{AssetId, ChainId};
 use clock::Instant;
 use db::{self, Tx};
 
-/// A named fact.
+/// A named value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
     /// The name, such as `identity of ethereum`.
@@ -30,10 +31,10 @@ impl Fact {
     }
 }
 
-/// Why the facts were not accepted.
+/// The reason why facts were refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Mismatch {
-    /// A fact differs from the value that is stored.
+    /// A fact differs from its recorded value.
     #[error(
         "{name} is {found}, but it was {stored} when it was first recorded; check that the configuration does not name \
          another network or token"
@@ -41,9 +42,9 @@ pub enum Mismatch {
     Changed {
         /// The name of the fact.
         name: String,
-        /// The value that was recorded first.
+        /// The recorded value.
         stored: String,
-        /// The value now.
+        /// The current value.
         found: String,
     },
     /// The database failed.
@@ -51,7 +52,7 @@ pub enum Mismatch {
     Db(#[from] db::Error),
 }
 
-/// Returns all recorded facts: values by names.
+/// Returns the values of all recorded facts by name.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -59,10 +60,10 @@ pub async fn list(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Error> {
     store::list(tx).await
 }
 
-/// Records new facts and compares the others with their recorded values.
+/// Records the facts that are new, and compares the others with their recorded values.
 ///
 /// # Errors
-/// [`Mismatch::Changed`] for the first fact that differs.
+/// [`Mismatch::Changed`] for the first fact that differs; [`Mismatch::Db`] when the database fails.
 pub async fn record_or_compare(tx: &mut Tx, now: Instant, facts: &[Fact]) -> Result<(), Mismatch> {
     for Fact { name, value } in facts {
         let stored = store::find_or_insert(tx, now, name, value).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clock::Instant;
 use db::{self, Tx, execute, row, rows};
 
-/// Inserts a fact unless its name is there, and returns the stored value.
+/// Returns the stored value of a fact, and inserts the fact when its name is new.
 pub async fn find_or_insert(tx: &mut Tx, now: Instant, name: &str, value: &str) -> Result<String, db::Error> {
     execute!(
         tx,
@@ -18,6 +18,7 @@ pub async fn find_or_insert(tx: &mut Tx, now: Instant, name: &str, value: &str) 
     stored.ok_or_else(|| db::Error::Statement("an immutable fact vanished".into()))?.get("value")
 }
 
+/// Returns the values of all facts by name.
 pub async fn list(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Error> {
     let found = rows!(tx, "select name, value from immutable_facts order by name")?;
     found.iter().map(|row| Ok((row.get("name")?, row.get("value")?))).collect()

@@ -1,4 +1,4 @@
-//! The states of an invoice and how it uses deposits. Pure: no database, no clock, no chain.
+//! The states of an invoice, and the ways in which it uses deposits. Pure: no database, no clock, no chain.
 
 use crate::ledger::Suspense;
 use chain::Amount;
@@ -10,11 +10,12 @@ pub enum State {
     Open,
     /// The sum of the confirmed deposits reached the amount due, less the tolerance.
     Paid,
-    /// It was paid, and then a block with its money vanished. It waits for new money for as long as its window was.
+    /// The invoice was paid, and then a reorg removed money. It waits for the money to be mined again, for as long as
+    /// its payment window was.
     Reversed,
-    /// The window ended without enough money. This state is final.
+    /// The payment window ended without enough money. This state is final.
     Expired,
-    /// The seller cancelled it before it was paid. This state is final.
+    /// The shop cancelled the invoice before it was paid. This state is final.
     Cancelled,
 }
 
@@ -26,21 +27,21 @@ db::text_enum!(State {
     Cancelled => "cancelled",
 });
 
-/// A fact that may change the state of an invoice.
+/// An event that may change the state of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// The counted deposits that are confirmed have this sum, in base units.
+    /// More deposits are confirmed. The sum of all confirmed and counted deposits is given, in base units.
     Confirmed(Amount),
-    /// A counted deposit that was confirmed lost its block; the confirmed ones that are left have this sum, in base units.
+    /// A reorg removed a confirmed and counted deposit. The sum of the remaining ones is given, in base units.
     Lost(Amount),
-    /// The clock and the chain have passed the window, and no deposit that came in time is unconfirmed.
+    /// The clock and the chain have passed the end of the window, and every deposit that came in time is confirmed.
     WindowEnded,
-    /// The seller cancels the invoice.
+    /// The shop cancels the invoice.
     Withdrawn,
 }
 
-/// Returns the next state, or `None` when the state stays. `due` and `tolerance` are base units: a sum of at least
-/// `due - tolerance` pays the invoice, but never a sum of zero.
+/// Returns the next state, or `None` when the state stays the same. `due` and `tolerance` are base units. A sum of at
+/// least `due - tolerance` pays the invoice, but a sum of zero never does.
 pub fn next(state: State, input: Input, due: Amount, tolerance: Amount) -> Option<State> {
     let enough = |sum: Amount| sum >= due.saturating_sub(tolerance) && !sum.is_zero();
     match (state, input) {
@@ -52,19 +53,19 @@ pub fn next(state: State, input: Input, due: Amount, tolerance: Amount) -> Optio
     }
 }
 
-/// How an invoice uses a deposit at its address. Decided when the deposit is first seen, and corrected only when the invoice is
-/// paid by earlier money or expires.
+/// The use of a deposit at the address of an invoice. It is decided when the deposit is first seen. It changes only
+/// when earlier money pays the invoice first, or when the invoice expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Disposition {
     /// Counts towards the amount due.
     Counted,
-    /// Was counted, but the invoice expired unpaid.
+    /// Was counted, but the invoice expired before it was paid.
     Short,
-    /// The invoice was paid already.
+    /// The invoice was already paid.
     Surplus,
-    /// It was mined after the window.
+    /// It was mined after the end of the window.
     Late,
-    /// It is in another asset than the invoice asks for.
+    /// It is in another asset than the invoice requests.
     Foreign,
     /// It is too small to be a payment.
     Dust,
@@ -80,7 +81,7 @@ db::text_enum!(Disposition {
 });
 
 impl Disposition {
-    /// Returns the suspense account of a deposit with this disposition; `None` for one that counts.
+    /// Returns the suspense account for a deposit with this disposition; `None` for a deposit that counts.
     pub(crate) fn suspense(self) -> Option<Suspense> {
         match self {
             Disposition::Counted => None,
@@ -93,21 +94,25 @@ impl Disposition {
     }
 }
 
-/// Whether what would be used in another way is dust: below the bound of its asset. In the invoice's own asset only where
-/// that asks for more than dust (`due`; `None` for another asset), and not when it is what was `missing`.
+/// Returns true when a deposit of `amount` is dust. All amounts are base units.
+///
+/// A deposit is dust when it is below `bound`, the dust limit of its asset, with two exceptions. First, an invoice for
+/// an amount `due` at or below the limit accepts such small payments; `due` is `None` for a deposit in another asset.
+/// Second, a deposit of at least `missing`, the rest that the invoice still needs, completes the payment.
 pub fn is_dust(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amount) -> bool {
     amount < bound && due.is_none_or(|due| due > bound) && (missing.is_zero() || amount < missing)
 }
 
-/// Returns how an invoice in `state` uses a new deposit. `own_asset`: the deposit is in the asset that the invoice asks for.
-/// `in_time`: it was mined, or seen in a mempool, before the window ended.
+/// Returns the use of a new deposit for an invoice in `state`. `own_asset` is true when the deposit is in the asset
+/// that the invoice requests. `in_time` is true when the deposit was mined, or first seen in a mempool, before the
+/// window ended.
 pub fn disposition_of(state: State, own_asset: bool, in_time: bool) -> Disposition {
     if !own_asset {
         return Disposition::Foreign;
     }
     match state {
         State::Open if in_time => Disposition::Counted,
-        // A deposit that lost its block may come back in a block after the window.
+        // The removed deposit may be mined again in a block after the end of the window.
         State::Reversed => Disposition::Counted,
         State::Paid => Disposition::Surplus,
         State::Open | State::Expired | State::Cancelled => Disposition::Late,
@@ -157,7 +162,7 @@ mod tests {
     #[test]
     fn only_small_deposits_that_complete_nothing_are_dust() {
         let sum = Amount::from_units;
-        // Amount, bound, due, missing.
+        // Each row is: amount, bound, due, missing, expected result.
         let table = [
             (9, 10, Some(100), 100, true),
             (10, 10, Some(100), 100, false),

@@ -1,8 +1,7 @@
-//! Invoices: what an on-chain payment asks for, which is an amount of one asset, to an address of its own, by the end of a window.
+//! Invoices: requests for on-chain payments. An invoice requests an amount of one asset, to an address of its own,
+//! before the end of a payment window.
 //!
-//! Money is in the ledger before an invoice decides anything about it.
-
-#![deny(missing_docs)]
+//! Money is booked in the ledger before the invoice decides about its use.
 
 pub mod machine;
 mod store;
@@ -31,19 +30,19 @@ pub use store::{Received, stored_chain};
 /// An invoice to store.
 #[derive(Debug, Clone)]
 pub struct NewInvoice {
-    /// The payment that the invoice belongs to, stored in the same batch.
+    /// The payment that the invoice is for, which the same batch inserts.
     pub payment: ResultRef<PaymentId>,
-    /// The shop that is paid.
+    /// The shop that receives the money.
     pub shop: Shop,
-    /// The asset that is asked for.
+    /// The requested asset.
     pub asset: Asset,
-    /// The price in fiat that the quote converts.
+    /// The price that the quote converts.
     pub price: Fiat,
-    /// The frozen rate and the amount due.
+    /// The amount due and the rate behind it.
     pub quote: Quote,
-    /// How far below the quoted amount a payment may stay, in base units.
+    /// The shortfall that still counts as paid, in base units.
     pub tolerance: Amount,
-    /// The confirmations that its deposits need; 1 is the newest block.
+    /// The confirmations that a deposit needs; a deposit in the tip block has 1.
     pub confirmations: u32,
     /// The end of the payment window.
     pub expires_at: Instant,
@@ -52,93 +51,107 @@ pub struct NewInvoice {
 /// A stored invoice.
 #[derive(Debug, Clone)]
 pub struct Invoice {
-    /// The id of the invoice.
+    /// The id of the invoice in the database.
     pub id: InvoiceId,
-    /// The payment that it belongs to.
+    /// The payment that the invoice is for.
     pub payment: PaymentId,
-    /// The shop that is paid.
+    /// The shop that receives the money.
     pub shop: Shop,
-    /// The chain of its address.
+    /// The chain of the requested asset.
     pub chain: ChainId,
-    /// The asset that is asked for.
+    /// The requested asset.
     pub asset: AssetId,
-    /// The id of its address.
+    /// The id of the address that the buyer pays to.
     pub address_id: AddressId,
-    /// Canonical text.
+    /// The address that the buyer pays to, in the canonical form of its chain.
     pub address: String,
-    /// The state.
+    /// The current state; see [`machine::next`].
     pub state: State,
     /// The amount due, in base units.
     pub due: Amount,
-    /// How far below `due` a payment may stay, in base units.
+    /// The shortfall that still counts as paid, in base units.
     pub tolerance: Amount,
-    /// The confirmations that its deposits need; 1 is the newest block.
+    /// The confirmations that a deposit needs; a deposit in the tip block has 1.
     pub confirmations: u32,
-    /// The time at which it was stored.
+    /// The time when the invoice was stored.
     pub created_at: Instant,
     /// The end of the payment window.
     pub expires_at: Instant,
-    /// The number of times that it was settled; more than one after reorganisations.
+    /// The number of times that the invoice was paid; more than 1 after reorgs.
     pub settlements: i64,
-    /// The base units that the merchant was credited when it was last settled; `None` when it is not settled.
+    /// The amount that the last settlement credited to the merchant, in base units; `None` unless the invoice is paid.
     pub settled: Option<Amount>,
-    /// The time at which it was paid, expired or cancelled; `None` while it waits for money.
+    /// The time when the invoice was paid, expired or cancelled; `None` while it waits for money.
     pub closed_at: Option<Instant>,
-    /// The time at which the credit became available; `None` while it is pending.
+    /// The time when the credited amount became available to the merchant; `None` while it is pending.
     pub released_at: Option<Instant>,
 }
 
 /// The part of an invoice that the status of an order shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceTerms {
-    /// The id of the invoice.
+    /// The id of the invoice in the database.
     pub id: InvoiceId,
-    /// The chain of its address.
+    /// The chain of the requested asset.
     pub chain: ChainId,
-    /// The asset that is asked for.
+    /// The requested asset.
     pub asset: AssetId,
-    /// Canonical text.
+    /// The address that the buyer pays to, in the canonical form of its chain.
     pub address: String,
-    /// The state.
+    /// The current state; see [`machine::next`].
     pub state: State,
     /// The amount due, in base units.
     pub due: Amount,
-    /// How far below `due` a payment may stay, in base units.
+    /// The shortfall that still counts as paid, in base units.
     pub tolerance: Amount,
-    /// The confirmations that its deposits need; 1 is the newest block.
+    /// The confirmations that a deposit needs; a deposit in the tip block has 1.
     pub confirmations: u32,
     /// The end of the payment window.
     pub expires_at: Instant,
 }
 
-/// Adds the statements that store the invoice and its address to the batch of its payment.
+/// Queues the statements that insert the invoice and its address. The result has
+/// the invoice's id.
 pub fn request(tx: &mut Tx, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
     let address = address.insert(tx, now);
     store::insert_invoice(tx, now, new, address)
 }
 
-/// Returns the invoice of a payment; `None` when the payment is not on a chain.
+/// Returns the invoice of a payment; `None` when the payment is not on-chain.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
     store::find_by_payment(tx, payment).await
 }
 
-/// Returns the addresses that expect money: those with an unconfirmed transfer, and those of at most `limit` open and `limit`
-/// reversed invoices, whose windows end first.
+/// Returns the addresses of a chain that expect money: every address with an unconfirmed transfer, and those of at
+/// most `limit` open and `limit` reversed invoices. Invoices whose window ends first come first.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
     store::list_expecting_payment(tx, chain, limit).await
 }
 
-/// Returns the sums of the counted deposits of an invoice, with the newest transaction.
+/// Returns the sums of the counted deposits of an invoice, and the newest transaction.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn received(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Error> {
     store::find_received(tx, invoice.id, &invoice.chain).await
 }
 
-/// Adds the unconfirmed transfers to `received`, while the invoice is open or reversed.
+/// Returns `received` with the unconfirmed transfers added. When the invoice is neither open nor reversed, returns
+/// `received` unchanged.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn progress(tx: &mut Tx, asked: &InvoiceTerms, received: Received) -> Result<Received, db::Error> {
     match asked.state {
         State::Open | State::Reversed => {
             let expected = unconfirmed::find_pending(tx, asked.id).await?;
-            // The newest transfer has no confirmations yet.
+            // The unconfirmed transfer has no confirmations, so no smallest number is shown.
             let confirmations = received.confirmations.filter(|_| expected.txid.is_none());
             Ok(Received { confirmations, txid: expected.txid.or(received.txid), expected, ..received })
         }
@@ -146,14 +159,17 @@ pub async fn progress(tx: &mut Tx, asked: &InvoiceTerms, received: Received) -> 
     }
 }
 
-/// A locked invoice with its changes in memory. [`effects::apply`] stores them.
+/// A locked invoice with changes in memory, which [`effects::apply`] stores.
 #[derive(Debug)]
 pub(crate) struct InvoiceUpdate {
+    /// The stored state of the invoice.
     was: State,
     invoice: Invoice,
-    /// The invoice may have had deposits before this transaction.
+    /// True when the invoice may have had deposits before this transaction.
     reached: bool,
+    /// True when the row of the invoice must be updated.
     changed: bool,
+    /// The new state of the payment; `None` when it stays the same.
     payment: Option<payments::State>,
 }
 
@@ -170,6 +186,7 @@ impl InvoiceUpdate {
         InvoiceUpdate { was: locked.state, invoice: locked.into_inner(), reached, changed: false, payment: None }
     }
 
+    /// Returns true when the invoice may have had deposits before this transaction.
     pub fn is_reached(&self) -> bool {
         self.reached
     }
@@ -180,22 +197,22 @@ impl InvoiceUpdate {
         effects.payments.push(PaymentChange::Confirming(self.payment_id()));
     }
 
-    /// Applies newly confirmed counted money: the invoice is paid when `confirmed`, the sum of its counted deposits in base
-    /// units, reaches the amount due. The excess goes to the surplus account. Both are pending money of the merchant until
-    /// the deposits are final.
+    /// Marks the invoice as paid when `confirmed`, the sum of its confirmed and counted deposits in base units,
+    /// reaches the amount due, less the tolerance. Books the sum, up to the amount due, as pending money of the
+    /// merchant, and any excess in the surplus account.
     pub fn settle(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
         if self.book_settlement(now, confirmed, effects) {
             effects.payments.push(PaymentChange::Paid(self.payment_id()));
         }
     }
 
-    /// Settles an invoice anew with what is left after one of its deposits lost its block. Its payment stays paid, so that no
-    /// payment change is reported.
+    /// Settles an invoice again after a reorg removed one of its deposits. `left` is the sum of the remaining
+    /// confirmed deposits, in base units. The payment stays paid, so no payment change is reported.
     pub fn settle_again(&mut self, now: Instant, left: Amount, effects: &mut Effects) {
         self.book_settlement(now, left, effects);
     }
 
-    /// Returns true when the invoice is paid by this.
+    /// Books a settlement and returns true when `confirmed` pays the invoice.
     fn book_settlement(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) -> bool {
         let input = Input::Confirmed(confirmed);
         let Some(next) = machine::next(self.state, input, self.due, self.tolerance) else { return false };
@@ -221,8 +238,9 @@ impl InvoiceUpdate {
         true
     }
 
-    /// Takes a settlement back because counted money lost its block. `left` is what remains of the confirmed sum `before`, in
-    /// base units. Returns true when that is not enough to pay the invoice; otherwise the caller settles it again.
+    /// Undoes a settlement because a reorg removed a counted deposit. `before` and `left` are the sums of the
+    /// confirmed deposits before and after the reorg, in base units. Returns true when `left` does not pay the
+    /// invoice; otherwise the caller settles it again.
     pub fn unsettle(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
         let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
         let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
@@ -251,8 +269,8 @@ impl InvoiceUpdate {
         lost
     }
 
-    /// Moves the credit of a paid invoice from pending to available. The caller has checked that all of its counted deposits
-    /// are final.
+    /// Moves the credited amount of a paid invoice from pending to available. The caller has checked that all counted
+    /// deposits are final.
     pub fn release(&mut self, now: Instant, effects: &mut Effects) {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
@@ -264,6 +282,7 @@ impl InvoiceUpdate {
         self.changed = true;
     }
 
+    /// Moves the invoice to a closed state, and its payment to `payment`.
     fn close(&mut self, now: Instant, to: State, payment: payments::State) {
         self.invoice.state = to;
         self.invoice.closed_at = Some(now);
@@ -271,19 +290,20 @@ impl InvoiceUpdate {
         self.payment = Some(payment);
     }
 
-    /// The review of part payments, `arrived` base units in sum, whose invoice expired.
+    /// Returns the review for an expired invoice that received partial payments of `arrived` base units in total.
     fn short_review(&self, arrived: Amount) -> ReviewRequest {
         let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
         self.review(reviews::Kind::PaymentShort, detail)
     }
 
-    /// Takes back the review of an expired invoice because one of its part payments lost its block; `left` base units remain.
+    /// Retracts the review of an expired invoice because a reorg removed one of its partial payments. When `left` base
+    /// units remain, a review for these is opened instead.
     pub fn lose_short(&self, left: Amount, effects: &mut Effects) {
         let replacement = (!left.is_zero()).then(|| self.short_review(left));
         effects.reviews.push(self.retraction(reviews::Kind::PaymentShort, replacement));
     }
 
-    /// Sums of deposits may be more than one posting carries.
+    /// Returns entry lines that move the amount. There are several when the amount exceeds the limit of one posting.
     fn lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
         let line =
             |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
@@ -328,12 +348,12 @@ pub(crate) async fn lock_by_address(
     Ok(locked.into_iter().map(|(key, reached, invoice)| (key, InvoiceUpdate::new(invoice, reached))).collect())
 }
 
-/// Returns the sums of the counted deposits of each invoice, without the invoices that have none.
+/// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
 pub(crate) async fn counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
     store::list_counted(tx, ids).await
 }
 
-/// Stores changed invoices and the states of their payments.
+/// Stores the changed invoices and the new states of their payments.
 pub(crate) async fn store_updates(tx: &mut Tx, now: Instant, updates: Vec<InvoiceUpdate>) -> Result<(), db::Error> {
     let (mut invoices, mut payments) = (Vec::new(), Vec::new());
     for update in updates {
@@ -346,9 +366,13 @@ pub(crate) async fn store_updates(tx: &mut Tx, now: Instant, updates: Vec<Invoic
     payments::advance(tx, now, &payments).await
 }
 
-/// Returns at most `limit` open and `limit` reversed invoices of a chain whose windows ended before `passed`, unless a counted
-/// deposit is unconfirmed or lost its block a short time ago, or an unconfirmed transfer was seen in time and is not older than
-/// [`unconfirmed::HOLD_MS`].
+/// Returns at most `limit` open and `limit` reversed invoices of a chain whose window ended before `passed`.
+///
+/// An invoice is left out while one of its counted deposits is unconfirmed or was removed by a recent reorg. It is
+/// also left out while it has an unconfirmed transfer that was seen in time, for at most [`unconfirmed::HOLD_MS`].
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn list_expirable(
     tx: &mut Tx,
     chain: &ChainId,
@@ -360,16 +384,20 @@ pub async fn list_expirable(
     store::list_expirable(tx, chain, passed, now.plus_ms(-unconfirmed::HOLD_MS), grace, limit).await
 }
 
-/// Returns the number of invoices that wait for money on chains that are not in `followed`, by chain. Their windows never end.
+/// Returns the number of invoices that wait for money on chains that are not in `followed`, by chain. Such invoices
+/// never expire.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn count_orphaned(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMap<String, i64>, db::Error> {
     let mut waiting = store::count_waiting(tx).await?;
     waiting.retain(|chain, _| followed.iter().all(|id| id.as_str() != chain));
     Ok(waiting)
 }
 
-/// Ends the windows of open invoices, and the wait of reversed ones, unless counted money of them is not confirmed yet. Part
-/// payments move to the short account. `unverified` says why the balances of the addresses could not be compared with the
-/// deposits before; with it, each invoice that expires gets a review.
+/// Expires open and reversed invoices whose window has ended, except for those with unconfirmed deposits. Partial
+/// payments move to the short account. `unverified` is the reason why the balances of the addresses could not be
+/// compared with the deposits; when it is given, each expired invoice gets a review.
 pub(crate) async fn expire(
     tx: &mut Tx,
     now: Instant,
@@ -411,8 +439,11 @@ pub(crate) async fn expire(
     effects::apply(tx, now, effects).await
 }
 
-/// Cancels an open invoice. Returns false when it has received money, when an unconfirmed transfer exists, and when it is not
-/// open. Money that arrives later is booked as late.
+/// Cancels an open invoice and returns true. Returns false when the invoice is not open, has received money, or has an
+/// unconfirmed transfer. Money that arrives after the cancellation is booked as late.
+///
+/// # Errors
+/// Any [`db::Error`] of the database, or an error when the invoice does not exist.
 pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
     let mut update = lock_one(tx, id).await?;
     let Some(next) = machine::next(update.state, Input::Withdrawn, update.due, update.tolerance) else {

@@ -11,23 +11,25 @@ use clock::Instant;
 use db::{self, Locked, ResultRef, Tx, batch_row, deferred_for_each, queued, row, rows, rows_for_each};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
-/// The money that an invoice has received and counts, or counted until it expired. Amounts are base units of its asset.
+/// The sums of the deposits that an invoice counts, or counted until it expired. Amounts are base units of the
+/// requested asset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
-    /// The sum of all deposits that are not orphaned.
+    /// The sum of all these deposits, without orphaned ones.
     pub seen: Amount,
-    /// The part of it that is confirmed or final.
+    /// The part of `seen` that is confirmed or final.
     pub confirmed: Amount,
-    /// The confirmations of the deposit that has the fewest; `None` without deposits.
+    /// The number of confirmations of the deposit that has the fewest; `None` without deposits.
     pub confirmations: Option<u64>,
-    /// The transaction of the newest deposit.
+    /// The transaction of the newest deposit that has one; `None` when no deposit has. Money that a balance check
+    /// found has no transaction.
     pub txid: Option<TxId>,
-    /// The unconfirmed transfers, which are not in `seen`.
+    /// The unconfirmed transfers, which `seen` does not include.
     pub expected: PendingAmount,
 }
 
 impl Received {
-    /// Returns the sum of deposits and unconfirmed transfers.
+    /// Returns the sum of deposits and unconfirmed transfers, in base units.
     pub fn total(&self) -> Amount {
         self.seen.checked_add(self.expected.amount).unwrap_or(Amount::MAX)
     }
@@ -38,6 +40,7 @@ impl Received {
     }
 }
 
+/// Queues the statement that inserts an open invoice. The result has its id.
 pub fn insert_invoice(
     tx: &mut Tx,
     now: Instant,
@@ -70,6 +73,7 @@ pub fn insert_invoice(
     )
 }
 
+/// Returns the invoice of a payment; `None` when the payment has none.
 pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
     let found = row!(
         tx,
@@ -81,7 +85,7 @@ pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<I
     found.as_ref().map(invoice).transpose()
 }
 
-/// Returns the invoices locked, in the order of their ids.
+/// Locks the invoices in the order of their ids and returns them.
 pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec<Locked<Invoice>>, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -94,8 +98,8 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
     found.iter().map(|row| invoice(row).map(Locked::new)).collect()
 }
 
-/// Returns the invoices of addresses locked, in the order of their ids, each with its address and a flag that is true when it
-/// has deposits. Addresses without an invoice are left out.
+/// Locks the invoices of addresses in the order of their ids. Returns each with the key of its address, and true when
+/// it has deposits. Addresses without an invoice are left out.
 pub async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,
@@ -139,11 +143,15 @@ fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
 }
 
 /// Parses the stored name of a chain.
+///
+/// # Errors
+/// [`db::Error::Value`] when the name is invalid.
 pub fn stored_chain(name: &str) -> Result<ChainId, db::Error> {
     ChainId::new(name).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })
 }
 
-/// Sums up the counted deposits of an invoice. SQL cannot add amounts of 256 bits, so they are added here.
+/// Returns the sums of the counted deposits of an invoice. The sums are computed here because SQL cannot add 256-bit
+/// amounts.
 pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<Received, db::Error> {
     let found = rows!(
         tx,
@@ -157,7 +165,10 @@ pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Resul
 }
 
 impl Received {
-    /// Sums up rows of deposits, oldest first. A row of an outer join without a deposit adds nothing.
+    /// Sums up rows of deposits, oldest first. A row without a deposit, from an outer join, adds nothing.
+    ///
+    /// # Errors
+    /// [`db::Error::Value`] when a sum is out of range or a column is invalid.
     pub fn of(rows: &[db::Row]) -> Result<Received, db::Error> {
         let mut received = Received::default();
         for row in rows {
@@ -168,7 +179,7 @@ impl Received {
             }
             let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
             received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
-            // Money that a balance check found has no transaction id.
+            // Money that a balance check found has no transaction id; zeros are stored instead.
             received.txid = Some(TxId(row.get("txid")?)).filter(|txid| txid.0 != [0; 32]).or(received.txid);
         }
         Ok(received)
@@ -178,16 +189,19 @@ impl Received {
 /// The sums of the counted deposits of an invoice, in base units.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
-    /// The sum of all of them.
+    /// The sum of all counted deposits.
     pub seen: Amount,
     /// The sum of those that are confirmed or final.
     pub confirmed: Amount,
+    /// True when all counted deposits are final.
     pub all_final: bool,
 }
 
 impl Counted {
+    /// The sums of an invoice without counted deposits.
     pub const NOTHING: Counted = Counted { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
 
+    /// Adds one counted deposit.
     pub fn add(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
         self.seen = self.seen.checked_add(amount).ok_or_else(out_of_range)?;
         if confirmed {
@@ -198,6 +212,7 @@ impl Counted {
     }
 }
 
+/// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
 pub async fn list_counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -219,6 +234,7 @@ fn out_of_range() -> db::Error {
     db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() }
 }
 
+/// Returns the addresses that expect money, as described for [`crate::invoices::list_expecting_payment`].
 pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
     let found = rows!(
         tx,
@@ -238,6 +254,8 @@ pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) ->
     found.iter().map(|row| Ok(Address { key: AddressKey(row.get("key")?), text: row.get("text")? })).collect()
 }
 
+/// Returns at most `limit` open and `limit` reversed invoices whose window ended before `passed`, and for which no
+/// money is expected any more. Unconfirmed transfers count only when they were first seen after `held_since`.
 pub async fn list_expirable(
     tx: &mut Tx,
     chain: &ChainId,
@@ -246,8 +264,8 @@ pub async fn list_expirable(
     grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    // A counted deposit that lost its block is expected again for as long as the window was, because it was in time when it was
-    // counted. When it is in another block already, the window does not wait for it.
+    // A counted deposit that a reorg removed was in time, so the invoice waits for its transaction again, for as long
+    // as the window was. The wait ends when the transaction is in another block.
     let mut found = rows!(
         tx,
         "select i.id from invoices i
@@ -285,10 +303,11 @@ pub async fn list_expirable(
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// Stores locked invoices that changed, each with the state that it had before.
+/// Stores changed invoices, each with its previous state, which must still be stored.
 pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
     let given = invoices.iter().map(|(was, invoice)| {
-        // A transaction that lost its block is usually mined again soon; the buyer gets a second window of the same length.
+        // A transaction that a reorg removed is usually mined again soon, so the invoice waits for a second window of
+        // the same length.
         let window_ms = invoice.expires_at.since(invoice.created_at);
         let reversed_until = match invoice.state {
             State::Reversed => Some(now.plus_ms(window_ms).max(invoice.expires_at)),
@@ -316,7 +335,7 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
     )
 }
 
-/// Returns the number of open and reversed invoices by chain.
+/// Returns the number of open and reversed invoices by chain name.
 pub async fn count_waiting(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
     let found = rows!(
         tx,

@@ -1,5 +1,5 @@
-//! The hash chain over the postings. Each hash covers the previous one, so a change of a posting invalidates its hash, and a
-//! removed posting leaves a gap.
+//! The hash chain over the postings. Each hash covers the previous one, so a change of a posting invalidates its hash,
+//! and a removed posting leaves a gap.
 
 use sha2::{Digest, Sha256};
 

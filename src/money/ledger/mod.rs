@@ -1,9 +1,10 @@
-//! The double-entry ledger: immutable postings, holds that are posted or voided exactly once, corrections by new postings.
+//! The double-entry ledger: immutable postings, holds that are posted or voided exactly once, corrections by new
+//! postings.
 //!
 //! Invariants:
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
-//! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero or
-//!   more. Every transaction that posts to it locks and updates its balance row.
+//! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero
+//!   or more. Every transaction that posts to it locks and updates its balance row.
 //! - All other accounts have a balance row that no transaction waits for; [`roll_up`] updates it later.
 //! - Every posting is in one hash chain, so a later change of a posting is found by [`crate::audit`].
 
@@ -33,32 +34,32 @@ const AMOUNT_BITS_MAX: u32 = 127;
 /// An account of the chart of accounts. It exists once for each mode and asset.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Account {
-    /// Assets at deposit addresses of a chain. Grows by debits.
+    /// The assets at the deposit addresses of a chain. Debits increase it.
     OnChain(ChainId),
-    /// Confirmed deposits to a merchant's invoices that are not paid yet.
+    /// Confirmed deposits to the merchant's invoices that are not paid yet.
     MerchantIncoming(MerchantId),
-    /// Earned by paid invoices, from deposits that are not final yet.
+    /// Money of paid invoices whose deposits are not final yet.
     MerchantPending(MerchantId),
-    /// Earned and final: the amount that payouts may spend. Non-negative.
+    /// Final money of paid invoices, which payouts may spend. Non-negative.
     MerchantAvailable(MerchantId),
-    /// Unallocated: received for a merchant, and no invoice of the merchant asks for it.
+    /// Unallocated money: it was received at the merchant's addresses, but counts for no invoice.
     Suspense(MerchantId, Suspense),
-    /// A buyer's balance at a shop. Non-negative.
+    /// The balance of a user at a shop. Non-negative.
     User(UserId),
-    /// The operator's own funds, which pay the credits that an administrator gives.
+    /// The operator's own funds, from which administrators credit users.
     OperatorEquity,
 }
 
-/// Why money is unallocated.
+/// The reason why money is unallocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suspense {
-    /// Partial payments of invoices that expired.
+    /// It was a partial payment of an invoice that expired.
     Short,
-    /// More than the invoice asked for.
+    /// It exceeds the amount that the invoice requested.
     Surplus,
-    /// It arrived after the invoice expired.
+    /// It arrived after the payment window of the invoice had ended.
     Late,
-    /// It is another asset than the invoice asked for.
+    /// It is in another asset than the invoice requested.
     Foreign,
     /// It is too little to be a payment.
     Dust,

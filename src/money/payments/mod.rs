@@ -1,7 +1,5 @@
-//! Payments: attempts to pay an order. The seller learns of every change in the transaction that makes it; see
-//! [`crate::effects`].
-
-#![deny(missing_docs)]
+//! Payments: attempts to pay an order. The shop learns of every change of a payment in the transaction that makes it;
+//! see [`crate::effects`].
 
 mod store;
 
@@ -11,18 +9,18 @@ use clock::Instant;
 use db::{self, ResultRef, Tx};
 use ids::{OrderId, PaymentId, Shop, UserId};
 
-/// The way in which a payment is made.
+/// The way in which the buyer pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// On a chain, to the address of an invoice.
+    /// On-chain, to the address of an invoice.
     Crypto,
     /// From the user's balance in CNY.
     BalanceCny,
-    /// From the user's balance in USD, converted at the rate in force.
+    /// From the user's balance in USD, converted at the current rate.
     BalanceCrypto,
-    /// On the page of Alipay.
+    /// On a payment page of Alipay.
     Alipay,
-    /// On the page of WeChat Pay.
+    /// On a payment page of WeChat Pay.
     Wechat,
 }
 
@@ -37,15 +35,15 @@ db::text_enum!(Method {
 /// The state of a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Waits for money.
+    /// No money has arrived.
     Pending,
     /// Money has arrived and is not confirmed yet.
     Confirming,
-    /// Paid. A payment whose block vanished stays in this state until its money is lost for good.
+    /// Paid. The payment keeps this state when a reorg removes its money, until the wait for the money ends.
     Success,
-    /// Its invoice was cancelled.
+    /// The invoice of the payment was cancelled.
     Failed,
-    /// The window ended without enough money.
+    /// The payment window ended without enough money.
     Expired,
 }
 
@@ -57,55 +55,55 @@ db::text_enum!(State {
     Expired => "expired",
 });
 
-/// A change of a payment on which the seller acts.
+/// A change of a payment that the shop acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentChange {
     /// Money has arrived and is not confirmed yet.
     Confirming(PaymentId),
-    /// Enough money is confirmed.
+    /// The confirmed money reaches the amount due.
     Paid(PaymentId),
-    /// The window ended without enough money.
+    /// The payment window ended without enough money.
     Expired(PaymentId),
-    /// It was paid, and then its money vanished with its block. The money may come back.
+    /// A reorg removed money of a paid payment. The same transaction may be mined again.
     Reversed(PaymentId),
-    /// It was reversed, and the money did not come back in time.
+    /// The payment was reversed, and its money was not mined again in time.
     Lost(PaymentId),
 }
 
-/// The amount that was taken from a balance, and the rate.
+/// The amount that was taken from a balance.
 #[derive(Debug, Clone)]
 pub struct Taken {
     /// The asset of the balance.
     pub asset: AssetId,
-    /// Base units.
+    /// Base units of the asset.
     pub amount: Amount,
-    /// Rate, source and time of the rate, where a conversion was needed.
+    /// The exchange rate, its source and its time; `None` when the price is in the currency of the balance.
     pub rate: Option<(String, String, Instant)>,
 }
 
 /// A payment to store.
 #[derive(Debug, Clone)]
 pub struct NewPayment {
-    /// The order, stored in the same batch.
+    /// The order, which the same batch inserts.
     pub order: ResultRef<OrderId>,
     /// The shop of the order.
     pub shop: Shop,
-    /// The user whose balance pays; `None` for every other method.
+    /// The user whose balance is debited; `None` for the other methods.
     pub user: Option<UserId>,
-    /// The way in which it is paid.
+    /// The way in which the buyer pays.
     pub method: Method,
-    /// The state in which it is stored.
+    /// The first state of the payment.
     pub state: State,
-    /// The amount taken from a balance; `None` for the other methods.
+    /// The amount that is taken from a balance; `None` for the other methods.
     pub taken: Option<Taken>,
-    /// The external page on which the buyer pays; `None` for the other methods.
+    /// The payment page of the external provider; `None` for the other methods.
     pub pay_url: Option<String>,
-    /// The id of the payment at the external provider.
+    /// The id of the payment at the external provider; `None` when there is none.
     pub provider_ref: Option<String>,
 }
 
 impl NewPayment {
-    /// A payment that waits for money from outside.
+    /// Returns a payment in the state `Pending`, without the fields that only some methods have.
     pub fn pending(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
         NewPayment {
             order,
@@ -120,23 +118,32 @@ impl NewPayment {
     }
 }
 
-/// Adds the statement that stores a payment to the batch of its order.
+/// Queues the statement that inserts a payment. The result has the payment's id.
 pub fn request(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     store::insert_payment(tx, now, new)
 }
 
-/// Returns the order that a payment is for.
+/// Returns the order of a payment; `None` when the payment does not exist.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn find_order(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
     store::find_order(tx, id).await
 }
 
-/// Returns the newest payment of an order.
+/// Returns the newest payment of an order; `None` when the order has none.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn find_newest(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
     store::find_newest(tx, order).await
 }
 
-/// Closes a pending payment on an external page: as paid when the operator saw the money there, otherwise as expired. Such money
-/// is never in this ledger. Returns `None` when the payment is not on an external page or not pending.
+/// Closes a pending payment at an external provider: as paid when `paid` is true, otherwise as expired. The ledger
+/// does not contain such money. Returns `None` when the payment is not pending or is not at an external provider.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn close_external(
     tx: &mut Tx,
     now: Instant,

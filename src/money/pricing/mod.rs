@@ -242,8 +242,8 @@ pub async fn find_accepted(tx: &mut Tx, base: &str, quote: &str) -> Result<Optio
     store::find_latest(tx, base, quote).await
 }
 
-/// Returns `price / rate` in base units of an asset with `decimals` decimal places, rounded up, by exact integer arithmetic.
-/// `None` when the price is negative, the rate is not positive, or the amount is too large.
+/// Returns `price / rate` in base units of an asset with `decimals` decimal places, rounded up, by exact integer
+/// arithmetic. `None` when the price is negative, the rate is not positive, or the amount is too large.
 pub fn amount_for(price: Fiat, rate: Decimal, decimals: u8) -> Option<Amount> {
     let ten = Units::from(10);
     let minor = u64::try_from(price.minor).ok()?;

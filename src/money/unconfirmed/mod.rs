@@ -1,8 +1,7 @@
-//! Unconfirmed transfers: transactions in a mempool, or in blocks that can still vanish. They are not booked. They are shown to
-//! the buyer, and the time at which they were first seen is kept: a transfer first seen inside the window is in time whenever
-//! it is mined. Dust is not kept.
-
-#![deny(missing_docs)]
+//! Unconfirmed transfers: transfers in a mempool, or in a block that a reorg can still remove.
+//!
+//! They are not booked in the ledger, but shown to the buyer. The time when a transfer was first seen is stored: a
+//! transfer that was first seen inside the payment window is in time, however late it is mined. Dust is not stored.
 
 mod store;
 
@@ -15,56 +14,60 @@ use clock::Instant;
 use db::{self, Tx};
 use ids::InvoiceId;
 
-/// The time for which an unconfirmed transaction keeps its invoice open, in milliseconds: one day. Mempools keep transactions for
-/// two weeks, but stock is reserved meanwhile.
+/// The time for which an unconfirmed transfer keeps its invoice open, in milliseconds: one day. A mempool may keep a
+/// transaction for two weeks, but the invoice reserves stock, so it does not wait that long.
 pub const HOLD_MS: i64 = 24 * 3_600_000;
 
 /// The state of an unconfirmed transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// The node shows it.
+    /// The node reported it in its last answer.
     Seen,
-    /// It is in a block that the follower has read.
+    /// The transaction is in a block that the follower has read.
     Mined,
-    /// It was replaced, double-spent or dropped; it may come back.
+    /// The node does not report it any more: it was replaced, double-spent or dropped. It may be reported again later.
     Orphaned,
 }
 
 db::text_enum!(State { Seen => "seen", Mined => "mined", Orphaned => "orphaned" });
 
-/// The sum of the unconfirmed transfers to an invoice, in its own asset.
+/// The sum of the unconfirmed transfers to an invoice, in the asset of the invoice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PendingAmount {
-    /// Base units.
+    /// Base units of the asset.
     pub amount: Amount,
-    /// The newest transaction; `None` when there is none.
+    /// The newest transaction; `None` when there are no transfers.
     pub txid: Option<TxId>,
-    /// At least one of the transactions signals that it may be replaced (BIP125).
+    /// True when at least one of the transactions signals that it may be replaced (BIP 125).
     pub replaceable: bool,
 }
 
-/// The unconfirmed transfers that a node shows at one moment.
+/// The unconfirmed transfers that a node reports at one time.
 #[derive(Debug, Clone)]
 pub struct MempoolSnapshot {
     /// The transfers to watched addresses.
     pub unconfirmed: Vec<UnconfirmedTransfer>,
-    /// The height of the node's head, requested after the transfers. Once the follower has read it, a transfer that is neither
-    /// in the snapshot nor booked is gone.
+    /// The height of the node's tip, requested after the transfers. Once the follower has read this block, a stored
+    /// transfer that is neither in the snapshot nor booked has been dropped.
     pub head: Height,
 }
 
 /// The result of comparing a snapshot with the stored transfers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// The number of transfers that are new or changed.
+    /// The number of transfers that were inserted or changed.
     pub appeared: usize,
-    /// The number of transfers that the node does not show any more.
+    /// The number of transfers that the node does not report any more.
     pub ended: usize,
-    /// A missing transfer may be in a block that is not read yet: the caller has to compare again.
+    /// True when a missing transfer may be in a block that the follower has not read yet. The caller has to compare
+    /// again later.
     pub open: bool,
 }
 
-/// Compares the snapshot of a node with the stored transfers, and stores the difference.
+/// Compares a snapshot with the stored transfers and stores the differences.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn observe(
     tx: &mut Tx,
     now: Instant,
@@ -97,12 +100,19 @@ pub async fn observe(
     Ok(observed)
 }
 
-/// Returns the sum of the unconfirmed transfers to an invoice that are not in a block that was read.
+/// Returns the sum of the unconfirmed transfers to an invoice, without those that are booked as deposits.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
     store::find_pending(tx, invoice).await
 }
 
-/// Returns true when an invoice of the chain waits for money, or an unconfirmed transfer is stored.
+/// Returns true when an invoice of the chain waits for money, or an unconfirmed transfer is stored. Otherwise the
+/// mempool need not be requested.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn is_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
     store::is_expected(tx, chain).await
 }

@@ -1,4 +1,4 @@
-//! All SQL of unconfirmed transfers, except for the conditions that statements of deposits and invoices contain.
+//! All SQL of the table `unconfirmed`, except for conditions inside statements about deposits and invoices.
 
 use chain::{Amount, ChainId, Height, TxId, UnconfirmedTransfer};
 
@@ -7,14 +7,19 @@ use clock::Instant;
 use db::{self, Tx, execute, row, rows};
 use ids::InvoiceId;
 
-/// A stored transfer that the node showed last time.
+/// A stored transfer in the state `seen`.
 pub struct Known {
+    /// The id of the row.
     pub id: i64,
+    /// The transaction.
     pub txid: TxId,
+    /// The code of the part of the transaction; see [`chain::TxPart`].
     pub part: i64,
+    /// True when the transaction signals that it may be replaced (BIP 125).
     pub replaceable: bool,
 }
 
+/// Returns the transfers of a chain in the state `seen`, sorted by id.
 pub async fn list_seen(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Known>, db::Error> {
     let found = rows!(
         tx,
@@ -34,8 +39,9 @@ pub async fn list_seen(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Known>, db::E
         .collect()
 }
 
-/// Stores a transfer and returns 1, or 0 when no invoice has the address, when nothing changed, or when it is dust: less than
-/// `bound` while the invoice asks for more than that. `first_seen_at` stays when a transfer comes back.
+/// Stores a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or when the
+/// transfer is dust: less than `bound`, while the invoice requests more than `bound`. When a transfer is reported
+/// again, its `first_seen_at` is kept.
 pub async fn upsert_seen(
     tx: &mut Tx,
     now: Instant,
@@ -65,7 +71,8 @@ pub async fn upsert_seen(
     Ok(usize::try_from(changed).unwrap_or(usize::MAX))
 }
 
-/// Ends a transfer that is in no mempool any more: as mined when a deposit of its transaction is booked, otherwise as orphaned.
+/// Ends a transfer that the node does not report any more. The state becomes `mined` when a deposit of its transaction
+/// is booked, otherwise `orphaned`.
 pub async fn set_ended(tx: &mut Tx, now: Instant, id: i64) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
@@ -79,11 +86,13 @@ pub async fn set_ended(tx: &mut Tx, now: Instant, id: i64) -> Result<(), db::Err
     db::expect_changed(changed, 1)
 }
 
+/// Returns the height of the last block that the follower has read; `None` before the first block.
 pub async fn find_cursor_height(tx: &mut Tx, chain: &ChainId) -> Result<Option<Height>, db::Error> {
     let found = row!(tx, "select height from cursors where chain = $1", chain.as_str())?;
     found.map(|row| row.get("height")).transpose()
 }
 
+/// Returns the sum of the seen transfers to an invoice, without those that are booked as deposits.
 pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
     let found = rows!(
         tx,
@@ -95,7 +104,7 @@ pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmou
     )?;
     let mut expected = PendingAmount::default();
     for row in &found {
-        // A sum that leaves the range of amounts is shown as the maximum, because nothing is booked from it.
+        // The sum is only shown and never booked, so the largest amount stands for a sum that is out of range.
         expected.amount = expected.amount.checked_add(row.get("amount")?).unwrap_or(Amount::MAX);
         expected.txid = Some(TxId(row.get("txid")?));
         expected.replaceable |= row.get::<bool>("replaceable")?;
@@ -103,6 +112,7 @@ pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmou
     Ok(expected)
 }
 
+/// Returns true when the chain has an open or reversed invoice, or a seen transfer.
 pub async fn is_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
     let found = row!(
         tx,

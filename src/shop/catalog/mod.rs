@@ -174,7 +174,7 @@ pub enum EditError {
 pub struct OrderableSku {
     /// The product that the SKU belongs to.
     pub product: ProductId,
-    /// The id of the SKU.
+    /// The SKU that an order line gets.
     pub sku: SkuId,
     /// The minimum quantity in one order.
     pub min_quantity: u32,

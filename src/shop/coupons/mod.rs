@@ -125,8 +125,8 @@ pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::
     store::list(tx, shop).await
 }
 
-/// Deactivates a coupon and records the action in the audit log. Orders that used it keep their discount. Returns false when
-/// no active coupon has this code.
+/// Deactivates a coupon and records the action in the audit log. Orders that used it keep their discount. Returns
+/// false when no active coupon has this code.
 pub async fn deactivate(tx: &mut Tx, now: Instant, actor: &Actor, shop: Shop, code: &str) -> Result<bool, db::Error> {
     let Some(normalized) = normalize_code(code) else { return Ok(false) };
     let Some(coupon) = store::find_coupon(tx, shop, &normalized).await? else { return Ok(false) };

@@ -1,6 +1,6 @@
-//! The delivery of paid orders. Each paid order that is not delivered has one row in the table `fulfilments`. The
+//! The delivery of paid orders. A paid order has one row in the table `fulfilments` until it is delivered. The
 //! transaction that delivers the order deletes the row, so that after a crash the order is either undelivered with its
-//! row, or delivered once without it.
+//! row, or delivered once without it. While the payment of an order is reversed, the order has no row.
 
 pub mod machine;
 mod store;
@@ -51,7 +51,7 @@ enum DeliverError {
     Db(#[from] db::Error),
 }
 
-/// Adds a statement to the batch that schedules the delivery of a paid order for now. The result of the statement has
+/// Queues the statement that schedules the delivery of a paid order for now. The result of the statement has
 /// no row when the delivery is already scheduled.
 pub fn schedule(tx: &mut Tx, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
     store::insert(tx, now, order.into())

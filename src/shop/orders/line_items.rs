@@ -73,13 +73,13 @@ pub(super) fn check_stock(new: &NewOrder, skus: &[OrderableSku]) -> Result<(), C
     if is_enough { Ok(()) } else { Err(CreateError::InsufficientStock) }
 }
 
-/// The order lines that a batch inserts, and the stock that it reserves for them.
+/// Order lines whose statements are queued, and the stock that is reserved for them.
 pub(super) struct ReservedLines {
     lines: Vec<(OrderLine, ResultRef<LineId>)>,
     reservations: Vec<Reservation>,
 }
 
-/// Adds statements to the batch that insert the lines and reserve their items. SKUs are locked in the order of their
+/// Queues the statements that insert the lines and reserve their items. SKUs are locked in the order of their
 /// ids, so that two orders for the same SKUs cannot deadlock.
 pub(super) fn reserve(tx: &mut Tx, order: ResultRef<OrderId>, new: &NewOrder, skus: &[OrderableSku]) -> ReservedLines {
     let mut lines = Vec::new();

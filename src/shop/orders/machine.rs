@@ -5,7 +5,7 @@
 pub enum State {
     /// Stored, before a payment is requested.
     Created,
-    /// The buyer has been asked to pay.
+    /// A payment has been requested from the buyer.
     AwaitingPayment,
     /// Paid in full; the delivery is scheduled.
     Paid,

@@ -142,7 +142,7 @@ db::text_enum!(LineState { Pending => "pending", Delivered => "delivered", Faile
 /// An order that was just created, with the instructions for its buyer.
 #[derive(Debug)]
 pub struct PlacedOrder {
-    /// The stored order.
+    /// The order as it was stored, with its id.
     pub order: Order,
     /// Its lines, in the order of the request.
     pub lines: Vec<OrderLine>,

@@ -11,8 +11,8 @@ const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// The number of random digits, of 5 bits each.
 const RANDOM_DIGITS: usize = 12;
 
-/// The public id and the number of an order. Each attempt to create an order generates new ones, because another order may
-/// have taken the number of the failed attempt.
+/// The public id and the number of an order. Each attempt to create an order generates new ones, because another order
+/// may have taken the number of the failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderReference {
     /// The id in the APIs: a random UUID (version 4).

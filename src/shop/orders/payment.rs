@@ -203,7 +203,7 @@ pub(super) enum RequestedPayment {
     Balance { payment: ResultRef<PaymentId>, user: UserId, taken: Taken },
 }
 
-/// Adds statements to the batch that store the payment and, for an on-chain payment, its invoice.
+/// Queues the statements that store the payment and, for an on-chain payment, its invoice.
 pub(super) fn request_payment(
     tx: &mut Tx,
     now: Instant,

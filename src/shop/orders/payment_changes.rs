@@ -63,8 +63,8 @@ pub(super) async fn apply_reversed(tx: &mut Tx, now: Instant, payment: PaymentId
     Ok(())
 }
 
-/// Returns the unpaid order of an expired payment, with its row locked; `None` when the order is paid, has ended, or has a
-/// newer payment.
+/// Returns the unpaid order of an expired payment, with its row locked; `None` when the order is paid, has ended, or
+/// has a newer payment.
 pub(super) async fn lock_expired_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     let is_newest = payments::find_newest(tx, order.id).await? == Some(payment);

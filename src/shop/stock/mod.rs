@@ -158,7 +158,7 @@ pub async fn import(
     Ok(result)
 }
 
-/// Items that a batch reserves for an order line.
+/// Items that queued statements reserve for an order line.
 #[derive(Debug)]
 pub struct Reservation {
     sku: ResultRef<SkuId>,
@@ -166,8 +166,8 @@ pub struct Reservation {
     quantity: u32,
 }
 
-/// Adds statements to the batch that reserve items for an order line. They lock the row of the SKU until the end of
-/// the transaction, and other transactions for the same SKU wait; so these statements should be the last of the batch.
+/// Queues the statements that reserve items for an order line. They lock the row of the SKU until the end of
+/// the transaction, and other transactions for the same SKU wait; so they should be the last statements of the transaction.
 pub fn reserve(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
     let sku = catalog::take_available(tx, sku, quantity);
     let items = store::set_reserved(tx, sku, line.into(), quantity);

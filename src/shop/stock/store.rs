@@ -17,7 +17,7 @@ const SAMPLES_MAX: u32 = 8;
 /// A SKU whose count of available items is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountMismatch {
-    /// The id of the SKU.
+    /// The SKU whose count is wrong.
     pub sku: SkuId,
     /// The stored count, `skus.available`.
     pub available: u64,

@@ -56,7 +56,7 @@ pub struct User {
     pub public_id: String,
     /// The name, which is unique within the shop.
     pub name: String,
-    /// Active or disabled.
+    /// A disabled user cannot authenticate.
     pub state: State,
     pub created_at: Instant,
 }
@@ -154,7 +154,8 @@ pub async fn available_balance(tx: &mut Tx, shop: Shop, user: UserId, asset: &As
     Ok(ledger::balance(tx, shop.mode, &Account::User(user), asset).await?.available())
 }
 
-/// Credits the user's balance from the operator's equity, records the action in the audit log, and returns the new balance.
+/// Credits the user's balance from the operator's equity, records the action in the audit log, and returns the new
+/// balance.
 pub async fn credit(
     tx: &mut Tx,
     now: Instant,
@@ -204,7 +205,8 @@ pub async fn issue_token(
     audit_log::record(tx, now, actor, Action::TokenIssue, &user.name, "").await
 }
 
-/// Revokes all access tokens of the user, records the action in the audit log, and returns the number of revoked tokens.
+/// Revokes all access tokens of the user, records the action in the audit log, and returns the number of revoked
+/// tokens.
 pub async fn revoke_tokens(tx: &mut Tx, now: Instant, actor: &Actor, user: &User) -> Result<u64, db::Error> {
     let revoked = tokens::revoke_all(tx, now, user.id).await?;
     audit_log::record(tx, now, actor, Action::TokenRevoke, &user.name, &revoked.to_string()).await?;
