@@ -195,7 +195,7 @@ fn debit_in_cny(price: Fiat) -> Result<Taken, CreateError> {
     Ok(Taken { asset: users::balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
-/// A payment whose statements are in the batch, with the data that [`finish_payment_request`] needs.
+/// A payment whose statements are queued, with the data that [`finish_payment_request`] needs.
 pub(super) enum RequestedPayment {
     Free,
     External { pay_url: String },
@@ -252,7 +252,7 @@ pub(super) fn request_payment(
 }
 
 /// Issues the address of an on-chain payment, or debits the balance, and returns the instructions for the buyer. It
-/// runs after the batch in the same transaction.
+/// runs after the queued statements in the same transaction.
 pub(super) async fn finish_payment_request(
     tx: &mut Tx,
     now: Instant,

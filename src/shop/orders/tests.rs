@@ -513,7 +513,7 @@ db::both! {
             // One each for the SKU, order, contact, event, payment, address, invoice, line, stock count and stock
             // items.
             Backend::Sqlite => 10,
-            // One for the SKU, and one batch for everything else.
+            // One for the SKU, and one for all queued statements.
             Backend::Postgres => 2,
         };
         assert_eq!(after.sql_statements - before.sql_statements, statements);

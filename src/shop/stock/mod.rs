@@ -175,7 +175,7 @@ pub fn reserve(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32
 }
 
 impl Reservation {
-    /// Checks that the batch reserved all items.
+    /// Checks that the queued statements reserved all items.
     ///
     /// # Errors
     /// Returns an error when items are missing. The caller must then roll the transaction back.
