@@ -179,7 +179,7 @@ async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Resul
     for (name, mount) in config.surfaces.mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
         let found =
-            db.read("find_merchant", move |tx| Box::pin(async move { merchants::find_by_slug(tx, &slug).await }));
+            db.read("find_merchant", move |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await }));
         let found: Result<_, db::Error> = found.await;
         let (surface, slug) = (format!("surface {name}"), &mount.merchant);
         match found? {

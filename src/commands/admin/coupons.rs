@@ -155,7 +155,7 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
                         |cause: &dyn ToString| AdminError::Refused(format!("coupon `{code}`: {}", cause.to_string()));
                     let terms = parse_terms(tx, shop, &coupon).await.map_err(|e| refused(&e))?;
                     let new = coupons::NewCoupon { code: code.clone(), terms, max_uses: coupon.max_uses };
-                    coupons::create(tx, now, &actor, shop, new).await.map_err(|e| refused(&e))?;
+                    coupons::create_coupon(tx, now, &actor, shop, new).await.map_err(|e| refused(&e))?;
                 }
                 Ok::<_, AdminError>(())
             })
@@ -197,7 +197,7 @@ pub async fn deactivate(context: &Context, deactivate: Deactivate) -> Result<Str
         .write("deactivate_coupon", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &deactivate.owner).await?;
-                Ok::<_, AdminError>(coupons::deactivate(tx, now, &actor, shop, &deactivate.code).await?)
+                Ok::<_, AdminError>(coupons::deactivate_coupon(tx, now, &actor, shop, &deactivate.code).await?)
             })
         })
         .await?;
@@ -215,7 +215,7 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
         .read("list_coupons", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &owner).await?;
-                Ok::<_, AdminError>(coupons::list(tx, shop).await?)
+                Ok::<_, AdminError>(coupons::list_active_coupons(tx, shop).await?)
             })
         })
         .await?;

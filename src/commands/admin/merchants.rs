@@ -46,7 +46,7 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
         .db
         .write("create_merchant", move |tx| {
             Box::pin(async move {
-                let created = merchants::create(tx, now, &actor, public_id, &slug, &name).await;
+                let created = merchants::create_merchant(tx, now, &actor, public_id, &slug, &name).await;
                 created.map_err(AdminError::refused)
             })
         })
@@ -60,7 +60,7 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
 
 /// Lists all merchants.
 pub async fn list(context: &Context) -> Result<String, String> {
-    let all = context.db.read("list_merchants", |tx| Box::pin(async move { merchants::list(tx).await })).await;
+    let all = context.db.read("list_merchants", |tx| Box::pin(async move { merchants::list_merchants(tx).await })).await;
     let all = all.map_err(|e| AdminError::Db(e).to_string())?;
     if all.is_empty() {
         return Ok("There is no merchant yet; create one with `settled admin merchant create SLUG`.".into());

@@ -214,7 +214,7 @@ impl From<AdminError> for String {
 
 /// Returns the shop of a merchant in a mode. The error names the command that creates the merchant.
 async fn find_shop(tx: &mut Tx, owner: &Owner) -> Result<Shop, AdminError> {
-    let merchant = shop::merchants::find_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
+    let merchant = shop::merchants::find_merchant_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
         let slug = &owner.merchant;
         AdminError::Refused(format!(
             "there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"

@@ -76,15 +76,15 @@ pub async fn show(context: &Context, name: OrderName) -> Result<String, String> 
 
 async fn load_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderReport, AdminError> {
     let order = &details.order;
-    let merchant = merchants::list(tx).await?.into_iter().find(|merchant| merchant.id == order.shop.merchant);
+    let merchant = merchants::list_merchants(tx).await?.into_iter().find(|merchant| merchant.id == order.shop.merchant);
     let user_name = match order.user {
-        Some(id) => users::list(tx, order.shop).await?.into_iter().find(|user| user.id == id).map(|user| user.name),
+        Some(id) => users::list_users(tx, order.shop).await?.into_iter().find(|user| user.id == id).map(|user| user.name),
         None => None,
     };
     let email = orders::find_email(tx, order.id).await?;
     let mut lines = Vec::new();
     for line in orders::list_lines(tx, order).await? {
-        let product = catalog::find_with_prices(tx, order.shop, &line.product).await?;
+        let product = catalog::find_product_with_prices(tx, order.shop, &line.product).await?;
         let slug = product.map_or_else(|| line.product.clone(), |product| product.slug);
         lines.push((line, slug));
     }

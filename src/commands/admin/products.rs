@@ -161,7 +161,7 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
                     let slug = product.slug.clone();
                     let refused = |cause: String| AdminError::Refused(format!("product `{slug}`: {cause}"));
                     let change = product.into_change(position).map_err(refused)?;
-                    let is_new = catalog::create_or_change(tx, now, &actor, shop, change).await;
+                    let is_new = catalog::create_or_change_product(tx, now, &actor, shop, change).await;
                     created += usize::from(is_new.map_err(|e| refused(e.to_string()))?);
                 }
                 Ok::<_, AdminError>(created)
@@ -177,7 +177,7 @@ impl NewProduct {
         let descriptions = self.descriptions.iter().map(|(language, text)| ("description", language, text));
         let texts = names
             .chain(descriptions)
-            .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with(field, language, text));
+            .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with_text(field, language, text));
         Ok(ProductChange {
             currency: parse_currency(&self.currency)?,
             unit_price: parse_minor_units(&self.price)?,
@@ -201,7 +201,7 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
             Box::pin(async move {
                 let shop = find_shop(tx, &set.owner).await?;
                 let product = find_product(tx, shop, &set.product).await?;
-                Ok::<_, AdminError>(catalog::set_state(tx, now, &actor, product.id, &product.slug, state).await?)
+                Ok::<_, AdminError>(catalog::set_product_state(tx, now, &actor, product.id, &product.slug, state).await?)
             })
         })
         .await?;
@@ -215,7 +215,7 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
         .read("list_products", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &owner).await?;
-                Ok::<_, AdminError>(catalog::list_with_prices(tx, shop).await?)
+                Ok::<_, AdminError>(catalog::list_products_with_prices(tx, shop).await?)
             })
         })
         .await?;
@@ -236,6 +236,6 @@ fn format_product(product: &ProductWithPrices) -> String {
 
 /// Returns a product by its public id or slug.
 pub(super) async fn find_product(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<ProductWithPrices, AdminError> {
-    let product = catalog::find_with_prices(tx, shop, id_or_slug).await?;
+    let product = catalog::find_product_with_prices(tx, shop, id_or_slug).await?;
     product.ok_or_else(|| AdminError::Refused(format!("there is no product `{id_or_slug}`")))
 }

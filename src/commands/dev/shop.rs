@@ -61,7 +61,7 @@ const SAMPLES: [Sample; 3] = [
 /// Creates the parts of the shop that are missing and returns a token of the demo's user.
 pub async fn prepare(context: &Context, folder: &Path) -> Result<String, CommandError> {
     let merchant =
-        context.db.read("find_demo", |tx| Box::pin(async move { merchants::find_by_slug(tx, MERCHANT).await })).await?;
+        context.db.read("find_demo", |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, MERCHANT).await })).await?;
     if merchant.is_none() {
         let name = Some("Demo Shop".to_owned());
         execute(context, AdminOperation::CreateMerchant(admin::merchants::Create { slug: MERCHANT.into(), name }))
@@ -103,9 +103,9 @@ async fn restock(context: &Context) -> Result<(), CommandError> {
         .db
         .read("list_demo_products", |tx| {
             Box::pin(async move {
-                let Some(merchant) = merchants::find_by_slug(tx, MERCHANT).await? else { return Ok(Vec::new()) };
+                let Some(merchant) = merchants::find_merchant_by_slug(tx, MERCHANT).await? else { return Ok(Vec::new()) };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
-                catalog::list_with_prices(tx, shop).await
+                catalog::list_products_with_prices(tx, shop).await
             })
         })
         .await?;
