@@ -57,24 +57,24 @@ impl Command {
 async fn find_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, AdminError> {
     let name = name.order.trim();
     let found = orders::find_by_number_or_id(tx, name).await?;
-    found.ok_or_else(|| AdminError::Refused(format!("there is no order `{name}`")))
+    found.ok_or_else(|| AdminError::Rejected(format!("there is no order `{name}`")))
 }
 
 /// Describes an order.
-pub async fn show(context: &Context, name: OrderName) -> Result<String, String> {
+pub async fn show_order(context: &Context, name: OrderName) -> Result<String, String> {
     let report = context
         .db
         .read("show_order", move |tx| {
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
-                load_report(tx, order).await
+                load_order_report(tx, order).await
             })
         })
         .await?;
-    Ok(format_report(context, &report))
+    Ok(format_order_report(context, &report))
 }
 
-async fn load_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderReport, AdminError> {
+async fn load_order_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderReport, AdminError> {
     let order = &details.order;
     let merchant = merchants::list_merchants(tx).await?.into_iter().find(|merchant| merchant.id == order.shop.merchant);
     let user_name = match order.user {
@@ -92,13 +92,13 @@ async fn load_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderReport, 
     Ok(OrderReport { order: details, merchant_slug, user_name, email, lines })
 }
 
-fn format_report(context: &Context, report: &OrderReport) -> String {
+fn format_order_report(context: &Context, report: &OrderReport) -> String {
     let OrderReport { order: OrderDetails { order, status }, merchant_slug, user_name, email, lines } = report;
     let mut text = vec![
         format!("order {} ({})", order.order_no, order.public_id),
         format!("  state: {}", order.state.as_str()),
         format!("  shop: {merchant_slug}, {}, surface {}", order.shop.mode.as_str(), order.surface),
-        format!("  amount: {}", format_amount(order)),
+        format!("  amount: {}", format_order_amount(order)),
         format!("  created: {}", order.created_at),
     ];
     text.extend(order.expires_at.map(|at| format!("  window ends: {at}")));
@@ -118,7 +118,7 @@ fn format_report(context: &Context, report: &OrderReport) -> String {
     text.join("\n")
 }
 
-fn format_amount(order: &Order) -> String {
+fn format_order_amount(order: &Order) -> String {
     let amount = format_fiat(order.amount);
     match order.discount_amount.minor {
         0 => amount,
@@ -150,7 +150,7 @@ fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &Received
 }
 
 /// Cancels an order.
-pub async fn cancel(context: &Context, name: OrderName) -> Result<String, String> {
+pub async fn cancel_order(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, status } = context
         .db
@@ -158,7 +158,7 @@ pub async fn cancel(context: &Context, name: OrderName) -> Result<String, String
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
                 let number = &order.order.order_no;
-                let refused = |e: CancelError| AdminError::Refused(format!("order {number} cannot be cancelled: {e}"));
+                let refused = |e: CancelError| AdminError::Rejected(format!("order {number} cannot be cancelled: {e}"));
                 orders::cancel_by_operator(tx, now, &actor, &order).await.map_err(refused)?;
                 Ok::<_, AdminError>(order)
             })
@@ -173,7 +173,7 @@ pub async fn cancel(context: &Context, name: OrderName) -> Result<String, String
 }
 
 /// Confirms the external payment of an order.
-pub async fn confirm(context: &Context, name: OrderName) -> Result<String, String> {
+pub async fn mark_external_payment_received(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, .. } = context
         .db
@@ -181,7 +181,7 @@ pub async fn confirm(context: &Context, name: OrderName) -> Result<String, Strin
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
                 if !orders::confirm_external_payment_by_operator(tx, now, &actor, &order).await? {
-                    return Err(AdminError::Refused(explain_not_pending(&order)));
+                    return Err(AdminError::Rejected(explain_no_pending_payment(&order)));
                 }
                 Ok(order)
             })
@@ -197,7 +197,7 @@ pub async fn confirm(context: &Context, name: OrderName) -> Result<String, Strin
 }
 
 /// Returns the reason why an order has no external payment to confirm.
-fn explain_not_pending(OrderDetails { order, status }: &OrderDetails) -> String {
+fn explain_no_pending_payment(OrderDetails { order, status }: &OrderDetails) -> String {
     let OrderStatus { method, payment_state, .. } = status;
     let (number, method_name, state) = (&order.order_no, method.as_str(), order.state.as_str());
     match method {

@@ -106,7 +106,7 @@ impl Command {
                 Ok(AdminOperation::PutProducts(put.owner, vec![product]))
             }
             Command::Import(import) => {
-                Ok(AdminOperation::PutProducts(import.owner, import.source.read_records("products", from_record)?))
+                Ok(AdminOperation::PutProducts(import.owner, import.source.read_import_records("products", parse_product_record)?))
             }
             Command::Set(set) => Ok(AdminOperation::SetProduct(set)),
             Command::List(owner) => Ok(AdminOperation::ListProducts(owner)),
@@ -114,13 +114,13 @@ impl Command {
     }
 }
 
-fn from_record(mut record: Record) -> Result<NewProduct, CommandError> {
+fn parse_product_record(mut record: Record) -> Result<NewProduct, CommandError> {
     let mut product = NewProduct {
-        slug: record.take_required("slug")?,
-        price: record.take_required("price")?,
-        currency: record.take("currency").unwrap_or_else(default_currency),
-        min_quantity: record.take_number("min_quantity")?,
-        max_quantity: record.take_number("max_quantity")?,
+        slug: record.take_required_field("slug")?,
+        price: record.take_required_field("price")?,
+        currency: record.take_field("currency").unwrap_or_else(default_currency),
+        min_quantity: record.take_number_field("min_quantity")?,
+        max_quantity: record.take_number_field("max_quantity")?,
         names: BTreeMap::new(),
         descriptions: BTreeMap::new(),
     };
@@ -130,7 +130,7 @@ fn from_record(mut record: Record) -> Result<NewProduct, CommandError> {
         } else if let Some(language) = column.strip_prefix("description_") {
             product.descriptions.insert(language.to_owned(), text);
         } else if !PLAIN_COLUMNS.contains(&column.as_str()) {
-            return Err(CommandError::failed(format!("{}: unknown column `{column}`", record.name)));
+            return Err(CommandError::general_error(format!("{}: unknown column `{column}`", record.name)));
         }
     }
     Ok(product)
@@ -149,7 +149,7 @@ fn parse_translation(text: &str) -> Result<(String, String), String> {
 }
 
 /// Creates or changes products: all of them, or none after an error.
-pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> Result<String, String> {
+pub async fn create_or_change_products(context: &Context, owner: Owner, products: Vec<NewProduct>) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), products.len());
     let created = context
         .db
@@ -159,8 +159,8 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
                 let mut created = 0;
                 for (position, product) in (1..).zip(products) {
                     let slug = product.slug.clone();
-                    let refused = |cause: String| AdminError::Refused(format!("product `{slug}`: {cause}"));
-                    let change = product.into_change(position).map_err(refused)?;
+                    let refused = |cause: String| AdminError::Rejected(format!("product `{slug}`: {cause}"));
+                    let change = product.into_product_change(position).map_err(refused)?;
                     let is_new = catalog::create_or_change_product(tx, now, &actor, shop, change).await;
                     created += usize::from(is_new.map_err(|e| refused(e.to_string()))?);
                 }
@@ -172,7 +172,7 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
 }
 
 impl NewProduct {
-    fn into_change(self, position: i64) -> Result<ProductChange, String> {
+    fn into_product_change(self, position: i64) -> Result<ProductChange, String> {
         let names = self.names.iter().map(|(language, text)| ("name", language, text));
         let descriptions = self.descriptions.iter().map(|(language, text)| ("description", language, text));
         let texts = names
@@ -191,7 +191,7 @@ impl NewProduct {
 }
 
 /// Activates or deactivates a product.
-pub async fn set(context: &Context, set: Set) -> Result<String, String> {
+pub async fn set_product_state(context: &Context, set: Set) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.inactive { State::Inactive } else { State::Active };
     let message = format!("Product `{}` is {}.", set.product, state.as_str());
@@ -209,7 +209,7 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
 }
 
 /// Lists the products of a merchant.
-pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
+pub async fn list_products(context: &Context, owner: Owner) -> Result<String, String> {
     let products = context
         .db
         .read("list_products", move |tx| {
@@ -237,5 +237,5 @@ fn format_product(product: &ProductWithPrices) -> String {
 /// Returns a product by its public id or slug.
 pub(super) async fn find_product(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<ProductWithPrices, AdminError> {
     let product = catalog::find_product_with_prices(tx, shop, id_or_slug).await?;
-    product.ok_or_else(|| AdminError::Refused(format!("there is no product `{id_or_slug}`")))
+    product.ok_or_else(|| AdminError::Rejected(format!("there is no product `{id_or_slug}`")))
 }
