@@ -95,7 +95,7 @@ db::both! {
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (500, 0, 500));
         assert_eq!((order.state, order.expires_at), (State::AwaitingPayment, Some(NOW.plus_ms(WINDOW_MS))));
         let PaymentInstructions::Transfer { asset, address, due, .. } = &created.instructions else { panic!("{:?}", created.instructions) };
-        // 5 CNY at 7.24 CNY for one USDT, rounded up to six decimal places.
+        // The price of 5 CNY at 7.24 CNY for one USDT is rounded up to six decimal places.
         assert_eq!(due.to_decimal(asset.decimals), "0.690608");
         assert_eq!(shop.count_available_items().await, 34);
         assert_eq!(shop.watched.len(), 1);
@@ -296,7 +296,7 @@ db::both! {
         let third = NewLine { product: second_product(&shop, 9).await, quantity: 3 };
         let lines = vec![third, lines[1]];
         let created = shop.create_order(NewOrder { lines: lines.clone(), ..shop.build_crypto_order(1) }).await.unwrap();
-        // 3 at 0.50 CNY and 100 at 0.40 CNY.
+        // The order has 3 units at 0.50 CNY and 100 units at 0.40 CNY.
         assert_eq!(created.order.amount.minor, 150 + 4_000);
         let made: Vec<NewLine> = created.lines.iter()
             .map(|line| NewLine { product: line.product.parse().unwrap(), quantity: line.quantity }).collect();
@@ -322,7 +322,7 @@ db::both! {
             ids.push(payment(&shop, &created.unwrap().order).await);
         }
         assert_eq!(shop.count_available_items().await, 0);
-        // Several transactions at once, each of which expires four orders.
+        // Run several transactions concurrently, each of which expires four orders.
         join_all(ids.chunks(4).map(|ids| {
             apply_changes(&shop, LATER, ids.iter().map(|id| PaymentChange::Expired(*id)).collect())
         })).await;
