@@ -226,7 +226,10 @@ impl Target {
     /// Moves the copy from the data folder to the target. The copy is removed from the data folder in every case.
     fn move_copy_to_target(&self, copy: &Path) -> Result<(), CommandError> {
         let failed = |error: io::Error| {
-            CommandError::error_with_context(format!("{} cannot be copied to {}", copy.display(), self.part.display()), error)
+            CommandError::error_with_context(
+                format!("{} cannot be copied to {}", copy.display(), self.part.display()),
+                error,
+            )
         };
         let copied = self.copy_into_incomplete_file(copy).map_err(failed);
         match fs::remove_file(copy) {
@@ -257,8 +260,9 @@ impl Target {
 
     /// Gives the complete file its final name and makes the name durable.
     fn rename_to_final_name(&self) -> Result<(), CommandError> {
-        let failed =
-            |error: io::Error| CommandError::error_with_context(format!("{} cannot be created", self.path.display()), error);
+        let failed = |error: io::Error| {
+            CommandError::error_with_context(format!("{} cannot be created", self.path.display()), error)
+        };
         match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Target::target_exists_error(&self.path)),

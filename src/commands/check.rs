@@ -7,7 +7,7 @@ use std::path::Path;
 use chain::{ChainId, Deriver, Family, Source};
 
 use crate::commands::exit::CommandError;
-use crate::commands::installation::{Installation, find_missing_database_file, open_database, load_envelope_keys};
+use crate::commands::installation::{Installation, find_missing_database_file, load_envelope_keys, open_database};
 use crate::commands::out::print_line;
 use crate::daemon;
 use crate::feeds::{Feeds, RateConsensus};
@@ -104,7 +104,9 @@ fn check_data_folder(report: &mut Report, folder: &Path) {
             report.print_failure("data folder", format_args!("{name} is not a folder; name a folder in [data] folder"))
         }
         (true, 0) => report.print_ok("data folder", format_args!("{name}, accessible only to its owner")),
-        (true, _) => report.print_warning("data folder", format_args!("other users may enter {name}; run `chmod 700 {name}`")),
+        (true, _) => {
+            report.print_warning("data folder", format_args!("other users may enter {name}; run `chmod 700 {name}`"))
+        }
     }
     match disk::free_bytes(folder).map(|bytes| bytes / 1024 / 1024) {
         Ok(free) if free < FREE_MIB_MIN => {
@@ -123,7 +125,10 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
     let url = &config.database.url;
     if let Some(file) = find_missing_database_file(config)? {
         let file = file.display();
-        report.print_warning("database", format_args!("{file} does not exist yet; the daemon creates it at its first start"));
+        report.print_warning(
+            "database",
+            format_args!("{file} does not exist yet; the daemon creates it at its first start"),
+        );
         return Ok(immutable_facts);
     }
     let db = match open_database(config).await {
@@ -167,7 +172,10 @@ async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> R
         db.read("list_keys", move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await })).await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
-        report.print_failure("stock", format_args!("stock cannot be decrypted: {error}; restore envelope.keys from its copy"));
+        report.print_failure(
+            "stock",
+            format_args!("stock cannot be decrypted: {error}; restore envelope.keys from its copy"),
+        );
     }
     if missing.is_empty() {
         report.print_ok("envelope keys", "the keys can be read, and they decrypt the stock");
@@ -178,8 +186,9 @@ async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> R
 async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
     for (name, mount) in config.surfaces.mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
-        let found =
-            db.read("find_merchant", move |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await }));
+        let found = db.read("find_merchant", move |tx| {
+            Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await })
+        });
         let found: Result<_, db::Error> = found.await;
         let (surface, slug) = (format!("surface {name}"), &mount.merchant);
         match found? {
@@ -229,7 +238,9 @@ fn print_first_addresses(report: &mut Report, config: &Config) {
                 );
             }
             Ok(_) => report.print_ok(&subject, "the account is shared with the chain above"),
-            Err(e) => report.print_failure(&subject, format_args!("{e}; paste what `settled-signer keys xpubs` prints")),
+            Err(e) => {
+                report.print_failure(&subject, format_args!("{e}; paste what `settled-signer keys xpubs` prints"))
+            }
         }
     }
 }
@@ -332,13 +343,15 @@ async fn check_chain_identity(
                 ),
             );
         }
-        (Ok(identity), _) => match find_differing_fact(immutable_facts, &Fact::identity(&chain.id, identity.id.clone())) {
-            Some(stored) => report.print_failure(
-                subject,
-                format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),
-            ),
-            None => report.print_ok(subject, format_args!("the node is {}", identity.id)),
-        },
+        (Ok(identity), _) => {
+            match find_differing_fact(immutable_facts, &Fact::identity(&chain.id, identity.id.clone())) {
+                Some(stored) => report.print_failure(
+                    subject,
+                    format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),
+                ),
+                None => report.print_ok(subject, format_args!("the node is {}", identity.id)),
+            }
+        }
     }
 }
 

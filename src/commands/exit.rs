@@ -87,12 +87,12 @@ impl From<DataFolderLockError> for CommandError {
 impl From<InstanceLockError> for CommandError {
     fn from(error: InstanceLockError) -> CommandError {
         match error {
-            InstanceLockError::Held { .. } => {
-                CommandError::daemon_error(format!("{error}; stop that one, or name another database in [database] url"))
-            }
-            InstanceLockError::Draining { .. } => {
-                CommandError::daemon_error(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
-            }
+            InstanceLockError::Held { .. } => CommandError::daemon_error(format!(
+                "{error}; stop that one, or name another database in [database] url"
+            )),
+            InstanceLockError::Draining { .. } => CommandError::daemon_error(format!(
+                "{error}; stop that one, or end its sessions with pg_terminate_backend"
+            )),
             InstanceLockError::Io { .. } => CommandError::general_error(error.to_string()),
             InstanceLockError::Db(error) => error.into(),
         }

@@ -95,7 +95,9 @@ pub fn find_missing_database_file(config: &Config) -> Result<Option<PathBuf>, Co
 /// Opens the database; a SQLite file that does not exist is created.
 pub async fn open_database(config: &Config) -> Result<Db, CommandError> {
     let opened = Db::open(&config.database_config()?).await;
-    opened.map_err(|e| CommandError::error_with_context(format!("[database] {} cannot be opened", config.database.url), e))
+    opened.map_err(|e| {
+        CommandError::error_with_context(format!("[database] {} cannot be opened", config.database.url), e)
+    })
 }
 
 /// Fails when migrations are pending.
@@ -175,5 +177,7 @@ pub fn create_data_folder(folder: &Path) -> Result<(), CommandError> {
     use std::os::unix::fs::DirBuilderExt;
 
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|e| CommandError::error_with_context(format!("the data folder {} cannot be created", folder.display()), e))
+    made.map_err(|e| {
+        CommandError::error_with_context(format!("the data folder {} cannot be created", folder.display()), e)
+    })
 }

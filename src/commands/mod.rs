@@ -81,7 +81,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return CommandError::general_error(format!("the runtime cannot be started: {error}")).print_and_get_exit_code(),
+        Err(error) => {
+            return CommandError::general_error(format!("the runtime cannot be started: {error}"))
+                .print_and_get_exit_code();
+        }
     };
     match runtime.block_on(run_command(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -37,7 +37,8 @@ pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
     create_data_folder(&folder)?;
     let lock = DataFolderLock::acquire(&folder)?;
     backup::remove_leftover_backups(&folder);
-    let Prepared { db, mut instance_lock, envelope, applied } = installation::lock_and_migrate_database(&config).await?;
+    let Prepared { db, mut instance_lock, envelope, applied } =
+        installation::lock_and_migrate_database(&config).await?;
     for migration in applied {
         info!("migration {migration} was applied to the database");
     }

@@ -54,9 +54,11 @@ impl Fixture {
         let product_id = Uuid::new_v4();
         let (shop, product, sku) = run_write(&db, move |tx| {
             Box::pin(async move {
-                let merchant = merchants::create_merchant(tx, NOW, &OPERATOR, Uuid::new_v4(), "acme", "Acme").await.unwrap();
+                let merchant =
+                    merchants::create_merchant(tx, NOW, &OPERATOR, Uuid::new_v4(), "acme", "Acme").await.unwrap();
                 let shop = Shop { merchant, mode: Mode::Test };
-                let (product, sku) = catalog::create_product(tx, NOW, shop, new_mailbox_product(product_id)).await.unwrap();
+                let (product, sku) =
+                    catalog::create_product(tx, NOW, shop, new_mailbox_product(product_id)).await.unwrap();
                 Ok((shop, product, sku))
             })
         })
@@ -107,7 +109,9 @@ impl Fixture {
     pub async fn load_balance(&self, user: &User, currency: Currency) -> String {
         let (shop, user) = (self.shop, user.id);
         run_read(&self.db, move |tx| {
-            Box::pin(async move { users::load_available_balance(tx, shop, user, &users::to_balance_asset(currency)).await })
+            Box::pin(
+                async move { users::load_available_balance(tx, shop, user, &users::to_balance_asset(currency)).await },
+            )
         })
         .await
         .to_string()
@@ -149,8 +153,10 @@ impl Fixture {
     /// Returns the number of available items of the product.
     pub async fn count_available_items(&self) -> u64 {
         let (shop, id) = (self.shop, self.product_id.to_string());
-        let found =
-            run_read(&self.db, move |tx| Box::pin(async move { catalog::find_product(tx, shop, Currency::CNY, &id).await })).await;
+        let found = run_read(&self.db, move |tx| {
+            Box::pin(async move { catalog::find_product(tx, shop, Currency::CNY, &id).await })
+        })
+        .await;
         found.unwrap().stock
     }
 
@@ -175,7 +181,11 @@ pub fn new_mailbox_product(public_id: Uuid) -> NewProduct {
         position: 0,
         currency: Currency::CNY,
         tiers: vec![PriceTier { from_quantity: 1, unit_price: 50 }, PriceTier { from_quantity: 100, unit_price: 40 }],
-        texts: LocalizedTexts::default().with_text("name", "zh", "企业邮箱").with_text("name", "en", "Business Mailbox"),
+        texts: LocalizedTexts::default().with_text("name", "zh", "企业邮箱").with_text(
+            "name",
+            "en",
+            "Business Mailbox",
+        ),
     }
 }
 

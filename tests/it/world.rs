@@ -131,7 +131,9 @@ impl World {
         let log_start = captured().lock().expect("no holder panics").len();
         let merchant = db
             .write("create_merchant", move |tx| {
-                Box::pin(async move { merchants::create_merchant(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await })
+                Box::pin(async move {
+                    merchants::create_merchant(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await
+                })
             })
             .await
             .expect("a merchant");

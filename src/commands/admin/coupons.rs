@@ -110,9 +110,10 @@ impl Command {
     pub fn into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Create(create) => Ok(AdminOperation::PutCoupons(create.owner, vec![create.coupon])),
-            Command::Import(import) => {
-                Ok(AdminOperation::PutCoupons(import.owner, import.source.read_import_records("coupons", parse_coupon_record)?))
-            }
+            Command::Import(import) => Ok(AdminOperation::PutCoupons(
+                import.owner,
+                import.source.read_import_records("coupons", parse_coupon_record)?,
+            )),
             Command::Deactivate(deactivate) => Ok(AdminOperation::DeactivateCoupon(deactivate)),
             Command::List(owner) => Ok(AdminOperation::ListCoupons(owner)),
         }

@@ -118,9 +118,9 @@ impl Source {
         match self.detect_format() {
             Format::Json => self.parse_json_array(&text),
             Format::Csv => self.parse_csv_records(&text)?.into_iter().map(parse_record).collect(),
-            Format::Lines => {
-                Err(CommandError::usage_error(format!("{noun} are imported from JSON or CSV; give the format with --format")))
-            }
+            Format::Lines => Err(CommandError::usage_error(format!(
+                "{noun} are imported from JSON or CSV; give the format with --format"
+            ))),
         }
     }
 

@@ -60,7 +60,8 @@ pub async fn create_merchant(context: &Context, new: Create) -> Result<String, S
 
 /// Lists all merchants.
 pub async fn list_merchants(context: &Context) -> Result<String, String> {
-    let all = context.db.read("list_merchants", |tx| Box::pin(async move { merchants::list_merchants(tx).await })).await;
+    let all =
+        context.db.read("list_merchants", |tx| Box::pin(async move { merchants::list_merchants(tx).await })).await;
     let all = all.map_err(|e| AdminError::Db(e).to_string())?;
     if all.is_empty() {
         return Ok("There is no merchant yet; create one with `settled admin merchant create SLUG`.".into());

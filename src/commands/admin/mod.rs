@@ -172,7 +172,9 @@ pub async fn execute_admin_operation(context: &Context, operation: AdminOperatio
         AdminOperation::IssueToken(issue) => users::issue_token(context, issue).await,
         AdminOperation::RevokeTokens(revoke) => users::revoke_tokens(context, revoke).await,
         AdminOperation::Credit(credit) => users::credit_user(context, credit).await,
-        AdminOperation::PutProducts(owner, products) => products::create_or_change_products(context, owner, products).await,
+        AdminOperation::PutProducts(owner, products) => {
+            products::create_or_change_products(context, owner, products).await
+        }
         AdminOperation::ListProducts(owner) => products::list_products(context, owner).await,
         AdminOperation::SetProduct(set) => products::set_product_state(context, set).await,
         AdminOperation::ImportStock(import) => stock::import_stock_lines(context, import).await,

@@ -78,7 +78,9 @@ async fn load_order_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderRe
     let order = &details.order;
     let merchant = merchants::list_merchants(tx).await?.into_iter().find(|merchant| merchant.id == order.shop.merchant);
     let user_name = match order.user {
-        Some(id) => users::list_users(tx, order.shop).await?.into_iter().find(|user| user.id == id).map(|user| user.name),
+        Some(id) => {
+            users::list_users(tx, order.shop).await?.into_iter().find(|user| user.id == id).map(|user| user.name)
+        }
         None => None,
     };
     let email = orders::find_email(tx, order.id).await?;

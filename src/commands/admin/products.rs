@@ -105,9 +105,10 @@ impl Command {
                 let product = NewProduct { names: put.names.into_iter().collect(), ..put.product };
                 Ok(AdminOperation::PutProducts(put.owner, vec![product]))
             }
-            Command::Import(import) => {
-                Ok(AdminOperation::PutProducts(import.owner, import.source.read_import_records("products", parse_product_record)?))
-            }
+            Command::Import(import) => Ok(AdminOperation::PutProducts(
+                import.owner,
+                import.source.read_import_records("products", parse_product_record)?,
+            )),
             Command::Set(set) => Ok(AdminOperation::SetProduct(set)),
             Command::List(owner) => Ok(AdminOperation::ListProducts(owner)),
         }
@@ -149,7 +150,11 @@ fn parse_translation(text: &str) -> Result<(String, String), String> {
 }
 
 /// Creates or changes products: all of them, or none after an error.
-pub async fn create_or_change_products(context: &Context, owner: Owner, products: Vec<NewProduct>) -> Result<String, String> {
+pub async fn create_or_change_products(
+    context: &Context,
+    owner: Owner,
+    products: Vec<NewProduct>,
+) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), products.len());
     let created = context
         .db
@@ -201,7 +206,9 @@ pub async fn set_product_state(context: &Context, set: Set) -> Result<String, St
             Box::pin(async move {
                 let shop = find_shop(tx, &set.owner).await?;
                 let product = find_product(tx, shop, &set.product).await?;
-                Ok::<_, AdminError>(catalog::set_product_state(tx, now, &actor, product.id, &product.slug, state).await?)
+                Ok::<_, AdminError>(
+                    catalog::set_product_state(tx, now, &actor, product.id, &product.slug, state).await?,
+                )
             })
         })
         .await?;

@@ -100,7 +100,9 @@ fn read_stock_lines(source: &Source) -> Result<Vec<String>, CommandError> {
     let text = source.read_import_file()?;
     match source.detect_format() {
         Format::Json => source.parse_json_array(&text),
-        Format::Csv => source.parse_csv_records(&text)?.iter_mut().map(|record| record.take_required_field("line")).collect(),
+        Format::Csv => {
+            source.parse_csv_records(&text)?.iter_mut().map(|record| record.take_required_field("line")).collect()
+        }
         Format::Lines => Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect()),
     }
 }

@@ -231,7 +231,9 @@ pub async fn credit_user(context: &Context, credit: Credit) -> Result<String, St
             Box::pin(async move {
                 let (shop, user) = find_user(tx, &credit.owner, &credit.user).await?;
                 let credit = users::Credit { currency, amount, reference: credit.reference };
-                users::credit_user_balance(tx, now, &actor, shop, &user, credit).await.map_err(AdminError::from_rejection)
+                users::credit_user_balance(tx, now, &actor, shop, &user, credit)
+                    .await
+                    .map_err(AdminError::from_rejection)
             })
         })
         .await?;

@@ -36,7 +36,8 @@ pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
     if let Some(seed) = open_demo_seed(folder)? {
         return Ok(seed);
     }
-    let failed = |what: &str, e: &dyn std::fmt::Display| CommandError::error_with_context(folder.join(what).display(), e);
+    let failed =
+        |what: &str, e: &dyn std::fmt::Display| CommandError::error_with_context(folder.join(what).display(), e);
     let passphrase = "worthless";
     write_private_file(&folder.join(PASSPHRASE), passphrase)?;
     let seed = Seed::generate().map_err(|e| failed(SEED, &e))?;

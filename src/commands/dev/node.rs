@@ -44,7 +44,8 @@ pub struct Node {
 pub async fn prepare_demo_node(folder: &Path, url: &Url) -> Result<Node, CommandError> {
     let failed = |problem: String| CommandError::general_error(format!("--evm {url}: {problem}"));
     let rpc = Rpc::new(url).map_err(failed)?;
-    let chain_id = rpc.call_rpc_method("eth_chainId", json!([])).await.and_then(|id| parse_hex_quantity(&id)).map_err(failed)?;
+    let chain_id =
+        rpc.call_rpc_method("eth_chainId", json!([])).await.and_then(|id| parse_hex_quantity(&id)).map_err(failed)?;
     let genesis = rpc.call_rpc_method("eth_getBlockByNumber", json!(["0x0", false])).await.map_err(failed)?;
     let hash = genesis["hash"]
         .as_str()
@@ -100,7 +101,13 @@ impl Node {
 }
 
 /// Sends an amount from the node's first account and returns the transaction hash.
-pub async fn send_node_payment(url: &Url, chain: &ChainConfig, asset: &AssetId, to: &str, amount: Amount) -> Result<String, String> {
+pub async fn send_node_payment(
+    url: &Url,
+    chain: &ChainConfig,
+    asset: &AssetId,
+    to: &str,
+    amount: Amount,
+) -> Result<String, String> {
     let rpc = Rpc::new(url)?;
     let from = rpc.fetch_first_account().await?;
     let known = chain.assets().map(|(_, asset)| asset).find(|known| known.id == *asset);
@@ -158,7 +165,12 @@ impl Rpc {
     async fn find_or_deploy_usdt(&self, file: &Path) -> Result<String, String> {
         if let Ok(stored) = std::fs::read_to_string(file) {
             let stored = stored.trim().to_owned();
-            if self.call_rpc_method("eth_getCode", json!([stored, "latest"])).await?.as_str().is_some_and(|code| code.len() > 2) {
+            if self
+                .call_rpc_method("eth_getCode", json!([stored, "latest"]))
+                .await?
+                .as_str()
+                .is_some_and(|code| code.len() > 2)
+            {
                 return Ok(stored);
             }
         }

@@ -126,12 +126,15 @@ impl PaymentRun {
     }
 
     async fn pay_given_amount(&mut self, amount: &str) -> Result<(), CommandError> {
-        let amount =
-            Amount::parse_decimal(amount, self.invoice.decimals).map_err(|e| CommandError::usage_error(e.to_string()))?;
+        let amount = Amount::parse_decimal(amount, self.invoice.decimals)
+            .map_err(|e| CommandError::usage_error(e.to_string()))?;
         let before = self.last_status.payment.received_amount.clone();
         self.send_payment(amount).await?;
         let arrived = move |status: &StatusResponse| status.payment.received_amount != before;
-        self.print_status_until(|status| PaymentRun::is_order_finished(status) || (arrived(status) && status.is_confirmed_and_short())).await?;
+        self.print_status_until(|status| {
+            PaymentRun::is_order_finished(status) || (arrived(status) && status.is_confirmed_and_short())
+        })
+        .await?;
         if self.last_status.is_confirmed_and_short() {
             let received = Amount::parse_decimal(&self.last_status.payment.received_amount, self.invoice.decimals);
             let rest = self.due.saturating_sub(received.map_err(|e| CommandError::general_error(e.to_string()))?);
@@ -156,8 +159,10 @@ impl PaymentRun {
             }
             let before = self.last_status.payment.received_amount.clone();
             self.send_payment(amount).await?;
-            self.print_status_until(move |status| PaymentRun::is_order_finished(status) || status.payment.received_amount != before)
-                .await?;
+            self.print_status_until(move |status| {
+                PaymentRun::is_order_finished(status) || status.payment.received_amount != before
+            })
+            .await?;
         }
         self.print_status_until(PaymentRun::is_order_finished).await
     }
@@ -199,7 +204,10 @@ impl PaymentRun {
             self.send_demo_command(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
             self.send_demo_command(demo::DemoCommand::Mine { chain: chain.clone(), blocks: 1 }).await?;
             let required = u64::from(self.invoice.confirmations);
-            self.print_status_until(move |status| status.payment.confirmations.is_some_and(|n| n >= depth.min(required))).await?;
+            self.print_status_until(move |status| {
+                status.payment.confirmations.is_some_and(|n| n >= depth.min(required))
+            })
+            .await?;
         }
         if blocks >= u64::from(self.invoice.confirmations) {
             self.print_status_until(PaymentRun::is_order_finished).await?;
@@ -215,7 +223,11 @@ impl PaymentRun {
         }
         print_line("The credit was taken back, because its block was replaced. Now the payment is mined again.");
         self.send_demo_command(demo::DemoCommand::Release { chain }).await?;
-        if was_finished { self.wait_until_reviews_close(&before).await } else { self.print_status_until(PaymentRun::is_order_finished).await }
+        if was_finished {
+            self.wait_until_reviews_close(&before).await
+        } else {
+            self.print_status_until(PaymentRun::is_order_finished).await
+        }
     }
 
     async fn wait_for_new_review(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {

@@ -60,12 +60,17 @@ const SAMPLES: [Sample; 3] = [
 
 /// Creates the parts of the shop that are missing and returns a token of the demo's user.
 pub async fn prepare_demo_shop(context: &Context, folder: &Path) -> Result<String, CommandError> {
-    let merchant =
-        context.db.read("find_demo", |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, MERCHANT).await })).await?;
+    let merchant = context
+        .db
+        .read("find_demo", |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, MERCHANT).await }))
+        .await?;
     if merchant.is_none() {
         let name = Some("Demo Shop".to_owned());
-        execute_shop_operation(context, AdminOperation::CreateMerchant(admin::merchants::Create { slug: MERCHANT.into(), name }))
-            .await?;
+        execute_shop_operation(
+            context,
+            AdminOperation::CreateMerchant(admin::merchants::Create { slug: MERCHANT.into(), name }),
+        )
+        .await?;
     }
     restock_demo_products(context).await?;
     let token = folder.join(TOKEN);
@@ -85,16 +90,22 @@ async fn create_demo_user(context: &Context) -> Result<String, CommandError> {
     refused.extend(admin::execute_admin_operation(context, AdminOperation::CreateUser(user)).await.err());
     for (amount, currency) in [("1000.00", "CNY"), ("500.00", "USD")] {
         let (user, amount, reference) = (USER.to_owned(), amount.to_owned(), format!("welcome {currency}"));
-        let credit = admin::users::Credit { user, amount, currency: currency.into(), reference, owner: new_demo_owner() };
+        let credit =
+            admin::users::Credit { user, amount, currency: currency.into(), reference, owner: new_demo_owner() };
         refused.extend(admin::execute_admin_operation(context, AdminOperation::Credit(credit)).await.err());
     }
     let coupon = NewCoupon::new_percent(COUPON, "10");
-    refused.extend(admin::execute_admin_operation(context, AdminOperation::PutCoupons(new_demo_owner(), vec![coupon])).await.err());
+    refused.extend(
+        admin::execute_admin_operation(context, AdminOperation::PutCoupons(new_demo_owner(), vec![coupon])).await.err(),
+    );
     for refusal in refused {
         tracing::debug!("part of the demo's shop exists already: {refusal}");
     }
-    execute_shop_operation(context, AdminOperation::IssueToken(admin::users::Issue { user: USER.into(), days: None, owner: new_demo_owner() }))
-        .await
+    execute_shop_operation(
+        context,
+        AdminOperation::IssueToken(admin::users::Issue { user: USER.into(), days: None, owner: new_demo_owner() }),
+    )
+    .await
 }
 
 /// Creates missing products and refills products that are sold out.
@@ -103,7 +114,9 @@ async fn restock_demo_products(context: &Context) -> Result<(), CommandError> {
         .db
         .read("list_demo_products", |tx| {
             Box::pin(async move {
-                let Some(merchant) = merchants::find_merchant_by_slug(tx, MERCHANT).await? else { return Ok(Vec::new()) };
+                let Some(merchant) = merchants::find_merchant_by_slug(tx, MERCHANT).await? else {
+                    return Ok(Vec::new());
+                };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
                 catalog::list_products_with_prices(tx, shop).await
             })
@@ -112,7 +125,11 @@ async fn restock_demo_products(context: &Context) -> Result<(), CommandError> {
     for sample in &SAMPLES {
         let stored = products.iter().find(|product| product.slug == sample.slug);
         if stored.is_none() {
-            execute_shop_operation(context, AdminOperation::PutProducts(new_demo_owner(), vec![to_new_product(sample)])).await?;
+            execute_shop_operation(
+                context,
+                AdminOperation::PutProducts(new_demo_owner(), vec![to_new_product(sample)]),
+            )
+            .await?;
         }
         if stored.is_none_or(|product| product.stock == 0) {
             let lines = (0..ITEMS).map(|_| generate_item(sample)).collect();
@@ -147,5 +164,7 @@ fn new_demo_owner() -> Owner {
 }
 
 async fn execute_shop_operation(context: &Context, operation: AdminOperation) -> Result<String, CommandError> {
-    admin::execute_admin_operation(context, operation).await.map_err(|e| CommandError::error_with_context("the demo's shop", e))
+    admin::execute_admin_operation(context, operation)
+        .await
+        .map_err(|e| CommandError::error_with_context("the demo's shop", e))
 }

@@ -217,7 +217,12 @@ pub async fn find_active_product(
 
 /// Returns the product with this public id or slug, including inactive products; `None` when there is none or it has
 /// no price in this currency.
-pub async fn find_product(tx: &mut Tx, shop: Shop, currency: Currency, id_or_slug: &str) -> Result<Option<Product>, db::Error> {
+pub async fn find_product(
+    tx: &mut Tx,
+    shop: Shop,
+    currency: Currency,
+    id_or_slug: &str,
+) -> Result<Option<Product>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
         // A UUID can be written in several ways; the hyphenated lower-case form is stored.
         Ok(id) => store::find_product_by_public_id(tx, shop, currency, &id.to_string()).await,
@@ -258,7 +263,12 @@ pub async fn find_orderable_sku(
 }
 
 /// Creates an active product with one SKU and no stock.
-pub async fn create_product(tx: &mut Tx, now: Instant, shop: Shop, new: NewProduct) -> Result<(ProductId, SkuId), EditError> {
+pub async fn create_product(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    new: NewProduct,
+) -> Result<(ProductId, SkuId), EditError> {
     validate_slug(&new.slug)?;
     validate_quantity_limits(new.min_quantity, new.max_quantity)?;
     validate_price_tiers(&new.tiers)?;
@@ -312,7 +322,12 @@ pub async fn set_quantity_limits(
 }
 
 /// Replaces all price tiers of a SKU in one currency.
-pub async fn replace_price_tiers(tx: &mut Tx, sku: SkuId, currency: Currency, tiers: &[PriceTier]) -> Result<(), EditError> {
+pub async fn replace_price_tiers(
+    tx: &mut Tx,
+    sku: SkuId,
+    currency: Currency,
+    tiers: &[PriceTier],
+) -> Result<(), EditError> {
     validate_price_tiers(tiers)?;
     store::delete_price_tiers(tx, sku, currency).await?;
     for tier in tiers {

@@ -63,8 +63,13 @@ pub async fn find_product_with_prices_by_public_id(
     shop: Shop,
     public_id: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
-    let found =
-        rows!(tx, select_products_with_prices!("and p.public_id = $3 order by c.currency"), shop.merchant, shop.mode, public_id)?;
+    let found = rows!(
+        tx,
+        select_products_with_prices!("and p.public_id = $3 order by c.currency"),
+        shop.merchant,
+        shop.mode,
+        public_id
+    )?;
     Ok(group_price_rows_by_product(&found)?.pop())
 }
 
@@ -74,7 +79,8 @@ pub async fn find_product_with_prices_by_slug(
     shop: Shop,
     slug: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
-    let found = rows!(tx, select_products_with_prices!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
+    let found =
+        rows!(tx, select_products_with_prices!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
     Ok(group_price_rows_by_product(&found)?.pop())
 }
 

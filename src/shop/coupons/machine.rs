@@ -114,7 +114,9 @@ pub fn compute_discount(
     }
     let eligible_total = sum_line_totals(basket.iter().filter(is_eligible))?;
     let minor = match terms.discount {
-        Discount::Percent(points) => compute_share_rounded_down(eligible_total, points).ok_or(CouponRefusal::OutOfRange)?,
+        Discount::Percent(points) => {
+            compute_share_rounded_down(eligible_total, points).ok_or(CouponRefusal::OutOfRange)?
+        }
         Discount::Fixed(minor) => minor.min(eligible_total),
     };
     Ok(Fiat::new(currency, minor))

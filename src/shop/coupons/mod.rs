@@ -127,7 +127,13 @@ pub async fn list_active_coupons(tx: &mut Tx, shop: Shop) -> Result<Vec<(String,
 
 /// Deactivates a coupon and records the action in the audit log. Orders that used it keep their discount. Returns
 /// false when no active coupon has this code.
-pub async fn deactivate_coupon(tx: &mut Tx, now: Instant, actor: &Actor, shop: Shop, code: &str) -> Result<bool, db::Error> {
+pub async fn deactivate_coupon(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    shop: Shop,
+    code: &str,
+) -> Result<bool, db::Error> {
     let Some(normalized) = normalize_coupon_code(code) else { return Ok(false) };
     let Some(coupon) = store::find_active_coupon(tx, shop, &normalized).await? else { return Ok(false) };
     store::set_coupon_inactive(tx, coupon.id).await?;

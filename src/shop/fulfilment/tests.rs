@@ -27,7 +27,9 @@ async fn paid_order(shop: &Fixture, quantity: u32) -> Order {
 
 async fn find_details(shop: &Fixture, order: &Order) -> OrderDetails {
     let number = order.order_no.clone();
-    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await })).await.unwrap()
+    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await }))
+        .await
+        .unwrap()
 }
 
 async fn lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {

@@ -21,7 +21,9 @@ const LATER: Instant = NOW.plus_ms(WINDOW_MS + 1);
 
 async fn find_details(shop: &Fixture, order: &Order) -> OrderDetails {
     let number = order.order_no.clone();
-    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await })).await.unwrap()
+    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await }))
+        .await
+        .unwrap()
 }
 
 async fn lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
@@ -39,7 +41,8 @@ async fn payment(shop: &Fixture, order: &Order) -> PaymentId {
 }
 
 async fn apply_changes(shop: &Fixture, now: Instant, changes: Vec<PaymentChange>) {
-    run_write(&shop.db, move |tx| Box::pin(async move { orders::apply_payment_changes(tx, now, &changes).await })).await;
+    run_write(&shop.db, move |tx| Box::pin(async move { orders::apply_payment_changes(tx, now, &changes).await }))
+        .await;
 }
 
 async fn events(shop: &Fixture, order: &Order) -> Vec<String> {
@@ -596,7 +599,11 @@ async fn run(steps: Vec<Step>) {
         let chosen = |n: usize| orders.get(n % orders.len().max(1)).cloned();
         match step {
             Step::Order { quantity, with_coupon, from_balance } => {
-                let new = if from_balance { shop.build_balance_order(quantity, &user) } else { shop.build_crypto_order(quantity) };
+                let new = if from_balance {
+                    shop.build_balance_order(quantity, &user)
+                } else {
+                    shop.build_crypto_order(quantity)
+                };
                 match shop.create_order(NewOrder { coupon: with_coupon.then(|| "ten".into()), ..new }).await {
                     Ok(created) => orders.push(created.order),
                     Err(

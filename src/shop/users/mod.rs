@@ -121,7 +121,13 @@ pub fn find_balance_decimals(currency: Currency) -> Option<u8> {
 }
 
 /// Creates a user and records the action in the audit log.
-pub async fn create_user(tx: &mut Tx, now: Instant, actor: &Actor, shop: Shop, new: NewUser) -> Result<UserId, CreateError> {
+pub async fn create_user(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    shop: Shop,
+    new: NewUser,
+) -> Result<UserId, CreateError> {
     if !(1..=NAME_LENGTH_MAX).contains(&new.name.chars().count()) {
         return Err(CreateError::BadName);
     }
@@ -144,13 +150,24 @@ pub async fn list_users(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error>
 }
 
 /// Disables or enables a user and records the action in the audit log. A disabled user keeps the balance.
-pub async fn set_user_state(tx: &mut Tx, now: Instant, actor: &Actor, user: &User, state: State) -> Result<(), db::Error> {
+pub async fn set_user_state(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    user: &User,
+    state: State,
+) -> Result<(), db::Error> {
     store::set_user_state(tx, user.id, state).await?;
     audit_log::record(tx, now, actor, Action::UserSetState, &user.name, state.as_str()).await
 }
 
 /// Returns the amount that the user can spend, in base units of `asset`.
-pub async fn load_available_balance(tx: &mut Tx, shop: Shop, user: UserId, asset: &AssetId) -> Result<Amount, db::Error> {
+pub async fn load_available_balance(
+    tx: &mut Tx,
+    shop: Shop,
+    user: UserId,
+    asset: &AssetId,
+) -> Result<Amount, db::Error> {
     Ok(ledger::balance(tx, shop.mode, &Account::User(user), asset).await?.available())
 }
 
