@@ -59,7 +59,7 @@ pub(super) async fn redeem_coupon(
         .map(|(line, sku)| Some(BasketLine { product: sku.product, total: line_total(line, sku)? }))
         .collect();
     let basket = basket.ok_or(CreateError::AmountOutOfRange)?;
-    match coupons::redeem(tx, now, new.shop, code, new.currency, &basket).await {
+    match coupons::redeem_coupon(tx, now, new.shop, code, new.currency, &basket).await {
         Ok(applied) => Ok(Some(applied)),
         Err(RedeemError::Refused(refusal)) => Err(refusal.into()),
         Err(RedeemError::Db(error)) => Err(error.into()),

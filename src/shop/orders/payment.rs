@@ -179,7 +179,7 @@ impl PaymentService {
         let rate = self.rates.rate(now, "USD", price.currency.as_str()).map_err(|_| CreateError::MethodUnavailable)?;
         let amount = pricing::amount_for(price, rate.value, users::USD_DECIMALS);
         Ok(Taken {
-            asset: users::balance_asset(Currency::USD),
+            asset: users::to_balance_asset(Currency::USD),
             amount: amount.ok_or(CreateError::AmountOutOfRange)?,
             rate: Some((rate.value.normalize().to_string(), rate.source, rate.observed_at.min(now))),
         })
@@ -192,7 +192,7 @@ fn debit_in_cny(price: Fiat) -> Result<Taken, CreateError> {
         return Err(CreateError::MethodUnavailable);
     }
     let minor = u64::try_from(price.minor).map_err(|_| CreateError::AmountOutOfRange)?;
-    Ok(Taken { asset: users::balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
+    Ok(Taken { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
 /// A payment whose statements are queued, with the data that [`finish_payment_request`] needs.

@@ -136,7 +136,7 @@ pub(super) async fn end_unpaid(
         lines.extend(order_lines);
     }
     for coupon in coupons {
-        coupons::release_use(tx, coupon).await?;
+        coupons::release_coupon_use(tx, coupon).await?;
     }
     lines.sort_unstable_by_key(|line| line.sku);
     for line in lines {
