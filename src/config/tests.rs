@@ -165,7 +165,7 @@ fn a_wrong_value_is_refused_with_advice() {
         ),
         (
             "chains.bsc.assets = [{ code = \"a\", symbol = \"A\", decimals = 6, quote_decimals = 7 }]",
-            "not above the first",
+            "quote_decimals are not above decimals",
         ),
         ("chains.bsc.enabled = true", "there is no [[accounts]] with chain-family = \"evm\" and purpose = \"deposit\""),
         ("chains.bsc.enabled = true", "chains.bsc.endpoints is empty"),

@@ -443,7 +443,7 @@ both! {
         world.assert_status(&order, "pending", "pending").await;
 
         let head = world.simnet.tip(&chain).head.height;
-        assert!(rescan(&world, &chain, head + 1).await.unwrap_err().contains("was not read yet"));
+        assert!(rescan(&world, &chain, head + 1).await.unwrap_err().contains("has not been read yet"));
         assert_eq!(rescan(&world, &chain, head).await, Ok((1, 1, 0)));
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;

@@ -24,7 +24,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ids", &["db"]),
     ("config", &["chain", "db", "ids"]),
     ("envelope", &[]),
-    ("records", &["clock", "db", "ids"]),
+    ("records", &["chain", "clock", "db", "ids"]),
     ("access", &["clock", "db", "ids"]),
     ("mail", &["clock", "config", "db"]),
     ("money", &["chain", "clock", "db", "ids", "records"]),

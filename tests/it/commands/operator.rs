@@ -159,11 +159,11 @@ both! {
         let other = world.place_order_of(5, "eth").await;
         assert_eq!(world.stock(&world.product).await, 293);
         let cancelled = desk.admin(&["order", "cancel", &format!(" {} ", other.order_no)]).await.done();
-        assert!(cancelled.contains("is cancelled") && cancelled.contains("booked and reviewed"), "{cancelled}");
+        assert!(cancelled.contains("is cancelled") && cancelled.contains("is booked and opens a review"), "{cancelled}");
         world.assert_status(&other, "cancelled", "expired").await;
         assert_eq!(world.stock(&world.product).await, 298);
         let refused = desk.refused(&["order", "cancel", &other.order_no]).await;
-        assert!(refused.contains("is cancelled already"), "{refused}");
+        assert!(refused.contains("is already cancelled"), "{refused}");
         let shown = desk.admin(&["order", "show", &other.order_no]).await.done();
         assert!(shown.contains("state: cancelled") && shown.contains("  ended: "), "{shown}");
         assert_eq!(audit_entries(&world.db).await, [format!("order.cancel {}: 2.5 CNY by crypto", other.order_no)]);
@@ -187,7 +187,7 @@ both! {
         assert!(confirmed.contains(&format!("Order {paid} is paid; it will be delivered when the daemon runs")), "{confirmed}");
         let twice = desk.refused(&["order", "confirm", &paid]).await;
         assert!(twice.contains("is paid and its payment success"), "{twice}");
-        assert!(desk.refused(&["order", "cancel", &paid]).await.contains("is paid already"));
+        assert!(desk.refused(&["order", "cancel", &paid]).await.contains("is already paid"));
 
         // The binary uses the machine's clock.
         world.advance_seconds(Clock::System.now().since(world.clock.now()).max(0) / 1_000 + 1);
