@@ -201,7 +201,12 @@ pub async fn credit_user_balance(
         PostError::Db(db::Error::Constraint { kind: db::Constraint::Unique, .. }) => {
             CreditError::ReferenceUsed(reference.clone())
         }
-        error => CreditError::Post(error),
+        error @ (PostError::Insufficient { .. }
+        | PostError::BadAmount(_)
+        | PostError::NoHold(_)
+        | PostError::AboveHold { .. }
+        | PostError::OutOfRange(_)
+        | PostError::Db(_)) => CreditError::Post(error),
     })?;
     let detail = format!("{} {currency}, reference {reference}", amount.to_decimal(decimals));
     audit_log::record(tx, now, actor, Action::UserCredit, &user.name, &detail).await?;

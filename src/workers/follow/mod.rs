@@ -359,7 +359,7 @@ impl Worker for FollowWorker {
             *loaded = true;
             bail!("{} is halted until an operator decides: see the review `chain.halted`", self.chain.id);
         }
-        let outcome = self.drive(&mut machine).await;
+        let outcome = self.drive(machine).await;
         *loaded = match &outcome {
             Ok(_) => true,
             // The state in memory stays valid unless blocks were read and not stored. Those blocks are read again.

@@ -155,5 +155,8 @@ async fn check_reports_whether_a_node_is_ready() {
     pruned.mine(1_000).await.expect(NODE);
     pruned.rpc("pruneblockchain", json!([700])).await.expect(NODE);
     let (_, said) = Installation::new(&pruned).settled(&["check"]);
-    assert!(said.contains("pruned below block") && said.contains("after a downtime longer than that, blocks are missing"), "{said}");
+    assert!(
+        said.contains("pruned below block") && said.contains("after a downtime longer than that, blocks are missing"),
+        "{said}"
+    );
 }
