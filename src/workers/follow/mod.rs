@@ -329,7 +329,7 @@ impl Worker for FollowWorker {
         let FollowState { machine, loaded } = &mut *state;
         // `loaded` stays false when the run fails or is cancelled.
         let was_loaded = std::mem::replace(loaded, false);
-        let mut machine = match machine {
+        let machine = match machine {
             Some(machine) if was_loaded && !machine.is_halted() => machine,
             Some(machine) if was_loaded && self.is_halted().await? => machine,
             Some(machine) => {
