@@ -81,7 +81,7 @@ pub fn build_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Resul
         let feeds = Feeds::new(&config.rates, clock())?;
         all.push(Arc::new(rates::RateWorker::new(db(), clock(), &config.rates, assets, feeds, (*rates).clone())));
     }
-    for chain in assets.chains() {
+    for chain in assets.list_followed_chains() {
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         warn_of_single_endpoint(chain_config, source.as_ref());
@@ -171,7 +171,7 @@ pub async fn open_rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -
     }
     let assets = build_assets(config, &rates::configured_rate_book(&config.rates))?;
     open_addresses(config, &assets, db, clock.now()).await?;
-    let chain = assets.chain(id).context("an enabled chain is followed")?;
+    let chain = assets.find_followed_chain(id).context("an enabled chain is followed")?;
     let deposits = deposit_service(config, chain_config, chain);
     let source = open_node_source(chain_config)?;
     let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);

@@ -68,14 +68,14 @@ pub struct PostingIndex {
 impl PostingIndex {
     /// Adds a posting to the object that the name of its entry begins with, such as `invoice/7/paid/1`. Ignores
     /// postings of other entries.
-    pub fn add(&mut self, posting: &StoredPosting) {
+    pub fn index_posting(&mut self, posting: &StoredPosting) {
         let posted = AccountedAmount { debit: posting.debit, credit: posting.credit, amount: posting.amount };
         let parts: Vec<&str> = posting.entry.split('/').collect();
         let Some(id) = parts.get(1).and_then(|id| id.parse().ok()) else { return };
         match (parts.as_slice(), posting.kind) {
-            (["deposit", _, "seen"], PostingKind::Pending) => self.deposit(id).hold = Some((posting.seq, posted)),
-            (["deposit", _, "unallocated"], PostingKind::Posted) => self.deposit(id).unallocated = Some(posted),
-            (["deposit", _, "orphaned"], PostingKind::Posted) => self.deposit(id).reversal = Some(posted),
+            (["deposit", _, "seen"], PostingKind::Pending) => self.deposit_postings_mut(id).hold = Some((posting.seq, posted)),
+            (["deposit", _, "unallocated"], PostingKind::Posted) => self.deposit_postings_mut(id).unallocated = Some(posted),
+            (["deposit", _, "orphaned"], PostingKind::Posted) => self.deposit_postings_mut(id).reversal = Some(posted),
             (["invoice", _, "paid", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Paid, number, posted);
             }
@@ -93,7 +93,7 @@ impl PostingIndex {
         }
     }
 
-    fn deposit(&mut self, id: i64) -> &mut DepositPostings {
+    fn deposit_postings_mut(&mut self, id: i64) -> &mut DepositPostings {
         self.deposits.entry(id).or_default()
     }
 

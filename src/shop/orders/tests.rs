@@ -35,7 +35,7 @@ async fn state(shop: &Fixture, order: &Order) -> State {
 
 async fn payment(shop: &Fixture, order: &Order) -> PaymentId {
     let order = order.id;
-    read(&shop.db, move |tx| Box::pin(payments::find_newest(tx, order))).await.unwrap()
+    read(&shop.db, move |tx| Box::pin(payments::find_newest_payment(tx, order))).await.unwrap()
 }
 
 async fn apply_changes(shop: &Fixture, now: Instant, changes: Vec<PaymentChange>) {

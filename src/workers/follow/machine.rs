@@ -565,8 +565,8 @@ impl Machine {
         let known = tip.finalized.and_then(|mark| follower.contains(mark).map(|is_ours| (mark, is_ours)));
         match known {
             Some((mark, false)) => Err(mark),
-            Some((mark, true)) => Ok(deposits::position(&self.chain, follower.cursor().height, Some(mark.height))),
-            None => Ok(deposits::position(&self.chain, follower.cursor().height, None)),
+            Some((mark, true)) => Ok(deposits::compute_position(&self.chain, follower.cursor().height, Some(mark.height))),
+            None => Ok(deposits::compute_position(&self.chain, follower.cursor().height, None)),
         }
     }
 
@@ -597,7 +597,7 @@ impl Machine {
     /// Cross-checks the newest block with a deposit that would advance; all older blocks are its ancestors. So a
     /// cross-check costs one request, and none when no deposit would advance.
     fn on_newest_due(&mut self, now: Instant, whole: Position, stored: Option<Height>, then: AfterStore) -> Action {
-        let least_depth = u64::from(self.chain.depths.confirmations(Some(0)));
+        let least_depth = u64::from(self.chain.depths.required_confirmations(Some(0)));
         let advances = |height: &Height| *height <= whole.last || height + least_depth - 1 <= whole.cursor;
         let paid = self.branch.pending.iter().filter(|block| !block.transfers.is_empty());
         let unstored = paid.map(|block| block.header.height).filter(advances).max();
