@@ -31,6 +31,7 @@ use records::reviews;
 
 pub use machine::{Position, State};
 pub use store::Cursor;
+pub(crate) use store::set_disposition;
 
 /// The maximum number of older deposits that one transaction advances. The next call advances the rest.
 const ADVANCE_MAX: i64 = 2_000;
