@@ -72,9 +72,9 @@ impl ReservedAddress {
     ///
     /// # Panics
     /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
-    pub(crate) fn insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
+    pub(crate) fn queue_address_insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
         let (index, address) = self.address.as_ref().expect("only `issue` and `drop` take the address");
-        store::insert_address(tx, now, &self.chain, address, self.account, *index)
+        store::queue_address_insert(tx, now, &self.chain, address, self.account, *index)
     }
 
     /// Issues the address and returns its text. Call it when nothing in the transaction can refuse the order any more.

@@ -39,7 +39,7 @@ pub async fn lease_indices(tx: &mut Tx, account: i64, count: u32) -> Result<u32,
 }
 
 /// Queues the statement that inserts an issued address. The result has its id.
-pub fn insert_address(
+pub fn queue_address_insert(
     tx: &mut Tx,
     now: Instant,
     chain: &ChainId,

@@ -35,7 +35,7 @@ async fn open_addresses(db: &Db) -> (Addresses, Arc<WatchSet>) {
 async fn store_and_issue_address(db: &Db, reserved: ReservedAddress) -> String {
     db.write("issue", move |tx| {
         Box::pin(async move {
-            let id = reserved.insert(tx, Instant(0));
+            let id = reserved.queue_address_insert(tx, Instant(0));
             tx.run_queued().await?;
             tx.id_of(id)?;
             Ok::<_, Error>(reserved.issue_address())
@@ -75,7 +75,7 @@ db::both! {
         drop(dropped);
         let refused = addresses.reserve_address(&db, &ethereum).await.unwrap();
         let result = db.write("refused", move |tx| Box::pin(async move {
-            refused.insert(tx, Instant(0));
+            refused.queue_address_insert(tx, Instant(0));
             tx.run_queued().await?;
             Err::<(), _>(Error::Conflict("on purpose".into()))
         })).await;

@@ -112,9 +112,9 @@ pub struct InvoiceTerms {
 
 /// Queues the statements that insert the invoice and its address. The result has
 /// the invoice's id.
-pub fn request(tx: &mut Tx, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
-    let address = address.insert(tx, now);
-    store::insert_invoice(tx, now, new, address)
+pub fn queue_invoice_insert(tx: &mut Tx, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
+    let address = address.queue_address_insert(tx, now);
+    store::queue_invoice_insert(tx, now, new, address)
 }
 
 /// Returns the invoice of a payment; `None` when the payment is not on-chain.

@@ -41,7 +41,7 @@ impl Received {
 }
 
 /// Queues the statement that inserts an open invoice. The result has its id.
-pub fn insert_invoice(
+pub fn queue_invoice_insert(
     tx: &mut Tx,
     now: Instant,
     new: &NewInvoice,

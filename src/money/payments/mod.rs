@@ -119,8 +119,8 @@ impl NewPayment {
 }
 
 /// Queues the statement that inserts a payment. The result has the payment's id.
-pub fn request(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
-    store::insert_payment(tx, now, new)
+pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
+    store::queue_payment_insert(tx, now, new)
 }
 
 /// Returns the order of a payment; `None` when the payment does not exist.

@@ -6,7 +6,7 @@ use db::{self, ResultRef, Tx, batch_row, deferred_for_each, execute, queued, row
 use ids::{OrderId, PaymentId};
 
 /// Queues the statement that inserts a payment. The result has its id.
-pub fn insert_payment(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
+pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
     let (rate, source, rated_at) =
         rate.map(|(rate, source, at)| (Some(rate), Some(source), Some(at))).unwrap_or_default();

@@ -215,20 +215,20 @@ pub(super) fn request_payment(
     match plan {
         PaymentPlan::Free { method } => {
             let free = NewPayment { state: payments::State::Success, ..NewPayment::new_pending_payment(id, order.shop, method) };
-            payments::request(tx, now, &free);
+            payments::queue_payment_insert(tx, now, &free);
             Ok(RequestedPayment::Free)
         }
         PaymentPlan::Balance { method, user, taken } => {
             let pending = NewPayment::new_pending_payment(id, order.shop, method);
             let paid =
                 NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
-            let payment = payments::request(tx, now, &paid);
+            let payment = payments::queue_payment_insert(tx, now, &paid);
             Ok(RequestedPayment::Balance { payment, user, taken })
         }
         PaymentPlan::External { method, pay_url, provider_ref } => {
             let pending = NewPayment::new_pending_payment(id, order.shop, method);
             let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
-            payments::request(tx, now, &external);
+            payments::queue_payment_insert(tx, now, &external);
             Ok(RequestedPayment::External { pay_url })
         }
         PaymentPlan::Invoice { asset, family, quote, tolerance, confirmations } => {
@@ -236,7 +236,7 @@ pub(super) fn request_payment(
             let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
             let invoice = NewInvoice {
-                payment: payments::request(tx, now, &NewPayment::new_pending_payment(id, order.shop, Method::Crypto)),
+                payment: payments::queue_payment_insert(tx, now, &NewPayment::new_pending_payment(id, order.shop, Method::Crypto)),
                 shop: order.shop,
                 asset: asset.clone(),
                 price: order.amount,
@@ -245,7 +245,7 @@ pub(super) fn request_payment(
                 confirmations,
                 expires_at: order.expires_at.unwrap_or(now),
             };
-            invoices::request(tx, now, &address, &invoice);
+            invoices::queue_invoice_insert(tx, now, &address, &invoice);
             Ok(RequestedPayment::Invoice { asset, family, due, address })
         }
     }
