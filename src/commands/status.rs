@@ -23,8 +23,8 @@ pub struct Args {
 pub struct Status;
 
 /// Prints the state of the running daemon. Fails with exit code 4 when no daemon runs.
-pub async fn run(args: Args) -> Result<(), CommandError> {
-    let config = args.installation.load()?;
+pub async fn run_status(args: Args) -> Result<(), CommandError> {
+    let config = args.installation.load_config()?;
     print_line(execute_in_daemon(&config.data.folder, &Status).await?);
     Ok(())
 }

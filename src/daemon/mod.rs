@@ -222,7 +222,8 @@ async fn find_shop_of_surface(db: &Db, mount: &config::Mount) -> anyhow::Result<
         return Ok(None);
     }
     let (slug, mode) = (mount.merchant.clone(), mount.mode);
-    let merchant =
-        db.read("find_merchant", move |tx| Box::pin(async move { merchants::find_by_slug(tx, &slug).await })).await?;
+    let merchant = db
+        .read("find_merchant", move |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await }))
+        .await?;
     Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::future::BoxFuture;
 
-use access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
+use access::idempotency::{self, Call, ClaimResult, KEY_LENGTH_MAX, KeyExpiry, StoredAnswer};
 use clock::{Clock, Instant};
 use db::{Db, Tx};
 use ids::Shop;
@@ -139,12 +139,12 @@ where
                     let (response, value) = transact(tx, now, prepared).await?;
                     return Ok(CallOutcome { response, executed: Some(value) });
                 };
-                match idempotency::claim(tx, now, key.retention.keep_until(now), &key.call).await? {
-                    Claim::Same(stored) => {
+                match idempotency::claim(tx, now, key.retention.expires_at(now), &key.call).await? {
+                    ClaimResult::Same(stored) => {
                         Ok(CallOutcome { response: StoredResponse::from_stored(stored)?, executed: None })
                     }
-                    Claim::Mismatch => Err(E::key_reused_error()),
-                    Claim::New(claimed) => {
+                    ClaimResult::Mismatch => Err(E::key_reused_error()),
+                    ClaimResult::New(claimed) => {
                         let (response, value) = transact(tx, now, prepared).await?;
                         claimed.keep(tx, &response.to_stored()).await?;
                         Ok(CallOutcome { response, executed: Some(value) })
@@ -164,23 +164,23 @@ fn is_database_conflict<E: OperationError>(error: &E) -> bool {
 }
 
 impl Retention {
-    fn keep_until(self, now: Instant) -> Keep {
+    fn expires_at(self, now: Instant) -> KeyExpiry {
         match self {
-            Retention::Forever => Keep::ForEver,
-            Retention::Seconds(seconds) => Keep::Until(now.plus_seconds(seconds)),
+            Retention::Forever => KeyExpiry::Never,
+            Retention::Seconds(seconds) => KeyExpiry::At(now.plus_seconds(seconds)),
         }
     }
 }
 
 impl StoredResponse {
-    fn from_stored(stored: Answer) -> Result<StoredResponse, db::Error> {
+    fn from_stored(stored: StoredAnswer) -> Result<StoredResponse, db::Error> {
         let status = StatusCode::from_u16(stored.status)
             .map_err(|_| db::Error::Statement(format!("the stored status {} is not an HTTP status", stored.status)))?;
         Ok(StoredResponse { status, body: stored.body })
     }
 
-    fn to_stored(&self) -> Answer {
-        Answer { status: self.status.as_u16(), body: self.body.clone() }
+    fn to_stored(&self) -> StoredAnswer {
+        StoredAnswer { status: self.status.as_u16(), body: self.body.clone() }
     }
 }
 

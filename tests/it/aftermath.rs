@@ -11,7 +11,7 @@ use money::ledger::{Account, Suspense};
 use records::reviews;
 use serde_json::{Value, json};
 use settled::commands::context::{Context, RunningDaemon};
-use settled::commands::dispatch::dispatch;
+use settled::commands::dispatch::dispatch_request;
 use settled::control::Request;
 use settled::workers::rescan::RescanPiece;
 use simnet::{NodeFault, ReplacedTxs};
@@ -24,9 +24,9 @@ pub async fn request(world: &World, operation: &str, arguments: Value) -> Result
     let daemon = world.daemon.as_ref().unwrap();
     let running = RunningDaemon::new(daemon, world.clock.now());
     let config = std::sync::Arc::new(world.config.clone());
-    let offline = Context::offline(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
+    let offline = Context::without_daemon(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
     let context = Context { daemon: Some(running), ..offline };
-    dispatch(&context, Request { operation: operation.to_owned(), arguments }).await
+    dispatch_request(&context, Request { operation: operation.to_owned(), arguments }).await
 }
 
 async fn resume(world: &World, chain: &str) -> Result<String, String> {

@@ -131,7 +131,9 @@ impl World {
         let log_start = captured().lock().expect("no holder panics").len();
         let merchant = db
             .write("create_merchant", move |tx| {
-                Box::pin(async move { merchants::create(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await })
+                Box::pin(async move {
+                    merchants::create_merchant(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await
+                })
             })
             .await
             .expect("a merchant");
@@ -294,10 +296,10 @@ impl World {
                         currency: Currency::CNY,
                         tiers: vec![PriceTier { from_quantity: 1, unit_price: price }],
                         texts: LocalizedTexts::default()
-                            .with("name", "zh", "企业/教育邮箱")
-                            .with("name", "en", "Mailbox"),
+                            .with_text("name", "zh", "企业/教育邮箱")
+                            .with_text("name", "en", "Mailbox"),
                     };
-                    catalog::create(tx, now, shop, new).await
+                    catalog::create_product(tx, now, shop, new).await
                 })
             })
             .await
@@ -342,8 +344,8 @@ impl World {
             .write("set_state", move |tx| {
                 Box::pin(async move {
                     let product =
-                        catalog::find(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
-                    catalog::set_state(tx, now, &SETUP, product.id, &product.slug, state).await
+                        catalog::find_product(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
+                    catalog::set_product_state(tx, now, &SETUP, product.id, &product.slug, state).await
                 })
             })
             .await
@@ -359,17 +361,17 @@ impl World {
             .write("create_user", move |tx| {
                 Box::pin(async move {
                     let new = NewUser { public_id: uuid::Uuid::new_v4(), name: name.clone(), email: None };
-                    users::create(tx, now, &SETUP, shop, new).await?;
-                    let user = users::find_by_name(tx, shop, &name).await?.expect("the user was created");
+                    users::create_user(tx, now, &SETUP, shop, new).await?;
+                    let user = users::find_user_by_name(tx, shop, &name).await?.expect("the user was created");
                     for (currency, amount) in [(Currency::CNY, cny_fen), (Currency::USD, usd_micro)] {
                         if amount > 0 {
                             let reference = format!("initial {currency}");
                             let credit = Credit { currency, amount: Amount::from(amount), reference };
-                            users::credit(tx, now, &SETUP, shop, &user, credit).await?;
+                            users::credit_user_balance(tx, now, &SETUP, shop, &user, credit).await?;
                         }
                     }
                     let token = Token::draw(&mut rand::rng());
-                    users::issue_token(tx, now, &SETUP, &user, &token, None).await?;
+                    users::issue_user_token(tx, now, &SETUP, &user, &token, None).await?;
                     Ok::<_, anyhow::Error>((user.id, token.reveal().to_owned()))
                 })
             })
@@ -403,7 +405,7 @@ impl World {
         let (now, shop) = (self.clock.now(), self.shop);
         self.db
             .write("create_coupon", move |tx| {
-                Box::pin(async move { coupons::create(tx, now, &SETUP, shop, new).await })
+                Box::pin(async move { coupons::create_coupon(tx, now, &SETUP, shop, new).await })
             })
             .await
             .expect("a coupon");

@@ -133,7 +133,7 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
     let (now, product) = (clock.now(), uuid::Uuid::new_v4());
     let created = db.write("create_product", move |tx| {
         Box::pin(async move {
-            let merchant = merchants::create(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await?;
+            let merchant = merchants::create_merchant(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await?;
             let new = NewProduct {
                 public_id: product,
                 slug: "mailbox".to_owned(),
@@ -142,9 +142,9 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
                 position: 0,
                 currency: Currency::CNY,
                 tiers: vec![PriceTier { from_quantity: 1, unit_price: 724 }],
-                texts: LocalizedTexts::default().with("name", "en", "Mailbox"),
+                texts: LocalizedTexts::default().with_text("name", "en", "Mailbox"),
             };
-            let created = catalog::create(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
+            let created = catalog::create_product(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
             Ok::<_, anyhow::Error>(created)
         })
     });

@@ -7,7 +7,7 @@ use chain::{Address, ChainId, WatchSet};
 
 use crate::addresses::store;
 use clock::Instant;
-use db::{self, Batch, Db, ResultRef};
+use db::{self, Db, ResultRef, Tx};
 use ids::AddressId;
 
 /// The number of indices in a lease. Up to this number stay unused when the daemon stops.
@@ -68,13 +68,13 @@ impl ReservedAddress {
         &self.chain
     }
 
-    /// Adds the statement that stores the address to a batch.
+    /// Queues the statement that stores the address.
     ///
     /// # Panics
     /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
-    pub(crate) fn insert(&self, links: &mut Batch, now: Instant) -> ResultRef<AddressId> {
+    pub(crate) fn insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
         let (index, address) = self.address.as_ref().expect("only `issue` and `drop` take the address");
-        store::insert_address(links, now, &self.chain, address, self.account, *index)
+        store::insert_address(tx, now, &self.chain, address, self.account, *index)
     }
 
     /// Issues the address and returns its text. Call it when nothing in the transaction can refuse the order any more.

@@ -3,7 +3,7 @@
 use chain::{Address, AddressKey, ChainId, Family};
 
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx, execute, row, rows, statement};
+use db::{self, ResultRef, Tx, execute, queued, row, rows};
 use ids::AddressId;
 
 /// Returns the text that is stored for a family.
@@ -38,17 +38,17 @@ pub async fn set_leased(tx: &mut Tx, account: i64, count: u32) -> Result<u32, db
     taken.ok_or_else(|| db::Error::Statement("the account key is not stored".into()))?.get("first")
 }
 
-/// Adds the statement that inserts an issued address to a batch. The result has its id.
+/// Queues the statement that inserts an issued address. The result has its id.
 pub fn insert_address(
-    links: &mut Batch,
+    tx: &mut Tx,
     now: Instant,
     chain: &ChainId,
     address: &Address,
     account: i64,
     index: u32,
 ) -> ResultRef<AddressId> {
-    statement!(
-        links,
+    queued!(
+        tx,
         "insert into addresses (chain, key, text, account_id, derivation_index, issued_at) values ($1, $2, $3, $4, $5, $6) returning id",
         chain.as_str(),
         address.key.0,

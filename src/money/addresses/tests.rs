@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::addresses::{Addresses, ChainAccount, IssueError, ReservedAddress};
 use clock::Instant;
-use db::{Batch, Db, Error, row};
+use db::{Db, Error, row};
 
 /// The account key of the test vectors in BIP 84.
 const XPUB: &str =
@@ -35,9 +35,9 @@ async fn open(db: &Db) -> (Addresses, Arc<WatchSet>) {
 async fn store(db: &Db, reserved: ReservedAddress) -> String {
     db.write("issue", move |tx| {
         Box::pin(async move {
-            let mut links = Batch::default();
-            let id = reserved.insert(&mut links, Instant(0));
-            tx.run_batch(links).await?.id(id)?;
+            let id = reserved.insert(tx, Instant(0));
+            tx.run_queued().await?;
+            tx.id_of(id)?;
             Ok::<_, Error>(reserved.issue())
         })
     })
@@ -75,9 +75,8 @@ db::both! {
         drop(dropped);
         let refused = addresses.reserve(&db, &ethereum).await.unwrap();
         let result = db.write("refused", move |tx| Box::pin(async move {
-            let mut links = Batch::default();
-            refused.insert(&mut links, Instant(0));
-            tx.run_batch(links).await?;
+            refused.insert(tx, Instant(0));
+            tx.run_queued().await?;
             Err::<(), _>(Error::Conflict("on purpose".into()))
         })).await;
         assert!(result.is_err());

@@ -102,7 +102,8 @@ impl Auditor {
         let on_chain = find(Account::OnChain(deposit.chain.clone()));
         let incoming = find(Account::MerchantIncoming(merchant));
         let suspense = deposit.disposition.suspense().map(|suspense| find(Account::Suspense(merchant, suspense)));
-        // The account that holds the money now. A short deposit was moved there by the expiry entry of its invoice.
+        // The account that holds the money now: suspense if the deposit has one. The expiry of an invoice moves its
+        // short deposits there.
         let current = suspense.unwrap_or(incoming);
         let unallocated_in = suspense.filter(|_| deposit.disposition != Disposition::Short);
         let between = |debit: Option<AccountId>, credit: Option<AccountId>| {

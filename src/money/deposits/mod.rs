@@ -31,6 +31,7 @@ use records::reviews;
 
 pub use machine::{Position, State};
 pub use store::Cursor;
+pub(crate) use store::set_disposition;
 
 /// The maximum number of older deposits that one transaction advances. The next call advances the rest.
 const ADVANCE_MAX: i64 = 2_000;
@@ -564,8 +565,8 @@ async fn orphan(
             amount: deposit.amount,
         };
         effects.entries.push(JournalEntry::post(chain.mode, entry, "deposit orphaned", vec![line]));
-        // The money of these reviews does not exist any more, so the reviews are closed before the operator returns it
-        // to the buyer.
+        // The reorg removed the money that these reviews are about. They are closed, so that the operator does not
+        // return it to the buyer.
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}
             Disposition::Short => invoice.lose_short(left, effects),

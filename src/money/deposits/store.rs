@@ -8,6 +8,7 @@ use chain::{
 };
 
 use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspent};
+use crate::invoices::Disposition;
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
@@ -332,7 +333,7 @@ pub async fn lock_advancing(
         position.last,
         limit
     )?;
-    found.iter().map(deposit).collect()
+    found.iter().map(parse_deposit).collect()
 }
 
 /// Locks the deposits above `height` that are not orphaned, oldest first.
@@ -344,10 +345,10 @@ pub async fn lock_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<
         chain.as_str(),
         height
     )?;
-    found.iter().map(deposit).collect()
+    found.iter().map(parse_deposit).collect()
 }
 
-fn deposit(row: &db::Row) -> Result<Deposit, db::Error> {
+fn parse_deposit(row: &db::Row) -> Result<Deposit, db::Error> {
     Ok(Deposit {
         id: row.get("id")?,
         invoice: row.get("invoice_id")?,
@@ -538,4 +539,21 @@ pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -
         height
     )?;
     Ok(found.is_some())
+}
+
+/// Changes the disposition of an invoice's deposits that are not orphaned.
+pub async fn set_disposition(
+    tx: &mut Tx,
+    invoice: InvoiceId,
+    from: Disposition,
+    to: Disposition,
+) -> Result<(), db::Error> {
+    execute!(
+        tx,
+        "update deposits set disposition = $3 where invoice_id = $1 and disposition = $2 and state <> 'orphaned'",
+        invoice,
+        from,
+        to
+    )?;
+    Ok(())
 }

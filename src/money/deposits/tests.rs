@@ -220,7 +220,7 @@ impl Model {
         *self.balances.entry((credit.code(), foreign)).or_default() += i128::from(amount);
     }
 
-    fn see(&mut self, header: &Header, tx_index: u32, movement: &Move) {
+    fn add_transfer(&mut self, header: &Header, tx_index: u32, movement: &Move) {
         let Some(invoice) = self.invoices.get_mut(&movement.to) else { return };
         if movement.amount == 0 {
             return;
@@ -487,7 +487,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
                     hashes.push(header);
                     let mut transfers = Vec::new();
                     for (tx_index, movement) in (0u32..).zip(&moves) {
-                        model.see(&header, tx_index, movement);
+                        model.add_transfer(&header, tx_index, movement);
                         transfers.push(Transfer {
                             txid: TxId([movement.txid; 32]),
                             index: TransferIndex { tx_index, part: TxPart::Value },

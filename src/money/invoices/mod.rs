@@ -12,14 +12,14 @@ use std::ops::Deref;
 use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
 
 use crate::addresses::ReservedAddress;
-use crate::deposits::Grace;
+use crate::deposits::{self, Grace};
 use crate::effects::{self, Effects, PaymentChanges, Retraction, ReviewChange, ReviewRequest};
 use crate::ledger::{self, Account, EntryLine, JournalEntry, PostError, Suspense};
 use crate::payments::{self, PaymentChange};
 use crate::pricing::{Fiat, Quote};
 use crate::unconfirmed;
 use clock::Instant;
-use db::{self, Batch, Locked, ResultRef, Tx};
+use db::{self, Locked, ResultRef, Tx};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 use records::reviews;
 
@@ -110,11 +110,11 @@ pub struct InvoiceTerms {
     pub expires_at: Instant,
 }
 
-/// Adds the statements that insert the invoice and its address to the batch that inserts its payment. The result has
+/// Queues the statements that insert the invoice and its address. The result has
 /// the invoice's id.
-pub fn request(links: &mut Batch, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
-    let address = address.insert(links, now);
-    store::insert_invoice(links, now, new, address)
+pub fn request(tx: &mut Tx, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
+    let address = address.insert(tx, now);
+    store::insert_invoice(tx, now, new, address)
 }
 
 /// Returns the invoice of a payment; `None` when the payment is not on-chain.
@@ -419,7 +419,7 @@ pub(crate) async fn expire(
             let lines = update.lines(Account::MerchantIncoming(merchant), short, received.confirmed);
             let name = format!("invoice/{id}/expired");
             effects.entries.push(JournalEntry::post(update.shop.mode, name, "invoice expired short", lines));
-            store::set_uses(tx, id, Disposition::Counted, Disposition::Short).await?;
+            deposits::set_disposition(tx, id, Disposition::Counted, Disposition::Short).await?;
             effects.reviews.push(ReviewChange::Open(update.short_review(received.confirmed)));
         }
         if let Some(reason) = unverified {

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
 
 use crate::deposits::Grace;
-use crate::invoices::{Disposition, Invoice, NewInvoice, State};
+use crate::invoices::{Invoice, NewInvoice, State};
 use crate::unconfirmed::PendingAmount;
 use clock::Instant;
-use db::{
-    self, Batch, Locked, ResultRef, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each, statement,
-};
+use db::{self, Locked, ResultRef, Tx, batch_row, deferred_for_each, queued, row, rows, rows_for_each};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
 /// The sums of the deposits that an invoice counts, or counted until it expired. Amounts are base units of the
@@ -42,15 +40,15 @@ impl Received {
     }
 }
 
-/// Adds the statement that inserts an open invoice to a batch. The result has its id.
+/// Queues the statement that inserts an open invoice. The result has its id.
 pub fn insert_invoice(
-    links: &mut Batch,
+    tx: &mut Tx,
     now: Instant,
     new: &NewInvoice,
     address: ResultRef<AddressId>,
 ) -> ResultRef<InvoiceId> {
-    statement!(
-        links,
+    queued!(
+        tx,
         "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due, tolerance,
          currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 0) returning id",
@@ -335,18 +333,6 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
          closed_at = given.closed_at, finalized_at = given.finalized_at, reversal_deadline_at = given.reversal_deadline_at
          from given where invoices.id = given.id and invoices.state = given.was"
     )
-}
-
-/// Changes the disposition `from` of an invoice's deposits to `to`. Orphaned deposits keep theirs.
-pub async fn set_uses(tx: &mut Tx, id: InvoiceId, from: Disposition, to: Disposition) -> Result<(), db::Error> {
-    execute!(
-        tx,
-        "update deposits set disposition = $3 where invoice_id = $1 and disposition = $2 and state <> 'orphaned'",
-        id,
-        from,
-        to
-    )?;
-    Ok(())
 }
 
 /// Returns the number of open and reversed invoices by chain name.

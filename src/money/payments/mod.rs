@@ -6,7 +6,7 @@ mod store;
 use chain::{Amount, AssetId};
 
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx};
+use db::{self, ResultRef, Tx};
 use ids::{OrderId, PaymentId, Shop, UserId};
 
 /// The way in which the buyer pays.
@@ -118,9 +118,9 @@ impl NewPayment {
     }
 }
 
-/// Adds the statement that inserts a payment to the batch that inserts its order. The result has the payment's id.
-pub fn request(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
-    store::insert_payment(links, now, new)
+/// Queues the statement that inserts a payment. The result has the payment's id.
+pub fn request(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
+    store::insert_payment(tx, now, new)
 }
 
 /// Returns the order of a payment; `None` when the payment does not exist.

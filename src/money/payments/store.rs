@@ -2,16 +2,16 @@
 
 use crate::payments::{NewPayment, State};
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx, batch_row, deferred_for_each, execute, row, statement};
+use db::{self, ResultRef, Tx, batch_row, deferred_for_each, execute, queued, row};
 use ids::{OrderId, PaymentId};
 
-/// Adds the statement that inserts a payment to a batch. The result has its id.
-pub fn insert_payment(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
+/// Queues the statement that inserts a payment. The result has its id.
+pub fn insert_payment(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
     let (rate, source, rated_at) =
         rate.map(|(rate, source, at)| (Some(rate), Some(source), Some(at))).unwrap_or_default();
-    statement!(
-        links,
+    queued!(
+        tx,
         "insert into payments (public_id, order_id, merchant_id, mode, method, state, user_id, asset, amount, pay_url,
          provider_ref, rate, rate_source, rated_at, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning id",

@@ -23,7 +23,7 @@ use crate::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService}
 use crate::orders::store::OrderStatusRow;
 use crate::stock;
 use clock::Instant;
-use db::{self, Batch, Db, Locked, Tx};
+use db::{self, Db, Locked, Tx};
 use ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
 use money::addresses::{IssueError, ReservedAddress};
 use money::effects::PaymentListener;
@@ -271,22 +271,21 @@ pub async fn create(
         paid_at: is_paid.then_some(now),
         closed_at: None,
     };
-    let mut batch = Batch::default();
-    let id = store::insert_order(&mut batch, &order);
-    store::insert_contact(&mut batch, id, new.email.trim(), &normalize_email(&new.email));
-    record_in(&mut batch, now, &order, events::Kind::OrderCreated);
-    let requested = payment::request_payment(&mut batch, now, &order, id, plan, address)?;
+    let id = store::insert_order(tx, &order);
+    store::insert_contact(tx, id, new.email.trim(), &normalize_email(&new.email));
+    record_event(tx, now, &order, events::Kind::OrderCreated);
+    let requested = payment::request_payment(tx, now, &order, id, plan, address)?;
     if is_paid {
-        fulfilment::schedule(&mut batch, now, id);
-        record_in(&mut batch, now, &order, events::Kind::OrderPaid);
+        fulfilment::schedule(tx, now, id);
+        record_event(tx, now, &order, events::Kind::OrderPaid);
     }
     // The stock comes last: from here on the rows of the SKUs are locked, and other orders for the same SKUs wait.
-    let reserved = line_items::reserve(&mut batch, id, &new, &skus);
-    let results = tx.run_batch(batch).await?;
+    let reserved = line_items::reserve(tx, id, &new, &skus);
+    tx.run_queued().await?;
 
-    let order = Order { id: results.id(id)?, ..order };
-    let lines = reserved.into_lines(&results)?;
-    let instructions = payment::finish_payment_request(tx, now, &order, requested, &results).await?;
+    let order = Order { id: tx.id_of(id)?, ..order };
+    let lines = reserved.into_lines(tx)?;
+    let instructions = payment::finish_payment_request(tx, now, &order, requested).await?;
     Ok(PlacedOrder { order, lines, instructions })
 }
 
@@ -507,12 +506,8 @@ pub(crate) async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: 
 }
 
 /// Records an event about an order in the event log.
-pub(crate) async fn record(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) -> Result<(), db::Error> {
-    events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order)).await
-}
-
-fn record_in(batch: &mut Batch, now: Instant, order: &Order, kind: events::Kind) {
-    events::record_in(batch, now, order.shop, kind, &order.public_id, &event_payload(order));
+pub(crate) fn record_event(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) {
+    events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order));
 }
 
 /// Returns the JSON body of an event about an order.

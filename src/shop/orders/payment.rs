@@ -8,7 +8,7 @@ use chain::{Amount, Asset, AssetId, Family};
 use crate::orders::{CreateError, Order};
 use crate::users;
 use clock::Instant;
-use db::{Batch, BatchResult, Db, ResultRef, Tx};
+use db::{Db, ResultRef, Tx};
 use ids::{OrderId, PaymentId, Shop, UserId};
 use money::addresses::{Addresses, ReservedAddress};
 use money::assets::{self, Assets, PaymentAsset};
@@ -179,7 +179,7 @@ impl PaymentService {
         let rate = self.rates.rate(now, "USD", price.currency.as_str()).map_err(|_| CreateError::MethodUnavailable)?;
         let amount = pricing::amount_for(price, rate.value, users::USD_DECIMALS);
         Ok(Taken {
-            asset: users::balance_asset(Currency::USD),
+            asset: users::to_balance_asset(Currency::USD),
             amount: amount.ok_or(CreateError::AmountOutOfRange)?,
             rate: Some((rate.value.normalize().to_string(), rate.source, rate.observed_at.min(now))),
         })
@@ -192,10 +192,10 @@ fn debit_in_cny(price: Fiat) -> Result<Taken, CreateError> {
         return Err(CreateError::MethodUnavailable);
     }
     let minor = u64::try_from(price.minor).map_err(|_| CreateError::AmountOutOfRange)?;
-    Ok(Taken { asset: users::balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
+    Ok(Taken { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
-/// A payment whose statements are in the batch, with the data that [`finish_payment_request`] needs.
+/// A payment whose statements are queued, with the data that [`finish_payment_request`] needs.
 pub(super) enum RequestedPayment {
     Free,
     External { pay_url: String },
@@ -203,9 +203,9 @@ pub(super) enum RequestedPayment {
     Balance { payment: ResultRef<PaymentId>, user: UserId, taken: Taken },
 }
 
-/// Adds statements to the batch that store the payment and, for an on-chain payment, its invoice.
+/// Queues the statements that store the payment and, for an on-chain payment, its invoice.
 pub(super) fn request_payment(
-    batch: &mut Batch,
+    tx: &mut Tx,
     now: Instant,
     order: &Order,
     id: ResultRef<OrderId>,
@@ -215,20 +215,20 @@ pub(super) fn request_payment(
     match plan {
         PaymentPlan::Free { method } => {
             let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(id, order.shop, method) };
-            payments::request(batch, now, &free);
+            payments::request(tx, now, &free);
             Ok(RequestedPayment::Free)
         }
         PaymentPlan::Balance { method, user, taken } => {
             let pending = NewPayment::pending(id, order.shop, method);
             let paid =
                 NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
-            let payment = payments::request(batch, now, &paid);
+            let payment = payments::request(tx, now, &paid);
             Ok(RequestedPayment::Balance { payment, user, taken })
         }
         PaymentPlan::External { method, pay_url, provider_ref } => {
             let pending = NewPayment::pending(id, order.shop, method);
             let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
-            payments::request(batch, now, &external);
+            payments::request(tx, now, &external);
             Ok(RequestedPayment::External { pay_url })
         }
         PaymentPlan::Invoice { asset, family, quote, tolerance, confirmations } => {
@@ -236,7 +236,7 @@ pub(super) fn request_payment(
             let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
             let invoice = NewInvoice {
-                payment: payments::request(batch, now, &NewPayment::pending(id, order.shop, Method::Crypto)),
+                payment: payments::request(tx, now, &NewPayment::pending(id, order.shop, Method::Crypto)),
                 shop: order.shop,
                 asset: asset.clone(),
                 price: order.amount,
@@ -245,20 +245,19 @@ pub(super) fn request_payment(
                 confirmations,
                 expires_at: order.expires_at.unwrap_or(now),
             };
-            invoices::request(batch, now, &address, &invoice);
+            invoices::request(tx, now, &address, &invoice);
             Ok(RequestedPayment::Invoice { asset, family, due, address })
         }
     }
 }
 
 /// Issues the address of an on-chain payment, or debits the balance, and returns the instructions for the buyer. It
-/// runs after the batch in the same transaction.
+/// runs after the queued statements in the same transaction.
 pub(super) async fn finish_payment_request(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
     requested: RequestedPayment,
-    results: &BatchResult,
 ) -> Result<PaymentInstructions, CreateError> {
     match requested {
         RequestedPayment::Free => Ok(PaymentInstructions::AlreadyPaid),
@@ -267,7 +266,7 @@ pub(super) async fn finish_payment_request(
             Ok(PaymentInstructions::Transfer { asset, family, address: address.issue(), due })
         }
         RequestedPayment::Balance { payment, user, taken } => {
-            debit_balance(tx, now, order, results.id(payment)?, user, taken).await?;
+            debit_balance(tx, now, order, tx.id_of(payment)?, user, taken).await?;
             Ok(PaymentInstructions::AlreadyPaid)
         }
     }

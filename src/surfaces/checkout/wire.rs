@@ -213,7 +213,7 @@ pub enum Method {
 impl From<catalog::Product> for Product {
     fn from(product: catalog::Product) -> Product {
         let name = |first: &str, second: &str| {
-            let text = product.texts.get("name", first).or_else(|| product.texts.get("name", second));
+            let text = product.texts.find_text("name", first).or_else(|| product.texts.find_text("name", second));
             text.unwrap_or(&product.slug).to_owned()
         };
         Product {

@@ -181,7 +181,7 @@ impl Installation {
         let (earned, surplus, deposits) = db
             .read("what_came", move |tx| {
                 Box::pin(async move {
-                    let merchant = merchants::find_by_slug(tx, "shop").await?.expect("the merchant exists").id;
+                    let merchant = merchants::find_merchant_by_slug(tx, "shop").await?.expect("the merchant exists").id;
                     let mut holds = Vec::new();
                     for account in [
                         Account::MerchantPending(merchant),

@@ -7,7 +7,7 @@ use esplora::{Behaviour, Esplora};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
-use crate::world::{World, read, transfers};
+use crate::world::{World, read_blocks, transfers};
 
 /// Mines a block with three payments, two of them to watched addresses, and returns its height.
 async fn mine_payments(world: &World) -> u64 {
@@ -22,7 +22,7 @@ async fn mine_payments(world: &World) -> u64 {
 async fn a_block_that_a_server_falsifies_comes_from_the_next_server() {
     let world = World::start().await;
     let height = mine_payments(&world).await;
-    let expected_blocks = read(&world.bitcoin(Backend::Core), height, height, &world.watched).await;
+    let expected_blocks = read_blocks(&world.bitcoin(Backend::Core), height, height, &world.watched).await;
     assert_eq!(transfers(&expected_blocks).len(), 2);
     let honest = Esplora::start(&world.node.url()).await;
     for behaviour in
@@ -47,7 +47,7 @@ async fn a_block_that_a_server_falsifies_comes_from_the_next_server() {
             }
         };
         assert!(is_expected, "{behaviour:?}: {answer:?}");
-        assert_eq!(read(&with_fallback, height, height, &world.watched).await, expected_blocks, "{behaviour:?}");
+        assert_eq!(read_blocks(&with_fallback, height, height, &world.watched).await, expected_blocks, "{behaviour:?}");
         world.esplora.set_behaviour(Behaviour::Honest);
     }
 }
@@ -149,10 +149,10 @@ async fn a_rate_limited_server_is_read_to_the_end() {
     let world = World::start().await;
     let height = mine_payments(&world).await;
     world.node.mine(15).await.unwrap();
-    let expected_blocks = read(&world.bitcoin(Backend::Core), height, height + 15, &world.watched).await;
+    let expected_blocks = read_blocks(&world.bitcoin(Backend::Core), height, height + 15, &world.watched).await;
     world.esplora.set_behaviour(Behaviour::RateLimited);
     let rate_limited = world.bitcoin(Backend::Esplora);
-    assert_eq!(read(&rate_limited, height, height + 15, &world.watched).await, expected_blocks);
+    assert_eq!(read_blocks(&rate_limited, height, height + 15, &world.watched).await, expected_blocks);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use provision::bitcoind::{Bitcoind, BitcoindOptions};
 use rpc::Endpoint;
 use simnet::conformance::{SourceUnderTest, check_source};
 
-use crate::world::{NODE, World, read, transfers};
+use crate::world::{NODE, World, read_blocks, transfers};
 
 async fn check_contract(backend: Backend, address_type: AddressType) {
     let world = World::with(address_type).await;
@@ -46,7 +46,7 @@ async fn every_output_counts_once_and_outputs_of_another_type_do_not_count() {
     let mut results = Vec::new();
     for backend in [Backend::Core, Backend::Esplora] {
         let source = world.bitcoin(backend);
-        let found = transfers(&read(&source, first, first, &world.watched).await);
+        let found = transfers(&read_blocks(&source, first, first, &world.watched).await);
         let outputs: Vec<_> =
             found.iter().map(|transfer| (transfer.index.part, transfer.to, transfer.amount)).collect();
         let output = |vout, to: &chain::Address, sats: u64| (TxPart::Output(vout), to.key, Amount::from(sats));
@@ -63,7 +63,7 @@ async fn every_output_counts_once_and_outputs_of_another_type_do_not_count() {
         ..world.config(Backend::Core, &[&world.node.url()])
     };
     let unverified = Bitcoin::new(unverified).unwrap();
-    assert_eq!(transfers(&read(&unverified, first, first, &world.watched).await), results[0]);
+    assert_eq!(transfers(&read_blocks(&unverified, first, first, &world.watched).await), results[0]);
 }
 
 #[tokio::test]
@@ -75,8 +75,8 @@ async fn a_coinbase_output_counts_when_it_may_be_spent() {
     let head = world.node.height().await.unwrap();
     for backend in [Backend::Core, Backend::Esplora] {
         // One driver reads all blocks; another one starts to read in the middle.
-        let complete = read(&world.bitcoin(backend), first, head, &world.watched).await;
-        let late = read(&world.bitcoin(backend), first + 97, head, &world.watched).await;
+        let complete = read_blocks(&world.bitcoin(backend), first, head, &world.watched).await;
+        let late = read_blocks(&world.bitcoin(backend), first + 97, head, &world.watched).await;
         assert_eq!(complete[97..], late);
         let heights_with_transfers: Vec<u64> =
             complete.iter().filter(|block| !block.transfers.is_empty()).map(|block| block.header.height).collect();
@@ -95,15 +95,15 @@ async fn after_a_reorg_the_new_branch_is_returned() {
         world.pay(&[(&world.ours[0], 50_000)]).await;
         world.node.mine(3).await.unwrap();
         let head = world.node.height().await.unwrap();
-        let before = read(&source, head - 4, head, &world.watched).await;
+        let before = read_blocks(&source, head - 4, head, &world.watched).await;
         assert_eq!(transfers(&before).len(), 1);
         world.node.reorg(4).await.unwrap();
-        let after = read(&source, head - 4, head, &world.watched).await;
+        let after = read_blocks(&source, head - 4, head, &world.watched).await;
         assert!(transfers(&after).is_empty(), "the payment is back in the mempool");
         assert_eq!(before[0], after[0]);
         assert_ne!(before[4].header.hash, after[4].header.hash);
         world.node.mine(1).await.unwrap();
-        let again = read(&source, head + 2, head + 2, &world.watched).await;
+        let again = read_blocks(&source, head + 2, head + 2, &world.watched).await;
         assert_eq!(transfers(&again).len(), 1);
         assert_eq!(source.header(head + 3).await.unwrap(), None);
         let above = source.blocks(head + 3, head + 5, &world.watched).await;
@@ -122,11 +122,13 @@ async fn known_headers_and_blocks_are_not_requested_again() {
     assert_eq!(chain_check_and_tip, 3);
     source.tip().await.unwrap();
     assert_eq!(source.requests(), chain_check_and_tip + 1, "an unmoved head costs one request");
-    read(&source, head - 109, head - 10, &world.watched).await;
+    read_blocks(&source, head - 109, head - 10, &world.watched).await;
     let before = source.requests();
-    read(&source, head - 9, head - 9, &world.watched).await;
+    read_blocks(&source, head - 9, head - 9, &world.watched).await;
     assert_eq!(source.requests() - before, 2, "one request for the hash and one for the block");
-    assert!(read(&source, head - 8, head, &WatchSet::default()).await.iter().all(|block| block.transfers.is_empty()));
+    assert!(
+        read_blocks(&source, head - 8, head, &WatchSet::default()).await.iter().all(|block| block.transfers.is_empty())
+    );
 }
 
 #[tokio::test]
@@ -199,7 +201,7 @@ async fn all_transfers_of_a_large_block_are_found() {
         world.payer.pay(&world.node, &to).await.expect(NODE);
     }
     world.node.mine(1).await.unwrap();
-    let found = transfers(&read(&world.bitcoin(Backend::Core), first, first, &world.watched).await);
+    let found = transfers(&read_blocks(&world.bitcoin(Backend::Core), first, first, &world.watched).await);
     let sum: u128 = found.iter().map(|transfer| transfer.amount.units().to::<u128>()).sum();
     assert_eq!(sum, (0..10u128).map(|n| 1_000 + n).sum());
     let unique: HashSet<_> = found.iter().map(|transfer| (transfer.txid, transfer.index.part)).collect();

@@ -100,7 +100,7 @@ impl ChainOperator for &World {
 }
 
 /// Returns the blocks `from..=to`, with as many calls of the driver as needed.
-pub async fn read(source: &Bitcoin, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
+pub async fn read_blocks(source: &Bitcoin, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
     simnet::conformance::read_blocks(source as &dyn Source, from, to, watched).await
 }
 

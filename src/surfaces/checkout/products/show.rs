@@ -58,7 +58,7 @@ pub async fn get_product(
     let Path(id_or_slug) = path.map_err(|_| RouteError::NotFound)?;
     let shop = checkout.shop;
     let found = checkout.db.read("find_product", move |tx| {
-        Box::pin(async move { catalog::find_active(tx, shop, CURRENCY, &id_or_slug).await })
+        Box::pin(async move { catalog::find_active_product(tx, shop, CURRENCY, &id_or_slug).await })
     });
     let found: Result<Option<catalog::Product>, db::Error> = found.await;
     let product = found?.ok_or(RouteError::NotFound)?.into();
