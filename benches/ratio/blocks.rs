@@ -76,7 +76,9 @@ impl FollowBench {
             dust: Dust::default(),
         };
         let id = chain.id.clone();
-        let start = db.write("start", move |tx| Box::pin(async move { deposits::start_following_chain(tx, &id, &header(0)).await }));
+        let start = db.write("start", move |tx| {
+            Box::pin(async move { deposits::start_following_chain(tx, &id, &header(0)).await })
+        });
         start.await.expect("the cursor is stored");
         let statements_before = db.counters().sql_statements;
         let contracts = TokenContracts::new(&[token]).expect("the contract is valid");

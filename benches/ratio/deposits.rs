@@ -154,7 +154,9 @@ impl DepositBench {
             dust: Dust::default(),
         };
         let id = chain.id.clone();
-        let start = db.write("start", move |tx| Box::pin(async move { deposits::start_following_chain(tx, &id, &header(0)).await }));
+        let start = db.write("start", move |tx| {
+            Box::pin(async move { deposits::start_following_chain(tx, &id, &header(0)).await })
+        });
         start.await.expect("the cursor is stored");
         DepositBench { db, chain, asset: token.id, height: 0, paid: 0 }
     }

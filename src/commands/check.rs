@@ -153,8 +153,9 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
             report.print_ok("database", format_args!("{url} has the schema of this version"));
             check_merchants(report, config, &db).await?;
             check_orphaned_invoices(report, config, &db).await?;
-            let stored: Result<_, db::Error> =
-                db.read("list_immutable_facts", |tx| Box::pin(async move { immutable_facts::list_facts(tx).await })).await;
+            let stored: Result<_, db::Error> = db
+                .read("list_immutable_facts", |tx| Box::pin(async move { immutable_facts::list_facts(tx).await }))
+                .await;
             immutable_facts = stored?;
             match load_envelope_keys(&config.data.folder) {
                 Ok(envelope) => check_stock_keys(report, &db, envelope).await?,
@@ -207,7 +208,9 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await }))
+        .read("count_orphaned", move |tx| {
+            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+        })
         .await;
     for (chain, count) in orphaned_invoices? {
         report.print_warning(

@@ -110,7 +110,10 @@ pub async fn check_facts_and_load_addresses(
             let addresses = Addresses::load_or_create_accounts(tx, accounts).await?;
             for (chain, watched) in &with_outputs {
                 watched.insert_outputs(
-                    deposits::list_unspent_outputs(tx, chain, i64::MAX).await?.into_iter().map(|unspent| unspent.output),
+                    deposits::list_unspent_outputs(tx, chain, i64::MAX)
+                        .await?
+                        .into_iter()
+                        .map(|unspent| unspent.output),
                 );
             }
             for (chain, sibling) in &siblings {

@@ -91,7 +91,12 @@ pub(crate) struct PaymentChanges(Vec<PaymentChange>);
 
 impl PaymentChanges {
     /// Reports the changes to the listener. Without changes the listener is not called.
-    pub async fn dispatch_to_listener(self, tx: &mut Tx, now: Instant, listener: &dyn PaymentListener) -> Result<(), db::Error> {
+    pub async fn dispatch_to_listener(
+        self,
+        tx: &mut Tx,
+        now: Instant,
+        listener: &dyn PaymentListener,
+    ) -> Result<(), db::Error> {
         if self.0.is_empty() {
             return Ok(());
         }

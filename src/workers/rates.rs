@@ -60,7 +60,8 @@ impl RateWorker {
         feeds: Feeds,
         book: RateBook,
     ) -> RateWorker {
-        let mut pairs: Vec<Pair> = assets.list_all_payment_assets().map(|asset| Pair::new(&asset.rate_symbol, USD)).collect();
+        let mut pairs: Vec<Pair> =
+            assets.list_all_payment_assets().map(|asset| Pair::new(&asset.rate_symbol, USD)).collect();
         pairs.sort();
         pairs.dedup();
         pairs.retain(|pair| !settings.fixed.contains_key(pair));
@@ -94,7 +95,9 @@ impl RateWorker {
         let (accepted, accepted_pair) = (rate.clone(), pair.clone());
         self.db
             .write("accept_rate", move |tx| {
-                Box::pin(async move { pricing::store_accepted_rate(tx, &accepted_pair.base, &accepted_pair.quote, &accepted).await })
+                Box::pin(async move {
+                    pricing::store_accepted_rate(tx, &accepted_pair.base, &accepted_pair.quote, &accepted).await
+                })
             })
             .await?;
         self.book.set_rate(&pair.base, &pair.quote, rate);

@@ -96,7 +96,12 @@ impl Addresses {
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn watch_sibling_addresses(&self, tx: &mut Tx, chain: &ChainId, sibling: &ChainId) -> Result<(), db::Error> {
+    pub async fn watch_sibling_addresses(
+        &self,
+        tx: &mut Tx,
+        chain: &ChainId,
+        sibling: &ChainId,
+    ) -> Result<(), db::Error> {
         let Some(issuer) = self.0.get(chain) else { return Ok(()) };
         for key in store::list_address_keys(tx, sibling).await? {
             issuer.watched.insert(key);

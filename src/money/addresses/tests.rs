@@ -28,7 +28,8 @@ async fn open_addresses(db: &Db) -> (Addresses, Arc<WatchSet>) {
         watched: watched.clone(),
     };
     let accounts = vec![account("ethereum"), account("polygon")];
-    let addresses = db.write("open", move |tx| Box::pin(Addresses::load_or_create_accounts(tx, accounts))).await.unwrap();
+    let addresses =
+        db.write("open", move |tx| Box::pin(Addresses::load_or_create_accounts(tx, accounts))).await.unwrap();
     (addresses, watched)
 }
 

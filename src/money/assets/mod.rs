@@ -50,7 +50,11 @@ pub struct Dust {
 
 impl Dust {
     /// Returns the bound `value` for these assets. Each asset has its symbol in `rates`.
-    pub fn new_dust_limit<'a>(value: Fiat, rates: RateBook, assets: impl IntoIterator<Item = (&'a Asset, &'a str)>) -> Dust {
+    pub fn new_dust_limit<'a>(
+        value: Fiat,
+        rates: RateBook,
+        assets: impl IntoIterator<Item = (&'a Asset, &'a str)>,
+    ) -> Dust {
         let assets = assets.into_iter();
         let assets = assets.map(|(asset, symbol)| (asset.id.clone(), (symbol.to_owned(), asset.decimals)));
         Dust { value: Some((value, rates)), assets: Arc::new(assets.collect()) }

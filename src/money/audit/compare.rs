@@ -97,11 +97,13 @@ impl Auditor {
         deposit: &store::Deposit,
         postings: &DepositPostings,
     ) -> Result<(), String> {
-        let find = |account: Account| account_ids.get(&(deposit.mode, account.account_code(), deposit.asset.clone())).copied();
+        let find =
+            |account: Account| account_ids.get(&(deposit.mode, account.account_code(), deposit.asset.clone())).copied();
         let (merchant, amount) = (deposit.merchant, deposit.amount);
         let on_chain = find(Account::OnChain(deposit.chain.clone()));
         let incoming = find(Account::MerchantIncoming(merchant));
-        let suspense = deposit.disposition.suspense_reason().map(|suspense| find(Account::Suspense(merchant, suspense)));
+        let suspense =
+            deposit.disposition.suspense_reason().map(|suspense| find(Account::Suspense(merchant, suspense)));
         // The account that holds the money now: suspense if the deposit has one. The expiry of an invoice moves its
         // short deposits there.
         let current = suspense.unwrap_or(incoming);
@@ -179,8 +181,9 @@ impl Auditor {
             let Some(last) = page.last() else { break };
             after = last.id;
             for payment in &page {
-                let find =
-                    |account: Account| account_ids.get(&(payment.mode, account.account_code(), payment.asset.clone())).copied();
+                let find = |account: Account| {
+                    account_ids.get(&(payment.mode, account.account_code(), payment.asset.clone())).copied()
+                };
                 let debit = payment.user.and_then(|user| find(Account::User(user)));
                 let credit = find(Account::MerchantAvailable(payment.merchant));
                 let amount = payment.amount;
@@ -280,7 +283,9 @@ fn compare_invoice_with_postings(
     if !matches_state || invoice.credited_amount.is_some() != is_paid {
         return Err(format!("{} settlements do not match its state", invoice.settlement_count));
     }
-    if is_paid && (invoice.credited_amount != Some(last.0) || saturating_add_amounts(last.0, last.1) != received.counted) {
+    if is_paid
+        && (invoice.credited_amount != Some(last.0) || saturating_add_amounts(last.0, last.1) != received.counted)
+    {
         return Err("it was not settled with the money that its deposits brought".into());
     }
     let least = invoice.amount_due.saturating_sub(invoice.tolerance);

@@ -12,7 +12,8 @@ use chain::Amount;
 
 use crate::audit::posting_index::PostingIndex;
 use crate::ledger::{
-    Balance, BalanceChange, GENESIS_HASH, PostingKind, Side, StoredPosting, list_hashed_postings_after, list_postings_without_hash,
+    Balance, BalanceChange, GENESIS_HASH, PostingKind, Side, StoredPosting, list_hashed_postings_after,
+    list_postings_without_hash,
 };
 use db::{self, Tx};
 use ids::{AccountId, PostingSeq};

@@ -168,7 +168,11 @@ pub struct BalancePayment {
 
 /// Lists at most `limit` successful payments from balances with ids above `after`, in the order of their ids. Free
 /// orders are left out, because nothing was taken for them.
-pub async fn list_balance_payments_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<BalancePayment>, db::Error> {
+pub async fn list_balance_payments_after(
+    tx: &mut Tx,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<BalancePayment>, db::Error> {
     let found = rows!(
         tx,
         "select id, asset, amount, merchant_id, mode, user_id from payments

@@ -185,7 +185,12 @@ impl<'c> DepositBatch<'c> {
     }
 
     /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
-    pub async fn add_advancing_deposits(&mut self, tx: &mut Tx, position: Position, limit: i64) -> Result<(), db::Error> {
+    pub async fn add_advancing_deposits(
+        &mut self,
+        tx: &mut Tx,
+        position: Position,
+        limit: i64,
+    ) -> Result<(), db::Error> {
         let older = store::lock_advancing_deposits(tx, &self.chain.id, position, limit).await?;
         let locked = |id: &InvoiceId| self.invoices.contains_key(id);
         let missing = older.iter().map(|deposit| deposit.invoice).filter(|id| !locked(id)).collect();
@@ -198,7 +203,9 @@ impl<'c> DepositBatch<'c> {
     /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
     pub async fn store_deposits(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, db::Error> {
         let reached = |deposit: &Deposit| match position {
-            Some(position) => machine::next_deposit_state(deposit.state, deposit.height, deposit.confirm_height, position),
+            Some(position) => {
+                machine::next_deposit_state(deposit.state, deposit.height, deposit.confirm_height, position)
+            }
             None => deposit.state,
         };
         for fresh in &mut self.fresh {
@@ -256,7 +263,8 @@ impl<'c> DepositBatch<'c> {
         ids: &BTreeSet<InvoiceId>,
         fresh: &[(Deposit, State)],
     ) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
-        let may_have_earlier_deposits = |id: &InvoiceId| self.invoices.get(id).is_none_or(InvoiceUpdate::may_have_earlier_deposits);
+        let may_have_earlier_deposits =
+            |id: &InvoiceId| self.invoices.get(id).is_none_or(InvoiceUpdate::may_have_earlier_deposits);
         let asked = ids.iter().copied().filter(may_have_earlier_deposits).collect();
         let mut counted = invoices::sum_counted_deposits(tx, &asked).await?;
         for (deposit, state) in fresh.iter().filter(|(deposit, _)| deposit.used == Disposition::Counted) {
@@ -277,7 +285,12 @@ impl<'c> DepositBatch<'c> {
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        self.effects.entries.push(JournalEntry::new_hold_entry(self.chain.mode, deposit.hold_name(), "deposit seen", line));
+        self.effects.entries.push(JournalEntry::new_hold_entry(
+            self.chain.mode,
+            deposit.hold_name(),
+            "deposit seen",
+            line,
+        ));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Open {
             invoice.mark_payment_confirming(&mut self.effects);
         }

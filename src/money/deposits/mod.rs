@@ -267,7 +267,7 @@ impl DepositService {
             batch.add_advancing_deposits(tx, reached, ADVANCE_MAX).await?;
         }
         let mut stored = batch.store_deposits(tx, reached).await?;
-    mark_spent_outputs(tx, chain, blocks, &mut stored.effects).await?;
+        mark_spent_outputs(tx, chain, blocks, &mut stored.effects).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
 
         if let Some(last) = blocks.last() {
@@ -293,11 +293,18 @@ impl DepositService {
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the block `to` is no longer stored, and when the ledger
     /// refuses an entry.
-    pub async fn rewind_cursor_and_deposits(&self, tx: &mut Tx, now: Instant, from: BlockRef, to: BlockRef) -> Result<(), PostError> {
+    pub async fn rewind_cursor_and_deposits(
+        &self,
+        tx: &mut Tx,
+        now: Instant,
+        from: BlockRef,
+        to: BlockRef,
+    ) -> Result<(), PostError> {
         let chain = &self.chain;
         let before = lock_existing_cursor(tx, chain, Position::NONE).await?;
         let deposits = store::lock_deposits_above(tx, &chain.id, to.height).await?;
-        let mut invoices = invoices::lock_invoices(tx, &deposits.iter().map(|deposit| deposit.invoice).collect()).await?;
+        let mut invoices =
+            invoices::lock_invoices(tx, &deposits.iter().map(|deposit| deposit.invoice).collect()).await?;
         let mut effects = Effects::default();
         for deposit in deposits.into_iter().rev() {
             let missing = || db::Error::Statement(format!("invoice {} does not exist", deposit.invoice));
@@ -339,7 +346,9 @@ impl DepositService {
     ) -> Result<UnexplainedCredit, PostError> {
         let chain = &self.chain;
         lock_existing_cursor(tx, chain, Position::NONE).await?;
-        let Some(header) = store::find_block_header(tx, &chain.id, at).await? else { return Ok(UnexplainedCredit::OffBranch) };
+        let Some(header) = store::find_block_header(tx, &chain.id, at).await? else {
+            return Ok(UnexplainedCredit::OffBranch);
+        };
         let current = store::find_balance_check(tx, check.invoice).await?;
         if current.is_none_or(|current| current.explained != check.explained) {
             return Ok(UnexplainedCredit::Outdated);
@@ -391,7 +400,12 @@ impl DepositService {
 
 /// Marks the outputs of deposits that the blocks spend. The daemon never spends outputs, so each spend was made
 /// outside of it with the keys, and the operator gets a review.
-async fn mark_spent_outputs(tx: &mut Tx, chain: &FollowedChain, blocks: &[Block], effects: &mut Effects) -> Result<(), db::Error> {
+async fn mark_spent_outputs(
+    tx: &mut Tx,
+    chain: &FollowedChain,
+    blocks: &[Block],
+    effects: &mut Effects,
+) -> Result<(), db::Error> {
     let spends_of =
         |block: &'_ Block| block.spends.iter().map(|spend| (block.header.height, *spend)).collect::<Vec<_>>();
     let spends: Vec<_> = blocks.iter().flat_map(spends_of).collect();
@@ -472,7 +486,11 @@ pub async fn list_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_highest_due_deposit(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
+pub async fn find_highest_due_deposit(
+    tx: &mut Tx,
+    chain: &ChainId,
+    position: Position,
+) -> Result<Option<Height>, db::Error> {
     store::find_highest_due_deposit(tx, chain, position).await
 }
 
@@ -523,7 +541,12 @@ pub async fn find_halt_reason(tx: &mut Tx, chain: &ChainId) -> Result<Option<Str
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn resume_chain(tx: &mut Tx, now: Instant, actor: &Actor, chain: &ChainId) -> Result<Option<String>, db::Error> {
+pub async fn resume_chain(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    chain: &ChainId,
+) -> Result<Option<String>, db::Error> {
     store::lock_cursor(tx, chain, Position::NONE).await?;
     let Some(reason) = store::find_halt_reason(tx, chain).await? else { return Ok(None) };
     store::set_halt_reason(tx, chain, None).await?;
@@ -584,13 +607,21 @@ async fn reverse_orphaned_deposit(
         }
     }
     // This deposit may have been the only counted deposit that was not final.
-    if invoices::sum_counted_deposits(tx, &BTreeSet::from([invoice.id])).await?.values().all(|counted| counted.all_final) {
+    if invoices::sum_counted_deposits(tx, &BTreeSet::from([invoice.id]))
+        .await?
+        .values()
+        .all(|counted| counted.all_final)
+    {
         invoice.release_credited_amount(now, effects);
     }
     Ok(())
 }
 
-async fn lock_existing_cursor(tx: &mut Tx, chain: &FollowedChain, position: Position) -> Result<store::CursorRow, db::Error> {
+async fn lock_existing_cursor(
+    tx: &mut Tx,
+    chain: &FollowedChain,
+    position: Position,
+) -> Result<store::CursorRow, db::Error> {
     let not_followed = || db::Error::Statement(format!("{} is not followed yet", chain.id));
     store::lock_cursor(tx, &chain.id, position).await?.ok_or_else(not_followed)
 }

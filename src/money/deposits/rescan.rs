@@ -71,7 +71,9 @@ impl DepositService {
                     rescanned.known += 1;
                     continue;
                 }
-                let probed = store::find_invoice_with_balance_increase(tx, &chain.id, transfer.to, &transfer.asset, height).await?;
+                let probed =
+                    store::find_invoice_with_balance_increase(tx, &chain.id, transfer.to, &transfer.asset, height)
+                        .await?;
                 let Some(invoice) = probed else {
                     missing.push((block.header, transfer));
                     continue;

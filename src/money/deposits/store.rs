@@ -216,7 +216,12 @@ pub async fn list_previously_counted_transfers(
 }
 
 /// Returns true when the transfer at this place of the block is booked and not orphaned.
-pub async fn is_transfer_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: TransferIndex) -> Result<bool, db::Error> {
+pub async fn is_transfer_booked(
+    tx: &mut Tx,
+    chain: &ChainId,
+    height: Height,
+    place: TransferIndex,
+) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select 1 as one from deposits
@@ -515,7 +520,11 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
 
 /// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
 /// are none.
-pub async fn find_highest_due_deposit(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
+pub async fn find_highest_due_deposit(
+    tx: &mut Tx,
+    chain: &ChainId,
+    position: Position,
+) -> Result<Option<Height>, db::Error> {
     let found = row!(
         tx,
         "select max(height) as height from (

@@ -258,7 +258,12 @@ impl Model {
             let confirm_height = deposit.height + u64::from(required_confirmations(deposit.invoice)) - 1;
             let to = machine::next_deposit_state(deposit.state, deposit.height, confirm_height, position);
             if deposit.state == State::Seen && to != State::Seen {
-                self.post_amount(&Account::OnChain(model_chain().id), &incoming_account(), deposit.foreign, deposit.amount);
+                self.post_amount(
+                    &Account::OnChain(model_chain().id),
+                    &incoming_account(),
+                    deposit.foreign,
+                    deposit.amount,
+                );
                 if deposit.used == Disposition::Counted
                     && self.invoices[&deposit.invoice].state == invoices::State::Paid
                 {
@@ -269,7 +274,8 @@ impl Model {
                     Some(suspense) => {
                         self.post_amount(&incoming_account(), &suspense, deposit.foreign, deposit.amount);
                         let used = deposit.used.as_str();
-                        let detail = format!("{} base units of {} ({used})", deposit.amount, model_asset(deposit.foreign));
+                        let detail =
+                            format!("{} base units of {} ({used})", deposit.amount, model_asset(deposit.foreign));
                         self.reviews.insert(("deposit.unallocated".into(), deposit_id_at(place)), detail);
                     }
                 }
@@ -321,7 +327,12 @@ impl Model {
         let earned = confirmed.min(DUE);
         self.post_amount(&incoming_account(), &Account::MerchantPending(MERCHANT), false, earned);
         if confirmed > earned {
-            self.post_amount(&incoming_account(), &Account::Suspense(MERCHANT, Suspense::Surplus), false, confirmed - earned);
+            self.post_amount(
+                &incoming_account(),
+                &Account::Suspense(MERCHANT, Suspense::Surplus),
+                false,
+                confirmed - earned,
+            );
             let detail = format!("{} base units of model/token above what was due", confirmed - earned);
             self.reviews.insert(("payment.surplus".into(), number), detail);
         }
@@ -344,8 +355,8 @@ impl Model {
                 State::Seen => self.deposits[place].state = State::Orphaned,
                 State::Confirmed => {
                     self.deposits[place].state = State::Orphaned;
-                    let lost =
-                        deposit.used == Disposition::Counted && self.unsettle_invoice(number, before, before - deposit.amount);
+                    let lost = deposit.used == Disposition::Counted
+                        && self.unsettle_invoice(number, before, before - deposit.amount);
                     let from = suspense_account(deposit.used).unwrap_or_else(incoming_account);
                     self.post_amount(&from, &Account::OnChain(model_chain().id), deposit.foreign, deposit.amount);
                     self.reviews.remove(&("deposit.unallocated".into(), deposit_id_at(place)));
@@ -371,7 +382,12 @@ impl Model {
         invoice.released = false;
         self.post_amount(&earned, &incoming_account(), false, settled);
         if before > settled {
-            self.post_amount(&Account::Suspense(MERCHANT, Suspense::Surplus), &incoming_account(), false, before - settled);
+            self.post_amount(
+                &Account::Suspense(MERCHANT, Suspense::Surplus),
+                &incoming_account(),
+                false,
+                before - settled,
+            );
             self.reviews.remove(&("payment.surplus".into(), number));
         }
         let lost = left < DUE - TOLERANCE || left == 0;
@@ -517,8 +533,9 @@ async fn run_steps(db: &Db, acts: Vec<Act>) {
                 let to = hashes.last().unwrap().block_ref();
                 model.rewind_to_height(height);
                 let service = service.clone();
-                let rewound = db
-                    .write("rewind", move |tx| Box::pin(async move { service.rewind_cursor_and_deposits(tx, Instant(1), from, to).await }));
+                let rewound = db.write("rewind", move |tx| {
+                    Box::pin(async move { service.rewind_cursor_and_deposits(tx, Instant(1), from, to).await })
+                });
                 rewound.await.unwrap();
             }
         }
@@ -569,8 +586,14 @@ fn dusty_chain() -> FollowedChain {
 
 /// Stores a block with transfers to the first invoice. Each is given by a byte that fills its transaction id, and its
 /// amount.
-async fn apply_block_with_payments(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> Result<(), PostError> {
-    let mut block = block_with_transfers(at, &payments.iter().map(|(_, amount)| Amount::from(*amount)).collect::<Vec<_>>());
+async fn apply_block_with_payments(
+    tx: &mut Tx,
+    from: Header,
+    at: Header,
+    payments: &[(u8, u64)],
+) -> Result<(), PostError> {
+    let mut block =
+        block_with_transfers(at, &payments.iter().map(|(_, amount)| Amount::from(*amount)).collect::<Vec<_>>());
     for (transfer, (txid, _)) in block.transfers.iter_mut().zip(payments) {
         transfer.txid = TxId([*txid; 32]);
     }

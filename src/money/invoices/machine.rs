@@ -156,7 +156,11 @@ mod tests {
                 assert_eq!(next_invoice_state(state, input, due, tolerance), None, "nothing leaves {state:?}");
             }
         }
-        assert_eq!(next_invoice_state(Open, Confirmed(Amount::ZERO), due, Amount::MAX), None, "a sum of zero never pays");
+        assert_eq!(
+            next_invoice_state(Open, Confirmed(Amount::ZERO), due, Amount::MAX),
+            None,
+            "a sum of zero never pays"
+        );
     }
 
     #[test]

@@ -112,7 +112,12 @@ pub struct InvoiceTerms {
 
 /// Queues the statements that insert the invoice and its address. The result has
 /// the invoice's id.
-pub fn queue_invoice_insert(tx: &mut Tx, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
+pub fn queue_invoice_insert(
+    tx: &mut Tx,
+    now: Instant,
+    address: &ReservedAddress,
+    new: &NewInvoice,
+) -> ResultRef<InvoiceId> {
     let address = address.queue_address_insert(tx, now);
     store::queue_invoice_insert(tx, now, new, address)
 }
@@ -130,7 +135,11 @@ pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_addresses_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
+pub async fn list_addresses_expecting_payment(
+    tx: &mut Tx,
+    chain: &ChainId,
+    limit: i64,
+) -> Result<Vec<Address>, db::Error> {
     store::list_addresses_expecting_payment(tx, chain, limit).await
 }
 
@@ -218,11 +227,19 @@ impl InvoiceUpdate {
         let Some(next) = machine::next_invoice_state(self.state, input, self.due, self.tolerance) else { return false };
         let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
         let surplus = confirmed.saturating_sub(self.due);
-        let mut lines = self.split_into_entry_lines(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
+        let mut lines =
+            self.split_into_entry_lines(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
         if !surplus.is_zero() {
-            lines.extend(self.split_into_entry_lines(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
+            lines.extend(self.split_into_entry_lines(
+                incoming,
+                Account::Suspense(self.shop.merchant, Suspense::Surplus),
+                surplus,
+            ));
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
-            let request = ReviewRequest { amount: Some(surplus), ..self.invoice_review_request(reviews::Kind::PaymentSurplus, detail) };
+            let request = ReviewRequest {
+                amount: Some(surplus),
+                ..self.invoice_review_request(reviews::Kind::PaymentSurplus, detail)
+            };
             effects.reviews.push(ReviewChange::Open(request));
         }
         let invoice = &mut self.invoice;
@@ -251,7 +268,11 @@ impl InvoiceUpdate {
         let mut lines = self.split_into_entry_lines(earned_account, incoming.clone(), settled);
         let surplus = before.saturating_sub(settled);
         if !surplus.is_zero() {
-            lines.extend(self.split_into_entry_lines(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
+            lines.extend(self.split_into_entry_lines(
+                Account::Suspense(merchant, Suspense::Surplus),
+                incoming,
+                surplus,
+            ));
             effects.reviews.push(self.review_retraction(reviews::Kind::PaymentSurplus, None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
@@ -275,7 +296,11 @@ impl InvoiceUpdate {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
         let merchant = self.shop.merchant;
-        let lines = self.split_into_entry_lines(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
+        let lines = self.split_into_entry_lines(
+            Account::MerchantPending(merchant),
+            Account::MerchantAvailable(merchant),
+            earned,
+        );
         let name = format!("invoice/{}/final/{}", self.id, self.settlements);
         effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice final", lines));
         self.invoice.released_at = Some(now);
@@ -349,12 +374,19 @@ pub(crate) async fn lock_invoices_by_address(
 }
 
 /// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
-pub(crate) async fn sum_counted_deposits(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+pub(crate) async fn sum_counted_deposits(
+    tx: &mut Tx,
+    ids: &BTreeSet<InvoiceId>,
+) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
     store::sum_counted_deposits(tx, ids).await
 }
 
 /// Stores the changed invoices and the new states of their payments.
-pub(crate) async fn store_invoice_updates(tx: &mut Tx, now: Instant, updates: Vec<InvoiceUpdate>) -> Result<(), db::Error> {
+pub(crate) async fn store_invoice_updates(
+    tx: &mut Tx,
+    now: Instant,
+    updates: Vec<InvoiceUpdate>,
+) -> Result<(), db::Error> {
     let (mut invoices, mut payments) = (Vec::new(), Vec::new());
     for update in updates {
         payments.extend(update.payment.map(|to| (update.payment_id(), to)));
@@ -406,7 +438,8 @@ pub(crate) async fn expire_ended_invoices(
 ) -> Result<PaymentChanges, PostError> {
     let mut effects = Effects::default();
     for (id, mut update) in lock_invoices(tx, ids).await? {
-        let Some(next) = machine::next_invoice_state(update.state, Input::WindowEnded, update.due, update.tolerance) else {
+        let Some(next) = machine::next_invoice_state(update.state, Input::WindowEnded, update.due, update.tolerance)
+        else {
             continue;
         };
         let received = store::sum_received_deposits(tx, id, &update.chain).await?;
@@ -423,9 +456,9 @@ pub(crate) async fn expire_ended_invoices(
             effects.reviews.push(ReviewChange::Open(update.short_payment_review_request(received.confirmed)));
         }
         if let Some(reason) = unverified {
-            effects
-                .reviews
-                .push(ReviewChange::Open(update.invoice_review_request(reviews::Kind::BalanceUnverified, reason.to_owned())));
+            effects.reviews.push(ReviewChange::Open(
+                update.invoice_review_request(reviews::Kind::BalanceUnverified, reason.to_owned()),
+            ));
         }
         effects.payments.push(match update.was {
             State::Reversed => PaymentChange::Lost(update.payment_id()),

@@ -116,7 +116,8 @@ pub async fn lock_invoices_by_address(
          where a.chain = $1 and a.key = given.key order by i.id for update",
         chain.as_str()
     )?;
-    let target = |row| Ok((AddressKey(db::Row::get(row, "key")?), row.get("reached")?, Locked::new(parse_invoice_row(row)?)));
+    let target =
+        |row| Ok((AddressKey(db::Row::get(row, "key")?), row.get("reached")?, Locked::new(parse_invoice_row(row)?)));
     found.iter().map(target).collect()
 }
 
@@ -213,7 +214,10 @@ impl Counted {
 }
 
 /// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
-pub async fn sum_counted_deposits(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+pub async fn sum_counted_deposits(
+    tx: &mut Tx,
+    ids: &BTreeSet<InvoiceId>,
+) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
     let found = rows_for_each!(
         tx,
         ids.iter().map(|id| batch_row![*id]).collect(),
@@ -235,7 +239,11 @@ fn sum_out_of_range_error() -> db::Error {
 }
 
 /// Returns the addresses that expect money, as described for [`crate::invoices::list_addresses_expecting_payment`].
-pub async fn list_addresses_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
+pub async fn list_addresses_expecting_payment(
+    tx: &mut Tx,
+    chain: &ChainId,
+    limit: i64,
+) -> Result<Vec<Address>, db::Error> {
     let found = rows!(
         tx,
         "select a.key, a.text from unconfirmed s join invoices i on i.id = s.invoice_id join addresses a on a.id = i.address_id

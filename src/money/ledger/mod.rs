@@ -245,7 +245,12 @@ enum Operation {
 
 impl JournalEntry {
     /// Returns an entry that posts all lines.
-    pub fn new_post_entry(mode: Mode, name: impl Into<String>, reason: &'static str, lines: Vec<EntryLine>) -> JournalEntry {
+    pub fn new_post_entry(
+        mode: Mode,
+        name: impl Into<String>,
+        reason: &'static str,
+        lines: Vec<EntryLine>,
+    ) -> JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Post { mode, lines } }
     }
 
@@ -354,7 +359,12 @@ pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalE
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn load_account_balance(tx: &mut Tx, mode: Mode, account: &Account, asset: &AssetId) -> Result<Balance, db::Error> {
+pub async fn load_account_balance(
+    tx: &mut Tx,
+    mode: Mode,
+    account: &Account,
+    asset: &AssetId,
+) -> Result<Balance, db::Error> {
     match store::find_account(tx, mode, account, asset).await? {
         Some(account) => compute_current_balance(tx, &account).await,
         None => Ok(Balance::default()),
@@ -441,7 +451,10 @@ async fn find_or_create_accounts(
 }
 
 /// Finds the open holds that the entries resolve, without those that an entry of the same set creates.
-async fn find_resolved_holds<'e>(tx: &mut Tx, entries: &'e [JournalEntry]) -> Result<HashMap<&'e str, store::Hold>, db::Error> {
+async fn find_resolved_holds<'e>(
+    tx: &mut Tx,
+    entries: &'e [JournalEntry],
+) -> Result<HashMap<&'e str, store::Hold>, db::Error> {
     let created: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     let resolved = entries.iter().filter_map(JournalEntry::resolved_hold_name);
     let names: BTreeSet<&str> = resolved.filter(|name| !created.contains(name)).collect();

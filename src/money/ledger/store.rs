@@ -242,7 +242,11 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
 }
 
 /// Inserts postings together with their hashes. Use it only on SQLite, where a single writer excludes all others.
-pub async fn insert_postings_with_hashes(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
+pub async fn insert_postings_with_hashes(
+    tx: &mut Tx,
+    now: Instant,
+    postings: &[NewPosting<'_>],
+) -> Result<(), db::Error> {
     // With one writer, the sequence number of a posting is its number in the hash chain.
     let (mut seq, mut previous) = find_hash_chain_end(tx).await?;
     let mut new_holds = HashMap::new();
@@ -296,7 +300,11 @@ pub async fn insert_postings_with_hashes(tx: &mut Tx, now: Instant, postings: &[
 
 /// Inserts postings without hashes; a worker appends them to the hash chain later. A posting that resolves a hold of
 /// the same call finds the hold among the rows that the first statement inserts.
-pub async fn insert_postings_without_hashes(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
+pub async fn insert_postings_without_hashes(
+    tx: &mut Tx,
+    now: Instant,
+    postings: &[NewPosting<'_>],
+) -> Result<(), db::Error> {
     let (mut given, mut resolving_new_holds) = (Vec::with_capacity(postings.len()), Vec::new());
     for posting in postings {
         let mut row = batch_row![
@@ -394,7 +402,11 @@ pub async fn list_postings_without_hash(tx: &mut Tx, limit: i64) -> Result<Vec<S
 }
 
 /// Lists at most `limit` postings with hash chain numbers above `hash_chain_no`, in the order of the chain.
-pub async fn list_hashed_postings_after(tx: &mut Tx, hash_chain_no: i64, limit: i64) -> Result<Vec<StoredPosting>, db::Error> {
+pub async fn list_hashed_postings_after(
+    tx: &mut Tx,
+    hash_chain_no: i64,
+    limit: i64,
+) -> Result<Vec<StoredPosting>, db::Error> {
     let found = rows!(
         tx,
         "select seq, entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at,
@@ -503,7 +515,11 @@ pub async fn list_hashed_balance_changes_after(
 
 /// Returns the database's query plan for [`list_hashed_balance_changes_after`].
 #[cfg(test)]
-pub async fn explain_hashed_balance_changes(tx: &mut Tx, account: AccountId, hash_chain_no: i64) -> Result<String, db::Error> {
+pub async fn explain_hashed_balance_changes(
+    tx: &mut Tx,
+    account: AccountId,
+    hash_chain_no: i64,
+) -> Result<String, db::Error> {
     if tx.backend() == db::Backend::Postgres {
         // The tables of a test are so small that the planner would otherwise scan them completely.
         execute!(tx, "set local enable_seqscan = off")?;

@@ -41,7 +41,9 @@ async fn resolve_hold(db: &Db, name: &str, hold: &str, amount: Option<u128>, voi
 
 async fn load_available_units(db: &Db, account: Account) -> u128 {
     let balance = db
-        .read("balance", move |tx| Box::pin(async move { load_account_balance(tx, Mode::Live, &account, &cny_asset()).await }))
+        .read("balance", move |tx| {
+            Box::pin(async move { load_account_balance(tx, Mode::Live, &account, &cny_asset()).await })
+        })
         .await
         .unwrap();
     balance.available_amount().units().try_into().unwrap()

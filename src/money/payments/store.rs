@@ -64,7 +64,12 @@ pub async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, Sta
 
 /// Closes a pending payment at an external provider and returns true. Returns false when the payment is in another
 /// state or uses another method.
-pub async fn close_pending_external_payment(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> Result<bool, db::Error> {
+pub async fn close_pending_external_payment(
+    tx: &mut Tx,
+    now: Instant,
+    id: PaymentId,
+    to: State,
+) -> Result<bool, db::Error> {
     let changed = execute!(
         tx,
         "update payments set state = $2, closed_at = $3

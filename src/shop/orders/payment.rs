@@ -151,15 +151,18 @@ impl PaymentService {
 
     /// Plans an on-chain payment in the asset with this code.
     fn plan_invoice(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateError> {
-        let (chain, payment_asset) = self.assets.find_payment_asset(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
+        let (chain, payment_asset) =
+            self.assets.find_payment_asset(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
         if !self.addresses.can_issue_address(&chain.id) {
             return Err(CreateError::MethodUnavailable);
         }
         let asset = payment_asset.asset.clone();
-        let quote = self.rates.compute_quote(now, &payment_asset.rate_symbol, asset.decimals, asset.quote_decimals, price);
+        let quote =
+            self.rates.compute_quote(now, &payment_asset.rate_symbol, asset.decimals, asset.quote_decimals, price);
         let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
         let tolerance = self.tolerance(now, payment_asset, quote.due).ok_or(CreateError::AmountOutOfRange)?;
-        let confirmations = chain.depths.required_confirmations(assets::convert_price_to_usd_minor(&self.rates, now, price));
+        let confirmations =
+            chain.depths.required_confirmations(assets::convert_price_to_usd_minor(&self.rates, now, price));
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
     }
 
@@ -168,15 +171,19 @@ impl PaymentService {
     fn tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.compute_exchange_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
-        let value =
-            rate.and_then(|rate| pricing::convert_price_to_amount(self.tolerance.usd, rate.value, payment_asset.asset.decimals));
+        let value = rate.and_then(|rate| {
+            pricing::convert_price_to_amount(self.tolerance.usd, rate.value, payment_asset.asset.decimals)
+        });
         Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_mul_ratio(1, 2)?))
     }
 
     /// Returns the debit of a USD balance: the price converted at the current rate and rounded up to the decimal
     /// places of the balance.
     fn debit_in_usd(&self, now: Instant, price: Fiat) -> Result<Taken, CreateError> {
-        let rate = self.rates.compute_exchange_rate(now, "USD", price.currency.as_str()).map_err(|_| CreateError::MethodUnavailable)?;
+        let rate = self
+            .rates
+            .compute_exchange_rate(now, "USD", price.currency.as_str())
+            .map_err(|_| CreateError::MethodUnavailable)?;
         let amount = pricing::convert_price_to_amount(price, rate.value, users::USD_DECIMALS);
         Ok(Taken {
             asset: users::to_balance_asset(Currency::USD),
@@ -214,7 +221,10 @@ pub(super) fn request_payment(
 ) -> Result<RequestedPayment, CreateError> {
     match plan {
         PaymentPlan::Free { method } => {
-            let free = NewPayment { state: payments::State::Success, ..NewPayment::new_pending_payment(id, order.shop, method) };
+            let free = NewPayment {
+                state: payments::State::Success,
+                ..NewPayment::new_pending_payment(id, order.shop, method)
+            };
             payments::queue_payment_insert(tx, now, &free);
             Ok(RequestedPayment::Free)
         }
@@ -236,7 +246,11 @@ pub(super) fn request_payment(
             let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
             let invoice = NewInvoice {
-                payment: payments::queue_payment_insert(tx, now, &NewPayment::new_pending_payment(id, order.shop, Method::Crypto)),
+                payment: payments::queue_payment_insert(
+                    tx,
+                    now,
+                    &NewPayment::new_pending_payment(id, order.shop, Method::Crypto),
+                ),
                 shop: order.shop,
                 asset: asset.clone(),
                 price: order.amount,

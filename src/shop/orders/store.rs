@@ -157,7 +157,9 @@ pub async fn find_by_number_or_id(
 /// Returns the status with the newest payment. `first` is the first of the `rows`, which belong to one order.
 fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let invoice = match first.get("invoice_id")? {
-        Some(id) => Some((parse_invoice(id, first)?, Received::from_deposit_rows(rows_of_newest_payment(first, rows)?)?)),
+        Some(id) => {
+            Some((parse_invoice(id, first)?, Received::from_deposit_rows(rows_of_newest_payment(first, rows)?)?))
+        }
         None => None,
     };
     let status = OrderStatus {

@@ -410,7 +410,9 @@ fn derive_status_from_invoice(state: invoices::State, received: &Received) -> Pa
     match state {
         invoices::State::Paid => PaymentStatus::Paid,
         invoices::State::Expired | invoices::State::Cancelled => PaymentStatus::Expired,
-        invoices::State::Open | invoices::State::Reversed if received.has_unconfirmed_amount() => PaymentStatus::Confirming,
+        invoices::State::Open | invoices::State::Reversed if received.has_unconfirmed_amount() => {
+            PaymentStatus::Confirming
+        }
         invoices::State::Open | invoices::State::Reversed if !received.confirmed.is_zero() => PaymentStatus::Underpaid,
         invoices::State::Open | invoices::State::Reversed => PaymentStatus::Pending,
     }

@@ -580,7 +580,9 @@ impl Machine {
         let known = tip.finalized.and_then(|mark| follower.contains(mark).map(|is_ours| (mark, is_ours)));
         match known {
             Some((mark, false)) => Err(mark),
-            Some((mark, true)) => Ok(deposits::compute_position(&self.chain, follower.cursor().height, Some(mark.height))),
+            Some((mark, true)) => {
+                Ok(deposits::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
+            }
             None => Ok(deposits::compute_position(&self.chain, follower.cursor().height, None)),
         }
     }

@@ -108,7 +108,9 @@ impl FollowWorker {
         let header = self.read_first_header().await?;
         let id = self.chain.id.clone();
         self.db
-            .write("start_chain", move |tx| Box::pin(async move { deposits::start_following_chain(tx, &id, &header).await }))
+            .write("start_chain", move |tx| {
+                Box::pin(async move { deposits::start_following_chain(tx, &id, &header).await })
+            })
             .await?;
         info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
         self.find_stored_cursor().await?.with_context(|| format!("{}: the stored cursor is missing", self.chain.id))
@@ -203,14 +205,18 @@ impl FollowWorker {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         error!(chain = %chain, "endpoints of {chain} contradict each other: {reason}");
         self.db
-            .write("dispute", move |tx| Box::pin(async move { deposits::open_disputed_review(tx, now, &chain, &reason).await }))
+            .write("dispute", move |tx| {
+                Box::pin(async move { deposits::open_disputed_review(tx, now, &chain, &reason).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
 
     async fn close_dispute_review(&self) -> anyhow::Result<Observation> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        self.db.write("agree", move |tx| Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await })).await?;
+        self.db
+            .write("agree", move |tx| Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await }))
+            .await?;
         Ok(Observation::Done)
     }
 
@@ -235,7 +241,9 @@ impl FollowWorker {
         let (now, chain, grace) = (self.clock.now(), self.chain.id.clone(), self.reconciler.deposits.limits().grace);
         self.db
             .read("list_expirable", move |tx| {
-                Box::pin(async move { invoices::list_expirable_invoices(tx, &chain, now, passed, grace, EXPIRE_MAX).await })
+                Box::pin(
+                    async move { invoices::list_expirable_invoices(tx, &chain, now, passed, grace, EXPIRE_MAX).await },
+                )
             })
             .await
     }
@@ -254,7 +262,9 @@ impl FollowWorker {
     async fn rewind_chain(&self, from: BlockRef, to: BlockRef) -> anyhow::Result<Observation> {
         let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         self.db
-            .write("rewind_chain", move |tx| Box::pin(async move { deposits.rewind_cursor_and_deposits(tx, now, from, to).await }))
+            .write("rewind_chain", move |tx| {
+                Box::pin(async move { deposits.rewind_cursor_and_deposits(tx, now, from, to).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
@@ -263,7 +273,9 @@ impl FollowWorker {
         error!(chain = %self.chain.id, "{} is halted: {reason}", self.chain.id);
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
-            .write("halt_chain", move |tx| Box::pin(async move { deposits::halt_chain(tx, now, &chain, &reason).await }))
+            .write("halt_chain", move |tx| {
+                Box::pin(async move { deposits::halt_chain(tx, now, &chain, &reason).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
@@ -271,7 +283,9 @@ impl FollowWorker {
     /// Returns true when the chain is still halted: an operator may have decided meanwhile.
     async fn is_chain_halted(&self) -> anyhow::Result<bool> {
         let chain = self.chain.id.clone();
-        let halted = self.db.read("find_halted", move |tx| Box::pin(async move { deposits::find_halt_reason(tx, &chain).await }));
+        let halted = self
+            .db
+            .read("find_halted", move |tx| Box::pin(async move { deposits::find_halt_reason(tx, &chain).await }));
         Ok(halted.await?.is_some())
     }
 
