@@ -108,7 +108,7 @@ fn check_data_folder(report: &mut Report, folder: &Path) {
             report.print_warning("data folder", format_args!("other users may enter {name}; run `chmod 700 {name}`"))
         }
     }
-    match disk::free_bytes(folder).map(|bytes| bytes / 1024 / 1024) {
+    match disk::free_disk_bytes(folder).map(|bytes| bytes / 1024 / 1024) {
         Ok(free) if free < FREE_MIB_MIN => {
             report.print_warning("disk", format_args!("only {free} MiB are free; free some space"))
         }
@@ -153,8 +153,9 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
             report.print_ok("database", format_args!("{url} has the schema of this version"));
             check_merchants(report, config, &db).await?;
             check_orphaned_invoices(report, config, &db).await?;
-            let stored: Result<_, db::Error> =
-                db.read("list_immutable_facts", |tx| Box::pin(async move { immutable_facts::list(tx).await })).await;
+            let stored: Result<_, db::Error> = db
+                .read("list_immutable_facts", |tx| Box::pin(async move { immutable_facts::list_facts(tx).await }))
+                .await;
             immutable_facts = stored?;
             match load_envelope_keys(&config.data.folder) {
                 Ok(envelope) => check_stock_keys(report, &db, envelope).await?,
@@ -184,7 +185,7 @@ async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> R
 }
 
 async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
-    for (name, mount) in config.surfaces.mounts().into_iter().filter(|(_, mount)| mount.enabled) {
+    for (name, mount) in config.surfaces.list_mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
         let found = db.read("find_merchant", move |tx| {
             Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await })
@@ -207,7 +208,9 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| Box::pin(async move { invoices::count_orphaned(tx, &followed).await }))
+        .read("count_orphaned", move |tx| {
+            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+        })
         .await;
     for (chain, count) in orphaned_invoices? {
         report.print_warning(
@@ -225,9 +228,9 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
 fn print_first_addresses(report: &mut Report, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        let Some(account) = config.deposit_account(chain) else { continue };
+        let Some(account) = config.find_deposit_account(chain) else { continue };
         let subject = format!("keys of {}", chain.id);
-        match Deriver::new(&account.xpub, chain.scheme()).and_then(|deriver| deriver.derive_address(0)) {
+        match Deriver::new(&account.xpub, chain.address_scheme()).and_then(|deriver| deriver.derive_address(0)) {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {
                 let path = if account.path.is_empty() { "the account" } else { account.path.as_str() };
                 report.print_ok(
@@ -248,9 +251,9 @@ fn print_first_addresses(report: &mut Report, config: &Config) {
 /// Compares the configuration with the stored facts. The daemon refuses to start when a chain's identity or a token's
 /// decimals have changed.
 fn check_stored_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
-    let identity = chain.identity.clone().map(|id| Fact::identity(&chain.id, id));
+    let identity = chain.identity.clone().map(|id| Fact::chain_identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
-    let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::decimals(&asset.id, asset.decimals)));
+    let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::asset_decimals(&asset.id, asset.decimals)));
     let mut matching = 0;
     for fact in facts {
         match find_differing_fact(immutable_facts, &fact) {
@@ -283,7 +286,7 @@ fn find_differing_fact<'a>(immutable_facts: &'a StoredFacts, fact: &Fact) -> Opt
 async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let subject = format!("chain {}", chain.id);
     let only_this_chain = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
-    let source = match daemon::drivers::open_sources(&only_this_chain, None) {
+    let source = match daemon::drivers::open_chain_sources(&only_this_chain, None) {
         Ok(sources) => sources.get(&chain.id).cloned(),
         Err(e) => return report.print_failure(&subject, format_args!("{e:#}")),
     };
@@ -307,7 +310,7 @@ async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, 
         let chain::AssetKind::Token { contract } = &asset.kind else { continue };
         let token = format!("{subject}, {code}");
         match source.decimals(contract).await {
-            Ok(decimals) if find_differing_fact(immutable_facts, &Fact::decimals(&asset.id, decimals)).is_some() => report.print_failure(
+            Ok(decimals) if find_differing_fact(immutable_facts, &Fact::asset_decimals(&asset.id, decimals)).is_some() => report.print_failure(
                     &token,
                     format_args!("the contract reports {decimals} decimals, but the database has stored another number; {RESTORE}"),
                 ),
@@ -344,7 +347,7 @@ async fn check_chain_identity(
             );
         }
         (Ok(identity), _) => {
-            match find_differing_fact(immutable_facts, &Fact::identity(&chain.id, identity.id.clone())) {
+            match find_differing_fact(immutable_facts, &Fact::chain_identity(&chain.id, identity.id.clone())) {
                 Some(stored) => report.print_failure(
                     subject,
                     format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),
@@ -394,7 +397,7 @@ async fn check_rate_feeds(report: &mut Report, config: &Config) {
         Err(e) => return report.print_failure("rates", e),
     };
     let mut observations = Vec::new();
-    for (source, outcome) in feeds.request_all(&pairs).await {
+    for (source, outcome) in feeds.request_prices_by_exchange(&pairs).await {
         match outcome {
             Ok(quotes) => {
                 report.print_ok(&format!("rates, {source}"), format_args!("{} quotes", quotes.len()));
@@ -403,8 +406,7 @@ async fn check_rate_feeds(report: &mut Report, config: &Config) {
             Err(e) => report.print_warning(&format!("rates, {source}"), e),
         }
     }
-    for (pair, outcome) in RateConsensus::new(&config.rates).evaluate_round(Clock::System.now(), &pairs, &observations)
-    {
+    for (pair, outcome) in RateConsensus::new(&config.rates).decide_rates(Clock::System.now(), &pairs, &observations) {
         match outcome {
             Ok(agreed) => report.print_ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
             Err(e) => report.print_failure(
@@ -417,7 +419,7 @@ async fn check_rate_feeds(report: &mut Report, config: &Config) {
 
 /// Returns the dollar pairs of all payment assets that have no fixed rate.
 fn list_pairs_from_feeds(config: &Config) -> Vec<Pair> {
-    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.checkout_asset(code));
+    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_checkout_asset(code));
     let pairs: BTreeSet<Pair> = assets.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();
     pairs.into_iter().filter(|pair| !config.rates.fixed.contains_key(pair)).collect()
 }

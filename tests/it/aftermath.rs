@@ -44,7 +44,7 @@ async fn rescan(world: &World, chain: &ChainId, to: u64) -> Result<(u64, u64, u6
 
 /// Pays and mines until the order is completed, but not until the money is final.
 async fn pay_until_completed(world: &World, order: &PlacedOrder) -> u64 {
-    world.pay_order(&order, order.due);
+    world.pay_order(order, order.due);
     world.mine(order.coin, 1);
     world.run_until_idle().await;
     let needed = world.required_confirmations(order).await;
@@ -181,7 +181,7 @@ both! {
         let token = "[[chains.ethereum.assets]]\ncode = \"usdt\"\nsymbol = \"USDT\"\ndecimals = 30\nquote_decimals = 6
             contract = \"0xdAC17F958D2ee523a2206206994597C13D831ec7\"\n";
         let text = format!("{}\n{token}\n{}", include_str!("world.toml"), accounts());
-        *config = Config::parse(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
+        *config = Config::parse_toml(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
     }) {
         let hostile = world.place_order("erc20_usdt").await;
         let asset = world.asset(hostile.coin);
@@ -305,11 +305,11 @@ both! {
         let available = Account::MerchantAvailable(world.shop.merchant);
         let asset = world.asset(order.coin).id;
         let earned = || world.account(world.shop.mode, available.clone(), asset.clone());
-        assert_eq!(earned().await.available(), Amount::ZERO, "the second payment may still vanish");
+        assert_eq!(earned().await.available_amount(), Amount::ZERO, "the second payment may still vanish");
         let depth = world.simnet.tip(&chain).head.height - first;
         world.simnet.reorg(&chain, depth, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
-        assert_eq!(earned().await.available(), order.due);
+        assert_eq!(earned().await.available_amount(), order.due);
         world.assert_status(&order, "completed", "paid").await;
     }
 
@@ -405,7 +405,7 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         let (now, halted) = (world.clock.now(), chain.clone());
-        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt(tx, now, &halted, "a drill").await })).await.unwrap();
+        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt_chain(tx, now, &halted, "a drill").await })).await.unwrap();
         world.crash_and_boot().await;
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);

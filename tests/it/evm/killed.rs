@@ -143,7 +143,7 @@ impl Installation {
     /// The asset that `erc20_usdt` stands for.
     fn usdt(&self) -> Asset {
         let chain = self.node.configured(&[self.node.anvil.url()], "none");
-        chain.asset("usdt").expect("the node has USDT").clone()
+        chain.find_asset("usdt").expect("the node has USDT").clone()
     }
 
     async fn mine(&self, blocks: u64) {
@@ -188,7 +188,9 @@ impl Installation {
                         Account::MerchantAvailable(merchant),
                         Account::Suspense(merchant, Suspense::Surplus),
                     ] {
-                        holds.push(ledger::balance(tx, Mode::Test, &account, &asset).await?.available());
+                        holds.push(
+                            ledger::load_account_balance(tx, Mode::Test, &account, &asset).await?.available_amount(),
+                        );
                     }
                     let rows =
                         tx.rows("select count(*) as n from deposits where state <> 'orphaned'", Vec::new()).await?;
