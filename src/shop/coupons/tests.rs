@@ -2,7 +2,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 
 use crate::coupons::machine::compute_discount;
-use crate::coupons::{self, BasketLine, CouponRefusal, CreateError, Discount, NewCoupon, Terms};
+use crate::coupons::{self, BasketLine, CouponRejection, CreateError, Discount, NewCoupon, Terms};
 use crate::fixture::{Fixture, NOW, OPERATOR, run_write};
 use crate::orders::CreateError as OrderError;
 use crate::orders::NewOrder;
@@ -34,26 +34,26 @@ fn the_discount_follows_the_terms() {
         (percent(10_000), vec![line(1, 999)], Ok(999)),
         (percent(1), vec![line(1, 9_999)], Ok(0)),
         (percent(5_000), vec![line(1, i64::MAX)], Ok(i64::MAX / 2)),
-        (percent(5_000), vec![line(1, i64::MAX), line(2, 1)], Err(CouponRefusal::OutOfRange)),
+        (percent(5_000), vec![line(1, i64::MAX), line(2, 1)], Err(CouponRejection::OutOfRange)),
         (fixed(300), vec![line(1, 999)], Ok(300)),
         (fixed(300), vec![line(1, 200)], Ok(200)),
         (Terms { product: Some(ProductId(2)), ..percent(5_000) }, vec![line(1, 100), line(2, 50)], Ok(25)),
         (Terms { product: Some(ProductId(2)), ..fixed(80) }, vec![line(1, 100), line(2, 50)], Ok(50)),
-        (Terms { product: Some(ProductId(3)), ..fixed(80) }, vec![line(1, 100)], Err(CouponRefusal::OtherProduct)),
+        (Terms { product: Some(ProductId(3)), ..fixed(80) }, vec![line(1, 100)], Err(CouponRejection::OtherProduct)),
         (Terms { min_amount: 100, ..fixed(80) }, vec![line(1, 100)], Ok(80)),
         (
             Terms { min_amount: 101, ..fixed(80) },
             vec![line(1, 100)],
-            Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
+            Err(CouponRejection::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
         ),
         (Terms { starts_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Ok(1)),
-        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::NotYetValid)),
+        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Err(CouponRejection::NotYetValid)),
         (Terms { ends_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Ok(1)),
-        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::Expired)),
+        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Err(CouponRejection::Expired)),
         (
             Terms::unrestricted(Discount::Fixed(1), Currency::USD),
             vec![line(1, 9)],
-            Err(CouponRefusal::OtherCurrency(Currency::USD)),
+            Err(CouponRejection::OtherCurrency(Currency::USD)),
         ),
     ];
     for (terms, basket, expected) in table {
@@ -84,8 +84,8 @@ proptest! {
             totals.iter().filter(|(product, _)| bound_to.is_none_or(|b| b == *product)).map(|(_, total)| total).sum();
         match compute_discount(&terms, NOW, CNY, &basket) {
             Ok(fiat) => prop_assert!((0..=eligible).contains(&fiat.minor)),
-            Err(refusal) => {
-                prop_assert_eq!(refusal, CouponRefusal::OtherProduct);
+            Err(rejection) => {
+                prop_assert_eq!(rejection, CouponRejection::OtherProduct);
                 prop_assert!(totals.iter().all(|(product, _)| Some(*product) != bound_to));
             }
         }
@@ -101,7 +101,7 @@ db::both! {
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (150, 15, 135));
         for code in ["", "   ", "spring", "spring10x", &"x".repeat(10_000)] {
             let refused = shop.create_order(with_coupon(&shop, 3, code)).await;
-            assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRefusal::Unknown))), "{code:?}");
+            assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRejection::Unknown))), "{code:?}");
         }
         assert_eq!(shop.count_available_items().await, 7);
         assert_eq!(shop.select_number("select count(*) from orders").await, 1);
@@ -123,7 +123,7 @@ db::both! {
         create(&shop, "three", Terms::unrestricted(Discount::Percent(1_000), CNY), Some(3)).await.unwrap();
         let outcomes = join_all((0..20).map(|_| shop.create_order(with_coupon(&shop, 1, "three")))).await;
         let exhausted = outcomes.iter()
-            .filter(|outcome| matches!(outcome, Err(OrderError::CouponInvalid(CouponRefusal::Exhausted)))).count();
+            .filter(|outcome| matches!(outcome, Err(OrderError::CouponInvalid(CouponRejection::Exhausted)))).count();
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), exhausted), (3, 17));
         assert_eq!(shop.select_number("select uses from coupons").await, 3);
         assert_eq!(shop.count_available_items().await, 47);
@@ -140,6 +140,6 @@ db::both! {
         assert!(deactivate(" GONE ").await);
         assert!(!deactivate("gone").await && !deactivate("other").await);
         let refused = shop.create_order(with_coupon(&shop, 1, "gone")).await;
-        assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRefusal::Unknown))));
+        assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRejection::Unknown))));
     }
 }

@@ -61,7 +61,7 @@ pub(super) async fn redeem_coupon(
     let basket = basket.ok_or(CreateError::AmountOutOfRange)?;
     match coupons::redeem_coupon(tx, now, new.shop, code, new.currency, &basket).await {
         Ok(applied) => Ok(Some(applied)),
-        Err(RedeemError::Refused(refusal)) => Err(refusal.into()),
+        Err(RedeemError::Rejected(rejection)) => Err(rejection.into()),
         Err(RedeemError::Db(error)) => Err(error.into()),
     }
 }

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::catalog::PricingScheme;
-use crate::coupons::CouponRefusal;
+use crate::coupons::CouponRejection;
 use crate::fulfilment;
 use crate::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService};
 use crate::orders::store::OrderStatusRow;
@@ -194,7 +194,7 @@ pub enum CreateError {
     InsufficientStock,
     /// The coupon does not exist or does not apply to the order.
     #[error(transparent)]
-    CouponInvalid(#[from] CouponRefusal),
+    CouponInvalid(#[from] CouponRejection),
     /// The asset is not accepted, no fresh rate is known, or no address can be issued.
     #[error("this payment method is not available")]
     MethodUnavailable,

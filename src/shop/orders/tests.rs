@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::catalog::{self, NewProduct};
-use crate::coupons::{self, CouponRefusal, Discount, NewCoupon, Terms};
+use crate::coupons::{self, CouponRejection, Discount, NewCoupon, Terms};
 use crate::fixture::{Fixture, NOW, OPERATOR, SURFACE, WINDOW_MS, new_mailbox_product, run_read, run_write};
 use crate::fulfilment::{self, EmailTemplates};
 use crate::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
@@ -609,7 +609,7 @@ async fn run(steps: Vec<Step>) {
                     Err(
                         CreateError::InsufficientStock
                         | CreateError::InsufficientBalance
-                        | CreateError::CouponInvalid(CouponRefusal::Exhausted),
+                        | CreateError::CouponInvalid(CouponRejection::Exhausted),
                     ) => {}
                     Err(other) => panic!("{other}"),
                 }
