@@ -159,7 +159,7 @@ impl BenchFollower {
     async fn follow(&self) -> Throughput {
         let (start, before) = (Instant::now(), self.cursor().await);
         loop {
-            let ran = self.worker.run().await.expect("blocks are applied");
+            let ran = self.worker.run_once().await.expect("blocks are applied");
             let blocks = self.cursor().await - before;
             if blocks >= BLOCKS {
                 return Throughput { blocks, time: start.elapsed() };

@@ -111,7 +111,7 @@ fn check_data_folder(report: &mut Report, folder: &Path) {
             report.print_warning("data folder", format_args!("other users may enter {name}; run `chmod 700 {name}`"))
         }
     }
-    match disk::free_bytes(folder).map(|bytes| bytes / 1024 / 1024) {
+    match disk::free_disk_bytes(folder).map(|bytes| bytes / 1024 / 1024) {
         Ok(free) if free < FREE_MIB_MIN => {
             report.print_warning("disk", format_args!("only {free} MiB are free; free some space"))
         }
@@ -187,7 +187,7 @@ async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> R
 }
 
 async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
-    for (name, mount) in config.surfaces.mounts().into_iter().filter(|(_, mount)| mount.enabled) {
+    for (name, mount) in config.surfaces.list_mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
         let found = db.read("find_merchant", move |tx| {
             Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await })
@@ -228,9 +228,9 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
 fn print_first_addresses(report: &mut Report, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        let Some(account) = config.deposit_account(chain) else { continue };
+        let Some(account) = config.find_deposit_account(chain) else { continue };
         let subject = format!("keys of {}", chain.id);
-        match Deriver::new(&account.xpub, chain.scheme()).and_then(|deriver| deriver.derive_address(0)) {
+        match Deriver::new(&account.xpub, chain.address_scheme()).and_then(|deriver| deriver.derive_address(0)) {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {
                 let path = if account.path.is_empty() { "the account" } else { account.path.as_str() };
                 report.print_ok(
@@ -287,7 +287,7 @@ fn find_differing_fact<'a>(immutable_facts: &'a StoredFacts, fact: &Fact) -> Opt
 async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let subject = format!("chain {}", chain.id);
     let only_this_chain = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
-    let source = match daemon::drivers::open_sources(&only_this_chain, None) {
+    let source = match daemon::drivers::open_chain_sources(&only_this_chain, None) {
         Ok(sources) => sources.get(&chain.id).cloned(),
         Err(e) => return report.print_failure(&subject, format_args!("{e:#}")),
     };
@@ -398,7 +398,7 @@ async fn check_rate_feeds(report: &mut Report, config: &Config) {
         Err(e) => return report.print_failure("rates", e),
     };
     let mut observations = Vec::new();
-    for (source, outcome) in feeds.request_all(&pairs).await {
+    for (source, outcome) in feeds.request_prices_by_exchange(&pairs).await {
         match outcome {
             Ok(quotes) => {
                 report.print_ok(&format!("rates, {source}"), format_args!("{} quotes", quotes.len()));
@@ -407,8 +407,7 @@ async fn check_rate_feeds(report: &mut Report, config: &Config) {
             Err(e) => report.print_warning(&format!("rates, {source}"), e),
         }
     }
-    for (pair, outcome) in RateConsensus::new(&config.rates).evaluate_round(Clock::System.now(), &pairs, &observations)
-    {
+    for (pair, outcome) in RateConsensus::new(&config.rates).decide_rates(Clock::System.now(), &pairs, &observations) {
         match outcome {
             Ok(agreed) => report.print_ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
             Err(e) => report.print_failure(
@@ -421,7 +420,7 @@ async fn check_rate_feeds(report: &mut Report, config: &Config) {
 
 /// Returns the dollar pairs of all payment assets that have no fixed rate.
 fn list_pairs_from_feeds(config: &Config) -> Vec<Pair> {
-    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.checkout_asset(code));
+    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_checkout_asset(code));
     let pairs: BTreeSet<Pair> = assets.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();
     pairs.into_iter().filter(|pair| !config.rates.fixed.contains_key(pair)).collect()
 }

@@ -36,7 +36,7 @@ impl Installation {
     pub fn load_config(&self) -> Result<Config, CommandError> {
         match &self.data {
             Some(folder) => dev::load_existing_demo_config(folder),
-            None => Ok(Config::load(&self.config)?),
+            None => Ok(Config::load_file(&self.config)?),
         }
     }
 
@@ -89,14 +89,14 @@ pub async fn open_existing_database(config: &Config) -> Result<Db, CommandError>
 /// Returns the path of the SQLite database when that file does not exist. Otherwise, and for PostgreSQL, returns
 /// `None`.
 pub fn find_missing_database_file(config: &Config) -> Result<Option<PathBuf>, CommandError> {
-    let url = config.database_config()?.url;
+    let url = config.load_database_config()?.url;
     let file = url.strip_prefix("sqlite:").map(PathBuf::from);
     Ok(file.filter(|file| !file.is_file()))
 }
 
 /// Opens the database. A missing SQLite file is created.
 pub async fn open_database(config: &Config) -> Result<Db, CommandError> {
-    let opened = Db::open(&config.database_config()?).await;
+    let opened = Db::open(&config.load_database_config()?).await;
     opened.map_err(|e| {
         CommandError::error_with_context(format!("[database] {} cannot be opened", config.database.url), e)
     })

@@ -86,10 +86,12 @@ impl Operation for RescanRange {
         }
         let rescan = match &context.daemon {
             Some(daemon) => daemon.rescans.get(&chain).cloned().ok_or(format!("the daemon does not follow {chain}"))?,
-            None => daemon::workers::open_rescan(&context.config, &context.db, context.clock.clone(), &chain)
-                .await
-                .map_err(in_words)?,
+            None => {
+                daemon::workers::open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), &chain)
+                    .await
+                    .map_err(in_words)?
+            }
         };
-        rescan.rescan_piece(&context.actor, self.from, self.to).await.map_err(in_words)
+        rescan.rescan_block_range(&context.actor, self.from, self.to).await.map_err(in_words)
     }
 }

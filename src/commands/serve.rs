@@ -32,7 +32,7 @@ pub struct Args {
 pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     logging::start_logging(&config.log)?;
-    let shutdown_signal = ops::shutdown_signal()?;
+    let shutdown_signal = ops::catch_shutdown_signals()?;
     let folder = config.data.folder.clone();
     create_data_folder(&folder)?;
     let lock = DataFolderLock::acquire(&folder)?;
@@ -43,7 +43,7 @@ pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
         info!("migration {migration} was applied to the database");
     }
     let clock = Clock::System;
-    let daemon = Daemon::start(Setup {
+    let daemon = Daemon::start_daemon(Setup {
         config: config.clone(),
         clock: clock.clone(),
         db: db.clone(),
@@ -68,7 +68,7 @@ pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
     let server = Server::bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
     let serving = server.serve_requests(Arc::new(Dispatcher(context)), daemon.tasks.clone(), stopped.clone());
     let control = daemon.tasks.spawn("control socket", serving);
-    let watchdog = ops::spawn(&daemon, &stopped);
+    let watchdog = ops::spawn_supervisor(&daemon, &stopped);
 
     let ended = tokio::select! {
         () = shutdown_signal => Ok(()),
@@ -77,7 +77,7 @@ pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
         ))),
     };
     stop.send_replace(true);
-    daemon.stop().await;
+    daemon.shut_down().await;
     for task in [control, watchdog] {
         // A panic in the task was reported when it happened.
         let _ended = task.await;

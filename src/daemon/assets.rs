@@ -31,7 +31,7 @@ pub fn build_assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> 
             id: chain.id.clone(),
             family: chain.family,
             mode: chain.mode,
-            depths: depths(chain)?,
+            depths: build_depths(chain)?,
             watched: watched.entry((chain.family, chain.mode)).or_default().clone(),
             siblings: config.chains.values().filter(is_sibling).map(|other| other.id.clone()).collect(),
             dust: Dust::below(
@@ -42,13 +42,13 @@ pub fn build_assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> 
         });
     }
     let assets = config.surfaces.checkout.assets.keys().filter_map(|code| {
-        let (_, asset) = config.checkout_asset(code)?;
+        let (_, asset) = config.find_checkout_asset(code)?;
         Some(PaymentAsset { code: code.clone(), asset: asset.clone(), rate_symbol: asset.symbol.clone() })
     });
     Ok(Assets::new(chains, assets.collect()))
 }
 
-fn depths(chain: &ChainConfig) -> anyhow::Result<Depths> {
+fn build_depths(chain: &ChainConfig) -> anyhow::Result<Depths> {
     let mut tiers = Vec::new();
     let mut largest = u32::try_from(chain.final_depth)?;
     for tier in &chain.confirmations {
@@ -70,7 +70,12 @@ fn depths(chain: &ChainConfig) -> anyhow::Result<Depths> {
 ///
 /// # Errors
 /// Fails when an account key cannot be used, or when the configuration contradicts the facts that the database stores.
-pub async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant) -> anyhow::Result<Addresses> {
+pub async fn check_facts_and_load_addresses(
+    config: &Config,
+    assets: &Assets,
+    db: &Db,
+    now: Instant,
+) -> anyhow::Result<Addresses> {
     let mut accounts = Vec::new();
     // The address kind of a Bitcoin chain must not change: only addresses of the configured kind are found in blocks.
     let mut kinds = Vec::new();
@@ -82,8 +87,8 @@ pub async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Inst
             kinds.push(Fact { name, value: settings.address_kind.as_str().to_owned() });
             with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
-        let Some(account) = config.deposit_account(settings) else { continue };
-        let deriver = Deriver::new(&account.xpub, settings.scheme())
+        let Some(account) = config.find_deposit_account(settings) else { continue };
+        let deriver = Deriver::new(&account.xpub, settings.address_scheme())
             .with_context(|| format!("the account key for {} cannot be used", chain.id))?;
         accounts.push(ChainAccount {
             chain: chain.id.clone(),
@@ -99,7 +104,7 @@ pub async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Inst
         chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone()))
     });
     let siblings: Vec<(ChainId, ChainId)> = siblings.collect();
-    let open = db.write("open_addresses", move |tx| {
+    let open = db.write("check_facts_and_load_addresses", move |tx| {
         Box::pin(async move {
             immutable_facts::record_or_compare(tx, now, &kinds).await?;
             let addresses = Addresses::open(tx, accounts).await?;
@@ -124,7 +129,7 @@ mod tests {
     #[test]
     fn required_confirmations_rise_with_the_value() {
         let config = Config::default();
-        let depths = depths(&config.chains[&ChainId::new("bitcoin").unwrap()]).unwrap();
+        let depths = build_depths(&config.chains[&ChainId::new("bitcoin").unwrap()]).unwrap();
         for (cents, depth) in [(0, 1), (99_999, 1), (100_000, 2), (999_999, 2), (1_000_000, 6), (100_000_000, 6)] {
             assert_eq!(depths.confirmations(Some(cents)), depth, "{cents}");
         }

@@ -32,11 +32,11 @@ impl Worker for ExpiryWorker {
         "expiry".into()
     }
 
-    fn pause(&self) -> Duration {
+    fn idle_pause(&self) -> Duration {
         Duration::from_secs(5)
     }
 
-    async fn run(&self) -> anyhow::Result<Ran> {
+    async fn run_once(&self) -> anyhow::Result<Ran> {
         let now = self.clock.now();
         let expired =
             self.db.write("expire_external_orders", move |tx| Box::pin(orders::expire_overdue_external(tx, now)));

@@ -46,7 +46,7 @@ impl Rescanner {
     /// # Errors
     /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;
     /// [`SourceError`] when the node does not return the blocks.
-    pub async fn rescan_piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<RescanPiece> {
+    pub async fn rescan_block_range(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<RescanPiece> {
         let chain = self.reconciler.deposits.chain().id.clone();
         let cursor = self
             .reconciler
@@ -72,7 +72,7 @@ impl Rescanner {
                     self.reconciler.deposits.chain().id
                 );
             }
-            let rescanned = self.book(actor, blocks).await?;
+            let rescanned = self.book_missing_transfers(actor, blocks).await?;
             piece.booked += rescanned.booked;
             piece.known += rescanned.known;
             piece.doubtful += rescanned.doubtful;
@@ -82,7 +82,7 @@ impl Rescanner {
         Ok(piece)
     }
 
-    async fn book(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
+    async fn book_missing_transfers(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
         let (now, deposits) = (self.reconciler.clock.now(), self.reconciler.deposits.clone());
         let actor = actor.clone();
         let written = self.reconciler.db.write("rescan_blocks", move |tx| {

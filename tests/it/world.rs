@@ -21,7 +21,7 @@ use money::audit;
 use money::pricing::Currency;
 use records::audit_log::Actor;
 use serde_json::Value;
-use settled::daemon::drivers::simnet_specs;
+use settled::daemon::drivers::list_simnet_specs;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::users::{Credit, NewUser};
@@ -118,7 +118,7 @@ impl World {
         let mut config = test_config(folder.path());
         configure(&mut config);
         let clock = Clock::manual(START);
-        let simnet = Simnet::in_memory(simnet_specs(&config), 7, START.unix_seconds() - 3_600);
+        let simnet = Simnet::in_memory(list_simnet_specs(&config), 7, START.unix_seconds() - 3_600);
         for chain in simnet.chains() {
             simnet.mine(&chain, 3, START.unix_seconds() - 60);
         }
@@ -169,7 +169,7 @@ impl World {
             cursor_flush_ms: 0,
             autonomous: false,
         };
-        let daemon = Daemon::start(setup).await.unwrap_or_else(|e| panic!("the daemon starts: {e:#}"));
+        let daemon = Daemon::start_daemon(setup).await.unwrap_or_else(|e| panic!("the daemon starts: {e:#}"));
         self.daemon = Some(daemon);
         self.run_until_idle().await;
     }
@@ -248,7 +248,7 @@ impl World {
     // ---- chains
 
     pub fn asset(&self, coin: &str) -> Asset {
-        self.config.checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+        self.config.find_checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
     }
 
     /// Sends `amount` whole coins to an address; the payment waits for a block.
@@ -472,7 +472,7 @@ fn client() -> reqwest::Client {
 /// A configuration with model chains only, fixed rates, generous limits and the accounts of the test mnemonic.
 pub fn test_config(folder: &Path) -> Config {
     let text = format!("{}\n{}", include_str!("world.toml"), accounts());
-    Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    Config::parse_toml(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The accounts of the test mnemonic as configuration text.

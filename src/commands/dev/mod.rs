@@ -105,7 +105,7 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     )?;
     logging::start_logging(&config.log)?;
     backup::remove_leftover_backups(&folder);
-    let shutdown_signal = ops::shutdown_signal()?;
+    let shutdown_signal = ops::catch_shutdown_signals()?;
 
     let clock = demo::load_demo_clock(&folder)?;
     let Prepared { db, envelope, .. } = installation::lock_and_migrate_database(&config).await?;
@@ -114,10 +114,10 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
 
     let chains = folder.join("chains");
     create_data_folder(&chains)?;
-    let specs = daemon::drivers::simnet_specs(&config);
+    let specs = daemon::drivers::list_simnet_specs(&config);
     let simnet = simnet::Simnet::open(&chains, specs, clock.now().unix_seconds())
         .map_err(|e| CommandError::error_with_context("simulated chains", e))?;
-    let daemon = Daemon::start(Setup {
+    let daemon = Daemon::start_daemon(Setup {
         config: config.clone(),
         clock: clock.clone(),
         db,
@@ -137,7 +137,7 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     let handler = demo::DemoHandler { dispatcher: Dispatcher(context), demo };
     let serving = server.serve_requests(Arc::new(handler), daemon.tasks.clone(), stopped.clone());
     let control = daemon.tasks.spawn("control socket", serving);
-    let watcher = ops::spawn(&daemon, &stopped);
+    let watcher = ops::spawn_supervisor(&daemon, &stopped);
 
     print_line(walk::format_walk_through(&walk::Facts {
         address: daemon.address,
@@ -148,7 +148,7 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     shutdown_signal.await;
     print_line("Stopping. The data stays for the next start.");
     stop.send_replace(true);
-    daemon.stop().await;
+    daemon.shut_down().await;
     for task in blocks.into_iter().chain([control, watcher]) {
         // A panic of the task was already logged.
         let _ended = task.await;

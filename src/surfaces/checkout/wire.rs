@@ -284,7 +284,7 @@ impl FoundOrder {
             id: order.public_id.clone(),
             order_no: order.order_no.clone(),
             status: order.state.into(),
-            payment_status: payment_status(&details.status),
+            payment_status: derive_payment_status(&details.status),
             fulfillment_status: order.state.into(),
             product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
             quantity: line.map_or(0, |line| line.quantity),
@@ -380,7 +380,7 @@ impl From<payments::Method> for Method {
 }
 
 /// Returns the payment status of an order.
-pub fn payment_status(status: &OrderStatus) -> PaymentStatus {
+pub fn derive_payment_status(status: &OrderStatus) -> PaymentStatus {
     match status.state {
         orders::State::Refunded => PaymentStatus::Refunded,
         // The order can no longer be paid, whatever the state of its payment is.
@@ -392,13 +392,13 @@ pub fn payment_status(status: &OrderStatus) -> PaymentStatus {
         | orders::State::PartiallyDelivered
         | orders::State::Delivered
         | orders::State::Completed
-        | orders::State::Failed => attempt_status(status),
+        | orders::State::Failed => derive_status_from_payment(status),
     }
 }
 
-fn attempt_status(status: &OrderStatus) -> PaymentStatus {
+fn derive_status_from_payment(status: &OrderStatus) -> PaymentStatus {
     match (&status.invoice, status.payment_state) {
-        (Some((terms, received)), _) => invoice_status(terms.state, received),
+        (Some((terms, received)), _) => derive_status_from_invoice(terms.state, received),
         (None, payments::State::Pending) => PaymentStatus::Pending,
         (None, payments::State::Confirming) => PaymentStatus::Confirming,
         (None, payments::State::Success) => PaymentStatus::Paid,
@@ -406,7 +406,7 @@ fn attempt_status(status: &OrderStatus) -> PaymentStatus {
     }
 }
 
-fn invoice_status(state: invoices::State, received: &Received) -> PaymentStatus {
+fn derive_status_from_invoice(state: invoices::State, received: &Received) -> PaymentStatus {
     match state {
         invoices::State::Paid => PaymentStatus::Paid,
         invoices::State::Expired | invoices::State::Cancelled => PaymentStatus::Expired,
@@ -463,7 +463,11 @@ mod tests {
             (Expired, 0, 0, PaymentStatus::Expired),
             (Cancelled, 0, 0, PaymentStatus::Expired),
         ] {
-            assert_eq!(invoice_status(state, &received(seen, confirmed)), expected, "{state:?} {seen} {confirmed}");
+            assert_eq!(
+                derive_status_from_invoice(state, &received(seen, confirmed)),
+                expected,
+                "{state:?} {seen} {confirmed}"
+            );
         }
     }
 }

@@ -143,7 +143,7 @@ impl Installation {
     /// The asset that `erc20_usdt` stands for.
     fn usdt(&self) -> Asset {
         let chain = self.node.configured(&[self.node.anvil.url()], "none");
-        chain.asset("usdt").expect("the node has USDT").clone()
+        chain.find_asset("usdt").expect("the node has USDT").clone()
     }
 
     async fn mine(&self, blocks: u64) {
