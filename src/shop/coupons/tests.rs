@@ -100,14 +100,14 @@ db::both! {
         let order = created.order;
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (150, 15, 135));
         for code in ["", "   ", "spring", "spring10x", &"x".repeat(10_000)] {
-            let refused = shop.create_order(with_coupon(&shop, 3, code)).await;
-            assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRejection::Unknown))), "{code:?}");
+            let rejected = shop.create_order(with_coupon(&shop, 3, code)).await;
+            assert!(matches!(rejected, Err(OrderError::CouponInvalid(CouponRejection::Unknown))), "{code:?}");
         }
         assert_eq!(shop.count_available_items().await, 7);
         assert_eq!(shop.select_number("select count(*) from orders").await, 1);
     }
 
-    async fn invalid_coupons_are_refused(db: Db) {
+    async fn invalid_coupons_are_rejected(db: Db) {
         let shop = Fixture::new(db, 0).await;
         let fixed = || Terms::unrestricted(Discount::Fixed(1), CNY);
         create(&shop, "A", fixed(), None).await.unwrap();
@@ -139,7 +139,7 @@ db::both! {
         });
         assert!(deactivate(" GONE ").await);
         assert!(!deactivate("gone").await && !deactivate("other").await);
-        let refused = shop.create_order(with_coupon(&shop, 1, "gone")).await;
-        assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRejection::Unknown))));
+        let rejected = shop.create_order(with_coupon(&shop, 1, "gone")).await;
+        assert!(matches!(rejected, Err(OrderError::CouponInvalid(CouponRejection::Unknown))));
     }
 }

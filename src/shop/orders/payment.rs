@@ -105,7 +105,7 @@ impl PaymentPlan {
 
 impl PaymentService {
     /// Reserves an address for an on-chain payment, before the transaction of the order begins. Returns `None` for
-    /// other payment methods, and for an asset that is not accepted, so that [`plan`](Self::plan) then refuses the
+    /// other payment methods, and for an asset that is not accepted, so that [`plan`](Self::plan) then rejects the
     /// order.
     pub async fn reserve_address(
         &self,

@@ -73,7 +73,7 @@ async fn second_product(shop: &Fixture, items: usize) -> Uuid {
     id
 }
 
-/// Asserts that a refused order left no rows and that the stock is unchanged.
+/// Asserts that a rejected order left no rows and that the stock is unchanged.
 async fn assert_no_trace(shop: &Fixture, stock: u64) {
     assert_eq!(shop.count_available_items().await, stock);
     for sql in [
@@ -136,10 +136,10 @@ db::both! {
         shop.assert_stock_counts().await;
     }
 
-    async fn a_refused_order_leaves_no_rows(db: Db) {
+    async fn a_rejected_order_leaves_no_rows(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let foreign = Shop { mode: Mode::Live, ..shop.shop };
-        let refusals = [
+        let rejections = [
             (NewOrder { lines: vec![NewLine { product: Uuid::new_v4(), quantity: 1 }], ..shop.build_crypto_order(1) }, "product"),
             (NewOrder { shop: foreign, ..shop.build_crypto_order(1) }, "product"),
             (NewOrder { currency: Currency::USD, ..shop.build_crypto_order(1) }, "product"),
@@ -152,7 +152,7 @@ db::both! {
             (shop.build_crypto_order(11), "stock"),
             (NewOrder { coupon: Some("none".into()), ..shop.build_crypto_order(1) }, "coupon"),
         ];
-        for (new, expected) in refusals {
+        for (new, expected) in rejections {
             let found = match shop.create_order(new).await.unwrap_err() {
                 CreateError::ProductNotFound => "product",
                 CreateError::BadLines => "lines",
@@ -222,8 +222,8 @@ db::both! {
         let shop = Fixture::new(db, 10).await;
         let user = shop.create_user("ann").await;
         shop.credit_balance(&user, Currency::CNY, 499).await;
-        let refused = shop.create_order(shop.build_balance_order(10, &user)).await;
-        assert!(matches!(refused, Err(CreateError::InsufficientBalance)));
+        let rejected = shop.create_order(shop.build_balance_order(10, &user)).await;
+        assert!(matches!(rejected, Err(CreateError::InsufficientBalance)));
         assert_eq!(shop.load_balance(&user, Currency::CNY).await, "499");
         assert_no_trace(&shop, 10).await;
     }
@@ -233,8 +233,8 @@ db::both! {
         let user = shop.create_user("ann").await;
         shop.credit_balance(&user, Currency::CNY, 350).await;
         let outcomes = join_all((0..20).map(|_| shop.create_order(shop.build_balance_order(2, &user)))).await;
-        let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientBalance))).count();
-        assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (3, 17));
+        let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientBalance))).count();
+        assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), rejected), (3, 17));
         assert_eq!(shop.load_balance(&user, Currency::CNY).await, "50");
         assert_eq!(shop.count_available_items().await, 34);
         shop.assert_stock_counts().await;
@@ -292,8 +292,8 @@ db::both! {
         let shop = Fixture::new(db, 200).await;
         let second = second_product(&shop, 0).await;
         let lines = vec![NewLine { product: second, quantity: 1 }, NewLine { product: shop.product_id, quantity: 100 }];
-        let refused = shop.create_order(NewOrder { lines: lines.clone(), ..shop.build_crypto_order(1) }).await;
-        assert!(matches!(refused, Err(CreateError::InsufficientStock)));
+        let rejected = shop.create_order(NewOrder { lines: lines.clone(), ..shop.build_crypto_order(1) }).await;
+        assert!(matches!(rejected, Err(CreateError::InsufficientStock)));
         assert_no_trace(&shop, 200).await;
 
         let third = NewLine { product: second_product(&shop, 9).await, quantity: 3 };

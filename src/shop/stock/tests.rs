@@ -127,8 +127,8 @@ db::both! {
     async fn fifty_concurrent_buyers_get_the_last_twenty_items(db: Db) {
         let shop = Fixture::new(db, 20).await;
         let outcomes = join_all((0..50).map(|_| shop.create_order(shop.build_crypto_order(1)))).await;
-        let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientStock))).count();
-        assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (20, 30));
+        let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientStock))).count();
+        assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), rejected), (20, 30));
         assert_eq!(shop.count_available_items().await, 0);
         assert_eq!(shop.select_number("select count(*) from orders").await, 20);
         assert_eq!(shop.select_number("select count(distinct order_line_id) from stock_items where state = 'reserved'").await, 20);
@@ -148,7 +148,7 @@ db::both! {
 }
 
 #[test]
-fn invalid_lines_are_refused() {
+fn invalid_lines_are_rejected() {
     let envelope = envelope::Envelope::generate();
     let seal = |lines: &[&str]| {
         stock::encrypt_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len())
