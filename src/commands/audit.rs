@@ -21,7 +21,7 @@ pub async fn run_audit(args: Args) -> Result<(), CommandError> {
     let (ledger, stock) = db
         .read_without_time_limit("audit", |tx| {
             Box::pin(async move {
-                Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_count_mismatches(tx).await?))
+                Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_stock_count_mismatches(tx).await?))
             })
         })
         .await?;

@@ -74,8 +74,8 @@ impl Fixture {
     pub async fn import_lines(&self, numbers: impl IntoIterator<Item = usize>) -> stock::ImportResult {
         let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
         let sku = self.sku;
-        let items = stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
-        run_write(&self.db, move |tx| Box::pin(stock::import(tx, NOW, &OPERATOR, "mailbox", sku, items))).await
+        let items = stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+        run_write(&self.db, move |tx| Box::pin(stock::import_stock_items(tx, NOW, &OPERATOR, "mailbox", sku, items))).await
     }
 
     /// Creates a user with this name and returns it.
@@ -120,7 +120,7 @@ impl Fixture {
     /// Returns an order for `quantity` units of the product, to be paid in USDT on Ethereum.
     pub fn build_crypto_order(&self, quantity: u32) -> NewOrder {
         NewOrder {
-            reference: OrderReference::generate(&mut rand::rng(), "CO", NOW),
+            reference: OrderReference::new_random(&mut rand::rng(), "CO", NOW),
             shop: self.shop,
             surface: SURFACE,
             currency: Currency::CNY,
@@ -143,10 +143,10 @@ impl Fixture {
     /// Reserves a payment address if the order needs one, and creates the order.
     pub async fn create_order(&self, new: NewOrder) -> Result<PlacedOrder, CreateError> {
         let payment_service = self.payment_service.clone();
-        let address = payment_service.reserve_address(&self.db, new.shop, &new.payment_method).await?;
+        let address = payment_service.reserve_payment_address(&self.db, new.shop, &new.payment_method).await?;
         self.db
             .write("create_order", move |tx| {
-                Box::pin(async move { orders::create(tx, NOW, &payment_service, new, address).await })
+                Box::pin(async move { orders::create_order(tx, NOW, &payment_service, new, address).await })
             })
             .await
     }
@@ -163,7 +163,7 @@ impl Fixture {
 
     /// Asserts that every SKU's stored count equals its number of items in stock.
     pub async fn assert_stock_counts(&self) {
-        assert_eq!(run_read(&self.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await, Vec::new());
+        assert_eq!(run_read(&self.db, |tx| Box::pin(stock::list_stock_count_mismatches(tx))).await, Vec::new());
     }
 
     /// Returns the number in the first column of the first row that `sql` selects.

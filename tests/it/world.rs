@@ -322,10 +322,10 @@ impl World {
         let (now, sku) = (self.clock.now(), product.sku);
         let slug = product.slug.clone();
         let sealed =
-            stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are encrypted");
+            stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are encrypted");
         self.db
             .write("import_stock", move |tx| {
-                Box::pin(async move { stock::import(tx, now, &SETUP, &slug, sku, sealed).await })
+                Box::pin(async move { stock::import_stock_items(tx, now, &SETUP, &slug, sku, sealed).await })
             })
             .await
             .expect("stock is imported");
@@ -422,7 +422,7 @@ impl World {
         let report = self.audit().await;
         assert!(report.is_clean(), "{report}");
         let mismatches =
-            self.db.read("audit_stock", |tx| Box::pin(async move { stock::list_count_mismatches(tx).await })).await;
+            self.db.read("audit_stock", |tx| Box::pin(async move { stock::list_stock_count_mismatches(tx).await })).await;
         assert!(mismatches.expect("the stock audit runs").is_empty(), "stock counters and items differ");
         for untold in [UNTOLD, TOLD_TWICE] {
             let told =

@@ -56,7 +56,7 @@ impl Command {
 
 async fn find_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, AdminError> {
     let name = name.order.trim();
-    let found = orders::find_by_number_or_id(tx, name).await?;
+    let found = orders::find_order_by_number_or_id(tx, name).await?;
     found.ok_or_else(|| AdminError::Rejected(format!("there is no order `{name}`")))
 }
 
@@ -83,9 +83,9 @@ async fn load_order_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderRe
         }
         None => None,
     };
-    let email = orders::find_email(tx, order.id).await?;
+    let email = orders::find_order_email(tx, order.id).await?;
     let mut lines = Vec::new();
-    for line in orders::list_lines(tx, order).await? {
+    for line in orders::list_order_lines(tx, order).await? {
         let product = catalog::find_product_with_prices(tx, order.shop, &line.product).await?;
         let slug = product.map_or_else(|| line.product.clone(), |product| product.slug);
         lines.push((line, slug));
@@ -161,7 +161,7 @@ pub async fn cancel_order(context: &Context, name: OrderName) -> Result<String, 
                 let order = find_order(tx, &name).await?;
                 let number = &order.order.order_no;
                 let rejected = |e: CancelError| AdminError::Rejected(format!("order {number} cannot be cancelled: {e}"));
-                orders::cancel_by_operator(tx, now, &actor, &order).await.map_err(rejected)?;
+                orders::cancel_order_by_operator(tx, now, &actor, &order).await.map_err(rejected)?;
                 Ok::<_, AdminError>(order)
             })
         })
@@ -182,7 +182,7 @@ pub async fn mark_external_payment_received(context: &Context, name: OrderName) 
         .write("confirm_order", move |tx| {
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
-                if !orders::confirm_external_payment_by_operator(tx, now, &actor, &order).await? {
+                if !orders::mark_external_payment_received_by_operator(tx, now, &actor, &order).await? {
                     return Err(AdminError::Rejected(explain_no_pending_payment(&order)));
                 }
                 Ok(order)

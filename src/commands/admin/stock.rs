@@ -139,13 +139,13 @@ pub async fn import_stock_lines(context: &Context, import: Import) -> Result<Str
             })
         })
         .await?;
-    let items = stock::encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let items = stock::encrypt_stock_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     let product_slug = slug.clone();
     let result = context
         .db
         .write("import_stock", move |tx| {
             Box::pin(
-                async move { Ok::<_, AdminError>(stock::import(tx, now, &actor, &product_slug, sku, items).await?) },
+                async move { Ok::<_, AdminError>(stock::import_stock_items(tx, now, &actor, &product_slug, sku, items).await?) },
             )
         })
         .await?;
@@ -165,8 +165,8 @@ pub async fn list_stock_items(context: &Context, list: List) -> Result<String, S
                 // Fetch one item more than the limit. If it exists, the listing is incomplete.
                 let (after, fetched_max) = (StockItemId(list.after), limit.saturating_add(1));
                 Ok::<_, AdminError>(match all {
-                    true => stock::list(tx, sku, after, fetched_max).await?,
-                    false => stock::list_in_stock(tx, sku, after, fetched_max).await?,
+                    true => stock::list_stock_items(tx, sku, after, fetched_max).await?,
+                    false => stock::list_items_in_stock(tx, sku, after, fetched_max).await?,
                 })
             })
         })
@@ -186,7 +186,7 @@ pub async fn withdraw_stock_item(context: &Context, withdraw: Withdraw) -> Resul
     let is_withdrawn = context
         .db
         .write("withdraw_stock", move |tx| {
-            Box::pin(async move { Ok::<_, AdminError>(stock::withdraw(tx, now, &actor, StockItemId(item)).await?) })
+            Box::pin(async move { Ok::<_, AdminError>(stock::withdraw_stock_item(tx, now, &actor, StockItemId(item)).await?) })
         })
         .await?;
     if is_withdrawn { Ok(format!("Item {item} is off sale.")) } else { Err(format!("item {item} is not in stock")) }

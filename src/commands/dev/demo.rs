@@ -233,7 +233,7 @@ async fn find_order(context: &Context, order: &str) -> Result<orders::OrderDetai
     let name = order.to_owned();
     let found = context
         .db
-        .read("find_order", move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &name).await }))
+        .read("find_order", move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &name).await }))
         .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
     found.ok_or_else(|| format!("there is no order {order}; copy the `order_no` from the response that created it"))

@@ -15,7 +15,7 @@ use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 use records::audit_log::{self, Action, Actor};
 
-pub(crate) use store::{add_available, take_available};
+pub(crate) use store::{add_to_available_count, queue_subtraction_from_available_count};
 
 /// The default maximum quantity of a product in one order.
 pub const MAX_QUANTITY: u32 = 200;

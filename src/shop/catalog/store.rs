@@ -317,14 +317,14 @@ pub async fn set_product_state(tx: &mut Tx, product: ProductId, state: State) ->
 }
 
 /// Raises the count of available items.
-pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
+pub async fn add_to_available_count(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
     let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
     expect_changed(n, 1)
 }
 
 /// Lowers the count of available items. The result has no row when too few are available. The row of the SKU stays
 /// locked, so that the next statement can choose the items.
-pub fn take_available(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
+pub fn queue_subtraction_from_available_count(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     queued!(
         tx,
         "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
