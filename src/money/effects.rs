@@ -1,8 +1,8 @@
 //! The effects of decisions about invoices and deposits, and the one place that applies them.
 //!
 //! A function first decides. It collects in one [`Effects`] value the journal entries, the reviews to open or retract,
-//! the invoices that changed, and the changes of their payments. [`apply`] stores them and returns the payment changes
-//! as [`PaymentChanges`]. [`PaymentChanges::dispatch`] then reports these to the [`PaymentListener`] in the same
+//! the invoices that changed, and the changes of their payments. [`apply_effects`] stores them and returns the payment changes
+//! as [`PaymentChanges`]. [`PaymentChanges::dispatch_to_listener`] then reports these to the [`PaymentListener`] in the same
 //! transaction.
 //!
 //! Every public function that can change a payment is a method of [`DepositService`](crate::deposits::DepositService).
@@ -91,7 +91,12 @@ pub(crate) struct PaymentChanges(Vec<PaymentChange>);
 
 impl PaymentChanges {
     /// Reports the changes to the listener. Without changes the listener is not called.
-    pub async fn dispatch(self, tx: &mut Tx, now: Instant, listener: &dyn PaymentListener) -> Result<(), db::Error> {
+    pub async fn dispatch_to_listener(
+        self,
+        tx: &mut Tx,
+        now: Instant,
+        listener: &dyn PaymentListener,
+    ) -> Result<(), db::Error> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -100,19 +105,19 @@ impl PaymentChanges {
 }
 
 /// Stores the effects: first the journal entries, then the reviews, the invoices and their payments.
-pub(crate) async fn apply(tx: &mut Tx, now: Instant, effects: Effects) -> Result<PaymentChanges, PostError> {
-    ledger::book(tx, now, &effects.entries).await?;
+pub(crate) async fn apply_effects(tx: &mut Tx, now: Instant, effects: Effects) -> Result<PaymentChanges, PostError> {
+    ledger::book_journal_entries(tx, now, &effects.entries).await?;
     for change in effects.reviews {
         match change {
-            ReviewChange::Open(request) => open(tx, now, request).await?,
-            ReviewChange::Retract(retraction) => retract(tx, now, retraction).await?,
+            ReviewChange::Open(request) => open_review(tx, now, request).await?,
+            ReviewChange::Retract(retraction) => retract_review(tx, now, retraction).await?,
         }
     }
-    invoices::store_updates(tx, now, effects.invoices).await?;
+    invoices::store_invoice_updates(tx, now, effects.invoices).await?;
     Ok(PaymentChanges(effects.payments))
 }
 
-async fn open(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), db::Error> {
+async fn open_review(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), db::Error> {
     let ReviewRequest { kind, subject, detail, amount } = request;
     match amount {
         Some(amount) => reviews::open_for_amount(tx, now, kind, &subject, &detail, amount).await,
@@ -120,10 +125,10 @@ async fn open(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), d
     }
 }
 
-async fn retract(tx: &mut Tx, now: Instant, retraction: Retraction) -> Result<(), db::Error> {
+async fn retract_review(tx: &mut Tx, now: Instant, retraction: Retraction) -> Result<(), db::Error> {
     let was_open = reviews::retract(tx, now, retraction.kind, &retraction.subject, retraction.note).await?;
     match retraction.replacement {
-        Some(replacement) if was_open => open(tx, now, replacement).await,
+        Some(replacement) if was_open => open_review(tx, now, replacement).await,
         Some(_) | None => Ok(()),
     }
 }

@@ -72,11 +72,11 @@ impl Addresses {
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn open(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
+    pub async fn load_or_create_accounts(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
-            let account = store::insert_or_find_account(tx, new.family, new.xpub.trim()).await?;
-            for key in store::list_keys(tx, &new.chain).await? {
+            let account = store::find_or_insert_address_account(tx, new.family, new.xpub.trim()).await?;
+            for key in store::list_address_keys(tx, &new.chain).await? {
                 new.watched.insert(key);
             }
             let issuer = Issuer {
@@ -96,22 +96,27 @@ impl Addresses {
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn watch_sibling(&self, tx: &mut Tx, chain: &ChainId, sibling: &ChainId) -> Result<(), db::Error> {
+    pub async fn watch_sibling_addresses(
+        &self,
+        tx: &mut Tx,
+        chain: &ChainId,
+        sibling: &ChainId,
+    ) -> Result<(), db::Error> {
         let Some(issuer) = self.0.get(chain) else { return Ok(()) };
-        for key in store::list_keys(tx, sibling).await? {
+        for key in store::list_address_keys(tx, sibling).await? {
             issuer.watched.insert(key);
         }
         Ok(())
     }
 
     /// Returns true when the chain has an account key and is followed.
-    pub fn can_issue(&self, chain: &ChainId) -> bool {
+    pub fn can_issue_address(&self, chain: &ChainId) -> bool {
         self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Relaxed))
     }
 
     /// Records if the chain is followed. The follower calls it with true when the first block is stored, and with
     /// false while the chain is halted.
-    pub fn set_followed(&self, chain: &ChainId, followed: bool) {
+    pub fn set_chain_followed(&self, chain: &ChainId, followed: bool) {
         if let Some(issuer) = self.0.get(chain) {
             issuer.followed.store(followed, Ordering::Relaxed);
         }
@@ -123,12 +128,12 @@ impl Addresses {
     /// # Errors
     /// [`IssueError::NoAccount`] when the chain has no account key; otherwise the error of the derivation or the
     /// database.
-    pub async fn reserve(&self, db: &Db, chain: &ChainId) -> Result<ReservedAddress, IssueError> {
+    pub async fn reserve_address(&self, db: &Db, chain: &ChainId) -> Result<ReservedAddress, IssueError> {
         let issuer = self.0.get(chain).ok_or_else(|| IssueError::NoAccount(chain.clone()))?;
-        let (index, address) = match issuer.lease.take_returned() {
+        let (index, address) = match issuer.lease.take_returned_address() {
             Some(returned) => returned,
             None => {
-                let index = issuer.lease.take_index(db, issuer.account).await?;
+                let index = issuer.lease.take_or_lease_index(db, issuer.account).await?;
                 (index, issuer.deriver.derive_address(index)?)
             }
         };

@@ -24,22 +24,22 @@ pub(super) struct IndexLease {
 
 impl IndexLease {
     /// Returns an address whose reservation was dropped, with its index; `None` when there is none.
-    pub fn take_returned(&self) -> Option<(u32, Address)> {
+    pub fn take_returned_address(&self) -> Option<(u32, Address)> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// Returns the next leased index. Stores a new lease when the current one is used up.
-    pub async fn take_index(&self, db: &Db, account: i64) -> Result<u32, db::Error> {
+    pub async fn take_or_lease_index(&self, db: &Db, account: i64) -> Result<u32, db::Error> {
         let mut leased = self.leased.lock().await;
         if leased.is_empty() {
-            let first = db.write("lease_indices", move |tx| Box::pin(store::set_leased(tx, account, LEASE))).await?;
+            let first = db.write("lease_indices", move |tx| Box::pin(store::lease_indices(tx, account, LEASE))).await?;
             *leased = first..first.saturating_add(LEASE);
         }
         leased.next().ok_or_else(|| db::Error::Statement("an account has no address indices left".into()))
     }
 }
 
-/// An address that is reserved for one order. When it is dropped before it is [issued](ReservedAddress::issue),
+/// An address that is reserved for one order. When it is dropped before it is [issued](ReservedAddress::issue_address),
 /// another order can reserve it.
 #[derive(Debug)]
 pub struct ReservedAddress {
@@ -72,9 +72,9 @@ impl ReservedAddress {
     ///
     /// # Panics
     /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
-    pub(crate) fn insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
+    pub(crate) fn queue_address_insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
         let (index, address) = self.address.as_ref().expect("only `issue` and `drop` take the address");
-        store::insert_address(tx, now, &self.chain, address, self.account, *index)
+        store::queue_address_insert(tx, now, &self.chain, address, self.account, *index)
     }
 
     /// Issues the address and returns its text. Call it when nothing in the transaction can refuse the order any more.
@@ -83,7 +83,7 @@ impl ReservedAddress {
     ///
     /// # Panics
     /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
-    pub fn issue(mut self) -> String {
+    pub fn issue_address(mut self) -> String {
         let (_, address) = self.address.take().expect("only `issue` and `drop` take the address");
         self.watched.insert(address.key);
         address.text

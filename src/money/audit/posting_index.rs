@@ -68,7 +68,7 @@ pub struct PostingIndex {
 impl PostingIndex {
     /// Adds a posting to the object that the name of its entry begins with, such as `invoice/7/paid/1`. Ignores
     /// postings of other entries.
-    pub fn add(&mut self, posting: &StoredPosting) {
+    pub fn index_posting(&mut self, posting: &StoredPosting) {
         let posted = AccountedAmount { debit: posting.debit, credit: posting.credit, amount: posting.amount };
         let parts: Vec<&str> = posting.entry.split('/').collect();
         let Some(id) = parts.get(1).and_then(|id| id.parse().ok()) else { return };

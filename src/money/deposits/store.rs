@@ -98,7 +98,7 @@ pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Res
 }
 
 /// Moves the cursor. Fails when it is not at `from`.
-pub async fn set_cursor(
+pub async fn move_cursor(
     tx: &mut Tx,
     chain: &ChainId,
     from: BlockRef,
@@ -126,13 +126,13 @@ pub async fn set_final_height(tx: &mut Tx, chain: &ChainId, height: Height) -> R
 }
 
 /// Returns the reason why the chain is halted; `None` when it is not halted.
-pub async fn find_halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
+pub async fn find_halt_reason(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
     let found = row!(tx, "select halt_reason from cursors where chain = $1", chain.as_str())?;
     found.map_or(Ok(None), |row| row.get("halt_reason"))
 }
 
 /// Sets the reason why the chain is halted; `None` resumes it.
-pub async fn set_halted(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Result<(), db::Error> {
+pub async fn set_halt_reason(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Result<(), db::Error> {
     execute!(tx, "update cursors set halt_reason = $2 where chain = $1", chain.as_str(), why)?;
     Ok(())
 }
@@ -149,14 +149,14 @@ pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> 
 }
 
 /// Returns the hash of the block that the follower has read at `height`; `None` when the block is not stored.
-pub async fn find_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Option<BlockHash>, db::Error> {
+pub async fn find_block_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Option<BlockHash>, db::Error> {
     let found = row!(tx, "select hash from blocks where chain = $1 and height = $2", chain.as_str(), height)?;
     found.map(|row| row.get("hash").map(BlockHash)).transpose()
 }
 
 /// Returns the header of a block that the follower has read; `None` when the block is on another branch or no longer
 /// stored.
-pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
+pub async fn find_block_header(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
     let found = row!(
         tx,
         "select block_time from blocks where chain = $1 and height = $2 and hash = $3",
@@ -182,7 +182,7 @@ pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -
 
 /// Returns those of the transactions that were seen by their instant before: in a block that a reorg removed, or
 /// unconfirmed.
-pub async fn list_seen_in_time(
+pub async fn list_transactions_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
 ) -> Result<HashSet<(InvoiceId, TxId)>, db::Error> {
@@ -200,7 +200,7 @@ pub async fn list_seen_in_time(
 }
 
 /// Returns those of the transfers that an invoice counted before a reorg removed their block.
-pub async fn list_counted_before(
+pub async fn list_previously_counted_transfers(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
 ) -> Result<HashSet<(InvoiceId, TxId, Amount)>, db::Error> {
@@ -216,7 +216,12 @@ pub async fn list_counted_before(
 }
 
 /// Returns true when the transfer at this place of the block is booked and not orphaned.
-pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: TransferIndex) -> Result<bool, db::Error> {
+pub async fn is_transfer_booked(
+    tx: &mut Tx,
+    chain: &ChainId,
+    height: Height,
+    place: TransferIndex,
+) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select 1 as one from deposits
@@ -232,7 +237,7 @@ pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: Tran
 /// Returns the invoice for whose address a balance check booked money of this asset in a block from `height` on;
 /// `None` when there is none. The query has no condition on the chain, because the asset id contains the chain, and
 /// such a condition would make the database read all later deposits of the chain.
-pub async fn find_probed(
+pub async fn find_invoice_with_balance_increase(
     tx: &mut Tx,
     chain: &ChainId,
     key: AddressKey,
@@ -312,7 +317,7 @@ pub async fn insert_deposits(
 }
 
 /// Locks at most `limit` deposits that `position` confirms and `limit` that it makes final, oldest first.
-pub async fn lock_advancing(
+pub async fn lock_advancing_deposits(
     tx: &mut Tx,
     chain: &ChainId,
     position: Position,
@@ -337,7 +342,7 @@ pub async fn lock_advancing(
 }
 
 /// Locks the deposits above `height` that are not orphaned, oldest first.
-pub async fn lock_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
+pub async fn lock_deposits_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
         "select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
@@ -363,7 +368,7 @@ fn parse_deposit(row: &db::Row) -> Result<Deposit, db::Error> {
 
 /// Marks the outputs of deposits that blocks spend. Returns the deposits that were not marked before, each with the
 /// spending transaction.
-pub async fn set_spent(
+pub async fn set_outputs_spent(
     tx: &mut Tx,
     chain: &ChainId,
     spends: &[(Height, Spend)],
@@ -386,7 +391,7 @@ pub async fn set_spent(
 }
 
 /// Marks the outputs that were spent in blocks above `height` as unspent. Returns them with their deposits.
-pub async fn set_unspent_above(
+pub async fn set_outputs_unspent_above(
     tx: &mut Tx,
     chain: &ChainId,
     height: Height,
@@ -398,17 +403,17 @@ pub async fn set_unspent_above(
         chain.as_str(),
         height
     )?;
-    unspent.iter().map(|row| Ok((row.get("id")?, output(row)?))).collect()
+    unspent.iter().map(|row| Ok((row.get("id")?, parse_outpoint(row)?))).collect()
 }
 
-fn output(row: &db::Row) -> Result<OutPoint, db::Error> {
+fn parse_outpoint(row: &db::Row) -> Result<OutPoint, db::Error> {
     let vout = row.get::<i64>("part")? - TxPart::OUTPUT_CODES.start;
     let no_output = |_| db::Error::Value { column: "part".into(), reason: "not an output".into() };
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
 /// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
-pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
+pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
     let found = rows!(
         tx,
         "select d.txid, d.part, d.amount, d.height, d.state, a.text as address, a.derivation_index from deposits d
@@ -420,7 +425,7 @@ pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Ve
     )?;
     let unspent = |row: &db::Row| {
         Ok(Unspent {
-            output: output(row)?,
+            output: parse_outpoint(row)?,
             amount: row.get("amount")?,
             height: row.get("height")?,
             state: row.get("state")?,
@@ -432,7 +437,7 @@ pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Ve
 }
 
 /// Stores the next state of each deposit whose state changes.
-pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
+pub async fn set_deposit_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
     let moved = deposits.iter().filter(|(deposit, to)| deposit.state != *to);
     deferred_for_each!(
         tx,
@@ -446,7 +451,7 @@ pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]
 }
 
 /// Marks a deposit as orphaned. Fails when its stored state is another one than in `deposit`.
-pub async fn set_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Result<(), db::Error> {
+pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
         "update deposits set state = 'orphaned', orphaned_at = $3 where id = $1 and state = $2",
@@ -458,7 +463,7 @@ pub async fn set_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Resul
 }
 
 /// Returns at most `limit` open invoices in the native asset of a chain. Those that expire first come first.
-pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
+pub async fn list_open_native_invoices(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
     let native = AssetId::on_chain(chain, &AssetKind::Native);
     let found = rows!(
         tx,
@@ -515,7 +520,11 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
 
 /// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
 /// are none.
-pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
+pub async fn find_highest_due_deposit(
+    tx: &mut Tx,
+    chain: &ChainId,
+    position: Position,
+) -> Result<Option<Height>, db::Error> {
     let found = row!(
         tx,
         "select max(height) as height from (
@@ -531,7 +540,7 @@ pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) 
 }
 
 /// Returns true when a confirmed deposit is above `height`.
-pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
+pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select 1 as one from deposits where chain = $1 and state = 'confirmed' and height > $2 limit 1",

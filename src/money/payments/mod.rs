@@ -104,7 +104,7 @@ pub struct NewPayment {
 
 impl NewPayment {
     /// Returns a payment in the state `Pending`, without the fields that only some methods have.
-    pub fn pending(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
+    pub fn new_pending_payment(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
         NewPayment {
             order,
             shop,
@@ -119,24 +119,24 @@ impl NewPayment {
 }
 
 /// Queues the statement that inserts a payment. The result has the payment's id.
-pub fn request(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
-    store::insert_payment(tx, now, new)
+pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
+    store::queue_payment_insert(tx, now, new)
 }
 
 /// Returns the order of a payment; `None` when the payment does not exist.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_order(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
-    store::find_order(tx, id).await
+pub async fn find_order_of_payment(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
+    store::find_order_of_payment(tx, id).await
 }
 
 /// Returns the newest payment of an order; `None` when the order has none.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_newest(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
-    store::find_newest(tx, order).await
+pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
+    store::find_newest_payment(tx, order).await
 }
 
 /// Closes a pending payment at an external provider: as paid when `paid` is true, otherwise as expired. The ledger
@@ -144,20 +144,20 @@ pub async fn find_newest(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn close_external(
+pub async fn close_external_payment(
     tx: &mut Tx,
     now: Instant,
     id: PaymentId,
     paid: bool,
 ) -> Result<Option<PaymentChange>, db::Error> {
     let to = if paid { State::Success } else { State::Expired };
-    if !store::set_external_closed(tx, now, id, to).await? {
+    if !store::close_pending_external_payment(tx, now, id, to).await? {
         return Ok(None);
     }
     Ok(Some(if paid { PaymentChange::Paid(id) } else { PaymentChange::Expired(id) }))
 }
 
 /// Stores the new states of payments.
-pub(crate) async fn advance(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
-    store::set_states(tx, now, to).await
+pub(crate) async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
+    store::set_payment_states(tx, now, to).await
 }

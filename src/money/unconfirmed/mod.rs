@@ -68,19 +68,19 @@ pub struct Observed {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn observe(
+pub async fn store_mempool_snapshot(
     tx: &mut Tx,
     now: Instant,
     chain: &FollowedChain,
     snapshot: &MempoolSnapshot,
 ) -> Result<Observed, db::Error> {
-    let known = store::list_seen(tx, &chain.id).await?;
+    let known = store::list_seen_transfers(tx, &chain.id).await?;
     let mut observed = Observed::default();
     let unchanged: HashSet<_> = known.iter().map(|known| (known.txid, known.part, known.replaceable)).collect();
     for unconfirmed in &snapshot.unconfirmed {
         if !unchanged.contains(&(unconfirmed.txid, unconfirmed.part.code(), unconfirmed.replaceable)) {
-            let bound = chain.dust.bound(now, &unconfirmed.asset);
-            observed.appeared += store::upsert_seen(tx, now, &chain.id, unconfirmed, bound).await?;
+            let bound = chain.dust.compute_dust_limit(now, &unconfirmed.asset);
+            observed.appeared += store::upsert_seen_transfer(tx, now, &chain.id, unconfirmed, bound).await?;
         }
     }
     let shown: HashSet<_> =
@@ -94,7 +94,7 @@ pub async fn observe(
         return Ok(observed);
     }
     for known in missing {
-        store::set_ended(tx, now, known.id).await?;
+        store::end_unconfirmed_transfer(tx, now, known.id).await?;
         observed.ended += 1;
     }
     Ok(observed)
@@ -104,8 +104,8 @@ pub async fn observe(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
-    store::find_pending(tx, invoice).await
+pub async fn sum_pending_amount(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
+    store::sum_pending_amount(tx, invoice).await
 }
 
 /// Returns true when an invoice of the chain waits for money, or an unconfirmed transfer is stored. Otherwise the
@@ -113,6 +113,6 @@ pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmou
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn is_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
-    store::is_expected(tx, chain).await
+pub async fn is_money_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
+    store::is_money_expected(tx, chain).await
 }
