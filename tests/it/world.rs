@@ -186,7 +186,7 @@ impl World {
     }
 
     pub async fn run_until_idle(&self) {
-        self.daemon.as_ref().expect("the daemon runs").run_until_idle().await;
+        self.daemon.as_ref().expect("the daemon runs").run_workers_until_idle().await;
     }
 
     // ---- HTTP

@@ -21,8 +21,8 @@ pub type AccountIds = HashMap<(Mode, String, AssetId), AccountId>;
 pub struct Received {
     /// The sum of the deposits that count for the invoice and are confirmed or final.
     counted: Amount,
-    /// The sum of the partial payments that were moved when the invoice expired. Orphaned ones are included, because
-    /// their reversal is a separate entry.
+    /// The sum of the partial payments that the expiry of the invoice moved to the suspense account. Orphaned deposits
+    /// are included, because a separate journal entry reverses them.
     short: Amount,
 }
 
@@ -202,7 +202,8 @@ impl Auditor {
         Ok(())
     }
 
-    /// Reports postings whose object is not stored, or that the object should not have in its state.
+    /// Adds a finding for each id in `ids`. The ledger has postings for these deposits, invoices or payments, but no
+    /// stored row explains the postings.
     fn report_unmatched_postings(&mut self, noun: &str, mut ids: Vec<i64>) {
         ids.sort_unstable();
         for id in ids {
@@ -213,8 +214,8 @@ impl Auditor {
     }
 }
 
-/// Returns the sum, or the largest amount when the sum is out of range. No stored amount is that large, so the
-/// comparison then fails.
+/// Returns the sum of two amounts, or the largest amount when the sum is out of range. No stored amount is that large,
+/// so the comparison with a stored amount then fails.
 fn saturating_add_amounts(one: Amount, other: Amount) -> Amount {
     one.checked_add(other).unwrap_or(Amount::MAX)
 }

@@ -78,7 +78,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A hold that is neither posted nor voided.
+/// A hold that no later posting has posted or voided so far.
 struct OpenHold {
     debit: AccountId,
     credit: AccountId,
@@ -89,7 +89,7 @@ struct Auditor {
     report: Report,
     /// The sums of all postings, by account.
     computed: HashMap<AccountId, Balance>,
-    /// The sums of the postings that the balance row should include, by account.
+    /// The sums of the postings up to the account's `rolled_up_to`, which the balance row must equal; by account.
     computed_rolled_up: HashMap<AccountId, Balance>,
     open_holds: HashMap<PostingSeq, OpenHold>,
     /// The posted amount of each resolved hold; `None` for a voided hold.
@@ -131,8 +131,8 @@ pub async fn audit_ledger(tx: &mut Tx) -> Result<Report, db::Error> {
 }
 
 impl Auditor {
-    /// Checks that the hash chain has no gap and that every hash is correct. Adds all postings of the chain to the
-    /// sums.
+    /// Checks that no number is missing in the hash chain and that every hash is correct. Adds all postings of the hash
+    /// chain to the sums.
     async fn audit_hash_chain(
         &mut self,
         tx: &mut Tx,

@@ -17,7 +17,7 @@ pub struct Account {
     pub mode: Mode,
     /// The name of the account, such as `merchant:7:available`.
     pub code: String,
-    /// The asset of its postings.
+    /// The asset of all postings to the account.
     pub asset: AssetId,
     /// True when the account may not go below zero.
     pub non_negative: bool,
@@ -162,7 +162,7 @@ pub struct BalancePayment {
     pub merchant: MerchantId,
     /// The mode of the payment: live or test.
     pub mode: Mode,
-    /// The user who paid; `None` is an error that the audit reports.
+    /// The user who paid. A payment from a balance must have a user, so the audit reports `None` as a finding.
     pub user: Option<UserId>,
 }
 

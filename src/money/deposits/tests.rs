@@ -27,8 +27,7 @@ const BLOCK_S: i64 = 10;
 const WINDOW_S: i64 = 95;
 const MERCHANT: MerchantId = MerchantId(1);
 
-/// A transfer to the address of invoice number `to`. The number after the last invoice stands for an address without
-/// an invoice.
+/// A transfer to the address of invoice number `to`. When `to` is `INVOICES + 1`, the address has no invoice.
 #[derive(Debug, Clone)]
 struct Move {
     to: i64,
@@ -160,8 +159,8 @@ async fn insert_model_rows(tx: &mut Tx) -> Result<(), db::Error> {
     Ok(())
 }
 
-/// Returns the confirmations that the deposits of an invoice need: as many as its number. The first invoice needs 1,
-/// so its own block confirms a deposit.
+/// Returns the confirmations that the deposits of an invoice need, which equal the number of the invoice. A deposit for
+/// invoice 1 is confirmed by its own block.
 fn required_confirmations(invoice: i64) -> u32 {
     u32::try_from(invoice).unwrap()
 }
@@ -188,14 +187,14 @@ struct ModelDeposit {
     time: i64,
 }
 
-/// The rows that the database should contain, computed without batches.
+/// The expected database rows, computed without batches.
 #[derive(Debug)]
 struct Model {
     invoices: BTreeMap<i64, ModelInvoice>,
     deposits: Vec<ModelDeposit>,
-    /// The open reviews: kind and number of the subject, with the detail.
+    /// The details of the open reviews, by review kind and id of the deposit or invoice.
     reviews: BTreeMap<(String, i64), String>,
-    /// The posted credits minus the posted debits, by account code and asset (true for the foreign one).
+    /// The posted credits minus the posted debits, by account code and asset. True stands for the foreign asset.
     balances: BTreeMap<(String, bool), i128>,
     last: u64,
     changes: Vec<PaymentChange>,
@@ -398,7 +397,8 @@ impl Model {
     }
 }
 
-/// Returns the id of the deposit at this index of the model. The database numbers deposits in the order of insertion.
+/// Returns the id of the deposit at this index of the model: the index plus 1, because ids are assigned in the order of
+/// insertion.
 fn deposit_id_at(place: usize) -> i64 {
     i64::try_from(place).unwrap() + 1
 }
@@ -584,8 +584,8 @@ fn dusty_chain() -> FollowedChain {
     FollowedChain { dust: Dust::new_dust_limit(Fiat::new(Currency::USD, 1), rates, [(&token, "TOK")]), ..model_chain() }
 }
 
-/// Stores a block with transfers to the first invoice. Each is given by a byte that fills its transaction id, and its
-/// amount.
+/// Stores a block with transfers to the first invoice. Each pair in `payments` is a byte that fills the transaction id,
+/// and the amount in base units.
 async fn apply_block_with_payments(
     tx: &mut Tx,
     from: Header,
@@ -617,8 +617,8 @@ db::both! {
             Box::pin(async move {
                 insert_model_rows(tx).await?;
                 start_following_chain(tx, &model_chain().id, &model_header(0, 0)).await?;
-                // Either of the small transfers could complete the payment. The larger one counts, and the other one
-                // is dust.
+                // Each of the two small transfers alone could complete the payment. The larger of them counts, and the
+                // smaller one is dust.
                 apply_block_with_payments(tx, model_header(0, 0), model_header(1, 0), &[(1, 3), (2, 9), (3, 88)]).await?;
                 let expected = [9, 88].map(Amount::from_units).to_vec();
                 assert_eq!(load_first_invoice(tx).await?, (invoices::State::Paid, expected));

@@ -1,7 +1,7 @@
 //! Invoices: requests for on-chain payments. An invoice requests an amount of one asset, to an address of its own,
 //! before the end of a payment window.
 //!
-//! Money is booked in the ledger before the invoice decides about its use.
+//! The ledger books the money of a deposit before the invoice counts it.
 
 pub mod machine;
 mod store;
@@ -110,8 +110,7 @@ pub struct InvoiceTerms {
     pub expires_at: Instant,
 }
 
-/// Queues the statements that insert the invoice and its address. The result has
-/// the invoice's id.
+/// Queues the statements that insert the invoice and its address. The result contains the invoice's id.
 pub fn queue_invoice_insert(
     tx: &mut Tx,
     now: Instant,
@@ -131,7 +130,7 @@ pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<
 }
 
 /// Returns the addresses of a chain that expect money: every address with an unconfirmed transfer, and those of at
-/// most `limit` open and `limit` reversed invoices. Invoices whose window ends first come first.
+/// most `limit` open and `limit` reversed invoices. Invoices with an earlier end of the window have priority.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -160,7 +159,7 @@ pub async fn add_pending_amount(tx: &mut Tx, asked: &InvoiceTerms, received: Rec
     match asked.state {
         State::Open | State::Reversed => {
             let expected = unconfirmed::sum_pending_amount(tx, asked.id).await?;
-            // The unconfirmed transfer has no confirmations, so no smallest number is shown.
+            // With an unconfirmed transfer, the smallest number of confirmations is 0, so no number is displayed.
             let confirmations = received.confirmations.filter(|_| expected.txid.is_none());
             Ok(Received { confirmations, txid: expected.txid.or(received.txid), expected, ..received })
         }
@@ -171,7 +170,7 @@ pub async fn add_pending_amount(tx: &mut Tx, asked: &InvoiceTerms, received: Rec
 /// A locked invoice with changes in memory, which [`effects::apply_effects`] stores.
 #[derive(Debug)]
 pub(crate) struct InvoiceUpdate {
-    /// The stored state of the invoice.
+    /// The state of the invoice in the database, before the changes.
     was: State,
     invoice: Invoice,
     /// True when the invoice may have had deposits before this transaction.
@@ -328,7 +327,7 @@ impl InvoiceUpdate {
         effects.reviews.push(self.review_retraction(reviews::Kind::PaymentShort, replacement));
     }
 
-    /// Returns entry lines that move the amount. There are several when the amount exceeds the limit of one posting.
+    /// Returns entry lines that move the amount: several lines when the amount exceeds the maximum of one posting.
     fn split_into_entry_lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
         let line =
             |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
@@ -373,7 +372,7 @@ pub(crate) async fn lock_invoices_by_address(
     Ok(locked.into_iter().map(|(key, reached, invoice)| (key, InvoiceUpdate::new(invoice, reached))).collect())
 }
 
-/// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
+/// Returns the sums of counted deposits, by invoice id. Invoices without counted deposits are left out.
 pub(crate) async fn sum_counted_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,

@@ -5,8 +5,9 @@
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
 //! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero
 //!   or more. Every transaction that posts to it locks and updates its balance row.
-//! - All other accounts have a balance row that no transaction waits for; [`roll_up_balances`] updates it later.
-//! - Every posting is in one hash chain, so a later change of a posting is found by [`crate::audit`].
+//! - All other accounts may go below zero. Transactions do not touch their balance rows; [`roll_up_balances`] updates
+//!   these rows later, so that concurrent transactions do not wait for each other.
+//! - All postings form one hash chain, so [`crate::audit`] finds every posting that was changed later.
 
 mod hash_chain;
 mod store;
@@ -28,7 +29,8 @@ pub use hash_chain::append_to_hash_chain;
 pub(crate) use hash_chain::GENESIS_HASH;
 pub(crate) use store::{StoredPosting, list_hashed_postings_after, list_postings_without_hash};
 
-/// Amounts have at most this many bits, so that no realistic number of them adds up to more than 256 bits.
+/// The maximum size of a posted amount, in bits. Balances have 256 bits, so no realistic number of postings overflows
+/// one.
 const AMOUNT_BITS_MAX: u32 = 127;
 
 /// An account of the chart of accounts. It exists once for each mode and asset.
@@ -36,15 +38,15 @@ const AMOUNT_BITS_MAX: u32 = 127;
 pub enum Account {
     /// The assets at the deposit addresses of a chain. Debits increase it.
     OnChain(ChainId),
-    /// Confirmed deposits to the merchant's invoices that are not paid yet.
+    /// Confirmed deposits to the merchant's invoices, until the invoice is paid or expires.
     MerchantIncoming(MerchantId),
-    /// Money of paid invoices whose deposits are not final yet.
+    /// Money of paid invoices whose deposits a reorg can still remove.
     MerchantPending(MerchantId),
-    /// Final money of paid invoices, which payouts may spend. Non-negative.
+    /// Money of paid invoices whose deposits are final. Payouts may spend it. The account never goes below zero.
     MerchantAvailable(MerchantId),
-    /// Unallocated money: it was received at the merchant's addresses, but counts for no invoice.
+    /// Unallocated money: the merchant's addresses received it, but no invoice counts it.
     Suspense(MerchantId, Suspense),
-    /// The balance of a user at a shop. Non-negative.
+    /// The balance of a user at a shop. The account never goes below zero.
     User(UserId),
     /// The operator's own funds, from which administrators credit users.
     OperatorEquity,
@@ -53,15 +55,15 @@ pub enum Account {
 /// The reason why money is unallocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suspense {
-    /// It was a partial payment of an invoice that expired.
+    /// The money was a partial payment of an invoice that expired.
     Short,
-    /// It exceeds the amount that the invoice requested.
+    /// The money exceeds the amount that the invoice requested.
     Surplus,
-    /// It arrived after the payment window of the invoice had ended.
+    /// The money arrived after the payment window of the invoice had ended.
     Late,
-    /// It is in another asset than the invoice requested.
+    /// The invoice requested another asset.
     Foreign,
-    /// It is too little to be a payment.
+    /// The amount is too small to be a payment.
     Dust,
 }
 
@@ -96,7 +98,7 @@ impl Account {
     }
 }
 
-/// One line of a journal entry; it becomes one posting.
+/// One line of a journal entry. The ledger stores it as one posting.
 #[derive(Debug, Clone)]
 pub struct EntryLine {
     /// The account that is debited.
@@ -112,13 +114,13 @@ pub struct EntryLine {
 /// The sums of the postings of one account, in base units of its asset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// Debits of holds that are open.
+    /// The sum of the debits of open holds.
     pub debits_pending: Amount,
-    /// Debits that were posted. Never decreases.
+    /// The sum of the posted debits. It never decreases.
     pub debits_posted: Amount,
-    /// Credits of holds that are open.
+    /// The sum of the credits of open holds.
     pub credits_pending: Amount,
-    /// Credits that were posted. Never decreases.
+    /// The sum of the posted credits. It never decreases.
     pub credits_posted: Amount,
 }
 
@@ -166,14 +168,15 @@ pub(crate) enum BalanceChange {
     Posted(Amount),
     /// Adds the amount to the pending sum until the hold is resolved.
     Held(Amount),
-    /// Ends a hold. `held` leaves the pending sum; `posted`, which is zero when the hold is voided, is posted.
+    /// Ends a hold: subtracts `held` from the pending sum and adds `posted` to the posted sum. `posted` is zero when
+    /// the hold is voided.
     Resolved { held: Amount, posted: Amount },
 }
 
 /// The kind of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostingKind {
-    /// Posted at once, without a hold.
+    /// Changes the posted sums at once, without a hold.
     Posted,
     /// Creates a hold.
     Pending,
@@ -185,7 +188,7 @@ pub(crate) enum PostingKind {
 
 db::text_enum!(PostingKind { Posted => "posted", Pending => "pending", Post => "post", Void => "void" });
 
-/// Why journal entries were not booked. Nothing of them is stored then.
+/// The reason why journal entries were not booked. In this case the ledger stores none of them.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     /// A non-negative account would go below zero. `available` is its balance before the posting.
@@ -197,16 +200,16 @@ pub enum PostError {
     /// An amount is zero, or 2^127 or more.
     #[error("an amount of {0} is zero, or 2^{AMOUNT_BITS_MAX} or more")]
     BadAmount(Amount),
-    /// There is no hold with this name, or it was posted or voided already.
+    /// No hold has this name, or the hold was already posted or voided.
     #[error("hold `{0}` is not open")]
     NoHold(String),
-    /// More than the held amount would be posted.
+    /// The entry posts more than the held amount.
     #[error("the hold covers only {held}")]
     AboveHold {
         /// Base units that the hold covers.
         held: Amount,
     },
-    /// A sum of the account would leave the range of amounts.
+    /// The balance of the account would exceed 256 bits.
     #[error("the balance of account {0} would leave the range of amounts")]
     OutOfRange(AccountId),
     /// The database failed. A unique violation means that the name of an entry was used before.
@@ -233,7 +236,7 @@ enum Operation {
         mode: Mode,
         line: EntryLine,
     },
-    /// Posts `amount` of the hold named `hold`; all of it when `amount` is `None`.
+    /// Posts `amount` of the hold named `hold`; `None` posts the whole hold.
     PostHold {
         hold: String,
         amount: Option<Amount>,
@@ -450,7 +453,8 @@ async fn find_or_create_accounts(
     Ok(accounts)
 }
 
-/// Finds the open holds that the entries resolve, without those that an entry of the same set creates.
+/// Returns the stored open holds that the entries resolve, by name. Holds that one of these entries creates are left
+/// out, because they are not stored yet.
 async fn find_resolved_holds<'e>(
     tx: &mut Tx,
     entries: &'e [JournalEntry],
@@ -461,7 +465,7 @@ async fn find_resolved_holds<'e>(
     store::find_open_holds(tx, names.into_iter().collect()).await
 }
 
-/// Adds the postings to the balance rows of the non-negative accounts, and fails if one of them would go below zero.
+/// Adds the postings to the balance rows of the non-negative accounts, and fails if an account would go below zero.
 /// The rows are locked in the order of the account ids.
 async fn update_non_negative_balances(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
     let sides = |posting: &store::NewPosting<'_>| [(posting.debit, Side::Debit), (posting.credit, Side::Credit)];
@@ -495,7 +499,8 @@ async fn compute_current_balance(tx: &mut Tx, account: &store::AccountRow) -> Re
     Ok(balance)
 }
 
-/// Splits an amount into parts that one posting each can hold, 2^127 − 1 base units at most. Zero gives no parts.
+/// Splits an amount into parts of at most 2^127 − 1 base units, the maximum of one posting. An amount of zero has no
+/// parts.
 pub fn split_into_postable_amounts(amount: Amount) -> impl Iterator<Item = Amount> {
     let largest = Amount::from_units((1 << AMOUNT_BITS_MAX) - 1);
     let mut rest = amount;
