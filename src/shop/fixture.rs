@@ -75,7 +75,8 @@ impl Fixture {
         let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
         let sku = self.sku;
         let items = stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
-        run_write(&self.db, move |tx| Box::pin(stock::import_stock_items(tx, NOW, &OPERATOR, "mailbox", sku, items))).await
+        run_write(&self.db, move |tx| Box::pin(stock::import_stock_items(tx, NOW, &OPERATOR, "mailbox", sku, items)))
+            .await
     }
 
     /// Creates a user with this name and returns it.

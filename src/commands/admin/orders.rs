@@ -160,7 +160,8 @@ pub async fn cancel_order(context: &Context, name: OrderName) -> Result<String, 
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
                 let number = &order.order.order_no;
-                let rejected = |e: CancelError| AdminError::Rejected(format!("order {number} cannot be cancelled: {e}"));
+                let rejected =
+                    |e: CancelError| AdminError::Rejected(format!("order {number} cannot be cancelled: {e}"));
                 orders::cancel_order_by_operator(tx, now, &actor, &order).await.map_err(rejected)?;
                 Ok::<_, AdminError>(order)
             })

@@ -139,14 +139,15 @@ pub async fn import_stock_lines(context: &Context, import: Import) -> Result<Str
             })
         })
         .await?;
-    let items = stock::encrypt_stock_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let items =
+        stock::encrypt_stock_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     let product_slug = slug.clone();
     let result = context
         .db
         .write("import_stock", move |tx| {
-            Box::pin(
-                async move { Ok::<_, AdminError>(stock::import_stock_items(tx, now, &actor, &product_slug, sku, items).await?) },
-            )
+            Box::pin(async move {
+                Ok::<_, AdminError>(stock::import_stock_items(tx, now, &actor, &product_slug, sku, items).await?)
+            })
         })
         .await?;
     Ok(format!("{} items were added to `{slug}`; {} duplicates were skipped.", result.added, result.duplicates))
@@ -186,7 +187,9 @@ pub async fn withdraw_stock_item(context: &Context, withdraw: Withdraw) -> Resul
     let is_withdrawn = context
         .db
         .write("withdraw_stock", move |tx| {
-            Box::pin(async move { Ok::<_, AdminError>(stock::withdraw_stock_item(tx, now, &actor, StockItemId(item)).await?) })
+            Box::pin(async move {
+                Ok::<_, AdminError>(stock::withdraw_stock_item(tx, now, &actor, StockItemId(item)).await?)
+            })
         })
         .await?;
     if is_withdrawn { Ok(format!("Item {item} is off sale.")) } else { Err(format!("item {item} is not in stock")) }

@@ -16,7 +16,12 @@ fn new_line(product: i64, total: i64) -> BasketLine {
     BasketLine { product: ProductId(product), total }
 }
 
-async fn create_coupon(shop: &Fixture, code: &str, terms: Terms, max_uses: Option<u32>) -> Result<CouponId, CreateError> {
+async fn create_coupon(
+    shop: &Fixture,
+    code: &str,
+    terms: Terms,
+    max_uses: Option<u32>,
+) -> Result<CouponId, CreateError> {
     let (owner, new) = (shop.shop, NewCoupon { code: code.into(), terms, max_uses });
     shop.db.write("create_coupon", move |tx| Box::pin(coupons::create_coupon(tx, NOW, &OPERATOR, owner, new))).await
 }
@@ -39,7 +44,11 @@ fn the_discount_follows_the_terms() {
         (fixed(300), vec![new_line(1, 200)], Ok(200)),
         (Terms { product: Some(ProductId(2)), ..percent(5_000) }, vec![new_line(1, 100), new_line(2, 50)], Ok(25)),
         (Terms { product: Some(ProductId(2)), ..fixed(80) }, vec![new_line(1, 100), new_line(2, 50)], Ok(50)),
-        (Terms { product: Some(ProductId(3)), ..fixed(80) }, vec![new_line(1, 100)], Err(CouponRejection::OtherProduct)),
+        (
+            Terms { product: Some(ProductId(3)), ..fixed(80) },
+            vec![new_line(1, 100)],
+            Err(CouponRejection::OtherProduct),
+        ),
         (Terms { min_amount: 100, ..fixed(80) }, vec![new_line(1, 100)], Ok(80)),
         (
             Terms { min_amount: 101, ..fixed(80) },
@@ -47,7 +56,11 @@ fn the_discount_follows_the_terms() {
             Err(CouponRejection::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
         ),
         (Terms { starts_at: Some(NOW), ..fixed(1) }, vec![new_line(1, 9)], Ok(1)),
-        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![new_line(1, 9)], Err(CouponRejection::NotYetValid)),
+        (
+            Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) },
+            vec![new_line(1, 9)],
+            Err(CouponRejection::NotYetValid),
+        ),
         (Terms { ends_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![new_line(1, 9)], Ok(1)),
         (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![new_line(1, 9)], Err(CouponRejection::Expired)),
         (

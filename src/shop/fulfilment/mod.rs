@@ -73,7 +73,9 @@ pub async fn deliver_due_orders(
     envelope: &Arc<Envelope>,
     templates: &Arc<EmailTemplates>,
 ) -> Result<usize, db::Error> {
-    let due = db.read("list_due_fulfilments", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX))).await?;
+    let due = db
+        .read("list_due_fulfilments", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX)))
+        .await?;
     let deliveries = due.into_iter().map(|order| deliver_or_reschedule_order(db, now, envelope, templates, order));
     let outcomes: Vec<Result<bool, db::Error>> =
         futures_util::stream::iter(deliveries).buffer_unordered(CONCURRENT_DELIVERIES).collect().await;
@@ -155,7 +157,11 @@ async fn delete_finished_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db:
 
 /// Locks an order and moves it to `processing`. When the order is in any other state than `paid` or `processing`,
 /// deletes its scheduled delivery and returns `None`.
-async fn lock_and_move_to_processing(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
+async fn lock_and_move_to_processing(
+    tx: &mut Tx,
+    now: Instant,
+    id: OrderId,
+) -> Result<Option<Locked<Order>>, db::Error> {
     let order = orders::lock_order(tx, id).await?.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?;
     match order.state {
         State::Paid => orders::advance_order_state(tx, now, order, State::Processing).await.map(Some),
@@ -177,7 +183,11 @@ async fn lock_and_move_to_processing(tx: &mut Tx, now: Instant, id: OrderId) -> 
 
 /// Returns the cause of a failed attempt. An item is damaged when its key decrypts other items. When its key decrypts
 /// no item, the key ring holds a different key under this id, and the right key may be restored later.
-async fn classify_delivery_failure(tx: &mut Tx, envelope: &Envelope, error: &DeliverError) -> Result<FailureCause, db::Error> {
+async fn classify_delivery_failure(
+    tx: &mut Tx,
+    envelope: &Envelope,
+    error: &DeliverError,
+) -> Result<FailureCause, db::Error> {
     match error {
         DeliverError::Unreadable { error: OpenError::UnknownKey(_), .. } => Ok(FailureCause::MissingKey),
         DeliverError::Unreadable { error: OpenError::Refused, item } => {
@@ -210,7 +220,9 @@ async fn reschedule_or_fail_order(
         reviews::open(tx, now, UNREADABLE, &order.public_id, &detail).await?;
     }
     match machine::choose_step_after_failure(cause, attempts) {
-        NextStep::Retry { attempts, after_ms } => store::set_next_delivery_attempt(tx, id, attempts, now.plus_ms(after_ms)).await,
+        NextStep::Retry { attempts, after_ms } => {
+            store::set_next_delivery_attempt(tx, id, attempts, now.plus_ms(after_ms)).await
+        }
         NextStep::Fail => {
             for line in orders::list_order_lines(tx, &order).await? {
                 orders::set_order_line_state(tx, now, line.id, LineState::Failed).await?;

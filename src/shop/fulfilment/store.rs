@@ -39,7 +39,12 @@ pub async fn lock_due_delivery(tx: &mut Tx, now: Instant, order: OrderId) -> Res
 }
 
 /// Sets the number of failed attempts and the time of the next attempt.
-pub async fn set_next_delivery_attempt(tx: &mut Tx, order: OrderId, attempts: u32, next_at: Instant) -> Result<(), db::Error> {
+pub async fn set_next_delivery_attempt(
+    tx: &mut Tx,
+    order: OrderId,
+    attempts: u32,
+    next_at: Instant,
+) -> Result<(), db::Error> {
     let n = execute!(
         tx,
         "update fulfilments set attempts = $2, next_attempt_at = $3 where order_id = $1",

@@ -81,7 +81,12 @@ pub(super) struct ReservedLines {
 
 /// Queues the statements that insert the lines and reserve their items. SKUs are locked in the order of their
 /// ids, so that two orders for the same SKUs cannot deadlock.
-pub(super) fn insert_and_reserve_lines(tx: &mut Tx, order: ResultRef<OrderId>, new: &NewOrder, skus: &[OrderableSku]) -> ReservedLines {
+pub(super) fn insert_and_reserve_lines(
+    tx: &mut Tx,
+    order: ResultRef<OrderId>,
+    new: &NewOrder,
+    skus: &[OrderableSku],
+) -> ReservedLines {
     let mut lines = Vec::new();
     for (number, (new_line, sku)) in (1_i64..).zip(new.lines.iter().zip(skus)) {
         let line = OrderLine {

@@ -305,13 +305,19 @@ impl PaymentListener for PaymentChangeHandler {
 }
 
 /// Applies payment changes to the orders, in the transaction that changed the payments.
-async fn apply_payment_changes_to_orders(tx: &mut Tx, now: Instant, changes: &[PaymentChange]) -> Result<(), db::Error> {
+async fn apply_payment_changes_to_orders(
+    tx: &mut Tx,
+    now: Instant,
+    changes: &[PaymentChange],
+) -> Result<(), db::Error> {
     let mut unpaid = Vec::new();
     for change in changes {
         match *change {
             PaymentChange::Confirming(_) => {}
             PaymentChange::Paid(payment) => payment_changes::apply_payment_paid(tx, now, payment).await?,
-            PaymentChange::Expired(payment) => unpaid.extend(payment_changes::lock_order_of_expired_payment(tx, payment).await?),
+            PaymentChange::Expired(payment) => {
+                unpaid.extend(payment_changes::lock_order_of_expired_payment(tx, payment).await?)
+            }
             PaymentChange::Lost(payment) => unpaid.extend(payment_changes::apply_payment_lost(tx, now, payment).await?),
             PaymentChange::Reversed(payment) => payment_changes::apply_payment_reversed(tx, now, payment).await?,
         }
@@ -336,7 +342,14 @@ pub async fn cancel_unpaid_order(tx: &mut Tx, now: Instant, id: OrderId) -> Resu
     if !order.state.is_unpaid() {
         return Err(CancelError::TooLate(order.state));
     }
-    Ok(payment_changes::end_orders_without_payment(tx, now, vec![order], State::Cancelled, events::Kind::OrderCancelled).await?)
+    Ok(payment_changes::end_orders_without_payment(
+        tx,
+        now,
+        vec![order],
+        State::Cancelled,
+        events::Kind::OrderCancelled,
+    )
+    .await?)
 }
 
 /// [Cancels](cancel_unpaid_order) an order at the request of an operator and records the action in the audit log.
@@ -424,7 +437,8 @@ pub async fn find_order_by_number_and_email(
     order_no: &str,
     email: &str,
 ) -> Result<Option<OrderDetails>, db::Error> {
-    let found = store::find_order_by_number_and_email(tx, shop, surface, order_no.trim(), &normalize_email(email)).await?;
+    let found =
+        store::find_order_by_number_and_email(tx, shop, surface, order_no.trim(), &normalize_email(email)).await?;
     to_order_details(tx, found).await
 }
 
@@ -501,7 +515,12 @@ pub(crate) async fn advance_order_state(
 }
 
 /// Sets the delivery state of one line.
-pub(crate) async fn set_order_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
+pub(crate) async fn set_order_line_state(
+    tx: &mut Tx,
+    now: Instant,
+    line: LineId,
+    to: LineState,
+) -> Result<(), db::Error> {
     store::set_order_line_state(tx, now, line, to).await
 }
 
@@ -528,7 +547,10 @@ fn format_audit_detail(order: &Order, method: Method) -> String {
     format!("{} {} by {}", order.amount.to_decimal(), order.amount.currency, method.as_str())
 }
 
-async fn to_order_details(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Result<Option<OrderDetails>, db::Error> {
+async fn to_order_details(
+    tx: &mut Tx,
+    found: Option<(Order, OrderStatusRow)>,
+) -> Result<Option<OrderDetails>, db::Error> {
     let Some((order, row)) = found else { return Ok(None) };
     Ok(Some(OrderDetails { order, status: add_unconfirmed_transfers(tx, row).await? }))
 }

@@ -65,7 +65,10 @@ pub(super) async fn apply_payment_reversed(tx: &mut Tx, now: Instant, payment: P
 
 /// Returns the unpaid order of an expired payment, with its row locked; `None` when the order is paid, has ended, or
 /// has a newer payment.
-pub(super) async fn lock_order_of_expired_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
+pub(super) async fn lock_order_of_expired_payment(
+    tx: &mut Tx,
+    payment: PaymentId,
+) -> Result<Option<Locked<Order>>, db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     let is_newest = payments::find_newest_payment(tx, order.id).await? == Some(payment);
     Ok((is_newest && order.state.is_unpaid()).then_some(order))

@@ -35,7 +35,12 @@ pub fn insert_order(tx: &mut Tx, order: &Order) -> ResultRef<OrderId> {
 }
 
 /// Inserts the buyer's e-mail address, as entered and in normalized form.
-pub fn insert_order_contact(tx: &mut Tx, order: ResultRef<OrderId>, email: &str, email_key: &str) -> ResultRef<OrderId> {
+pub fn insert_order_contact(
+    tx: &mut Tx,
+    order: ResultRef<OrderId>,
+    email: &str,
+    email_key: &str,
+) -> ResultRef<OrderId> {
     queued!(
         tx,
         "insert into order_contacts (order_id, email, normalized_email) values ($1, $2, $3) returning order_id as id",
@@ -157,9 +162,10 @@ pub async fn find_order_by_number_or_id(
 /// Returns the status with the newest payment. `first` is the first of the `rows`, which belong to one order.
 fn parse_order_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let invoice = match first.get("invoice_id")? {
-        Some(id) => {
-            Some((parse_invoice_terms(id, first)?, Received::from_deposit_rows(take_rows_of_newest_payment(first, rows)?)?))
-        }
+        Some(id) => Some((
+            parse_invoice_terms(id, first)?,
+            Received::from_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
+        )),
         None => None,
     };
     let status = OrderStatus {
@@ -233,7 +239,11 @@ fn parse_order(row: &Row) -> Result<Order, db::Error> {
 }
 
 /// Returns at most `limit` pending external payments of orders whose payment window has ended.
-pub async fn list_overdue_external_payments(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<PaymentId>, db::Error> {
+pub async fn list_overdue_external_payments(
+    tx: &mut Tx,
+    now: Instant,
+    limit: u32,
+) -> Result<Vec<PaymentId>, db::Error> {
     let found = rows!(
         tx,
         "select p.id from payments p join orders o on o.id = p.order_id
@@ -273,7 +283,12 @@ pub async fn find_order_email(tx: &mut Tx, order: OrderId) -> Result<Option<Stri
 }
 
 /// Sets the state of an order, and the time when it was paid or closed.
-pub async fn set_order_state(tx: &mut Tx, now: Instant, order: Locked<Order>, to: State) -> Result<Locked<Order>, db::Error> {
+pub async fn set_order_state(
+    tx: &mut Tx,
+    now: Instant,
+    order: Locked<Order>,
+    to: State,
+) -> Result<Locked<Order>, db::Error> {
     let (paid_at, closed_at) = match to {
         State::Paid => (Some(now), order.closed_at),
         State::Completed | State::Expired | State::Cancelled | State::Failed | State::Refunded => {

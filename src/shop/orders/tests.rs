@@ -41,8 +41,10 @@ async fn find_newest_payment(shop: &Fixture, order: &Order) -> PaymentId {
 }
 
 async fn apply_changes(shop: &Fixture, now: Instant, changes: Vec<PaymentChange>) {
-    run_write(&shop.db, move |tx| Box::pin(async move { orders::apply_payment_changes_to_orders(tx, now, &changes).await }))
-        .await;
+    run_write(&shop.db, move |tx| {
+        Box::pin(async move { orders::apply_payment_changes_to_orders(tx, now, &changes).await })
+    })
+    .await;
 }
 
 async fn list_event_kinds(shop: &Fixture, order: &Order) -> Vec<String> {
@@ -633,8 +635,10 @@ async fn run_steps(steps: Vec<Step>) {
             }
             Step::Cancel(n) => {
                 if let Some(order) = chosen(n) {
-                    let cancelled =
-                        shop.db.write("cancel", move |tx| Box::pin(orders::cancel_unpaid_order(tx, LATER, order.id))).await;
+                    let cancelled = shop
+                        .db
+                        .write("cancel", move |tx| Box::pin(orders::cancel_unpaid_order(tx, LATER, order.id)))
+                        .await;
                     assert!(!matches!(cancelled, Err(CancelError::Db(_) | CancelError::NotFound)), "{cancelled:?}");
                 }
             }

@@ -219,13 +219,23 @@ pub async fn list_items_in_stock(
 }
 
 /// Returns at most `limit` items of a SKU in any state with ids above `after`, sorted by id.
-pub async fn list_stock_items(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<ItemSummary>, db::Error> {
+pub async fn list_stock_items(
+    tx: &mut Tx,
+    sku: SkuId,
+    after: StockItemId,
+    limit: u32,
+) -> Result<Vec<ItemSummary>, db::Error> {
     store::list_stock_items(tx, sku, after, limit).await
 }
 
 /// Withdraws an item from sale for good and records the action in the audit log. Returns false when the item is not in
 /// stock.
-pub async fn withdraw_stock_item(tx: &mut Tx, now: Instant, actor: &Actor, item: StockItemId) -> Result<bool, db::Error> {
+pub async fn withdraw_stock_item(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    item: StockItemId,
+) -> Result<bool, db::Error> {
     let Some(sku) = store::find_sku_of_item(tx, item).await? else { return Ok(false) };
     store::lock_sku(tx, sku).await?;
     if !store::mark_item_withdrawn(tx, item).await? {
@@ -265,7 +275,11 @@ pub async fn list_stock_keys(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<Key
 
 /// Returns true when the key of an item decrypts other items. In that case an item that the key cannot decrypt is
 /// damaged. Otherwise the key ring holds a different key under this id.
-pub async fn can_key_decrypt_other_items(tx: &mut Tx, envelope: &Envelope, item: &SealedItem) -> Result<bool, db::Error> {
+pub async fn can_key_decrypt_other_items(
+    tx: &mut Tx,
+    envelope: &Envelope,
+    item: &SealedItem,
+) -> Result<bool, db::Error> {
     let others = store::list_newest_items_of_key(tx, &item.ciphertext).await?;
     Ok(others.iter().any(|other| decrypt_stock_item(envelope, other).is_ok()))
 }
@@ -273,7 +287,11 @@ pub async fn can_key_decrypt_other_items(tx: &mut Tx, envelope: &Envelope, item:
 /// Opens a review for each key that cannot decrypt its items, closes the reviews of restored keys, and returns the
 /// keys that fail. Orders are still accepted, because buyers may already be paying for them; items that cannot be
 /// decrypted are not delivered.
-pub async fn sync_missing_key_reviews(tx: &mut Tx, now: Instant, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
+pub async fn sync_missing_key_reviews(
+    tx: &mut Tx,
+    now: Instant,
+    envelope: &Envelope,
+) -> Result<Vec<KeyInUse>, db::Error> {
     let mut missing = Vec::new();
     for key in list_stock_keys(tx, envelope).await? {
         let subject = format!("key/{}", key.id);

@@ -165,7 +165,12 @@ pub async fn list_items_in_stock(
 }
 
 /// Returns at most `limit` items of a SKU in any state with ids above `after`, sorted by id.
-pub async fn list_stock_items(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<ItemSummary>, db::Error> {
+pub async fn list_stock_items(
+    tx: &mut Tx,
+    sku: SkuId,
+    after: StockItemId,
+    limit: u32,
+) -> Result<Vec<ItemSummary>, db::Error> {
     let found = rows!(
         tx,
         "select id, state, imported_at from stock_items where sku_id = $1 and id > $2 order by id limit $3",

@@ -210,7 +210,8 @@ async fn reserve_address_and_build_order(
         Payment::Alipay => external(Provider::Alipay)?,
         Payment::Wechat => external(Provider::Wechat)?,
     };
-    let address = checkout.payment_service.reserve_payment_address(&checkout.db, checkout.shop, &payment_method).await?;
+    let address =
+        checkout.payment_service.reserve_payment_address(&checkout.db, checkout.shop, &payment_method).await?;
     let new_order = NewOrder {
         reference,
         shop: checkout.shop,

@@ -150,7 +150,9 @@ struct OrderWithGoods {
 }
 
 async fn find_order_with_goods(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<OrderWithGoods>, db::Error> {
-    let Some(details) = orders::find_order_by_number_and_email(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
+    let Some(details) =
+        orders::find_order_by_number_and_email(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await?
+    else {
         return Ok(None);
     };
     let lines = orders::list_order_lines(tx, &details.order).await?;
