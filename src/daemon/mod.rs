@@ -211,7 +211,9 @@ async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<(
 async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
     let missing: Result<_, db::Error> = db
-        .write("review_keys", move |tx| Box::pin(async move { stock::review_missing_keys(tx, now, &envelope).await }))
+        .write("review_keys", move |tx| {
+            Box::pin(async move { stock::sync_missing_key_reviews(tx, now, &envelope).await })
+        })
         .await;
     for error in missing?.into_iter().filter_map(|key| key.error) {
         error!("stock cannot be decrypted: {error}");

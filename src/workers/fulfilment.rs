@@ -37,7 +37,8 @@ impl Worker for FulfilmentWorker {
     }
 
     async fn run_once(&self) -> anyhow::Result<Ran> {
-        let delivered = fulfilment::deliver_due(&self.db, self.clock.now(), &self.envelope, &self.templates).await?;
+        let delivered =
+            fulfilment::deliver_due_orders(&self.db, self.clock.now(), &self.envelope, &self.templates).await?;
         Ok(if delivered > 0 { Ran::Worked } else { Ran::Idle })
     }
 }

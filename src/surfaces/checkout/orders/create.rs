@@ -160,7 +160,7 @@ pub async fn create_order(
         |now| reserve_address_and_build_order(&checkout, &request, user, now),
         move |tx, now, (new_order, address)| {
             Box::pin(async move {
-                let created = orders::create(tx, now, &payment_service, new_order, address).await?;
+                let created = orders::create_order(tx, now, &payment_service, new_order, address).await?;
                 let body = serialize_created_order(&created, &wire_request)?;
                 let is_paid = created.instructions == PaymentInstructions::AlreadyPaid;
                 Ok((StoredResponse { status: StatusCode::CREATED, body }, is_paid))
@@ -200,7 +200,7 @@ async fn reserve_address_and_build_order(
     user: Option<UserId>,
     now: Instant,
 ) -> Result<(NewOrder, Option<ReservedAddress>), RouteError> {
-    let reference = OrderReference::generate(&mut rand::rng(), NUMBER_PREFIX, now);
+    let reference = OrderReference::new_random(&mut rand::rng(), NUMBER_PREFIX, now);
     let external =
         |provider| checkout.pay_links.build_payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable);
     let payment_method = match &request.payment {
@@ -210,7 +210,8 @@ async fn reserve_address_and_build_order(
         Payment::Alipay => external(Provider::Alipay)?,
         Payment::Wechat => external(Provider::Wechat)?,
     };
-    let address = checkout.payment_service.reserve_address(&checkout.db, checkout.shop, &payment_method).await?;
+    let address =
+        checkout.payment_service.reserve_payment_address(&checkout.db, checkout.shop, &payment_method).await?;
     let new_order = NewOrder {
         reference,
         shop: checkout.shop,

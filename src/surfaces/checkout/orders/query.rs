@@ -137,7 +137,7 @@ async fn look_up_order(checkout: &Checkout, client: Client, lookup: Lookup) -> R
     let found: Result<_, db::Error> = found.await;
     let OrderWithGoods { details, lines, goods } = found?.ok_or(RouteError::NotFound)?;
     let envelope = &checkout.envelope;
-    let decrypt = |item: SealedItem| stock::decrypt_item(envelope, &item).map(|line| line.as_str().to_owned());
+    let decrypt = |item: SealedItem| stock::decrypt_stock_item(envelope, &item).map(|line| line.as_str().to_owned());
     let credentials = goods.map(|goods| goods.into_iter().map(decrypt).collect::<Result<Vec<_>, _>>()).transpose()?;
     let order = FoundOrder::new(&details, &lines, credentials);
     Ok(response::json_response(StatusCode::OK, &OrderResponse { success: true, order }))
@@ -151,10 +151,12 @@ struct OrderWithGoods {
 }
 
 async fn find_order_with_goods(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<OrderWithGoods>, db::Error> {
-    let Some(details) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
+    let Some(details) =
+        orders::find_order_by_number_and_email(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await?
+    else {
         return Ok(None);
     };
-    let lines = orders::list_lines(tx, &details.order).await?;
+    let lines = orders::list_order_lines(tx, &details.order).await?;
     let goods = orders::find_delivered_items(tx, &details.order, &lines).await?;
     Ok(Some(OrderWithGoods { details, lines, goods }))
 }
