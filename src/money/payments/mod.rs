@@ -85,7 +85,7 @@ pub struct Taken {
 /// A payment to store.
 #[derive(Debug, Clone)]
 pub struct NewPayment {
-    /// The order, which the same batch inserts.
+    /// The order. The same database transaction inserts it.
     pub order: ResultRef<OrderId>,
     /// The shop of the order.
     pub shop: Shop,
