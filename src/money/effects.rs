@@ -1,12 +1,12 @@
 //! The effects of decisions about invoices and deposits, and the one place that applies them.
 //!
-//! A function first decides. It collects in one [`Effects`] value the journal entries, the reviews to open or retract,
-//! the invoices that changed, and the changes of their payments. [`apply_effects`] stores them and returns the payment changes
-//! as [`PaymentChanges`]. [`PaymentChanges::dispatch_to_listener`] then reports these to the [`PaymentListener`] in the same
-//! transaction.
+//! A function first collects its decisions in one [`Effects`] value: the journal entries, the reviews to open or
+//! retract, the invoices that changed, and the changes of their payments. [`apply_effects`] stores them and returns the
+//! payment changes as [`PaymentChanges`]. [`PaymentChanges::dispatch_to_listener`] then reports these to the
+//! [`PaymentListener`] in the same transaction.
 //!
 //! Every public function that can change a payment is a method of [`DepositService`](crate::deposits::DepositService).
-//! The service has the listener and dispatches the changes itself, so that no worker can forget it. The listener is
+//! The service has the listener and dispatches the changes itself, so that no worker can forget to notify the listener. The listener is
 //! passed in by the daemon, because `money` does not know orders.
 
 use db::{self, Tx};
@@ -19,7 +19,7 @@ use crate::payments::PaymentChange;
 use chain::Amount;
 use clock::Instant;
 
-/// Everything that one transaction decides about money, before it is stored.
+/// All changes that one database transaction makes to money, before they are stored.
 #[derive(Debug, Default)]
 #[must_use = "a decision has no effect until it is applied"]
 pub(crate) struct Effects {
@@ -48,12 +48,12 @@ pub(crate) enum ReviewChange {
 pub(crate) struct ReviewRequest {
     /// The kind of the review.
     pub kind: reviews::Kind,
-    /// The object in question, such as `invoice/7`.
+    /// The kind and the id of the object that the review is about, such as `invoice/7`.
     pub subject: String,
-    /// The sentence for the operator.
+    /// A sentence that explains the case to the operator.
     pub detail: String,
-    /// The amount in question, in base units. When the operator has already decided on this amount or a larger one,
-    /// the review is not opened again. `None` always opens it.
+    /// The amount that the review is about, in base units. When the operator has already decided on this amount or a
+    /// larger amount, the review is not opened again. `None` always opens the review.
     pub amount: Option<Amount>,
 }
 
@@ -62,17 +62,18 @@ pub(crate) struct ReviewRequest {
 pub(crate) struct Retraction {
     /// The kind of the review.
     pub kind: reviews::Kind,
-    /// The object in question, such as `invoice/7`.
+    /// The kind and the id of the object that the review is about, such as `invoice/7`.
     pub subject: String,
     /// The closing note.
     pub note: &'static str,
-    /// A review to open instead. It is not opened when the operator had already closed the retracted review.
+    /// A review to open instead; `None` opens no review. The replacement is not opened when the operator has already
+    /// closed the retracted review.
     pub replacement: Option<ReviewRequest>,
 }
 
 /// Receives the payments whose state changed. The shop implements it. [`PaymentChange`] lists the possible changes.
 pub trait PaymentListener: Send + Sync {
-    /// Acts on `changes`, in their order, in the transaction that made them.
+    /// Acts on `changes`, in their order, in the database transaction that made them.
     ///
     /// # Errors
     /// An error rolls the transaction back, so that neither the changes nor their causes are stored.
@@ -84,9 +85,9 @@ pub trait PaymentListener: Send + Sync {
     ) -> BoxFuture<'a, Result<(), db::Error>>;
 }
 
-/// Payment changes that are stored and not reported to the listener yet.
+/// Payment changes that are stored, but not reported to the listener yet.
 #[derive(Debug)]
-#[must_use = "the listener has to learn of these changes in the same transaction"]
+#[must_use = "the listener must receive these changes in the same database transaction"]
 pub(crate) struct PaymentChanges(Vec<PaymentChange>);
 
 impl PaymentChanges {

@@ -321,11 +321,11 @@ impl World {
         self.secrets.lock().expect("no holder panics").extend(lines.iter().cloned());
         let (now, sku) = (self.clock.now(), product.sku);
         let slug = product.slug.clone();
-        let sealed =
-            stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are encrypted");
+        let sealed = stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str))
+            .expect("lines are encrypted");
         self.db
             .write("import_stock", move |tx| {
-                Box::pin(async move { stock::import(tx, now, &SETUP, &slug, sku, sealed).await })
+                Box::pin(async move { stock::import_stock_items(tx, now, &SETUP, &slug, sku, sealed).await })
             })
             .await
             .expect("stock is imported");
@@ -420,9 +420,11 @@ impl World {
 
     async fn assert_in_order(&self) {
         let report = self.audit().await;
-        assert!(report.is_clean(), "{report}");
-        let mismatches =
-            self.db.read("audit_stock", |tx| Box::pin(async move { stock::list_count_mismatches(tx).await })).await;
+        assert!(report.has_no_findings(), "{report}");
+        let mismatches = self
+            .db
+            .read("audit_stock", |tx| Box::pin(async move { stock::list_stock_count_mismatches(tx).await }))
+            .await;
         assert!(mismatches.expect("the stock audit runs").is_empty(), "stock counters and items differ");
         for untold in [UNTOLD, TOLD_TWICE] {
             let told =

@@ -1,8 +1,8 @@
-//! Deposit addresses: each invoice has its own, derived from a watch-only account key.
+//! Deposit addresses. Each invoice has its own address, which is derived from a watch-only account key.
 //!
-//! The daemon leases ranges of address indices, and derives an address before the transaction that stores it.
-//! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice.
-//! Indices of a lease that are left when the daemon stops are never used.
+//! The daemon leases ranges of address indices, and derives an address before the database transaction that stores it.
+//! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice. When
+//! the daemon stops, the remaining indices of its lease stay unused for ever.
 
 mod reserved;
 mod store;
@@ -29,8 +29,8 @@ struct Issuer {
     account: i64,
     deriver: Deriver,
     watched: Arc<WatchSet>,
-    /// True while the follower reads the chain. Otherwise no address is issued, because payments to it would not be
-    /// seen.
+    /// True while the follower reads the chain. While false, no address is issued, because the daemon would not see
+    /// payments to the address.
     followed: Arc<AtomicBool>,
     lease: Arc<IndexLease>,
 }
@@ -49,7 +49,7 @@ pub struct ChainAccount {
     pub xpub: String,
     /// Derives addresses from `xpub`.
     pub deriver: Deriver,
-    /// The set that every issued address is added to, so that the follower finds deposits to it.
+    /// The watch set of the chain. It contains every issued address, so that the follower finds deposits.
     pub watched: Arc<WatchSet>,
 }
 
@@ -68,7 +68,8 @@ pub enum IssueError {
 }
 
 impl Addresses {
-    /// Stores account keys that are new, and adds every address ever issued to the watch sets.
+    /// Stores the account keys that are not in the database yet, adds every issued address to the watch sets, and
+    /// returns the issuers of all chains.
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
@@ -114,16 +115,16 @@ impl Addresses {
         self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Relaxed))
     }
 
-    /// Records if the chain is followed. The follower calls it with true when the first block is stored, and with
-    /// false while the chain is halted.
+    /// Records if the chain is followed. The follower calls this function with true when the first block is stored, and
+    /// with false when the chain is halted.
     pub fn set_chain_followed(&self, chain: &ChainId, followed: bool) {
         if let Some(issuer) = self.0.get(chain) {
             issuer.followed.store(followed, Ordering::Relaxed);
         }
     }
 
-    /// Reserves an address for one order. When all leased indices are used, it stores a new lease first: if an
-    /// unstored lease were lost in a crash, its indices could be issued twice.
+    /// Reserves an address for one order. When all leased indices are used, this function stores a new lease before it
+    /// uses it. Otherwise, after a crash, the daemon could issue the same index twice.
     ///
     /// # Errors
     /// [`IssueError::NoAccount`] when the chain has no account key; otherwise the error of the derivation or the

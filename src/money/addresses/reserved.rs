@@ -10,7 +10,7 @@ use clock::Instant;
 use db::{self, Db, ResultRef, Tx};
 use ids::AddressId;
 
-/// The number of indices in a lease. Up to this number stay unused when the daemon stops.
+/// The number of indices in a lease. When the daemon stops, at most this number of indices stays unused.
 const LEASE: u32 = 64;
 
 /// The leased indices of an account that are not used yet.
@@ -18,7 +18,7 @@ const LEASE: u32 = 64;
 pub(super) struct IndexLease {
     /// The remaining indices of the current lease.
     leased: tokio::sync::Mutex<Range<u32>>,
-    /// Addresses of reservations that were dropped. They are reserved again before new ones are derived.
+    /// The addresses of dropped reservations. These are reserved again before new addresses are derived.
     returned: Mutex<Vec<(u32, Address)>>,
 }
 
@@ -71,20 +71,20 @@ impl ReservedAddress {
     /// Queues the statement that stores the address.
     ///
     /// # Panics
-    /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
+    /// Never: only `issue_address` and `drop` take the address out, and both consume the reservation.
     pub(crate) fn queue_address_insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
-        let (index, address) = self.address.as_ref().expect("only `issue` and `drop` take the address");
+        let (index, address) = self.address.as_ref().expect("only `issue_address` and `drop` take the address");
         store::queue_address_insert(tx, now, &self.chain, address, self.account, *index)
     }
 
-    /// Issues the address and returns its text. Call it when nothing in the transaction can refuse the order any more.
-    /// The address is watched before the commit, because the outcome of a commit can stay unknown; watching an unused
-    /// address is harmless.
+    /// Adds the address to the watch set and returns its text. Call this function when nothing in the database
+    /// transaction can reject the order any more. The address is watched before the commit, because the outcome of a
+    /// commit can stay unknown; watching an unused address is harmless.
     ///
     /// # Panics
-    /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
+    /// Never: only `issue_address` and `drop` take the address out, and both consume the reservation.
     pub fn issue_address(mut self) -> String {
-        let (_, address) = self.address.take().expect("only `issue` and `drop` take the address");
+        let (_, address) = self.address.take().expect("only `issue_address` and `drop` take the address");
         self.watched.insert(address.key);
         address.text
     }

@@ -10,15 +10,15 @@ use crate::pricing::{self, Fiat, RateBook};
 use clock::Instant;
 use ids::Mode;
 
-/// The numbers of confirmations that deposits of a chain need. A deposit in the tip block has 1 confirmation.
+/// The required confirmations of deposits on one chain. A deposit in the tip block has 1 confirmation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Depths {
     /// Pairs of an upper bound in minor units of USD, and the confirmations that a payment worth less than the bound
     /// needs. Sorted by bound.
     pub tiers: Vec<(i64, u32)>,
-    /// Confirmations of payments whose value reaches the highest bound, or is unknown.
+    /// The confirmations that a payment needs when its value is unknown or at least the highest bound.
     pub largest: u32,
-    /// Confirmations after which a block is final, on a chain whose nodes do not report finality.
+    /// The confirmations after which a block is final, on a chain whose nodes do not report finality.
     pub last: u32,
     /// The minimum number of confirmations, which applies even to blocks that the node reports as final.
     pub least: u32,
@@ -26,7 +26,7 @@ pub struct Depths {
 
 impl Depths {
     /// Returns depths that are the same for payments of every value. A block is final after `last` confirmations.
-    pub fn flat_depths(confirmations: u32, last: u32) -> Depths {
+    pub fn depths_without_tiers(confirmations: u32, last: u32) -> Depths {
         Depths { tiers: Vec::new(), largest: confirmations, last: last.max(confirmations), least: 0 }
     }
 
@@ -42,14 +42,14 @@ impl Depths {
 /// poisoning transfer tiny amounts to every address that appears on a chain.
 #[derive(Debug, Clone, Default)]
 pub struct Dust {
-    /// The bound, and the rates that convert it to an asset. `None` means that no deposit is dust.
+    /// The dust limit, and the rates that convert the limit to an asset. `None` means that no deposit is dust.
     value: Option<(Fiat, RateBook)>,
-    /// The symbol in the rates and the decimal places of each asset.
+    /// The symbol in the rates, and the number of decimal places, by asset.
     assets: Arc<HashMap<AssetId, (String, u8)>>,
 }
 
 impl Dust {
-    /// Returns the bound `value` for these assets. Each asset has its symbol in `rates`.
+    /// Returns a dust limit of `value`. `assets` lists each asset with its symbol in `rates`.
     pub fn new_dust_limit<'a>(
         value: Fiat,
         rates: RateBook,

@@ -17,7 +17,7 @@ pub struct Account {
     pub mode: Mode,
     /// The name of the account, such as `merchant:7:available`.
     pub code: String,
-    /// The asset of its postings.
+    /// The asset of all postings to the account.
     pub asset: AssetId,
     /// True when the account may not go below zero.
     pub non_negative: bool,
@@ -65,7 +65,7 @@ pub struct Deposit {
     pub amount: Amount,
     /// The state that is stored for the deposit.
     pub state: deposits::State,
-    /// The use of the deposit: counted for its invoice, or the reason why it is not.
+    /// The disposition of the deposit: its invoice counts it, or the reason why the invoice does not.
     pub disposition: Disposition,
     /// The id of the invoice whose address received the deposit.
     pub invoice: i64,
@@ -162,7 +162,7 @@ pub struct BalancePayment {
     pub merchant: MerchantId,
     /// The mode of the payment: live or test.
     pub mode: Mode,
-    /// The user who paid; `None` is an error that the audit reports.
+    /// The user who paid. A payment from a balance must have a user, so the audit reports `None` as a finding.
     pub user: Option<UserId>,
 }
 

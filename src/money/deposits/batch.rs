@@ -1,6 +1,6 @@
-//! The deposits of one transaction. Their invoices are read together, all decisions are made in memory, and the
-//! results are stored together. Therefore a block with a thousand deposits needs as many statements as a block with
-//! one.
+//! The deposits that one database transaction books. The batch reads all their invoices together, decides in memory,
+//! and stores all results together. Therefore a block with a thousand deposits needs as many SQL statements as a block
+//! with one deposit.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,7 +18,7 @@ use db::{self, Tx};
 use ids::InvoiceId;
 use records::reviews;
 
-/// The deposits of one transaction.
+/// The new and stored deposits that one database transaction changes.
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
@@ -52,8 +52,8 @@ impl<'c> DepositBatch<'c> {
         DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
     }
 
-    /// Adds the transfers as new deposits and decides on their use by invoices. A transfer whose amount cannot be
-    /// booked opens a review instead.
+    /// Adds the transfers as new deposits, each with its disposition. A transfer whose amount is too large to be booked
+    /// opens a review instead.
     pub async fn add_received_transfers(
         &mut self,
         tx: &mut Tx,
@@ -78,7 +78,7 @@ impl<'c> DepositBatch<'c> {
         let mut received = Vec::with_capacity(transfers.len());
         for (header, transfer) in transfers {
             let Some(target) = invoice_of.get(&transfer.to) else { continue };
-            // Any contract can emit transfers of zero to any address.
+            // Any contract can emit transfers of zero base units to any address, so they are ignored.
             if transfer.amount.is_zero() {
                 continue;
             }
@@ -119,16 +119,16 @@ impl<'c> DepositBatch<'c> {
 
     /// Returns the disposition of each transfer.
     ///
-    /// Transfers that may be dust are decided last, larger ones first, so that the result does not depend on the order
-    /// of transactions in a block. A transfer that was counted before a reorg removed its block is never dust: the
-    /// larger transfer that it completes may now be mined after it.
+    /// Transfers that may be dust are decided after all others, and larger transfers before smaller ones. Therefore the
+    /// result does not depend on the order of transactions in a block. A transfer that an invoice counted before a
+    /// reorg is never dust: after the reorg, the larger transfer that it completes may be in a later block.
     async fn decide_dispositions(
         &self,
         tx: &mut Tx,
         received: &[ReceivedTransfer<'_>],
         in_time: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> bool,
     ) -> Result<Vec<Disposition>, db::Error> {
-        let is_small = |transfer: &Transfer| transfer.amount < self.dust_limit(transfer);
+        let is_small = |transfer: &Transfer| transfer.amount < self.find_dust_limit(transfer);
         let small: Vec<_> = received.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
         let asked = small.iter().map(|(_, _, target)| *target).collect();
         let counted = invoices::sum_counted_deposits(tx, &asked).await?;
@@ -144,7 +144,7 @@ impl<'c> DepositBatch<'c> {
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // Each element is overwritten below.
+        // The loop below overwrites each element.
         let mut dispositions = vec![Disposition::Dust; received.len()];
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
@@ -160,7 +160,7 @@ impl<'c> DepositBatch<'c> {
                 | Disposition::Dust => Amount::ZERO,
             };
             if may_be_dust(transfer, *target)
-                && is_dust_amount(transfer.amount, self.dust_limit(transfer), own.then_some(invoice.due), missing)
+                && is_dust_amount(transfer.amount, self.find_dust_limit(transfer), own.then_some(invoice.due), missing)
             {
                 used = Disposition::Dust;
             }
@@ -175,12 +175,12 @@ impl<'c> DepositBatch<'c> {
     }
 
     /// Adds a review to the effects of the batch.
-    pub fn request_review(&mut self, request: ReviewRequest) {
+    pub fn add_review_request(&mut self, request: ReviewRequest) {
         self.effects.reviews.push(ReviewChange::Open(request));
     }
 
     /// Returns the dust limit for the asset of a transfer, in base units.
-    fn dust_limit(&self, transfer: &Transfer) -> Amount {
+    fn find_dust_limit(&self, transfer: &Transfer) -> Amount {
         self.chain.dust.compute_dust_limit(self.now, &transfer.asset)
     }
 
@@ -214,7 +214,7 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // Transfers that are already booked are left out.
+        // `insert_deposits` returns only the transfers that were not booked before.
         let fresh = store::insert_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
         for (deposit, _) in &fresh {
@@ -287,7 +287,7 @@ impl<'c> DepositBatch<'c> {
         };
         self.effects.entries.push(JournalEntry::new_hold_entry(
             self.chain.mode,
-            deposit.hold_name(),
+            deposit.hold_entry_name(),
             "deposit seen",
             line,
         ));
@@ -296,8 +296,8 @@ impl<'c> DepositBatch<'c> {
         }
     }
 
-    /// Posts the held amount. A deposit that its invoice does not count moves to a suspense account at once. A counted
-    /// deposit becomes surplus when earlier deposits have paid the invoice.
+    /// Posts the held amount. If the invoice does not count the deposit, moves the money to a suspense account at once.
+    /// A counted deposit becomes surplus when earlier deposits have already paid the invoice.
     fn confirm_deposit(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
@@ -305,7 +305,7 @@ impl<'c> DepositBatch<'c> {
         entries.push(JournalEntry::new_post_hold_entry(
             format!("deposit/{id}/confirmed"),
             "deposit confirmed",
-            deposit.hold_name(),
+            deposit.hold_entry_name(),
             None,
         ));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Paid {

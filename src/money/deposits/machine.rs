@@ -5,14 +5,15 @@ use chain::Height;
 /// The state of a deposit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// A reorg may still remove its block. The ledger holds its amount.
+    /// The deposit is in a block and has too few confirmations. The ledger holds its amount.
     Seen,
-    /// It has enough confirmations for its value. The ledger has posted its amount, and its invoice may be paid.
+    /// The deposit has enough confirmations for its value. The ledger has posted its amount, and its invoice may be
+    /// paid.
     Confirmed,
-    /// Its block cannot be removed any more.
+    /// The block of the deposit is final: a reorg cannot remove it.
     Final,
-    /// A reorg removed its block. The ledger has voided or reversed its amount. The same transaction in another block
-    /// is a new deposit.
+    /// A reorg removed the block of the deposit. The ledger has voided or reversed its amount. When the same transaction
+    /// is mined again in another block, that is a new deposit.
     Orphaned,
 }
 
@@ -33,7 +34,7 @@ impl Position {
 }
 
 /// Returns the new state of a deposit in the block at `height`. The deposit is confirmed when the cursor reaches
-/// `confirm_height`. This function never returns an earlier state; only a rewind takes deposits back.
+/// `confirm_height`. This function never returns an earlier state; only a rewind reverses deposits.
 pub fn next_deposit_state(state: State, height: Height, confirm_height: Height, position: Position) -> State {
     match state {
         State::Seen | State::Confirmed if height <= position.last => State::Final,
@@ -43,8 +44,8 @@ pub fn next_deposit_state(state: State, height: Height, confirm_height: Height, 
 }
 
 /// Returns the highest final height, which is never above the cursor. `mark` is the height that the node reports as
-/// final, if it reports one. A block needs at least `least` confirmations to be final. Without a mark, or when the
-/// mark stops advancing, a block is final after `depth` confirmations.
+/// final; `None` when the node reports no final height. A block needs at least `least` confirmations to be final.
+/// Without a mark, or when the mark stops advancing, a block is final after `depth` confirmations.
 pub fn compute_final_height(cursor: Height, mark: Option<Height>, depth: u32, least: u32) -> Height {
     let at_depth = |depth: u32| (cursor + 1).saturating_sub(u64::from(depth)).min(cursor);
     match mark {

@@ -1,7 +1,7 @@
 //! Deposits: transfers to the addresses of invoices.
 //!
-//! One transaction stores the deposits of a block together with the cursor. Money is booked in the ledger before an
-//! invoice uses it. When a reorg removes a block, all credits from its deposits are reversed.
+//! One database transaction stores the deposits of a block together with the cursor. The ledger books the money before
+//! an invoice uses it. When a reorg removes a block, the ledger reverses all credits from its deposits.
 
 pub mod machine;
 pub mod rescan;
@@ -31,14 +31,14 @@ use records::reviews;
 
 pub use machine::{Position, State};
 pub use store::Cursor;
-pub(crate) use store::set_disposition;
+pub(crate) use store::set_deposit_dispositions;
 
-/// The maximum number of older deposits that one transaction advances. The next call advances the rest.
+/// The maximum number of stored deposits that one database transaction confirms or makes final. The next call handles
+/// the rest.
 const ADVANCE_MAX: i64 = 2_000;
 
-/// Deposits are below 2^112 base units. This is more than the supply of any token of value, and far enough below the
-/// largest posting that sums of deposits stay in the range of amounts. Only tokens that can be minted without limit
-/// have larger transfers.
+/// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply; only
+/// tokens that anyone can mint without limit have larger transfers. Sums of smaller deposits never overflow an amount.
 const BITS_MAX: usize = 112;
 
 /// Returns true when a transfer of `amount` base units is booked as a deposit: from 1 to 2^112 − 1.
@@ -46,8 +46,8 @@ fn is_bookable_amount(amount: chain::Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= BITS_MAX
 }
 
-/// The time after the end of a payment window during which a block is still in time, because the clocks of chains and
-/// buyers differ.
+/// The time after the end of a payment window during which deposits are still in time, because block times are not
+/// exact.
 #[derive(Debug, Clone, Copy)]
 pub struct Grace {
     /// The duration in milliseconds.
@@ -57,7 +57,7 @@ pub struct Grace {
 /// The limits of a [`DepositService`].
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The time after the end of a payment window during which a block is still in time.
+    /// The time after the end of a payment window during which deposits are still in time.
     pub grace: Grace,
     /// The number of recent blocks that are stored. The follower cannot rewind further than these blocks.
     pub keep: u64,
@@ -77,12 +77,12 @@ struct Deposit {
 }
 
 impl Deposit {
-    /// Returns the name of the journal entry that holds the amount until the deposit is confirmed.
-    fn hold_name(&self) -> String {
+    /// Returns the name of the journal entry that holds the amount in the ledger until the deposit is confirmed.
+    fn hold_entry_name(&self) -> String {
         format!("deposit/{}/seen", self.id)
     }
 
-    /// Returns the suspense account for the deposit; `None` when its invoice counts it.
+    /// Returns the reason why the deposit is in a suspense account; `None` when its invoice counts the deposit.
     fn suspense_reason(&self) -> Option<Suspense> {
         self.used.suspense_reason()
     }
@@ -100,9 +100,9 @@ struct NewDeposit {
     /// The hash of the block, and its time in Unix seconds.
     block: (BlockHash, i64),
     txid: TxId,
-    /// The position of the transfer in its block.
+    /// The transaction index and the part of the transaction; together they identify the transfer in its block.
     place: TransferIndex,
-    /// The sending address; `None` where the chain does not have one.
+    /// The sending address; `None` on chains whose transfers have no single sender, such as Bitcoin.
     sender: Option<String>,
 }
 
@@ -114,7 +114,7 @@ impl NewDeposit {
         invoice: &Invoice,
         used: Disposition,
     ) -> NewDeposit {
-        // The invoice fixes the number of confirmations for its own chain only.
+        // The required confirmations in the invoice apply to its own chain only. A sibling chain needs its own number.
         let confirmations =
             if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.required_confirmations(None) };
         let deposit = Deposit {
@@ -152,7 +152,7 @@ pub struct Unspent {
     pub state: State,
     /// The receiving address, in the canonical form of its chain.
     pub address: String,
-    /// The index from which the address was derived, below its account key.
+    /// The BIP 32 child index from which the address was derived, below its account key.
     pub index: u32,
 }
 
@@ -182,13 +182,13 @@ pub async fn start_following_chain(tx: &mut Tx, chain: &ChainId, header: &Header
 }
 
 /// Returns the position of a chain whose cursor is at the height `cursor`. `mark` is the height that the node reports
-/// as final; `None` when it reports none, or when that block is on another branch.
+/// as final; `None` when the node reports no final block, or when that block is on another branch.
 pub fn compute_position(chain: &FollowedChain, cursor: Height, mark: Option<Height>) -> Position {
     Position { cursor, last: machine::compute_final_height(cursor, mark, chain.depths.last, chain.depths.least) }
 }
 
 /// Books the deposits of one chain and reports payment changes to the listener. All functions that can change a
-/// payment are methods of this type, so that none of them runs without the listener.
+/// payment are methods of this type, so that every payment change reaches the listener.
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,
@@ -212,7 +212,7 @@ pub enum UnexplainedCredit {
     Booked,
     /// The block is not on the branch that the follower has read, so nothing was booked.
     OffBranch,
-    /// A deposit to the address was booked in the meantime. The caller has to compare the balance again.
+    /// Since `check` was read, another deposit to the address was booked. The caller has to compare the balance again.
     Outdated,
 }
 
@@ -233,12 +233,12 @@ impl DepositService {
     }
 
     /// Stores blocks that follow the cursor at `from` together with their deposits, and moves the cursor. Then it
-    /// advances the deposits that are deep enough at the position `reached`, and settles the invoices that they pay.
-    /// When `reached` is `None`, deposits are stored as seen and none is confirmed.
+    /// confirms or finalizes the deposits with enough confirmations at the position `reached`, and settles the invoices
+    /// that these deposits pay. When `reached` is `None`, new deposits are stored as seen and no deposit is confirmed.
     ///
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the chain was never started, and when the ledger
-    /// refuses an entry.
+    /// rejects an entry.
     pub async fn apply_blocks(
         &self,
         tx: &mut Tx,
@@ -253,7 +253,7 @@ impl DepositService {
             let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
             return Err(db::Error::Statement(moved).into());
         }
-        // A final height stays final, even when the node reports a lower one later.
+        // A final height stays final, even when the node later reports a lower final height.
         let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
         let final_height = reached.map_or(before.final_height, |reached| reached.last);
 
@@ -287,12 +287,12 @@ impl DepositService {
         Ok(Applied { final_height, unfinished })
     }
 
-    /// Moves the cursor back from `from` to `to`, the last block before the fork. Reverses every deposit above it by
-    /// new postings.
+    /// Moves the cursor back from `from` to `to`, the common ancestor of both branches. Reverses every deposit above
+    /// `to` by new postings.
     ///
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the block `to` is no longer stored, and when the ledger
-    /// refuses an entry.
+    /// rejects an entry.
     pub async fn rewind_cursor_and_deposits(
         &self,
         tx: &mut Tx,
@@ -313,12 +313,12 @@ impl DepositService {
         }
         effects.invoices = invoices.into_values().collect();
         for (deposit, output) in store::set_outputs_unspent_above(tx, &chain.id, to.height).await? {
-            // Spent outputs are not in the watch set after a restart, so the output is added again.
+            // After a restart the watch set contains only unspent outputs. This output is unspent again, so add it.
             chain.watched.insert_outputs([output]);
             effects.reviews.push(ReviewChange::Retract(Retraction {
                 kind: reviews::Kind::DepositSpent,
                 subject: format!("deposit/{deposit}"),
-                note: "the block that spent it was taken back",
+                note: "a reorg removed the block that spent the output",
                 replacement: None,
             }));
         }
@@ -330,12 +330,12 @@ impl DepositService {
         Ok(changes.dispatch_to_listener(tx, now, &*self.listener).await?)
     }
 
-    /// Books `credit` base units by which the balance of an address exceeds its booked deposits. `at` is the block in
-    /// which they arrived. The deposits are read again while the cursor is locked, so that neither the follower nor a
-    /// second balance check can book the same money twice.
+    /// Books `credit`, the base units by which the balance of an address exceeds its booked deposits. The money arrived
+    /// in the block `at`. This function locks the cursor and reads the deposits again, so that neither the follower nor
+    /// a second balance check can book the same money twice.
     ///
     /// # Errors
-    /// Returns an error when the chain was never started, and when the ledger refuses an entry.
+    /// Returns an error when the chain was never started, and when the ledger rejects an entry.
     pub async fn book_unexplained_credit(
         &self,
         tx: &mut Tx,
@@ -354,10 +354,10 @@ impl DepositService {
             return Ok(UnexplainedCredit::Outdated);
         }
         let mut batch = DepositBatch::new(now, chain);
-        // Because of this review the address is not checked again; see `store::find_balance_check`.
+        // `store::find_balance_check` leaves out invoices with this review, so the address is not checked again.
         if !is_bookable_amount(credit) {
             let asset = check.asset_id(&chain.id);
-            batch.request_review(ReviewRequest {
+            batch.add_review_request(ReviewRequest {
                 kind: reviews::Kind::BalanceOutOfRange,
                 subject: format!("invoice/{}", check.invoice),
                 detail: format!("its balance is {credit} base units of {asset} more than is booked"),
@@ -380,12 +380,12 @@ impl DepositService {
         Ok(UnexplainedCredit::Booked)
     }
 
-    /// Expires invoices whose window has ended; [`invoices::list_expirable_invoices`] returns the candidates. `unverified` is
-    /// the reason why the balances of their addresses could not be compared with the deposits; when it is given, each
-    /// expired invoice gets a review.
+    /// Expires invoices whose window has ended; [`invoices::list_expirable_invoices`] returns the candidates.
+    /// `unverified` is the reason why the balances of their addresses could not be compared with the deposits; when it
+    /// is given, each expired invoice gets a review.
     ///
     /// # Errors
-    /// Returns an error when the ledger refuses an entry.
+    /// Returns an error when the ledger rejects an entry.
     pub async fn expire_invoices(
         &self,
         tx: &mut Tx,
@@ -398,8 +398,8 @@ impl DepositService {
     }
 }
 
-/// Marks the outputs of deposits that the blocks spend. The daemon never spends outputs, so each spend was made
-/// outside of it with the keys, and the operator gets a review.
+/// Marks the outputs of deposits that the blocks spend, and opens a review for each of them. The daemon never spends
+/// outputs, so another program with access to the keys made the transaction.
 async fn mark_spent_outputs(
     tx: &mut Tx,
     chain: &FollowedChain,
@@ -413,14 +413,14 @@ async fn mark_spent_outputs(
         effects.reviews.push(ReviewChange::Open(ReviewRequest {
             kind: reviews::Kind::DepositSpent,
             subject: format!("deposit/{deposit}"),
-            detail: format!("transaction {by} on {} spends it, and none of ours does", chain.id),
+            detail: format!("transaction {by} on {} spends it, but the daemon never spends outputs", chain.id),
             amount: None,
         }));
     }
     Ok(())
 }
 
-/// The address of an invoice, with the part of its balance that deposits explain.
+/// The address of an invoice, with the part of the address balance that comes from booked deposits.
 #[derive(Debug, Clone)]
 pub struct BalanceCheck {
     /// The invoice that the address belongs to.
@@ -433,13 +433,13 @@ pub struct BalanceCheck {
     pub asset: AssetKind,
     /// The sum of the deposits in this asset, in base units.
     pub explained: chain::Amount,
-    /// The height after which money that is not booked must have arrived.
+    /// The block height after which any unbooked money arrived.
     pub since: Height,
 }
 
 impl BalanceCheck {
-    /// Returns a number that replaces the transaction index of a deposit without a transaction. It is unique among the
-    /// addresses of a chain.
+    /// Returns the number that a deposit without a known transaction stores as its transaction index. The number is
+    /// unique among the addresses of a chain.
     ///
     /// # Panics
     /// Never: the value has 31 bits.
@@ -454,7 +454,7 @@ impl BalanceCheck {
 }
 
 /// Returns the last block that the follower has read, and at most `limit` open invoices in the native asset of the
-/// chain. The block is `None` before the first start.
+/// chain. The block is `None` before the follower first starts.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -494,7 +494,7 @@ pub async fn find_highest_due_deposit(
     store::find_highest_due_deposit(tx, chain, position).await
 }
 
-/// Returns true when a rewind to `height` would take back a confirmed deposit.
+/// Returns true when a rewind to `height` would reverse a confirmed deposit.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -556,8 +556,8 @@ pub async fn resume_chain(
     Ok(Some(reason))
 }
 
-/// Takes back a deposit whose block was removed by a reorg: voids its hold or reverses its posting, and undoes the
-/// settlement that counted it.
+/// Reverses a deposit whose block was removed by a reorg: voids its hold or reverses its posting, and undoes the
+/// settlement that counted the deposit.
 async fn reverse_orphaned_deposit(
     tx: &mut Tx,
     now: Instant,
@@ -574,7 +574,7 @@ async fn reverse_orphaned_deposit(
     let before = invoices::sum_received_deposits(tx, invoice).await?.confirmed;
     store::set_deposit_orphaned(tx, now, deposit).await?;
     if deposit.state == State::Seen {
-        effects.entries.push(JournalEntry::new_void_hold_entry(entry, "deposit orphaned", deposit.hold_name()));
+        effects.entries.push(JournalEntry::new_void_hold_entry(entry, "deposit orphaned", deposit.hold_entry_name()));
     } else {
         let left = before.saturating_sub(deposit.amount);
         let lost = deposit.used == Disposition::Counted && invoice.unsettle_invoice(before, left, effects);
@@ -597,7 +597,7 @@ async fn reverse_orphaned_deposit(
                 effects.reviews.push(ReviewChange::Retract(Retraction {
                     kind: reviews::Kind::DepositUnallocated,
                     subject: format!("deposit/{}", deposit.id),
-                    note: "its block vanished, and the money with it",
+                    note: "a reorg removed the block of the deposit",
                     replacement: None,
                 }));
             }
@@ -606,7 +606,7 @@ async fn reverse_orphaned_deposit(
             invoice.settle_invoice_again(now, left, effects);
         }
     }
-    // This deposit may have been the only counted deposit that was not final.
+    // If all other counted deposits are final, the invoice's money now becomes available.
     if invoices::sum_counted_deposits(tx, &BTreeSet::from([invoice.id]))
         .await?
         .values()

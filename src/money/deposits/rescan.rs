@@ -18,8 +18,8 @@ pub struct Rescanned {
     pub booked: u64,
     /// Transfers that were already booked.
     pub known: u64,
-    /// Transfers that may be booked already, because a balance check booked money of their address without a
-    /// transaction. The operator compares them.
+    /// Transfers that may be booked already: a balance check has booked money of their address without knowing the
+    /// transaction. Each gets a review, so that the operator decides.
     pub doubtful: u64,
 }
 
@@ -29,13 +29,13 @@ pub enum RescanError {
     /// The follower has never stored a block of the chain.
     #[error("the chain has not been started yet")]
     NotBegun,
-    /// A block is above the cursor: the heights of the block and of the cursor.
+    /// A block is above the cursor. The fields are the heights of the block and of the cursor.
     #[error("block {0} has not been read yet: the cursor is at {1}")]
     Ahead(Height, Height),
     /// The block at this height is not on the branch that the follower has read.
     #[error("block {0} is not on the branch that is followed; try again")]
     Elsewhere(Height),
-    /// The ledger refused an entry, or the database failed.
+    /// The ledger rejected an entry, or the database failed.
     #[error(transparent)]
     Post(#[from] PostError),
 }
@@ -83,7 +83,7 @@ impl DepositService {
                     "{} base units of {} in block {height} (transaction {}) may be booked already, from the balance of its address",
                     transfer.amount, transfer.asset, transfer.txid
                 );
-                batch.request_review(ReviewRequest {
+                batch.add_review_request(ReviewRequest {
                     kind: reviews::Kind::RescanPossibleDuplicate,
                     subject: format!("invoice/{invoice}"),
                     detail,

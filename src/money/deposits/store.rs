@@ -27,7 +27,7 @@ pub struct Cursor {
     pub halted: Option<String>,
 }
 
-/// The row of a cursor, and facts about the deposits of its chain.
+/// The row of a cursor, with two facts about the deposits of its chain.
 pub struct CursorRow {
     /// The height of the last block that the follower has read.
     pub height: Height,
@@ -56,8 +56,9 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     }))
 }
 
-/// Locks the cursor of a chain; `None` before the first start. Every transaction that books or takes back deposits of
-/// the chain locks it first, so that these transactions run one after another. `due` is computed for `position`.
+/// Locks the cursor of a chain and returns its row, with `due` computed for `position`; `None` before the first start.
+/// Every database transaction that books or reverses deposits of the chain locks the cursor first, so that these
+/// transactions run one after another.
 pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
     let found = row!(
         tx,
@@ -97,7 +98,7 @@ pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Res
     Ok(())
 }
 
-/// Moves the cursor. Fails when it is not at `from`.
+/// Moves the cursor from the block `from` to the block `to`. Fails when the cursor is not at `from`.
 pub async fn move_cursor(
     tx: &mut Tx,
     chain: &ChainId,
@@ -180,8 +181,8 @@ pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -
     Ok(())
 }
 
-/// Returns those of the transactions that were seen by their instant before: in a block that a reorg removed, or
-/// unconfirmed.
+/// Returns the transactions of `late` that were already seen by the given instant, either in a block that a reorg has
+/// removed or as an unconfirmed transfer.
 pub async fn list_transactions_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
@@ -199,7 +200,7 @@ pub async fn list_transactions_seen_in_time(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
-/// Returns those of the transfers that an invoice counted before a reorg removed their block.
+/// Returns the transfers of `small` that an invoice counted before a reorg removed their block.
 pub async fn list_previously_counted_transfers(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
@@ -215,7 +216,7 @@ pub async fn list_previously_counted_transfers(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
 }
 
-/// Returns true when the transfer at this place of the block is booked and not orphaned.
+/// Returns true when a deposit that is not orphaned is stored for this transfer of the block at `height`.
 pub async fn is_transfer_booked(
     tx: &mut Tx,
     chain: &ChainId,
@@ -234,9 +235,9 @@ pub async fn is_transfer_booked(
     Ok(found.is_some())
 }
 
-/// Returns the invoice for whose address a balance check booked money of this asset in a block from `height` on;
-/// `None` when there is none. The query has no condition on the chain, because the asset id contains the chain, and
-/// such a condition would make the database read all later deposits of the chain.
+/// Returns the invoice of the address, if a balance check has booked money of this asset at `height` or above;
+/// otherwise `None`. The query has no condition on the deposit's chain: the asset id already contains the chain, and
+/// with such a condition the database would read all later deposits of the chain.
 pub async fn find_invoice_with_balance_increase(
     tx: &mut Tx,
     chain: &ChainId,
@@ -258,8 +259,8 @@ pub async fn find_invoice_with_balance_increase(
     found.map(|row| row.get("invoice_id")).transpose()
 }
 
-/// Inserts deposits in their state `to` and returns them with their ids. Transfers that are already booked are left
-/// out.
+/// Inserts deposits in their state `to` and returns the inserted deposits with their ids. A transfer that is already
+/// booked is not inserted and not returned.
 pub async fn insert_deposits(
     tx: &mut Tx,
     now: Instant,
@@ -316,7 +317,8 @@ pub async fn insert_deposits(
     Ok(stored.collect())
 }
 
-/// Locks at most `limit` deposits that `position` confirms and `limit` that it makes final, oldest first.
+/// Locks and returns at most `limit` deposits that `position` confirms, and at most `limit` deposits that `position`
+/// makes final, oldest first.
 pub async fn lock_advancing_deposits(
     tx: &mut Tx,
     chain: &ChainId,
@@ -341,7 +343,7 @@ pub async fn lock_advancing_deposits(
     found.iter().map(parse_deposit).collect()
 }
 
-/// Locks the deposits above `height` that are not orphaned, oldest first.
+/// Locks and returns the deposits above `height` that are not orphaned, oldest first.
 pub async fn lock_deposits_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
@@ -366,8 +368,8 @@ fn parse_deposit(row: &db::Row) -> Result<Deposit, db::Error> {
     })
 }
 
-/// Marks the outputs of deposits that blocks spend. Returns the deposits that were not marked before, each with the
-/// spending transaction.
+/// Marks the outputs of deposits that blocks spend. Returns the newly marked deposits, each with the transaction that
+/// spends its output.
 pub async fn set_outputs_spent(
     tx: &mut Tx,
     chain: &ChainId,
@@ -390,7 +392,7 @@ pub async fn set_outputs_spent(
     spent.iter().map(|row| Ok((row.get_at(0)?, TxId(row.get_at(1)?)))).collect()
 }
 
-/// Marks the outputs that were spent in blocks above `height` as unspent. Returns them with their deposits.
+/// Marks the outputs that were spent in blocks above `height` as unspent. Returns these outputs with their deposits.
 pub async fn set_outputs_unspent_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -450,7 +452,7 @@ pub async fn set_deposit_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit,
     )
 }
 
-/// Marks a deposit as orphaned. Fails when its stored state is another one than in `deposit`.
+/// Marks a deposit as orphaned. Fails when the stored state differs from `deposit.state`.
 pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
@@ -462,7 +464,7 @@ pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) 
     db::expect_changed(changed, 1)
 }
 
-/// Returns at most `limit` open invoices in the native asset of a chain. Those that expire first come first.
+/// Returns at most `limit` open invoices in the native asset of a chain, sorted by the end of the payment window.
 pub async fn list_open_native_invoices(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
     let native = AssetId::on_chain(chain, &AssetKind::Native);
     let found = rows!(
@@ -475,9 +477,9 @@ pub async fn list_open_native_invoices(tx: &mut Tx, chain: &ChainId, limit: i64)
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// Returns the address of an invoice with the sum of its booked deposits. Money that is not booked must have arrived
-/// after the oldest stored block and after the newest deposit. `None` when an earlier check found that the balance is
-/// too large to be booked.
+/// Returns the address of an invoice with the sum of its booked deposits. Any unbooked money arrived after the oldest
+/// stored block and after the newest deposit. `None` when an earlier check found that the balance is too large to be
+/// booked.
 pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
@@ -551,7 +553,7 @@ pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: H
 }
 
 /// Changes the disposition of an invoice's deposits that are not orphaned.
-pub async fn set_disposition(
+pub async fn set_deposit_dispositions(
     tx: &mut Tx,
     invoice: InvoiceId,
     from: Disposition,

@@ -20,18 +20,18 @@ pub struct Fact {
 }
 
 impl Fact {
-    /// The identity of a chain: its chain id, or the hash of its genesis block.
+    /// Returns the fact that a chain has the identity `id`: its chain id, or the hash of its genesis block.
     pub fn chain_identity(chain: &ChainId, id: String) -> Fact {
         Fact { name: format!("identity of {chain}"), value: id }
     }
 
-    /// The number of decimal places of an asset.
+    /// Returns the fact that amounts of an asset have `decimals` decimal places.
     pub fn asset_decimals(asset: &AssetId, decimals: u8) -> Fact {
         Fact { name: format!("decimals of {asset}"), value: decimals.to_string() }
     }
 }
 
-/// The reason why facts were refused.
+/// The reason why facts were rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum Mismatch {
     /// A fact differs from its recorded value.

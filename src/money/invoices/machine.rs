@@ -6,7 +6,7 @@ use chain::Amount;
 /// The state of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Waits for money.
+    /// The invoice waits for money.
     Open,
     /// The sum of the confirmed deposits reached the amount due, less the tolerance.
     Paid,
@@ -30,9 +30,9 @@ db::text_enum!(State {
 /// An event that may change the state of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// More deposits are confirmed. The sum of all confirmed and counted deposits is given, in base units.
+    /// More deposits are confirmed. The field is the sum of all confirmed and counted deposits, in base units.
     Confirmed(Amount),
-    /// A reorg removed a confirmed and counted deposit. The sum of the remaining ones is given, in base units.
+    /// A reorg removed a confirmed and counted deposit. The field is the sum of the remaining deposits, in base units.
     Lost(Amount),
     /// The clock and the chain have passed the end of the window, and every deposit that came in time is confirmed.
     WindowEnded,
@@ -54,20 +54,20 @@ pub fn next_invoice_state(state: State, input: Input, due: Amount, tolerance: Am
 }
 
 /// The use of a deposit at the address of an invoice. It is decided when the deposit is first seen. It changes only
-/// when earlier money pays the invoice first, or when the invoice expires.
+/// when other deposits pay the invoice before this one is confirmed, or when the invoice expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Disposition {
-    /// Counts towards the amount due.
+    /// The deposit counts towards the amount due.
     Counted,
-    /// Was counted, but the invoice expired before it was paid.
+    /// The deposit was counted, but the invoice expired before it was paid.
     Short,
     /// The invoice was already paid.
     Surplus,
-    /// It was mined after the end of the window.
+    /// The deposit was mined after the end of the payment window.
     Late,
-    /// It is in another asset than the invoice requests.
+    /// The invoice requests another asset.
     Foreign,
-    /// It is too small to be a payment.
+    /// The amount is too small to be a payment.
     Dust,
 }
 
@@ -81,7 +81,7 @@ db::text_enum!(Disposition {
 });
 
 impl Disposition {
-    /// Returns the suspense account for a deposit with this disposition; `None` for a deposit that counts.
+    /// Returns the reason why the money is in a suspense account; `None` for a deposit that counts.
     pub(crate) fn suspense_reason(self) -> Option<Suspense> {
         match self {
             Disposition::Counted => None,

@@ -1,7 +1,7 @@
 //! Invoices: requests for on-chain payments. An invoice requests an amount of one asset, to an address of its own,
 //! before the end of a payment window.
 //!
-//! Money is booked in the ledger before the invoice decides about its use.
+//! The ledger books the money of a deposit before the invoice counts it.
 
 pub mod machine;
 mod store;
@@ -30,7 +30,7 @@ pub use store::{Received, parse_stored_chain};
 /// An invoice to store.
 #[derive(Debug, Clone)]
 pub struct NewInvoice {
-    /// The payment that the invoice is for, which the same batch inserts.
+    /// The payment that the invoice is for. The same database transaction inserts it.
     pub payment: ResultRef<PaymentId>,
     /// The shop that receives the money.
     pub shop: Shop,
@@ -110,8 +110,7 @@ pub struct InvoiceTerms {
     pub expires_at: Instant,
 }
 
-/// Queues the statements that insert the invoice and its address. The result has
-/// the invoice's id.
+/// Queues the statements that insert the invoice and its address. The result contains the invoice's id.
 pub fn queue_invoice_insert(
     tx: &mut Tx,
     now: Instant,
@@ -131,7 +130,7 @@ pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<
 }
 
 /// Returns the addresses of a chain that expect money: every address with an unconfirmed transfer, and those of at
-/// most `limit` open and `limit` reversed invoices. Invoices whose window ends first come first.
+/// most `limit` open and `limit` reversed invoices. Invoices with an earlier end of the window have priority.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -160,7 +159,7 @@ pub async fn add_pending_amount(tx: &mut Tx, asked: &InvoiceTerms, received: Rec
     match asked.state {
         State::Open | State::Reversed => {
             let expected = unconfirmed::sum_pending_amount(tx, asked.id).await?;
-            // The unconfirmed transfer has no confirmations, so no smallest number is shown.
+            // With an unconfirmed transfer, the smallest number of confirmations is 0, so no number is displayed.
             let confirmations = received.confirmations.filter(|_| expected.txid.is_none());
             Ok(Received { confirmations, txid: expected.txid.or(received.txid), expected, ..received })
         }
@@ -171,10 +170,10 @@ pub async fn add_pending_amount(tx: &mut Tx, asked: &InvoiceTerms, received: Rec
 /// A locked invoice with changes in memory, which [`effects::apply_effects`] stores.
 #[derive(Debug)]
 pub(crate) struct InvoiceUpdate {
-    /// The stored state of the invoice.
+    /// The state of the invoice in the database, before the changes.
     was: State,
     invoice: Invoice,
-    /// True when the invoice may have had deposits before this transaction.
+    /// True when the invoice may have had deposits before this database transaction.
     reached: bool,
     /// True when the row of the invoice must be updated.
     changed: bool,
@@ -195,7 +194,7 @@ impl InvoiceUpdate {
         InvoiceUpdate { was: locked.state, invoice: locked.into_inner(), reached, changed: false, payment: None }
     }
 
-    /// Returns true when the invoice may have had deposits before this transaction.
+    /// Returns true when the invoice may have had deposits before this database transaction.
     pub fn may_have_earlier_deposits(&self) -> bool {
         self.reached
     }
@@ -238,7 +237,7 @@ impl InvoiceUpdate {
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
             let request = ReviewRequest {
                 amount: Some(surplus),
-                ..self.invoice_review_request(reviews::Kind::PaymentSurplus, detail)
+                ..self.build_invoice_review(reviews::Kind::PaymentSurplus, detail)
             };
             effects.reviews.push(ReviewChange::Open(request));
         }
@@ -273,7 +272,7 @@ impl InvoiceUpdate {
                 incoming,
                 surplus,
             ));
-            effects.reviews.push(self.review_retraction(reviews::Kind::PaymentSurplus, None));
+            effects.reviews.push(self.build_review_retraction(reviews::Kind::PaymentSurplus, None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
         effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice reversed", lines));
@@ -316,19 +315,19 @@ impl InvoiceUpdate {
     }
 
     /// Returns the review for an expired invoice that received partial payments of `arrived` base units in total.
-    fn short_payment_review_request(&self, arrived: Amount) -> ReviewRequest {
+    fn build_short_payment_review(&self, arrived: Amount) -> ReviewRequest {
         let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
-        self.invoice_review_request(reviews::Kind::PaymentShort, detail)
+        self.build_invoice_review(reviews::Kind::PaymentShort, detail)
     }
 
     /// Retracts the review of an expired invoice because a reorg removed one of its partial payments. When `left` base
     /// units remain, a review for these is opened instead.
     pub fn retract_short_payment_review(&self, left: Amount, effects: &mut Effects) {
-        let replacement = (!left.is_zero()).then(|| self.short_payment_review_request(left));
-        effects.reviews.push(self.review_retraction(reviews::Kind::PaymentShort, replacement));
+        let replacement = (!left.is_zero()).then(|| self.build_short_payment_review(left));
+        effects.reviews.push(self.build_review_retraction(reviews::Kind::PaymentShort, replacement));
     }
 
-    /// Returns entry lines that move the amount. There are several when the amount exceeds the limit of one posting.
+    /// Returns entry lines that move the amount: several lines when the amount exceeds the maximum of one posting.
     fn split_into_entry_lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
         let line =
             |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
@@ -339,16 +338,16 @@ impl InvoiceUpdate {
         self.invoice.payment
     }
 
-    fn invoice_review_request(&self, kind: reviews::Kind, detail: String) -> ReviewRequest {
+    fn build_invoice_review(&self, kind: reviews::Kind, detail: String) -> ReviewRequest {
         ReviewRequest { kind, subject: format!("invoice/{}", self.id), detail, amount: None }
     }
 
-    fn review_retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
+    fn build_review_retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
         let subject = format!("invoice/{}", self.id);
         ReviewChange::Retract(Retraction {
             kind,
             subject,
-            note: "a block with money of the invoice vanished",
+            note: "a reorg removed a block with money of the invoice",
             replacement,
         })
     }
@@ -373,7 +372,7 @@ pub(crate) async fn lock_invoices_by_address(
     Ok(locked.into_iter().map(|(key, reached, invoice)| (key, InvoiceUpdate::new(invoice, reached))).collect())
 }
 
-/// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
+/// Returns the sums of counted deposits, by invoice id. Invoices without counted deposits are left out.
 pub(crate) async fn sum_counted_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
@@ -452,12 +451,12 @@ pub(crate) async fn expire_ended_invoices(
             let lines = update.split_into_entry_lines(Account::MerchantIncoming(merchant), short, received.confirmed);
             let name = format!("invoice/{id}/expired");
             effects.entries.push(JournalEntry::new_post_entry(update.shop.mode, name, "invoice expired short", lines));
-            deposits::set_disposition(tx, id, Disposition::Counted, Disposition::Short).await?;
-            effects.reviews.push(ReviewChange::Open(update.short_payment_review_request(received.confirmed)));
+            deposits::set_deposit_dispositions(tx, id, Disposition::Counted, Disposition::Short).await?;
+            effects.reviews.push(ReviewChange::Open(update.build_short_payment_review(received.confirmed)));
         }
         if let Some(reason) = unverified {
             effects.reviews.push(ReviewChange::Open(
-                update.invoice_review_request(reviews::Kind::BalanceUnverified, reason.to_owned()),
+                update.build_invoice_review(reviews::Kind::BalanceUnverified, reason.to_owned()),
             ));
         }
         effects.payments.push(match update.was {

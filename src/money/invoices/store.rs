@@ -15,14 +15,14 @@ use ids::{AddressId, InvoiceId, PaymentId, Shop};
 /// requested asset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
-    /// The sum of all these deposits, without orphaned ones.
+    /// The sum of all these deposits. Orphaned deposits are left out.
     pub seen: Amount,
     /// The part of `seen` that is confirmed or final.
     pub confirmed: Amount,
-    /// The number of confirmations of the deposit that has the fewest; `None` without deposits.
+    /// The smallest number of confirmations among these deposits; `None` when there are no deposits.
     pub confirmations: Option<u64>,
-    /// The transaction of the newest deposit that has one; `None` when no deposit has. Money that a balance check
-    /// found has no transaction.
+    /// The id of the newest deposit transaction; `None` when no deposit has a known transaction. Money that a balance
+    /// check found has no known transaction.
     pub txid: Option<TxId>,
     /// The unconfirmed transfers, which `seen` does not include.
     pub expected: PendingAmount,
@@ -40,7 +40,7 @@ impl Received {
     }
 }
 
-/// Queues the statement that inserts an open invoice. The result has its id.
+/// Queues the statement that inserts an open invoice. The result contains its id.
 pub fn queue_invoice_insert(
     tx: &mut Tx,
     now: Instant,
@@ -98,8 +98,8 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
     found.iter().map(|row| parse_invoice_row(row).map(Locked::new)).collect()
 }
 
-/// Locks the invoices of addresses in the order of their ids. Returns each with the key of its address, and true when
-/// it has deposits. Addresses without an invoice are left out.
+/// Locks the invoices of addresses in the order of their ids. Returns each invoice with the key of its address, and true when
+/// the invoice has deposits. Addresses without an invoice are left out.
 pub async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,
@@ -151,8 +151,8 @@ pub fn parse_stored_chain(name: &str) -> Result<ChainId, db::Error> {
     ChainId::new(name).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })
 }
 
-/// Returns the sums of the counted deposits of an invoice. The sums are computed here because SQL cannot add 256-bit
-/// amounts.
+/// Returns the sums of the counted deposits of an invoice. This function adds the amounts in Rust, because SQL cannot
+/// add 256-bit numbers.
 pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<Received, db::Error> {
     let found = rows!(
         tx,
@@ -180,7 +180,7 @@ impl Received {
             }
             let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
             received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
-            // Money that a balance check found has no transaction id; zeros are stored instead.
+            // A deposit that a balance check booked has no transaction; its stored transaction id is all zeros.
             received.txid = Some(TxId(row.get("txid")?)).filter(|txid| txid.0 != [0; 32]).or(received.txid);
         }
         Ok(received)
@@ -192,7 +192,7 @@ impl Received {
 pub struct Counted {
     /// The sum of all counted deposits.
     pub seen: Amount,
-    /// The sum of those that are confirmed or final.
+    /// The sum of the counted deposits that are confirmed or final.
     pub confirmed: Amount,
     /// True when all counted deposits are final.
     pub all_final: bool,
@@ -202,7 +202,7 @@ impl Counted {
     /// The sums of an invoice without counted deposits.
     pub const NOTHING: Counted = Counted { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
 
-    /// Adds one counted deposit.
+    /// Adds one counted deposit of `amount` base units.
     pub fn add_counted_deposit(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
         self.seen = self.seen.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
         if confirmed {
@@ -262,8 +262,8 @@ pub async fn list_addresses_expecting_payment(
     found.iter().map(|row| Ok(Address { key: AddressKey(row.get("key")?), text: row.get("text")? })).collect()
 }
 
-/// Returns at most `limit` open and `limit` reversed invoices whose window ended before `passed`, and for which no
-/// money is expected any more. Unconfirmed transfers count only when they were first seen after `held_since`.
+/// Returns at most `limit` open and `limit` reversed invoices whose window ended before `passed`, and that no longer
+/// wait for a deposit or an unconfirmed transfer. Unconfirmed transfers first seen before `held_since` are ignored.
 pub async fn list_expirable_invoices(
     tx: &mut Tx,
     chain: &ChainId,
@@ -272,8 +272,8 @@ pub async fn list_expirable_invoices(
     grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    // A counted deposit that a reorg removed was in time, so the invoice waits for its transaction again, for as long
-    // as the window was. The wait ends when the transaction is in another block.
+    // When a reorg removed a counted deposit, the invoice waits until the same transaction is in another block, but not
+    // longer than the length of the payment window.
     let mut found = rows!(
         tx,
         "select i.id from invoices i
@@ -311,11 +311,11 @@ pub async fn list_expirable_invoices(
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// Stores changed invoices, each with its previous state, which must still be stored.
+/// Stores changed invoices. The first element of each pair is the previous state, which the row must still have.
 pub async fn update_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
     let given = invoices.iter().map(|(was, invoice)| {
-        // A transaction that a reorg removed is usually mined again soon, so the invoice waits for a second window of
-        // the same length.
+        // A removed transaction is usually mined again soon, so a reversed invoice waits for the length of one more
+        // payment window.
         let window_ms = invoice.expires_at.since(invoice.created_at);
         let reversed_until = match invoice.state {
             State::Reversed => Some(now.plus_ms(window_ms).max(invoice.expires_at)),

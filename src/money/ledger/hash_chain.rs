@@ -37,8 +37,8 @@ pub(super) struct HashedFields<'a> {
 }
 
 impl HashedFields<'_> {
-    /// Returns the SHA-256 hash of a version, the previous hash, and every field after its length. The lengths keep two
-    /// different postings from having the same bytes.
+    /// Returns the SHA-256 hash of a version text, the hash `previous`, and the fields, each preceded by its length.
+    /// Because of the lengths, two different postings never produce the same bytes.
     pub fn compute_posting_hash(&self, previous: &[u8; 32]) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(b"settled posting v1");
@@ -64,8 +64,8 @@ impl HashedFields<'_> {
 }
 
 /// Appends stored postings to the hash chain, at most `limit`, and returns the number of appended postings. Only one
-/// instance of the daemon at a time may call it. On SQLite it always returns 0, because the single writer hashes each
-/// posting when it inserts it.
+/// instance of the daemon at a time may call this function. On SQLite the function always returns 0, because there each
+/// posting gets its hash when it is inserted.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

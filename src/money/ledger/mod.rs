@@ -4,9 +4,10 @@
 //! Invariants:
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
 //! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero
-//!   or more. Every transaction that posts to it locks and updates its balance row.
-//! - All other accounts have a balance row that no transaction waits for; [`roll_up_balances`] updates it later.
-//! - Every posting is in one hash chain, so a later change of a posting is found by [`crate::audit`].
+//!   or more. Every database transaction that posts to the account locks and updates its balance row.
+//! - All other accounts may go below zero. Database transactions do not touch their balance rows; [`roll_up_balances`] updates
+//!   these rows later, so that concurrent transactions do not wait for each other.
+//! - All postings form one hash chain, so [`crate::audit`] finds every posting that was changed later.
 
 mod hash_chain;
 mod store;
@@ -28,23 +29,24 @@ pub use hash_chain::append_to_hash_chain;
 pub(crate) use hash_chain::GENESIS_HASH;
 pub(crate) use store::{StoredPosting, list_hashed_postings_after, list_postings_without_hash};
 
-/// Amounts have at most this many bits, so that no realistic number of them adds up to more than 256 bits.
+/// The maximum size of a posted amount, in bits. Balances have 256 bits, so no realistic number of postings overflows
+/// one.
 const AMOUNT_BITS_MAX: u32 = 127;
 
-/// An account of the chart of accounts. It exists once for each mode and asset.
+/// A ledger account. For each mode and asset there is a separate account row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Account {
     /// The assets at the deposit addresses of a chain. Debits increase it.
     OnChain(ChainId),
-    /// Confirmed deposits to the merchant's invoices that are not paid yet.
+    /// Confirmed deposits to the merchant's invoices, until the invoice is paid or expires.
     MerchantIncoming(MerchantId),
-    /// Money of paid invoices whose deposits are not final yet.
+    /// Money of paid invoices whose deposits a reorg can still remove.
     MerchantPending(MerchantId),
-    /// Final money of paid invoices, which payouts may spend. Non-negative.
+    /// Money of paid invoices whose deposits are final. Payouts may spend it. The account never goes below zero.
     MerchantAvailable(MerchantId),
-    /// Unallocated money: it was received at the merchant's addresses, but counts for no invoice.
+    /// Unallocated money: the merchant's addresses received it, but no invoice counts it.
     Suspense(MerchantId, Suspense),
-    /// The balance of a user at a shop. Non-negative.
+    /// The balance of a user at a shop. The account never goes below zero.
     User(UserId),
     /// The operator's own funds, from which administrators credit users.
     OperatorEquity,
@@ -53,15 +55,15 @@ pub enum Account {
 /// The reason why money is unallocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suspense {
-    /// It was a partial payment of an invoice that expired.
+    /// The money was a partial payment of an invoice that expired.
     Short,
-    /// It exceeds the amount that the invoice requested.
+    /// The money exceeds the amount that the invoice requested.
     Surplus,
-    /// It arrived after the payment window of the invoice had ended.
+    /// The money arrived after the payment window of the invoice had ended.
     Late,
-    /// It is in another asset than the invoice requested.
+    /// The invoice requested another asset.
     Foreign,
-    /// It is too little to be a payment.
+    /// The amount is too small to be a payment.
     Dust,
 }
 
@@ -96,7 +98,7 @@ impl Account {
     }
 }
 
-/// One line of a journal entry; it becomes one posting.
+/// One line of a journal entry. The ledger stores it as one posting.
 #[derive(Debug, Clone)]
 pub struct EntryLine {
     /// The account that is debited.
@@ -112,13 +114,13 @@ pub struct EntryLine {
 /// The sums of the postings of one account, in base units of its asset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// Debits of holds that are open.
+    /// The sum of the debits of open holds.
     pub debits_pending: Amount,
-    /// Debits that were posted. Never decreases.
+    /// The sum of the posted debits. It never decreases.
     pub debits_posted: Amount,
-    /// Credits of holds that are open.
+    /// The sum of the credits of open holds.
     pub credits_pending: Amount,
-    /// Credits that were posted. Never decreases.
+    /// The sum of the posted credits. It never decreases.
     pub credits_posted: Amount,
 }
 
@@ -134,7 +136,7 @@ impl Balance {
         debits.is_none_or(|debits| debits > self.credits_posted)
     }
 
-    /// Applies a posting to one of its two accounts. Returns `None` when a sum leaves the range of amounts.
+    /// Adds the change that a posting makes on this side of the balance. Returns `None` when a sum exceeds 256 bits.
     pub(crate) fn apply_balance_change(&mut self, side: Side, change: BalanceChange) -> Option<()> {
         let (pending, posted) = match side {
             Side::Debit => (&mut self.debits_pending, &mut self.debits_posted),
@@ -166,14 +168,15 @@ pub(crate) enum BalanceChange {
     Posted(Amount),
     /// Adds the amount to the pending sum until the hold is resolved.
     Held(Amount),
-    /// Ends a hold. `held` leaves the pending sum; `posted`, which is zero when the hold is voided, is posted.
+    /// Ends a hold: subtracts `held` from the pending sum and adds `posted` to the posted sum. `posted` is zero when
+    /// the hold is voided.
     Resolved { held: Amount, posted: Amount },
 }
 
 /// The kind of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostingKind {
-    /// Posted at once, without a hold.
+    /// Changes the posted sums at once, without a hold.
     Posted,
     /// Creates a hold.
     Pending,
@@ -185,7 +188,7 @@ pub(crate) enum PostingKind {
 
 db::text_enum!(PostingKind { Posted => "posted", Pending => "pending", Post => "post", Void => "void" });
 
-/// Why journal entries were not booked. Nothing of them is stored then.
+/// The reason why journal entries were not booked. In this case the ledger stores none of them.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     /// A non-negative account would go below zero. `available` is its balance before the posting.
@@ -197,16 +200,16 @@ pub enum PostError {
     /// An amount is zero, or 2^127 or more.
     #[error("an amount of {0} is zero, or 2^{AMOUNT_BITS_MAX} or more")]
     BadAmount(Amount),
-    /// There is no hold with this name, or it was posted or voided already.
+    /// No hold has this name, or the hold was already posted or voided.
     #[error("hold `{0}` is not open")]
     NoHold(String),
-    /// More than the held amount would be posted.
+    /// The entry posts more than the held amount.
     #[error("the hold covers only {held}")]
     AboveHold {
         /// Base units that the hold covers.
         held: Amount,
     },
-    /// A sum of the account would leave the range of amounts.
+    /// The balance of the account would exceed 256 bits.
     #[error("the balance of account {0} would leave the range of amounts")]
     OutOfRange(AccountId),
     /// The database failed. A unique violation means that the name of an entry was used before.
@@ -233,7 +236,7 @@ enum Operation {
         mode: Mode,
         line: EntryLine,
     },
-    /// Posts `amount` of the hold named `hold`; all of it when `amount` is `None`.
+    /// Posts `amount` of the hold named `hold`; `None` posts the whole hold.
     PostHold {
         hold: String,
         amount: Option<Amount>,
@@ -285,7 +288,7 @@ impl JournalEntry {
     }
 
     /// Returns the name of the hold that the entry resolves; `None` for an entry with lines.
-    fn resolved_hold_name(&self) -> Option<&str> {
+    fn resolved_hold_entry_name(&self) -> Option<&str> {
         match &self.operation {
             Operation::PostHold { hold, .. } | Operation::VoidHold { hold } => Some(hold),
             Operation::Post { .. } | Operation::Hold { .. } => None,
@@ -298,7 +301,7 @@ impl JournalEntry {
 /// # Errors
 /// Every variant of [`PostError`].
 pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result<(), PostError> {
-    let accounts = find_or_create_accounts(tx, entries).await?;
+    let accounts = find_or_create_ledger_accounts(tx, entries).await?;
     let mut holds = find_resolved_holds(tx, entries).await?;
     let mut postings = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -332,7 +335,7 @@ pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalE
                 });
             }
         }
-        let Some(hold_name) = entry.resolved_hold_name() else { continue };
+        let Some(hold_name) = entry.resolved_hold_entry_name() else { continue };
         let hold = holds.remove(hold_name).ok_or_else(|| PostError::NoHold(hold_name.to_owned()))?;
         let (kind, amount) = match &entry.operation {
             Operation::PostHold { amount, .. } => (PostingKind::Post, amount.unwrap_or(hold.amount)),
@@ -365,7 +368,7 @@ pub async fn load_account_balance(
     account: &Account,
     asset: &AssetId,
 ) -> Result<Balance, db::Error> {
-    match store::find_account(tx, mode, account, asset).await? {
+    match store::find_ledger_account(tx, mode, account, asset).await? {
         Some(account) => compute_current_balance(tx, &account).await,
         None => Ok(Balance::default()),
     }
@@ -392,7 +395,7 @@ pub async fn roll_up_balances(tx: &mut Tx, accounts_max: i64) -> Result<usize, d
     Ok(accounts.len())
 }
 
-/// The accounts that this process has used. The stored columns never change, so each account is read from the database
+/// A cache of the account rows that this process has used. Account rows never change, so each is read from the database
 /// once.
 #[derive(Default)]
 struct AccountCache(Mutex<HashMap<AccountKey, store::AccountRow>>);
@@ -421,7 +424,7 @@ impl AccountKey {
 }
 
 /// Returns the accounts of all lines. Creates accounts that are used for the first time.
-async fn find_or_create_accounts(
+async fn find_or_create_ledger_accounts(
     tx: &mut Tx,
     entries: &[JournalEntry],
 ) -> Result<HashMap<AccountKey, store::AccountRow>, db::Error> {
@@ -437,7 +440,7 @@ async fn find_or_create_accounts(
                 let found = match cache.find_cached_account(&key) {
                     Some(found) => found,
                     None => {
-                        let found = store::find_or_insert_account(tx, mode, account, &line.asset).await?;
+                        let found = store::find_or_insert_ledger_account(tx, mode, account, &line.asset).await?;
                         let (cache, key) = (cache.clone(), key.clone());
                         tx.after_commit(move || cache.insert_cached_account(key, found));
                         found
@@ -450,18 +453,19 @@ async fn find_or_create_accounts(
     Ok(accounts)
 }
 
-/// Finds the open holds that the entries resolve, without those that an entry of the same set creates.
+/// Returns the stored open holds that the entries resolve, by name. Holds that one of these entries creates are left
+/// out, because they are not stored yet.
 async fn find_resolved_holds<'e>(
     tx: &mut Tx,
     entries: &'e [JournalEntry],
 ) -> Result<HashMap<&'e str, store::Hold>, db::Error> {
     let created: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-    let resolved = entries.iter().filter_map(JournalEntry::resolved_hold_name);
+    let resolved = entries.iter().filter_map(JournalEntry::resolved_hold_entry_name);
     let names: BTreeSet<&str> = resolved.filter(|name| !created.contains(name)).collect();
     store::find_open_holds(tx, names.into_iter().collect()).await
 }
 
-/// Adds the postings to the balance rows of the non-negative accounts, and fails if one of them would go below zero.
+/// Adds the postings to the balance rows of the non-negative accounts, and fails if an account would go below zero.
 /// The rows are locked in the order of the account ids.
 async fn update_non_negative_balances(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
     let sides = |posting: &store::NewPosting<'_>| [(posting.debit, Side::Debit), (posting.credit, Side::Credit)];
@@ -475,7 +479,7 @@ async fn update_non_negative_balances(tx: &mut Tx, postings: &[store::NewPosting
         for (account, side) in sides(posting) {
             let Some((balance, _)) = balances.get_mut(&account.id) else { continue };
             let available = balance.available_amount();
-            balance.apply_balance_change(side, posting.balance_change()).ok_or(PostError::OutOfRange(account.id))?;
+            balance.apply_balance_change(side, posting.to_balance_change()).ok_or(PostError::OutOfRange(account.id))?;
             if balance.is_below_zero() {
                 return Err(PostError::Insufficient { available });
             }
@@ -484,7 +488,7 @@ async fn update_non_negative_balances(tx: &mut Tx, postings: &[store::NewPosting
     Ok(store::set_balances(tx, &balances).await?)
 }
 
-/// Returns the balance row of an account plus the postings that it does not include yet.
+/// Returns the balance of an account: its balance row, plus the postings that the row does not include yet.
 async fn compute_current_balance(tx: &mut Tx, account: &store::AccountRow) -> Result<Balance, db::Error> {
     let (mut balance, rolled_up_to) = store::find_balance_row(tx, account.id).await?;
     if !account.non_negative {
@@ -495,7 +499,8 @@ async fn compute_current_balance(tx: &mut Tx, account: &store::AccountRow) -> Re
     Ok(balance)
 }
 
-/// Splits an amount into parts that one posting each can hold, 2^127 − 1 base units at most. Zero gives no parts.
+/// Splits an amount into parts of at most 2^127 − 1 base units, the maximum of one posting. An amount of zero has no
+/// parts.
 pub fn split_into_postable_amounts(amount: Amount) -> impl Iterator<Item = Amount> {
     let largest = Amount::from_units((1 << AMOUNT_BITS_MAX) - 1);
     let mut rest = amount;

@@ -25,7 +25,7 @@ pub struct NewPosting<'a> {
     pub entry: &'a str,
     /// The index of the line in its journal entry, from 0.
     pub line_no: i64,
-    /// The kind: posted at once, creates a hold, or resolves a hold.
+    /// The way in which the posting changes the balances: at once, by a new hold, or by the end of a hold.
     pub kind: PostingKind,
     /// The debited account.
     pub debit: AccountRow,
@@ -63,7 +63,7 @@ pub struct Hold {
 
 impl NewPosting<'_> {
     /// Returns the change that the posting makes on both of its accounts.
-    pub fn balance_change(&self) -> BalanceChange {
+    pub fn to_balance_change(&self) -> BalanceChange {
         let held = self.resolves.as_ref().map_or(self.amount, |hold| hold.amount);
         match self.kind {
             PostingKind::Posted => BalanceChange::Posted(self.amount),
@@ -82,7 +82,7 @@ pub struct StoredPosting {
     pub entry: String,
     /// The index of the line in its journal entry, from 0.
     pub line_no: i64,
-    /// The kind: posted at once, creates a hold, or resolves a hold.
+    /// The way in which the posting changes the balances: at once, by a new hold, or by the end of a hold.
     pub kind: PostingKind,
     /// The hold that the posting posts or voids; `None` for other postings.
     pub hold_seq: Option<PostingSeq>,
@@ -124,7 +124,7 @@ impl StoredPosting {
 }
 
 /// Returns the account of this mode and asset; `None` when it was never used.
-pub async fn find_account(
+pub async fn find_ledger_account(
     tx: &mut Tx,
     mode: Mode,
     account: &Account,
@@ -141,13 +141,13 @@ pub async fn find_account(
 }
 
 /// Returns the account of this mode and asset, and inserts it with an empty balance row when it does not exist yet.
-pub async fn find_or_insert_account(
+pub async fn find_or_insert_ledger_account(
     tx: &mut Tx,
     mode: Mode,
     account: &Account,
     asset: &AssetId,
 ) -> Result<AccountRow, db::Error> {
-    if let Some(found) = find_account(tx, mode, account, asset).await? {
+    if let Some(found) = find_ledger_account(tx, mode, account, asset).await? {
         return Ok(found);
     }
     let inserted = row!(
@@ -160,7 +160,7 @@ pub async fn find_or_insert_account(
         account.is_non_negative()
     )?;
     let Some(inserted) = inserted else {
-        let found = find_account(tx, mode, account, asset).await?;
+        let found = find_ledger_account(tx, mode, account, asset).await?;
         return found.ok_or_else(|| db::Error::Conflict("another transaction is creating the account".into()));
     };
     let id: AccountId = inserted.get("id")?;
@@ -218,7 +218,7 @@ fn parse_balance_row(row: &db::Row) -> Result<(Balance, i64), db::Error> {
     Ok((balance, row.get("rolled_up_to")?))
 }
 
-/// Overwrites the balance rows, which the caller has locked.
+/// Overwrites balance rows. The caller must have locked them.
 pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Error> {
     let given = balances.iter().map(|(account, (balance, rolled_up_to))| {
         batch_row![
@@ -241,7 +241,8 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
     )
 }
 
-/// Inserts postings together with their hashes. Use it only on SQLite, where a single writer excludes all others.
+/// Inserts postings together with their hashes. Only for SQLite: its single writer prevents two database transactions
+/// from computing the next hash at the same time.
 pub async fn insert_postings_with_hashes(
     tx: &mut Tx,
     now: Instant,
@@ -298,8 +299,9 @@ pub async fn insert_postings_with_hashes(
     )
 }
 
-/// Inserts postings without hashes; a worker appends them to the hash chain later. A posting that resolves a hold of
-/// the same call finds the hold among the rows that the first statement inserts.
+/// Inserts postings without hashes; a worker appends them to the hash chain later. The first statement inserts the
+/// holds and all postings that resolve stored holds. The second statement inserts the postings that resolve the new
+/// holds.
 pub async fn insert_postings_without_hashes(
     tx: &mut Tx,
     now: Instant,
@@ -349,7 +351,7 @@ pub async fn insert_postings_without_hashes(
     )
 }
 
-/// Returns the open holds among the holds of these journal entries, by name.
+/// Returns the open holds of the journal entries with these names, by name. Resolved holds are left out.
 pub async fn find_open_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<&'n str, Hold>, db::Error> {
     let given = (0i64..).zip(&names).map(|(number, name)| batch_row![number, *name]).collect();
     let found = rows_for_each!(
@@ -445,8 +447,8 @@ pub async fn set_posting_hashes(tx: &mut Tx, hashes: &[(PostingSeq, i64, [u8; 32
     )
 }
 
-/// Lists at most `limit` accounts whose balance row lacks postings of the hash chain. Non-negative accounts are never
-/// listed, because each transaction that posts to them updates their row.
+/// Lists at most `limit` accounts whose balance row does not include all their postings in the hash chain. Non-negative
+/// accounts are never listed, because every database transaction that posts to one updates its row.
 pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<AccountRow>, db::Error> {
     let found = rows!(
         tx,
@@ -477,8 +479,8 @@ macro_rules! hashed_changes_after {
     };
 }
 
-/// Lists the balance changes of an account with hash chain numbers above `hash_chain_no`, then the changes by postings
-/// that are not in the chain yet.
+/// Lists the balance changes of an account: first those with hash chain numbers above `hash_chain_no`, then those of
+/// postings that are not in the hash chain yet.
 pub async fn list_balance_changes_after(
     tx: &mut Tx,
     account: AccountId,
@@ -535,11 +537,12 @@ pub async fn explain_hashed_balance_changes(
     Ok(steps.join("\n"))
 }
 
-/// A balance change with its hash chain number, or `None` while its posting is not in the chain.
+/// The hash chain number, the side and the balance change of a posting. The number is `None` while the posting is not
+/// in the hash chain.
 type NumberedChange = (Option<i64>, Side, BalanceChange);
 
-/// Converts rows to changes and sorts them by hash chain number. Changes without a number come last. Among these,
-/// resolved holds come after the rest, so that no partial sum goes below zero.
+/// Parses rows and sorts the changes by hash chain number, with changes without a number at the end. Among the latter,
+/// resolved holds follow the created holds, so that no pending sum goes below zero in between.
 fn parse_and_sort_balance_changes(rows: &[db::Row]) -> Result<Vec<NumberedChange>, db::Error> {
     let change = |row: &db::Row| Ok((row.get("hash_chain_no")?, parse_posting_side(row)?, parse_balance_change(row)?));
     let mut changes: Vec<NumberedChange> = rows.iter().map(change).collect::<Result<_, db::Error>>()?;

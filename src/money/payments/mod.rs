@@ -1,5 +1,5 @@
-//! Payments: attempts to pay an order. The shop learns of every change of a payment in the transaction that makes it;
-//! see [`crate::effects`].
+//! Payments: attempts to pay an order. Each change of a payment is reported to the shop in the same database
+//! transaction; see [`crate::effects`].
 
 mod store;
 
@@ -12,15 +12,15 @@ use ids::{OrderId, PaymentId, Shop, UserId};
 /// The way in which the buyer pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// On-chain, to the address of an invoice.
+    /// The buyer pays on-chain, to the address of an invoice.
     Crypto,
-    /// From the user's balance in CNY.
+    /// The user pays from the balance in CNY.
     BalanceCny,
-    /// From the user's balance in USD, converted at the current rate.
+    /// The user pays from the balance in USD, converted at the current rate.
     BalanceCrypto,
-    /// On a payment page of Alipay.
+    /// The buyer pays on a payment page of Alipay.
     Alipay,
-    /// On a payment page of WeChat Pay.
+    /// The buyer pays on a payment page of WeChat Pay.
     Wechat,
 }
 
@@ -37,9 +37,10 @@ db::text_enum!(Method {
 pub enum State {
     /// No money has arrived.
     Pending,
-    /// Money has arrived and is not confirmed yet.
+    /// Money has arrived, but it is not confirmed yet.
     Confirming,
-    /// Paid. The payment keeps this state when a reorg removes its money, until the wait for the money ends.
+    /// The payment is paid. When a reorg removes its money, it keeps this state while the invoice waits for the money
+    /// to be mined again.
     Success,
     /// The invoice of the payment was cancelled.
     Failed,
@@ -58,7 +59,7 @@ db::text_enum!(State {
 /// A change of a payment that the shop acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentChange {
-    /// Money has arrived and is not confirmed yet.
+    /// Money has arrived, but it is not confirmed yet.
     Confirming(PaymentId),
     /// The confirmed money reaches the amount due.
     Paid(PaymentId),
@@ -84,7 +85,7 @@ pub struct Taken {
 /// A payment to store.
 #[derive(Debug, Clone)]
 pub struct NewPayment {
-    /// The order, which the same batch inserts.
+    /// The order. The same database transaction inserts it.
     pub order: ResultRef<OrderId>,
     /// The shop of the order.
     pub shop: Shop,
@@ -98,7 +99,7 @@ pub struct NewPayment {
     pub taken: Option<Taken>,
     /// The payment page of the external provider; `None` for the other methods.
     pub pay_url: Option<String>,
-    /// The id of the payment at the external provider; `None` when there is none.
+    /// The id of the payment at the external provider; `None` when the provider assigned no id.
     pub provider_ref: Option<String>,
 }
 
@@ -118,7 +119,7 @@ impl NewPayment {
     }
 }
 
-/// Queues the statement that inserts a payment. The result has the payment's id.
+/// Queues the statement that inserts a payment. The result contains the payment's id.
 pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     store::queue_payment_insert(tx, now, new)
 }
@@ -139,8 +140,8 @@ pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<P
     store::find_newest_payment(tx, order).await
 }
 
-/// Closes a pending payment at an external provider: as paid when `paid` is true, otherwise as expired. The ledger
-/// does not contain such money. Returns `None` when the payment is not pending or is not at an external provider.
+/// Closes a pending external payment (Alipay, WeChat): as paid when `paid` is true, otherwise as expired. The ledger
+/// does not contain such money. Returns `None` when the payment is not pending or is not an external payment.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

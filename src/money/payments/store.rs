@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, ResultRef, Tx, batch_row, deferred_for_each, execute, queued, row};
 use ids::{OrderId, PaymentId};
 
-/// Queues the statement that inserts a payment. The result has its id.
+/// Queues the statement that inserts a payment. The result contains the payment's id.
 pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
     let (rate, source, rated_at) =
@@ -45,7 +45,7 @@ pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<P
     found.map(|row| row.get("id")).transpose()
 }
 
-/// Sets the states of payments, and the closing time of those that end.
+/// Sets the states of payments, and the closing time of payments in a closed state.
 pub async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
     let given = to.iter().map(|(id, state)| {
         let closed_at = match state {
@@ -62,7 +62,7 @@ pub async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, Sta
     )
 }
 
-/// Closes a pending payment at an external provider and returns true. Returns false when the payment is in another
+/// Closes a pending external payment (Alipay, WeChat) and returns true. Returns false when the payment is in another
 /// state or uses another method.
 pub async fn close_pending_external_payment(
     tx: &mut Tx,

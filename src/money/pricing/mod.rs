@@ -100,7 +100,7 @@ pub struct Quote {
     pub rate: Decimal,
     /// The exchange tickers, or the configuration setting, that the rate comes from.
     pub source: String,
-    /// The time when the rate was observed.
+    /// The time when the rate was observed; for a crossed rate, the older of the two times.
     pub rated_at: Instant,
     /// The amount due in base units of the asset, rounded up to the decimal places that buyers see.
     pub due: Amount,
@@ -137,7 +137,7 @@ pub struct RateBook {
     /// The maximum age of a rate, in milliseconds; older rates give no quote. Configured rates never become stale,
     /// because their time of observation is set far in the future.
     stale_after_ms: i64,
-    /// Reduces the rate of a quote, so that the buyer pays more. In basis points.
+    /// The share, in basis points, by which a quote reduces the rate, so that the buyer pays more.
     spread_basis_points: u32,
 }
 
@@ -226,7 +226,7 @@ impl RateBook {
     }
 }
 
-/// Stores a rate that was accepted.
+/// Stores an accepted rate, so that the daemon can use it after a restart.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

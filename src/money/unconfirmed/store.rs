@@ -39,9 +39,9 @@ pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Kno
         .collect()
 }
 
-/// Stores a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or when the
-/// transfer is dust: less than `bound`, while the invoice requests more than `bound`. When a transfer is reported
-/// again, its `first_seen_at` is kept.
+/// Inserts or updates a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or
+/// when the transfer is dust: its amount is less than `bound`, and the invoice requests more than `bound`. An update
+/// keeps `first_seen_at`.
 pub async fn upsert_seen_transfer(
     tx: &mut Tx,
     now: Instant,
@@ -104,7 +104,7 @@ pub async fn sum_pending_amount(tx: &mut Tx, invoice: InvoiceId) -> Result<Pendi
     )?;
     let mut expected = PendingAmount::default();
     for row in &found {
-        // The sum is only shown and never booked, so the largest amount stands for a sum that is out of range.
+        // The sum is only displayed, never booked, so the largest amount can replace a sum that is out of range.
         expected.amount = expected.amount.checked_add(row.get("amount")?).unwrap_or(Amount::MAX);
         expected.txid = Some(TxId(row.get("txid")?));
         expected.replaceable |= row.get::<bool>("replaceable")?;
