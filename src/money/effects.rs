@@ -115,13 +115,13 @@ pub(crate) async fn apply(tx: &mut Tx, now: Instant, effects: Effects) -> Result
 async fn open(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), db::Error> {
     let ReviewRequest { kind, subject, detail, amount } = request;
     match amount {
-        Some(amount) => reviews::open_for_amount(tx, now, kind, &subject, &detail, amount).await,
-        None => reviews::open(tx, now, kind, &subject, &detail).await,
+        Some(amount) => reviews::open_review_for_amount(tx, now, kind, &subject, &detail, amount).await,
+        None => reviews::open_review(tx, now, kind, &subject, &detail).await,
     }
 }
 
 async fn retract(tx: &mut Tx, now: Instant, retraction: Retraction) -> Result<(), db::Error> {
-    let was_open = reviews::retract(tx, now, retraction.kind, &retraction.subject, retraction.note).await?;
+    let was_open = reviews::retract_review(tx, now, retraction.kind, &retraction.subject, retraction.note).await?;
     match retraction.replacement {
         Some(replacement) if was_open => open(tx, now, replacement).await,
         Some(_) | None => Ok(()),

@@ -490,7 +490,7 @@ pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -
 /// # Errors
 /// Any [`db::Error`] of the database.
 pub async fn dispute(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
-    reviews::open(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), why).await
+    reviews::open_review(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), why).await
 }
 
 /// Closes the review that [`dispute`] opened, because the endpoints report the same blocks again.
@@ -498,7 +498,7 @@ pub async fn dispute(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> R
 /// # Errors
 /// Any [`db::Error`] of the database.
 pub async fn agree(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
-    reviews::resolve(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), "endpoints agree again").await
+    reviews::resolve_review(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), "endpoints agree again").await
 }
 
 /// Halts the chain until the operator resumes it, and opens a review.
@@ -507,7 +507,7 @@ pub async fn agree(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db:
 /// Any [`db::Error`] of the database.
 pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
     store::set_halted(tx, chain, Some(why)).await?;
-    reviews::open(tx, now, reviews::Kind::ChainHalted, chain.as_str(), why).await
+    reviews::open_review(tx, now, reviews::Kind::ChainHalted, chain.as_str(), why).await
 }
 
 /// Returns the reason why the chain is halted; `None` when it is not halted.
@@ -528,8 +528,8 @@ pub async fn resume(tx: &mut Tx, now: Instant, actor: &Actor, chain: &ChainId) -
     let Some(reason) = store::find_halted(tx, chain).await? else { return Ok(None) };
     store::set_halted(tx, chain, None).await?;
     let note = format!("{actor} resumed it");
-    reviews::resolve(tx, now, reviews::Kind::ChainHalted, chain.as_str(), &note).await?;
-    audit_log::record(tx, now, actor, Action::ChainResume, chain.as_str(), &reason).await?;
+    reviews::resolve_review(tx, now, reviews::Kind::ChainHalted, chain.as_str(), &note).await?;
+    audit_log::record_action(tx, now, actor, Action::ChainResume, chain.as_str(), &reason).await?;
     Ok(Some(reason))
 }
 

@@ -16,7 +16,7 @@ use crate::orders::{self, LineState, Order, State};
 use crate::stock::{self, SealedItem};
 use clock::Instant;
 use db::{self, Bind, Db, Locked, ResultRef, Tx};
-use envelope::{Envelope, OpenError};
+use envelope::{Envelope, DecryptError};
 use ids::OrderId;
 use records::{events, reviews};
 
@@ -46,7 +46,7 @@ enum DeliverError {
     #[error("{found} of {expected} items are reserved")]
     Missing { expected: u32, found: usize },
     #[error("an item cannot be decrypted: {error}")]
-    Unreadable { error: OpenError, item: SealedItem },
+    Unreadable { error: DecryptError, item: SealedItem },
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -139,10 +139,10 @@ async fn deliver(
     let order = orders::advance(tx, now, order, State::Completed).await?;
     orders::record_event(tx, now, &order, events::Kind::OrderCompleted);
     let note = "the key was restored, and the order was delivered";
-    reviews::resolve(tx, now, UNREADABLE, &order.public_id, note).await?;
+    reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, note).await?;
     if let Some(email) = orders::find_email(tx, order.id).await? {
         let (subject, body) = completion_email(&order, templates);
-        mail::queue(tx, now, &email, &subject, &body).await?;
+        mail::queue_mail(tx, now, &email, &subject, &body).await?;
     }
     finish(tx, order.id).await?;
     Ok(true)
@@ -179,14 +179,14 @@ async fn lock_deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Opti
 /// no item, the key ring holds a different key under this id, and the right key may be restored later.
 async fn classify_failure(tx: &mut Tx, envelope: &Envelope, error: &DeliverError) -> Result<FailureCause, db::Error> {
     match error {
-        DeliverError::Unreadable { error: OpenError::UnknownKey(_), .. } => Ok(FailureCause::MissingKey),
-        DeliverError::Unreadable { error: OpenError::Refused, item } => {
+        DeliverError::Unreadable { error: DecryptError::UnknownKey(_), .. } => Ok(FailureCause::MissingKey),
+        DeliverError::Unreadable { error: DecryptError::NotAuthentic, item } => {
             match stock::key_opens_other_items(tx, envelope, item).await? {
                 true => Ok(FailureCause::DamagedItems),
                 false => Ok(FailureCause::MissingKey),
             }
         }
-        DeliverError::Unreadable { error: OpenError::Malformed, .. } | DeliverError::Missing { .. } => {
+        DeliverError::Unreadable { error: DecryptError::Malformed, .. } | DeliverError::Missing { .. } => {
             Ok(FailureCause::DamagedItems)
         }
         DeliverError::Db(error) => Err(error.clone()),
@@ -207,7 +207,7 @@ async fn postpone(
     let cause = classify_failure(tx, envelope, error).await?;
     if cause == FailureCause::MissingKey {
         let detail = format!("order {} is paid and waits until its items can be decrypted: {error}", order.order_no);
-        reviews::open(tx, now, UNREADABLE, &order.public_id, &detail).await?;
+        reviews::open_review(tx, now, UNREADABLE, &order.public_id, &detail).await?;
     }
     match machine::next_after_failure(cause, attempts) {
         NextStep::Retry { attempts, after_ms } => store::set_next(tx, id, attempts, now.plus_ms(after_ms)).await,
@@ -218,8 +218,8 @@ async fn postpone(
             let order = orders::advance(tx, now, order, State::Failed).await?;
             orders::record_event(tx, now, &order, events::Kind::OrderFailed);
             let detail = format!("order {} is paid and could not be delivered: {error}", order.order_no);
-            reviews::open(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
-            reviews::resolve(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
+            reviews::open_review(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
+            reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
             finish(tx, id).await
         }
     }

@@ -349,7 +349,7 @@ pub async fn cancel_by_operator(
     cancel(tx, now, order.order.id).await?;
     let OrderDetails { order, status } = order;
     let detail = audit_detail(order, status.method);
-    Ok(audit_log::record(tx, now, actor, Action::OrderCancel, &order.order_no, &detail).await?)
+    Ok(audit_log::record_action(tx, now, actor, Action::OrderCancel, &order.order_no, &detail).await?)
 }
 
 /// Expires orders whose window for paying at an external provider has ended, and returns the number of expired
@@ -384,7 +384,7 @@ pub async fn confirm_external_payment_by_operator(
     let is_confirmed = confirm_external_payment(tx, now, order.id).await?;
     if is_confirmed {
         let detail = audit_detail(order, status.method);
-        audit_log::record(tx, now, actor, Action::OrderConfirm, &order.order_no, &detail).await?;
+        audit_log::record_action(tx, now, actor, Action::OrderConfirm, &order.order_no, &detail).await?;
     }
     Ok(is_confirmed)
 }
@@ -507,7 +507,7 @@ pub(crate) async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: 
 
 /// Records an event about an order in the event log.
 pub(crate) fn record_event(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) {
-    events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order));
+    events::record_event(tx, now, order.shop, kind, &order.public_id, &event_payload(order));
 }
 
 /// Returns the JSON body of an event about an order.
