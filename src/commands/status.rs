@@ -47,7 +47,7 @@ impl Operation for Status {
             let id = chain.clone();
             let cursor = context
                 .db
-                .read("find_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await }))
+                .read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await }))
                 .await;
             let line = match cursor.map_err(|e: db::Error| e.to_string())? {
                 None => format!("{chain}: no block has been read yet"),

@@ -34,7 +34,7 @@ pub fn build_assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> 
             depths: build_depths(chain)?,
             watched: watched.entry((chain.family, chain.mode)).or_default().clone(),
             siblings: config.chains.values().filter(is_sibling).map(|other| other.id.clone()).collect(),
-            dust: Dust::below(
+            dust: Dust::new_dust_limit(
                 Fiat::new(Currency::USD, config.policy.dust_usd_cents),
                 book.clone(),
                 chain.assets().map(|(_, asset)| (asset, asset.symbol.as_str())),
@@ -80,7 +80,7 @@ pub async fn check_facts_and_load_addresses(
     // The address kind of a Bitcoin chain must not change: only addresses of the configured kind are found in blocks.
     let mut kinds = Vec::new();
     let mut with_outputs = Vec::new();
-    for chain in assets.chains() {
+    for chain in assets.list_followed_chains() {
         let settings = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         if chain.family == Family::Bitcoin {
             let name = format!("address_kind of {}", chain.id);
@@ -99,22 +99,25 @@ pub async fn check_facts_and_load_addresses(
         });
     }
     // A sibling that is followed adds its addresses to the shared set itself; those of the others are added here.
-    let is_not_followed = |sibling: &&ChainId| assets.chain(sibling).is_none();
-    let siblings = assets.chains().flat_map(|chain| {
+    let is_not_followed = |sibling: &&ChainId| assets.find_followed_chain(sibling).is_none();
+    let siblings = assets.list_followed_chains().flat_map(|chain| {
         chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone()))
     });
     let siblings: Vec<(ChainId, ChainId)> = siblings.collect();
     let open = db.write("check_facts_and_load_addresses", move |tx| {
         Box::pin(async move {
-            immutable_facts::record_or_compare(tx, now, &kinds).await?;
-            let addresses = Addresses::open(tx, accounts).await?;
+            immutable_facts::record_or_compare_facts(tx, now, &kinds).await?;
+            let addresses = Addresses::load_or_create_accounts(tx, accounts).await?;
             for (chain, watched) in &with_outputs {
                 watched.insert_outputs(
-                    deposits::list_unspent(tx, chain, i64::MAX).await?.into_iter().map(|unspent| unspent.output),
+                    deposits::list_unspent_outputs(tx, chain, i64::MAX)
+                        .await?
+                        .into_iter()
+                        .map(|unspent| unspent.output),
                 );
             }
             for (chain, sibling) in &siblings {
-                addresses.watch_sibling(tx, chain, sibling).await?;
+                addresses.watch_sibling_addresses(tx, chain, sibling).await?;
             }
             Ok::<_, Mismatch>(addresses)
         })
@@ -131,8 +134,8 @@ mod tests {
         let config = Config::default();
         let depths = build_depths(&config.chains[&ChainId::new("bitcoin").unwrap()]).unwrap();
         for (cents, depth) in [(0, 1), (99_999, 1), (100_000, 2), (999_999, 2), (1_000_000, 6), (100_000_000, 6)] {
-            assert_eq!(depths.confirmations(Some(cents)), depth, "{cents}");
+            assert_eq!(depths.required_confirmations(Some(cents)), depth, "{cents}");
         }
-        assert_eq!(depths.confirmations(None), 6, "an unknown value needs the most confirmations");
+        assert_eq!(depths.required_confirmations(None), 6, "an unknown value needs the most confirmations");
     }
 }

@@ -190,9 +190,11 @@ fn build_payment_service(
 /// Warns of open invoices on chains that were disabled or renamed: no worker follows these chains, so the windows of
 /// the invoices never end.
 async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<()> {
-    let followed: Vec<ChainId> = assets.chains().map(|chain| chain.id.clone()).collect();
+    let followed: Vec<ChainId> = assets.list_followed_chains().map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| Box::pin(async move { invoices::count_orphaned(tx, &followed).await }))
+        .read("count_orphaned", move |tx| {
+            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+        })
         .await;
     for (chain, count) in orphaned_invoices? {
         warn!(

@@ -81,7 +81,7 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let feeds = Feeds::new(&config.rates, clock())?;
         all.push(Arc::new(rates::RateWorker::new(db(), clock(), &config.rates, assets, feeds, (*rates).clone())));
     }
-    for chain in assets.chains() {
+    for chain in assets.list_followed_chains() {
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         warn_if_single_endpoint(chain_config, source.as_ref());
@@ -176,7 +176,7 @@ pub async fn open_standalone_rescanner(
     }
     let assets = build_assets(config, &rates::build_fixed_rate_book(&config.rates))?;
     check_facts_and_load_addresses(config, &assets, db, clock.now()).await?;
-    let chain = assets.chain(id).context("an enabled chain is followed")?;
+    let chain = assets.find_followed_chain(id).context("an enabled chain is followed")?;
     let deposits = build_deposit_service(config, chain_config, chain);
     let source = open_node_source(chain_config)?;
     let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);

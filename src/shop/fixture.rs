@@ -215,7 +215,7 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
         id: id.clone(),
         family: Family::Evm,
         mode: Mode::Test,
-        depths: Depths::flat(12, 64),
+        depths: Depths::flat_depths(12, 64),
         watched: watched.clone(),
         siblings: Vec::new(),
         dust: Dust::default(),
@@ -228,10 +228,10 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
         deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
-    let addresses = write(db, move |tx| Box::pin(Addresses::open(tx, vec![account]))).await;
+    let addresses = run_write(db, move |tx| Box::pin(Addresses::load_or_create_accounts(tx, vec![account]))).await;
     let rates = RateBook::new(60_000, 0);
     for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
-        rates.set(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });
+        rates.set_rate(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });
     }
     let tolerance = Tolerance { basis_points: 0, usd: Fiat::new(Currency::USD, 0) };
     PaymentService { assets: Arc::new(Assets::new(vec![chain], vec![payment_asset])), rates, addresses, tolerance }

@@ -176,7 +176,7 @@ impl Worker for BalanceCheckWorker {
             .reconciler
             .db
             .read("list_native_open", move |tx| {
-                Box::pin(async move { deposits::list_native_open(tx, &chain, COMPARE_MAX).await })
+                Box::pin(async move { deposits::list_open_native_invoices(tx, &chain, COMPARE_MAX).await })
             })
             .await?;
         let Some(cursor) = cursor else { return Ok(Ran::Idle) };

@@ -74,7 +74,7 @@ impl Worker for BalanceRollUpWorker {
     async fn run_once(&self) -> anyhow::Result<Ran> {
         let rolled_up = self
             .db
-            .write("roll_up_balances", |tx| Box::pin(async move { ledger::roll_up(tx, ROLL_UP_MAX).await }))
+            .write("roll_up_balances", |tx| Box::pin(async move { ledger::roll_up_balances(tx, ROLL_UP_MAX).await }))
             .await?;
         Ok(if rolled_up > 0 { Ran::Worked } else { Ran::Idle })
     }

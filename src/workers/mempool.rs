@@ -44,7 +44,7 @@ impl MempoolWorker {
     async fn is_mempool_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
-            Box::pin(async move { unconfirmed::is_expected(tx, &chain).await })
+            Box::pin(async move { unconfirmed::is_money_expected(tx, &chain).await })
         });
         waiting.await
     }
@@ -56,7 +56,7 @@ impl MempoolWorker {
         }
         let chain = self.chain.id.clone();
         let list = self.db.read("list_expecting_payment", move |tx| {
-            Box::pin(async move { invoices::list_expecting_payment(tx, &chain, EXPECTING_PAYMENT_MAX).await })
+            Box::pin(async move { invoices::list_addresses_expecting_payment(tx, &chain, EXPECTING_PAYMENT_MAX).await })
         });
         list.await
     }
@@ -99,7 +99,7 @@ impl Worker for MempoolWorker {
         let observed = self
             .db
             .write("observe_unconfirmed", move |tx| {
-                Box::pin(async move { unconfirmed::observe(tx, now, &chain, &look).await })
+                Box::pin(async move { unconfirmed::store_mempool_snapshot(tx, now, &chain, &look).await })
             })
             .await?;
         *last = (!observed.open).then_some(unconfirmed);

@@ -25,7 +25,7 @@ pub fn build_fixed_rate_book(settings: &config::Rates) -> RateBook {
     let book = RateBook::new(stale_after_ms, settings.spread_basis_points);
     for (pair, value) in &settings.fixed {
         let rate = Rate { value: *value, source: "configured".into(), observed_at: Instant(i64::MAX) };
-        book.set(&pair.base, &pair.quote, rate);
+        book.set_rate(&pair.base, &pair.quote, rate);
     }
     book
 }
@@ -60,7 +60,8 @@ impl RateWorker {
         feeds: Feeds,
         book: RateBook,
     ) -> RateWorker {
-        let mut pairs: Vec<Pair> = assets.all().map(|asset| Pair::new(&asset.rate_symbol, USD)).collect();
+        let mut pairs: Vec<Pair> =
+            assets.list_all_payment_assets().map(|asset| Pair::new(&asset.rate_symbol, USD)).collect();
         pairs.sort();
         pairs.dedup();
         pairs.retain(|pair| !settings.fixed.contains_key(pair));
@@ -79,7 +80,7 @@ impl RateWorker {
             let last = self
                 .db
                 .read("find_rate", move |tx| {
-                    Box::pin(async move { pricing::find_accepted(tx, &wanted.base, &wanted.quote).await })
+                    Box::pin(async move { pricing::find_accepted_rate(tx, &wanted.base, &wanted.quote).await })
                 })
                 .await?;
             if let Some(last) = last {
@@ -94,10 +95,12 @@ impl RateWorker {
         let (accepted, accepted_pair) = (rate.clone(), pair.clone());
         self.db
             .write("accept_rate", move |tx| {
-                Box::pin(async move { pricing::accept(tx, &accepted_pair.base, &accepted_pair.quote, &accepted).await })
+                Box::pin(async move {
+                    pricing::store_accepted_rate(tx, &accepted_pair.base, &accepted_pair.quote, &accepted).await
+                })
             })
             .await?;
-        self.book.set(&pair.base, &pair.quote, rate);
+        self.book.set_rate(&pair.base, &pair.quote, rate);
         Ok(())
     }
 }
@@ -131,7 +134,7 @@ impl Worker for RateWorker {
                 Err(refused) => {
                     warn!(%pair, "no new rate for {pair}: {refused}");
                     match refused {
-                        RateRejection::Depegged(_) => self.book.withdraw(&pair.base, &pair.quote),
+                        RateRejection::Depegged(_) => self.book.remove_rate(&pair.base, &pair.quote),
                         // The last rate is used until it is stale.
                         RateRejection::TooFew { .. }
                         | RateRejection::Disagreement { .. }

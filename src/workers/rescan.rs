@@ -51,7 +51,7 @@ impl Rescanner {
         let cursor = self
             .reconciler
             .db
-            .read("find_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &chain).await }));
+            .read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &chain).await }));
         let Some(at) = cursor.await?.and_then(|cursor| cursor.recent.last().copied()) else {
             return Err(RescanError::NotBegun.into());
         };
@@ -87,7 +87,7 @@ impl Rescanner {
         let actor = actor.clone();
         let written = self.reconciler.db.write("rescan_blocks", move |tx| {
             Box::pin(async move {
-                let rescanned = deposits.rescan(tx, now, &blocks).await?;
+                let rescanned = deposits.rescan_blocks(tx, now, &blocks).await?;
                 if let (true, Some(first), Some(last)) = (rescanned.booked > 0, blocks.first(), blocks.last()) {
                     let detail = format!(
                         "blocks {} to {}: {} transfers were booked",

@@ -305,11 +305,11 @@ both! {
         let available = Account::MerchantAvailable(world.shop.merchant);
         let asset = world.asset(order.coin).id;
         let earned = || world.account(world.shop.mode, available.clone(), asset.clone());
-        assert_eq!(earned().await.available(), Amount::ZERO, "the second payment may still vanish");
+        assert_eq!(earned().await.available_amount(), Amount::ZERO, "the second payment may still vanish");
         let depth = world.simnet.tip(&chain).head.height - first;
         world.simnet.reorg(&chain, depth, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
-        assert_eq!(earned().await.available(), order.due);
+        assert_eq!(earned().await.available_amount(), order.due);
         world.assert_status(&order, "completed", "paid").await;
     }
 
@@ -405,7 +405,7 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         let (now, halted) = (world.clock.now(), chain.clone());
-        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt(tx, now, &halted, "a drill").await })).await.unwrap();
+        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt_chain(tx, now, &halted, "a drill").await })).await.unwrap();
         world.crash_and_boot().await;
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);

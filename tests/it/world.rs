@@ -384,7 +384,7 @@ impl World {
     /// Available balance in base units of `fiat/CURRENCY`.
     pub async fn balance(&self, user: UserId, currency: &str) -> Amount {
         let (asset, mode) = (chain::AssetId::fiat(currency), self.shop.mode);
-        self.account(mode, money::ledger::Account::User(user), asset).await.available()
+        self.account(mode, money::ledger::Account::User(user), asset).await.available_amount()
     }
 
     pub async fn account(
@@ -395,7 +395,7 @@ impl World {
     ) -> money::ledger::Balance {
         self.db
             .read("balance", move |tx| {
-                Box::pin(async move { money::ledger::balance(tx, mode, &account, &asset).await })
+                Box::pin(async move { money::ledger::load_account_balance(tx, mode, &account, &asset).await })
             })
             .await
             .expect("a balance")

@@ -63,7 +63,9 @@ pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result
     let id = chain.id.clone();
     let outputs = context
         .db
-        .read("list_unspent", move |tx| Box::pin(async move { deposits::list_unspent(tx, &id, LISTED_MAX).await }))
+        .read("list_unspent", move |tx| {
+            Box::pin(async move { deposits::list_unspent_outputs(tx, &id, LISTED_MAX).await })
+        })
         .await
         .map_err(|e| e.to_string())?;
     let mut text = String::new();
@@ -87,7 +89,7 @@ pub async fn resume_chain(context: &Context, resume: Resume) -> Result<String, S
         .db
         .write("resume_chain", move |tx| {
             Box::pin(async move {
-                let reason = deposits::resume(tx, now, &actor, &id).await?;
+                let reason = deposits::resume_chain(tx, now, &actor, &id).await?;
                 reason.ok_or_else(|| AdminError::Rejected(format!("{id} is not halted")))
             })
         })

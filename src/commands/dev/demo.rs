@@ -267,7 +267,7 @@ fn to_demo_invoice(
         decimals: asset.decimals,
         address: invoice.address.clone(),
         due: invoice.due.to_string(),
-        received: received.total().to_string(),
+        received: received.total_with_pending().to_string(),
         confirmations: invoice.confirmations,
         final_depth: chain.final_depth,
         expires_at: invoice.expires_at.to_string(),

@@ -1,5 +1,5 @@
-//! An index of postings by the deposit, invoice or payment that caused them, which the name of the journal entry
-//! states. Entry names are unique, so each kind of entry occurs at most once for an object.
+//! An index of postings by deposit, invoice or payment. The name of a journal entry, such as `deposit/7/seen`, contains
+//! the kind and the id of the object that caused the entry. Entry names are unique.
 
 use std::collections::HashMap;
 
@@ -66,9 +66,9 @@ pub struct PostingIndex {
 }
 
 impl PostingIndex {
-    /// Adds a posting to the object that the name of its entry begins with, such as `invoice/7/paid/1`. Ignores
-    /// postings of other entries.
-    pub fn add(&mut self, posting: &StoredPosting) {
+    /// Adds a posting to the deposit, invoice or payment in the name of its journal entry, such as `invoice/7/paid/1`.
+    /// Ignores postings of journal entries with other names.
+    pub fn index_posting(&mut self, posting: &StoredPosting) {
         let posted = AccountedAmount { debit: posting.debit, credit: posting.credit, amount: posting.amount };
         let parts: Vec<&str> = posting.entry.split('/').collect();
         let Some(id) = parts.get(1).and_then(|id| id.parse().ok()) else { return };

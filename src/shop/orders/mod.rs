@@ -323,11 +323,11 @@ async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChan
 /// is booked and opens a review.
 pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
     // Lock the invoice before the order, because transactions that book deposits lock them in this sequence.
-    if let Some(payment) = payments::find_newest(tx, id).await? {
-        payments::close_external(tx, now, payment, false).await?;
-        if let Some(invoice) = invoices::find_by_payment(tx, payment).await?
+    if let Some(payment) = payments::find_newest_payment(tx, id).await? {
+        payments::close_external_payment(tx, now, payment, false).await?;
+        if let Some(invoice) = invoices::find_invoice_by_payment(tx, payment).await?
             && invoice.state == invoices::State::Open
-            && !invoices::withdraw(tx, now, invoice.id).await?
+            && !invoices::cancel_unpaid_invoice(tx, now, invoice.id).await?
         {
             return Err(CancelError::MoneyArrived);
         }
@@ -357,7 +357,7 @@ pub async fn cancel_by_operator(
 pub async fn expire_overdue_external(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
     let mut changes = Vec::new();
     for payment in store::list_external_overdue(tx, now, EXPIRED_PER_RUN_MAX).await? {
-        changes.extend(payments::close_external(tx, now, payment, false).await?);
+        changes.extend(payments::close_external_payment(tx, now, payment, false).await?);
     }
     apply_payment_changes(tx, now, &changes).await?;
     Ok(changes.len())
@@ -366,8 +366,8 @@ pub async fn expire_overdue_external(tx: &mut Tx, now: Instant) -> Result<usize,
 /// Marks the payment of an order as received by the external provider. Returns false, and changes nothing, when the
 /// order does not wait for an external payment.
 pub async fn confirm_external_payment(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
-    let Some(payment) = payments::find_newest(tx, id).await? else { return Ok(false) };
-    let change = payments::close_external(tx, now, payment, true).await?;
+    let Some(payment) = payments::find_newest_payment(tx, id).await? else { return Ok(false) };
+    let change = payments::close_external_payment(tx, now, payment, true).await?;
     apply_payment_changes(tx, now, change.as_slice()).await?;
     Ok(change.is_some())
 }
@@ -537,7 +537,7 @@ async fn to_details(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Resu
 async fn add_unconfirmed(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
     let OrderStatusRow { mut status, has_unconfirmed } = row;
     if has_unconfirmed && let Some((invoice, received)) = status.invoice.take() {
-        let received = invoices::progress(tx, &invoice, received).await?;
+        let received = invoices::add_pending_amount(tx, &invoice, received).await?;
         status.invoice = Some((invoice, received));
     }
     Ok(status)

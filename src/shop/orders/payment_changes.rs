@@ -13,7 +13,7 @@ use records::{events, reviews};
 /// Returns the order of a payment, with its row locked. Fails when either does not exist.
 async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
     let missing = || db::Error::Statement(format!("payment {payment} or its order does not exist"));
-    let order = payments::find_order(tx, payment).await?.ok_or_else(missing)?;
+    let order = payments::find_order_of_payment(tx, payment).await?.ok_or_else(missing)?;
     store::lock_order(tx, order).await?.ok_or_else(missing)
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn apply_reversed(tx: &mut Tx, now: Instant, payment: PaymentId
 /// has a newer payment.
 pub(super) async fn lock_expired_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
-    let is_newest = payments::find_newest(tx, order.id).await? == Some(payment);
+    let is_newest = payments::find_newest_payment(tx, order.id).await? == Some(payment);
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 

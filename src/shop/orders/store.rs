@@ -157,7 +157,9 @@ pub async fn find_by_number_or_id(
 /// Returns the status with the newest payment. `first` is the first of the `rows`, which belong to one order.
 fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let invoice = match first.get("invoice_id")? {
-        Some(id) => Some((parse_invoice(id, first)?, Received::of(rows_of_newest_payment(first, rows)?)?)),
+        Some(id) => {
+            Some((parse_invoice(id, first)?, Received::from_deposit_rows(rows_of_newest_payment(first, rows)?)?))
+        }
         None => None,
     };
     let status = OrderStatus {
@@ -185,7 +187,7 @@ fn rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row],
 fn parse_invoice(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
     Ok(InvoiceTerms {
         id,
-        chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
+        chain: invoices::parse_stored_chain(&row.get::<String>("chain")?)?,
         asset: AssetId::from_stored(&row.get::<String>("asset")?),
         address: row.get("address")?,
         state: row.get("invoice_state")?,

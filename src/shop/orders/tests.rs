@@ -37,7 +37,7 @@ async fn state(shop: &Fixture, order: &Order) -> State {
 
 async fn payment(shop: &Fixture, order: &Order) -> PaymentId {
     let order = order.id;
-    run_read(&shop.db, move |tx| Box::pin(payments::find_newest(tx, order))).await.unwrap()
+    run_read(&shop.db, move |tx| Box::pin(payments::find_newest_payment(tx, order))).await.unwrap()
 }
 
 async fn apply_changes(shop: &Fixture, now: Instant, changes: Vec<PaymentChange>) {

@@ -168,7 +168,7 @@ pub async fn load_available_balance(
     user: UserId,
     asset: &AssetId,
 ) -> Result<Amount, db::Error> {
-    Ok(ledger::balance(tx, shop.mode, &Account::User(user), asset).await?.available())
+    Ok(ledger::load_account_balance(tx, shop.mode, &Account::User(user), asset).await?.available_amount())
 }
 
 /// Credits the user's balance from the operator's equity, records the action in the audit log, and returns the new
@@ -191,9 +191,9 @@ pub async fn credit_user_balance(
         EntryLine { debit: Account::OperatorEquity, credit: Account::User(user.id), asset: asset.clone(), amount };
     // The ledger books an entry with this name only once, so repeating the command credits nothing.
     let entry = format!("user/{}/credit/{reference}", user.id);
-    let entry = JournalEntry::post(shop.mode, entry, "credit by the operator", vec![line]);
+    let entry = JournalEntry::new_post_entry(shop.mode, entry, "credit by the operator", vec![line]);
     // PostgreSQL sends the entry together with the next query, so that the query may return the error of the entry.
-    let booked = match ledger::book(tx, now, &[entry]).await {
+    let booked = match ledger::book_journal_entries(tx, now, &[entry]).await {
         Ok(()) => load_available_balance(tx, shop, user.id, &asset).await.map_err(PostError::Db),
         Err(error) => Err(error),
     };

@@ -15,9 +15,11 @@ pub fn is_known_asset(code: &str) -> bool {
 /// and a fresh rate.
 pub fn list_available_assets(checkout: &Checkout, now: Instant) -> Vec<&'static str> {
     let is_available = |code: &str| {
-        let Some((chain, asset)) = checkout.payment_service.assets.find(checkout.shop.mode, code) else { return false };
-        let rate = checkout.payment_service.rates.rate(now, &asset.rate_symbol, CURRENCY.as_str());
-        checkout.payment_service.addresses.can_issue(&chain.id) && rate.is_ok()
+        let Some((chain, asset)) = checkout.payment_service.assets.find_payment_asset(checkout.shop.mode, code) else {
+            return false;
+        };
+        let rate = checkout.payment_service.rates.compute_exchange_rate(now, &asset.rate_symbol, CURRENCY.as_str());
+        checkout.payment_service.addresses.can_issue_address(&chain.id) && rate.is_ok()
     };
     ALL.into_iter().filter(|code| is_available(code)).collect()
 }

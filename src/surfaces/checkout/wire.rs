@@ -312,16 +312,16 @@ impl Progress {
 
 impl OnChainProgress {
     fn new(terms: &InvoiceTerms, received: &Received, now: Instant, assets: &Assets) -> Option<OnChainProgress> {
-        let payment_asset = assets.by_asset(&terms.asset)?;
-        let family = assets.chain(&terms.chain)?.family;
-        let missing = terms.due.saturating_sub(received.total());
+        let payment_asset = assets.find_payment_asset_by_id(&terms.asset)?;
+        let family = assets.find_followed_chain(&terms.chain)?.family;
+        let missing = terms.due.saturating_sub(received.total_with_pending());
         // An unconfirmed transfer keeps the invoice open after its window, but another payment would come too late.
         let is_payable = terms.state == invoices::State::Open && missing > terms.tolerance && now <= terms.expires_at;
         Some(OnChainProgress {
             coin: payment_asset.code.clone(),
             address: terms.address.clone(),
             expected_amount: terms.due.to_decimal(payment_asset.asset.decimals),
-            received_amount: received.total().to_decimal(payment_asset.asset.decimals),
+            received_amount: received.total_with_pending().to_decimal(payment_asset.asset.decimals),
             confirmations: received.confirmations.unwrap_or(0),
             required_confirmations: terms.confirmations,
             tx_hash: received.txid.map(|txid| match family {
@@ -410,7 +410,9 @@ fn derive_status_from_invoice(state: invoices::State, received: &Received) -> Pa
     match state {
         invoices::State::Paid => PaymentStatus::Paid,
         invoices::State::Expired | invoices::State::Cancelled => PaymentStatus::Expired,
-        invoices::State::Open | invoices::State::Reversed if received.is_on_its_way() => PaymentStatus::Confirming,
+        invoices::State::Open | invoices::State::Reversed if received.has_unconfirmed_amount() => {
+            PaymentStatus::Confirming
+        }
         invoices::State::Open | invoices::State::Reversed if !received.confirmed.is_zero() => PaymentStatus::Underpaid,
         invoices::State::Open | invoices::State::Reversed => PaymentStatus::Pending,
     }

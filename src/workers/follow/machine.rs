@@ -580,8 +580,10 @@ impl Machine {
         let known = tip.finalized.and_then(|mark| follower.contains(mark).map(|is_ours| (mark, is_ours)));
         match known {
             Some((mark, false)) => Err(mark),
-            Some((mark, true)) => Ok(deposits::position(&self.chain, follower.cursor().height, Some(mark.height))),
-            None => Ok(deposits::position(&self.chain, follower.cursor().height, None)),
+            Some((mark, true)) => {
+                Ok(deposits::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
+            }
+            None => Ok(deposits::compute_position(&self.chain, follower.cursor().height, None)),
         }
     }
 
@@ -618,7 +620,7 @@ impl Machine {
         stored: Option<Height>,
         after_store: AfterStore,
     ) -> Action {
-        let least_depth = u64::from(self.chain.depths.confirmations(Some(0)));
+        let least_depth = u64::from(self.chain.depths.required_confirmations(Some(0)));
         let advances =
             |height: &Height| *height <= advance_limit.last || height + least_depth - 1 <= advance_limit.cursor;
         let paid = self.branch.pending.iter().filter(|block| !block.transfers.is_empty());

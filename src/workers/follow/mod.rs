@@ -70,7 +70,7 @@ impl FollowWorker {
     ) -> FollowWorker {
         let BalanceReconciler { db, clock, deposits, source } = reconciler.clone();
         let chain = deposits.chain().clone();
-        addresses.set_followed(&chain.id, false);
+        addresses.set_chain_followed(&chain.id, false);
         let state = Mutex::default();
         FollowWorker { db, clock, chain, addresses, assets, source, reconciler, limits, pause, state }
     }
@@ -78,20 +78,20 @@ impl FollowWorker {
     /// Fails when the node serves another chain than at the first start, or when the decimals of a token differ from
     /// the configuration.
     async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
-        let mut facts = vec![Fact::identity(&self.chain.id, self.source.identity().await?.id)];
+        let mut facts = vec![Fact::chain_identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };
             let decimals = self.source.decimals(contract).await?;
             if decimals != asset.decimals {
                 bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
             }
-            facts.push(Fact::decimals(&asset.id, decimals));
+            facts.push(Fact::asset_decimals(&asset.id, decimals));
         }
         let now = self.clock.now();
         Ok(self
             .db
             .write("pin_facts", move |tx| {
-                Box::pin(async move { immutable_facts::record_or_compare(tx, now, &facts).await })
+                Box::pin(async move { immutable_facts::record_or_compare_facts(tx, now, &facts).await })
             })
             .await?)
     }
@@ -108,7 +108,9 @@ impl FollowWorker {
         let header = self.read_first_header().await?;
         let id = self.chain.id.clone();
         self.db
-            .write("start_chain", move |tx| Box::pin(async move { deposits::start(tx, &id, &header).await }))
+            .write("start_chain", move |tx| {
+                Box::pin(async move { deposits::start_following_chain(tx, &id, &header).await })
+            })
             .await?;
         info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
         self.find_stored_cursor().await?.with_context(|| format!("{}: the stored cursor is missing", self.chain.id))
@@ -116,7 +118,7 @@ impl FollowWorker {
 
     async fn find_stored_cursor(&self) -> Result<Option<Cursor>, db::Error> {
         let id = self.chain.id.clone();
-        self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await
+        self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await })).await
     }
 
     /// Returns the header of the configured first block, or else of the newest block that cannot be reorganised. No
@@ -186,7 +188,7 @@ impl FollowWorker {
     async fn find_newest_due_height(&self, position: Position) -> Result<Option<u64>, db::Error> {
         let chain = self.chain.id.clone();
         let newest = self.db.select_one("newest_due", move |tx| {
-            Box::pin(async move { deposits::find_highest_due(tx, &chain, position).await })
+            Box::pin(async move { deposits::find_highest_due_deposit(tx, &chain, position).await })
         });
         newest.await
     }
@@ -194,7 +196,7 @@ impl FollowWorker {
     async fn has_confirmed_deposit_above(&self, height: u64) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let confirmed = self.db.select_one("confirmed_above", move |tx| {
-            Box::pin(async move { deposits::has_confirmed_above(tx, &chain, height).await })
+            Box::pin(async move { deposits::has_confirmed_deposit_above(tx, &chain, height).await })
         });
         confirmed.await
     }
@@ -203,14 +205,18 @@ impl FollowWorker {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         error!(chain = %chain, "endpoints of {chain} contradict each other: {reason}");
         self.db
-            .write("dispute", move |tx| Box::pin(async move { deposits::dispute(tx, now, &chain, &reason).await }))
+            .write("dispute", move |tx| {
+                Box::pin(async move { deposits::open_disputed_review(tx, now, &chain, &reason).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
 
     async fn close_dispute_review(&self) -> anyhow::Result<Observation> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        self.db.write("agree", move |tx| Box::pin(async move { deposits::agree(tx, now, &chain).await })).await?;
+        self.db
+            .write("agree", move |tx| Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await }))
+            .await?;
         Ok(Observation::Done)
     }
 
@@ -235,7 +241,9 @@ impl FollowWorker {
         let (now, chain, grace) = (self.clock.now(), self.chain.id.clone(), self.reconciler.deposits.limits().grace);
         self.db
             .read("list_expirable", move |tx| {
-                Box::pin(async move { invoices::list_expirable(tx, &chain, now, passed, grace, EXPIRE_MAX).await })
+                Box::pin(
+                    async move { invoices::list_expirable_invoices(tx, &chain, now, passed, grace, EXPIRE_MAX).await },
+                )
             })
             .await
     }
@@ -254,7 +262,9 @@ impl FollowWorker {
     async fn rewind_chain(&self, from: BlockRef, to: BlockRef) -> anyhow::Result<Observation> {
         let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         self.db
-            .write("rewind_chain", move |tx| Box::pin(async move { deposits.rewind(tx, now, from, to).await }))
+            .write("rewind_chain", move |tx| {
+                Box::pin(async move { deposits.rewind_cursor_and_deposits(tx, now, from, to).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
@@ -263,7 +273,9 @@ impl FollowWorker {
         error!(chain = %self.chain.id, "{} is halted: {reason}", self.chain.id);
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
-            .write("halt_chain", move |tx| Box::pin(async move { deposits::halt(tx, now, &chain, &reason).await }))
+            .write("halt_chain", move |tx| {
+                Box::pin(async move { deposits::halt_chain(tx, now, &chain, &reason).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
@@ -271,7 +283,9 @@ impl FollowWorker {
     /// Returns true when the chain is still halted: an operator may have decided meanwhile.
     async fn is_chain_halted(&self) -> anyhow::Result<bool> {
         let chain = self.chain.id.clone();
-        let halted = self.db.read("find_halted", move |tx| Box::pin(async move { deposits::halted(tx, &chain).await }));
+        let halted = self
+            .db
+            .read("find_halted", move |tx| Box::pin(async move { deposits::find_halt_reason(tx, &chain).await }));
         Ok(halted.await?.is_some())
     }
 
@@ -361,7 +375,7 @@ impl Worker for FollowWorker {
                 machine.insert(created.with_context(|| format!("{}: no block is stored", self.chain.id))?)
             }
         };
-        self.addresses.set_followed(&self.chain.id, !machine.is_halted());
+        self.addresses.set_chain_followed(&self.chain.id, !machine.is_halted());
         if machine.is_halted() {
             *loaded = true;
             bail!("{} is halted until an operator decides: see the review `chain.halted`", self.chain.id);

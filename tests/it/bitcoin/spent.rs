@@ -15,7 +15,8 @@ use crate::world::PHRASE;
 
 async fn unspent(world: &Onchain) -> Vec<Unspent> {
     let chain = world.chain_of(COIN);
-    let listed = world.db.read("unspent", |tx| Box::pin(async move { deposits::list_unspent(tx, &chain, 100).await }));
+    let listed =
+        world.db.read("unspent", |tx| Box::pin(async move { deposits::list_unspent_outputs(tx, &chain, 100).await }));
     listed.await.unwrap()
 }
 

@@ -188,7 +188,9 @@ impl Installation {
                         Account::MerchantAvailable(merchant),
                         Account::Suspense(merchant, Suspense::Surplus),
                     ] {
-                        holds.push(ledger::balance(tx, Mode::Test, &account, &asset).await?.available());
+                        holds.push(
+                            ledger::load_account_balance(tx, Mode::Test, &account, &asset).await?.available_amount(),
+                        );
                     }
                     let rows =
                         tx.rows("select count(*) as n from deposits where state <> 'orphaned'", Vec::new()).await?;
