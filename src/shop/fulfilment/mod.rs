@@ -144,7 +144,7 @@ async fn deliver_order(
     reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, note).await?;
     if let Some(email) = orders::find_order_email(tx, order.id).await? {
         let (subject, body) = format_completion_email(&order, templates);
-        mail::queue(tx, now, &email, &subject, &body).await?;
+        mail::queue_mail(tx, now, &email, &subject, &body).await?;
     }
     delete_finished_delivery(tx, order.id).await?;
     Ok(true)
