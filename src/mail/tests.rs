@@ -86,7 +86,7 @@ db::both! {
     }
 
     async fn an_unreachable_server_is_retried_and_the_mail_then_given_up(db: Db) {
-        let transport = build_transport(&config::Mail { attempts_max: 3, ..smtp(find_unused_port()) });
+        let transport = build_transport(&config::Mail { attempts_max: 3, ..smtp_settings(find_unused_port()) });
     commit_queued_mail(&db, "buyer@example.com").await;
         let mut now = NOW;
         for (attempts, wait_seconds) in [(1, 30), (2, 60)] {
