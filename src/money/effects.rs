@@ -6,8 +6,8 @@
 //! [`PaymentListener`] in the same transaction.
 //!
 //! Every public function that can change a payment is a method of [`DepositService`](crate::deposits::DepositService).
-//! The service has the listener and dispatches the changes itself, so that no worker can forget to notify the listener. The listener is
-//! passed in by the daemon, because `money` does not know orders.
+//! The service has the listener and dispatches the changes itself, so that no worker can forget to notify the listener.
+//! The listener is passed in by the daemon, because `money` does not know orders.
 
 use db::{self, Tx};
 use futures_util::future::BoxFuture;

@@ -37,8 +37,9 @@ pub(crate) use store::set_deposit_dispositions;
 /// the rest.
 const ADVANCE_MAX: i64 = 2_000;
 
-/// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply; only
-/// tokens that anyone can mint without limit have larger transfers. Sums of smaller deposits never overflow an amount.
+/// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply;
+/// only tokens that anyone can mint without limit have larger transfers. Sums of smaller deposits never overflow an
+/// amount.
 const BITS_MAX: usize = 112;
 
 /// Returns true when a transfer of `amount` base units is booked as a deposit: from 1 to 2^112 − 1.
