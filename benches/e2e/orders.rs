@@ -55,7 +55,7 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
 
     let server = runtime.block_on(SyncingServer::start());
     let (scratch, baseline_scratch) = runtime
-        .block_on(async { (TestDatabase::postgres(server.url()).await, TestDatabase::postgres(server.url()).await) });
+        .block_on(async { (TestDatabase::create_postgres(server.url()).await, TestDatabase::create_postgres(server.url()).await) });
     let shop = runtime.block_on(BenchShop::connect(&scratch.config().url));
     let mut baseline = runtime.block_on(async {
         let shop = BenchShop::connect(&baseline_scratch.config().url).await;

@@ -92,8 +92,8 @@ fn sqlite(report: &mut Report, runtime: &Runtime) {
 
 fn postgres(report: &mut Report, runtime: &Runtime, server: &SyncingServer) {
     let (scratch, baseline_scratch) = runtime.block_on(async {
-        let ours = TestDatabase::postgres(server.url()).await;
-        (ours, TestDatabase::postgres(server.url()).await)
+        let ours = TestDatabase::create_postgres(server.url()).await;
+        (ours, TestDatabase::create_postgres(server.url()).await)
     });
     let (mut ours, mut baseline) = runtime.block_on(async {
         for url in [scratch.config().url, baseline_scratch.config().url] {

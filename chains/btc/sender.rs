@@ -116,7 +116,7 @@ impl Sender for Bitcoin {
             info!(chain = %self.config.asset.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        BroadcastOutcome::combine(outcomes)
+        BroadcastOutcome::combine_outcomes(outcomes)
     }
 }
 

@@ -100,7 +100,7 @@ impl Amount {
     /// The least amount that is not below `self` and has at most `keep_decimals` decimal places, where one whole coin is
     /// 10^`decimals` base units. Expected amounts are rounded like this, so that a buyer can type them into a wallet.
     /// `None` on overflow.
-    pub fn round_up(self, decimals: u8, keep_decimals: u8) -> Option<Amount> {
+    pub fn round_up_to_decimals(self, decimals: u8, keep_decimals: u8) -> Option<Amount> {
         let step = power_of_ten(decimals.saturating_sub(keep_decimals))?;
         let excess = self.0 % step;
         if excess.is_zero() { Some(self) } else { self.0.checked_add(step - excess).map(Amount) }
@@ -197,7 +197,7 @@ mod tests {
 
         #[test]
         fn rounding_up_returns_the_least_multiple(a in any_amount(), keep in 0u8..=18) {
-            if let Some(up) = a.round_up(18, keep) {
+            if let Some(up) = a.round_up_to_decimals(18, keep) {
                 let step = power_of_ten(18 - keep).unwrap();
                 prop_assert!(up >= a && up.units() - a.units() < step && (up.units() % step).is_zero());
             }

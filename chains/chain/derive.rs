@@ -86,7 +86,7 @@ impl Deriver {
     /// scheme other than P2WPKH.
     pub fn new(xpub: &str, scheme: AddressScheme) -> Result<Deriver, DeriveError> {
         let account: Xpub =
-            to_xpub(xpub.trim(), scheme)?.parse().map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
+            normalize_to_xpub(xpub.trim(), scheme)?.parse().map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
         if account.depth != 3 {
             return Err(DeriveError::InvalidXpub(format!("its depth is {}, an account has depth 3", account.depth)));
         }
@@ -110,17 +110,17 @@ impl Deriver {
         DERIVATIONS.fetch_add(1, Ordering::Relaxed);
         let key = self.external.ckd_pub(&*CURVE, child).map_err(|_| DeriveError::InvalidIndex(index))?.public_key;
         Ok(match self.scheme {
-            AddressScheme::P2wpkh(hrp) => p2wpkh_address(&CompressedPublicKey(key), hrp),
+            AddressScheme::P2wpkh(hrp) => encode_p2wpkh_address(&CompressedPublicKey(key), hrp),
             AddressScheme::P2tr(hrp) => p2tr_address(&key, hrp),
-            AddressScheme::Evm => evm_address(account_key(&key)),
-            AddressScheme::Tron => tron_address(account_key(&key)),
+            AddressScheme::Evm => evm_address(compute_account_key(&key)),
+            AddressScheme::Tron => tron_address(compute_account_key(&key)),
         })
     }
 }
 
 /// The account key with the version bytes of BIP32 in place of those of SLIP-132 (`zpub`, `vpub`). SLIP-132 marks keys of
 /// P2WPKH wallets, so another scheme is refused: the wallet that exported the key would not show such deposits.
-fn to_xpub(text: &str, scheme: AddressScheme) -> Result<String, DeriveError> {
+fn normalize_to_xpub(text: &str, scheme: AddressScheme) -> Result<String, DeriveError> {
     let Ok(mut payload) = base58::decode_check(text) else { return Ok(text.to_owned()) };
     let version = match payload.first_chunk() {
         Some([0x04, 0xb2, 0x47, 0x46]) => [0x04, 0x88, 0xb2, 0x1e],
@@ -137,7 +137,7 @@ fn to_xpub(text: &str, scheme: AddressScheme) -> Result<String, DeriveError> {
     Ok(base58::encode_check(&payload))
 }
 
-fn p2wpkh_address(key: &CompressedPublicKey, hrp: KnownHrp) -> Address {
+fn encode_p2wpkh_address(key: &CompressedPublicKey, hrp: KnownHrp) -> Address {
     let program: [u8; 20] = *AsRef::<[u8; 20]>::as_ref(&key.wpubkey_hash());
     Address { key: AddressKey(program), text: bitcoin::Address::p2wpkh(key, hrp).to_string() }
 }
@@ -157,7 +157,7 @@ pub fn p2tr_address_key(output: &[u8; 32]) -> AddressKey {
 }
 
 /// Last 20 bytes of Keccak-256 over the uncompressed key without its prefix (Yellow Paper, appendix F).
-fn account_key(key: &bitcoin::secp256k1::PublicKey) -> AddressKey {
+fn compute_account_key(key: &bitcoin::secp256k1::PublicKey) -> AddressKey {
     let hash = keccak256(&key.serialize_uncompressed()[1..]);
     AddressKey(hash[12..].try_into().expect("32 − 12 bytes"))
 }

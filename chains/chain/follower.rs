@@ -26,7 +26,7 @@ pub struct Follower {
 pub enum NextStep {
     /// The node's tip is the cursor: there is nothing to read.
     Wait,
-    /// Read these blocks and offer them to [`Follower::check_next`].
+    /// Read these blocks and offer them to [`Follower::classify_next_block`].
     ReadBlocks {
         /// The height after the cursor.
         from: Height,
@@ -100,7 +100,7 @@ impl Follower {
     }
 
     /// Returns the relation of a block that was read to the cursor.
-    pub fn check_next(&self, header: &Header) -> NextBlock {
+    pub fn classify_next_block(&self, header: &Header) -> NextBlock {
         let cursor = self.cursor();
         if header.height != cursor.height + 1 {
             return NextBlock::WrongHeight;
@@ -115,7 +115,7 @@ impl Follower {
         let Some(height) = lowest.height.checked_sub(1).filter(|height| *height >= self.final_height) else {
             return ForkSearch::TooDeep;
         };
-        match self.hash_at(height) {
+        match self.find_hash(height) {
             Some(ours) if ours == lowest.parent => ForkSearch::RewindTo(BlockRef { height, hash: ours }),
             Some(_) if height > self.final_height => ForkSearch::RequestHeader(height),
             Some(_) | None => ForkSearch::TooDeep,
@@ -147,20 +147,20 @@ impl Follower {
     /// Returns true when the block is on our branch, false when our branch has another block at its height, and `None` when
     /// that height was not read yet or is not kept any more.
     pub fn contains(&self, block: BlockRef) -> Option<bool> {
-        self.hash_at(block.height).map(|ours| ours == block.hash)
+        self.find_hash(block.height).map(|ours| ours == block.hash)
     }
 
     /// Our block at a height, or the kept block that is nearest to it: the oldest one for a height below all of them, the
     /// cursor for a height above it.
     pub fn nearest_block(&self, height: Height) -> BlockRef {
         let oldest = self.recent.front().expect("never empty");
-        self.hash_at(height).map_or_else(
+        self.find_hash(height).map_or_else(
             || if height < oldest.height { *oldest } else { self.cursor() },
             |hash| BlockRef { height, hash },
         )
     }
 
-    fn hash_at(&self, height: Height) -> Option<BlockHash> {
+    fn find_hash(&self, height: Height) -> Option<BlockHash> {
         let oldest = self.recent.front().expect("never empty").height;
         let index = usize::try_from(height.checked_sub(oldest)?).ok()?;
         self.recent.get(index).map(|block| block.hash)
@@ -202,9 +202,9 @@ mod tests {
         assert_eq!(f.next_step(&tip(block(1, 5))), NextStep::CompareHead);
         assert_eq!(f.contains(block(0, 3)), Some(true));
         assert_eq!(f.contains(block(1, 3)), Some(false));
-        assert_eq!(f.check_next(&header(block(0, 6), block(0, 5))), NextBlock::Extends);
-        assert_eq!(f.check_next(&header(block(1, 6), block(1, 5))), NextBlock::Forks);
-        assert_eq!(f.check_next(&header(block(0, 7), block(0, 6))), NextBlock::WrongHeight);
+        assert_eq!(f.classify_next_block(&header(block(0, 6), block(0, 5))), NextBlock::Extends);
+        assert_eq!(f.classify_next_block(&header(block(1, 6), block(1, 5))), NextBlock::Forks);
+        assert_eq!(f.classify_next_block(&header(block(0, 7), block(0, 6))), NextBlock::WrongHeight);
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
                 prop_assert_eq!(found, ForkSearch::RewindTo(block(0, fork)));
                 f.rewind(block(0, fork));
                 prop_assert_eq!(f.cursor(), block(0, fork));
-                prop_assert_eq!(f.check_next(&node_header(fork + 1)), NextBlock::Extends);
+                prop_assert_eq!(f.classify_next_block(&node_header(fork + 1)), NextBlock::Extends);
             } else {
                 prop_assert_eq!(found, ForkSearch::TooDeep);
             }

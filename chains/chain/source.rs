@@ -176,7 +176,7 @@ pub enum BroadcastOutcome {
 impl BroadcastOutcome {
     /// Combines the outcomes of all endpoints. One that accepted the transaction decides; otherwise an unknown outcome
     /// outweighs all refusals, because the transaction may be on its way. No outcomes at all are `Unknown`.
-    pub fn combine(outcomes: impl IntoIterator<Item = BroadcastOutcome>) -> BroadcastOutcome {
+    pub fn combine_outcomes(outcomes: impl IntoIterator<Item = BroadcastOutcome>) -> BroadcastOutcome {
         let combined = outcomes.into_iter().reduce(|combined, outcome| match (combined, outcome) {
             (BroadcastOutcome::Accepted, _) | (_, BroadcastOutcome::Accepted) => BroadcastOutcome::Accepted,
             (BroadcastOutcome::AlreadyKnown, _) | (_, BroadcastOutcome::AlreadyKnown) => BroadcastOutcome::AlreadyKnown,
@@ -208,7 +208,7 @@ mod tests {
         let refused = || BroadcastOutcome::Refused("price: a".to_owned());
         let unknown = || BroadcastOutcome::Unknown("b: no answer in time".to_owned());
         assert_eq!(
-            BroadcastOutcome::combine([
+            BroadcastOutcome::combine_outcomes([
                 refused(),
                 unknown(),
                 BroadcastOutcome::AlreadyKnown,
@@ -217,12 +217,12 @@ mod tests {
             BroadcastOutcome::Accepted
         );
         assert_eq!(
-            BroadcastOutcome::combine([BroadcastOutcome::AlreadyKnown, refused()]),
+            BroadcastOutcome::combine_outcomes([BroadcastOutcome::AlreadyKnown, refused()]),
             BroadcastOutcome::AlreadyKnown
         );
-        assert!(matches!(BroadcastOutcome::combine([refused(), unknown()]), BroadcastOutcome::Unknown(_)));
-        assert!(matches!(BroadcastOutcome::combine([unknown(), refused()]), BroadcastOutcome::Unknown(_)));
-        assert!(matches!(BroadcastOutcome::combine([refused(), refused()]), BroadcastOutcome::Refused(_)));
-        assert!(matches!(BroadcastOutcome::combine([]), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(BroadcastOutcome::combine_outcomes([refused(), unknown()]), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(BroadcastOutcome::combine_outcomes([unknown(), refused()]), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(BroadcastOutcome::combine_outcomes([refused(), refused()]), BroadcastOutcome::Refused(_)));
+        assert!(matches!(BroadcastOutcome::combine_outcomes([]), BroadcastOutcome::Unknown(_)));
     }
 }

@@ -136,7 +136,7 @@ impl Sender for Evm {
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        BroadcastOutcome::combine(outcomes)
+        BroadcastOutcome::combine_outcomes(outcomes)
     }
 }
 

@@ -17,17 +17,17 @@ pub struct InvalidAddress {
 
 /// Parses an address as a wallet of the family does. For Bitcoin, P2WPKH and P2TR addresses of any network are valid,
 /// because models of mainnet and of regtest differ in the prefix only.
-pub fn parse(family: Family, text: &str) -> Result<Address, InvalidAddress> {
+pub fn parse_address(family: Family, text: &str) -> Result<Address, InvalidAddress> {
     let parsed = match family {
-        Family::Bitcoin => bitcoin(text),
-        Family::Evm => evm(text),
-        Family::Tron => tron(text),
+        Family::Bitcoin => parse_bitcoin_address(text),
+        Family::Evm => parse_evm_address(text),
+        Family::Tron => parse_tron_address(text),
     };
     parsed.map_err(|reason| InvalidAddress { text: text.chars().take(100).collect(), reason })
 }
 
 /// Returns the address of a public key in the format of the family. For Bitcoin this is P2WPKH on regtest.
-pub fn from_public_key(family: Family, key: &bitcoin::secp256k1::PublicKey) -> Address {
+pub fn address_from_public_key(family: Family, key: &bitcoin::secp256k1::PublicKey) -> Address {
     let account = || {
         let hash = alloy_primitives::keccak256(&key.serialize_uncompressed()[1..]);
         AddressKey(hash[12..].try_into().expect("32 − 12 bytes"))
@@ -44,7 +44,7 @@ pub fn from_public_key(family: Family, key: &bitcoin::secp256k1::PublicKey) -> A
     }
 }
 
-fn bitcoin(text: &str) -> Result<Address, &'static str> {
+fn parse_bitcoin_address(text: &str) -> Result<Address, &'static str> {
     let address = bitcoin::Address::<NetworkUnchecked>::from_str(text)
         .map_err(|_| "it is not Bech32, or its checksum is wrong")?
         .assume_checked();
@@ -62,7 +62,7 @@ fn bitcoin(text: &str) -> Result<Address, &'static str> {
     Ok(Address { key, text: address.to_string() })
 }
 
-fn evm(text: &str) -> Result<Address, &'static str> {
+fn parse_evm_address(text: &str) -> Result<Address, &'static str> {
     let digits = text.strip_prefix("0x").ok_or("it does not begin with 0x")?;
     let key: [u8; 20] = const_hex::decode_to_array(digits).map_err(|_| "it does not have 40 hexadecimal digits")?;
     let address = derive::evm_address(AddressKey(key));
@@ -73,7 +73,7 @@ fn evm(text: &str) -> Result<Address, &'static str> {
     Ok(address)
 }
 
-fn tron(text: &str) -> Result<Address, &'static str> {
+fn parse_tron_address(text: &str) -> Result<Address, &'static str> {
     let payload = base58::decode_check(text).map_err(|_| "it is not Base58, or its checksum is wrong")?;
     match payload.as_slice() {
         [0x41, key @ ..] if key.len() == 20 => {
@@ -111,7 +111,7 @@ mod tests {
             (Family::Tron, "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdH", "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdH"),
         ];
         for (family, text, canonical) in good {
-            assert_eq!(parse(family, text).unwrap().text, canonical);
+            assert_eq!(parse_address(family, text).unwrap().text, canonical);
         }
     }
 
@@ -130,7 +130,7 @@ mod tests {
             (Family::Tron, ""),
         ];
         for (family, text) in bad {
-            assert!(parse(family, text).is_err(), "{family:?} {text}");
+            assert!(parse_address(family, text).is_err(), "{family:?} {text}");
         }
     }
 }

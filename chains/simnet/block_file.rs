@@ -91,18 +91,18 @@ pub struct BlockFile {
 }
 
 /// Opens the chain that the file in `folder` contains, or starts a new chain with `seed` when there is no file.
-pub fn open(folder: &Path, spec: ChainSpec, seed: u64, genesis_time: i64) -> Result<ModelChain, OpenError> {
+pub fn open_or_create_chain(folder: &Path, spec: ChainSpec, seed: u64, genesis_time: i64) -> Result<ModelChain, OpenError> {
     let path = folder.join(format!("{}.journal", spec.chain));
     let failed = |source| OpenError::Io { path: path.clone(), source };
     fs::create_dir_all(folder).map_err(failed)?;
     let mut model = match fs::read(&path) {
-        Ok(bytes) => parse_file(&path, spec, &bytes)?,
+        Ok(bytes) => parse_block_file(&path, spec, &bytes)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => ModelChain::new(spec, seed, genesis_time),
         Err(e) => return Err(failed(e)),
     };
-    model.prune();
+    model.drop_old_blocks();
     let journal = BlockFile::create(path.clone(), &model).map_err(failed)?;
-    model.store_in(journal);
+    model.set_block_file(journal);
     Ok(model)
 }
 
@@ -113,7 +113,7 @@ impl BlockFile {
     }
 
     /// Appends lines and waits until they are on disk.
-    pub fn append(&mut self, lines: impl Iterator<Item = FileLine>) -> io::Result<()> {
+    pub fn append_lines(&mut self, lines: impl Iterator<Item = FileLine>) -> io::Result<()> {
         let mut text = Vec::new();
         for line in lines {
             serde_json::to_writer(&mut text, &line)?;
@@ -125,12 +125,12 @@ impl BlockFile {
     }
 
     /// Returns true when the file has so many lines that it is to be rewritten.
-    pub fn is_long(&self) -> bool {
+    pub fn needs_rewrite(&self) -> bool {
         self.lines > LINES_MAX
     }
 
     /// Replaces the file by a snapshot of the oldest kept block and the blocks after it.
-    pub fn rewrite(&mut self, model: &ModelChain) -> io::Result<()> {
+    pub fn rewrite_from_snapshot(&mut self, model: &ModelChain) -> io::Result<()> {
         (self.file, self.lines) = replace_file(&self.path, model)?;
         Ok(())
     }
@@ -142,7 +142,7 @@ fn replace_file(path: &Path, model: &ModelChain) -> io::Result<(File, usize)> {
     let new_path = path.with_extension("journal.new");
     let mut out = BufWriter::new(File::create(&new_path)?);
     let mut lines = 0;
-    for line in model.lines() {
+    for line in model.list_file_lines() {
         serde_json::to_writer(&mut out, &line)?;
         out.write_all(b"\n")?;
         lines += 1;
@@ -154,7 +154,7 @@ fn replace_file(path: &Path, model: &ModelChain) -> io::Result<(File, usize)> {
     Ok((OpenOptions::new().append(true).open(path)?, lines))
 }
 
-fn parse_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelChain, OpenError> {
+fn parse_block_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelChain, OpenError> {
     let damaged = |line: usize, reason: String| OpenError::Damaged { path: path.to_owned(), line: line + 1, reason };
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
     let mut lines = bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate().peekable();
@@ -168,10 +168,10 @@ fn parse_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelChain, 
         let (chain, found) = (snapshot.chain, snapshot.family);
         return Err(OpenError::OtherChain { path: path.to_owned(), chain, found });
     }
-    let mut model = snapshot.restore(spec).map_err(|reason| damaged(0, reason))?;
+    let mut model = snapshot.restore_chain(spec).map_err(|reason| damaged(0, reason))?;
     while let Some((number, text)) = lines.next() {
         match parse(text) {
-            Ok(line) => line.replay(&mut model).map_err(|reason| damaged(number, reason))?,
+            Ok(line) => line.apply_to_chain(&mut model).map_err(|reason| damaged(number, reason))?,
             Err(_) if lines.peek().is_none() => break,
             Err(reason) => return Err(damaged(number, reason)),
         }
@@ -181,12 +181,12 @@ fn parse_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelChain, 
 
 impl FileLine {
     /// Returns the line for a rewind to this height.
-    pub fn rewind(to: Height) -> FileLine {
+    pub fn from_rewind(to: Height) -> FileLine {
         FileLine::Rewind(to)
     }
 
     /// Returns the line for a block.
-    pub fn block(block: &ModelBlock) -> FileLine {
+    pub fn from_block(block: &ModelBlock) -> FileLine {
         let raw = |tx: &SignedTx| RawValue::from_string(tx.raw().to_owned()).expect("an encoded transaction is JSON");
         FileLine::Block(BlockRecord {
             hash: block.header.hash.to_string(),
@@ -197,7 +197,7 @@ impl FileLine {
     }
 
     /// Returns the line for the oldest kept block and the state after it.
-    pub fn snapshot(model: &ModelChain) -> FileLine {
+    pub fn from_snapshot(model: &ModelChain) -> FileLine {
         let base = model.blocks.front().expect("a chain has at least one block");
         let state = model.state_at_base();
         let hex = |key: &AddressKey| const_hex::encode(key.0);
@@ -225,14 +225,14 @@ impl FileLine {
         }))
     }
 
-    fn replay(self, model: &mut ModelChain) -> Result<(), String> {
+    fn apply_to_chain(self, model: &mut ModelChain) -> Result<(), String> {
         match self {
             FileLine::Snapshot(_) => Err("a second snapshot".into()),
-            FileLine::Rewind(to) if to < model.base() || to > model.head().height => {
+            FileLine::Rewind(to) if to < model.base_height() || to > model.head().height => {
                 Err("a rewind to a block that is not kept".into())
             }
             FileLine::Rewind(to) => {
-                model.rewind(to);
+                model.rewind_to(to);
                 Ok(())
             }
             FileLine::Block(block) => {
@@ -245,7 +245,7 @@ impl FileLine {
                     .collect::<Result<Vec<SignedTx>, _>>()
                     .map_err(|e| e.to_string())?;
                 let same = model
-                    .replay(parse_hash(&block.hash)?, block.time, block.branch, txs)
+                    .append_stored_block(parse_block_hash(&block.hash)?, block.time, block.branch, txs)
                     .map_err(|refusal| refusal.to_string())?;
                 if same { Ok(()) } else { Err("the block's hash does not match its content".into()) }
             }
@@ -254,31 +254,31 @@ impl FileLine {
 }
 
 impl Snapshot {
-    fn restore(self, spec: ChainSpec) -> Result<ModelChain, String> {
+    fn restore_chain(self, spec: ChainSpec) -> Result<ModelChain, String> {
         if self.version != VERSION {
             return Err(format!("version {} is not supported", self.version));
         }
         let base = Header {
             height: self.height,
-            hash: parse_hash(&self.hash)?,
-            parent: parse_hash(&self.parent)?,
+            hash: parse_block_hash(&self.hash)?,
+            parent: parse_block_hash(&self.parent)?,
             time: self.time,
         };
-        let mut model = ModelChain::at(spec, self.seed, parse_hash(&self.genesis)?, base);
+        let mut model = ModelChain::from_base_block(spec, self.seed, parse_block_hash(&self.genesis)?, base);
         model.branch = self.branch;
         model.blocks.front_mut().expect("a chain has at least one block").branch = self.branch;
         let mut balances = BTreeMap::new();
         for (asset, account, amount) in self.balances {
-            balances.insert((asset, parse_key(&account)?), parse_amount(&amount)?);
+            balances.insert((asset, parse_account(&account)?), parse_amount(&amount)?);
         }
         let mut nonces = BTreeMap::new();
         for (account, next) in self.nonces {
-            nonces.insert(parse_key(&account)?, next);
+            nonces.insert(parse_account(&account)?, next);
         }
         let mut coins = BTreeMap::new();
         for (owner, txid, vout, amount) in self.coins {
             let txid = parse_txid(&txid).ok_or("a coin has no identifier")?;
-            coins.insert((parse_key(&owner)?, OutPoint { txid, vout }), parse_amount(&amount)?);
+            coins.insert((parse_account(&owner)?, OutPoint { txid, vout }), parse_amount(&amount)?);
         }
         let mut used: BTreeMap<TxId, i64> = BTreeMap::new();
         for (txid, until) in self.used {
@@ -292,10 +292,10 @@ impl Snapshot {
     }
 }
 
-fn parse_hash(text: &str) -> Result<BlockHash, String> {
+fn parse_block_hash(text: &str) -> Result<BlockHash, String> {
     const_hex::decode_to_array(text).map(BlockHash).map_err(|e| e.to_string())
 }
 
-fn parse_key(text: &str) -> Result<AddressKey, String> {
+fn parse_account(text: &str) -> Result<AddressKey, String> {
     const_hex::decode_to_array(text).map(AddressKey).map_err(|e| e.to_string())
 }

@@ -41,20 +41,20 @@ impl Buyers {
     /// Returns the wallets whose keys follow from the chain and the seed. The same seed gives the same addresses.
     pub fn new(chain: &ChainId, family: Family, seed: u64) -> Buyers {
         let wallet = |index: u64| {
-            let bytes = secret_bytes(chain, seed, index);
+            let bytes = derive_secret_bytes(chain, seed, index);
             let secret = SecretKey::from_slice(&bytes).expect("a hash is a valid key except with probability 2^-128");
-            Wallet { address: address::from_public_key(family, &transaction::public_key(&secret)), secret }
+            Wallet { address: address::address_from_public_key(family, &transaction::derive_public_key(&secret)), secret }
         };
         Buyers { chain: chain.clone(), family, wallets: (0..BUYERS).map(wallet).collect(), next_wallet: 0 }
     }
 
     /// Returns the accounts of all wallets, which are funded at genesis.
-    pub fn accounts(&self) -> BTreeSet<AddressKey> {
+    pub fn list_accounts(&self) -> BTreeSet<AddressKey> {
         self.wallets.iter().map(|wallet| wallet.address.key).collect()
     }
 
     /// Returns a signed payment from the next wallet with sufficient funds; `None` when no wallet has them.
-    pub fn pay(&mut self, state: &ChainState, moves: Vec<Move>, reverts: bool) -> Option<SignedTx> {
+    pub fn sign_payment(&mut self, state: &ChainState, moves: Vec<Move>, reverts: bool) -> Option<SignedTx> {
         let count = self.wallets.len();
         let (turn, replay_protection, moves) = (0..count).find_map(|ahead| {
             let turn = (self.next_wallet + ahead) % count;
@@ -68,7 +68,7 @@ impl Buyers {
 
     /// Returns a transaction that conflicts with `paid`, in which the sender of `paid` pays the money to itself.
     /// Returns `None` when the sender is not a buyer.
-    pub fn double_spend(&self, state: &ChainState, paid: &SignedTx) -> Option<SignedTx> {
+    pub fn sign_double_spend(&self, state: &ChainState, paid: &SignedTx) -> Option<SignedTx> {
         let wallet = self.wallets.iter().find(|wallet| wallet.address.key == paid.sender())?;
         let amount = match &paid.draft.replay_protection {
             ReplayProtection::Inputs(_) => Amount::checked_sum(paid.draft.moves.iter().map(|m| m.amount))?,
@@ -110,11 +110,11 @@ fn plan_payment(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(
 }
 
 /// Returns the account that receives the fees. It is a hash for which no secret key is known.
-pub fn miner(chain: &ChainId, seed: u64) -> AddressKey {
-    AddressKey(secret_bytes(chain, seed, u64::MAX)[..20].try_into().expect("20 of 32 bytes"))
+pub fn derive_miner_account(chain: &ChainId, seed: u64) -> AddressKey {
+    AddressKey(derive_secret_bytes(chain, seed, u64::MAX)[..20].try_into().expect("20 of 32 bytes"))
 }
 
-fn secret_bytes(chain: &ChainId, seed: u64, index: u64) -> [u8; 32] {
+fn derive_secret_bytes(chain: &ChainId, seed: u64, index: u64) -> [u8; 32] {
     let hash = Sha256::new().chain_update("simnet key").chain_update(chain.as_str());
     hash.chain_update(seed.to_be_bytes()).chain_update(index.to_be_bytes()).finalize().into()
 }

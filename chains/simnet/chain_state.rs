@@ -67,7 +67,7 @@ impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
         ReversibleMap { rows, replaced: Vec::new() }
     }
 
-    fn set(&mut self, key: K, value: Option<V>) {
+    fn set_row(&mut self, key: K, value: Option<V>) {
         let old = match value {
             Some(value) => self.rows.insert(key.clone(), value),
             None => self.rows.remove(&key),
@@ -75,7 +75,7 @@ impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
         self.replaced.push((key, old));
     }
 
-    fn restore(&mut self, replaced: &[(K, Option<V>)]) {
+    fn undo_writes(&mut self, replaced: &[(K, Option<V>)]) {
         for (key, old) in replaced.iter().rev() {
             match old {
                 Some(old) => self.rows.insert(key.clone(), old.clone()),
@@ -143,7 +143,7 @@ impl ChainState {
 
     /// Returns the balance in base units; zero for an asset that is not listed.
     pub fn balance(&self, asset: &AssetId, account: AddressKey) -> Amount {
-        self.or_initial(&(asset.clone(), account), self.balances.rows.get(&(asset.clone(), account)).copied())
+        self.balance_or_initial(&(asset.clone(), account), self.balances.rows.get(&(asset.clone(), account)).copied())
     }
 
     /// Returns the balance before the transactions of `undos`, which must be the latest ones, oldest first.
@@ -155,7 +155,7 @@ impl ChainState {
     ) -> Amount {
         let key = (asset.clone(), account);
         match undos.into_iter().find_map(|undo| undo.balance_before(&key)) {
-            Some(old) => self.or_initial(&key, old),
+            Some(old) => self.balance_or_initial(&key, old),
             None => self.balance(asset, account),
         }
     }
@@ -173,7 +173,7 @@ impl ChainState {
     }
 
     /// Returns the sum of all balances of an asset.
-    pub fn supply(&self, asset: &AssetId) -> Amount {
+    pub fn sum_balances(&self, asset: &AssetId) -> Amount {
         let written = self.balances.rows.iter().filter(|((of, _), _)| of == asset).map(|(_, amount)| *amount);
         let untouched =
             self.rules.funded.iter().filter(|account| !self.balances.rows.contains_key(&(asset.clone(), **account)));
@@ -182,8 +182,8 @@ impl ChainState {
     }
 
     /// Applies a transaction at a block time (unix seconds). After an error the state is unchanged.
-    pub fn apply(&mut self, tx: &SignedTx, time: i64) -> Result<Undo, TxRefusal> {
-        let outcome = self.apply_unchecked(tx, time);
+    pub fn apply_transaction(&mut self, tx: &SignedTx, time: i64) -> Result<Undo, TxRefusal> {
+        let outcome = self.apply_without_rollback(tx, time);
         let undo = Undo {
             balances: std::mem::take(&mut self.balances.replaced),
             nonces: std::mem::take(&mut self.nonces.replaced),
@@ -191,34 +191,34 @@ impl ChainState {
             used: std::mem::take(&mut self.used.replaced),
         };
         if outcome.is_err() {
-            self.undo(&undo);
+            self.undo_transaction(&undo);
         }
         outcome.map(|()| undo)
     }
 
     /// Undoes the latest transaction that is still applied.
-    pub fn undo(&mut self, undo: &Undo) {
-        self.balances.restore(&undo.balances);
-        self.nonces.restore(&undo.nonces);
-        self.coins.restore(&undo.coins);
-        self.used.restore(&undo.used);
+    pub fn undo_transaction(&mut self, undo: &Undo) {
+        self.balances.undo_writes(&undo.balances);
+        self.nonces.undo_writes(&undo.nonces);
+        self.coins.undo_writes(&undo.coins);
+        self.used.undo_writes(&undo.used);
     }
 
-    fn apply_unchecked(&mut self, tx: &SignedTx, time: i64) -> Result<(), TxRefusal> {
+    fn apply_without_rollback(&mut self, tx: &SignedTx, time: i64) -> Result<(), TxRefusal> {
         let spends_coins = matches!(tx.draft.replay_protection, ReplayProtection::Inputs(_));
         if spends_coins != (self.rules.family == Family::Bitcoin) {
             return Err(TxRefusal::WrongFamily);
         }
         match &tx.draft.replay_protection {
             ReplayProtection::Nonce(nonce) => self.use_nonce(tx.sender(), *nonce)?,
-            ReplayProtection::Expiry { time: until, .. } => self.use_txid_once(tx.txid, *until, time)?,
-            ReplayProtection::Inputs(coins) => return self.apply_coins(tx, coins),
+            ReplayProtection::Expiry { time: until, .. } => self.mark_txid_used(tx.txid, *until, time)?,
+            ReplayProtection::Inputs(coins) => return self.apply_bitcoin_transaction(tx, coins),
         }
-        self.pay(&self.rules.native.clone(), tx.sender(), self.rules.miner, tx.draft.fee)?;
+        self.move_balance(&self.rules.native.clone(), tx.sender(), self.rules.miner, tx.draft.fee)?;
         if tx.draft.reverts {
             return Ok(());
         }
-        tx.draft.moves.iter().try_for_each(|m| self.pay(&m.asset, tx.sender(), m.to.key, m.amount))
+        tx.draft.moves.iter().try_for_each(|m| self.move_balance(&m.asset, tx.sender(), m.to.key, m.amount))
     }
 
     fn use_nonce(&mut self, account: AddressKey, nonce: u64) -> Result<(), TxRefusal> {
@@ -229,11 +229,11 @@ impl ChainState {
         if nonce > next {
             return Err(TxRefusal::NonceGap { next });
         }
-        self.nonces.set(account, Some(next + 1));
+        self.nonces.set_row(account, Some(next + 1));
         Ok(())
     }
 
-    fn use_txid_once(&mut self, txid: TxId, until: i64, time: i64) -> Result<(), TxRefusal> {
+    fn mark_txid_used(&mut self, txid: TxId, until: i64, time: i64) -> Result<(), TxRefusal> {
         if self.rules.family != Family::Tron {
             return Err(TxRefusal::WrongFamily);
         }
@@ -243,13 +243,13 @@ impl ChainState {
         if until < time || until > time.saturating_add(EXPIRY_SECONDS_MAX) {
             return Err(TxRefusal::BadExpiry);
         }
-        self.used.set(txid, Some(until));
+        self.used.set_row(txid, Some(until));
         Ok(())
     }
 
     /// Applies a Bitcoin transaction. Its inputs must equal its outputs plus the fee, all in the native coin, and it
     /// cannot revert.
-    fn apply_coins(&mut self, tx: &SignedTx, coins: &[OutPoint]) -> Result<(), TxRefusal> {
+    fn apply_bitcoin_transaction(&mut self, tx: &SignedTx, coins: &[OutPoint]) -> Result<(), TxRefusal> {
         let native = self.rules.native.clone();
         let foreign = tx.draft.moves.iter().any(|m| m.asset != native || m.internal);
         if tx.draft.reverts || foreign || coins.is_empty() {
@@ -259,7 +259,7 @@ impl ChainState {
         for coin in coins {
             let owned = |owner: &AddressKey| self.coins.rows.get(&(*owner, *coin)).map(|amount| (*owner, *amount));
             let (owner, amount) = tx.signers.iter().find_map(owned).ok_or(TxRefusal::MissingCoin)?;
-            self.coins.set((owner, *coin), None);
+            self.coins.set_row((owner, *coin), None);
             self.change_balance(&native, owner, amount, false)?;
             inputs = inputs.checked_add(amount).ok_or(TxRefusal::InsufficientFunds)?;
         }
@@ -267,13 +267,13 @@ impl ChainState {
         self.change_balance(&native, self.rules.miner, tx.draft.fee, true)?;
         for (vout, output) in (0u32..).zip(&tx.draft.moves) {
             outputs = outputs.checked_add(output.amount).ok_or(TxRefusal::InsufficientFunds)?;
-            self.coins.set((output.to.key, OutPoint { txid: tx.txid, vout }), Some(output.amount));
+            self.coins.set_row((output.to.key, OutPoint { txid: tx.txid, vout }), Some(output.amount));
             self.change_balance(&native, output.to.key, output.amount, true)?;
         }
         if inputs == outputs { Ok(()) } else { Err(TxRefusal::InsufficientFunds) }
     }
 
-    fn pay(&mut self, asset: &AssetId, from: AddressKey, to: AddressKey, amount: Amount) -> Result<(), TxRefusal> {
+    fn move_balance(&mut self, asset: &AssetId, from: AddressKey, to: AddressKey, amount: Amount) -> Result<(), TxRefusal> {
         if !self.rules.endowment.contains_key(asset) || amount.is_zero() {
             return Ok(());
         }
@@ -290,11 +290,11 @@ impl ChainState {
     ) -> Result<(), TxRefusal> {
         let old = self.balance(asset, account);
         let new = if is_credit { old.checked_add(amount) } else { old.checked_sub(amount) };
-        self.balances.set((asset.clone(), account), Some(new.ok_or(TxRefusal::InsufficientFunds)?));
+        self.balances.set_row((asset.clone(), account), Some(new.ok_or(TxRefusal::InsufficientFunds)?));
         Ok(())
     }
 
-    fn or_initial(&self, key: &(AssetId, AddressKey), written: Option<Amount>) -> Amount {
+    fn balance_or_initial(&self, key: &(AssetId, AddressKey), written: Option<Amount>) -> Amount {
         let initial = || self.rules.endowment.get(&key.0).copied().filter(|_| self.rules.funded.contains(&key.1));
         written.or_else(initial).unwrap_or(Amount::ZERO)
     }

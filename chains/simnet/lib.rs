@@ -82,7 +82,7 @@ impl Simnet {
         let mut nodes = BTreeMap::new();
         for spec in specs {
             let seed = rand::rng().next_u64();
-            nodes.insert(spec.chain.clone(), ModelNode::new(block_file::open(folder, spec, seed, genesis_time)?));
+            nodes.insert(spec.chain.clone(), ModelNode::new(block_file::open_or_create_chain(folder, spec, seed, genesis_time)?));
         }
         Ok(Simnet { nodes: Arc::new(nodes) })
     }
@@ -124,7 +124,7 @@ impl Simnet {
     /// # Errors
     /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
     pub fn pay_internal(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
-        self.send_payment(chain, vec![(native(chain), to.to_owned(), amount)], PaymentKind::Internal)
+        self.send_payment(chain, vec![(native_asset(chain), to.to_owned(), amount)], PaymentKind::Internal)
     }
 
     /// Sends a payment that is mined, reverts and moves nothing.
@@ -149,7 +149,7 @@ impl Simnet {
     /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
     pub fn pay_fake_token(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
         let account = AddressKey([0xfa; 20]);
-        let contract = match self.family(chain)? {
+        let contract = match self.find_family(chain)? {
             Family::Bitcoin => return Err(PayError::Unsupported),
             Family::Evm => derive::evm_address(account).text,
             Family::Tron => derive::tron_address(account).text,
@@ -161,29 +161,29 @@ impl Simnet {
     /// Mines `blocks` blocks. The first one includes the mempool. `time` is the time of the last block, in unix
     /// seconds; the blocks before it are one second apart, and no block is older than its parent. Returns the head.
     pub fn mine(&self, chain: &ChainId, blocks: u64, time: i64) -> BlockRef {
-        self.model(chain).mine(blocks, time)
+        self.lock_model(chain).mine(blocks, time)
     }
 
     /// Replaces the last `depth` blocks by `depth + 1` new ones, of which the first includes the mempool. `replaced`
     /// decides about the transactions of the replaced blocks. The oldest kept block is never replaced. `time` has the
     /// same meaning as in [`Simnet::mine`]. Returns the head.
     pub fn reorg(&self, chain: &ChainId, depth: u64, replaced: ReplacedTxs, time: i64) -> BlockRef {
-        self.model(chain).reorg(depth, replaced, time)
+        self.lock_model(chain).reorg(depth, replaced, time)
     }
 
     /// Switches a fault of the chain's node on or off. A fault replaces another one of its kind.
     pub fn set_fault(&self, chain: &ChainId, fault: NodeFault, on: bool) {
-        self.model(chain).faults.set(fault, on);
+        self.lock_model(chain).faults.set(fault, on);
     }
 
     /// Makes the next `calls` requests of source and sender fail as unavailable.
-    pub fn fail_next(&self, chain: &ChainId, calls: u64) {
-        self.model(chain).faults.fail_next = calls;
+    pub fn fail_next_requests(&self, chain: &ChainId, calls: u64) {
+        self.lock_model(chain).faults.fail_next = calls;
     }
 
     /// With `on`, internal transfers are left out of blocks and show only in balances. Has no effect on Bitcoin.
     pub fn set_internal_by_balance(&self, chain: &ChainId, on: bool) {
-        let mut model = self.model(chain);
+        let mut model = self.lock_model(chain);
         model.internal_transfers = match (model.spec.family, on) {
             (Family::Bitcoin, _) => InternalTransfers::None,
             (Family::Evm | Family::Tron, true) => InternalTransfers::ByBalance,
@@ -193,51 +193,51 @@ impl Simnet {
 
     /// Returns the true tip, which faults do not change.
     pub fn tip(&self, chain: &ChainId) -> Tip {
-        self.model(chain).tip()
+        self.lock_model(chain).tip()
     }
 
     /// Returns the balance of an address after the head; zero for an invalid address.
     pub fn balance(&self, chain: &ChainId, asset: &AssetId, address: &str) -> Amount {
-        let model = self.model(chain);
-        let account = address::parse(model.spec.family, address);
+        let model = self.lock_model(chain);
+        let account = address::parse_address(model.spec.family, address);
         account.map_or(Amount::ZERO, |account| model.balance_at(model.head().height, asset, account.key))
     }
 
     /// Returns the sum of all balances of an asset, which is the same after every block.
     pub fn supply(&self, chain: &ChainId, asset: &AssetId) -> Amount {
-        self.model(chain).state.supply(asset)
+        self.lock_model(chain).state.sum_balances(asset)
     }
 
     /// Finds a transaction in the mempool or in a kept block. Returns `None` for one that was never broadcast, was
     /// dropped, or is in an older block.
     pub fn find_transaction(&self, chain: &ChainId, txid: TxId) -> Option<TxStatus> {
-        self.model(chain).status(txid)
+        self.lock_model(chain).find_transaction_status(txid)
     }
 
     /// Returns the next nonce of an account, after the transactions in the mempool.
     pub fn next_nonce(&self, chain: &ChainId, account: AddressKey) -> u64 {
-        self.model(chain).state.next_nonce(account)
+        self.lock_model(chain).state.next_nonce(account)
     }
 
     /// Returns the coins that an account can spend with their amounts, including outputs of transactions in the
     /// mempool.
     pub fn list_coins(&self, chain: &ChainId, owner: AddressKey) -> Vec<(OutPoint, Amount)> {
-        self.model(chain).state.list_coins(owner).collect()
+        self.lock_model(chain).state.list_coins(owner).collect()
     }
 
     /// Returns the ids of the transactions in the mempool, in the order in which blocks will include them.
     pub fn list_mempool(&self, chain: &ChainId) -> Vec<TxId> {
-        self.model(chain).mempool.txids().collect()
+        self.lock_model(chain).mempool.list_txids().collect()
     }
 
     /// Drops all transactions in the mempool.
     pub fn drop_mempool(&self, chain: &ChainId) {
-        self.model(chain).drop_mempool();
+        self.lock_model(chain).drop_mempool();
     }
 
     /// Holds or releases the mempool. While it is held, blocks are empty and all transactions wait.
     pub fn set_mempool_held(&self, chain: &ChainId, held: bool) {
-        self.model(chain).mempool.held = held;
+        self.lock_model(chain).mempool.held = held;
     }
 
     fn send_payment(
@@ -246,38 +246,38 @@ impl Simnet {
         payments: Vec<(AssetId, String, Amount)>,
         kind: PaymentKind,
     ) -> Result<TxId, PayError> {
-        let family = self.family(chain)?;
+        let family = self.find_family(chain)?;
         if family == Family::Bitcoin && matches!(kind, PaymentKind::Internal | PaymentKind::Reverting) {
             return Err(PayError::Unsupported);
         }
-        let mut model = self.model(chain);
+        let mut model = self.lock_model(chain);
         let mut moves = Vec::new();
         for (asset, to, amount) in payments {
-            let to: Address = address::parse(family, &to)?;
+            let to: Address = address::parse_address(family, &to)?;
             if kind != PaymentKind::Unlisted && !model.state.rules.endowment.contains_key(&asset) {
                 return Err(PayError::UnknownAsset(asset));
             }
             moves.push(Move { asset, to, amount, internal: kind == PaymentKind::Internal });
         }
         let ModelChain { buyers, state, .. } = &mut *model;
-        let tx = buyers.pay(state, moves, kind == PaymentKind::Reverting).ok_or(PayError::InsufficientFunds)?;
+        let tx = buyers.sign_payment(state, moves, kind == PaymentKind::Reverting).ok_or(PayError::InsufficientFunds)?;
         match model.broadcast(tx.raw().as_bytes()) {
             BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),
             BroadcastOutcome::Refused(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Refused(reason)),
         }
     }
 
-    fn family(&self, chain: &ChainId) -> Result<Family, PayError> {
+    fn find_family(&self, chain: &ChainId) -> Result<Family, PayError> {
         let node = self.nodes.get(chain).ok_or_else(|| PayError::UnknownChain(chain.clone()))?;
-        Ok(node.model().spec.family)
+        Ok(node.lock_model().spec.family)
     }
 
-    fn model(&self, chain: &ChainId) -> std::sync::MutexGuard<'_, ModelChain> {
-        self.nodes.get(chain).expect("the set has this chain").model()
+    fn lock_model(&self, chain: &ChainId) -> std::sync::MutexGuard<'_, ModelChain> {
+        self.nodes.get(chain).expect("the set has this chain").lock_model()
     }
 }
 
-fn native(chain: &ChainId) -> AssetId {
+fn native_asset(chain: &ChainId) -> AssetId {
     AssetId::on_chain(chain, &AssetKind::Native)
 }
 

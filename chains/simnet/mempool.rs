@@ -13,92 +13,92 @@ use crate::{
 /// Maximum number of ready transactions.
 const READY_MAX: usize = 100_000;
 
-/// Maximum number of parked transactions.
-const PARKED_MAX: usize = 1_000;
+/// Maximum number of queued transactions.
+const QUEUED_MAX: usize = 1_000;
 
 /// Transactions that wait for a block.
 #[derive(Debug, Default)]
 pub struct Mempool {
     ready: Vec<(Arc<SignedTx>, Undo)>,
     /// Transactions whose nonce is above the next one. They become ready when the missing ones arrive.
-    parked: Vec<Arc<SignedTx>>,
+    queued: Vec<Arc<SignedTx>>,
     known: HashSet<TxId>,
     /// While true, blocks stay empty.
     pub held: bool,
 }
 
 impl Mempool {
-    /// Returns true when the transaction waits, ready or parked.
-    pub fn contains(&self, txid: &TxId) -> bool {
+    /// Returns true when the transaction waits, ready or queued.
+    pub fn contains_transaction(&self, txid: &TxId) -> bool {
         self.known.contains(txid)
     }
 
     /// Finds a waiting transaction by its id.
-    pub fn find(&self, txid: &TxId) -> Option<&Arc<SignedTx>> {
-        self.ready.iter().map(|(tx, _)| tx).chain(&self.parked).find(|tx| tx.txid == *txid)
+    pub fn find_transaction(&self, txid: &TxId) -> Option<&Arc<SignedTx>> {
+        self.ready.iter().map(|(tx, _)| tx).chain(&self.queued).find(|tx| tx.txid == *txid)
     }
 
-    /// Returns the ids of all waiting transactions: first the ready ones in order, then the parked ones.
-    pub fn txids(&self) -> impl Iterator<Item = TxId> + '_ {
-        self.ready.iter().map(|(tx, _)| tx.txid).chain(self.parked.iter().map(|tx| tx.txid))
+    /// Returns the ids of all waiting transactions: first the ready ones in order, then the queued ones.
+    pub fn list_txids(&self) -> impl Iterator<Item = TxId> + '_ {
+        self.ready.iter().map(|(tx, _)| tx.txid).chain(self.queued.iter().map(|tx| tx.txid))
     }
 
     /// Returns the transactions that the next block would include, oldest first.
-    pub fn ready(&self) -> impl Iterator<Item = &Arc<SignedTx>> {
+    pub fn list_ready_transactions(&self) -> impl Iterator<Item = &Arc<SignedTx>> {
         self.ready.iter().map(|(tx, _)| tx)
     }
 
     /// Returns the values that ready transactions replaced in the state, oldest first.
-    pub fn undos(&self) -> impl Iterator<Item = &Undo> {
+    pub fn list_undos(&self) -> impl Iterator<Item = &Undo> {
         self.ready.iter().map(|(_, undo)| undo)
     }
 
     /// Applies a transaction to the state and adds it, parks it, or refuses it. `now` is the time of the head, in unix
     /// seconds.
-    pub fn add(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
-        if self.contains(&tx.txid) {
+    pub fn add_transaction(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
+        if self.contains_transaction(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;
         }
         if self.ready.len() >= READY_MAX {
             return BroadcastOutcome::Refused("the mempool is full".into());
         }
         let tx = Arc::new(tx);
-        match self.try_add(state, tx.clone(), now) {
+        match self.try_add_transaction(state, tx.clone(), now) {
             Ok(()) => BroadcastOutcome::Accepted,
-            Err(TxRefusal::NonceGap { .. }) if self.parked.len() < PARKED_MAX => {
+            Err(TxRefusal::NonceGap { .. }) if self.queued.len() < QUEUED_MAX => {
                 self.known.insert(tx.txid);
-                self.parked.push(tx);
+                self.queued.push(tx);
                 BroadcastOutcome::Accepted
             }
-            Err(refusal) => self.replace(state, tx, now, &refusal),
+            Err(refusal) => self.replace_conflicting_transactions(state, tx, now, &refusal),
         }
     }
 
     /// Removes all transactions, undoes the ready ones and returns all of them.
-    pub fn drain(&mut self, state: &mut ChainState) -> Vec<Arc<SignedTx>> {
+    pub fn drain_transactions(&mut self, state: &mut ChainState) -> Vec<Arc<SignedTx>> {
         for (_, undo) in self.ready.iter().rev() {
-            state.undo(undo);
+            state.undo_transaction(undo);
         }
         self.known.clear();
-        self.ready.drain(..).map(|(tx, _)| tx).chain(self.parked.drain(..)).collect()
+        self.ready.drain(..).map(|(tx, _)| tx).chain(self.queued.drain(..)).collect()
     }
 
     /// Adds, in order, the transactions that are still valid, and drops the others.
-    pub fn refill(&mut self, state: &mut ChainState, txs: impl IntoIterator<Item = Arc<SignedTx>>, now: i64) {
+    pub fn readd_valid_transactions(&mut self, state: &mut ChainState, txs: impl IntoIterator<Item = Arc<SignedTx>>, now: i64) {
         for tx in txs {
-            if self.contains(&tx.txid) {
+            if self.contains_transaction(&tx.txid) {
                 continue;
             }
-            if let Err(TxRefusal::NonceGap { .. }) = self.try_add(state, tx.clone(), now) {
+            if let Err(TxRefusal::NonceGap { .. }) = self.try_add_transaction(state, tx.clone(), now) {
                 self.known.insert(tx.txid);
-                self.parked.push(tx);
+                self.queued.push(tx);
             }
         }
     }
 
     /// Removes and returns the transactions for the next block: none while held, otherwise all that have not expired by
     /// the time of the block.
-    pub fn take_for_block(
+    pub fn take_block_transactions(
         &mut self,
         state: &mut ChainState,
         now: i64,
@@ -109,8 +109,8 @@ impl Mempool {
         }
         let expired = |tx: &SignedTx| matches!(tx.draft.replay_protection, ReplayProtection::Expiry { time, .. } if time < block_time);
         if self.ready.iter().any(|(tx, _)| expired(tx)) {
-            let all = self.drain(state);
-            self.refill(state, all.into_iter().filter(|tx| !expired(tx)), now);
+            let all = self.drain_transactions(state);
+            self.readd_valid_transactions(state, all.into_iter().filter(|tx| !expired(tx)), now);
         }
         for (tx, _) in &self.ready {
             self.known.remove(&tx.txid);
@@ -118,57 +118,57 @@ impl Mempool {
         self.ready.drain(..).unzip()
     }
 
-    fn try_add(&mut self, state: &mut ChainState, tx: Arc<SignedTx>, now: i64) -> Result<(), TxRefusal> {
-        let undo = state.apply(&tx, now)?;
+    fn try_add_transaction(&mut self, state: &mut ChainState, tx: Arc<SignedTx>, now: i64) -> Result<(), TxRefusal> {
+        let undo = state.apply_transaction(&tx, now)?;
         self.known.insert(tx.txid);
         self.ready.push((tx, undo));
-        self.apply_parked(state, now);
+        self.apply_queued_transactions(state, now);
         Ok(())
     }
 
-    /// Applies parked transactions as long as one of them has the next nonce of its sender.
-    fn apply_parked(&mut self, state: &mut ChainState, now: i64) {
+    /// Applies queued transactions as long as one of them has the next nonce of its sender.
+    fn apply_queued_transactions(&mut self, state: &mut ChainState, now: i64) {
         let mut index = 0;
-        while let Some(tx) = self.parked.get(index) {
-            match state.apply(tx, now) {
+        while let Some(tx) = self.queued.get(index) {
+            match state.apply_transaction(tx, now) {
                 Ok(undo) => {
-                    self.ready.push((self.parked.remove(index), undo));
+                    self.ready.push((self.queued.remove(index), undo));
                     index = 0;
                 }
                 Err(TxRefusal::NonceGap { .. }) => index += 1,
                 Err(_) => {
-                    self.known.remove(&self.parked.remove(index).txid);
+                    self.known.remove(&self.queued.remove(index).txid);
                 }
             }
         }
     }
 
     /// Replaces the waiting transactions that conflict with `tx`, if its fee is higher than all their fees together.
-    fn replace(
+    fn replace_conflicting_transactions(
         &mut self,
         state: &mut ChainState,
         tx: Arc<SignedTx>,
         now: i64,
         refusal: &TxRefusal,
     ) -> BroadcastOutcome {
-        let rivals: Vec<Amount> =
-            self.ready.iter().filter(|(r, _)| r.excludes(&tx)).map(|(r, _)| r.draft.fee).collect();
-        if rivals.is_empty() {
+        let conflicting_fees: Vec<Amount> =
+            self.ready.iter().filter(|(r, _)| r.conflicts_with(&tx)).map(|(r, _)| r.draft.fee).collect();
+        if conflicting_fees.is_empty() {
             return BroadcastOutcome::Refused(refusal.to_string());
         }
-        if Amount::checked_sum(rivals).is_none_or(|rivals| tx.draft.fee <= rivals) {
+        if Amount::checked_sum(conflicting_fees).is_none_or(|conflicting_fees| tx.draft.fee <= conflicting_fees) {
             return BroadcastOutcome::Refused("replacement transaction underpriced".into());
         }
-        let before = self.drain(state);
-        let first_rival = before.iter().position(|rival| rival.excludes(&tx)).unwrap_or(before.len());
-        let (head, tail) = before.split_at(first_rival);
-        let rest = tail.iter().filter(|rival| !rival.excludes(&tx));
-        self.refill(state, head.iter().chain([&tx]).chain(rest).cloned(), now);
-        if self.contains(&tx.txid) {
+        let before = self.drain_transactions(state);
+        let first_conflict = before.iter().position(|waiting| waiting.conflicts_with(&tx)).unwrap_or(before.len());
+        let (head, tail) = before.split_at(first_conflict);
+        let rest = tail.iter().filter(|waiting| !waiting.conflicts_with(&tx));
+        self.readd_valid_transactions(state, head.iter().chain([&tx]).chain(rest).cloned(), now);
+        if self.contains_transaction(&tx.txid) {
             return BroadcastOutcome::Accepted;
         }
-        self.drain(state);
-        self.refill(state, before, now);
+        self.drain_transactions(state);
+        self.readd_valid_transactions(state, before, now);
         BroadcastOutcome::Refused(refusal.to_string())
     }
 }

@@ -117,13 +117,13 @@ impl ModelChain {
             .chain_update(genesis_time.to_be_bytes());
         let hash = BlockHash(hash.finalize().into());
         let header = Header { height: 0, hash, parent: BlockHash([0; 32]), time: genesis_time };
-        ModelChain::at(spec, seed, hash, header)
+        ModelChain::from_base_block(spec, seed, hash, header)
     }
 
     /// Returns a chain whose oldest kept block is `base`, with the state at genesis.
-    pub fn at(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> ModelChain {
+    pub fn from_base_block(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> ModelChain {
         let buyers = Buyers::new(&spec.chain, spec.family, seed);
-        let rules = spec.rules(buyers::miner(&spec.chain, seed), buyers.accounts());
+        let rules = spec.build_chain_rules(buyers::derive_miner_account(&spec.chain, seed), buyers.list_accounts());
         let internal_transfers = match spec.family {
             Family::Bitcoin => InternalTransfers::None,
             Family::Evm | Family::Tron => InternalTransfers::Included,
@@ -146,7 +146,7 @@ impl ModelChain {
     }
 
     /// Stores all further blocks in this file.
-    pub fn store_in(&mut self, file: BlockFile) {
+    pub fn set_block_file(&mut self, file: BlockFile) {
         self.file = Some(file);
     }
 
@@ -157,31 +157,31 @@ impl ModelChain {
 
     /// Returns the newest block and the finalized one.
     pub fn tip(&self) -> Tip {
-        Tip { head: self.head(), finalized: self.finalized(self.head().height) }
+        Tip { head: self.head(), finalized: self.find_finalized_block(self.head().height) }
     }
 
     /// Returns the finalized block of a chain whose newest height is `head`; `None` when the chain has no finality mark
     /// or the block is no longer kept.
-    pub fn finalized(&self, head: Height) -> Option<BlockRef> {
+    pub fn find_finalized_block(&self, head: Height) -> Option<BlockRef> {
         match self.spec.finality {
-            FinalityMark::Depth(depth) => self.block_ref(head.saturating_sub(depth)),
+            FinalityMark::Depth(depth) => self.find_block_ref(head.saturating_sub(depth)),
             FinalityMark::None => None,
         }
     }
 
     /// Returns the block at a height; `None` above the head and below the oldest kept block.
-    pub fn block_ref(&self, height: Height) -> Option<BlockRef> {
-        self.block(height).map(|block| block.header.block_ref())
+    pub fn find_block_ref(&self, height: Height) -> Option<BlockRef> {
+        self.find_block(height).map(|block| block.header.block_ref())
     }
 
     /// Returns the height of the oldest kept block.
-    pub fn base(&self) -> Height {
+    pub fn base_height(&self) -> Height {
         self.blocks.front().expect("a chain has at least one block").header.height
     }
 
     /// Returns the block at a height with its transactions; `None` above the head and below the oldest kept block.
-    pub fn block(&self, height: Height) -> Option<&ModelBlock> {
-        let index = usize::try_from(height.checked_sub(self.base())?).ok()?;
+    pub fn find_block(&self, height: Height) -> Option<&ModelBlock> {
+        let index = usize::try_from(height.checked_sub(self.base_height())?).ok()?;
         self.blocks.get(index)
     }
 
@@ -198,12 +198,12 @@ impl ModelChain {
             return BroadcastOutcome::Refused(bad.to_string());
         }
         let now = self.head().time;
-        self.mempool.add(&mut self.state, tx, now)
+        self.mempool.add_transaction(&mut self.state, tx, now)
     }
 
     /// Drops all waiting transactions.
     pub fn drop_mempool(&mut self) {
-        self.mempool.drain(&mut self.state);
+        self.mempool.drain_transactions(&mut self.state);
     }
 
     /// Mines `count` blocks. The first one includes the mempool. `time` is the time of the last block, in unix seconds;
@@ -211,8 +211,8 @@ impl ModelChain {
     pub fn mine(&mut self, count: u64, time: i64) -> BlockRef {
         if self.storage_error.is_none() {
             let from = self.head().height;
-            self.mine_blocks(count, time);
-            self.store(None, from);
+            self.append_mined_blocks(count, time);
+            self.store_new_blocks(None, from);
         }
         self.head().block_ref()
     }
@@ -223,29 +223,29 @@ impl ModelChain {
         if self.storage_error.is_some() {
             return self.head().block_ref();
         }
-        let fork = self.head().height.saturating_sub(depth).max(self.base());
+        let fork = self.head().height.saturating_sub(depth).max(self.base_height());
         let depth = self.head().height - fork;
-        let waiting = self.mempool.drain(&mut self.state);
-        let removed = self.rewind(fork);
+        let waiting = self.mempool.drain_transactions(&mut self.state);
+        let removed = self.rewind_to(fork);
         self.branch += 1;
         let returning: Vec<Arc<SignedTx>> = match keep {
             ReplacedTxs::Remine => removed,
             ReplacedTxs::Drop => Vec::new(),
-            ReplacedTxs::DoubleSpend => removed.into_iter().map(|paid| self.double_spend(paid)).collect(),
+            ReplacedTxs::DoubleSpend => removed.into_iter().map(|paid| self.replace_by_double_spend(paid)).collect(),
         };
         let now = self.head().time;
-        self.mempool.refill(&mut self.state, returning.into_iter().chain(waiting), now);
-        self.mine_blocks(depth + 1, time);
-        self.store(Some(fork), fork);
+        self.mempool.readd_valid_transactions(&mut self.state, returning.into_iter().chain(waiting), now);
+        self.append_mined_blocks(depth + 1, time);
+        self.store_new_blocks(Some(fork), fork);
         self.head().block_ref()
     }
 
     /// Removes all blocks above `to` and returns their transactions in the order of the chain.
-    pub fn rewind(&mut self, to: Height) -> Vec<Arc<SignedTx>> {
+    pub fn rewind_to(&mut self, to: Height) -> Vec<Arc<SignedTx>> {
         let mut removed: Vec<ModelBlock> = Vec::new();
         while self.head().height > to && self.blocks.len() > 1 {
             let block = self.blocks.pop_back().expect("a chain has at least one block");
-            block.undos.iter().rev().for_each(|undo| self.state.undo(undo));
+            block.undos.iter().rev().for_each(|undo| self.state.undo_transaction(undo));
             block.txs.iter().for_each(|tx| {
                 self.mined.remove(&tx.txid);
             });
@@ -255,45 +255,45 @@ impl ModelChain {
     }
 
     /// Appends a stored block. Returns false when the hash of the appended block differs from `hash`.
-    pub fn replay(&mut self, hash: BlockHash, time: i64, branch: u64, txs: Vec<SignedTx>) -> Result<bool, TxRefusal> {
+    pub fn append_stored_block(&mut self, hash: BlockHash, time: i64, branch: u64, txs: Vec<SignedTx>) -> Result<bool, TxRefusal> {
         self.branch = branch;
         let txs: Vec<Arc<SignedTx>> = txs.into_iter().map(Arc::new).collect();
-        let undos = txs.iter().map(|tx| self.state.apply(tx, time)).collect::<Result<Vec<Undo>, TxRefusal>>()?;
-        self.append(time, txs, undos);
+        let undos = txs.iter().map(|tx| self.state.apply_transaction(tx, time)).collect::<Result<Vec<Undo>, TxRefusal>>()?;
+        self.append_block(time, txs, undos);
         Ok(self.head().hash == hash)
     }
 
     /// Returns the status of a transaction; `None` when it is neither in the mempool nor in a kept block.
-    pub fn status(&self, txid: TxId) -> Option<TxStatus> {
+    pub fn find_transaction_status(&self, txid: TxId) -> Option<TxStatus> {
         if let Some(height) = self.mined.get(&txid) {
-            let block = self.block(*height).expect("the index has kept blocks only");
+            let block = self.find_block(*height).expect("the index has kept blocks only");
             let tx = block.txs.iter().find(|tx| tx.txid == txid).expect("the index has the right block");
             let confirmations = self.head().height - height + 1;
             let block = Some(block.header.block_ref());
             return Some(TxStatus { txid, block, confirmations, reverted: tx.draft.reverts });
         }
-        self.mempool.find(&txid).map(|_| TxStatus { txid, block: None, confirmations: 0, reverted: false })
+        self.mempool.find_transaction(&txid).map(|_| TxStatus { txid, block: None, confirmations: 0, reverted: false })
     }
 
     /// Returns the balance after the block at `height`, which must be a kept block.
     pub fn balance_at(&self, height: Height, asset: &AssetId, account: AddressKey) -> Amount {
-        let above = usize::try_from(height - self.base() + 1).unwrap_or(usize::MAX);
+        let above = usize::try_from(height - self.base_height() + 1).unwrap_or(usize::MAX);
         let blocks = self.blocks.iter().skip(above).flat_map(|block| &block.undos);
-        self.state.balance_before(asset, account, blocks.chain(self.mempool.undos()))
+        self.state.balance_before(asset, account, blocks.chain(self.mempool.list_undos()))
     }
 
     /// Returns the state after the oldest kept block.
     pub fn state_at_base(&self) -> ChainState {
         let mut state = self.state.clone();
         let undos: Vec<&Undo> =
-            self.blocks.iter().skip(1).flat_map(|block| &block.undos).chain(self.mempool.undos()).collect();
-        undos.into_iter().rev().for_each(|undo| state.undo(undo));
+            self.blocks.iter().skip(1).flat_map(|block| &block.undos).chain(self.mempool.list_undos()).collect();
+        undos.into_iter().rev().for_each(|undo| state.undo_transaction(undo));
         state
     }
 
     /// Returns the transfers of waiting transactions to watched addresses. Transactions of this model never signal a
     /// replacement.
-    pub fn unconfirmed(&self, filter: TransferFilter<'_>) -> Vec<UnconfirmedTransfer> {
+    pub fn list_unconfirmed_transfers(&self, filter: TransferFilter<'_>) -> Vec<UnconfirmedTransfer> {
         let unconfirmed = |transfer: Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
             part: transfer.index.part,
@@ -302,11 +302,11 @@ impl ModelChain {
             amount: transfer.amount,
             replaceable: false,
         };
-        self.transfers(self.mempool.ready(), filter).into_iter().map(unconfirmed).collect()
+        self.list_transfers(self.mempool.list_ready_transactions(), filter).into_iter().map(unconfirmed).collect()
     }
 
     /// Returns the transfers of a block's transactions to watched addresses, in ascending order of their index.
-    pub fn transfers<'t>(
+    pub fn list_transfers<'t>(
         &self,
         txs: impl IntoIterator<Item = &'t Arc<SignedTx>>,
         filter: TransferFilter<'_>,
@@ -339,7 +339,7 @@ impl ModelChain {
                     index: TransferIndex { tx_index, part },
                     asset: moved.asset.clone(),
                     to: moved.to.key,
-                    from: self.account_text(tx.sender()),
+                    from: self.account_address(tx.sender()),
                     amount: moved.amount,
                 });
             }
@@ -348,7 +348,7 @@ impl ModelChain {
         found
     }
 
-    fn account_text(&self, account: AddressKey) -> Option<String> {
+    fn account_address(&self, account: AddressKey) -> Option<String> {
         match self.spec.family {
             Family::Bitcoin => None,
             Family::Evm => Some(derive::evm_address(account).text),
@@ -356,26 +356,26 @@ impl ModelChain {
         }
     }
 
-    fn double_spend(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
-        self.buyers.double_spend(&self.state, &paid).map_or(paid, Arc::new)
+    fn replace_by_double_spend(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
+        self.buyers.sign_double_spend(&self.state, &paid).map_or(paid, Arc::new)
     }
 
-    fn mine_blocks(&mut self, count: u64, time: i64) {
+    fn append_mined_blocks(&mut self, count: u64, time: i64) {
         for remaining in (0..count).rev() {
             let parent = self.head();
             let earlier = i64::try_from(remaining).unwrap_or(i64::MAX);
             let time = time.saturating_sub(earlier).max(parent.time);
             let first = remaining + 1 == count;
             let (txs, undos) = if first {
-                self.mempool.take_for_block(&mut self.state, parent.time, time)
+                self.mempool.take_block_transactions(&mut self.state, parent.time, time)
             } else {
                 (Vec::new(), Vec::new())
             };
-            self.append(time, txs, undos);
+            self.append_block(time, txs, undos);
         }
     }
 
-    fn append(&mut self, time: i64, txs: Vec<Arc<SignedTx>>, undos: Vec<Undo>) {
+    fn append_block(&mut self, time: i64, txs: Vec<Arc<SignedTx>>, undos: Vec<Undo>) {
         let parent = self.head();
         let height = parent.height + 1;
         let hash = Sha256::new()
@@ -392,23 +392,23 @@ impl ModelChain {
 
     /// Stores the blocks above `from`, after a rewind to `rewound` when blocks were replaced, and drops the oldest
     /// blocks.
-    fn store(&mut self, rewound: Option<Height>, from: Height) {
+    fn store_new_blocks(&mut self, rewound: Option<Height>, from: Height) {
         if let Some(mut file) = self.file.take() {
-            let known = usize::try_from(from - self.base() + 1).unwrap_or(usize::MAX);
+            let known = usize::try_from(from - self.base_height() + 1).unwrap_or(usize::MAX);
             let above = self.blocks.iter().skip(known);
-            let lines = rewound.map(FileLine::rewind).into_iter().chain(above.map(FileLine::block));
-            let stored = file.append(lines);
-            self.prune();
-            let stored = stored.and_then(|()| if file.is_long() { file.rewrite(self) } else { Ok(()) });
+            let lines = rewound.map(FileLine::from_rewind).into_iter().chain(above.map(FileLine::from_block));
+            let stored = file.append_lines(lines);
+            self.drop_old_blocks();
+            let stored = stored.and_then(|()| if file.needs_rewrite() { file.rewrite_from_snapshot(self) } else { Ok(()) });
             self.storage_error = stored.err().map(|e| format!("the chain's file cannot be written: {e}"));
             self.file = Some(file);
         } else {
-            self.prune();
+            self.drop_old_blocks();
         }
     }
 
     /// Drops all but the newest [`KEPT_BLOCKS`] blocks.
-    pub fn prune(&mut self) {
+    pub fn drop_old_blocks(&mut self) {
         if self.blocks.len() <= KEPT_BLOCKS {
             return;
         }
@@ -422,7 +422,7 @@ impl ModelChain {
     }
 
     /// Returns the lines from which this chain can be loaded again.
-    pub fn lines(&self) -> impl Iterator<Item = FileLine> + '_ {
-        iter::once(FileLine::snapshot(self)).chain(self.blocks.iter().skip(1).map(FileLine::block))
+    pub fn list_file_lines(&self) -> impl Iterator<Item = FileLine> + '_ {
+        iter::once(FileLine::from_snapshot(self)).chain(self.blocks.iter().skip(1).map(FileLine::from_block))
     }
 }

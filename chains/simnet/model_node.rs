@@ -34,14 +34,14 @@ impl ModelNode {
     }
 
     /// Locks and returns the chain.
-    pub fn model(&self) -> MutexGuard<'_, ModelChain> {
+    pub fn lock_model(&self) -> MutexGuard<'_, ModelChain> {
         self.model.lock().expect("no thread panics while it holds the lock")
     }
 
     /// Counts a request and returns the locked chain. Fails when a fault concerns all requests.
-    fn begin_request(&self) -> Result<MutexGuard<'_, ModelChain>, SourceError> {
+    fn count_request_and_lock_model(&self) -> Result<MutexGuard<'_, ModelChain>, SourceError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut model = self.model();
+        let mut model = self.lock_model();
         if let Some(reason) = &model.storage_error {
             return Err(SourceError::Unavailable(reason.clone()));
         }
@@ -57,21 +57,21 @@ impl ModelNode {
 }
 
 /// Returns the head that the node reports, which lags behind with [`NodeFault::Stale`].
-fn visible_head(model: &ModelChain) -> Header {
-    let height = model.head().height.saturating_sub(model.faults.lag_blocks()).max(model.base());
-    model.block(height).expect("the height is between those of the oldest kept block and the head").header
+fn find_visible_head(model: &ModelChain) -> Header {
+    let height = model.head().height.saturating_sub(model.faults.lag_blocks()).max(model.base_height());
+    model.find_block(height).expect("the height is between those of the oldest kept block and the head").header
 }
 
 #[async_trait]
 impl Source for ModelNode {
     async fn identity(&self) -> Result<Identity, SourceError> {
-        let model = self.begin_request()?;
+        let model = self.count_request_and_lock_model()?;
         let genesis = if model.faults.has(NodeFault::OtherChain) { BlockHash([0xee; 32]) } else { model.genesis };
         Ok(Identity { id: genesis.to_string() })
     }
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
-        let model = self.begin_request()?;
+        let model = self.count_request_and_lock_model()?;
         let is_contract = |kind: &AssetKind| matches!(kind, AssetKind::Token { contract: c } if c == contract);
         let asset = model.spec.assets.iter().find(|asset| is_contract(&asset.kind));
         let decimals = asset.map(|asset| asset.decimals);
@@ -80,33 +80,33 @@ impl Source for ModelNode {
     }
 
     async fn tip(&self) -> Result<Tip, SourceError> {
-        let model = self.begin_request()?;
-        let head = visible_head(&model);
-        let finalized = model.finalized(head.height);
+        let model = self.count_request_and_lock_model()?;
+        let head = find_visible_head(&model);
+        let finalized = model.find_finalized_block(head.height);
         let halved = model.faults.has(NodeFault::FinalityRegresses);
-        let finalized = finalized.and_then(|mark| if halved { model.block_ref(mark.height / 2) } else { Some(mark) });
+        let finalized = finalized.and_then(|mark| if halved { model.find_block_ref(mark.height / 2) } else { Some(mark) });
         Ok(Tip { head, finalized })
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
-        let model = self.begin_request()?;
-        if height > visible_head(&model).height {
+        let model = self.count_request_and_lock_model()?;
+        if height > find_visible_head(&model).height {
             return Ok(None);
         }
-        model.block(height).map(|block| Some(block.header)).ok_or_else(|| pruned(height))
+        model.find_block(height).map(|block| Some(block.header)).ok_or_else(|| pruned_block_error(height))
     }
 
     /// Returns 2 on EVM chains, where an invented block costs nothing, so there is a second endpoint without faults.
     fn independent_endpoints(&self) -> usize {
-        if self.model().spec.family == Family::Evm { 2 } else { 1 }
+        if self.lock_model().spec.family == Family::Evm { 2 } else { 1 }
     }
 
     async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
-        let (model, endpoint) = (self.model(), "another model node".to_owned());
+        let (model, endpoint) = (self.lock_model(), "another model node".to_owned());
         if model.faults.has(NodeFault::ConflictingEndpoint) {
             return CrossCheckResult::Conflicting { endpoint, hash: BlockHash([0xee; 32]) };
         }
-        match model.block_ref(at.height) {
+        match model.find_block_ref(at.height) {
             Some(block) if block == *at => CrossCheckResult::Confirmed,
             Some(block) => CrossCheckResult::Conflicting { endpoint, hash: block.hash },
             None if at.height > model.head().height => CrossCheckResult::Behind { endpoint, head: model.head() },
@@ -115,8 +115,8 @@ impl Source for ModelNode {
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
-        let model = self.begin_request()?;
-        let head = visible_head(&model).height.saturating_sub(model.faults.withheld_blocks());
+        let model = self.count_request_and_lock_model()?;
+        let head = find_visible_head(&model).height.saturating_sub(model.faults.withheld_blocks());
         if from > head || from > to || model.faults.has(NodeFault::MissingBlocks) {
             return Err(SourceError::BlockNotFound(from));
         }
@@ -125,9 +125,9 @@ impl Source for ModelNode {
         let last = to.min(head).min(from.saturating_add(BLOCKS_MAX - 1));
         let mut blocks = Vec::new();
         for height in from..=last {
-            let block = model.block(height).ok_or_else(|| pruned(height))?;
+            let block = model.find_block(height).ok_or_else(|| pruned_block_error(height))?;
             let hidden = block.txs.is_empty() || model.faults.has(NodeFault::HideTransfers);
-            let transfers = if hidden { Vec::new() } else { model.transfers(&block.txs, filter) };
+            let transfers = if hidden { Vec::new() } else { model.list_transfers(&block.txs, filter) };
             blocks.push(Block { header: block.header, transfers, spends: Vec::new() });
         }
         if model.faults.has(NodeFault::WrongParent) {
@@ -142,14 +142,14 @@ impl Source for ModelNode {
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        let model = self.begin_request()?;
+        let model = self.count_request_and_lock_model()?;
         if model.faults.has(NodeFault::NoBalances) {
             return Err(SourceError::Unavailable("no endpoint returns balances".into()));
         }
-        if at.height > visible_head(&model).height {
+        if at.height > find_visible_head(&model).height {
             return Err(SourceError::BlockNotFound(at.height));
         }
-        let block = model.block(at.height).ok_or_else(|| pruned(at.height))?;
+        let block = model.find_block(at.height).ok_or_else(|| pruned_block_error(at.height))?;
         if block.header.hash != at.hash {
             return Err(SourceError::BlockNotFound(at.height));
         }
@@ -163,14 +163,14 @@ impl Source for ModelNode {
         watched: &WatchSet,
         _expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
-        let model = self.begin_request()?;
+        let model = self.count_request_and_lock_model()?;
         let addresses = watched.read_addresses();
         let filter = TransferFilter { watched: &addresses, internal_transfers: model.internal_transfers };
-        Ok((model.spec.family == Family::Bitcoin).then(|| model.unconfirmed(filter)))
+        Ok((model.spec.family == Family::Bitcoin).then(|| model.list_unconfirmed_transfers(filter)))
     }
 
     fn internal_transfers(&self) -> InternalTransfers {
-        self.model().internal_transfers
+        self.lock_model().internal_transfers
     }
 
     fn requests(&self) -> u64 {
@@ -178,19 +178,19 @@ impl Source for ModelNode {
     }
 
     async fn check_endpoints(&self) -> Vec<EndpointReport> {
-        let outcome = self.begin_request().map(|model| format!("model chain, block {}", visible_head(&model).height));
+        let outcome = self.count_request_and_lock_model().map(|model| format!("model chain, block {}", find_visible_head(&model).height));
         vec![EndpointReport { endpoint: "simnet".into(), outcome: outcome.map_err(|e| e.to_string()) }]
     }
 }
 
-fn pruned(height: Height) -> SourceError {
+fn pruned_block_error(height: Height) -> SourceError {
     SourceError::Unsupported(format!("block {height} is older than the kept blocks"))
 }
 
 #[async_trait]
 impl Sender for ModelNode {
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
-        let mut model = match self.begin_request() {
+        let mut model = match self.count_request_and_lock_model() {
             Ok(model) => model,
             Err(e) => return BroadcastOutcome::Unknown(e.to_string()),
         };

@@ -42,15 +42,15 @@ impl ChainSpec {
         AssetId::on_chain(&self.chain, &AssetKind::Native)
     }
 
-    pub(crate) fn rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> ChainRules {
+    pub(crate) fn build_chain_rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> ChainRules {
         let native = self.native();
         let mut endowment: BTreeMap<AssetId, Amount> = BTreeMap::new();
-        endowment.insert(native.clone(), self.endowment(18));
-        endowment.extend(self.assets.iter().map(|asset| (asset.id.clone(), self.endowment(asset.decimals))));
+        endowment.insert(native.clone(), self.compute_endowment(18));
+        endowment.extend(self.assets.iter().map(|asset| (asset.id.clone(), self.compute_endowment(asset.decimals))));
         ChainRules { family: self.family, native, miner, funded, endowment }
     }
 
-    fn endowment(&self, decimals: u8) -> Amount {
+    fn compute_endowment(&self, decimals: u8) -> Amount {
         match self.family {
             Family::Bitcoin => Amount::from(BUYER_SATOSHI),
             Family::Evm | Family::Tron => {

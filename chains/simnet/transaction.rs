@@ -111,7 +111,7 @@ impl TxDraft {
 
     /// Signs the draft with these keys. The first key belongs to the paying account.
     pub fn sign(self, family: Family, keys: &[SecretKey]) -> SignedTx {
-        let public: Vec<PublicKey> = keys.iter().map(public_key).collect();
+        let public: Vec<PublicKey> = keys.iter().map(derive_public_key).collect();
         let message = Message::from_digest(self.digest(&public));
         let signature = |secret: &SecretKey| CURVE.sign_ecdsa(&message, secret);
         let witness = |(key, secret): (PublicKey, &SecretKey)| Witness { key, signature: signature(secret) };
@@ -122,7 +122,7 @@ impl TxDraft {
 impl SignedTx {
     /// Returns the transaction of a draft and signatures that were made elsewhere. Does not verify the signatures.
     pub fn assemble(family: Family, draft: TxDraft, witnesses: Vec<Witness>) -> SignedTx {
-        let signers = witnesses.iter().map(|w| address::from_public_key(family, &w.key).key).collect();
+        let signers = witnesses.iter().map(|w| address::address_from_public_key(family, &w.key).key).collect();
         let wire =
             Wire { draft: WireDraft::from(&draft), witnesses: witnesses.iter().map(WireWitness::from).collect() };
         let raw = serde_json::to_string(&wire).expect("a transaction has only texts and numbers");
@@ -167,7 +167,7 @@ impl SignedTx {
     }
 
     /// Returns true when the two transactions conflict, so that at most one of them can be mined.
-    pub fn excludes(&self, other: &SignedTx) -> bool {
+    pub fn conflicts_with(&self, other: &SignedTx) -> bool {
         match (&self.draft.replay_protection, &other.draft.replay_protection) {
             (ReplayProtection::Nonce(a), ReplayProtection::Nonce(b)) => a == b && self.sender() == other.sender(),
             (ReplayProtection::Inputs(a), ReplayProtection::Inputs(b)) => a.iter().any(|coin| b.contains(coin)),
@@ -178,7 +178,7 @@ impl SignedTx {
 }
 
 /// Returns the public key of a secret key.
-pub fn public_key(key: &SecretKey) -> PublicKey {
+pub fn derive_public_key(key: &SecretKey) -> PublicKey {
     key.public_key(&CURVE)
 }
 
@@ -275,7 +275,7 @@ impl WireDraft {
 
 impl WireMove {
     fn parse(self, family: Family) -> Result<Move, String> {
-        let to = address::parse(family, &self.to).map_err(|e| e.to_string())?;
+        let to = address::parse_address(family, &self.to).map_err(|e| e.to_string())?;
         Ok(Move { asset: self.asset, to, amount: parse_amount(&self.amount)?, internal: self.internal })
     }
 }

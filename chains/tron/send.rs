@@ -87,7 +87,7 @@ impl Sender for Tron {
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        BroadcastOutcome::combine(outcomes)
+        BroadcastOutcome::combine_outcomes(outcomes)
     }
 }
 

@@ -87,7 +87,7 @@ impl Clock {
 
     /// Returns the milliseconds since an arbitrary moment of this process. The value never decreases, so rate limits
     /// keep working when the clock of the machine is set.
-    pub fn steady(&self) -> Instant {
+    pub fn monotonic_now(&self) -> Instant {
         static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
         let since_start = || Instant(i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX));
         match self {

@@ -131,16 +131,16 @@ pub struct Prepared {
 pub async fn lock_and_migrate_database(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;
     // The lock is acquired first, so that the schema is not changed while another daemon runs.
-    let mut instance_lock = InstanceLock::acquire(&db, &describe_this_process()).await?;
+    let mut instance_lock = InstanceLock::acquire_instance_lock(&db, &describe_this_process()).await?;
     let is_new = db.pending_migrations().await?.iter().any(|name| name.starts_with(FIRST_MIGRATION));
     let folder = &config.data.folder;
     // The keys are created before the schema, so that an interrupted start cannot leave a database without keys.
     let envelope = match is_new {
-        true => Envelope::load_or_create(folder).map_err(|e| CommandError::error_with_context("envelope keys", e))?,
+        true => Envelope::load_or_create_key_file(folder).map_err(|e| CommandError::error_with_context("envelope keys", e))?,
         false => load_envelope_keys(folder)?,
     };
     let applied = db.migrate().await?;
-    instance_lock.fence().await?;
+    instance_lock.fence_out_previous_daemon().await?;
     Ok(Prepared { db, instance_lock, envelope: Arc::new(envelope), applied })
 }
 
@@ -152,7 +152,7 @@ fn describe_this_process() -> String {
 
 /// Loads the envelope keys. Fails when they are missing, because the database may already contain goods that need them.
 pub fn load_envelope_keys(folder: &Path) -> Result<Envelope, CommandError> {
-    Envelope::load(folder).map_err(|e| {
+    Envelope::load_key_file(folder).map_err(|e| {
         let advice = match &e {
             KeysError::Io { error, .. } if error.kind() == ErrorKind::NotFound => NO_KEYS,
             KeysError::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied => {

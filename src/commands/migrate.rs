@@ -17,7 +17,7 @@ pub struct Args {
 pub async fn run_migrate(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     create_data_folder(&config.data.folder)?;
-    let _lock = DataFolderLock::acquire(&config.data.folder)?;
+    let _lock = DataFolderLock::lock_data_folder(&config.data.folder)?;
     let prepared = installation::lock_and_migrate_database(&config).await?;
     prepared.db.close().await;
     prepared.instance_lock.release().await;

@@ -43,7 +43,7 @@ pub enum Executor {
 /// Fails when the data folder or the database cannot be opened.
 pub async fn acquire_executor(config: &Config) -> Result<Executor, CommandError> {
     create_data_folder(&config.data.folder)?;
-    match DataFolderLock::acquire(&config.data.folder) {
+    match DataFolderLock::lock_data_folder(&config.data.folder) {
         Ok(lock) => Ok(Executor::ThisProcess(Box::new(Offline::open_installation(config.clone(), lock).await?))),
         Err(DataFolderLockError::Held { .. }) => Ok(Executor::Daemon),
         Err(error @ DataFolderLockError::Io { .. }) => Err(error.into()),

@@ -35,7 +35,7 @@ pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
     let shutdown_signal = ops::catch_shutdown_signals()?;
     let folder = config.data.folder.clone();
     create_data_folder(&folder)?;
-    let lock = DataFolderLock::acquire(&folder)?;
+    let lock = DataFolderLock::lock_data_folder(&folder)?;
     backup::remove_leftover_backups(&folder);
     let Prepared { db, mut instance_lock, envelope, applied } =
         installation::lock_and_migrate_database(&config).await?;
@@ -72,7 +72,7 @@ pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
 
     let ended = tokio::select! {
         () = shutdown_signal => Ok(()),
-        lost = instance_lock.wait_until_lost() => Err(CommandError::daemon_error(format!(
+        lost = instance_lock.hold_until_lost() => Err(CommandError::daemon_error(format!(
             "the lock on the database is lost ({lost}); this daemon has stopped, so that two daemons never write to it"
         ))),
     };

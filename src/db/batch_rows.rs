@@ -28,7 +28,7 @@ pub(super) enum ColumnType {
 impl ColumnType {
     const ALL: [ColumnType; 3] = [ColumnType::Int, ColumnType::Text, ColumnType::Blob];
 
-    const fn as_sql(self) -> &'static str {
+    const fn sql_type_name(self) -> &'static str {
         match self {
             ColumnType::Int => "bigint",
             ColumnType::Text => "text",
@@ -48,13 +48,13 @@ pub(super) fn has_given_rows(sql: &str) -> bool {
     sql.starts_with(GIVEN)
 }
 
-fn parse(sql: &str) -> Result<Parsed<'_>, Error> {
+fn parse_given_rows(sql: &str) -> Result<Parsed<'_>, Error> {
     let Some(rest) = sql.strip_prefix(GIVEN) else { return Ok(Parsed { columns: Vec::new(), body: sql }) };
     let invalid = || Error::Statement(format!("the columns of `given` cannot be parsed: {sql}"));
     let (columns, body) = rest.split_once(')').ok_or_else(invalid)?;
     let columns = columns.split(',').map(|column| {
         let (name, column_type) = column.trim().split_once(' ')?;
-        let column_type = ColumnType::ALL.into_iter().find(|known| known.as_sql() == column_type)?;
+        let column_type = ColumnType::ALL.into_iter().find(|known| known.sql_type_name() == column_type)?;
         Some((name, column_type))
     });
     Ok(Parsed { columns: columns.collect::<Option<_>>().ok_or_else(invalid)?, body })
@@ -62,7 +62,7 @@ fn parse(sql: &str) -> Result<Parsed<'_>, Error> {
 
 /// Returns the text that SQLite runs for one row. The values of the row follow `binds` other values.
 pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
-    let Parsed { columns, body } = parse(sql)?;
+    let Parsed { columns, body } = parse_given_rows(sql)?;
     if columns.is_empty() {
         return Ok(body.to_owned());
     }
@@ -75,7 +75,7 @@ pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
             let end = column.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(column.len());
             let number = columns.iter().position(|(name, _)| *name == &column[..end]);
             let number = number.ok_or_else(|| Error::Statement(format!("`given` lacks a column in: {sql}")))?;
-            append(&mut text, format_args!("${}", binds + number + 1));
+            append_formatted(&mut text, format_args!("${}", binds + number + 1));
             rest = &column[end..];
         } else if let Some(other_tables) = rest.strip_prefix(',') {
             rest = other_tables;
@@ -90,17 +90,17 @@ pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
 /// Returns the text that PostgreSQL runs for all rows, and the types of their columns. The columns follow `binds` other
 /// values, and all placeholders follow the `used` ones of other statements.
 pub(super) fn sql_for_postgres(sql: &str, binds: usize, used: usize) -> Result<(String, Vec<ColumnType>), Error> {
-    let Parsed { columns, body } = parse(sql)?;
+    let Parsed { columns, body } = parse_given_rows(sql)?;
     let mut text = String::with_capacity(sql.len() + 32 * columns.len());
     if !columns.is_empty() {
         text.push_str(GIVEN);
         for (number, (name, _)) in columns.iter().enumerate() {
-            append(&mut text, format_args!("{}{name}", if number > 0 { ", " } else { "" }));
+            append_formatted(&mut text, format_args!("{}{name}", if number > 0 { ", " } else { "" }));
         }
         text.push_str(") as (select * from unnest(");
         for (number, (_, column_type)) in columns.iter().enumerate() {
             let (comma, placeholder) = (if number > 0 { ", " } else { "" }, used + binds + number + 1);
-            append(&mut text, format_args!("{comma}${placeholder}::{}[]", column_type.as_sql()));
+            append_formatted(&mut text, format_args!("{comma}${placeholder}::{}[]", column_type.sql_type_name()));
         }
         text.push_str("))");
     }
@@ -110,12 +110,12 @@ pub(super) fn sql_for_postgres(sql: &str, binds: usize, used: usize) -> Result<(
         let end = piece.find(|c: char| !c.is_ascii_digit()).unwrap_or(piece.len());
         let placeholder = piece[..end].parse::<usize>();
         let placeholder = placeholder.map_err(|_| Error::Statement(format!("a placeholder has no number: {sql}")))?;
-        append(&mut text, format_args!("${}{}", used + placeholder, &piece[end..]));
+        append_formatted(&mut text, format_args!("${}{}", used + placeholder, &piece[end..]));
     }
     Ok((text, columns.into_iter().map(|(_, column_type)| column_type).collect()))
 }
 
-pub(super) fn append(text: &mut String, piece: Arguments<'_>) {
+pub(super) fn append_formatted(text: &mut String, piece: Arguments<'_>) {
     text.write_fmt(piece).expect("writing to a string never fails");
 }
 

@@ -35,9 +35,9 @@ impl DataFolderLock {
     ///
     /// # Errors
     /// [`DataFolderLockError::Held`] while another process has the lock.
-    pub fn acquire(folder: &Path) -> Result<DataFolderLock, DataFolderLockError> {
+    pub fn lock_data_folder(folder: &Path) -> Result<DataFolderLock, DataFolderLockError> {
         let owner = format!("process {}", std::process::id());
-        match FileLock::acquire(&folder.join(DATA_FOLDER_FILE), &owner) {
+        match FileLock::lock_file(&folder.join(DATA_FOLDER_FILE), &owner) {
             Ok(file) => Ok(DataFolderLock { _file: file }),
             Err(FileLockError::Held { holder }) => Err(DataFolderLockError::Held { folder: folder.to_owned(), holder }),
             Err(FileLockError::Io(source)) => Err(DataFolderLockError::Io { folder: folder.to_owned(), source }),
@@ -58,14 +58,14 @@ pub(crate) enum FileLockError {
 
 impl FileLock {
     /// Locks the file without waiting, and creates it if needed.
-    pub fn acquire(path: &Path, owner: &str) -> Result<FileLock, FileLockError> {
+    pub fn lock_file(path: &Path, owner: &str) -> Result<FileLock, FileLockError> {
         let mut options = OpenOptions::new();
         // Opening must not truncate: until the lock is taken, the text names the process that holds it.
         let options = options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let mut file = options.open(path).map_err(FileLockError::Io)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(FileLockError::Held { holder: read_owner(&mut file) }),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(FileLockError::Held { holder: read_owner_name(&mut file) }),
             Err(error) => return Err(FileLockError::Io(error.into())),
         }
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{owner}"));
@@ -74,7 +74,7 @@ impl FileLock {
     }
 }
 
-fn read_owner(file: &mut File) -> String {
+fn read_owner_name(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.take(OWNER_LENGTH_MAX).read_to_string(&mut text);
     if read.is_ok() && !text.trim().is_empty() { text.trim().to_owned() } else { "unknown".to_owned() }

@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::file_lock::{FileLock, FileLockError};
 use crate::lease::{self, Epoch};
-use crate::postgres::{Connections, FenceState, rows};
+use crate::postgres::{Connections, FenceState, select_rows};
 use crate::{Db, Engine, Error};
 
 /// Name of the lease that carries the epoch.
@@ -74,7 +74,7 @@ struct Session {
     connections: Arc<Connections>,
     owner: String,
     connection: PgConnection,
-    /// The epoch of this daemon; `None` before [`InstanceLock::fence`].
+    /// The epoch of this daemon; `None` before [`InstanceLock::fence_out_previous_daemon`].
     epoch: Option<Epoch>,
 }
 
@@ -84,10 +84,10 @@ impl InstanceLock {
     ///
     /// # Errors
     /// [`InstanceLockError::Held`] while another daemon has the lock.
-    pub async fn acquire(db: &Db, owner: &str) -> Result<InstanceLock, InstanceLockError> {
+    pub async fn acquire_instance_lock(db: &Db, owner: &str) -> Result<InstanceLock, InstanceLockError> {
         let holder = match &db.0.engine {
-            Engine::Sqlite(engine) => Holder::Sqlite(lock_file(engine.path(), owner)?),
-            Engine::Postgres(engine) => Holder::Postgres(Session::open(engine.connections(), owner).await?),
+            Engine::Sqlite(engine) => Holder::Sqlite(lock_beside_database(engine.path(), owner)?),
+            Engine::Postgres(engine) => Holder::Postgres(Session::connect_and_lock(engine.connections(), owner).await?),
         };
         Ok(InstanceLock { db: db.clone(), holder })
     }
@@ -97,25 +97,25 @@ impl InstanceLock {
     ///
     /// # Errors
     /// [`InstanceLockError::Draining`] when connections of the previous daemon still work after a minute.
-    pub async fn fence(&mut self) -> Result<(), InstanceLockError> {
+    pub async fn fence_out_previous_daemon(&mut self) -> Result<(), InstanceLockError> {
         let Holder::Postgres(session) = &mut self.holder else { return Ok(()) };
         let owner = session.owner.clone();
         let raise =
-            self.db.write("fence", move |tx| Box::pin(async move { lease::take_over(tx, LEASE, &owner).await }));
+            self.db.write("fence", move |tx| Box::pin(async move { lease::take_over_lease(tx, LEASE, &owner).await }));
         let epoch: Epoch = raise.await?;
         session.connections.set_fence(FenceState::Fenced(epoch));
         session.epoch = Some(epoch);
-        session.wait_for_previous().await
+        session.wait_for_previous_daemon().await
     }
 
     /// Returns the reason once the lock is lost for good; this process cannot reach the database any more then. A
     /// session that died is opened again while no other daemon has taken the lock. Never returns on SQLite, where the
     /// kernel keeps the lock for as long as the process lives.
-    pub async fn wait_until_lost(&mut self) -> String {
+    pub async fn hold_until_lost(&mut self) -> String {
         let Holder::Postgres(session) = &mut self.holder else { return std::future::pending().await };
         loop {
             sleep(CHECK_INTERVAL).await;
-            if let Err(reason) = session.check().await {
+            if let Err(reason) = session.verify_or_reconnect().await {
                 session.connections.set_fence(FenceState::Lost);
                 error!("the instance lock on the database is lost: {reason}");
                 return reason;
@@ -137,39 +137,39 @@ impl InstanceLock {
 }
 
 /// Locks the file `NAME.lock` beside the database `NAME`.
-fn lock_file(database: &std::path::Path, owner: &str) -> Result<FileLock, InstanceLockError> {
+fn lock_beside_database(database: &std::path::Path, owner: &str) -> Result<FileLock, InstanceLockError> {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
-    FileLock::acquire(&path, owner).map_err(|error| match error {
+    FileLock::lock_file(&path, owner).map_err(|error| match error {
         FileLockError::Held { holder } => InstanceLockError::Held { holder },
         FileLockError::Io(source) => InstanceLockError::Io { path, source },
     })
 }
 
 impl Session {
-    async fn open(connections: Arc<Connections>, owner: &str) -> Result<Session, InstanceLockError> {
+    async fn connect_and_lock(connections: Arc<Connections>, owner: &str) -> Result<Session, InstanceLockError> {
         let owner: String = owner.chars().filter(char::is_ascii).take(OWNER_LENGTH_MAX).collect();
         let start = Instant::now();
         loop {
-            let mut connection = connect(&connections, &owner).await?;
-            if try_lock(&mut connection).await? {
+            let mut connection = connect_lock_session(&connections, &owner).await?;
+            if try_instance_lock(&mut connection).await? {
                 return Ok(Session { connections, owner, connection, epoch: None });
             }
             if start.elapsed() > ACQUIRE_TIMEOUT {
-                return Err(InstanceLockError::Held { holder: describe(&mut connection, LOCK_HOLDER).await? });
+                return Err(InstanceLockError::Held { holder: describe_session(&mut connection, LOCK_HOLDER).await? });
             }
             sleep(RETRY_INTERVAL).await;
         }
     }
 
     /// Waits until no connection of the previous daemon holds the shared lock.
-    async fn wait_for_previous(&mut self) -> Result<(), InstanceLockError> {
+    async fn wait_for_previous_daemon(&mut self) -> Result<(), InstanceLockError> {
         let start = Instant::now();
         while !select_bool(&mut self.connection, "select pg_try_advisory_lock(7364, 2) as result").await? {
             if start.elapsed() > PREVIOUS_TIMEOUT {
                 return Err(InstanceLockError::Draining {
-                    holder: describe(&mut self.connection, FENCE_HOLDER).await?,
+                    holder: describe_session(&mut self.connection, FENCE_HOLDER).await?,
                 });
             }
             sleep(RETRY_INTERVAL).await;
@@ -180,15 +180,15 @@ impl Session {
 
     /// Checks that the lock is still held, and opens the session again when it has died. The error is the reason why
     /// the lock is lost.
-    async fn check(&mut self) -> Result<(), String> {
+    async fn verify_or_reconnect(&mut self) -> Result<(), String> {
         let problem = match timeout(SERVER_TIMEOUT, find_epoch(&mut self.connection)).await {
-            Ok(Ok(epoch)) => return self.compare(epoch),
+            Ok(Ok(epoch)) => return self.verify_epoch(epoch),
             Ok(Err(error)) => error.to_string(),
             Err(_elapsed) => "the server does not answer".to_owned(),
         };
         warn!("the session that holds the instance lock on the database has died and is opened again: {problem}");
         loop {
-            match timeout(SERVER_TIMEOUT, self.reopen()).await {
+            match timeout(SERVER_TIMEOUT, self.try_reconnect()).await {
                 Ok(Ok(outcome)) => return outcome,
                 // There is no hurry. Another daemon that holds the lock now cannot start while connections of this one
                 // are open, and this one opens no new connections once the other has raised the epoch.
@@ -202,26 +202,26 @@ impl Session {
     }
 
     /// Opens the session again. The outer error means that it may be tried again, the inner one that the lock is lost.
-    async fn reopen(&mut self) -> Result<Result<(), String>, Error> {
-        let mut connection = connect(&self.connections, &self.owner).await?;
+    async fn try_reconnect(&mut self) -> Result<Result<(), String>, Error> {
+        let mut connection = connect_lock_session(&self.connections, &self.owner).await?;
         let found = find_epoch(&mut connection).await?;
-        if let Err(reason) = self.compare(found) {
+        if let Err(reason) = self.verify_epoch(found) {
             return Ok(Err(reason));
         }
-        if try_lock(&mut connection).await? {
+        if try_instance_lock(&mut connection).await? {
             // Another daemon may have started and ended after the epoch was read and before the lock was taken.
             let found = find_epoch(&mut connection).await?;
             self.connection = connection;
-            return Ok(self.compare(found).inspect(|()| info!("the instance lock on the database was renewed")));
+            return Ok(self.verify_epoch(found).inspect(|()| info!("the instance lock on the database was renewed")));
         }
-        let holder = describe(&mut connection, LOCK_HOLDER).await?;
+        let holder = describe_session(&mut connection, LOCK_HOLDER).await?;
         if holder.contains(&self.owner) {
             return Err(Error::Unavailable("the server has not noticed the end of the old session".into()));
         }
         Ok(Err(format!("another daemon has taken it: {holder}")))
     }
 
-    fn compare(&self, found: Option<Epoch>) -> Result<(), String> {
+    fn verify_epoch(&self, found: Option<Epoch>) -> Result<(), String> {
         if found == self.epoch { Ok(()) } else { Err("another daemon has taken it".to_owned()) }
     }
 }
@@ -239,7 +239,7 @@ pub(super) async fn enter_fence(connection: &mut PgConnection, expected: Epoch) 
     if find_epoch(connection).await? == Some(expected) { Ok(()) } else { Err(lost()) }
 }
 
-async fn connect(connections: &Connections, owner: &str) -> Result<PgConnection, Error> {
+async fn connect_lock_session(connections: &Connections, owner: &str) -> Result<PgConnection, Error> {
     let name = format!("settled: {owner}");
     let options = connections.options().clone().application_name(&name).options(KEEPALIVE);
     let connected = timeout(SERVER_TIMEOUT, options.connect()).await;
@@ -248,17 +248,17 @@ async fn connect(connections: &Connections, owner: &str) -> Result<PgConnection,
 }
 
 /// Tries to take the instance lock for this session.
-async fn try_lock(connection: &mut PgConnection) -> Result<bool, Error> {
+async fn try_instance_lock(connection: &mut PgConnection) -> Result<bool, Error> {
     select_bool(connection, "select pg_try_advisory_lock(7364, 1) as result").await
 }
 
 async fn select_bool(connection: &mut PgConnection, sql: &'static str) -> Result<bool, Error> {
-    let found = rows(connection, sql, Vec::new(), Vec::new()).await?;
+    let found = select_rows(connection, sql, Vec::new(), Vec::new()).await?;
     found.first().map_or(Ok(false), |row| row.get("result"))
 }
 
 async fn find_epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Error> {
-    let found = rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new()).await?;
+    let found = select_rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new()).await?;
     found.first().map(|row| row.get("epoch")).transpose()
 }
 
@@ -276,8 +276,8 @@ const FENCE_HOLDER: &str = "select a.application_name as name, host(a.client_add
     and l.database = (select oid from pg_database where datname = current_database()) limit 1";
 
 /// Describes the selected session in words. The server hides the names of sessions of other roles.
-async fn describe(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
-    let found = rows(connection, sql, Vec::new(), Vec::new()).await?;
+async fn describe_session(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
+    let found = select_rows(connection, sql, Vec::new(), Vec::new()).await?;
     let Some(row) = found.first() else { return Ok("a session that has just ended".into()) };
     let name = row.get::<Option<String>>("name")?.filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| "a session of another role".into());
@@ -298,15 +298,15 @@ mod tests {
     use crate::testing::TestDatabase;
     use crate::{Backend, execute, row};
 
-    async fn open(database: &TestDatabase) -> Db {
+    async fn open_migrated_db(database: &TestDatabase) -> Db {
         let db = Db::open(&database.config()).await.unwrap();
         db.migrate().await.unwrap();
         db
     }
 
     async fn acquire_and_fence(db: &Db, owner: &str) -> InstanceLock {
-        let mut lock = InstanceLock::acquire(db, owner).await.unwrap();
-        lock.fence().await.unwrap();
+        let mut lock = InstanceLock::acquire_instance_lock(db, owner).await.unwrap();
+        lock.fence_out_previous_daemon().await.unwrap();
         lock
     }
 
@@ -343,7 +343,7 @@ mod tests {
         found.unwrap().map(|row| row.get("pid").unwrap())
     }
 
-    async fn write(db: &Db) -> Result<u64, Error> {
+    async fn insert_fact(db: &Db) -> Result<u64, Error> {
         db.write("write", |tx| {
             Box::pin(async move {
                 execute!(
@@ -357,22 +357,22 @@ mod tests {
 
     async fn a_second_daemon_is_refused_and_told_which_process_serves(backend: Backend) {
         let database = TestDatabase::new(backend).await;
-        let (first, second) = (open(&database).await, open(&database).await);
+        let (first, second) = (open_migrated_db(&database).await, open_migrated_db(&database).await);
         let lock = acquire_and_fence(&first, "process 1 on a").await;
         for _ in 0..2 {
-            let Err(InstanceLockError::Held { holder }) = InstanceLock::acquire(&second, "process 2 on b").await else {
+            let Err(InstanceLockError::Held { holder }) = InstanceLock::acquire_instance_lock(&second, "process 2 on b").await else {
                 panic!("the lock was acquired twice");
             };
             assert!(holder.starts_with("process 1 on a"), "{holder}");
             assert!(backend == Backend::Sqlite || holder.contains(" UTC"), "{holder}");
         }
-        write(&first).await.expect("the refused attempts do not disturb the daemon");
-        write(&second).await.expect("commands work beside the daemon");
+        insert_fact(&first).await.expect("the refused attempts do not disturb the daemon");
+        insert_fact(&second).await.expect("commands work beside the daemon");
         first.close().await;
         lock.release().await;
         let _second_lock = acquire_and_fence(&second, "process 2 on b").await;
-        write(&second).await.unwrap();
-        let Err(InstanceLockError::Held { holder }) = InstanceLock::acquire(&second, "process 3 on c").await else {
+        insert_fact(&second).await.unwrap();
+        let Err(InstanceLockError::Held { holder }) = InstanceLock::acquire_instance_lock(&second, "process 3 on c").await else {
             panic!("the lock was acquired twice");
         };
         assert!(holder.starts_with("process 2 on b"), "{holder}");
@@ -392,10 +392,10 @@ mod tests {
     async fn of_two_daemons_that_start_at_once_one_is_refused() {
         for backend in [Backend::Sqlite, Backend::Postgres] {
             let database = TestDatabase::new(backend).await;
-            let (first, second) = (open(&database).await, open(&database).await);
+            let (first, second) = (open_migrated_db(&database).await, open_migrated_db(&database).await);
             let outcomes = tokio::join!(
-                InstanceLock::acquire(&first, "process 1 on a"),
-                InstanceLock::acquire(&second, "process 2 on b")
+                InstanceLock::acquire_instance_lock(&first, "process 1 on a"),
+                InstanceLock::acquire_instance_lock(&second, "process 2 on b")
             );
             let (winner, refusal) = match outcomes {
                 (Ok(_lock), Err(refusal)) => ("process 1 on a", refusal),
@@ -410,7 +410,7 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_lost_the_lock_is_shut_out_before_the_next_one_starts() {
         let database = TestDatabase::new(Backend::Postgres).await;
-        let (first, second) = (open(&database).await, open(&database).await);
+        let (first, second) = (open_migrated_db(&database).await, open_migrated_db(&database).await);
         let mut old = acquire_and_fence(&first, "process 1 on a").await;
         let has_started = Arc::new(AtomicBool::new(false));
         let ((begin, has_begun), (end, may_end)) = (oneshot::channel(), oneshot::channel::<()>());
@@ -427,15 +427,15 @@ mod tests {
         let takeover = async {
             has_begun.await.unwrap();
             end_session(&second, "process 1 on a").await;
-            let mut new = InstanceLock::acquire(&second, "process 2 on b").await.unwrap();
+            let mut new = InstanceLock::acquire_instance_lock(&second, "process 2 on b").await.unwrap();
             let fence = async {
-                new.fence().await.unwrap();
+                new.fence_out_previous_daemon().await.unwrap();
                 has_started.store(true, Ordering::SeqCst);
             };
             let lose = async {
-                let reason = old.wait_until_lost().await;
+                let reason = old.hold_until_lost().await;
                 assert!(reason.contains("another daemon"), "{reason}");
-                let refusal = write(&first).await.unwrap_err();
+                let refusal = insert_fact(&first).await.unwrap_err();
                 assert!(matches!(refusal, Error::Unavailable(_)), "{refusal}");
                 end.send(()).unwrap();
             };
@@ -444,15 +444,15 @@ mod tests {
         };
         let (stored, new) = tokio::join!(running, takeover);
         assert_eq!(stored, Ok(1), "a transaction that began under the old lock ends before the next daemon starts");
-        assert!(write(&first).await.is_err(), "the old daemon cannot write any more");
-        write(&second).await.unwrap();
+        assert!(insert_fact(&first).await.is_err(), "the old daemon cannot write any more");
+        insert_fact(&second).await.unwrap();
         new.release().await;
     }
 
     #[tokio::test]
     async fn a_session_that_dies_is_opened_again() {
         let database = TestDatabase::new(Backend::Postgres).await;
-        let (db, observer) = (open(&database).await, open(&database).await);
+        let (db, observer) = (open_migrated_db(&database).await, open_migrated_db(&database).await);
         let mut lock = acquire_and_fence(&db, "process 1 on a").await;
         let old_pid = find_session_pid(&observer).await;
         end_session(&observer, "process 1 on a").await;
@@ -462,9 +462,9 @@ mod tests {
             }
         };
         tokio::select! {
-            reason = lock.wait_until_lost() => panic!("the lock was lost although no other daemon started: {reason}"),
+            reason = lock.hold_until_lost() => panic!("the lock was lost although no other daemon started: {reason}"),
             () = renewed => {}
         }
-        write(&db).await.unwrap();
+        insert_fact(&db).await.unwrap();
     }
 }

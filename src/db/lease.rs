@@ -27,7 +27,7 @@ impl FromValue for Epoch {
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn acquire(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms: i64) -> Result<Option<Epoch>, Error> {
+pub async fn acquire_lease(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms: i64) -> Result<Option<Epoch>, Error> {
     let acquired = row!(
         tx,
         "insert into leases (name, owner, epoch, expires_at) values ($1, $2, 1, $3)
@@ -49,7 +49,7 @@ pub async fn acquire(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms:
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn take_over(tx: &mut Tx, name: &str, owner: &str) -> Result<Epoch, Error> {
+pub async fn take_over_lease(tx: &mut Tx, name: &str, owner: &str) -> Result<Epoch, Error> {
     let taken = row!(
         tx,
         "insert into leases (name, owner, epoch, expires_at) values ($1, $2, 1, $3)
@@ -66,7 +66,7 @@ pub async fn take_over(tx: &mut Tx, name: &str, owner: &str) -> Result<Epoch, Er
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn renew(
+pub async fn renew_lease(
     tx: &mut Tx,
     now: Instant,
     name: &str,
@@ -89,8 +89,8 @@ pub async fn renew(
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn release(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
-    renew(tx, now, name, owner, epoch, 0).await
+pub async fn release_lease(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
+    renew_lease(tx, now, name, owner, epoch, 0).await
 }
 
 /// Locks the row of a lease and returns true while the owner has it with this epoch: the first statement of a fenced
@@ -98,7 +98,7 @@ pub async fn release(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: 
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn lock_if_owned(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
+pub async fn lock_lease_if_owned(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
     let owned = row!(
         tx,
         "select epoch from leases where name = $1 and owner = $2 and epoch = $3 and expires_at > $4 for update",

@@ -129,7 +129,7 @@ impl Db {
     /// [`Error::Migration`] when the applied migrations are not the ones that this version knows or one of them fails,
     /// and [`Error::Unsupported`] when an unreleased version made the database.
     pub async fn migrate(&self) -> Result<Vec<String>, Error> {
-        migrations::apply_pending(self, migrations::ALL).await
+        migrations::apply_pending_migrations(self, migrations::ALL).await
     }
 
     /// Returns the names of the migrations that were not applied yet.
@@ -137,7 +137,7 @@ impl Db {
     /// # Errors
     /// The same as [`Db::migrate`].
     pub async fn pending_migrations(&self) -> Result<Vec<String>, Error> {
-        migrations::list_pending(self, migrations::ALL).await
+        migrations::list_pending_migrations(self, migrations::ALL).await
     }
 
     /// Runs `body` in a transaction and returns when its changes are durable. `name` is for logs.

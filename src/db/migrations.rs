@@ -35,7 +35,7 @@ pub(super) const ALL: &[Migration] = migrations! {
 const UNRELEASED: &[&str] = &["0001_core", "0001_initial"];
 
 impl Migration {
-    fn text(&self, backend: Backend) -> &'static str {
+    fn sql_for_backend(&self, backend: Backend) -> &'static str {
         match backend {
             Backend::Sqlite => self.sqlite,
             Backend::Postgres => self.postgres,
@@ -43,15 +43,15 @@ impl Migration {
     }
 
     fn checksum(&self, backend: Backend) -> String {
-        const_hex::encode(Sha256::digest(self.text(backend)))
+        const_hex::encode(Sha256::digest(self.sql_for_backend(backend)))
     }
 }
 
 /// Applies the pending migrations and returns their names. Several instances may start at once: each step takes a lock
 /// and reads again which migrations are applied.
-pub(super) async fn apply_pending(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
+pub(super) async fn apply_pending_migrations(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
-    while let Some(name) = db.write_without_time_limit("migrate", move |tx| Box::pin(apply_next(tx, all))).await? {
+    while let Some(name) = db.write_without_time_limit("migrate", move |tx| Box::pin(apply_next_migration(tx, all))).await? {
         tracing::info!(migration = name, "migration {name} was applied");
         names.push(name.to_owned());
     }
@@ -59,11 +59,11 @@ pub(super) async fn apply_pending(db: &Db, all: &'static [Migration]) -> Result<
 }
 
 /// Returns the names of the pending migrations.
-pub(super) async fn list_pending(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
+pub(super) async fn list_pending_migrations(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     db.read("pending_migrations", move |tx| {
         Box::pin(async move {
-            let applied = if has_migrations_table(tx).await? { list_applied(tx).await? } else { Vec::new() };
-            let pending = find_pending(tx.backend(), &applied, all)?;
+            let applied = if has_migrations_table(tx).await? { list_applied_migrations(tx).await? } else { Vec::new() };
+            let pending = find_pending_migrations(tx.backend(), &applied, all)?;
             Ok(pending.iter().map(|migration| migration.name.to_owned()).collect())
         })
     })
@@ -71,18 +71,18 @@ pub(super) async fn list_pending(db: &Db, all: &'static [Migration]) -> Result<V
 }
 
 /// Applies the first pending migration and returns its name; `None` when none is pending.
-async fn apply_next(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'static str>, Error> {
-    lock_schema(tx).await?;
+async fn apply_next_migration(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'static str>, Error> {
+    lock_schema_for_migration(tx).await?;
     if !has_migrations_table(tx).await? {
         tx.run_script(
             "create table schema_migrations (number bigint primary key, name text not null, checksum text not null)",
         )
         .await?;
     }
-    let applied = list_applied(tx).await?;
-    let Some(next) = find_pending(tx.backend(), &applied, all)?.first() else { return Ok(None) };
+    let applied = list_applied_migrations(tx).await?;
+    let Some(next) = find_pending_migrations(tx.backend(), &applied, all)?.first() else { return Ok(None) };
     let failed = |error: Error| Error::Migration(format!("{} failed: {error}", next.name));
-    tx.run_script(next.text(tx.backend())).await.map_err(failed)?;
+    tx.run_script(next.sql_for_backend(tx.backend())).await.map_err(failed)?;
     let number = i64::try_from(applied.len() + 1).map_err(|_| Error::Migration("number is out of range".into()))?;
     let checksum = next.checksum(tx.backend());
     execute!(
@@ -97,7 +97,7 @@ async fn apply_next(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'s
 
 /// Excludes other instances until the end of the transaction. SQLite's single writer already does. On PostgreSQL the
 /// time limits of statements are lifted, because a migration may rewrite a table.
-async fn lock_schema(tx: &mut Tx) -> Result<(), Error> {
+async fn lock_schema_for_migration(tx: &mut Tx) -> Result<(), Error> {
     match tx.backend() {
         Backend::Sqlite => Ok(()),
         Backend::Postgres => {
@@ -123,7 +123,7 @@ struct Applied {
     checksum: String,
 }
 
-async fn list_applied(tx: &mut Tx) -> Result<Vec<Applied>, Error> {
+async fn list_applied_migrations(tx: &mut Tx) -> Result<Vec<Applied>, Error> {
     let found = rows!(tx, "select name, checksum from schema_migrations order by number")?;
     found.iter().map(|row| Ok(Applied { name: row.get("name")?, checksum: row.get("checksum")? })).collect()
 }
@@ -132,7 +132,7 @@ async fn list_applied(tx: &mut Tx) -> Result<Vec<Applied>, Error> {
 ///
 /// # Errors
 /// When the applied migrations are not the first ones of `all`, in the same order and with the same texts.
-fn find_pending(
+fn find_pending_migrations(
     backend: Backend,
     applied: &[Applied],
     all: &'static [Migration],
@@ -141,7 +141,7 @@ fn find_pending(
         && UNRELEASED.contains(&first.name.as_str())
         && (first.name != known.name || first.checksum != known.checksum(backend))
     {
-        return Err(Error::Unsupported(unreleased_message(backend).into()));
+        return Err(Error::Unsupported(unreleased_version_message(backend).into()));
     }
     for (index, recorded) in applied.iter().enumerate() {
         let Some(known) = all.get(index) else {
@@ -168,7 +168,7 @@ fn find_pending(
 }
 
 /// Returns the message for the operator about a database of an unreleased version.
-fn unreleased_message(backend: Backend) -> &'static str {
+fn unreleased_version_message(backend: Backend) -> &'static str {
     match backend {
         Backend::Sqlite => {
             "this database was made by an unreleased version of settled, which no later version can upgrade; create a new \

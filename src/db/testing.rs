@@ -13,7 +13,7 @@ use crate::{Backend, Config, Db, migrations};
 ///
 /// # Panics
 /// When there is no server: a test of PostgreSQL that cannot run must not pass.
-pub fn postgres_url() -> String {
+pub fn provision_postgres_url() -> String {
     provision::postgres::url().expect("the tests need a PostgreSQL server")
 }
 
@@ -46,8 +46,8 @@ impl TestDatabase {
     /// When the database cannot be created.
     pub async fn new(backend: Backend) -> TestDatabase {
         match backend {
-            Backend::Sqlite => TestDatabase::sqlite(),
-            Backend::Postgres => TestDatabase::postgres(&postgres_url()).await,
+            Backend::Sqlite => TestDatabase::create_sqlite(),
+            Backend::Postgres => TestDatabase::create_postgres(&provision_postgres_url()).await,
         }
     }
 
@@ -55,7 +55,7 @@ impl TestDatabase {
     ///
     /// # Panics
     /// When the folder cannot be created.
-    pub fn sqlite() -> TestDatabase {
+    pub fn create_sqlite() -> TestDatabase {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("settled-test-{}-{number}", std::process::id()));
@@ -72,17 +72,17 @@ impl TestDatabase {
     ///
     /// # Panics
     /// When the database cannot be created.
-    pub async fn postgres(server: &str) -> TestDatabase {
-        let mut session = connect(server).await;
-        let template = create_template(&mut session, server).await;
+    pub async fn create_postgres(server: &str) -> TestDatabase {
+        let mut session = connect_to_server(server).await;
+        let template = create_template_if_absent(&mut session, server).await;
         let mut number = 0_i32;
-        while !select_bool(&mut session, "select pg_try_advisory_lock(7362, $1)", number).await {
+        while !try_advisory_lock(&mut session, "select pg_try_advisory_lock(7362, $1)", number).await {
             number += 1;
         }
         let name = format!("settled_test_{number}");
-        run(&mut session, format!("drop database if exists {name} with (force)")).await;
-        run(&mut session, format!("create database {name} template {template}")).await;
-        TestDatabase { url: with_database(server, &name), folder: None, _session: Some(session) }
+        run_statement(&mut session, format!("drop database if exists {name} with (force)")).await;
+        run_statement(&mut session, format!("create database {name} template {template}")).await;
+        TestDatabase { url: url_with_database(server, &name), folder: None, _session: Some(session) }
     }
 
     /// Returns a configuration with few connections.
@@ -101,45 +101,45 @@ impl Drop for TestDatabase {
 }
 
 /// Returns the name of a migrated database to copy, which is created once for each set of migrations.
-async fn create_template(session: &mut PgConnection, server: &str) -> String {
+async fn create_template_if_absent(session: &mut PgConnection, server: &str) -> String {
     let texts: Vec<u8> = migrations::ALL.iter().flat_map(|migration| migration.postgres.bytes()).collect();
     let digest = const_hex::encode(&Sha256::digest(texts)[..8]);
     let name = format!("settled_template_{digest}");
-    run(session, "select pg_advisory_lock(7363)".to_owned()).await;
+    run_statement(session, "select pg_advisory_lock(7363)".to_owned()).await;
     let exists =
         "select exists (select 1 from pg_database where datname = 'settled_template_' || $1 and datallowconn = false)";
     let exists: bool =
         sqlx::query_scalar(exists).bind(digest).fetch_one(&mut *session).await.expect("the server lists its databases");
     if !exists {
-        run(session, format!("drop database if exists {name} with (force)")).await;
-        run(session, format!("create database {name} template template0 encoding 'UTF8'")).await;
-        let db = Db::open(&Config::new(with_database(server, &name))).await.expect("the template opens");
+        run_statement(session, format!("drop database if exists {name} with (force)")).await;
+        run_statement(session, format!("create database {name} template template0 encoding 'UTF8'")).await;
+        let db = Db::open(&Config::new(url_with_database(server, &name))).await.expect("the template opens");
         db.migrate().await.expect("the template migrates");
         db.close().await;
         // Marks the template as complete, and keeps sessions away, which would prevent copies.
-        run(session, format!("alter database {name} with allow_connections false")).await;
+        run_statement(session, format!("alter database {name} with allow_connections false")).await;
     }
-    run(session, "select pg_advisory_unlock(7363)".to_owned()).await;
+    run_statement(session, "select pg_advisory_unlock(7363)".to_owned()).await;
     name
 }
 
-fn with_database(server: &str, name: &str) -> String {
+fn url_with_database(server: &str, name: &str) -> String {
     let mut url = Url::parse(server).expect("SETTLED_TEST_POSTGRES is a URL");
     url.set_path(name);
     url.into()
 }
 
-async fn connect(url: &str) -> PgConnection {
+async fn connect_to_server(url: &str) -> PgConnection {
     let options: PgConnectOptions = url.parse().expect("SETTLED_TEST_POSTGRES is a URL of PostgreSQL");
     let connected = options.disable_statement_logging().connect().await;
     connected.expect("the server of SETTLED_TEST_POSTGRES answers")
 }
 
-async fn run(session: &mut PgConnection, sql: String) {
+async fn run_statement(session: &mut PgConnection, sql: String) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(session).await.expect("the statement succeeds");
 }
 
-async fn select_bool(session: &mut PgConnection, sql: &'static str, number: i32) -> bool {
+async fn try_advisory_lock(session: &mut PgConnection, sql: &'static str, number: i32) -> bool {
     sqlx::query_scalar(sql).bind(number).fetch_one(session).await.expect("the statement succeeds")
 }
 

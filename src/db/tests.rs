@@ -14,12 +14,12 @@ use crate::testing::{TestDatabase, open_migrated};
 use crate::*;
 use clock::Instant;
 
-async fn run_script(db: &Db, sql: &'static str) {
+async fn run_sql_script(db: &Db, sql: &'static str) {
     db.write("run_script", move |tx| Box::pin(async move { tx.run_script(sql).await })).await.unwrap();
 }
 
-async fn with_items(db: &Db) -> Db {
-    run_script(
+async fn create_items_table(db: &Db) -> Db {
+    run_sql_script(
         db,
         "create table items (id bigint primary key, note text not null, amount bigint not null check (amount >= 0))",
     )
@@ -27,7 +27,7 @@ async fn with_items(db: &Db) -> Db {
     db.clone()
 }
 
-async fn insert(db: &Db, id: i64, amount: i64) -> Result<(), Error> {
+async fn insert_item(db: &Db, id: i64, amount: i64) -> Result<(), Error> {
     db.write("insert", move |tx| {
         Box::pin(async move {
             let n = execute!(tx, "insert into items (id, note, amount) values ($1, $2, $3)", id, "note", amount)?;
@@ -37,7 +37,7 @@ async fn insert(db: &Db, id: i64, amount: i64) -> Result<(), Error> {
     .await
 }
 
-async fn list_ids(db: &Db) -> Vec<i64> {
+async fn list_item_ids(db: &Db) -> Vec<i64> {
     db.read("ids", |tx| {
         Box::pin(async move {
             let rows = rows!(tx, "select id from items order by id")?;
@@ -50,11 +50,11 @@ async fn list_ids(db: &Db) -> Vec<i64> {
 
 both! {
     async fn many_writers_share_commits_and_one_failure_does_not_affect_the_others(db: Db) {
-        let db = with_items(&db).await;
+        let db = create_items_table(&db).await;
         let before = db.counters();
         let writes = (0..200).map(|id| {
             let db = db.clone();
-            async move { insert(&db, id, if id == 77 { -1 } else { id }).await }
+            async move { insert_item(&db, id, if id == 77 { -1 } else { id }).await }
         });
         let results = futures_util::future::join_all(writes).await;
         for (id, result) in results.iter().enumerate() {
@@ -65,7 +65,7 @@ both! {
             }
         }
         let expected: Vec<i64> = (0..200).filter(|id| *id != 77).collect();
-        assert_eq!(list_ids(&db).await, expected);
+        assert_eq!(list_item_ids(&db).await, expected);
         let after = db.counters();
         assert_eq!(after.transactions - before.transactions, 201);
         assert_eq!(after.sql_statements - before.sql_statements, 201);
@@ -76,7 +76,7 @@ both! {
     }
 
     async fn a_panic_of_one_transaction_is_its_error_only(db: Db) {
-        let db = with_items(&db).await;
+        let db = create_items_table(&db).await;
         let panics = |id: i64| {
             let db = db.clone();
             async move {
@@ -89,14 +89,14 @@ both! {
                 .await
             }
         };
-        let (first, kept, second) = tokio::join!(panics(1), insert(&db, 2, 2), panics(3));
+        let (first, kept, second) = tokio::join!(panics(1), insert_item(&db, 2, 2), panics(3));
         let expected = Error::Panicked { name: "panics", message: "on purpose".into() };
         assert_eq!((first, kept, second), (Err(expected.clone()), Ok(()), Err(expected)));
-        assert_eq!(list_ids(&db).await, [2]);
+        assert_eq!(list_item_ids(&db).await, [2]);
     }
 
     async fn a_cancelled_caller_leaves_no_transaction_open(db: Db) {
-        let db = with_items(&db).await;
+        let db = create_items_table(&db).await;
         let (stored, is_stored) = oneshot::channel();
         let write = db.write::<(), Error, _>("cancelled", move |tx| {
             Box::pin(async move {
@@ -109,14 +109,14 @@ both! {
         assert!(futures_util::poll!(&mut write).is_pending());
         drop(write);
         is_stored.await.unwrap();
-        assert_eq!(list_ids(&db).await, [1]);
-        insert(&db, 2, 2).await.unwrap();
-        assert_eq!(list_ids(&db).await, [1, 2]);
+        assert_eq!(list_item_ids(&db).await, [1]);
+        insert_item(&db, 2, 2).await.unwrap();
+        assert_eq!(list_item_ids(&db).await, [1, 2]);
     }
 
     async fn both_databases_report_the_same_constraints(db: Db) {
-        run_script(&db, "create table parents (id bigint primary key, code text not null unique)").await;
-        run_script(&db, "create table children (id bigint primary key, parent bigint not null references parents (id))").await;
+        run_sql_script(&db, "create table parents (id bigint primary key, code text not null unique)").await;
+        run_sql_script(&db, "create table children (id bigint primary key, parent bigint not null references parents (id))").await;
         let run = |sql: &'static str| {
             let db = db.clone();
             async move { db.write("change", move |tx| Box::pin(async move { execute!(tx, sql) })).await }
@@ -141,8 +141,8 @@ both! {
     }
 
     async fn a_failed_statement_ends_its_transaction(db: Db) {
-        let db = with_items(&db).await;
-        insert(&db, 1, 1).await.unwrap();
+        let db = create_items_table(&db).await;
+        insert_item(&db, 1, 1).await.unwrap();
         let result = db
             .write::<(), Error, _>("continues", |tx| {
                 Box::pin(async move {
@@ -155,11 +155,11 @@ both! {
             })
             .await;
         assert!(result.is_err_and(|error| error.is_unique()));
-        assert_eq!(list_ids(&db).await, [1]);
+        assert_eq!(list_item_ids(&db).await, [1]);
     }
 
     async fn hooks_run_once_and_only_after_a_commit(db: Db) {
-        let db = with_items(&db).await;
+        let db = create_items_table(&db).await;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let write = |id: i64, refuse: bool| {
             let (db, seen) = (db.clone(), seen.clone());
@@ -183,7 +183,7 @@ both! {
     }
 
     async fn stored_values_are_read_back_unchanged(db: Db) {
-        run_script(&db, match db.backend() {
+        run_sql_script(&db, match db.backend() {
             Backend::Sqlite => "create table kinds (id bigint primary key, n bigint, t text, b blob, f bigint)",
             Backend::Postgres => "create table kinds (id bigint primary key, n bigint, t text, b bytea, f bigint)",
         }).await;
@@ -227,8 +227,8 @@ both! {
     }
 
     async fn a_reader_sees_one_snapshot_of_the_committed_rows(db: Db) {
-        let db = with_items(&db).await;
-        insert(&db, 1, 1).await.unwrap();
+        let db = create_items_table(&db).await;
+        insert_item(&db, 1, 1).await.unwrap();
         let writer = db.clone();
         // A writer commits while a reader holds its snapshot. Neither waits for the other.
         let seen = {
@@ -247,25 +247,25 @@ both! {
                 }
             });
             tokio::task::spawn_blocking(move || is_reading.recv().unwrap()).await.unwrap();
-            insert(&writer, 2, 2).await.unwrap();
+            insert_item(&writer, 2, 2).await.unwrap();
             written.send(()).unwrap();
             tokio::task::spawn_blocking(move || read.join().unwrap()).await.unwrap().unwrap()
         };
         assert_eq!(seen, (1, 1));
-        assert_eq!(list_ids(&db).await, [1, 2]);
+        assert_eq!(list_item_ids(&db).await, [1, 2]);
     }
 
     async fn a_reader_cannot_change_anything(db: Db) {
-        let db = with_items(&db).await;
+        let db = create_items_table(&db).await;
         let result = db.read("writes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
         assert!(matches!(result, Err(Error::Statement(_))), "{result:?}");
-        insert(&db, 1, 1).await.unwrap();
-        assert_eq!(list_ids(&db).await, [1]);
+        insert_item(&db, 1, 1).await.unwrap();
+        assert_eq!(list_item_ids(&db).await, [1]);
     }
 
     async fn select_one_runs_exactly_one_select(db: Db) {
-        let db = with_items(&db).await;
-        insert(&db, 1, 1).await.unwrap();
+        let db = create_items_table(&db).await;
+        insert_item(&db, 1, 1).await.unwrap();
         let before = db.counters();
         let selects = (0..50).map(|_| db.select_one::<_, Error, _>("select", |tx| Box::pin(async move {
             row!(tx, "select amount from items where id = $1", 1_i64)?.unwrap().get::<i64>("amount")
@@ -283,18 +283,18 @@ both! {
         assert!(matches!(&changes, Err(Error::Statement(_))), "{changes:?}");
         let panics = db.select_one::<(), Error, _>("panics", |_| Box::pin(async { panic!("on purpose") })).await;
         assert!(matches!(&panics, Err(Error::Panicked { .. })), "{panics:?}");
-        assert_eq!(list_ids(&db).await, [1]);
+        assert_eq!(list_item_ids(&db).await, [1]);
         db.close().await;
         let late = db.select_one("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
         assert!(matches!(late.map(drop), Err(Error::Unavailable(_))));
     }
 
     async fn queued_statements_bind_ids_that_earlier_ones_returned(db: Db) {
-        run_script(&db, match db.backend() {
+        run_sql_script(&db, match db.backend() {
             Backend::Sqlite => "create table parents (id integer primary key autoincrement, code text not null unique)",
             Backend::Postgres => "create table parents (id bigint generated always as identity primary key, code text not null unique)",
         }).await;
-        run_script(&db, "create table children (id bigint primary key, parent bigint not null references parents (id), note text)").await;
+        run_sql_script(&db, "create table children (id bigint primary key, parent bigint not null references parents (id), note text)").await;
         let run = |code: &'static str, first: i64| db.write::<_, Error, _>("batch", move |tx| Box::pin(async move {
             let parent: ResultRef<i64> = queued!(tx, "insert into parents (code) values ($1) returning id", code);
             for id in first..first + 2 {
@@ -336,10 +336,10 @@ both! {
     }
 
     async fn only_changes_count_as_commits(db: Db) {
-        let db = with_items(&db).await;
-        insert(&db, 1, 1).await.unwrap();
+        let db = create_items_table(&db).await;
+        insert_item(&db, 1, 1).await.unwrap();
         let before = db.counters();
-        list_ids(&db).await;
+        list_item_ids(&db).await;
         let none = db.write("nothing", |tx| Box::pin(async move { execute!(tx, "update items set amount = 2 where id = 9") })).await;
         assert_eq!(none, Ok(0));
         let locked = db.write::<_, Error, _>("locks", |tx| Box::pin(async move {
@@ -350,27 +350,27 @@ both! {
         assert_eq!(after.commits, before.commits);
         assert_eq!(after.transactions, before.transactions + 3);
         assert_eq!(after.sql_statements, before.sql_statements + 3);
-        insert(&db, 2, 2).await.unwrap();
+        insert_item(&db, 2, 2).await.unwrap();
         assert_eq!(db.counters().commits, before.commits + 1);
     }
 
     async fn a_closed_database_finishes_its_transactions_and_refuses_new_ones(db: Db) {
-        let db = with_items(&db).await;
+        let db = create_items_table(&db).await;
         let writes: Vec<_> = (0..20).map(|id| {
             let db = db.clone();
-            async move { insert(&db, id, 1).await }
+            async move { insert_item(&db, id, 1).await }
         }).collect();
         let closing = db.clone();
         let (results, ()) = tokio::join!(futures_util::future::join_all(writes), async move { closing.close().await });
         assert!(results.iter().all(Result::is_ok), "{results:?}");
-        assert!(matches!(insert(&db, 99, 1).await, Err(Error::Unavailable(_))));
+        assert!(matches!(insert_item(&db, 99, 1).await, Err(Error::Unavailable(_))));
         let read = db.read("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
         assert!(matches!(read.map(drop), Err(Error::Unavailable(_))));
         db.close().await;
     }
 
     async fn amounts_are_ordered_by_their_bytes(db: Db) {
-        run_script(&db, match db.backend() {
+        run_sql_script(&db, match db.backend() {
             Backend::Sqlite => "create table amounts (amount blob not null)",
             Backend::Postgres => "create table amounts (amount bytea not null)",
         }).await;
@@ -392,7 +392,7 @@ both! {
         let take = |at: i64, owner: &'static str| {
             let db = db.clone();
             async move {
-                db.write("lease", move |tx| Box::pin(lease::acquire(tx, Instant(at), "watch:1", owner, 1000))).await.unwrap()
+                db.write("lease", move |tx| Box::pin(lease::acquire_lease(tx, Instant(at), "watch:1", owner, 1000))).await.unwrap()
             }
         };
         assert_eq!(take(0, "a").await, Some(Epoch(1)));
@@ -402,10 +402,10 @@ both! {
         assert_eq!(take(1020, "b").await, Some(Epoch(2)));
         let (renewed, held, stale, released) = db.write::<_, Error, _>("lease", |tx| Box::pin(async move {
             Ok((
-                lease::renew(tx, Instant(1500), "watch:1", "b", Epoch(2), 1000).await?,
-                lease::lock_if_owned(tx, Instant(2499), "watch:1", "b", Epoch(2)).await?,
-                lease::renew(tx, Instant(1500), "watch:1", "a", Epoch(1), 1000).await?,
-                lease::release(tx, Instant(1600), "watch:1", "b", Epoch(2)).await?,
+                lease::renew_lease(tx, Instant(1500), "watch:1", "b", Epoch(2), 1000).await?,
+                lease::lock_lease_if_owned(tx, Instant(2499), "watch:1", "b", Epoch(2)).await?,
+                lease::renew_lease(tx, Instant(1500), "watch:1", "a", Epoch(1), 1000).await?,
+                lease::release_lease(tx, Instant(1600), "watch:1", "b", Epoch(2)).await?,
             ))
         })).await.unwrap();
         assert!(renewed && held && !stale && released);
@@ -439,27 +439,27 @@ static REORDERED: [Migration; 2] = [TWO, ONE];
 
 both! {
     async fn migrations_are_applied_in_order_and_checked(db: Db) {
-        run_script(&db, "drop table schema_migrations").await;
-        assert_eq!(migrations::list_pending(&db, &BOTH).await.unwrap(), ["9001_one", "9002_two"]);
+        run_sql_script(&db, "drop table schema_migrations").await;
+        assert_eq!(migrations::list_pending_migrations(&db, &BOTH).await.unwrap(), ["9001_one", "9002_two"]);
         // Two instances start at the same time.
-        let (a, b) = tokio::join!(migrations::apply_pending(&db, &FIRST), migrations::apply_pending(&db, &FIRST));
+        let (a, b) = tokio::join!(migrations::apply_pending_migrations(&db, &FIRST), migrations::apply_pending_migrations(&db, &FIRST));
         assert_eq!([a.unwrap(), b.unwrap()].concat(), ["9001_one"]);
-        assert_eq!(migrations::apply_pending(&db, &FIRST).await.unwrap(), Vec::<String>::new());
-        assert_eq!(migrations::apply_pending(&db, &BOTH).await.unwrap(), ["9002_two"]);
+        assert_eq!(migrations::apply_pending_migrations(&db, &FIRST).await.unwrap(), Vec::<String>::new());
+        assert_eq!(migrations::apply_pending_migrations(&db, &BOTH).await.unwrap(), ["9002_two"]);
         let note = db.read::<String, Error, _>("note", |tx| Box::pin(async move {
             row!(tx, "select note from ones")?.unwrap().get("note")
         })).await.unwrap();
         assert_eq!(note, "new");
 
         let refusal = |result: Result<Vec<String>, Error>| result.unwrap_err().to_string();
-        assert!(refusal(migrations::apply_pending(&db, &TAMPERED).await).contains("was changed after it was applied"));
-        assert!(refusal(migrations::list_pending(&db, &TAMPERED).await).contains("was changed after it was applied"));
-        assert!(refusal(migrations::apply_pending(&db, &FIRST).await).contains("newer version"));
-        assert!(refusal(migrations::apply_pending(&db, &REORDERED).await).contains("`9001_one` in this database"));
+        assert!(refusal(migrations::apply_pending_migrations(&db, &TAMPERED).await).contains("was changed after it was applied"));
+        assert!(refusal(migrations::list_pending_migrations(&db, &TAMPERED).await).contains("was changed after it was applied"));
+        assert!(refusal(migrations::apply_pending_migrations(&db, &FIRST).await).contains("newer version"));
+        assert!(refusal(migrations::apply_pending_migrations(&db, &REORDERED).await).contains("`9001_one` in this database"));
 
-        assert!(refusal(migrations::apply_pending(&db, &BREAKING).await).contains("9003_broken failed"));
-        assert_eq!(migrations::list_pending(&db, &BREAKING).await.unwrap(), ["9003_broken"], "a migration that failed is not recorded");
-        run_script(&db, "create table halves (id bigint primary key)").await;
+        assert!(refusal(migrations::apply_pending_migrations(&db, &BREAKING).await).contains("9003_broken failed"));
+        assert_eq!(migrations::list_pending_migrations(&db, &BREAKING).await.unwrap(), ["9003_broken"], "a migration that failed is not recorded");
+        run_sql_script(&db, "create table halves (id bigint primary key)").await;
     }
 
     async fn a_database_of_an_unreleased_version_is_refused_with_the_way_out(db: Db) {
@@ -468,7 +468,7 @@ both! {
         let by_checksum = "delete from schema_migrations where number = 2;
             update schema_migrations set name = '0001_initial', checksum = 'c'";
         for recorded in [by_name, by_checksum] {
-            run_script(&db, recorded).await;
+            run_sql_script(&db, recorded).await;
             for refused in [db.migrate().await, db.pending_migrations().await] {
                 let refusal = refused.unwrap_err().to_string();
                 assert!(refusal.contains("made by an unreleased version of settled"), "{refusal}");
@@ -502,8 +502,8 @@ async fn a_closure_that_awaits_something_other_than_its_database_fails_on_sqlite
 #[tokio::test]
 async fn an_idle_connection_that_died_is_replaced() {
     let db = open_migrated(Backend::Postgres).await;
-    let db = with_items(&db).await;
-    futures_util::future::join_all((0..8).map(|id| insert(&db, id, 1))).await;
+    let db = create_items_table(&db).await;
+    futures_util::future::join_all((0..8).map(|id| insert_item(&db, id, 1))).await;
     let pid = |db: Db| async move {
         db.read::<i64, Error, _>("pid", |tx| {
             Box::pin(async move { row!(tx, "select pg_backend_pid() as pid")?.unwrap().get("pid") })
@@ -529,7 +529,7 @@ async fn an_idle_connection_that_died_is_replaced() {
     });
     assert_eq!(select_one.await, Ok(8));
     assert_ne!(pid(db.clone()).await.unwrap(), before);
-    insert(&db, 100, 1).await.unwrap();
+    insert_item(&db, 100, 1).await.unwrap();
 }
 
 #[tokio::test]
@@ -538,26 +538,26 @@ async fn several_instances_may_open_a_database_but_only_one_locks_the_folder() {
     let config = scratch.config();
     let path = config.url.strip_prefix("sqlite:").unwrap().to_owned();
     let folder = Path::new(&path).parent().unwrap().to_owned();
-    let lock = DataFolderLock::acquire(&folder).unwrap();
-    let refused = DataFolderLock::acquire(&folder).unwrap_err();
+    let lock = DataFolderLock::lock_data_folder(&folder).unwrap();
+    let refused = DataFolderLock::lock_data_folder(&folder).unwrap_err();
     assert!(
         matches!(&refused, DataFolderLockError::Held { holder, .. } if *holder == format!("process {}", std::process::id())),
         "{refused}"
     );
 
-    let db = with_items(&Db::open(&config).await.unwrap()).await;
+    let db = create_items_table(&Db::open(&config).await.unwrap()).await;
     let second = Db::open(&config).await.unwrap();
-    insert(&db, 1, 1).await.unwrap();
-    insert(&second, 2, 2).await.unwrap();
-    assert_eq!(list_ids(&db).await, list_ids(&second).await);
+    insert_item(&db, 1, 1).await.unwrap();
+    insert_item(&second, 2, 2).await.unwrap();
+    assert_eq!(list_item_ids(&db).await, list_item_ids(&second).await);
     second.close().await;
-    insert(&db, 3, 3).await.unwrap();
+    insert_item(&db, 3, 3).await.unwrap();
     db.close().await;
     drop(lock);
-    DataFolderLock::acquire(&folder).unwrap();
+    DataFolderLock::lock_data_folder(&folder).unwrap();
 
     let again = Db::open(&config).await.unwrap();
-    assert_eq!(list_ids(&again).await, [1, 2, 3]);
+    assert_eq!(list_item_ids(&again).await, [1, 2, 3]);
     let wal = std::fs::metadata(format!("{path}-wal")).map_or(0, |file| file.len());
     assert_eq!(wal, 0, "closing writes the log back into the database");
 }
@@ -568,17 +568,17 @@ async fn a_backup_is_a_complete_private_copy() {
     let scratch = TestDatabase::new(Backend::Sqlite).await;
     let config = scratch.config();
     let path = config.url.strip_prefix("sqlite:").unwrap().to_owned();
-    let db = with_items(&Db::open(&config).await.unwrap()).await;
-    insert(&db, 1, 1).await.unwrap();
+    let db = create_items_table(&Db::open(&config).await.unwrap()).await;
+    insert_item(&db, 1, 1).await.unwrap();
     let copy = format!("{path}.copy");
     db.backup(Path::new(&copy)).await.unwrap();
-    insert(&db, 2, 2).await.unwrap();
+    insert_item(&db, 2, 2).await.unwrap();
     assert!(db.backup(Path::new(&copy)).await.unwrap_err().to_string().contains("never overwrites"));
     for file in [&path, &copy, &format!("{path}-wal")] {
         assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
     }
     let restored = Db::open(&Config { url: format!("sqlite:{copy}"), ..config }).await.unwrap();
-    assert_eq!(list_ids(&restored).await, [1]);
+    assert_eq!(list_item_ids(&restored).await, [1]);
     assert_eq!(
         std::fs::read_dir(Path::new(&path).parent().unwrap())
             .unwrap()
@@ -600,14 +600,14 @@ async fn unusable_urls_are_refused_without_showing_them() {
 /// When the disk is full, SQLite rolls back the whole transaction, including the commands of the group that ran before.
 #[tokio::test]
 async fn a_transaction_that_succeeds_is_stored_even_when_the_disk_is_full() {
-    let db = with_items(&open_migrated(Backend::Sqlite).await).await;
+    let db = create_items_table(&open_migrated(Backend::Sqlite).await).await;
     let pages = |sql: &'static str| db.write("limit", move |tx| Box::pin(async move { rows!(tx, sql) }));
     pages("pragma max_page_count = 1").await.unwrap();
     let writes = (0..100).map(|id| {
         let db = db.clone();
         async move {
             if id % 10 != 5 {
-                return insert(&db, id, 1).await;
+                return insert_item(&db, id, 1).await;
             }
             db.write("large", move |tx| {
                 Box::pin(async move {
@@ -621,11 +621,11 @@ async fn a_transaction_that_succeeds_is_stored_even_when_the_disk_is_full() {
     let results = futures_util::future::join_all(writes).await;
     let succeeded: Vec<i64> = (0..).zip(&results).filter(|(_, result)| result.is_ok()).map(|(id, _)| id).collect();
     assert!(succeeded.iter().all(|id| id % 10 != 5));
-    assert_eq!(list_ids(&db).await, succeeded);
+    assert_eq!(list_item_ids(&db).await, succeeded);
     let refusal = results.iter().find_map(|result| result.as_ref().err());
     assert!(matches!(refusal, Some(Error::Unavailable(_))), "{refusal:?}");
     pages("pragma max_page_count = 1000000").await.unwrap();
-    insert(&db, 200, 1).await.unwrap();
+    insert_item(&db, 200, 1).await.unwrap();
 }
 
 #[test]
@@ -672,7 +672,7 @@ proptest! {
 
 both! {
     async fn a_statement_runs_for_each_given_row(db: Db) {
-        let db = with_items(&db).await;
+        let db = create_items_table(&db).await;
         let found = db.write("given", |tx| Box::pin(async move {
             let inserted = rows_for_each!(
                 tx,
@@ -704,8 +704,8 @@ both! {
     }
 
     async fn deferred_statements_run_before_the_next_statement_and_at_the_end(db: Db) {
-        let db = with_items(&db).await;
-        insert(&db, 1, 1).await.unwrap();
+        let db = create_items_table(&db).await;
+        insert_item(&db, 1, 1).await.unwrap();
         let before = db.counters();
         db.write("deferred", |tx| Box::pin(async move {
             deferred!(tx, "update items set amount = $2 where id = $1", 1, 10)?;
@@ -721,15 +721,15 @@ both! {
             assert_eq!(rows.len(), 3);
             deferred!(tx, "delete from items where id = $1", 2)
         })).await.unwrap();
-        assert_eq!(list_ids(&db).await, [1, 3]);
+        assert_eq!(list_item_ids(&db).await, [1, 3]);
         if db.backend() == Backend::Postgres {
             assert_eq!(db.counters().sql_statements - before.sql_statements, 4, "three deferred ones together, a select, one deferred, a select");
         }
     }
 
     async fn a_deferred_statement_with_an_unexpected_row_count_ends_the_transaction(db: Db) {
-        let db = with_items(&db).await;
-        insert(&db, 1, 1).await.unwrap();
+        let db = create_items_table(&db).await;
+        insert_item(&db, 1, 1).await.unwrap();
         let refused = db.write("deferred", |tx| Box::pin(async move {
             execute!(tx, "update items set amount = 2")?;
             deferred!(tx, "update items set amount = 3 where id = $1", 77)

@@ -30,11 +30,11 @@ where
     };
     match AssertUnwindSafe(run).catch_unwind().await {
         Ok(outcome) => outcome,
-        Err(payload) => Err(Error::Panicked { name, message: panic_message(payload.as_ref()) }.into()),
+        Err(payload) => Err(Error::Panicked { name, message: extract_panic_message(payload.as_ref()) }.into()),
     }
 }
 
-fn panic_message(payload: &(dyn Any + Send)) -> String {
+fn extract_panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }

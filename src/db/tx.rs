@@ -95,8 +95,8 @@ impl Tx {
     pub async fn execute(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
         self.start_statement(sql, &[], &binds).await?;
         let result = match &mut self.connection {
-            DbConnection::Sqlite(connection) => sqlite::statement::execute(connection, sql, RUN_ONCE, &binds),
-            DbConnection::Postgres(connection) => postgres::execute(connection, sql, Vec::new(), binds).await,
+            DbConnection::Sqlite(connection) => sqlite::statement::execute_statement(connection, sql, RUN_ONCE, &binds),
+            DbConnection::Postgres(connection) => postgres::execute_statement(connection, sql, Vec::new(), binds).await,
         };
         self.note_change(result)
     }
@@ -116,8 +116,8 @@ impl Tx {
         }
         self.start_statement(sql, &given, &binds).await?;
         let result = match &mut self.connection {
-            DbConnection::Sqlite(connection) => sqlite::statement::execute(connection, sql, &given, &binds),
-            DbConnection::Postgres(connection) => postgres::execute(connection, sql, given, binds).await,
+            DbConnection::Sqlite(connection) => sqlite::statement::execute_statement(connection, sql, &given, &binds),
+            DbConnection::Postgres(connection) => postgres::execute_statement(connection, sql, given, binds).await,
         };
         self.note_change(result)
     }
@@ -169,7 +169,7 @@ impl Tx {
             return Ok(());
         }
         self.stats.statements.fetch_add(1, Ordering::Relaxed);
-        let result = postgres::execute_deferred(connection, deferred).await;
+        let result = postgres::execute_deferred_statements(connection, deferred).await;
         self.note_change(result).map(drop)
     }
 
@@ -180,11 +180,11 @@ impl Tx {
     pub async fn rows(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
         self.start_statement(sql, &[], &binds).await?;
         let result = match (&mut self.connection, &self.kind) {
-            (DbConnection::Sqlite(connection), _) => sqlite::statement::rows(connection, sql, RUN_ONCE, &binds),
+            (DbConnection::Sqlite(connection), _) => sqlite::statement::select_rows(connection, sql, RUN_ONCE, &binds),
             (DbConnection::Postgres(connection), TxKind::SelectOne { fallback: Some(connections), .. }) => {
                 connections.select_with_retry(connection, sql, binds).await
             }
-            (DbConnection::Postgres(connection), _) => postgres::rows(connection, sql, Vec::new(), binds).await,
+            (DbConnection::Postgres(connection), _) => postgres::select_rows(connection, sql, Vec::new(), binds).await,
         };
         self.note_rows(sql, result)
     }
@@ -204,8 +204,8 @@ impl Tx {
         }
         self.start_statement(sql, &given, &binds).await?;
         let result = match &mut self.connection {
-            DbConnection::Sqlite(connection) => sqlite::statement::rows(connection, sql, &given, &binds),
-            DbConnection::Postgres(connection) => postgres::rows(connection, sql, given, binds).await,
+            DbConnection::Sqlite(connection) => sqlite::statement::select_rows(connection, sql, &given, &binds),
+            DbConnection::Postgres(connection) => postgres::select_rows(connection, sql, given, binds).await,
         };
         self.note_rows(sql, result)
     }
@@ -268,7 +268,7 @@ impl Tx {
             let (sql, binds) = statement.resolve(&self.returned)?;
             self.start_statement(sql, &[], &binds).await?;
             let DbConnection::Sqlite(connection) = &self.connection else { unreachable!("the backend is SQLite") };
-            let result = sqlite::statement::returned_ids(connection, sql, &binds);
+            let result = sqlite::statement::execute_returning_ids(connection, sql, &binds);
             let ids = self.note_failure(result)?;
             self.returned.push(ids);
         }
@@ -283,7 +283,7 @@ impl Tx {
         let DbConnection::Postgres(connection) = &mut self.connection else {
             unreachable!("the backend is PostgreSQL")
         };
-        let result = postgres::only_row(connection, sql, binds).await;
+        let result = postgres::select_only_row(connection, sql, binds).await;
         let row = self.note_failure(result)?;
         for number in 0..count {
             self.returned.push(ReturnedIds { rows: row.get_at(2 * number)?, least: row.get_at(2 * number + 1)? });
@@ -304,8 +304,8 @@ impl Tx {
     pub(super) async fn run_script(&mut self, sql: &'static str) -> Result<(), Error> {
         self.start_statement(sql, &[], &[]).await?;
         let result = match &mut self.connection {
-            DbConnection::Sqlite(connection) => sqlite::statement::run_script(connection, sql),
-            DbConnection::Postgres(connection) => postgres::run_script(connection, sql).await,
+            DbConnection::Sqlite(connection) => sqlite::statement::run_sql_script(connection, sql),
+            DbConnection::Postgres(connection) => postgres::run_sql_script(connection, sql).await,
         };
         self.changed = true;
         self.note_failure(result)

@@ -54,11 +54,11 @@ impl Envelope {
     ///
     /// # Errors
     /// When the file is missing, malformed, or readable by other users.
-    pub fn load(data_folder: &Path) -> Result<Envelope, KeysError> {
-        let credential = credential_path().filter(|path| path.exists());
+    pub fn load_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
+        let credential = find_credential_path().filter(|path| path.exists());
         let ring = match credential {
-            Some(path) => KeyRing::load(&path)?,
-            None => KeyRing::load_private(&data_folder.join(FILE_NAME))?,
+            Some(path) => KeyRing::read_key_file(&path)?,
+            None => KeyRing::read_private_key_file(&data_folder.join(FILE_NAME))?,
         };
         Ok(Envelope::from_ring(&ring))
     }
@@ -68,9 +68,9 @@ impl Envelope {
     ///
     /// # Errors
     /// When the file exists or cannot be written.
-    pub fn create(data_folder: &Path) -> Result<Envelope, KeysError> {
+    pub fn create_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
         let (ring, path) = (KeyRing::generate(), data_folder.join(FILE_NAME));
-        ring.write_new(&path)?;
+        ring.write_new_key_file(&path)?;
         Ok(Envelope::from_ring(&ring))
     }
 
@@ -79,11 +79,11 @@ impl Envelope {
     /// lost.
     ///
     /// # Errors
-    /// As for [`Envelope::load`] and [`Envelope::create`].
-    pub fn load_or_create(data_folder: &Path) -> Result<Envelope, KeysError> {
-        match Envelope::load(data_folder) {
+    /// As for [`Envelope::load_key_file`] and [`Envelope::create_key_file`].
+    pub fn load_or_create_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
+        match Envelope::load_key_file(data_folder) {
             Err(KeysError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-                Envelope::create(data_folder)
+                Envelope::create_key_file(data_folder)
             }
             found => found,
         }
@@ -95,21 +95,21 @@ impl Envelope {
 ///
 /// # Errors
 /// When the file is missing, malformed, full or a systemd credential, or cannot be replaced.
-pub fn rotate(data_folder: &Path) -> Result<u32, KeysError> {
-    if let Some(path) = credential_path().filter(|path| path.exists()) {
+pub fn rotate_key_file(data_folder: &Path) -> Result<u32, KeysError> {
+    if let Some(path) = find_credential_path().filter(|path| path.exists()) {
         return Err(KeysError::Credential(path));
     }
     let path = data_folder.join(FILE_NAME);
-    let mut ring = KeyRing::load_private(&path)?;
-    let id = ring.add(&path)?;
+    let mut ring = KeyRing::read_private_key_file(&path)?;
+    let id = ring.add_random_key(&path)?;
     let new_path = data_folder.join(format!("{FILE_NAME}.new"));
     if let Err(error) = fs::remove_file(&new_path)
         && error.kind() != io::ErrorKind::NotFound
     {
         return Err(KeysError::Io { path: new_path, error });
     }
-    ring.write_new(&new_path)?;
-    let replaced = fs::rename(&new_path, &path).and_then(|()| sync_folder_of(&path));
+    ring.write_new_key_file(&new_path)?;
+    let replaced = fs::rename(&new_path, &path).and_then(|()| sync_parent_folder(&path));
     replaced.map_err(|error| KeysError::Io { path, error })?;
     Ok(id)
 }
@@ -117,7 +117,7 @@ pub fn rotate(data_folder: &Path) -> Result<u32, KeysError> {
 impl KeyRing {
     /// Creates a key ring with one random key.
     pub fn generate() -> KeyRing {
-        KeyRing(vec![(1, random_key())])
+        KeyRing(vec![(1, generate_random_key())])
     }
 
     /// Returns the keys with their ids, ascending by id.
@@ -126,31 +126,31 @@ impl KeyRing {
     }
 
     /// Returns the oldest key.
-    pub fn first(&self) -> &[u8; KEY_LENGTH] {
+    pub fn oldest_key(&self) -> &[u8; KEY_LENGTH] {
         &self.0.first().expect("a key ring is never empty").1
     }
 
     /// Adds a random key and returns its id. `path` is only used in the error.
-    fn add(&mut self, path: &Path) -> Result<u32, KeysError> {
+    fn add_random_key(&mut self, path: &Path) -> Result<u32, KeysError> {
         let newest = self.0.last().map_or(0, |(id, _)| *id);
         let id = newest.checked_add(1).filter(|_| self.0.len() < KEYS_MAX);
         let id = id.ok_or_else(|| KeysError::Full(path.to_owned()))?;
-        self.0.push((id, random_key()));
+        self.0.push((id, generate_random_key()));
         Ok(id)
     }
 
     /// Reads a key file, and fails when other users may read it.
-    fn load_private(path: &Path) -> Result<KeyRing, KeysError> {
+    fn read_private_key_file(path: &Path) -> Result<KeyRing, KeysError> {
         let metadata = fs::metadata(path).map_err(|error| KeysError::Io { path: path.to_owned(), error })?;
         let mode = metadata.mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(KeysError::ReadableByOthers { path: path.to_owned(), mode });
         }
-        KeyRing::load(path)
+        KeyRing::read_key_file(path)
     }
 
     /// Reads a key file without checking its permissions.
-    fn load(path: &Path) -> Result<KeyRing, KeysError> {
+    fn read_key_file(path: &Path) -> Result<KeyRing, KeysError> {
         let text = fs::read_to_string(path).map_err(|error| KeysError::Io { path: path.to_owned(), error })?;
         let text = Zeroizing::new(text);
         let malformed = |line, problem| KeysError::Malformed { path: path.to_owned(), line, problem };
@@ -174,7 +174,7 @@ impl KeyRing {
     }
 
     /// Writes the keys to a new file that only its owner may read, and makes it durable.
-    fn write_new(&self, path: &Path) -> Result<(), KeysError> {
+    fn write_new_key_file(&self, path: &Path) -> Result<(), KeysError> {
         let mut text = Zeroizing::new(String::from(FILE_COMMENT));
         for (id, key) in &self.0 {
             let digits = Zeroizing::new(const_hex::encode(key.as_slice()));
@@ -184,7 +184,7 @@ impl KeyRing {
         }
         let file = File::options().write(true).create_new(true).mode(0o600).open(path);
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-        written.and_then(|()| sync_folder_of(path)).map_err(|error| {
+        written.and_then(|()| sync_parent_folder(path)).map_err(|error| {
             let path = path.to_owned();
             let exists = error.kind() == io::ErrorKind::AlreadyExists;
             if exists { KeysError::Exists(path) } else { KeysError::Io { path, error } }
@@ -192,19 +192,19 @@ impl KeyRing {
     }
 }
 
-fn random_key() -> Zeroizing<[u8; KEY_LENGTH]> {
+fn generate_random_key() -> Zeroizing<[u8; KEY_LENGTH]> {
     let mut key = Zeroizing::new([0; KEY_LENGTH]);
     SysRng.try_fill_bytes(key.as_mut_slice()).expect("the operating system provides random bytes");
     key
 }
 
 /// Returns the path that the key file has as a systemd credential, or `None` when systemd passes no credentials.
-fn credential_path() -> Option<PathBuf> {
+fn find_credential_path() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(FILE_NAME))
 }
 
 /// Flushes the folder of a file to disk, because only then a new or renamed file is durable.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
+fn sync_parent_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }

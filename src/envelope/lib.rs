@@ -33,7 +33,7 @@ use rand::{TryRng, rngs::SysRng};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-pub use key_ring::{FILE_NAME, KeysError, rotate};
+pub use key_ring::{FILE_NAME, KeysError, rotate_key_file};
 
 /// Version of the format, the first byte of each ciphertext.
 const VERSION: u8 = 1;
@@ -56,7 +56,7 @@ pub struct Envelope {
 
 /// The reason why a ciphertext cannot be decrypted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
+pub enum DecryptError {
     /// The bytes do not have the format of a ciphertext.
     #[error("this is not a ciphertext of settled")]
     Malformed,
@@ -67,7 +67,7 @@ pub enum OpenError {
     UnknownKey(u32),
     /// The authentication tag does not match: the bytes were altered, or encrypted for another purpose or owner.
     #[error("it was altered, or encrypted for another purpose or owner")]
-    Refused,
+    NotAuthentic,
 }
 
 impl Envelope {
@@ -78,8 +78,8 @@ impl Envelope {
 
     fn from_ring(ring: &key_ring::KeyRing) -> Envelope {
         let keys = ring.keys().iter();
-        let keys = keys.map(|(id, key)| (*id, XChaCha20Poly1305::new((&*derive(key, b"seal")).into()))).collect();
-        Envelope { keys, digest_key: derive(ring.first(), b"digest") }
+        let keys = keys.map(|(id, key)| (*id, XChaCha20Poly1305::new((&*derive_subkey(key, b"seal")).into()))).collect();
+        Envelope { keys, digest_key: derive_subkey(ring.oldest_key(), b"digest") }
     }
 
     /// Encrypts a text with the newest key for one purpose and owner. Each call uses a random nonce, so equal texts
@@ -87,13 +87,13 @@ impl Envelope {
     ///
     /// # Panics
     /// When the operating system provides no random bytes.
-    pub fn seal(&self, purpose: &str, owner: &str, plain: &[u8]) -> Vec<u8> {
+    pub fn encrypt(&self, purpose: &str, owner: &str, plain: &[u8]) -> Vec<u8> {
         let (id, cipher) = self.keys.last().expect("a key ring is never empty");
         let mut nonce = [0; NONCE_LENGTH];
         SysRng.try_fill_bytes(&mut nonce).expect("the operating system provides random bytes");
         let mut sealed = vec![VERSION];
         sealed.extend(id.to_be_bytes());
-        let associated_data = associated_data(&sealed, purpose, owner);
+        let associated_data = build_associated_data(&sealed, purpose, owner);
         let payload = Payload { msg: plain, aad: &associated_data };
         let encrypted =
             cipher.encrypt(&XNonce::from(nonce), payload).expect("a text is far below the limit of 256 GiB");
@@ -107,21 +107,21 @@ impl Envelope {
     /// # Errors
     /// When the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key that the
     /// key ring does not have.
-    pub fn open(&self, purpose: &str, owner: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let (header, rest) = sealed.split_at_checked(HEADER_LENGTH).ok_or(OpenError::Malformed)?;
-        let (nonce, encrypted) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or(OpenError::Malformed)?;
-        let (version, id) = header.split_first_chunk::<1>().ok_or(OpenError::Malformed)?;
+    pub fn decrypt(&self, purpose: &str, owner: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, DecryptError> {
+        let (header, rest) = sealed.split_at_checked(HEADER_LENGTH).ok_or(DecryptError::Malformed)?;
+        let (nonce, encrypted) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or(DecryptError::Malformed)?;
+        let (version, id) = header.split_first_chunk::<1>().ok_or(DecryptError::Malformed)?;
         if version != &[VERSION] {
-            return Err(OpenError::Malformed);
+            return Err(DecryptError::Malformed);
         }
-        let id = u32::from_be_bytes(id.try_into().map_err(|_| OpenError::Malformed)?);
-        let (_, cipher) = self.keys.iter().find(|(known, _)| *known == id).ok_or(OpenError::UnknownKey(id))?;
-        let payload = Payload { msg: encrypted, aad: &associated_data(header, purpose, owner) };
-        cipher.decrypt(&XNonce::from(*nonce), payload).map(Zeroizing::new).map_err(|_| OpenError::Refused)
+        let id = u32::from_be_bytes(id.try_into().map_err(|_| DecryptError::Malformed)?);
+        let (_, cipher) = self.keys.iter().find(|(known, _)| *known == id).ok_or(DecryptError::UnknownKey(id))?;
+        let payload = Payload { msg: encrypted, aad: &build_associated_data(header, purpose, owner) };
+        cipher.decrypt(&XNonce::from(*nonce), payload).map(Zeroizing::new).map_err(|_| DecryptError::NotAuthentic)
     }
 
     /// Returns the id of the key that a text was encrypted with, or `None` when the bytes are not a ciphertext.
-    pub fn key_of(sealed: &[u8]) -> Option<u32> {
+    pub fn find_key_id(sealed: &[u8]) -> Option<u32> {
         let (version, id) = sealed.first_chunk::<HEADER_LENGTH>()?.split_first_chunk::<1>()?;
         (version == &[VERSION]).then_some(u32::from_be_bytes(id.try_into().ok()?))
     }
@@ -129,8 +129,8 @@ impl Envelope {
     /// Returns a keyed digest that identifies a text without revealing it. It never changes, because it is keyed with
     /// the first key of the key ring.
     pub fn digest(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
-        let mut mac = hmac(&self.digest_key);
-        mac.update(&length_prefixed(purpose));
+        let mut mac = new_hmac(&self.digest_key);
+        mac.update(&prefix_with_length(purpose));
         mac.update(bytes);
         mac.finalize().into_bytes().into()
     }
@@ -145,24 +145,24 @@ impl fmt::Debug for Envelope {
 }
 
 /// Derives a separate key for one use of a key of the ring.
-fn derive(key: &[u8; KEY_LENGTH], usage: &[u8]) -> Zeroizing<[u8; KEY_LENGTH]> {
-    let mut mac = hmac(key);
+fn derive_subkey(key: &[u8; KEY_LENGTH], usage: &[u8]) -> Zeroizing<[u8; KEY_LENGTH]> {
+    let mut mac = new_hmac(key);
     mac.update(b"settled envelope 1 ");
     mac.update(usage);
     Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
-fn hmac(key: &[u8; KEY_LENGTH]) -> Hmac<Sha256> {
+fn new_hmac(key: &[u8; KEY_LENGTH]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC accepts keys of any length")
 }
 
 /// Returns the associated data of a ciphertext. The purpose carries its length, so that its end cannot be read as part
 /// of the owner.
-fn associated_data(header: &[u8], purpose: &str, owner: &str) -> Vec<u8> {
-    [header, &length_prefixed(purpose), owner.as_bytes()].concat()
+fn build_associated_data(header: &[u8], purpose: &str, owner: &str) -> Vec<u8> {
+    [header, &prefix_with_length(purpose), owner.as_bytes()].concat()
 }
 
-fn length_prefixed(purpose: &str) -> Vec<u8> {
+fn prefix_with_length(purpose: &str) -> Vec<u8> {
     let length = u32::try_from(purpose.len()).expect("a purpose is a short constant");
     [&length.to_be_bytes(), purpose.as_bytes()].concat()
 }

@@ -18,7 +18,7 @@ use db::{self, Db, Tx};
 
 pub use transport::{SendError, SetupError, Transport};
 
-/// Maximum mails that one call of [`deliver_due`] sends.
+/// Maximum mails that one call of [`deliver_due_mails`] sends.
 const BATCH_MAX: u32 = 50;
 
 /// Time for which a mail that is being sent is hidden from other instances, in milliseconds.
@@ -52,18 +52,18 @@ struct QueuedMail {
 }
 
 /// Queues a plain-text mail. It is sent only if the transaction commits.
-pub async fn queue(tx: &mut Tx, now: Instant, recipient: &str, subject: &str, body: &str) -> Result<(), db::Error> {
+pub async fn queue_mail(tx: &mut Tx, now: Instant, recipient: &str, subject: &str, body: &str) -> Result<(), db::Error> {
     store::insert_mail(tx, now, recipient, subject, body).await
 }
 
 /// Sends the mails that are due and returns the number that were sent. A mail that could not be sent is retried later.
-pub async fn deliver_due(db: &Db, now: Instant, transport: &Transport) -> Result<usize, db::Error> {
+pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> Result<usize, db::Error> {
     let until = now.plus_ms(CLAIM_MS);
-    let due = db.write("claim_mails", move |tx| Box::pin(store::claim_due(tx, now, until, BATCH_MAX))).await?;
+    let due = db.write("claim_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
     let mut sent = 0;
     for mail in due {
         let (id, attempts) = (mail.id, mail.attempts);
-        let outcome = transport.send(&mail).await;
+        let outcome = transport.send_mail(&mail).await;
         match &outcome {
             Ok(()) => {
                 info!(mail.id = id, "mail {id} was sent");
@@ -71,8 +71,8 @@ pub async fn deliver_due(db: &Db, now: Instant, transport: &Transport) -> Result
             }
             Err(error) => warn!(mail.id = id, attempts, "mail {id} was not sent: {error}"),
         }
-        let step = decide_step(&outcome, attempts, transport.attempts_max());
-        db.write("record_mail_attempt", move |tx| Box::pin(record_step(tx, now, id, attempts, step))).await?;
+        let step = decide_delivery_step(&outcome, attempts, transport.attempts_max());
+        db.write("record_mail_attempt", move |tx| Box::pin(record_delivery_step(tx, now, id, attempts, step))).await?;
     }
     Ok(sent)
 }
@@ -85,23 +85,23 @@ enum DeliveryStep {
     GiveUp { error: String },
 }
 
-fn decide_step(outcome: &Result<(), SendError>, attempts: u32, attempts_max: u32) -> DeliveryStep {
+fn decide_delivery_step(outcome: &Result<(), SendError>, attempts: u32, attempts_max: u32) -> DeliveryStep {
     let Err(error) = outcome else { return DeliveryStep::Sent };
     let text = error.to_string();
-    if error.is_final() || attempts >= attempts_max {
+    if error.is_permanent() || attempts >= attempts_max {
         return DeliveryStep::GiveUp { error: text };
     }
     let doublings = attempts.saturating_sub(1).min(16);
     DeliveryStep::Retry { after: RETRY_DELAY_FIRST.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX), error: text }
 }
 
-async fn record_step(tx: &mut Tx, now: Instant, id: i64, attempts: u32, step: DeliveryStep) -> Result<(), db::Error> {
+async fn record_delivery_step(tx: &mut Tx, now: Instant, id: i64, attempts: u32, step: DeliveryStep) -> Result<(), db::Error> {
     match step {
-        DeliveryStep::Sent => store::set_finished(tx, id, attempts, State::Sent, None).await,
-        DeliveryStep::GiveUp { error } => store::set_finished(tx, id, attempts, State::Failed, Some(error)).await,
+        DeliveryStep::Sent => store::finish_mail(tx, id, attempts, State::Sent, None).await,
+        DeliveryStep::GiveUp { error } => store::finish_mail(tx, id, attempts, State::Failed, Some(error)).await,
         DeliveryStep::Retry { after, error } => {
             let delay_ms = i64::try_from(after.as_millis()).expect("a delay is a few hours at most");
-            store::set_retry(tx, id, attempts, now.plus_ms(delay_ms), error).await
+            store::schedule_mail_retry(tx, id, attempts, now.plus_ms(delay_ms), error).await
         }
     }
 }

@@ -24,7 +24,7 @@ pub async fn insert_mail(
 
 /// Claims at most `count_max` due mails until `until` and counts the attempt before it happens, so that a mail that
 /// crashes the daemon is given up in the end as well.
-pub async fn claim_due(
+pub async fn claim_due_mails(
     tx: &mut Tx,
     now: Instant,
     until: Instant,
@@ -48,7 +48,7 @@ pub async fn claim_due(
 
 /// Sets the final state of a mail and erases recipient and text. Changes no row when another instance has finished the
 /// mail after this claim ended.
-pub async fn set_finished(
+pub async fn finish_mail(
     tx: &mut Tx,
     id: i64,
     attempts: u32,
@@ -68,7 +68,7 @@ pub async fn set_finished(
 }
 
 /// Sets when a mail is retried. Changes no row when another instance has claimed the mail meanwhile.
-pub async fn set_retry(tx: &mut Tx, id: i64, attempts: u32, next_at: Instant, error: String) -> Result<(), db::Error> {
+pub async fn schedule_mail_retry(tx: &mut Tx, id: i64, attempts: u32, next_at: Instant, error: String) -> Result<(), db::Error> {
     execute!(
         tx,
         "update mails set next_attempt_at = $3, last_error = $4 where id = $1 and attempts = $2 and state = 'queued'",

@@ -7,12 +7,12 @@ use db::row;
 const NOW: Instant = Instant(1_770_811_200_000);
 const BODY: &str = "Your order CO1 was delivered:\nuser1----pass1\n第一行\n";
 
-fn settings(transport: MailTransport) -> config::Mail {
+fn mail_settings(transport: MailTransport) -> config::Mail {
     config::Mail { transport, ..Config::default().mail }
 }
 
-async fn queue_mail(db: &Db, recipient: &'static str) {
-    db.write("queue", move |tx| Box::pin(async move { queue(tx, NOW, recipient, "Your order", BODY).await }))
+async fn commit_queued_mail(db: &Db, recipient: &'static str) {
+    db.write("queue", move |tx| Box::pin(async move { queue_mail(tx, NOW, recipient, "Your order", BODY).await }))
         .await
         .unwrap();
 }
@@ -27,7 +27,7 @@ struct StoredMail {
     body: String,
 }
 
-async fn read_mail(db: &Db) -> StoredMail {
+async fn read_latest_mail(db: &Db) -> StoredMail {
     let read = async |tx: &mut Tx| -> Result<StoredMail, db::Error> {
         let row = row!(tx, "select * from mails order by id desc limit 1")?.expect("a mail was queued");
         Ok(StoredMail {
@@ -42,82 +42,82 @@ async fn read_mail(db: &Db) -> StoredMail {
     db.read("read_mail", move |tx| Box::pin(async move { read(tx).await })).await.unwrap()
 }
 
-fn unused_port() -> u16 {
+fn find_unused_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-fn smtp(port: u16) -> config::Mail {
-    let mut settings = settings(MailTransport::Smtp);
+fn smtp_settings(port: u16) -> config::Mail {
+    let mut settings = mail_settings(MailTransport::Smtp);
     settings.smtp.host = "127.0.0.1".to_owned();
     settings.smtp.port = port;
     settings.smtp.security = SmtpSecurity::None;
     settings
 }
 
-fn transport(settings: &config::Mail) -> Arc<Transport> {
+fn build_transport(settings: &config::Mail) -> Arc<Transport> {
     Arc::new(Transport::new(settings, std::path::Path::new("/nowhere")).unwrap())
 }
 
 db::both! {
     async fn a_mail_is_written_once_and_its_personal_data_erased(db: Db) {
         let folder = tempfile::tempdir().unwrap();
-        let transport = Transport::new(&settings(MailTransport::File), folder.path()).unwrap();
-    queue_mail(&db, "buyer@example.com").await;
-        assert_eq!(deliver_due(&db, NOW, &transport).await.unwrap(), 1);
-        assert_eq!(deliver_due(&db, NOW.plus_seconds(86_400), &transport).await.unwrap(), 0);
+        let transport = Transport::new(&mail_settings(MailTransport::File), folder.path()).unwrap();
+    commit_queued_mail(&db, "buyer@example.com").await;
+        assert_eq!(deliver_due_mails(&db, NOW, &transport).await.unwrap(), 1);
+        assert_eq!(deliver_due_mails(&db, NOW.plus_seconds(86_400), &transport).await.unwrap(), 0);
 
         let files: Vec<_> = std::fs::read_dir(folder.path().join("mail")).unwrap().collect();
         assert_eq!(files.len(), 1);
         let text = std::fs::read_to_string(files[0].as_ref().unwrap().path()).unwrap();
         assert!(text.contains("To: buyer@example.com") && text.contains("Subject: Your order"), "{text}");
-        let stored = read_mail(&db).await;
+        let stored = read_latest_mail(&db).await;
         assert_eq!((stored.state, stored.attempts, stored.error), (State::Sent, 1, None));
         assert_eq!((stored.recipient.as_str(), stored.body.as_str()), ("", ""), "personal data is erased");
     }
 
     async fn a_mail_of_a_failed_transaction_is_not_sent(db: Db) {
         let refused = db.write("queue", move |tx| Box::pin(async move {
-            queue(tx, NOW, "buyer@example.com", "Your order", BODY).await?;
+            queue_mail(tx, NOW, "buyer@example.com", "Your order", BODY).await?;
             Err::<(), db::Error>(db::Error::Unavailable("refused".to_owned()))
         }));
         assert!(refused.await.is_err());
-        assert_eq!(deliver_due(&db, NOW, &transport(&settings(MailTransport::Log))).await.unwrap(), 0);
+        assert_eq!(deliver_due_mails(&db, NOW, &build_transport(&mail_settings(MailTransport::Log))).await.unwrap(), 0);
     }
 
     async fn an_unreachable_server_is_retried_and_the_mail_then_given_up(db: Db) {
-        let transport = transport(&config::Mail { attempts_max: 3, ..smtp(unused_port()) });
-    queue_mail(&db, "buyer@example.com").await;
+        let transport = build_transport(&config::Mail { attempts_max: 3, ..smtp_settings(find_unused_port()) });
+    commit_queued_mail(&db, "buyer@example.com").await;
         let mut now = NOW;
         for (attempts, wait_seconds) in [(1, 30), (2, 60)] {
-            assert_eq!(deliver_due(&db, now, &transport).await.unwrap(), 0);
-            let stored = read_mail(&db).await;
+            assert_eq!(deliver_due_mails(&db, now, &transport).await.unwrap(), 0);
+            let stored = read_latest_mail(&db).await;
             let next_at = now.plus_seconds(wait_seconds);
             assert_eq!((stored.state, stored.attempts, stored.next_at), (State::Queued, attempts, next_at));
             assert_eq!(stored.error.as_deref(), Some("the server did not accept the mail"));
             now = next_at.plus_ms(-1);
-            deliver_due(&db, now, &transport).await.unwrap();
-            assert_eq!(read_mail(&db).await.attempts, attempts, "it is not due yet");
+            deliver_due_mails(&db, now, &transport).await.unwrap();
+            assert_eq!(read_latest_mail(&db).await.attempts, attempts, "it is not due yet");
             now = next_at;
         }
-        assert_eq!(deliver_due(&db, now, &transport).await.unwrap(), 0);
-        let stored = read_mail(&db).await;
+        assert_eq!(deliver_due_mails(&db, now, &transport).await.unwrap(), 0);
+        let stored = read_latest_mail(&db).await;
         assert_eq!((stored.state, stored.attempts, stored.recipient.as_str()), (State::Failed, 3, ""));
     }
 
     async fn a_mail_to_an_invalid_address_is_given_up_at_once(db: Db) {
-    queue_mail(&db, "nobody at example").await;
-        assert_eq!(deliver_due(&db, NOW, &transport(&settings(MailTransport::Log))).await.unwrap(), 0);
-        let stored = read_mail(&db).await;
+    commit_queued_mail(&db, "nobody at example").await;
+        assert_eq!(deliver_due_mails(&db, NOW, &build_transport(&mail_settings(MailTransport::Log))).await.unwrap(), 0);
+        let stored = read_latest_mail(&db).await;
         assert_eq!((stored.state, stored.attempts), (State::Failed, 1));
         assert_eq!(stored.error.as_deref(), Some("the recipient is not an address"));
     }
 
     async fn a_claimed_mail_is_not_claimed_again_until_the_claim_ends(db: Db) {
-    queue_mail(&db, "buyer@example.com").await;
+    commit_queued_mail(&db, "buyer@example.com").await;
         let until = NOW.plus_ms(CLAIM_MS);
         let claim = async |now: Instant| {
-            let claimed = db.write("claim", move |tx| Box::pin(store::claim_due(tx, now, until, BATCH_MAX))).await;
+            let claimed = db.write("claim", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await;
             claimed.unwrap().len()
         };
         assert_eq!((claim(NOW).await, claim(NOW).await), (1, 0));
@@ -167,8 +167,8 @@ async fn start_smtp_server(recipient_reply: &'static str) -> (u16, tokio::task::
 db::both! {
     async fn a_mail_is_sent_over_smtp(db: Db) {
         let (port, received) = start_smtp_server("250 fine\r\n").await;
-    queue_mail(&db, "buyer@example.com").await;
-        assert_eq!(deliver_due(&db, NOW, &transport(&smtp(port))).await.unwrap(), 1);
+    commit_queued_mail(&db, "buyer@example.com").await;
+        assert_eq!(deliver_due_mails(&db, NOW, &build_transport(&smtp_settings(port))).await.unwrap(), 1);
         let received = received.await.unwrap();
         assert!(received.contains("MAIL FROM:<settled@localhost>") && received.contains("RCPT TO:<buyer@example.com>"), "{received}");
         assert!(received.contains("Subject: Your order"), "{received}");
@@ -176,9 +176,9 @@ db::both! {
 
     async fn a_permanently_refused_mail_is_given_up(db: Db) {
         let (port, _heard) = start_smtp_server("550 no such buyer@example.com\r\n").await;
-    queue_mail(&db, "buyer@example.com").await;
-        assert_eq!(deliver_due(&db, NOW, &transport(&smtp(port))).await.unwrap(), 0);
-        let stored = read_mail(&db).await;
+    commit_queued_mail(&db, "buyer@example.com").await;
+        assert_eq!(deliver_due_mails(&db, NOW, &build_transport(&smtp_settings(port))).await.unwrap(), 0);
+        let stored = read_latest_mail(&db).await;
         assert_eq!((stored.state, stored.attempts), (State::Failed, 1));
         assert_eq!(stored.error.as_deref(), Some("the server refused the mail permanently (code 550)"), "the server's text is left out");
     }
@@ -187,7 +187,7 @@ db::both! {
 #[test]
 fn the_retry_delay_doubles_up_to_six_hours() {
     let failed = Err(SendError::TimedOut);
-    let delay = |attempts| match decide_step(&failed, attempts, 100) {
+    let delay = |attempts| match decide_delivery_step(&failed, attempts, 100) {
         DeliveryStep::Retry { after, .. } => after.as_secs(),
         step @ (DeliveryStep::Sent | DeliveryStep::GiveUp { .. }) => panic!("{step:?}"),
     };

@@ -72,10 +72,10 @@ pub enum SendError {
     NotWritten,
     /// The server refused the mail permanently, with this SMTP code. Its text is left out, because it often repeats the
     /// address.
-    #[error("the server refused the mail permanently{}", format_code(.0))]
+    #[error("the server refused the mail permanently{}", format_smtp_code(.0))]
     Refused(Option<u16>),
     /// The server could not be reached, or refused the mail temporarily with this SMTP code.
-    #[error("the server did not accept the mail{}", format_code(.0))]
+    #[error("the server did not accept the mail{}", format_smtp_code(.0))]
     NotAccepted(Option<u16>),
     /// The server did not answer in time.
     #[error("the server did not answer in time")]
@@ -91,8 +91,8 @@ impl Transport {
         let from: Mailbox = config.from.parse().map_err(|e| SetupError::From(format!("{e}")))?;
         let backend = match config.transport {
             MailTransport::Log => MailBackend::Log,
-            MailTransport::File => MailBackend::File(create_folder(&data_folder.join(FOLDER))?),
-            MailTransport::Smtp => MailBackend::Smtp(build_smtp(&config.smtp)?),
+            MailTransport::File => MailBackend::File(create_mail_folder(&data_folder.join(FOLDER))?),
+            MailTransport::Smtp => MailBackend::Smtp(build_smtp_transport(&config.smtp)?),
         };
         Ok(Transport { from, attempts_max: config.attempts_max, backend, dropped: AtomicU64::new(0) })
     }
@@ -103,7 +103,7 @@ impl Transport {
     }
 
     /// Sends one mail.
-    pub(super) async fn send(&self, mail: &QueuedMail) -> Result<(), SendError> {
+    pub(super) async fn send_mail(&self, mail: &QueuedMail) -> Result<(), SendError> {
         let message = self.build_message(mail)?;
         match &self.backend {
             MailBackend::Log => {
@@ -125,7 +125,7 @@ impl Transport {
 
 impl SendError {
     /// Returns true when a retry would fail again.
-    pub fn is_final(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         match self {
             SendError::InvalidRecipient | SendError::InvalidMessage | SendError::Refused(_) => true,
             SendError::NotWritten | SendError::NotAccepted(_) | SendError::TimedOut => false,
@@ -144,17 +144,17 @@ impl SendError {
     }
 }
 
-fn format_code(code: &Option<u16>) -> String {
+fn format_smtp_code(code: &Option<u16>) -> String {
     code.map_or_else(String::new, |code| format!(" (code {code})"))
 }
 
-fn create_folder(folder: &Path) -> Result<AsyncFileTransport<Tokio1Executor>, SetupError> {
+fn create_mail_folder(folder: &Path) -> Result<AsyncFileTransport<Tokio1Executor>, SetupError> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     created.map_err(|error| SetupError::Folder { path: folder.to_owned(), error })?;
     Ok(AsyncFileTransport::new(folder))
 }
 
-fn build_smtp(config: &config::Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, SetupError> {
+fn build_smtp_transport(config: &config::Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, SetupError> {
     let tls = match config.security {
         SmtpSecurity::Tls => Tls::Wrapper(TlsParameters::new(config.host.clone())?),
         SmtpSecurity::Starttls => Tls::Required(TlsParameters::new(config.host.clone())?),

@@ -6,8 +6,8 @@
 //! [`PaymentListener`] in the same transaction.
 //!
 //! Every public function that can change a payment is a method of [`DepositService`](crate::deposits::DepositService).
-//! The service has the listener and dispatches the changes itself, so that no worker can forget to notify the listener. The listener is
-//! passed in by the daemon, because `money` does not know orders.
+//! The service has the listener and dispatches the changes itself, so that no worker can forget to notify the listener.
+//! The listener is passed in by the daemon, because `money` does not know orders.
 
 use db::{self, Tx};
 use futures_util::future::BoxFuture;
@@ -121,13 +121,13 @@ pub(crate) async fn apply_effects(tx: &mut Tx, now: Instant, effects: Effects) -
 async fn open_review(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), db::Error> {
     let ReviewRequest { kind, subject, detail, amount } = request;
     match amount {
-        Some(amount) => reviews::open_for_amount(tx, now, kind, &subject, &detail, amount).await,
-        None => reviews::open(tx, now, kind, &subject, &detail).await,
+        Some(amount) => reviews::open_review_for_amount(tx, now, kind, &subject, &detail, amount).await,
+        None => reviews::open_review(tx, now, kind, &subject, &detail).await,
     }
 }
 
 async fn retract_review(tx: &mut Tx, now: Instant, retraction: Retraction) -> Result<(), db::Error> {
-    let was_open = reviews::retract(tx, now, retraction.kind, &retraction.subject, retraction.note).await?;
+    let was_open = reviews::retract_review(tx, now, retraction.kind, &retraction.subject, retraction.note).await?;
     match retraction.replacement {
         Some(replacement) if was_open => open_review(tx, now, replacement).await,
         Some(_) | None => Ok(()),

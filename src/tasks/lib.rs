@@ -42,7 +42,7 @@ impl Tasks {
     }
 
     /// Returns the number of all panics.
-    pub fn panicked(&self) -> u64 {
+    pub fn count_panics(&self) -> u64 {
         self.lost() + self.caught.load(Ordering::SeqCst)
     }
 
@@ -57,13 +57,13 @@ impl Tasks {
 pub struct Wake(Arc<Notify>);
 
 impl Wake {
-    /// Wakes every task that waits in [`Wake::woken`].
+    /// Wakes every task that waits in [`Wake::wait_for_wake`].
     pub fn wake(&self) {
         self.0.notify_waiters();
     }
 
     /// Waits until [`Wake::wake`] is called.
-    pub async fn woken(&self) {
+    pub async fn wait_for_wake(&self) {
         self.0.notified().await;
     }
 }

@@ -48,7 +48,7 @@ impl Guard {
             clock,
             tasks,
             trusted_proxies: server.trusted_proxies.clone(),
-            requests: Buckets::per_minute(server.requests_per_minute),
+            requests: Buckets::with_hits_per_minute(server.requests_per_minute),
             body_bytes_max: server.body_bytes_max,
             timeout: server.request_timeout,
         }))
@@ -91,7 +91,7 @@ async fn call_endpoint_within_limits(
     request: Request,
     next: Next,
 ) -> Response {
-    if let Err(limited) = guard.requests.admit(guard.clock.steady(), Key::ip(client.0)) {
+    if let Err(limited) = guard.requests.admit_hit(guard.clock.monotonic_now(), Key::from_ip(client.0)) {
         return render(HttpError::RateLimited { after_seconds: limited.after_seconds });
     }
     let mut request = match buffer_request_body(request, guard.body_bytes_max, guard.timeout).await {
@@ -194,7 +194,7 @@ mod tests {
             clock: Clock::manual(clock::Instant(0)),
             tasks: tasks.clone(),
             trusted_proxies: Vec::new(),
-            requests: Buckets::per_minute(600),
+            requests: Buckets::with_hits_per_minute(600),
             body_bytes_max: 10,
             timeout,
         };
@@ -218,7 +218,7 @@ mod tests {
             (post_and_read_status(router.clone(), "").await, post_and_read_status(router, "").await),
             (500, 500)
         );
-        assert_eq!(tasks.panicked(), 2);
+        assert_eq!(tasks.count_panics(), 2);
     }
 
     #[tokio::test]
@@ -226,7 +226,7 @@ mod tests {
         let (guard, tasks) = new_guard(Duration::from_millis(1));
         let surface = Router::new().route("/", any(std::future::pending::<Response>));
         assert_eq!(post_and_read_status(guard.protect_surface(surface, HttpError::render_plain_error), "").await, 503);
-        assert_eq!(tasks.panicked(), 0);
+        assert_eq!(tasks.count_panics(), 0);
     }
 
     #[tokio::test]

@@ -141,7 +141,7 @@ where
                     let (response, value) = transact(tx, now, prepared).await?;
                     return Ok(CallOutcome { response, executed: Some(value) });
                 };
-                match idempotency::claim(tx, now, key.retention.expires_at(now), &key.call).await? {
+                match idempotency::claim_idempotency_key(tx, now, key.retention.expires_at(now), &key.call).await? {
                     ClaimResult::Same(stored) => {
                         Ok(CallOutcome { response: StoredResponse::from_stored(stored)?, executed: None })
                     }

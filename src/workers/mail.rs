@@ -35,7 +35,7 @@ impl Worker for MailWorker {
     }
 
     async fn run_once(&self) -> anyhow::Result<Ran> {
-        let sent = mail::deliver_due(&self.db, self.clock.now(), &self.transport).await?;
+        let sent = mail::deliver_due_mails(&self.db, self.clock.now(), &self.transport).await?;
         Ok(if sent > 0 { Ran::Worked } else { Ran::Idle })
     }
 }

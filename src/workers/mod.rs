@@ -170,7 +170,7 @@ async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartb
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // After a failure the wake signal is ignored, so that a failing service gets no additional requests.
-            () = wake.woken(), if failures == 0 && worker.is_wakeable() => {}
+            () = wake.wait_for_wake(), if failures == 0 && worker.is_wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }
     }

@@ -93,7 +93,7 @@ impl Rescanner {
                         "blocks {} to {}: {} transfers were booked",
                         first.header.height, last.header.height, rescanned.booked
                     );
-                    audit_log::record(tx, now, &actor, Action::ChainRescan, deposits.chain().id.as_str(), &detail)
+                    audit_log::record_action(tx, now, &actor, Action::ChainRescan, deposits.chain().id.as_str(), &detail)
                         .await?;
                 }
                 Ok::<_, RescanError>(rescanned)

@@ -130,7 +130,7 @@ impl Play {
             self.note(format!("{chain} becomes {fault:?}"));
         } else {
             faults.iter().for_each(|fault| self.world.simnet.set_fault(&chain, *fault, false));
-            self.world.simnet.fail_next(&chain, self.rng.random_range(0..4));
+            self.world.simnet.fail_next_requests(&chain, self.rng.random_range(0..4));
             self.note(format!("{chain} recovers"));
         }
     }
@@ -174,7 +174,7 @@ impl Play {
             ] {
                 self.world.simnet.set_fault(chain, fault, false);
             }
-            self.world.simnet.fail_next(chain, 0);
+            self.world.simnet.fail_next_requests(chain, 0);
         }
         for _ in 0..3 {
             for chain in &chains {

@@ -109,10 +109,10 @@ impl World {
         capture_logs();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let scratch = match backend {
-            Backend::Sqlite => TestDatabase::sqlite(),
+            Backend::Sqlite => TestDatabase::create_sqlite(),
             Backend::Postgres => {
                 let url = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
-                TestDatabase::postgres(&url).await
+                TestDatabase::create_postgres(&url).await
             }
         };
         let mut config = test_config(folder.path());
@@ -124,7 +124,7 @@ impl World {
         }
         let db = Db::open(&scratch.config()).await.expect("the database opens");
         db.migrate().await.expect("the database migrates");
-        let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("envelope keys"));
+        let envelope = Arc::new(Envelope::load_or_create_key_file(folder.path()).expect("envelope keys"));
         let now = clock.now();
         // A separate statement: a guard inside the expression below would be held to its end, and log calls in it would
         // deadlock.
@@ -370,9 +370,9 @@ impl World {
                             users::credit_user_balance(tx, now, &SETUP, shop, &user, credit).await?;
                         }
                     }
-                    let token = Token::draw(&mut rand::rng());
+                    let token = Token::generate(&mut rand::rng());
                     users::issue_user_token(tx, now, &SETUP, &user, &token, None).await?;
-                    Ok::<_, anyhow::Error>((user.id, token.reveal().to_owned()))
+                    Ok::<_, anyhow::Error>((user.id, token.reveal_token().to_owned()))
                 })
             })
             .await
@@ -433,7 +433,7 @@ impl World {
             assert!(orders.is_empty(), "the events do not tell once what became of {orders:?}");
         }
         if let Some(daemon) = &self.daemon {
-            assert_eq!(daemon.tasks.panicked(), 0, "a task panicked");
+            assert_eq!(daemon.tasks.count_panics(), 0, "a task panicked");
         }
         let logs = self.logs();
         for secret in self.secrets.lock().expect("no holder panics").iter() {

@@ -42,7 +42,7 @@ impl BenchShop {
     /// Starts a daemon on a migrated database.
     pub async fn open(db: Db) -> BenchShop {
         let folder = tempfile::tempdir().expect("the temporary folder is created");
-        let envelope = Envelope::load_or_create(folder.path()).expect("the envelope keys are created");
+        let envelope = Envelope::load_or_create_key_file(folder.path()).expect("the envelope keys are created");
         let product = create_product(&db, &Clock::System, &envelope).await;
         BenchShop::start(db, folder, product).await
     }
@@ -62,7 +62,7 @@ impl BenchShop {
         for chain in simnet.chains() {
             simnet.mine(&chain, 3, seconds - 60);
         }
-        let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("the envelope keys are created"));
+        let envelope = Arc::new(Envelope::load_or_create_key_file(folder.path()).expect("the envelope keys are created"));
         let setup =
             Setup { config, clock, db, envelope, simnet: Some(simnet), cursor_flush_ms: 1_000, autonomous: false };
         let daemon = Daemon::start_daemon(setup).await.expect("the daemon starts");

@@ -76,15 +76,15 @@ pub struct ClaimedKey {
 }
 
 /// Claims a key. This must be the first statement of the transaction, so that a repeated call does nothing else.
-pub async fn claim(tx: &mut Tx, now: Instant, keep: KeyExpiry, call: &Call) -> Result<ClaimResult, db::Error> {
+pub async fn claim_idempotency_key(tx: &mut Tx, now: Instant, keep: KeyExpiry, call: &Call) -> Result<ClaimResult, db::Error> {
     let expires_at = match keep {
         KeyExpiry::Never => None,
         KeyExpiry::At(at) => Some(at),
     };
-    if store::insert_key(tx, now, expires_at, call).await? {
+    if store::insert_idempotency_key(tx, now, expires_at, call).await? {
         return Ok(ClaimResult::New(ClaimedKey { scope: call.scope.clone(), key: call.key.clone() }));
     }
-    Ok(match store::find_answer(tx, call).await? {
+    Ok(match store::find_stored_answer(tx, call).await? {
         Some((fingerprint, answer)) if fingerprint == call.fingerprint => ClaimResult::Same(answer),
         Some(_) | None => ClaimResult::Mismatch,
     })
@@ -98,6 +98,6 @@ impl ClaimedKey {
 }
 
 /// Deletes at most `limit` expired keys and returns the number of deleted keys.
-pub async fn delete_expired(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
-    store::delete_expired(tx, now, limit).await
+pub async fn delete_expired_keys(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
+    store::delete_expired_keys(tx, now, limit).await
 }

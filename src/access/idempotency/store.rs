@@ -4,7 +4,7 @@ use db::{self, Tx, execute, expect_changed, row};
 
 /// Inserts a key without an answer. Returns false when the key exists already. While another transaction has claimed
 /// the key, the insert waits for the end of that transaction.
-pub async fn insert_key(
+pub async fn insert_idempotency_key(
     tx: &mut Tx,
     now: Instant,
     expires_at: Option<Instant>,
@@ -24,7 +24,7 @@ pub async fn insert_key(
 }
 
 /// Returns the stored fingerprint and answer of a key; `None` when the key is not stored.
-pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], StoredAnswer)>, db::Error> {
+pub async fn find_stored_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], StoredAnswer)>, db::Error> {
     let found = row!(
         tx,
         "select fingerprint, response_status, response_body from idempotency_keys where scope = $1 and key = $2",
@@ -53,7 +53,7 @@ pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &StoredAnsw
 }
 
 /// Deletes at most `limit` keys that have expired and returns their number.
-pub async fn delete_expired(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
+pub async fn delete_expired_keys(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
     execute!(
         tx,
         "delete from idempotency_keys where (scope, key) in

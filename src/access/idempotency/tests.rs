@@ -13,7 +13,7 @@ const DAY: KeyExpiry = KeyExpiry::At(NOW.plus_seconds(86_400));
 async fn call_once(db: &Db, call: Call, keep: KeyExpiry, done: Arc<AtomicU32>) -> Result<Option<StoredAnswer>, Error> {
     db.write("ask", move |tx| {
         Box::pin(async move {
-            match idempotency::claim(tx, NOW, keep, &call).await? {
+            match idempotency::claim_idempotency_key(tx, NOW, keep, &call).await? {
                 ClaimResult::Same(answer) => Ok(Some(answer)),
                 ClaimResult::Mismatch => Ok(None),
                 ClaimResult::New(claimed) => {
@@ -49,7 +49,7 @@ db::both! {
 
     async fn a_refused_call_leaves_no_key(db: Db) {
         let refused = db.write::<(), Error, _>("refused", |tx| Box::pin(async move {
-            let claim = idempotency::claim(tx, NOW, DAY, &Call::new("s", "k", b"a")).await?;
+            let claim = idempotency::claim_idempotency_key(tx, NOW, DAY, &Call::new("s", "k", b"a")).await?;
             assert!(matches!(claim, ClaimResult::New(_)));
             Err(Error::Unsupported("refused".into()))
         })).await;
@@ -64,7 +64,7 @@ db::both! {
             call_once(&db, Call::new("s", key, b""), keep, done.clone()).await.unwrap();
         }
         let forget = |at: Instant, limit| db.write::<_, Error, _>("forget", move |tx| {
-            Box::pin(idempotency::delete_expired(tx, at, limit))
+            Box::pin(idempotency::delete_expired_keys(tx, at, limit))
         });
         assert_eq!(forget(NOW, 10).await, Ok(0));
         assert_eq!(forget(NOW.plus_seconds(86_400), 1).await, Ok(1));

@@ -30,13 +30,13 @@ struct Table {
 
 impl Buckets {
     /// Creates a limit of `hits` per minute, at least one.
-    pub fn per_minute(hits: u32) -> Buckets {
+    pub fn with_hits_per_minute(hits: u32) -> Buckets {
         let table = Table { now: i64::MIN, full_at: HashMap::new(), crowd: 1024 };
         Buckets { per_minute: i64::from(hits.max(1)), table: Mutex::new(table) }
     }
 
     /// Counts a hit of a key. Fails when the bucket of the key is empty; the hit is not counted then.
-    pub fn admit(&self, now: Instant, key: Key) -> Result<(), Limited> {
+    pub fn admit_hit(&self, now: Instant, key: Key) -> Result<(), Limited> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.now = table.now.max(now.0.saturating_mul(self.per_minute));
         let now = table.now;
@@ -44,21 +44,21 @@ impl Buckets {
         let excess = full_at.saturating_sub(now).saturating_sub(MINUTE_MS.saturating_mul(self.per_minute));
         if excess > 0 {
             let wait_ms = excess.saturating_add(self.per_minute - 1) / self.per_minute;
-            return Err(Limited::after_ms(wait_ms));
+            return Err(Limited::from_wait_ms(wait_ms));
         }
-        table.remember(key, full_at);
+        table.store_bucket(key, full_at);
         Ok(())
     }
 
     /// Returns the number of keys in memory.
     #[cfg(test)]
-    pub fn keys(&self) -> usize {
+    pub fn count_keys(&self) -> usize {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).full_at.len()
     }
 }
 
 impl Table {
-    fn remember(&mut self, key: Key, full_at: i64) {
+    fn store_bucket(&mut self, key: Key, full_at: i64) {
         if self.full_at.len() >= self.crowd {
             let now = self.now;
             self.full_at.retain(|_, full_at| *full_at > now);

@@ -21,17 +21,17 @@ pub struct Key(u64);
 
 impl Key {
     /// Returns the key of a subject, such as an address or a pair of order number and e-mail address.
-    pub fn of(subject: impl Hash) -> Key {
+    pub fn from_subject(subject: impl Hash) -> Key {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         Key(HASHER.hash_one(subject))
     }
 
     /// Returns the key of a client's address. An IPv6 client is counted by its /64 network, because it can use every
     /// address in it. An IPv4 address that is mapped to IPv6 counts as IPv4.
-    pub fn ip(address: IpAddr) -> Key {
+    pub fn from_ip(address: IpAddr) -> Key {
         match address.to_canonical() {
-            IpAddr::V4(v4) => Key::of(v4),
-            IpAddr::V6(v6) => Key::of(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+            IpAddr::V4(v4) => Key::from_subject(v4),
+            IpAddr::V6(v6) => Key::from_subject(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         }
     }
 }
@@ -45,7 +45,7 @@ pub struct Limited {
 }
 
 impl Limited {
-    fn after_ms(ms: i64) -> Limited {
+    fn from_wait_ms(ms: i64) -> Limited {
         Limited { after_seconds: u64::try_from(ms).unwrap_or(0).div_ceil(1000).max(1) }
     }
 }

@@ -31,13 +31,13 @@ impl<const N: usize> Windows<N> {
     }
 
     /// Counts a hit under one key per rule. Fails when any rule refuses the hit; no rule counts it then.
-    pub fn admit(&self, now: Instant, keys: [Key; N]) -> Result<(), Limited> {
+    pub fn admit_hit(&self, now: Instant, keys: [Key; N]) -> Result<(), Limited> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait_ms = windows.iter_mut().zip(keys).filter_map(|(window, key)| window.wait_ms(now, key)).max();
+        let wait_ms = windows.iter_mut().zip(keys).filter_map(|(window, key)| window.expire_hits_and_find_wait_ms(now, key)).max();
         if let Some(wait_ms) = wait_ms {
-            return Err(Limited::after_ms(wait_ms));
+            return Err(Limited::from_wait_ms(wait_ms));
         }
-        windows.iter_mut().zip(keys).for_each(|(window, key)| window.record(key));
+        windows.iter_mut().zip(keys).for_each(|(window, key)| window.record_hit(key));
         Ok(())
     }
 }
@@ -61,28 +61,28 @@ impl Window {
 
     /// Removes the hits that have left the window. Returns the milliseconds until a hit of this key is admitted; `None`
     /// when it is admitted now.
-    fn wait_ms(&mut self, now: Instant, key: Key) -> Option<i64> {
+    fn expire_hits_and_find_wait_ms(&mut self, now: Instant, key: Key) -> Option<i64> {
         self.now = self.now.max(now);
         while let Some(&(at, key)) = self.all.front()
-            && self.left_ms(at) <= 0
+            && self.remaining_ms(at) <= 0
         {
             self.all.pop_front();
-            self.forget_oldest(key);
+            self.remove_oldest_hit(key);
         }
         let of_key = self.of_key.get(&key);
         if of_key.map_or(0, VecDeque::len) >= self.hits {
             // A rule with 0 hits admits none and has no oldest hit to wait for, so it returns the whole window.
-            return Some(of_key.and_then(VecDeque::front).map_or(self.window_ms, |at| self.left_ms(*at)));
+            return Some(of_key.and_then(VecDeque::front).map_or(self.window_ms, |at| self.remaining_ms(*at)));
         }
-        if self.all.len() >= HITS_MAX { self.all.front().map(|(at, _)| self.left_ms(*at)) } else { None }
+        if self.all.len() >= HITS_MAX { self.all.front().map(|(at, _)| self.remaining_ms(*at)) } else { None }
     }
 
-    fn record(&mut self, key: Key) {
+    fn record_hit(&mut self, key: Key) {
         self.all.push_back((self.now, key));
         self.of_key.entry(key).or_default().push_back(self.now);
     }
 
-    fn forget_oldest(&mut self, key: Key) {
+    fn remove_oldest_hit(&mut self, key: Key) {
         if let std::collections::hash_map::Entry::Occupied(mut entry) = self.of_key.entry(key) {
             entry.get_mut().pop_front();
             if entry.get().is_empty() {
@@ -91,7 +91,7 @@ impl Window {
         }
     }
 
-    fn left_ms(&self, at: Instant) -> i64 {
+    fn remaining_ms(&self, at: Instant) -> i64 {
         at.plus_ms(self.window_ms).since(self.now)
     }
 }

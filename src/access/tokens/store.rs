@@ -22,7 +22,7 @@ pub async fn insert_token(
 }
 
 /// Returns the active user of the shop whose token has this hash; `None` when the token is unknown, revoked or expired.
-pub async fn find_user(tx: &mut Tx, now: Instant, shop: Shop, hash: [u8; 32]) -> Result<Option<UserId>, db::Error> {
+pub async fn find_user_by_token_hash(tx: &mut Tx, now: Instant, shop: Shop, hash: [u8; 32]) -> Result<Option<UserId>, db::Error> {
     let found = row!(
         tx,
         "select u.id from user_tokens t join users u on u.id = t.user_id
@@ -37,12 +37,12 @@ pub async fn find_user(tx: &mut Tx, now: Instant, shop: Shop, hash: [u8; 32]) ->
 }
 
 /// Revokes the token with this hash. Returns false when there is none that is not revoked yet.
-pub async fn set_revoked(tx: &mut Tx, now: Instant, hash: [u8; 32]) -> Result<bool, db::Error> {
+pub async fn set_token_revoked(tx: &mut Tx, now: Instant, hash: [u8; 32]) -> Result<bool, db::Error> {
     let n = execute!(tx, "update user_tokens set revoked_at = $2 where hash = $1 and revoked_at is null", hash, now)?;
     Ok(n == 1)
 }
 
 /// Revokes all tokens of a user and returns the number that were not revoked yet.
-pub async fn set_all_revoked(tx: &mut Tx, now: Instant, user: UserId) -> Result<u64, db::Error> {
+pub async fn set_all_tokens_revoked(tx: &mut Tx, now: Instant, user: UserId) -> Result<u64, db::Error> {
     execute!(tx, "update user_tokens set revoked_at = $2 where user_id = $1 and revoked_at is null", user, now)
 }

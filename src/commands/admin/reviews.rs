@@ -60,7 +60,7 @@ pub async fn list_open_reviews(context: &Context, list: List) -> Result<String, 
         .db
         .read("list_reviews", move |tx| {
             Box::pin(async move {
-                Ok::<_, AdminError>((reviews::list_open(tx, limit).await?, reviews::count_open(tx).await?))
+                Ok::<_, AdminError>((reviews::list_open_reviews(tx, limit).await?, reviews::count_open_reviews(tx).await?))
             })
         })
         .await?;
@@ -94,7 +94,7 @@ pub async fn close_review(context: &Context, close: Close) -> Result<String, Str
         .write("close_review", move |tx| {
             Box::pin(async move {
                 let is_closed = match kind.parse::<Kind>() {
-                    Ok(kind) => reviews::close_by_operator(tx, now, &actor, kind, &subject, &note).await?,
+                    Ok(kind) => reviews::close_review_by_operator(tx, now, &actor, kind, &subject, &note).await?,
                     Err(_) => false,
                 };
                 if !is_closed {

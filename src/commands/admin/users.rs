@@ -188,8 +188,8 @@ pub async fn list_users(context: &Context, owner: Owner) -> Result<String, Strin
 pub async fn issue_token(context: &Context, issue: Issue) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let expires_at = issue.days.map(|days| now.plus_ms(i64::from(days).saturating_mul(DAY_MS)));
-    let token = Token::draw(&mut rand::rng());
-    let revealed = token.reveal().to_owned();
+    let token = Token::generate(&mut rand::rng());
+    let revealed = token.reveal_token().to_owned();
     context
         .db
         .write("issue_token", move |tx| {

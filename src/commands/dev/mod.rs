@@ -93,7 +93,7 @@ pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> 
 async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     create_data_folder(&args.data)?;
     let folder = args.data.canonicalize().map_err(|e| CommandError::error_with_context(args.data.display(), e))?;
-    let lock = DataFolderLock::acquire(&folder)?;
+    let lock = DataFolderLock::lock_data_folder(&folder)?;
     let node = match &args.evm {
         Some(url) => Some(node::prepare_demo_node(&folder, url).await?),
         None => None,

@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::statement::{control, rows, to_error};
+use super::statement::{run_control_statement, select_rows, to_error};
 use crate::instance_lock;
 use crate::lease::Epoch;
 use crate::transaction_body::{TransactionBody, run_body};
@@ -21,7 +21,7 @@ use crate::{Bind, Error, Row, Tx};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the error of a call to a database that was closed.
-pub fn closed() -> Error {
+pub fn database_closed_error() -> Error {
     Error::Unavailable("the database is closed".into())
 }
 
@@ -85,18 +85,18 @@ impl Connections {
     }
 
     /// Waits until a transaction may use a connection.
-    pub async fn acquire_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.permits.clone().acquire_owned().await.map_err(|_| closed())
+    pub async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.permits.clone().acquire_owned().await.map_err(|_| database_closed_error())
     }
 
     /// Runs a transaction on one connection: begins, runs `body`, and commits, or rolls back after an error.
-    pub async fn run<T, E, F>(&self, name: &'static str, access: Access, body: F) -> Result<T, E>
+    pub async fn run_transaction<T, E, F>(&self, name: &'static str, access: Access, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        let connection = self.begin(access).await?;
+        let connection = self.begin_transaction(access).await?;
         self.stats.count_transaction();
         let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
         let outcome = run_body(name, &mut tx, body).await;
@@ -104,16 +104,16 @@ impl Connections {
         let DbConnection::Postgres(mut connection) = tx.connection else { return outcome };
         if outcome.is_err() {
             // A connection that cannot roll back is dropped, and the server rolls back.
-            if control(&mut connection, "rollback").await.is_ok() {
-                self.put_back(connection);
+            if run_control_statement(&mut connection, "rollback").await.is_ok() {
+                self.return_connection(connection);
             }
             return outcome;
         }
-        match control(&mut connection, "commit").await {
+        match run_control_statement(&mut connection, "commit").await {
             Ok(()) => {}
             Err(sqlx::Error::Database(rejection)) => {
                 let error = to_error(&sqlx::Error::Database(rejection));
-                self.put_back(connection);
+                self.return_connection(connection);
                 return Err(error.into());
             }
             Err(lost) => return Err(Error::CommitUnknown(lost.to_string()).into()),
@@ -121,7 +121,7 @@ impl Connections {
         if effects.changed && matches!(access, Access::Write) {
             self.stats.count_commit();
         }
-        self.put_back(connection);
+        self.return_connection(connection);
         run_hooks(effects.hooks);
         outcome
     }
@@ -133,9 +133,9 @@ impl Connections {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        let connection = match self.take_idle() {
+        let connection = match self.take_idle_connection() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.open_connection().await?,
         };
         self.stats.count_transaction();
         let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
@@ -143,7 +143,7 @@ impl Connections {
         let outcome = run_body(name, &mut tx, body).await;
         let (failure, effects) = (tx.failure(), tx.take_commit_effects());
         if let (DbConnection::Postgres(connection), None) = (tx.connection, failure) {
-            self.put_back(connection);
+            self.return_connection(connection);
         }
         if outcome.is_ok() {
             run_hooks(effects.hooks);
@@ -159,37 +159,37 @@ impl Connections {
         binds: Vec<Bind>,
     ) -> Result<Vec<Row>, Error> {
         loop {
-            match rows(connection, sql, Vec::new(), binds.clone()).await {
+            match select_rows(connection, sql, Vec::new(), binds.clone()).await {
                 Err(Error::Unavailable(why)) => tracing::debug!("an idle connection was dead: {why}"),
                 result => return result,
             }
-            match self.take_idle() {
+            match self.take_idle_connection() {
                 Some(idle) => *connection = idle,
                 None => {
-                    *connection = self.connect().await?;
-                    return rows(connection, sql, Vec::new(), binds).await;
+                    *connection = self.open_connection().await?;
+                    return select_rows(connection, sql, Vec::new(), binds).await;
                 }
             }
         }
     }
 
-    async fn begin(&self, access: Access) -> Result<PgConnection, Error> {
+    async fn begin_transaction(&self, access: Access) -> Result<PgConnection, Error> {
         loop {
-            let Some(mut connection) = self.take_idle() else { break };
-            match control(&mut connection, access.begin_sql()).await {
+            let Some(mut connection) = self.take_idle_connection() else { break };
+            match run_control_statement(&mut connection, access.begin_sql()).await {
                 Ok(()) => return Ok(connection),
                 // The connection died while it was idle; another idle connection may still be alive.
                 Err(error) => tracing::debug!("an idle connection was dead: {error}"),
             }
         }
-        let mut connection = self.connect().await?;
-        control(&mut connection, access.begin_sql()).await.map_err(|e| to_error(&e))?;
+        let mut connection = self.open_connection().await?;
+        run_control_statement(&mut connection, access.begin_sql()).await.map_err(|e| to_error(&e))?;
         Ok(connection)
     }
 
     /// Opens a connection, if the fence allows it.
-    pub async fn connect(&self) -> Result<PgConnection, Error> {
-        let fence = self.idle().fence;
+    pub async fn open_connection(&self) -> Result<PgConnection, Error> {
+        let fence = self.lock_idle_connections().fence;
         if fence == FenceState::Lost {
             return Err(Error::Unavailable("another daemon has taken over the database".into()));
         }
@@ -202,25 +202,25 @@ impl Connections {
         Ok(connection)
     }
 
-    fn take_idle(&self) -> Option<PgConnection> {
-        self.idle().connections.pop()
+    fn take_idle_connection(&self) -> Option<PgConnection> {
+        self.lock_idle_connections().connections.pop()
     }
 
     /// Gives a connection back to the pool, or closes it when the instance lock was lost meanwhile.
-    pub fn put_back(&self, connection: PgConnection) {
-        let mut idle = self.idle();
+    pub fn return_connection(&self, connection: PgConnection) {
+        let mut idle = self.lock_idle_connections();
         if idle.fence != FenceState::Lost {
             idle.connections.push(connection);
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
+    fn lock_idle_connections(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the fence and drops the idle connections, which were opened under the previous one.
     pub fn set_fence(&self, fence: FenceState) {
-        let mut idle = self.idle();
+        let mut idle = self.lock_idle_connections();
         idle.fence = fence;
         idle.connections.clear();
     }
@@ -231,7 +231,7 @@ impl Connections {
             self.permits.close();
             drop(all);
         }
-        let idle = std::mem::take(&mut self.idle().connections);
+        let idle = std::mem::take(&mut self.lock_idle_connections().connections);
         for connection in idle {
             if let Err(error) = connection.close().await {
                 tracing::debug!("a connection closed with an error: {error}");

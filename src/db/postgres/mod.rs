@@ -16,9 +16,9 @@ use crate::tx::Stats;
 use crate::{Error, Row};
 
 pub(super) use connections::{Connections, FenceState};
-pub(super) use statement::{execute, execute_deferred, only_row, rows, run_script};
+pub(super) use statement::{execute_statement, execute_deferred_statements, select_only_row, select_rows, run_sql_script};
 
-use connections::{Access, closed};
+use connections::{Access, database_closed_error};
 
 const OLDEST_VERSION: i64 = 140_000;
 const STATEMENT_CACHE: usize = 512;
@@ -52,12 +52,12 @@ impl Engine {
             .options(SESSION)
             .disable_statement_logging();
         let connections = Connections::new(options, connections_max, stats)?;
-        let mut connection = connections.connect().await?;
+        let mut connection = connections.open_connection().await?;
         let sql = "select cast(current_setting('server_version_num') as bigint) as version,
             current_setting('synchronous_commit') as durable, current_setting('server_encoding') as encoding";
-        let settings = rows(&mut connection, sql, Vec::new(), Vec::new()).await?;
-        check(settings.first().ok_or_else(|| Error::Statement("the server returned no settings".into()))?)?;
-        connections.put_back(connection);
+        let settings = select_rows(&mut connection, sql, Vec::new(), Vec::new()).await?;
+        check_server_settings(settings.first().ok_or_else(|| Error::Statement("the server returned no settings".into()))?)?;
+        connections.return_connection(connection);
         Ok(Engine(Arc::new(connections)))
     }
 
@@ -73,7 +73,7 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        self.submit(name, limit, |connections| async move { connections.run(name, Access::Write, body).await }).await
+        self.spawn_transaction(name, limit, |connections| async move { connections.run_transaction(name, Access::Write, body).await }).await
     }
 
     /// Runs `body` in a read-only transaction on one snapshot.
@@ -83,7 +83,7 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        self.submit(name, limit, |connections| async move { connections.run(name, Access::Read, body).await }).await
+        self.spawn_transaction(name, limit, |connections| async move { connections.run_transaction(name, Access::Read, body).await }).await
     }
 
     /// Runs a body of exactly one `select`, without a transaction around it.
@@ -94,7 +94,7 @@ impl Engine {
         F: TransactionBody<T, E>,
     {
         let limit = TimeLimit::Standard;
-        self.submit(name, limit, |connections| async move { connections.select_one(name, body).await }).await
+        self.spawn_transaction(name, limit, |connections| async move { connections.select_one(name, body).await }).await
     }
 
     /// Runs a transaction on a task of its own as soon as a connection is free.
@@ -102,7 +102,7 @@ impl Engine {
         clippy::disallowed_methods,
         reason = "a transaction must outlive its caller, and `run_body` catches its panics"
     )]
-    async fn submit<T, E, R>(
+    async fn spawn_transaction<T, E, R>(
         &self,
         name: &'static str,
         limit: TimeLimit,
@@ -114,7 +114,7 @@ impl Engine {
         R: Future<Output = Result<T, E>> + Send + 'static,
     {
         // A caller that is dropped while it waits here has started nothing.
-        let permit = self.0.acquire_permit().await?;
+        let permit = self.0.wait_for_permit().await?;
         let (sender, receiver) = oneshot::channel();
         let run = run(self.0.clone());
         tokio::spawn(async move {
@@ -130,7 +130,7 @@ impl Engine {
             // Sending fails when the caller was dropped. The transaction has run nevertheless.
             let _caller_dropped = sender.send(outcome);
         });
-        receiver.await.unwrap_or_else(|_| Err(closed().into()))
+        receiver.await.unwrap_or_else(|_| Err(database_closed_error().into()))
     }
 
     /// Waits for the running transactions, then refuses new ones.
@@ -140,7 +140,7 @@ impl Engine {
 }
 
 /// Checks the settings that [`Engine::open`] selects.
-fn check(settings: &Row) -> Result<(), Error> {
+fn check_server_settings(settings: &Row) -> Result<(), Error> {
     let version: i64 = settings.get("version")?;
     if version < OLDEST_VERSION {
         return Err(Error::Unsupported(format!(

@@ -12,47 +12,47 @@ use sqlx::{
 };
 use sqlx::{TypeInfo, ValueRef};
 
-use crate::batch_rows::{BatchRows, ColumnType, append, has_given_rows, sql_for_postgres};
+use crate::batch_rows::{BatchRows, ColumnType, append_formatted, has_given_rows, sql_for_postgres};
 use crate::error::Constraint;
 use crate::tx::DeferredStatement;
 use crate::{Bind, Error, FromValue, Row, expect_changed};
 
 /// Runs a statement without binds, such as `commit`.
-pub async fn control(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+pub async fn run_control_statement(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql(sql)).await.map(drop)
 }
 
 /// Runs several statements without binds, such as those of a migration.
-pub async fn run_script(connection: &mut PgConnection, sql: &'static str) -> Result<(), Error> {
-    control(connection, sql).await.map_err(|e| to_error(&e))
+pub async fn run_sql_script(connection: &mut PgConnection, sql: &'static str) -> Result<(), Error> {
+    run_control_statement(connection, sql).await.map_err(|e| to_error(&e))
 }
 
 /// Runs a statement and returns the number of rows that it changed.
-pub async fn execute(
+pub async fn execute_statement(
     connection: &mut PgConnection,
     sql: &'static str,
     given: BatchRows,
     binds: Vec<Bind>,
 ) -> Result<u64, Error> {
-    let (text, arguments) = prepare(sql, given, binds)?;
+    let (text, arguments) = prepare_statement(sql, given, binds)?;
     let query = sqlx::query_with(text, arguments);
     let done = query.execute(connection).await.map_err(|e| to_error(&e))?;
     Ok(done.rows_affected())
 }
 
 /// Runs deferred statements as one, checks the number of rows that each of them changed, and returns the sum.
-pub async fn execute_deferred(connection: &mut PgConnection, deferred: Vec<DeferredStatement>) -> Result<u64, Error> {
+pub async fn execute_deferred_statements(connection: &mut PgConnection, deferred: Vec<DeferredStatement>) -> Result<u64, Error> {
     let (mut text, mut arguments) = (String::new(), PgArguments::default());
     for (number, statement) in deferred.iter().enumerate() {
         let (sql, types) = sql_for_postgres(statement.sql, statement.binds.len(), arguments.len())?;
         let sql = sql.replace("changed_before", &format!("c{}", number.saturating_sub(1)));
         let returning = if sql.contains(" returning ") { "" } else { " returning 1" };
-        append(&mut text, format_args!("{} c{number} as ({sql}{returning})", if number > 0 { "," } else { "with" }));
-        add(&mut arguments, statement.binds.clone(), types, statement.given.clone())?;
+        append_formatted(&mut text, format_args!("{} c{number} as ({sql}{returning})", if number > 0 { "," } else { "with" }));
+        add_arguments(&mut arguments, statement.binds.clone(), types, statement.given.clone())?;
     }
     for number in 0..deferred.len() {
         let separator = if number > 0 { "," } else { " select" };
-        append(&mut text, format_args!("{separator} (select count(*) from c{number})"));
+        append_formatted(&mut text, format_args!("{separator} (select count(*) from c{number})"));
     }
     let query = sqlx::query_with(AssertSqlSafe(text), arguments);
     let counts = query.fetch_one(connection).await.map_err(|e| to_error(&e))?;
@@ -67,41 +67,41 @@ pub async fn execute_deferred(connection: &mut PgConnection, deferred: Vec<Defer
 }
 
 /// Runs a statement and returns its rows.
-pub async fn rows(
+pub async fn select_rows(
     connection: &mut PgConnection,
     sql: &'static str,
     given: BatchRows,
     binds: Vec<Bind>,
 ) -> Result<Vec<Row>, Error> {
-    let (text, arguments) = prepare(sql, given, binds)?;
+    let (text, arguments) = prepare_statement(sql, given, binds)?;
     let found = sqlx::query_with(text, arguments).fetch_all(connection).await.map_err(|e| to_error(&e))?;
     let Some(first) = found.first() else { return Ok(Vec::new()) };
-    let columns = columns_of(sql, first);
-    found.iter().map(|row| Ok(Row::new(columns.clone(), values(row)?))).collect()
+    let columns = cached_column_names(sql, first);
+    found.iter().map(|row| Ok(Row::new(columns.clone(), decode_row(row)?))).collect()
 }
 
 /// Runs a statement that was built at run time and returns its only row, whose columns have no names.
-pub async fn only_row(connection: &mut PgConnection, sql: String, binds: Vec<Bind>) -> Result<Row, Error> {
+pub async fn select_only_row(connection: &mut PgConnection, sql: String, binds: Vec<Bind>) -> Result<Row, Error> {
     let mut arguments = PgArguments::default();
-    add(&mut arguments, binds, Vec::new(), Vec::new())?;
+    add_arguments(&mut arguments, binds, Vec::new(), Vec::new())?;
     let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
     let found = query.fetch_one(connection).await.map_err(|e| to_error(&e))?;
-    Ok(Row::new(Arc::default(), values(&found)?))
+    Ok(Row::new(Arc::default(), decode_row(&found)?))
 }
 
-fn values(row: &PgRow) -> Result<Box<[Bind]>, Error> {
-    (0..row.len()).map(|index| value(row, index)).collect()
+fn decode_row(row: &PgRow) -> Result<Box<[Bind]>, Error> {
+    (0..row.len()).map(|index| decode_value(row, index)).collect()
 }
 
 /// Returns the text to send and its arguments. A statement without given rows is sent unchanged.
-fn prepare(sql: &'static str, given: BatchRows, binds: Vec<Bind>) -> Result<(SqlStr, PgArguments), Error> {
+fn prepare_statement(sql: &'static str, given: BatchRows, binds: Vec<Bind>) -> Result<(SqlStr, PgArguments), Error> {
     let mut arguments = PgArguments::default();
     if !has_given_rows(sql) {
-        add(&mut arguments, binds, Vec::new(), given)?;
+        add_arguments(&mut arguments, binds, Vec::new(), given)?;
         return Ok((sql.into_sql_str(), arguments));
     }
     let (text, types) = sql_for_postgres(sql, binds.len(), 0)?;
-    add(&mut arguments, binds, types, given)?;
+    add_arguments(&mut arguments, binds, types, given)?;
     Ok((AssertSqlSafe(text).into_sql_str(), arguments))
 }
 
@@ -112,7 +112,7 @@ thread_local! {
     static COLUMNS: RefCell<Columns> = RefCell::default();
 }
 
-fn columns_of(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
+fn cached_column_names(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
     COLUMNS.with_borrow_mut(|columns| {
         let names = || row.columns().iter().map(|column| Box::from(column.name())).collect();
         columns.entry((sql.as_ptr(), sql.len())).or_insert_with(names).clone()
@@ -120,7 +120,7 @@ fn columns_of(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
 }
 
 /// Adds the binds, then each column of the given rows as an array.
-fn add(arguments: &mut PgArguments, binds: Vec<Bind>, types: Vec<ColumnType>, given: BatchRows) -> Result<(), Error> {
+fn add_arguments(arguments: &mut PgArguments, binds: Vec<Bind>, types: Vec<ColumnType>, given: BatchRows) -> Result<(), Error> {
     for bind in binds {
         arguments.add(bind).map_err(|e| Error::Statement(e.to_string()))?;
     }
@@ -132,16 +132,16 @@ fn add(arguments: &mut PgArguments, binds: Vec<Bind>, types: Vec<ColumnType>, gi
         let column =
             rows.iter_mut().filter_map(|row| row.get_mut(index)).map(|bind| std::mem::replace(bind, Bind::Null));
         let added = match column_type {
-            ColumnType::Int => arguments.add(to_array::<i64>(column)?),
-            ColumnType::Text => arguments.add(to_array::<String>(column)?),
-            ColumnType::Blob => arguments.add(to_array::<Vec<u8>>(column)?),
+            ColumnType::Int => arguments.add(to_column_array::<i64>(column)?),
+            ColumnType::Text => arguments.add(to_column_array::<String>(column)?),
+            ColumnType::Blob => arguments.add(to_column_array::<Vec<u8>>(column)?),
         };
         added.map_err(|e| Error::Statement(e.to_string()))?;
     }
     Ok(())
 }
 
-fn to_array<T: FromValue>(column: impl Iterator<Item = Bind>) -> Result<Vec<Option<T>>, Error> {
+fn to_column_array<T: FromValue>(column: impl Iterator<Item = Bind>) -> Result<Vec<Option<T>>, Error> {
     let value = |bind: Bind| {
         let invalid = || Error::Statement(format!("{} is not of the type of its given column", bind.kind()));
         Option::<T>::from_value(&bind).ok_or_else(invalid)
@@ -180,7 +180,7 @@ impl Encode<'_, Postgres> for Bind {
     }
 }
 
-fn value(row: &PgRow, index: usize) -> Result<Bind, Error> {
+fn decode_value(row: &PgRow, index: usize) -> Result<Bind, Error> {
     let value = row.try_get_raw(index).map_err(|e| to_error(&e))?;
     if value.is_null() {
         return Ok(Bind::Null);
@@ -205,7 +205,7 @@ fn value(row: &PgRow, index: usize) -> Result<Bind, Error> {
 pub fn to_error(error: &sqlx::Error) -> Error {
     if let Some(rejection) = error.as_database_error() {
         let code = rejection.code().unwrap_or_default();
-        return error_of_code(&code, rejection.message());
+        return classify_sqlstate(&code, rejection.message());
     }
     let is_of_statement = matches!(
         error,
@@ -220,7 +220,7 @@ pub fn to_error(error: &sqlx::Error) -> Error {
 }
 
 /// Classifies an SQLSTATE of PostgreSQL's appendix A.
-fn error_of_code(code: &str, message: &str) -> Error {
+fn classify_sqlstate(code: &str, message: &str) -> Error {
     let kind = match code {
         "23505" | "23P01" => Some(Constraint::Unique),
         "23503" | "23001" => Some(Constraint::ForeignKey),

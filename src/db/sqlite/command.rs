@@ -31,7 +31,7 @@ struct Job<T, E, F> {
 }
 
 /// Sends a transaction to the threads of a queue and waits for its result.
-pub(super) async fn submit<T, E, F>(queue: &mpsc::Sender<Message>, name: &'static str, body: F) -> Result<T, E>
+pub(super) async fn submit_command<T, E, F>(queue: &mpsc::Sender<Message>, name: &'static str, body: F) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<Error> + Send + 'static,

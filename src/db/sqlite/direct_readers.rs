@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 
-use crate::sqlite::open_reader;
+use crate::sqlite::open_reader_connection;
 use crate::transaction_body::{TransactionBody, run_body};
 use crate::tx::{DbConnection, Stats, TxKind, run_hooks};
 use crate::{Error, Tx};
@@ -20,18 +20,18 @@ pub(super) struct DirectReaders {
 impl DirectReaders {
     /// Opens `count` read-only connections to the file.
     pub fn open(path: &Path, count: u32, stats: &Arc<Stats>) -> Result<DirectReaders, Error> {
-        let open = |_| Ok(Tx::new(DbConnection::Sqlite(open_reader(path)?), stats.clone()));
+        let open = |_| Ok(Tx::new(DbConnection::Sqlite(open_reader_connection(path)?), stats.clone()));
         let idle = (0..count).map(open).collect::<Result<_, Error>>()?;
         Ok(DirectReaders { idle: Mutex::new(Some(idle)), stats: stats.clone() })
     }
 
     /// Returns an idle connection, or `None` when all are in use or closed.
-    pub fn take(&self) -> Option<Tx> {
-        self.idle().as_mut()?.pop()
+    pub fn take_idle_connection(&self) -> Option<Tx> {
+        self.lock_idle_connections().as_mut()?.pop()
     }
 
-    /// Runs `body` on a connection from [`DirectReaders::take`] and puts the connection back.
-    pub fn run<T, E, F>(&self, name: &'static str, mut tx: Tx, body: F) -> Result<T, E>
+    /// Runs `body` on a connection from [`DirectReaders::take_idle_connection`] and puts the connection back.
+    pub fn run_select<T, E, F>(&self, name: &'static str, mut tx: Tx, body: F) -> Result<T, E>
     where
         E: From<Error>,
         F: TransactionBody<T, E>,
@@ -42,7 +42,7 @@ impl DirectReaders {
         let outcome = run_body(name, &mut tx, body).now_or_never();
         let outcome = outcome.unwrap_or_else(|| Err(Error::Suspended { name }.into()));
         let effects = tx.take_commit_effects();
-        self.put_back(tx);
+        self.return_connection(tx);
         if outcome.is_ok() {
             run_hooks(effects.hooks);
         }
@@ -51,16 +51,16 @@ impl DirectReaders {
 
     /// Closes the idle connections. A connection in use is closed when its `select` has ended.
     pub fn close(&self) {
-        *self.idle() = None;
+        *self.lock_idle_connections() = None;
     }
 
-    fn put_back(&self, tx: Tx) {
-        if let Some(idle) = self.idle().as_mut() {
+    fn return_connection(&self, tx: Tx) {
+        if let Some(idle) = self.lock_idle_connections().as_mut() {
             idle.push(tx);
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Option<Vec<Tx>>> {
+    fn lock_idle_connections(&self) -> MutexGuard<'_, Option<Vec<Tx>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

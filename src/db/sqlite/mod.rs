@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::transaction_body::TransactionBody;
 use crate::tx::{DbConnection, Stats};
 use crate::{Error, Tx};
-use command::{Message, submit};
+use command::{Message, submit_command};
 use direct_readers::DirectReaders;
 use statement::to_error;
 use writer::Writer;
@@ -50,20 +50,20 @@ impl Engine {
     /// Opens the file, or creates it, and starts the writer thread and `readers` reader threads, at least one.
     pub fn open(path: &Path, readers: u32, stats: &Arc<Stats>) -> Result<Engine, Error> {
         check_version(rusqlite::version_number())?;
-        create_private(path).map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
+        create_private_file(path).map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
         let (writes, write_queue) = mpsc::channel(QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(QUEUE_MAX);
-        let writer = Tx::new(DbConnection::Sqlite(open_writer(path)?), stats.clone());
+        let writer = Tx::new(DbConnection::Sqlite(open_writer_connection(path)?), stats.clone());
         let direct_readers = DirectReaders::open(path, readers.max(1), stats)?;
         let engine = Engine { path: path.to_owned(), readers: readers.max(1), writes, reads, direct_readers };
         let writer_stats = stats.clone();
-        spawn("db-writer".to_owned(), move || Writer::new(writer, writer_stats).run(write_queue))?;
+        spawn_thread("db-writer".to_owned(), move || Writer::new(writer, writer_stats).run_writer_thread(write_queue))?;
 
         let read_queue = Arc::new(Mutex::new(read_queue));
         for number in 1..=engine.readers {
-            let reader = Tx::new(DbConnection::Sqlite(open_reader(path)?), stats.clone());
+            let reader = Tx::new(DbConnection::Sqlite(open_reader_connection(path)?), stats.clone());
             let (stats, queue) = (stats.clone(), read_queue.clone());
-            spawn(format!("db-reader-{number}"), move || reader::run(reader, &stats, &queue))?;
+            spawn_thread(format!("db-reader-{number}"), move || reader::run_reader_thread(reader, &stats, &queue))?;
         }
         Ok(engine)
     }
@@ -80,7 +80,7 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        submit(&self.writes, name, body).await
+        submit_command(&self.writes, name, body).await
     }
 
     /// Runs `body` on a reader thread, on a snapshot of the committed data.
@@ -90,7 +90,7 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        submit(&self.reads, name, body).await
+        submit_command(&self.reads, name, body).await
     }
 
     /// Runs on the thread of the caller, for some microseconds, or on a reader thread when all direct readers are in
@@ -101,9 +101,9 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        match self.direct_readers.take() {
-            Some(tx) => self.direct_readers.run(name, tx, body),
-            None => submit(&self.reads, name, body).await,
+        match self.direct_readers.take_idle_connection() {
+            Some(tx) => self.direct_readers.run_select(name, tx, body),
+            None => submit_command(&self.reads, name, body).await,
         }
     }
 
@@ -138,10 +138,10 @@ impl Engine {
         part.push(".part");
         let part = PathBuf::from(part);
         // `vacuum into` fills an existing empty file and keeps its permissions.
-        create_empty(&part).map_err(|e| failed("cannot create the target", &e))?;
+        create_empty_private_file(&part).map_err(|e| failed("cannot create the target", &e))?;
         let text =
             part.to_str().ok_or_else(|| Error::Unsupported("the path of the backup is not valid UTF-8".into()))?;
-        connect(&self.path)?.execute("vacuum into ?1", [text]).map_err(|e| to_error(&e))?;
+        open_connection(&self.path)?.execute("vacuum into ?1", [text]).map_err(|e| to_error(&e))?;
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(&part).and_then(|file| file.sync_all()).map_err(|e| failed("cannot sync the copy", &e))?;
         fs::rename(&part, to).map_err(|e| failed("cannot rename the copy", &e))?;
@@ -164,20 +164,20 @@ pub(super) fn check_version(version: i32) -> Result<(), Error> {
 
 /// Creates the file readable by its owner only, because it holds secrets. The log and index files inherit its
 /// permissions.
-fn create_private(path: &Path) -> std::io::Result<()> {
+fn create_private_file(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
-fn create_empty(path: &Path) -> std::io::Result<()> {
+fn create_empty_private_file(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path).map(drop)
 }
 
-fn spawn(name: String, f: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+fn spawn_thread(name: String, f: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     let thread = std::thread::Builder::new().name(name).spawn(f);
     thread.map(drop).map_err(|e| Error::Unavailable(format!("cannot start a database thread: {e}")))
 }
 
-fn connect(path: &Path) -> Result<Connection, Error> {
+fn open_connection(path: &Path) -> Result<Connection, Error> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -198,8 +198,8 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     open().map_err(|e| to_error(&e))
 }
 
-fn open_writer(path: &Path) -> Result<Connection, Error> {
-    let connection = connect(path)?;
+fn open_writer_connection(path: &Path) -> Result<Connection, Error> {
+    let connection = open_connection(path)?;
     let configure = || {
         let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
         connection.pragma_update(None, "synchronous", "full")?;
@@ -217,8 +217,8 @@ fn open_writer(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-fn open_reader(path: &Path) -> Result<Connection, Error> {
-    let connection = connect(path)?;
+fn open_reader_connection(path: &Path) -> Result<Connection, Error> {
+    let connection = open_connection(path)?;
     let configure = || {
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)
@@ -228,7 +228,7 @@ fn open_reader(path: &Path) -> Result<Connection, Error> {
 }
 
 /// Returns the connection of a transaction of SQLite.
-fn connection(tx: &Tx) -> &Connection {
+fn sqlite_connection(tx: &Tx) -> &Connection {
     match &tx.connection {
         DbConnection::Sqlite(connection) => connection,
         DbConnection::Postgres(_) => unreachable!("the threads of SQLite hold connections of SQLite only"),

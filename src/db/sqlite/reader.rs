@@ -7,17 +7,17 @@ use tokio::sync::mpsc;
 
 use crate::Tx;
 use crate::sqlite::command::{Command, Message};
-use crate::sqlite::connection;
+use crate::sqlite::sqlite_connection;
 use crate::sqlite::statement::to_error;
 use crate::tx::{Stats, run_hooks};
 
 /// Runs the transactions of the queue until the queue is closed.
-pub(super) fn run(mut tx: Tx, stats: &Stats, queue: &Mutex<mpsc::Receiver<Message>>) {
+pub(super) fn run_reader_thread(mut tx: Tx, stats: &Stats, queue: &Mutex<mpsc::Receiver<Message>>) {
     loop {
         // The idle reader that holds the lock takes the next message; the other idle readers wait for the lock.
         let message = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         match message {
-            Some(Message::Run(command)) => run_one(&mut tx, stats, command),
+            Some(Message::Run(command)) => run_read_transaction(&mut tx, stats, command),
             Some(Message::Close(closed)) => {
                 drop(tx);
                 let _caller_dropped = closed.send(());
@@ -28,18 +28,18 @@ pub(super) fn run(mut tx: Tx, stats: &Stats, queue: &Mutex<mpsc::Receiver<Messag
     }
 }
 
-fn run_one(tx: &mut Tx, stats: &Stats, mut command: Box<dyn Command>) {
+fn run_read_transaction(tx: &mut Tx, stats: &Stats, mut command: Box<dyn Command>) {
     let start = Instant::now();
     stats.count_transaction();
     let control = |tx: &Tx, sql| {
-        let run = || connection(tx).prepare_cached(sql)?.raw_execute();
+        let run = || sqlite_connection(tx).prepare_cached(sql)?.raw_execute();
         run().map(drop).map_err(|e| to_error(&e))
     };
     let mut result = control(tx, "begin");
     if result.is_ok() {
         let succeeded = command.run(tx);
         let effects = tx.take_commit_effects();
-        if !connection(tx).is_autocommit() {
+        if !sqlite_connection(tx).is_autocommit() {
             result = control(tx, "rollback");
         }
         if succeeded && result.is_ok() {

@@ -13,11 +13,11 @@ use crate::queue::ReturnedIds;
 use crate::{Bind, Error, Row};
 
 /// Runs a statement once for each given row and returns the number of rows that all runs changed.
-pub fn execute(connection: &Connection, sql: &'static str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<u64, Error> {
+pub fn execute_statement(connection: &Connection, sql: &'static str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<u64, Error> {
     let mut prepared = Prepared::new(connection, sql, given, binds, ResultKind::Rows)?;
     let mut changed = 0;
     for row in given {
-        prepared.bind(binds, row)?;
+        prepared.bind_values(binds, row)?;
         let before = connection.total_changes();
         prepared.statement.raw_execute().map_err(|e| to_error(&e))?;
         // `changes` keeps the number of an earlier statement when this one changes no rows.
@@ -27,7 +27,7 @@ pub fn execute(connection: &Connection, sql: &'static str, given: &[Vec<Bind>], 
 }
 
 /// Runs a statement once for each given row and returns the rows of all runs, one run after the other.
-pub fn rows(
+pub fn select_rows(
     connection: &Connection,
     sql: &'static str,
     given: &[Vec<Bind>],
@@ -37,7 +37,7 @@ pub fn rows(
     let columns = prepared.plan.columns.clone();
     let mut found = Vec::new();
     for row in given {
-        prepared.bind(binds, row)?;
+        prepared.bind_values(binds, row)?;
         let mut rows = prepared.statement.raw_query();
         while let Some(row) = rows.next().map_err(|e| to_error(&e))? {
             let value =
@@ -50,9 +50,9 @@ pub fn rows(
 }
 
 /// Runs a statement that returns ids, and returns their number and the least one.
-pub fn returned_ids(connection: &Connection, sql: &'static str, binds: &[Bind]) -> Result<ReturnedIds, Error> {
+pub fn execute_returning_ids(connection: &Connection, sql: &'static str, binds: &[Bind]) -> Result<ReturnedIds, Error> {
     let mut prepared = Prepared::new(connection, sql, RUN_ONCE, binds, ResultKind::Ids)?;
-    prepared.bind(binds, &[])?;
+    prepared.bind_values(binds, &[])?;
     if prepared.plan.inserts_one {
         let before = connection.total_changes();
         prepared.statement.raw_execute().map_err(|e| to_error(&e))?;
@@ -69,7 +69,7 @@ pub fn returned_ids(connection: &Connection, sql: &'static str, binds: &[Bind]) 
 }
 
 /// Runs several statements without binds, such as those of a migration.
-pub fn run_script(connection: &Connection, sql: &str) -> Result<(), Error> {
+pub fn run_sql_script(connection: &Connection, sql: &str) -> Result<(), Error> {
     connection.execute_batch(sql).map_err(|e| to_error(&e))
 }
 
@@ -110,7 +110,7 @@ thread_local! {
 }
 
 impl StatementPlan {
-    fn cached(
+    fn find_or_create_plan(
         connection: &Connection,
         sql: &'static str,
         binds: usize,
@@ -170,7 +170,7 @@ impl Prepared<'_> {
         binds: &[Bind],
         kind: ResultKind,
     ) -> Result<Prepared<'c>, Error> {
-        let plan = StatementPlan::cached(connection, sql, binds.len(), kind)?;
+        let plan = StatementPlan::find_or_create_plan(connection, sql, binds.len(), kind)?;
         let (count, values) = (plan.value_indices.len(), binds.len() + given.first().map_or(0, Vec::len));
         if count != values {
             return Err(Error::Statement(format!("{values} values for {count} parameters in: {sql}")));
@@ -179,7 +179,7 @@ impl Prepared<'_> {
         Ok(Prepared { statement, plan })
     }
 
-    fn bind(&mut self, binds: &[Bind], row: &[Bind]) -> Result<(), Error> {
+    fn bind_values(&mut self, binds: &[Bind], row: &[Bind]) -> Result<(), Error> {
         for (parameter, index) in (1..).zip(&self.plan.value_indices) {
             let bind = binds.get(*index).or_else(|| row.get(index.checked_sub(binds.len())?));
             let bind = bind.ok_or_else(|| Error::Statement("the given rows differ in length".into()))?;

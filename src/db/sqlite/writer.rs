@@ -9,7 +9,7 @@ use rusqlite::{Connection, ffi};
 use tokio::sync::mpsc;
 
 use crate::sqlite::command::{Command, Message};
-use crate::sqlite::connection;
+use crate::sqlite::sqlite_connection;
 use crate::sqlite::statement::to_error;
 use crate::tx::{CommitHook, Stats, run_hooks};
 use crate::{Error, Tx};
@@ -32,7 +32,7 @@ impl Writer {
     }
 
     /// Runs the transactions of the queue in groups, until the queue is closed. The writer thread does nothing else.
-    pub fn run(mut self, mut queue: mpsc::Receiver<Message>) {
+    pub fn run_writer_thread(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(GROUP_MAX);
         while queue.blocking_recv_many(&mut messages, GROUP_MAX) > 0 {
             let mut group = Vec::with_capacity(messages.len());
@@ -47,11 +47,11 @@ impl Writer {
                 }
             }
             while !group.is_empty() {
-                self.run_group(&mut group);
+                self.run_transaction_group(&mut group);
             }
             if let Some(closed) = close {
                 drop(queue);
-                self.close();
+                self.checkpoint_log();
                 let _caller_dropped = closed.send(());
                 return;
             }
@@ -61,13 +61,13 @@ impl Writer {
     /// Runs the commands of the group in one transaction, removes them from the group and sends their results. When
     /// SQLite rolls the whole transaction back, for example because the disk is full, the commands that have not run
     /// yet stay in the group for another transaction.
-    fn run_group(&mut self, group: &mut Vec<Box<dyn Command>>) {
+    fn run_transaction_group(&mut self, group: &mut Vec<Box<dyn Command>>) {
         let start = Instant::now();
         if let Some(error) = &self.halted {
-            return finish_all(group.drain(..), &Err(error.clone()));
+            return send_results(group.drain(..), &Err(error.clone()));
         }
-        if let Err(error) = self.control("begin immediate") {
-            return finish_all(group.drain(..), &Err(error));
+        if let Err(error) = self.run_control_statement("begin immediate") {
+            return send_results(group.drain(..), &Err(error));
         }
         let is_only = group.len() == 1;
         let (mut ran, mut changed, mut hooks) = (0, false, Vec::new());
@@ -75,15 +75,15 @@ impl Writer {
         for command in group.iter_mut() {
             ran += 1;
             self.stats.count_transaction();
-            result = self.run_one(command.as_mut(), is_only, &mut changed, &mut hooks);
+            result = self.run_command_in_group(command.as_mut(), is_only, &mut changed, &mut hooks);
             if result.is_err() {
                 break;
             }
         }
         result = match result {
-            Ok(()) => self.commit(changed),
+            Ok(()) => self.commit_group(changed),
             Err(error) => {
-                self.roll_back();
+                self.roll_back_group();
                 Err(error)
             }
         };
@@ -97,12 +97,12 @@ impl Writer {
             elapsed_us = start.elapsed().as_micros(),
             "a group of transactions ended"
         );
-        finish_all(group.drain(..ran), &result);
+        send_results(group.drain(..ran), &result);
     }
 
     /// Runs one command. An error means that the transaction of the whole group is lost; a command that failed alone is
     /// rolled back and is no error.
-    fn run_one(
+    fn run_command_in_group(
         &mut self,
         command: &mut dyn Command,
         is_only: bool,
@@ -110,7 +110,7 @@ impl Writer {
         hooks: &mut Vec<CommitHook>,
     ) -> Result<(), Error> {
         if !is_only {
-            self.control("savepoint command")?;
+            self.run_control_statement("savepoint command")?;
         }
         let succeeded = command.run(&mut self.tx);
         let failure = self.tx.failure();
@@ -122,12 +122,12 @@ impl Writer {
             *changed |= effects.changed;
             hooks.extend(effects.hooks);
         } else {
-            self.control(if is_only { "rollback" } else { "rollback to command" })?;
+            self.run_control_statement(if is_only { "rollback" } else { "rollback to command" })?;
         }
-        if is_only { Ok(()) } else { self.control("release command") }
+        if is_only { Ok(()) } else { self.run_control_statement("release command") }
     }
 
-    fn commit(&mut self, changed: bool) -> Result<(), Error> {
+    fn commit_group(&mut self, changed: bool) -> Result<(), Error> {
         if self.connection().is_autocommit() {
             // The only command failed and was rolled back.
             return Ok(());
@@ -147,15 +147,15 @@ impl Writer {
             self.halted = Some(Error::Unavailable(format!("an earlier commit failed on the disk: {error}")));
             return Err(unknown);
         }
-        self.roll_back();
+        self.roll_back_group();
         Err(to_error(&error))
     }
 
-    fn roll_back(&mut self) {
+    fn roll_back_group(&mut self) {
         if self.connection().is_autocommit() {
             return;
         }
-        if let Err(error) = self.control("rollback") {
+        if let Err(error) = self.run_control_statement("rollback") {
             tracing::error!(
                 "a transaction could not be rolled back: {error}; nothing more is written until the daemon is restarted"
             );
@@ -163,17 +163,17 @@ impl Writer {
         }
     }
 
-    fn control(&self, sql: &'static str) -> Result<(), Error> {
+    fn run_control_statement(&self, sql: &'static str) -> Result<(), Error> {
         let run = || self.connection().prepare_cached(sql)?.raw_execute();
         run().map(drop).map_err(|e| to_error(&e))
     }
 
     fn connection(&self) -> &Connection {
-        connection(&self.tx)
+        sqlite_connection(&self.tx)
     }
 
     /// Writes the write-ahead log back into the database file.
-    fn close(self) {
+    fn checkpoint_log(self) {
         if self.halted.is_none() {
             let checkpoint = self.connection().query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()));
             if let Err(error) = checkpoint {
@@ -183,7 +183,7 @@ impl Writer {
     }
 }
 
-fn finish_all(commands: impl Iterator<Item = Box<dyn Command>>, group: &Result<(), Error>) {
+fn send_results(commands: impl Iterator<Item = Box<dyn Command>>, group: &Result<(), Error>) {
     for command in commands {
         command.finish(group.clone());
     }

@@ -49,9 +49,9 @@ impl MerchantAccounts {
 }
 
 impl Auditor {
-    /// Checks the postings of each deposit. The deposit must have one hold, resolved as the deposit's state requires. If
-    /// no invoice counts the deposit, its money must be in a suspense account. If the deposit is orphaned, its money must
-    /// be reversed. Returns the sums of the deposits by invoice id.
+    /// Checks the postings of each deposit. The deposit must have one hold, resolved as the deposit's state requires.
+    /// If no invoice counts the deposit, its money must be in a suspense account. If the deposit is orphaned, its money
+    /// must be reversed. Returns the sums of the deposits by invoice id.
     pub(super) async fn audit_deposits(
         &mut self,
         tx: &mut Tx,

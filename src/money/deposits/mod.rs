@@ -37,8 +37,9 @@ pub(crate) use store::set_deposit_dispositions;
 /// the rest.
 const ADVANCE_MAX: i64 = 2_000;
 
-/// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply; only
-/// tokens that anyone can mint without limit have larger transfers. Sums of smaller deposits never overflow an amount.
+/// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply;
+/// only tokens that anyone can mint without limit have larger transfers. Sums of smaller deposits never overflow an
+/// amount.
 const BITS_MAX: usize = 112;
 
 /// Returns true when a transfer of `amount` base units is booked as a deposit: from 1 to 2^112 − 1.
@@ -508,7 +509,7 @@ pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: H
 /// # Errors
 /// Any [`db::Error`] of the database.
 pub async fn open_disputed_review(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
-    reviews::open(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), why).await
+    reviews::open_review(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), why).await
 }
 
 /// Closes the review that [`open_disputed_review`] opened, because the endpoints report the same blocks again.
@@ -516,7 +517,7 @@ pub async fn open_disputed_review(tx: &mut Tx, now: Instant, chain: &ChainId, wh
 /// # Errors
 /// Any [`db::Error`] of the database.
 pub async fn resolve_disputed_review(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
-    reviews::resolve(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), "endpoints agree again").await
+    reviews::resolve_review(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), "endpoints agree again").await
 }
 
 /// Halts the chain until the operator resumes it, and opens a review.
@@ -525,7 +526,7 @@ pub async fn resolve_disputed_review(tx: &mut Tx, now: Instant, chain: &ChainId)
 /// Any [`db::Error`] of the database.
 pub async fn halt_chain(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
     store::set_halt_reason(tx, chain, Some(why)).await?;
-    reviews::open(tx, now, reviews::Kind::ChainHalted, chain.as_str(), why).await
+    reviews::open_review(tx, now, reviews::Kind::ChainHalted, chain.as_str(), why).await
 }
 
 /// Returns the reason why the chain is halted; `None` when it is not halted.
@@ -551,8 +552,8 @@ pub async fn resume_chain(
     let Some(reason) = store::find_halt_reason(tx, chain).await? else { return Ok(None) };
     store::set_halt_reason(tx, chain, None).await?;
     let note = format!("{actor} resumed it");
-    reviews::resolve(tx, now, reviews::Kind::ChainHalted, chain.as_str(), &note).await?;
-    audit_log::record(tx, now, actor, Action::ChainResume, chain.as_str(), &reason).await?;
+    reviews::resolve_review(tx, now, reviews::Kind::ChainHalted, chain.as_str(), &note).await?;
+    audit_log::record_action(tx, now, actor, Action::ChainResume, chain.as_str(), &reason).await?;
     Ok(Some(reason))
 }
 

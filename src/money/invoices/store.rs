@@ -98,8 +98,8 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
     found.iter().map(|row| parse_invoice_row(row).map(Locked::new)).collect()
 }
 
-/// Locks the invoices of addresses in the order of their ids. Returns each invoice with the key of its address, and true when
-/// the invoice has deposits. Addresses without an invoice are left out.
+/// Locks the invoices of addresses in the order of their ids. Returns each invoice with the key of its address, and
+/// true when the invoice has deposits. Addresses without an invoice are left out.
 pub async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,

@@ -87,7 +87,7 @@ db::text_enum!(Action {
 
 /// Appends an entry. `subject` names what the action changed, such as a product's slug; `detail` holds further facts
 /// for a human reader and may be empty. Neither may contain secrets or goods.
-pub async fn record(
+pub async fn record_action(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
@@ -95,5 +95,5 @@ pub async fn record(
     subject: &str,
     detail: &str,
 ) -> Result<(), db::Error> {
-    store::insert_entry(tx, now, actor, action, subject, detail).await
+    store::insert_audit_entry(tx, now, actor, action, subject, detail).await
 }

@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, Tx, execute};
 
 /// Inserts an entry.
-pub async fn insert_entry(
+pub async fn insert_audit_entry(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,

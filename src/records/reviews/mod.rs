@@ -104,13 +104,13 @@ db::text_enum!(ClosingReason { Decided => "decided", Resolved => "resolved", Ret
 
 /// Opens a review unless one of this kind and subject is open. `subject` names what it is about, such as `invoice/7`;
 /// `detail` is a sentence for the operator.
-pub async fn open(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, detail: &str) -> Result<(), db::Error> {
-    store::insert_review(tx, now, kind, subject, detail, None).await
+pub async fn open_review(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, detail: &str) -> Result<(), db::Error> {
+    store::insert_or_reopen_review(tx, now, kind, subject, detail, None).await
 }
 
 /// Opens a review about `amount` base units, unless one is open or the operator already decided on this amount or a larger
 /// one.
-pub async fn open_for_amount(
+pub async fn open_review_for_amount(
     tx: &mut Tx,
     now: Instant,
     kind: Kind,
@@ -118,27 +118,27 @@ pub async fn open_for_amount(
     detail: &str,
     amount: Amount,
 ) -> Result<(), db::Error> {
-    match store::find_closed(tx, kind, subject).await? {
+    match store::find_closed_review(tx, kind, subject).await? {
         Some((ClosingReason::Decided, Some(decided))) if amount <= decided => Ok(()),
-        Some(_) | None => store::insert_review(tx, now, kind, subject, detail, Some(amount)).await,
+        Some(_) | None => store::insert_or_reopen_review(tx, now, kind, subject, detail, Some(amount)).await,
     }
 }
 
 /// Closes a review because its cause is over; does nothing when none is open.
-pub async fn resolve(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, note: &str) -> Result<(), db::Error> {
-    store::set_closed(tx, now, kind, subject, ClosingReason::Resolved, note).await?;
+pub async fn resolve_review(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, note: &str) -> Result<(), db::Error> {
+    store::close_review(tx, now, kind, subject, ClosingReason::Resolved, note).await?;
     Ok(())
 }
 
 /// Closes a review because the money or fact that it was about vanished. Returns false when no such review is open, for
 /// example because the operator decided before.
-pub async fn retract(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, note: &str) -> Result<bool, db::Error> {
-    store::set_closed(tx, now, kind, subject, ClosingReason::Retracted, note).await
+pub async fn retract_review(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, note: &str) -> Result<bool, db::Error> {
+    store::close_review(tx, now, kind, subject, ClosingReason::Retracted, note).await
 }
 
 /// Closes a review that an operator decided and records the action in the audit log. Returns false when no review of this
 /// kind and subject is open.
-pub async fn close_by_operator(
+pub async fn close_review_by_operator(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
@@ -146,19 +146,19 @@ pub async fn close_by_operator(
     subject: &str,
     note: &str,
 ) -> Result<bool, db::Error> {
-    let is_closed = store::set_closed(tx, now, kind, subject, ClosingReason::Decided, note).await?;
+    let is_closed = store::close_review(tx, now, kind, subject, ClosingReason::Decided, note).await?;
     if is_closed {
-        audit_log::record(tx, now, actor, Action::ReviewClose, subject, &format!("{kind}: {note}")).await?;
+        audit_log::record_action(tx, now, actor, Action::ReviewClose, subject, &format!("{kind}: {note}")).await?;
     }
     Ok(is_closed)
 }
 
 /// Returns the open reviews, oldest first.
-pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
-    store::list_open(tx, limit).await
+pub async fn list_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
+    store::list_open_reviews(tx, limit).await
 }
 
 /// Returns the number of open reviews.
-pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
-    store::count_open(tx).await
+pub async fn count_open_reviews(tx: &mut Tx) -> Result<u64, db::Error> {
+    store::count_open_reviews(tx).await
 }

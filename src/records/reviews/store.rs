@@ -15,7 +15,7 @@ pub struct Review {
 }
 
 /// A closed review is opened again with the new detail and amount; an open one stays as it is.
-pub async fn insert_review(
+pub async fn insert_or_reopen_review(
     tx: &mut Tx,
     now: Instant,
     kind: Kind,
@@ -39,7 +39,7 @@ pub async fn insert_review(
 }
 
 /// Returns false when no such review is open.
-pub async fn set_closed(
+pub async fn close_review(
     tx: &mut Tx,
     now: Instant,
     kind: Kind,
@@ -61,7 +61,7 @@ pub async fn set_closed(
 }
 
 /// Returns why a review was closed, and the amount that it was about; `None` when it is open or never existed.
-pub async fn find_closed(
+pub async fn find_closed_review(
     tx: &mut Tx,
     kind: Kind,
     subject: &str,
@@ -75,7 +75,7 @@ pub async fn find_closed(
     found.map(|row| Ok((row.get("closing_reason")?, row.get("amount")?))).transpose()
 }
 
-pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
+pub async fn list_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
     let found = rows!(
         tx,
         "select kind, subject, detail, opened_at from reviews where closed_at is null order by opened_at, id limit $1",
@@ -92,7 +92,7 @@ pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error
     found.iter().map(review).collect()
 }
 
-pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
+pub async fn count_open_reviews(tx: &mut Tx) -> Result<u64, db::Error> {
     let counted = row!(tx, "select count(*) as n from reviews where closed_at is null")?;
     counted.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?.get("n")
 }

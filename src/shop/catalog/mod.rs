@@ -301,14 +301,14 @@ pub async fn create_or_change_product(
         set_quantity_limits(tx, product.id, min_quantity, max_quantity).await?;
         replace_price_tiers(tx, product.sku, currency, &tiers).await?;
         set_product_texts(tx, product.id, &texts).await?;
-        audit_log::record(tx, now, actor, Action::ProductChange, &slug, &price).await?;
+        audit_log::record_action(tx, now, actor, Action::ProductChange, &slug, &price).await?;
         return Ok(false);
     }
     let public_id = Uuid::new_v4();
     let new = NewProduct { public_id, slug, min_quantity, max_quantity, position, currency, tiers, texts };
     let slug = new.slug.clone();
     create_product(tx, now, shop, new).await?;
-    audit_log::record(tx, now, actor, Action::ProductCreate, &slug, &price).await?;
+    audit_log::record_action(tx, now, actor, Action::ProductCreate, &slug, &price).await?;
     Ok(true)
 }
 
@@ -356,7 +356,7 @@ pub async fn set_product_state(
     state: State,
 ) -> Result<(), db::Error> {
     store::set_product_state(tx, product, state).await?;
-    audit_log::record(tx, now, actor, Action::ProductSetState, slug, state.as_str()).await
+    audit_log::record_action(tx, now, actor, Action::ProductSetState, slug, state.as_str()).await
 }
 
 /// Returns true when the length and the characters of the text are valid for a slug.

@@ -92,7 +92,7 @@ pub async fn create_coupon(
         return Err(CreateError::BadTerms);
     }
     let coupon = store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateError::CodeTaken)?;
-    audit_log::record(tx, now, actor, Action::CouponCreate, &new.code, "").await?;
+    audit_log::record_action(tx, now, actor, Action::CouponCreate, &new.code, "").await?;
     Ok(coupon)
 }
 
@@ -137,7 +137,7 @@ pub async fn deactivate_coupon(
     let Some(normalized) = normalize_coupon_code(code) else { return Ok(false) };
     let Some(coupon) = store::find_active_coupon(tx, shop, &normalized).await? else { return Ok(false) };
     store::set_coupon_inactive(tx, coupon.id).await?;
-    audit_log::record(tx, now, actor, Action::CouponDeactivate, code, "").await?;
+    audit_log::record_action(tx, now, actor, Action::CouponDeactivate, code, "").await?;
     Ok(true)
 }
 

@@ -16,7 +16,7 @@ use crate::orders::{self, LineState, Order, State};
 use crate::stock::{self, SealedItem};
 use clock::Instant;
 use db::{self, Bind, Db, Locked, ResultRef, Tx};
-use envelope::{Envelope, OpenError};
+use envelope::{Envelope, DecryptError};
 use ids::OrderId;
 use records::{events, reviews};
 
@@ -46,7 +46,7 @@ enum DeliverError {
     #[error("{found} of {expected} items are reserved")]
     Missing { expected: u32, found: usize },
     #[error("an item cannot be decrypted: {error}")]
-    Unreadable { error: OpenError, item: SealedItem },
+    Unreadable { error: DecryptError, item: SealedItem },
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -141,10 +141,10 @@ async fn deliver_order(
     let order = orders::advance_order_state(tx, now, order, State::Completed).await?;
     orders::record_order_event(tx, now, &order, events::Kind::OrderCompleted);
     let note = "the key was restored, and the order was delivered";
-    reviews::resolve(tx, now, UNREADABLE, &order.public_id, note).await?;
+    reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, note).await?;
     if let Some(email) = orders::find_order_email(tx, order.id).await? {
         let (subject, body) = format_completion_email(&order, templates);
-        mail::queue(tx, now, &email, &subject, &body).await?;
+        mail::queue_mail(tx, now, &email, &subject, &body).await?;
     }
     delete_finished_delivery(tx, order.id).await?;
     Ok(true)
@@ -189,14 +189,14 @@ async fn classify_delivery_failure(
     error: &DeliverError,
 ) -> Result<FailureCause, db::Error> {
     match error {
-        DeliverError::Unreadable { error: OpenError::UnknownKey(_), .. } => Ok(FailureCause::MissingKey),
-        DeliverError::Unreadable { error: OpenError::Refused, item } => {
+        DeliverError::Unreadable { error: DecryptError::UnknownKey(_), .. } => Ok(FailureCause::MissingKey),
+        DeliverError::Unreadable { error: DecryptError::NotAuthentic, item } => {
             match stock::can_key_decrypt_other_items(tx, envelope, item).await? {
                 true => Ok(FailureCause::DamagedItems),
                 false => Ok(FailureCause::MissingKey),
             }
         }
-        DeliverError::Unreadable { error: OpenError::Malformed, .. } | DeliverError::Missing { .. } => {
+        DeliverError::Unreadable { error: DecryptError::Malformed, .. } | DeliverError::Missing { .. } => {
             Ok(FailureCause::DamagedItems)
         }
         DeliverError::Db(error) => Err(error.clone()),
@@ -217,7 +217,7 @@ async fn reschedule_or_fail_order(
     let cause = classify_delivery_failure(tx, envelope, error).await?;
     if cause == FailureCause::MissingKey {
         let detail = format!("order {} is paid and waits until its items can be decrypted: {error}", order.order_no);
-        reviews::open(tx, now, UNREADABLE, &order.public_id, &detail).await?;
+        reviews::open_review(tx, now, UNREADABLE, &order.public_id, &detail).await?;
     }
     match machine::choose_step_after_failure(cause, attempts) {
         NextStep::Retry { attempts, after_ms } => {
@@ -230,8 +230,8 @@ async fn reschedule_or_fail_order(
             let order = orders::advance_order_state(tx, now, order, State::Failed).await?;
             orders::record_order_event(tx, now, &order, events::Kind::OrderFailed);
             let detail = format!("order {} is paid and could not be delivered: {error}", order.order_no);
-            reviews::open(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
-            reviews::resolve(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
+            reviews::open_review(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
+            reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
             delete_finished_delivery(tx, id).await
         }
     }

@@ -133,7 +133,7 @@ db::both! {
         let order = create_paid_order(&shop, 5).await;
         // The order reserves all items. One of them is replaced by a ciphertext that the same key made for another
         // purpose.
-        let other = shop.envelope.seal("something else", "sku:1", b"goods");
+        let other = shop.envelope.encrypt("something else", "sku:1", b"goods");
         run_write(&shop.db, move |tx| Box::pin(async move {
             db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", other)
         })).await;

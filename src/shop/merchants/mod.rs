@@ -68,7 +68,7 @@ pub async fn create_merchant(
     }
     let inserted = store::insert_merchant(tx, now, &public_id.to_string(), slug, name).await?;
     let merchant = inserted.ok_or(CreateError::SlugTaken)?;
-    audit_log::record(tx, now, actor, Action::MerchantCreate, slug, name).await?;
+    audit_log::record_action(tx, now, actor, Action::MerchantCreate, slug, name).await?;
     Ok(merchant)
 }
 

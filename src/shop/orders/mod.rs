@@ -361,7 +361,7 @@ pub async fn cancel_order_by_operator(
     cancel_unpaid_order(tx, now, order.order.id).await?;
     let OrderDetails { order, status } = order;
     let detail = format_audit_detail(order, status.method);
-    Ok(audit_log::record(tx, now, actor, Action::OrderCancel, &order.order_no, &detail).await?)
+    Ok(audit_log::record_action(tx, now, actor, Action::OrderCancel, &order.order_no, &detail).await?)
 }
 
 /// Expires orders whose window for paying at an external provider has ended, and returns the number of expired
@@ -396,7 +396,7 @@ pub async fn mark_external_payment_received_by_operator(
     let is_confirmed = mark_external_payment_received(tx, now, order.id).await?;
     if is_confirmed {
         let detail = format_audit_detail(order, status.method);
-        audit_log::record(tx, now, actor, Action::OrderConfirm, &order.order_no, &detail).await?;
+        audit_log::record_action(tx, now, actor, Action::OrderConfirm, &order.order_no, &detail).await?;
     }
     Ok(is_confirmed)
 }
@@ -526,7 +526,7 @@ pub(crate) async fn set_order_line_state(
 
 /// Records an event about an order in the event log.
 pub(crate) fn record_order_event(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) {
-    events::record(tx, now, order.shop, kind, &order.public_id, &format_event_payload(order));
+    events::record_event(tx, now, order.shop, kind, &order.public_id, &format_event_payload(order));
 }
 
 /// Returns the JSON body of an event about an order.

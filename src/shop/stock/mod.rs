@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::catalog;
 use clock::Instant;
 use db::{self, ResultRef, Tx};
-use envelope::{Envelope, OpenError};
+use envelope::{Envelope, DecryptError};
 use ids::{LineId, SkuId, StockItemId};
 use records::audit_log::{self, Action, Actor};
 use records::reviews;
@@ -24,7 +24,7 @@ pub const IMPORT_LINES_MAX: usize = 5_000;
 /// The maximum length of one line, in bytes.
 pub const LINE_BYTES_MAX: usize = 8_192;
 
-/// The purpose under which stock items are encrypted; see [`Envelope::seal`].
+/// The purpose under which stock items are encrypted; see [`Envelope::encrypt`].
 const PURPOSE: &str = "stock";
 
 /// The kind of the review for items that cannot be decrypted.
@@ -122,7 +122,7 @@ pub fn encrypt_stock_lines<'a>(
             return Err(ImportError::TooMany { found: number });
         }
         items.push(NewItem {
-            ciphertext: envelope.seal(PURPOSE, &format_envelope_owner(sku), line.as_bytes()),
+            ciphertext: envelope.encrypt(PURPOSE, &format_envelope_owner(sku), line.as_bytes()),
             digest: envelope.digest(PURPOSE, line.as_bytes()),
         });
     }
@@ -130,8 +130,8 @@ pub fn encrypt_stock_lines<'a>(
 }
 
 /// Decrypts an item for its buyer.
-pub fn decrypt_stock_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<String>, OpenError> {
-    let bytes = envelope.open(PURPOSE, &format_envelope_owner(item.sku), &item.ciphertext)?;
+pub fn decrypt_stock_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<String>, DecryptError> {
+    let bytes = envelope.decrypt(PURPOSE, &format_envelope_owner(item.sku), &item.ciphertext)?;
     Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
@@ -154,7 +154,7 @@ pub async fn import_stock_items(
         }
     }
     catalog::add_to_available_count(tx, sku, result.added).await?;
-    audit_log::record(tx, now, actor, Action::StockImport, product_slug, &result.added.to_string()).await?;
+    audit_log::record_action(tx, now, actor, Action::StockImport, product_slug, &result.added.to_string()).await?;
     Ok(result)
 }
 
@@ -244,7 +244,7 @@ pub async fn withdraw_stock_item(
     let taken = catalog::queue_subtraction_from_available_count(tx, sku, 1);
     tx.run_queued().await?;
     db::expect_changed(tx.row_count_of(taken), 1)?;
-    audit_log::record(tx, now, actor, Action::StockWithdraw, &item.to_string(), "").await?;
+    audit_log::record_action(tx, now, actor, Action::StockWithdraw, &item.to_string(), "").await?;
     Ok(true)
 }
 
@@ -260,14 +260,14 @@ pub struct KeyInUse {
     /// The id of the key in the key ring.
     pub id: u32,
     /// The error of decrypting an item with the key; `None` when the decryption succeeded.
-    pub error: Option<OpenError>,
+    pub error: Option<DecryptError>,
 }
 
 /// Returns the keys of all stored items. Each key is tested with one item.
 pub async fn list_stock_keys(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut keys = Vec::new();
     for item in store::list_one_item_of_each_key(tx).await? {
-        let Some(id) = Envelope::key_of(&item.ciphertext) else { continue };
+        let Some(id) = Envelope::find_key_id(&item.ciphertext) else { continue };
         keys.push(KeyInUse { id, error: decrypt_stock_item(envelope, &item).err() });
     }
     Ok(keys)
@@ -296,16 +296,16 @@ pub async fn sync_missing_key_reviews(
     for key in list_stock_keys(tx, envelope).await? {
         let subject = format!("key/{}", key.id);
         let Some(error) = &key.error else {
-            reviews::resolve(tx, now, UNREADABLE, &subject, "the key was restored").await?;
+            reviews::resolve_review(tx, now, UNREADABLE, &subject, "the key was restored").await?;
             continue;
         };
-        reviews::open(tx, now, UNREADABLE, &subject, &format!("stock cannot be decrypted: {error}")).await?;
+        reviews::open_review(tx, now, UNREADABLE, &subject, &format!("stock cannot be decrypted: {error}")).await?;
         missing.push(key);
     }
     Ok(missing)
 }
 
-/// Returns the owner name for the ciphertexts of a SKU; see [`Envelope::seal`]. A ciphertext that is moved to another
+/// Returns the owner name for the ciphertexts of a SKU; see [`Envelope::encrypt`]. A ciphertext that is moved to another
 /// SKU cannot be decrypted.
 fn format_envelope_owner(sku: SkuId) -> String {
     format!("sku:{sku}")

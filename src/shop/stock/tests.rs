@@ -3,7 +3,7 @@ use futures_util::future::join_all;
 use crate::fixture::{Fixture, NOW, OPERATOR, run_read, run_write};
 use crate::orders::CreateError;
 use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
-use envelope::{Envelope, OpenError};
+use envelope::{Envelope, DecryptError};
 use ids::{LineId, StockItemId};
 
 async fn reserve_for_line(shop: &Fixture, line: i64, quantity: u32) -> Result<(), ReserveError> {
@@ -70,12 +70,12 @@ db::both! {
         };
         // This ciphertext names key 9, which the key ring does not have.
         replace([vec![1, 0, 0, 0, 9], vec![0; 40]].concat()).await;
-        assert_eq!(review_keys().await, [KeyInUse { id: 9, error: Some(OpenError::UnknownKey(9)) }]);
+        assert_eq!(review_keys().await, [KeyInUse { id: 9, error: Some(DecryptError::UnknownKey(9)) }]);
         assert_eq!(shop.select_number(open).await, 1);
         // Another key ring has a key 1 too, but with other key bytes.
         let foreign = Envelope::generate();
         let keys = run_read(&shop.db, move |tx| Box::pin(async move { stock::list_stock_keys(tx, &foreign).await })).await;
-        let expected = [(1, Some(OpenError::Refused)), (9, Some(OpenError::UnknownKey(9)))];
+        let expected = [(1, Some(DecryptError::NotAuthentic)), (9, Some(DecryptError::UnknownKey(9)))];
         assert_eq!(keys, expected.map(|(id, error)| KeyInUse { id, error }));
         // A malformed ciphertext names no key, so no key is listed for it.
         replace(vec![7]).await;
@@ -100,7 +100,7 @@ db::both! {
         change("update stock_items set state = 'withdrawn' where state = 'in_stock'").await;
         assert_eq!(list_keys().await, readable, "the newest reserved item is tried");
         change("update stock_items set state = 'delivered' where state = 'reserved' and id > (select min(id) from stock_items)").await;
-        assert_eq!(list_keys().await, [KeyInUse { id: 1, error: Some(OpenError::Refused) }], "the reserved item is tried before delivered ones");
+        assert_eq!(list_keys().await, [KeyInUse { id: 1, error: Some(DecryptError::NotAuthentic) }], "the reserved item is tried before delivered ones");
     }
 
     async fn only_an_item_in_stock_can_be_withdrawn(db: Db) {

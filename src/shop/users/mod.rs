@@ -136,7 +136,7 @@ pub async fn create_user(
     if let Some(email) = &new.email {
         store::insert_user_contact(tx, user, email).await?;
     }
-    audit_log::record(tx, now, actor, Action::UserCreate, &new.name, "").await?;
+    audit_log::record_action(tx, now, actor, Action::UserCreate, &new.name, "").await?;
     Ok(user)
 }
 
@@ -159,7 +159,7 @@ pub async fn set_user_state(
     state: State,
 ) -> Result<(), db::Error> {
     store::set_user_state(tx, user.id, state).await?;
-    audit_log::record(tx, now, actor, Action::UserSetState, &user.name, state.as_str()).await
+    audit_log::record_action(tx, now, actor, Action::UserSetState, &user.name, state.as_str()).await
 }
 
 /// Returns the amount that the user can spend, in base units of `asset`.
@@ -210,7 +210,7 @@ pub async fn credit_user_balance(
         | PostError::Db(_)) => CreditError::Post(error),
     })?;
     let detail = format!("{} {currency}, reference {reference}", amount.to_decimal(decimals));
-    audit_log::record(tx, now, actor, Action::UserCredit, &user.name, &detail).await?;
+    audit_log::record_action(tx, now, actor, Action::UserCredit, &user.name, &detail).await?;
     Ok(balance)
 }
 
@@ -224,14 +224,14 @@ pub async fn issue_user_token(
     token: &Token,
     expires_at: Option<Instant>,
 ) -> Result<(), db::Error> {
-    tokens::issue(tx, now, user.id, token, expires_at).await?;
-    audit_log::record(tx, now, actor, Action::TokenIssue, &user.name, "").await
+    tokens::issue_token(tx, now, user.id, token, expires_at).await?;
+    audit_log::record_action(tx, now, actor, Action::TokenIssue, &user.name, "").await
 }
 
 /// Revokes all access tokens of the user, records the action in the audit log, and returns the number of revoked
 /// tokens.
 pub async fn revoke_user_tokens(tx: &mut Tx, now: Instant, actor: &Actor, user: &User) -> Result<u64, db::Error> {
-    let revoked = tokens::revoke_all(tx, now, user.id).await?;
-    audit_log::record(tx, now, actor, Action::TokenRevoke, &user.name, &revoked.to_string()).await?;
+    let revoked = tokens::revoke_all_tokens(tx, now, user.id).await?;
+    audit_log::record_action(tx, now, actor, Action::TokenRevoke, &user.name, &revoked.to_string()).await?;
     Ok(revoked)
 }

@@ -23,7 +23,7 @@ pub async fn authenticate_user(checkout: &Checkout, headers: &HeaderMap) -> Resu
     let token = find_bearer_token(headers).ok_or(AuthError::Unauthorized)?.to_owned();
     let (now, shop) = (checkout.now(), checkout.shop);
     let user = checkout.db.read("authenticate_user", move |tx| {
-        Box::pin(async move { tokens::authenticate(tx, now, shop, &token).await })
+        Box::pin(async move { tokens::authenticate_token(tx, now, shop, &token).await })
     });
     let user: Result<Option<UserId>, db::Error> = user.await;
     user?.ok_or(AuthError::Unauthorized)

@@ -528,7 +528,7 @@ impl Machine {
 
     fn handle_blocks(&mut self, now: Instant, tip: Tip, blocks: Vec<Block>) -> Result<Action, StepError> {
         let Some(first) = blocks.first() else { return Ok(Action::Finish(Ran::Idle)) };
-        match self.branch.follower.check_next(&first.header) {
+        match self.branch.follower.classify_next_block(&first.header) {
             NextBlock::Extends => {}
             NextBlock::Forks => return self.search_common_ancestor(first.header),
             NextBlock::WrongHeight => {
@@ -537,7 +537,7 @@ impl Machine {
             }
         }
         for block in blocks {
-            if self.branch.follower.check_next(&block.header) != NextBlock::Extends {
+            if self.branch.follower.classify_next_block(&block.header) != NextBlock::Extends {
                 return Err(StepError::BrokenSequence(block.header.height));
             }
             self.branch.follower.push(block.header.block_ref());

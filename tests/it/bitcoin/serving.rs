@@ -31,7 +31,7 @@ impl Installation {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join(".cookie"), "settled:of-a-test").expect("a file is written");
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        let scratch = TestDatabase::sqlite();
+        let scratch = TestDatabase::create_sqlite();
         let text = format!(
             "[server]\nlisten = \"{address}\"\nrequests_per_minute = 1_000_000\n[data]\nfolder = \"{}\"\n\
              [database]\nurl = \"{}\"\n[surfaces.checkout]\nmode = \"test\"\n\

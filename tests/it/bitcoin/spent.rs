@@ -21,7 +21,7 @@ async fn unspent(world: &Onchain) -> Vec<Unspent> {
 }
 
 async fn spent_reviews(db: &Db) -> Vec<Review> {
-    let open = db.read("reviews", |tx| Box::pin(async move { reviews::list_open(tx, 100).await })).await.unwrap();
+    let open = db.read("reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, 100).await })).await.unwrap();
     open.into_iter().filter(|review| review.kind.as_str() == "deposit.spent").collect()
 }
 

@@ -35,10 +35,10 @@ both! {
 
     async fn co_29_a_wrong_or_expired_token_is_refused(world: World) {
         let (user, token) = world.user_with_balance(10_000, 10_000_000).await;
-        let (now, short) = (world.clock.now(), Token::draw(&mut rand::rng()));
-        let short_lived = short.reveal().to_owned();
+        let (now, short) = (world.clock.now(), Token::generate(&mut rand::rng()));
+        let short_lived = short.reveal_token().to_owned();
         let issued = world.db.write("issue", move |tx| {
-            Box::pin(async move { tokens::issue(tx, now, user, &short, Some(now.plus_seconds(60))).await })
+            Box::pin(async move { tokens::issue_token(tx, now, user, &short, Some(now.plus_seconds(60))).await })
         });
         issued.await.expect("a token is issued");
         world.advance_seconds(60);
@@ -57,7 +57,7 @@ both! {
             }
         }
         let revoked = token.clone();
-        world.db.write("revoke", move |tx| Box::pin(async move { tokens::revoke(tx, now, &revoked).await })).await.expect("a revocation");
+        world.db.write("revoke", move |tx| Box::pin(async move { tokens::revoke_token(tx, now, &revoked).await })).await.expect("a revocation");
         refused(&world.post_as(&token, "/api/orders", &with_method(&world.product, 2, "balance_cny")).await, 401, "unauthorized");
         let (_, fresh) = world.user_with_balance(10_000, 10_000_000).await;
         change(&world, "update users set state = 'disabled'").await;

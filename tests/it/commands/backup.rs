@@ -150,11 +150,11 @@ async fn the_command_moves_the_copy_of_a_confined_daemon() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backup_of_postgresql_names_its_own_tools() {
     let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
-    let scratch = TestDatabase::postgres(&server).await;
+    let scratch = TestDatabase::create_postgres(&server).await;
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (on_postgres(folder.path(), &scratch), folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();
-    Envelope::load_or_create(&data).unwrap();
+    Envelope::load_or_create_key_file(&data).unwrap();
     let copy = folder.path().join("copy.db");
     let backup = ["backup", copy.to_str().unwrap(), "--config", &config];
     let (mut daemon, _) = started(settled(&["serve", "--config", &config])).await;

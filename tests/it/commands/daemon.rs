@@ -114,14 +114,14 @@ async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_daemon_waits_until_the_first_one_has_stopped() {
     let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
-    let scratch = TestDatabase::postgres(&server).await;
+    let scratch = TestDatabase::create_postgres(&server).await;
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [first, second] = [on_postgres(folders[0].path(), &scratch), on_postgres(folders[1].path(), &scratch)];
     // Both installations have the same envelope keys.
     let [data, copy] = folders.each_ref().map(|folder| folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();
     std::fs::create_dir_all(&copy).unwrap();
-    Envelope::load_or_create(&data).unwrap();
+    Envelope::load_or_create_key_file(&data).unwrap();
     std::fs::copy(data.join("envelope.keys"), copy.join("envelope.keys")).unwrap();
 
     let (mut daemon, _) = serving(&first).await;

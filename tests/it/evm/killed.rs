@@ -44,10 +44,10 @@ impl Installation {
     pub async fn start(backend: Backend) -> Installation {
         let node = Node::start_today(Network::Ethereum).await;
         let scratch = match backend {
-            Backend::Sqlite => TestDatabase::sqlite(),
+            Backend::Sqlite => TestDatabase::create_sqlite(),
             Backend::Postgres => {
                 let url = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
-                TestDatabase::postgres(&url).await
+                TestDatabase::create_postgres(&url).await
             }
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -58,7 +58,7 @@ impl Installation {
         let db = Db::open(&scratch.config()).await.expect("the database opens");
         db.migrate().await.expect("the database migrates");
         db.close().await;
-        Envelope::load_or_create(folder.path()).expect("envelope keys");
+        Envelope::load_or_create_key_file(folder.path()).expect("envelope keys");
 
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let mut shop =

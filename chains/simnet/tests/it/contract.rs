@@ -28,14 +28,14 @@ impl conformance::ChainOperator for Operator<'_> {
 
 #[tokio::test]
 async fn every_family_passes_the_conformance_suite() {
-    for spec in support::specs() {
-        let simnet = support::simnet();
+    for spec in support::build_specs() {
+        let simnet = support::new_simnet();
         let source = simnet.source(&spec.chain).unwrap();
         let fresh = |byte: u8| {
             let mut secret = [byte; 32];
             secret[0] = 1;
             let key = bitcoin::secp256k1::SecretKey::from_slice(&secret).unwrap();
-            address::from_public_key(spec.family, &simnet::transaction::public_key(&key))
+            address::address_from_public_key(spec.family, &simnet::transaction::derive_public_key(&key))
         };
         let source_under_test = conformance::SourceUnderTest {
             source: &*source,

@@ -3,11 +3,11 @@
 use chain::{Amount, AssetKind, BroadcastOutcome, Family, InternalTransfers, SourceError};
 use simnet::NodeFault;
 
-use crate::support::{self, EVM, GENESIS, id, native, units};
+use crate::support::{self, EVM, GENESIS, chain_id, native_asset, units};
 
 #[tokio::test]
 async fn an_unavailable_node_fails_every_request() {
-    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let (simnet, chain) = (support::new_simnet(), chain_id("ethereum"));
     let source = simnet.source(&chain).unwrap();
     simnet.set_fault(&chain, NodeFault::Unavailable, true);
     assert!(matches!(source.tip().await, Err(SourceError::Unavailable(_))));
@@ -17,7 +17,7 @@ async fn an_unavailable_node_fails_every_request() {
     simnet.set_fault(&chain, NodeFault::Unavailable, false);
     assert!(source.tip().await.is_ok());
 
-    simnet.fail_next(&chain, 2);
+    simnet.fail_next_requests(&chain, 2);
     assert!(source.tip().await.is_err());
     assert!(source.tip().await.is_err());
     assert!(source.tip().await.is_ok());
@@ -25,10 +25,10 @@ async fn an_unavailable_node_fails_every_request() {
 
 #[tokio::test]
 async fn a_stale_node_shows_an_old_tip() {
-    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let (simnet, chain) = (support::new_simnet(), chain_id("ethereum"));
     let source = simnet.source(&chain).unwrap();
     simnet.mine(&chain, 20, GENESIS + 20);
-    let watched = support::watching(Family::Evm, &[EVM]);
+    let watched = support::watch_addresses(Family::Evm, &[EVM]);
     simnet.set_fault(&chain, NodeFault::Stale(9), true);
     simnet.set_fault(&chain, NodeFault::Stale(5), true);
     let tip = source.tip().await.unwrap();
@@ -45,10 +45,10 @@ async fn a_stale_node_shows_an_old_tip() {
 
 #[tokio::test]
 async fn each_fault_falsifies_its_answer() {
-    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let (simnet, chain) = (support::new_simnet(), chain_id("ethereum"));
     let source = simnet.source(&chain).unwrap();
-    let watched = support::watching(Family::Evm, &[EVM]);
-    simnet.pay(&chain, &native(&chain), EVM, units(5)).unwrap();
+    let watched = support::watch_addresses(Family::Evm, &[EVM]);
+    simnet.pay(&chain, &native_asset(&chain), EVM, units(5)).unwrap();
     simnet.mine(&chain, 40, GENESIS);
     let honest = source.blocks(1, 1, &watched).await.unwrap();
     assert_eq!(honest[0].transfers.len(), 1);
@@ -88,7 +88,7 @@ async fn each_fault_falsifies_its_answer() {
 
 #[tokio::test]
 async fn internal_transfers_can_show_in_balances_only() {
-    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let (simnet, chain) = (support::new_simnet(), chain_id("ethereum"));
     let source = simnet.source(&chain).unwrap();
     assert_eq!(source.internal_transfers(), InternalTransfers::Included);
     simnet.set_internal_by_balance(&chain, true);
@@ -96,14 +96,14 @@ async fn internal_transfers_can_show_in_balances_only() {
     let before = simnet.tip(&chain).head.block_ref();
     simnet.pay_internal(&chain, EVM, units(5)).unwrap();
     let after = simnet.mine(&chain, 1, GENESIS);
-    let address = simnet::address::parse(Family::Evm, EVM).unwrap();
-    let watched = support::watching(Family::Evm, &[EVM]);
+    let address = simnet::address::parse_address(Family::Evm, EVM).unwrap();
+    let watched = support::watch_addresses(Family::Evm, &[EVM]);
     assert!(source.blocks(1, 1, &watched).await.unwrap()[0].transfers.is_empty());
     assert_eq!(
         source.balances(&before, &AssetKind::Native, std::slice::from_ref(&address)).await,
         Ok(vec![Amount::ZERO])
     );
     assert_eq!(source.balances(&after, &AssetKind::Native, std::slice::from_ref(&address)).await, Ok(vec![units(5)]));
-    simnet.set_internal_by_balance(&id("bitcoin"), true);
-    assert_eq!(simnet.source(&id("bitcoin")).unwrap().internal_transfers(), InternalTransfers::None);
+    simnet.set_internal_by_balance(&chain_id("bitcoin"), true);
+    assert_eq!(simnet.source(&chain_id("bitcoin")).unwrap().internal_transfers(), InternalTransfers::None);
 }

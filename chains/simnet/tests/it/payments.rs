@@ -3,14 +3,14 @@
 use chain::{Family, TxPart};
 use simnet::{PayError, Simnet};
 
-use crate::support::{self, BITCOIN, EVM, EVM_OTHER, GENESIS, TRON, id, native, token, units};
+use crate::support::{self, BITCOIN, EVM, EVM_OTHER, GENESIS, TRON, chain_id, native_asset, token_asset, units};
 
 #[test]
 fn the_same_calls_make_the_same_chain() {
     let play = |seed: u64| {
-        let simnet = Simnet::in_memory(support::specs(), seed, GENESIS);
-        let chain = id("bitcoin");
-        let txid = simnet.pay(&chain, &native(&chain), BITCOIN, units(1_000)).unwrap();
+        let simnet = Simnet::in_memory(support::build_specs(), seed, GENESIS);
+        let chain = chain_id("bitcoin");
+        let txid = simnet.pay(&chain, &native_asset(&chain), BITCOIN, units(1_000)).unwrap();
         simnet.mine(&chain, 3, GENESIS + 60);
         (txid, simnet.reorg(&chain, 2, simnet::ReplacedTxs::Remine, GENESIS + 61))
     };
@@ -23,12 +23,12 @@ fn a_payment_waits_is_mined_and_gains_confirmations() {
     for (name, family, to) in
         [("bitcoin", Family::Bitcoin, BITCOIN), ("ethereum", Family::Evm, EVM), ("tron", Family::Tron, TRON)]
     {
-        let (simnet, chain) = (support::simnet(), id(name));
-        let txid = simnet.pay(&chain, &native(&chain), to, units(700)).unwrap();
+        let (simnet, chain) = (support::new_simnet(), chain_id(name));
+        let txid = simnet.pay(&chain, &native_asset(&chain), to, units(700)).unwrap();
         let waiting = simnet.find_transaction(&chain, txid).unwrap();
         assert_eq!((waiting.block, waiting.confirmations), (None, 0));
         assert_eq!(
-            simnet.balance(&chain, &native(&chain), to),
+            simnet.balance(&chain, &native_asset(&chain), to),
             units(0),
             "a payment in the mempool is not in the balance"
         );
@@ -36,22 +36,22 @@ fn a_payment_waits_is_mined_and_gains_confirmations() {
         simnet.mine(&chain, 2, GENESIS + 12);
         let mined = simnet.find_transaction(&chain, txid).unwrap();
         assert_eq!((mined.block.unwrap().height, mined.confirmations), (1, 3));
-        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(700));
+        assert_eq!(simnet.balance(&chain, &native_asset(&chain), to), units(700));
 
-        let found = support::transfers(&simnet, &chain, &support::watching(family, &[to]));
+        let found = support::read_all_transfers(&simnet, &chain, &support::watch_addresses(family, &[to]));
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].txid, found[0].amount), (txid, units(700)));
-        let from = found[0].from.as_deref().map(|text| simnet::address::parse(family, text).unwrap());
+        let from = found[0].from.as_deref().map(|text| simnet::address::parse_address(family, text).unwrap());
         assert_eq!(from.is_some(), family != Family::Bitcoin);
     }
 }
 
 #[test]
 fn block_times_never_go_backwards() {
-    let (simnet, chain) = (support::simnet(), id("tron"));
+    let (simnet, chain) = (support::new_simnet(), chain_id("tron"));
     simnet.mine(&chain, 3, GENESIS + 100);
     simnet.mine(&chain, 2, GENESIS);
-    let times: Vec<i64> = support::blocks(&simnet, &chain, &support::watching(Family::Tron, &[TRON]))
+    let times: Vec<i64> = support::read_all_blocks(&simnet, &chain, &support::watch_addresses(Family::Tron, &[TRON]))
         .iter()
         .map(|block| block.header.time - GENESIS)
         .collect();
@@ -60,9 +60,9 @@ fn block_times_never_go_backwards() {
 
 #[test]
 fn transfers_of_one_block_have_ascending_indices() {
-    let (simnet, chain) = (support::simnet(), id("ethereum"));
-    let (coin, usdt) = (native(&chain), token(&chain));
-    let watched = support::watching(Family::Evm, &[EVM]);
+    let (simnet, chain) = (support::new_simnet(), chain_id("ethereum"));
+    let (coin, usdt) = (native_asset(&chain), token_asset(&chain));
+    let watched = support::watch_addresses(Family::Evm, &[EVM]);
     let payment = |asset: &chain::AssetId, to: &str, amount: u64| (asset.clone(), to.to_owned(), units(amount));
     simnet
         .pay_many(
@@ -83,7 +83,7 @@ fn transfers_of_one_block_have_ascending_indices() {
     simnet.pay(&chain, &usdt, EVM, units(9)).unwrap();
     simnet.mine(&chain, 1, GENESIS);
 
-    let found = support::transfers(&simnet, &chain, &watched);
+    let found = support::read_all_transfers(&simnet, &chain, &watched);
     let found: Vec<_> = found.iter().map(|t| (t.index.tx_index, t.index.part, t.amount)).collect();
     let expected = [
         (0, TxPart::Value, units(2)),
@@ -100,21 +100,21 @@ fn transfers_of_one_block_have_ascending_indices() {
 
 #[test]
 fn bitcoin_transfers_are_outputs() {
-    let (simnet, chain) = (support::simnet(), id("bitcoin"));
-    let coin = native(&chain);
+    let (simnet, chain) = (support::new_simnet(), chain_id("bitcoin"));
+    let coin = native_asset(&chain);
     let payments = [3, 4].map(|amount| (coin.clone(), BITCOIN.to_owned(), units(amount)));
     simnet.pay_many(&chain, payments.to_vec()).unwrap();
     simnet.mine(&chain, 1, GENESIS);
-    let found = support::transfers(&simnet, &chain, &support::watching(Family::Bitcoin, &[BITCOIN]));
+    let found = support::read_all_transfers(&simnet, &chain, &support::watch_addresses(Family::Bitcoin, &[BITCOIN]));
     let found: Vec<_> = found.iter().map(|t| (t.index.part, t.amount)).collect();
     assert_eq!(found, [(TxPart::Output(0), units(3)), (TxPart::Output(1), units(4))]);
 }
 
 #[test]
 fn invalid_payments_are_refused() {
-    let simnet = support::simnet();
-    let (bitcoin, ethereum, tron) = (id("bitcoin"), id("ethereum"), id("tron"));
-    let pay = |chain: &chain::ChainId, to: &str| simnet.pay(chain, &native(chain), to, units(1));
+    let simnet = support::new_simnet();
+    let (bitcoin, ethereum, tron) = (chain_id("bitcoin"), chain_id("ethereum"), chain_id("tron"));
+    let pay = |chain: &chain::ChainId, to: &str| simnet.pay(chain, &native_asset(chain), to, units(1));
     for (chain, to) in [
         (&bitcoin, EVM),
         (&ethereum, TRON),
@@ -123,9 +123,9 @@ fn invalid_payments_are_refused() {
     ] {
         assert!(matches!(pay(chain, to), Err(PayError::InvalidAddress(_))), "{chain} {to}");
     }
-    assert_eq!(pay(&id("bsc"), EVM), Err(PayError::UnknownChain(id("bsc"))));
-    assert_eq!(simnet.pay(&ethereum, &native(&tron), EVM, units(1)), Err(PayError::UnknownAsset(native(&tron))));
-    assert_eq!(simnet.pay(&tron, &native(&tron), TRON, chain::Amount::MAX), Err(PayError::InsufficientFunds));
+    assert_eq!(pay(&chain_id("bsc"), EVM), Err(PayError::UnknownChain(chain_id("bsc"))));
+    assert_eq!(simnet.pay(&ethereum, &native_asset(&tron), EVM, units(1)), Err(PayError::UnknownAsset(native_asset(&tron))));
+    assert_eq!(simnet.pay(&tron, &native_asset(&tron), TRON, chain::Amount::MAX), Err(PayError::InsufficientFunds));
     assert_eq!(simnet.pay_internal(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
     assert_eq!(simnet.pay_fake_token(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
     assert!(simnet.list_mempool(&ethereum).is_empty());
@@ -133,8 +133,8 @@ fn invalid_payments_are_refused() {
 
 #[test]
 fn the_mempool_can_be_held_and_dropped() {
-    let (simnet, chain) = (support::simnet(), id("bitcoin"));
-    let coin = native(&chain);
+    let (simnet, chain) = (support::new_simnet(), chain_id("bitcoin"));
+    let coin = native_asset(&chain);
     simnet.set_mempool_held(&chain, true);
     let slow = simnet.pay(&chain, &coin, BITCOIN, units(1)).unwrap();
     simnet.mine(&chain, 5, GENESIS);
@@ -154,12 +154,12 @@ fn the_mempool_can_be_held_and_dropped() {
 #[test]
 fn many_payments_fit_into_one_block() {
     for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
-        let (simnet, chain) = (support::simnet(), id(name));
+        let (simnet, chain) = (support::new_simnet(), chain_id(name));
         for _ in 0..200 {
-            simnet.pay(&chain, &native(&chain), to, units(10)).unwrap();
+            simnet.pay(&chain, &native_asset(&chain), to, units(10)).unwrap();
         }
         simnet.mine(&chain, 1, GENESIS);
-        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(2_000), "{name}");
+        assert_eq!(simnet.balance(&chain, &native_asset(&chain), to), units(2_000), "{name}");
         assert!(simnet.list_mempool(&chain).is_empty());
     }
 }

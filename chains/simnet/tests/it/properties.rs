@@ -7,7 +7,7 @@ use chain::{Amount, AssetId, ChainId, Family};
 use proptest::prelude::*;
 use simnet::{ReplacedTxs, Simnet, address, transaction};
 
-use crate::support::{self, GENESIS, Reader, native, now, token, units};
+use crate::support::{self, GENESIS, Reader, native_asset, block_on, token_asset, units};
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -22,7 +22,7 @@ enum Act {
     Reopen,
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn any_action() -> impl Strategy<Value = Act> {
     let keep = prop_oneof![Just(ReplacedTxs::Remine), Just(ReplacedTxs::Drop), Just(ReplacedTxs::DoubleSpend)];
     prop_oneof![
         4 => (any::<bool>(), 0u8..4, 0u64..1000).prop_map(|(token, to, amount)| Act::Pay { token, to, amount }),
@@ -40,7 +40,7 @@ fn act() -> impl Strategy<Value = Act> {
 /// Returns a watched address, from which nothing is ever spent.
 fn watched_address(family: Family, index: u8) -> String {
     let key = bitcoin::secp256k1::SecretKey::from_slice(&[index + 1; 32]).unwrap();
-    address::from_public_key(family, &transaction::public_key(&key)).text
+    address::address_from_public_key(family, &transaction::derive_public_key(&key)).text
 }
 
 struct Play {
@@ -53,17 +53,17 @@ struct Play {
 
 impl Play {
     fn assets(&self) -> Vec<AssetId> {
-        let spec = support::specs().into_iter().find(|spec| spec.chain == self.chain).unwrap();
+        let spec = support::build_specs().into_iter().find(|spec| spec.chain == self.chain).unwrap();
         spec.assets.into_iter().map(|asset| asset.id).collect()
     }
 
     fn payment(&self, is_token: bool, to: u8, amount: u64) -> (AssetId, String, Amount) {
         let is_token = is_token && self.family != Family::Bitcoin;
-        let asset = if is_token { token(&self.chain) } else { native(&self.chain) };
+        let asset = if is_token { token_asset(&self.chain) } else { native_asset(&self.chain) };
         (asset, watched_address(self.family, to), units(amount))
     }
 
-    fn act(&mut self, act: Act, reader: &mut Reader) {
+    fn apply_action(&mut self, act: Act, reader: &mut Reader) {
         self.time += 1;
         match act {
             Act::Pay { token, to, amount } => {
@@ -86,14 +86,14 @@ impl Play {
             }
             Act::Hold(hold) => self.simnet.set_mempool_held(&self.chain, hold),
             Act::DropMempool => self.simnet.drop_mempool(&self.chain),
-            Act::Poll => now(reader.poll(&*self.simnet.source(&self.chain).unwrap(), &self.watched())),
-            Act::Reopen => self.simnet = open(self.folder.path(), &self.chain),
+            Act::Poll => block_on(reader.poll(&*self.simnet.source(&self.chain).unwrap(), &self.watched())),
+            Act::Reopen => self.simnet = open_simnet(self.folder.path(), &self.chain),
         }
     }
 
     fn watched(&self) -> chain::WatchSet {
         let texts: Vec<String> = (0..4).map(|index| watched_address(self.family, index)).collect();
-        support::watching(self.family, &texts.iter().map(String::as_str).collect::<Vec<_>>())
+        support::watch_addresses(self.family, &texts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     fn supplies(&self) -> Vec<Amount> {
@@ -101,31 +101,31 @@ impl Play {
     }
 }
 
-fn open(folder: &Path, chain: &ChainId) -> Simnet {
-    let mut specs = support::specs();
+fn open_simnet(folder: &Path, chain: &ChainId) -> Simnet {
+    let mut specs = support::build_specs();
     specs.retain(|spec| spec.chain == *chain);
     Simnet::open(folder, specs, GENESIS).unwrap()
 }
 
-fn play(name: &str, family: Family, acts: Vec<Act>) {
+fn play_actions(name: &str, family: Family, acts: Vec<Act>) {
     let folder = tempfile::tempdir().unwrap();
-    let chain = support::id(name);
-    let mut play = Play { simnet: open(folder.path(), &chain), folder, chain, family, time: GENESIS };
+    let chain = support::chain_id(name);
+    let mut play = Play { simnet: open_simnet(folder.path(), &chain), folder, chain, family, time: GENESIS };
     let mut reader = Reader::new(play.simnet.tip(&play.chain).head.block_ref());
     let supplies = play.supplies();
     for act in acts {
-        play.act(act, &mut reader);
+        play.apply_action(act, &mut reader);
         assert_eq!(play.supplies(), supplies, "value is neither created nor destroyed");
     }
-    play.act(Act::Poll, &mut reader);
+    play.apply_action(Act::Poll, &mut reader);
 
     assert_eq!(reader.cursor(), play.simnet.tip(&play.chain).head.block_ref());
     let read: Vec<_> = reader.found.into_values().flatten().collect();
-    assert_eq!(read, support::transfers(&play.simnet, &play.chain, &play.watched()));
+    assert_eq!(read, support::read_all_transfers(&play.simnet, &play.chain, &play.watched()));
     for asset in play.assets() {
         for index in 0..4 {
             let text = watched_address(family, index);
-            let key = address::parse(family, &text).unwrap().key;
+            let key = address::parse_address(family, &text).unwrap().key;
             let reached = read.iter().filter(|t| t.asset == asset && t.to == key).map(|t| t.amount);
             assert_eq!(Amount::checked_sum(reached), Some(play.simnet.balance(&play.chain, &asset, &text)));
         }
@@ -136,17 +136,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn bitcoin_keeps_value_and_converges(acts in prop::collection::vec(act(), 1..40)) {
-        play("bitcoin", Family::Bitcoin, acts);
+    fn bitcoin_keeps_value_and_converges(acts in prop::collection::vec(any_action(), 1..40)) {
+        play_actions("bitcoin", Family::Bitcoin, acts);
     }
 
     #[test]
-    fn evm_keeps_value_and_converges(acts in prop::collection::vec(act(), 1..40)) {
-        play("ethereum", Family::Evm, acts);
+    fn evm_keeps_value_and_converges(acts in prop::collection::vec(any_action(), 1..40)) {
+        play_actions("ethereum", Family::Evm, acts);
     }
 
     #[test]
-    fn tron_keeps_value_and_converges(acts in prop::collection::vec(act(), 1..40)) {
-        play("tron", Family::Tron, acts);
+    fn tron_keeps_value_and_converges(acts in prop::collection::vec(any_action(), 1..40)) {
+        play_actions("tron", Family::Tron, acts);
     }
 }

@@ -16,9 +16,9 @@ const USDT: &str = "0xdAC17F958D2ee523a2206206994597C13D831ec7";
 const USDT_TRON: &str = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t";
 
 /// Returns the specifications of one chain of each family.
-pub fn specs() -> Vec<ChainSpec> {
+pub fn build_specs() -> Vec<ChainSpec> {
     let spec = |name: &str, family: Family, token: Option<&str>, coin: (&str, u8), finality: FinalityMark| {
-        let chain = id(name);
+        let chain = chain_id(name);
         let mut assets = vec![Asset::new(chain.clone(), AssetKind::Native, coin.0, coin.1, 8)];
         let kind = token.map(|contract| AssetKind::Token { contract: contract.to_owned() });
         assets.extend(kind.map(|kind| Asset::new(chain.clone(), kind, "USDT", 6, 6)));
@@ -31,46 +31,46 @@ pub fn specs() -> Vec<ChainSpec> {
     ]
 }
 
-pub fn simnet() -> Simnet {
-    Simnet::in_memory(specs(), 7, GENESIS)
+pub fn new_simnet() -> Simnet {
+    Simnet::in_memory(build_specs(), 7, GENESIS)
 }
 
-pub fn id(name: &str) -> ChainId {
+pub fn chain_id(name: &str) -> ChainId {
     ChainId::new(name).unwrap()
 }
 
-pub fn native(chain: &ChainId) -> AssetId {
+pub fn native_asset(chain: &ChainId) -> AssetId {
     AssetId::on_chain(chain, &AssetKind::Native)
 }
 
 /// Returns the chain's token. Panics for Bitcoin, which has none.
-pub fn token(chain: &ChainId) -> AssetId {
-    specs().iter().find(|spec| spec.chain == *chain).unwrap().assets[1].id.clone()
+pub fn token_asset(chain: &ChainId) -> AssetId {
+    build_specs().iter().find(|spec| spec.chain == *chain).unwrap().assets[1].id.clone()
 }
 
 pub fn units(units: u64) -> Amount {
     Amount::from(units)
 }
 
-pub fn watching(family: Family, texts: &[&str]) -> WatchSet {
+pub fn watch_addresses(family: Family, texts: &[&str]) -> WatchSet {
     let watched = WatchSet::default();
-    texts.iter().for_each(|text| watched.insert(address::parse(family, text).unwrap().key));
+    texts.iter().for_each(|text| watched.insert(address::parse_address(family, text).unwrap().key));
     watched
 }
 
 /// Runs a future to its end. The futures of a model chain never wait for I/O.
-pub fn now<T>(future: impl Future<Output = T>) -> T {
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
 /// Returns all blocks above genesis as a reader gets them.
-pub fn blocks(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Block> {
+pub fn read_all_blocks(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Block> {
     let head = simnet.tip(chain).head.height;
-    now(conformance::read_blocks(&*simnet.source(chain).unwrap(), 1, head, watched))
+    block_on(conformance::read_blocks(&*simnet.source(chain).unwrap(), 1, head, watched))
 }
 
-pub fn transfers(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Transfer> {
-    blocks(simnet, chain, watched).into_iter().flat_map(|block| block.transfers).collect()
+pub fn read_all_transfers(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Transfer> {
+    read_all_blocks(simnet, chain, watched).into_iter().flat_map(|block| block.transfers).collect()
 }
 
 /// Follows a chain as the daemon does, and keeps the transfers that it read.
@@ -106,7 +106,7 @@ impl Reader {
 
     async fn extend(&mut self, source: &dyn Source, from: u64, to: u64, watched: &WatchSet) {
         for block in source.blocks(from, to, watched).await.unwrap() {
-            match self.follower.check_next(&block.header) {
+            match self.follower.classify_next_block(&block.header) {
                 NextBlock::Extends => {
                     self.follower.push(block.header.block_ref());
                     self.found.insert(block.header.height, block.transfers);

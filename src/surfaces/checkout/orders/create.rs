@@ -144,7 +144,7 @@ pub async fn create_order(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, RouteError> {
-    checkout.orders.admit(checkout.clock.steady(), [Key::ip(client.0)])?;
+    checkout.orders.admit_hit(checkout.clock.monotonic_now(), [Key::from_ip(client.0)])?;
     let request = OrderRequest::parse_order_request(&Fields::from_json(&headers, &body)?)?;
     let user = match request.payment {
         Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::authenticate_user(&checkout, &headers).await?),

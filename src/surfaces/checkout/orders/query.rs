@@ -15,7 +15,7 @@ use crate::wire::FoundOrder;
 use crate::{Checkout, SURFACE};
 use access::limits::{Key, Limited};
 use db::{self, Tx};
-use envelope::OpenError;
+use envelope::DecryptError;
 use ids::Shop;
 use shop::orders::{self, OrderDetails, OrderLine};
 use shop::stock::{self, SealedItem};
@@ -73,7 +73,7 @@ pub enum RouteError {
     Db(#[from] db::Error),
     /// The delivered goods cannot be decrypted.
     #[error(transparent)]
-    Goods(#[from] OpenError),
+    Goods(#[from] DecryptError),
 }
 
 impl IntoResponse for RouteError {
@@ -128,8 +128,8 @@ pub async fn query_order_by_body(
 /// Returns the response with the order. Every look-up counts against both rate limits, whether it finds an order or
 /// not; only a rejected look-up does not count.
 async fn look_up_order(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, RouteError> {
-    let pair = Key::of((&lookup.order_no, orders::normalize_email(&lookup.email)));
-    checkout.lookups.admit(checkout.clock.steady(), [Key::ip(client.0), pair])?;
+    let pair = Key::from_subject((&lookup.order_no, orders::normalize_email(&lookup.email)));
+    checkout.lookups.admit_hit(checkout.clock.monotonic_now(), [Key::from_ip(client.0), pair])?;
     let shop = checkout.shop;
     let found = checkout
         .db
