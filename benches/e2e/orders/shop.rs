@@ -95,7 +95,7 @@ fn config(folder: &Path) -> Config {
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
     let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0)
         .expect("the account exists");
-    let xpub = seed.account_xpub(&account);
+    let xpub = seed.derive_account_xpub(&account);
     let text = format!(
         r#"
         [server]

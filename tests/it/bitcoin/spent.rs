@@ -35,9 +35,9 @@ async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> Strin
         json!({ "txid": unspent.output.txid.to_string(), "vout": unspent.output.vout, "sats": sats(unspent.amount),
             "index": unspent.index, "address": unspent.address })
     });
-    let wish = json!({ "rpc": world.node().url(), "mnemonic": PHRASE, "path": account.path(), "kind": kind.as_str(),
+    let wish = json!({ "rpc": world.node().url(), "mnemonic": PHRASE, "path": account.derivation_path(), "kind": kind.as_str(),
         "outputs": outputs.collect::<Vec<_>>(), "fee": 2_000 });
-    let swept = node::run_script("sweep-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
+    let swept = node::run_node_script("sweep-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
     swept["txid"].as_str().expect("a name").to_owned()
 }
 
