@@ -132,7 +132,7 @@ impl BenchFollower {
             id: chain_id(),
             family: Family::Tron,
             mode: Mode::Test,
-            depths: Depths::flat(1, 27),
+            depths: Depths::flat_depths(1, 27),
             watched,
             siblings: Vec::new(),
             dust: Dust::default(),
@@ -159,7 +159,7 @@ impl BenchFollower {
     async fn follow(&self) -> Throughput {
         let (start, before) = (Instant::now(), self.cursor().await);
         loop {
-            let ran = self.worker.run().await.expect("blocks are applied");
+            let ran = self.worker.run_once().await.expect("blocks are applied");
             let blocks = self.cursor().await - before;
             if blocks >= BLOCKS {
                 return Throughput { blocks, time: start.elapsed() };
@@ -170,7 +170,7 @@ impl BenchFollower {
 
     /// Returns the height of the last stored block.
     async fn cursor(&self) -> u64 {
-        let cursor = self.db.read("load_cursor", |tx| Box::pin(async { deposits::cursor(tx, &chain_id()).await }));
+        let cursor = self.db.read("load_cursor", |tx| Box::pin(async { deposits::find_cursor(tx, &chain_id()).await }));
         let cursor = cursor.await.expect("the database opens");
         cursor.and_then(|cursor| cursor.recent.last().copied()).map_or(FIRST, |block| block.height)
     }

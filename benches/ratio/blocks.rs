@@ -70,13 +70,15 @@ impl FollowBench {
             id: token.chain.clone(),
             family: chain::Family::Evm,
             mode: Mode::Test,
-            depths: Depths::flat(1, 12),
+            depths: Depths::flat_depths(1, 12),
             watched,
             siblings: Vec::new(),
             dust: Dust::default(),
         };
         let id = chain.id.clone();
-        let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));
+        let start = db.write("start", move |tx| {
+            Box::pin(async move { deposits::start_following_chain(tx, &id, &header(0)).await })
+        });
         start.await.expect("the cursor is stored");
         let statements_before = db.counters().sql_statements;
         let contracts = TokenContracts::new(&[token]).expect("the contract is valid");
@@ -115,7 +117,7 @@ impl FollowBench {
 
     /// Books a block as the follow worker does at the tip.
     async fn book(&self, block: Block) -> Result<(), PostError> {
-        let reached = Some(deposits::position(&self.chain, block.header.height, None));
+        let reached = Some(deposits::compute_position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
         let id = self.chain.id.clone();
         let service = DepositService::new(self.chain.clone(), LIMITS, Arc::new(PaidCounter::default()));
@@ -126,7 +128,7 @@ impl FollowBench {
             .await?;
         let passed = NOW.plus_ms(-LIMITS.grace.ms);
         let expirable = self.db.read("list_expirable", move |tx| {
-            Box::pin(async move { invoices::list_expirable(tx, &id, NOW, passed, LIMITS.grace, 100).await })
+            Box::pin(async move { invoices::list_expirable_invoices(tx, &id, NOW, passed, LIMITS.grace, 100).await })
         });
         assert!(expirable.await?.is_empty());
         Ok(())

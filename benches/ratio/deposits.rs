@@ -148,13 +148,15 @@ impl DepositBench {
             family: chain::Family::Evm,
             mode: Mode::Test,
             // No deposit becomes final during the measurement, because the baseline does not finalise deposits either.
-            depths: Depths::flat(1, 1_000_000),
+            depths: Depths::flat_depths(1, 1_000_000),
             watched: Arc::new(WatchSet::default()),
             siblings: Vec::new(),
             dust: Dust::default(),
         };
         let id = chain.id.clone();
-        let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));
+        let start = db.write("start", move |tx| {
+            Box::pin(async move { deposits::start_following_chain(tx, &id, &header(0)).await })
+        });
         start.await.expect("the cursor is stored");
         DepositBench { db, chain, asset: token.id, height: 0, paid: 0 }
     }
@@ -192,7 +194,7 @@ impl DepositBench {
 
     async fn apply(&self, block: Block) -> Result<(), PostError> {
         let expected = block.transfers.len();
-        let reached = Some(deposits::position(&self.chain, block.header.height, None));
+        let reached = Some(deposits::compute_position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
         let paid = Arc::new(PaidCounter::default());
         let service = DepositService::new(self.chain.clone(), LIMITS, paid.clone());

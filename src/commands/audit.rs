@@ -1,7 +1,7 @@
 //! `settled audit`. It only reads, and may run beside the daemon.
 
 use crate::commands::exit::CommandError;
-use crate::commands::installation::{Installation, open_existing, require_schema};
+use crate::commands::installation::{Installation, open_existing_database, require_current_schema};
 use crate::commands::out::print_line;
 use money::audit;
 use shop::stock;
@@ -14,9 +14,9 @@ pub struct Args {
 }
 
 /// Prints the report. Fails with exit code 1 when a stored balance or count differs from what was recomputed.
-pub async fn run(args: Args) -> Result<(), CommandError> {
-    let db = open_existing(&args.installation.load()?).await?;
-    require_schema(&db).await?;
+pub async fn run_audit(args: Args) -> Result<(), CommandError> {
+    let db = open_existing_database(&args.installation.load_config()?).await?;
+    require_current_schema(&db).await?;
     let (ledger, stock) = db
         .read_without_time_limit("audit", |tx| {
             Box::pin(async move {
@@ -35,5 +35,5 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     if stock.is_empty() {
         print_line("stock: the counts agree with the items");
     }
-    if ledger.is_clean() && stock.is_empty() { Ok(()) } else { Err(CommandError::findings()) }
+    if ledger.is_clean() && stock.is_empty() { Ok(()) } else { Err(CommandError::findings_error()) }
 }

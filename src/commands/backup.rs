@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
-use crate::commands::operation::{Executor, Operation, choose_executor, execute_in_daemon};
+use crate::commands::operation::{Executor, Operation, acquire_executor, execute_in_daemon};
 use crate::commands::out::print_line;
 
 /// The copy is consistent and complete, or it is not there. It does not contain the keys that encrypt goods at rest
@@ -63,18 +63,18 @@ impl BackupFile {
 }
 
 /// Makes a backup of the database at the target.
-pub async fn run(args: Args) -> Result<(), CommandError> {
-    let config = args.installation.load()?;
-    let target = Target::reserve(&args.to)?;
-    let copy = match choose_executor(&config).await? {
+pub async fn run_backup(args: Args) -> Result<(), CommandError> {
+    let config = args.installation.load_config()?;
+    let target = Target::reserve_target(&args.to)?;
+    let copy = match acquire_executor(&config).await? {
         Executor::ThisProcess(offline) => {
             let copy = Backup.execute(&offline.context).await;
             offline.close().await;
-            copy.map_err(CommandError::failed)?
+            copy.map_err(CommandError::general_error)?
         }
         Executor::Daemon => execute_in_daemon(&config.data.folder, &Backup).await?,
     };
-    target.move_here(&config.data.folder.join(copy.file_name()))?;
+    target.move_copy_to_target(&config.data.folder.join(copy.file_name()))?;
     let keys = config.data.folder.join(envelope::FILE_NAME);
     let keys = match keys.exists() {
         true => format!("{}: keep a copy of that file elsewhere", keys.display()),
@@ -101,10 +101,10 @@ impl Operation for Backup {
             return Err("another backup is running; repeat the command when it is done".into());
         };
         let folder = &context.config.data.folder;
-        remove_leftovers(folder);
+        remove_leftover_backups(folder);
         let copy = BackupFile { id: Uuid::new_v4() };
         if let Err(error) = context.db.backup(&folder.join(copy.file_name())).await {
-            remove_leftovers(folder);
+            remove_leftover_backups(folder);
             return Err(error.to_string());
         }
         Ok(copy)
@@ -112,7 +112,7 @@ impl Operation for Backup {
 }
 
 /// Removes copies in the data folder that no command has moved to a target, complete or not.
-pub fn remove_leftovers(folder: &Path) {
+pub fn remove_leftover_backups(folder: &Path) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => return warn!("the data folder cannot be searched for leftover backups: {error}"),
@@ -142,50 +142,50 @@ struct Target {
 
 impl Target {
     /// Creates the incomplete file before the database is copied, so that a wrong target is refused at once.
-    fn reserve(to: &Path) -> Result<Target, CommandError> {
-        let path = std::path::absolute(to).map_err(|e| CommandError::with_context(to.display(), e))?;
+    fn reserve_target(to: &Path) -> Result<Target, CommandError> {
+        let path = std::path::absolute(to).map_err(|e| CommandError::error_with_context(to.display(), e))?;
         match fs::symlink_metadata(&path) {
-            Ok(_) => return Err(Target::exists_error(&path)),
+            Ok(_) => return Err(Target::target_exists_error(&path)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(CommandError::with_context(path.display(), error)),
+            Err(error) => return Err(CommandError::error_with_context(path.display(), error)),
         }
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let mut part = OsString::from(&path);
         part.push(PART);
         let part = PathBuf::from(part);
-        let file = Target::create_part(&folder, &part)?;
+        let file = Target::create_incomplete_file(&folder, &part)?;
         Ok(Target { path, folder, part, file })
     }
 
-    fn create_part(folder: &Path, part: &Path) -> Result<File, CommandError> {
+    fn create_incomplete_file(folder: &Path, part: &Path) -> Result<File, CommandError> {
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
         let created = match create() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                Target::remove_abandoned_part(part)?;
+                Target::remove_abandoned_file(part)?;
                 create()
             }
             created => created,
         };
-        let failed = |error| CommandError::with_context(format!("{} cannot be created", part.display()), error);
+        let failed = |error| CommandError::error_with_context(format!("{} cannot be created", part.display()), error);
         let file = match created {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Target::in_use_error(part)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Target::target_in_use_error(part)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(CommandError::failed(format!("the folder {} does not exist", folder.display())));
+                return Err(CommandError::general_error(format!("the folder {} does not exist", folder.display())));
             }
             Err(error) => return Err(failed(error)),
         };
-        match lock_file(&file).map_err(failed)? {
+        match try_lock_file(&file).map_err(failed)? {
             FileLock::Acquired | FileLock::Unsupported => Ok(file),
-            FileLock::HeldByAnother => Err(Target::in_use_error(part)),
+            FileLock::HeldByAnother => Err(Target::target_in_use_error(part)),
         }
     }
 
     /// Removes the incomplete file of a backup whose process has ended, which shows in its lock being free. The file is
     /// not reused, because it may belong to another user.
-    fn remove_abandoned_part(part: &Path) -> Result<(), CommandError> {
+    fn remove_abandoned_file(part: &Path) -> Result<(), CommandError> {
         let in_the_way = || {
-            CommandError::failed(format!(
+            CommandError::general_error(format!(
                 "{} is there already, and it may not be the rest of a backup; when no backup runs, remove it",
                 part.display()
             ))
@@ -196,39 +196,42 @@ impl Target {
             Err(Errno::NOENT) => return Ok(()),
             Err(_) => return Err(in_the_way()),
         };
-        let failed = |error: io::Error| CommandError::with_context(part.display(), error);
+        let failed = |error: io::Error| CommandError::error_with_context(part.display(), error);
         let opened = abandoned.metadata().map_err(failed)?;
         if !opened.is_file() {
             return Err(in_the_way());
         }
-        match lock_file(&abandoned).map_err(failed)? {
+        match try_lock_file(&abandoned).map_err(failed)? {
             FileLock::Acquired => {}
-            FileLock::HeldByAnother => return Err(Target::in_use_error(part)),
+            FileLock::HeldByAnother => return Err(Target::target_in_use_error(part)),
             FileLock::Unsupported => return Err(in_the_way()),
         }
         // Between open and lock, the other backup may have completed and renamed the file, and a third one may have
         // created a new file of this name.
         let named = fs::symlink_metadata(part).map_err(failed)?;
         if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
-            return Err(Target::in_use_error(part));
+            return Err(Target::target_in_use_error(part));
         }
         fs::remove_file(part).map_err(failed)
     }
 
-    fn in_use_error(part: &Path) -> CommandError {
-        CommandError::failed(format!("another backup goes to the same place: it writes {}", part.display()))
+    fn target_in_use_error(part: &Path) -> CommandError {
+        CommandError::general_error(format!("another backup goes to the same place: it writes {}", part.display()))
     }
 
-    fn exists_error(path: &Path) -> CommandError {
-        CommandError::failed(format!("{} exists already; a backup never overwrites a file", path.display()))
+    fn target_exists_error(path: &Path) -> CommandError {
+        CommandError::general_error(format!("{} exists already; a backup never overwrites a file", path.display()))
     }
 
     /// Moves the copy from the data folder to the target. The copy is removed from the data folder in every case.
-    fn move_here(&self, copy: &Path) -> Result<(), CommandError> {
+    fn move_copy_to_target(&self, copy: &Path) -> Result<(), CommandError> {
         let failed = |error: io::Error| {
-            CommandError::with_context(format!("{} cannot be copied to {}", copy.display(), self.part.display()), error)
+            CommandError::error_with_context(
+                format!("{} cannot be copied to {}", copy.display(), self.part.display()),
+                error,
+            )
         };
-        let copied = self.copy_from(copy).map_err(failed);
+        let copied = self.copy_into_incomplete_file(copy).map_err(failed);
         match fs::remove_file(copy) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 eprintln!("settled: {} cannot be removed: {error}", copy.display());
@@ -236,10 +239,10 @@ impl Target {
             Ok(()) | Err(_) => {}
         }
         copied?;
-        self.complete()
+        self.rename_to_final_name()
     }
 
-    fn copy_from(&self, copy: &Path) -> io::Result<()> {
+    fn copy_into_incomplete_file(&self, copy: &Path) -> io::Result<()> {
         // The data folder belongs to another user, so a link in it is not followed, and a pipe must not block the
         // command.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -256,16 +259,17 @@ impl Target {
     }
 
     /// Gives the complete file its final name and makes the name durable.
-    fn complete(&self) -> Result<(), CommandError> {
-        let failed =
-            |error: io::Error| CommandError::with_context(format!("{} cannot be created", self.path.display()), error);
+    fn rename_to_final_name(&self) -> Result<(), CommandError> {
+        let failed = |error: io::Error| {
+            CommandError::error_with_context(format!("{} cannot be created", self.path.display()), error)
+        };
         match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Err(Target::exists_error(&self.path)),
+            Err(Errno::EXIST) => return Err(Target::target_exists_error(&self.path)),
             // Some file systems cannot rename without replacing.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 if self.path.try_exists().map_err(failed)? {
-                    return Err(Target::exists_error(&self.path));
+                    return Err(Target::target_exists_error(&self.path));
                 }
                 fs::rename(&self.part, &self.path).map_err(failed)?;
             }
@@ -284,7 +288,7 @@ enum FileLock {
 }
 
 /// Locks the file until it is closed or the process ends.
-fn lock_file(file: &File) -> io::Result<FileLock> {
+fn try_lock_file(file: &File) -> io::Result<FileLock> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(FileLock::Acquired),
         Err(Errno::WOULDBLOCK) => Ok(FileLock::HeldByAnother),

@@ -7,7 +7,7 @@ use std::path::Path;
 use chain::{ChainId, Deriver, Family, Source};
 
 use crate::commands::exit::CommandError;
-use crate::commands::installation::{Installation, missing_database, open_database, open_envelope};
+use crate::commands::installation::{Installation, find_missing_database_file, load_envelope_keys, open_database};
 use crate::commands::out::print_line;
 use crate::daemon;
 use crate::feeds::{Feeds, RateConsensus};
@@ -43,35 +43,35 @@ struct Report {
 }
 
 impl Report {
-    fn ok(&mut self, subject: &str, finding: impl Display) {
+    fn print_ok(&mut self, subject: &str, finding: impl Display) {
         print_line(format_args!("OK    {subject}: {finding}"));
     }
 
-    fn warn(&mut self, subject: &str, finding: impl Display) {
+    fn print_warning(&mut self, subject: &str, finding: impl Display) {
         self.warnings += 1;
         print_line(format_args!("WARN  {subject}: {finding}"));
     }
 
-    fn fail(&mut self, subject: &str, finding: impl Display) {
+    fn print_failure(&mut self, subject: &str, finding: impl Display) {
         self.failures += 1;
         print_line(format_args!("FAIL  {subject}: {finding}"));
     }
 }
 
 /// Prints a report. Fails with exit code 1 when a check fails; warnings alone are not a failure.
-pub async fn run(args: Args) -> Result<(), CommandError> {
-    let config = args.installation.load()?;
+pub async fn run_check(args: Args) -> Result<(), CommandError> {
+    let config = args.installation.load_config()?;
     let mut report = Report::default();
-    report.ok("configuration", "all options are known and within their bounds");
-    check_folder(&mut report, &config.data.folder);
+    report.print_ok("configuration", "all options are known and within their bounds");
+    check_data_folder(&mut report, &config.data.folder);
     let immutable_facts = check_database(&mut report, &config).await?;
     print_first_addresses(&mut report, &config);
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        compare_facts(&mut report, chain, &immutable_facts);
+        check_stored_facts(&mut report, chain, &immutable_facts);
         check_chain(&mut report, &config, chain, &immutable_facts).await;
     }
     if !config.chains.values().any(|chain| chain.enabled) {
-        report.warn(
+        report.print_warning(
             "chains",
             "no chain is enabled, so buyers cannot pay on a chain; set enabled = true in [chains.ethereum], for example, \
              and name a node",
@@ -79,39 +79,41 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     }
     check_rates(&mut report, &config).await;
     print_line(format_args!("{} failures, {} warnings", report.failures, report.warnings));
-    if report.failures == 0 { Ok(()) } else { Err(CommandError::findings()) }
+    if report.failures == 0 { Ok(()) } else { Err(CommandError::findings_error()) }
 }
 
-fn check_folder(report: &mut Report, folder: &Path) {
+fn check_data_folder(report: &mut Report, folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
 
     let name = folder.display();
     let metadata = match std::fs::metadata(folder) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return report.warn(
+            return report.print_warning(
                 "data folder",
                 format_args!(
                     "{name} does not exist yet; the daemon creates it if it has permission, otherwise run `install -d -m 700 {name}`"
                 ),
             );
         }
-        Err(e) => return report.fail("data folder", format_args!("{name}: {e}")),
+        Err(e) => return report.print_failure("data folder", format_args!("{name}: {e}")),
     };
     let mode_of_others = metadata.permissions().mode() & 0o077;
     match (metadata.is_dir(), mode_of_others) {
         (false, _) => {
-            report.fail("data folder", format_args!("{name} is not a folder; name a folder in [data] folder"))
+            report.print_failure("data folder", format_args!("{name} is not a folder; name a folder in [data] folder"))
         }
-        (true, 0) => report.ok("data folder", format_args!("{name}, accessible only to its owner")),
-        (true, _) => report.warn("data folder", format_args!("other users may enter {name}; run `chmod 700 {name}`")),
+        (true, 0) => report.print_ok("data folder", format_args!("{name}, accessible only to its owner")),
+        (true, _) => {
+            report.print_warning("data folder", format_args!("other users may enter {name}; run `chmod 700 {name}`"))
+        }
     }
-    match disk::free_bytes(folder).map(|bytes| bytes / 1024 / 1024) {
+    match disk::free_disk_bytes(folder).map(|bytes| bytes / 1024 / 1024) {
         Ok(free) if free < FREE_MIB_MIN => {
-            report.warn("disk", format_args!("only {free} MiB are free; free some space"))
+            report.print_warning("disk", format_args!("only {free} MiB are free; free some space"))
         }
-        Ok(free) => report.ok("disk", format_args!("{free} MiB are free")),
-        Err(e) => report.fail("disk", format_args!("{name}: {e}")),
+        Ok(free) => report.print_ok("disk", format_args!("{free} MiB are free")),
+        Err(e) => report.print_failure("disk", format_args!("{name}: {e}")),
     }
 }
 
@@ -121,22 +123,25 @@ type StoredFacts = BTreeMap<String, String>;
 async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFacts, CommandError> {
     let mut immutable_facts = StoredFacts::new();
     let url = &config.database.url;
-    if let Some(file) = missing_database(config)? {
+    if let Some(file) = find_missing_database_file(config)? {
         let file = file.display();
-        report.warn("database", format_args!("{file} does not exist yet; the daemon creates it at its first start"));
+        report.print_warning(
+            "database",
+            format_args!("{file} does not exist yet; the daemon creates it at its first start"),
+        );
         return Ok(immutable_facts);
     }
     let db = match open_database(config).await {
         Ok(db) => db,
         Err(e) => {
-            report.fail("database", e);
+            report.print_failure("database", e);
             return Ok(immutable_facts);
         }
     };
     match db.pending_migrations().await {
-        Err(e) => report.fail("database", e),
+        Err(e) => report.print_failure("database", e),
         Ok(pending) if !pending.is_empty() => {
-            report.warn(
+            report.print_warning(
                 "database",
                 format_args!(
                     "{url} lacks the migrations {}; start the daemon or run `settled migrate`",
@@ -145,15 +150,16 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
             );
         }
         Ok(_) => {
-            report.ok("database", format_args!("{url} has the schema of this version"));
+            report.print_ok("database", format_args!("{url} has the schema of this version"));
             check_merchants(report, config, &db).await?;
             check_orphaned_invoices(report, config, &db).await?;
-            let stored: Result<_, db::Error> =
-                db.read("list_immutable_facts", |tx| Box::pin(async move { immutable_facts::list(tx).await })).await;
+            let stored: Result<_, db::Error> = db
+                .read("list_immutable_facts", |tx| Box::pin(async move { immutable_facts::list_facts(tx).await }))
+                .await;
             immutable_facts = stored?;
-            match open_envelope(&config.data.folder) {
+            match load_envelope_keys(&config.data.folder) {
                 Ok(envelope) => check_stock_keys(report, &db, envelope).await?,
-                Err(e) => report.fail("envelope keys", e),
+                Err(e) => report.print_failure("envelope keys", e),
             }
         }
     }
@@ -167,24 +173,28 @@ async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> R
         db.read("list_keys", move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await })).await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
-        report.fail("stock", format_args!("stock cannot be decrypted: {error}; restore envelope.keys from its copy"));
+        report.print_failure(
+            "stock",
+            format_args!("stock cannot be decrypted: {error}; restore envelope.keys from its copy"),
+        );
     }
     if missing.is_empty() {
-        report.ok("envelope keys", "the keys can be read, and they decrypt the stock");
+        report.print_ok("envelope keys", "the keys can be read, and they decrypt the stock");
     }
     Ok(())
 }
 
 async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
-    for (name, mount) in config.surfaces.mounts().into_iter().filter(|(_, mount)| mount.enabled) {
+    for (name, mount) in config.surfaces.list_mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
-        let found =
-            db.read("find_merchant", move |tx| Box::pin(async move { merchants::find_by_slug(tx, &slug).await }));
+        let found = db.read("find_merchant", move |tx| {
+            Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await })
+        });
         let found: Result<_, db::Error> = found.await;
         let (surface, slug) = (format!("surface {name}"), &mount.merchant);
         match found? {
-            Some(merchant) => report.ok(&surface, format_args!("sells for `{slug}` ({})", merchant.name)),
-            None => report.fail(
+            Some(merchant) => report.print_ok(&surface, format_args!("sells for `{slug}` ({})", merchant.name)),
+            None => report.print_failure(
                 &surface,
                 format_args!("there is no merchant `{slug}`; run `settled admin merchant create {slug}`"),
             ),
@@ -198,10 +208,12 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| Box::pin(async move { invoices::count_orphaned(tx, &followed).await }))
+        .read("count_orphaned", move |tx| {
+            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+        })
         .await;
     for (chain, count) in orphaned_invoices? {
-        report.warn(
+        report.print_warning(
             &format!("chain {chain}"),
             format_args!(
                 "{count} open invoices are on this chain, but it is not enabled: they cannot be paid and do not expire; enable \
@@ -216,34 +228,36 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
 fn print_first_addresses(report: &mut Report, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        let Some(account) = config.deposit_account(chain) else { continue };
+        let Some(account) = config.find_deposit_account(chain) else { continue };
         let subject = format!("keys of {}", chain.id);
-        match Deriver::new(&account.xpub, chain.scheme()).and_then(|deriver| deriver.derive_address(0)) {
+        match Deriver::new(&account.xpub, chain.address_scheme()).and_then(|deriver| deriver.derive_address(0)) {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {
                 let path = if account.path.is_empty() { "the account" } else { account.path.as_str() };
-                report.ok(
+                report.print_ok(
                     &subject,
                     format_args!(
                         "the first address of {path} is {address}; `settled-signer keys derive` must print the same"
                     ),
                 );
             }
-            Ok(_) => report.ok(&subject, "the account is shared with the chain above"),
-            Err(e) => report.fail(&subject, format_args!("{e}; paste what `settled-signer keys xpubs` prints")),
+            Ok(_) => report.print_ok(&subject, "the account is shared with the chain above"),
+            Err(e) => {
+                report.print_failure(&subject, format_args!("{e}; paste what `settled-signer keys xpubs` prints"))
+            }
         }
     }
 }
 
 /// Compares the configuration with the stored facts. The daemon refuses to start when a chain's identity or a token's
 /// decimals have changed.
-fn compare_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
-    let identity = chain.identity.clone().map(|id| Fact::identity(&chain.id, id));
+fn check_stored_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
+    let identity = chain.identity.clone().map(|id| Fact::chain_identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
-    let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::decimals(&asset.id, asset.decimals)));
+    let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::asset_decimals(&asset.id, asset.decimals)));
     let mut matching = 0;
     for fact in facts {
-        match find_differing(immutable_facts, &fact) {
-            Some(stored) => report.fail(
+        match find_differing_fact(immutable_facts, &fact) {
+            Some(stored) => report.print_failure(
                 &format!("chain {}, database", chain.id),
                 format_args!(
                     "{} is {} in the configuration, but {stored} in the database; {RESTORE}",
@@ -254,7 +268,7 @@ fn compare_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &Sto
         }
     }
     if matching > 0 {
-        report.ok(
+        report.print_ok(
             &format!("chain {}, database", chain.id),
             format_args!("{matching} stored facts match the configuration"),
         );
@@ -265,55 +279,54 @@ fn compare_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &Sto
 const RESTORE: &str = "restore the old configuration, or use a new database";
 
 /// Returns the stored value of a fact if it differs.
-fn find_differing<'a>(immutable_facts: &'a StoredFacts, fact: &Fact) -> Option<&'a String> {
+fn find_differing_fact<'a>(immutable_facts: &'a StoredFacts, fact: &Fact) -> Option<&'a String> {
     immutable_facts.get(&fact.name).filter(|stored| **stored != fact.value)
 }
 
 async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let subject = format!("chain {}", chain.id);
     let only_this_chain = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
-    let source = match daemon::drivers::open_sources(&only_this_chain, None) {
+    let source = match daemon::drivers::open_chain_sources(&only_this_chain, None) {
         Ok(sources) => sources.get(&chain.id).cloned(),
-        Err(e) => return report.fail(&subject, format_args!("{e:#}")),
+        Err(e) => return report.print_failure(&subject, format_args!("{e:#}")),
     };
     let Some(source) = source else { return };
     for endpoint in source.check_endpoints().await {
         let endpoint_subject = format!("{subject}, {}", endpoint.endpoint);
         match endpoint.outcome {
-            Ok(finding) => report.ok(&endpoint_subject, finding),
-            Err(problem) => report.fail(
+            Ok(finding) => report.print_ok(&endpoint_subject, finding),
+            Err(problem) => report.print_failure(
                 &endpoint_subject,
                 format_args!("{problem}; check that the node runs and that its address is right"),
             ),
         }
     }
     if chain.family == Family::Evm && source.independent_endpoints() < 2 {
-        report.warn(&subject, "the chain has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one");
+        report.print_warning(&subject, "the chain has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one");
     }
-    check_identity(report, &subject, chain, source.as_ref(), immutable_facts).await;
-    check_tip(report, &subject, chain, source.as_ref(), Clock::System.now()).await;
+    check_chain_identity(report, &subject, chain, source.as_ref(), immutable_facts).await;
+    check_chain_tip(report, &subject, chain, source.as_ref(), Clock::System.now()).await;
     for (code, asset) in chain.assets() {
         let chain::AssetKind::Token { contract } = &asset.kind else { continue };
         let token = format!("{subject}, {code}");
         match source.decimals(contract).await {
-            Ok(decimals) if find_differing(immutable_facts, &Fact::decimals(&asset.id, decimals)).is_some() => report
-                .fail(
+            Ok(decimals) if find_differing_fact(immutable_facts, &Fact::asset_decimals(&asset.id, decimals)).is_some() => report.print_failure(
                     &token,
                     format_args!("the contract reports {decimals} decimals, but the database has stored another number; {RESTORE}"),
                 ),
             Ok(decimals) if decimals == asset.decimals => {
-                report.ok(&token, format_args!("{decimals} decimals, as configured"))
+                report.print_ok(&token, format_args!("{decimals} decimals, as configured"))
             }
-            Ok(decimals) => report.fail(
+            Ok(decimals) => report.print_failure(
                 &token,
                 format_args!("the contract reports {decimals} decimals, but the configuration has {}; correct the configuration", asset.decimals),
             ),
-            Err(e) => report.fail(&token, format_args!("{contract}: {e}")),
+            Err(e) => report.print_failure(&token, format_args!("{contract}: {e}")),
         }
     }
 }
 
-async fn check_identity(
+async fn check_chain_identity(
     report: &mut Report,
     subject: &str,
     chain: &ChainConfig,
@@ -322,10 +335,10 @@ async fn check_identity(
 ) {
     match (source.identity().await, &chain.identity) {
         (Err(e), _) => {
-            report.fail(subject, format_args!("{e}; check that the node runs and that its address is right"))
+            report.print_failure(subject, format_args!("{e}; check that the node runs and that its address is right"))
         }
         (Ok(identity), Some(wanted)) if identity.id != *wanted => {
-            report.fail(
+            report.print_failure(
                 subject,
                 format_args!(
                     "the node is {}, but [chains.{}] has identity {wanted}; name a node of that network",
@@ -333,26 +346,28 @@ async fn check_identity(
                 ),
             );
         }
-        (Ok(identity), _) => match find_differing(immutable_facts, &Fact::identity(&chain.id, identity.id.clone())) {
-            Some(stored) => report.fail(
-                subject,
-                format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),
-            ),
-            None => report.ok(subject, format_args!("the node is {}", identity.id)),
-        },
+        (Ok(identity), _) => {
+            match find_differing_fact(immutable_facts, &Fact::chain_identity(&chain.id, identity.id.clone())) {
+                Some(stored) => report.print_failure(
+                    subject,
+                    format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),
+                ),
+                None => report.print_ok(subject, format_args!("the node is {}", identity.id)),
+            }
+        }
     }
 }
 
-async fn check_tip(report: &mut Report, subject: &str, chain: &ChainConfig, source: &dyn Source, now: Instant) {
+async fn check_chain_tip(report: &mut Report, subject: &str, chain: &ChainConfig, source: &dyn Source, now: Instant) {
     let tip = match source.tip().await {
         Ok(tip) => tip,
-        Err(e) => return report.fail(subject, e),
+        Err(e) => return report.print_failure(subject, e),
     };
     let age = now.unix_seconds().saturating_sub(tip.head.time);
     let stale_age = i64::try_from((chain.block_time * STALE_AFTER_BLOCKS).as_secs()).unwrap_or(i64::MAX);
     match age {
         age if age < -CLOCK_SKEW_SECONDS_MAX => {
-            report.fail(
+            report.print_failure(
                 "clock",
                 format_args!(
                     "block {} of {} is {} s in the future; set the clock by NTP",
@@ -360,42 +375,41 @@ async fn check_tip(report: &mut Report, subject: &str, chain: &ChainConfig, sour
                 ),
             );
         }
-        age if age > stale_age => report.warn(
+        age if age > stale_age => report.print_warning(
             subject,
             format_args!("the newest block is {age} s old: the node is still syncing, or the chain has stopped"),
         ),
-        age => report.ok(subject, format_args!("block {} is {} s old", tip.head.height, age.max(0))),
+        age => report.print_ok(subject, format_args!("block {} is {} s old", tip.head.height, age.max(0))),
     }
 }
 
 async fn check_rates(report: &mut Report, config: &Config) {
     match config.rates.mode {
-        RatesMode::Fixed => report.ok("rates", "the configuration fixes all rates"),
-        RatesMode::Feeds => check_feeds(report, config).await,
+        RatesMode::Fixed => report.print_ok("rates", "the configuration fixes all rates"),
+        RatesMode::Feeds => check_rate_feeds(report, config).await,
     }
 }
 
-async fn check_feeds(report: &mut Report, config: &Config) {
-    let pairs = pairs_from_feeds(config);
+async fn check_rate_feeds(report: &mut Report, config: &Config) {
+    let pairs = list_pairs_from_feeds(config);
     let feeds = match Feeds::new(&config.rates, Clock::System) {
         Ok(feeds) => feeds,
-        Err(e) => return report.fail("rates", e),
+        Err(e) => return report.print_failure("rates", e),
     };
     let mut observations = Vec::new();
-    for (source, outcome) in feeds.request_all(&pairs).await {
+    for (source, outcome) in feeds.request_prices_by_exchange(&pairs).await {
         match outcome {
             Ok(quotes) => {
-                report.ok(&format!("rates, {source}"), format_args!("{} quotes", quotes.len()));
+                report.print_ok(&format!("rates, {source}"), format_args!("{} quotes", quotes.len()));
                 observations.extend(quotes);
             }
-            Err(e) => report.warn(&format!("rates, {source}"), e),
+            Err(e) => report.print_warning(&format!("rates, {source}"), e),
         }
     }
-    for (pair, outcome) in RateConsensus::new(&config.rates).evaluate_round(Clock::System.now(), &pairs, &observations)
-    {
+    for (pair, outcome) in RateConsensus::new(&config.rates).decide_rates(Clock::System.now(), &pairs, &observations) {
         match outcome {
-            Ok(agreed) => report.ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
-            Err(e) => report.fail(
+            Ok(agreed) => report.print_ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
+            Err(e) => report.print_failure(
                 "rates",
                 format_args!("{pair}: {e}; allow connections to the exchanges, or set the pair in [rates.fixed]"),
             ),
@@ -404,8 +418,8 @@ async fn check_feeds(report: &mut Report, config: &Config) {
 }
 
 /// Returns the dollar pairs of all payment assets that have no fixed rate.
-fn pairs_from_feeds(config: &Config) -> Vec<Pair> {
-    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.checkout_asset(code));
+fn list_pairs_from_feeds(config: &Config) -> Vec<Pair> {
+    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_checkout_asset(code));
     let pairs: BTreeSet<Pair> = assets.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();
     pairs.into_iter().filter(|pair| !config.rates.fixed.contains_key(pair)).collect()
 }

@@ -66,7 +66,7 @@ impl RunningDaemon {
 
 impl Context {
     /// Returns a context without a daemon, whose actor is the user of this process.
-    pub fn offline(config: Arc<Config>, db: Db, clock: Clock, envelope: Arc<Envelope>) -> Context {
+    pub fn without_daemon(config: Arc<Config>, db: Db, clock: Clock, envelope: Arc<Envelope>) -> Context {
         let actor = Actor::CommandLine { uid: rustix::process::getuid().as_raw() };
         Context { config, db, clock, envelope, actor, wake: Wake::default(), daemon: None }
     }

@@ -17,37 +17,37 @@ pub struct CommandError {
 
 impl CommandError {
     /// Something failed. Exit code 1.
-    pub fn failed(message: impl Into<String>) -> CommandError {
+    pub fn general_error(message: impl Into<String>) -> CommandError {
         CommandError { code: 1, message: message.into() }
     }
 
     /// A check found something, which is printed on standard output already. Exit code 1 without a message.
-    pub fn findings() -> CommandError {
+    pub fn findings_error() -> CommandError {
         CommandError { code: 1, message: String::new() }
     }
 
     /// The arguments are wrong. Exit code 2.
-    pub fn usage(message: impl Into<String>) -> CommandError {
+    pub fn usage_error(message: impl Into<String>) -> CommandError {
         CommandError { code: 2, message: message.into() }
     }
 
     /// The configuration is wrong. Exit code 3.
-    pub fn configuration(message: impl Into<String>) -> CommandError {
+    pub fn configuration_error(message: impl Into<String>) -> CommandError {
         CommandError { code: 3, message: message.into() }
     }
 
     /// Another daemon uses the data folder or the database, or no daemon runs and one is needed. Exit code 4.
-    pub fn daemon(message: impl Into<String>) -> CommandError {
+    pub fn daemon_error(message: impl Into<String>) -> CommandError {
         CommandError { code: 4, message: message.into() }
     }
 
     /// Something failed; `context` names what the command was doing or working on. Exit code 1.
-    pub fn with_context(context: impl Display, cause: impl Display) -> CommandError {
-        CommandError::failed(format!("{context}: {cause}"))
+    pub fn error_with_context(context: impl Display, cause: impl Display) -> CommandError {
+        CommandError::general_error(format!("{context}: {cause}"))
     }
 
     /// Prints the message on standard error and returns the exit code.
-    pub fn report(self) -> ExitCode {
+    pub fn print_and_get_exit_code(self) -> ExitCode {
         if !self.message.is_empty() {
             eprintln!("settled: {}", self.message);
         }
@@ -63,13 +63,13 @@ impl Display for CommandError {
 
 impl From<config::Error> for CommandError {
     fn from(error: config::Error) -> CommandError {
-        CommandError::configuration(error.to_string())
+        CommandError::configuration_error(error.to_string())
     }
 }
 
 impl From<db::Error> for CommandError {
     fn from(error: db::Error) -> CommandError {
-        CommandError::with_context("database", error)
+        CommandError::error_with_context("database", error)
     }
 }
 
@@ -77,9 +77,9 @@ impl From<DataFolderLockError> for CommandError {
     fn from(error: DataFolderLockError) -> CommandError {
         match &error {
             DataFolderLockError::Held { .. } => {
-                CommandError::daemon(format!("{error}; stop that one, or name another data folder"))
+                CommandError::daemon_error(format!("{error}; stop that one, or name another data folder"))
             }
-            DataFolderLockError::Io { .. } => CommandError::failed(error.to_string()),
+            DataFolderLockError::Io { .. } => CommandError::general_error(error.to_string()),
         }
     }
 }
@@ -87,13 +87,13 @@ impl From<DataFolderLockError> for CommandError {
 impl From<InstanceLockError> for CommandError {
     fn from(error: InstanceLockError) -> CommandError {
         match error {
-            InstanceLockError::Held { .. } => {
-                CommandError::daemon(format!("{error}; stop that one, or name another database in [database] url"))
-            }
-            InstanceLockError::Draining { .. } => {
-                CommandError::daemon(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
-            }
-            InstanceLockError::Io { .. } => CommandError::failed(error.to_string()),
+            InstanceLockError::Held { .. } => CommandError::daemon_error(format!(
+                "{error}; stop that one, or name another database in [database] url"
+            )),
+            InstanceLockError::Draining { .. } => CommandError::daemon_error(format!(
+                "{error}; stop that one, or end its sessions with pg_terminate_backend"
+            )),
+            InstanceLockError::Io { .. } => CommandError::general_error(error.to_string()),
             InstanceLockError::Db(error) => error.into(),
         }
     }
@@ -102,9 +102,9 @@ impl From<InstanceLockError> for CommandError {
 impl From<ClientError> for CommandError {
     fn from(error: ClientError) -> CommandError {
         match &error {
-            ClientError::NoDaemon(_) => CommandError::daemon(error.to_string()),
+            ClientError::NoDaemon(_) => CommandError::daemon_error(error.to_string()),
             ClientError::Connect { .. } | ClientError::Exchange(_) | ClientError::Malformed => {
-                CommandError::failed(error.to_string())
+                CommandError::general_error(error.to_string())
             }
         }
     }
@@ -112,6 +112,6 @@ impl From<ClientError> for CommandError {
 
 impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> CommandError {
-        CommandError::failed(format!("{error:#}"))
+        CommandError::general_error(format!("{error:#}"))
     }
 }

@@ -35,26 +35,26 @@ enum Readers {
 }
 
 /// Writes the file and prints the next steps.
-pub fn run(args: &Args) -> Result<(), CommandError> {
+pub fn run_init(args: &Args) -> Result<(), CommandError> {
     let path = args.config.display();
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&args.config) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            return Err(CommandError::failed(format!(
+            return Err(CommandError::general_error(format!(
                 "{path} exists already and was not changed; name another file with --config"
             )));
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            return Err(CommandError::failed(format!(
+            return Err(CommandError::general_error(format!(
                 "{path}: {e}; create its folder first, or name another file with --config"
             )));
         }
-        Err(e) => return Err(CommandError::with_context(path, e)),
+        Err(e) => return Err(CommandError::error_with_context(path, e)),
     };
-    let written = file.write_all(TEXT.as_bytes()).and_then(|()| share_with_service(&file));
+    let written = file.write_all(TEXT.as_bytes()).and_then(|()| grant_service_group_access(&file));
     let readers = written
         .and_then(|readers| file.sync_all().map(|()| readers))
-        .map_err(|e| CommandError::with_context(&path, e))?;
+        .map_err(|e| CommandError::error_with_context(&path, e))?;
     let readable = match readers {
         Readers::Owner => String::new(),
         Readers::ServiceGroup => format!(
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
 
 /// Gives the group of the systemd unit read access if the command runs as root. The file has no secrets; its xpubs only
 /// reveal addresses.
-fn share_with_service(file: &File) -> io::Result<Readers> {
+fn grant_service_group_access(file: &File) -> io::Result<Readers> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Readers::Owner);
     }

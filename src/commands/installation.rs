@@ -33,15 +33,15 @@ pub struct Installation {
 
 impl Installation {
     /// Returns the installation's configuration.
-    pub fn load(&self) -> Result<Config, CommandError> {
+    pub fn load_config(&self) -> Result<Config, CommandError> {
         match &self.data {
-            Some(folder) => dev::load_config(folder),
-            None => Ok(Config::load(&self.config)?),
+            Some(folder) => dev::load_existing_demo_config(folder),
+            None => Ok(Config::load_file(&self.config)?),
         }
     }
 
     /// Returns the arguments that name this installation on the command line, for messages; empty for the default one.
-    pub fn flag(&self) -> String {
+    pub fn format_command_line_arguments(&self) -> String {
         match &self.data {
             Some(folder) => format!("--data {}", folder.display()),
             None if self.config == Path::new(CONFIG) => String::new(),
@@ -60,11 +60,11 @@ pub struct Offline {
 impl Offline {
     /// Opens the database and the envelope keys. A schema with pending migrations is refused, because only the daemon
     /// and `settled migrate` migrate.
-    pub async fn open(config: Config, lock: DataFolderLock) -> Result<Offline, CommandError> {
+    pub async fn open_installation(config: Config, lock: DataFolderLock) -> Result<Offline, CommandError> {
         let db = open_database(&config).await?;
-        require_schema(&db).await?;
-        let envelope = Arc::new(open_envelope(&config.data.folder)?);
-        let context = Context::offline(Arc::new(config), db, Clock::System, envelope);
+        require_current_schema(&db).await?;
+        let envelope = Arc::new(load_envelope_keys(&config.data.folder)?);
+        let context = Context::without_daemon(Arc::new(config), db, Clock::System, envelope);
         Ok(Offline { context, _lock: lock })
     }
 
@@ -75,10 +75,10 @@ impl Offline {
 }
 
 /// Opens the database, which must exist.
-pub async fn open_existing(config: &Config) -> Result<Db, CommandError> {
-    if let Some(file) = missing_database(config)? {
+pub async fn open_existing_database(config: &Config) -> Result<Db, CommandError> {
+    if let Some(file) = find_missing_database_file(config)? {
         let file = file.display();
-        return Err(CommandError::failed(format!(
+        return Err(CommandError::general_error(format!(
             "{file} does not exist; check [data] folder and [database] url, or start the daemon once to create it"
         )));
     }
@@ -86,25 +86,27 @@ pub async fn open_existing(config: &Config) -> Result<Db, CommandError> {
 }
 
 /// Returns the path of the SQLite database if that file does not exist; opening the database would create it.
-pub fn missing_database(config: &Config) -> Result<Option<PathBuf>, CommandError> {
-    let url = config.database_config()?.url;
+pub fn find_missing_database_file(config: &Config) -> Result<Option<PathBuf>, CommandError> {
+    let url = config.load_database_config()?.url;
     let file = url.strip_prefix("sqlite:").map(PathBuf::from);
     Ok(file.filter(|file| !file.is_file()))
 }
 
 /// Opens the database; a SQLite file that does not exist is created.
 pub async fn open_database(config: &Config) -> Result<Db, CommandError> {
-    let opened = Db::open(&config.database_config()?).await;
-    opened.map_err(|e| CommandError::with_context(format!("[database] {} cannot be opened", config.database.url), e))
+    let opened = Db::open(&config.load_database_config()?).await;
+    opened.map_err(|e| {
+        CommandError::error_with_context(format!("[database] {} cannot be opened", config.database.url), e)
+    })
 }
 
 /// Fails when migrations are pending.
-pub async fn require_schema(db: &Db) -> Result<(), CommandError> {
+pub async fn require_current_schema(db: &Db) -> Result<(), CommandError> {
     let pending = db.pending_migrations().await?;
     if pending.is_empty() {
         return Ok(());
     }
-    Err(CommandError::failed(format!(
+    Err(CommandError::general_error(format!(
         "the database lacks the migrations {}; run `settled migrate` or start the daemon",
         pending.join(", ")
     )))
@@ -124,16 +126,16 @@ pub struct Prepared {
 
 /// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database:
 /// next to an existing one they would hide that its keys are lost.
-pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
+pub async fn lock_and_migrate_database(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;
     // The lock comes first, so that no schema is changed while another daemon runs.
-    let mut instance_lock = InstanceLock::acquire(&db, &owner()).await?;
+    let mut instance_lock = InstanceLock::acquire(&db, &describe_this_process()).await?;
     let is_new = db.pending_migrations().await?.iter().any(|name| name.starts_with(FIRST_MIGRATION));
     let folder = &config.data.folder;
     // The keys come before the schema, so that an interrupted start leaves no database without keys.
     let envelope = match is_new {
-        true => Envelope::load_or_create(folder).map_err(|e| CommandError::with_context("envelope keys", e))?,
-        false => open_envelope(folder)?,
+        true => Envelope::load_or_create(folder).map_err(|e| CommandError::error_with_context("envelope keys", e))?,
+        false => load_envelope_keys(folder)?,
     };
     let applied = db.migrate().await?;
     instance_lock.fence().await?;
@@ -141,13 +143,13 @@ pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
 }
 
 /// Returns the name of this process in messages of other daemons that want to serve the same database.
-fn owner() -> String {
+fn describe_this_process() -> String {
     let machine = rustix::system::uname();
     format!("process {} on {}", std::process::id(), machine.nodename().to_string_lossy())
 }
 
 /// Loads the envelope keys of a database that may hold goods already; missing keys are an error.
-pub fn open_envelope(folder: &Path) -> Result<Envelope, CommandError> {
+pub fn load_envelope_keys(folder: &Path) -> Result<Envelope, CommandError> {
     Envelope::load(folder).map_err(|e| {
         let advice = match &e {
             KeysError::Io { error, .. } if error.kind() == ErrorKind::NotFound => NO_KEYS,
@@ -161,7 +163,7 @@ pub fn open_envelope(folder: &Path) -> Result<Envelope, CommandError> {
             | KeysError::Full(_)
             | KeysError::Credential(_) => "",
         };
-        CommandError::failed(format!("envelope keys: {e}{advice}"))
+        CommandError::general_error(format!("envelope keys: {e}{advice}"))
     })
 }
 
@@ -171,9 +173,11 @@ read them: start the daemon, or run the command with `systemd-run --pipe --wait 
 LoadCredential=envelope.keys:FILE settled …`. If they are lost, restore the file";
 
 /// Creates the data folder if it is missing; only its owner may enter it.
-pub fn make_folder(folder: &Path) -> Result<(), CommandError> {
+pub fn create_data_folder(folder: &Path) -> Result<(), CommandError> {
     use std::os::unix::fs::DirBuilderExt;
 
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|e| CommandError::with_context(format!("the data folder {} cannot be created", folder.display()), e))
+    made.map_err(|e| {
+        CommandError::error_with_context(format!("the data folder {} cannot be created", folder.display()), e)
+    })
 }

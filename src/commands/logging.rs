@@ -14,8 +14,8 @@ use config::{Log, LogFormat};
 ///
 /// # Errors
 /// Fails when `level` is not valid.
-pub fn start(log: &Log) -> Result<(), CommandError> {
-    let wrong_level = |e: &dyn std::fmt::Display| CommandError::configuration(format!("[log] level: {e}"));
+pub fn start_logging(log: &Log) -> Result<(), CommandError> {
+    let wrong_level = |e: &dyn std::fmt::Display| CommandError::configuration_error(format!("[log] level: {e}"));
     let targets: Targets = log.level.parse().map_err(|e| wrong_level(&e))?;
     let format = match log.format {
         LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
@@ -25,5 +25,5 @@ pub fn start(log: &Log) -> Result<(), CommandError> {
         }
     };
     let started = tracing_subscriber::registry().with(format.with_filter(targets)).try_init();
-    started.map_err(|e| CommandError::failed(format!("the log cannot be started: {e}")))
+    started.map_err(|e| CommandError::general_error(format!("the log cannot be started: {e}")))
 }

@@ -1,7 +1,7 @@
 //! `settled migrate`.
 
 use crate::commands::exit::CommandError;
-use crate::commands::installation::{self, Installation, make_folder};
+use crate::commands::installation::{self, Installation, create_data_folder};
 use crate::commands::out::print_line;
 use db::file_lock::DataFolderLock;
 
@@ -13,11 +13,11 @@ pub struct Args {
 }
 
 /// Applies pending migrations and prints their names.
-pub async fn run(args: Args) -> Result<(), CommandError> {
-    let config = args.installation.load()?;
-    make_folder(&config.data.folder)?;
+pub async fn run_migrate(args: Args) -> Result<(), CommandError> {
+    let config = args.installation.load_config()?;
+    create_data_folder(&config.data.folder)?;
     let _lock = DataFolderLock::acquire(&config.data.folder)?;
-    let prepared = installation::prepare(&config).await?;
+    let prepared = installation::lock_and_migrate_database(&config).await?;
     prepared.db.close().await;
     prepared.instance_lock.release().await;
     match prepared.applied.as_slice() {

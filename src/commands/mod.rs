@@ -81,25 +81,28 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return CommandError::failed(format!("the runtime cannot be started: {error}")).report(),
+        Err(error) => {
+            return CommandError::general_error(format!("the runtime cannot be started: {error}"))
+                .print_and_get_exit_code();
+        }
     };
-    match runtime.block_on(run(cli.command)) {
+    match runtime.block_on(run_command(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error.report(),
+        Err(error) => error.print_and_get_exit_code(),
     }
 }
 
-async fn run(command: Command) -> Result<(), CommandError> {
+async fn run_command(command: Command) -> Result<(), CommandError> {
     match command {
-        Command::Dev(args) => dev::run(args).await,
-        Command::Serve(args) => serve::run(args).await,
-        Command::Init(args) => init::run(&args),
-        Command::Migrate(args) => migrate::run(args).await,
-        Command::Check(args) => check::run(args).await,
-        Command::Audit(args) => audit::run(args).await,
-        Command::Rescan(args) => rescan::run(args).await,
-        Command::Backup(args) => backup::run(args).await,
-        Command::Status(args) => status::run(args).await,
-        Command::Admin(args) => admin::run(args).await,
+        Command::Dev(args) => dev::run_dev(args).await,
+        Command::Serve(args) => serve::run_daemon(args).await,
+        Command::Init(args) => init::run_init(&args),
+        Command::Migrate(args) => migrate::run_migrate(args).await,
+        Command::Check(args) => check::run_check(args).await,
+        Command::Audit(args) => audit::run_audit(args).await,
+        Command::Rescan(args) => rescan::run_rescan(args).await,
+        Command::Backup(args) => backup::run_backup(args).await,
+        Command::Status(args) => status::run_status(args).await,
+        Command::Admin(args) => admin::run_admin_command(args).await,
     }
 }

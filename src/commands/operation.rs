@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
-use crate::commands::installation::{Installation, Offline, make_folder};
+use crate::commands::installation::{Installation, Offline, create_data_folder};
 use crate::control::client;
 use crate::control::{Request, Response};
 use config::Config;
@@ -40,10 +40,10 @@ pub enum Executor {
 ///
 /// # Errors
 /// Fails when the data folder or the database cannot be opened.
-pub async fn choose_executor(config: &Config) -> Result<Executor, CommandError> {
-    make_folder(&config.data.folder)?;
+pub async fn acquire_executor(config: &Config) -> Result<Executor, CommandError> {
+    create_data_folder(&config.data.folder)?;
     match DataFolderLock::acquire(&config.data.folder) {
-        Ok(lock) => Ok(Executor::ThisProcess(Box::new(Offline::open(config.clone(), lock).await?))),
+        Ok(lock) => Ok(Executor::ThisProcess(Box::new(Offline::open_installation(config.clone(), lock).await?))),
         Err(DataFolderLockError::Held { .. }) => Ok(Executor::Daemon),
         Err(error @ DataFolderLockError::Io { .. }) => Err(error.into()),
     }
@@ -53,17 +53,17 @@ pub async fn choose_executor(config: &Config) -> Result<Executor, CommandError> 
 ///
 /// # Errors
 /// Fails when the installation cannot be opened, or when the operation is refused.
-pub async fn execute<O>(installation: &Installation, operation: O) -> Result<O::Output, CommandError>
+pub async fn execute_operation<O>(installation: &Installation, operation: O) -> Result<O::Output, CommandError>
 where
     O: Operation<Context = Context>,
 {
-    let config = installation.load()?;
-    match choose_executor(&config).await? {
+    let config = installation.load_config()?;
+    match acquire_executor(&config).await? {
         Executor::Daemon => execute_in_daemon(&config.data.folder, &operation).await,
         Executor::ThisProcess(offline) => {
             let outcome = operation.execute(&offline.context).await;
             offline.close().await;
-            outcome.map_err(CommandError::failed)
+            outcome.map_err(CommandError::general_error)
         }
     }
 }
@@ -74,14 +74,14 @@ where
 /// Fails when no daemon runs, or when it refuses the operation.
 pub async fn execute_in_daemon<O: Operation>(folder: &Path, operation: &O) -> Result<O::Output, CommandError> {
     let arguments = serde_json::to_value(operation)
-        .map_err(|e| CommandError::with_context(format!("the arguments of `{}`", O::NAME), e))?;
-    let response = client::send(folder, &Request { operation: O::NAME.to_owned(), arguments }).await?;
-    let output = response.map_err(CommandError::failed)?;
+        .map_err(|e| CommandError::error_with_context(format!("the arguments of `{}`", O::NAME), e))?;
+    let response = client::send_request(folder, &Request { operation: O::NAME.to_owned(), arguments }).await?;
+    let output = response.map_err(CommandError::general_error)?;
     serde_json::from_value(output).map_err(|_| client::ClientError::Malformed.into())
 }
 
 /// Executes an operation that arrived as a request, and returns its output as the response.
-pub async fn respond<O: Operation>(context: &O::Context, arguments: Value) -> Response {
+pub async fn execute_request<O: Operation>(context: &O::Context, arguments: Value) -> Response {
     // The error's text may quote goods, so it is not shown.
     let operation: O = serde_json::from_value(arguments).map_err(|_| {
         format!(

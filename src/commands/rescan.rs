@@ -40,15 +40,15 @@ pub struct RescanRange {
 }
 
 /// Reads the range piece by piece and prints the progress.
-pub async fn run(args: Args) -> Result<(), CommandError> {
+pub async fn run_rescan(args: Args) -> Result<(), CommandError> {
     let Args { chain, from, to, installation } = args;
     if from > to {
-        return Err(CommandError::usage(format!("the first block {from} is behind the last block {to}")));
+        return Err(CommandError::usage_error(format!("the first block {from} is behind the last block {to}")));
     }
     let (mut next, mut sum) = (from, RescanPiece { to, booked: 0, known: 0, doubtful: 0 });
     while next <= to {
         let range = RescanRange { chain: chain.clone(), from: next, to };
-        let piece = operation::execute(&installation, range).await?;
+        let piece = operation::execute_operation(&installation, range).await?;
         print_line(format_args!(
             "{chain}: blocks {next} to {} of {to}: {} booked, {} known",
             piece.to, piece.booked, piece.known
@@ -85,10 +85,12 @@ impl Operation for RescanRange {
         }
         let rescan = match &context.daemon {
             Some(daemon) => daemon.rescans.get(&chain).cloned().ok_or(format!("the daemon does not follow {chain}"))?,
-            None => daemon::workers::open_rescan(&context.config, &context.db, context.clock.clone(), &chain)
-                .await
-                .map_err(in_words)?,
+            None => {
+                daemon::workers::open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), &chain)
+                    .await
+                    .map_err(in_words)?
+            }
         };
-        rescan.rescan_piece(&context.actor, self.from, self.to).await.map_err(in_words)
+        rescan.rescan_block_range(&context.actor, self.from, self.to).await.map_err(in_words)
     }
 }

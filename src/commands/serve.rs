@@ -9,7 +9,7 @@ use crate::commands::backup;
 use crate::commands::context::{Context, RunningDaemon};
 use crate::commands::dispatch::Dispatcher;
 use crate::commands::exit::CommandError;
-use crate::commands::installation::{self, Installation, Prepared, make_folder};
+use crate::commands::installation::{self, Installation, Prepared, create_data_folder};
 use crate::commands::logging;
 use crate::control::server::Server;
 use crate::daemon::{Daemon, Setup};
@@ -29,20 +29,21 @@ pub struct Args {
 }
 
 /// Runs the daemon until a signal ends it or its instance lock is lost.
-pub async fn run(args: Args) -> Result<(), CommandError> {
-    let config = args.installation.load()?;
-    logging::start(&config.log)?;
-    let shutdown_signal = ops::shutdown_signal()?;
+pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
+    let config = args.installation.load_config()?;
+    logging::start_logging(&config.log)?;
+    let shutdown_signal = ops::catch_shutdown_signals()?;
     let folder = config.data.folder.clone();
-    make_folder(&folder)?;
+    create_data_folder(&folder)?;
     let lock = DataFolderLock::acquire(&folder)?;
-    backup::remove_leftovers(&folder);
-    let Prepared { db, mut instance_lock, envelope, applied } = installation::prepare(&config).await?;
+    backup::remove_leftover_backups(&folder);
+    let Prepared { db, mut instance_lock, envelope, applied } =
+        installation::lock_and_migrate_database(&config).await?;
     for migration in applied {
         info!("migration {migration} was applied to the database");
     }
     let clock = Clock::System;
-    let daemon = Daemon::start(Setup {
+    let daemon = Daemon::start_daemon(Setup {
         config: config.clone(),
         clock: clock.clone(),
         db: db.clone(),
@@ -61,22 +62,22 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     }
 
     let running = RunningDaemon::new(&daemon, clock.now());
-    let context = Context::offline(Arc::new(config), db, clock, envelope);
+    let context = Context::without_daemon(Arc::new(config), db, clock, envelope);
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let (stop, stopped) = watch::channel(false);
-    let server = Server::bind(&folder).map_err(|e| CommandError::with_context("control socket", e))?;
-    let serving = server.serve(Arc::new(Dispatcher(context)), daemon.tasks.clone(), stopped.clone());
+    let server = Server::bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
+    let serving = server.serve_requests(Arc::new(Dispatcher(context)), daemon.tasks.clone(), stopped.clone());
     let control = daemon.tasks.spawn("control socket", serving);
-    let watchdog = ops::spawn(&daemon, &stopped);
+    let watchdog = ops::spawn_supervisor(&daemon, &stopped);
 
     let ended = tokio::select! {
         () = shutdown_signal => Ok(()),
-        lost = instance_lock.wait_until_lost() => Err(CommandError::daemon(format!(
+        lost = instance_lock.wait_until_lost() => Err(CommandError::daemon_error(format!(
             "the lock on the database is lost ({lost}); this daemon has stopped, so that two daemons never write to it"
         ))),
     };
     stop.send_replace(true);
-    daemon.stop().await;
+    daemon.shut_down().await;
     for task in [control, watchdog] {
         // A panic in the task was reported when it happened.
         let _ended = task.await;

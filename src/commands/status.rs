@@ -23,8 +23,8 @@ pub struct Args {
 pub struct Status;
 
 /// Prints the state of the running daemon. Fails with exit code 4 when no daemon runs.
-pub async fn run(args: Args) -> Result<(), CommandError> {
-    let config = args.installation.load()?;
+pub async fn run_status(args: Args) -> Result<(), CommandError> {
+    let config = args.installation.load_config()?;
     print_line(execute_in_daemon(&config.data.folder, &Status).await?);
     Ok(())
 }
@@ -47,7 +47,7 @@ impl Operation for Status {
             let id = chain.clone();
             let cursor = context
                 .db
-                .read("find_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await }))
+                .read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await }))
                 .await;
             let line = match cursor.map_err(|e: db::Error| e.to_string())? {
                 None => format!("{chain}: no block has been read yet"),

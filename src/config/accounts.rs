@@ -51,15 +51,15 @@ impl Account {
     }
 
     /// Returns how addresses are derived on the main network.
-    pub fn scheme(&self) -> AddressScheme {
+    pub fn address_scheme(&self) -> AddressScheme {
         match (self.family, self.address_kind()) {
             (Family::Bitcoin, AddressKind::P2tr) => AddressScheme::P2tr(Network::Bitcoin.into()),
             (family, AddressKind::P2wpkh | AddressKind::P2tr) => AddressScheme::for_family(family, Network::Bitcoin),
         }
     }
 
-    fn fits(&self, chain: &ChainConfig) -> bool {
-        self.family == chain.family && self.purpose == Purpose::for_deposits(chain.mode)
+    fn fits_chain(&self, chain: &ChainConfig) -> bool {
+        self.family == chain.family && self.purpose == Purpose::for_deposits_in(chain.mode)
     }
 }
 
@@ -73,7 +73,7 @@ impl Purpose {
     }
 
     /// Returns the purpose of deposit addresses in a mode.
-    pub fn for_deposits(mode: Mode) -> Purpose {
+    pub fn for_deposits_in(mode: Mode) -> Purpose {
         match mode {
             Mode::Live => Purpose::Deposit,
             Mode::Test => Purpose::DepositTest,
@@ -82,7 +82,7 @@ impl Purpose {
 }
 
 /// Returns the first level of the derivation path of an account with addresses of this kind.
-fn purpose_level(kind: AddressKind) -> u32 {
+fn bip_purpose_number(kind: AddressKind) -> u32 {
     match kind {
         AddressKind::P2wpkh => 84,
         AddressKind::P2tr => 86,
@@ -99,18 +99,18 @@ impl super::Config {
     /// Returns the account from which a chain's new deposit addresses are derived: the one with the highest epoch for
     /// the chain's family and mode and, on Bitcoin, its kind of addresses, because wallets search each kind in its own
     /// account. `None` when there is no such account.
-    pub fn deposit_account(&self, chain: &ChainConfig) -> Option<&Account> {
+    pub fn find_deposit_account(&self, chain: &ChainConfig) -> Option<&Account> {
         let has_kind =
             |account: &Account| chain.family != Family::Bitcoin || account.address_kind() == chain.address_kind;
-        let fitting = self.accounts.iter().filter(|account| account.fits(chain) && has_kind(account));
+        let fitting = self.accounts.iter().filter(|account| account.fits_chain(chain) && has_kind(account));
         fitting.max_by_key(|account| account.epoch)
     }
 
     /// Returns the problem of a Bitcoin chain whose only accounts have another kind of addresses; `None` when it has no
     /// account at all.
     pub fn describe_address_kind_mismatch(&self, chain: &ChainConfig) -> Option<String> {
-        let other = self.accounts.iter().find(|account| account.fits(chain))?;
-        let (kind, level) = (chain.address_kind.as_str(), purpose_level(chain.address_kind));
+        let other = self.accounts.iter().find(|account| account.fits_chain(chain))?;
+        let (kind, level) = (chain.address_kind.as_str(), bip_purpose_number(chain.address_kind));
         let path = if other.path.is_empty() { "without a path" } else { other.path.as_str() };
         Some(format!(
             "is \"{kind}\", whose account is m/{level}'/…, but the [[accounts]] for it is {path} with {} addresses; paste what \

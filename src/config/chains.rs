@@ -97,7 +97,7 @@ pub enum Finality {
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
     /// Upper bound of the value, in US dollars.
-    #[serde(default, deserialize_with = "text::decimal_or_none")]
+    #[serde(default, deserialize_with = "text::deserialize_some_decimal")]
     pub below_usd: Option<Decimal>,
     /// Number of blocks, including that of the deposit.
     pub depth: u64,
@@ -138,13 +138,13 @@ pub enum Api {
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// The URL, unless `url_file` holds it.
-    #[serde(default, deserialize_with = "text::url_or_none")]
+    #[serde(default, deserialize_with = "text::deserialize_some_url")]
     pub url: Option<Url>,
     /// The file that holds the URL, when the URL contains a key.
     #[serde(default)]
     pub url_file: SecretFile,
     /// The address of a TRON node's solidified state, if it is not `url`.
-    #[serde(default, deserialize_with = "text::url_or_none")]
+    #[serde(default, deserialize_with = "text::deserialize_some_url")]
     pub solidity_url: Option<Url>,
     /// The file with HTTP headers, one `Name: value` per line.
     #[serde(default)]
@@ -204,12 +204,12 @@ impl ChainConfig {
     }
 
     /// Returns the asset with this code.
-    pub fn asset(&self, code: &str) -> Option<&Asset> {
+    pub fn find_asset(&self, code: &str) -> Option<&Asset> {
         self.assets.get(code)
     }
 
     /// Returns how addresses are derived on this chain.
-    pub fn scheme(&self) -> derive::AddressScheme {
+    pub fn address_scheme(&self) -> derive::AddressScheme {
         match (self.family, self.address_kind) {
             (Family::Bitcoin, AddressKind::P2tr) => derive::AddressScheme::P2tr(self.network.into()),
             (family, AddressKind::P2wpkh | AddressKind::P2tr) => {
@@ -260,7 +260,7 @@ struct RawChain {
     _preset: String,
     mode: Mode,
     endpoints: Vec<Endpoint>,
-    #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
+    #[serde(rename = "timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
     timeout: Duration,
     answer_bytes_max: u64,
     poll_ms: u64,
@@ -347,7 +347,7 @@ impl RawAsset {
         let kind = match contract {
             None => AssetKind::Native,
             Some(text) => {
-                let contract = parse_contract(family, &text).ok_or_else(|| {
+                let contract = parse_contract_address(family, &text).ok_or_else(|| {
                     format!("`{code}`: \"{text}\" is not the address of a contract: is a letter wrong?")
                 })?;
                 AssetKind::Token { contract }
@@ -358,7 +358,7 @@ impl RawAsset {
 }
 
 /// Returns a contract's address in its canonical spelling; `None` when it is not an address or its checksum is wrong.
-fn parse_contract(family: Family, text: &str) -> Option<String> {
+fn parse_contract_address(family: Family, text: &str) -> Option<String> {
     match family {
         Family::Bitcoin => None,
         Family::Evm => {

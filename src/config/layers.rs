@@ -44,37 +44,38 @@ pub struct Layers<'a> {
 
 impl Layers<'_> {
     /// Returns the file's name in messages.
-    pub fn name(&self) -> &str {
+    pub fn name_in_messages(&self) -> &str {
         if self.file.is_empty() { "config/default.toml" } else { &self.file }
     }
 }
 
 /// Merges the layers to the table that [`super::Config`] is deserialised from.
-pub fn merge(layers: &Layers<'_>) -> Result<Table, Error> {
+pub fn merge_layers(layers: &Layers<'_>) -> Result<Table, Error> {
     let defaults: Table = DEFAULT_TOML.parse().map_err(|e| format!("config/default.toml: {e}"))?;
-    let spanned = DeTable::parse(layers.text).map_err(|e| format!("{}: {e}", layers.name()))?;
+    let spanned = DeTable::parse(layers.text).map_err(|e| format!("{}: {e}", layers.name_in_messages()))?;
     let mut problems = Vec::new();
-    KeyCheck { layers, defaults: &defaults, problems: &mut problems }.check_table(spanned.get_ref(), &mut Vec::new());
+    KeyCheck { layers, defaults: &defaults, problems: &mut problems }
+        .check_table_keys(spanned.get_ref(), &mut Vec::new());
     if !problems.is_empty() {
         return Err(Error { problems });
     }
     let mut table = defaults.clone();
-    override_with(&mut table, layers.text.parse().map_err(|e| format!("{}: {e}", layers.name()))?);
+    override_table(&mut table, layers.text.parse().map_err(|e| format!("{}: {e}", layers.name_in_messages()))?);
     for (name, text) in &layers.env {
-        match set_from_env(&mut table, &defaults, name, text) {
+        match set_option_from_env(&mut table, &defaults, name, text) {
             Ok(()) => {}
             Err(problem) => problems.push(problem),
         }
     }
-    merge_chains(layers.name(), &mut table, &mut problems);
+    merge_chain_tables(layers.name_in_messages(), &mut table, &mut problems);
     if problems.is_empty() { Ok(table) } else { Err(Error { problems }) }
 }
 
 /// Overrides values of `base`. Tables are merged, all other values are replaced.
-fn override_with(base: &mut Table, layer: Table) {
+fn override_table(base: &mut Table, layer: Table) {
     for (key, value) in layer {
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(base)), Value::Table(layer)) => override_with(base, layer),
+            (Some(Value::Table(base)), Value::Table(layer)) => override_table(base, layer),
             (_, value) => {
                 base.insert(key, value);
             }
@@ -83,19 +84,19 @@ fn override_with(base: &mut Table, layer: Table) {
 }
 
 /// Replaces each `[chains.NAME]` by the chain defaults, overridden by its preset and then by itself.
-fn merge_chains(file: &str, table: &mut Table, problems: &mut Vec<String>) {
+fn merge_chain_tables(file: &str, table: &mut Table, problems: &mut Vec<String>) {
     let Some(Value::Table(defaults)) = table.remove(CHAIN_DEFAULTS) else { return };
     let Some(Value::Table(chains)) = table.get_mut("chains") else { return };
     for (name, value) in chains.iter_mut() {
         let Value::Table(own) = value else { continue };
         let mut chain = defaults.clone();
         let preset = own.get("preset").or(defaults.get("preset")).and_then(Value::as_str).unwrap_or_default();
-        match preset::find_options(preset) {
-            Ok(options) => override_with(&mut chain, options),
+        match preset::parse_preset_options(preset) {
+            Ok(options) => override_table(&mut chain, options),
             Err(problem) => problems.push(format!("{file}: chains.{name}.preset: {problem}")),
         }
-        let assets = merge_assets(chain.get("assets"), own.get("assets"));
-        override_with(&mut chain, std::mem::take(own));
+        let assets = merge_chain_assets(chain.get("assets"), own.get("assets"));
+        override_table(&mut chain, std::mem::take(own));
         chain.insert("assets".to_owned(), assets);
         chain.insert("id".to_owned(), Value::String(name.clone()));
         *value = Value::Table(chain);
@@ -104,7 +105,7 @@ fn merge_chains(file: &str, table: &mut Table, problems: &mut Vec<String>) {
 
 /// Adds the chain's own assets to those of its preset. An own asset replaces that of the preset with the same code. A
 /// value that is not a list is kept, and refused when the table is deserialised.
-fn merge_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
+fn merge_chain_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
     let (preset, own) = match (preset, own) {
         (Some(Value::Array(preset)), Some(Value::Array(own))) => (preset, own),
         (preset, own) => return own.or(preset).cloned().unwrap_or_else(|| Value::Array(Vec::new())),
@@ -115,18 +116,18 @@ fn merge_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
 
 /// Sets the option of an environment variable: `SETTLED__SERVER__LISTEN` sets [server] listen. The text is parsed as
 /// the type of the option's default.
-fn set_from_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> Result<(), String> {
+fn set_option_from_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> Result<(), String> {
     let path: Vec<String> = name[ENV_PREFIX.len()..].split("__").map(str::to_lowercase).collect();
     let (key, sections) = path.split_last().expect("splitting yields at least one part");
     let mut target = table;
     for (depth, section) in sections.iter().enumerate() {
-        let known = find_section(defaults, &path[..depth]).is_some_and(|known| known.contains_key(section))
+        let known = find_default_section(defaults, &path[..depth]).is_some_and(|known| known.contains_key(section))
             || target.contains_key(section);
         let next = target.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
         let section = next.as_table_mut().filter(|_| known);
         target = section.ok_or_else(|| format!("{name}: there is no section [{}]", path[..=depth].join(".")))?;
     }
-    let known = find_section(defaults, sections).and_then(|known| known.get(key));
+    let known = find_default_section(defaults, sections).and_then(|known| known.get(key));
     let value = match known {
         None | Some(Value::Table(_)) => return Err(format!("{name}: there is no option `{}`", path.join("."))),
         Some(Value::String(_)) => Value::String(text.to_owned()),
@@ -141,7 +142,7 @@ fn set_from_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> 
 }
 
 /// Returns the defaults of the section with this path. Every chain has the keys of [chain_defaults].
-fn find_section<'a>(defaults: &'a Table, path: &[impl AsRef<str>]) -> Option<&'a Table> {
+fn find_default_section<'a>(defaults: &'a Table, path: &[impl AsRef<str>]) -> Option<&'a Table> {
     let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
     let path = match path.as_slice() {
         ["chains", _chain, rest @ ..] => [&[CHAIN_DEFAULTS], rest].concat(),
@@ -158,53 +159,54 @@ struct KeyCheck<'a> {
 }
 
 impl KeyCheck<'_> {
-    fn check_table(&mut self, table: &DeTable<'_>, path: &mut Vec<String>) {
+    fn check_table_keys(&mut self, table: &DeTable<'_>, path: &mut Vec<String>) {
         for (key, value) in table.iter() {
             let name = key.get_ref().as_ref();
-            if self.is_known(path, name) {
+            if self.is_known_key(path, name) {
                 path.push(name.to_owned());
                 self.check_value(value.get_ref(), value.span().start, path);
                 path.pop();
             } else {
-                let line = self.line_of(key.span().start);
-                let hint = self.hint(path, name);
+                let line = self.find_line_number(key.span().start);
+                let hint = self.suggest_key(path, name);
                 let section = if path.is_empty() { String::new() } else { format!(" in [{}]", path.join(".")) };
-                self.problems.push(format!("{}:{line}: unknown key `{name}`{section}; {hint}", self.layers.name()));
+                self.problems
+                    .push(format!("{}:{line}: unknown key `{name}`{section}; {hint}", self.layers.name_in_messages()));
             }
         }
     }
 
     fn check_value(&mut self, value: &DeValue<'_>, start: usize, path: &mut Vec<String>) {
         match value {
-            DeValue::Table(table) => self.check_table(table, path),
+            DeValue::Table(table) => self.check_table_keys(table, path),
             DeValue::Array(elements) => {
                 for element in elements.iter() {
                     self.check_value(element.get_ref(), element.span().start, path);
                 }
             }
             DeValue::Float(number) => {
-                let (line, key) = (self.line_of(start), path.join("."));
+                let (line, key) = (self.find_line_number(start), path.join("."));
                 let number = number.as_str();
                 let problem =
                     format!("{key} = {number} would lose digits; write whole numbers, or decimals as \"{number}\"");
-                self.problems.push(format!("{}:{line}: {problem}", self.layers.name()));
+                self.problems.push(format!("{}:{line}: {problem}", self.layers.name_in_messages()));
             }
             DeValue::String(_) | DeValue::Integer(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
         }
     }
 
-    fn is_known(&self, path: &[String], name: &str) -> bool {
+    fn is_known_key(&self, path: &[String], name: &str) -> bool {
         match path {
             [] => self.defaults.contains_key(name) || name == "accounts",
             [section] if section == "chains" => true,
             [section, table] if section == "rates" && table == "fixed" => true,
-            path => self.list_keys(path).contains(&name),
+            path => self.list_known_keys(path).contains(&name),
         }
     }
 
     /// Returns the keys that the section with this path may have.
-    fn list_keys(&self, path: &[String]) -> Vec<&str> {
-        if let Some(known) = find_section(self.defaults, path) {
+    fn list_known_keys(&self, path: &[String]) -> Vec<&str> {
+        if let Some(known) = find_default_section(self.defaults, path) {
             return known.keys().map(String::as_str).collect();
         }
         let list = path.last().and_then(|list| LIST_KEYS.iter().find(|(name, _)| name == list));
@@ -213,8 +215,8 @@ impl KeyCheck<'_> {
 
     /// Returns advice for an unknown key: a known key of similar spelling, or the section that has the key, or all
     /// known keys.
-    fn hint(&self, path: &[String], name: &str) -> String {
-        let here = self.list_keys(path);
+    fn suggest_key(&self, path: &[String], name: &str) -> String {
+        let here = self.list_known_keys(path);
         let near = here.iter().map(|key| (edit_distance(key, name), key)).min();
         if let Some((edits, key)) = near
             && edits <= (name.len() / 3).max(2)
@@ -228,7 +230,7 @@ impl KeyCheck<'_> {
     }
 
     /// Returns the line of a byte position, from 1.
-    fn line_of(&self, start: usize) -> usize {
+    fn find_line_number(&self, start: usize) -> usize {
         self.layers.text.bytes().take(start).filter(|b| *b == b'\n').count() + 1
     }
 }

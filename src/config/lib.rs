@@ -74,7 +74,7 @@ pub struct Server {
     /// Address and port of the listener.
     pub listen: SocketAddr,
     /// The address at which clients reach the daemon, for links and for the API documents.
-    #[serde(deserialize_with = "text::url")]
+    #[serde(deserialize_with = "text::deserialize_url")]
     pub public_url: Url,
     /// Networks whose `X-Forwarded-For` header is used.
     pub trusted_proxies: Vec<IpNetwork>,
@@ -87,13 +87,13 @@ pub struct Server {
     /// Largest request body, in bytes.
     pub body_bytes_max: usize,
     /// Time within which a request's body must arrive. The response may take the same time again.
-    #[serde(rename = "request_timeout_ms", deserialize_with = "text::milliseconds")]
+    #[serde(rename = "request_timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
     pub request_timeout: Duration,
-    #[serde(rename = "stall_timeout_ms", deserialize_with = "text::milliseconds")]
+    #[serde(rename = "stall_timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
     /// Time for which a client may leave its response unread.
     pub stall_timeout: Duration,
     /// Time that running requests have to finish at a shutdown.
-    #[serde(rename = "shutdown_timeout_ms", deserialize_with = "text::milliseconds")]
+    #[serde(rename = "shutdown_timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
     pub shutdown_timeout: Duration,
 }
 
@@ -145,16 +145,16 @@ pub enum LogFormat {
 pub struct Policy {
     /// Shortfall of a payment that still counts as paid, as a share of the amount due.
     pub tolerance_basis_points: u32,
-    #[serde(rename = "tolerance_usd", deserialize_with = "text::cents")]
+    #[serde(rename = "tolerance_usd", deserialize_with = "text::deserialize_cents")]
     /// The same shortfall as a value in US cents. The larger of the two limits applies.
     pub tolerance_usd_cents: i64,
-    #[serde(rename = "dust_usd", deserialize_with = "text::cents")]
+    #[serde(rename = "dust_usd", deserialize_with = "text::deserialize_cents")]
     /// Value below which a deposit is dust, in US cents.
     pub dust_usd_cents: i64,
-    #[serde(rename = "grace_seconds", deserialize_with = "text::seconds")]
+    #[serde(rename = "grace_seconds", deserialize_with = "text::deserialize_seconds")]
     /// Time after its window before an unpaid invoice expires.
     pub grace: Duration,
-    #[serde(rename = "balance_timeout_seconds", deserialize_with = "text::seconds")]
+    #[serde(rename = "balance_timeout_seconds", deserialize_with = "text::deserialize_seconds")]
     /// Time after which windows end without a balance check, when no node reports balances.
     pub balance_timeout: Duration,
 }
@@ -202,7 +202,7 @@ pub struct Smtp {
     /// The file with the password for the login.
     pub password_file: SecretFile,
     /// Time limit for sending one mail.
-    #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
+    #[serde(rename = "timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
     pub timeout: Duration,
 }
 
@@ -242,7 +242,8 @@ impl From<String> for Error {
 /// The defaults of `config/default.toml`; relative paths stay relative.
 impl Default for Config {
     fn default() -> Config {
-        Config::resolve(&layers::Layers::default()).expect("a test shows that the embedded defaults are valid")
+        Config::merge_and_validate(&layers::Layers::default())
+            .expect("a test shows that the embedded defaults are valid")
     }
 }
 
@@ -252,7 +253,7 @@ impl Config {
     ///
     /// # Errors
     /// Fails when the file cannot be read or an option is wrong.
-    pub fn load(path: &Path) -> Result<Config, Error> {
+    pub fn load_file(path: &Path) -> Result<Config, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| {
             let advice = match e.kind() == std::io::ErrorKind::PermissionDenied {
                 true => {
@@ -267,7 +268,7 @@ impl Config {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with(ENV_PREFIX))
             .collect();
-        Config::parse(path, &text, env)
+        Config::parse_toml(path, &text, env)
     }
 
     /// Parses a configuration and environment variables. `path` is the file's name in messages; relative paths in
@@ -275,24 +276,26 @@ impl Config {
     ///
     /// # Errors
     /// Fails when an option is wrong.
-    pub fn parse(path: &Path, text: &str, env: Vec<(String, String)>) -> Result<Config, Error> {
-        let mut config = Config::resolve(&layers::Layers { file: path.display().to_string(), text, env })?;
+    pub fn parse_toml(path: &Path, text: &str, env: Vec<(String, String)>) -> Result<Config, Error> {
+        let mut config = Config::merge_and_validate(&layers::Layers { file: path.display().to_string(), text, env })?;
         let folder = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
         config.make_paths_absolute(folder.parent().unwrap_or(Path::new("/")));
         Ok(config)
     }
 
-    fn resolve(layers: &layers::Layers<'_>) -> Result<Config, Error> {
-        let table = layers::merge(layers)?;
+    fn merge_and_validate(layers: &layers::Layers<'_>) -> Result<Config, Error> {
+        let table = layers::merge_layers(layers)?;
         let config: Config = table.try_into().map_err(|e: toml::de::Error| {
             let message = e.to_string();
-            format!("{}: {}", layers.name(), message.trim_end().replace('\n', " "))
+            format!("{}: {}", layers.name_in_messages(), message.trim_end().replace('\n', " "))
         })?;
-        let problems = validate::find_problems(&config);
+        let problems = validate::find_config_problems(&config);
         if problems.is_empty() {
             return Ok(config);
         }
-        Err(Error { problems: problems.into_iter().map(|problem| format!("{}: {problem}", layers.name())).collect() })
+        Err(Error {
+            problems: problems.into_iter().map(|problem| format!("{}: {problem}", layers.name_in_messages())).collect(),
+        })
     }
 
     fn make_paths_absolute(&mut self, folder: &Path) {
@@ -302,7 +305,7 @@ impl Config {
         let endpoint_files = endpoints
             .flat_map(|endpoint| [&mut endpoint.url_file, &mut endpoint.headers_file, &mut endpoint.login_file]);
         for file in endpoint_files.chain([&mut self.database.password_file, &mut self.mail.smtp.password_file]) {
-            file.make_absolute(folder);
+            file.make_path_absolute(folder);
         }
     }
 
@@ -311,29 +314,29 @@ impl Config {
     ///
     /// # Errors
     /// Fails when the password file cannot be read.
-    pub fn database_config(&self) -> Result<db::Config, Error> {
+    pub fn load_database_config(&self) -> Result<db::Config, Error> {
         let Database { url, password_file, readers, pool } = &self.database;
         let url = match url.strip_prefix("sqlite:") {
             Some(file) => format!("sqlite:{}", self.data.folder.join(file).display()),
-            None => with_password(url, password_file)?,
+            None => add_password_from_file(url, password_file)?,
         };
         Ok(db::Config { readers: *readers, pg_pool: *pool, ..db::Config::new(url) })
     }
 
     /// Returns an asset of the checkout surface and its chain; `None` when the surface has no such asset or the chain
     /// is not enabled. `code` is the surface's code, such as `erc20_usdt`.
-    pub fn checkout_asset(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
+    pub fn find_checkout_asset(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
         let asset = self.surfaces.checkout.assets.get(code)?;
         let chain = self.chains.get(&asset.chain).filter(|chain| chain.enabled)?;
-        Some((chain, chain.asset(&asset.code)?))
+        Some((chain, chain.find_asset(&asset.code)?))
     }
 }
 
-fn with_password(url: &str, password_file: &SecretFile) -> Result<String, Error> {
+fn add_password_from_file(url: &str, password_file: &SecretFile) -> Result<String, Error> {
     use secrecy::ExposeSecret;
 
     let mut url = Url::parse(url).map_err(|e| format!("[database] url: {e}"))?;
-    if let Some(password) = password_file.read().map_err(|e| format!("[database] password_file: {e}"))? {
+    if let Some(password) = password_file.read_secret().map_err(|e| format!("[database] password_file: {e}"))? {
         let set = url.set_password(Some(password.expose_secret()));
         set.map_err(|()| {
             "[database] url names no user, so it cannot have a password; write \"postgres://USER@HOST/DATABASE\""

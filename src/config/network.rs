@@ -15,7 +15,7 @@ pub struct IpNetwork {
 
 impl IpNetwork {
     /// Returns true when the address is in the network. An IPv4 address that is mapped to IPv6 counts as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub fn contains_address(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
@@ -52,7 +52,7 @@ impl fmt::Display for IpNetwork {
 
 impl<'de> Deserialize<'de> for IpNetwork {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Error> {
-        text::parsed(deserializer)
+        text::deserialize_from_str(deserializer)
     }
 }
 
@@ -71,8 +71,8 @@ mod tests {
             ("127.0.0.0/8", "::ffff:127.0.0.1", "::ffff:126.0.0.1"),
         ] {
             let parsed: IpNetwork = network.parse().unwrap();
-            assert!(parsed.contains(inside.parse().unwrap()), "{network} has {inside}");
-            assert!(!parsed.contains(outside.parse().unwrap()), "{network} does not have {outside}");
+            assert!(parsed.contains_address(inside.parse().unwrap()), "{network} has {inside}");
+            assert!(!parsed.contains_address(outside.parse().unwrap()), "{network} does not have {outside}");
         }
         for text in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "10.0.0.0/-1", "host/8"] {
             assert!(text.parse::<IpNetwork>().is_err(), "{text}");

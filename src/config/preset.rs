@@ -23,7 +23,7 @@ pub const ALL: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// Fails when there is no such preset.
-pub fn find_options(name: &str) -> Result<Table, String> {
+pub fn parse_preset_options(name: &str) -> Result<Table, String> {
     if name.is_empty() {
         return Ok(Table::new());
     }
@@ -32,10 +32,10 @@ pub fn find_options(name: &str) -> Result<Table, String> {
         return Err(format!("there is no preset \"{name}\"; known are {}", known.join(", ")));
     };
     let facts: Table = text.parse().map_err(|e| format!("config/chains/{name}.toml: {e}"))?;
-    Ok(into_chain_options(facts))
+    Ok(convert_to_chain_options(facts))
 }
 
-fn into_chain_options(mut facts: Table) -> Table {
+fn convert_to_chain_options(mut facts: Table) -> Table {
     facts.remove("name");
     if let Some(number) = facts.remove("chain_id") {
         facts.insert("identity".to_owned(), Value::String(number.to_string()));
@@ -49,13 +49,13 @@ fn into_chain_options(mut facts: Table) -> Table {
         facts.insert("confirmations".to_owned(), Value::Array(vec![Value::Table(tier)]));
     }
     let tokens = facts.remove("tokens").and_then(|tokens| tokens.as_array().cloned()).unwrap_or_default();
-    let assets = facts.remove("native").into_iter().chain(tokens).map(with_code).collect();
+    let assets = facts.remove("native").into_iter().chain(tokens).map(add_asset_code).collect();
     facts.insert("assets".to_owned(), Value::Array(assets));
     facts
 }
 
 /// Adds the code of a preset's asset: its symbol in lower case, which is unique within a preset.
-fn with_code(mut asset: Value) -> Value {
+fn add_asset_code(mut asset: Value) -> Value {
     let symbol = asset.get("symbol").and_then(Value::as_str).map(str::to_lowercase);
     if let (Some(code), Some(table)) = (symbol, asset.as_table_mut()) {
         table.insert("code".to_owned(), Value::String(code));

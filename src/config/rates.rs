@@ -19,13 +19,13 @@ pub struct Rates {
     /// Sources that must agree on a rate.
     pub min_sources: usize,
     /// Time between two rounds.
-    #[serde(rename = "refresh_seconds", deserialize_with = "text::seconds")]
+    #[serde(rename = "refresh_seconds", deserialize_with = "text::deserialize_seconds")]
     pub refresh: Duration,
     /// Age beyond which a ticker or a rate is not used.
-    #[serde(rename = "staleness_seconds", deserialize_with = "text::seconds")]
+    #[serde(rename = "staleness_seconds", deserialize_with = "text::deserialize_seconds")]
     pub staleness: Duration,
     /// Time limit of one request to a source.
-    #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
+    #[serde(rename = "timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
     pub timeout: Duration,
     /// Deviation from the median beyond which a source is ignored.
     pub max_deviation_percent: u32,
@@ -40,10 +40,10 @@ pub struct Rates {
     /// Sources that must quote USDT in USD.
     pub depeg_min_sources: usize,
     /// Rates that are used instead of those of the sources.
-    #[serde(deserialize_with = "fixed")]
+    #[serde(deserialize_with = "deserialize_fixed_rates")]
     pub fixed: BTreeMap<Pair, Decimal>,
     /// Base URLs of the sources.
-    #[serde(deserialize_with = "urls")]
+    #[serde(deserialize_with = "deserialize_source_urls")]
     pub urls: BTreeMap<SourceName, Url>,
 }
 
@@ -124,7 +124,7 @@ impl FromStr for Pair {
     }
 }
 
-fn fixed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Pair, Decimal>, D::Error> {
+fn deserialize_fixed_rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Pair, Decimal>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, rate)| !rate.is_empty());
     let parse = |(pair, rate): (String, String)| {
@@ -134,7 +134,7 @@ fn fixed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Pair, De
     present.map(|entry| parse(entry).map_err(D::Error::custom)).collect()
 }
 
-fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SourceName, Url>, D::Error> {
+fn deserialize_source_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SourceName, Url>, D::Error> {
     let texts = BTreeMap::<SourceName, String>::deserialize(deserializer)?;
     let parse = |(source, text): (SourceName, String)| {
         let url =

@@ -36,7 +36,7 @@ pub enum SecretError {
 
 impl SecretFile {
     /// Returns true when no file is named.
-    pub fn is_none(&self) -> bool {
+    pub fn is_unset(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -44,8 +44,8 @@ impl SecretFile {
     ///
     /// # Errors
     /// Fails when the file cannot be read, is empty or too long.
-    pub fn read(&self) -> Result<Option<SecretString>, SecretError> {
-        let Some(path) = self.path()? else { return Ok(None) };
+    pub fn read_secret(&self) -> Result<Option<SecretString>, SecretError> {
+        let Some(path) = self.resolve_path()? else { return Ok(None) };
         let unreadable = |error| SecretError::Unreadable { path: path.clone(), error };
         if std::fs::metadata(&path).map_err(unreadable)?.len() > LENGTH_MAX {
             return Err(SecretError::TooLong(path));
@@ -59,8 +59,8 @@ impl SecretFile {
     }
 
     /// Makes a relative path absolute; it is relative to `folder`.
-    pub(super) fn make_absolute(&mut self, folder: &Path) {
-        if !self.is_none() && !self.0.starts_with(CREDENTIAL) {
+    pub(super) fn make_path_absolute(&mut self, folder: &Path) {
+        if !self.is_unset() && !self.0.starts_with(CREDENTIAL) {
             self.0 = folder.join(&self.0).display().to_string();
         }
     }
@@ -70,8 +70,8 @@ impl SecretFile {
     ///
     /// # Errors
     /// Fails when the value is a `credential:` and systemd set no `CREDENTIALS_DIRECTORY`.
-    pub fn path(&self) -> Result<Option<PathBuf>, SecretError> {
-        if self.is_none() {
+    pub fn resolve_path(&self) -> Result<Option<PathBuf>, SecretError> {
+        if self.is_unset() {
             return Ok(None);
         }
         let Some(name) = self.0.strip_prefix(CREDENTIAL) else { return Ok(Some(PathBuf::from(&self.0))) };

@@ -77,7 +77,7 @@ pub struct AssetRef {
 
 impl Surfaces {
     /// Returns the mount of every surface, with the surface's name.
-    pub fn mounts(&self) -> [(&'static str, &Mount); 5] {
+    pub fn list_mounts(&self) -> [(&'static str, &Mount); 5] {
         [
             ("checkout", &self.checkout.mount),
             ("storefront", &self.storefront),
@@ -104,7 +104,7 @@ impl fmt::Display for AssetRef {
     }
 }
 
-fn assets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
+fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, asset)| !asset.is_empty());
     present.map(|(code, asset)| Ok((code, asset.parse().map_err(D::Error::custom)?))).collect()
@@ -121,15 +121,15 @@ struct RawCheckout {
     mode: Mode,
     query_per_ip: u32,
     query_per_pair: u32,
-    #[serde(rename = "query_window_seconds", deserialize_with = "text::seconds")]
+    #[serde(rename = "query_window_seconds", deserialize_with = "text::deserialize_seconds")]
     query_window: Duration,
     orders_per_ip_per_minute: u32,
     max_quantity: u32,
-    #[serde(rename = "order_window_minutes", deserialize_with = "text::minutes")]
+    #[serde(rename = "order_window_minutes", deserialize_with = "text::deserialize_minutes")]
     order_window: Duration,
     alipay_url: String,
     wechat_url: String,
-    #[serde(deserialize_with = "assets")]
+    #[serde(deserialize_with = "deserialize_asset_refs")]
     assets: BTreeMap<String, AssetRef>,
 }
 

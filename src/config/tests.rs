@@ -9,29 +9,29 @@ use ids::Mode;
 const EVM_XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
-fn parse(text: &str) -> Result<Config, Error> {
-    Config::parse(Path::new("/etc/settled/settled.toml"), text, Vec::new())
+fn parse_config(text: &str) -> Result<Config, Error> {
+    Config::parse_toml(Path::new("/etc/settled/settled.toml"), text, Vec::new())
 }
 
-fn with_env(name: &str, value: &str) -> Result<Config, Error> {
-    Config::parse(Path::new("/etc/settled/settled.toml"), "", vec![(name.to_owned(), value.to_owned())])
+fn parse_with_env(name: &str, value: &str) -> Result<Config, Error> {
+    Config::parse_toml(Path::new("/etc/settled/settled.toml"), "", vec![(name.to_owned(), value.to_owned())])
 }
 
-fn account(family: &str, purpose: &str) -> String {
+fn account_toml(family: &str, purpose: &str) -> String {
     format!(
         "[[accounts]]\nchain-family = \"{family}\"\npurpose = \"{purpose}\"\nepoch = 0\npath = \"m\"\nxpub = \"{EVM_XPUB}\"\n"
     )
 }
 
-fn refused(text: &str, expected: &str) {
-    let problems = parse(text).expect_err(text).to_string();
+fn assert_rejected(text: &str, expected: &str) {
+    let problems = parse_config(text).expect_err(text).to_string();
     assert!(problems.contains(expected), "{text}\nis refused with\n{problems}\nwhich does not contain\n{expected}");
     assert!(problems.starts_with("/etc/settled/settled.toml"), "{problems}");
 }
 
 #[test]
 fn the_documented_defaults_are_the_defaults() {
-    assert_eq!(parse(DEFAULT_TOML), parse(""));
+    assert_eq!(parse_config(DEFAULT_TOML), parse_config(""));
     let config = Config::default();
     let checkout = &config.surfaces.checkout;
     assert_eq!((checkout.query_per_ip, checkout.query_per_pair, checkout.max_quantity), (3, 2, 200));
@@ -72,19 +72,19 @@ fn the_assets_of_the_checkout_surface_are_assets_of_presets() {
         ("trx", "tron", "TRX", 6, 6),
         ("bnb", "bsc", "BNB", 18, 18),
     ] {
-        let (on, asset) = config.checkout_asset(code).unwrap();
+        let (on, asset) = config.find_checkout_asset(code).unwrap();
         assert_eq!((on.id.as_str(), asset.symbol.as_str()), (chain, symbol), "{code}");
         assert_eq!((asset.decimals, asset.quote_decimals), (decimals, quote_decimals), "{code}");
         assert_eq!(asset.is_native(), !code.contains("usdt"), "{code}");
     }
     assert_eq!(config.surfaces.checkout.assets.len(), 7);
-    assert_eq!(Config::default().checkout_asset("btc"), None, "its chain is not enabled");
+    assert_eq!(Config::default().find_checkout_asset("btc"), None, "its chain is not enabled");
 }
 
 #[test]
 fn every_preset_has_an_identity_and_one_native_coin() {
     for (name, _) in preset::ALL {
-        let config = parse(&format!("[chains.other]\npreset = \"{name}\"")).unwrap();
+        let config = parse_config(&format!("[chains.other]\npreset = \"{name}\"")).unwrap();
         let chain = &config.chains[&chain::ChainId::new("other").unwrap()];
         assert!(chain.identity.is_some() && chain.assets().count() > 0, "{name}");
         assert_eq!(chain.assets().filter(|(_, asset)| asset.is_native()).count(), 1, "{name}");
@@ -93,24 +93,27 @@ fn every_preset_has_an_identity_and_one_native_coin() {
 
 #[test]
 fn an_unknown_key_is_refused_with_advice() {
-    refused(
+    assert_rejected(
         "[server]\nlisten = \"0.0.0.0:80\"\nlisen = 1",
         ":3: unknown key `lisen` in [server]; did you mean `listen`?",
     );
-    refused("[sever]\nlisten = 1", ":1: unknown key `sever`; did you mean `server`?");
-    refused("[server]\nmin_sources = 2", ":2: unknown key `min_sources` in [server]; it stands in [rates]");
-    refused("[mail.smtp]\nqqqq = 1", "known here: host, password_file, port, security, timeout_ms, user");
-    refused("[chains.bsc]\nendpoint = []", ":2: unknown key `endpoint` in [chains.bsc]; did you mean `endpoints`?");
-    refused("[chains.bsc]\nendpoints = [{ ulr = \"http://a\" }]", "did you mean `url`?");
-    refused("[chains.bsc.verify]\nheaders = true", "did you mean `header`?");
-    refused("[[accounts]]\nfamily = \"evm\"", "unknown key `family` in [accounts]");
-    refused("[surfaces.checkout.assets]\ndoge = \"x/y\"", "unknown key `doge` in [surfaces.checkout.assets]");
-    refused("[server]\nlisten = ", "TOML parse error at line 2");
+    assert_rejected("[sever]\nlisten = 1", ":1: unknown key `sever`; did you mean `server`?");
+    assert_rejected("[server]\nmin_sources = 2", ":2: unknown key `min_sources` in [server]; it stands in [rates]");
+    assert_rejected("[mail.smtp]\nqqqq = 1", "known here: host, password_file, port, security, timeout_ms, user");
+    assert_rejected(
+        "[chains.bsc]\nendpoint = []",
+        ":2: unknown key `endpoint` in [chains.bsc]; did you mean `endpoints`?",
+    );
+    assert_rejected("[chains.bsc]\nendpoints = [{ ulr = \"http://a\" }]", "did you mean `url`?");
+    assert_rejected("[chains.bsc.verify]\nheaders = true", "did you mean `header`?");
+    assert_rejected("[[accounts]]\nfamily = \"evm\"", "unknown key `family` in [accounts]");
+    assert_rejected("[surfaces.checkout.assets]\ndoge = \"x/y\"", "unknown key `doge` in [surfaces.checkout.assets]");
+    assert_rejected("[server]\nlisten = ", "TOML parse error at line 2");
 }
 
 #[test]
 fn all_unknown_keys_are_reported_at_once() {
-    let error = parse("[server]\na = 1\nb = 2\n[mail]\nc = 3").unwrap_err();
+    let error = parse_config("[server]\na = 1\nb = 2\n[mail]\nc = 3").unwrap_err();
     assert_eq!(error.problems.len(), 3);
 }
 
@@ -200,18 +203,18 @@ fn a_wrong_value_is_refused_with_advice() {
         ("mail.from = \"nobody\"", "mail.from is not a sender"),
         ("mail.transport = \"smtp\"\nmail.smtp.user = \"u\"", "set both or none"),
     ] {
-        refused(text, expected);
+        assert_rejected(text, expected);
     }
 }
 
 #[test]
 fn a_wrong_account_is_refused() {
-    refused(
+    assert_rejected(
         "[[accounts]]\nchain-family = \"evm\"\npurpose = \"deposit\"\nxpub = \"xpub1\"",
         "accounts[0].xpub is refused",
     );
-    let twice = account("evm", "deposit") + &account("tron", "deposit");
-    refused(&twice, "accounts[1].xpub is there twice");
+    let twice = account_toml("evm", "deposit") + &account_toml("tron", "deposit");
+    assert_rejected(&twice, "accounts[1].xpub is there twice");
 }
 
 #[test]
@@ -220,13 +223,13 @@ fn a_chain_overrides_its_preset_which_overrides_the_chain_defaults() {
         assets = [{ code = \"dai\", contract = \"0x1AF3F329e8BE154074D8769D1FFa4eE058B1DBc3\", symbol = \"DAI\", \
         decimals = 18, quote_decimals = 6 }, { code = \"usdt\", contract = \"0x55d398326f99059fF775485246999027B3197955\", \
         symbol = \"USDT\", decimals = 18, quote_decimals = 2 }]";
-    let config = parse(own).unwrap();
+    let config = parse_config(own).unwrap();
     let bsc = &config.chains[&chain::ChainId::new("bsc").unwrap()];
     assert_eq!((bsc.timeout, bsc.final_depth, bsc.identity.as_deref()), (Duration::from_secs(7), 150, Some("56")));
     assert_eq!(bsc.poll, Duration::from_millis(400), "half the time between blocks would be less");
     let codes: Vec<&str> = bsc.assets().map(|(code, _)| code).collect();
     assert_eq!(codes, ["bnb", "dai", "usdc", "usdt"]);
-    assert_eq!(bsc.asset("usdt").unwrap().quote_decimals, 2);
+    assert_eq!(bsc.find_asset("usdt").unwrap().quote_decimals, 2);
 }
 
 #[test]
@@ -235,11 +238,11 @@ fn a_chain_without_a_preset_has_only_its_own_assets() {
         "[chains.local]\nenabled = true\nmode = \"test\"\nidentity = \"31337\"\nfinality = \"depth\"\nfinal_depth = 3\n\
         confirmations = [{ depth = 2 }]\nendpoints = [{ url = \"http://127.0.0.1:8545/key\", roles = [\"read\"] }]\n\
         assets = [{ code = \"eth\", symbol = \"ETH\", decimals = 18, quote_decimals = 18 }]\n"
-            .to_owned() + &account("evm", "deposit-test");
-    let config = parse(&text).unwrap();
+            .to_owned() + &account_toml("evm", "deposit-test");
+    let config = parse_config(&text).unwrap();
     let local = &config.chains[&chain::ChainId::new("local").unwrap()];
     assert_eq!((local.family, local.driver, local.mode), (Family::Evm, Driver::Node, Mode::Test));
-    assert_eq!(local.asset("eth").unwrap().kind, AssetKind::Native);
+    assert_eq!(local.find_asset("eth").unwrap().kind, AssetKind::Native);
     assert!(!format!("{config:?}").contains("key"), "URLs of endpoints contain keys");
     assert!(!format!("{config:?}").contains(EVM_XPUB), "an xpub reveals every address");
 }
@@ -248,22 +251,22 @@ fn a_chain_without_a_preset_has_only_its_own_assets() {
 fn bitcoin_networks_are_identified_by_their_first_block() {
     for (name, _) in preset::ALL {
         let text = format!("[chains.other]\npreset = \"{name}\"");
-        let chain = parse(&text).unwrap().chains.remove(&chain::ChainId::new("other").unwrap()).unwrap();
+        let chain = parse_config(&text).unwrap().chains.remove(&chain::ChainId::new("other").unwrap()).unwrap();
         if chain.family == Family::Bitcoin {
             let first = bitcoin::constants::genesis_block(chain.network).block_hash().to_string();
             assert_eq!(chain.identity, Some(first), "{name}");
         }
     }
     let enabled = "[chains.bitcoin]\nenabled = true\nendpoints = [{ url = \"http://127.0.0.1:8332\" }]\n".to_owned();
-    let bitcoin = account("bitcoin", "deposit");
-    refused(
+    let bitcoin = account_toml("bitcoin", "deposit");
+    assert_rejected(
         &(enabled.clone() + "network = \"signet\"\n" + &bitcoin),
         "chains.bitcoin.identity is not the first block of signet",
     );
     let enabled = enabled + "address_kind = \"p2tr\"\napi = \"esplora\"\n";
-    let taproot = parse(&(enabled + &bitcoin.replace("\"m\"", "\"m/86'/0'/0'\""))).unwrap();
+    let taproot = parse_config(&(enabled + &bitcoin.replace("\"m\"", "\"m/86'/0'/0'\""))).unwrap();
     let chain = &taproot.chains[&chain::ChainId::new("bitcoin").unwrap()];
-    assert!(matches!(chain.scheme(), chain::derive::AddressScheme::P2tr(_)));
+    assert!(matches!(chain.address_scheme(), chain::derive::AddressScheme::P2tr(_)));
     assert_eq!(chain.poll, Duration::from_secs(10));
 }
 
@@ -286,9 +289,9 @@ fn addresses_are_derived_from_the_account_with_the_highest_epoch() {
         chain
     };
     let (live, test, tron) = (chain("bsc", Mode::Live), chain("bsc", Mode::Test), chain("tron", Mode::Live));
-    assert_eq!(config.deposit_account(&live).map(|account| account.epoch), Some(2));
-    assert_eq!(config.deposit_account(&test), None);
-    assert_eq!(config.deposit_account(&tron), None);
+    assert_eq!(config.find_deposit_account(&live).map(|account| account.epoch), Some(2));
+    assert_eq!(config.find_deposit_account(&test), None);
+    assert_eq!(config.find_deposit_account(&tron), None);
 }
 
 /// The account key of BIP 84's test vector, with the version bytes of BIP 84.
@@ -310,23 +313,26 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
             "[chains.bitcoin]\nenabled = true\naddress_kind = \"{kind}\"\nendpoints = [{{ url = \"http://127.0.0.1:8332\" }}]\n"
         )
     };
-    let both = account("m/84'/0'/0'", ZPUB) + &account("m/86'/0'/0'", BIP86_XPUB);
+    let both = account_toml("m/84'/0'/0'", ZPUB) + &account_toml("m/86'/0'/0'", BIP86_XPUB);
     for (kind, xpub) in [("p2wpkh", ZPUB), ("p2tr", BIP86_XPUB)] {
-        let config = parse(&(chain(kind) + &both)).unwrap();
+        let config = parse_config(&(chain(kind) + &both)).unwrap();
         let chain = &config.chains[&chain::ChainId::new("bitcoin").unwrap()];
-        assert_eq!(config.deposit_account(chain).unwrap().xpub, xpub, "{kind}");
+        assert_eq!(config.find_deposit_account(chain).unwrap().xpub, xpub, "{kind}");
     }
     for path in ["m/84'/0'/0'", "m/84h/0h/0h", "84'/0'/0'", ""] {
-        parse(&(chain("p2wpkh") + &account(path, ZPUB))).unwrap();
+        parse_config(&(chain("p2wpkh") + &account(path, ZPUB))).unwrap();
         let text = chain("p2tr") + &account(path, ZPUB);
-        refused(&text, "chains.bitcoin.address_kind is \"p2tr\", whose account is m/86'/…");
-        refused(&text, "keys xpubs SEED --chain bitcoin --kind p2tr --purpose deposit`");
+        assert_rejected(&text, "chains.bitcoin.address_kind is \"p2tr\", whose account is m/86'/…");
+        assert_rejected(&text, "keys xpubs SEED --chain bitcoin --kind p2tr --purpose deposit`");
     }
     for path in ["m/86'/0'/0'", "m/86h/0h/0h", "86H/0H/0H"] {
-        parse(&(chain("p2tr") + &account(path, BIP86_XPUB))).unwrap();
+        parse_config(&(chain("p2tr") + &account(path, BIP86_XPUB))).unwrap();
         let text = chain("p2wpkh") + &account(path, BIP86_XPUB);
-        refused(&text, "chains.bitcoin.address_kind is \"p2wpkh\", whose account is m/84'/…");
-        refused(&(chain("p2tr") + &account(path, ZPUB)), "accounts[0].xpub is refused: a zpub or vpub is the key of");
+        assert_rejected(&text, "chains.bitcoin.address_kind is \"p2wpkh\", whose account is m/84'/…");
+        assert_rejected(
+            &(chain("p2tr") + &account(path, ZPUB)),
+            "accounts[0].xpub is refused: a zpub or vpub is the key of",
+        );
     }
 }
 
@@ -334,10 +340,10 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
 fn environment_variables_override_the_file() {
     let file = "[server]\nlisten = \"127.0.0.1:1\"";
     let env = vec![("SETTLED__SERVER__LISTEN".to_owned(), "127.0.0.1:2".to_owned())];
-    let config = Config::parse(Path::new("settled.toml"), file, env).unwrap();
+    let config = Config::parse_toml(Path::new("settled.toml"), file, env).unwrap();
     assert_eq!(config.server.listen.port(), 2);
 
-    let with = |name, value| with_env(name, value).unwrap();
+    let with = |name, value| parse_with_env(name, value).unwrap();
     assert_eq!(with("SETTLED__SERVER__REQUESTS_PER_MINUTE", "7").server.requests_per_minute, 7);
     assert_eq!(with("SETTLED__MAIL__SMTP__HOST", "7").mail.smtp.host, "7");
     assert_eq!(with("SETTLED__RATES__SOURCES", "[\"okx\", \"kraken\", \"coinbase\"]").rates.sources.len(), 3);
@@ -361,7 +367,7 @@ fn an_environment_variable_that_sets_no_option_is_refused() {
         ("SETTLED__SERVER__REQUESTS_PER_MINUTE", "1\nx = 2", "is not a value of TOML"),
         ("SETTLED__SERVER__REQUESTS_PER_MINUTE", "1.5", "in `server.requests_per_minute`"),
     ] {
-        let problems = with_env(name, value).expect_err(name).to_string();
+        let problems = parse_with_env(name, value).expect_err(name).to_string();
         assert!(problems.contains(expected), "{name}={value}: {problems}");
     }
 }
@@ -371,26 +377,26 @@ fn paths_are_relative_to_the_file_and_secrets_are_read_when_used() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pg"), "p@ss/word\n").unwrap();
     let text = "[data]\nfolder = \"data\"\n[database]\nurl = \"postgres://settled@db/pay\"\npassword_file = \"pg\"";
-    let config = Config::parse(&folder.path().join("settled.toml"), text, Vec::new()).unwrap();
+    let config = Config::parse_toml(&folder.path().join("settled.toml"), text, Vec::new()).unwrap();
     assert_eq!(config.data.folder, folder.path().join("data"));
-    assert_eq!(config.database_config().unwrap().url, "postgres://settled:p%40ss%2Fword@db/pay");
+    assert_eq!(config.load_database_config().unwrap().url, "postgres://settled:p%40ss%2Fword@db/pay");
     assert!(!format!("{config:?}").contains("p@ss"));
 
     std::fs::write(folder.path().join("pg"), "\n").unwrap();
-    let problem = config.database_config().unwrap_err().to_string();
+    let problem = config.load_database_config().unwrap_err().to_string();
     assert!(problem.contains("[database] password_file: ") && problem.ends_with("is empty"), "{problem}");
     std::fs::remove_file(folder.path().join("pg")).unwrap();
-    assert!(config.database_config().unwrap_err().to_string().contains("No such file"));
+    assert!(config.load_database_config().unwrap_err().to_string().contains("No such file"));
 
-    let sqlite = Config::parse(&folder.path().join("settled.toml"), "[data]\nfolder = \"d\"", Vec::new()).unwrap();
+    let sqlite = Config::parse_toml(&folder.path().join("settled.toml"), "[data]\nfolder = \"d\"", Vec::new()).unwrap();
     assert_eq!(
-        sqlite.database_config().unwrap().url,
+        sqlite.load_database_config().unwrap().url,
         format!("sqlite:{}", folder.path().join("d/settled.db").display())
     );
 }
 
 #[test]
 fn a_missing_file_is_reported_with_advice() {
-    let problem = Config::load(Path::new("/nowhere/settled.toml")).unwrap_err().to_string();
+    let problem = Config::load_file(Path::new("/nowhere/settled.toml")).unwrap_err().to_string();
     assert!(problem.starts_with("/nowhere/settled.toml: ") && problem.contains("settled init"), "{problem}");
 }

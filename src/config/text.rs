@@ -8,36 +8,36 @@ use serde::{Deserialize, Deserializer, de::Error};
 use url::Url;
 
 /// Deserialises milliseconds.
-pub fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub fn deserialize_milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u64::deserialize(deserializer).map(Duration::from_millis)
 }
 
 /// Deserialises seconds.
-pub fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub fn deserialize_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u32::deserialize(deserializer).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 /// Deserialises minutes.
-pub fn minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub fn deserialize_minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u32::deserialize(deserializer).map(|minutes| Duration::from_secs(u64::from(minutes) * 60))
 }
 
 /// Deserialises a decimal from a string.
-pub fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+pub fn deserialize_decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_decimal(&text).map_err(D::Error::custom)
 }
 
 /// Deserialises an amount with at most two decimal places as minor units.
-pub fn cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    let value = decimal(deserializer)?;
+pub fn deserialize_cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let value = deserialize_decimal(deserializer)?;
     let cents = value.checked_mul(Decimal::ONE_HUNDRED).filter(Decimal::is_integer).and_then(|cents| cents.to_i64());
     cents.ok_or_else(|| D::Error::custom(format!("\"{value}\" is not an amount such as \"0.05\"")))
 }
 
 /// Deserialises a decimal of an optional key.
-pub fn decimal_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
-    decimal(deserializer).map(Some)
+pub fn deserialize_some_decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
+    deserialize_decimal(deserializer).map(Some)
 }
 
 /// Parses digits with at most one point. Signs, exponents and digits that cannot be stored exactly are refused.
@@ -51,18 +51,20 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, String> {
 }
 
 /// Deserialises a URL.
-pub fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+pub fn deserialize_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
     // The message does not quote the text, because it may contain a key.
     Url::parse(&text).map_err(|e| D::Error::custom(format!("not an address such as \"https://example.com\": {e}")))
 }
 
 /// Deserialises the URL of an optional key.
-pub fn url_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
-    url(deserializer).map(Some)
+pub fn deserialize_some_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    deserialize_url(deserializer).map(Some)
 }
 
 /// Deserialises a value from a string by its `FromStr`.
-pub fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<T, D::Error> {
+pub fn deserialize_from_str<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use crate::control::{LINE_BYTES_MAX, Request, Response, SOCKET_FILE, TRANSFER_TIMEOUT, read_line};
+use crate::control::{LINE_BYTES_MAX, Request, Response, SOCKET_FILE, TRANSFER_TIMEOUT, read_limited_line};
 
 /// Time to wait for a response: a backup of a large database takes minutes.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -33,7 +33,7 @@ pub enum ClientError {
 ///
 /// # Errors
 /// Fails when no daemon responds. A request that the daemon refused is an `Err` inside the response.
-pub async fn send(folder: &Path, request: &Request) -> Result<Response, ClientError> {
+pub async fn send_request(folder: &Path, request: &Request) -> Result<Response, ClientError> {
     let path = folder.join(SOCKET_FILE);
     let stream = match UnixStream::connect(&path).await {
         Ok(stream) => stream,
@@ -42,11 +42,11 @@ pub async fn send(folder: &Path, request: &Request) -> Result<Response, ClientEr
         }
         Err(error) => return Err(ClientError::Connect { path, error }),
     };
-    let line = exchange(stream, request).await.map_err(ClientError::Exchange)?;
+    let line = exchange_lines(stream, request).await.map_err(ClientError::Exchange)?;
     serde_json::from_slice(&line).map_err(|_| ClientError::Malformed)
 }
 
-async fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
+async fn exchange_lines(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
     line.push(b'\n');
     if u64::try_from(line.len()).is_ok_and(|length| length > LINE_BYTES_MAX) {
@@ -56,7 +56,7 @@ async fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u
     // A daemon that refuses the user responds without reading the request. Writing fails then, but the response holds
     // the reason.
     let written = tokio::time::timeout(TRANSFER_TIMEOUT, writer.write_all(&line)).await?;
-    let response = tokio::time::timeout(RESPONSE_TIMEOUT, read_line(reader)).await?;
+    let response = tokio::time::timeout(RESPONSE_TIMEOUT, read_limited_line(reader)).await?;
     match (response, written) {
         (Ok(line), _) => Ok(line),
         (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),

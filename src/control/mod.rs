@@ -40,7 +40,7 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// Reads one line without its line feed.
-async fn read_line(stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+async fn read_limited_line(stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     BufReader::new(stream.take(LINE_BYTES_MAX)).read_until(b'\n', &mut line).await?;
     match line.pop() {

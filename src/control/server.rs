@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
-use crate::control::{Handler, Request, SOCKET_FILE, TRANSFER_TIMEOUT, read_line};
+use crate::control::{Handler, Request, SOCKET_FILE, TRANSFER_TIMEOUT, read_limited_line};
 use tasks::Tasks;
 
 /// Connections that are served at the same time; more wait in the kernel's queue.
@@ -34,7 +34,7 @@ impl Server {
     ///
     /// # Errors
     /// Fails when the old socket cannot be removed or the new one cannot be created.
-    pub fn bind(folder: &Path) -> io::Result<Server> {
+    pub fn bind_socket(folder: &Path) -> io::Result<Server> {
         let path = folder.join(SOCKET_FILE);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -46,7 +46,7 @@ impl Server {
     }
 
     /// Serves requests until `stop` is true, then removes the socket.
-    pub async fn serve(self, handler: Arc<dyn Handler>, tasks: Tasks, mut stop: watch::Receiver<bool>) {
+    pub async fn serve_requests(self, handler: Arc<dyn Handler>, tasks: Tasks, mut stop: watch::Receiver<bool>) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -58,7 +58,7 @@ impl Server {
                 Ok((stream, _)) => {
                     let handler = handler.clone();
                     tasks.spawn("control", async move {
-                        if let Err(error) = serve_request(stream, handler.as_ref()).await {
+                        if let Err(error) = serve_connection(stream, handler.as_ref()).await {
                             debug!("a connection of the control socket ended early: {error}");
                         }
                         drop(permit);
@@ -76,11 +76,11 @@ impl Server {
     }
 }
 
-async fn serve_request(mut stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
+async fn serve_connection(mut stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     let response = if [rustix::process::geteuid().as_raw(), ROOT].contains(&uid) {
         let (reader, _) = stream.split();
-        let line = tokio::time::timeout(TRANSFER_TIMEOUT, read_line(reader)).await??;
+        let line = tokio::time::timeout(TRANSFER_TIMEOUT, read_limited_line(reader)).await??;
         match serde_json::from_slice::<Request>(&line) {
             Ok(request) => handler.handle(uid, request).await,
             // The error's text may quote goods, so only its column is shown.

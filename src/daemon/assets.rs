@@ -31,10 +31,10 @@ pub fn build_assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> 
             id: chain.id.clone(),
             family: chain.family,
             mode: chain.mode,
-            depths: depths(chain)?,
+            depths: build_depths(chain)?,
             watched: watched.entry((chain.family, chain.mode)).or_default().clone(),
             siblings: config.chains.values().filter(is_sibling).map(|other| other.id.clone()).collect(),
-            dust: Dust::below(
+            dust: Dust::new_dust_limit(
                 Fiat::new(Currency::USD, config.policy.dust_usd_cents),
                 book.clone(),
                 chain.assets().map(|(_, asset)| (asset, asset.symbol.as_str())),
@@ -42,13 +42,13 @@ pub fn build_assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> 
         });
     }
     let assets = config.surfaces.checkout.assets.keys().filter_map(|code| {
-        let (_, asset) = config.checkout_asset(code)?;
+        let (_, asset) = config.find_checkout_asset(code)?;
         Some(PaymentAsset { code: code.clone(), asset: asset.clone(), rate_symbol: asset.symbol.clone() })
     });
     Ok(Assets::new(chains, assets.collect()))
 }
 
-fn depths(chain: &ChainConfig) -> anyhow::Result<Depths> {
+fn build_depths(chain: &ChainConfig) -> anyhow::Result<Depths> {
     let mut tiers = Vec::new();
     let mut largest = u32::try_from(chain.final_depth)?;
     for tier in &chain.confirmations {
@@ -70,20 +70,25 @@ fn depths(chain: &ChainConfig) -> anyhow::Result<Depths> {
 ///
 /// # Errors
 /// Fails when an account key cannot be used, or when the configuration contradicts the facts that the database stores.
-pub async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant) -> anyhow::Result<Addresses> {
+pub async fn check_facts_and_load_addresses(
+    config: &Config,
+    assets: &Assets,
+    db: &Db,
+    now: Instant,
+) -> anyhow::Result<Addresses> {
     let mut accounts = Vec::new();
     // The address kind of a Bitcoin chain must not change: only addresses of the configured kind are found in blocks.
     let mut kinds = Vec::new();
     let mut with_outputs = Vec::new();
-    for chain in assets.chains() {
+    for chain in assets.list_followed_chains() {
         let settings = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         if chain.family == Family::Bitcoin {
             let name = format!("address_kind of {}", chain.id);
             kinds.push(Fact { name, value: settings.address_kind.as_str().to_owned() });
             with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
-        let Some(account) = config.deposit_account(settings) else { continue };
-        let deriver = Deriver::new(&account.xpub, settings.scheme())
+        let Some(account) = config.find_deposit_account(settings) else { continue };
+        let deriver = Deriver::new(&account.xpub, settings.address_scheme())
             .with_context(|| format!("the account key for {} cannot be used", chain.id))?;
         accounts.push(ChainAccount {
             chain: chain.id.clone(),
@@ -94,22 +99,25 @@ pub async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Inst
         });
     }
     // A sibling that is followed adds its addresses to the shared set itself; those of the others are added here.
-    let is_not_followed = |sibling: &&ChainId| assets.chain(sibling).is_none();
-    let siblings = assets.chains().flat_map(|chain| {
+    let is_not_followed = |sibling: &&ChainId| assets.find_followed_chain(sibling).is_none();
+    let siblings = assets.list_followed_chains().flat_map(|chain| {
         chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone()))
     });
     let siblings: Vec<(ChainId, ChainId)> = siblings.collect();
-    let open = db.write("open_addresses", move |tx| {
+    let open = db.write("check_facts_and_load_addresses", move |tx| {
         Box::pin(async move {
-            immutable_facts::record_or_compare(tx, now, &kinds).await?;
-            let addresses = Addresses::open(tx, accounts).await?;
+            immutable_facts::record_or_compare_facts(tx, now, &kinds).await?;
+            let addresses = Addresses::load_or_create_accounts(tx, accounts).await?;
             for (chain, watched) in &with_outputs {
                 watched.insert_outputs(
-                    deposits::list_unspent(tx, chain, i64::MAX).await?.into_iter().map(|unspent| unspent.output),
+                    deposits::list_unspent_outputs(tx, chain, i64::MAX)
+                        .await?
+                        .into_iter()
+                        .map(|unspent| unspent.output),
                 );
             }
             for (chain, sibling) in &siblings {
-                addresses.watch_sibling(tx, chain, sibling).await?;
+                addresses.watch_sibling_addresses(tx, chain, sibling).await?;
             }
             Ok::<_, Mismatch>(addresses)
         })
@@ -124,10 +132,10 @@ mod tests {
     #[test]
     fn required_confirmations_rise_with_the_value() {
         let config = Config::default();
-        let depths = depths(&config.chains[&ChainId::new("bitcoin").unwrap()]).unwrap();
+        let depths = build_depths(&config.chains[&ChainId::new("bitcoin").unwrap()]).unwrap();
         for (cents, depth) in [(0, 1), (99_999, 1), (100_000, 2), (999_999, 2), (1_000_000, 6), (100_000_000, 6)] {
-            assert_eq!(depths.confirmations(Some(cents)), depth, "{cents}");
+            assert_eq!(depths.required_confirmations(Some(cents)), depth, "{cents}");
         }
-        assert_eq!(depths.confirmations(None), 6, "an unknown value needs the most confirmations");
+        assert_eq!(depths.required_confirmations(None), 6, "an unknown value needs the most confirmations");
     }
 }

@@ -17,7 +17,7 @@ const ADDRESS_PAUSE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Fails when a chain's configuration cannot be used, or when a chain is a model chain and `simnet` does not have it.
-pub fn open_sources(
+pub fn open_chain_sources(
     config: &Config,
     simnet: Option<&simnet::Simnet>,
 ) -> anyhow::Result<BTreeMap<ChainId, Arc<dyn Source>>> {
@@ -43,20 +43,20 @@ pub fn open_sources(
 /// Fails when the chain's configuration cannot be used.
 pub fn open_node_source(chain: &ChainConfig) -> anyhow::Result<Arc<dyn Source>> {
     let source: anyhow::Result<Arc<dyn Source>> = match chain.family {
-        Family::Evm => open_evm(chain).map(|driver| Arc::new(driver) as Arc<dyn Source>),
-        Family::Tron => open_tron(chain).map(|driver| Arc::new(driver) as Arc<dyn Source>),
-        Family::Bitcoin => open_bitcoin(chain).map(|driver| Arc::new(driver) as Arc<dyn Source>),
+        Family::Evm => open_evm_driver(chain).map(|driver| Arc::new(driver) as Arc<dyn Source>),
+        Family::Tron => open_tron_driver(chain).map(|driver| Arc::new(driver) as Arc<dyn Source>),
+        Family::Bitcoin => open_bitcoin_driver(chain).map(|driver| Arc::new(driver) as Arc<dyn Source>),
     };
     source.with_context(|| format!("[chains.{}]", chain.id))
 }
 
-fn open_evm(chain: &ChainConfig) -> anyhow::Result<evm::Evm> {
+fn open_evm_driver(chain: &ChainConfig) -> anyhow::Result<evm::Evm> {
     let chain_id = chain.identity.as_deref().context("identity must be the chain id")?;
     Ok(evm::Evm::new(evm::EvmConfig {
         chain: chain.id.clone(),
         chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
         assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
-        pool: pool_config(chain)?,
+        pool: load_rpc_pool_config(chain)?,
         finality: match chain.finality {
             config::Finality::Tag => evm::FinalitySource::Tag,
             config::Finality::Depth => evm::FinalitySource::Depth,
@@ -75,17 +75,17 @@ fn open_evm(chain: &ChainConfig) -> anyhow::Result<evm::Evm> {
     })?)
 }
 
-fn open_tron(chain: &ChainConfig) -> anyhow::Result<tron::Tron> {
+fn open_tron_driver(chain: &ChainConfig) -> anyhow::Result<tron::Tron> {
     let chain_id = chain.identity.as_deref().context("identity must be the chain id")?;
     Ok(tron::Tron::new(tron::TronConfig {
         chain: chain.id.clone(),
         chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
         assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
-        pool: pool_config(chain)?,
+        pool: load_rpc_pool_config(chain)?,
     })?)
 }
 
-fn open_bitcoin(chain: &ChainConfig) -> anyhow::Result<btc::Bitcoin> {
+fn open_bitcoin_driver(chain: &ChainConfig) -> anyhow::Result<btc::Bitcoin> {
     let (_, asset) = chain.assets().next().context("assets is empty")?;
     Ok(btc::Bitcoin::new(btc::BitcoinConfig {
         address_pause: ADDRESS_PAUSE,
@@ -100,14 +100,14 @@ fn open_bitcoin(chain: &ChainConfig) -> anyhow::Result<btc::Bitcoin> {
             config::AddressKind::P2tr => btc::AddressType::P2tr,
         },
         verify: btc::Verify { work: chain.verify.header, commitments: chain.verify.transactions },
-        pool: pool_config(chain)?,
+        pool: load_rpc_pool_config(chain)?,
     })?)
 }
 
-fn pool_config(chain: &ChainConfig) -> anyhow::Result<rpc::Config> {
+fn load_rpc_pool_config(chain: &ChainConfig) -> anyhow::Result<rpc::Config> {
     let mut endpoints = Vec::new();
     for endpoint in &chain.endpoints {
-        endpoints.push(endpoint_config(endpoint)?);
+        endpoints.push(load_rpc_endpoint(endpoint)?);
     }
     let mut pool = rpc::Config::new(endpoints).with_block_time(chain.block_time);
     pool.deadline = chain.timeout;
@@ -115,8 +115,8 @@ fn pool_config(chain: &ChainConfig) -> anyhow::Result<rpc::Config> {
     Ok(pool)
 }
 
-fn endpoint_config(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
-    let url = match (&endpoint.url, endpoint.url_file.read()?) {
+fn load_rpc_endpoint(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
+    let url = match (&endpoint.url, endpoint.url_file.read_secret()?) {
         (_, Some(url)) => url,
         (Some(url), None) => url.to_string().into(),
         (None, None) => bail!("an endpoint has neither `url` nor `url_file`"),
@@ -134,10 +134,10 @@ fn endpoint_config(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint>
     if let Some(solidity) = &endpoint.solidity_url {
         configured = configured.with_path_override("walletsolidity", solidity.as_str())?;
     }
-    if let Some(file) = endpoint.login_file.path()? {
+    if let Some(file) = endpoint.login_file.resolve_path()? {
         configured = configured.with_login_file(file);
     }
-    let Some(headers) = endpoint.headers_file.read()? else { return Ok(configured) };
+    let Some(headers) = endpoint.headers_file.read_secret()? else { return Ok(configured) };
     for line in headers.expose_secret().lines().filter(|line| !line.trim().is_empty()) {
         let (name, value) = line.split_once(':').context("a line of headers_file is not `Name: value`")?;
         configured = configured.with_header(name.trim(), value.trim())?;
@@ -146,7 +146,7 @@ fn endpoint_config(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint>
 }
 
 /// Returns the specifications of the model chains that the configuration enables.
-pub fn simnet_specs(config: &Config) -> Vec<simnet::ChainSpec> {
+pub fn list_simnet_specs(config: &Config) -> Vec<simnet::ChainSpec> {
     let chains = config.chains.values().filter(|chain| chain.enabled && chain.driver == Driver::Simnet);
     chains
         .map(|chain| simnet::ChainSpec {

@@ -50,7 +50,7 @@ pub struct Setup {
     pub simnet: Option<simnet::Simnet>,
     /// The position after blocks without transfers is stored at most this late, in milliseconds.
     pub cursor_flush_ms: i64,
-    /// True when the workers run by themselves, false when only [`Daemon::run_until_idle`] runs them.
+    /// True when the workers run by themselves, false when only [`Daemon::run_workers_until_idle`] runs them.
     pub autonomous: bool,
 }
 
@@ -60,7 +60,7 @@ pub struct Daemon {
     pub address: SocketAddr,
     /// The configuration with which the daemon was started.
     pub config: Arc<Config>,
-    /// The open database, which [`Daemon::stop`] closes.
+    /// The open database, which [`Daemon::shut_down`] closes.
     pub db: Db,
     /// The problems that keep the daemon from its work.
     pub health: Health,
@@ -83,18 +83,18 @@ impl Daemon {
     ///
     /// # Errors
     /// Fails when the configuration cannot be used, the database fails, or the address cannot be bound.
-    pub async fn start(setup: Setup) -> anyhow::Result<Daemon> {
+    pub async fn start_daemon(setup: Setup) -> anyhow::Result<Daemon> {
         let Setup { config, clock, db, envelope, simnet, cursor_flush_ms, autonomous } = setup;
         let config = Arc::new(config);
         let tasks = Tasks::default();
         let wake = Wake::default();
-        let sources = drivers::open_sources(&config, simnet.as_ref())?;
-        let rates = rates::configured_rate_book(&config.rates);
+        let sources = drivers::open_chain_sources(&config, simnet.as_ref())?;
+        let rates = rates::build_fixed_rate_book(&config.rates);
         let assets = Arc::new(assets::build_assets(&config, &rates)?);
-        let addresses = Arc::new(assets::open_addresses(&config, &assets, &db, clock.now()).await?);
+        let addresses = Arc::new(assets::check_facts_and_load_addresses(&config, &assets, &db, clock.now()).await?);
         warn_of_orphaned_invoices(&assets, &db).await?;
-        report_missing_keys(&db, clock.now(), &envelope).await?;
-        let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
+        sync_and_log_missing_key_reviews(&db, clock.now(), &envelope).await?;
+        let checkout_shop = find_shop_of_surface(&db, &config.surfaces.checkout.mount).await?;
 
         let services = WorkerServices {
             config: &config,
@@ -107,7 +107,8 @@ impl Daemon {
             rates: &rates,
             cursor_flush_ms,
         };
-        let DaemonWorkers { all: workers, followers, rescans } = workers::build_workers(&services, wake.clone())?;
+        let DaemonWorkers { all: workers, followers, rescans } =
+            workers::build_daemon_workers(&services, wake.clone())?;
         if autonomous {
             workers::run_followers_once(&followers).await;
         }
@@ -118,42 +119,44 @@ impl Daemon {
             shop,
             db: db.clone(),
             clock: clock.clone(),
-            payment_service: payment_service(&config, assets, rates, &addresses),
+            payment_service: build_payment_service(&config, assets, rates, &addresses),
             envelope,
             wake: wake.clone(),
         });
         let guard = Guard::new(&config.server, clock, tasks.clone());
-        let router = mounts::build_router(&config, &guard, &health, checkout);
+        let router = mounts::build_http_router(&config, &guard, &health, checkout);
         let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
             format!("cannot listen on {}: is another program using the port?", config.server.listen)
         })?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let mut running = vec![
-            tasks.spawn("http", serve::serve(listener, router, config.server.clone(), tasks.clone(), stopped.clone())),
-        ];
+        let mut running =
+            vec![tasks.spawn(
+                "http",
+                serve::serve_http(listener, router, config.server.clone(), tasks.clone(), stopped.clone()),
+            )];
         if autonomous {
-            running.extend(workers.spawn(&tasks, &stopped));
+            running.extend(workers.spawn_worker_loops(&tasks, &stopped));
         } else {
             // Reads the first exchange rates, so that a quote is possible before the caller runs the workers.
-            workers.run_until_idle().await;
+            workers.run_workers_until_idle().await;
         }
         info!(%address, "settled listens on {address}");
         Ok(Daemon { address, config, db, health, checkout_shop, tasks, rescans, wake, workers, stop, running })
     }
 
     /// Runs the workers until none of them has work left.
-    pub async fn run_until_idle(&self) {
-        self.workers.run_until_idle().await;
+    pub async fn run_workers_until_idle(&self) {
+        self.workers.run_workers_until_idle().await;
     }
 
     /// Returns the state of every worker's runs.
-    pub fn heartbeats(&self) -> Heartbeats {
-        self.workers.beats()
+    pub fn worker_heartbeats(&self) -> Heartbeats {
+        self.workers.heartbeats()
     }
 
     /// Ends requests and workers, then closes the database.
-    pub async fn stop(self) {
+    pub async fn shut_down(self) {
         self.stop.send_replace(true);
         self.wake.wake();
         let limit = self.config.server.shutdown_timeout + Duration::from_secs(1);
@@ -166,7 +169,12 @@ impl Daemon {
     }
 }
 
-fn payment_service(config: &Config, assets: Arc<Assets>, rates: RateBook, addresses: &Addresses) -> PaymentService {
+fn build_payment_service(
+    config: &Config,
+    assets: Arc<Assets>,
+    rates: RateBook,
+    addresses: &Addresses,
+) -> PaymentService {
     let policy = &config.policy;
     PaymentService {
         assets,
@@ -182,9 +190,11 @@ fn payment_service(config: &Config, assets: Arc<Assets>, rates: RateBook, addres
 /// Warns of open invoices on chains that were disabled or renamed: no worker follows these chains, so the windows of
 /// the invoices never end.
 async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<()> {
-    let followed: Vec<ChainId> = assets.chains().map(|chain| chain.id.clone()).collect();
+    let followed: Vec<ChainId> = assets.list_followed_chains().map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| Box::pin(async move { invoices::count_orphaned(tx, &followed).await }))
+        .read("count_orphaned", move |tx| {
+            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+        })
         .await;
     for (chain, count) in orphaned_invoices? {
         warn!(
@@ -197,7 +207,7 @@ async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<(
 }
 
 /// Logs and opens a review for stock whose envelope key is missing, at every start, before that stock is sold.
-async fn report_missing_keys(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
+async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
     let missing: Result<_, db::Error> = db
         .write("review_keys", move |tx| Box::pin(async move { stock::review_missing_keys(tx, now, &envelope).await }))
@@ -209,12 +219,13 @@ async fn report_missing_keys(db: &Db, now: Instant, envelope: &Arc<Envelope>) ->
 }
 
 /// Returns the shop whose products a surface sells; `None` when the surface is disabled or the merchant does not exist.
-async fn find_shop(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop>> {
+async fn find_shop_of_surface(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop>> {
     if !mount.enabled {
         return Ok(None);
     }
     let (slug, mode) = (mount.merchant.clone(), mount.mode);
-    let merchant =
-        db.read("find_merchant", move |tx| Box::pin(async move { merchants::find_by_slug(tx, &slug).await })).await?;
+    let merchant = db
+        .read("find_merchant", move |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await }))
+        .await?;
     Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
 }

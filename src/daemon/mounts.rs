@@ -12,21 +12,26 @@ use web::reference;
 
 /// Returns the router of everything that is served: surfaces, their references, health. A surface without services is
 /// not mounted.
-pub fn build_router(config: &Config, guard: &Guard, health: &Health, checkout: Option<checkout::Services>) -> Router {
+pub fn build_http_router(
+    config: &Config,
+    guard: &Guard,
+    health: &Health,
+    checkout: Option<checkout::Services>,
+) -> Router {
     let mut hosts = HostRouter::default();
     if let Some(services) = checkout {
         let mount = &config.surfaces.checkout.mount;
-        let surface = guard.protect(checkout::routes(services), checkout::render_http_error);
-        hosts.add(&mount.host, with_prefix(&mount.prefix, surface));
-        let reference = reference::routes("checkout", checkout::openapi_document(config));
-        hosts.add("", guard.protect(reference, HttpError::render_plain));
+        let surface = guard.protect_surface(checkout::build_checkout_routes(services), checkout::render_http_error);
+        hosts.add_surface(&mount.host, nest_under_prefix(&mount.prefix, surface));
+        let reference = reference::build_reference_routes("checkout", checkout::build_openapi_document(config));
+        hosts.add_surface("", guard.protect_surface(reference, HttpError::render_plain_error));
     }
-    let not_found = Router::new().fallback(any(async || HttpError::NotFound.render_plain()));
-    hosts.add("", guard.protect(not_found, HttpError::render_plain));
-    hosts.add("", health::routes(health.clone()));
-    guard.with_request_log(hosts.into_router())
+    let not_found = Router::new().fallback(any(async || HttpError::NotFound.render_plain_error()));
+    hosts.add_surface("", guard.protect_surface(not_found, HttpError::render_plain_error));
+    hosts.add_surface("", health::build_health_routes(health.clone()));
+    guard.add_request_log(hosts.into_router())
 }
 
-fn with_prefix(prefix: &str, router: Router) -> Router {
+fn nest_under_prefix(prefix: &str, router: Router) -> Router {
     if prefix.is_empty() { router } else { Router::new().nest(prefix, router) }
 }

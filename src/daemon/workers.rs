@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use chain::{ChainId, Family, Source};
 
-use crate::daemon::assets::{build_assets, open_addresses};
+use crate::daemon::assets::{build_assets, check_facts_and_load_addresses};
 use crate::daemon::drivers::open_node_source;
 use crate::feeds::Feeds;
 use crate::workers::rescan::Rescanner;
@@ -71,7 +71,7 @@ pub struct DaemonWorkers {
 ///
 /// # Errors
 /// Fails when the configuration of the feeds or of the mail transport cannot be used.
-pub fn build_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Result<DaemonWorkers> {
+pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Result<DaemonWorkers> {
     let WorkerServices { config, clock, db, envelope, sources, assets, rates, .. } = services;
     let (db, clock) = (|| (*db).clone(), || (*clock).clone());
     let mut all: Vec<Arc<dyn Worker>> = Vec::new();
@@ -81,15 +81,15 @@ pub fn build_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Resul
         let feeds = Feeds::new(&config.rates, clock())?;
         all.push(Arc::new(rates::RateWorker::new(db(), clock(), &config.rates, assets, feeds, (*rates).clone())));
     }
-    for chain in assets.chains() {
+    for chain in assets.list_followed_chains() {
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
-        warn_of_single_endpoint(chain_config, source.as_ref());
-        let deposits = deposit_service(config, chain_config, chain);
+        warn_if_single_endpoint(chain_config, source.as_ref());
+        let deposits = build_deposit_service(config, chain_config, chain);
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
         all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
-        let follower = build_follower(services, chain_config, reconciler);
+        let follower = build_follow_worker(services, chain_config, reconciler);
         followers.push(follower.clone());
         all.push(follower);
         // After the follower, because transfers in the blocks it has just read are no longer unconfirmed.
@@ -105,7 +105,7 @@ pub fn build_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Resul
     Ok(DaemonWorkers { all: Workers::new(all, wake), followers, rescans })
 }
 
-fn build_follower(
+fn build_follow_worker(
     services: &WorkerServices<'_>,
     chain: &ChainConfig,
     reconciler: balance_check::BalanceReconciler,
@@ -133,7 +133,7 @@ fn build_mempool_worker(
     Arc::new(mempool::MempoolWorker::new(db, clock, chain.clone(), source, chain_config.poll))
 }
 
-fn warn_of_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
+fn warn_if_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
     if chain.family == Family::Evm && chain.driver == Driver::Node && source.independent_endpoints() < 2 {
         tracing::warn!(
             chain = %chain.id,
@@ -146,7 +146,7 @@ fn warn_of_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
 /// Runs every follower once, so that the assets of its chain are offered from the first request on. A chain whose nodes
 /// do not answer in time is offered later.
 pub async fn run_followers_once(followers: &[Arc<dyn Worker>]) {
-    let runs = followers.iter().map(|follower| tokio::time::timeout(FIRST_RUN_TIMEOUT, follower.run()));
+    let runs = followers.iter().map(|follower| tokio::time::timeout(FIRST_RUN_TIMEOUT, follower.run_once()));
     for (follower, outcome) in followers.iter().zip(futures_util::future::join_all(runs).await) {
         match outcome {
             Ok(Ok(_)) => {}
@@ -163,16 +163,21 @@ pub async fn run_followers_once(followers: &[Arc<dyn Worker>]) {
 ///
 /// # Errors
 /// Fails when the chain is not enabled, is a model chain, or cannot be opened.
-pub async fn open_rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> anyhow::Result<Rescanner> {
+pub async fn open_standalone_rescanner(
+    config: &Config,
+    db: &Db,
+    clock: Clock,
+    id: &ChainId,
+) -> anyhow::Result<Rescanner> {
     let chain_config = config.chains.get(id).filter(|chain| chain.enabled);
     let chain_config = chain_config.with_context(|| format!("[chains.{id}] is not enabled in the configuration"))?;
     if chain_config.driver == Driver::Simnet {
         bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
     }
-    let assets = build_assets(config, &rates::configured_rate_book(&config.rates))?;
-    open_addresses(config, &assets, db, clock.now()).await?;
-    let chain = assets.chain(id).context("an enabled chain is followed")?;
-    let deposits = deposit_service(config, chain_config, chain);
+    let assets = build_assets(config, &rates::build_fixed_rate_book(&config.rates))?;
+    check_facts_and_load_addresses(config, &assets, db, clock.now()).await?;
+    let chain = assets.find_followed_chain(id).context("an enabled chain is followed")?;
+    let deposits = build_deposit_service(config, chain_config, chain);
     let source = open_node_source(chain_config)?;
     let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);
     Ok(Rescanner::new(reconciler))
@@ -193,7 +198,7 @@ fn quiet_tip_max_ms(chain: &ChainConfig) -> Option<i64> {
 }
 
 /// Returns the service that books the deposits of a chain. Orders follow the changes of their payments.
-fn deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
+fn build_deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
     let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
     let limits = deposits::Limits { grace, keep: chain_config.keep_blocks };
     DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))

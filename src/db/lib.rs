@@ -8,7 +8,7 @@
 mod tx;
 mod transaction_body;
 mod value;
-mod batch;
+mod queue;
 mod batch_rows;
 mod error;
 mod macros;
@@ -30,9 +30,9 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use batch::{Batch, BatchResult, ResultRef};
 pub use batch_rows::BatchRows;
 pub use error::{Constraint, Error};
+pub use queue::ResultRef;
 pub use transaction_body::TransactionBody;
 pub use tx::Tx;
 pub use value::{Bind, FromValue, Row, Value};

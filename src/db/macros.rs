@@ -1,4 +1,4 @@
-//! Macros that bind values of any type to a statement. Each takes a `Tx` (or a `Batch`), the SQL text and the values of
+//! Macros that bind values of any type to a statement. Each takes a `Tx`, the SQL text and the values of
 //! `$1`, `$2`, … in order.
 
 /// `execute!(tx, "update … where id = $1", id)?` runs a statement and returns the number of changed rows.
@@ -77,13 +77,13 @@ macro_rules! deferred_for_each {
     }};
 }
 
-/// `statement!(batch, "insert into … values ($1) returning id", a)` adds a statement to a [`Batch`](crate::Batch) and
-/// returns a [`ResultRef`](crate::ResultRef) that stands for the id it will return.
+/// `queued!(tx, "insert into … values ($1) returning id", a)` queues a statement and returns a
+/// [`ResultRef`](crate::ResultRef) that stands for the id it will return; see [`Tx::queue`](crate::Tx::queue).
 #[macro_export]
-macro_rules! statement {
-    ($batch:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+macro_rules! queued {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
         let sql: &'static str = $sql;
         let binds = vec![$($crate::Bind::from($bind)),*];
-        $batch.add(sql, binds)
+        $tx.queue(sql, binds)
     }};
 }

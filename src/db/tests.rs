@@ -289,31 +289,30 @@ both! {
         assert!(matches!(late.map(drop), Err(Error::Unavailable(_))));
     }
 
-    async fn statements_of_a_batch_bind_ids_that_earlier_ones_returned(db: Db) {
+    async fn queued_statements_bind_ids_that_earlier_ones_returned(db: Db) {
         run_script(&db, match db.backend() {
             Backend::Sqlite => "create table parents (id integer primary key autoincrement, code text not null unique)",
             Backend::Postgres => "create table parents (id bigint generated always as identity primary key, code text not null unique)",
         }).await;
         run_script(&db, "create table children (id bigint primary key, parent bigint not null references parents (id), note text)").await;
         let run = |code: &'static str, first: i64| db.write::<_, Error, _>("batch", move |tx| Box::pin(async move {
-            let mut batch = Batch::default();
-            let parent: ResultRef<i64> = statement!(batch, "insert into parents (code) values ($1) returning id", code);
+            let parent: ResultRef<i64> = queued!(tx, "insert into parents (code) values ($1) returning id", code);
             for id in first..first + 2 {
-                let _child: ResultRef<i64> = statement!(
-                    batch,
+                let _child: ResultRef<i64> = queued!(
+                    tx,
                     "insert into children (id, note, parent) values ($2, $3, $1) returning id",
                     parent,
                     id,
                     Option::<String>::None
                 );
             }
-            let many: ResultRef<i64> = statement!(batch, "update children set note = $1 where id < $2 returning id", "x", first);
-            let none: ResultRef<i64> = statement!(batch, "update children set note = $1 where id < 0 returning id", "x");
-            let after: ResultRef<i64> = statement!(batch, "update children set note = 'y' where id = $1 returning id", none);
-            let done = tx.run_batch(batch).await?;
-            assert_eq!((done.count_rows(parent), done.count_rows(none), done.count_rows(after)), (1, 0, 0));
-            assert!(matches!(done.id::<i64>(none), Err(Error::UnexpectedRowCount { expected: 1, found: 0 })));
-            Ok((done.id(parent)?, done.count_rows(many)))
+            let many: ResultRef<i64> = queued!(tx, "update children set note = $1 where id < $2 returning id", "x", first);
+            let none: ResultRef<i64> = queued!(tx, "update children set note = $1 where id < 0 returning id", "x");
+            let after: ResultRef<i64> = queued!(tx, "update children set note = 'y' where id = $1 returning id", none);
+            tx.run_queued().await?;
+            assert_eq!((tx.row_count_of(parent), tx.row_count_of(none), tx.row_count_of(after)), (1, 0, 0));
+            assert!(matches!(tx.id_of::<i64>(none), Err(Error::UnexpectedRowCount { expected: 1, found: 0 })));
+            Ok((tx.id_of(parent)?, tx.row_count_of(many)))
         }));
         let (first, none) = run("a", 10).await.unwrap();
         let before = db.counters();

@@ -25,7 +25,7 @@ where
     let run = async {
         let value = body(&mut *tx).await?;
         // This also fails when an earlier statement failed and the closure ignored the error.
-        tx.run_deferred().await?;
+        tx.run_pending().await?;
         Ok(value)
     };
     match AssertUnwindSafe(run).catch_unwind().await {

@@ -3,12 +3,13 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::batch::{self, ReturnedIds};
 use crate::batch_rows::{BatchRows, RUN_ONCE};
-use crate::{Backend, Batch, BatchResult, Bind, Counters, Error, Row, expect_changed, postgres, sqlite};
+use crate::queue::{self, ReturnedIds, Statement};
+use crate::{Backend, Bind, Counters, Error, FromValue, ResultRef, Row, expect_changed, postgres, sqlite};
 
 /// A running transaction, passed to its closure by [`Db::write`](crate::Db::write), [`Db::read`](crate::Db::read) or
 /// [`Db::select_one`](crate::Db::select_one).
@@ -24,6 +25,10 @@ pub struct Tx {
     hooks: Vec<CommitHook>,
     /// Scheduled statements that have not run yet. Always empty on SQLite, where they run at once.
     deferred: Vec<DeferredStatement>,
+    /// Queued statements that have not run yet.
+    queued: Vec<Statement>,
+    /// The results of the queued statements that have run, in the order in which they were queued.
+    returned: Vec<ReturnedIds>,
 }
 
 /// A statement whose result the closure does not need.
@@ -66,7 +71,17 @@ pub(super) struct CommitEffects {
 impl Tx {
     pub(super) fn new(connection: DbConnection, stats: Arc<Stats>) -> Tx {
         let kind = TxKind::Transaction;
-        Tx { connection, stats, kind, failed: None, changed: false, hooks: Vec::new(), deferred: Vec::new() }
+        Tx {
+            connection,
+            stats,
+            kind,
+            failed: None,
+            changed: false,
+            hooks: Vec::new(),
+            deferred: Vec::new(),
+            queued: Vec::new(),
+            returned: Vec::new(),
+        }
     }
 
     pub(super) fn set_kind(&mut self, kind: TxKind) {
@@ -208,47 +223,81 @@ impl Tx {
         Ok(rows.pop())
     }
 
-    /// Runs all statements of a batch, in one round trip on PostgreSQL. A statement that returns no row does not fail;
-    /// the caller checks the [`BatchResult`] where a row is required.
-    ///
-    /// # Errors
-    /// Any [`Error`] of a statement of the batch, or of a deferred one before it.
-    pub async fn run_batch(&mut self, batch: Batch) -> Result<BatchResult, Error> {
-        let statements = batch.into_statements();
-        if statements.is_empty() {
-            return Ok(BatchResult { returned: Vec::new() });
-        }
-        let returned = match self.backend() {
-            Backend::Sqlite => self.run_one_by_one(statements).await?,
-            Backend::Postgres => self.run_as_one(statements).await?,
-        };
-        self.changed |= returned.iter().any(|ids| ids.rows > 0);
-        Ok(BatchResult { returned })
+    /// Queues a statement, which must return a column `id`. All queued statements run together, in one round trip on
+    /// PostgreSQL: at [`Tx::run_queued`], before the next statement that is not queued, or at the end of the
+    /// transaction. A statement that returns no row does not fail; see [`Tx::row_count_of`].
+    pub fn queue<T>(&mut self, sql: &'static str, binds: Vec<Bind>) -> ResultRef<T> {
+        let statement = self.returned.len() + self.queued.len();
+        self.queued.push(Statement { sql, binds });
+        ResultRef { statement, id: PhantomData }
     }
 
-    async fn run_one_by_one(&mut self, statements: Vec<batch::Statement>) -> Result<Vec<ReturnedIds>, Error> {
-        let mut returned = Vec::with_capacity(statements.len());
+    /// Runs the queued statements, because the following code needs their results.
+    ///
+    /// # Errors
+    /// Any [`Error`] of a queued statement, or of a deferred one before it.
+    pub async fn run_queued(&mut self) -> Result<(), Error> {
+        let statements = std::mem::take(&mut self.queued);
+        if statements.is_empty() {
+            return Ok(());
+        }
+        let first = self.returned.len();
+        match self.backend() {
+            Backend::Sqlite => self.run_one_by_one(statements).await?,
+            Backend::Postgres => self.run_as_one(statements).await?,
+        }
+        self.changed |= self.returned.iter().skip(first).any(|ids| ids.rows > 0);
+        Ok(())
+    }
+
+    /// Returns the number of rows that a queued statement returned; 0 before it has run.
+    pub fn row_count_of<T>(&self, result: ResultRef<T>) -> u64 {
+        self.returned.get(result.statement).map_or(0, |ids| ids.rows)
+    }
+
+    /// Returns the id of the one row that a queued statement returned.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedRowCount`] when the statement did not return exactly one row, or has not run yet.
+    pub fn id_of<T: FromValue>(&self, result: ResultRef<T>) -> Result<T, Error> {
+        self.returned.get(result.statement).copied().unwrap_or_default().only_id()
+    }
+
+    async fn run_one_by_one(&mut self, statements: Vec<Statement>) -> Result<(), Error> {
         for statement in statements {
-            let (sql, binds) = statement.resolve(&returned)?;
+            let (sql, binds) = statement.resolve(&self.returned)?;
             self.start_statement(sql, &[], &binds).await?;
             let DbConnection::Sqlite(connection) = &self.connection else { unreachable!("the backend is SQLite") };
             let result = sqlite::statement::returned_ids(connection, sql, &binds);
-            returned.push(self.note_failure(result)?);
+            let ids = self.note_failure(result)?;
+            self.returned.push(ids);
         }
-        Ok(returned)
+        Ok(())
     }
 
-    async fn run_as_one(&mut self, statements: Vec<batch::Statement>) -> Result<Vec<ReturnedIds>, Error> {
+    async fn run_as_one(&mut self, statements: Vec<Statement>) -> Result<(), Error> {
         let count = statements.len();
-        let (sql, binds) = batch::combine(statements)?;
+        let statements = statements.into_iter().map(|statement| statement.rebase(&self.returned)).collect();
+        let (sql, binds) = queue::combine(statements)?;
         self.start_statement(&sql, &[], &binds).await?;
         let DbConnection::Postgres(connection) = &mut self.connection else {
             unreachable!("the backend is PostgreSQL")
         };
         let result = postgres::only_row(connection, sql, binds).await;
         let row = self.note_failure(result)?;
-        let ids = |number| Ok(ReturnedIds { rows: row.get_at(2 * number)?, least: row.get_at(2 * number + 1)? });
-        (0..count).map(ids).collect()
+        for number in 0..count {
+            self.returned.push(ReturnedIds { rows: row.get_at(2 * number)?, least: row.get_at(2 * number + 1)? });
+        }
+        Ok(())
+    }
+
+    /// Runs the deferred and the queued statements that have not run yet, at the end of the transaction.
+    ///
+    /// # Errors
+    /// Any [`Error`] of them, and the error that ended the transaction earlier.
+    pub(super) async fn run_pending(&mut self) -> Result<(), Error> {
+        self.run_deferred().await?;
+        self.run_queued().await
     }
 
     /// Runs several statements without binds: the text of a migration.
@@ -303,11 +352,16 @@ impl Tx {
     pub(super) fn take_commit_effects(&mut self) -> CommitEffects {
         self.failed = None;
         self.deferred.clear();
+        self.queued.clear();
+        self.returned.clear();
         CommitEffects { changed: std::mem::take(&mut self.changed), hooks: std::mem::take(&mut self.hooks) }
     }
 
     async fn start_statement(&mut self, sql: &str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<(), Error> {
         self.run_deferred().await?;
+        if !self.queued.is_empty() {
+            Box::pin(self.run_queued()).await?;
+        }
         let is_unbindable = |bind: &&Bind| matches!(bind, Bind::TooLarge(_) | Bind::ResultRef(_));
         if let Some(bind) = given.iter().flatten().chain(binds).find(is_unbindable) {
             return Err(Error::Statement(format!("{} was bound", bind.kind())));

@@ -14,7 +14,7 @@ use rust_decimal::Decimal;
 
 use super::{
     Observation,
-    median::{is_near, median},
+    median::{compute_median, is_within_percent},
 };
 use clock::Instant;
 use config::{Pair, Rates, SourceName};
@@ -44,9 +44,9 @@ impl fmt::Display for AgreedRate {
 }
 
 /// The reason why a round yields no new rate. The previous rate stays valid until it is too old, except after
-/// [`RateRefusal::Depegged`].
+/// [`RateRejection::Depegged`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RateRefusal {
+pub enum RateRejection {
     /// Too few sources have a recent price.
     #[error("{found} of {needed} required sources have a recent price")]
     TooFew { found: usize, needed: usize },
@@ -100,24 +100,24 @@ impl RateConsensus {
     }
 
     /// Restores the rate that was last accepted before a restart, so that the first round is compared with it.
-    pub fn restore(&mut self, pair: Pair, accepted: Decimal) {
+    pub fn restore_accepted_rate(&mut self, pair: Pair, accepted: Decimal) {
         self.states.insert(pair, PairState { accepted: Some(accepted), jump: None });
     }
 
     /// Decides the rates of these pairs, which are all quoted in USD, from the prices of one round of requests.
-    pub fn evaluate_round(
+    pub fn decide_rates(
         &mut self,
         now: Instant,
         pairs: &[Pair],
         observations: &[Observation],
-    ) -> Vec<(Pair, Result<AgreedRate, RateRefusal>)> {
-        let peg = self.limits.check_peg(now, observations);
+    ) -> Vec<(Pair, Result<AgreedRate, RateRejection>)> {
+        let peg = self.limits.evaluate_usdt_peg(now, observations);
         let evaluate = |pair: &Pair| {
             let state = self.states.entry(pair.clone()).or_default();
             let outcome = if *pair == Pair::new(PEGGED_ASSET, PEG_CURRENCY) {
                 peg.clone()
             } else {
-                let agreed = self.limits.find_rate(now, pair, observations, peg.is_ok());
+                let agreed = self.limits.find_agreed_rate(now, pair, observations, peg.is_ok());
                 state.apply_jump_limit(agreed, &self.limits)
             };
             (pair.clone(), outcome)
@@ -128,40 +128,40 @@ impl RateConsensus {
 
 impl Limits {
     /// Returns the median of the recent prices near it. Prices quoted in USDT count only while the peg holds.
-    fn find_rate(
+    fn find_agreed_rate(
         &self,
         now: Instant,
         pair: &Pair,
         observations: &[Observation],
         peg_holds: bool,
-    ) -> Result<AgreedRate, RateRefusal> {
+    ) -> Result<AgreedRate, RateRejection> {
         let counts =
             |quote: &str| quote == pair.quote || (peg_holds && pair.quote == PEG_CURRENCY && quote == PEGGED_ASSET);
         let matching = observations
             .iter()
             .filter(|observation| observation.pair.base == pair.base && counts(&observation.pair.quote));
-        self.median_of(now, matching, self.min_sources)
+        self.find_agreed_median(now, matching, self.min_sources)
     }
 
     /// Returns a rate of one for USDT while its prices are near one US dollar.
-    fn check_peg(&self, now: Instant, observations: &[Observation]) -> Result<AgreedRate, RateRefusal> {
+    fn evaluate_usdt_peg(&self, now: Instant, observations: &[Observation]) -> Result<AgreedRate, RateRejection> {
         let tickers = observations
             .iter()
             .filter(|observation| observation.pair.base == PEGGED_ASSET && observation.pair.quote == PEG_CURRENCY);
-        let agreed = self.median_of(now, tickers, self.depeg_min_sources)?;
-        if is_near(agreed.value, Decimal::ONE, self.depeg_percent) {
+        let agreed = self.find_agreed_median(now, tickers, self.depeg_min_sources)?;
+        if is_within_percent(agreed.value, Decimal::ONE, self.depeg_percent) {
             Ok(AgreedRate { value: Decimal::ONE, ..agreed })
         } else {
-            Err(RateRefusal::Depegged(agreed.value))
+            Err(RateRejection::Depegged(agreed.value))
         }
     }
 
-    fn median_of<'a>(
+    fn find_agreed_median<'a>(
         &self,
         now: Instant,
         observations: impl Iterator<Item = &'a Observation>,
         needed: usize,
-    ) -> Result<AgreedRate, RateRefusal> {
+    ) -> Result<AgreedRate, RateRejection> {
         // Each source counts once, with its newest price.
         let mut newest_by_source: BTreeMap<SourceName, &Observation> = BTreeMap::new();
         for observation in observations.filter(|observation| now.since(observation.at) <= self.staleness_ms) {
@@ -170,39 +170,40 @@ impl Limits {
                 *newest = observation;
             }
         }
-        let too_few = || RateRefusal::TooFew { found: newest_by_source.len(), needed };
+        let too_few = || RateRejection::TooFew { found: newest_by_source.len(), needed };
         let median =
-            median_price(&newest_by_source).filter(|_| newest_by_source.len() >= needed).ok_or_else(too_few)?;
-        let is_far = |observation: &Observation| !is_near(observation.price, median, self.max_deviation_percent);
+            compute_median_price(&newest_by_source).filter(|_| newest_by_source.len() >= needed).ok_or_else(too_few)?;
+        let is_far =
+            |observation: &Observation| !is_within_percent(observation.price, median, self.max_deviation_percent);
         let mut near = newest_by_source.clone();
         near.retain(|_, observation| !is_far(observation));
-        let value = median_price(&near).filter(|_| near.len() >= needed);
-        let value = value.ok_or(RateRefusal::Disagreement { found: near.len(), needed, median })?;
+        let value = compute_median_price(&near).filter(|_| near.len() >= needed);
+        let value = value.ok_or(RateRejection::Disagreement { found: near.len(), needed, median })?;
         Ok(AgreedRate { value, sources: near.into_keys().collect(), at: now })
     }
 }
 
 /// Returns the median price of these sources, or `None` when there are none.
-fn median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -> Option<Decimal> {
-    median(&newest_by_source.values().map(|observation| observation.price).collect::<Vec<Decimal>>())
+fn compute_median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -> Option<Decimal> {
+    compute_median(&newest_by_source.values().map(|observation| observation.price).collect::<Vec<Decimal>>())
 }
 
 impl PairState {
     /// Accepts the rate of a round, or refuses it as a jump until enough rounds in a row confirm it.
     fn apply_jump_limit(
         &mut self,
-        agreed: Result<AgreedRate, RateRefusal>,
+        agreed: Result<AgreedRate, RateRejection>,
         limits: &Limits,
-    ) -> Result<AgreedRate, RateRefusal> {
+    ) -> Result<AgreedRate, RateRejection> {
         let jump = self.jump.take();
         let agreed = agreed?;
         let to = agreed.value;
-        if let Some(from) = self.accepted.filter(|from| !is_near(to, *from, limits.max_jump_percent)) {
-            let previous = jump.filter(|(seen, _)| is_near(to, *seen, limits.max_jump_percent));
+        if let Some(from) = self.accepted.filter(|from| !is_within_percent(to, *from, limits.max_jump_percent)) {
+            let previous = jump.filter(|(seen, _)| is_within_percent(to, *seen, limits.max_jump_percent));
             let rounds = previous.map_or(1, |(_, rounds)| rounds + 1);
             if rounds < limits.jump_rounds {
                 self.jump = Some((to, rounds));
-                return Err(RateRefusal::Jump { from, to, rounds, needed: limits.jump_rounds });
+                return Err(RateRejection::Jump { from, to, rounds, needed: limits.jump_rounds });
             }
         }
         self.accepted = Some(to);

@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 
 /// Returns the median of prices in any order, or `None` when there are none.
-pub fn median(prices: &[Decimal]) -> Option<Decimal> {
+pub fn compute_median(prices: &[Decimal]) -> Option<Decimal> {
     let mut sorted = prices.to_vec();
     sorted.sort();
     let upper = sorted.get(sorted.len() / 2)?;
@@ -16,7 +16,7 @@ pub fn median(prices: &[Decimal]) -> Option<Decimal> {
 }
 
 /// Returns true when `price` differs from `from` by at most `percent` percent of it. `from` is above zero.
-pub fn is_near(price: Decimal, from: Decimal, percent: u32) -> bool {
+pub fn is_within_percent(price: Decimal, from: Decimal, percent: u32) -> bool {
     let allowed = from.checked_mul(Decimal::new(i64::from(percent), 2));
     let distance = price.checked_sub(from).map(|distance| distance.abs());
     matches!((distance, allowed), (Some(distance), Some(allowed)) if distance <= allowed)
@@ -36,9 +36,9 @@ mod tests {
     proptest! {
         #[test]
         fn half_lie_below_and_half_above(prices in prices()) {
-            let median_price = median(&prices).unwrap();
-            let below = prices.iter().filter(|price| **price < median_price).count();
-            let above = prices.iter().filter(|price| **price > median_price).count();
+            let compute_median_price = compute_median(&prices).unwrap();
+            let below = prices.iter().filter(|price| **price < compute_median_price).count();
+            let above = prices.iter().filter(|price| **price > compute_median_price).count();
             prop_assert!(below <= prices.len() / 2 && above <= prices.len() / 2);
         }
 
@@ -46,25 +46,25 @@ mod tests {
         fn order_does_not_matter(prices in prices()) {
             let mut reversed = prices.clone();
             reversed.reverse();
-            prop_assert_eq!(median(&prices), median(&reversed));
+            prop_assert_eq!(compute_median(&prices), compute_median(&reversed));
         }
 
         #[test]
         fn a_price_is_near_itself(prices in prices(), percent in 1_u32..=100) {
-            prop_assert!(is_near(prices[0], prices[0], percent));
+            prop_assert!(is_within_percent(prices[0], prices[0], percent));
         }
     }
 
     #[test]
     fn medians_and_distances_of_known_prices() {
         let median_of =
-            |texts: &[&str]| median(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Decimal>>());
+            |texts: &[&str]| compute_median(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Decimal>>());
         assert_eq!(median_of(&[]), None);
         assert_eq!(median_of(&["3"]), Some(Decimal::from(3)));
         assert_eq!(median_of(&["1", "100", "2"]), Some(Decimal::from(2)));
         assert_eq!(median_of(&["1.01", "1.02"]), Some(Decimal::new(1015, 3)));
         for (price, percent, near) in [("102", 2, true), ("102.01", 2, false), ("98", 2, true), ("97.9", 2, false)] {
-            assert_eq!(is_near(price.parse().unwrap(), Decimal::ONE_HUNDRED, percent), near, "{price}");
+            assert_eq!(is_within_percent(price.parse().unwrap(), Decimal::ONE_HUNDRED, percent), near, "{price}");
         }
     }
 }

@@ -18,7 +18,7 @@ use rust_decimal::Decimal;
 use tracing::{debug, warn};
 use url::Url;
 
-pub use consensus::{AgreedRate, RateConsensus, RateRefusal};
+pub use consensus::{AgreedRate, RateConsensus, RateRejection};
 pub use request::FeedError;
 
 use clock::{Clock, Instant};
@@ -53,13 +53,18 @@ impl Feeds {
     pub fn new(config: &Rates, clock: Clock) -> Result<Feeds, FeedError> {
         let with_url = |source: &SourceName| Some((*source, config.urls.get(source)?.clone()));
         let sources = config.sources.iter().filter_map(with_url).collect();
-        Ok(Feeds { client: request::build_client(config.timeout)?, sources, clock, paused_until: Mutex::default() })
+        Ok(Feeds {
+            client: request::build_http_client(config.timeout)?,
+            sources,
+            clock,
+            paused_until: Mutex::default(),
+        })
     }
 
     /// Requests the prices of these pairs from every exchange. Exchanges that fail are logged and left out.
-    pub async fn observe(&self, pairs: &[Pair]) -> Vec<Observation> {
+    pub async fn request_prices(&self, pairs: &[Pair]) -> Vec<Observation> {
         let mut observations = Vec::new();
-        for (source, answer) in self.request_all(pairs).await {
+        for (source, answer) in self.request_prices_by_exchange(pairs).await {
             match answer {
                 Ok(observed) => observations.extend(observed),
                 Err(FeedError::Paused) => debug!(%source, "{source} is paused after it limited the request rate"),
@@ -70,38 +75,46 @@ impl Feeds {
     }
 
     /// Requests the prices of these pairs and returns the result of every exchange, for `settled check`.
-    pub async fn request_all(&self, pairs: &[Pair]) -> Vec<(SourceName, Result<Vec<Observation>, FeedError>)> {
-        let requests =
-            self.sources.iter().map(async |(source, root)| (*source, self.request_source(*source, root, pairs).await));
+    pub async fn request_prices_by_exchange(
+        &self,
+        pairs: &[Pair],
+    ) -> Vec<(SourceName, Result<Vec<Observation>, FeedError>)> {
+        let requests = self
+            .sources
+            .iter()
+            .map(async |(source, root)| (*source, self.request_prices_from_source(*source, root, pairs).await));
         join_all(requests).await
     }
 
     /// Requests prices from one exchange, unless it is paused, and pauses it when it limits the request rate.
-    async fn request_source(
+    async fn request_prices_from_source(
         &self,
         source: SourceName,
         root: &Url,
         pairs: &[Pair],
     ) -> Result<Vec<Observation>, FeedError> {
-        if self.is_paused(source) {
+        if self.is_source_paused(source) {
             return Err(FeedError::Paused);
         }
-        let available: Vec<Pair> = pairs.iter().filter(|pair| exchanges::has_market(source, pair)).cloned().collect();
-        let answer = match self.request_pairs(source, root, &available).await {
+        let available: Vec<Pair> =
+            pairs.iter().filter(|pair| exchanges::may_have_market(source, pair)).cloned().collect();
+        let answer = match self.request_pairs_from_source(source, root, &available).await {
             // The exchange rejects the whole request because of one pair that it does not know.
-            Err(FeedError::Rejected(_)) if available.len() > 1 && exchanges::accepts_several_pairs(source) => {
-                self.request_one_by_one(source, root, &available).await
+            Err(FeedError::Rejected(_))
+                if available.len() > 1 && exchanges::accepts_several_pairs_per_request(source) =>
+            {
+                self.request_pairs_one_by_one(source, root, &available).await
             }
             answer => answer,
         };
         if let Err(FeedError::RateLimited { seconds }) = &answer {
-            self.pause(source, *seconds);
+            self.pause_source(source, *seconds);
         }
         answer
     }
 
     /// Requests these pairs from one exchange, with one request where it accepts several pairs.
-    async fn request_pairs(
+    async fn request_pairs_from_source(
         &self,
         source: SourceName,
         root: &Url,
@@ -110,16 +123,16 @@ impl Feeds {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        if !exchanges::accepts_several_pairs(source) {
-            return self.request_one_by_one(source, root, pairs).await;
+        if !exchanges::accepts_several_pairs_per_request(source) {
+            return self.request_pairs_one_by_one(source, root, pairs).await;
         }
-        let body = request::fetch_body(&self.client, exchanges::build_url(source, root, pairs)).await?;
-        exchanges::parse_response(source, pairs, &body, self.clock.now())
+        let body = request::fetch_response_body(&self.client, exchanges::build_ticker_url(source, root, pairs)).await?;
+        exchanges::parse_ticker_response(source, pairs, &body, self.clock.now())
     }
 
     /// Sends one request per pair. Pairs that the exchange does not know are left out; fails when it knows none of
     /// them.
-    async fn request_one_by_one(
+    async fn request_pairs_one_by_one(
         &self,
         source: SourceName,
         root: &Url,
@@ -127,8 +140,9 @@ impl Feeds {
     ) -> Result<Vec<Observation>, FeedError> {
         let (mut observations, mut rejection) = (Vec::new(), None);
         for pair in pairs.chunks(1) {
-            let body = request::fetch_body(&self.client, exchanges::build_url(source, root, pair)).await;
-            match body.and_then(|body| exchanges::parse_response(source, pair, &body, self.clock.now())) {
+            let body =
+                request::fetch_response_body(&self.client, exchanges::build_ticker_url(source, root, pair)).await;
+            match body.and_then(|body| exchanges::parse_ticker_response(source, pair, &body, self.clock.now())) {
                 Ok(observed) => observations.extend(observed),
                 Err(error @ FeedError::Rejected(_)) => rejection = Some(error),
                 Err(error) => return Err(error),
@@ -140,12 +154,12 @@ impl Feeds {
         }
     }
 
-    fn is_paused(&self, source: SourceName) -> bool {
+    fn is_source_paused(&self, source: SourceName) -> bool {
         let paused_until = self.paused_until.lock().expect("no panic while the pauses are locked");
         paused_until.get(&source).is_some_and(|until| self.clock.now() < *until)
     }
 
-    fn pause(&self, source: SourceName, seconds: u32) {
+    fn pause_source(&self, source: SourceName, seconds: u32) {
         let until = self.clock.now().plus_seconds(seconds.into());
         self.paused_until.lock().expect("no panic while the pauses are locked").insert(source, until);
     }

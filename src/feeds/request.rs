@@ -53,34 +53,34 @@ pub enum FeedError {
 
 impl FeedError {
     /// Creates [`FeedError::Malformed`] with a shortened text.
-    pub fn malformed(problem: impl ToString) -> FeedError {
-        FeedError::Malformed(truncate(&problem.to_string()))
+    pub fn new_malformed(problem: impl ToString) -> FeedError {
+        FeedError::Malformed(shorten_to_one_line(&problem.to_string()))
     }
 
     /// Creates [`FeedError::Rejected`] with a shortened text.
-    pub fn rejected(reason: &str) -> FeedError {
-        FeedError::Rejected(truncate(reason))
+    pub fn new_rejected(reason: &str) -> FeedError {
+        FeedError::Rejected(shorten_to_one_line(reason))
     }
 }
 
 /// Builds an HTTP client with this total timeout per request, which follows no redirects.
-pub fn build_client(timeout: Duration) -> Result<Client, FeedError> {
+pub fn build_http_client(timeout: Duration) -> Result<Client, FeedError> {
     Client::builder()
         .timeout(timeout)
         .redirect(redirect::Policy::none())
         .user_agent(concat!("settled/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|e| FeedError::Client(root_cause(&e)))
+        .map_err(|e| FeedError::Client(find_root_cause(&e)))
 }
 
 /// Sends a GET request and returns the body of a successful response.
-pub async fn fetch_body(client: &Client, url: Url) -> Result<Vec<u8>, FeedError> {
+pub async fn fetch_response_body(client: &Client, url: Url) -> Result<Vec<u8>, FeedError> {
     let mut response =
         client.get(url).header(ACCEPT, "application/json").send().await.map_err(|e| to_feed_error(&e))?;
     let status = response.status();
     // Binance answers 418 when a client continues after a 429.
     if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::IM_A_TEAPOT {
-        return Err(FeedError::RateLimited { seconds: parse_retry_after(response.headers()) });
+        return Err(FeedError::RateLimited { seconds: parse_retry_after_seconds(response.headers()) });
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|e| to_feed_error(&e))? {
@@ -93,14 +93,14 @@ pub async fn fetch_body(client: &Client, url: Url) -> Result<Vec<u8>, FeedError>
         Ok(body)
     } else if status == StatusCode::BAD_REQUEST || status == StatusCode::NOT_FOUND {
         // Binance and Coinbase answer with this status when they do not know a pair.
-        Err(FeedError::rejected(&String::from_utf8_lossy(&body)))
+        Err(FeedError::new_rejected(&String::from_utf8_lossy(&body)))
     } else {
         Err(FeedError::Status(status.as_u16()))
     }
 }
 
 /// Returns the seconds of the `Retry-After` header within the limits, or the default pause.
-fn parse_retry_after(headers: &HeaderMap) -> u32 {
+fn parse_retry_after_seconds(headers: &HeaderMap) -> u32 {
     let seconds =
         headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok());
     seconds.unwrap_or(PAUSE_DEFAULT_S).clamp(1, PAUSE_MAX_S)
@@ -108,19 +108,19 @@ fn parse_retry_after(headers: &HeaderMap) -> u32 {
 
 /// Converts an error of the HTTP client.
 fn to_feed_error(error: &reqwest::Error) -> FeedError {
-    if error.is_timeout() { FeedError::TimedOut } else { FeedError::Unreachable(root_cause(error)) }
+    if error.is_timeout() { FeedError::TimedOut } else { FeedError::Unreachable(find_root_cause(error)) }
 }
 
 /// Returns the innermost cause of an error, because the outer ones only repeat the URL.
-fn root_cause(error: &reqwest::Error) -> String {
+fn find_root_cause(error: &reqwest::Error) -> String {
     let mut reason: &dyn std::error::Error = error;
     while let Some(inner) = reason.source() {
         reason = inner;
     }
-    truncate(&reason.to_string())
+    shorten_to_one_line(&reason.to_string())
 }
 
 /// Shortens a text to one line of limited length without control characters.
-fn truncate(text: &str) -> String {
+fn shorten_to_one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect()
 }

@@ -28,7 +28,7 @@ fn usd_pair(base: &str) -> Pair {
     Pair::new(base, "USD")
 }
 
-fn decimal(text: &str) -> Decimal {
+fn parse_decimal(text: &str) -> Decimal {
     text.parse().unwrap()
 }
 
@@ -38,7 +38,7 @@ struct ExchangeFixture {
     answer: Box<RawValue>,
 }
 
-fn fixture(source: SourceName) -> String {
+fn read_fixture_response(source: SourceName) -> String {
     let text = match source {
         SourceName::Binance => include_str!("fixtures/binance.json"),
         SourceName::Kraken => include_str!("fixtures/kraken.json"),
@@ -77,7 +77,7 @@ async fn start_fake_exchanges(respond: impl Fn(&str) -> Response + Send + Sync +
     FakeExchanges { url, request_count }
 }
 
-fn feeds(exchanges: &FakeExchanges, sources: &[SourceName], clock: &Clock) -> Feeds {
+fn build_feeds(exchanges: &FakeExchanges, sources: &[SourceName], clock: &Clock) -> Feeds {
     let mut config = Config::default().rates;
     config.sources = sources.to_vec();
     config.urls = ALL.iter().map(|source| (*source, exchanges.url.clone())).collect();
@@ -101,15 +101,15 @@ fn respond_with_fixture(uri: &str) -> Response {
         }
         other => panic!("unexpected request: {other}"),
     };
-    fixture(source).into_response()
+    read_fixture_response(source).into_response()
 }
 
 #[tokio::test]
 async fn the_requests_and_responses_of_every_exchange_are_supported() {
     let exchanges = start_fake_exchanges(respond_with_fixture).await;
-    let feeds = feeds(&exchanges, &ALL, &Clock::manual(NOW));
+    let feeds = build_feeds(&exchanges, &ALL, &Clock::manual(NOW));
     let mut observations =
-        feeds.observe(&[usd_pair("BTC"), usd_pair("TRX"), usd_pair("USDT"), Pair::new("USD", "CNY")]).await;
+        feeds.request_prices(&[usd_pair("BTC"), usd_pair("TRX"), usd_pair("USDT"), Pair::new("USD", "CNY")]).await;
     observations.sort_by_key(|observation| (observation.pair.clone(), observation.source));
     let observations: Vec<(String, &str, String, i64)> = observations
         .iter()
@@ -138,17 +138,17 @@ async fn an_unknown_pair_does_not_hide_the_prices_of_the_others() {
         } else if uri.contains("NOPE") {
             r#"{"error":["EQuery:Unknown asset pair"]}"#.into_response()
         } else if uri.contains("24hr") {
-            fixture(SourceName::Binance).into_response()
+            read_fixture_response(SourceName::Binance).into_response()
         } else {
-            fixture(SourceName::Kraken).into_response()
+            read_fixture_response(SourceName::Kraken).into_response()
         }
     };
     let exchanges = start_fake_exchanges(reject_unknown_pair).await;
-    let feeds = feeds(&exchanges, &[SourceName::Binance, SourceName::Kraken], &Clock::manual(NOW));
-    let observations = feeds.observe(&[usd_pair("NOPE"), usd_pair("BTC")]).await;
+    let feeds = build_feeds(&exchanges, &[SourceName::Binance, SourceName::Kraken], &Clock::manual(NOW));
+    let observations = feeds.request_prices(&[usd_pair("NOPE"), usd_pair("BTC")]).await;
     let observations: Vec<&str> = observations.iter().map(|observation| observation.source.as_str()).collect();
     assert_eq!(observations, ["binance", "kraken"]);
-    let answers = feeds.request_all(&[usd_pair("NOPE")]).await;
+    let answers = feeds.request_prices_by_exchange(&[usd_pair("NOPE")]).await;
     assert!(answers.iter().all(|(_, answer)| matches!(answer, Err(FeedError::Rejected(_)))), "{answers:?}");
 }
 
@@ -158,8 +158,8 @@ async fn a_rate_limited_exchange_is_paused_for_the_requested_time() {
         |_: &str| -> Response { (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "30")], "").into_response() };
     let exchanges = start_fake_exchanges(respond_rate_limited).await;
     let clock = Clock::manual(NOW);
-    let feeds = feeds(&exchanges, &[SourceName::Kraken], &clock);
-    let request_one = async || feeds.request_all(&[usd_pair("BTC")]).await.remove(0).1.unwrap_err();
+    let feeds = build_feeds(&exchanges, &[SourceName::Kraken], &clock);
+    let request_one = async || feeds.request_prices_by_exchange(&[usd_pair("BTC")]).await.remove(0).1.unwrap_err();
     assert_eq!(request_one().await, FeedError::RateLimited { seconds: 30 });
     clock.advance_ms(29_999);
     assert_eq!(request_one().await, FeedError::Paused);
@@ -181,7 +181,8 @@ async fn each_kind_of_invalid_response_has_its_error() {
         }
     };
     let exchanges = start_fake_exchanges(respond_invalid).await;
-    let answers = feeds(&exchanges, &ALL, &Clock::manual(NOW)).request_all(&[usd_pair("BTC")]).await;
+    let answers =
+        build_feeds(&exchanges, &ALL, &Clock::manual(NOW)).request_prices_by_exchange(&[usd_pair("BTC")]).await;
     let answers: BTreeMap<SourceName, FeedError> =
         answers.into_iter().map(|(source, answer)| (source, answer.unwrap_err())).collect();
     assert_eq!(answers[&SourceName::Binance], FeedError::ResponseTooLarge);
@@ -200,16 +201,16 @@ async fn an_unreachable_exchange_fails_within_the_timeout() {
     config.urls.insert(SourceName::Kraken, silent.parse().unwrap());
     config.urls.insert(SourceName::Okx, "http://127.0.0.1:1".parse().unwrap());
     let feeds = Feeds::new(&config, Clock::manual(NOW)).unwrap();
-    let answers = feeds.request_all(&[usd_pair("BTC")]).await;
+    let answers = feeds.request_prices_by_exchange(&[usd_pair("BTC")]).await;
     assert_eq!(answers[0], (SourceName::Kraken, Err(FeedError::TimedOut)));
     assert!(matches!(answers[1].1, Err(FeedError::Unreachable(_))));
-    assert_eq!(feeds.observe(&[usd_pair("BTC")]).await, []);
+    assert_eq!(feeds.request_prices(&[usd_pair("BTC")]).await, []);
 }
 
 #[test]
 fn responses_with_one_invalid_field_are_rejected() {
     let btc = [usd_pair("BTC")];
-    let parse = |source: SourceName, body: &str| exchanges::parse_response(source, &btc, body.as_bytes(), NOW);
+    let parse = |source: SourceName, body: &str| exchanges::parse_ticker_response(source, &btc, body.as_bytes(), NOW);
     for (source, good, bad) in [
         (SourceName::Binance, "65010.20000000", "-1"),
         (SourceName::Binance, "65010.20000000", "0.00000000"),
@@ -224,22 +225,26 @@ fn responses_with_one_invalid_field_are_rejected() {
         (SourceName::Okx, "BTC-USDT", "BTC-EUR"),
         (SourceName::Okx, "1770811199000", "later"),
     ] {
-        let body = fixture(source);
+        let body = read_fixture_response(source);
         assert_eq!(parse(source, &body).unwrap().len(), 1);
         assert!(body.contains(good), "{source}: {good}");
         let altered = parse(source, &body.replacen(good, bad, 1));
         assert!(matches!(altered, Err(FeedError::Malformed(_))), "{source}: {good} as {bad}: {altered:?}");
     }
-    let rejected = parse(SourceName::Okx, &fixture(SourceName::Okx).replacen("\"0\"", "\"50011\"", 1));
+    let rejected = parse(SourceName::Okx, &read_fixture_response(SourceName::Okx).replacen("\"0\"", "\"50011\"", 1));
     assert!(matches!(rejected, Err(FeedError::Rejected(_))));
-    let future = fixture(SourceName::Okx).replace("1770811199000", "9770811199000");
+    let future = read_fixture_response(SourceName::Okx).replace("1770811199000", "9770811199000");
     assert_eq!(
         parse(SourceName::Okx, &future).unwrap()[0].at,
         NOW,
         "the time of a price is never later than its receipt"
     );
-    let other =
-        exchanges::parse_response(SourceName::Kraken, &[usd_pair("ETH")], fixture(SourceName::Kraken).as_bytes(), NOW);
+    let other = exchanges::parse_ticker_response(
+        SourceName::Kraken,
+        &[usd_pair("ETH")],
+        read_fixture_response(SourceName::Kraken).as_bytes(),
+        NOW,
+    );
     assert_eq!(other, Ok(Vec::new()), "pairs that were not requested are ignored");
 }
 
@@ -247,9 +252,9 @@ proptest! {
     #[test]
     fn no_response_makes_the_parser_panic(body in proptest::collection::vec(any::<u8>(), 0..200), cut in 0_usize..1_000) {
         for source in ALL {
-            let _ = exchanges::parse_response(source, &[usd_pair("BTC")], &body, NOW);
-            let real = fixture(source);
-            let _ = exchanges::parse_response(source, &[usd_pair("BTC")], &real.as_bytes()[..cut.min(real.len())], NOW);
+            let _ = exchanges::parse_ticker_response(source, &[usd_pair("BTC")], &body, NOW);
+            let real = read_fixture_response(source);
+            let _ = exchanges::parse_ticker_response(source, &[usd_pair("BTC")], &real.as_bytes()[..cut.min(real.len())], NOW);
         }
     }
 
@@ -270,7 +275,7 @@ proptest! {
             };
             observations.push(Observation { source, pair: usd_pair("BTC"), price: Decimal::new(units, 2), at });
         }
-        let outcome = consensus().evaluate_round(NOW, &[usd_pair("BTC")], &observations).remove(0).1;
+        let outcome = new_consensus().decide_rates(NOW, &[usd_pair("BTC")], &observations).remove(0).1;
         let correct_least = Decimal::new(*correct.iter().min().unwrap(), 2);
         let correct_most = Decimal::new(*correct.iter().max().unwrap(), 2);
         let agreed = outcome.unwrap();
@@ -278,78 +283,87 @@ proptest! {
     }
 }
 
-fn consensus() -> RateConsensus {
+fn new_consensus() -> RateConsensus {
     RateConsensus::new(&Config::default().rates)
 }
 
-fn observation(source: SourceName, pair: (&str, &str), price: &str, age_seconds: i64) -> Observation {
-    Observation { source, pair: Pair::new(pair.0, pair.1), price: decimal(price), at: NOW.plus_seconds(-age_seconds) }
+fn build_observation(source: SourceName, pair: (&str, &str), price: &str, age_seconds: i64) -> Observation {
+    Observation {
+        source,
+        pair: Pair::new(pair.0, pair.1),
+        price: parse_decimal(price),
+        at: NOW.plus_seconds(-age_seconds),
+    }
 }
 
 /// Prices as the exchanges quote them: Kraken and Coinbase in USD, Binance and OKX in USDT.
-fn market(base: &str, prices: [&str; 4], usdt: &str) -> Vec<Observation> {
+fn build_market_prices(base: &str, prices: [&str; 4], usdt: &str) -> Vec<Observation> {
     use SourceName::{Binance, Coinbase, Kraken, Okx};
     vec![
-        observation(Kraken, (base, "USD"), prices[0], 1),
-        observation(Coinbase, (base, "USD"), prices[1], 1),
-        observation(Binance, (base, "USDT"), prices[2], 1),
-        observation(Okx, (base, "USDT"), prices[3], 1),
-        observation(Kraken, ("USDT", "USD"), usdt, 1),
-        observation(Coinbase, ("USDT", "USD"), usdt, 1),
+        build_observation(Kraken, (base, "USD"), prices[0], 1),
+        build_observation(Coinbase, (base, "USD"), prices[1], 1),
+        build_observation(Binance, (base, "USDT"), prices[2], 1),
+        build_observation(Okx, (base, "USDT"), prices[3], 1),
+        build_observation(Kraken, ("USDT", "USD"), usdt, 1),
+        build_observation(Coinbase, ("USDT", "USD"), usdt, 1),
     ]
 }
 
-fn evaluate_btc(consensus: &mut RateConsensus, observations: &[Observation]) -> Result<AgreedRate, RateRefusal> {
-    consensus.evaluate_round(NOW, &[usd_pair("BTC")], observations).remove(0).1
+fn evaluate_btc(consensus: &mut RateConsensus, observations: &[Observation]) -> Result<AgreedRate, RateRejection> {
+    consensus.decide_rates(NOW, &[usd_pair("BTC")], observations).remove(0).1
 }
 
 #[test]
 fn a_rate_is_the_median_of_the_sources_that_agree() {
-    let agreed = evaluate_btc(&mut consensus(), &market("BTC", ["100", "101", "102", "101.5"], "0.999")).unwrap();
-    assert_eq!((agreed.value, agreed.at), (decimal("101.25"), NOW));
+    let agreed =
+        evaluate_btc(&mut new_consensus(), &build_market_prices("BTC", ["100", "101", "102", "101.5"], "0.999"))
+            .unwrap();
+    assert_eq!((agreed.value, agreed.at), (parse_decimal("101.25"), NOW));
     assert_eq!(agreed.to_string(), "median of binance, kraken, coinbase, okx");
 
-    let agreed = evaluate_btc(&mut consensus(), &market("BTC", ["100", "101", "150", "101.5"], "1")).unwrap();
-    assert_eq!(agreed.value, decimal("101"));
+    let agreed =
+        evaluate_btc(&mut new_consensus(), &build_market_prices("BTC", ["100", "101", "150", "101.5"], "1")).unwrap();
+    assert_eq!(agreed.value, parse_decimal("101"));
     assert_eq!(agreed.to_string(), "median of kraken, coinbase, okx", "the source far from the median is left out");
 }
 
 #[test]
 fn without_enough_recent_prices_there_is_no_rate() {
-    let mut observations = market("BTC", ["100", "101", "102", "101"], "1");
+    let mut observations = build_market_prices("BTC", ["100", "101", "102", "101"], "1");
     observations[0].at = NOW.plus_seconds(-120);
     assert!(
-        evaluate_btc(&mut consensus(), &observations).is_ok_and(|agreed| agreed.sources.len() == 4),
+        evaluate_btc(&mut new_consensus(), &observations).is_ok_and(|agreed| agreed.sources.len() == 4),
         "a price at the age limit still counts"
     );
     observations[0].at = NOW.plus_ms(-120_001);
-    assert!(evaluate_btc(&mut consensus(), &observations).is_ok_and(|agreed| agreed.sources.len() == 3));
+    assert!(evaluate_btc(&mut new_consensus(), &observations).is_ok_and(|agreed| agreed.sources.len() == 3));
     observations.remove(1);
-    assert_eq!(evaluate_btc(&mut consensus(), &observations), Err(RateRefusal::TooFew { found: 2, needed: 3 }));
-    assert_eq!(evaluate_btc(&mut consensus(), &[]), Err(RateRefusal::TooFew { found: 0, needed: 3 }));
-    let twice = observation(SourceName::Okx, ("BTC", "USD"), "101", 0);
+    assert_eq!(evaluate_btc(&mut new_consensus(), &observations), Err(RateRejection::TooFew { found: 2, needed: 3 }));
+    assert_eq!(evaluate_btc(&mut new_consensus(), &[]), Err(RateRejection::TooFew { found: 0, needed: 3 }));
+    let twice = build_observation(SourceName::Okx, ("BTC", "USD"), "101", 0);
     assert_eq!(
-        evaluate_btc(&mut consensus(), &[twice.clone(), twice.clone(), twice]),
-        Err(RateRefusal::TooFew { found: 1, needed: 3 })
+        evaluate_btc(&mut new_consensus(), &[twice.clone(), twice.clone(), twice]),
+        Err(RateRejection::TooFew { found: 1, needed: 3 })
     );
 }
 
 #[test]
 fn sources_that_disagree_yield_no_rate() {
-    let observations = market("BTC", ["100", "110", "121", "133"], "1");
-    let median = decimal("115.5");
+    let observations = build_market_prices("BTC", ["100", "110", "121", "133"], "1");
+    let median = parse_decimal("115.5");
     assert_eq!(
-        evaluate_btc(&mut consensus(), &observations),
-        Err(RateRefusal::Disagreement { found: 0, needed: 3, median })
+        evaluate_btc(&mut new_consensus(), &observations),
+        Err(RateRejection::Disagreement { found: 0, needed: 3, median })
     );
 }
 
 #[test]
 fn usdt_counts_as_one_dollar_while_its_prices_are_near_one() {
-    let mut consensus = consensus();
+    let mut consensus = new_consensus();
     let pairs = [usd_pair("USDT"), usd_pair("BTC")];
     let mut evaluate = |usdt: &str| {
-        let outcomes = consensus.evaluate_round(NOW, &pairs, &market("BTC", ["100", "100", "100", "100"], usdt));
+        let outcomes =
+            consensus.decide_rates(NOW, &pairs, &build_market_prices("BTC", ["100", "100", "100", "100"], usdt));
         outcomes.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>()
     };
     for within in ["1", "0.98", "1.02", "0.9991"] {
@@ -359,40 +373,42 @@ fn usdt_counts_as_one_dollar_while_its_prices_are_near_one() {
     }
     for beyond in ["0.9799", "1.0201", "0.5"] {
         let outcomes = evaluate(beyond);
-        assert_eq!(outcomes[0], Err(RateRefusal::Depegged(decimal(beyond))));
-        assert_eq!(outcomes[1], Err(RateRefusal::TooFew { found: 2, needed: 3 }), "prices in USDT are ignored");
+        assert_eq!(outcomes[0], Err(RateRejection::Depegged(parse_decimal(beyond))));
+        assert_eq!(outcomes[1], Err(RateRejection::TooFew { found: 2, needed: 3 }), "prices in USDT are ignored");
     }
 }
 
 #[test]
 fn without_prices_of_usdt_no_price_in_usdt_counts() {
-    let observations = market("BTC", ["100", "100", "100", "100"], "1");
-    let outcomes = consensus().evaluate_round(NOW, &[usd_pair("USDT"), usd_pair("BTC")], &observations[..5]);
-    assert_eq!(outcomes[0].1, Err(RateRefusal::TooFew { found: 1, needed: 2 }));
-    assert_eq!(outcomes[1].1, Err(RateRefusal::TooFew { found: 2, needed: 3 }));
+    let observations = build_market_prices("BTC", ["100", "100", "100", "100"], "1");
+    let outcomes = new_consensus().decide_rates(NOW, &[usd_pair("USDT"), usd_pair("BTC")], &observations[..5]);
+    assert_eq!(outcomes[0].1, Err(RateRejection::TooFew { found: 1, needed: 2 }));
+    assert_eq!(outcomes[1].1, Err(RateRejection::TooFew { found: 2, needed: 3 }));
 }
 
 #[test]
 fn a_jump_is_accepted_after_enough_rounds_in_a_row() {
-    let stable = market("BTC", ["100", "100", "100", "100"], "1");
-    let jumped = market("BTC", ["120", "120", "121", "121"], "1");
-    let elsewhere = market("BTC", ["80", "80", "80", "80"], "1");
-    let jump = |to: &str, rounds| Err(RateRefusal::Jump { from: decimal("100"), to: decimal(to), rounds, needed: 3 });
-    let mut consensus = consensus();
+    let stable = build_market_prices("BTC", ["100", "100", "100", "100"], "1");
+    let jumped = build_market_prices("BTC", ["120", "120", "121", "121"], "1");
+    let elsewhere = build_market_prices("BTC", ["80", "80", "80", "80"], "1");
+    let jump = |to: &str, rounds| {
+        Err(RateRejection::Jump { from: parse_decimal("100"), to: parse_decimal(to), rounds, needed: 3 })
+    };
+    let mut consensus = new_consensus();
     for (observations, expected) in [
-        (&stable, Ok(decimal("100"))),
+        (&stable, Ok(parse_decimal("100"))),
         (&jumped, jump("120.5", 1)),
-        (&stable, Ok(decimal("100"))),
+        (&stable, Ok(parse_decimal("100"))),
         (&jumped, jump("120.5", 1)),
         (&jumped, jump("120.5", 2)),
         (&elsewhere, jump("80", 1)),
         (&jumped, jump("120.5", 1)),
         (&jumped, jump("120.5", 2)),
-        (&Vec::new(), Err(RateRefusal::TooFew { found: 0, needed: 3 })),
+        (&Vec::new(), Err(RateRejection::TooFew { found: 0, needed: 3 })),
         (&jumped, jump("120.5", 1)),
         (&jumped, jump("120.5", 2)),
-        (&jumped, Ok(decimal("120.5"))),
-        (&jumped, Ok(decimal("120.5"))),
+        (&jumped, Ok(parse_decimal("120.5"))),
+        (&jumped, Ok(parse_decimal("120.5"))),
     ] {
         assert_eq!(evaluate_btc(&mut consensus, observations).map(|agreed| agreed.value), expected);
     }
@@ -400,16 +416,16 @@ fn a_jump_is_accepted_after_enough_rounds_in_a_row() {
 
 #[test]
 fn a_change_within_the_limit_is_accepted_at_once() {
-    let mut consensus = consensus();
+    let mut consensus = new_consensus();
     for price in ["100", "110", "99", "108.9"] {
-        assert!(evaluate_btc(&mut consensus, &market("BTC", [price; 4], "1")).is_ok(), "{price}");
+        assert!(evaluate_btc(&mut consensus, &build_market_prices("BTC", [price; 4], "1")).is_ok(), "{price}");
     }
 }
 
 #[test]
 fn the_first_round_is_compared_with_the_rate_before_the_restart() {
-    let mut consensus = consensus();
-    consensus.restore(usd_pair("BTC"), decimal("50"));
-    let outcome = evaluate_btc(&mut consensus, &market("BTC", ["100"; 4], "1"));
-    assert!(matches!(outcome, Err(RateRefusal::Jump { rounds: 1, .. })));
+    let mut consensus = new_consensus();
+    consensus.restore_accepted_rate(usd_pair("BTC"), parse_decimal("50"));
+    let outcome = evaluate_btc(&mut consensus, &build_market_prices("BTC", ["100"; 4], "1"));
+    assert!(matches!(outcome, Err(RateRejection::Jump { rounds: 1, .. })));
 }

@@ -164,7 +164,7 @@ fn build_smtp(config: &config::Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor
         .port(config.port)
         .tls(tls)
         .timeout(Some(config.timeout));
-    if let Some(password) = config.password_file.read()? {
+    if let Some(password) = config.password_file.read_secret()? {
         builder = builder.credentials(Credentials::new(config.user.clone(), password.expose_secret().to_owned()));
     }
     Ok(builder.build())

@@ -8,9 +8,9 @@ const MIB: u64 = 1024 * 1024;
 const FREE_BYTES_MIN: u64 = 256 * MIB;
 
 /// Returns the disk's problems, each by the name of the part that has it.
-pub fn find_problems(folder: &Path) -> BTreeMap<String, String> {
+pub fn find_disk_problems(folder: &Path) -> BTreeMap<String, String> {
     let mut problems = BTreeMap::new();
-    match free_bytes(folder) {
+    match free_disk_bytes(folder) {
         Ok(free) if free < FREE_BYTES_MIN => {
             let problem = format!("only {} MiB are free for the data folder; free some space", free / MIB);
             problems.insert("disk".into(), problem);
@@ -25,7 +25,7 @@ pub fn find_problems(folder: &Path) -> BTreeMap<String, String> {
 }
 
 /// Returns the bytes that this process may still write to the file system of `folder`.
-pub fn free_bytes(folder: &Path) -> std::io::Result<u64> {
+pub fn free_disk_bytes(folder: &Path) -> std::io::Result<u64> {
     let space = rustix::fs::statvfs(folder)?;
     Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }

@@ -44,18 +44,18 @@ struct Supervisor {
 
 /// Supervises the daemon until `stop` is true: `/readyz` shows its problems, and systemd is notified that the daemon is
 /// ready and, as long as no worker hangs, that it is alive.
-pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
+pub fn spawn_supervisor(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
     let supervisor = Supervisor {
         health: daemon.health.clone(),
-        heartbeats: daemon.heartbeats(),
+        heartbeats: daemon.worker_heartbeats(),
         tasks: daemon.tasks.clone(),
         db: daemon.db.clone(),
         database_check: None,
         data_folder: daemon.config.data.folder.clone(),
         problems: BTreeMap::new(),
     };
-    notify::ready(&format!("listens on {}", daemon.address));
-    daemon.tasks.spawn("supervisor", supervisor.run(stop.clone()))
+    notify::notify_ready(&format!("listens on {}", daemon.address));
+    daemon.tasks.spawn("supervisor", supervisor.supervise_until_stopped(stop.clone()))
 }
 
 /// Catches SIGTERM and SIGINT from now on, and returns a future that is ready when one arrives. Called before anything
@@ -63,20 +63,20 @@ pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
 ///
 /// # Errors
 /// Fails when the signal handlers cannot be installed.
-pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub fn catch_shutdown_signals() -> anyhow::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        notify::stopping();
+        notify::notify_stopping();
         info!("received {name}: running requests are completed, then the database is closed");
     })
 }
 
 impl Supervisor {
-    async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    async fn supervise_until_stopped(mut self, mut stop: watch::Receiver<bool>) {
         let period = notify::watchdog_interval().map_or(CHECK_PERIOD, |interval| CHECK_PERIOD.min(interval / 3));
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -85,15 +85,15 @@ impl Supervisor {
                 _ = ticks.tick() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            self.check().await;
+            self.check_health_and_notify().await;
         }
     }
 
-    async fn check(&mut self) {
-        let mut problems = disk::find_problems(&self.data_folder);
-        problems.extend(self.check_database().await.map(|problem| ("database".to_owned(), problem)));
+    async fn check_health_and_notify(&mut self) {
+        let mut problems = disk::find_disk_problems(&self.data_folder);
+        problems.extend(self.find_database_problem().await.map(|problem| ("database".to_owned(), problem)));
         let mut hangs = false;
-        for (worker, heartbeat) in self.heartbeats.all() {
+        for (worker, heartbeat) in self.heartbeats.list_by_worker() {
             if heartbeat.since_end > WORKER_HANGS_AFTER {
                 hangs = true;
                 let seconds = heartbeat.since_end.as_secs();
@@ -109,14 +109,14 @@ impl Supervisor {
                 format!("{lost_tasks} tasks have panicked; look at the log and restart the daemon"),
             );
         }
-        self.report(problems);
+        self.publish_problems(problems);
         if !hangs {
-            notify::alive();
+            notify::notify_alive();
         }
     }
 
     /// Returns the database's problem; `None` when it answers and no migration is pending.
-    async fn check_database(&mut self) -> Option<String> {
+    async fn find_database_problem(&mut self) -> Option<String> {
         let db = self.db.clone();
         let check = self.database_check.get_or_insert_with(|| async move { db.pending_migrations().await }.boxed());
         let Ok(pending) = tokio::time::timeout(DATABASE_TIMEOUT, check).await else {
@@ -131,7 +131,7 @@ impl Supervisor {
     }
 
     /// Publishes the problems, and logs those that are new or solved.
-    fn report(&mut self, problems: BTreeMap<String, String>) {
+    fn publish_problems(&mut self, problems: BTreeMap<String, String>) {
         for part in self.problems.keys().filter(|part| !problems.contains_key(*part)) {
             self.health.clear_problem(part);
             info!("{part} works again");

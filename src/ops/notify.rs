@@ -6,26 +6,26 @@ use sd_notify::NotifyState;
 use tracing::debug;
 
 /// Reports that the daemon serves requests.
-pub fn ready(status: &str) {
-    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+pub fn notify_ready(status: &str) {
+    send_to_systemd(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// Reports that the daemon shuts down.
-pub fn stopping() {
-    send(&[NotifyState::Stopping]);
+pub fn notify_stopping() {
+    send_to_systemd(&[NotifyState::Stopping]);
 }
 
 /// Reports that the workers make progress.
-pub fn alive() {
-    send(&[NotifyState::Watchdog]);
+pub fn notify_alive() {
+    send_to_systemd(&[NotifyState::Watchdog]);
 }
 
-/// Returns the interval within which systemd expects [`alive`]; `None` when it expects nothing.
+/// Returns the interval within which systemd expects [`notify_alive`]; `None` when it expects nothing.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
-fn send(states: &[NotifyState<'_>]) {
+fn send_to_systemd(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!("systemd cannot be notified: {error}");
     }

@@ -48,55 +48,57 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Creates the shop with `items` items in stock: the lines 0 to `items` − 1 of [`import`](Fixture::import).
+    /// Creates the shop with `items` items in stock: the lines 0 to `items` − 1 of [`import_lines`](Fixture::import_lines).
     pub async fn new(db: Db, items: usize) -> Fixture {
         let envelope = Arc::new(Envelope::generate());
         let product_id = Uuid::new_v4();
-        let (shop, product, sku) = write(&db, move |tx| {
+        let (shop, product, sku) = run_write(&db, move |tx| {
             Box::pin(async move {
-                let merchant = merchants::create(tx, NOW, &OPERATOR, Uuid::new_v4(), "acme", "Acme").await.unwrap();
+                let merchant =
+                    merchants::create_merchant(tx, NOW, &OPERATOR, Uuid::new_v4(), "acme", "Acme").await.unwrap();
                 let shop = Shop { merchant, mode: Mode::Test };
-                let (product, sku) = catalog::create(tx, NOW, shop, mailbox(product_id)).await.unwrap();
+                let (product, sku) =
+                    catalog::create_product(tx, NOW, shop, new_mailbox_product(product_id)).await.unwrap();
                 Ok((shop, product, sku))
             })
         })
         .await;
         let watched = Arc::new(WatchSet::default());
-        let payment_service = payment_service(&db, &watched).await;
+        let payment_service = build_payment_service(&db, &watched).await;
         let fixture = Fixture { db, shop, payment_service, watched, envelope, product_id, product, sku };
-        fixture.import(0..items).await;
+        fixture.import_lines(0..items).await;
         fixture
     }
 
     /// Imports the lines `userN@example.org----passN`, where N is each of the numbers.
-    pub async fn import(&self, numbers: impl IntoIterator<Item = usize>) -> stock::ImportResult {
+    pub async fn import_lines(&self, numbers: impl IntoIterator<Item = usize>) -> stock::ImportResult {
         let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
         let sku = self.sku;
         let items = stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
-        write(&self.db, move |tx| Box::pin(stock::import(tx, NOW, &OPERATOR, "mailbox", sku, items))).await
+        run_write(&self.db, move |tx| Box::pin(stock::import(tx, NOW, &OPERATOR, "mailbox", sku, items))).await
     }
 
     /// Creates a user with this name and returns it.
-    pub async fn user(&self, name: &str) -> User {
+    pub async fn create_user(&self, name: &str) -> User {
         let (shop, name) = (self.shop, name.to_owned());
-        write(&self.db, move |tx| {
+        run_write(&self.db, move |tx| {
             Box::pin(async move {
                 let email = Some("ann@example.com".into());
                 let new = NewUser { public_id: Uuid::new_v4(), name: name.clone(), email };
-                users::create(tx, NOW, &OPERATOR, shop, new).await.unwrap();
-                Ok(users::find_by_name(tx, shop, &name).await?.unwrap())
+                users::create_user(tx, NOW, &OPERATOR, shop, new).await.unwrap();
+                Ok(users::find_user_by_name(tx, shop, &name).await?.unwrap())
             })
         })
         .await
     }
 
     /// Credits `units` base units to the user's balance.
-    pub async fn credit(&self, user: &User, currency: Currency, units: u64) {
+    pub async fn credit_balance(&self, user: &User, currency: Currency, units: u64) {
         let (shop, user) = (self.shop, user.clone());
-        write(&self.db, move |tx| {
+        run_write(&self.db, move |tx| {
             Box::pin(async move {
                 let credit = Credit { currency, amount: units.into(), reference: Uuid::new_v4().to_string() };
-                users::credit(tx, NOW, &OPERATOR, shop, &user, credit).await.unwrap();
+                users::credit_user_balance(tx, NOW, &OPERATOR, shop, &user, credit).await.unwrap();
                 Ok(())
             })
         })
@@ -104,17 +106,19 @@ impl Fixture {
     }
 
     /// Returns the user's balance in base units.
-    pub async fn balance(&self, user: &User, currency: Currency) -> String {
+    pub async fn load_balance(&self, user: &User, currency: Currency) -> String {
         let (shop, user) = (self.shop, user.id);
-        read(&self.db, move |tx| {
-            Box::pin(async move { users::available_balance(tx, shop, user, &users::balance_asset(currency)).await })
+        run_read(&self.db, move |tx| {
+            Box::pin(
+                async move { users::load_available_balance(tx, shop, user, &users::to_balance_asset(currency)).await },
+            )
         })
         .await
         .to_string()
     }
 
     /// Returns an order for `quantity` units of the product, to be paid in USDT on Ethereum.
-    pub fn order(&self, quantity: u32) -> NewOrder {
+    pub fn build_crypto_order(&self, quantity: u32) -> NewOrder {
         NewOrder {
             reference: OrderReference::generate(&mut rand::rng(), "CO", NOW),
             shop: self.shop,
@@ -132,11 +136,11 @@ impl Fixture {
     }
 
     /// Returns an order that the user pays from the CNY balance.
-    pub fn balance_order(&self, quantity: u32, user: &User) -> NewOrder {
-        NewOrder { user: Some(user.id), payment_method: PaymentMethod::BalanceCny, ..self.order(quantity) }
+    pub fn build_balance_order(&self, quantity: u32, user: &User) -> NewOrder {
+        NewOrder { user: Some(user.id), payment_method: PaymentMethod::BalanceCny, ..self.build_crypto_order(quantity) }
     }
 
-    pub async fn create(&self, new: NewOrder) -> Result<PlacedOrder, CreateError> {
+    pub async fn create_order(&self, new: NewOrder) -> Result<PlacedOrder, CreateError> {
         let payment_service = self.payment_service.clone();
         let address = payment_service.reserve_address(&self.db, new.shop, &new.payment_method).await?;
         self.db
@@ -147,26 +151,28 @@ impl Fixture {
     }
 
     /// Returns the number of available items of the product.
-    pub async fn stock(&self) -> u64 {
+    pub async fn count_available_items(&self) -> u64 {
         let (shop, id) = (self.shop, self.product_id.to_string());
-        let found =
-            read(&self.db, move |tx| Box::pin(async move { catalog::find(tx, shop, Currency::CNY, &id).await })).await;
+        let found = run_read(&self.db, move |tx| {
+            Box::pin(async move { catalog::find_product(tx, shop, Currency::CNY, &id).await })
+        })
+        .await;
         found.unwrap().stock
     }
 
     /// Asserts that the counts of available items are correct.
     pub async fn assert_stock_counts(&self) {
-        assert_eq!(read(&self.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await, Vec::new());
+        assert_eq!(run_read(&self.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await, Vec::new());
     }
 
     /// Returns the number that `sql` selects.
-    pub async fn count(&self, sql: &'static str) -> i64 {
-        read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().get_at(0) })).await
+    pub async fn select_number(&self, sql: &'static str) -> i64 {
+        run_read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().get_at(0) })).await
     }
 }
 
 /// Returns the product of the fixture. One unit costs 0.50 CNY, or 0.40 CNY from a quantity of 100 on.
-pub fn mailbox(public_id: Uuid) -> NewProduct {
+pub fn new_mailbox_product(public_id: Uuid) -> NewProduct {
     NewProduct {
         public_id,
         slug: "mailbox".into(),
@@ -175,12 +181,16 @@ pub fn mailbox(public_id: Uuid) -> NewProduct {
         position: 0,
         currency: Currency::CNY,
         tiers: vec![PriceTier { from_quantity: 1, unit_price: 50 }, PriceTier { from_quantity: 100, unit_price: 40 }],
-        texts: LocalizedTexts::default().with("name", "zh", "企业邮箱").with("name", "en", "Business Mailbox"),
+        texts: LocalizedTexts::default().with_text("name", "zh", "企业邮箱").with_text(
+            "name",
+            "en",
+            "Business Mailbox",
+        ),
     }
 }
 
 /// Runs `body` in a write transaction and returns its result.
-pub async fn write<T, F>(db: &Db, body: F) -> T
+pub async fn run_write<T, F>(db: &Db, body: F) -> T
 where
     T: Send + 'static,
     F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, db::Error>> + Send + 'static,
@@ -189,7 +199,7 @@ where
 }
 
 /// Runs `body` in a read transaction and returns its result.
-pub async fn read<T, F>(db: &Db, body: F) -> T
+pub async fn run_read<T, F>(db: &Db, body: F) -> T
 where
     T: Send + 'static,
     F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, db::Error>> + Send + 'static,
@@ -197,7 +207,7 @@ where
     db.read("test", body).await.unwrap()
 }
 
-async fn payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
+async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
     let id = ChainId::new("ethereum").unwrap();
     let kind = AssetKind::Token { contract: "0xdAC17F958D2ee523a2206206994597C13D831ec7".into() };
     let usdt = Asset::new(id.clone(), kind, "USDT", 6, 6);
@@ -205,7 +215,7 @@ async fn payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
         id: id.clone(),
         family: Family::Evm,
         mode: Mode::Test,
-        depths: Depths::flat(12, 64),
+        depths: Depths::flat_depths(12, 64),
         watched: watched.clone(),
         siblings: Vec::new(),
         dust: Dust::default(),
@@ -218,10 +228,10 @@ async fn payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
         deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
-    let addresses = write(db, move |tx| Box::pin(Addresses::open(tx, vec![account]))).await;
+    let addresses = run_write(db, move |tx| Box::pin(Addresses::load_or_create_accounts(tx, vec![account]))).await;
     let rates = RateBook::new(60_000, 0);
     for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
-        rates.set(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });
+        rates.set_rate(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });
     }
     let tolerance = Tolerance { basis_points: 0, usd: Fiat::new(Currency::USD, 0) };
     PaymentService { assets: Arc::new(Assets::new(vec![chain], vec![payment_asset])), rates, addresses, tolerance }

@@ -23,7 +23,7 @@ pub enum BadRequest {
 
 impl BadRequest {
     /// Returns the error of one field; `problem` continues the sentence that begins with the field's name.
-    pub fn field(field: &'static str, problem: impl Into<String>) -> BadRequest {
+    pub fn for_field(field: &'static str, problem: impl Into<String>) -> BadRequest {
         BadRequest::Field { field, problem: problem.into() }
     }
 }
@@ -38,7 +38,7 @@ impl Fields {
     /// # Errors
     /// Fails when the content type is not `application/json` or the body is not a JSON object.
     pub fn from_json(headers: &HeaderMap, body: &[u8]) -> Result<Fields, BadRequest> {
-        if !is_json(headers) {
+        if !has_json_content_type(headers) {
             return Err(BadRequest::NotJson);
         }
         match serde_json::from_slice(body) {
@@ -55,8 +55,8 @@ impl Fields {
     }
 
     /// Returns the text of a required field.
-    pub fn text(&self, field: &'static str) -> Result<&str, BadRequest> {
-        self.optional_text(field)?.ok_or_else(|| BadRequest::field(field, "is missing"))
+    pub fn required_text(&self, field: &'static str) -> Result<&str, BadRequest> {
+        self.optional_text(field)?.ok_or_else(|| BadRequest::for_field(field, "is missing"))
     }
 
     /// Returns the text of an optional field; `None` when it is absent, `null` or blank.
@@ -66,26 +66,28 @@ impl Fields {
             Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
             // PostgreSQL cannot store NUL, and no field of a surface needs a control character.
             Some(Value::String(text)) if text.chars().any(char::is_control) => {
-                Err(BadRequest::field(field, "has control characters"))
+                Err(BadRequest::for_field(field, "has control characters"))
             }
-            Some(Value::String(text)) if text.len() > TEXT_LENGTH_MAX => Err(BadRequest::field(field, "is too long")),
+            Some(Value::String(text)) if text.len() > TEXT_LENGTH_MAX => {
+                Err(BadRequest::for_field(field, "is too long"))
+            }
             Some(Value::String(text)) => Ok(Some(text)),
             Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-                Err(BadRequest::field(field, "must be a string"))
+                Err(BadRequest::for_field(field, "must be a string"))
             }
         }
     }
 
     /// Returns the value of a required integer field from 0 to 2^64 - 1. `1.0` and `"1"` are not integers.
-    pub fn integer(&self, field: &'static str) -> Result<u64, BadRequest> {
+    pub fn required_integer(&self, field: &'static str) -> Result<u64, BadRequest> {
         match self.0.get(field) {
-            None | Some(Value::Null) => Err(BadRequest::field(field, "is missing")),
-            Some(value) => value.as_u64().ok_or_else(|| BadRequest::field(field, "must be a positive integer")),
+            None | Some(Value::Null) => Err(BadRequest::for_field(field, "is missing")),
+            Some(value) => value.as_u64().ok_or_else(|| BadRequest::for_field(field, "must be a positive integer")),
         }
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn has_json_content_type(headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = media_type.split(';').next().unwrap_or("").trim();
     essence.eq_ignore_ascii_case("application/json")
@@ -121,8 +123,9 @@ mod tests {
 
     #[test]
     fn only_integers_are_accepted_as_integers() {
-        let integer =
-            |value: &str| parse("application/json", format!("{{\"n\":{value}}}").as_bytes()).unwrap().integer("n").ok();
+        let integer = |value: &str| {
+            parse("application/json", format!("{{\"n\":{value}}}").as_bytes()).unwrap().required_integer("n").ok()
+        };
         assert_eq!((integer("0"), integer("7"), integer("18446744073709551615")), (Some(0), Some(7), Some(u64::MAX)));
         for value in ["-1", "1.0", "1e2", "\"1\"", "true", "null", "[1]", "18446744073709551616", "-0"] {
             assert_eq!(integer(value), None, "{value}");
@@ -145,8 +148,11 @@ mod tests {
     #[test]
     fn a_query_string_is_parsed_like_a_body() {
         let fields = Fields::from_query(Some("orderNo=CO1&email=a%40example.com&email=b%2Bc%40example.com"));
-        assert_eq!((fields.text("orderNo"), fields.text("email")), (Ok("CO1"), Ok("b+c@example.com")));
-        assert!(Fields::from_query(None).text("orderNo").is_err());
-        assert!(Fields::from_query(Some("orderNo=%00")).text("orderNo").is_err());
+        assert_eq!(
+            (fields.required_text("orderNo"), fields.required_text("email")),
+            (Ok("CO1"), Ok("b+c@example.com"))
+        );
+        assert!(Fields::from_query(None).required_text("orderNo").is_err());
+        assert!(Fields::from_query(Some("orderNo=%00")).required_text("orderNo").is_err());
     }
 }

@@ -21,7 +21,7 @@ impl Client {
     /// from its end for as long as the entries were written by trusted proxies. An entry that is not an address ends
     /// the list, because the client may have made up everything before it.
     pub fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> Client {
-        let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+        let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains_address(address));
         let mut client = peer.to_canonical();
         let values = headers.get_all(FORWARDED_FOR).iter().rev();
         // The client may have sent any bytes before a comma; they must not hide the entry of a proxy behind it.
@@ -29,7 +29,8 @@ impl Client {
             if !is_trusted(client) {
                 break;
             }
-            let Some(address) = std::str::from_utf8(entry).ok().and_then(|entry| parse_address(entry.trim())) else {
+            let Some(address) = std::str::from_utf8(entry).ok().and_then(|entry| parse_forwarded_address(entry.trim()))
+            else {
                 break;
             };
             client = address.to_canonical();
@@ -39,7 +40,7 @@ impl Client {
 }
 
 /// Parses `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, each with or without a port.
-fn parse_address(entry: &str) -> Option<IpAddr> {
+fn parse_forwarded_address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']')).unwrap_or(entry);
     bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
 }

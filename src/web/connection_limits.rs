@@ -36,7 +36,7 @@ pub struct ConnectionPermit {
 impl ConnectionLimits {
     /// Takes the limits from the configuration. The total is at most half of the descriptors that the process may open.
     pub fn new(server: &Server) -> ConnectionLimits {
-        let total = server.connections_max.min(descriptors_max() / 2);
+        let total = server.connections_max.min(raise_descriptor_limit() / 2);
         if total < server.connections_max {
             warn!(
                 "server.connections_max is reduced from {} to {total}, because the process may not open more descriptors; \
@@ -55,20 +55,20 @@ impl ConnectionLimits {
     }
 
     /// Waits until fewer connections are open than the total allows.
-    pub async fn wait_for_free(&self) -> OwnedSemaphorePermit {
+    pub async fn wait_for_free_connection(&self) -> OwnedSemaphorePermit {
         self.free.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
     /// Waits until no connection is open.
-    pub async fn wait_for_none_open(&self) {
+    pub async fn wait_until_all_closed(&self) {
         let all = self.free.acquire_many(self.total).await;
         drop(all.expect("the semaphore is never closed"));
     }
 
     /// Counts a connection against its client's limit; `None` when the client has as many connections as it may have.
-    pub fn admit(&self, free: OwnedSemaphorePermit, peer: IpAddr) -> Option<ConnectionPermit> {
+    pub fn admit_connection(&self, free: OwnedSemaphorePermit, peer: IpAddr) -> Option<ConnectionPermit> {
         let peer = peer.to_canonical();
-        if self.trusted_proxies.iter().any(|network| network.contains(peer)) {
+        if self.trusted_proxies.iter().any(|network| network.contains_address(peer)) {
             return Some(ConnectionPermit { _total: free, client: None });
         }
         let key = Key::ip(peer);
@@ -97,7 +97,7 @@ impl Drop for ConnectionPermit {
 
 /// Raises the process's limit of open files and sockets as far as allowed, and returns it. Shells set a low limit for
 /// the sake of programs that use `select(2)`, which the daemon does not.
-fn descriptors_max() -> usize {
+fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };

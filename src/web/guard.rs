@@ -56,27 +56,27 @@ impl Guard {
 
     /// Wraps a surface with the client's rate limit, a bounded body, a timeout and a catch for panics. `render` renders
     /// the errors of this middleware in the surface's error format.
-    pub fn protect(&self, surface: Router, render: ErrorRenderer) -> Router {
+    pub fn protect_surface(&self, surface: Router, render: ErrorRenderer) -> Router {
         // This middleware bounds and reads the body, so that no endpoint has to.
         let surface = surface.layer(DefaultBodyLimit::disable());
-        surface.layer(middleware::from_fn_with_state((self.clone(), render), protect_request))
+        surface.layer(middleware::from_fn_with_state((self.clone(), render), handle_protected_request))
     }
 
     /// Wraps the router of everything with request ids, security headers and the request log.
-    pub fn with_request_log(&self, router: Router) -> Router {
-        router.layer(middleware::from_fn(log_request))
+    pub fn add_request_log(&self, router: Router) -> Router {
+        router.layer(middleware::from_fn(handle_logged_request))
     }
 }
 
-async fn protect_request(
+async fn handle_protected_request(
     State((guard, render)): State<(Guard, ErrorRenderer)>,
     request: Request,
     next: Next,
 ) -> Response {
     let guard = guard.0;
-    let client = client_of(&request, &guard.trusted_proxies);
+    let client = find_client(&request, &guard.trusted_proxies);
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = call_endpoint(&guard, render, client, request, next).await;
+    let mut response = call_endpoint_within_limits(&guard, render, client, request, next).await;
     // The log needs the route of responses that no endpoint made, too.
     if let Some(route) = route {
         response.extensions_mut().insert(route);
@@ -84,11 +84,17 @@ async fn protect_request(
     response
 }
 
-async fn call_endpoint(guard: &Inner, render: ErrorRenderer, client: Client, request: Request, next: Next) -> Response {
+async fn call_endpoint_within_limits(
+    guard: &Inner,
+    render: ErrorRenderer,
+    client: Client,
+    request: Request,
+    next: Next,
+) -> Response {
     if let Err(limited) = guard.requests.admit(guard.clock.steady(), Key::ip(client.0)) {
         return render(HttpError::RateLimited { after_seconds: limited.after_seconds });
     }
-    let mut request = match buffer_body(request, guard.body_bytes_max, guard.timeout).await {
+    let mut request = match buffer_request_body(request, guard.body_bytes_max, guard.timeout).await {
         Ok(request) => request,
         Err(error) => return render(error),
     };
@@ -104,13 +110,13 @@ async fn call_endpoint(guard: &Inner, render: ErrorRenderer, client: Client, req
     }
 }
 
-fn client_of(request: &Request, trusted: &[IpNetwork]) -> Client {
+fn find_client(request: &Request, trusted: &[IpNetwork]) -> Client {
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
     Client::from_headers(peer, request.headers(), trusted)
 }
 
 /// Reads the body into memory. A body whose `Content-Length` is too large is refused before it is read.
-async fn buffer_body(request: Request, bytes_max: usize, timeout: Duration) -> Result<Request, HttpError> {
+async fn buffer_request_body(request: Request, bytes_max: usize, timeout: Duration) -> Result<Request, HttpError> {
     let (parts, body) = request.into_parts();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {
@@ -118,12 +124,12 @@ async fn buffer_body(request: Request, bytes_max: usize, timeout: Duration) -> R
     }
     match tokio::time::timeout(timeout, axum::body::to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(Request::from_parts(parts, Body::from(bytes))),
-        Ok(Err(e)) if is_length_limit(&e) => Err(HttpError::BodyTooLarge),
+        Ok(Err(e)) if is_length_limit_error(&e) => Err(HttpError::BodyTooLarge),
         Ok(Err(_)) | Err(_) => Err(HttpError::BodyIncomplete),
     }
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
+fn is_length_limit_error(error: &axum::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(found) = cause {
         if found.is::<http_body_util::LengthLimitError>() {
@@ -136,9 +142,9 @@ fn is_length_limit(error: &axum::Error) -> bool {
 
 /// Gives the request an id, logs it and sets the headers of its response. The path is logged as its template, and query
 /// strings and bodies are not logged, because they may hold personal data.
-async fn log_request(mut request: Request, next: Next) -> Response {
+async fn handle_logged_request(mut request: Request, next: Next) -> Response {
     let started = Stopwatch::now();
-    let id = request_id(&request);
+    let id = proxy_request_id_or_new(&request);
     let method = request.method().clone();
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut response = next.run(request).await;
@@ -152,7 +158,7 @@ async fn log_request(mut request: Request, next: Next) -> Response {
 }
 
 /// Returns the id that a proxy gave the request, so that the proxy's log and the daemon's can be matched, or a new one.
-fn request_id(request: &Request) -> HeaderValue {
+fn proxy_request_id_or_new(request: &Request) -> HeaderValue {
     let from_proxy = request.headers().get(REQUEST_ID).filter(|value| {
         let fits = (1..=REQUEST_ID_LENGTH_MAX).contains(&value.len());
         fits && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
@@ -182,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    fn guard(timeout: Duration) -> (Guard, Tasks) {
+    fn new_guard(timeout: Duration) -> (Guard, Tasks) {
         let tasks = Tasks::default();
         let inner = Inner {
             clock: Clock::manual(clock::Instant(0)),
@@ -195,57 +201,60 @@ mod tests {
         (Guard(Arc::new(inner)), tasks)
     }
 
-    async fn post(router: Router, body: impl Into<Body>) -> Response {
+    async fn post_body(router: Router, body: impl Into<Body>) -> Response {
         router.oneshot(Request::post("/").body(body.into()).unwrap()).await.unwrap()
     }
 
-    async fn status(router: Router, body: &'static str) -> u16 {
-        post(router, body).await.status().as_u16()
+    async fn post_and_read_status(router: Router, body: &'static str) -> u16 {
+        post_body(router, body).await.status().as_u16()
     }
 
     #[tokio::test]
     async fn a_panic_gets_a_response_and_is_counted() {
-        let (guard, tasks) = guard(Duration::from_secs(5));
+        let (guard, tasks) = new_guard(Duration::from_secs(5));
         let surface = Router::new().route("/", any(async || -> Response { panic!("a bug") }));
-        let router = guard.protect(surface, HttpError::render_plain);
-        assert_eq!((status(router.clone(), "").await, status(router, "").await), (500, 500));
+        let router = guard.protect_surface(surface, HttpError::render_plain_error);
+        assert_eq!(
+            (post_and_read_status(router.clone(), "").await, post_and_read_status(router, "").await),
+            (500, 500)
+        );
         assert_eq!(tasks.panicked(), 2);
     }
 
     #[tokio::test]
     async fn an_endpoint_that_does_not_respond_times_out() {
-        let (guard, tasks) = guard(Duration::from_millis(1));
+        let (guard, tasks) = new_guard(Duration::from_millis(1));
         let surface = Router::new().route("/", any(std::future::pending::<Response>));
-        assert_eq!(status(guard.protect(surface, HttpError::render_plain), "").await, 503);
+        assert_eq!(post_and_read_status(guard.protect_surface(surface, HttpError::render_plain_error), "").await, 503);
         assert_eq!(tasks.panicked(), 0);
     }
 
     #[tokio::test]
     async fn a_body_reaches_the_endpoint_unchanged_or_not_at_all() {
-        let (guard, _) = guard(Duration::from_secs(5));
+        let (guard, _) = new_guard(Duration::from_secs(5));
         let received = Arc::new(Mutex::new(Vec::new()));
         let seen = received.clone();
         let endpoint = async move |body: Bytes| seen.lock().unwrap().push(body.to_vec());
-        let router = guard.protect(Router::new().route("/", any(endpoint)), HttpError::render_plain);
+        let router = guard.protect_surface(Router::new().route("/", any(endpoint)), HttpError::render_plain_error);
 
         // `guard` allows bodies of 10 bytes; every byte value occurs in one of them.
         let every_byte: Vec<u8> = (0..=u8::MAX).collect();
         let mut accepted: Vec<Vec<u8>> = every_byte.chunks(10).map(<[u8]>::to_vec).collect();
         accepted.push(Vec::new());
         for sent in &accepted {
-            assert_eq!(post(router.clone(), sent.clone()).await.status(), 200);
+            assert_eq!(post_body(router.clone(), sent.clone()).await.status(), 200);
             // The body has several chunks, and the client does not announce its length.
             let chunks: Vec<Result<Bytes, Infallible>> =
                 sent.chunks(3).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
             let chunked = Body::from_stream(futures_util::stream::iter(chunks));
-            assert_eq!(post(router.clone(), chunked).await.status(), 200);
+            assert_eq!(post_body(router.clone(), chunked).await.status(), 200);
             assert_eq!(std::mem::take(&mut *received.lock().unwrap()), [sent.clone(), sent.clone()]);
         }
 
         let too_long = vec![Ok::<_, Infallible>(Bytes::from_static(b"012345678")), Ok(Bytes::from_static(b"9a"))];
         let too_long = Body::from_stream(futures_util::stream::iter(too_long));
-        assert_eq!(post(router.clone(), "0123456789a").await.status(), 413);
-        assert_eq!(post(router, too_long).await.status(), 413);
+        assert_eq!(post_body(router.clone(), "0123456789a").await.status(), 413);
+        assert_eq!(post_body(router, too_long).await.status(), 413);
         assert!(received.lock().unwrap().is_empty(), "no part of a refused body reaches the endpoint");
     }
 }

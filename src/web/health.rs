@@ -10,7 +10,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
 
-use crate::reply;
+use crate::response;
 
 /// The problems that keep the daemon from its work, by the part that has them. `/readyz` shows only the names of the
 /// parts to everybody. The reasons may quote nodes, so only the log and `settled status` show them.
@@ -43,18 +43,20 @@ struct HealthResponse {
 }
 
 /// The routes of both endpoints. They respond from memory, because no rate limit protects them.
-pub fn routes(health: Health) -> Router {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(health)
+pub fn build_health_routes(health: Health) -> Router {
+    Router::new().route("/healthz", get(get_healthz)).route("/readyz", get(get_readyz)).with_state(health)
 }
 
-async fn healthz() -> Response {
-    reply::json(StatusCode::OK, &HealthResponse { status: "ok", problems: Vec::new() })
+async fn get_healthz() -> Response {
+    response::json_response(StatusCode::OK, &HealthResponse { status: "ok", problems: Vec::new() })
 }
 
-async fn readyz(State(health): State<Health>) -> Response {
+async fn get_readyz(State(health): State<Health>) -> Response {
     let problems: Vec<String> = health.problems().into_keys().collect();
     match problems.is_empty() {
-        true => reply::json(StatusCode::OK, &HealthResponse { status: "ready", problems }),
-        false => reply::json(StatusCode::SERVICE_UNAVAILABLE, &HealthResponse { status: "not ready", problems }),
+        true => response::json_response(StatusCode::OK, &HealthResponse { status: "ready", problems }),
+        false => {
+            response::json_response(StatusCode::SERVICE_UNAVAILABLE, &HealthResponse { status: "not ready", problems })
+        }
     }
 }

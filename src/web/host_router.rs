@@ -18,7 +18,7 @@ pub struct HostRouter {
 
 impl HostRouter {
     /// Adds the routes of a surface. An empty host means every host.
-    pub fn add(&mut self, host: &str, routes: Router) {
+    pub fn add_surface(&mut self, host: &str, routes: Router) {
         let router = match host {
             "" => &mut self.every_host,
             host => self.by_host.entry(host.to_ascii_lowercase()).or_default(),
@@ -45,7 +45,7 @@ struct RoutersByHost {
 }
 
 async fn route_by_host(State(hosts): State<Arc<RoutersByHost>>, request: Request) -> Response {
-    let router = hosts.by_host.get(&host_name(&request)).unwrap_or(&hosts.every_host).clone();
+    let router = hosts.by_host.get(&request_host_name(&request)).unwrap_or(&hosts.every_host).clone();
     match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
@@ -53,7 +53,7 @@ async fn route_by_host(State(hosts): State<Arc<RoutersByHost>>, request: Request
 }
 
 /// Returns the request's host name in lower case and without a port; empty when the request names none.
-fn host_name(request: &Request) -> String {
+fn request_host_name(request: &Request) -> String {
     let header = request.headers().get(HOST).and_then(|value| value.to_str().ok());
     let host = request.uri().host().or(header).unwrap_or("").to_ascii_lowercase();
     match host.rsplit_once(':') {

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
-use crate::reply;
+use crate::response;
 
 /// An error of the listener, independent of a surface's error format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ struct PlainBody {
 
 impl HttpError {
     /// Returns the HTTP status of the response.
-    pub fn status(self) -> StatusCode {
+    pub fn http_status(self) -> StatusCode {
         match self {
             HttpError::NotFound => StatusCode::NOT_FOUND,
             HttpError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -53,7 +53,7 @@ impl HttpError {
     }
 
     /// Returns the message for the client.
-    pub fn message(self) -> &'static str {
+    pub fn client_message(self) -> &'static str {
         match self {
             HttpError::NotFound => "there is nothing at this path",
             HttpError::MethodNotAllowed => "this path does not accept this method",
@@ -66,7 +66,7 @@ impl HttpError {
     }
 
     /// Renders the error for paths that belong to no surface.
-    pub fn render_plain(self) -> Response {
-        reply::http_error(self, &PlainBody { error: self.message() })
+    pub fn render_plain_error(self) -> Response {
+        response::http_error_response(self, &PlainBody { error: self.client_message() })
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::future::BoxFuture;
 
-use access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
+use access::idempotency::{self, Call, ClaimResult, KEY_LENGTH_MAX, KeyExpiry, StoredAnswer};
 use clock::{Clock, Instant};
 use db::{Db, Tx};
 use ids::Shop;
@@ -74,7 +74,7 @@ pub struct InvalidKey;
 /// The error of an operation, as far as the executor needs to know it.
 pub trait OperationError: From<db::Error> {
     /// Returns the error of a call whose key was used with another request before.
-    fn key_reused() -> Self;
+    fn key_reused_error() -> Self;
 
     /// Returns the database error that caused this error; `None` for all other errors.
     fn database_error(&self) -> Option<&db::Error>;
@@ -111,7 +111,7 @@ impl fmt::Display for Scope<'_> {
 ///
 /// # Errors
 /// Returns the error of the operation. A failed call stores no key, so it may be repeated with the same one.
-pub async fn execute<P, T, E, Preparing>(
+pub async fn execute_once_per_key<P, T, E, Preparing>(
     db: &Db,
     clock: &Clock,
     name: &'static str,
@@ -139,12 +139,12 @@ where
                     let (response, value) = transact(tx, now, prepared).await?;
                     return Ok(CallOutcome { response, executed: Some(value) });
                 };
-                match idempotency::claim(tx, now, key.retention.until(now), &key.call).await? {
-                    Claim::Same(stored) => {
+                match idempotency::claim(tx, now, key.retention.expires_at(now), &key.call).await? {
+                    ClaimResult::Same(stored) => {
                         Ok(CallOutcome { response: StoredResponse::from_stored(stored)?, executed: None })
                     }
-                    Claim::Mismatch => Err(E::key_reused()),
-                    Claim::New(claimed) => {
+                    ClaimResult::Mismatch => Err(E::key_reused_error()),
+                    ClaimResult::New(claimed) => {
                         let (response, value) = transact(tx, now, prepared).await?;
                         claimed.keep(tx, &response.to_stored()).await?;
                         Ok(CallOutcome { response, executed: Some(value) })
@@ -153,34 +153,34 @@ where
             })
         });
         match outcome.await {
-            Err(error) if is_conflict(&error) && attempt < ATTEMPTS_MAX => attempt += 1,
+            Err(error) if is_database_conflict(&error) && attempt < ATTEMPTS_MAX => attempt += 1,
             outcome => return outcome,
         }
     }
 }
 
-fn is_conflict<E: OperationError>(error: &E) -> bool {
+fn is_database_conflict<E: OperationError>(error: &E) -> bool {
     matches!(error.database_error(), Some(db::Error::Conflict(_)))
 }
 
 impl Retention {
-    fn until(self, now: Instant) -> Keep {
+    fn expires_at(self, now: Instant) -> KeyExpiry {
         match self {
-            Retention::Forever => Keep::ForEver,
-            Retention::Seconds(seconds) => Keep::Until(now.plus_seconds(seconds)),
+            Retention::Forever => KeyExpiry::Never,
+            Retention::Seconds(seconds) => KeyExpiry::At(now.plus_seconds(seconds)),
         }
     }
 }
 
 impl StoredResponse {
-    fn from_stored(stored: Answer) -> Result<StoredResponse, db::Error> {
+    fn from_stored(stored: StoredAnswer) -> Result<StoredResponse, db::Error> {
         let status = StatusCode::from_u16(stored.status)
             .map_err(|_| db::Error::Statement(format!("the stored status {} is not an HTTP status", stored.status)))?;
         Ok(StoredResponse { status, body: stored.body })
     }
 
-    fn to_stored(&self) -> Answer {
-        Answer { status: self.status.as_u16(), body: self.body.clone() }
+    fn to_stored(&self) -> StoredAnswer {
+        StoredAnswer { status: self.status.as_u16(), body: self.body.clone() }
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
     }
 
     impl OperationError for Error {
-        fn key_reused() -> Error {
+        fn key_reused_error() -> Error {
             Error::KeyReused
         }
 
@@ -218,7 +218,7 @@ mod tests {
         }
     }
 
-    fn key(owner: &str, request: &[u8]) -> Option<IdempotencyKey> {
+    fn new_key(owner: &str, request: &[u8]) -> Option<IdempotencyKey> {
         let headers = [(HEADER.parse().unwrap(), "key-1".parse().unwrap())].into_iter().collect();
         let shop = Shop { merchant: MerchantId(1), mode: Mode::Live };
         let scope = Scope { surface: "checkout", shop, operation: "orders", owner };
@@ -227,7 +227,7 @@ mod tests {
 
     /// Executes a call whose transactions fail with a conflict as long as `conflicts` allows, and count in
     /// `executions`.
-    async fn call(
+    async fn execute_call(
         db: &Db,
         key: Option<IdempotencyKey>,
         conflicts: u32,
@@ -235,7 +235,7 @@ mod tests {
     ) -> Result<CallOutcome<u32>, Error> {
         let executions = executions.clone();
         let clock = Clock::manual(Instant(0));
-        execute(
+        execute_once_per_key(
             db,
             &clock,
             "call",
@@ -254,30 +254,30 @@ mod tests {
         .await
     }
 
-    fn response(text: &str) -> StoredResponse {
+    fn stored_response(text: &str) -> StoredResponse {
         StoredResponse { status: StatusCode::CREATED, body: text.into() }
     }
 
     db::both! {
         async fn a_repeated_call_gets_the_stored_response(db: Db) {
             let executions = Arc::default();
-            let first = call(&db, key("a", b"1"), 0, &executions).await;
-            assert_eq!(first, Ok(CallOutcome { response: response("response 1"), executed: Some(7) }));
-            let second = call(&db, key("a", b"1"), 0, &executions).await;
-            assert_eq!(second, Ok(CallOutcome { response: response("response 1"), executed: None }));
-            assert_eq!(call(&db, key("a", b"2"), 0, &executions).await, Err(Error::KeyReused));
-            let other_owner = call(&db, key("b", b"2"), 0, &executions).await.unwrap();
-            assert_eq!(other_owner.response, response("response 2"));
-            let without_key = call(&db, None, 0, &executions).await.unwrap();
-            assert_eq!(without_key.response, response("response 3"));
+            let first = execute_call(&db, new_key("a", b"1"), 0, &executions).await;
+            assert_eq!(first, Ok(CallOutcome { response: stored_response("response 1"), executed: Some(7) }));
+            let second = execute_call(&db, new_key("a", b"1"), 0, &executions).await;
+            assert_eq!(second, Ok(CallOutcome { response: stored_response("response 1"), executed: None }));
+            assert_eq!(execute_call(&db, new_key("a", b"2"), 0, &executions).await, Err(Error::KeyReused));
+            let other_owner = execute_call(&db, new_key("b", b"2"), 0, &executions).await.unwrap();
+            assert_eq!(other_owner.response, stored_response("response 2"));
+            let without_key = execute_call(&db, None, 0, &executions).await.unwrap();
+            assert_eq!(without_key.response, stored_response("response 3"));
         }
 
         async fn a_conflict_is_retried_a_bounded_number_of_times(db: Db) {
             let executions = Arc::default();
-            let outcome = call(&db, key("a", b"1"), ATTEMPTS_MAX - 1, &executions).await.unwrap();
-            assert_eq!((outcome.response, outcome.executed), (response("response 4"), Some(7)));
+            let outcome = execute_call(&db, new_key("a", b"1"), ATTEMPTS_MAX - 1, &executions).await.unwrap();
+            assert_eq!((outcome.response, outcome.executed), (stored_response("response 4"), Some(7)));
             let executions = Arc::default();
-            let refused = call(&db, None, ATTEMPTS_MAX, &executions).await;
+            let refused = execute_call(&db, None, ATTEMPTS_MAX, &executions).await;
             assert!(matches!(refused, Err(Error::Db(db::Error::Conflict(_)))), "{refused:?}");
             assert_eq!(executions.load(Ordering::SeqCst), ATTEMPTS_MAX);
         }

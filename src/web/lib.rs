@@ -9,7 +9,7 @@ pub mod http_error;
 pub mod host_router;
 pub mod body;
 pub mod idempotent;
-pub mod reply;
+pub mod response;
 pub mod number;
 pub mod health;
 pub mod reference;

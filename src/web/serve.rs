@@ -31,7 +31,7 @@ const HEADER_BYTES_MAX: usize = 32 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` is true, then lets running requests finish within `server.shutdown_timeout_ms`.
-pub async fn serve(
+pub async fn serve_http(
     listener: TcpListener,
     router: Router,
     server: Server,
@@ -41,12 +41,12 @@ pub async fn serve(
     let limits = ConnectionLimits::new(&server);
     loop {
         // Connections beyond the limit wait in the kernel's queue.
-        let free = limits.wait_for_free().await;
+        let free = limits.wait_for_free_connection().await;
         let (stream, peer) = tokio::select! {
             () = wait_until_stopped(&mut stop) => break,
-            accepted = accept(&listener) => accepted,
+            accepted = accept_connection(&listener) => accepted,
         };
-        let Some(permit) = limits.admit(free, peer.ip()) else {
+        let Some(permit) = limits.admit_connection(free, peer.ip()) else {
             debug!("a connection of {} was closed, because it has too many", peer.ip());
             continue;
         };
@@ -58,13 +58,13 @@ pub async fn serve(
         });
     }
     drop(listener);
-    match tokio::time::timeout(server.shutdown_timeout, limits.wait_for_none_open()).await {
+    match tokio::time::timeout(server.shutdown_timeout, limits.wait_until_all_closed()).await {
         Ok(()) => info!("all connections have ended"),
         Err(_elapsed) => warn!("connections that were still open after server.shutdown_timeout_ms were closed"),
     }
 }
 
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept_connection(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
@@ -93,7 +93,7 @@ fn set_socket_options(stream: &TcpStream, stall_timeout: Duration) {
 }
 
 async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| handle(router.clone(), peer, request));
+    let service = service_fn(move |request: hyper::Request<Incoming>| route_request(router.clone(), peer, request));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES_MAX);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -114,7 +114,11 @@ async fn wait_until_stopped(stop: &mut watch::Receiver<bool>) {
     let _dropped = stop.wait_for(|stop| *stop).await.is_err();
 }
 
-async fn handle(router: Router, peer: SocketAddr, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+async fn route_request(
+    router: Router,
+    peer: SocketAddr,
+    request: hyper::Request<Incoming>,
+) -> Result<Response, Infallible> {
     let mut request: Request = request.map(axum::body::Body::new);
     request.extensions_mut().insert(Peer(peer));
     router.oneshot(request).await

@@ -39,7 +39,7 @@ impl BalanceReconciler {
     ///
     /// # Errors
     /// [`SourceError`] when balances are not available.
-    pub async fn is_explained(&self, cursor: BlockRef, invoices: Vec<InvoiceId>) -> anyhow::Result<bool> {
+    pub async fn reconcile_balances(&self, cursor: BlockRef, invoices: Vec<InvoiceId>) -> anyhow::Result<bool> {
         let checks = self
             .db
             .read("list_balance_checks", move |tx| {
@@ -47,7 +47,7 @@ impl BalanceReconciler {
             })
             .await?;
         let mut explained = true;
-        for (asset, checks) in group_by_asset(checks) {
+        for (asset, checks) in group_checks_by_asset(checks) {
             let addresses: Vec<Address> = checks.iter().map(|check| check.address.clone()).collect();
             let balances = match self.source.balances(&cursor, &asset, &addresses).await {
                 // The node has forgotten the balances at this block, so they cannot be compared.
@@ -62,7 +62,7 @@ impl BalanceReconciler {
             }
             for (check, balance) in checks.iter().zip(balances).filter(|(check, has)| *has > check.explained) {
                 let (block, credit) = self.locate_unexplained_credit(check, cursor, balance).await?;
-                self.book(check, block, credit).await?;
+                self.book_unexplained_credit(check, block, credit).await?;
                 explained = false;
             }
         }
@@ -85,7 +85,7 @@ impl BalanceReconciler {
                 .header(middle)
                 .await?
                 .with_context(|| format!("block {middle} is not on the node's chain any more"))?;
-            match self.balance_at(check, header.block_ref()).await {
+            match self.read_balance_at(check, header.block_ref()).await {
                 Ok(more) if more > check.explained => (high, balance) = (header.block_ref(), more),
                 // If the node has forgotten older balances, the credit is booked in the oldest block at which it was
                 // found.
@@ -96,14 +96,14 @@ impl BalanceReconciler {
         Ok((high, balance.saturating_sub(check.explained)))
     }
 
-    async fn balance_at(&self, check: &BalanceCheck, at: BlockRef) -> Result<Amount, SourceError> {
+    async fn read_balance_at(&self, check: &BalanceCheck, at: BlockRef) -> Result<Amount, SourceError> {
         let balances = self.source.balances(&at, &check.asset, std::slice::from_ref(&check.address)).await?;
         balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("the answer has no balance".into()))
     }
 
     /// Books the credit in a block of the followed branch, so that it is reversed with that block. A credit in a block
     /// of another branch is an error; the next check searches for it again.
-    async fn book(&self, check: &BalanceCheck, at: BlockRef, credit: Amount) -> anyhow::Result<()> {
+    async fn book_unexplained_credit(&self, check: &BalanceCheck, at: BlockRef, credit: Amount) -> anyhow::Result<()> {
         let (now, deposits, check) = (self.clock.now(), self.deposits.clone(), check.clone());
         let chain = &self.deposits.chain().id;
         let outcome = self
@@ -130,7 +130,7 @@ impl BalanceReconciler {
 }
 
 /// Groups the checks by asset, because one request reads balances of one asset.
-fn group_by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
+fn group_checks_by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
     let mut groups: Vec<(AssetKind, Vec<BalanceCheck>)> = Vec::new();
     for check in checks {
         match groups.iter_mut().find(|(asset, _)| *asset == check.asset) {
@@ -159,15 +159,15 @@ impl Worker for BalanceCheckWorker {
         format!("balance check {}", self.reconciler.deposits.chain().id)
     }
 
-    fn pause(&self) -> Duration {
+    fn idle_pause(&self) -> Duration {
         Duration::from_secs(15)
     }
 
-    fn wakeable(&self) -> bool {
+    fn is_wakeable(&self) -> bool {
         false
     }
 
-    async fn run(&self) -> anyhow::Result<Ran> {
+    async fn run_once(&self) -> anyhow::Result<Ran> {
         if self.reconciler.source.internal_transfers() != InternalTransfers::ByBalance {
             return Ok(Ran::Idle);
         }
@@ -176,14 +176,14 @@ impl Worker for BalanceCheckWorker {
             .reconciler
             .db
             .read("list_native_open", move |tx| {
-                Box::pin(async move { deposits::list_native_open(tx, &chain, COMPARE_MAX).await })
+                Box::pin(async move { deposits::list_open_native_invoices(tx, &chain, COMPARE_MAX).await })
             })
             .await?;
         let Some(cursor) = cursor else { return Ok(Ran::Idle) };
         if i64::try_from(invoices.len())? == COMPARE_MAX {
             warn!(chain = %self.reconciler.deposits.chain().id, "more native invoices are open than are compared at once ({COMPARE_MAX}); configure an endpoint that can trace");
         }
-        let explained = self.reconciler.is_explained(cursor, invoices).await?;
+        let explained = self.reconciler.reconcile_balances(cursor, invoices).await?;
         Ok(if explained { Ran::Idle } else { Ran::Worked })
     }
 }

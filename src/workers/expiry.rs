@@ -32,16 +32,17 @@ impl Worker for ExpiryWorker {
         "expiry".into()
     }
 
-    fn pause(&self) -> Duration {
+    fn idle_pause(&self) -> Duration {
         Duration::from_secs(5)
     }
 
-    async fn run(&self) -> anyhow::Result<Ran> {
+    async fn run_once(&self) -> anyhow::Result<Ran> {
         let now = self.clock.now();
         let expired =
             self.db.write("expire_external_orders", move |tx| Box::pin(orders::expire_overdue_external(tx, now)));
         let expired = expired.await?;
-        let deleted = self.db.write("forget_keys", move |tx| Box::pin(idempotency::forget_expired(tx, now, KEYS_MAX)));
+        let deleted =
+            self.db.write("delete_expired_keys", move |tx| Box::pin(idempotency::delete_expired(tx, now, KEYS_MAX)));
         let worked = expired > 0 || deleted.await? > 0;
         Ok(if worked { Ran::Worked } else { Ran::Idle })
     }

@@ -32,11 +32,11 @@ impl Worker for FulfilmentWorker {
         "fulfilment".into()
     }
 
-    fn pause(&self) -> Duration {
+    fn idle_pause(&self) -> Duration {
         Duration::from_millis(500)
     }
 
-    async fn run(&self) -> anyhow::Result<Ran> {
+    async fn run_once(&self) -> anyhow::Result<Ran> {
         let delivered = fulfilment::deliver_due(&self.db, self.clock.now(), &self.envelope, &self.templates).await?;
         Ok(if delivered > 0 { Ran::Worked } else { Ran::Idle })
     }

@@ -31,11 +31,11 @@ impl Worker for HashChainWorker {
         "ledger hash chain".into()
     }
 
-    fn pause(&self) -> Duration {
+    fn idle_pause(&self) -> Duration {
         Duration::from_millis(500)
     }
 
-    async fn run(&self) -> anyhow::Result<Ran> {
+    async fn run_once(&self) -> anyhow::Result<Ran> {
         if self.db.backend() == db::Backend::Sqlite {
             return Ok(Ran::Idle);
         }
@@ -67,14 +67,14 @@ impl Worker for BalanceRollUpWorker {
         "ledger roll-up".into()
     }
 
-    fn pause(&self) -> Duration {
+    fn idle_pause(&self) -> Duration {
         Duration::from_secs(30)
     }
 
-    async fn run(&self) -> anyhow::Result<Ran> {
+    async fn run_once(&self) -> anyhow::Result<Ran> {
         let rolled_up = self
             .db
-            .write("roll_up_balances", |tx| Box::pin(async move { ledger::roll_up(tx, ROLL_UP_MAX).await }))
+            .write("roll_up_balances", |tx| Box::pin(async move { ledger::roll_up_balances(tx, ROLL_UP_MAX).await }))
             .await?;
         Ok(if rolled_up > 0 { Ran::Worked } else { Ran::Idle })
     }

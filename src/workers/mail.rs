@@ -30,11 +30,11 @@ impl Worker for MailWorker {
         "mail".into()
     }
 
-    fn pause(&self) -> Duration {
+    fn idle_pause(&self) -> Duration {
         Duration::from_secs(2)
     }
 
-    async fn run(&self) -> anyhow::Result<Ran> {
+    async fn run_once(&self) -> anyhow::Result<Ran> {
         let sent = mail::deliver_due(&self.db, self.clock.now(), &self.transport).await?;
         Ok(if sent > 0 { Ran::Worked } else { Ran::Idle })
     }

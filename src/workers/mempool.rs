@@ -41,22 +41,22 @@ impl MempoolWorker {
 impl MempoolWorker {
     /// Returns true when an open invoice or a stored transfer needs the mempool. Otherwise no request is sent, because
     /// providers bill each request.
-    async fn is_needed(&self) -> Result<bool, db::Error> {
+    async fn is_mempool_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
-            Box::pin(async move { unconfirmed::is_expected(tx, &chain).await })
+            Box::pin(async move { unconfirmed::is_money_expected(tx, &chain).await })
         });
         waiting.await
     }
 
     /// Returns the addresses that the source may have to look up one by one. Only Esplora, on Bitcoin, needs them.
-    async fn list_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
+    async fn list_addresses_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());
         }
         let chain = self.chain.id.clone();
         let list = self.db.read("list_expecting_payment", move |tx| {
-            Box::pin(async move { invoices::list_expecting_payment(tx, &chain, EXPECTING_PAYMENT_MAX).await })
+            Box::pin(async move { invoices::list_addresses_expecting_payment(tx, &chain, EXPECTING_PAYMENT_MAX).await })
         });
         list.await
     }
@@ -68,22 +68,22 @@ impl Worker for MempoolWorker {
         format!("mempool {}", self.chain.id)
     }
 
-    fn pause(&self) -> Duration {
+    fn idle_pause(&self) -> Duration {
         self.pause
     }
 
-    fn wakeable(&self) -> bool {
+    fn is_wakeable(&self) -> bool {
         false
     }
 
     /// Reads the mempool once. Always returns `Idle`, so that a pause follows: endpoints at different heights would
     /// otherwise keep the worker busy without end.
-    async fn run(&self) -> anyhow::Result<Ran> {
-        if !self.is_needed().await? {
+    async fn run_once(&self) -> anyhow::Result<Ran> {
+        if !self.is_mempool_needed().await? {
             *self.last.lock().await = None;
             return Ok(Ran::Idle);
         }
-        let expecting_payment = self.list_expecting_payment().await?;
+        let expecting_payment = self.list_addresses_expecting_payment().await?;
         let Some(unconfirmed) = self.source.unconfirmed(&self.chain.watched, &expecting_payment).await? else {
             return Ok(Ran::Idle);
         };
@@ -99,7 +99,7 @@ impl Worker for MempoolWorker {
         let observed = self
             .db
             .write("observe_unconfirmed", move |tx| {
-                Box::pin(async move { unconfirmed::observe(tx, now, &chain, &look).await })
+                Box::pin(async move { unconfirmed::store_mempool_snapshot(tx, now, &chain, &look).await })
             })
             .await?;
         *last = (!observed.open).then_some(unconfirmed);

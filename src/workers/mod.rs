@@ -24,7 +24,7 @@ use tasks::{Tasks, Wake};
 
 /// Maximum pause of a worker between two runs after errors in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Maximum number of passes of [`Workers::run_until_idle`]. More of them mean that a worker never becomes idle.
+/// Maximum number of passes of [`Workers::run_workers_until_idle`]. More of them mean that a worker never becomes idle.
 const PASSES_MAX: usize = 10_000;
 
 /// The result of one run.
@@ -43,16 +43,16 @@ pub trait Worker: Send + Sync {
     fn name(&self) -> String;
 
     /// The pause after an idle run.
-    fn pause(&self) -> Duration;
+    fn idle_pause(&self) -> Duration;
 
     /// Returns true when a hint that there may be work ends the pause early. False for workers whose runs cost the same
     /// with and without work.
-    fn wakeable(&self) -> bool {
+    fn is_wakeable(&self) -> bool {
         true
     }
 
     /// Does the work that is due, and returns whether there was any.
-    async fn run(&self) -> anyhow::Result<Ran>;
+    async fn run_once(&self) -> anyhow::Result<Ran>;
 }
 
 /// All workers of a daemon, with the signal that wakes them early.
@@ -60,7 +60,7 @@ pub trait Worker: Send + Sync {
 pub struct Workers {
     all: Arc<Vec<Arc<dyn Worker>>>,
     wake: Wake,
-    beats: Heartbeats,
+    heartbeats: Heartbeats,
 }
 
 /// The last run of each worker, for the watchdog and `/readyz`.
@@ -83,52 +83,55 @@ pub struct Heartbeat {
 
 impl Heartbeats {
     /// All workers with their states, by name.
-    pub fn all(&self) -> Vec<(String, Heartbeat)> {
-        let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn list_by_worker(&self) -> Vec<(String, Heartbeat)> {
+        let heartbeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let to_heartbeat = |(name, kept): (&String, &LastRun)| {
             let failing = kept.failing.as_ref().map(|(why, since)| (why.clone(), since.elapsed()));
             (name.clone(), Heartbeat { since_end: kept.ended.elapsed(), failing })
         };
-        beats.iter().map(to_heartbeat).collect()
+        heartbeats.iter().map(to_heartbeat).collect()
     }
 
-    fn record(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
-        let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn record_run(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
+        let mut heartbeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = Instant::now();
-        let since = beats.get(worker).and_then(|kept| kept.failing.as_ref()).map_or(ended, |(_, since)| *since);
+        let since = heartbeats.get(worker).and_then(|kept| kept.failing.as_ref()).map_or(ended, |(_, since)| *since);
         let failing = outcome.err().map(|error| (format!("{error:#}"), since));
-        beats.insert(worker.to_owned(), LastRun { ended, failing });
+        heartbeats.insert(worker.to_owned(), LastRun { ended, failing });
     }
 }
 
 impl Workers {
     /// Workers that `wake` wakes early.
     pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
-        Workers { all: Arc::new(all), wake, beats: Heartbeats::default() }
+        Workers { all: Arc::new(all), wake, heartbeats: Heartbeats::default() }
     }
 
     /// The last runs of the workers.
-    pub fn beats(&self) -> Heartbeats {
-        self.beats.clone()
+    pub fn heartbeats(&self) -> Heartbeats {
+        self.heartbeats.clone()
     }
 
     /// Runs one loop for each worker until `stop` is true.
-    pub fn spawn(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
+    pub fn spawn_worker_loops(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
         self.all
             .iter()
             .map(|worker| {
-                tasks.spawn("worker", run_loop(worker.clone(), self.wake.clone(), self.beats.clone(), stop.clone()))
+                tasks.spawn(
+                    "worker",
+                    run_worker_loop(worker.clone(), self.wake.clone(), self.heartbeats.clone(), stop.clone()),
+                )
             })
             .collect()
     }
 
     /// Runs every worker until none has anything left to do. Tests and single commands drive a daemon like this. A
     /// failure is logged and does not end the run, because the test may have caused it.
-    pub async fn run_until_idle(&self) {
+    pub async fn run_workers_until_idle(&self) {
         for _ in 0..PASSES_MAX {
             let mut worked = false;
             for worker in self.all.iter() {
-                match worker.run().await {
+                match worker.run_once().await {
                     Ok(ran) => worked |= ran == Ran::Worked,
                     Err(error) => warn!(worker = worker.name(), "worker {} failed: {error:#}", worker.name()),
                 }
@@ -141,13 +144,13 @@ impl Workers {
     }
 }
 
-async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut stop: watch::Receiver<bool>) {
+async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartbeats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
     let name = worker.name();
-    beats.record(&name, Ok(()));
+    heartbeats.record_run(&name, Ok(()));
     while !*stop.borrow() {
-        let ran = worker.run().await;
-        beats.record(&name, ran.as_ref().map(drop));
+        let ran = worker.run_once().await;
+        heartbeats.record_run(&name, ran.as_ref().map(drop));
         let pause = match ran {
             Ok(Ran::Worked) => {
                 failures = 0;
@@ -155,11 +158,11 @@ async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut st
             }
             Ok(Ran::Idle) => {
                 failures = 0;
-                worker.pause()
+                worker.idle_pause()
             }
             Err(error) => {
                 failures = failures.saturating_add(1);
-                let pause = (worker.pause() * 2u32.saturating_pow(failures.min(10))).min(BACKOFF_MAX);
+                let pause = (worker.idle_pause() * 2u32.saturating_pow(failures.min(10))).min(BACKOFF_MAX);
                 warn!(worker = worker.name(), failures, "worker {} failed: {error:#}", worker.name());
                 pause
             }
@@ -167,7 +170,7 @@ async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut st
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // After a failure the whole pause is kept, to protect the failing service.
-            () = wake.woken(), if failures == 0 && worker.wakeable() => {}
+            () = wake.woken(), if failures == 0 && worker.is_wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }
     }

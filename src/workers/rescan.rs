@@ -46,12 +46,12 @@ impl Rescanner {
     /// # Errors
     /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;
     /// [`SourceError`] when the node does not return the blocks.
-    pub async fn rescan_piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<RescanPiece> {
+    pub async fn rescan_block_range(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<RescanPiece> {
         let chain = self.reconciler.deposits.chain().id.clone();
         let cursor = self
             .reconciler
             .db
-            .read("find_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &chain).await }));
+            .read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &chain).await }));
         let Some(at) = cursor.await?.and_then(|cursor| cursor.recent.last().copied()) else {
             return Err(RescanError::NotBegun.into());
         };
@@ -72,7 +72,7 @@ impl Rescanner {
                     self.reconciler.deposits.chain().id
                 );
             }
-            let rescanned = self.book(actor, blocks).await?;
+            let rescanned = self.book_missing_transfers(actor, blocks).await?;
             piece.booked += rescanned.booked;
             piece.known += rescanned.known;
             piece.doubtful += rescanned.doubtful;
@@ -82,12 +82,12 @@ impl Rescanner {
         Ok(piece)
     }
 
-    async fn book(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
+    async fn book_missing_transfers(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
         let (now, deposits) = (self.reconciler.clock.now(), self.reconciler.deposits.clone());
         let actor = actor.clone();
         let written = self.reconciler.db.write("rescan_blocks", move |tx| {
             Box::pin(async move {
-                let rescanned = deposits.rescan(tx, now, &blocks).await?;
+                let rescanned = deposits.rescan_blocks(tx, now, &blocks).await?;
                 if let (true, Some(first), Some(last)) = (rescanned.booked > 0, blocks.first(), blocks.last()) {
                     let detail = format!(
                         "blocks {} to {}: {} transfers were booked",

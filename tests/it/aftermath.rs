@@ -11,7 +11,7 @@ use money::ledger::{Account, Suspense};
 use records::reviews;
 use serde_json::{Value, json};
 use settled::commands::context::{Context, RunningDaemon};
-use settled::commands::dispatch::dispatch;
+use settled::commands::dispatch::dispatch_request;
 use settled::control::Request;
 use settled::workers::rescan::RescanPiece;
 use simnet::{NodeFault, ReplacedTxs};
@@ -24,9 +24,9 @@ pub async fn request(world: &World, operation: &str, arguments: Value) -> Result
     let daemon = world.daemon.as_ref().unwrap();
     let running = RunningDaemon::new(daemon, world.clock.now());
     let config = std::sync::Arc::new(world.config.clone());
-    let offline = Context::offline(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
+    let offline = Context::without_daemon(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
     let context = Context { daemon: Some(running), ..offline };
-    dispatch(&context, Request { operation: operation.to_owned(), arguments }).await
+    dispatch_request(&context, Request { operation: operation.to_owned(), arguments }).await
 }
 
 async fn resume(world: &World, chain: &str) -> Result<String, String> {
@@ -181,7 +181,7 @@ both! {
         let token = "[[chains.ethereum.assets]]\ncode = \"usdt\"\nsymbol = \"USDT\"\ndecimals = 30\nquote_decimals = 6
             contract = \"0xdAC17F958D2ee523a2206206994597C13D831ec7\"\n";
         let text = format!("{}\n{token}\n{}", include_str!("world.toml"), accounts());
-        *config = Config::parse(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
+        *config = Config::parse_toml(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
     }) {
         let hostile = world.place_order("erc20_usdt").await;
         let asset = world.asset(hostile.coin);
@@ -305,11 +305,11 @@ both! {
         let available = Account::MerchantAvailable(world.shop.merchant);
         let asset = world.asset(order.coin).id;
         let earned = || world.account(world.shop.mode, available.clone(), asset.clone());
-        assert_eq!(earned().await.available(), Amount::ZERO, "the second payment may still vanish");
+        assert_eq!(earned().await.available_amount(), Amount::ZERO, "the second payment may still vanish");
         let depth = world.simnet.tip(&chain).head.height - first;
         world.simnet.reorg(&chain, depth, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
-        assert_eq!(earned().await.available(), order.due);
+        assert_eq!(earned().await.available_amount(), order.due);
         world.assert_status(&order, "completed", "paid").await;
     }
 
@@ -405,7 +405,7 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         let (now, halted) = (world.clock.now(), chain.clone());
-        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt(tx, now, &halted, "a drill").await })).await.unwrap();
+        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt_chain(tx, now, &halted, "a drill").await })).await.unwrap();
         world.crash_and_boot().await;
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);

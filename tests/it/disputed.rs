@@ -30,7 +30,7 @@ fn reorg_dropping(world: &World, depth: u64) {
 
 async fn pending(world: &World) -> Amount {
     let account = Account::MerchantPending(world.shop.merchant);
-    world.account(world.shop.mode, account, world.asset("erc20_usdt").id).await.available()
+    world.account(world.shop.mode, account, world.asset("erc20_usdt").id).await.available_amount()
 }
 
 both! {

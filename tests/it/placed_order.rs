@@ -142,7 +142,7 @@ impl World {
     }
 
     async fn available(&self, coin: &str, account: Account) -> Amount {
-        self.account(self.shop.mode, account, self.asset(coin).id).await.available()
+        self.account(self.shop.mode, account, self.asset(coin).id).await.available_amount()
     }
 }
 

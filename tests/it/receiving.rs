@@ -33,7 +33,7 @@ both! {
             world.mine_deep(coin);
             world.run_until_idle().await;
             let earned = world.account(world.shop.mode, Account::MerchantAvailable(world.shop.merchant), world.asset(coin).id).await;
-            assert_eq!(earned.available(), order.due, "final money is the merchant's: {coin}");
+            assert_eq!(earned.available_amount(), order.due, "final money is the merchant's: {coin}");
             world.advance_seconds(60);
         }
     }
@@ -116,14 +116,14 @@ both! {
         assert_eq!(world.suspense(order.coin, Suspense::Surplus).await, due, "the second payment is nobody's incoming money");
         let incoming = Account::MerchantIncoming(world.shop.merchant);
         let asset = world.asset(order.coin).id;
-        assert_eq!(world.account(world.shop.mode, incoming.clone(), asset.clone()).await.available(), Amount::ZERO);
+        assert_eq!(world.account(world.shop.mode, incoming.clone(), asset.clone()).await.available_amount(), Amount::ZERO);
 
         world.simnet.reorg(&world.chain_of(order.coin), 12, ReplacedTxs::Drop, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.suspense(order.coin, Suspense::Surplus).await, Amount::ZERO);
         let pending = Account::MerchantPending(world.shop.merchant);
-        assert_eq!(world.account(world.shop.mode, pending, asset.clone()).await.available(), due, "the first payment stands");
-        assert_eq!(world.account(world.shop.mode, incoming, asset).await.available(), Amount::ZERO);
+        assert_eq!(world.account(world.shop.mode, pending, asset.clone()).await.available_amount(), due, "the first payment stands");
+        assert_eq!(world.account(world.shop.mode, incoming, asset).await.available_amount(), Amount::ZERO);
     }
 
     async fn a_payment_in_time_stays_in_time_after_a_reorg(world: World) {
@@ -399,18 +399,18 @@ both! {
         let pending = Account::MerchantPending(world.shop.merchant);
         let asset = world.asset(order.coin).id;
         let due = order.due;
-        assert_eq!(world.account(world.shop.mode, pending.clone(), asset.clone()).await.available(), due);
+        assert_eq!(world.account(world.shop.mode, pending.clone(), asset.clone()).await.available_amount(), due);
 
         world.simnet.reorg(&chain, needed, ReplacedTxs::Drop, world.clock.now().unix_seconds());
         world.run_until_idle().await;
-        assert_eq!(world.account(world.shop.mode, pending.clone(), asset.clone()).await.available(), Amount::ZERO, "no credit outlives its block");
+        assert_eq!(world.account(world.shop.mode, pending.clone(), asset.clone()).await.available_amount(), Amount::ZERO, "no credit outlives its block");
         assert_eq!(world.status(&order.id).await.text_at("status"), "completed", "what was delivered stays delivered");
 
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         let available = Account::MerchantAvailable(world.shop.merchant);
-        assert_eq!(world.account(world.shop.mode, available, asset).await.available(), due, "money that comes again settles it again");
+        assert_eq!(world.account(world.shop.mode, available, asset).await.available_amount(), due, "money that comes again settles it again");
     }
 
     async fn reorgs_of_every_depth_up_to_64_are_followed(world: World) {

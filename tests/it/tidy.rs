@@ -68,7 +68,19 @@ const FENCED_IN_ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Tables that a store reads although another store owns them: the reading store, then the tables.
-const FOREIGN_READS: &[(&str, &[&str])] = &[];
+const FOREIGN_READS: &[(&str, &[&str])] = &[
+    // A token is valid only while its user is active.
+    ("src/access/tokens/store.rs", &["users"]),
+    // The audit compares every table of `money` with the postings.
+    ("src/money/audit/store.rs", &["accounts", "balances", "deposits", "invoices", "payments", "postings"]),
+    // A transfer is matched by the address's key, and classified by its invoice; both in the statement that locks.
+    ("src/money/deposits/store.rs", &["addresses", "invoices", "reviews", "unconfirmed"]),
+    // The state of an invoice is shown with its address, the chain's cursor and its unconfirmed transfers.
+    ("src/money/invoices/store.rs", &["addresses", "cursors", "deposits", "unconfirmed"]),
+    ("src/money/unconfirmed/store.rs", &["addresses", "cursors", "deposits", "invoices"]),
+    // The order status is one statement, because it is polled most.
+    ("src/shop/orders/store.rs", &["invoices", "payments", "products", "skus", "unconfirmed"]),
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

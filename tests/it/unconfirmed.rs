@@ -132,7 +132,7 @@ both! {
         world.mine_deep("btc");
         assert_status_when_idle(&world, &order, "expired", "expired").await;
         let late = Account::Suspense(world.shop.merchant, Suspense::Late);
-        let kept = world.account(world.shop.mode, late, world.asset("btc").id).await.available();
+        let kept = world.account(world.shop.mode, late, world.asset("btc").id).await.available_amount();
         assert_eq!(kept, order.due, "and still it is booked");
     }
 

@@ -21,7 +21,7 @@ use money::audit;
 use money::pricing::Currency;
 use records::audit_log::Actor;
 use serde_json::Value;
-use settled::daemon::drivers::simnet_specs;
+use settled::daemon::drivers::list_simnet_specs;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::users::{Credit, NewUser};
@@ -119,7 +119,7 @@ impl World {
         let mut config = test_config(folder.path());
         configure(&mut config);
         let clock = Clock::manual(START);
-        let simnet = Simnet::in_memory(simnet_specs(&config), 7, START.unix_seconds() - 3_600);
+        let simnet = Simnet::in_memory(list_simnet_specs(&config), 7, START.unix_seconds() - 3_600);
         for chain in simnet.chains() {
             simnet.mine(&chain, 3, START.unix_seconds() - 60);
         }
@@ -132,7 +132,9 @@ impl World {
         let log_start = captured().lock().expect("no holder panics").len();
         let merchant = db
             .write("create_merchant", move |tx| {
-                Box::pin(async move { merchants::create(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await })
+                Box::pin(async move {
+                    merchants::create_merchant(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await
+                })
             })
             .await
             .expect("a merchant");
@@ -168,7 +170,7 @@ impl World {
             cursor_flush_ms: 0,
             autonomous: false,
         };
-        let daemon = Daemon::start(setup).await.unwrap_or_else(|e| panic!("the daemon starts: {e:#}"));
+        let daemon = Daemon::start_daemon(setup).await.unwrap_or_else(|e| panic!("the daemon starts: {e:#}"));
         self.daemon = Some(daemon);
         self.run_until_idle().await;
     }
@@ -247,7 +249,7 @@ impl World {
     // ---- chains
 
     pub fn asset(&self, coin: &str) -> Asset {
-        self.config.checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+        self.config.find_checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
     }
 
     /// Sends `amount` whole coins to an address; the payment waits for a block.
@@ -295,10 +297,10 @@ impl World {
                         currency: Currency::CNY,
                         tiers: vec![PriceTier { from_quantity: 1, unit_price: price }],
                         texts: LocalizedTexts::default()
-                            .with("name", "zh", "企业/教育邮箱")
-                            .with("name", "en", "Mailbox"),
+                            .with_text("name", "zh", "企业/教育邮箱")
+                            .with_text("name", "en", "Mailbox"),
                     };
-                    catalog::create(tx, now, shop, new).await
+                    catalog::create_product(tx, now, shop, new).await
                 })
             })
             .await
@@ -343,8 +345,8 @@ impl World {
             .write("set_state", move |tx| {
                 Box::pin(async move {
                     let product =
-                        catalog::find(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
-                    catalog::set_state(tx, now, &SETUP, product.id, &product.slug, state).await
+                        catalog::find_product(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
+                    catalog::set_product_state(tx, now, &SETUP, product.id, &product.slug, state).await
                 })
             })
             .await
@@ -360,17 +362,17 @@ impl World {
             .write("create_user", move |tx| {
                 Box::pin(async move {
                     let new = NewUser { public_id: uuid::Uuid::new_v4(), name: name.clone(), email: None };
-                    users::create(tx, now, &SETUP, shop, new).await?;
-                    let user = users::find_by_name(tx, shop, &name).await?.expect("the user was created");
+                    users::create_user(tx, now, &SETUP, shop, new).await?;
+                    let user = users::find_user_by_name(tx, shop, &name).await?.expect("the user was created");
                     for (currency, amount) in [(Currency::CNY, cny_fen), (Currency::USD, usd_micro)] {
                         if amount > 0 {
                             let reference = format!("initial {currency}");
                             let credit = Credit { currency, amount: Amount::from(amount), reference };
-                            users::credit(tx, now, &SETUP, shop, &user, credit).await?;
+                            users::credit_user_balance(tx, now, &SETUP, shop, &user, credit).await?;
                         }
                     }
                     let token = Token::draw(&mut rand::rng());
-                    users::issue_token(tx, now, &SETUP, &user, &token, None).await?;
+                    users::issue_user_token(tx, now, &SETUP, &user, &token, None).await?;
                     Ok::<_, anyhow::Error>((user.id, token.reveal().to_owned()))
                 })
             })
@@ -383,7 +385,7 @@ impl World {
     /// Available balance in base units of `fiat/CURRENCY`.
     pub async fn balance(&self, user: UserId, currency: &str) -> Amount {
         let (asset, mode) = (chain::AssetId::fiat(currency), self.shop.mode);
-        self.account(mode, money::ledger::Account::User(user), asset).await.available()
+        self.account(mode, money::ledger::Account::User(user), asset).await.available_amount()
     }
 
     pub async fn account(
@@ -394,7 +396,7 @@ impl World {
     ) -> money::ledger::Balance {
         self.db
             .read("balance", move |tx| {
-                Box::pin(async move { money::ledger::balance(tx, mode, &account, &asset).await })
+                Box::pin(async move { money::ledger::load_account_balance(tx, mode, &account, &asset).await })
             })
             .await
             .expect("a balance")
@@ -404,7 +406,7 @@ impl World {
         let (now, shop) = (self.clock.now(), self.shop);
         self.db
             .write("create_coupon", move |tx| {
-                Box::pin(async move { coupons::create(tx, now, &SETUP, shop, new).await })
+                Box::pin(async move { coupons::create_coupon(tx, now, &SETUP, shop, new).await })
             })
             .await
             .expect("a coupon");
@@ -471,7 +473,7 @@ fn client() -> reqwest::Client {
 /// A configuration with model chains only, fixed rates, generous limits and the accounts of the test mnemonic.
 pub fn test_config(folder: &Path) -> Config {
     let text = format!("{}\n{}", include_str!("world.toml"), accounts());
-    Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    Config::parse_toml(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The accounts of the test mnemonic as configuration text.

@@ -11,7 +11,7 @@ use envelope::Envelope;
 use ids::{Mode, Shop as Owner};
 use money::pricing::Currency;
 use records::audit_log::Actor;
-use settled::daemon::drivers::simnet_specs;
+use settled::daemon::drivers::list_simnet_specs;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::{catalog, merchants, stock};
@@ -50,7 +50,7 @@ impl BenchShop {
     /// Stops the daemon and starts it again on the same database.
     pub async fn restart(self, file: &SqliteFile) -> BenchShop {
         let BenchShop { daemon, product, folder } = self;
-        daemon.stop().await;
+        daemon.shut_down().await;
         BenchShop::start(file.open().await, folder, product).await
     }
 
@@ -58,14 +58,14 @@ impl BenchShop {
         let config = config(folder.path());
         let clock = Clock::System;
         let seconds = clock.now().unix_seconds();
-        let simnet = Simnet::in_memory(simnet_specs(&config), 7, seconds - 3_600);
+        let simnet = Simnet::in_memory(list_simnet_specs(&config), 7, seconds - 3_600);
         for chain in simnet.chains() {
             simnet.mine(&chain, 3, seconds - 60);
         }
         let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("the envelope keys are created"));
         let setup =
             Setup { config, clock, db, envelope, simnet: Some(simnet), cursor_flush_ms: 1_000, autonomous: false };
-        let daemon = Daemon::start(setup).await.expect("the daemon starts");
+        let daemon = Daemon::start_daemon(setup).await.expect("the daemon starts");
         BenchShop { daemon, product, folder }
     }
 
@@ -86,7 +86,7 @@ impl BenchShop {
     }
 
     pub async fn close(self) {
-        self.daemon.stop().await;
+        self.daemon.shut_down().await;
     }
 }
 
@@ -122,7 +122,7 @@ fn config(folder: &Path) -> Config {
         xpub = "{xpub}"
         "#
     );
-    Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    Config::parse_toml(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The actor of the actions that set up the shop.
@@ -133,7 +133,7 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
     let (now, product) = (clock.now(), uuid::Uuid::new_v4());
     let created = db.write("create_product", move |tx| {
         Box::pin(async move {
-            let merchant = merchants::create(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await?;
+            let merchant = merchants::create_merchant(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await?;
             let new = NewProduct {
                 public_id: product,
                 slug: "mailbox".to_owned(),
@@ -142,9 +142,9 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
                 position: 0,
                 currency: Currency::CNY,
                 tiers: vec![PriceTier { from_quantity: 1, unit_price: 724 }],
-                texts: LocalizedTexts::default().with("name", "en", "Mailbox"),
+                texts: LocalizedTexts::default().with_text("name", "en", "Mailbox"),
             };
-            let created = catalog::create(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
+            let created = catalog::create_product(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
             Ok::<_, anyhow::Error>(created)
         })
     });

@@ -39,7 +39,7 @@ impl Call {
 
 /// The stored answer of the first call: its HTTP status and its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct StoredAnswer {
     /// The HTTP status code of the response.
     pub status: u16,
     /// The body of the response, as it was sent.
@@ -48,56 +48,56 @@ pub struct Answer {
 
 /// The time for which a key and its answer are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub enum KeyExpiry {
     /// The key never expires: for calls that move money.
-    ForEver,
+    Never,
     /// The key is deleted at this time or later; then the same call is executed again.
-    Until(Instant),
+    At(Instant),
 }
 
 /// The result of claiming a key.
 #[derive(Debug)]
-pub enum Claim {
+pub enum ClaimResult {
     /// The key is new: the caller does the work and stores the answer.
-    New(Claimed),
+    New(ClaimedKey),
     /// The same request was answered before, with this answer.
-    Same(Answer),
+    Same(StoredAnswer),
     /// The key was used with another request.
     Mismatch,
 }
 
-/// A key that this transaction has claimed. The transaction must store the answer with [`Claimed::keep`] before it
+/// A key that this transaction has claimed. The transaction must store the answer with [`ClaimedKey::keep`] before it
 /// ends.
 #[must_use = "the answer is kept with the key"]
 #[derive(Debug)]
-pub struct Claimed {
+pub struct ClaimedKey {
     scope: String,
     key: String,
 }
 
 /// Claims a key. This must be the first statement of the transaction, so that a repeated call does nothing else.
-pub async fn claim(tx: &mut Tx, now: Instant, keep: Keep, call: &Call) -> Result<Claim, db::Error> {
+pub async fn claim(tx: &mut Tx, now: Instant, keep: KeyExpiry, call: &Call) -> Result<ClaimResult, db::Error> {
     let expires_at = match keep {
-        Keep::ForEver => None,
-        Keep::Until(at) => Some(at),
+        KeyExpiry::Never => None,
+        KeyExpiry::At(at) => Some(at),
     };
     if store::insert_key(tx, now, expires_at, call).await? {
-        return Ok(Claim::New(Claimed { scope: call.scope.clone(), key: call.key.clone() }));
+        return Ok(ClaimResult::New(ClaimedKey { scope: call.scope.clone(), key: call.key.clone() }));
     }
     Ok(match store::find_answer(tx, call).await? {
-        Some((fingerprint, answer)) if fingerprint == call.fingerprint => Claim::Same(answer),
-        Some(_) | None => Claim::Mismatch,
+        Some((fingerprint, answer)) if fingerprint == call.fingerprint => ClaimResult::Same(answer),
+        Some(_) | None => ClaimResult::Mismatch,
     })
 }
 
-impl Claimed {
+impl ClaimedKey {
     /// Stores the answer of the call with its key.
-    pub async fn keep(self, tx: &mut Tx, answer: &Answer) -> Result<(), db::Error> {
+    pub async fn keep(self, tx: &mut Tx, answer: &StoredAnswer) -> Result<(), db::Error> {
         store::set_answer(tx, &self.scope, &self.key, answer).await
     }
 }
 
 /// Deletes at most `limit` expired keys and returns the number of deleted keys.
-pub async fn forget_expired(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
+pub async fn delete_expired(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
     store::delete_expired(tx, now, limit).await
 }

@@ -1,4 +1,4 @@
-use crate::idempotency::{Answer, Call};
+use crate::idempotency::{Call, StoredAnswer};
 use clock::Instant;
 use db::{self, Tx, execute, expect_changed, row};
 
@@ -24,7 +24,7 @@ pub async fn insert_key(
 }
 
 /// Returns the stored fingerprint and answer of a key; `None` when the key is not stored.
-pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], Answer)>, db::Error> {
+pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], StoredAnswer)>, db::Error> {
     let found = row!(
         tx,
         "select fingerprint, response_status, response_body from idempotency_keys where scope = $1 and key = $2",
@@ -32,11 +32,14 @@ pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], A
         &call.key
     )?;
     let Some(row) = found else { return Ok(None) };
-    Ok(Some((row.get("fingerprint")?, Answer { status: row.get("response_status")?, body: row.get("response_body")? })))
+    Ok(Some((
+        row.get("fingerprint")?,
+        StoredAnswer { status: row.get("response_status")?, body: row.get("response_body")? },
+    )))
 }
 
 /// Stores the answer of a claimed key. Fails when the key has an answer already.
-pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &Answer) -> Result<(), db::Error> {
+pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &StoredAnswer) -> Result<(), db::Error> {
     let n = execute!(
         tx,
         "update idempotency_keys set response_status = $3, response_body = $4

@@ -48,14 +48,14 @@ impl Command {
 }
 
 /// Returns the configuration of a chain.
-fn find_chain<'c>(context: &'c Context, name: &str) -> Result<&'c ChainConfig, String> {
+fn find_chain_config<'c>(context: &'c Context, name: &str) -> Result<&'c ChainConfig, String> {
     let id = ChainId::new(name).map_err(|e| e.to_string())?;
     context.config.chains.get(&id).ok_or_else(|| format!("there is no chain `{id}` in the configuration"))
 }
 
 /// Lists unspent outputs.
-pub async fn unspent(context: &Context, unspent: Unspent) -> Result<String, String> {
-    let chain = find_chain(context, &unspent.chain)?;
+pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result<String, String> {
+    let chain = find_chain_config(context, &unspent.chain)?;
     if chain.family != Family::Bitcoin {
         return Err(format!("{} has no unspent outputs, because it is not a Bitcoin chain", chain.id));
     }
@@ -63,7 +63,9 @@ pub async fn unspent(context: &Context, unspent: Unspent) -> Result<String, Stri
     let id = chain.id.clone();
     let outputs = context
         .db
-        .read("list_unspent", move |tx| Box::pin(async move { deposits::list_unspent(tx, &id, LISTED_MAX).await }))
+        .read("list_unspent", move |tx| {
+            Box::pin(async move { deposits::list_unspent_outputs(tx, &id, LISTED_MAX).await })
+        })
         .await
         .map_err(|e| e.to_string())?;
     let mut text = String::new();
@@ -80,15 +82,15 @@ pub async fn unspent(context: &Context, unspent: Unspent) -> Result<String, Stri
 }
 
 /// Resumes a halted chain.
-pub async fn resume(context: &Context, resume: Resume) -> Result<String, String> {
-    let chain = find_chain(context, &resume.chain)?.id.clone();
+pub async fn resume_chain(context: &Context, resume: Resume) -> Result<String, String> {
+    let chain = find_chain_config(context, &resume.chain)?.id.clone();
     let (now, actor, id) = (context.clock.now(), context.actor.clone(), chain.clone());
     let reason = context
         .db
         .write("resume_chain", move |tx| {
             Box::pin(async move {
-                let reason = deposits::resume(tx, now, &actor, &id).await?;
-                reason.ok_or_else(|| AdminError::Refused(format!("{id} is not halted")))
+                let reason = deposits::resume_chain(tx, now, &actor, &id).await?;
+                reason.ok_or_else(|| AdminError::Rejected(format!("{id} is not halted")))
             })
         })
         .await?;

@@ -90,7 +90,7 @@ pub struct Deactivate {
 
 impl NewCoupon {
     /// Returns a coupon in percent without conditions.
-    pub fn percent(code: &str, percent: &str) -> NewCoupon {
+    pub fn new_percent(code: &str, percent: &str) -> NewCoupon {
         NewCoupon {
             code: code.to_owned(),
             percent: Some(percent.to_owned()),
@@ -110,29 +110,30 @@ impl Command {
     pub fn into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Create(create) => Ok(AdminOperation::PutCoupons(create.owner, vec![create.coupon])),
-            Command::Import(import) => {
-                Ok(AdminOperation::PutCoupons(import.owner, import.source.read_records("coupons", from_record)?))
-            }
+            Command::Import(import) => Ok(AdminOperation::PutCoupons(
+                import.owner,
+                import.source.read_import_records("coupons", parse_coupon_record)?,
+            )),
             Command::Deactivate(deactivate) => Ok(AdminOperation::DeactivateCoupon(deactivate)),
             Command::List(owner) => Ok(AdminOperation::ListCoupons(owner)),
         }
     }
 }
 
-fn from_record(mut record: Record) -> Result<NewCoupon, CommandError> {
+fn parse_coupon_record(mut record: Record) -> Result<NewCoupon, CommandError> {
     let coupon = NewCoupon {
-        code: record.take_required("code")?,
-        percent: record.take("percent"),
-        fixed: record.take("fixed"),
-        currency: record.take("currency").unwrap_or_else(default_currency),
-        min_amount: record.take("min_amount"),
-        product: record.take("product"),
-        max_uses: record.take_number("max_uses")?,
-        starts_at: record.take("starts_at"),
-        ends_at: record.take("ends_at"),
+        code: record.take_required_field("code")?,
+        percent: record.take_field("percent"),
+        fixed: record.take_field("fixed"),
+        currency: record.take_field("currency").unwrap_or_else(default_currency),
+        min_amount: record.take_field("min_amount"),
+        product: record.take_field("product"),
+        max_uses: record.take_number_field("max_uses")?,
+        starts_at: record.take_field("starts_at"),
+        ends_at: record.take_field("ends_at"),
     };
     match record.fields.iter().find(|(_, text)| !text.is_empty()) {
-        Some((column, _)) => Err(CommandError::failed(format!("{}: unknown column `{column}`", record.name))),
+        Some((column, _)) => Err(CommandError::general_error(format!("{}: unknown column `{column}`", record.name))),
         None => Ok(coupon),
     }
 }
@@ -142,7 +143,7 @@ fn default_currency() -> String {
 }
 
 /// Creates coupons: all of them, or none after an error.
-pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Result<String, String> {
+pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), coupons.len());
     context
         .db
@@ -152,10 +153,10 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
                 for coupon in coupons {
                     let code = coupon.code.clone();
                     let refused =
-                        |cause: &dyn ToString| AdminError::Refused(format!("coupon `{code}`: {}", cause.to_string()));
-                    let terms = parse_terms(tx, shop, &coupon).await.map_err(|e| refused(&e))?;
+                        |cause: &dyn ToString| AdminError::Rejected(format!("coupon `{code}`: {}", cause.to_string()));
+                    let terms = parse_coupon_terms(tx, shop, &coupon).await.map_err(|e| refused(&e))?;
                     let new = coupons::NewCoupon { code: code.clone(), terms, max_uses: coupon.max_uses };
-                    coupons::create(tx, now, &actor, shop, new).await.map_err(|e| refused(&e))?;
+                    coupons::create_coupon(tx, now, &actor, shop, new).await.map_err(|e| refused(&e))?;
                 }
                 Ok::<_, AdminError>(())
             })
@@ -164,24 +165,24 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
     Ok(format!("{count} coupons were created."))
 }
 
-async fn parse_terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, AdminError> {
+async fn parse_coupon_terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, AdminError> {
     let discount = match (&coupon.percent, &coupon.fixed) {
-        (Some(percent), None) => Discount::Percent(parse_basis_points(percent).map_err(AdminError::Refused)?),
-        (None, Some(fixed)) => Discount::Fixed(parse_minor_units(fixed).map_err(AdminError::Refused)?),
+        (Some(percent), None) => Discount::Percent(parse_basis_points(percent).map_err(AdminError::Rejected)?),
+        (None, Some(fixed)) => Discount::Fixed(parse_minor_units(fixed).map_err(AdminError::Rejected)?),
         (Some(_), Some(_)) | (None, None) => {
-            return Err(AdminError::Refused("a coupon has either `percent` or `fixed`".into()));
+            return Err(AdminError::Rejected("a coupon has either `percent` or `fixed`".into()));
         }
     };
     let product = match &coupon.product {
         Some(product) => Some(find_product(tx, shop, product).await?.id),
         None => None,
     };
-    let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), parse_minor_units).map_err(AdminError::Refused)?;
+    let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), parse_minor_units).map_err(AdminError::Rejected)?;
     let parse_time =
-        |text: &Option<String>| text.as_deref().map(parse_instant).transpose().map_err(AdminError::Refused);
+        |text: &Option<String>| text.as_deref().map(parse_instant).transpose().map_err(AdminError::Rejected);
     Ok(Terms {
         discount,
-        currency: parse_currency(&coupon.currency).map_err(AdminError::Refused)?,
+        currency: parse_currency(&coupon.currency).map_err(AdminError::Rejected)?,
         min_amount,
         product,
         starts_at: parse_time(&coupon.starts_at)?,
@@ -190,14 +191,14 @@ async fn parse_terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Term
 }
 
 /// Deactivates a coupon.
-pub async fn deactivate(context: &Context, deactivate: Deactivate) -> Result<String, String> {
+pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Result<String, String> {
     let (now, actor, code) = (context.clock.now(), context.actor.clone(), deactivate.code.clone());
     let is_deactivated = context
         .db
         .write("deactivate_coupon", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &deactivate.owner).await?;
-                Ok::<_, AdminError>(coupons::deactivate(tx, now, &actor, shop, &deactivate.code).await?)
+                Ok::<_, AdminError>(coupons::deactivate_coupon(tx, now, &actor, shop, &deactivate.code).await?)
             })
         })
         .await?;
@@ -209,13 +210,13 @@ pub async fn deactivate(context: &Context, deactivate: Deactivate) -> Result<Str
 }
 
 /// Lists the active coupons of a merchant.
-pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
+pub async fn list_coupons(context: &Context, owner: Owner) -> Result<String, String> {
     let coupons = context
         .db
         .read("list_coupons", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &owner).await?;
-                Ok::<_, AdminError>(coupons::list(tx, shop).await?)
+                Ok::<_, AdminError>(coupons::list_active_coupons(tx, shop).await?)
             })
         })
         .await?;

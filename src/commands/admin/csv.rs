@@ -1,7 +1,7 @@
 //! A parser for CSV (RFC 4180).
 
 /// Returns the fields of each row, with the number of the line in which the row begins. Empty lines are skipped.
-pub fn parse_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
+pub fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let mut rows = Vec::new();
     let (mut fields, mut field) = (Vec::new(), String::new());
     let (mut line, mut first_line, mut is_quoted, mut was_quoted) = (1, 1, false, false);
@@ -20,7 +20,7 @@ pub fn parse_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
             }
             '\r' if chars.peek() == Some(&'\n') => {}
             '\n' => {
-                end_row(&mut rows, first_line, &mut fields, &mut field, was_quoted);
+                push_finished_row(&mut rows, first_line, &mut fields, &mut field, was_quoted);
                 (first_line, was_quoted) = (line, false);
             }
             c if was_quoted => return Err(format!("line {line}: `{c}` follows a closing quotation mark")),
@@ -30,12 +30,12 @@ pub fn parse_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     if is_quoted {
         return Err(format!("line {first_line}: a quotation mark is not closed"));
     }
-    end_row(&mut rows, first_line, &mut fields, &mut field, was_quoted);
+    push_finished_row(&mut rows, first_line, &mut fields, &mut field, was_quoted);
     Ok(rows)
 }
 
 /// Ends the current row. A row without any field is skipped.
-fn end_row(
+fn push_finished_row(
     rows: &mut Vec<(usize, Vec<String>)>,
     first_line: usize,
     fields: &mut Vec<String>,
@@ -50,12 +50,12 @@ fn end_row(
 
 #[cfg(test)]
 mod tests {
-    use super::parse_rows;
+    use super::parse_csv_rows;
 
     #[test]
     fn csv_files_of_spreadsheets_are_parsed() {
         let text = "\u{feff}slug,name\r\na,\"Say \"\"hi\"\",\nthen go\"\r\n\r\nb,\n\"\",last";
-        let parsed: Vec<(usize, Vec<String>)> = parse_rows(text).unwrap();
+        let parsed: Vec<(usize, Vec<String>)> = parse_csv_rows(text).unwrap();
         let expected = [
             (1, vec!["slug", "name"]),
             (2, vec!["a", "Say \"hi\",\nthen go"]),
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn malformed_csv_is_refused() {
         for text in ["a\"b", "\"never closed", "\"a\"b,c"] {
-            assert!(parse_rows(text).is_err(), "{text}");
+            assert!(parse_csv_rows(text).is_err(), "{text}");
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct Record {
 
 impl Record {
     /// Removes a field and returns it; `None` when it is missing or empty.
-    pub fn take(&mut self, column: &str) -> Option<String> {
+    pub fn take_field(&mut self, column: &str) -> Option<String> {
         self.fields.remove(column).filter(|field| !field.is_empty())
     }
 
@@ -54,16 +54,16 @@ impl Record {
     ///
     /// # Errors
     /// Fails when the field is missing or empty.
-    pub fn take_required(&mut self, column: &str) -> Result<String, CommandError> {
+    pub fn take_required_field(&mut self, column: &str) -> Result<String, CommandError> {
         let missing = format!("{}: the column `{column}` is missing or empty", self.name);
-        self.take(column).ok_or_else(|| CommandError::failed(missing))
+        self.take_field(column).ok_or_else(|| CommandError::general_error(missing))
     }
 
     /// Removes a field and parses it as a number; `None` when it is missing or empty.
-    pub fn take_number<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
-        let Some(text) = self.take(column) else { return Ok(None) };
+    pub fn take_number_field<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
+        let Some(text) = self.take_field(column) else { return Ok(None) };
         let refused = || {
-            CommandError::failed(format!(
+            CommandError::general_error(format!(
                 "{}: `{column}` is \"{text}\", which is not a whole number in range",
                 self.name
             ))
@@ -74,7 +74,7 @@ impl Record {
 
 impl Source {
     /// Returns the format of the file: as given, or by the file extension.
-    pub fn format(&self) -> Format {
+    pub fn detect_format(&self) -> Format {
         let by_extension = match self.file.extension().and_then(|end| end.to_str()) {
             Some("json") => Format::Json,
             Some("csv") => Format::Csv,
@@ -84,8 +84,8 @@ impl Source {
     }
 
     /// Reads the file, at most 256 MiB.
-    pub fn read_text(&self) -> Result<String, CommandError> {
-        let failed = |error: io::Error| CommandError::with_context(self.file.display(), error);
+    pub fn read_import_file(&self) -> Result<String, CommandError> {
+        let failed = |error: io::Error| CommandError::error_with_context(self.file.display(), error);
         let mut text = String::new();
         let mut read = |from: &mut dyn Read| from.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed);
         if self.file == Path::new("-") {
@@ -94,7 +94,7 @@ impl Source {
             read(&mut File::open(&self.file).map_err(failed)?)
         }?;
         if u64::try_from(text.len()).is_ok_and(|length| length > BYTES_MAX) {
-            return Err(CommandError::failed(format!(
+            return Err(CommandError::general_error(format!(
                 "{} is larger than {BYTES_MAX} bytes; split it",
                 self.file.display()
             )));
@@ -103,36 +103,36 @@ impl Source {
     }
 
     /// Parses a JSON array.
-    pub fn parse_json<T: DeserializeOwned>(&self, text: &str) -> Result<Vec<T>, CommandError> {
-        serde_json::from_str(text).map_err(|e| CommandError::with_context(self.file.display(), e))
+    pub fn parse_json_array<T: DeserializeOwned>(&self, text: &str) -> Result<Vec<T>, CommandError> {
+        serde_json::from_str(text).map_err(|e| CommandError::error_with_context(self.file.display(), e))
     }
 
-    /// Reads the file as a JSON array, or as CSV whose records `from_record` converts. `noun` names the records in
+    /// Reads the file as a JSON array, or as CSV whose records `parse_record` converts. `noun` names the records in
     /// errors.
-    pub fn read_records<T: DeserializeOwned>(
+    pub fn read_import_records<T: DeserializeOwned>(
         &self,
         noun: &str,
-        from_record: impl Fn(Record) -> Result<T, CommandError>,
+        parse_record: impl Fn(Record) -> Result<T, CommandError>,
     ) -> Result<Vec<T>, CommandError> {
-        let text = self.read_text()?;
-        match self.format() {
-            Format::Json => self.parse_json(&text),
-            Format::Csv => self.parse_csv(&text)?.into_iter().map(from_record).collect(),
-            Format::Lines => {
-                Err(CommandError::usage(format!("{noun} are imported from JSON or CSV; give the format with --format")))
-            }
+        let text = self.read_import_file()?;
+        match self.detect_format() {
+            Format::Json => self.parse_json_array(&text),
+            Format::Csv => self.parse_csv_records(&text)?.into_iter().map(parse_record).collect(),
+            Format::Lines => Err(CommandError::usage_error(format!(
+                "{noun} are imported from JSON or CSV; give the format with --format"
+            ))),
         }
     }
 
     /// Parses a CSV text into records.
-    pub fn parse_csv(&self, text: &str) -> Result<Vec<Record>, CommandError> {
-        let refused = |problem: String| CommandError::with_context(self.file.display(), problem);
-        let mut rows = csv::parse_rows(text).map_err(refused)?.into_iter();
+    pub fn parse_csv_records(&self, text: &str) -> Result<Vec<Record>, CommandError> {
+        let refused = |problem: String| CommandError::error_with_context(self.file.display(), problem);
+        let mut rows = csv::parse_csv_rows(text).map_err(refused)?.into_iter();
         let (_, header) = rows.next().ok_or_else(|| refused("the file has no header line".into()))?;
         let record = |(line, fields): (usize, Vec<String>)| {
             let name = format!("{}, line {line}", self.file.display());
             if fields.len() != header.len() {
-                return Err(CommandError::failed(format!(
+                return Err(CommandError::general_error(format!(
                     "{name}: {} fields, but the header has {} columns",
                     fields.len(),
                     header.len()

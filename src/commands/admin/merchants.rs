@@ -38,7 +38,7 @@ impl Command {
 }
 
 /// Creates a merchant.
-pub async fn create(context: &Context, new: Create) -> Result<String, String> {
+pub async fn create_merchant(context: &Context, new: Create) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let name = new.name.unwrap_or_else(|| new.slug.clone());
     let (slug, public_id) = (new.slug.clone(), Uuid::new_v4());
@@ -46,8 +46,8 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
         .db
         .write("create_merchant", move |tx| {
             Box::pin(async move {
-                let created = merchants::create(tx, now, &actor, public_id, &slug, &name).await;
-                created.map_err(AdminError::refused)
+                let created = merchants::create_merchant(tx, now, &actor, public_id, &slug, &name).await;
+                created.map_err(AdminError::from_rejection)
             })
         })
         .await?;
@@ -59,8 +59,9 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
 }
 
 /// Lists all merchants.
-pub async fn list(context: &Context) -> Result<String, String> {
-    let all = context.db.read("list_merchants", |tx| Box::pin(async move { merchants::list(tx).await })).await;
+pub async fn list_merchants(context: &Context) -> Result<String, String> {
+    let all =
+        context.db.read("list_merchants", |tx| Box::pin(async move { merchants::list_merchants(tx).await })).await;
     let all = all.map_err(|e| AdminError::Db(e).to_string())?;
     if all.is_empty() {
         return Ok("There is no merchant yet; create one with `settled admin merchant create SLUG`.".into());

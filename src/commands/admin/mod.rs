@@ -132,7 +132,7 @@ pub struct Owner {
 }
 
 /// Executes the operations of one command and prints their output.
-pub async fn run(args: Args) -> Result<(), CommandError> {
+pub async fn run_admin_command(args: Args) -> Result<(), CommandError> {
     let operations = match args.resource {
         Resource::Merchant(command) => vec![command.into_operation()],
         Resource::User(command) => vec![command.into_operation()],
@@ -146,7 +146,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
         Resource::Chain(command) => vec![command.into_operation()],
     };
     for operation in operations {
-        print_line(operation::execute(&args.installation, operation).await?);
+        print_line(operation::execute_operation(&args.installation, operation).await?);
     }
     Ok(())
 }
@@ -157,52 +157,54 @@ impl Operation for AdminOperation {
     type Output = String;
 
     async fn execute(self, context: &Context) -> Result<String, String> {
-        execute(context, self).await
+        execute_admin_operation(context, self).await
     }
 }
 
 /// Executes one operation. Output and error are texts for the operator.
-pub async fn execute(context: &Context, operation: AdminOperation) -> Result<String, String> {
+pub async fn execute_admin_operation(context: &Context, operation: AdminOperation) -> Result<String, String> {
     match operation {
-        AdminOperation::ListMerchants => merchants::list(context).await,
-        AdminOperation::CreateMerchant(new) => merchants::create(context, new).await,
-        AdminOperation::CreateUser(new) => users::create(context, new).await,
-        AdminOperation::SetUser(set) => users::set(context, set).await,
-        AdminOperation::ListUsers(owner) => users::list(context, owner).await,
-        AdminOperation::IssueToken(issue) => users::issue(context, issue).await,
-        AdminOperation::RevokeTokens(revoke) => users::revoke(context, revoke).await,
-        AdminOperation::Credit(credit) => users::credit(context, credit).await,
-        AdminOperation::PutProducts(owner, products) => products::put(context, owner, products).await,
-        AdminOperation::ListProducts(owner) => products::list(context, owner).await,
-        AdminOperation::SetProduct(set) => products::set(context, set).await,
-        AdminOperation::ImportStock(import) => stock::import(context, import).await,
-        AdminOperation::ListStock(list) => stock::list(context, list).await,
-        AdminOperation::WithdrawStock(withdraw) => stock::withdraw(context, withdraw).await,
-        AdminOperation::PutCoupons(owner, coupons) => coupons::put(context, owner, coupons).await,
-        AdminOperation::ListCoupons(owner) => coupons::list(context, owner).await,
-        AdminOperation::DeactivateCoupon(deactivate) => coupons::deactivate(context, deactivate).await,
-        AdminOperation::ShowOrder(name) => orders::show(context, name).await,
-        AdminOperation::CancelOrder(name) => orders::cancel(context, name).await,
-        AdminOperation::ConfirmOrder(name) => orders::confirm(context, name).await,
-        AdminOperation::ListReviews(list) => reviews::list(context, list).await,
-        AdminOperation::CloseReview(close) => reviews::close(context, close).await,
-        AdminOperation::ResumeChain(resume) => chains::resume(context, resume).await,
-        AdminOperation::ListUnspent(unspent) => chains::unspent(context, unspent).await,
+        AdminOperation::ListMerchants => merchants::list_merchants(context).await,
+        AdminOperation::CreateMerchant(new) => merchants::create_merchant(context, new).await,
+        AdminOperation::CreateUser(new) => users::create_user(context, new).await,
+        AdminOperation::SetUser(set) => users::set_user_state(context, set).await,
+        AdminOperation::ListUsers(owner) => users::list_users(context, owner).await,
+        AdminOperation::IssueToken(issue) => users::issue_token(context, issue).await,
+        AdminOperation::RevokeTokens(revoke) => users::revoke_tokens(context, revoke).await,
+        AdminOperation::Credit(credit) => users::credit_user(context, credit).await,
+        AdminOperation::PutProducts(owner, products) => {
+            products::create_or_change_products(context, owner, products).await
+        }
+        AdminOperation::ListProducts(owner) => products::list_products(context, owner).await,
+        AdminOperation::SetProduct(set) => products::set_product_state(context, set).await,
+        AdminOperation::ImportStock(import) => stock::import_stock_lines(context, import).await,
+        AdminOperation::ListStock(list) => stock::list_stock_items(context, list).await,
+        AdminOperation::WithdrawStock(withdraw) => stock::withdraw_stock_item(context, withdraw).await,
+        AdminOperation::PutCoupons(owner, coupons) => coupons::create_coupons(context, owner, coupons).await,
+        AdminOperation::ListCoupons(owner) => coupons::list_coupons(context, owner).await,
+        AdminOperation::DeactivateCoupon(deactivate) => coupons::deactivate_coupon(context, deactivate).await,
+        AdminOperation::ShowOrder(name) => orders::show_order(context, name).await,
+        AdminOperation::CancelOrder(name) => orders::cancel_order(context, name).await,
+        AdminOperation::ConfirmOrder(name) => orders::mark_external_payment_received(context, name).await,
+        AdminOperation::ListReviews(list) => reviews::list_open_reviews(context, list).await,
+        AdminOperation::CloseReview(close) => reviews::close_review(context, close).await,
+        AdminOperation::ResumeChain(resume) => chains::resume_chain(context, resume).await,
+        AdminOperation::ListUnspent(unspent) => chains::list_unspent_outputs(context, unspent).await,
     }
 }
 
-/// The reason why an operation was refused.
+/// The reason why an operation was rejected.
 #[derive(Debug, thiserror::Error)]
 enum AdminError {
     #[error("{0}")]
-    Refused(String),
+    Rejected(String),
     #[error("database: {0}")]
     Db(#[from] db::Error),
 }
 
 impl AdminError {
-    fn refused(cause: impl ToString) -> AdminError {
-        AdminError::Refused(cause.to_string())
+    fn from_rejection(cause: impl ToString) -> AdminError {
+        AdminError::Rejected(cause.to_string())
     }
 }
 
@@ -214,9 +216,9 @@ impl From<AdminError> for String {
 
 /// Returns the shop of a merchant in a mode. The error names the command that creates the merchant.
 async fn find_shop(tx: &mut Tx, owner: &Owner) -> Result<Shop, AdminError> {
-    let merchant = shop::merchants::find_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
+    let merchant = shop::merchants::find_merchant_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
         let slug = &owner.merchant;
-        AdminError::Refused(format!(
+        AdminError::Rejected(format!(
             "there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"
         ))
     })?;

@@ -57,34 +57,36 @@ impl Command {
 async fn find_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, AdminError> {
     let name = name.order.trim();
     let found = orders::find_by_number_or_id(tx, name).await?;
-    found.ok_or_else(|| AdminError::Refused(format!("there is no order `{name}`")))
+    found.ok_or_else(|| AdminError::Rejected(format!("there is no order `{name}`")))
 }
 
 /// Describes an order.
-pub async fn show(context: &Context, name: OrderName) -> Result<String, String> {
+pub async fn show_order(context: &Context, name: OrderName) -> Result<String, String> {
     let report = context
         .db
         .read("show_order", move |tx| {
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
-                load_report(tx, order).await
+                load_order_report(tx, order).await
             })
         })
         .await?;
-    Ok(format_report(context, &report))
+    Ok(format_order_report(context, &report))
 }
 
-async fn load_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderReport, AdminError> {
+async fn load_order_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderReport, AdminError> {
     let order = &details.order;
-    let merchant = merchants::list(tx).await?.into_iter().find(|merchant| merchant.id == order.shop.merchant);
+    let merchant = merchants::list_merchants(tx).await?.into_iter().find(|merchant| merchant.id == order.shop.merchant);
     let user_name = match order.user {
-        Some(id) => users::list(tx, order.shop).await?.into_iter().find(|user| user.id == id).map(|user| user.name),
+        Some(id) => {
+            users::list_users(tx, order.shop).await?.into_iter().find(|user| user.id == id).map(|user| user.name)
+        }
         None => None,
     };
     let email = orders::find_email(tx, order.id).await?;
     let mut lines = Vec::new();
     for line in orders::list_lines(tx, order).await? {
-        let product = catalog::find_with_prices(tx, order.shop, &line.product).await?;
+        let product = catalog::find_product_with_prices(tx, order.shop, &line.product).await?;
         let slug = product.map_or_else(|| line.product.clone(), |product| product.slug);
         lines.push((line, slug));
     }
@@ -92,13 +94,13 @@ async fn load_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderReport, 
     Ok(OrderReport { order: details, merchant_slug, user_name, email, lines })
 }
 
-fn format_report(context: &Context, report: &OrderReport) -> String {
+fn format_order_report(context: &Context, report: &OrderReport) -> String {
     let OrderReport { order: OrderDetails { order, status }, merchant_slug, user_name, email, lines } = report;
     let mut text = vec![
         format!("order {} ({})", order.order_no, order.public_id),
         format!("  state: {}", order.state.as_str()),
         format!("  shop: {merchant_slug}, {}, surface {}", order.shop.mode.as_str(), order.surface),
-        format!("  amount: {}", format_amount(order)),
+        format!("  amount: {}", format_order_amount(order)),
         format!("  created: {}", order.created_at),
     ];
     text.extend(order.expires_at.map(|at| format!("  window ends: {at}")));
@@ -118,7 +120,7 @@ fn format_report(context: &Context, report: &OrderReport) -> String {
     text.join("\n")
 }
 
-fn format_amount(order: &Order) -> String {
+fn format_order_amount(order: &Order) -> String {
     let amount = format_fiat(order.amount);
     match order.discount_amount.minor {
         0 => amount,
@@ -150,7 +152,7 @@ fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &Received
 }
 
 /// Cancels an order.
-pub async fn cancel(context: &Context, name: OrderName) -> Result<String, String> {
+pub async fn cancel_order(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, status } = context
         .db
@@ -158,7 +160,7 @@ pub async fn cancel(context: &Context, name: OrderName) -> Result<String, String
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
                 let number = &order.order.order_no;
-                let refused = |e: CancelError| AdminError::Refused(format!("order {number} cannot be cancelled: {e}"));
+                let refused = |e: CancelError| AdminError::Rejected(format!("order {number} cannot be cancelled: {e}"));
                 orders::cancel_by_operator(tx, now, &actor, &order).await.map_err(refused)?;
                 Ok::<_, AdminError>(order)
             })
@@ -173,7 +175,7 @@ pub async fn cancel(context: &Context, name: OrderName) -> Result<String, String
 }
 
 /// Confirms the external payment of an order.
-pub async fn confirm(context: &Context, name: OrderName) -> Result<String, String> {
+pub async fn mark_external_payment_received(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, .. } = context
         .db
@@ -181,7 +183,7 @@ pub async fn confirm(context: &Context, name: OrderName) -> Result<String, Strin
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
                 if !orders::confirm_external_payment_by_operator(tx, now, &actor, &order).await? {
-                    return Err(AdminError::Refused(explain_not_pending(&order)));
+                    return Err(AdminError::Rejected(explain_no_pending_payment(&order)));
                 }
                 Ok(order)
             })
@@ -197,7 +199,7 @@ pub async fn confirm(context: &Context, name: OrderName) -> Result<String, Strin
 }
 
 /// Returns the reason why an order has no external payment to confirm.
-fn explain_not_pending(OrderDetails { order, status }: &OrderDetails) -> String {
+fn explain_no_pending_payment(OrderDetails { order, status }: &OrderDetails) -> String {
     let OrderStatus { method, payment_state, .. } = status;
     let (number, method_name, state) = (&order.order_no, method.as_str(), order.state.as_str());
     match method {

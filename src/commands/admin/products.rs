@@ -105,22 +105,23 @@ impl Command {
                 let product = NewProduct { names: put.names.into_iter().collect(), ..put.product };
                 Ok(AdminOperation::PutProducts(put.owner, vec![product]))
             }
-            Command::Import(import) => {
-                Ok(AdminOperation::PutProducts(import.owner, import.source.read_records("products", from_record)?))
-            }
+            Command::Import(import) => Ok(AdminOperation::PutProducts(
+                import.owner,
+                import.source.read_import_records("products", parse_product_record)?,
+            )),
             Command::Set(set) => Ok(AdminOperation::SetProduct(set)),
             Command::List(owner) => Ok(AdminOperation::ListProducts(owner)),
         }
     }
 }
 
-fn from_record(mut record: Record) -> Result<NewProduct, CommandError> {
+fn parse_product_record(mut record: Record) -> Result<NewProduct, CommandError> {
     let mut product = NewProduct {
-        slug: record.take_required("slug")?,
-        price: record.take_required("price")?,
-        currency: record.take("currency").unwrap_or_else(default_currency),
-        min_quantity: record.take_number("min_quantity")?,
-        max_quantity: record.take_number("max_quantity")?,
+        slug: record.take_required_field("slug")?,
+        price: record.take_required_field("price")?,
+        currency: record.take_field("currency").unwrap_or_else(default_currency),
+        min_quantity: record.take_number_field("min_quantity")?,
+        max_quantity: record.take_number_field("max_quantity")?,
         names: BTreeMap::new(),
         descriptions: BTreeMap::new(),
     };
@@ -130,7 +131,7 @@ fn from_record(mut record: Record) -> Result<NewProduct, CommandError> {
         } else if let Some(language) = column.strip_prefix("description_") {
             product.descriptions.insert(language.to_owned(), text);
         } else if !PLAIN_COLUMNS.contains(&column.as_str()) {
-            return Err(CommandError::failed(format!("{}: unknown column `{column}`", record.name)));
+            return Err(CommandError::general_error(format!("{}: unknown column `{column}`", record.name)));
         }
     }
     Ok(product)
@@ -149,7 +150,11 @@ fn parse_translation(text: &str) -> Result<(String, String), String> {
 }
 
 /// Creates or changes products: all of them, or none after an error.
-pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> Result<String, String> {
+pub async fn create_or_change_products(
+    context: &Context,
+    owner: Owner,
+    products: Vec<NewProduct>,
+) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), products.len());
     let created = context
         .db
@@ -159,9 +164,9 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
                 let mut created = 0;
                 for (position, product) in (1..).zip(products) {
                     let slug = product.slug.clone();
-                    let refused = |cause: String| AdminError::Refused(format!("product `{slug}`: {cause}"));
-                    let change = product.into_change(position).map_err(refused)?;
-                    let is_new = catalog::create_or_change(tx, now, &actor, shop, change).await;
+                    let refused = |cause: String| AdminError::Rejected(format!("product `{slug}`: {cause}"));
+                    let change = product.into_product_change(position).map_err(refused)?;
+                    let is_new = catalog::create_or_change_product(tx, now, &actor, shop, change).await;
                     created += usize::from(is_new.map_err(|e| refused(e.to_string()))?);
                 }
                 Ok::<_, AdminError>(created)
@@ -172,12 +177,12 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
 }
 
 impl NewProduct {
-    fn into_change(self, position: i64) -> Result<ProductChange, String> {
+    fn into_product_change(self, position: i64) -> Result<ProductChange, String> {
         let names = self.names.iter().map(|(language, text)| ("name", language, text));
         let descriptions = self.descriptions.iter().map(|(language, text)| ("description", language, text));
         let texts = names
             .chain(descriptions)
-            .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with(field, language, text));
+            .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with_text(field, language, text));
         Ok(ProductChange {
             currency: parse_currency(&self.currency)?,
             unit_price: parse_minor_units(&self.price)?,
@@ -191,7 +196,7 @@ impl NewProduct {
 }
 
 /// Activates or deactivates a product.
-pub async fn set(context: &Context, set: Set) -> Result<String, String> {
+pub async fn set_product_state(context: &Context, set: Set) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.inactive { State::Inactive } else { State::Active };
     let message = format!("Product `{}` is {}.", set.product, state.as_str());
@@ -201,7 +206,9 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
             Box::pin(async move {
                 let shop = find_shop(tx, &set.owner).await?;
                 let product = find_product(tx, shop, &set.product).await?;
-                Ok::<_, AdminError>(catalog::set_state(tx, now, &actor, product.id, &product.slug, state).await?)
+                Ok::<_, AdminError>(
+                    catalog::set_product_state(tx, now, &actor, product.id, &product.slug, state).await?,
+                )
             })
         })
         .await?;
@@ -209,13 +216,13 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
 }
 
 /// Lists the products of a merchant.
-pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
+pub async fn list_products(context: &Context, owner: Owner) -> Result<String, String> {
     let products = context
         .db
         .read("list_products", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &owner).await?;
-                Ok::<_, AdminError>(catalog::list_with_prices(tx, shop).await?)
+                Ok::<_, AdminError>(catalog::list_products_with_prices(tx, shop).await?)
             })
         })
         .await?;
@@ -236,6 +243,6 @@ fn format_product(product: &ProductWithPrices) -> String {
 
 /// Returns a product by its public id or slug.
 pub(super) async fn find_product(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<ProductWithPrices, AdminError> {
-    let product = catalog::find_with_prices(tx, shop, id_or_slug).await?;
-    product.ok_or_else(|| AdminError::Refused(format!("there is no product `{id_or_slug}`")))
+    let product = catalog::find_product_with_prices(tx, shop, id_or_slug).await?;
+    product.ok_or_else(|| AdminError::Rejected(format!("there is no product `{id_or_slug}`")))
 }

@@ -54,7 +54,7 @@ impl Command {
 }
 
 /// Lists the open reviews.
-pub async fn list(context: &Context, list: List) -> Result<String, String> {
+pub async fn list_open_reviews(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (open, count) = context
         .db
@@ -81,7 +81,7 @@ fn format_review(review: &Review) -> String {
 }
 
 /// Closes a review.
-pub async fn close(context: &Context, close: Close) -> Result<String, String> {
+pub async fn close_review(context: &Context, close: Close) -> Result<String, String> {
     let Close { kind, subject, note } = close;
     let note = note.trim().to_owned();
     if !(1..=NOTE_LENGTH_MAX).contains(&note.chars().count()) {
@@ -99,7 +99,7 @@ pub async fn close(context: &Context, close: Close) -> Result<String, String> {
                 };
                 if !is_closed {
                     let missing = format!("no review `{kind}` of `{subject}` is open; `{LIST}` shows those that are");
-                    return Err(AdminError::Refused(missing));
+                    return Err(AdminError::Rejected(missing));
                 }
                 Ok(())
             })

@@ -82,31 +82,33 @@ impl Command {
             Command::List(list) => Ok(vec![AdminOperation::ListStock(list)]),
             Command::Withdraw(withdraw) => Ok(vec![AdminOperation::WithdrawStock(withdraw)]),
             Command::Import(files) => {
-                let lines = read_lines(&files.source)?;
+                let lines = read_stock_lines(&files.source)?;
                 if lines.is_empty() {
-                    return Err(CommandError::failed("there are no lines to import"));
+                    return Err(CommandError::general_error("there are no lines to import"));
                 }
-                let import = |lines| Import { owner: files.owner.clone(), product: files.product.clone(), lines };
-                Ok(split_into_parts(lines)
+                let new_import = |lines| Import { owner: files.owner.clone(), product: files.product.clone(), lines };
+                Ok(split_into_requests(lines)
                     .into_iter()
-                    .map(|lines| AdminOperation::ImportStock(import(lines)))
+                    .map(|lines| AdminOperation::ImportStock(new_import(lines)))
                     .collect())
             }
         }
     }
 }
 
-fn read_lines(source: &Source) -> Result<Vec<String>, CommandError> {
-    let text = source.read_text()?;
-    match source.format() {
-        Format::Json => source.parse_json(&text),
-        Format::Csv => source.parse_csv(&text)?.iter_mut().map(|record| record.take_required("line")).collect(),
+fn read_stock_lines(source: &Source) -> Result<Vec<String>, CommandError> {
+    let text = source.read_import_file()?;
+    match source.detect_format() {
+        Format::Json => source.parse_json_array(&text),
+        Format::Csv => {
+            source.parse_csv_records(&text)?.iter_mut().map(|record| record.take_required_field("line")).collect()
+        }
         Format::Lines => Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect()),
     }
 }
 
 /// Splits an import into parts that each fit one request.
-fn split_into_parts(lines: Vec<String>) -> Vec<Vec<String>> {
+fn split_into_requests(lines: Vec<String>) -> Vec<Vec<String>> {
     let mut parts: Vec<Vec<String>> = Vec::new();
     let mut bytes = 0;
     for line in lines {
@@ -123,7 +125,7 @@ fn split_into_parts(lines: Vec<String>) -> Vec<Vec<String>> {
 }
 
 /// Imports one part: all of its lines, or none after an error.
-pub async fn import(context: &Context, import: Import) -> Result<String, String> {
+pub async fn import_stock_lines(context: &Context, import: Import) -> Result<String, String> {
     let (now, actor, envelope) = (context.clock.now(), context.actor.clone(), context.envelope.clone());
     let Import { owner, product, lines } = import;
     let (slug, sku) = context
@@ -150,7 +152,7 @@ pub async fn import(context: &Context, import: Import) -> Result<String, String>
 }
 
 /// Lists items by number, which is the sequence in which they are sold.
-pub async fn list(context: &Context, list: List) -> Result<String, String> {
+pub async fn list_stock_items(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (product, all) = (list.product.clone(), list.all);
     let items = context
@@ -178,7 +180,7 @@ pub async fn list(context: &Context, list: List) -> Result<String, String> {
 }
 
 /// Takes an item off sale.
-pub async fn withdraw(context: &Context, withdraw: Withdraw) -> Result<String, String> {
+pub async fn withdraw_stock_item(context: &Context, withdraw: Withdraw) -> Result<String, String> {
     let (now, actor, item) = (context.clock.now(), context.actor.clone(), withdraw.item);
     let is_withdrawn = context
         .db

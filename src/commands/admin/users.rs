@@ -125,7 +125,7 @@ impl TokenCommand {
 }
 
 /// Creates a user.
-pub async fn create(context: &Context, new: Create) -> Result<String, String> {
+pub async fn create_user(context: &Context, new: Create) -> Result<String, String> {
     if new.email.as_ref().is_some_and(|email| email.parse::<email_address::EmailAddress>().is_err()) {
         return Err("the e-mail address is not valid".into());
     }
@@ -136,7 +136,7 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
             Box::pin(async move {
                 let shop = find_shop(tx, &new.owner).await?;
                 let user = users::NewUser { public_id: Uuid::new_v4(), name: new.name, email: new.email };
-                users::create(tx, now, &actor, shop, user).await.map_err(AdminError::refused)
+                users::create_user(tx, now, &actor, shop, user).await.map_err(AdminError::from_rejection)
             })
         })
         .await?;
@@ -144,7 +144,7 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
 }
 
 /// Disables or enables a user.
-pub async fn set(context: &Context, set: Set) -> Result<String, String> {
+pub async fn set_user_state(context: &Context, set: Set) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.disable { State::Disabled } else { State::Active };
     let message = format!("User `{}` is {}.", set.name, state.as_str());
@@ -153,7 +153,7 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
         .write("set_user", move |tx| {
             Box::pin(async move {
                 let (_, user) = find_user(tx, &set.owner, &set.name).await?;
-                Ok::<_, AdminError>(users::set_state(tx, now, &actor, &user, state).await?)
+                Ok::<_, AdminError>(users::set_user_state(tx, now, &actor, &user, state).await?)
             })
         })
         .await?;
@@ -161,18 +161,18 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
 }
 
 /// Lists the users of a merchant with their balances.
-pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
+pub async fn list_users(context: &Context, owner: Owner) -> Result<String, String> {
     let lines = context
         .db
         .read("list_users", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &owner).await?;
                 let mut lines = Vec::new();
-                for user in users::list(tx, shop).await? {
+                for user in users::list_users(tx, shop).await? {
                     let mut line = format!("{}\t{}", user.name, user.state.as_str());
                     for currency in [Currency::CNY, Currency::USD] {
-                        let asset = users::balance_asset(currency);
-                        let balance = users::available_balance(tx, shop, user.id, &asset).await?;
+                        let asset = users::to_balance_asset(currency);
+                        let balance = users::load_available_balance(tx, shop, user.id, &asset).await?;
                         line += &format!("\t{}", format_balance(balance, currency));
                     }
                     lines.push(line);
@@ -185,7 +185,7 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
 }
 
 /// Issues a token and returns it.
-pub async fn issue(context: &Context, issue: Issue) -> Result<String, String> {
+pub async fn issue_token(context: &Context, issue: Issue) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let expires_at = issue.days.map(|days| now.plus_ms(i64::from(days).saturating_mul(DAY_MS)));
     let token = Token::draw(&mut rand::rng());
@@ -195,7 +195,7 @@ pub async fn issue(context: &Context, issue: Issue) -> Result<String, String> {
         .write("issue_token", move |tx| {
             Box::pin(async move {
                 let (_, user) = find_user(tx, &issue.owner, &issue.user).await?;
-                Ok::<_, AdminError>(users::issue_token(tx, now, &actor, &user, &token, expires_at).await?)
+                Ok::<_, AdminError>(users::issue_user_token(tx, now, &actor, &user, &token, expires_at).await?)
             })
         })
         .await?;
@@ -203,14 +203,14 @@ pub async fn issue(context: &Context, issue: Issue) -> Result<String, String> {
 }
 
 /// Revokes all tokens of a user.
-pub async fn revoke(context: &Context, revoke: Revoke) -> Result<String, String> {
+pub async fn revoke_tokens(context: &Context, revoke: Revoke) -> Result<String, String> {
     let (now, actor, name) = (context.clock.now(), context.actor.clone(), revoke.user.clone());
     let count = context
         .db
         .write("revoke_tokens", move |tx| {
             Box::pin(async move {
                 let (_, user) = find_user(tx, &revoke.owner, &revoke.user).await?;
-                Ok::<_, AdminError>(users::revoke_tokens(tx, now, &actor, &user).await?)
+                Ok::<_, AdminError>(users::revoke_user_tokens(tx, now, &actor, &user).await?)
             })
         })
         .await?;
@@ -218,9 +218,9 @@ pub async fn revoke(context: &Context, revoke: Revoke) -> Result<String, String>
 }
 
 /// Credits a user's balance.
-pub async fn credit(context: &Context, credit: Credit) -> Result<String, String> {
+pub async fn credit_user(context: &Context, credit: Credit) -> Result<String, String> {
     let currency = parse_currency(&credit.currency)?;
-    let decimals = users::balance_decimals(currency)
+    let decimals = users::find_balance_decimals(currency)
         .ok_or_else(|| format!("balances are in CNY or USD, not in {}", credit.currency))?;
     let amount = Amount::parse_decimal(&credit.amount, decimals).map_err(|e| e.to_string())?;
     let message = format!("`{}` was credited {} {currency}", credit.user, credit.amount);
@@ -231,7 +231,9 @@ pub async fn credit(context: &Context, credit: Credit) -> Result<String, String>
             Box::pin(async move {
                 let (shop, user) = find_user(tx, &credit.owner, &credit.user).await?;
                 let credit = users::Credit { currency, amount, reference: credit.reference };
-                users::credit(tx, now, &actor, shop, &user, credit).await.map_err(AdminError::refused)
+                users::credit_user_balance(tx, now, &actor, shop, &user, credit)
+                    .await
+                    .map_err(AdminError::from_rejection)
             })
         })
         .await?;
@@ -240,16 +242,16 @@ pub async fn credit(context: &Context, credit: Credit) -> Result<String, String>
 
 /// Formats a balance, such as `1000 CNY`.
 fn format_balance(balance: Amount, currency: Currency) -> String {
-    let decimals = users::balance_decimals(currency).unwrap_or_default();
+    let decimals = users::find_balance_decimals(currency).unwrap_or_default();
     format!("{} {currency}", balance.to_decimal(decimals))
 }
 
 async fn find_user(tx: &mut Tx, owner: &Owner, name: &str) -> Result<(Shop, User), AdminError> {
     let shop = find_shop(tx, owner).await?;
-    let user = users::find_by_name(tx, shop, name).await?;
+    let user = users::find_user_by_name(tx, shop, name).await?;
     let missing = || {
         let Owner { merchant, mode } = owner;
-        AdminError::Refused(format!("merchant `{merchant}` has no user `{name}` in {} mode", mode.as_str()))
+        AdminError::Rejected(format!("merchant `{merchant}` has no user `{name}` in {} mode", mode.as_str()))
     };
     Ok((shop, user.ok_or_else(missing)?))
 }

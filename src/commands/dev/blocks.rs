@@ -11,7 +11,7 @@ use config::{ChainConfig, Config, Driver};
 use tasks::Tasks;
 
 /// Starts one miner for each simulated chain. The miners end when `stop` becomes true.
-pub fn spawn(
+pub fn spawn_miners(
     tasks: &Tasks,
     config: &Config,
     demo: &Demo,
@@ -20,11 +20,11 @@ pub fn spawn(
 ) -> Vec<JoinHandle<()>> {
     let simulated = config.chains.values().filter(|chain| chain.enabled && chain.driver == Driver::Simnet);
     simulated
-        .map(|chain| tasks.spawn("miner", mine(chain.clone(), demo.clone(), clock.clone(), stop.clone())))
+        .map(|chain| tasks.spawn("miner", mine_until_stopped(chain.clone(), demo.clone(), clock.clone(), stop.clone())))
         .collect()
 }
 
-async fn mine(chain: ChainConfig, demo: Demo, clock: Clock, mut stop: watch::Receiver<bool>) {
+async fn mine_until_stopped(chain: ChainConfig, demo: Demo, clock: Clock, mut stop: watch::Receiver<bool>) {
     let mut interval = tokio::time::interval(chain.block_time.max(Duration::from_millis(100)));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -32,7 +32,7 @@ async fn mine(chain: ChainConfig, demo: Demo, clock: Clock, mut stop: watch::Rec
             _ = interval.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        if !demo.is_paused(&chain.id, clock.now()) {
+        if !demo.is_miner_paused(&chain.id, clock.now()) {
             demo.simnet.mine(&chain.id, 1, clock.now().unix_seconds());
         }
     }

@@ -12,11 +12,11 @@ use simnet::{ReplacedTxs, Simnet};
 use url::Url;
 
 use crate::commands::context::Context;
-use crate::commands::dev::keys::write_private;
+use crate::commands::dev::keys::write_private_file;
 use crate::commands::dev::node;
 use crate::commands::dispatch::Dispatcher;
 use crate::commands::exit::CommandError;
-use crate::commands::operation::{Operation, respond};
+use crate::commands::operation::{Operation, execute_request};
 use crate::control::{Handler, Request, Response};
 use clock::{Clock, Instant};
 use config::Driver;
@@ -135,8 +135,8 @@ impl Handler for DemoHandler {
         let context = Context { actor: Actor::CommandLine { uid }, ..self.dispatcher.0.clone() };
         let context = DemoContext { context, demo: self.demo.clone() };
         match request.operation == FindOrder::NAME {
-            true => respond::<FindOrder>(&context, request.arguments).await,
-            false => respond::<DemoCommand>(&context, request.arguments).await,
+            true => execute_request::<FindOrder>(&context, request.arguments).await,
+            false => execute_request::<DemoCommand>(&context, request.arguments).await,
         }
     }
 }
@@ -157,7 +157,7 @@ impl Operation for DemoCommand {
     type Output = String;
 
     async fn execute(self, DemoContext { context, demo }: &DemoContext) -> Result<String, String> {
-        execute(context, demo, self).await
+        execute_demo_command(context, demo, self).await
     }
 }
 
@@ -168,35 +168,35 @@ impl Demo {
     }
 
     /// Returns true while the miner of the chain is paused.
-    pub fn is_paused(&self, chain: &ChainId, now: Instant) -> bool {
+    pub fn is_miner_paused(&self, chain: &ChainId, now: Instant) -> bool {
         let paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         paused.get(chain).is_some_and(|until| now < *until)
     }
 
-    fn pause(&self, chain: &ChainId, until: Instant) {
+    fn pause_miner_until(&self, chain: &ChainId, until: Instant) {
         self.paused_until.lock().unwrap_or_else(PoisonError::into_inner).insert(chain.clone(), until);
     }
 }
 
 /// Returns the system clock, ahead by as much as the previous run of the demo left it. So the demo's clock never goes
 /// back behind stored times.
-pub fn open_clock(folder: &Path) -> Result<Clock, CommandError> {
+pub fn load_demo_clock(folder: &Path) -> Result<Clock, CommandError> {
     let file = folder.join(CLOCK_FILE);
     match std::fs::read_to_string(&file) {
         Ok(text) => {
-            let ms = text.trim().parse().map_err(|e| CommandError::with_context(file.display(), e))?;
+            let ms = text.trim().parse().map_err(|e| CommandError::error_with_context(file.display(), e))?;
             Ok(Clock::ahead(ms))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Clock::ahead(0)),
-        Err(e) => Err(CommandError::with_context(file.display(), e)),
+        Err(e) => Err(CommandError::error_with_context(file.display(), e)),
     }
 }
 
-async fn execute(context: &Context, demo: &Demo, command: DemoCommand) -> Result<String, String> {
+async fn execute_demo_command(context: &Context, demo: &Demo, command: DemoCommand) -> Result<String, String> {
     match command {
-        DemoCommand::Pay { order, amount } => pay(context, demo, &order, &amount).await,
+        DemoCommand::Pay { order, amount } => pay_invoice_of_order(context, demo, &order, &amount).await,
         DemoCommand::Pause { chain } => {
-            demo.pause(&find_simulated_chain(demo, &chain)?, context.clock.now().plus_ms(PAUSE_MS));
+            demo.pause_miner_until(&find_simulated_chain(demo, &chain)?, context.clock.now().plus_ms(PAUSE_MS));
             Ok(String::new())
         }
         DemoCommand::Mine { chain, blocks } => {
@@ -214,11 +214,11 @@ async fn execute(context: &Context, demo: &Demo, command: DemoCommand) -> Result
         DemoCommand::Release { chain } => {
             let chain = find_simulated_chain(demo, &chain)?;
             demo.simnet.set_mempool_held(&chain, false);
-            demo.pause(&chain, context.clock.now());
+            demo.pause_miner_until(&chain, context.clock.now());
             Ok(String::new())
         }
-        DemoCommand::PassWindow { order } => pass_window(context, &order).await,
-        DemoCommand::ListReviews => list_reviews(context).await,
+        DemoCommand::PassWindow { order } => advance_clock_past_window(context, &order).await,
+        DemoCommand::ListReviews => list_open_reviews(context).await,
     }
 }
 
@@ -267,14 +267,14 @@ fn to_demo_invoice(
         decimals: asset.decimals,
         address: invoice.address.clone(),
         due: invoice.due.to_string(),
-        received: received.total().to_string(),
+        received: received.total_with_pending().to_string(),
         confirmations: invoice.confirmations,
         final_depth: chain.final_depth,
         expires_at: invoice.expires_at.to_string(),
     })
 }
 
-async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Result<String, String> {
+async fn pay_invoice_of_order(context: &Context, demo: &Demo, order: &str, amount: &str) -> Result<String, String> {
     let (invoice, _) = find_order(context, order).await?.status.invoice.ok_or("the order is not paid on a chain")?;
     let amount = Amount::parse_decimal(amount, 0).map_err(|e| e.to_string())?;
     let (chain, asset): (&ChainId, &AssetId) = (&invoice.chain, &invoice.asset);
@@ -285,12 +285,12 @@ async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Resul
             .pay(chain, asset, &invoice.address, amount)
             .map(|txid| txid.to_string())
             .map_err(|e| e.to_string()),
-        (Driver::Node, Some(url)) => node::pay(url, configured, asset, &invoice.address, amount).await,
+        (Driver::Node, Some(url)) => node::send_node_payment(url, configured, asset, &invoice.address, amount).await,
         (Driver::Node, None) => Err(format!("{chain} is followed on a node that the demo does not know")),
     }
 }
 
-async fn pass_window(context: &Context, order: &str) -> Result<String, String> {
+async fn advance_clock_past_window(context: &Context, order: &str) -> Result<String, String> {
     let (invoice, _) = find_order(context, order).await?.status.invoice.ok_or("the order is not paid on a chain")?;
     let grace = i64::try_from(context.config.policy.grace.as_millis()).map_err(|e| e.to_string())?;
     let now = context.clock.now();
@@ -298,13 +298,13 @@ async fn pass_window(context: &Context, order: &str) -> Result<String, String> {
     context.clock.advance_ms(ahead);
     if let Clock::Ahead(total) = &context.clock {
         let total = total.load(std::sync::atomic::Ordering::SeqCst).to_string();
-        write_private(&context.config.data.folder.join(CLOCK_FILE), &total).map_err(|e| e.to_string())?;
+        write_private_file(&context.config.data.folder.join(CLOCK_FILE), &total).map_err(|e| e.to_string())?;
     }
     let minutes = ahead / 60_000;
     Ok(format!("The demo's clock was advanced by {minutes} minutes to {} and stays ahead.", context.clock.now()))
 }
 
-async fn list_reviews(context: &Context) -> Result<String, String> {
+async fn list_open_reviews(context: &Context) -> Result<String, String> {
     let open =
         context.db.read("list_reviews", |tx| Box::pin(async move { reviews::list_open(tx, REVIEWS_MAX).await })).await;
     let open = open.map_err(|e: db::Error| e.to_string())?;

@@ -21,17 +21,17 @@ pub struct Options {
 }
 
 /// Returns the address for commands that do not listen.
-pub fn unused_address() -> SocketAddr {
+pub fn placeholder_listen_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
 }
 
 /// Returns the configuration of the demo in a data folder.
-pub fn load(folder: &Path, options: &Options) -> Result<Config, CommandError> {
+pub fn build_demo_config(folder: &Path, options: &Options) -> Result<Config, CommandError> {
     let listen = options.listen;
     let mut text =
         format!("[server]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\n\n{TEXT}\n{}", options.accounts);
     match &options.node {
-        Some(node) => node.write_config(&mut text),
+        Some(node) => node.write_chain_config(&mut text),
         None => writeln!(text, "{ETHEREUM}"),
     }
     .expect("writing to a string cannot fail");
@@ -39,7 +39,7 @@ pub fn load(folder: &Path, options: &Options) -> Result<Config, CommandError> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with("SETTLED__"))
         .collect();
-    Ok(Config::parse(&folder.join("settled dev"), &text, env)?)
+    Ok(Config::parse_toml(&folder.join("settled dev"), &text, env)?)
 }
 
 const ETHEREUM: &str = r#"

@@ -20,25 +20,26 @@ const PASSPHRASE: &str = "seed.passphrase";
 const KDF_MEMORY_KIB: u32 = 1024;
 
 /// Opens the seed of the demo. Returns `None` when the demo was never started in this folder.
-pub fn open(folder: &Path) -> Result<Option<Seed>, CommandError> {
+pub fn open_demo_seed(folder: &Path) -> Result<Option<Seed>, CommandError> {
     let file = folder.join(SEED);
     if !file.exists() {
         return Ok(None);
     }
     let passphrase = std::fs::read_to_string(folder.join(PASSPHRASE))
-        .map_err(|e| CommandError::with_context(folder.join(PASSPHRASE).display(), e))?;
+        .map_err(|e| CommandError::error_with_context(folder.join(PASSPHRASE).display(), e))?;
     let seed = SeedFile::open_and_decrypt(&file, &SecretString::from(passphrase.trim_end()));
-    seed.map(Some).map_err(|e| CommandError::with_context(file.display(), e))
+    seed.map(Some).map_err(|e| CommandError::error_with_context(file.display(), e))
 }
 
 /// Opens the seed of the demo, or creates one.
-pub fn open_or_create(folder: &Path) -> Result<Seed, CommandError> {
-    if let Some(seed) = open(folder)? {
+pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
+    if let Some(seed) = open_demo_seed(folder)? {
         return Ok(seed);
     }
-    let failed = |what: &str, e: &dyn std::fmt::Display| CommandError::with_context(folder.join(what).display(), e);
+    let failed =
+        |what: &str, e: &dyn std::fmt::Display| CommandError::error_with_context(folder.join(what).display(), e);
     let passphrase = "worthless";
-    write_private(&folder.join(PASSPHRASE), passphrase)?;
+    write_private_file(&folder.join(PASSPHRASE), passphrase)?;
     let seed = Seed::generate().map_err(|e| failed(SEED, &e))?;
     let cost = KdfCost::new(KDF_MEMORY_KIB, 1, 1).map_err(|e| failed(SEED, &e))?;
     let created = SeedFile::create_encrypted(&folder.join(SEED), &seed, &SecretString::from(passphrase), cost);
@@ -47,11 +48,11 @@ pub fn open_or_create(folder: &Path) -> Result<Seed, CommandError> {
 }
 
 /// Returns the account keys as `[[accounts]]` tables of the configuration.
-pub fn accounts_toml(seed: &Seed) -> Result<String, CommandError> {
+pub fn format_accounts_toml(seed: &Seed) -> Result<String, CommandError> {
     let mut text = String::new();
     for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {
         let account = KeyAccount::new(family, Network::Bitcoin, Purpose::TestDeposit, 0);
-        let account = account.map_err(|e| CommandError::failed(e.to_string()))?;
+        let account = account.map_err(|e| CommandError::general_error(e.to_string()))?;
         let (path, xpub) = (account.derivation_path(), seed.derive_account_xpub(&account));
         text.push_str(&format!(
             "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
@@ -61,8 +62,8 @@ pub fn accounts_toml(seed: &Seed) -> Result<String, CommandError> {
 }
 
 /// Writes a file that only its owner can read. An existing file is replaced.
-pub fn write_private(path: &Path, text: &str) -> Result<(), CommandError> {
-    let failed = |e: std::io::Error| CommandError::with_context(path.display(), e);
+pub fn write_private_file(path: &Path, text: &str) -> Result<(), CommandError> {
+    let failed = |e: std::io::Error| CommandError::error_with_context(path.display(), e);
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
         Ok(()) | Err(_) => {}

@@ -22,7 +22,7 @@ use crate::commands::backup;
 use crate::commands::context::{Context, RunningDaemon};
 use crate::commands::dispatch::Dispatcher;
 use crate::commands::exit::CommandError;
-use crate::commands::installation::{self, Prepared, make_folder};
+use crate::commands::installation::{self, Prepared, create_data_folder};
 use crate::commands::logging;
 use crate::commands::out::print_line;
 use crate::control::server::Server;
@@ -65,59 +65,59 @@ struct Start {
 }
 
 /// Starts the demo, or runs the given subcommand.
-pub async fn run(args: Args) -> Result<(), CommandError> {
+pub async fn run_dev(args: Args) -> Result<(), CommandError> {
     match args.command {
-        Some(Command::Pay(args)) => pay::run(args).await,
-        None => start(args.start).await,
+        Some(Command::Pay(args)) => pay::run_dev_pay(args).await,
+        None => run_demo_until_stopped(args.start).await,
     }
 }
 
 /// Returns the configuration of a demo that was started before.
-pub fn load_config(folder: &Path) -> Result<Config, CommandError> {
-    let seed = keys::open(folder)?.ok_or_else(|| {
-        CommandError::daemon(format!(
+pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> {
+    let seed = keys::open_demo_seed(folder)?.ok_or_else(|| {
+        CommandError::daemon_error(format!(
             "{} is not a data folder of `settled dev`; start the demo first",
             folder.display()
         ))
     })?;
-    demo_config::load(
+    demo_config::build_demo_config(
         folder,
         &demo_config::Options {
-            listen: demo_config::unused_address(),
-            accounts: keys::accounts_toml(&seed)?,
+            listen: demo_config::placeholder_listen_address(),
+            accounts: keys::format_accounts_toml(&seed)?,
             node: None,
         },
     )
 }
 
-async fn start(args: Start) -> Result<(), CommandError> {
-    make_folder(&args.data)?;
-    let folder = args.data.canonicalize().map_err(|e| CommandError::with_context(args.data.display(), e))?;
+async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
+    create_data_folder(&args.data)?;
+    let folder = args.data.canonicalize().map_err(|e| CommandError::error_with_context(args.data.display(), e))?;
     let lock = DataFolderLock::acquire(&folder)?;
     let node = match &args.evm {
-        Some(url) => Some(node::prepare(&folder, url).await?),
+        Some(url) => Some(node::prepare_demo_node(&folder, url).await?),
         None => None,
     };
-    let accounts = keys::accounts_toml(&keys::open_or_create(&folder)?)?;
-    let config = demo_config::load(
+    let accounts = keys::format_accounts_toml(&keys::open_or_create_demo_seed(&folder)?)?;
+    let config = demo_config::build_demo_config(
         &folder,
-        &demo_config::Options { listen: choose_port(args.listen)?, accounts, node: node.clone() },
+        &demo_config::Options { listen: resolve_listen_port(args.listen)?, accounts, node: node.clone() },
     )?;
-    logging::start(&config.log)?;
-    backup::remove_leftovers(&folder);
-    let shutdown_signal = ops::shutdown_signal()?;
+    logging::start_logging(&config.log)?;
+    backup::remove_leftover_backups(&folder);
+    let shutdown_signal = ops::catch_shutdown_signals()?;
 
-    let clock = demo::open_clock(&folder)?;
-    let Prepared { db, envelope, .. } = installation::prepare(&config).await?;
-    let context = Context::offline(Arc::new(config.clone()), db.clone(), clock.clone(), envelope);
-    let token = shop::prepare(&context, &folder).await?;
+    let clock = demo::load_demo_clock(&folder)?;
+    let Prepared { db, envelope, .. } = installation::lock_and_migrate_database(&config).await?;
+    let context = Context::without_daemon(Arc::new(config.clone()), db.clone(), clock.clone(), envelope);
+    let token = shop::prepare_demo_shop(&context, &folder).await?;
 
     let chains = folder.join("chains");
-    make_folder(&chains)?;
-    let specs = daemon::drivers::simnet_specs(&config);
+    create_data_folder(&chains)?;
+    let specs = daemon::drivers::list_simnet_specs(&config);
     let simnet = simnet::Simnet::open(&chains, specs, clock.now().unix_seconds())
-        .map_err(|e| CommandError::with_context("simulated chains", e))?;
-    let daemon = Daemon::start(Setup {
+        .map_err(|e| CommandError::error_with_context("simulated chains", e))?;
+    let daemon = Daemon::start_daemon(Setup {
         config: config.clone(),
         clock: clock.clone(),
         db,
@@ -131,15 +131,15 @@ async fn start(args: Start) -> Result<(), CommandError> {
     let running = RunningDaemon::new(&daemon, clock.now());
     let (stop, stopped) = watch::channel(false);
     let demo = demo::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
-    let blocks = blocks::spawn(&daemon.tasks, &config, &demo, &clock, &stopped);
-    let server = Server::bind(&folder).map_err(|e| CommandError::with_context("control socket", e))?;
+    let blocks = blocks::spawn_miners(&daemon.tasks, &config, &demo, &clock, &stopped);
+    let server = Server::bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let handler = demo::DemoHandler { dispatcher: Dispatcher(context), demo };
-    let serving = server.serve(Arc::new(handler), daemon.tasks.clone(), stopped.clone());
+    let serving = server.serve_requests(Arc::new(handler), daemon.tasks.clone(), stopped.clone());
     let control = daemon.tasks.spawn("control socket", serving);
-    let watcher = ops::spawn(&daemon, &stopped);
+    let watcher = ops::spawn_supervisor(&daemon, &stopped);
 
-    print_line(walk::walk_through(&walk::Facts {
+    print_line(walk::format_walk_through(&walk::Facts {
         address: daemon.address,
         folder: &args.data,
         token: &token,
@@ -148,7 +148,7 @@ async fn start(args: Start) -> Result<(), CommandError> {
     shutdown_signal.await;
     print_line("Stopping. The data stays for the next start.");
     stop.send_replace(true);
-    daemon.stop().await;
+    daemon.shut_down().await;
     for task in blocks.into_iter().chain([control, watcher]) {
         // A panic of the task was already logged.
         let _ended = task.await;
@@ -158,10 +158,10 @@ async fn start(args: Start) -> Result<(), CommandError> {
 }
 
 /// Replaces port 0 by a port that is free, so that the configuration and the printed texts hold the real port.
-fn choose_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
+fn resolve_listen_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
     if listen.port() != 0 {
         return Ok(listen);
     }
     let probe = std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
-    probe.map_err(|e| CommandError::with_context(format!("cannot listen on {listen}"), e))
+    probe.map_err(|e| CommandError::error_with_context(format!("cannot listen on {listen}"), e))
 }

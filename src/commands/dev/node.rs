@@ -41,16 +41,17 @@ pub struct Node {
 }
 
 /// Reads the chain of a node. On anvil it deploys the test token and starts interval mining.
-pub async fn prepare(folder: &Path, url: &Url) -> Result<Node, CommandError> {
-    let failed = |problem: String| CommandError::failed(format!("--evm {url}: {problem}"));
+pub async fn prepare_demo_node(folder: &Path, url: &Url) -> Result<Node, CommandError> {
+    let failed = |problem: String| CommandError::general_error(format!("--evm {url}: {problem}"));
     let rpc = Rpc::new(url).map_err(failed)?;
-    let chain_id = rpc.call("eth_chainId", json!([])).await.and_then(|id| parse_quantity(&id)).map_err(failed)?;
-    let genesis = rpc.call("eth_getBlockByNumber", json!(["0x0", false])).await.map_err(failed)?;
+    let chain_id =
+        rpc.call_rpc_method("eth_chainId", json!([])).await.and_then(|id| parse_hex_quantity(&id)).map_err(failed)?;
+    let genesis = rpc.call_rpc_method("eth_getBlockByNumber", json!(["0x0", false])).await.map_err(failed)?;
     let hash = genesis["hash"]
         .as_str()
         .and_then(|hash| hash.get(2..10))
         .ok_or_else(|| failed("the node returned no genesis block".into()))?;
-    let version = rpc.call("web3_clientVersion", json!([])).await.map_err(failed)?;
+    let version = rpc.call_rpc_method("web3_clientVersion", json!([])).await.map_err(failed)?;
     let is_anvil = version.as_str().is_some_and(|version| version.starts_with("anvil"));
     let chain = format!("evm-{hash}");
     let usdt = if is_anvil {
@@ -58,16 +59,16 @@ pub async fn prepare(folder: &Path, url: &Url) -> Result<Node, CommandError> {
     } else {
         None
     };
-    if is_anvil && rpc.call("anvil_getAutomine", json!([])).await.map_err(failed)? == json!(true) {
+    if is_anvil && rpc.call_rpc_method("anvil_getAutomine", json!([])).await.map_err(failed)? == json!(true) {
         // With automine, anvil mines a block for each transaction only, so that a payment gets no confirmations.
-        rpc.call("evm_setIntervalMining", json!([1])).await.map_err(failed)?;
+        rpc.call_rpc_method("evm_setIntervalMining", json!([1])).await.map_err(failed)?;
     }
     Ok(Node { url: url.clone(), chain, chain_id, is_anvil, usdt })
 }
 
 impl Node {
     /// Writes the chain and its assets as configuration.
-    pub fn write_config(&self, text: &mut String) -> fmt::Result {
+    pub fn write_chain_config(&self, text: &mut String) -> fmt::Result {
         let Node { url, chain, chain_id, usdt, .. } = self;
         let coin = usdt.as_ref().map_or_else(String::new, |_| format!("{chain}/usdt"));
         writeln!(text, "[surfaces.checkout.assets]\neth = \"{chain}/eth\"\nerc20_usdt = \"{coin}\"\n")?;
@@ -85,7 +86,7 @@ impl Node {
     }
 
     /// Writes instructions for paying on the node with foundry's `cast`.
-    pub fn write_instructions(&self, text: &mut String) -> fmt::Result {
+    pub fn write_payment_instructions(&self, text: &mut String) -> fmt::Result {
         let Node { url, chain_id, is_anvil, usdt, .. } = self;
         writeln!(text, "\nThe coin eth is on the node at {url} (chain id {chain_id}), paid with foundry's cast:\n")?;
         let key = if *is_anvil { format!("--private-key {ANVIL_KEY}") } else { "--private-key …".into() };
@@ -100,22 +101,28 @@ impl Node {
 }
 
 /// Sends an amount from the node's first account and returns the transaction hash.
-pub async fn pay(url: &Url, chain: &ChainConfig, asset: &AssetId, to: &str, amount: Amount) -> Result<String, String> {
+pub async fn send_node_payment(
+    url: &Url,
+    chain: &ChainConfig,
+    asset: &AssetId,
+    to: &str,
+    amount: Amount,
+) -> Result<String, String> {
     let rpc = Rpc::new(url)?;
-    let from = rpc.first_account().await?;
+    let from = rpc.fetch_first_account().await?;
     let known = chain.assets().map(|(_, asset)| asset).find(|known| known.id == *asset);
     let transaction = match &known.ok_or("the asset is no longer configured")?.kind {
         AssetKind::Native => json!({ "from": from, "to": to, "value": format!("{:#x}", amount.units()) }),
         AssetKind::Token { contract } => {
-            json!({ "from": from, "to": contract, "data": encode_call(TRANSFER, to, amount)? })
+            json!({ "from": from, "to": contract, "data": encode_contract_call(TRANSFER, to, amount)? })
         }
     };
-    let hash = rpc.call("eth_sendTransaction", json!([transaction])).await?;
+    let hash = rpc.call_rpc_method("eth_sendTransaction", json!([transaction])).await?;
     hash.as_str().map(String::from).ok_or_else(|| "the node returned no transaction hash".into())
 }
 
 /// Encodes the call of a function with an address and an amount as arguments.
-fn encode_call(selector: &str, address: &str, amount: Amount) -> Result<String, String> {
+fn encode_contract_call(selector: &str, address: &str, amount: Amount) -> Result<String, String> {
     let address = address.strip_prefix("0x").ok_or("the address is not an EVM address")?.to_lowercase();
     Ok(format!("0x{selector}{address:0>64}{:064x}", amount.units()))
 }
@@ -132,7 +139,7 @@ impl Rpc {
         Ok(Rpc { url: url.clone(), client })
     }
 
-    async fn call(&self, method: &str, params: Value) -> Result<Value, String> {
+    async fn call_rpc_method(&self, method: &str, params: Value) -> Result<Value, String> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let failed = |e: reqwest::Error| {
             format!("the request {method} to the node failed: {:#}", anyhow::Error::from(e.without_url()))
@@ -148,8 +155,8 @@ impl Rpc {
     }
 
     /// Returns the first account of the node.
-    async fn first_account(&self) -> Result<String, String> {
-        let accounts = self.call("eth_accounts", json!([])).await?;
+    async fn fetch_first_account(&self) -> Result<String, String> {
+        let accounts = self.call_rpc_method("eth_accounts", json!([])).await?;
         let first = accounts.get(0).and_then(Value::as_str).map(String::from);
         first.ok_or_else(|| "the node has no account of its own; pay with a wallet instead".into())
     }
@@ -158,25 +165,30 @@ impl Rpc {
     async fn find_or_deploy_usdt(&self, file: &Path) -> Result<String, String> {
         if let Ok(stored) = std::fs::read_to_string(file) {
             let stored = stored.trim().to_owned();
-            if self.call("eth_getCode", json!([stored, "latest"])).await?.as_str().is_some_and(|code| code.len() > 2) {
+            if self
+                .call_rpc_method("eth_getCode", json!([stored, "latest"]))
+                .await?
+                .as_str()
+                .is_some_and(|code| code.len() > 2)
+            {
                 return Ok(stored);
             }
         }
-        let owner = self.first_account().await?;
+        let owner = self.fetch_first_account().await?;
         let deploy = json!({ "from": owner, "data": format!("0x{}", USDT_LIKE.trim()), "gas": DEPLOY_GAS });
-        let receipt = self.send_and_wait(deploy).await?;
+        let receipt = self.send_transaction_and_wait(deploy).await?;
         let contract = receipt["contractAddress"].as_str().ok_or("the token was not deployed")?.to_owned();
-        let mint = encode_call(MINT, &owner, Amount::from_units(u128::from(MINTED)))?;
-        self.send_and_wait(json!({ "from": owner, "to": contract, "data": mint })).await?;
+        let mint = encode_contract_call(MINT, &owner, Amount::from_units(u128::from(MINTED)))?;
+        self.send_transaction_and_wait(json!({ "from": owner, "to": contract, "data": mint })).await?;
         std::fs::write(file, &contract).map_err(|e| format!("{}: {e}", file.display()))?;
         Ok(contract)
     }
 
     /// Sends a transaction and waits for its receipt.
-    async fn send_and_wait(&self, transaction: Value) -> Result<Value, String> {
-        let hash = self.call("eth_sendTransaction", json!([transaction])).await?;
+    async fn send_transaction_and_wait(&self, transaction: Value) -> Result<Value, String> {
+        let hash = self.call_rpc_method("eth_sendTransaction", json!([transaction])).await?;
         for _ in 0..RECEIPT_POLLS {
-            let receipt = self.call("eth_getTransactionReceipt", json!([hash])).await?;
+            let receipt = self.call_rpc_method("eth_getTransactionReceipt", json!([hash])).await?;
             if receipt["status"] == "0x1" {
                 return Ok(receipt);
             }
@@ -190,7 +202,7 @@ impl Rpc {
 }
 
 /// Parses a hexadecimal quantity.
-fn parse_quantity(value: &Value) -> Result<u64, String> {
+fn parse_hex_quantity(value: &Value) -> Result<u64, String> {
     let digits = value.as_str().and_then(|text| text.strip_prefix("0x"));
     digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(|| "the node returned no number".into())
 }

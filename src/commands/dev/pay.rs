@@ -8,7 +8,7 @@ use chain::Amount;
 use serde::Deserialize;
 
 use crate::commands::dev::demo::{self, DemoInvoice};
-use crate::commands::dev::{FOLDER, load_config};
+use crate::commands::dev::{FOLDER, load_existing_demo_config};
 use crate::commands::exit::CommandError;
 use crate::commands::operation::execute_in_daemon;
 use crate::commands::out::print_line;
@@ -76,32 +76,32 @@ struct PaymentRun {
 }
 
 /// Pays an order as the arguments request, and prints each change of its status.
-pub async fn run(args: Args) -> Result<(), CommandError> {
+pub async fn run_dev_pay(args: Args) -> Result<(), CommandError> {
     // A wrong folder is reported as such, and not as a demo that does not run.
-    load_config(&args.data)?;
-    let mut run = PaymentRun::start(&args).await?;
+    load_existing_demo_config(&args.data)?;
+    let mut run = PaymentRun::from_arguments(&args).await?;
     match (&args.amount, args.late, args.reorg, args.split) {
-        (Some(amount), ..) => run.pay_amount(amount).await,
-        (None, true, ..) => run.pay_late().await,
+        (Some(amount), ..) => run.pay_given_amount(amount).await,
+        (None, true, ..) => run.pay_after_window().await,
         (None, false, Some(blocks), _) => run.pay_and_reorganise(blocks).await,
         (None, false, None, Some(parts)) => run.pay_in_parts(parts).await,
-        (None, false, None, None) => run.pay_exactly().await,
+        (None, false, None, None) => run.pay_exact_amount().await,
     }
 }
 
 impl PaymentRun {
-    async fn start(args: &Args) -> Result<PaymentRun, CommandError> {
+    async fn from_arguments(args: &Args) -> Result<PaymentRun, CommandError> {
         let find = demo::FindOrder { order: args.order.clone() };
         let demo::DemoOrder { order_no, state, status_url, invoice } = execute_in_daemon(&args.data, &find).await?;
         let invoice = invoice.ok_or_else(|| {
-            CommandError::failed(format!("order {order_no} is {state} and is not paid on a chain: it was not created with `\"paymentMethod\": \"crypto\"`"))
+            CommandError::general_error(format!("order {order_no} is {state} and is not paid on a chain: it was not created with `\"paymentMethod\": \"crypto\"`"))
         })?;
         if state != "awaiting_payment" {
             print_line(format_args!(
                 "Order {order_no} is already {state}. A payment is booked now, and a review is opened."
             ));
         }
-        let due = parse_units(&invoice.due)?;
+        let due = parse_base_units(&invoice.due)?;
         let location = if invoice.simulated { "a simulated chain" } else { "the node of --evm" };
         print_line(format_args!(
             "Order {order_no} is due: {} {} on {} ({location}), to {}, until {}.",
@@ -112,29 +112,32 @@ impl PaymentRun {
             invoice.expires_at
         ));
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build();
-        let client = client.map_err(|e| CommandError::with_context("HTTP client", e))?;
+        let client = client.map_err(|e| CommandError::error_with_context("HTTP client", e))?;
         let (folder, order) = (args.data.clone(), order_no);
         let mut run =
             PaymentRun { folder, order, invoice, due, status_url, client, last_status: StatusResponse::default() };
-        run.watch(|_| true).await?;
+        run.print_status_until(|_| true).await?;
         Ok(run)
     }
 
-    async fn pay_exactly(&mut self) -> Result<(), CommandError> {
-        self.pay(self.due).await?;
-        self.watch(PaymentRun::is_finished).await
+    async fn pay_exact_amount(&mut self) -> Result<(), CommandError> {
+        self.send_payment(self.due).await?;
+        self.print_status_until(PaymentRun::is_order_finished).await
     }
 
-    async fn pay_amount(&mut self, amount: &str) -> Result<(), CommandError> {
-        let amount =
-            Amount::parse_decimal(amount, self.invoice.decimals).map_err(|e| CommandError::usage(e.to_string()))?;
+    async fn pay_given_amount(&mut self, amount: &str) -> Result<(), CommandError> {
+        let amount = Amount::parse_decimal(amount, self.invoice.decimals)
+            .map_err(|e| CommandError::usage_error(e.to_string()))?;
         let before = self.last_status.payment.received_amount.clone();
-        self.pay(amount).await?;
+        self.send_payment(amount).await?;
         let arrived = move |status: &StatusResponse| status.payment.received_amount != before;
-        self.watch(|status| PaymentRun::is_finished(status) || (arrived(status) && status.is_short())).await?;
-        if self.last_status.is_short() {
+        self.print_status_until(|status| {
+            PaymentRun::is_order_finished(status) || (arrived(status) && status.is_confirmed_and_short())
+        })
+        .await?;
+        if self.last_status.is_confirmed_and_short() {
             let received = Amount::parse_decimal(&self.last_status.payment.received_amount, self.invoice.decimals);
-            let rest = self.due.saturating_sub(received.map_err(|e| CommandError::failed(e.to_string()))?);
+            let rest = self.due.saturating_sub(received.map_err(|e| CommandError::general_error(e.to_string()))?);
             print_line(format_args!(
                 "The payment is too small. Pay the rest with `--amount {}` before {}. Otherwise the order expires, and the \
                  received amount is kept for a review.",
@@ -155,21 +158,23 @@ impl PaymentRun {
                 continue;
             }
             let before = self.last_status.payment.received_amount.clone();
-            self.pay(amount).await?;
-            self.watch(move |status| PaymentRun::is_finished(status) || status.payment.received_amount != before)
-                .await?;
+            self.send_payment(amount).await?;
+            self.print_status_until(move |status| {
+                PaymentRun::is_order_finished(status) || status.payment.received_amount != before
+            })
+            .await?;
         }
-        self.watch(PaymentRun::is_finished).await
+        self.print_status_until(PaymentRun::is_order_finished).await
     }
 
-    async fn pay_late(&mut self) -> Result<(), CommandError> {
-        self.require_simulation("--late")?;
-        print_line(self.send(demo::DemoCommand::PassWindow { order: self.order.clone() }).await?);
-        self.watch(PaymentRun::is_finished).await?;
-        let before = self.list_reviews().await?;
-        self.pay(self.due).await?;
+    async fn pay_after_window(&mut self) -> Result<(), CommandError> {
+        self.require_simulated_chain("--late")?;
+        print_line(self.send_demo_command(demo::DemoCommand::PassWindow { order: self.order.clone() }).await?);
+        self.print_status_until(PaymentRun::is_order_finished).await?;
+        let before = self.fetch_open_reviews().await?;
+        self.send_payment(self.due).await?;
         for _ in 0..SILENCE_MAX {
-            let new: Vec<String> = self.list_reviews().await?.difference(&before).cloned().collect();
+            let new: Vec<String> = self.fetch_open_reviews().await?.difference(&before).cloned().collect();
             if !new.is_empty() {
                 print_line("The late payment is booked in the ledger, and a review is opened:");
                 new.iter().for_each(|review| print_line(format_args!("  review {review}")));
@@ -177,82 +182,89 @@ impl PaymentRun {
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(CommandError::failed("the late payment was not noticed"))
+        Err(CommandError::general_error("the late payment was not noticed"))
     }
 
     /// Pays, then mines and replaces blocks. The command mines them itself, so that the payment gets exactly the
     /// requested number of confirmations.
     async fn pay_and_reorganise(&mut self, blocks: u64) -> Result<(), CommandError> {
-        self.require_simulation("--reorg")?;
+        self.require_simulated_chain("--reorg")?;
         if blocks >= self.invoice.final_depth {
             let (depth, chain) = (self.invoice.final_depth, &self.invoice.chain);
-            return Err(CommandError::usage(format!(
+            return Err(CommandError::usage_error(format!(
                 "blocks of {chain} are final at depth {depth} in the demo, and final blocks are never replaced; use --reorg {} or less",
                 depth.saturating_sub(1)
             )));
         }
-        let before = self.list_reviews().await?;
+        let before = self.fetch_open_reviews().await?;
         let chain = self.invoice.chain.clone();
-        self.send(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
-        self.pay(self.due).await?;
+        self.send_demo_command(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
+        self.send_payment(self.due).await?;
         for depth in 1..=blocks {
-            self.send(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
-            self.send(demo::DemoCommand::Mine { chain: chain.clone(), blocks: 1 }).await?;
+            self.send_demo_command(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
+            self.send_demo_command(demo::DemoCommand::Mine { chain: chain.clone(), blocks: 1 }).await?;
             let required = u64::from(self.invoice.confirmations);
-            self.watch(move |status| status.payment.confirmations.is_some_and(|n| n >= depth.min(required))).await?;
+            self.print_status_until(move |status| {
+                status.payment.confirmations.is_some_and(|n| n >= depth.min(required))
+            })
+            .await?;
         }
         if blocks >= u64::from(self.invoice.confirmations) {
-            self.watch(PaymentRun::is_finished).await?;
+            self.print_status_until(PaymentRun::is_order_finished).await?;
         }
-        let was_finished = PaymentRun::is_finished(&self.last_status);
+        let was_finished = PaymentRun::is_order_finished(&self.last_status);
         print_line(format_args!("Now {blocks} blocks of {chain} are replaced by blocks without the payment."));
-        self.send(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
-        self.send(demo::DemoCommand::Reorg { chain: chain.clone(), blocks }).await?;
+        self.send_demo_command(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
+        self.send_demo_command(demo::DemoCommand::Reorg { chain: chain.clone(), blocks }).await?;
         if was_finished {
-            self.wait_for_review(&before).await?;
+            self.wait_for_new_review(&before).await?;
         } else {
-            self.watch(|status| status.payment.confirmations.is_none_or(|n| n == 0)).await?;
+            self.print_status_until(|status| status.payment.confirmations.is_none_or(|n| n == 0)).await?;
         }
         print_line("The credit was taken back, because its block was replaced. Now the payment is mined again.");
-        self.send(demo::DemoCommand::Release { chain }).await?;
-        if was_finished { self.wait_until_closed(&before).await } else { self.watch(PaymentRun::is_finished).await }
+        self.send_demo_command(demo::DemoCommand::Release { chain }).await?;
+        if was_finished {
+            self.wait_until_reviews_close(&before).await
+        } else {
+            self.print_status_until(PaymentRun::is_order_finished).await
+        }
     }
 
-    async fn wait_for_review(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
+    async fn wait_for_new_review(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
         for _ in 0..SILENCE_MAX {
-            if let Some(review) = self.list_reviews().await?.difference(before).next() {
+            if let Some(review) = self.fetch_open_reviews().await?.difference(before).next() {
                 print_line(format_args!("  review {review}"));
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(CommandError::failed("the daemon did not report the reorg"))
+        Err(CommandError::general_error("the daemon did not report the reorg"))
     }
 
-    async fn wait_until_closed(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
+    async fn wait_until_reviews_close(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
         for _ in 0..SILENCE_MAX {
-            if self.list_reviews().await?.difference(before).next().is_none() {
+            if self.fetch_open_reviews().await?.difference(before).next().is_none() {
                 print_line("The payment is confirmed again, and the review closed itself.");
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(CommandError::failed("the payment was not confirmed again"))
+        Err(CommandError::general_error("the payment was not confirmed again"))
     }
 
-    fn require_simulation(&self, option: &str) -> Result<(), CommandError> {
+    fn require_simulated_chain(&self, option: &str) -> Result<(), CommandError> {
         match self.invoice.simulated {
             true => Ok(()),
-            false => Err(CommandError::usage(format!(
+            false => Err(CommandError::usage_error(format!(
                 "{option} needs a simulated chain, but {} is followed on a real node",
                 self.invoice.chain
             ))),
         }
     }
 
-    async fn pay(&self, amount: Amount) -> Result<(), CommandError> {
+    async fn send_payment(&self, amount: Amount) -> Result<(), CommandError> {
         let pay = demo::DemoCommand::Pay { order: self.order.clone(), amount: amount.to_string() };
-        let txid = self.send(pay).await?;
+        let txid = self.send_demo_command(pay).await?;
         print_line(format_args!(
             "Paid {} {} in transaction {txid}.",
             amount.to_decimal(self.invoice.decimals),
@@ -261,22 +273,22 @@ impl PaymentRun {
         Ok(())
     }
 
-    async fn list_reviews(&self) -> Result<BTreeSet<String>, CommandError> {
-        Ok(self.send(demo::DemoCommand::ListReviews).await?.lines().map(String::from).collect())
+    async fn fetch_open_reviews(&self) -> Result<BTreeSet<String>, CommandError> {
+        Ok(self.send_demo_command(demo::DemoCommand::ListReviews).await?.lines().map(String::from).collect())
     }
 
-    async fn send(&self, command: demo::DemoCommand) -> Result<String, CommandError> {
+    async fn send_demo_command(&self, command: demo::DemoCommand) -> Result<String, CommandError> {
         execute_in_daemon(&self.folder, &command).await
     }
 
     /// Prints each change of the status until `is_done` returns true for it.
-    async fn watch(&mut self, is_done: impl Fn(&StatusResponse) -> bool) -> Result<(), CommandError> {
+    async fn print_status_until(&mut self, is_done: impl Fn(&StatusResponse) -> bool) -> Result<(), CommandError> {
         let mut silence = 0;
         loop {
-            let status = self.fetch_status().await?;
+            let status = self.fetch_order_status().await?;
             if status != self.last_status {
                 silence = 0;
-                self.print_status(&status);
+                self.print_order_status(&status);
                 self.last_status = status;
             }
             if is_done(&self.last_status) {
@@ -284,7 +296,7 @@ impl PaymentRun {
             }
             silence += 1;
             if silence > SILENCE_MAX {
-                return Err(CommandError::failed(
+                return Err(CommandError::general_error(
                     "the status has not changed for a minute; look at the log of the demo",
                 ));
             }
@@ -292,13 +304,13 @@ impl PaymentRun {
         }
     }
 
-    async fn fetch_status(&self) -> Result<StatusResponse, CommandError> {
-        let failed = |e: reqwest::Error| CommandError::with_context("the status of the order", e.without_url());
+    async fn fetch_order_status(&self) -> Result<StatusResponse, CommandError> {
+        let failed = |e: reqwest::Error| CommandError::error_with_context("the status of the order", e.without_url());
         let answer = self.client.get(&self.status_url).send().await.and_then(|answer| answer.error_for_status());
         answer.map_err(failed)?.json().await.map_err(failed)
     }
 
-    fn print_status(&self, now: &StatusResponse) {
+    fn print_order_status(&self, now: &StatusResponse) {
         let Progress { expected_amount, received_amount, confirmations, required_confirmations } = &now.payment;
         let depth = match (confirmations, required_confirmations) {
             (Some(confirmations), Some(required)) => format!(", {confirmations} of {required} confirmations"),
@@ -311,20 +323,20 @@ impl PaymentRun {
         ));
     }
 
-    fn is_finished(status: &StatusResponse) -> bool {
+    fn is_order_finished(status: &StatusResponse) -> bool {
         ["completed", "expired", "cancelled", "failed", "refunded"].contains(&status.status.as_str())
     }
 }
 
 impl StatusResponse {
     /// Returns true when all payments are confirmed and too small.
-    fn is_short(&self) -> bool {
+    fn is_confirmed_and_short(&self) -> bool {
         let Progress { confirmations, required_confirmations, .. } = self.payment;
         self.payment_status == "underpaid" && confirmations.zip(required_confirmations).is_some_and(|(n, of)| n >= of)
     }
 }
 
 /// Parses base units.
-fn parse_units(text: &str) -> Result<Amount, CommandError> {
-    Amount::parse_decimal(text, 0).map_err(|e| CommandError::failed(e.to_string()))
+fn parse_base_units(text: &str) -> Result<Amount, CommandError> {
+    Amount::parse_decimal(text, 0).map_err(|e| CommandError::general_error(e.to_string()))
 }

@@ -8,7 +8,7 @@ use crate::commands::admin::coupons::NewCoupon;
 use crate::commands::admin::products::NewProduct;
 use crate::commands::admin::{self, AdminOperation, Owner};
 use crate::commands::context::Context;
-use crate::commands::dev::keys::write_private;
+use crate::commands::dev::keys::write_private_file;
 use crate::commands::exit::CommandError;
 use ids::{Mode, Shop};
 use shop::{catalog, merchants};
@@ -59,71 +59,88 @@ const SAMPLES: [Sample; 3] = [
 ];
 
 /// Creates the parts of the shop that are missing and returns a token of the demo's user.
-pub async fn prepare(context: &Context, folder: &Path) -> Result<String, CommandError> {
-    let merchant =
-        context.db.read("find_demo", |tx| Box::pin(async move { merchants::find_by_slug(tx, MERCHANT).await })).await?;
+pub async fn prepare_demo_shop(context: &Context, folder: &Path) -> Result<String, CommandError> {
+    let merchant = context
+        .db
+        .read("find_demo", |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, MERCHANT).await }))
+        .await?;
     if merchant.is_none() {
         let name = Some("Demo Shop".to_owned());
-        execute(context, AdminOperation::CreateMerchant(admin::merchants::Create { slug: MERCHANT.into(), name }))
-            .await?;
+        execute_shop_operation(
+            context,
+            AdminOperation::CreateMerchant(admin::merchants::Create { slug: MERCHANT.into(), name }),
+        )
+        .await?;
     }
-    restock(context).await?;
+    restock_demo_products(context).await?;
     let token = folder.join(TOKEN);
     if let Ok(token) = std::fs::read_to_string(&token) {
         return Ok(token.trim().to_owned());
     }
-    let issued = create_user(context).await?;
-    write_private(&token, &issued)?;
+    let issued = create_demo_user(context).await?;
+    write_private_file(&token, &issued)?;
     Ok(issued)
 }
 
 /// Creates the user with its balances, its token and the coupon, and returns the token. If an earlier start was
 /// interrupted, some of them exist already; their refusals are ignored.
-async fn create_user(context: &Context) -> Result<String, CommandError> {
-    let user = admin::users::Create { name: USER.into(), email: None, owner: owner() };
+async fn create_demo_user(context: &Context) -> Result<String, CommandError> {
+    let user = admin::users::Create { name: USER.into(), email: None, owner: new_demo_owner() };
     let mut refused = Vec::new();
-    refused.extend(admin::execute(context, AdminOperation::CreateUser(user)).await.err());
+    refused.extend(admin::execute_admin_operation(context, AdminOperation::CreateUser(user)).await.err());
     for (amount, currency) in [("1000.00", "CNY"), ("500.00", "USD")] {
         let (user, amount, reference) = (USER.to_owned(), amount.to_owned(), format!("welcome {currency}"));
-        let credit = admin::users::Credit { user, amount, currency: currency.into(), reference, owner: owner() };
-        refused.extend(admin::execute(context, AdminOperation::Credit(credit)).await.err());
+        let credit =
+            admin::users::Credit { user, amount, currency: currency.into(), reference, owner: new_demo_owner() };
+        refused.extend(admin::execute_admin_operation(context, AdminOperation::Credit(credit)).await.err());
     }
-    let coupon = NewCoupon::percent(COUPON, "10");
-    refused.extend(admin::execute(context, AdminOperation::PutCoupons(owner(), vec![coupon])).await.err());
+    let coupon = NewCoupon::new_percent(COUPON, "10");
+    refused.extend(
+        admin::execute_admin_operation(context, AdminOperation::PutCoupons(new_demo_owner(), vec![coupon])).await.err(),
+    );
     for refusal in refused {
         tracing::debug!("part of the demo's shop exists already: {refusal}");
     }
-    execute(context, AdminOperation::IssueToken(admin::users::Issue { user: USER.into(), days: None, owner: owner() }))
-        .await
+    execute_shop_operation(
+        context,
+        AdminOperation::IssueToken(admin::users::Issue { user: USER.into(), days: None, owner: new_demo_owner() }),
+    )
+    .await
 }
 
 /// Creates missing products and refills products that are sold out.
-async fn restock(context: &Context) -> Result<(), CommandError> {
+async fn restock_demo_products(context: &Context) -> Result<(), CommandError> {
     let products = context
         .db
         .read("list_demo_products", |tx| {
             Box::pin(async move {
-                let Some(merchant) = merchants::find_by_slug(tx, MERCHANT).await? else { return Ok(Vec::new()) };
+                let Some(merchant) = merchants::find_merchant_by_slug(tx, MERCHANT).await? else {
+                    return Ok(Vec::new());
+                };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
-                catalog::list_with_prices(tx, shop).await
+                catalog::list_products_with_prices(tx, shop).await
             })
         })
         .await?;
     for sample in &SAMPLES {
         let stored = products.iter().find(|product| product.slug == sample.slug);
         if stored.is_none() {
-            execute(context, AdminOperation::PutProducts(owner(), vec![new_product(sample)])).await?;
+            execute_shop_operation(
+                context,
+                AdminOperation::PutProducts(new_demo_owner(), vec![to_new_product(sample)]),
+            )
+            .await?;
         }
         if stored.is_none_or(|product| product.stock == 0) {
             let lines = (0..ITEMS).map(|_| generate_item(sample)).collect();
-            let import = admin::stock::Import { owner: owner(), product: sample.slug.into(), lines };
-            execute(context, AdminOperation::ImportStock(import)).await?;
+            let import = admin::stock::Import { owner: new_demo_owner(), product: sample.slug.into(), lines };
+            execute_shop_operation(context, AdminOperation::ImportStock(import)).await?;
         }
     }
     Ok(())
 }
 
-fn new_product(sample: &Sample) -> NewProduct {
+fn to_new_product(sample: &Sample) -> NewProduct {
     let names = [("zh", sample.zh), ("en", sample.en)];
     NewProduct {
         slug: sample.slug.into(),
@@ -142,10 +159,12 @@ fn generate_item(sample: &Sample) -> String {
     format!("{}-{:08x}@demo.example----{secret:016x}", sample.item_prefix, name >> 32)
 }
 
-fn owner() -> Owner {
+fn new_demo_owner() -> Owner {
     Owner { merchant: MERCHANT.into(), mode: Mode::Test }
 }
 
-async fn execute(context: &Context, operation: AdminOperation) -> Result<String, CommandError> {
-    admin::execute(context, operation).await.map_err(|e| CommandError::with_context("the demo's shop", e))
+async fn execute_shop_operation(context: &Context, operation: AdminOperation) -> Result<String, CommandError> {
+    admin::execute_admin_operation(context, operation)
+        .await
+        .map_err(|e| CommandError::error_with_context("the demo's shop", e))
 }

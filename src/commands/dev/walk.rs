@@ -20,8 +20,8 @@ pub struct Facts<'a> {
 }
 
 /// Returns the text.
-pub fn walk_through(facts: &Facts<'_>) -> String {
-    let base = format!("http://{}", client_address(facts.address));
+pub fn format_walk_through(facts: &Facts<'_>) -> String {
+    let base = format!("http://{}", to_client_address(facts.address));
     let settled = std::env::current_exe().map_or_else(|_| "settled".into(), |path| path.display().to_string());
     let data =
         if facts.folder == Path::new(FOLDER) { String::new() } else { format!(" --data {}", facts.folder.display()) };
@@ -67,14 +67,14 @@ Coins for your own orders: trc20_usdt, erc20_usdt, bep20_usdt, btc, eth, trx, bn
 "#
     );
     if let Some(node) = facts.node {
-        node.write_instructions(&mut text).expect("writing to a string cannot fail");
+        node.write_payment_instructions(&mut text).expect("writing to a string cannot fail");
     }
     writeln!(text, "\nThe demo's log follows.").expect("writing to a string cannot fail");
     text
 }
 
 /// Replaces the unspecified address, such as 0.0.0.0, by 127.0.0.1, at which a client on this machine reaches the demo.
-fn client_address(address: SocketAddr) -> SocketAddr {
+fn to_client_address(address: SocketAddr) -> SocketAddr {
     match address.ip().is_unspecified() {
         true => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
         false => address,

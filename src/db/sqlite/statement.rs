@@ -7,9 +7,9 @@ use std::sync::Arc;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ffi};
 
-use crate::batch::ReturnedIds;
 use crate::batch_rows::{RUN_ONCE, sql_for_sqlite};
 use crate::error::Constraint;
+use crate::queue::ReturnedIds;
 use crate::{Bind, Error, Row};
 
 /// Runs a statement once for each given row and returns the number of rows that all runs changed.
@@ -75,12 +75,12 @@ pub fn run_script(connection: &Connection, sql: &str) -> Result<(), Error> {
 
 struct Prepared<'c> {
     statement: CachedStatement<'c>,
-    plan: Arc<Plan>,
+    plan: Arc<StatementPlan>,
 }
 
 /// The properties of a statement that are the same for every run. They are computed once, because a statement may run
 /// thousands of times a second.
-struct Plan {
+struct StatementPlan {
     /// The text that SQLite runs, after the given rows were replaced by placeholders.
     text: String,
     /// The index of the value for each parameter, among the binds followed by the values of the row. SQLite numbers a
@@ -101,26 +101,31 @@ enum ResultKind {
     Ids,
 }
 
-/// Plans by the address and length of the text, which is static, the number of values before those of a row, and the
+/// StatementPlans by the address and length of the text, which is static, the number of values before those of a row, and the
 /// result.
-type Plans = HashMap<(*const u8, usize, usize, ResultKind), Arc<Plan>>;
+type StatementPlans = HashMap<(*const u8, usize, usize, ResultKind), Arc<StatementPlan>>;
 
 thread_local! {
-    static PLANS: RefCell<Plans> = RefCell::default();
+    static PLANS: RefCell<StatementPlans> = RefCell::default();
 }
 
-impl Plan {
-    fn cached(connection: &Connection, sql: &'static str, binds: usize, kind: ResultKind) -> Result<Arc<Plan>, Error> {
+impl StatementPlan {
+    fn cached(
+        connection: &Connection,
+        sql: &'static str,
+        binds: usize,
+        kind: ResultKind,
+    ) -> Result<Arc<StatementPlan>, Error> {
         let key = (sql.as_ptr(), sql.len(), binds, kind);
         if let Some(known) = PLANS.with_borrow(|plans| plans.get(&key).cloned()) {
             return Ok(known);
         }
-        let plan = Arc::new(Plan::new(connection, sql, binds, kind)?);
+        let plan = Arc::new(StatementPlan::new(connection, sql, binds, kind)?);
         PLANS.with_borrow_mut(|plans| plans.insert(key, plan.clone()));
         Ok(plan)
     }
 
-    fn new(connection: &Connection, sql: &str, binds: usize, kind: ResultKind) -> Result<Plan, Error> {
+    fn new(connection: &Connection, sql: &str, binds: usize, kind: ResultKind) -> Result<StatementPlan, Error> {
         let mut text = sql_for_sqlite(sql, binds)?;
         let insert = if kind == ResultKind::Ids { insert_without_returning(connection, &text) } else { None };
         let inserts_one = insert.is_some();
@@ -139,7 +144,7 @@ impl Plan {
         let value_indices = (1..=count).map(value_index).collect::<Result<_, Error>>()?;
         let columns = statement.column_names().into_iter().map(Box::from).collect();
         drop(statement);
-        Ok(Plan { text, value_indices, columns, inserts_one })
+        Ok(StatementPlan { text, value_indices, columns, inserts_one })
     }
 }
 
@@ -165,7 +170,7 @@ impl Prepared<'_> {
         binds: &[Bind],
         kind: ResultKind,
     ) -> Result<Prepared<'c>, Error> {
-        let plan = Plan::cached(connection, sql, binds.len(), kind)?;
+        let plan = StatementPlan::cached(connection, sql, binds.len(), kind)?;
         let (count, values) = (plan.value_indices.len(), binds.len() + given.first().map_or(0, Vec::len));
         if count != values {
             return Err(Error::Statement(format!("{values} values for {count} parameters in: {sql}")));

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::{FeedError, Observation, extend_url, parse_json, parse_price};
+use super::{FeedError, Observation, append_path_and_query, parse_json, parse_price};
 use clock::Instant;
 use config::{Pair, SourceName};
 
@@ -17,16 +17,20 @@ struct BinanceTicker<'a> {
 }
 
 /// Returns the URL that requests the tickers of these pairs.
-pub fn build_url(root: &Url, pairs: &[Pair]) -> Url {
-    let symbols: Vec<String> = pairs.iter().map(|pair| format!("\"{}\"", symbol(pair))).collect();
-    extend_url(root, "/api/v3/ticker/24hr", &[("symbols", &format!("[{}]", symbols.join(","))), ("type", "MINI")])
+pub fn build_ticker_url(root: &Url, pairs: &[Pair]) -> Url {
+    let symbols: Vec<String> = pairs.iter().map(|pair| format!("\"{}\"", binance_symbol(pair))).collect();
+    append_path_and_query(
+        root,
+        "/api/v3/ticker/24hr",
+        &[("symbols", &format!("[{}]", symbols.join(","))), ("type", "MINI")],
+    )
 }
 
 /// Parses the tickers of the requested pairs.
-pub fn parse_response(pairs: &[Pair], body: &[u8]) -> Result<Vec<Observation>, FeedError> {
+pub fn parse_ticker_response(pairs: &[Pair], body: &[u8]) -> Result<Vec<Observation>, FeedError> {
     let tickers: Vec<BinanceTicker<'_>> = parse_json(body)?;
     let requested = tickers.iter().filter_map(|ticker| {
-        let pair = pairs.iter().find(|pair| symbol(pair) == ticker.symbol)?;
+        let pair = pairs.iter().find(|pair| binance_symbol(pair) == ticker.symbol)?;
         Some((pair, ticker))
     });
     let to_observation = |(pair, ticker): (&Pair, &BinanceTicker<'_>)| {
@@ -36,6 +40,6 @@ pub fn parse_response(pairs: &[Pair], body: &[u8]) -> Result<Vec<Observation>, F
     requested.map(to_observation).collect()
 }
 
-fn symbol(pair: &Pair) -> String {
+fn binance_symbol(pair: &Pair) -> String {
     format!("{}USDT", pair.base)
 }

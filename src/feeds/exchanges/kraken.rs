@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 use url::Url;
 
-use super::{FeedError, Observation, extend_url, parse_json, parse_price};
+use super::{FeedError, Observation, append_path_and_query, parse_json, parse_price};
 use clock::Instant;
 use config::{Pair, SourceName};
 
@@ -28,48 +28,50 @@ struct KrakenTicker<'a> {
 }
 
 /// Returns the URL that requests the tickers of these pairs.
-pub fn build_url(root: &Url, pairs: &[Pair]) -> Url {
-    let names: Vec<String> = pairs.iter().map(pair_name).collect();
-    extend_url(root, "/0/public/Ticker", &[("pair", &names.join(","))])
+pub fn build_ticker_url(root: &Url, pairs: &[Pair]) -> Url {
+    let names: Vec<String> = pairs.iter().map(kraken_pair_name).collect();
+    append_path_and_query(root, "/0/public/Ticker", &[("pair", &names.join(","))])
 }
 
 /// Parses the tickers of the requested pairs. `now` becomes the time of the prices.
-pub fn parse_response(pairs: &[Pair], body: &[u8], now: Instant) -> Result<Vec<Observation>, FeedError> {
+pub fn parse_ticker_response(pairs: &[Pair], body: &[u8], now: Instant) -> Result<Vec<Observation>, FeedError> {
     let response: KrakenResponse<'_> = parse_json(body)?;
     if let Some(error) = response.error.first() {
-        return Err(FeedError::rejected(error));
+        return Err(FeedError::new_rejected(error));
     }
     let requested = response.result.iter().filter_map(|(name, ticker)| {
-        let pair = pairs.iter().find(|pair| matches_name(pair, name))?;
+        let pair = pairs.iter().find(|pair| matches_kraken_name(pair, name))?;
         Some((pair, ticker))
     });
     let to_observation = |(pair, ticker): (&Pair, &KrakenTicker<'_>)| {
-        Ok(Observation { source: SourceName::Kraken, pair: pair.clone(), price: ticker.mid_price()?, at: now })
+        Ok(Observation { source: SourceName::Kraken, pair: pair.clone(), price: ticker.compute_mid_price()?, at: now })
     };
     requested.map(to_observation).collect()
 }
 
 impl KrakenTicker<'_> {
-    fn mid_price(&self) -> Result<Decimal, FeedError> {
+    fn compute_mid_price(&self) -> Result<Decimal, FeedError> {
         let (ask, bid) = (parse_price(self.ask[0])?, parse_price(self.bid[0])?);
         let sum = ask.checked_add(bid).filter(|_| bid <= ask);
-        let sum = sum.ok_or_else(|| FeedError::malformed("the bid is above the ask"))?;
+        let sum = sum.ok_or_else(|| FeedError::new_malformed("the bid is above the ask"))?;
         Ok(sum / Decimal::TWO)
     }
 }
 
 /// Returns Kraken's code of the base asset, which is XBT for Bitcoin.
-fn kraken_base(pair: &Pair) -> &str {
+fn kraken_base_code(pair: &Pair) -> &str {
     if pair.base == "BTC" { "XBT" } else { &pair.base }
 }
 
-fn pair_name(pair: &Pair) -> String {
-    format!("{}{}", kraken_base(pair), pair.quote)
+fn kraken_pair_name(pair: &Pair) -> String {
+    format!("{}{}", kraken_base_code(pair), pair.quote)
 }
 
 /// Returns true when a name in a response means this pair. Responses use longer names for old pairs: XXBTZUSD,
 /// XETHZUSD, USDTZUSD.
-fn matches_name(pair: &Pair, response_name: &str) -> bool {
-    let (base, quote) = (kraken_base(pair), &pair.quote);
-    [pair_name(pair), format!("X{base}Z{quote}"), format!("{base}Z{quote}")].iter().any(|name| name == response_name)
+fn matches_kraken_name(pair: &Pair, response_name: &str) -> bool {
+    let (base, quote) = (kraken_base_code(pair), &pair.quote);
+    [kraken_pair_name(pair), format!("X{base}Z{quote}"), format!("{base}Z{quote}")]
+        .iter()
+        .any(|name| name == response_name)
 }

@@ -14,7 +14,7 @@ use clock::Instant;
 use config::{Pair, SourceName};
 
 /// Returns true when the exchange may have a market for this pair. Only a request shows whether it has one.
-pub fn has_market(source: SourceName, pair: &Pair) -> bool {
+pub fn may_have_market(source: SourceName, pair: &Pair) -> bool {
     pair.quote == "USD"
         && match source {
             SourceName::Binance | SourceName::Okx => pair.base != "USDT",
@@ -23,36 +23,36 @@ pub fn has_market(source: SourceName, pair: &Pair) -> bool {
 }
 
 /// Returns true when one request may contain several pairs.
-pub fn accepts_several_pairs(source: SourceName) -> bool {
+pub fn accepts_several_pairs_per_request(source: SourceName) -> bool {
     match source {
         SourceName::Binance | SourceName::Kraken => true,
         SourceName::Coinbase | SourceName::Okx => false,
     }
 }
 
-/// Returns the URL that requests these pairs. `pairs` has one pair, or more if [`accepts_several_pairs`].
-pub fn build_url(source: SourceName, root: &Url, pairs: &[Pair]) -> Url {
+/// Returns the URL that requests these pairs. `pairs` has one pair, or more if [`accepts_several_pairs_per_request`].
+pub fn build_ticker_url(source: SourceName, root: &Url, pairs: &[Pair]) -> Url {
     match source {
-        SourceName::Binance => binance::build_url(root, pairs),
-        SourceName::Kraken => kraken::build_url(root, pairs),
-        SourceName::Coinbase => coinbase::build_url(root, &pairs[0]),
-        SourceName::Okx => okx::build_url(root, &pairs[0]),
+        SourceName::Binance => binance::build_ticker_url(root, pairs),
+        SourceName::Kraken => kraken::build_ticker_url(root, pairs),
+        SourceName::Coinbase => coinbase::build_ticker_url(root, &pairs[0]),
+        SourceName::Okx => okx::build_ticker_url(root, &pairs[0]),
     }
 }
 
 /// Parses a response to a request for `pairs`. Requested pairs that are missing are left out, and other pairs are
 /// ignored.
-pub fn parse_response(
+pub fn parse_ticker_response(
     source: SourceName,
     pairs: &[Pair],
     body: &[u8],
     now: Instant,
 ) -> Result<Vec<Observation>, FeedError> {
     let mut observations = match source {
-        SourceName::Binance => binance::parse_response(pairs, body)?,
-        SourceName::Kraken => kraken::parse_response(pairs, body, now)?,
-        SourceName::Coinbase => vec![coinbase::parse_response(&pairs[0], body)?],
-        SourceName::Okx => vec![okx::parse_response(&pairs[0], body)?],
+        SourceName::Binance => binance::parse_ticker_response(pairs, body)?,
+        SourceName::Kraken => kraken::parse_ticker_response(pairs, body, now)?,
+        SourceName::Coinbase => vec![coinbase::parse_ticker_response(&pairs[0], body)?],
+        SourceName::Okx => vec![okx::parse_ticker_response(&pairs[0], body)?],
     };
     for observation in &mut observations {
         observation.at = observation.at.min(now);
@@ -63,15 +63,15 @@ pub fn parse_response(
 /// Parses a price above zero in plain decimal notation.
 fn parse_price(text: &str) -> Result<Decimal, FeedError> {
     let price = Decimal::from_str_exact(text).ok().filter(|price| *price > Decimal::ZERO);
-    price.ok_or_else(|| FeedError::malformed(format_args!("`{text}` is not a price")))
+    price.ok_or_else(|| FeedError::new_malformed(format_args!("`{text}` is not a price")))
 }
 
 fn parse_json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, FeedError> {
-    serde_json::from_slice(body).map_err(FeedError::malformed)
+    serde_json::from_slice(body).map_err(FeedError::new_malformed)
 }
 
 /// Returns the URL with this path and query appended to `root`.
-fn extend_url(root: &Url, path: &str, query: &[(&str, &str)]) -> Url {
+fn append_path_and_query(root: &Url, path: &str, query: &[(&str, &str)]) -> Url {
     let mut url = root.clone();
     url.set_path(&format!("{}{path}", root.path().trim_end_matches('/')));
     if !query.is_empty() {

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::{FeedError, Observation, extend_url, parse_json, parse_price};
+use super::{FeedError, Observation, append_path_and_query, parse_json, parse_price};
 use clock::Instant;
 use config::{Pair, SourceName};
 
@@ -25,19 +25,19 @@ struct OkxTicker<'a> {
 }
 
 /// Returns the URL that requests the ticker of one pair.
-pub fn build_url(root: &Url, pair: &Pair) -> Url {
-    extend_url(root, "/api/v5/market/ticker", &[("instId", &instrument_id(pair))])
+pub fn build_ticker_url(root: &Url, pair: &Pair) -> Url {
+    append_path_and_query(root, "/api/v5/market/ticker", &[("instId", &okx_instrument_id(pair))])
 }
 
 /// Parses the ticker of the requested pair.
-pub fn parse_response(pair: &Pair, body: &[u8]) -> Result<Observation, FeedError> {
+pub fn parse_ticker_response(pair: &Pair, body: &[u8]) -> Result<Observation, FeedError> {
     let response: OkxResponse<'_> = parse_json(body)?;
     if response.code != "0" {
-        return Err(FeedError::rejected(&format!("{} {}", response.code, response.msg)));
+        return Err(FeedError::new_rejected(&format!("{} {}", response.code, response.msg)));
     }
-    let ticker = response.data.iter().find(|ticker| ticker.inst_id == instrument_id(pair));
-    let ticker = ticker.ok_or_else(|| FeedError::malformed("the requested pair is missing"))?;
-    let at = Instant(ticker.ts.parse().map_err(FeedError::malformed)?);
+    let ticker = response.data.iter().find(|ticker| ticker.inst_id == okx_instrument_id(pair));
+    let ticker = ticker.ok_or_else(|| FeedError::new_malformed("the requested pair is missing"))?;
+    let at = Instant(ticker.ts.parse().map_err(FeedError::new_malformed)?);
     Ok(Observation {
         source: SourceName::Okx,
         pair: Pair::new(&pair.base, "USDT"),
@@ -46,6 +46,6 @@ pub fn parse_response(pair: &Pair, body: &[u8]) -> Result<Observation, FeedError
     })
 }
 
-fn instrument_id(pair: &Pair) -> String {
+fn okx_instrument_id(pair: &Pair) -> String {
     format!("{}-USDT", pair.base)
 }

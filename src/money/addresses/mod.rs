@@ -1,8 +1,8 @@
 //! Deposit addresses: each invoice has its own, derived from a watch-only account key.
 //!
-//! The daemon leases ranges of address indices, and derives an address before the transaction that stores it.
-//! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice.
-//! Indices of a lease that are left when the daemon stops are never used.
+//! The daemon leases ranges of address indices, and derives an address before the database transaction that stores it.
+//! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice. When
+//! the daemon stops, the remaining indices of its lease stay unused for ever.
 
 mod reserved;
 mod store;
@@ -68,15 +68,16 @@ pub enum IssueError {
 }
 
 impl Addresses {
-    /// Stores account keys that are new, and adds every address ever issued to the watch sets.
+    /// Stores the account keys that are not in the database yet, adds every issued address to the watch sets, and
+    /// returns the issuers of all chains.
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn open(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
+    pub async fn load_or_create_accounts(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
-            let account = store::insert_or_find_account(tx, new.family, new.xpub.trim()).await?;
-            for key in store::list_keys(tx, &new.chain).await? {
+            let account = store::find_or_insert_address_account(tx, new.family, new.xpub.trim()).await?;
+            for key in store::list_address_keys(tx, &new.chain).await? {
                 new.watched.insert(key);
             }
             let issuer = Issuer {
@@ -96,39 +97,44 @@ impl Addresses {
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn watch_sibling(&self, tx: &mut Tx, chain: &ChainId, sibling: &ChainId) -> Result<(), db::Error> {
+    pub async fn watch_sibling_addresses(
+        &self,
+        tx: &mut Tx,
+        chain: &ChainId,
+        sibling: &ChainId,
+    ) -> Result<(), db::Error> {
         let Some(issuer) = self.0.get(chain) else { return Ok(()) };
-        for key in store::list_keys(tx, sibling).await? {
+        for key in store::list_address_keys(tx, sibling).await? {
             issuer.watched.insert(key);
         }
         Ok(())
     }
 
     /// Returns true when the chain has an account key and is followed.
-    pub fn can_issue(&self, chain: &ChainId) -> bool {
+    pub fn can_issue_address(&self, chain: &ChainId) -> bool {
         self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Relaxed))
     }
 
-    /// Records if the chain is followed. The follower calls it with true when the first block is stored, and with
-    /// false while the chain is halted.
-    pub fn set_followed(&self, chain: &ChainId, followed: bool) {
+    /// Records if the chain is followed. The follower calls this function with true when the first block is stored, and
+    /// with false when the chain is halted.
+    pub fn set_chain_followed(&self, chain: &ChainId, followed: bool) {
         if let Some(issuer) = self.0.get(chain) {
             issuer.followed.store(followed, Ordering::Relaxed);
         }
     }
 
-    /// Reserves an address for one order. When all leased indices are used, it stores a new lease first: if an
-    /// unstored lease were lost in a crash, its indices could be issued twice.
+    /// Reserves an address for one order. When all leased indices are used, this function stores a new lease before it
+    /// uses it. Otherwise, after a crash, the daemon could issue the same index twice.
     ///
     /// # Errors
     /// [`IssueError::NoAccount`] when the chain has no account key; otherwise the error of the derivation or the
     /// database.
-    pub async fn reserve(&self, db: &Db, chain: &ChainId) -> Result<ReservedAddress, IssueError> {
+    pub async fn reserve_address(&self, db: &Db, chain: &ChainId) -> Result<ReservedAddress, IssueError> {
         let issuer = self.0.get(chain).ok_or_else(|| IssueError::NoAccount(chain.clone()))?;
-        let (index, address) = match issuer.lease.take_returned() {
+        let (index, address) = match issuer.lease.take_returned_address() {
             Some(returned) => returned,
             None => {
-                let index = issuer.lease.take_index(db, issuer.account).await?;
+                let index = issuer.lease.take_or_lease_index(db, issuer.account).await?;
                 (index, issuer.deriver.derive_address(index)?)
             }
         };

@@ -7,45 +7,46 @@ use futures_util::future::join_all;
 
 use crate::addresses::{Addresses, ChainAccount, IssueError, ReservedAddress};
 use clock::Instant;
-use db::{Batch, Db, Error, row};
+use db::{Db, Error, row};
 
 /// The account key of the test vectors in BIP 84.
 const XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
-fn chain(name: &str) -> ChainId {
+fn parse_chain_id(name: &str) -> ChainId {
     ChainId::new(name).unwrap()
 }
 
 /// Opens the addresses of two chains that share an account key and a watch set.
-async fn open(db: &Db) -> (Addresses, Arc<WatchSet>) {
+async fn open_addresses(db: &Db) -> (Addresses, Arc<WatchSet>) {
     let watched = Arc::new(WatchSet::default());
     let account = |name: &str| ChainAccount {
-        chain: chain(name),
+        chain: parse_chain_id(name),
         family: Family::Evm,
         xpub: XPUB.into(),
         deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
     let accounts = vec![account("ethereum"), account("polygon")];
-    let addresses = db.write("open", move |tx| Box::pin(Addresses::open(tx, accounts))).await.unwrap();
+    let addresses =
+        db.write("open", move |tx| Box::pin(Addresses::load_or_create_accounts(tx, accounts))).await.unwrap();
     (addresses, watched)
 }
 
-async fn store(db: &Db, reserved: ReservedAddress) -> String {
+async fn store_and_issue_address(db: &Db, reserved: ReservedAddress) -> String {
     db.write("issue", move |tx| {
         Box::pin(async move {
-            let mut links = Batch::default();
-            let id = reserved.insert(&mut links, Instant(0));
-            tx.run_batch(links).await?.id(id)?;
-            Ok::<_, Error>(reserved.issue())
+            let id = reserved.queue_address_insert(tx, Instant(0));
+            tx.run_queued().await?;
+            tx.id_of(id)?;
+            Ok::<_, Error>(reserved.issue_address())
         })
     })
     .await
     .unwrap()
 }
 
-async fn next_index(db: &Db) -> i64 {
+async fn load_next_index(db: &Db) -> i64 {
     let found =
         db.read("next", |tx| Box::pin(async move { row!(tx, "select next_index from address_accounts") })).await;
     found.unwrap().unwrap().get_at(0).unwrap()
@@ -55,12 +56,12 @@ db::both! {
     async fn every_address_is_issued_once_across_chains_and_restarts(db: Db) {
         let mut seen = HashSet::new();
         for _ in 0..2 {
-            let (addresses, watched) = open(&db).await;
+            let (addresses, watched) = open_addresses(&db).await;
             assert_eq!(watched.len(), seen.len());
-            let names = ["ethereum", "polygon"].map(chain);
-            let reservations = (0..150).map(|n: usize| addresses.reserve(&db, &names[n % 2]));
+            let names = ["ethereum", "polygon"].map(parse_chain_id);
+            let reservations = (0..150).map(|n: usize| addresses.reserve_address(&db, &names[n % 2]));
             for reserved in join_all(reservations).await {
-                assert!(seen.insert(store(&db, reserved.unwrap()).await));
+                assert!(seen.insert(store_and_issue_address(&db, reserved.unwrap()).await));
             }
             assert_eq!(watched.len(), seen.len());
         }
@@ -68,33 +69,32 @@ db::both! {
     }
 
     async fn an_address_that_was_not_issued_is_reserved_again(db: Db) {
-        let (addresses, watched) = open(&db).await;
-        let ethereum = chain("ethereum");
-        let dropped = addresses.reserve(&db, &ethereum).await.unwrap();
+        let (addresses, watched) = open_addresses(&db).await;
+        let ethereum = parse_chain_id("ethereum");
+        let dropped = addresses.reserve_address(&db, &ethereum).await.unwrap();
         let first = format!("{dropped:?}");
         drop(dropped);
-        let refused = addresses.reserve(&db, &ethereum).await.unwrap();
+        let refused = addresses.reserve_address(&db, &ethereum).await.unwrap();
         let result = db.write("refused", move |tx| Box::pin(async move {
-            let mut links = Batch::default();
-            refused.insert(&mut links, Instant(0));
-            tx.run_batch(links).await?;
+            refused.queue_address_insert(tx, Instant(0));
+            tx.run_queued().await?;
             Err::<(), _>(Error::Conflict("on purpose".into()))
         })).await;
         assert!(result.is_err());
         assert!(watched.is_empty());
-        let again = addresses.reserve(&db, &ethereum).await.unwrap();
+        let again = addresses.reserve_address(&db, &ethereum).await.unwrap();
         assert_eq!(format!("{again:?}"), first);
-        let (again, other) = (store(&db, again).await, store(&db, addresses.reserve(&db, &ethereum).await.unwrap()).await);
+        let (again, other) = (store_and_issue_address(&db, again).await, store_and_issue_address(&db, addresses.reserve_address(&db, &ethereum).await.unwrap()).await);
         assert_ne!(again, other);
-        assert_eq!((watched.len(), next_index(&db).await), (2, 64));
+        assert_eq!((watched.len(), load_next_index(&db).await), (2, 64));
     }
 
     async fn a_lease_is_stored_before_it_is_used(db: Db) {
-        let (addresses, _) = open(&db).await;
-        assert_eq!(next_index(&db).await, 0);
-        let _reserved = addresses.reserve(&db, &chain("ethereum")).await.unwrap();
-        assert_eq!(next_index(&db).await, 64);
-        let unknown = addresses.reserve(&db, &chain("tron")).await;
+        let (addresses, _) = open_addresses(&db).await;
+        assert_eq!(load_next_index(&db).await, 0);
+        let _reserved = addresses.reserve_address(&db, &parse_chain_id("ethereum")).await.unwrap();
+        assert_eq!(load_next_index(&db).await, 64);
+        let unknown = addresses.reserve_address(&db, &parse_chain_id("tron")).await;
         assert!(matches!(unknown, Err(IssueError::NoAccount(_))));
     }
 }

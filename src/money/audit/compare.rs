@@ -21,8 +21,8 @@ pub type AccountIds = HashMap<(Mode, String, AssetId), AccountId>;
 pub struct Received {
     /// The sum of the deposits that count for the invoice and are confirmed or final.
     counted: Amount,
-    /// The sum of the partial payments that were moved when the invoice expired. Orphaned ones are included, because
-    /// their reversal is a separate entry.
+    /// The sum of the partial payments that the expiry of the invoice moved to the suspense account. Orphaned deposits
+    /// are included, because a separate journal entry reverses them.
     short: Amount,
 }
 
@@ -37,7 +37,7 @@ struct MerchantAccounts {
 
 impl MerchantAccounts {
     fn new(account_ids: &AccountIds, mode: Mode, merchant: MerchantId, asset: &AssetId) -> MerchantAccounts {
-        let find = |account: Account| account_ids.get(&(mode, account.code(), asset.clone())).copied();
+        let find = |account: Account| account_ids.get(&(mode, account.account_code(), asset.clone())).copied();
         MerchantAccounts {
             incoming: find(Account::MerchantIncoming(merchant)),
             pending: find(Account::MerchantPending(merchant)),
@@ -51,20 +51,20 @@ impl MerchantAccounts {
 impl Auditor {
     /// Checks the postings of each deposit: it has one hold, resolved as its state requires; it was moved to a
     /// suspense account if no invoice counts it; it was reversed if it is orphaned. Returns the sums by invoice id.
-    pub(super) async fn check_deposits(
+    pub(super) async fn audit_deposits(
         &mut self,
         tx: &mut Tx,
         account_ids: &AccountIds,
     ) -> Result<HashMap<i64, Received>, db::Error> {
         let (mut after, mut received) = (0, HashMap::new());
         loop {
-            let page = store::list_deposits(tx, after, PAGE).await?;
+            let page = store::list_deposits_after(tx, after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
             for deposit in &page {
                 self.report.deposits += 1;
                 let postings = self.posting_index.deposits.remove(&deposit.id).unwrap_or_default();
-                if let Err(difference) = self.check_deposit(account_ids, deposit, &postings) {
+                if let Err(difference) = self.compare_deposit_with_postings(account_ids, deposit, &postings) {
                     self.report.add_finding(format!(
                         "deposit {} ({} {} on {}): {difference}",
                         deposit.id, deposit.amount, deposit.asset, deposit.chain
@@ -83,26 +83,29 @@ impl Auditor {
                         _,
                     ) => continue,
                 };
-                *sum = add(*sum, deposit.amount);
+                *sum = saturating_add_amounts(*sum, deposit.amount);
             }
         }
         let left = std::mem::take(&mut self.posting_index.deposits);
-        self.report_unmatched("deposit", left.into_keys().collect());
+        self.report_unmatched_postings("deposit", left.into_keys().collect());
         Ok(received)
     }
 
-    fn check_deposit(
+    fn compare_deposit_with_postings(
         &self,
         account_ids: &AccountIds,
         deposit: &store::Deposit,
         postings: &DepositPostings,
     ) -> Result<(), String> {
-        let find = |account: Account| account_ids.get(&(deposit.mode, account.code(), deposit.asset.clone())).copied();
+        let find =
+            |account: Account| account_ids.get(&(deposit.mode, account.account_code(), deposit.asset.clone())).copied();
         let (merchant, amount) = (deposit.merchant, deposit.amount);
         let on_chain = find(Account::OnChain(deposit.chain.clone()));
         let incoming = find(Account::MerchantIncoming(merchant));
-        let suspense = deposit.disposition.suspense().map(|suspense| find(Account::Suspense(merchant, suspense)));
-        // The account that holds the money now. A short deposit was moved there by the expiry entry of its invoice.
+        let suspense =
+            deposit.disposition.suspense_reason().map(|suspense| find(Account::Suspense(merchant, suspense)));
+        // The account that holds the money now: suspense if the deposit has one. The expiry of an invoice moves its
+        // short deposits there.
         let current = suspense.unwrap_or(incoming);
         let unallocated_in = suspense.filter(|_| deposit.disposition != Disposition::Short);
         let between = |debit: Option<AccountId>, credit: Option<AccountId>| {
@@ -140,7 +143,7 @@ impl Auditor {
 
     /// Checks that the settlements, reversals, finality and expiry of each invoice match its postings and its
     /// deposits.
-    pub(super) async fn check_invoices(
+    pub(super) async fn audit_invoices(
         &mut self,
         tx: &mut Tx,
         account_ids: &AccountIds,
@@ -148,38 +151,39 @@ impl Auditor {
     ) -> Result<(), db::Error> {
         let mut after = 0;
         loop {
-            let page = store::list_invoices(tx, after, PAGE).await?;
+            let page = store::list_invoices_after(tx, after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
             for invoice in &page {
                 let postings = self.posting_index.invoices.remove(&invoice.id).unwrap_or_default();
                 let received = received.remove(&invoice.id).unwrap_or_default();
                 let accounts = MerchantAccounts::new(account_ids, invoice.mode, invoice.merchant, &invoice.asset);
-                if let Err(difference) = check_invoice(invoice, &accounts, &postings, received) {
+                if let Err(difference) = compare_invoice_with_postings(invoice, &accounts, &postings, received) {
                     let state = invoice.state.as_str();
                     self.report.add_finding(format!("invoice {} ({state}): {difference}", invoice.id));
                 }
             }
         }
         let left = std::mem::take(&mut self.posting_index.invoices);
-        self.report_unmatched("invoice", left.into_keys().collect());
+        self.report_unmatched_postings("invoice", left.into_keys().collect());
         Ok(())
     }
 
     /// Checks that each payment from a balance debited its user and credited its merchant.
-    pub(super) async fn check_balance_payments(
+    pub(super) async fn audit_balance_payments(
         &mut self,
         tx: &mut Tx,
         account_ids: &AccountIds,
     ) -> Result<(), db::Error> {
         let mut after = 0;
         loop {
-            let page = store::list_balance_payments(tx, after, PAGE).await?;
+            let page = store::list_balance_payments_after(tx, after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
             for payment in &page {
-                let find =
-                    |account: Account| account_ids.get(&(payment.mode, account.code(), payment.asset.clone())).copied();
+                let find = |account: Account| {
+                    account_ids.get(&(payment.mode, account.account_code(), payment.asset.clone())).copied()
+                };
                 let debit = payment.user.and_then(|user| find(Account::User(user)));
                 let credit = find(Account::MerchantAvailable(payment.merchant));
                 let amount = payment.amount;
@@ -194,12 +198,13 @@ impl Auditor {
             }
         }
         let left = std::mem::take(&mut self.posting_index.payments);
-        self.report_unmatched("payment", left.into_keys().collect());
+        self.report_unmatched_postings("payment", left.into_keys().collect());
         Ok(())
     }
 
-    /// Reports postings whose object is not stored, or that the object should not have in its state.
-    fn report_unmatched(&mut self, noun: &str, mut ids: Vec<i64>) {
+    /// Adds a finding for each id in `ids`. The ledger has postings for these deposits, invoices or payments, but no
+    /// stored row explains the postings.
+    fn report_unmatched_postings(&mut self, noun: &str, mut ids: Vec<i64>) {
         ids.sort_unstable();
         for id in ids {
             self.report.add_finding(format!(
@@ -209,13 +214,13 @@ impl Auditor {
     }
 }
 
-/// Returns the sum, or the largest amount when the sum is out of range. No stored amount is that large, so the
-/// comparison then fails.
-fn add(one: Amount, other: Amount) -> Amount {
+/// Returns the sum of two amounts, or the largest amount when the sum is out of range. No stored amount is that large,
+/// so the comparison with a stored amount then fails.
+fn saturating_add_amounts(one: Amount, other: Amount) -> Amount {
     one.checked_add(other).unwrap_or(Amount::MAX)
 }
 
-fn check_invoice(
+fn compare_invoice_with_postings(
     invoice: &store::Invoice,
     accounts: &MerchantAccounts,
     postings: &[InvoicePosting],
@@ -262,12 +267,12 @@ fn check_invoice(
         }
         last = (earned, surplus_part);
         for sum in [earned, surplus_part, finalized, reversed_pending, reversed_available, reversed_surplus] {
-            explained = add(explained, sum);
+            explained = saturating_add_amounts(explained, sum);
         }
     }
     let expired = sum_of(InvoiceStep::Expired, 0, incoming, short);
     let all = Amount::checked_sum(postings.iter().map(|posting| posting.posted.amount)).unwrap_or(Amount::MAX);
-    if add(explained, expired) != all {
+    if saturating_add_amounts(explained, expired) != all {
         return Err("the ledger has further entries for it, or entries between other accounts".into());
     }
     let was_settled = invoice.settlement_count > 0;
@@ -279,7 +284,9 @@ fn check_invoice(
     if !matches_state || invoice.credited_amount.is_some() != is_paid {
         return Err(format!("{} settlements do not match its state", invoice.settlement_count));
     }
-    if is_paid && (invoice.credited_amount != Some(last.0) || add(last.0, last.1) != received.counted) {
+    if is_paid
+        && (invoice.credited_amount != Some(last.0) || saturating_add_amounts(last.0, last.1) != received.counted)
+    {
         return Err("it was not settled with the money that its deposits brought".into());
     }
     let least = invoice.amount_due.saturating_sub(invoice.tolerance);

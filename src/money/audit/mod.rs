@@ -12,7 +12,8 @@ use chain::Amount;
 
 use crate::audit::posting_index::PostingIndex;
 use crate::ledger::{
-    Balance, BalanceChange, GENESIS_HASH, PostingKind, Side, StoredPosting, list_hashed_after, list_without_hash,
+    Balance, BalanceChange, GENESIS_HASH, PostingKind, Side, StoredPosting, list_hashed_postings_after,
+    list_postings_without_hash,
 };
 use db::{self, Tx};
 use ids::{AccountId, PostingSeq};
@@ -77,7 +78,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A hold that is neither posted nor voided.
+/// A hold that no later posting has posted or voided so far.
 struct OpenHold {
     debit: AccountId,
     credit: AccountId,
@@ -88,7 +89,7 @@ struct Auditor {
     report: Report,
     /// The sums of all postings, by account.
     computed: HashMap<AccountId, Balance>,
-    /// The sums of the postings that the balance row should include, by account.
+    /// The sums of the postings up to the account's `rolled_up_to`, which the balance row must equal; by account.
     computed_rolled_up: HashMap<AccountId, Balance>,
     open_holds: HashMap<PostingSeq, OpenHold>,
     /// The posted amount of each resolved hold; `None` for a voided hold.
@@ -103,7 +104,7 @@ struct Auditor {
 /// Any [`db::Error`] of the database. Differences are not errors; the report lists them.
 pub async fn audit_ledger(tx: &mut Tx) -> Result<Report, db::Error> {
     let accounts: HashMap<AccountId, store::Account> =
-        store::list_accounts(tx).await?.into_iter().map(|account| (account.id, account)).collect();
+        store::list_accounts_with_balances(tx).await?.into_iter().map(|account| (account.id, account)).collect();
     let mut auditor = Auditor {
         report: Report { accounts: u64::try_from(accounts.len()).unwrap_or(u64::MAX), ..Report::default() },
         computed: HashMap::new(),
@@ -112,34 +113,34 @@ pub async fn audit_ledger(tx: &mut Tx) -> Result<Report, db::Error> {
         resolved_holds: HashMap::new(),
         posting_index: PostingIndex::default(),
     };
-    auditor.check_hash_chain(tx, &accounts).await?;
-    let without_hash = list_without_hash(tx, i64::MAX).await?;
+    auditor.audit_hash_chain(tx, &accounts).await?;
+    let without_hash = list_postings_without_hash(tx, i64::MAX).await?;
     auditor.report.without_hash = u64::try_from(without_hash.len()).unwrap_or(u64::MAX);
     for posting in &without_hash {
-        auditor.add_posting(posting, &accounts);
+        auditor.check_and_add_posting(posting, &accounts);
     }
-    auditor.check_balances(&accounts);
+    auditor.audit_balances(&accounts);
     let account_ids =
         accounts.values().map(|account| ((account.mode, account.code.clone(), account.asset.clone()), account.id));
     let account_ids = account_ids.collect();
-    let received = auditor.check_deposits(tx, &account_ids).await?;
-    auditor.check_invoices(tx, &account_ids, received).await?;
-    auditor.check_balance_payments(tx, &account_ids).await?;
+    let received = auditor.audit_deposits(tx, &account_ids).await?;
+    auditor.audit_invoices(tx, &account_ids, received).await?;
+    auditor.audit_balance_payments(tx, &account_ids).await?;
     auditor.report.open_holds = u64::try_from(auditor.open_holds.len()).unwrap_or(u64::MAX);
     Ok(auditor.report)
 }
 
 impl Auditor {
-    /// Checks that the hash chain has no gap and that every hash is correct. Adds all postings of the chain to the
-    /// sums.
-    async fn check_hash_chain(
+    /// Checks that no number is missing in the hash chain and that every hash is correct. Adds all postings of the hash
+    /// chain to the sums.
+    async fn audit_hash_chain(
         &mut self,
         tx: &mut Tx,
         accounts: &HashMap<AccountId, store::Account>,
     ) -> Result<(), db::Error> {
         let (mut last_no, mut previous) = (0, GENESIS_HASH);
         loop {
-            let page = list_hashed_after(tx, last_no, PAGE).await?;
+            let page = list_hashed_postings_after(tx, last_no, PAGE).await?;
             for posting in &page {
                 let hash_chain_no = posting.hash_chain_no.unwrap_or_default();
                 if hash_chain_no != last_no + 1 {
@@ -150,7 +151,7 @@ impl Auditor {
                         last_no + 1
                     ));
                 }
-                let hash = posting.hash_after(&previous, hash_chain_no);
+                let hash = posting.compute_hash_after(&previous, hash_chain_no);
                 if posting.hash != Some(hash) {
                     self.report.add_finding(format!(
                         "posting {} ({}): its hash does not match its content or the previous hash",
@@ -161,7 +162,7 @@ impl Auditor {
                 // every later posting.
                 previous = posting.hash.unwrap_or(hash);
                 last_no = hash_chain_no;
-                self.add_posting(posting, accounts);
+                self.check_and_add_posting(posting, accounts);
             }
             if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
                 return Ok(());
@@ -170,7 +171,7 @@ impl Auditor {
     }
 
     /// Adds a posting to the computed sums and checks it against its accounts and its hold.
-    fn add_posting(&mut self, posting: &StoredPosting, accounts: &HashMap<AccountId, store::Account>) {
+    fn check_and_add_posting(&mut self, posting: &StoredPosting, accounts: &HashMap<AccountId, store::Account>) {
         self.report.postings += 1;
         let name = || format!("posting {} ({})", posting.seq, posting.entry);
         match (accounts.get(&posting.debit), accounts.get(&posting.credit)) {
@@ -202,18 +203,18 @@ impl Auditor {
         };
         for (id, side) in [(posting.debit, Side::Debit), (posting.credit, Side::Credit)] {
             let balance = self.computed.entry(id).or_default();
-            if balance.apply(side, change).is_none() {
+            if balance.apply_balance_change(side, change).is_none() {
                 self.report.add_finding(format!("{}: a sum of account {id} leaves the range of amounts", name()));
             }
             if accounts.get(&id).is_some_and(|account| posting.hash_chain_no == Some(account.rolled_up_to)) {
                 self.computed_rolled_up.insert(id, *balance);
             }
         }
-        self.posting_index.add(posting);
+        self.posting_index.index_posting(posting);
     }
 
     /// Checks every balance row, and that debits equal credits for every asset.
-    fn check_balances(&mut self, accounts: &HashMap<AccountId, store::Account>) {
+    fn audit_balances(&mut self, accounts: &HashMap<AccountId, store::Account>) {
         let mut sorted: Vec<_> = accounts.values().collect();
         sorted.sort_by_key(|account| account.id);
         for account in sorted {

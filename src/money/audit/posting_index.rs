@@ -1,5 +1,5 @@
-//! An index of postings by the deposit, invoice or payment that caused them, which the name of the journal entry
-//! states. Entry names are unique, so each kind of entry occurs at most once for an object.
+//! An index of postings by deposit, invoice or payment. The name of a journal entry, such as `deposit/7/seen`, contains
+//! the kind and the id of the object that caused the entry. Entry names are unique.
 
 use std::collections::HashMap;
 
@@ -66,16 +66,20 @@ pub struct PostingIndex {
 }
 
 impl PostingIndex {
-    /// Adds a posting to the object that the name of its entry begins with, such as `invoice/7/paid/1`. Ignores
-    /// postings of other entries.
-    pub fn add(&mut self, posting: &StoredPosting) {
+    /// Adds a posting to the deposit, invoice or payment in the name of its journal entry, such as `invoice/7/paid/1`.
+    /// Ignores postings of journal entries with other names.
+    pub fn index_posting(&mut self, posting: &StoredPosting) {
         let posted = AccountedAmount { debit: posting.debit, credit: posting.credit, amount: posting.amount };
         let parts: Vec<&str> = posting.entry.split('/').collect();
         let Some(id) = parts.get(1).and_then(|id| id.parse().ok()) else { return };
         match (parts.as_slice(), posting.kind) {
-            (["deposit", _, "seen"], PostingKind::Pending) => self.deposit(id).hold = Some((posting.seq, posted)),
-            (["deposit", _, "unallocated"], PostingKind::Posted) => self.deposit(id).unallocated = Some(posted),
-            (["deposit", _, "orphaned"], PostingKind::Posted) => self.deposit(id).reversal = Some(posted),
+            (["deposit", _, "seen"], PostingKind::Pending) => {
+                self.deposit_postings(id).hold = Some((posting.seq, posted))
+            }
+            (["deposit", _, "unallocated"], PostingKind::Posted) => {
+                self.deposit_postings(id).unallocated = Some(posted)
+            }
+            (["deposit", _, "orphaned"], PostingKind::Posted) => self.deposit_postings(id).reversal = Some(posted),
             (["invoice", _, "paid", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Paid, number, posted);
             }
@@ -93,7 +97,7 @@ impl PostingIndex {
         }
     }
 
-    fn deposit(&mut self, id: i64) -> &mut DepositPostings {
+    fn deposit_postings(&mut self, id: i64) -> &mut DepositPostings {
         self.deposits.entry(id).or_default()
     }
 

@@ -17,7 +17,7 @@ pub struct Account {
     pub mode: Mode,
     /// The name of the account, such as `merchant:7:available`.
     pub code: String,
-    /// The asset of its postings.
+    /// The asset of all postings to the account.
     pub asset: AssetId,
     /// True when the account may not go below zero.
     pub non_negative: bool,
@@ -28,7 +28,7 @@ pub struct Account {
 }
 
 /// Lists all accounts with their balance rows, in the order of their ids.
-pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<Account>, db::Error> {
+pub async fn list_accounts_with_balances(tx: &mut Tx) -> Result<Vec<Account>, db::Error> {
     let found = rows!(
         tx,
         "select a.id, a.mode, a.code, a.asset, a.non_negative, b.debits_pending, b.debits_posted, b.credits_pending,
@@ -76,7 +76,7 @@ pub struct Deposit {
 }
 
 /// Lists at most `limit` deposits with ids above `after`, in the order of their ids.
-pub async fn list_deposits(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Deposit>, db::Error> {
+pub async fn list_deposits_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
         "select d.id, d.chain, d.asset, d.amount, d.state, d.disposition, d.invoice_id, i.merchant_id, i.mode
@@ -87,7 +87,7 @@ pub async fn list_deposits(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<De
     let deposit = |row: &db::Row| {
         Ok(Deposit {
             id: row.get("id")?,
-            chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
+            chain: invoices::parse_stored_chain(&row.get::<String>("chain")?)?,
             asset: AssetId::from_stored(&row.get::<String>("asset")?),
             amount: row.get("amount")?,
             state: row.get("state")?,
@@ -125,7 +125,7 @@ pub struct Invoice {
 }
 
 /// Lists at most `limit` invoices with ids above `after`, in the order of their ids.
-pub async fn list_invoices(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Invoice>, db::Error> {
+pub async fn list_invoices_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Invoice>, db::Error> {
     let found = rows!(
         tx,
         "select id, merchant_id, mode, asset, state, amount_due, tolerance, settlement_count, credited_amount, finalized_at
@@ -162,13 +162,17 @@ pub struct BalancePayment {
     pub merchant: MerchantId,
     /// The mode of the payment: live or test.
     pub mode: Mode,
-    /// The user who paid; `None` is an error that the audit reports.
+    /// The user who paid. A payment from a balance must have a user, so the audit reports `None` as a finding.
     pub user: Option<UserId>,
 }
 
 /// Lists at most `limit` successful payments from balances with ids above `after`, in the order of their ids. Free
 /// orders are left out, because nothing was taken for them.
-pub async fn list_balance_payments(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<BalancePayment>, db::Error> {
+pub async fn list_balance_payments_after(
+    tx: &mut Tx,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<BalancePayment>, db::Error> {
     let found = rows!(
         tx,
         "select id, asset, amount, merchant_id, mode, user_id from payments

@@ -1,6 +1,6 @@
-//! The deposits of one transaction. Their invoices are read together, all decisions are made in memory, and the
-//! results are stored together. Therefore a block with a thousand deposits needs as many statements as a block with
-//! one.
+//! The deposits that one database transaction books. The batch reads all their invoices together, decides in memory,
+//! and stores all results together. Therefore a block with a thousand deposits needs as many SQL statements as a block
+//! with one deposit.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,7 +10,7 @@ use chain::{AddressKey, Amount, Header, Transfer};
 use crate::assets::FollowedChain;
 use crate::deposits::{self, Deposit, Grace, NewDeposit, Position, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
-use crate::invoices::machine::{disposition_of, is_dust};
+use crate::invoices::machine::{decide_disposition, is_dust_amount};
 use crate::invoices::{self, Counted, Disposition, InvoiceUpdate};
 use crate::ledger::{Account, EntryLine, JournalEntry};
 use clock::Instant;
@@ -18,7 +18,7 @@ use db::{self, Tx};
 use ids::InvoiceId;
 use records::reviews;
 
-/// The deposits of one transaction.
+/// The new and stored deposits that one database transaction changes.
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
@@ -52,16 +52,16 @@ impl<'c> DepositBatch<'c> {
         DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
     }
 
-    /// Adds the transfers as new deposits and decides on their use by invoices. A transfer whose amount cannot be
-    /// booked opens a review instead.
-    pub async fn classify(
+    /// Adds the transfers as new deposits, each with its disposition. A transfer whose amount is too large to be booked
+    /// opens a review instead.
+    pub async fn add_received_transfers(
         &mut self,
         tx: &mut Tx,
         grace: Grace,
         transfers: &[(Header, &Transfer)],
     ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
-        let mut targets = invoices::lock_by_address(tx, &self.chain.id, &keys).await?;
+        let mut targets = invoices::lock_invoices_by_address(tx, &self.chain.id, &keys).await?;
         // The same key owns the address on every chain of the family, so the address may receive money on all of them.
         for siblings in &self.chain.siblings {
             let missing: BTreeSet<AddressKey> =
@@ -69,7 +69,7 @@ impl<'c> DepositBatch<'c> {
             if missing.is_empty() {
                 break;
             }
-            targets.extend(invoices::lock_by_address(tx, siblings, &missing).await?);
+            targets.extend(invoices::lock_invoices_by_address(tx, siblings, &missing).await?);
         }
         let invoice_of: HashMap<AddressKey, InvoiceId> =
             targets.iter().map(|(key, update)| (*key, update.id)).collect();
@@ -78,11 +78,11 @@ impl<'c> DepositBatch<'c> {
         let mut received = Vec::with_capacity(transfers.len());
         for (header, transfer) in transfers {
             let Some(target) = invoice_of.get(&transfer.to) else { continue };
-            // Any contract can emit transfers of zero to any address.
+            // Any contract can emit transfers of zero base units to any address, so they are ignored.
             if transfer.amount.is_zero() {
                 continue;
             }
-            if deposits::is_bookable(transfer.amount) {
+            if deposits::is_bookable_amount(transfer.amount) {
                 received.push((header, *transfer, *target));
                 continue;
             }
@@ -104,12 +104,12 @@ impl<'c> DepositBatch<'c> {
         });
         let late: Vec<_> = late.collect();
         // A transfer that was in time before a reorg stays in time when it is mined again later.
-        let was_in_time = store::list_seen_in_time(tx, &late).await?;
+        let was_in_time = store::list_transactions_seen_in_time(tx, &late).await?;
 
         let in_time = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
             !is_late(header, invoice) || was_in_time.contains(&(invoice.id, transfer.txid))
         };
-        let dispositions = self.dispositions(tx, &received, in_time).await?;
+        let dispositions = self.decide_dispositions(tx, &received, in_time).await?;
         for ((header, transfer, target), used) in received.into_iter().zip(dispositions) {
             let Some(invoice) = self.invoices.get(&target) else { continue };
             self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used));
@@ -119,23 +119,23 @@ impl<'c> DepositBatch<'c> {
 
     /// Returns the disposition of each transfer.
     ///
-    /// Transfers that may be dust are decided last, larger ones first, so that the result does not depend on the order
-    /// of transactions in a block. A transfer that was counted before a reorg removed its block is never dust: the
-    /// larger transfer that it completes may now be mined after it.
-    async fn dispositions(
+    /// Transfers that may be dust are decided after all others, and larger transfers before smaller ones. Therefore the
+    /// result does not depend on the order of transactions in a block. A transfer that an invoice counted before a
+    /// reorg is never dust: after the reorg, the larger transfer that it completes may be in a later block.
+    async fn decide_dispositions(
         &self,
         tx: &mut Tx,
         received: &[ReceivedTransfer<'_>],
         in_time: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> bool,
     ) -> Result<Vec<Disposition>, db::Error> {
-        let is_small = |transfer: &Transfer| transfer.amount < self.bound(transfer);
+        let is_small = |transfer: &Transfer| transfer.amount < self.dust_limit(transfer);
         let small: Vec<_> = received.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
         let asked = small.iter().map(|(_, _, target)| *target).collect();
-        let counted = invoices::counted(tx, &asked).await?;
+        let counted = invoices::sum_counted_deposits(tx, &asked).await?;
         let mut seen: HashMap<InvoiceId, Amount> = counted.into_iter().map(|(id, sums)| (id, sums.seen)).collect();
         let small: Vec<_> =
             small.iter().map(|(_, transfer, target)| (*target, transfer.txid, transfer.amount)).collect();
-        let counted_before = store::list_counted_before(tx, &small).await?;
+        let counted_before = store::list_previously_counted_transfers(tx, &small).await?;
 
         let may_be_dust = |transfer: &Transfer, target: InvoiceId| {
             is_small(transfer) && !counted_before.contains(&(target, transfer.txid, transfer.amount))
@@ -144,12 +144,12 @@ impl<'c> DepositBatch<'c> {
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // Each element is overwritten below.
+        // The loop below overwrites each element.
         let mut dispositions = vec![Disposition::Dust; received.len()];
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
             let own = invoice.asset == transfer.asset;
-            let mut used = disposition_of(invoice.state, own, in_time(header, transfer, invoice));
+            let mut used = decide_disposition(invoice.state, own, in_time(header, transfer, invoice));
             let so_far = seen.entry(*target).or_insert(Amount::ZERO);
             let missing = match used {
                 Disposition::Counted => invoice.due.saturating_sub(invoice.tolerance).saturating_sub(*so_far),
@@ -160,7 +160,7 @@ impl<'c> DepositBatch<'c> {
                 | Disposition::Dust => Amount::ZERO,
             };
             if may_be_dust(transfer, *target)
-                && is_dust(transfer.amount, self.bound(transfer), own.then_some(invoice.due), missing)
+                && is_dust_amount(transfer.amount, self.dust_limit(transfer), own.then_some(invoice.due), missing)
             {
                 used = Disposition::Dust;
             }
@@ -180,25 +180,32 @@ impl<'c> DepositBatch<'c> {
     }
 
     /// Returns the dust limit for the asset of a transfer, in base units.
-    fn bound(&self, transfer: &Transfer) -> Amount {
-        self.chain.dust.bound(self.now, &transfer.asset)
+    fn dust_limit(&self, transfer: &Transfer) -> Amount {
+        self.chain.dust.compute_dust_limit(self.now, &transfer.asset)
     }
 
     /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
-    pub async fn take_older(&mut self, tx: &mut Tx, position: Position, limit: i64) -> Result<(), db::Error> {
-        let older = store::lock_advancing(tx, &self.chain.id, position, limit).await?;
+    pub async fn add_advancing_deposits(
+        &mut self,
+        tx: &mut Tx,
+        position: Position,
+        limit: i64,
+    ) -> Result<(), db::Error> {
+        let older = store::lock_advancing_deposits(tx, &self.chain.id, position, limit).await?;
         let locked = |id: &InvoiceId| self.invoices.contains_key(id);
         let missing = older.iter().map(|deposit| deposit.invoice).filter(|id| !locked(id)).collect();
-        self.invoices.extend(invoices::lock(tx, &missing).await?);
+        self.invoices.extend(invoices::lock_invoices(tx, &missing).await?);
         self.older = older.into_iter().map(|deposit| (deposit.clone(), deposit.state)).collect();
         Ok(())
     }
 
     /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
     /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
-    pub async fn store(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, db::Error> {
+    pub async fn store_deposits(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, db::Error> {
         let reached = |deposit: &Deposit| match position {
-            Some(position) => machine::advance(deposit.state, deposit.height, deposit.confirm_height, position),
+            Some(position) => {
+                machine::next_deposit_state(deposit.state, deposit.height, deposit.confirm_height, position)
+            }
             None => deposit.state,
         };
         for fresh in &mut self.fresh {
@@ -207,18 +214,18 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // Transfers that are already booked are left out.
+        // `insert_deposits` returns only the transfers that were not booked before.
         let fresh = store::insert_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
         for (deposit, _) in &fresh {
-            self.hold(deposit);
+            self.hold_deposit_amount(deposit);
         }
 
         let (mut settling, mut releasing) = (BTreeSet::new(), BTreeSet::new());
         let mut older = std::mem::take(&mut self.older);
         for (deposit, to) in older.iter_mut().chain(&mut fresh) {
             if deposit.state == State::Seen && *to != State::Seen {
-                self.confirm(deposit);
+                self.confirm_deposit(deposit);
                 if deposit.used == Disposition::Counted {
                     settling.insert(deposit.invoice);
                 }
@@ -227,16 +234,16 @@ impl<'c> DepositBatch<'c> {
                 releasing.insert(deposit.invoice);
             }
         }
-        store::set_states(tx, self.now, &older).await?;
+        store::set_deposit_states(tx, self.now, &older).await?;
 
-        let counted = self.count(tx, &(&settling | &releasing), &fresh).await?;
+        let counted = self.sum_counted_deposits(tx, &(&settling | &releasing), &fresh).await?;
         for (id, counted) in &counted {
             let Some(invoice) = self.invoices.get_mut(id) else { continue };
             if settling.contains(id) {
-                invoice.settle(self.now, counted.confirmed, &mut self.effects);
+                invoice.settle_invoice_if_paid(self.now, counted.confirmed, &mut self.effects);
             }
             if releasing.contains(id) && counted.all_final {
-                invoice.release(self.now, &mut self.effects);
+                invoice.release_credited_amount(self.now, &mut self.effects);
             }
         }
         self.effects.invoices = self.invoices.into_values().collect();
@@ -250,26 +257,27 @@ impl<'c> DepositBatch<'c> {
 
     /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
     /// ones and needs no query.
-    async fn count(
+    async fn sum_counted_deposits(
         &self,
         tx: &mut Tx,
         ids: &BTreeSet<InvoiceId>,
         fresh: &[(Deposit, State)],
     ) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
-        let is_reached = |id: &InvoiceId| self.invoices.get(id).is_none_or(InvoiceUpdate::is_reached);
-        let asked = ids.iter().copied().filter(is_reached).collect();
-        let mut counted = invoices::counted(tx, &asked).await?;
+        let may_have_earlier_deposits =
+            |id: &InvoiceId| self.invoices.get(id).is_none_or(InvoiceUpdate::may_have_earlier_deposits);
+        let asked = ids.iter().copied().filter(may_have_earlier_deposits).collect();
+        let mut counted = invoices::sum_counted_deposits(tx, &asked).await?;
         for (deposit, state) in fresh.iter().filter(|(deposit, _)| deposit.used == Disposition::Counted) {
             if ids.contains(&deposit.invoice) && !asked.contains(&deposit.invoice) {
-                let of = counted.entry(deposit.invoice).or_insert(Counted::NOTHING);
-                of.add(deposit.amount, *state != State::Seen, *state == State::Final)?;
+                let sums = counted.entry(deposit.invoice).or_insert(Counted::NOTHING);
+                sums.add_counted_deposit(deposit.amount, *state != State::Seen, *state == State::Final)?;
             }
         }
         Ok(counted)
     }
 
     /// Holds the amount of a new deposit in the ledger.
-    fn hold(&mut self, deposit: &Deposit) {
+    fn hold_deposit_amount(&mut self, deposit: &Deposit) {
         let Some(invoice) = self.invoices.get_mut(&deposit.invoice) else { return };
         let line = EntryLine {
             debit: Account::OnChain(self.chain.id.clone()),
@@ -277,28 +285,33 @@ impl<'c> DepositBatch<'c> {
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        self.effects.entries.push(JournalEntry::hold(self.chain.mode, deposit.hold(), "deposit seen", line));
+        self.effects.entries.push(JournalEntry::new_hold_entry(
+            self.chain.mode,
+            deposit.hold_name(),
+            "deposit seen",
+            line,
+        ));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Open {
-            invoice.mark_confirming(&mut self.effects);
+            invoice.mark_payment_confirming(&mut self.effects);
         }
     }
 
-    /// Posts the held amount. A deposit that its invoice does not count moves to a suspense account at once. A counted
-    /// deposit becomes surplus when earlier deposits have paid the invoice.
-    fn confirm(&mut self, deposit: &mut Deposit) {
+    /// Posts the held amount. If the invoice does not count the deposit, moves the money to a suspense account at once.
+    /// A counted deposit becomes surplus when earlier deposits have already paid the invoice.
+    fn confirm_deposit(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
         let entries = &mut self.effects.entries;
-        entries.push(JournalEntry::post_hold(
+        entries.push(JournalEntry::new_post_hold_entry(
             format!("deposit/{id}/confirmed"),
             "deposit confirmed",
-            deposit.hold(),
+            deposit.hold_name(),
             None,
         ));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Paid {
             deposit.used = Disposition::Surplus;
         }
-        let Some(suspense) = deposit.suspense() else { return };
+        let Some(suspense) = deposit.suspense_reason() else { return };
         let merchant = invoice.shop.merchant;
         let line = EntryLine {
             debit: Account::MerchantIncoming(merchant),
@@ -306,7 +319,7 @@ impl<'c> DepositBatch<'c> {
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        entries.push(JournalEntry::post(
+        entries.push(JournalEntry::new_post_entry(
             self.chain.mode,
             format!("deposit/{id}/unallocated"),
             "deposit unallocated",

@@ -5,11 +5,12 @@ use chain::Height;
 /// The state of a deposit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// A reorg may still remove its block. The ledger holds its amount.
+    /// The deposit is in a block and has too few confirmations. The ledger holds its amount.
     Seen,
-    /// It has enough confirmations for its value. The ledger has posted its amount, and its invoice may be paid.
+    /// The deposit has enough confirmations for its value. The ledger has posted its amount, and its invoice may be
+    /// paid.
     Confirmed,
-    /// Its block cannot be removed any more.
+    /// The block of the deposit is final: a reorg cannot remove it.
     Final,
     /// A reorg removed its block. The ledger has voided or reversed its amount. The same transaction in another block
     /// is a new deposit.
@@ -33,8 +34,8 @@ impl Position {
 }
 
 /// Returns the new state of a deposit in the block at `height`. The deposit is confirmed when the cursor reaches
-/// `confirm_height`. This function never returns an earlier state; only a rewind takes deposits back.
-pub fn advance(state: State, height: Height, confirm_height: Height, position: Position) -> State {
+/// `confirm_height`. This function never returns an earlier state; only a rewind reverses deposits.
+pub fn next_deposit_state(state: State, height: Height, confirm_height: Height, position: Position) -> State {
     match state {
         State::Seen | State::Confirmed if height <= position.last => State::Final,
         State::Seen if confirm_height <= position.cursor => State::Confirmed,
@@ -43,9 +44,9 @@ pub fn advance(state: State, height: Height, confirm_height: Height, position: P
 }
 
 /// Returns the highest final height, which is never above the cursor. `mark` is the height that the node reports as
-/// final, if it reports one. A block needs at least `least` confirmations to be final. Without a mark, or when the
-/// mark stops advancing, a block is final after `depth` confirmations.
-pub fn final_height(cursor: Height, mark: Option<Height>, depth: u32, least: u32) -> Height {
+/// final; `None` when the node reports no final height. A block needs at least `least` confirmations to be final.
+/// Without a mark, or when the mark stops advancing, a block is final after `depth` confirmations.
+pub fn compute_final_height(cursor: Height, mark: Option<Height>, depth: u32, least: u32) -> Height {
     let at_depth = |depth: u32| (cursor + 1).saturating_sub(u64::from(depth)).min(cursor);
     match mark {
         Some(mark) => mark.min(at_depth(least)).max(cursor.saturating_sub(u64::from(depth))),
@@ -74,23 +75,23 @@ mod tests {
             (Orphaned, at(900, 900), Orphaned),
         ];
         for (state, position, expected) in table {
-            assert_eq!(advance(state, 100, 111, position), expected, "{state:?} at {position:?}");
+            assert_eq!(next_deposit_state(state, 100, 111, position), expected, "{state:?} at {position:?}");
         }
     }
 
     #[test]
     fn the_final_height_follows_the_mark_and_the_depth() {
-        assert_eq!(final_height(100, Some(90), 12, 0), 90);
-        assert_eq!(final_height(100, Some(98), 20, 15), 86, "a block needs at least 15 confirmations");
-        assert_eq!(final_height(100, Some(88), 12, 0), 88);
-        assert_eq!(final_height(100, Some(87), 12, 0), 88, "depth decides when the mark stands still");
+        assert_eq!(compute_final_height(100, Some(90), 12, 0), 90);
+        assert_eq!(compute_final_height(100, Some(98), 20, 15), 86, "a block needs at least 15 confirmations");
+        assert_eq!(compute_final_height(100, Some(88), 12, 0), 88);
+        assert_eq!(compute_final_height(100, Some(87), 12, 0), 88, "depth decides when the mark stands still");
         assert_eq!(
-            final_height(100, Some(190), 12, 0),
+            compute_final_height(100, Some(190), 12, 0),
             100,
             "a mark above the cursor does not make unread blocks final"
         );
-        assert_eq!(final_height(100, None, 12, 0), 89);
-        assert_eq!(final_height(100, None, 1, 0), 100);
-        assert_eq!(final_height(3, None, 12, 0), 0);
+        assert_eq!(compute_final_height(100, None, 12, 0), 89);
+        assert_eq!(compute_final_height(100, None, 1, 0), 100);
+        assert_eq!(compute_final_height(3, None, 12, 0), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Deposits: transfers to the addresses of invoices.
 //!
-//! One transaction stores the deposits of a block together with the cursor. Money is booked in the ledger before an
-//! invoice uses it. When a reorg removes a block, all credits from its deposits are reversed.
+//! One database transaction stores the deposits of a block together with the cursor. The ledger books the money before
+//! an invoice uses it. When a reorg removes a block, the ledger reverses all credits from its deposits.
 
 pub mod machine;
 pub mod rescan;
@@ -31,8 +31,10 @@ use records::reviews;
 
 pub use machine::{Position, State};
 pub use store::Cursor;
+pub(crate) use store::set_disposition;
 
-/// The maximum number of older deposits that one transaction advances. The next call advances the rest.
+/// The maximum number of stored deposits that one database transaction confirms or makes final. The next call handles
+/// the rest.
 const ADVANCE_MAX: i64 = 2_000;
 
 /// Deposits are below 2^112 base units. This is more than the supply of any token of value, and far enough below the
@@ -41,12 +43,12 @@ const ADVANCE_MAX: i64 = 2_000;
 const BITS_MAX: usize = 112;
 
 /// Returns true when a transfer of `amount` base units is booked as a deposit: from 1 to 2^112 − 1.
-fn is_bookable(amount: chain::Amount) -> bool {
+fn is_bookable_amount(amount: chain::Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= BITS_MAX
 }
 
-/// The time after the end of a payment window during which a block is still in time, because the clocks of chains and
-/// buyers differ.
+/// The time after the end of a payment window during which deposits are still in time, because block times are not
+/// exact.
 #[derive(Debug, Clone, Copy)]
 pub struct Grace {
     /// The duration in milliseconds.
@@ -56,7 +58,7 @@ pub struct Grace {
 /// The limits of a [`DepositService`].
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The time after the end of a payment window during which a block is still in time.
+    /// The time after the end of a payment window during which deposits are still in time.
     pub grace: Grace,
     /// The number of recent blocks that are stored. The follower cannot rewind further than these blocks.
     pub keep: u64,
@@ -76,14 +78,14 @@ struct Deposit {
 }
 
 impl Deposit {
-    /// Returns the name of the journal entry that holds the amount until the deposit is confirmed.
-    fn hold(&self) -> String {
+    /// Returns the name of the journal entry that holds the amount in the ledger until the deposit is confirmed.
+    fn hold_name(&self) -> String {
         format!("deposit/{}/seen", self.id)
     }
 
-    /// Returns the suspense account for the deposit; `None` when its invoice counts it.
-    fn suspense(&self) -> Option<Suspense> {
-        self.used.suspense()
+    /// Returns the reason why the deposit is in a suspense account; `None` when its invoice counts the deposit.
+    fn suspense_reason(&self) -> Option<Suspense> {
+        self.used.suspense_reason()
     }
 }
 
@@ -99,7 +101,7 @@ struct NewDeposit {
     /// The hash of the block, and its time in Unix seconds.
     block: (BlockHash, i64),
     txid: TxId,
-    /// The position of the transfer in its block.
+    /// The transaction index and the part of the transaction; together they identify the transfer in its block.
     place: TransferIndex,
     /// The sending address; `None` where the chain does not have one.
     sender: Option<String>,
@@ -115,7 +117,7 @@ impl NewDeposit {
     ) -> NewDeposit {
         // The invoice fixes the number of confirmations for its own chain only.
         let confirmations =
-            if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.confirmations(None) };
+            if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.required_confirmations(None) };
         let deposit = Deposit {
             id: DepositId(0),
             invoice: invoice.id,
@@ -151,7 +153,7 @@ pub struct Unspent {
     pub state: State,
     /// The receiving address, in the canonical form of its chain.
     pub address: String,
-    /// The index from which the address was derived, below its account key.
+    /// The BIP 32 child index from which the address was derived, below its account key.
     pub index: u32,
 }
 
@@ -159,15 +161,15 @@ pub struct Unspent {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
-    store::list_unspent(tx, chain, limit).await
+pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
+    store::list_unspent_outputs(tx, chain, limit).await
 }
 
 /// Returns the position from which the follower of a chain continues; `None` before the first start.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
+pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
     store::find_cursor(tx, chain).await
 }
 
@@ -175,19 +177,19 @@ pub async fn cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn start(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
+pub async fn start_following_chain(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
     store::insert_cursor(tx, chain, header).await?;
     store::insert_blocks(tx, chain, std::slice::from_ref(header)).await
 }
 
 /// Returns the position of a chain whose cursor is at the height `cursor`. `mark` is the height that the node reports
-/// as final; `None` when it reports none, or when that block is on another branch.
-pub fn position(chain: &FollowedChain, cursor: Height, mark: Option<Height>) -> Position {
-    Position { cursor, last: machine::final_height(cursor, mark, chain.depths.last, chain.depths.least) }
+/// as final; `None` when the node reports no final block, or when that block is on another branch.
+pub fn compute_position(chain: &FollowedChain, cursor: Height, mark: Option<Height>) -> Position {
+    Position { cursor, last: machine::compute_final_height(cursor, mark, chain.depths.last, chain.depths.least) }
 }
 
 /// Books the deposits of one chain and reports payment changes to the listener. All functions that can change a
-/// payment are methods of this type, so that none of them runs without the listener.
+/// payment are methods of this type, so that every payment change reaches the listener.
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,
@@ -247,12 +249,12 @@ impl DepositService {
         reached: Option<Position>,
     ) -> Result<Applied, PostError> {
         let chain = &self.chain;
-        let before = lock_cursor(tx, chain, reached.unwrap_or(Position::NONE)).await?;
+        let before = lock_existing_cursor(tx, chain, reached.unwrap_or(Position::NONE)).await?;
         if before.height != from.height {
             let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
             return Err(db::Error::Statement(moved).into());
         }
-        // A final height stays final, even when the node reports a lower one later.
+        // A final height stays final, even when the node later reports a lower final height.
         let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
         let final_height = reached.map_or(before.final_height, |reached| reached.last);
 
@@ -261,51 +263,58 @@ impl DepositService {
         for block in blocks {
             transfers.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));
         }
-        batch.classify(tx, self.limits.grace, &transfers).await?;
+        batch.add_received_transfers(tx, self.limits.grace, &transfers).await?;
         if let (true, Some(reached)) = (before.due, reached) {
-            batch.take_older(tx, reached, ADVANCE_MAX).await?;
+            batch.add_advancing_deposits(tx, reached, ADVANCE_MAX).await?;
         }
-        let mut stored = batch.store(tx, reached).await?;
-        spend(tx, chain, blocks, &mut stored.effects).await?;
-        let changes = effects::apply(tx, now, stored.effects).await?;
+        let mut stored = batch.store_deposits(tx, reached).await?;
+        mark_spent_outputs(tx, chain, blocks, &mut stored.effects).await?;
+        let changes = effects::apply_effects(tx, now, stored.effects).await?;
 
         if let Some(last) = blocks.last() {
             let kept = usize::try_from(self.limits.keep).unwrap_or(usize::MAX);
             let headers: Vec<Header> = blocks.iter().rev().take(kept).map(|block| block.header).collect();
             store::insert_blocks(tx, &chain.id, &headers).await?;
             store::delete_blocks_below(tx, &chain.id, last.header.height.saturating_sub(self.limits.keep)).await?;
-            store::set_cursor(tx, &chain.id, from, &last.header, final_height).await?;
+            store::move_cursor(tx, &chain.id, from, &last.header, final_height).await?;
         } else if final_height > before.final_height {
             store::set_final_height(tx, &chain.id, final_height).await?;
         }
         let unfinished = match (before.unfinished, stored.unfinished, stored.finished) {
-            (true, false, true) => lock_cursor(tx, chain, Position::NONE).await?.unfinished,
+            (true, false, true) => lock_existing_cursor(tx, chain, Position::NONE).await?.unfinished,
             (before, added, _) => before || added,
         };
-        changes.dispatch(tx, now, &*self.listener).await?;
+        changes.dispatch_to_listener(tx, now, &*self.listener).await?;
         Ok(Applied { final_height, unfinished })
     }
 
-    /// Moves the cursor back from `from` to `to`, the last block before the fork. Reverses every deposit above it by
-    /// new postings.
+    /// Moves the cursor back from `from` to `to`, the common ancestor of both branches. Reverses every deposit above
+    /// `to` by new postings.
     ///
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the block `to` is no longer stored, and when the ledger
     /// refuses an entry.
-    pub async fn rewind(&self, tx: &mut Tx, now: Instant, from: BlockRef, to: BlockRef) -> Result<(), PostError> {
+    pub async fn rewind_cursor_and_deposits(
+        &self,
+        tx: &mut Tx,
+        now: Instant,
+        from: BlockRef,
+        to: BlockRef,
+    ) -> Result<(), PostError> {
         let chain = &self.chain;
-        let before = lock_cursor(tx, chain, Position::NONE).await?;
-        let deposits = store::lock_above(tx, &chain.id, to.height).await?;
-        let mut invoices = invoices::lock(tx, &deposits.iter().map(|deposit| deposit.invoice).collect()).await?;
+        let before = lock_existing_cursor(tx, chain, Position::NONE).await?;
+        let deposits = store::lock_deposits_above(tx, &chain.id, to.height).await?;
+        let mut invoices =
+            invoices::lock_invoices(tx, &deposits.iter().map(|deposit| deposit.invoice).collect()).await?;
         let mut effects = Effects::default();
         for deposit in deposits.into_iter().rev() {
             let missing = || db::Error::Statement(format!("invoice {} does not exist", deposit.invoice));
             let invoice = invoices.get_mut(&deposit.invoice).ok_or_else(missing)?;
-            orphan(tx, now, chain, &deposit, invoice, &mut effects).await?;
+            reverse_orphaned_deposit(tx, now, chain, &deposit, invoice, &mut effects).await?;
         }
         effects.invoices = invoices.into_values().collect();
-        for (deposit, output) in store::set_unspent_above(tx, &chain.id, to.height).await? {
-            // Spent outputs are not in the watch set after a restart, so the output is added again.
+        for (deposit, output) in store::set_outputs_unspent_above(tx, &chain.id, to.height).await? {
+            // After a restart the watch set contains only unspent outputs. This output is unspent again, so add it.
             chain.watched.insert_outputs([output]);
             effects.reviews.push(ReviewChange::Retract(Retraction {
                 kind: reviews::Kind::DepositSpent,
@@ -316,15 +325,15 @@ impl DepositService {
         }
         store::delete_blocks_above(tx, &chain.id, to.height).await?;
         let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
-        let header = store::find_block(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
-        let changes = effects::apply(tx, now, effects).await?;
-        store::set_cursor(tx, &chain.id, from, &header, before.final_height).await?;
-        Ok(changes.dispatch(tx, now, &*self.listener).await?)
+        let header = store::find_block_header(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
+        let changes = effects::apply_effects(tx, now, effects).await?;
+        store::move_cursor(tx, &chain.id, from, &header, before.final_height).await?;
+        Ok(changes.dispatch_to_listener(tx, now, &*self.listener).await?)
     }
 
-    /// Books `credit` base units by which the balance of an address exceeds its booked deposits. `at` is the block in
-    /// which they arrived. The deposits are read again while the cursor is locked, so that neither the follower nor a
-    /// second balance check can book the same money twice.
+    /// Books `credit`, the base units by which the balance of an address exceeds its booked deposits. The money arrived
+    /// in the block `at`. This function locks the cursor and reads the deposits again, so that neither the follower nor
+    /// a second balance check can book the same money twice.
     ///
     /// # Errors
     /// Returns an error when the chain was never started, and when the ledger refuses an entry.
@@ -337,15 +346,17 @@ impl DepositService {
         credit: chain::Amount,
     ) -> Result<UnexplainedCredit, PostError> {
         let chain = &self.chain;
-        lock_cursor(tx, chain, Position::NONE).await?;
-        let Some(header) = store::find_block(tx, &chain.id, at).await? else { return Ok(UnexplainedCredit::OffBranch) };
+        lock_existing_cursor(tx, chain, Position::NONE).await?;
+        let Some(header) = store::find_block_header(tx, &chain.id, at).await? else {
+            return Ok(UnexplainedCredit::OffBranch);
+        };
         let current = store::find_balance_check(tx, check.invoice).await?;
         if current.is_none_or(|current| current.explained != check.explained) {
             return Ok(UnexplainedCredit::Outdated);
         }
         let mut batch = DepositBatch::new(now, chain);
-        // Because of this review the address is not checked again; see `store::find_balance_check`.
-        if !is_bookable(credit) {
+        // `store::find_balance_check` leaves out invoices with this review, so the address is not checked again.
+        if !is_bookable_amount(credit) {
             let asset = check.asset_id(&chain.id);
             batch.request_review(ReviewRequest {
                 kind: reviews::Kind::BalanceOutOfRange,
@@ -356,23 +367,23 @@ impl DepositService {
         } else {
             let transfer = Transfer {
                 txid: TxId([0; 32]),
-                index: TransferIndex { tx_index: check.number(), part: TxPart::BalanceIncrease },
+                index: TransferIndex { tx_index: check.synthetic_tx_index(), part: TxPart::BalanceIncrease },
                 asset: check.asset_id(&chain.id),
                 to: check.address.key,
                 from: None,
                 amount: credit,
             };
-            batch.classify(tx, self.limits.grace, &[(header, &transfer)]).await?;
+            batch.add_received_transfers(tx, self.limits.grace, &[(header, &transfer)]).await?;
         }
-        let stored = batch.store(tx, None).await?;
-        let changes = effects::apply(tx, now, stored.effects).await?;
-        changes.dispatch(tx, now, &*self.listener).await?;
+        let stored = batch.store_deposits(tx, None).await?;
+        let changes = effects::apply_effects(tx, now, stored.effects).await?;
+        changes.dispatch_to_listener(tx, now, &*self.listener).await?;
         Ok(UnexplainedCredit::Booked)
     }
 
-    /// Expires invoices whose window has ended; [`invoices::list_expirable`] returns the candidates. `unverified` is
-    /// the reason why the balances of their addresses could not be compared with the deposits; when it is given, each
-    /// expired invoice gets a review.
+    /// Expires invoices whose window has ended; [`invoices::list_expirable_invoices`] returns the candidates.
+    /// `unverified` is the reason why the balances of their addresses could not be compared with the deposits; when it
+    /// is given, each expired invoice gets a review.
     ///
     /// # Errors
     /// Returns an error when the ledger refuses an entry.
@@ -383,18 +394,23 @@ impl DepositService {
         invoices: &BTreeSet<InvoiceId>,
         unverified: Option<&str>,
     ) -> Result<(), PostError> {
-        let changes = invoices::expire(tx, now, invoices, unverified).await?;
-        Ok(changes.dispatch(tx, now, &*self.listener).await?)
+        let changes = invoices::expire_ended_invoices(tx, now, invoices, unverified).await?;
+        Ok(changes.dispatch_to_listener(tx, now, &*self.listener).await?)
     }
 }
 
-/// Marks the outputs of deposits that the blocks spend. The daemon never spends outputs, so each spend was made
-/// outside of it with the keys, and the operator gets a review.
-async fn spend(tx: &mut Tx, chain: &FollowedChain, blocks: &[Block], effects: &mut Effects) -> Result<(), db::Error> {
+/// Marks the outputs of deposits that the blocks spend, and opens a review for each of them. The daemon never spends
+/// outputs, so another program with access to the keys made the transaction.
+async fn mark_spent_outputs(
+    tx: &mut Tx,
+    chain: &FollowedChain,
+    blocks: &[Block],
+    effects: &mut Effects,
+) -> Result<(), db::Error> {
     let spends_of =
         |block: &'_ Block| block.spends.iter().map(|spend| (block.header.height, *spend)).collect::<Vec<_>>();
     let spends: Vec<_> = blocks.iter().flat_map(spends_of).collect();
-    for (deposit, by) in store::set_spent(tx, &chain.id, &spends).await? {
+    for (deposit, by) in store::set_outputs_spent(tx, &chain.id, &spends).await? {
         effects.reviews.push(ReviewChange::Open(ReviewRequest {
             kind: reviews::Kind::DepositSpent,
             subject: format!("deposit/{deposit}"),
@@ -405,7 +421,7 @@ async fn spend(tx: &mut Tx, chain: &FollowedChain, blocks: &[Block], effects: &m
     Ok(())
 }
 
-/// The address of an invoice, with the part of its balance that deposits explain.
+/// The address of an invoice, with the part of the address balance that comes from booked deposits.
 #[derive(Debug, Clone)]
 pub struct BalanceCheck {
     /// The invoice that the address belongs to.
@@ -418,17 +434,17 @@ pub struct BalanceCheck {
     pub asset: AssetKind,
     /// The sum of the deposits in this asset, in base units.
     pub explained: chain::Amount,
-    /// The height after which money that is not booked must have arrived.
+    /// The block height after which any unbooked money arrived.
     pub since: Height,
 }
 
 impl BalanceCheck {
-    /// Returns a number that replaces the transaction index of a deposit without a transaction. It is unique among the
-    /// addresses of a chain.
+    /// Returns the number that a deposit without a known transaction stores as its transaction index. The number is
+    /// unique among the addresses of a chain.
     ///
     /// # Panics
     /// Never: the value has 31 bits.
-    pub fn number(&self) -> u32 {
+    pub fn synthetic_tx_index(&self) -> u32 {
         u32::try_from(self.id.0 & 0x7fff_ffff).expect("31 bits")
     }
 
@@ -439,17 +455,17 @@ impl BalanceCheck {
 }
 
 /// Returns the last block that the follower has read, and at most `limit` open invoices in the native asset of the
-/// chain. The block is `None` before the first start.
+/// chain. The block is `None` before the follower first starts.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_native_open(
+pub async fn list_open_native_invoices(
     tx: &mut Tx,
     chain: &ChainId,
     limit: i64,
 ) -> Result<(Option<BlockRef>, Vec<InvoiceId>), db::Error> {
     let cursor = store::find_cursor(tx, chain).await?;
-    let invoices = store::list_native_open(tx, chain, limit).await?;
+    let invoices = store::list_open_native_invoices(tx, chain, limit).await?;
     Ok((cursor.and_then(|cursor| cursor.recent.last().copied()), invoices))
 }
 
@@ -471,16 +487,20 @@ pub async fn list_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
-    store::find_highest_due(tx, chain, position).await
+pub async fn find_highest_due_deposit(
+    tx: &mut Tx,
+    chain: &ChainId,
+    position: Position,
+) -> Result<Option<Height>, db::Error> {
+    store::find_highest_due_deposit(tx, chain, position).await
 }
 
-/// Returns true when a rewind to `height` would take back a confirmed deposit.
+/// Returns true when a rewind to `height` would reverse a confirmed deposit.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
-    store::has_confirmed_above(tx, chain, height).await
+pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
+    store::has_confirmed_deposit_above(tx, chain, height).await
 }
 
 /// Opens a review because two endpoints of the chain report different blocks. The follower confirms no deposits until
@@ -488,15 +508,15 @@ pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn dispute(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
+pub async fn open_disputed_review(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
     reviews::open(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), why).await
 }
 
-/// Closes the review that [`dispute`] opened, because the endpoints report the same blocks again.
+/// Closes the review that [`open_disputed_review`] opened, because the endpoints report the same blocks again.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn agree(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
+pub async fn resolve_disputed_review(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
     reviews::resolve(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), "endpoints agree again").await
 }
 
@@ -504,8 +524,8 @@ pub async fn agree(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db:
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
-    store::set_halted(tx, chain, Some(why)).await?;
+pub async fn halt_chain(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
+    store::set_halt_reason(tx, chain, Some(why)).await?;
     reviews::open(tx, now, reviews::Kind::ChainHalted, chain.as_str(), why).await
 }
 
@@ -513,8 +533,8 @@ pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Resu
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
-    store::find_halted(tx, chain).await
+pub async fn find_halt_reason(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
+    store::find_halt_reason(tx, chain).await
 }
 
 /// Resumes a halted chain, closes its review and records the action in the audit log. Returns the reason of the halt;
@@ -522,19 +542,24 @@ pub async fn halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn resume(tx: &mut Tx, now: Instant, actor: &Actor, chain: &ChainId) -> Result<Option<String>, db::Error> {
+pub async fn resume_chain(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    chain: &ChainId,
+) -> Result<Option<String>, db::Error> {
     store::lock_cursor(tx, chain, Position::NONE).await?;
-    let Some(reason) = store::find_halted(tx, chain).await? else { return Ok(None) };
-    store::set_halted(tx, chain, None).await?;
+    let Some(reason) = store::find_halt_reason(tx, chain).await? else { return Ok(None) };
+    store::set_halt_reason(tx, chain, None).await?;
     let note = format!("{actor} resumed it");
     reviews::resolve(tx, now, reviews::Kind::ChainHalted, chain.as_str(), &note).await?;
     audit_log::record(tx, now, actor, Action::ChainResume, chain.as_str(), &reason).await?;
     Ok(Some(reason))
 }
 
-/// Takes back a deposit whose block was removed by a reorg: voids its hold or reverses its posting, and undoes the
-/// settlement that counted it.
-async fn orphan(
+/// Reverses a deposit whose block was removed by a reorg: voids its hold or reverses its posting, and undoes the
+/// settlement that counted the deposit.
+async fn reverse_orphaned_deposit(
     tx: &mut Tx,
     now: Instant,
     chain: &FollowedChain,
@@ -547,15 +572,15 @@ async fn orphan(
         State::Final | State::Orphaned => return Ok(()),
     }
     let entry = format!("deposit/{}/orphaned", deposit.id);
-    let before = invoices::received(tx, invoice).await?.confirmed;
-    store::set_orphaned(tx, now, deposit).await?;
+    let before = invoices::sum_received_deposits(tx, invoice).await?.confirmed;
+    store::set_deposit_orphaned(tx, now, deposit).await?;
     if deposit.state == State::Seen {
-        effects.entries.push(JournalEntry::void_hold(entry, "deposit orphaned", deposit.hold()));
+        effects.entries.push(JournalEntry::new_void_hold_entry(entry, "deposit orphaned", deposit.hold_name()));
     } else {
         let left = before.saturating_sub(deposit.amount);
-        let lost = deposit.used == Disposition::Counted && invoice.unsettle(before, left, effects);
+        let lost = deposit.used == Disposition::Counted && invoice.unsettle_invoice(before, left, effects);
         let line = EntryLine {
-            debit: match deposit.suspense() {
+            debit: match deposit.suspense_reason() {
                 None => Account::MerchantIncoming(invoice.shop.merchant),
                 Some(suspense) => Account::Suspense(invoice.shop.merchant, suspense),
             },
@@ -563,12 +588,12 @@ async fn orphan(
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        effects.entries.push(JournalEntry::post(chain.mode, entry, "deposit orphaned", vec![line]));
-        // The money of these reviews does not exist any more, so the reviews are closed before the operator returns it
-        // to the buyer.
+        effects.entries.push(JournalEntry::new_post_entry(chain.mode, entry, "deposit orphaned", vec![line]));
+        // The reorg removed the money that these reviews are about. They are closed, so that the operator does not
+        // return it to the buyer.
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}
-            Disposition::Short => invoice.lose_short(left, effects),
+            Disposition::Short => invoice.retract_short_payment_review(left, effects),
             Disposition::Surplus | Disposition::Late | Disposition::Foreign => {
                 effects.reviews.push(ReviewChange::Retract(Retraction {
                     kind: reviews::Kind::DepositUnallocated,
@@ -579,17 +604,25 @@ async fn orphan(
             }
         }
         if deposit.used == Disposition::Counted && !lost {
-            invoice.settle_again(now, left, effects);
+            invoice.settle_invoice_again(now, left, effects);
         }
     }
-    // This deposit may have been the only counted deposit that was not final.
-    if invoices::counted(tx, &BTreeSet::from([invoice.id])).await?.values().all(|counted| counted.all_final) {
-        invoice.release(now, effects);
+    // If all other counted deposits are final, the invoice's money now becomes available.
+    if invoices::sum_counted_deposits(tx, &BTreeSet::from([invoice.id]))
+        .await?
+        .values()
+        .all(|counted| counted.all_final)
+    {
+        invoice.release_credited_amount(now, effects);
     }
     Ok(())
 }
 
-async fn lock_cursor(tx: &mut Tx, chain: &FollowedChain, position: Position) -> Result<store::CursorRow, db::Error> {
+async fn lock_existing_cursor(
+    tx: &mut Tx,
+    chain: &FollowedChain,
+    position: Position,
+) -> Result<store::CursorRow, db::Error> {
     let not_followed = || db::Error::Statement(format!("{} is not followed yet", chain.id));
     store::lock_cursor(tx, &chain.id, position).await?.ok_or_else(not_followed)
 }

@@ -18,8 +18,8 @@ pub struct Rescanned {
     pub booked: u64,
     /// Transfers that were already booked.
     pub known: u64,
-    /// Transfers that may be booked already, because a balance check booked money of their address without a
-    /// transaction. The operator compares them.
+    /// Transfers that may be booked already: a balance check has booked money of their address without knowing the
+    /// transaction. Each gets a review, so that the operator decides.
     pub doubtful: u64,
 }
 
@@ -29,7 +29,7 @@ pub enum RescanError {
     /// The follower has never stored a block of the chain.
     #[error("the chain has not been started yet")]
     NotBegun,
-    /// A block is above the cursor: the heights of the block and of the cursor.
+    /// A block is above the cursor. The fields are the heights of the block and of the cursor.
     #[error("block {0} has not been read yet: the cursor is at {1}")]
     Ahead(Height, Height),
     /// The block at this height is not on the branch that the follower has read.
@@ -52,7 +52,7 @@ impl DepositService {
     /// # Errors
     /// Returns an error for blocks above the cursor, and for blocks that are not on the branch that the follower has
     /// read. Blocks that are no longer stored are final and are not compared.
-    pub async fn rescan(&self, tx: &mut Tx, now: Instant, blocks: &[Block]) -> Result<Rescanned, RescanError> {
+    pub async fn rescan_blocks(&self, tx: &mut Tx, now: Instant, blocks: &[Block]) -> Result<Rescanned, RescanError> {
         let chain = &self.chain;
         let cursor = store::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;
         let mut rescanned = Rescanned::default();
@@ -63,15 +63,17 @@ impl DepositService {
             if height > cursor.height {
                 return Err(RescanError::Ahead(height, cursor.height));
             }
-            if store::find_hash(tx, &chain.id, height).await?.is_some_and(|ours| ours != block.header.hash) {
+            if store::find_block_hash(tx, &chain.id, height).await?.is_some_and(|ours| ours != block.header.hash) {
                 return Err(RescanError::Elsewhere(height));
             }
             for transfer in &block.transfers {
-                if store::is_booked(tx, &chain.id, height, transfer.index).await? {
+                if store::is_transfer_booked(tx, &chain.id, height, transfer.index).await? {
                     rescanned.known += 1;
                     continue;
                 }
-                let probed = store::find_probed(tx, &chain.id, transfer.to, &transfer.asset, height).await?;
+                let probed =
+                    store::find_invoice_with_balance_increase(tx, &chain.id, transfer.to, &transfer.asset, height)
+                        .await?;
                 let Some(invoice) = probed else {
                     missing.push((block.header, transfer));
                     continue;
@@ -90,12 +92,12 @@ impl DepositService {
             }
         }
         rescanned.booked = u64::try_from(missing.len()).unwrap_or(u64::MAX);
-        batch.classify(tx, self.limits.grace, &missing).await?;
+        batch.add_received_transfers(tx, self.limits.grace, &missing).await?;
         let position = Position { cursor: cursor.height, last: cursor.final_height };
-        let mut stored = batch.store(tx, Some(position)).await?;
-        deposits::spend(tx, chain, blocks, &mut stored.effects).await?;
-        let changes = effects::apply(tx, now, stored.effects).await?;
-        changes.dispatch(tx, now, &*self.listener).await?;
+        let mut stored = batch.store_deposits(tx, Some(position)).await?;
+        deposits::mark_spent_outputs(tx, chain, blocks, &mut stored.effects).await?;
+        let changes = effects::apply_effects(tx, now, stored.effects).await?;
+        changes.dispatch_to_listener(tx, now, &*self.listener).await?;
         Ok(rescanned)
     }
 }

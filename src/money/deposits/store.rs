@@ -8,6 +8,7 @@ use chain::{
 };
 
 use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspent};
+use crate::invoices::Disposition;
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
@@ -55,8 +56,9 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     }))
 }
 
-/// Locks the cursor of a chain; `None` before the first start. Every transaction that books or takes back deposits of
-/// the chain locks it first, so that these transactions run one after another. `due` is computed for `position`.
+/// Locks the cursor of a chain and returns its row, with `due` computed for `position`; `None` before the first start.
+/// Every database transaction that books or reverses deposits of the chain locks the cursor first, so that these
+/// transactions run one after another.
 pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
     let found = row!(
         tx,
@@ -96,8 +98,8 @@ pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Res
     Ok(())
 }
 
-/// Moves the cursor. Fails when it is not at `from`.
-pub async fn set_cursor(
+/// Moves the cursor from the block `from` to the block `to`. Fails when the cursor is not at `from`.
+pub async fn move_cursor(
     tx: &mut Tx,
     chain: &ChainId,
     from: BlockRef,
@@ -125,13 +127,13 @@ pub async fn set_final_height(tx: &mut Tx, chain: &ChainId, height: Height) -> R
 }
 
 /// Returns the reason why the chain is halted; `None` when it is not halted.
-pub async fn find_halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
+pub async fn find_halt_reason(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
     let found = row!(tx, "select halt_reason from cursors where chain = $1", chain.as_str())?;
     found.map_or(Ok(None), |row| row.get("halt_reason"))
 }
 
 /// Sets the reason why the chain is halted; `None` resumes it.
-pub async fn set_halted(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Result<(), db::Error> {
+pub async fn set_halt_reason(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Result<(), db::Error> {
     execute!(tx, "update cursors set halt_reason = $2 where chain = $1", chain.as_str(), why)?;
     Ok(())
 }
@@ -148,14 +150,14 @@ pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> 
 }
 
 /// Returns the hash of the block that the follower has read at `height`; `None` when the block is not stored.
-pub async fn find_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Option<BlockHash>, db::Error> {
+pub async fn find_block_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Option<BlockHash>, db::Error> {
     let found = row!(tx, "select hash from blocks where chain = $1 and height = $2", chain.as_str(), height)?;
     found.map(|row| row.get("hash").map(BlockHash)).transpose()
 }
 
 /// Returns the header of a block that the follower has read; `None` when the block is on another branch or no longer
 /// stored.
-pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
+pub async fn find_block_header(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
     let found = row!(
         tx,
         "select block_time from blocks where chain = $1 and height = $2 and hash = $3",
@@ -179,9 +181,9 @@ pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -
     Ok(())
 }
 
-/// Returns those of the transactions that were seen by their instant before: in a block that a reorg removed, or
-/// unconfirmed.
-pub async fn list_seen_in_time(
+/// Returns the transactions of `late` that were already seen by the given instant, either in a block that a reorg has
+/// removed or as an unconfirmed transfer.
+pub async fn list_transactions_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
 ) -> Result<HashSet<(InvoiceId, TxId)>, db::Error> {
@@ -198,8 +200,8 @@ pub async fn list_seen_in_time(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
-/// Returns those of the transfers that an invoice counted before a reorg removed their block.
-pub async fn list_counted_before(
+/// Returns the transfers of `small` that an invoice counted before a reorg removed their block.
+pub async fn list_previously_counted_transfers(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
 ) -> Result<HashSet<(InvoiceId, TxId, Amount)>, db::Error> {
@@ -214,8 +216,13 @@ pub async fn list_counted_before(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
 }
 
-/// Returns true when the transfer at this place of the block is booked and not orphaned.
-pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: TransferIndex) -> Result<bool, db::Error> {
+/// Returns true when a deposit that is not orphaned is stored for this transfer of the block at `height`.
+pub async fn is_transfer_booked(
+    tx: &mut Tx,
+    chain: &ChainId,
+    height: Height,
+    place: TransferIndex,
+) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select 1 as one from deposits
@@ -228,10 +235,10 @@ pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: Tran
     Ok(found.is_some())
 }
 
-/// Returns the invoice for whose address a balance check booked money of this asset in a block from `height` on;
-/// `None` when there is none. The query has no condition on the chain, because the asset id contains the chain, and
-/// such a condition would make the database read all later deposits of the chain.
-pub async fn find_probed(
+/// Returns the invoice of the address, if a balance check has booked money of this asset at `height` or above;
+/// otherwise `None`. The query has no condition on the deposit's chain: the asset id already contains the chain, and
+/// with such a condition the database would read all later deposits of the chain.
+pub async fn find_invoice_with_balance_increase(
     tx: &mut Tx,
     chain: &ChainId,
     key: AddressKey,
@@ -252,8 +259,8 @@ pub async fn find_probed(
     found.map(|row| row.get("invoice_id")).transpose()
 }
 
-/// Inserts deposits in their state `to` and returns them with their ids. Transfers that are already booked are left
-/// out.
+/// Inserts deposits in their state `to` and returns the inserted deposits with their ids. A transfer that is already
+/// booked is not inserted and not returned.
 pub async fn insert_deposits(
     tx: &mut Tx,
     now: Instant,
@@ -310,8 +317,9 @@ pub async fn insert_deposits(
     Ok(stored.collect())
 }
 
-/// Locks at most `limit` deposits that `position` confirms and `limit` that it makes final, oldest first.
-pub async fn lock_advancing(
+/// Locks and returns at most `limit` deposits that `position` confirms, and at most `limit` deposits that `position`
+/// makes final, oldest first.
+pub async fn lock_advancing_deposits(
     tx: &mut Tx,
     chain: &ChainId,
     position: Position,
@@ -332,11 +340,11 @@ pub async fn lock_advancing(
         position.last,
         limit
     )?;
-    found.iter().map(deposit).collect()
+    found.iter().map(parse_deposit).collect()
 }
 
-/// Locks the deposits above `height` that are not orphaned, oldest first.
-pub async fn lock_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
+/// Locks and returns the deposits above `height` that are not orphaned, oldest first.
+pub async fn lock_deposits_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
         "select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
@@ -344,10 +352,10 @@ pub async fn lock_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<
         chain.as_str(),
         height
     )?;
-    found.iter().map(deposit).collect()
+    found.iter().map(parse_deposit).collect()
 }
 
-fn deposit(row: &db::Row) -> Result<Deposit, db::Error> {
+fn parse_deposit(row: &db::Row) -> Result<Deposit, db::Error> {
     Ok(Deposit {
         id: row.get("id")?,
         invoice: row.get("invoice_id")?,
@@ -360,9 +368,9 @@ fn deposit(row: &db::Row) -> Result<Deposit, db::Error> {
     })
 }
 
-/// Marks the outputs of deposits that blocks spend. Returns the deposits that were not marked before, each with the
-/// spending transaction.
-pub async fn set_spent(
+/// Marks the outputs of deposits that blocks spend. Returns the newly marked deposits, each with the transaction that
+/// spends its output.
+pub async fn set_outputs_spent(
     tx: &mut Tx,
     chain: &ChainId,
     spends: &[(Height, Spend)],
@@ -384,8 +392,8 @@ pub async fn set_spent(
     spent.iter().map(|row| Ok((row.get_at(0)?, TxId(row.get_at(1)?)))).collect()
 }
 
-/// Marks the outputs that were spent in blocks above `height` as unspent. Returns them with their deposits.
-pub async fn set_unspent_above(
+/// Marks the outputs that were spent in blocks above `height` as unspent. Returns these outputs with their deposits.
+pub async fn set_outputs_unspent_above(
     tx: &mut Tx,
     chain: &ChainId,
     height: Height,
@@ -397,17 +405,17 @@ pub async fn set_unspent_above(
         chain.as_str(),
         height
     )?;
-    unspent.iter().map(|row| Ok((row.get("id")?, output(row)?))).collect()
+    unspent.iter().map(|row| Ok((row.get("id")?, parse_outpoint(row)?))).collect()
 }
 
-fn output(row: &db::Row) -> Result<OutPoint, db::Error> {
+fn parse_outpoint(row: &db::Row) -> Result<OutPoint, db::Error> {
     let vout = row.get::<i64>("part")? - TxPart::OUTPUT_CODES.start;
     let no_output = |_| db::Error::Value { column: "part".into(), reason: "not an output".into() };
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
 /// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
-pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
+pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
     let found = rows!(
         tx,
         "select d.txid, d.part, d.amount, d.height, d.state, a.text as address, a.derivation_index from deposits d
@@ -419,7 +427,7 @@ pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Ve
     )?;
     let unspent = |row: &db::Row| {
         Ok(Unspent {
-            output: output(row)?,
+            output: parse_outpoint(row)?,
             amount: row.get("amount")?,
             height: row.get("height")?,
             state: row.get("state")?,
@@ -431,7 +439,7 @@ pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Ve
 }
 
 /// Stores the next state of each deposit whose state changes.
-pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
+pub async fn set_deposit_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
     let moved = deposits.iter().filter(|(deposit, to)| deposit.state != *to);
     deferred_for_each!(
         tx,
@@ -444,8 +452,8 @@ pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]
     )
 }
 
-/// Marks a deposit as orphaned. Fails when its stored state is another one than in `deposit`.
-pub async fn set_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Result<(), db::Error> {
+/// Marks a deposit as orphaned. Fails when the stored state differs from `deposit.state`.
+pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
         "update deposits set state = 'orphaned', orphaned_at = $3 where id = $1 and state = $2",
@@ -456,8 +464,8 @@ pub async fn set_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Resul
     db::expect_changed(changed, 1)
 }
 
-/// Returns at most `limit` open invoices in the native asset of a chain. Those that expire first come first.
-pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
+/// Returns at most `limit` open invoices in the native asset of a chain, sorted by the end of the payment window.
+pub async fn list_open_native_invoices(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
     let native = AssetId::on_chain(chain, &AssetKind::Native);
     let found = rows!(
         tx,
@@ -469,9 +477,9 @@ pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Resul
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// Returns the address of an invoice with the sum of its booked deposits. Money that is not booked must have arrived
-/// after the oldest stored block and after the newest deposit. `None` when an earlier check found that the balance is
-/// too large to be booked.
+/// Returns the address of an invoice with the sum of its booked deposits. Any unbooked money arrived after the oldest
+/// stored block and after the newest deposit. `None` when an earlier check found that the balance is too large to be
+/// booked.
 pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
@@ -514,7 +522,11 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
 
 /// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
 /// are none.
-pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
+pub async fn find_highest_due_deposit(
+    tx: &mut Tx,
+    chain: &ChainId,
+    position: Position,
+) -> Result<Option<Height>, db::Error> {
     let found = row!(
         tx,
         "select max(height) as height from (
@@ -530,7 +542,7 @@ pub async fn find_highest_due(tx: &mut Tx, chain: &ChainId, position: Position) 
 }
 
 /// Returns true when a confirmed deposit is above `height`.
-pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
+pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select 1 as one from deposits where chain = $1 and state = 'confirmed' and height > $2 limit 1",
@@ -538,4 +550,21 @@ pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -
         height
     )?;
     Ok(found.is_some())
+}
+
+/// Changes the disposition of an invoice's deposits that are not orphaned.
+pub async fn set_disposition(
+    tx: &mut Tx,
+    invoice: InvoiceId,
+    from: Disposition,
+    to: Disposition,
+) -> Result<(), db::Error> {
+    execute!(
+        tx,
+        "update deposits set disposition = $3 where invoice_id = $1 and disposition = $2 and state <> 'orphaned'",
+        invoice,
+        from,
+        to
+    )?;
+    Ok(())
 }

@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::assets::{Depths, Dust};
-use crate::invoices::machine::{self as invoice_machine, Input, disposition_of};
+use crate::invoices::machine::{self as invoice_machine, Input, decide_disposition};
 use crate::ledger;
 use crate::payments::PaymentChange;
 use crate::pricing::{Currency, Fiat, Rate, RateBook};
@@ -27,8 +27,7 @@ const BLOCK_S: i64 = 10;
 const WINDOW_S: i64 = 95;
 const MERCHANT: MerchantId = MerchantId(1);
 
-/// A transfer to the address of invoice number `to`. The number after the last invoice stands for an address without
-/// an invoice.
+/// A transfer to the address of invoice number `to`. When `to` is `INVOICES + 1`, the address has no invoice.
 #[derive(Debug, Clone)]
 struct Move {
     to: i64,
@@ -46,7 +45,7 @@ enum Act {
     Rewind(u64),
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
+fn random_steps() -> impl Strategy<Value = Vec<Act>> {
     let amount = prop_oneof![4 => 1u64..150, 1 => Just(0)];
     let movement = (1i64..=INVOICES + 1, amount, prop::bool::weighted(0.1), 0u8..8)
         .prop_map(|(to, amount, foreign, txid)| Move { to, amount, foreign, txid });
@@ -55,12 +54,12 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..14)
 }
 
-fn chain() -> FollowedChain {
+fn model_chain() -> FollowedChain {
     FollowedChain {
         id: ChainId::new("model").unwrap(),
         family: Family::Evm,
         mode: Mode::Test,
-        depths: Depths::flat(1, 5),
+        depths: Depths::flat_depths(1, 5),
         watched: std::sync::Arc::default(),
         siblings: Vec::new(),
         dust: Dust::default(),
@@ -74,7 +73,7 @@ const LIMITS: Limits = Limits { grace: GRACE, keep: 64 };
 struct Recorder(Mutex<Vec<PaymentChange>>);
 
 impl Recorder {
-    fn take(&self) -> Vec<PaymentChange> {
+    fn take_changes(&self) -> Vec<PaymentChange> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -91,20 +90,20 @@ impl PaymentListener for Recorder {
     }
 }
 
-fn service(chain: FollowedChain) -> DepositService {
+fn new_deposit_service(chain: FollowedChain) -> DepositService {
     DepositService::new(chain, LIMITS, Arc::new(Recorder::default()))
 }
 
-fn asset(foreign: bool) -> AssetId {
+fn model_asset(foreign: bool) -> AssetId {
     AssetId::from_stored(if foreign { "model/other" } else { "model/token" })
 }
 
-fn key(invoice: i64) -> AddressKey {
+fn address_key(invoice: i64) -> AddressKey {
     AddressKey([u8::try_from(invoice).unwrap(); 20])
 }
 
 /// Returns the header of the block at `height`. Blocks of different branches have different hashes.
-fn header(height: u64, branch: u8) -> Header {
+fn model_header(height: u64, branch: u8) -> Header {
     let hash = |height: u64| {
         let mut hash = [branch; 32];
         hash[..8].copy_from_slice(&height.to_be_bytes());
@@ -115,7 +114,7 @@ fn header(height: u64, branch: u8) -> Header {
 }
 
 /// Inserts the orders, payments, addresses and invoices of the model.
-async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
+async fn insert_model_rows(tx: &mut Tx) -> Result<(), db::Error> {
     let at = Instant(0);
     execute!(tx, "insert into merchants (public_id, slug, name, created_at) values ('m', 'm', 'm', $1)", at)?;
     execute!(tx, "insert into address_accounts (family, xpub, next_index) values ('evm', 'x', 0)")?;
@@ -139,7 +138,7 @@ async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
         execute!(
             tx,
             "insert into addresses (chain, key, text, account_id, derivation_index, issued_at) values ('model', $1, $2, 1, $3, $4)",
-            key(n).0,
+            address_key(n).0,
             &id,
             n,
             at
@@ -153,16 +152,16 @@ async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
             n,
             Amount::from(DUE),
             Amount::from(TOLERANCE),
-            confirmations(n),
+            required_confirmations(n),
             Instant::from_unix_seconds(WINDOW_S)
         )?;
     }
     Ok(())
 }
 
-/// Returns the confirmations that the deposits of an invoice need: as many as its number. The first invoice needs 1,
-/// so its own block confirms a deposit.
-fn confirmations(invoice: i64) -> u32 {
+/// Returns the confirmations that the deposits of an invoice need, which equal the number of the invoice. A deposit for
+/// invoice 1 is confirmed by its own block.
+fn required_confirmations(invoice: i64) -> u32 {
     u32::try_from(invoice).unwrap()
 }
 
@@ -188,14 +187,14 @@ struct ModelDeposit {
     time: i64,
 }
 
-/// The rows that the database should contain, computed without batches.
+/// The expected database rows, computed without batches.
 #[derive(Debug)]
 struct Model {
     invoices: BTreeMap<i64, ModelInvoice>,
     deposits: Vec<ModelDeposit>,
-    /// The open reviews: kind and number of the subject, with the detail.
+    /// The details of the open reviews, by review kind and id of the deposit or invoice.
     reviews: BTreeMap<(String, i64), String>,
-    /// The posted credits minus the posted debits, by account code and asset (true for the foreign one).
+    /// The posted credits minus the posted debits, by account code and asset. True stands for the foreign asset.
     balances: BTreeMap<(String, bool), i128>,
     last: u64,
     changes: Vec<PaymentChange>,
@@ -215,12 +214,12 @@ impl Model {
         }
     }
 
-    fn post(&mut self, debit: &Account, credit: &Account, foreign: bool, amount: u64) {
-        *self.balances.entry((debit.code(), foreign)).or_default() -= i128::from(amount);
-        *self.balances.entry((credit.code(), foreign)).or_default() += i128::from(amount);
+    fn post_amount(&mut self, debit: &Account, credit: &Account, foreign: bool, amount: u64) {
+        *self.balances.entry((debit.account_code(), foreign)).or_default() -= i128::from(amount);
+        *self.balances.entry((credit.account_code(), foreign)).or_default() += i128::from(amount);
     }
 
-    fn see(&mut self, header: &Header, tx_index: u32, movement: &Move) {
+    fn add_transfer(&mut self, header: &Header, tx_index: u32, movement: &Move) {
         let Some(invoice) = self.invoices.get_mut(&movement.to) else { return };
         if movement.amount == 0 {
             return;
@@ -231,7 +230,7 @@ impl Model {
                 (earlier.invoice, earlier.txid, earlier.state) == (movement.to, movement.txid, State::Orphaned)
                     && earlier.time <= window_end
             });
-        let used = disposition_of(invoice.state, !movement.foreign, in_time);
+        let used = decide_disposition(invoice.state, !movement.foreign, in_time);
         if used == Disposition::Counted && invoice.state == invoices::State::Open {
             invoice.payment = "confirming";
             self.changes.push(PaymentChange::Confirming(PaymentId(movement.to)));
@@ -249,28 +248,34 @@ impl Model {
         });
     }
 
-    fn advance(&mut self, cursor: u64, depth: u32) {
-        self.last = self.last.max(machine::final_height(cursor, None, depth, 0));
+    fn advance_deposits(&mut self, cursor: u64, depth: u32) {
+        self.last = self.last.max(machine::compute_final_height(cursor, None, depth, 0));
         let position = Position { cursor, last: self.last };
         let (mut settle, mut release) = (BTreeSet::new(), BTreeSet::new());
         for place in 0..self.deposits.len() {
             let mut deposit = self.deposits[place].clone();
-            let confirm_height = deposit.height + u64::from(confirmations(deposit.invoice)) - 1;
-            let to = machine::advance(deposit.state, deposit.height, confirm_height, position);
+            let confirm_height = deposit.height + u64::from(required_confirmations(deposit.invoice)) - 1;
+            let to = machine::next_deposit_state(deposit.state, deposit.height, confirm_height, position);
             if deposit.state == State::Seen && to != State::Seen {
-                self.post(&Account::OnChain(chain().id), &incoming(), deposit.foreign, deposit.amount);
+                self.post_amount(
+                    &Account::OnChain(model_chain().id),
+                    &incoming_account(),
+                    deposit.foreign,
+                    deposit.amount,
+                );
                 if deposit.used == Disposition::Counted
                     && self.invoices[&deposit.invoice].state == invoices::State::Paid
                 {
                     deposit.used = Disposition::Surplus;
                 }
-                match suspense(deposit.used) {
+                match suspense_account(deposit.used) {
                     None => _ = settle.insert(deposit.invoice),
                     Some(suspense) => {
-                        self.post(&incoming(), &suspense, deposit.foreign, deposit.amount);
+                        self.post_amount(&incoming_account(), &suspense, deposit.foreign, deposit.amount);
                         let used = deposit.used.as_str();
-                        let detail = format!("{} base units of {} ({used})", deposit.amount, asset(deposit.foreign));
-                        self.reviews.insert(("deposit.unallocated".into(), number_of(place)), detail);
+                        let detail =
+                            format!("{} base units of {} ({used})", deposit.amount, model_asset(deposit.foreign));
+                        self.reviews.insert(("deposit.unallocated".into(), deposit_id_at(place)), detail);
                     }
                 }
             }
@@ -281,16 +286,16 @@ impl Model {
             self.deposits[place] = deposit;
         }
         for invoice in settle {
-            if self.settle(invoice) {
+            if self.settle_invoice(invoice) {
                 self.changes.push(PaymentChange::Paid(PaymentId(invoice)));
             }
         }
         for number in release {
-            self.release(number);
+            self.release_invoice(number);
         }
     }
 
-    fn release(&mut self, number: i64) {
+    fn release_invoice(&mut self, number: i64) {
         let counted = |deposit: &&ModelDeposit| deposit.invoice == number && deposit.used == Disposition::Counted;
         let open = |deposit: &ModelDeposit| matches!(deposit.state, State::Seen | State::Confirmed);
         let invoice = &self.invoices[&number];
@@ -299,11 +304,11 @@ impl Model {
             return;
         }
         let settled = invoice.settled.unwrap();
-        self.post(&Account::MerchantPending(MERCHANT), &Account::MerchantAvailable(MERCHANT), false, settled);
+        self.post_amount(&Account::MerchantPending(MERCHANT), &Account::MerchantAvailable(MERCHANT), false, settled);
         self.invoices.get_mut(&number).unwrap().released = true;
     }
 
-    fn confirmed(&self, invoice: i64) -> u64 {
+    fn sum_confirmed(&self, invoice: i64) -> u64 {
         let counts = |deposit: &&ModelDeposit| {
             deposit.invoice == invoice
                 && deposit.used == Disposition::Counted
@@ -312,16 +317,21 @@ impl Model {
         self.deposits.iter().filter(counts).map(|deposit| deposit.amount).sum()
     }
 
-    fn settle(&mut self, number: i64) -> bool {
-        let confirmed = self.confirmed(number);
+    fn settle_invoice(&mut self, number: i64) -> bool {
+        let confirmed = self.sum_confirmed(number);
         let state = self.invoices[&number].state;
         let happened = Input::Confirmed(Amount::from(confirmed));
-        let next = invoice_machine::next(state, happened, Amount::from(DUE), Amount::from(TOLERANCE));
+        let next = invoice_machine::next_invoice_state(state, happened, Amount::from(DUE), Amount::from(TOLERANCE));
         let Some(next) = next else { return false };
         let earned = confirmed.min(DUE);
-        self.post(&incoming(), &Account::MerchantPending(MERCHANT), false, earned);
+        self.post_amount(&incoming_account(), &Account::MerchantPending(MERCHANT), false, earned);
         if confirmed > earned {
-            self.post(&incoming(), &Account::Suspense(MERCHANT, Suspense::Surplus), false, confirmed - earned);
+            self.post_amount(
+                &incoming_account(),
+                &Account::Suspense(MERCHANT, Suspense::Surplus),
+                false,
+                confirmed - earned,
+            );
             let detail = format!("{} base units of model/token above what was due", confirmed - earned);
             self.reviews.insert(("payment.surplus".into(), number), detail);
         }
@@ -332,34 +342,34 @@ impl Model {
         true
     }
 
-    fn rewind(&mut self, to: u64) {
+    fn rewind_to_height(&mut self, to: u64) {
         for place in (0..self.deposits.len()).rev() {
             let deposit = self.deposits[place].clone();
             if deposit.height <= to {
                 continue;
             }
             let number = deposit.invoice;
-            let before = self.confirmed(number);
+            let before = self.sum_confirmed(number);
             match deposit.state {
                 State::Seen => self.deposits[place].state = State::Orphaned,
                 State::Confirmed => {
                     self.deposits[place].state = State::Orphaned;
-                    let lost =
-                        deposit.used == Disposition::Counted && self.unsettle(number, before, before - deposit.amount);
-                    let from = suspense(deposit.used).unwrap_or_else(incoming);
-                    self.post(&from, &Account::OnChain(chain().id), deposit.foreign, deposit.amount);
-                    self.reviews.remove(&("deposit.unallocated".into(), number_of(place)));
+                    let lost = deposit.used == Disposition::Counted
+                        && self.unsettle_invoice(number, before, before - deposit.amount);
+                    let from = suspense_account(deposit.used).unwrap_or_else(incoming_account);
+                    self.post_amount(&from, &Account::OnChain(model_chain().id), deposit.foreign, deposit.amount);
+                    self.reviews.remove(&("deposit.unallocated".into(), deposit_id_at(place)));
                     if deposit.used == Disposition::Counted && !lost {
-                        self.settle(number);
+                        self.settle_invoice(number);
                     }
                 }
                 State::Final | State::Orphaned => continue,
             }
-            self.release(number);
+            self.release_invoice(number);
         }
     }
 
-    fn unsettle(&mut self, number: i64, before: u64, left: u64) -> bool {
+    fn unsettle_invoice(&mut self, number: i64, before: u64, left: u64) -> bool {
         let invoice = self.invoices.get_mut(&number).unwrap();
         let Some(settled) = invoice.settled.filter(|_| invoice.state == invoices::State::Paid) else { return false };
         let earned = match invoice.released {
@@ -369,9 +379,14 @@ impl Model {
         invoice.state = invoices::State::Reversed;
         invoice.settled = None;
         invoice.released = false;
-        self.post(&earned, &incoming(), false, settled);
+        self.post_amount(&earned, &incoming_account(), false, settled);
         if before > settled {
-            self.post(&Account::Suspense(MERCHANT, Suspense::Surplus), &incoming(), false, before - settled);
+            self.post_amount(
+                &Account::Suspense(MERCHANT, Suspense::Surplus),
+                &incoming_account(),
+                false,
+                before - settled,
+            );
             self.reviews.remove(&("payment.surplus".into(), number));
         }
         let lost = left < DUE - TOLERANCE || left == 0;
@@ -382,16 +397,17 @@ impl Model {
     }
 }
 
-/// Returns the id of the deposit at this index of the model. The database numbers deposits in the order of insertion.
-fn number_of(place: usize) -> i64 {
+/// Returns the id of the deposit at this index of the model: the index plus 1, because ids are assigned in the order of
+/// insertion.
+fn deposit_id_at(place: usize) -> i64 {
     i64::try_from(place).unwrap() + 1
 }
 
-fn incoming() -> Account {
+fn incoming_account() -> Account {
     Account::MerchantIncoming(MERCHANT)
 }
 
-fn suspense(used: Disposition) -> Option<Account> {
+fn suspense_account(used: Disposition) -> Option<Account> {
     let suspense = match used {
         Disposition::Counted => return None,
         Disposition::Short => Suspense::Short,
@@ -404,7 +420,7 @@ fn suspense(used: Disposition) -> Option<Account> {
 }
 
 /// Asserts that the stored rows match the model.
-async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
+async fn assert_rows_match_model(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
     let found = rows!(tx, "select invoice_id, height, tx_index, state, disposition from deposits order by id")?;
     let stored: Vec<(i64, u64, u32, State, Disposition)> = found
         .iter()
@@ -449,33 +465,33 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
 
     let suspenses = [Disposition::Short, Disposition::Surplus, Disposition::Late, Disposition::Foreign]
         .into_iter()
-        .filter_map(suspense);
+        .filter_map(suspense_account);
     let (pending, available) = (Account::MerchantPending(MERCHANT), Account::MerchantAvailable(MERCHANT));
-    let accounts = suspenses.chain([Account::OnChain(chain().id), incoming(), pending, available]);
+    let accounts = suspenses.chain([Account::OnChain(model_chain().id), incoming_account(), pending, available]);
     for (account, foreign) in accounts.flat_map(|account| [(account.clone(), false), (account, true)]) {
-        let balance = ledger::balance(tx, Mode::Test, &account, &asset(foreign)).await?;
+        let balance = ledger::load_account_balance(tx, Mode::Test, &account, &model_asset(foreign)).await?;
         let sum = |amount: Amount| i128::try_from(u128::try_from(amount.units()).unwrap()).unwrap();
-        let expected = model.balances.get(&(account.code(), foreign)).copied().unwrap_or_default();
-        assert_eq!(sum(balance.credits_posted) - sum(balance.debits_posted), expected, "{}", account.code());
+        let expected = model.balances.get(&(account.account_code(), foreign)).copied().unwrap_or_default();
+        assert_eq!(sum(balance.credits_posted) - sum(balance.debits_posted), expected, "{}", account.account_code());
     }
     let report = crate::audit::audit_ledger(tx).await?;
     assert!(report.is_clean(), "{report}");
     Ok(())
 }
 
-async fn play(db: &Db, acts: Vec<Act>) {
+async fn run_steps(db: &Db, acts: Vec<Act>) {
     let (mut model, mut branch, mut height) = (Model::new(), 0u8, 0u64);
-    let mut hashes = vec![header(0, 0)];
+    let mut hashes = vec![model_header(0, 0)];
     db.write("start", |tx| {
         Box::pin(async move {
-            fill(tx).await?;
-            start(tx, &chain().id, &header(0, 0)).await
+            insert_model_rows(tx).await?;
+            start_following_chain(tx, &model_chain().id, &model_header(0, 0)).await
         })
     })
     .await
     .unwrap();
     let recorder = Arc::new(Recorder::default());
-    let service = DepositService::new(chain(), LIMITS, recorder.clone());
+    let service = DepositService::new(model_chain(), LIMITS, recorder.clone());
     for act in acts {
         let from = hashes.last().unwrap().block_ref();
         match act {
@@ -483,24 +499,24 @@ async fn play(db: &Db, acts: Vec<Act>) {
                 let mut read = Vec::new();
                 for moves in blocks {
                     height += 1;
-                    let header = header(height, branch);
+                    let header = model_header(height, branch);
                     hashes.push(header);
                     let mut transfers = Vec::new();
                     for (tx_index, movement) in (0u32..).zip(&moves) {
-                        model.see(&header, tx_index, movement);
+                        model.add_transfer(&header, tx_index, movement);
                         transfers.push(Transfer {
                             txid: TxId([movement.txid; 32]),
                             index: TransferIndex { tx_index, part: TxPart::Value },
-                            asset: asset(movement.foreign),
-                            to: key(movement.to),
+                            asset: model_asset(movement.foreign),
+                            to: address_key(movement.to),
                             from: None,
                             amount: Amount::from(movement.amount),
                         });
                     }
                     read.push(Block { header, transfers, spends: Vec::new() });
                 }
-                model.advance(height, 5);
-                let reached = position(&chain(), height, None);
+                model.advance_deposits(height, 5);
+                let reached = compute_position(&model_chain(), height, None);
                 let service = service.clone();
                 let applied = db.write("apply", move |tx| {
                     Box::pin(async move { service.apply_blocks(tx, Instant(1), from, &read, Some(reached)).await })
@@ -515,19 +531,20 @@ async fn play(db: &Db, acts: Vec<Act>) {
                 branch += 1;
                 hashes.truncate(usize::try_from(height).unwrap() + 1);
                 let to = hashes.last().unwrap().block_ref();
-                model.rewind(height);
+                model.rewind_to_height(height);
                 let service = service.clone();
-                let rewound = db
-                    .write("rewind", move |tx| Box::pin(async move { service.rewind(tx, Instant(1), from, to).await }));
+                let rewound = db.write("rewind", move |tx| {
+                    Box::pin(async move { service.rewind_cursor_and_deposits(tx, Instant(1), from, to).await })
+                });
                 rewound.await.unwrap();
             }
         }
-        assert_eq!(recorder.take(), std::mem::take(&mut model.changes));
+        assert_eq!(recorder.take_changes(), std::mem::take(&mut model.changes));
     }
     db.write("seal", |tx| Box::pin(async move { ledger::append_to_hash_chain(tx, 10_000).await })).await.unwrap();
     db.write("compare", |tx| {
         Box::pin(async move {
-            compare(tx, &model).await?;
+            assert_rows_match_model(tx, &model).await?;
             Ok::<_, db::Error>(())
         })
     })
@@ -536,12 +553,12 @@ async fn play(db: &Db, acts: Vec<Act>) {
 }
 
 /// Returns a block with transfers of these amounts of the token to the address of the first invoice.
-fn minted(header: Header, amounts: &[Amount]) -> Block {
+fn block_with_transfers(header: Header, amounts: &[Amount]) -> Block {
     let transfers = (0u32..).zip(amounts).map(|(tx_index, amount)| Transfer {
         txid: TxId([1; 32]),
         index: TransferIndex { tx_index, part: TxPart::Value },
-        asset: asset(false),
-        to: key(1),
+        asset: model_asset(false),
+        to: address_key(1),
         from: None,
         amount: *amount,
     });
@@ -549,38 +566,44 @@ fn minted(header: Header, amounts: &[Amount]) -> Block {
 }
 
 /// Returns 2^`bits` base units.
-fn power(bits: u32) -> Amount {
+fn power_of_two(bits: u32) -> Amount {
     Amount::from_units(1 << bits)
 }
 
 /// Returns 2^`bits` − 1 base units.
-fn below(bits: u32) -> Amount {
-    power(bits).checked_sub(Amount::from_units(1)).unwrap()
+fn power_of_two_minus_one(bits: u32) -> Amount {
+    power_of_two(bits).checked_sub(Amount::from_units(1)).unwrap()
 }
 
 /// Returns the chain of the model with a dust limit of ten base units of the token.
 fn dusty_chain() -> FollowedChain {
     let rates = RateBook::new(60_000, 0);
-    rates.set("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), observed_at: Instant(0) });
+    rates.set_rate("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), observed_at: Instant(0) });
     let token = AssetKind::Token { contract: "token".into() };
-    let token = Asset { id: asset(false), ..Asset::new(chain().id, token, "TOK", 3, 3) };
-    FollowedChain { dust: Dust::below(Fiat::new(Currency::USD, 1), rates, [(&token, "TOK")]), ..chain() }
+    let token = Asset { id: model_asset(false), ..Asset::new(model_chain().id, token, "TOK", 3, 3) };
+    FollowedChain { dust: Dust::new_dust_limit(Fiat::new(Currency::USD, 1), rates, [(&token, "TOK")]), ..model_chain() }
 }
 
-/// Stores a block with transfers to the first invoice. Each is given by a byte that fills its transaction id, and its
-/// amount.
-async fn mine(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> Result<(), PostError> {
-    let mut block = minted(at, &payments.iter().map(|(_, amount)| Amount::from(*amount)).collect::<Vec<_>>());
+/// Stores a block with transfers to the first invoice. Each pair in `payments` is a byte that fills the transaction id,
+/// and the amount in base units.
+async fn apply_block_with_payments(
+    tx: &mut Tx,
+    from: Header,
+    at: Header,
+    payments: &[(u8, u64)],
+) -> Result<(), PostError> {
+    let mut block =
+        block_with_transfers(at, &payments.iter().map(|(_, amount)| Amount::from(*amount)).collect::<Vec<_>>());
     for (transfer, (txid, _)) in block.transfers.iter_mut().zip(payments) {
         transfer.txid = TxId([*txid; 32]);
     }
-    let reached = Some(position(&chain(), at.height, None));
-    service(dusty_chain()).apply_blocks(tx, Instant(1), from.block_ref(), &[block], reached).await?;
+    let reached = Some(compute_position(&model_chain(), at.height, None));
+    new_deposit_service(dusty_chain()).apply_blocks(tx, Instant(1), from.block_ref(), &[block], reached).await?;
     Ok(())
 }
 
 /// Returns the state of the first invoice, and the amounts of its counted deposits.
-async fn standing(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>), db::Error> {
+async fn load_first_invoice(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>), db::Error> {
     let found =
         rows!(tx, "select amount from deposits where state <> 'orphaned' and disposition = 'counted' order by id")?;
     let counted = found.iter().map(|row| row.get("amount")).collect::<Result<_, _>>()?;
@@ -592,13 +615,13 @@ db::both! {
     async fn the_rest_is_no_dust_wherever_it_is_in_a_block(db: Db) {
         let outcome = db.write("mine", move |tx| {
             Box::pin(async move {
-                fill(tx).await?;
-                start(tx, &chain().id, &header(0, 0)).await?;
-                // Either of the small transfers could complete the payment. The larger one counts, and the other one
-                // is dust.
-                mine(tx, header(0, 0), header(1, 0), &[(1, 3), (2, 9), (3, 88)]).await?;
+                insert_model_rows(tx).await?;
+                start_following_chain(tx, &model_chain().id, &model_header(0, 0)).await?;
+                // Each of the two small transfers alone could complete the payment. The larger of them counts, and the
+                // smaller one is dust.
+                apply_block_with_payments(tx, model_header(0, 0), model_header(1, 0), &[(1, 3), (2, 9), (3, 88)]).await?;
                 let expected = [9, 88].map(Amount::from_units).to_vec();
-                assert_eq!(standing(tx).await?, (invoices::State::Paid, expected));
+                assert_eq!(load_first_invoice(tx).await?, (invoices::State::Paid, expected));
                 let uses = rows!(tx, "select disposition from deposits order by tx_index")?;
                 let uses: Vec<Disposition> = uses.iter().map(|row| row.get("disposition")).collect::<Result<_, _>>()?;
                 assert_eq!(uses, [Disposition::Dust, Disposition::Counted, Disposition::Counted]);
@@ -611,23 +634,23 @@ db::both! {
     async fn a_rest_that_counted_counts_again_after_a_fork(db: Db) {
         let outcome = db.write("mine", move |tx| {
             Box::pin(async move {
-                fill(tx).await?;
-                start(tx, &chain().id, &header(0, 0)).await?;
-                mine(tx, header(0, 0), header(1, 0), &[(1, 88)]).await?;
-                mine(tx, header(1, 0), header(2, 0), &[(2, 9)]).await?;
+                insert_model_rows(tx).await?;
+                start_following_chain(tx, &model_chain().id, &model_header(0, 0)).await?;
+                apply_block_with_payments(tx, model_header(0, 0), model_header(1, 0), &[(1, 88)]).await?;
+                apply_block_with_payments(tx, model_header(1, 0), model_header(2, 0), &[(2, 9)]).await?;
                 let both = [88, 9].map(Amount::from_units).to_vec();
-                assert_eq!(standing(tx).await?, (invoices::State::Paid, both));
-                let (from, fork) = (header(2, 0).block_ref(), header(0, 0).block_ref());
-                service(dusty_chain()).rewind(tx, Instant(1), from, fork).await?;
-                assert_eq!(standing(tx).await?, (invoices::State::Reversed, Vec::new()));
+                assert_eq!(load_first_invoice(tx).await?, (invoices::State::Paid, both));
+                let (from, fork) = (model_header(2, 0).block_ref(), model_header(0, 0).block_ref());
+                new_deposit_service(dusty_chain()).rewind_cursor_and_deposits(tx, Instant(1), from, fork).await?;
+                assert_eq!(load_first_invoice(tx).await?, (invoices::State::Reversed, Vec::new()));
 
                 // The same transfers are mined in another order, together with two transfers that never counted.
-                mine(tx, header(0, 0), header(1, 1), &[(2, 9), (7, 9), (2, 8)]).await?;
+                apply_block_with_payments(tx, model_header(0, 0), model_header(1, 1), &[(2, 9), (7, 9), (2, 8)]).await?;
                 let rest = vec![Amount::from_units(9)];
-                assert_eq!(standing(tx).await?, (invoices::State::Reversed, rest));
-                mine(tx, header(1, 1), header(2, 1), &[(1, 88)]).await?;
+                assert_eq!(load_first_invoice(tx).await?, (invoices::State::Reversed, rest));
+                apply_block_with_payments(tx, model_header(1, 1), model_header(2, 1), &[(1, 88)]).await?;
                 let both = [9, 88].map(Amount::from_units).to_vec();
-                assert_eq!(standing(tx).await?, (invoices::State::Paid, both));
+                assert_eq!(load_first_invoice(tx).await?, (invoices::State::Paid, both));
                 let report = crate::audit::audit_ledger(tx).await?;
                 assert!(report.is_clean(), "{report}");
                 Ok::<_, PostError>(())
@@ -639,21 +662,21 @@ db::both! {
     async fn a_token_without_bounds_is_booked_within_ours(db: Db) {
         let outcome = db.write("mint", move |tx| {
             Box::pin(async move {
-                fill(tx).await?;
-                start(tx, &chain().id, &header(0, 0)).await?;
-                let most = [below(112), power(112), below(112), below(127), power(127), Amount::MAX];
-                let reached = Some(position(&chain(), 1, None));
-                let (service, block) = (service(chain()), minted(header(1, 0), &most));
-                service.apply_blocks(tx, Instant(1), header(0, 0).block_ref(), &[block], reached).await?;
+                insert_model_rows(tx).await?;
+                start_following_chain(tx, &model_chain().id, &model_header(0, 0)).await?;
+                let most = [power_of_two_minus_one(112), power_of_two(112), power_of_two_minus_one(112), power_of_two_minus_one(127), power_of_two(127), Amount::MAX];
+                let reached = Some(compute_position(&model_chain(), 1, None));
+                let (service, block) = (new_deposit_service(model_chain()), block_with_transfers(model_header(1, 0), &most));
+                service.apply_blocks(tx, Instant(1), model_header(0, 0).block_ref(), &[block], reached).await?;
                 let surplus = Account::Suspense(MERCHANT, Suspense::Surplus);
-                let kept = ledger::balance(tx, Mode::Test, &surplus, &asset(false)).await?.available();
-                let booked = below(112).checked_mul(2).unwrap();
+                let kept = ledger::load_account_balance(tx, Mode::Test, &surplus, &model_asset(false)).await?.available_amount();
+                let booked = power_of_two_minus_one(112).checked_mul(2).unwrap();
                 assert_eq!(kept, booked.checked_sub(Amount::from(DUE)).unwrap(), "two are deposits, four are a review");
 
                 // A balance that is too large to be booked is reported once and not checked again.
                 let checks = list_balance_checks(tx, &[InvoiceId(2)]).await?;
-                let at = header(1, 0).block_ref();
-                let outcome = service.book_unexplained_credit(tx, Instant(1), at, &checks[0], below(127)).await?;
+                let at = model_header(1, 0).block_ref();
+                let outcome = service.book_unexplained_credit(tx, Instant(1), at, &checks[0], power_of_two_minus_one(127)).await?;
                 assert_eq!(outcome, UnexplainedCredit::Booked);
                 assert!(list_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());
                 let found = rows!(tx, "select kind from reviews order by kind")?;
@@ -671,10 +694,10 @@ db::both! {
 fn blocks_are_booked_as_one_by_one(backend: Backend, cases: u32) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) });
-    let result = runner.run(&acts(), |acts| {
+    let result = runner.run(&random_steps(), |acts| {
         runtime.block_on(async {
             let db = testing::open_migrated(backend).await;
-            play(&db, acts).await;
+            run_steps(&db, acts).await;
             db.close().await;
         });
         Ok(())

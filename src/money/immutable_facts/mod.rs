@@ -20,18 +20,18 @@ pub struct Fact {
 }
 
 impl Fact {
-    /// The identity of a chain: its chain id, or the hash of its genesis block.
-    pub fn identity(chain: &ChainId, id: String) -> Fact {
+    /// Returns the fact that a chain has the identity `id`: its chain id, or the hash of its genesis block.
+    pub fn chain_identity(chain: &ChainId, id: String) -> Fact {
         Fact { name: format!("identity of {chain}"), value: id }
     }
 
-    /// The number of decimal places of an asset.
-    pub fn decimals(asset: &AssetId, decimals: u8) -> Fact {
+    /// Returns the fact that amounts of an asset have `decimals` decimal places.
+    pub fn asset_decimals(asset: &AssetId, decimals: u8) -> Fact {
         Fact { name: format!("decimals of {asset}"), value: decimals.to_string() }
     }
 }
 
-/// The reason why facts were refused.
+/// The reason why facts were rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum Mismatch {
     /// A fact differs from its recorded value.
@@ -56,17 +56,17 @@ pub enum Mismatch {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Error> {
-    store::list(tx).await
+pub async fn list_facts(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Error> {
+    store::list_facts(tx).await
 }
 
 /// Records the facts that are new, and compares the others with their recorded values.
 ///
 /// # Errors
 /// [`Mismatch::Changed`] for the first fact that differs; [`Mismatch::Db`] when the database fails.
-pub async fn record_or_compare(tx: &mut Tx, now: Instant, facts: &[Fact]) -> Result<(), Mismatch> {
+pub async fn record_or_compare_facts(tx: &mut Tx, now: Instant, facts: &[Fact]) -> Result<(), Mismatch> {
     for Fact { name, value } in facts {
-        let stored = store::find_or_insert(tx, now, name, value).await?;
+        let stored = store::find_or_insert_fact(tx, now, name, value).await?;
         if stored != *value {
             return Err(Mismatch::Changed { name: name.clone(), stored, found: value.clone() });
         }

@@ -6,7 +6,7 @@ use clock::Instant;
 use db::{self, Tx, execute, row, rows};
 
 /// Returns the stored value of a fact, and inserts the fact when its name is new.
-pub async fn find_or_insert(tx: &mut Tx, now: Instant, name: &str, value: &str) -> Result<String, db::Error> {
+pub async fn find_or_insert_fact(tx: &mut Tx, now: Instant, name: &str, value: &str) -> Result<String, db::Error> {
     execute!(
         tx,
         "insert into immutable_facts (name, value, recorded_at) values ($1, $2, $3) on conflict (name) do nothing",
@@ -19,7 +19,7 @@ pub async fn find_or_insert(tx: &mut Tx, now: Instant, name: &str, value: &str) 
 }
 
 /// Returns the values of all facts by name.
-pub async fn list(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Error> {
+pub async fn list_facts(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Error> {
     let found = rows!(tx, "select name, value from immutable_facts order by name")?;
     found.iter().map(|row| Ok((row.get("name")?, row.get("value")?))).collect()
 }

@@ -6,7 +6,7 @@ use chain::Amount;
 /// The state of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Waits for money.
+    /// The invoice waits for money.
     Open,
     /// The sum of the confirmed deposits reached the amount due, less the tolerance.
     Paid,
@@ -42,7 +42,7 @@ pub enum Input {
 
 /// Returns the next state, or `None` when the state stays the same. `due` and `tolerance` are base units. A sum of at
 /// least `due - tolerance` pays the invoice, but a sum of zero never does.
-pub fn next(state: State, input: Input, due: Amount, tolerance: Amount) -> Option<State> {
+pub fn next_invoice_state(state: State, input: Input, due: Amount, tolerance: Amount) -> Option<State> {
     let enough = |sum: Amount| sum >= due.saturating_sub(tolerance) && !sum.is_zero();
     match (state, input) {
         (State::Open | State::Reversed, Input::Confirmed(sum)) if enough(sum) => Some(State::Paid),
@@ -54,20 +54,20 @@ pub fn next(state: State, input: Input, due: Amount, tolerance: Amount) -> Optio
 }
 
 /// The use of a deposit at the address of an invoice. It is decided when the deposit is first seen. It changes only
-/// when earlier money pays the invoice first, or when the invoice expires.
+/// when other deposits pay the invoice before this one is confirmed, or when the invoice expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Disposition {
-    /// Counts towards the amount due.
+    /// The deposit counts towards the amount due.
     Counted,
-    /// Was counted, but the invoice expired before it was paid.
+    /// The deposit was counted, but the invoice expired before it was paid.
     Short,
     /// The invoice was already paid.
     Surplus,
-    /// It was mined after the end of the window.
+    /// The deposit was mined after the end of the payment window.
     Late,
-    /// It is in another asset than the invoice requests.
+    /// The invoice requests another asset.
     Foreign,
-    /// It is too small to be a payment.
+    /// The amount is too small to be a payment.
     Dust,
 }
 
@@ -81,8 +81,8 @@ db::text_enum!(Disposition {
 });
 
 impl Disposition {
-    /// Returns the suspense account for a deposit with this disposition; `None` for a deposit that counts.
-    pub(crate) fn suspense(self) -> Option<Suspense> {
+    /// Returns the reason why the money is in a suspense account; `None` for a deposit that counts.
+    pub(crate) fn suspense_reason(self) -> Option<Suspense> {
         match self {
             Disposition::Counted => None,
             Disposition::Short => Some(Suspense::Short),
@@ -99,14 +99,14 @@ impl Disposition {
 /// A deposit is dust when it is below `bound`, the dust limit of its asset, with two exceptions. First, an invoice for
 /// an amount `due` at or below the limit accepts such small payments; `due` is `None` for a deposit in another asset.
 /// Second, a deposit of at least `missing`, the rest that the invoice still needs, completes the payment.
-pub fn is_dust(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amount) -> bool {
+pub fn is_dust_amount(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amount) -> bool {
     amount < bound && due.is_none_or(|due| due > bound) && (missing.is_zero() || amount < missing)
 }
 
 /// Returns the use of a new deposit for an invoice in `state`. `own_asset` is true when the deposit is in the asset
 /// that the invoice requests. `in_time` is true when the deposit was mined, or first seen in a mempool, before the
 /// window ended.
-pub fn disposition_of(state: State, own_asset: bool, in_time: bool) -> Disposition {
+pub fn decide_disposition(state: State, own_asset: bool, in_time: bool) -> Disposition {
     if !own_asset {
         return Disposition::Foreign;
     }
@@ -149,14 +149,18 @@ mod tests {
             (Reversed, Withdrawn, None),
         ];
         for (state, input, expected) in table {
-            assert_eq!(next(state, input, due, tolerance), expected, "{state:?} {input:?}");
+            assert_eq!(next_invoice_state(state, input, due, tolerance), expected, "{state:?} {input:?}");
         }
         for state in [Expired, Cancelled] {
             for input in [Confirmed(sum(100)), Lost(sum(0)), WindowEnded, Withdrawn] {
-                assert_eq!(next(state, input, due, tolerance), None, "nothing leaves {state:?}");
+                assert_eq!(next_invoice_state(state, input, due, tolerance), None, "nothing leaves {state:?}");
             }
         }
-        assert_eq!(next(Open, Confirmed(Amount::ZERO), due, Amount::MAX), None, "a sum of zero never pays");
+        assert_eq!(
+            next_invoice_state(Open, Confirmed(Amount::ZERO), due, Amount::MAX),
+            None,
+            "a sum of zero never pays"
+        );
     }
 
     #[test]
@@ -176,7 +180,7 @@ mod tests {
             (1, 0, None, 0, false),
         ];
         for (amount, bound, due, missing, expected) in table {
-            let found = is_dust(sum(amount), sum(bound), due.map(sum), sum(missing));
+            let found = is_dust_amount(sum(amount), sum(bound), due.map(sum), sum(missing));
             assert_eq!(found, expected, "{amount} below {bound}, due {due:?}, missing {missing}");
         }
     }
@@ -197,8 +201,8 @@ mod tests {
             (Cancelled, false, Late),
         ];
         for (state, in_time, expected) in table {
-            assert_eq!(disposition_of(state, true, in_time), expected, "{state:?} in time: {in_time}");
-            assert_eq!(disposition_of(state, false, in_time), Foreign);
+            assert_eq!(decide_disposition(state, true, in_time), expected, "{state:?} in time: {in_time}");
+            assert_eq!(decide_disposition(state, false, in_time), Foreign);
         }
     }
 }

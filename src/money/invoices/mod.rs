@@ -1,7 +1,7 @@
 //! Invoices: requests for on-chain payments. An invoice requests an amount of one asset, to an address of its own,
 //! before the end of a payment window.
 //!
-//! Money is booked in the ledger before the invoice decides about its use.
+//! The ledger books the money of a deposit before the invoice counts it.
 
 pub mod machine;
 mod store;
@@ -12,20 +12,20 @@ use std::ops::Deref;
 use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
 
 use crate::addresses::ReservedAddress;
-use crate::deposits::Grace;
+use crate::deposits::{self, Grace};
 use crate::effects::{self, Effects, PaymentChanges, Retraction, ReviewChange, ReviewRequest};
 use crate::ledger::{self, Account, EntryLine, JournalEntry, PostError, Suspense};
 use crate::payments::{self, PaymentChange};
 use crate::pricing::{Fiat, Quote};
 use crate::unconfirmed;
 use clock::Instant;
-use db::{self, Batch, Locked, ResultRef, Tx};
+use db::{self, Locked, ResultRef, Tx};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 use records::reviews;
 
 pub use machine::{Disposition, Input, State};
 pub(crate) use store::Counted;
-pub use store::{Received, stored_chain};
+pub use store::{Received, parse_stored_chain};
 
 /// An invoice to store.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ pub struct Invoice {
     pub address_id: AddressId,
     /// The address that the buyer pays to, in the canonical form of its chain.
     pub address: String,
-    /// The current state; see [`machine::next`].
+    /// The current state; see [`machine::next_invoice_state`].
     pub state: State,
     /// The amount due, in base units.
     pub due: Amount,
@@ -98,7 +98,7 @@ pub struct InvoiceTerms {
     pub asset: AssetId,
     /// The address that the buyer pays to, in the canonical form of its chain.
     pub address: String,
-    /// The current state; see [`machine::next`].
+    /// The current state; see [`machine::next_invoice_state`].
     pub state: State,
     /// The amount due, in base units.
     pub due: Amount,
@@ -110,36 +110,44 @@ pub struct InvoiceTerms {
     pub expires_at: Instant,
 }
 
-/// Adds the statements that insert the invoice and its address to the batch that inserts its payment. The result has
-/// the invoice's id.
-pub fn request(links: &mut Batch, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
-    let address = address.insert(links, now);
-    store::insert_invoice(links, now, new, address)
+/// Queues the statements that insert the invoice and its address. The result contains the invoice's id.
+pub fn queue_invoice_insert(
+    tx: &mut Tx,
+    now: Instant,
+    address: &ReservedAddress,
+    new: &NewInvoice,
+) -> ResultRef<InvoiceId> {
+    let address = address.queue_address_insert(tx, now);
+    store::queue_invoice_insert(tx, now, new, address)
 }
 
 /// Returns the invoice of a payment; `None` when the payment is not on-chain.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
-    store::find_by_payment(tx, payment).await
+pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
+    store::find_invoice_by_payment(tx, payment).await
 }
 
 /// Returns the addresses of a chain that expect money: every address with an unconfirmed transfer, and those of at
-/// most `limit` open and `limit` reversed invoices. Invoices whose window ends first come first.
+/// most `limit` open and `limit` reversed invoices. Invoices with an earlier end of the window have priority.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
-    store::list_expecting_payment(tx, chain, limit).await
+pub async fn list_addresses_expecting_payment(
+    tx: &mut Tx,
+    chain: &ChainId,
+    limit: i64,
+) -> Result<Vec<Address>, db::Error> {
+    store::list_addresses_expecting_payment(tx, chain, limit).await
 }
 
 /// Returns the sums of the counted deposits of an invoice, and the newest transaction.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn received(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Error> {
-    store::find_received(tx, invoice.id, &invoice.chain).await
+pub async fn sum_received_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Error> {
+    store::sum_received_deposits(tx, invoice.id, &invoice.chain).await
 }
 
 /// Returns `received` with the unconfirmed transfers added. When the invoice is neither open nor reversed, returns
@@ -147,11 +155,11 @@ pub async fn received(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Er
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn progress(tx: &mut Tx, asked: &InvoiceTerms, received: Received) -> Result<Received, db::Error> {
+pub async fn add_pending_amount(tx: &mut Tx, asked: &InvoiceTerms, received: Received) -> Result<Received, db::Error> {
     match asked.state {
         State::Open | State::Reversed => {
-            let expected = unconfirmed::find_pending(tx, asked.id).await?;
-            // The unconfirmed transfer has no confirmations, so no smallest number is shown.
+            let expected = unconfirmed::sum_pending_amount(tx, asked.id).await?;
+            // With an unconfirmed transfer, the smallest number of confirmations is 0, so no number is displayed.
             let confirmations = received.confirmations.filter(|_| expected.txid.is_none());
             Ok(Received { confirmations, txid: expected.txid.or(received.txid), expected, ..received })
         }
@@ -159,10 +167,10 @@ pub async fn progress(tx: &mut Tx, asked: &InvoiceTerms, received: Received) -> 
     }
 }
 
-/// A locked invoice with changes in memory, which [`effects::apply`] stores.
+/// A locked invoice with changes in memory, which [`effects::apply_effects`] stores.
 #[derive(Debug)]
 pub(crate) struct InvoiceUpdate {
-    /// The stored state of the invoice.
+    /// The state of the invoice in the database, before the changes.
     was: State,
     invoice: Invoice,
     /// True when the invoice may have had deposits before this transaction.
@@ -187,12 +195,12 @@ impl InvoiceUpdate {
     }
 
     /// Returns true when the invoice may have had deposits before this transaction.
-    pub fn is_reached(&self) -> bool {
+    pub fn may_have_earlier_deposits(&self) -> bool {
         self.reached
     }
 
     /// Marks the payment as confirming: money for the invoice has arrived and is not confirmed yet.
-    pub fn mark_confirming(&mut self, effects: &mut Effects) {
+    pub fn mark_payment_confirming(&mut self, effects: &mut Effects) {
         self.payment = Some(payments::State::Confirming);
         effects.payments.push(PaymentChange::Confirming(self.payment_id()));
     }
@@ -200,7 +208,7 @@ impl InvoiceUpdate {
     /// Marks the invoice as paid when `confirmed`, the sum of its confirmed and counted deposits in base units,
     /// reaches the amount due, less the tolerance. Books the sum, up to the amount due, as pending money of the
     /// merchant, and any excess in the surplus account.
-    pub fn settle(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
+    pub fn settle_invoice_if_paid(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
         if self.book_settlement(now, confirmed, effects) {
             effects.payments.push(PaymentChange::Paid(self.payment_id()));
         }
@@ -208,21 +216,29 @@ impl InvoiceUpdate {
 
     /// Settles an invoice again after a reorg removed one of its deposits. `left` is the sum of the remaining
     /// confirmed deposits, in base units. The payment stays paid, so no payment change is reported.
-    pub fn settle_again(&mut self, now: Instant, left: Amount, effects: &mut Effects) {
+    pub fn settle_invoice_again(&mut self, now: Instant, left: Amount, effects: &mut Effects) {
         self.book_settlement(now, left, effects);
     }
 
     /// Books a settlement and returns true when `confirmed` pays the invoice.
     fn book_settlement(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) -> bool {
         let input = Input::Confirmed(confirmed);
-        let Some(next) = machine::next(self.state, input, self.due, self.tolerance) else { return false };
+        let Some(next) = machine::next_invoice_state(self.state, input, self.due, self.tolerance) else { return false };
         let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
         let surplus = confirmed.saturating_sub(self.due);
-        let mut lines = self.lines(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
+        let mut lines =
+            self.split_into_entry_lines(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
         if !surplus.is_zero() {
-            lines.extend(self.lines(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
+            lines.extend(self.split_into_entry_lines(
+                incoming,
+                Account::Suspense(self.shop.merchant, Suspense::Surplus),
+                surplus,
+            ));
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
-            let request = ReviewRequest { amount: Some(surplus), ..self.review(reviews::Kind::PaymentSurplus, detail) };
+            let request = ReviewRequest {
+                amount: Some(surplus),
+                ..self.invoice_review_request(reviews::Kind::PaymentSurplus, detail)
+            };
             effects.reviews.push(ReviewChange::Open(request));
         }
         let invoice = &mut self.invoice;
@@ -234,29 +250,33 @@ impl InvoiceUpdate {
         self.changed = true;
         self.payment = Some(payments::State::Success);
         let name = format!("invoice/{}/paid/{}", self.id, self.settlements);
-        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice paid", lines));
+        effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice paid", lines));
         true
     }
 
     /// Undoes a settlement because a reorg removed a counted deposit. `before` and `left` are the sums of the
     /// confirmed deposits before and after the reorg, in base units. Returns true when `left` does not pay the
     /// invoice; otherwise the caller settles it again.
-    pub fn unsettle(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
+    pub fn unsettle_invoice(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
         let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
         let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
         let earned_account = match self.released_at {
             Some(_) => Account::MerchantAvailable(merchant),
             None => Account::MerchantPending(merchant),
         };
-        let mut lines = self.lines(earned_account, incoming.clone(), settled);
+        let mut lines = self.split_into_entry_lines(earned_account, incoming.clone(), settled);
         let surplus = before.saturating_sub(settled);
         if !surplus.is_zero() {
-            lines.extend(self.lines(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
-            effects.reviews.push(self.retraction(reviews::Kind::PaymentSurplus, None));
+            lines.extend(self.split_into_entry_lines(
+                Account::Suspense(merchant, Suspense::Surplus),
+                incoming,
+                surplus,
+            ));
+            effects.reviews.push(self.review_retraction(reviews::Kind::PaymentSurplus, None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
-        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice reversed", lines));
-        let lost = machine::next(State::Paid, Input::Lost(left), self.due, self.tolerance).is_some();
+        effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice reversed", lines));
+        let lost = machine::next_invoice_state(State::Paid, Input::Lost(left), self.due, self.tolerance).is_some();
         let invoice = &mut self.invoice;
         invoice.state = State::Reversed;
         invoice.settled = None;
@@ -271,19 +291,23 @@ impl InvoiceUpdate {
 
     /// Moves the credited amount of a paid invoice from pending to available. The caller has checked that all counted
     /// deposits are final.
-    pub fn release(&mut self, now: Instant, effects: &mut Effects) {
+    pub fn release_credited_amount(&mut self, now: Instant, effects: &mut Effects) {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
         let merchant = self.shop.merchant;
-        let lines = self.lines(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
+        let lines = self.split_into_entry_lines(
+            Account::MerchantPending(merchant),
+            Account::MerchantAvailable(merchant),
+            earned,
+        );
         let name = format!("invoice/{}/final/{}", self.id, self.settlements);
-        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice final", lines));
+        effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice final", lines));
         self.invoice.released_at = Some(now);
         self.changed = true;
     }
 
     /// Moves the invoice to a closed state, and its payment to `payment`.
-    fn close(&mut self, now: Instant, to: State, payment: payments::State) {
+    fn close_invoice(&mut self, now: Instant, to: State, payment: payments::State) {
         self.invoice.state = to;
         self.invoice.closed_at = Some(now);
         self.changed = true;
@@ -291,34 +315,34 @@ impl InvoiceUpdate {
     }
 
     /// Returns the review for an expired invoice that received partial payments of `arrived` base units in total.
-    fn short_review(&self, arrived: Amount) -> ReviewRequest {
+    fn short_payment_review_request(&self, arrived: Amount) -> ReviewRequest {
         let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
-        self.review(reviews::Kind::PaymentShort, detail)
+        self.invoice_review_request(reviews::Kind::PaymentShort, detail)
     }
 
     /// Retracts the review of an expired invoice because a reorg removed one of its partial payments. When `left` base
     /// units remain, a review for these is opened instead.
-    pub fn lose_short(&self, left: Amount, effects: &mut Effects) {
-        let replacement = (!left.is_zero()).then(|| self.short_review(left));
-        effects.reviews.push(self.retraction(reviews::Kind::PaymentShort, replacement));
+    pub fn retract_short_payment_review(&self, left: Amount, effects: &mut Effects) {
+        let replacement = (!left.is_zero()).then(|| self.short_payment_review_request(left));
+        effects.reviews.push(self.review_retraction(reviews::Kind::PaymentShort, replacement));
     }
 
-    /// Returns entry lines that move the amount. There are several when the amount exceeds the limit of one posting.
-    fn lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
+    /// Returns entry lines that move the amount: several lines when the amount exceeds the maximum of one posting.
+    fn split_into_entry_lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
         let line =
             |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
-        ledger::split_into_postable(amount).map(line).collect()
+        ledger::split_into_postable_amounts(amount).map(line).collect()
     }
 
     fn payment_id(&self) -> PaymentId {
         self.invoice.payment
     }
 
-    fn review(&self, kind: reviews::Kind, detail: String) -> ReviewRequest {
+    fn invoice_review_request(&self, kind: reviews::Kind, detail: String) -> ReviewRequest {
         ReviewRequest { kind, subject: format!("invoice/{}", self.id), detail, amount: None }
     }
 
-    fn retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
+    fn review_retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
         let subject = format!("invoice/{}", self.id);
         ReviewChange::Retract(Retraction {
             kind,
@@ -330,7 +354,7 @@ impl InvoiceUpdate {
 }
 
 /// Locks invoices in the order of their ids and returns them by id.
-pub(crate) async fn lock(
+pub(crate) async fn lock_invoices(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
 ) -> Result<BTreeMap<InvoiceId, InvoiceUpdate>, db::Error> {
@@ -339,7 +363,7 @@ pub(crate) async fn lock(
 }
 
 /// Locks the invoices of addresses and returns them by address. Addresses without an invoice are left out.
-pub(crate) async fn lock_by_address(
+pub(crate) async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,
     keys: &BTreeSet<AddressKey>,
@@ -348,13 +372,20 @@ pub(crate) async fn lock_by_address(
     Ok(locked.into_iter().map(|(key, reached, invoice)| (key, InvoiceUpdate::new(invoice, reached))).collect())
 }
 
-/// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
-pub(crate) async fn counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
-    store::list_counted(tx, ids).await
+/// Returns the sums of counted deposits, by invoice id. Invoices without counted deposits are left out.
+pub(crate) async fn sum_counted_deposits(
+    tx: &mut Tx,
+    ids: &BTreeSet<InvoiceId>,
+) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+    store::sum_counted_deposits(tx, ids).await
 }
 
 /// Stores the changed invoices and the new states of their payments.
-pub(crate) async fn store_updates(tx: &mut Tx, now: Instant, updates: Vec<InvoiceUpdate>) -> Result<(), db::Error> {
+pub(crate) async fn store_invoice_updates(
+    tx: &mut Tx,
+    now: Instant,
+    updates: Vec<InvoiceUpdate>,
+) -> Result<(), db::Error> {
     let (mut invoices, mut payments) = (Vec::new(), Vec::new());
     for update in updates {
         payments.extend(update.payment.map(|to| (update.payment_id(), to)));
@@ -362,8 +393,8 @@ pub(crate) async fn store_updates(tx: &mut Tx, now: Instant, updates: Vec<Invoic
             invoices.push((update.was, update.invoice));
         }
     }
-    store::set_invoices(tx, now, &invoices).await?;
-    payments::advance(tx, now, &payments).await
+    store::update_invoices(tx, now, &invoices).await?;
+    payments::set_payment_states(tx, now, &payments).await
 }
 
 /// Returns at most `limit` open and `limit` reversed invoices of a chain whose window ended before `passed`.
@@ -373,7 +404,7 @@ pub(crate) async fn store_updates(tx: &mut Tx, now: Instant, updates: Vec<Invoic
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_expirable(
+pub async fn list_expirable_invoices(
     tx: &mut Tx,
     chain: &ChainId,
     now: Instant,
@@ -381,7 +412,7 @@ pub async fn list_expirable(
     grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    store::list_expirable(tx, chain, passed, now.plus_ms(-unconfirmed::HOLD_MS), grace, limit).await
+    store::list_expirable_invoices(tx, chain, passed, now.plus_ms(-unconfirmed::HOLD_MS), grace, limit).await
 }
 
 /// Returns the number of invoices that wait for money on chains that are not in `followed`, by chain. Such invoices
@@ -389,8 +420,8 @@ pub async fn list_expirable(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn count_orphaned(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMap<String, i64>, db::Error> {
-    let mut waiting = store::count_waiting(tx).await?;
+pub async fn count_unfollowed_invoices(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMap<String, i64>, db::Error> {
+    let mut waiting = store::count_waiting_invoices(tx).await?;
     waiting.retain(|chain, _| followed.iter().all(|id| id.as_str() != chain));
     Ok(waiting)
 }
@@ -398,34 +429,35 @@ pub async fn count_orphaned(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMa
 /// Expires open and reversed invoices whose window has ended, except for those with unconfirmed deposits. Partial
 /// payments move to the short account. `unverified` is the reason why the balances of the addresses could not be
 /// compared with the deposits; when it is given, each expired invoice gets a review.
-pub(crate) async fn expire(
+pub(crate) async fn expire_ended_invoices(
     tx: &mut Tx,
     now: Instant,
     ids: &BTreeSet<InvoiceId>,
     unverified: Option<&str>,
 ) -> Result<PaymentChanges, PostError> {
     let mut effects = Effects::default();
-    for (id, mut update) in lock(tx, ids).await? {
-        let Some(next) = machine::next(update.state, Input::WindowEnded, update.due, update.tolerance) else {
+    for (id, mut update) in lock_invoices(tx, ids).await? {
+        let Some(next) = machine::next_invoice_state(update.state, Input::WindowEnded, update.due, update.tolerance)
+        else {
             continue;
         };
-        let received = store::find_received(tx, id, &update.chain).await?;
+        let received = store::sum_received_deposits(tx, id, &update.chain).await?;
         if received.seen != received.confirmed {
             continue;
         }
         if !received.confirmed.is_zero() {
             let merchant = update.shop.merchant;
             let short = Account::Suspense(merchant, Suspense::Short);
-            let lines = update.lines(Account::MerchantIncoming(merchant), short, received.confirmed);
+            let lines = update.split_into_entry_lines(Account::MerchantIncoming(merchant), short, received.confirmed);
             let name = format!("invoice/{id}/expired");
-            effects.entries.push(JournalEntry::post(update.shop.mode, name, "invoice expired short", lines));
-            store::set_uses(tx, id, Disposition::Counted, Disposition::Short).await?;
-            effects.reviews.push(ReviewChange::Open(update.short_review(received.confirmed)));
+            effects.entries.push(JournalEntry::new_post_entry(update.shop.mode, name, "invoice expired short", lines));
+            deposits::set_disposition(tx, id, Disposition::Counted, Disposition::Short).await?;
+            effects.reviews.push(ReviewChange::Open(update.short_payment_review_request(received.confirmed)));
         }
         if let Some(reason) = unverified {
-            effects
-                .reviews
-                .push(ReviewChange::Open(update.review(reviews::Kind::BalanceUnverified, reason.to_owned())));
+            effects.reviews.push(ReviewChange::Open(
+                update.invoice_review_request(reviews::Kind::BalanceUnverified, reason.to_owned()),
+            ));
         }
         effects.payments.push(match update.was {
             State::Reversed => PaymentChange::Lost(update.payment_id()),
@@ -433,10 +465,10 @@ pub(crate) async fn expire(
                 PaymentChange::Expired(update.payment_id())
             }
         });
-        update.close(now, next, payments::State::Expired);
+        update.close_invoice(now, next, payments::State::Expired);
         effects.invoices.push(update);
     }
-    effects::apply(tx, now, effects).await
+    effects::apply_effects(tx, now, effects).await
 }
 
 /// Cancels an open invoice and returns true. Returns false when the invoice is not open, has received money, or has an
@@ -444,21 +476,21 @@ pub(crate) async fn expire(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database, or an error when the invoice does not exist.
-pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
-    let mut update = lock_one(tx, id).await?;
-    let Some(next) = machine::next(update.state, Input::Withdrawn, update.due, update.tolerance) else {
+pub async fn cancel_unpaid_invoice(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
+    let mut update = lock_invoice(tx, id).await?;
+    let Some(next) = machine::next_invoice_state(update.state, Input::Withdrawn, update.due, update.tolerance) else {
         return Ok(false);
     };
-    let expected = unconfirmed::find_pending(tx, id).await?;
-    if !store::find_received(tx, id, &update.chain).await?.seen.is_zero() || !expected.amount.is_zero() {
+    let expected = unconfirmed::sum_pending_amount(tx, id).await?;
+    if !store::sum_received_deposits(tx, id, &update.chain).await?.seen.is_zero() || !expected.amount.is_zero() {
         return Ok(false);
     }
-    update.close(now, next, payments::State::Failed);
-    store_updates(tx, now, vec![update]).await?;
+    update.close_invoice(now, next, payments::State::Failed);
+    store_invoice_updates(tx, now, vec![update]).await?;
     Ok(true)
 }
 
-async fn lock_one(tx: &mut Tx, id: InvoiceId) -> Result<InvoiceUpdate, db::Error> {
+async fn lock_invoice(tx: &mut Tx, id: InvoiceId) -> Result<InvoiceUpdate, db::Error> {
     let missing = || db::Error::Statement(format!("invoice {id} does not exist"));
-    lock(tx, &BTreeSet::from([id])).await?.remove(&id).ok_or_else(missing)
+    lock_invoices(tx, &BTreeSet::from([id])).await?.remove(&id).ok_or_else(missing)
 }

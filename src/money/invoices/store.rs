@@ -5,19 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
 
 use crate::deposits::Grace;
-use crate::invoices::{Disposition, Invoice, NewInvoice, State};
+use crate::invoices::{Invoice, NewInvoice, State};
 use crate::unconfirmed::PendingAmount;
 use clock::Instant;
-use db::{
-    self, Batch, Locked, ResultRef, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each, statement,
-};
+use db::{self, Locked, ResultRef, Tx, batch_row, deferred_for_each, queued, row, rows, rows_for_each};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
 /// The sums of the deposits that an invoice counts, or counted until it expired. Amounts are base units of the
 /// requested asset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
-    /// The sum of all these deposits, without orphaned ones.
+    /// The sum of all these deposits. Orphaned deposits are left out.
     pub seen: Amount,
     /// The part of `seen` that is confirmed or final.
     pub confirmed: Amount,
@@ -32,25 +30,25 @@ pub struct Received {
 
 impl Received {
     /// Returns the sum of deposits and unconfirmed transfers, in base units.
-    pub fn total(&self) -> Amount {
+    pub fn total_with_pending(&self) -> Amount {
         self.seen.checked_add(self.expected.amount).unwrap_or(Amount::MAX)
     }
 
     /// Returns true while some of the money is not confirmed.
-    pub fn is_on_its_way(&self) -> bool {
+    pub fn has_unconfirmed_amount(&self) -> bool {
         self.seen > self.confirmed || !self.expected.amount.is_zero()
     }
 }
 
-/// Adds the statement that inserts an open invoice to a batch. The result has its id.
-pub fn insert_invoice(
-    links: &mut Batch,
+/// Queues the statement that inserts an open invoice. The result has its id.
+pub fn queue_invoice_insert(
+    tx: &mut Tx,
     now: Instant,
     new: &NewInvoice,
     address: ResultRef<AddressId>,
 ) -> ResultRef<InvoiceId> {
-    statement!(
-        links,
+    queued!(
+        tx,
         "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due, tolerance,
          currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 0) returning id",
@@ -76,7 +74,7 @@ pub fn insert_invoice(
 }
 
 /// Returns the invoice of a payment; `None` when the payment has none.
-pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
+pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
     let found = row!(
         tx,
         "select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
@@ -84,7 +82,7 @@ pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<I
          from invoices i join addresses a on a.id = i.address_id where i.payment_id = $1",
         payment
     )?;
-    found.as_ref().map(invoice).transpose()
+    found.as_ref().map(parse_invoice_row).transpose()
 }
 
 /// Locks the invoices in the order of their ids and returns them.
@@ -97,7 +95,7 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
          i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at
          from given, invoices i join addresses a on a.id = i.address_id where i.id = given.id order by i.id for update"
     )?;
-    found.iter().map(|row| invoice(row).map(Locked::new)).collect()
+    found.iter().map(|row| parse_invoice_row(row).map(Locked::new)).collect()
 }
 
 /// Locks the invoices of addresses in the order of their ids. Returns each with the key of its address, and true when
@@ -118,16 +116,17 @@ pub async fn lock_invoices_by_address(
          where a.chain = $1 and a.key = given.key order by i.id for update",
         chain.as_str()
     )?;
-    let target = |row| Ok((AddressKey(db::Row::get(row, "key")?), row.get("reached")?, Locked::new(invoice(row)?)));
+    let target =
+        |row| Ok((AddressKey(db::Row::get(row, "key")?), row.get("reached")?, Locked::new(parse_invoice_row(row)?)));
     found.iter().map(target).collect()
 }
 
-fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
+fn parse_invoice_row(row: &db::Row) -> Result<Invoice, db::Error> {
     Ok(Invoice {
         id: row.get("id")?,
         payment: row.get("payment_id")?,
         shop: Shop { merchant: row.get("merchant_id")?, mode: row.get("mode")? },
-        chain: stored_chain(&row.get::<String>("chain")?)?,
+        chain: parse_stored_chain(&row.get::<String>("chain")?)?,
         asset: AssetId::from_stored(&row.get::<String>("asset")?),
         address_id: row.get("address_id")?,
         address: row.get("address")?,
@@ -148,13 +147,13 @@ fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
 ///
 /// # Errors
 /// [`db::Error::Value`] when the name is invalid.
-pub fn stored_chain(name: &str) -> Result<ChainId, db::Error> {
+pub fn parse_stored_chain(name: &str) -> Result<ChainId, db::Error> {
     ChainId::new(name).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })
 }
 
-/// Returns the sums of the counted deposits of an invoice. The sums are computed here because SQL cannot add 256-bit
-/// amounts.
-pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<Received, db::Error> {
+/// Returns the sums of the counted deposits of an invoice. This function adds the amounts in Rust, because SQL cannot
+/// add 256-bit numbers.
+pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<Received, db::Error> {
     let found = rows!(
         tx,
         "select d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, c.height as cursor_height
@@ -163,7 +162,7 @@ pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Resul
         id,
         chain.as_str()
     )?;
-    Received::of(&found)
+    Received::from_deposit_rows(&found)
 }
 
 impl Received {
@@ -171,17 +170,17 @@ impl Received {
     ///
     /// # Errors
     /// [`db::Error::Value`] when a sum is out of range or a column is invalid.
-    pub fn of(rows: &[db::Row]) -> Result<Received, db::Error> {
+    pub fn from_deposit_rows(rows: &[db::Row]) -> Result<Received, db::Error> {
         let mut received = Received::default();
         for row in rows {
             let Some(amount) = row.get::<Option<Amount>>("deposit_amount")? else { continue };
-            received.seen = received.seen.checked_add(amount).ok_or_else(out_of_range)?;
+            received.seen = received.seen.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
             if row.get::<String>("deposit_state")? != "seen" {
-                received.confirmed = received.confirmed.checked_add(amount).ok_or_else(out_of_range)?;
+                received.confirmed = received.confirmed.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
             }
             let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
             received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
-            // Money that a balance check found has no transaction id; zeros are stored instead.
+            // A deposit that a balance check booked has no transaction; its stored transaction id is all zeros.
             received.txid = Some(TxId(row.get("txid")?)).filter(|txid| txid.0 != [0; 32]).or(received.txid);
         }
         Ok(received)
@@ -193,7 +192,7 @@ impl Received {
 pub struct Counted {
     /// The sum of all counted deposits.
     pub seen: Amount,
-    /// The sum of those that are confirmed or final.
+    /// The sum of the counted deposits that are confirmed or final.
     pub confirmed: Amount,
     /// True when all counted deposits are final.
     pub all_final: bool,
@@ -203,11 +202,11 @@ impl Counted {
     /// The sums of an invoice without counted deposits.
     pub const NOTHING: Counted = Counted { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
 
-    /// Adds one counted deposit.
-    pub fn add(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
-        self.seen = self.seen.checked_add(amount).ok_or_else(out_of_range)?;
+    /// Adds one counted deposit of `amount` base units.
+    pub fn add_counted_deposit(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
+        self.seen = self.seen.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
         if confirmed {
-            self.confirmed = self.confirmed.checked_add(amount).ok_or_else(out_of_range)?;
+            self.confirmed = self.confirmed.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
         }
         self.all_final &= is_final;
         Ok(())
@@ -215,7 +214,10 @@ impl Counted {
 }
 
 /// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
-pub async fn list_counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+pub async fn sum_counted_deposits(
+    tx: &mut Tx,
+    ids: &BTreeSet<InvoiceId>,
+) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
     let found = rows_for_each!(
         tx,
         ids.iter().map(|id| batch_row![*id]).collect(),
@@ -226,18 +228,22 @@ pub async fn list_counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTre
     let mut counted = BTreeMap::new();
     for row in &found {
         let state: String = row.get("state")?;
-        let of = counted.entry(row.get("invoice_id")?).or_insert(Counted::NOTHING);
-        of.add(row.get("amount")?, state != "seen", state == "final")?;
+        let sums = counted.entry(row.get("invoice_id")?).or_insert(Counted::NOTHING);
+        sums.add_counted_deposit(row.get("amount")?, state != "seen", state == "final")?;
     }
     Ok(counted)
 }
 
-fn out_of_range() -> db::Error {
+fn sum_out_of_range_error() -> db::Error {
     db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() }
 }
 
-/// Returns the addresses that expect money, as described for [`crate::invoices::list_expecting_payment`].
-pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
+/// Returns the addresses that expect money, as described for [`crate::invoices::list_addresses_expecting_payment`].
+pub async fn list_addresses_expecting_payment(
+    tx: &mut Tx,
+    chain: &ChainId,
+    limit: i64,
+) -> Result<Vec<Address>, db::Error> {
     let found = rows!(
         tx,
         "select a.key, a.text from unconfirmed s join invoices i on i.id = s.invoice_id join addresses a on a.id = i.address_id
@@ -256,9 +262,9 @@ pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) ->
     found.iter().map(|row| Ok(Address { key: AddressKey(row.get("key")?), text: row.get("text")? })).collect()
 }
 
-/// Returns at most `limit` open and `limit` reversed invoices whose window ended before `passed`, and for which no
-/// money is expected any more. Unconfirmed transfers count only when they were first seen after `held_since`.
-pub async fn list_expirable(
+/// Returns at most `limit` open and `limit` reversed invoices whose window ended before `passed`, and that no longer
+/// wait for a deposit or an unconfirmed transfer. Unconfirmed transfers first seen before `held_since` are ignored.
+pub async fn list_expirable_invoices(
     tx: &mut Tx,
     chain: &ChainId,
     passed: Instant,
@@ -266,8 +272,8 @@ pub async fn list_expirable(
     grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    // A counted deposit that a reorg removed was in time, so the invoice waits for its transaction again, for as long
-    // as the window was. The wait ends when the transaction is in another block.
+    // When a reorg removed a counted deposit, the invoice waits until the same transaction is in another block, but not
+    // longer than the length of the payment window.
     let mut found = rows!(
         tx,
         "select i.id from invoices i
@@ -305,11 +311,11 @@ pub async fn list_expirable(
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// Stores changed invoices, each with its previous state, which must still be stored.
-pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
+/// Stores changed invoices. The first element of each pair is the previous state, which the row must still have.
+pub async fn update_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
     let given = invoices.iter().map(|(was, invoice)| {
-        // A transaction that a reorg removed is usually mined again soon, so the invoice waits for a second window of
-        // the same length.
+        // A removed transaction is usually mined again soon, so a reversed invoice waits for the length of one more
+        // payment window.
         let window_ms = invoice.expires_at.since(invoice.created_at);
         let reversed_until = match invoice.state {
             State::Reversed => Some(now.plus_ms(window_ms).max(invoice.expires_at)),
@@ -337,20 +343,8 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
     )
 }
 
-/// Changes the disposition `from` of an invoice's deposits to `to`. Orphaned deposits keep theirs.
-pub async fn set_uses(tx: &mut Tx, id: InvoiceId, from: Disposition, to: Disposition) -> Result<(), db::Error> {
-    execute!(
-        tx,
-        "update deposits set disposition = $3 where invoice_id = $1 and disposition = $2 and state <> 'orphaned'",
-        id,
-        from,
-        to
-    )?;
-    Ok(())
-}
-
 /// Returns the number of open and reversed invoices by chain name.
-pub async fn count_waiting(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
+pub async fn count_waiting_invoices(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
     let found = rows!(
         tx,
         "select chain, count(*) as waiting from invoices where state = 'open' group by chain

@@ -37,9 +37,9 @@ pub(super) struct HashedFields<'a> {
 }
 
 impl HashedFields<'_> {
-    /// Returns the SHA-256 hash of a version, the previous hash, and every field after its length. The lengths keep two
-    /// different postings from having the same bytes.
-    pub fn hash(&self, previous: &[u8; 32]) -> [u8; 32] {
+    /// Returns the SHA-256 hash of a version text, the hash `previous`, and the fields, each preceded by its length.
+    /// Because of the lengths, two different postings never produce the same bytes.
+    pub fn compute_posting_hash(&self, previous: &[u8; 32]) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(b"settled posting v1");
         hasher.update(previous);
@@ -71,13 +71,13 @@ impl HashedFields<'_> {
 /// Any [`db::Error`] of the database.
 pub async fn append_to_hash_chain(tx: &mut Tx, limit: i64) -> Result<usize, db::Error> {
     let (mut hash_chain_no, mut previous) = store::find_hash_chain_end(tx).await?;
-    let postings = store::list_without_hash(tx, limit).await?;
+    let postings = store::list_postings_without_hash(tx, limit).await?;
     let hashes = postings.iter().map(|posting| {
         hash_chain_no += 1;
-        previous = posting.hash_after(&previous, hash_chain_no);
+        previous = posting.compute_hash_after(&previous, hash_chain_no);
         (posting.seq, hash_chain_no, previous)
     });
     let hashes: Vec<_> = hashes.collect();
-    store::set_hashes(tx, &hashes).await?;
+    store::set_posting_hashes(tx, &hashes).await?;
     Ok(postings.len())
 }

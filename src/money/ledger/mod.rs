@@ -5,8 +5,9 @@
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
 //! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero
 //!   or more. Every transaction that posts to it locks and updates its balance row.
-//! - All other accounts have a balance row that no transaction waits for; [`roll_up`] updates it later.
-//! - Every posting is in one hash chain, so a later change of a posting is found by [`crate::audit`].
+//! - All other accounts may go below zero. Transactions do not touch their balance rows; [`roll_up_balances`] updates
+//!   these rows later, so that concurrent transactions do not wait for each other.
+//! - All postings form one hash chain, so [`crate::audit`] finds every posting that was changed later.
 
 mod hash_chain;
 mod store;
@@ -26,9 +27,10 @@ use ids::{AccountId, MerchantId, Mode, UserId};
 pub use hash_chain::append_to_hash_chain;
 
 pub(crate) use hash_chain::GENESIS_HASH;
-pub(crate) use store::{StoredPosting, list_hashed_after, list_without_hash};
+pub(crate) use store::{StoredPosting, list_hashed_postings_after, list_postings_without_hash};
 
-/// Amounts have at most this many bits, so that no realistic number of them adds up to more than 256 bits.
+/// The maximum size of a posted amount, in bits. Balances have 256 bits, so no realistic number of postings overflows
+/// one.
 const AMOUNT_BITS_MAX: u32 = 127;
 
 /// An account of the chart of accounts. It exists once for each mode and asset.
@@ -36,15 +38,15 @@ const AMOUNT_BITS_MAX: u32 = 127;
 pub enum Account {
     /// The assets at the deposit addresses of a chain. Debits increase it.
     OnChain(ChainId),
-    /// Confirmed deposits to the merchant's invoices that are not paid yet.
+    /// Confirmed deposits to the merchant's invoices, until the invoice is paid or expires.
     MerchantIncoming(MerchantId),
-    /// Money of paid invoices whose deposits are not final yet.
+    /// Money of paid invoices whose deposits a reorg can still remove.
     MerchantPending(MerchantId),
-    /// Final money of paid invoices, which payouts may spend. Non-negative.
+    /// Money of paid invoices whose deposits are final. Payouts may spend it. The account never goes below zero.
     MerchantAvailable(MerchantId),
-    /// Unallocated money: it was received at the merchant's addresses, but counts for no invoice.
+    /// Unallocated money: the merchant's addresses received it, but no invoice counts it.
     Suspense(MerchantId, Suspense),
-    /// The balance of a user at a shop. Non-negative.
+    /// The balance of a user at a shop. The account never goes below zero.
     User(UserId),
     /// The operator's own funds, from which administrators credit users.
     OperatorEquity,
@@ -53,21 +55,21 @@ pub enum Account {
 /// The reason why money is unallocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suspense {
-    /// It was a partial payment of an invoice that expired.
+    /// The money was a partial payment of an invoice that expired.
     Short,
-    /// It exceeds the amount that the invoice requested.
+    /// The money exceeds the amount that the invoice requested.
     Surplus,
-    /// It arrived after the payment window of the invoice had ended.
+    /// The money arrived after the payment window of the invoice had ended.
     Late,
-    /// It is in another asset than the invoice requested.
+    /// The invoice requested another asset.
     Foreign,
-    /// It is too little to be a payment.
+    /// The amount is too small to be a payment.
     Dust,
 }
 
 impl Account {
     /// Returns the stable name of the account in the database, such as `merchant:7:available`.
-    pub fn code(&self) -> String {
+    pub fn account_code(&self) -> String {
         match self {
             Account::OnChain(chain) => format!("onchain:{chain}"),
             Account::MerchantIncoming(merchant) => format!("merchant:{merchant}:incoming"),
@@ -96,7 +98,7 @@ impl Account {
     }
 }
 
-/// One line of a journal entry; it becomes one posting.
+/// One line of a journal entry. The ledger stores it as one posting.
 #[derive(Debug, Clone)]
 pub struct EntryLine {
     /// The account that is debited.
@@ -112,19 +114,19 @@ pub struct EntryLine {
 /// The sums of the postings of one account, in base units of its asset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// Debits of holds that are open.
+    /// The sum of the debits of open holds.
     pub debits_pending: Amount,
-    /// Debits that were posted. Never decreases.
+    /// The sum of the posted debits. It never decreases.
     pub debits_posted: Amount,
-    /// Credits of holds that are open.
+    /// The sum of the credits of open holds.
     pub credits_pending: Amount,
-    /// Credits that were posted. Never decreases.
+    /// The sum of the posted credits. It never decreases.
     pub credits_posted: Amount,
 }
 
 impl Balance {
     /// Returns the amount that a non-negative account can still spend: posted credits minus posted and held debits.
-    pub fn available(&self) -> Amount {
+    pub fn available_amount(&self) -> Amount {
         self.credits_posted.saturating_sub(self.debits_posted).saturating_sub(self.debits_pending)
     }
 
@@ -135,7 +137,7 @@ impl Balance {
     }
 
     /// Applies a posting to one of its two accounts. Returns `None` when a sum leaves the range of amounts.
-    pub(crate) fn apply(&mut self, side: Side, change: BalanceChange) -> Option<()> {
+    pub(crate) fn apply_balance_change(&mut self, side: Side, change: BalanceChange) -> Option<()> {
         let (pending, posted) = match side {
             Side::Debit => (&mut self.debits_pending, &mut self.debits_posted),
             Side::Credit => (&mut self.credits_pending, &mut self.credits_posted),
@@ -166,14 +168,15 @@ pub(crate) enum BalanceChange {
     Posted(Amount),
     /// Adds the amount to the pending sum until the hold is resolved.
     Held(Amount),
-    /// Ends a hold. `held` leaves the pending sum; `posted`, which is zero when the hold is voided, is posted.
+    /// Ends a hold: subtracts `held` from the pending sum and adds `posted` to the posted sum. `posted` is zero when
+    /// the hold is voided.
     Resolved { held: Amount, posted: Amount },
 }
 
 /// The kind of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostingKind {
-    /// Posted at once, without a hold.
+    /// Changes the posted sums at once, without a hold.
     Posted,
     /// Creates a hold.
     Pending,
@@ -185,7 +188,7 @@ pub(crate) enum PostingKind {
 
 db::text_enum!(PostingKind { Posted => "posted", Pending => "pending", Post => "post", Void => "void" });
 
-/// Why journal entries were not booked. Nothing of them is stored then.
+/// The reason why journal entries were not booked. In this case the ledger stores none of them.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     /// A non-negative account would go below zero. `available` is its balance before the posting.
@@ -197,16 +200,16 @@ pub enum PostError {
     /// An amount is zero, or 2^127 or more.
     #[error("an amount of {0} is zero, or 2^{AMOUNT_BITS_MAX} or more")]
     BadAmount(Amount),
-    /// There is no hold with this name, or it was posted or voided already.
+    /// No hold has this name, or the hold was already posted or voided.
     #[error("hold `{0}` is not open")]
     NoHold(String),
-    /// More than the held amount would be posted.
+    /// The entry posts more than the held amount.
     #[error("the hold covers only {held}")]
     AboveHold {
         /// Base units that the hold covers.
         held: Amount,
     },
-    /// A sum of the account would leave the range of amounts.
+    /// The balance of the account would exceed 256 bits.
     #[error("the balance of account {0} would leave the range of amounts")]
     OutOfRange(AccountId),
     /// The database failed. A unique violation means that the name of an entry was used before.
@@ -233,7 +236,7 @@ enum Operation {
         mode: Mode,
         line: EntryLine,
     },
-    /// Posts `amount` of the hold named `hold`; all of it when `amount` is `None`.
+    /// Posts `amount` of the hold named `hold`; `None` posts the whole hold.
     PostHold {
         hold: String,
         amount: Option<Amount>,
@@ -245,18 +248,23 @@ enum Operation {
 
 impl JournalEntry {
     /// Returns an entry that posts all lines.
-    pub fn post(mode: Mode, name: impl Into<String>, reason: &'static str, lines: Vec<EntryLine>) -> JournalEntry {
+    pub fn new_post_entry(
+        mode: Mode,
+        name: impl Into<String>,
+        reason: &'static str,
+        lines: Vec<EntryLine>,
+    ) -> JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Post { mode, lines } }
     }
 
     /// Returns an entry that holds the amount of the line on both accounts until the hold is posted or voided.
-    pub fn hold(mode: Mode, name: impl Into<String>, reason: &'static str, line: EntryLine) -> JournalEntry {
+    pub fn new_hold_entry(mode: Mode, name: impl Into<String>, reason: &'static str, line: EntryLine) -> JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Hold { mode, line } }
     }
 
     /// Returns an entry that posts the hold of the entry named `hold` and releases it. `amount`, in base units, is the
     /// part to post; `None` posts the whole hold.
-    pub fn post_hold(
+    pub fn new_post_hold_entry(
         name: impl Into<String>,
         reason: &'static str,
         hold: String,
@@ -266,12 +274,12 @@ impl JournalEntry {
     }
 
     /// Returns an entry that releases the hold of the entry named `hold` and posts nothing.
-    pub fn void_hold(name: impl Into<String>, reason: &'static str, hold: String) -> JournalEntry {
+    pub fn new_void_hold_entry(name: impl Into<String>, reason: &'static str, hold: String) -> JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::VoidHold { hold } }
     }
 
     /// Returns the lines of the entry and their mode; `None` for an entry that resolves a hold.
-    fn lines(&self) -> Option<(Mode, &[EntryLine])> {
+    fn entry_lines(&self) -> Option<(Mode, &[EntryLine])> {
         match &self.operation {
             Operation::Post { mode, lines } => Some((*mode, lines)),
             Operation::Hold { mode, line } => Some((*mode, std::slice::from_ref(line))),
@@ -280,7 +288,7 @@ impl JournalEntry {
     }
 
     /// Returns the name of the hold that the entry resolves; `None` for an entry with lines.
-    fn resolved_hold(&self) -> Option<&str> {
+    fn resolved_hold_name(&self) -> Option<&str> {
         match &self.operation {
             Operation::PostHold { hold, .. } | Operation::VoidHold { hold } => Some(hold),
             Operation::Post { .. } | Operation::Hold { .. } => None,
@@ -292,15 +300,15 @@ impl JournalEntry {
 ///
 /// # Errors
 /// Every variant of [`PostError`].
-pub async fn book(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result<(), PostError> {
+pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result<(), PostError> {
     let accounts = find_or_create_accounts(tx, entries).await?;
-    let mut holds = find_holds(tx, entries).await?;
+    let mut holds = find_resolved_holds(tx, entries).await?;
     let mut postings = Vec::with_capacity(entries.len());
     for entry in entries {
         let (name, reason) = (entry.name.as_str(), entry.reason);
-        if let Some((mode, lines)) = entry.lines() {
+        if let Some((mode, lines)) = entry.entry_lines() {
             for (line_no, line) in (0i64..).zip(lines) {
-                let amount = check_amount(line.amount)?;
+                let amount = ensure_postable_amount(line.amount)?;
                 let account = |account: &Account| accounts.get(&AccountKey::new(mode, account, &line.asset)).copied();
                 let sides = account(&line.debit).zip(account(&line.credit));
                 let (debit, credit) =
@@ -327,7 +335,7 @@ pub async fn book(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result
                 });
             }
         }
-        let Some(hold_name) = entry.resolved_hold() else { continue };
+        let Some(hold_name) = entry.resolved_hold_name() else { continue };
         let hold = holds.remove(hold_name).ok_or_else(|| PostError::NoHold(hold_name.to_owned()))?;
         let (kind, amount) = match &entry.operation {
             Operation::PostHold { amount, .. } => (PostingKind::Post, amount.unwrap_or(hold.amount)),
@@ -342,10 +350,10 @@ pub async fn book(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result
         let (debit, credit) = (hold.debit, hold.credit);
         postings.push(store::NewPosting { entry: name, line_no: 0, kind, debit, credit, amount, reason, resolves });
     }
-    enforce_non_negative(tx, &postings).await?;
+    update_non_negative_balances(tx, &postings).await?;
     match tx.backend() {
-        Backend::Sqlite => store::insert_with_hashes(tx, now, &postings).await?,
-        Backend::Postgres => store::insert_without_hashes(tx, now, &postings).await?,
+        Backend::Sqlite => store::insert_postings_with_hashes(tx, now, &postings).await?,
+        Backend::Postgres => store::insert_postings_without_hashes(tx, now, &postings).await?,
     }
     Ok(())
 }
@@ -354,27 +362,32 @@ pub async fn book(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn balance(tx: &mut Tx, mode: Mode, account: &Account, asset: &AssetId) -> Result<Balance, db::Error> {
+pub async fn load_account_balance(
+    tx: &mut Tx,
+    mode: Mode,
+    account: &Account,
+    asset: &AssetId,
+) -> Result<Balance, db::Error> {
     match store::find_account(tx, mode, account, asset).await? {
-        Some(account) => current_balance(tx, &account).await,
+        Some(account) => compute_current_balance(tx, &account).await,
         None => Ok(Balance::default()),
     }
 }
 
 /// Adds new postings to the balance rows of at most `accounts_max` accounts that may go below zero, and returns the
 /// number of accounts that had new postings. Only postings in the hash chain are added. A worker calls it
-/// periodically, so that [`balance`] reads few postings.
+/// periodically, so that [`load_account_balance`] reads few postings.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn roll_up(tx: &mut Tx, accounts_max: i64) -> Result<usize, db::Error> {
+pub async fn roll_up_balances(tx: &mut Tx, accounts_max: i64) -> Result<usize, db::Error> {
     let accounts = store::list_accounts_to_roll_up(tx, accounts_max).await?;
     for account in &accounts {
         let mut balances = store::lock_balances(tx, &BTreeSet::from([account.id])).await?;
         let Some((balance, rolled_up_to)) = balances.get_mut(&account.id) else { continue };
         let after = *rolled_up_to;
-        for (hash_chain_no, side, change) in store::list_hashed_changes_after(tx, account.id, after).await? {
-            balance.apply(side, change).ok_or_else(|| out_of_range(account.id))?;
+        for (hash_chain_no, side, change) in store::list_hashed_balance_changes_after(tx, account.id, after).await? {
+            balance.apply_balance_change(side, change).ok_or_else(|| balance_out_of_range_error(account.id))?;
             *rolled_up_to = hash_chain_no;
         }
         store::set_balances(tx, &balances).await?;
@@ -388,11 +401,11 @@ pub async fn roll_up(tx: &mut Tx, accounts_max: i64) -> Result<usize, db::Error>
 struct AccountCache(Mutex<HashMap<AccountKey, store::AccountRow>>);
 
 impl AccountCache {
-    fn get(&self, key: &AccountKey) -> Option<store::AccountRow> {
+    fn find_cached_account(&self, key: &AccountKey) -> Option<store::AccountRow> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
     }
 
-    fn insert(&self, key: AccountKey, account: store::AccountRow) {
+    fn insert_cached_account(&self, key: AccountKey, account: store::AccountRow) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, account);
     }
 }
@@ -417,19 +430,19 @@ async fn find_or_create_accounts(
 ) -> Result<HashMap<AccountKey, store::AccountRow>, db::Error> {
     let cache = tx.cache::<AccountCache>();
     let mut accounts = HashMap::new();
-    for (mode, lines) in entries.iter().filter_map(JournalEntry::lines) {
+    for (mode, lines) in entries.iter().filter_map(JournalEntry::entry_lines) {
         for line in lines {
             for account in [&line.debit, &line.credit] {
                 let key = AccountKey::new(mode, account, &line.asset);
                 if accounts.contains_key(&key) {
                     continue;
                 }
-                let found = match cache.get(&key) {
+                let found = match cache.find_cached_account(&key) {
                     Some(found) => found,
                     None => {
                         let found = store::find_or_insert_account(tx, mode, account, &line.asset).await?;
                         let (cache, key) = (cache.clone(), key.clone());
-                        tx.after_commit(move || cache.insert(key, found));
+                        tx.after_commit(move || cache.insert_cached_account(key, found));
                         found
                     }
                 };
@@ -440,17 +453,21 @@ async fn find_or_create_accounts(
     Ok(accounts)
 }
 
-/// Finds the open holds that the entries resolve, without those that an entry of the same set creates.
-async fn find_holds<'e>(tx: &mut Tx, entries: &'e [JournalEntry]) -> Result<HashMap<&'e str, store::Hold>, db::Error> {
+/// Returns the stored open holds that the entries resolve, by name. Holds that one of these entries creates are left
+/// out, because they are not stored yet.
+async fn find_resolved_holds<'e>(
+    tx: &mut Tx,
+    entries: &'e [JournalEntry],
+) -> Result<HashMap<&'e str, store::Hold>, db::Error> {
     let created: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-    let resolved = entries.iter().filter_map(JournalEntry::resolved_hold);
+    let resolved = entries.iter().filter_map(JournalEntry::resolved_hold_name);
     let names: BTreeSet<&str> = resolved.filter(|name| !created.contains(name)).collect();
-    store::find_holds(tx, names.into_iter().collect()).await
+    store::find_open_holds(tx, names.into_iter().collect()).await
 }
 
-/// Adds the postings to the balance rows of the non-negative accounts, and fails if one of them would go below zero.
+/// Adds the postings to the balance rows of the non-negative accounts, and fails if an account would go below zero.
 /// The rows are locked in the order of the account ids.
-async fn enforce_non_negative(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
+async fn update_non_negative_balances(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
     let sides = |posting: &store::NewPosting<'_>| [(posting.debit, Side::Debit), (posting.credit, Side::Credit)];
     let non_negative = postings.iter().flat_map(sides).filter(|(account, _)| account.non_negative);
     let non_negative: BTreeSet<AccountId> = non_negative.map(|(account, _)| account.id).collect();
@@ -461,8 +478,8 @@ async fn enforce_non_negative(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -
     for posting in postings {
         for (account, side) in sides(posting) {
             let Some((balance, _)) = balances.get_mut(&account.id) else { continue };
-            let available = balance.available();
-            balance.apply(side, posting.balance_change()).ok_or(PostError::OutOfRange(account.id))?;
+            let available = balance.available_amount();
+            balance.apply_balance_change(side, posting.balance_change()).ok_or(PostError::OutOfRange(account.id))?;
             if balance.is_below_zero() {
                 return Err(PostError::Insufficient { available });
             }
@@ -472,18 +489,19 @@ async fn enforce_non_negative(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -
 }
 
 /// Returns the balance row of an account plus the postings that it does not include yet.
-async fn current_balance(tx: &mut Tx, account: &store::AccountRow) -> Result<Balance, db::Error> {
-    let (mut balance, rolled_up_to) = store::find_balance(tx, account.id).await?;
+async fn compute_current_balance(tx: &mut Tx, account: &store::AccountRow) -> Result<Balance, db::Error> {
+    let (mut balance, rolled_up_to) = store::find_balance_row(tx, account.id).await?;
     if !account.non_negative {
-        for (side, change) in store::list_changes_after(tx, account.id, rolled_up_to).await? {
-            balance.apply(side, change).ok_or_else(|| out_of_range(account.id))?;
+        for (side, change) in store::list_balance_changes_after(tx, account.id, rolled_up_to).await? {
+            balance.apply_balance_change(side, change).ok_or_else(|| balance_out_of_range_error(account.id))?;
         }
     }
     Ok(balance)
 }
 
-/// Splits an amount into parts that one posting each can hold, 2^127 − 1 base units at most. Zero gives no parts.
-pub fn split_into_postable(amount: Amount) -> impl Iterator<Item = Amount> {
+/// Splits an amount into parts of at most 2^127 − 1 base units, the maximum of one posting. An amount of zero has no
+/// parts.
+pub fn split_into_postable_amounts(amount: Amount) -> impl Iterator<Item = Amount> {
     let largest = Amount::from_units((1 << AMOUNT_BITS_MAX) - 1);
     let mut rest = amount;
     std::iter::from_fn(move || {
@@ -494,15 +512,15 @@ pub fn split_into_postable(amount: Amount) -> impl Iterator<Item = Amount> {
 }
 
 /// Returns true for an amount from 1 to 2^127 − 1 base units.
-fn is_postable(amount: Amount) -> bool {
+fn is_postable_amount(amount: Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= usize::try_from(AMOUNT_BITS_MAX).expect("127 fits into a usize")
 }
 
-fn check_amount(amount: Amount) -> Result<Amount, PostError> {
-    if is_postable(amount) { Ok(amount) } else { Err(PostError::BadAmount(amount)) }
+fn ensure_postable_amount(amount: Amount) -> Result<Amount, PostError> {
+    if is_postable_amount(amount) { Ok(amount) } else { Err(PostError::BadAmount(amount)) }
 }
 
-fn out_of_range(account: AccountId) -> db::Error {
+fn balance_out_of_range_error(account: AccountId) -> db::Error {
     db::Error::Value {
         column: format!("balance of account {account}"),
         reason: "it leaves the range of amounts".into(),

@@ -25,7 +25,7 @@ pub struct NewPosting<'a> {
     pub entry: &'a str,
     /// The index of the line in its journal entry, from 0.
     pub line_no: i64,
-    /// The kind: posted at once, creates a hold, or resolves a hold.
+    /// Determines how the posting changes the balances: at once, or by a hold.
     pub kind: PostingKind,
     /// The debited account.
     pub debit: AccountRow,
@@ -82,7 +82,7 @@ pub struct StoredPosting {
     pub entry: String,
     /// The index of the line in its journal entry, from 0.
     pub line_no: i64,
-    /// The kind: posted at once, creates a hold, or resolves a hold.
+    /// Determines how the posting changes the balances: at once, or by a hold.
     pub kind: PostingKind,
     /// The hold that the posting posts or voids; `None` for other postings.
     pub hold_seq: Option<PostingSeq>,
@@ -105,7 +105,7 @@ pub struct StoredPosting {
 impl StoredPosting {
     /// Returns the hash of the posting when it has the number `hash_chain_no` in the chain and follows the hash
     /// `previous`.
-    pub fn hash_after(&self, previous: &[u8; 32], hash_chain_no: i64) -> [u8; 32] {
+    pub fn compute_hash_after(&self, previous: &[u8; 32], hash_chain_no: i64) -> [u8; 32] {
         let fields = HashedFields {
             hash_chain_no,
             seq: self.seq.0,
@@ -119,7 +119,7 @@ impl StoredPosting {
             reason: &self.reason,
             created_at: self.created_at.0,
         };
-        fields.hash(previous)
+        fields.compute_posting_hash(previous)
     }
 }
 
@@ -133,7 +133,7 @@ pub async fn find_account(
     let found = row!(
         tx,
         "select id, non_negative from accounts where code = $1 and asset = $2 and mode = $3",
-        account.code(),
+        account.account_code(),
         asset.as_str(),
         mode
     )?;
@@ -155,7 +155,7 @@ pub async fn find_or_insert_account(
         "insert into accounts (mode, code, asset, non_negative) values ($1, $2, $3, $4)
          on conflict (code, asset, mode) do nothing returning id",
         mode,
-        account.code(),
+        account.account_code(),
         asset.as_str(),
         account.is_non_negative()
     )?;
@@ -188,27 +188,27 @@ pub async fn lock_balances(tx: &mut Tx, accounts: &BTreeSet<AccountId>) -> Resul
          from given, balances b where b.account_id = given.id order by b.account_id for update"
     )?;
     if found.len() != accounts.len() {
-        return Err(no_balance());
+        return Err(missing_balance_row_error());
     }
-    found.iter().map(|row| Ok((row.get("account_id")?, to_balance(row)?))).collect()
+    found.iter().map(|row| Ok((row.get("account_id")?, parse_balance_row(row)?))).collect()
 }
 
 /// Returns the balance row of an account, and the hash chain number up to which it includes the postings.
-pub async fn find_balance(tx: &mut Tx, account: AccountId) -> Result<(Balance, i64), db::Error> {
+pub async fn find_balance_row(tx: &mut Tx, account: AccountId) -> Result<(Balance, i64), db::Error> {
     let found = row!(
         tx,
         "select debits_pending, debits_posted, credits_pending, credits_posted, rolled_up_to from balances
          where account_id = $1",
         account
     )?;
-    to_balance(&found.ok_or_else(no_balance)?)
+    parse_balance_row(&found.ok_or_else(missing_balance_row_error)?)
 }
 
-fn no_balance() -> db::Error {
+fn missing_balance_row_error() -> db::Error {
     db::Error::Statement("an account has no balance row".into())
 }
 
-fn to_balance(row: &db::Row) -> Result<(Balance, i64), db::Error> {
+fn parse_balance_row(row: &db::Row) -> Result<(Balance, i64), db::Error> {
     let balance = Balance {
         debits_pending: row.get("debits_pending")?,
         debits_posted: row.get("debits_posted")?,
@@ -218,7 +218,7 @@ fn to_balance(row: &db::Row) -> Result<(Balance, i64), db::Error> {
     Ok((balance, row.get("rolled_up_to")?))
 }
 
-/// Overwrites the balance rows, which the caller has locked.
+/// Overwrites balance rows. The caller must have locked them.
 pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Error> {
     let given = balances.iter().map(|(account, (balance, rolled_up_to))| {
         batch_row![
@@ -241,8 +241,13 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
     )
 }
 
-/// Inserts postings together with their hashes. Use it only on SQLite, where a single writer excludes all others.
-pub async fn insert_with_hashes(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
+/// Inserts postings together with their hashes. Only for SQLite: its single writer prevents two database transactions
+/// from computing the next hash at the same time.
+pub async fn insert_postings_with_hashes(
+    tx: &mut Tx,
+    now: Instant,
+    postings: &[NewPosting<'_>],
+) -> Result<(), db::Error> {
     // With one writer, the sequence number of a posting is its number in the hash chain.
     let (mut seq, mut previous) = find_hash_chain_end(tx).await?;
     let mut new_holds = HashMap::new();
@@ -267,7 +272,7 @@ pub async fn insert_with_hashes(tx: &mut Tx, now: Instant, postings: &[NewPostin
             reason: posting.reason,
             created_at: now.0,
         };
-        previous = fields.hash(&previous);
+        previous = fields.compute_posting_hash(&previous);
         given.push(batch_row![
             seq,
             posting.entry,
@@ -294,9 +299,14 @@ pub async fn insert_with_hashes(tx: &mut Tx, now: Instant, postings: &[NewPostin
     )
 }
 
-/// Inserts postings without hashes; a worker appends them to the hash chain later. A posting that resolves a hold of
-/// the same call finds the hold among the rows that the first statement inserts.
-pub async fn insert_without_hashes(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
+/// Inserts postings without hashes; a worker appends them to the hash chain later. The first statement inserts the
+/// holds and all postings that resolve stored holds. The second statement inserts the postings that resolve the new
+/// holds.
+pub async fn insert_postings_without_hashes(
+    tx: &mut Tx,
+    now: Instant,
+    postings: &[NewPosting<'_>],
+) -> Result<(), db::Error> {
     let (mut given, mut resolving_new_holds) = (Vec::with_capacity(postings.len()), Vec::new());
     for posting in postings {
         let mut row = batch_row![
@@ -341,8 +351,8 @@ pub async fn insert_without_hashes(tx: &mut Tx, now: Instant, postings: &[NewPos
     )
 }
 
-/// Returns the open holds among the holds of these journal entries, by name.
-pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<&'n str, Hold>, db::Error> {
+/// Returns the open holds of the journal entries with these names, by name. Resolved holds are left out.
+pub async fn find_open_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<&'n str, Hold>, db::Error> {
     let given = (0i64..).zip(&names).map(|(number, name)| batch_row![number, *name]).collect();
     let found = rows_for_each!(
         tx,
@@ -383,18 +393,22 @@ pub async fn find_hash_chain_end(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Err
 }
 
 /// Lists at most `limit` postings that are not in the hash chain yet, oldest first.
-pub async fn list_without_hash(tx: &mut Tx, limit: i64) -> Result<Vec<StoredPosting>, db::Error> {
+pub async fn list_postings_without_hash(tx: &mut Tx, limit: i64) -> Result<Vec<StoredPosting>, db::Error> {
     let found = rows!(
         tx,
         "select seq, entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at,
          hash_chain_no, hash from postings where hash_chain_no is null order by seq limit $1",
         limit
     )?;
-    found.iter().map(to_posting).collect()
+    found.iter().map(parse_posting_row).collect()
 }
 
 /// Lists at most `limit` postings with hash chain numbers above `hash_chain_no`, in the order of the chain.
-pub async fn list_hashed_after(tx: &mut Tx, hash_chain_no: i64, limit: i64) -> Result<Vec<StoredPosting>, db::Error> {
+pub async fn list_hashed_postings_after(
+    tx: &mut Tx,
+    hash_chain_no: i64,
+    limit: i64,
+) -> Result<Vec<StoredPosting>, db::Error> {
     let found = rows!(
         tx,
         "select seq, entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at,
@@ -402,10 +416,10 @@ pub async fn list_hashed_after(tx: &mut Tx, hash_chain_no: i64, limit: i64) -> R
         hash_chain_no,
         limit
     )?;
-    found.iter().map(to_posting).collect()
+    found.iter().map(parse_posting_row).collect()
 }
 
-fn to_posting(row: &db::Row) -> Result<StoredPosting, db::Error> {
+fn parse_posting_row(row: &db::Row) -> Result<StoredPosting, db::Error> {
     Ok(StoredPosting {
         seq: row.get("seq")?,
         entry: row.get("entry")?,
@@ -423,7 +437,7 @@ fn to_posting(row: &db::Row) -> Result<StoredPosting, db::Error> {
 }
 
 /// Sets the hash chain numbers and hashes of postings that have none.
-pub async fn set_hashes(tx: &mut Tx, hashes: &[(PostingSeq, i64, [u8; 32])]) -> Result<(), db::Error> {
+pub async fn set_posting_hashes(tx: &mut Tx, hashes: &[(PostingSeq, i64, [u8; 32])]) -> Result<(), db::Error> {
     deferred_for_each!(
         tx,
         hashes.iter().map(|(seq, hash_chain_no, hash)| batch_row![*seq, *hash_chain_no, hash]).collect(),
@@ -433,8 +447,8 @@ pub async fn set_hashes(tx: &mut Tx, hashes: &[(PostingSeq, i64, [u8; 32])]) -> 
     )
 }
 
-/// Lists at most `limit` accounts whose balance row lacks postings of the hash chain. Non-negative accounts are never
-/// listed, because each transaction that posts to them updates their row.
+/// Lists at most `limit` accounts whose balance row does not include all their postings in the hash chain. Non-negative
+/// accounts are never listed, because every database transaction that posts to one updates its row.
 pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<AccountRow>, db::Error> {
     let found = rows!(
         tx,
@@ -465,9 +479,9 @@ macro_rules! hashed_changes_after {
     };
 }
 
-/// Lists the balance changes of an account with hash chain numbers above `hash_chain_no`, then the changes by postings
-/// that are not in the chain yet.
-pub async fn list_changes_after(
+/// Lists the balance changes of an account: first those with hash chain numbers above `hash_chain_no`, then those of
+/// postings that are not in the hash chain yet.
+pub async fn list_balance_changes_after(
     tx: &mut Tx,
     account: AccountId,
     hash_chain_no: i64,
@@ -487,23 +501,27 @@ pub async fn list_changes_after(
         account,
         hash_chain_no
     )?;
-    Ok(to_sorted_changes(&found)?.into_iter().map(|(_, side, change)| (side, change)).collect())
+    Ok(parse_and_sort_balance_changes(&found)?.into_iter().map(|(_, side, change)| (side, change)).collect())
 }
 
 /// Lists the balance changes of an account with hash chain numbers above `hash_chain_no`, each with its number.
-pub async fn list_hashed_changes_after(
+pub async fn list_hashed_balance_changes_after(
     tx: &mut Tx,
     account: AccountId,
     hash_chain_no: i64,
 ) -> Result<Vec<(i64, Side, BalanceChange)>, db::Error> {
     let found = rows!(tx, hashed_changes_after!(""), account, hash_chain_no)?;
-    let changes = to_sorted_changes(&found)?.into_iter();
+    let changes = parse_and_sort_balance_changes(&found)?.into_iter();
     Ok(changes.filter_map(|(hash_chain_no, side, change)| Some((hash_chain_no?, side, change))).collect())
 }
 
-/// Returns the database's query plan for [`list_hashed_changes_after`].
+/// Returns the database's query plan for [`list_hashed_balance_changes_after`].
 #[cfg(test)]
-pub async fn explain_hashed_changes(tx: &mut Tx, account: AccountId, hash_chain_no: i64) -> Result<String, db::Error> {
+pub async fn explain_hashed_balance_changes(
+    tx: &mut Tx,
+    account: AccountId,
+    hash_chain_no: i64,
+) -> Result<String, db::Error> {
     if tx.backend() == db::Backend::Postgres {
         // The tables of a test are so small that the planner would otherwise scan them completely.
         execute!(tx, "set local enable_seqscan = off")?;
@@ -519,13 +537,14 @@ pub async fn explain_hashed_changes(tx: &mut Tx, account: AccountId, hash_chain_
     Ok(steps.join("\n"))
 }
 
-/// A balance change with its hash chain number, or `None` while its posting is not in the chain.
+/// The hash chain number, the side and the balance change of a posting. The number is `None` while the posting is not
+/// in the hash chain.
 type NumberedChange = (Option<i64>, Side, BalanceChange);
 
-/// Converts rows to changes and sorts them by hash chain number. Changes without a number come last. Among these,
-/// resolved holds come after the rest, so that no partial sum goes below zero.
-fn to_sorted_changes(rows: &[db::Row]) -> Result<Vec<NumberedChange>, db::Error> {
-    let change = |row: &db::Row| Ok((row.get("hash_chain_no")?, to_side(row)?, to_balance_change(row)?));
+/// Parses rows and sorts the changes by hash chain number, with changes without a number at the end. Among the latter,
+/// resolved holds follow the created holds, so that no pending sum goes below zero in between.
+fn parse_and_sort_balance_changes(rows: &[db::Row]) -> Result<Vec<NumberedChange>, db::Error> {
+    let change = |row: &db::Row| Ok((row.get("hash_chain_no")?, parse_posting_side(row)?, parse_balance_change(row)?));
     let mut changes: Vec<NumberedChange> = rows.iter().map(change).collect::<Result<_, db::Error>>()?;
     changes.sort_by_key(|(hash_chain_no, _, change)| {
         (hash_chain_no.unwrap_or(i64::MAX), matches!(change, BalanceChange::Resolved { .. }))
@@ -533,11 +552,11 @@ fn to_sorted_changes(rows: &[db::Row]) -> Result<Vec<NumberedChange>, db::Error>
     Ok(changes)
 }
 
-fn to_side(row: &db::Row) -> Result<Side, db::Error> {
+fn parse_posting_side(row: &db::Row) -> Result<Side, db::Error> {
     Ok(if row.get::<String>("side")? == "debit" { Side::Debit } else { Side::Credit })
 }
 
-fn to_balance_change(row: &db::Row) -> Result<BalanceChange, db::Error> {
+fn parse_balance_change(row: &db::Row) -> Result<BalanceChange, db::Error> {
     let amount: Amount = row.get("amount")?;
     let held = |row: &db::Row| row.get::<Amount>("held");
     Ok(match row.get("kind")? {

@@ -1,26 +1,26 @@
-//! Payments: attempts to pay an order. The shop learns of every change of a payment in the transaction that makes it;
-//! see [`crate::effects`].
+//! Payments: attempts to pay an order. Each change of a payment is reported to the shop in the same database
+//! transaction; see [`crate::effects`].
 
 mod store;
 
 use chain::{Amount, AssetId};
 
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx};
+use db::{self, ResultRef, Tx};
 use ids::{OrderId, PaymentId, Shop, UserId};
 
 /// The way in which the buyer pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// On-chain, to the address of an invoice.
+    /// The buyer pays on-chain, to the address of an invoice.
     Crypto,
-    /// From the user's balance in CNY.
+    /// The user pays from the balance in CNY.
     BalanceCny,
-    /// From the user's balance in USD, converted at the current rate.
+    /// The user pays from the balance in USD, converted at the current rate.
     BalanceCrypto,
-    /// On a payment page of Alipay.
+    /// The buyer pays on a payment page of Alipay.
     Alipay,
-    /// On a payment page of WeChat Pay.
+    /// The buyer pays on a payment page of WeChat Pay.
     Wechat,
 }
 
@@ -37,9 +37,10 @@ db::text_enum!(Method {
 pub enum State {
     /// No money has arrived.
     Pending,
-    /// Money has arrived and is not confirmed yet.
+    /// Money has arrived, but it is not confirmed yet.
     Confirming,
-    /// Paid. The payment keeps this state when a reorg removes its money, until the wait for the money ends.
+    /// The payment is paid. When a reorg removes its money, it keeps this state while the invoice waits for the money
+    /// to be mined again.
     Success,
     /// The invoice of the payment was cancelled.
     Failed,
@@ -58,7 +59,7 @@ db::text_enum!(State {
 /// A change of a payment that the shop acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentChange {
-    /// Money has arrived and is not confirmed yet.
+    /// Money has arrived, but it is not confirmed yet.
     Confirming(PaymentId),
     /// The confirmed money reaches the amount due.
     Paid(PaymentId),
@@ -104,7 +105,7 @@ pub struct NewPayment {
 
 impl NewPayment {
     /// Returns a payment in the state `Pending`, without the fields that only some methods have.
-    pub fn pending(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
+    pub fn new_pending_payment(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
         NewPayment {
             order,
             shop,
@@ -118,46 +119,46 @@ impl NewPayment {
     }
 }
 
-/// Adds the statement that inserts a payment to the batch that inserts its order. The result has the payment's id.
-pub fn request(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
-    store::insert_payment(links, now, new)
+/// Queues the statement that inserts a payment. The result contains the payment's id.
+pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
+    store::queue_payment_insert(tx, now, new)
 }
 
 /// Returns the order of a payment; `None` when the payment does not exist.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_order(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
-    store::find_order(tx, id).await
+pub async fn find_order_of_payment(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
+    store::find_order_of_payment(tx, id).await
 }
 
 /// Returns the newest payment of an order; `None` when the order has none.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_newest(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
-    store::find_newest(tx, order).await
+pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
+    store::find_newest_payment(tx, order).await
 }
 
-/// Closes a pending payment at an external provider: as paid when `paid` is true, otherwise as expired. The ledger
-/// does not contain such money. Returns `None` when the payment is not pending or is not at an external provider.
+/// Closes a pending external payment (Alipay, WeChat): as paid when `paid` is true, otherwise as expired. The ledger
+/// does not contain such money. Returns `None` when the payment is not pending or is not an external payment.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn close_external(
+pub async fn close_external_payment(
     tx: &mut Tx,
     now: Instant,
     id: PaymentId,
     paid: bool,
 ) -> Result<Option<PaymentChange>, db::Error> {
     let to = if paid { State::Success } else { State::Expired };
-    if !store::set_external_closed(tx, now, id, to).await? {
+    if !store::close_pending_external_payment(tx, now, id, to).await? {
         return Ok(None);
     }
     Ok(Some(if paid { PaymentChange::Paid(id) } else { PaymentChange::Expired(id) }))
 }
 
 /// Stores the new states of payments.
-pub(crate) async fn advance(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
-    store::set_states(tx, now, to).await
+pub(crate) async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
+    store::set_payment_states(tx, now, to).await
 }

@@ -2,16 +2,16 @@
 
 use crate::payments::{NewPayment, State};
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx, batch_row, deferred_for_each, execute, row, statement};
+use db::{self, ResultRef, Tx, batch_row, deferred_for_each, execute, queued, row};
 use ids::{OrderId, PaymentId};
 
-/// Adds the statement that inserts a payment to a batch. The result has its id.
-pub fn insert_payment(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
+/// Queues the statement that inserts a payment. The result contains the payment's id.
+pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
     let (rate, source, rated_at) =
         rate.map(|(rate, source, at)| (Some(rate), Some(source), Some(at))).unwrap_or_default();
-    statement!(
-        links,
+    queued!(
+        tx,
         "insert into payments (public_id, order_id, merchant_id, mode, method, state, user_id, asset, amount, pay_url,
          provider_ref, rate, rate_source, rated_at, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning id",
@@ -34,19 +34,19 @@ pub fn insert_payment(links: &mut Batch, now: Instant, new: &NewPayment) -> Resu
 }
 
 /// Returns the order of a payment; `None` when the payment does not exist.
-pub async fn find_order(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
+pub async fn find_order_of_payment(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
     let found = row!(tx, "select order_id from payments where id = $1", id)?;
     found.map(|row| row.get("order_id")).transpose()
 }
 
 /// Returns the payment of an order with the highest id; `None` when the order has none.
-pub async fn find_newest(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
+pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
     let found = row!(tx, "select id from payments where order_id = $1 order by id desc limit 1", order)?;
     found.map(|row| row.get("id")).transpose()
 }
 
-/// Sets the states of payments, and the closing time of those that end.
-pub async fn set_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
+/// Sets the states of payments, and the closing time of payments in a closed state.
+pub async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
     let given = to.iter().map(|(id, state)| {
         let closed_at = match state {
             State::Pending | State::Confirming => None,
@@ -62,9 +62,14 @@ pub async fn set_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) ->
     )
 }
 
-/// Closes a pending payment at an external provider and returns true. Returns false when the payment is in another
+/// Closes a pending external payment (Alipay, WeChat) and returns true. Returns false when the payment is in another
 /// state or uses another method.
-pub async fn set_external_closed(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> Result<bool, db::Error> {
+pub async fn close_pending_external_payment(
+    tx: &mut Tx,
+    now: Instant,
+    id: PaymentId,
+    to: State,
+) -> Result<bool, db::Error> {
     let changed = execute!(
         tx,
         "update payments set state = $2, closed_at = $3

@@ -100,7 +100,7 @@ pub struct Quote {
     pub rate: Decimal,
     /// The exchange tickers, or the configuration setting, that the rate comes from.
     pub source: String,
-    /// The time when the rate was observed.
+    /// The time when the rate was observed; for a crossed rate, the older of the two times.
     pub rated_at: Instant,
     /// The amount due in base units of the asset, rounded up to the decimal places that buyers see.
     pub due: Amount,
@@ -137,7 +137,7 @@ pub struct RateBook {
     /// The maximum age of a rate, in milliseconds; older rates give no quote. Configured rates never become stale,
     /// because their time of observation is set far in the future.
     stale_after_ms: i64,
-    /// Reduces the rate of a quote, so that the buyer pays more. In basis points.
+    /// The share, in basis points, by which a quote reduces the rate, so that the buyer pays more.
     spread_basis_points: u32,
 }
 
@@ -148,13 +148,13 @@ impl RateBook {
     }
 
     /// Sets the rate of `base` in `quote`.
-    pub fn set(&self, base: &str, quote: &str, rate: Rate) {
+    pub fn set_rate(&self, base: &str, quote: &str, rate: Rate) {
         let mut rates = self.rates.write().expect("no thread panics while it holds the lock");
         rates.insert((base.to_owned(), quote.to_owned()), rate);
     }
 
     /// Removes the rate of `base` in `quote`, because its sources disagree.
-    pub fn withdraw(&self, base: &str, quote: &str) {
+    pub fn remove_rate(&self, base: &str, quote: &str) {
         self.rates
             .write()
             .expect("no thread panics while it holds the lock")
@@ -162,7 +162,7 @@ impl RateBook {
     }
 
     /// Returns the latest rate of `base` in `quote`, regardless of its age; `None` when there is none.
-    pub fn get(&self, base: &str, quote: &str) -> Option<Rate> {
+    pub fn find_latest_rate(&self, base: &str, quote: &str) -> Option<Rate> {
         self.rates
             .read()
             .expect("no thread panics while it holds the lock")
@@ -176,14 +176,14 @@ impl RateBook {
     /// # Errors
     /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
     /// [`QuoteError::OutOfRange`] when the product is too large.
-    pub fn rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
+    pub fn compute_exchange_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         if base == quote {
             return Ok(Rate { value: Decimal::ONE, source: "same".into(), observed_at: now });
         }
-        if self.get(base, quote).is_some() || base == "USD" || quote == "USD" {
-            return self.fresh_rate(now, base, quote);
+        if self.find_latest_rate(base, quote).is_some() || base == "USD" || quote == "USD" {
+            return self.find_fresh_rate(now, base, quote);
         }
-        let (to_usd, from_usd) = (self.fresh_rate(now, base, "USD")?, self.fresh_rate(now, "USD", quote)?);
+        let (to_usd, from_usd) = (self.find_fresh_rate(now, base, "USD")?, self.find_fresh_rate(now, "USD", quote)?);
         Ok(Rate {
             value: to_usd.value.checked_mul(from_usd.value).ok_or(QuoteError::OutOfRange)?,
             source: format!("{} x {}", to_usd.source, from_usd.source),
@@ -197,7 +197,7 @@ impl RateBook {
     /// # Errors
     /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
     /// [`QuoteError::OutOfRange`] when the amount is too large.
-    pub fn quote(
+    pub fn compute_quote(
         &self,
         now: Instant,
         base: &str,
@@ -205,18 +205,18 @@ impl RateBook {
         kept_decimals: u8,
         price: Fiat,
     ) -> Result<Quote, QuoteError> {
-        let rate = self.rate(now, base, price.currency.as_str())?;
+        let rate = self.compute_exchange_rate(now, base, price.currency.as_str())?;
         let spread = Decimal::new(i64::from(self.spread_basis_points), 4);
         let net = Decimal::ONE.checked_sub(spread).and_then(|share| rate.value.checked_mul(share));
         let net = net.filter(|rate| *rate > Decimal::ZERO).ok_or(QuoteError::OutOfRange)?;
-        let due = amount_for(price, net, decimals).and_then(|due| due.round_up(decimals, kept_decimals));
+        let due = convert_price_to_amount(price, net, decimals).and_then(|due| due.round_up(decimals, kept_decimals));
         let rated_at = rate.observed_at.min(now);
         Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
     }
 
     /// Returns the rate of `base` in `quote`, unless it is missing or older than the limit.
-    fn fresh_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
-        let Some(rate) = self.get(base, quote) else {
+    fn find_fresh_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
+        let Some(rate) = self.find_latest_rate(base, quote) else {
             return Err(QuoteError::NoRate { base: base.to_owned(), quote: quote.to_owned() });
         };
         if now.since(rate.observed_at) > self.stale_after_ms {
@@ -226,11 +226,11 @@ impl RateBook {
     }
 }
 
-/// Stores a rate that was accepted.
+/// Stores an accepted rate, so that the daemon can use it after a restart.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn accept(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> Result<(), db::Error> {
+pub async fn store_accepted_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> Result<(), db::Error> {
     store::insert_rate(tx, base, quote, rate).await
 }
 
@@ -238,13 +238,13 @@ pub async fn accept(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> Result
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_accepted(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
-    store::find_latest(tx, base, quote).await
+pub async fn find_accepted_rate(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
+    store::find_newest_rate(tx, base, quote).await
 }
 
 /// Returns `price / rate` in base units of an asset with `decimals` decimal places, rounded up, by exact integer
 /// arithmetic. `None` when the price is negative, the rate is not positive, or the amount is too large.
-pub fn amount_for(price: Fiat, rate: Decimal, decimals: u8) -> Option<Amount> {
+pub fn convert_price_to_amount(price: Fiat, rate: Decimal, decimals: u8) -> Option<Amount> {
     let ten = Units::from(10);
     let minor = u64::try_from(price.minor).ok()?;
     let mantissa = u128::try_from(rate.mantissa()).ok().filter(|mantissa| *mantissa > 0)?;

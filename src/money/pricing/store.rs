@@ -20,7 +20,7 @@ pub async fn insert_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> R
 }
 
 /// Returns the rate of a pair that was inserted last; `None` when there is none.
-pub async fn find_latest(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
+pub async fn find_newest_rate(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
     let found = row!(
         tx,
         "select rate, source, observed_at from rates where base = $1 and quote = $2 order by id desc limit 1",

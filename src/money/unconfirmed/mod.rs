@@ -1,7 +1,8 @@
 //! Unconfirmed transfers: transfers in a mempool, or in a block that a reorg can still remove.
 //!
-//! They are not booked in the ledger, but shown to the buyer. The time when a transfer was first seen is stored: a
-//! transfer that was first seen inside the payment window is in time, however late it is mined. Dust is not stored.
+//! The ledger does not book unconfirmed transfers, but the checkout shows them to the buyer. A transfer that was first
+//! seen inside the payment window counts as in time, even when it is mined after the end of the window. Therefore the
+//! time of first sight is stored. Dust is not stored.
 
 mod store;
 
@@ -21,11 +22,12 @@ pub const HOLD_MS: i64 = 24 * 3_600_000;
 /// The state of an unconfirmed transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// The node reported it in its last answer.
+    /// The node's last mempool response contains the transfer.
     Seen,
     /// The transaction is in a block that the follower has read.
     Mined,
-    /// The node does not report it any more: it was replaced, double-spent or dropped. It may be reported again later.
+    /// The node does not report the transfer any more: it was replaced, double-spent or dropped. The node may report it
+    /// again later.
     Orphaned,
 }
 
@@ -48,7 +50,7 @@ pub struct MempoolSnapshot {
     /// The transfers to watched addresses.
     pub unconfirmed: Vec<UnconfirmedTransfer>,
     /// The height of the node's tip, requested after the transfers. Once the follower has read this block, a stored
-    /// transfer that is neither in the snapshot nor booked has been dropped.
+    /// transfer that is neither in the snapshot nor booked was dropped from the mempool.
     pub head: Height,
 }
 
@@ -68,19 +70,19 @@ pub struct Observed {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn observe(
+pub async fn store_mempool_snapshot(
     tx: &mut Tx,
     now: Instant,
     chain: &FollowedChain,
     snapshot: &MempoolSnapshot,
 ) -> Result<Observed, db::Error> {
-    let known = store::list_seen(tx, &chain.id).await?;
+    let known = store::list_seen_transfers(tx, &chain.id).await?;
     let mut observed = Observed::default();
     let unchanged: HashSet<_> = known.iter().map(|known| (known.txid, known.part, known.replaceable)).collect();
     for unconfirmed in &snapshot.unconfirmed {
         if !unchanged.contains(&(unconfirmed.txid, unconfirmed.part.code(), unconfirmed.replaceable)) {
-            let bound = chain.dust.bound(now, &unconfirmed.asset);
-            observed.appeared += store::upsert_seen(tx, now, &chain.id, unconfirmed, bound).await?;
+            let bound = chain.dust.compute_dust_limit(now, &unconfirmed.asset);
+            observed.appeared += store::upsert_seen_transfer(tx, now, &chain.id, unconfirmed, bound).await?;
         }
     }
     let shown: HashSet<_> =
@@ -94,7 +96,7 @@ pub async fn observe(
         return Ok(observed);
     }
     for known in missing {
-        store::set_ended(tx, now, known.id).await?;
+        store::end_unconfirmed_transfer(tx, now, known.id).await?;
         observed.ended += 1;
     }
     Ok(observed)
@@ -104,15 +106,15 @@ pub async fn observe(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
-    store::find_pending(tx, invoice).await
+pub async fn sum_pending_amount(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
+    store::sum_pending_amount(tx, invoice).await
 }
 
-/// Returns true when an invoice of the chain waits for money, or an unconfirmed transfer is stored. Otherwise the
-/// mempool need not be requested.
+/// Returns true when an invoice of the chain waits for money, or when an unconfirmed transfer is stored. Otherwise the
+/// mempool worker need not request the mempool.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn is_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
-    store::is_expected(tx, chain).await
+pub async fn is_money_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
+    store::is_money_expected(tx, chain).await
 }

@@ -20,7 +20,7 @@ pub struct Known {
 }
 
 /// Returns the transfers of a chain in the state `seen`, sorted by id.
-pub async fn list_seen(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Known>, db::Error> {
+pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Known>, db::Error> {
     let found = rows!(
         tx,
         "select id, txid, part, replaceable from unconfirmed where chain = $1 and state = 'seen' order by id",
@@ -39,10 +39,10 @@ pub async fn list_seen(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Known>, db::E
         .collect()
 }
 
-/// Stores a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or when the
-/// transfer is dust: less than `bound`, while the invoice requests more than `bound`. When a transfer is reported
-/// again, its `first_seen_at` is kept.
-pub async fn upsert_seen(
+/// Inserts or updates a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or
+/// when the transfer is dust: its amount is less than `bound`, and the invoice requests more than `bound`. An update
+/// keeps `first_seen_at`.
+pub async fn upsert_seen_transfer(
     tx: &mut Tx,
     now: Instant,
     chain: &ChainId,
@@ -73,7 +73,7 @@ pub async fn upsert_seen(
 
 /// Ends a transfer that the node does not report any more. The state becomes `mined` when a deposit of its transaction
 /// is booked, otherwise `orphaned`.
-pub async fn set_ended(tx: &mut Tx, now: Instant, id: i64) -> Result<(), db::Error> {
+pub async fn end_unconfirmed_transfer(tx: &mut Tx, now: Instant, id: i64) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
         "update unconfirmed set ended_at = $2, state = case when exists (
@@ -93,7 +93,7 @@ pub async fn find_cursor_height(tx: &mut Tx, chain: &ChainId) -> Result<Option<H
 }
 
 /// Returns the sum of the seen transfers to an invoice, without those that are booked as deposits.
-pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
+pub async fn sum_pending_amount(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
     let found = rows!(
         tx,
         "select s.amount, s.txid, s.replaceable from unconfirmed s join invoices i on i.id = s.invoice_id
@@ -104,7 +104,7 @@ pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmou
     )?;
     let mut expected = PendingAmount::default();
     for row in &found {
-        // The sum is only shown and never booked, so the largest amount stands for a sum that is out of range.
+        // The sum is only displayed, never booked, so the largest amount can replace a sum that is out of range.
         expected.amount = expected.amount.checked_add(row.get("amount")?).unwrap_or(Amount::MAX);
         expected.txid = Some(TxId(row.get("txid")?));
         expected.replaceable |= row.get::<bool>("replaceable")?;
@@ -113,7 +113,7 @@ pub async fn find_pending(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmou
 }
 
 /// Returns true when the chain has an open or reversed invoice, or a seen transfer.
-pub async fn is_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
+pub async fn is_money_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select case when exists (select 1 from invoices where chain = $1 and state = 'open')

@@ -4,7 +4,7 @@
 mod store;
 
 use clock::Instant;
-use db::{self, Batch, Tx};
+use db::Tx;
 use ids::Shop;
 
 /// The kind of an event, as API clients see it.
@@ -37,19 +37,7 @@ db::text_enum!(Kind {
 });
 
 /// Records one event. `subject` is the public id of the order or payment that it is about; `body` is JSON without personal
-/// data and without goods.
-pub async fn record(
-    tx: &mut Tx,
-    now: Instant,
-    shop: Shop,
-    kind: Kind,
-    subject: &str,
-    body: &str,
-) -> Result<(), db::Error> {
-    store::insert_event(tx, now, shop, kind, subject, body).await
-}
-
-/// Records one event as a statement of a batch.
-pub fn record_in(links: &mut Batch, now: Instant, shop: Shop, kind: Kind, subject: &str, body: &str) {
-    store::insert_event_in(links, now, shop, kind, subject, body);
+/// data and without goods. The statement is queued: it runs with the next statements of the transaction.
+pub fn record(tx: &mut Tx, now: Instant, shop: Shop, kind: Kind, subject: &str, body: &str) {
+    store::insert_event(tx, now, shop, kind, subject, body);
 }

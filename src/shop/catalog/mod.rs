@@ -15,6 +15,8 @@ use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 use records::audit_log::{self, Action, Actor};
 
+pub(crate) use store::{add_available, take_available};
+
 /// The default maximum quantity of a product in one order.
 pub const MAX_QUANTITY: u32 = 200;
 
@@ -86,13 +88,13 @@ pub struct LocalizedTexts(BTreeMap<(String, String), String>);
 
 impl LocalizedTexts {
     /// Returns these texts with one text added.
-    pub fn with(mut self, field: &str, language: &str, body: &str) -> LocalizedTexts {
+    pub fn with_text(mut self, field: &str, language: &str, body: &str) -> LocalizedTexts {
         self.0.insert((field.to_owned(), language.to_owned()), body.to_owned());
         self
     }
 
     /// Returns the text of a field in a language; `None` when the product has no such text.
-    pub fn get(&self, field: &str, language: &str) -> Option<&str> {
+    pub fn find_text(&self, field: &str, language: &str) -> Option<&str> {
         self.0.get(&(field.to_owned(), language.to_owned())).map(String::as_str)
     }
 }
@@ -194,47 +196,52 @@ pub enum PricingScheme {
 }
 
 /// Returns the active products that have a price in this currency, sorted by position.
-pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
-    store::list_active(tx, shop, currency).await
+pub async fn list_active_products(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
+    store::list_active_products(tx, shop, currency).await
 }
 
 /// Returns all products, including inactive products and products without a price, sorted by position.
-pub async fn list_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
-    store::list_with_prices(tx, shop).await
+pub async fn list_products_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
+    store::list_products_with_prices(tx, shop).await
 }
 
 /// Returns the active product with this public id or slug; `None` when there is none or it has no price in this
 /// currency.
-pub async fn find_active(
+pub async fn find_active_product(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
     id_or_slug: &str,
 ) -> Result<Option<Product>, db::Error> {
-    let found = find(tx, shop, currency, id_or_slug).await?;
+    let found = find_product(tx, shop, currency, id_or_slug).await?;
     Ok(found.filter(|product| product.state == State::Active))
 }
 
 /// Returns the product with this public id or slug, including inactive products; `None` when there is none or it has
 /// no price in this currency.
-pub async fn find(tx: &mut Tx, shop: Shop, currency: Currency, id_or_slug: &str) -> Result<Option<Product>, db::Error> {
+pub async fn find_product(
+    tx: &mut Tx,
+    shop: Shop,
+    currency: Currency,
+    id_or_slug: &str,
+) -> Result<Option<Product>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
         // A UUID can be written in several ways; the hyphenated lower-case form is stored.
-        Ok(id) => store::find_by_public_id(tx, shop, currency, &id.to_string()).await,
-        Err(_) if is_slug(id_or_slug) => store::find_by_slug(tx, shop, currency, id_or_slug).await,
+        Ok(id) => store::find_product_by_public_id(tx, shop, currency, &id.to_string()).await,
+        Err(_) if has_slug_syntax(id_or_slug) => store::find_product_by_slug(tx, shop, currency, id_or_slug).await,
         Err(_) => Ok(None),
     }
 }
 
 /// Returns the product with this public id or slug, including inactive products and products without a price.
-pub async fn find_with_prices(
+pub async fn find_product_with_prices(
     tx: &mut Tx,
     shop: Shop,
     id_or_slug: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
-        Ok(id) => store::find_with_prices_by_public_id(tx, shop, &id.to_string()).await,
-        Err(_) if is_slug(id_or_slug) => store::find_with_prices_by_slug(tx, shop, id_or_slug).await,
+        Ok(id) => store::find_product_with_prices_by_public_id(tx, shop, &id.to_string()).await,
+        Err(_) if has_slug_syntax(id_or_slug) => store::find_product_with_prices_by_slug(tx, shop, id_or_slug).await,
         Err(_) => Ok(None),
     }
 }
@@ -258,20 +265,25 @@ pub async fn find_orderable_sku(
 }
 
 /// Creates an active product with one SKU and no stock.
-pub async fn create(tx: &mut Tx, now: Instant, shop: Shop, new: NewProduct) -> Result<(ProductId, SkuId), EditError> {
-    check_slug(&new.slug)?;
-    check_limits(new.min_quantity, new.max_quantity)?;
-    check_tiers(&new.tiers)?;
+pub async fn create_product(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    new: NewProduct,
+) -> Result<(ProductId, SkuId), EditError> {
+    validate_slug(&new.slug)?;
+    validate_quantity_limits(new.min_quantity, new.max_quantity)?;
+    validate_price_tiers(&new.tiers)?;
     let product = store::insert_product(tx, now, shop, &new).await?.ok_or(EditError::SlugTaken)?;
     let sku = store::insert_sku(tx, product, ONLY_SKU).await?;
-    set_prices(tx, sku, new.currency, &new.tiers).await?;
-    set_texts(tx, product, &new.texts).await?;
+    replace_price_tiers(tx, sku, new.currency, &new.tiers).await?;
+    set_product_texts(tx, product, &new.texts).await?;
     Ok((product, sku))
 }
 
 /// Creates the product with this slug, or changes it when it exists, and records the action in the audit log. Returns
 /// true when the product was created.
-pub async fn create_or_change(
+pub async fn create_or_change_product(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
@@ -281,56 +293,61 @@ pub async fn create_or_change(
     let ProductChange { slug, currency, unit_price, min_quantity, max_quantity, position, texts } = change;
     let tiers = vec![PriceTier { from_quantity: 1, unit_price }];
     let price = Fiat::new(currency, unit_price).to_decimal().to_string();
-    let stored = find_with_prices(tx, shop, &slug).await?;
+    let stored = find_product_with_prices(tx, shop, &slug).await?;
     let (stored_min, stored_max) =
         stored.as_ref().map_or((1, MAX_QUANTITY), |product| (product.min_quantity, product.max_quantity));
     let (min_quantity, max_quantity) = (min_quantity.unwrap_or(stored_min), max_quantity.unwrap_or(stored_max));
     if let Some(product) = stored {
-        set_limits(tx, product.id, min_quantity, max_quantity).await?;
-        set_prices(tx, product.sku, currency, &tiers).await?;
-        set_texts(tx, product.id, &texts).await?;
+        set_quantity_limits(tx, product.id, min_quantity, max_quantity).await?;
+        replace_price_tiers(tx, product.sku, currency, &tiers).await?;
+        set_product_texts(tx, product.id, &texts).await?;
         audit_log::record(tx, now, actor, Action::ProductChange, &slug, &price).await?;
         return Ok(false);
     }
     let public_id = Uuid::new_v4();
     let new = NewProduct { public_id, slug, min_quantity, max_quantity, position, currency, tiers, texts };
     let slug = new.slug.clone();
-    create(tx, now, shop, new).await?;
+    create_product(tx, now, shop, new).await?;
     audit_log::record(tx, now, actor, Action::ProductCreate, &slug, &price).await?;
     Ok(true)
 }
 
 /// Sets the minimum and maximum quantity of a product in one order.
-pub async fn set_limits(
+pub async fn set_quantity_limits(
     tx: &mut Tx,
     product: ProductId,
     min_quantity: u32,
     max_quantity: u32,
 ) -> Result<(), EditError> {
-    check_limits(min_quantity, max_quantity)?;
-    Ok(store::set_limits(tx, product, min_quantity, max_quantity).await?)
+    validate_quantity_limits(min_quantity, max_quantity)?;
+    Ok(store::set_quantity_limits(tx, product, min_quantity, max_quantity).await?)
 }
 
 /// Replaces all price tiers of a SKU in one currency.
-pub async fn set_prices(tx: &mut Tx, sku: SkuId, currency: Currency, tiers: &[PriceTier]) -> Result<(), EditError> {
-    check_tiers(tiers)?;
-    store::delete_prices(tx, sku, currency).await?;
+pub async fn replace_price_tiers(
+    tx: &mut Tx,
+    sku: SkuId,
+    currency: Currency,
+    tiers: &[PriceTier],
+) -> Result<(), EditError> {
+    validate_price_tiers(tiers)?;
+    store::delete_price_tiers(tx, sku, currency).await?;
     for tier in tiers {
-        store::insert_price(tx, sku, currency, *tier).await?;
+        store::insert_price_tier(tx, sku, currency, *tier).await?;
     }
     Ok(())
 }
 
 /// Adds texts to a product. A text replaces the stored text with the same field and language.
-pub async fn set_texts(tx: &mut Tx, product: ProductId, texts: &LocalizedTexts) -> Result<(), db::Error> {
+pub async fn set_product_texts(tx: &mut Tx, product: ProductId, texts: &LocalizedTexts) -> Result<(), db::Error> {
     for ((field, language), body) in &texts.0 {
-        store::set_text(tx, product, field, language, body).await?;
+        store::upsert_product_text(tx, product, field, language, body).await?;
     }
     Ok(())
 }
 
 /// Activates or deactivates a product and records the action in the audit log. Existing orders are not affected.
-pub async fn set_state(
+pub async fn set_product_state(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
@@ -338,27 +355,27 @@ pub async fn set_state(
     slug: &str,
     state: State,
 ) -> Result<(), db::Error> {
-    store::set_state(tx, product, state).await?;
+    store::set_product_state(tx, product, state).await?;
     audit_log::record(tx, now, actor, Action::ProductSetState, slug, state.as_str()).await
 }
 
 /// Returns true when the text has the length and characters of a slug.
-fn is_slug(text: &str) -> bool {
+fn has_slug_syntax(text: &str) -> bool {
     (1..=SLUG_LENGTH_MAX).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Refuses a slug that is a UUID, because it could be the public id of another product.
-fn check_slug(slug: &str) -> Result<(), EditError> {
-    if is_slug(slug) && slug.parse::<Uuid>().is_err() { Ok(()) } else { Err(EditError::BadSlug) }
+fn validate_slug(slug: &str) -> Result<(), EditError> {
+    if has_slug_syntax(slug) && slug.parse::<Uuid>().is_err() { Ok(()) } else { Err(EditError::BadSlug) }
 }
 
-fn check_limits(min_quantity: u32, max_quantity: u32) -> Result<(), EditError> {
+fn validate_quantity_limits(min_quantity: u32, max_quantity: u32) -> Result<(), EditError> {
     let is_valid = (1..=max_quantity).contains(&min_quantity);
     if is_valid { Ok(()) } else { Err(EditError::BadLimits { min: min_quantity, max: max_quantity }) }
 }
 
-fn check_tiers(tiers: &[PriceTier]) -> Result<(), EditError> {
+fn validate_price_tiers(tiers: &[PriceTier]) -> Result<(), EditError> {
     let mut quantities: Vec<u32> = tiers.iter().map(|tier| tier.from_quantity).collect();
     quantities.sort_unstable();
     let is_unique = quantities.windows(2).all(|pair| pair[0] < pair[1]);

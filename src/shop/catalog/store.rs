@@ -2,7 +2,7 @@
 
 use crate::catalog::{LocalizedTexts, NewProduct, OrderableSku, PriceTier, Product, ProductWithPrices, State};
 use clock::Instant;
-use db::{self, Row, Tx, execute, expect_changed, row, rows};
+use db::{self, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 
@@ -10,7 +10,7 @@ use money::pricing::{Currency, Fiat};
 const LIST_ROWS_MAX: u32 = 100_000;
 
 /// Returns the active products with a price in this currency, sorted by position.
-pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
+pub async fn list_active_products(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
     let found = rows!(
         tx,
         "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
@@ -26,12 +26,12 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
         currency,
         LIST_ROWS_MAX
     )?;
-    group_texts(currency, &found)
+    group_text_rows_by_product(currency, &found)
 }
 
 /// The SQL that selects products with their unit prices at quantity 1: one row for each currency, or one row for a
 /// product without a price.
-macro_rules! with_prices {
+macro_rules! select_products_with_prices {
     ($condition:literal) => {
         concat!(
             "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
@@ -46,40 +46,46 @@ macro_rules! with_prices {
 }
 
 /// Returns all products with their prices, sorted by position.
-pub async fn list_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
+pub async fn list_products_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
     let found = rows!(
         tx,
-        with_prices!("order by p.position, p.id, c.currency limit $3"),
+        select_products_with_prices!("order by p.position, p.id, c.currency limit $3"),
         shop.merchant,
         shop.mode,
         LIST_ROWS_MAX
     )?;
-    group_prices(&found)
+    group_price_rows_by_product(&found)
 }
 
 /// Returns the product with this public id, in hyphenated lower-case form, and its prices in all currencies.
-pub async fn find_with_prices_by_public_id(
+pub async fn find_product_with_prices_by_public_id(
     tx: &mut Tx,
     shop: Shop,
     public_id: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
-    let found =
-        rows!(tx, with_prices!("and p.public_id = $3 order by c.currency"), shop.merchant, shop.mode, public_id)?;
-    Ok(group_prices(&found)?.pop())
+    let found = rows!(
+        tx,
+        select_products_with_prices!("and p.public_id = $3 order by c.currency"),
+        shop.merchant,
+        shop.mode,
+        public_id
+    )?;
+    Ok(group_price_rows_by_product(&found)?.pop())
 }
 
 /// Returns the product with this slug and its prices in all currencies.
-pub async fn find_with_prices_by_slug(
+pub async fn find_product_with_prices_by_slug(
     tx: &mut Tx,
     shop: Shop,
     slug: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
-    let found = rows!(tx, with_prices!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
-    Ok(group_prices(&found)?.pop())
+    let found =
+        rows!(tx, select_products_with_prices!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
+    Ok(group_price_rows_by_product(&found)?.pop())
 }
 
 /// Groups rows by product. The rows of one product are adjacent.
-fn group_prices(rows: &[Row]) -> Result<Vec<ProductWithPrices>, db::Error> {
+fn group_price_rows_by_product(rows: &[Row]) -> Result<Vec<ProductWithPrices>, db::Error> {
     let mut products: Vec<ProductWithPrices> = Vec::new();
     for row in rows {
         let id: ProductId = row.get("id")?;
@@ -105,7 +111,7 @@ fn group_prices(rows: &[Row]) -> Result<Vec<ProductWithPrices>, db::Error> {
 
 /// Returns the product with this public id, in hyphenated lower-case form; `None` when it has no price in this
 /// currency.
-pub async fn find_by_public_id(
+pub async fn find_product_by_public_id(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
@@ -125,11 +131,11 @@ pub async fn find_by_public_id(
         currency,
         public_id
     )?;
-    Ok(group_texts(currency, &found)?.pop())
+    Ok(group_text_rows_by_product(currency, &found)?.pop())
 }
 
 /// Returns the product with this slug; `None` when it has no price in this currency.
-pub async fn find_by_slug(
+pub async fn find_product_by_slug(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
@@ -149,11 +155,11 @@ pub async fn find_by_slug(
         currency,
         slug
     )?;
-    Ok(group_texts(currency, &found)?.pop())
+    Ok(group_text_rows_by_product(currency, &found)?.pop())
 }
 
 /// Groups rows by product. The rows of one product are adjacent: one for each text, or one for a product without texts.
-fn group_texts(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Error> {
+fn group_text_rows_by_product(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Error> {
     let mut products: Vec<Product> = Vec::new();
     for row in rows {
         let id: ProductId = row.get("id")?;
@@ -249,7 +255,7 @@ pub async fn insert_sku(tx: &mut Tx, product: ProductId, code: &str) -> Result<S
 }
 
 /// Sets the minimum and maximum quantity in one order.
-pub async fn set_limits(
+pub async fn set_quantity_limits(
     tx: &mut Tx,
     product: ProductId,
     min_quantity: u32,
@@ -266,12 +272,12 @@ pub async fn set_limits(
 }
 
 /// Deletes all price tiers of a SKU in one currency and returns the number of deleted rows.
-pub async fn delete_prices(tx: &mut Tx, sku: SkuId, currency: Currency) -> Result<u64, db::Error> {
+pub async fn delete_price_tiers(tx: &mut Tx, sku: SkuId, currency: Currency) -> Result<u64, db::Error> {
     execute!(tx, "delete from sku_prices where sku_id = $1 and currency = $2", sku, currency)
 }
 
 /// Inserts one price tier.
-pub async fn insert_price(tx: &mut Tx, sku: SkuId, currency: Currency, tier: PriceTier) -> Result<(), db::Error> {
+pub async fn insert_price_tier(tx: &mut Tx, sku: SkuId, currency: Currency, tier: PriceTier) -> Result<(), db::Error> {
     let n = execute!(
         tx,
         "insert into sku_prices (sku_id, currency, from_quantity, unit_price) values ($1, $2, $3, $4)",
@@ -284,7 +290,7 @@ pub async fn insert_price(tx: &mut Tx, sku: SkuId, currency: Currency, tier: Pri
 }
 
 /// Inserts a text of a product, or replaces the stored one.
-pub async fn set_text(
+pub async fn upsert_product_text(
     tx: &mut Tx,
     product: ProductId,
     field: &str,
@@ -304,7 +310,24 @@ pub async fn set_text(
 }
 
 /// Sets the state of a product.
-pub async fn set_state(tx: &mut Tx, product: ProductId, state: State) -> Result<(), db::Error> {
+pub async fn set_product_state(tx: &mut Tx, product: ProductId, state: State) -> Result<(), db::Error> {
     let n = execute!(tx, "update products set state = $2 where id = $1", product, state)?;
     expect_changed(n, 1)
+}
+
+/// Raises the count of available items.
+pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
+    let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
+    expect_changed(n, 1)
+}
+
+/// Lowers the count of available items. The result has no row when too few are available. The row of the SKU stays
+/// locked, so that the next statement can choose the items.
+pub fn take_available(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
+    queued!(
+        tx,
+        "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
+        sku,
+        quantity
+    )
 }

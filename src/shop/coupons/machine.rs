@@ -90,7 +90,7 @@ impl Terms {
 
 /// Returns the discount for an order, or the reason why the coupon is refused. The discount never exceeds the total of
 /// the eligible lines.
-pub fn discount_for(
+pub fn compute_discount(
     terms: &Terms,
     now: Instant,
     currency: Currency,
@@ -105,27 +105,29 @@ pub fn discount_for(
     if terms.currency != currency {
         return Err(CouponRefusal::OtherCurrency(terms.currency));
     }
-    if total(basket.iter())? < terms.min_amount {
+    if sum_line_totals(basket.iter())? < terms.min_amount {
         return Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(currency, terms.min_amount) });
     }
     let is_eligible = |line: &&BasketLine| terms.product.is_none_or(|product| product == line.product);
     if !basket.iter().any(|line| is_eligible(&line)) {
         return Err(CouponRefusal::OtherProduct);
     }
-    let eligible_total = total(basket.iter().filter(is_eligible))?;
+    let eligible_total = sum_line_totals(basket.iter().filter(is_eligible))?;
     let minor = match terms.discount {
-        Discount::Percent(points) => share_of(eligible_total, points).ok_or(CouponRefusal::OutOfRange)?,
+        Discount::Percent(points) => {
+            compute_share_rounded_down(eligible_total, points).ok_or(CouponRefusal::OutOfRange)?
+        }
         Discount::Fixed(minor) => minor.min(eligible_total),
     };
     Ok(Fiat::new(currency, minor))
 }
 
-fn total<'a>(mut lines: impl Iterator<Item = &'a BasketLine>) -> Result<i64, CouponRefusal> {
+fn sum_line_totals<'a>(mut lines: impl Iterator<Item = &'a BasketLine>) -> Result<i64, CouponRefusal> {
     lines.try_fold(0_i64, |sum, line| sum.checked_add(line.total)).ok_or(CouponRefusal::OutOfRange)
 }
 
 /// Returns the share of `minor` that `points` basis points are, rounded down; `None` when it is out of range.
-fn share_of(minor: i64, points: i64) -> Option<i64> {
+fn compute_share_rounded_down(minor: i64, points: i64) -> Option<i64> {
     let product = i128::from(minor).checked_mul(i128::from(points))?;
     i64::try_from(product.div_euclid(i128::from(BASIS_POINTS_MAX))).ok()
 }

@@ -80,14 +80,14 @@ pub enum RedeemError {
 }
 
 /// Creates a coupon and records the action in the audit log.
-pub async fn create(
+pub async fn create_coupon(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
     shop: Shop,
     new: NewCoupon,
 ) -> Result<CouponId, CreateError> {
-    let code = normalize_code(&new.code).ok_or(CreateError::BadCode)?;
+    let code = normalize_coupon_code(&new.code).ok_or(CreateError::BadCode)?;
     if !new.terms.are_valid() {
         return Err(CreateError::BadTerms);
     }
@@ -98,7 +98,7 @@ pub async fn create(
 
 /// Counts one use of a coupon and returns its discount. The database counts atomically, so two concurrent orders
 /// cannot both take the last use.
-pub async fn redeem(
+pub async fn redeem_coupon(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,
@@ -106,38 +106,44 @@ pub async fn redeem(
     currency: Currency,
     basket: &[BasketLine],
 ) -> Result<AppliedCoupon, RedeemError> {
-    let code = normalize_code(code).ok_or(CouponRefusal::Unknown)?;
-    let coupon = store::find_coupon(tx, shop, &code).await?.ok_or(CouponRefusal::Unknown)?;
-    let discount = machine::discount_for(&coupon.terms, now, currency, basket)?;
-    if !store::claim_use(tx, coupon.id).await? {
+    let code = normalize_coupon_code(code).ok_or(CouponRefusal::Unknown)?;
+    let coupon = store::find_active_coupon(tx, shop, &code).await?.ok_or(CouponRefusal::Unknown)?;
+    let discount = machine::compute_discount(&coupon.terms, now, currency, basket)?;
+    if !store::claim_coupon_use(tx, coupon.id).await? {
         return Err(CouponRefusal::Exhausted.into());
     }
     Ok(AppliedCoupon { coupon: coupon.id, discount })
 }
 
 /// Releases one use of a coupon, because its order ended unpaid.
-pub async fn release_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
-    store::release_use(tx, coupon).await
+pub async fn release_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
+    store::release_coupon_use(tx, coupon).await
 }
 
 /// Returns the active coupons of a shop with their codes, sorted by code.
-pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
-    store::list(tx, shop).await
+pub async fn list_active_coupons(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
+    store::list_active_coupons(tx, shop).await
 }
 
 /// Deactivates a coupon and records the action in the audit log. Orders that used it keep their discount. Returns
 /// false when no active coupon has this code.
-pub async fn deactivate(tx: &mut Tx, now: Instant, actor: &Actor, shop: Shop, code: &str) -> Result<bool, db::Error> {
-    let Some(normalized) = normalize_code(code) else { return Ok(false) };
-    let Some(coupon) = store::find_coupon(tx, shop, &normalized).await? else { return Ok(false) };
-    store::set_inactive(tx, coupon.id).await?;
+pub async fn deactivate_coupon(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    shop: Shop,
+    code: &str,
+) -> Result<bool, db::Error> {
+    let Some(normalized) = normalize_coupon_code(code) else { return Ok(false) };
+    let Some(coupon) = store::find_active_coupon(tx, shop, &normalized).await? else { return Ok(false) };
+    store::set_coupon_inactive(tx, coupon.id).await?;
     audit_log::record(tx, now, actor, Action::CouponDeactivate, code, "").await?;
     Ok(true)
 }
 
 /// Returns the code in the form that is stored and compared: trimmed and in upper case. `None` when it is empty or too
 /// long.
-fn normalize_code(code: &str) -> Option<String> {
+fn normalize_coupon_code(code: &str) -> Option<String> {
     let code = code.trim();
     let fits = !code.is_empty() && code.chars().count() <= CODE_LENGTH_MAX;
     fits.then(|| code.to_uppercase())

@@ -49,7 +49,7 @@ pub async fn insert_coupon(
 }
 
 /// Returns the active coupon with this normalized code.
-pub async fn find_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<Coupon>, db::Error> {
+pub async fn find_active_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<Coupon>, db::Error> {
     let found = row!(
         tx,
         "select id, kind, value, currency, min_amount, product_id, max_uses, uses, starts_at, ends_at from coupons
@@ -58,14 +58,14 @@ pub async fn find_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<C
         shop.mode,
         code
     )?;
-    found.as_ref().map(coupon).transpose()
+    found.as_ref().map(parse_coupon).transpose()
 }
 
 /// The maximum number of coupons that `list` returns.
 const LIST_MAX: u32 = 10_000;
 
 /// Returns active coupons with their codes, sorted by code.
-pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
+pub async fn list_active_coupons(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
     let found = rows!(
         tx,
         "select code, id, kind, value, currency, min_amount, product_id, max_uses, uses, starts_at, ends_at from coupons
@@ -74,10 +74,10 @@ pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::
         shop.mode,
         LIST_MAX
     )?;
-    found.iter().map(|row| Ok((row.get("code")?, coupon(row)?))).collect()
+    found.iter().map(|row| Ok((row.get("code")?, parse_coupon(row)?))).collect()
 }
 
-fn coupon(row: &Row) -> Result<Coupon, db::Error> {
+fn parse_coupon(row: &Row) -> Result<Coupon, db::Error> {
     let value = row.get("value")?;
     Ok(Coupon {
         id: row.get("id")?,
@@ -98,7 +98,7 @@ fn coupon(row: &Row) -> Result<Coupon, db::Error> {
 }
 
 /// Counts one use and returns true. Returns false when the coupon is inactive or has no use left.
-pub async fn claim_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
+pub async fn claim_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
     let n = execute!(
         tx,
         "update coupons set uses = uses + 1 where id = $1 and state = 'active' and (max_uses is null or uses < max_uses)",
@@ -108,13 +108,13 @@ pub async fn claim_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error>
 }
 
 /// Subtracts one use.
-pub async fn release_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
+pub async fn release_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     let n = execute!(tx, "update coupons set uses = uses - 1 where id = $1 and uses > 0", coupon)?;
     expect_changed(n, 1)
 }
 
 /// Deactivates a coupon.
-pub async fn set_inactive(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
+pub async fn set_coupon_inactive(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     let n = execute!(tx, "update coupons set state = 'inactive' where id = $1", coupon)?;
     expect_changed(n, 1)
 }

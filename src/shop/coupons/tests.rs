@@ -1,9 +1,9 @@
 use futures_util::future::join_all;
 use proptest::prelude::*;
 
-use crate::coupons::machine::discount_for;
+use crate::coupons::machine::compute_discount;
 use crate::coupons::{self, BasketLine, CouponRefusal, CreateError, Discount, NewCoupon, Terms};
-use crate::fixture::{Fixture, NOW, OPERATOR, write};
+use crate::fixture::{Fixture, NOW, OPERATOR, run_write};
 use crate::orders::CreateError as OrderError;
 use crate::orders::NewOrder;
 use clock::Instant;
@@ -18,11 +18,11 @@ fn line(product: i64, total: i64) -> BasketLine {
 
 async fn create(shop: &Fixture, code: &str, terms: Terms, max_uses: Option<u32>) -> Result<CouponId, CreateError> {
     let (owner, new) = (shop.shop, NewCoupon { code: code.into(), terms, max_uses });
-    shop.db.write("create_coupon", move |tx| Box::pin(coupons::create(tx, NOW, &OPERATOR, owner, new))).await
+    shop.db.write("create_coupon", move |tx| Box::pin(coupons::create_coupon(tx, NOW, &OPERATOR, owner, new))).await
 }
 
 fn with_coupon(shop: &Fixture, quantity: u32, code: &str) -> NewOrder {
-    NewOrder { coupon: Some(code.into()), ..shop.order(quantity) }
+    NewOrder { coupon: Some(code.into()), ..shop.build_crypto_order(quantity) }
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn the_discount_follows_the_terms() {
         ),
     ];
     for (terms, basket, expected) in table {
-        let found = discount_for(&terms, NOW, CNY, &basket).map(|fiat| fiat.minor);
+        let found = compute_discount(&terms, NOW, CNY, &basket).map(|fiat| fiat.minor);
         assert_eq!(found, expected, "{terms:?} {basket:?}");
     }
 }
@@ -66,7 +66,7 @@ proptest! {
     #[test]
     fn a_discount_is_the_exact_share_rounded_down(total in 0_i64..i64::MAX, points in 1_i64..=10_000) {
         let terms = Terms::unrestricted(Discount::Percent(points), CNY);
-        let found = i128::from(discount_for(&terms, Instant(0), CNY, &[line(1, total)]).unwrap().minor);
+        let found = i128::from(compute_discount(&terms, Instant(0), CNY, &[line(1, total)]).unwrap().minor);
         let exact = i128::from(total) * i128::from(points);
         prop_assert!(found * 10_000 <= exact && exact < (found + 1) * 10_000);
         prop_assert!(found <= i128::from(total));
@@ -82,7 +82,7 @@ proptest! {
         let terms = Terms { product: bound_to.map(ProductId), ..Terms::unrestricted(value, CNY) };
         let eligible: i64 =
             totals.iter().filter(|(product, _)| bound_to.is_none_or(|b| b == *product)).map(|(_, total)| total).sum();
-        match discount_for(&terms, NOW, CNY, &basket) {
+        match compute_discount(&terms, NOW, CNY, &basket) {
             Ok(fiat) => prop_assert!((0..=eligible).contains(&fiat.minor)),
             Err(refusal) => {
                 prop_assert_eq!(refusal, CouponRefusal::OtherProduct);
@@ -96,15 +96,15 @@ db::both! {
     async fn a_code_is_found_in_any_case_and_with_outer_blanks(db: Db) {
         let shop = Fixture::new(db, 10).await;
         create(&shop, " Spring10 ", Terms::unrestricted(Discount::Percent(1_000), CNY), None).await.unwrap();
-        let created = shop.create(with_coupon(&shop, 3, "\tspring10 ")).await.unwrap();
+        let created = shop.create_order(with_coupon(&shop, 3, "\tspring10 ")).await.unwrap();
         let order = created.order;
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (150, 15, 135));
         for code in ["", "   ", "spring", "spring10x", &"x".repeat(10_000)] {
-            let refused = shop.create(with_coupon(&shop, 3, code)).await;
+            let refused = shop.create_order(with_coupon(&shop, 3, code)).await;
             assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRefusal::Unknown))), "{code:?}");
         }
-        assert_eq!(shop.stock().await, 7);
-        assert_eq!(shop.count("select count(*) from orders").await, 1);
+        assert_eq!(shop.count_available_items().await, 7);
+        assert_eq!(shop.select_number("select count(*) from orders").await, 1);
     }
 
     async fn invalid_coupons_are_refused(db: Db) {
@@ -121,12 +121,12 @@ db::both! {
     async fn concurrent_orders_cannot_exceed_the_uses_of_a_coupon(db: Db) {
         let shop = Fixture::new(db, 50).await;
         create(&shop, "three", Terms::unrestricted(Discount::Percent(1_000), CNY), Some(3)).await.unwrap();
-        let outcomes = join_all((0..20).map(|_| shop.create(with_coupon(&shop, 1, "three")))).await;
+        let outcomes = join_all((0..20).map(|_| shop.create_order(with_coupon(&shop, 1, "three")))).await;
         let exhausted = outcomes.iter()
             .filter(|outcome| matches!(outcome, Err(OrderError::CouponInvalid(CouponRefusal::Exhausted)))).count();
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), exhausted), (3, 17));
-        assert_eq!(shop.count("select uses from coupons").await, 3);
-        assert_eq!(shop.stock().await, 47);
+        assert_eq!(shop.select_number("select uses from coupons").await, 3);
+        assert_eq!(shop.count_available_items().await, 47);
         shop.assert_stock_counts().await;
     }
 
@@ -134,12 +134,12 @@ db::both! {
         let shop = Fixture::new(db, 5).await;
         let owner = shop.shop;
         create(&shop, "gone", Terms::unrestricted(Discount::Fixed(10), CNY), None).await.unwrap();
-        let deactivate = |code: &'static str| write(&shop.db, move |tx| {
-            Box::pin(coupons::deactivate(tx, NOW, &OPERATOR, owner, code))
+        let deactivate = |code: &'static str| run_write(&shop.db, move |tx| {
+            Box::pin(coupons::deactivate_coupon(tx, NOW, &OPERATOR, owner, code))
         });
         assert!(deactivate(" GONE ").await);
         assert!(!deactivate("gone").await && !deactivate("other").await);
-        let refused = shop.create(with_coupon(&shop, 1, "gone")).await;
+        let refused = shop.create_order(with_coupon(&shop, 1, "gone")).await;
         assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRefusal::Unknown))));
     }
 }

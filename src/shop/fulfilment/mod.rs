@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use crate::orders::{self, LineState, Order, State};
 use crate::stock::{self, SealedItem};
 use clock::Instant;
-use db::{self, Batch, Bind, Db, Locked, ResultRef, Tx};
+use db::{self, Bind, Db, Locked, ResultRef, Tx};
 use envelope::{Envelope, OpenError};
 use ids::OrderId;
 use records::{events, reviews};
@@ -51,10 +51,10 @@ enum DeliverError {
     Db(#[from] db::Error),
 }
 
-/// Adds a statement to the batch that schedules the delivery of a paid order for now. The result of the statement has
+/// Queues the statement that schedules the delivery of a paid order for now. The result of the statement has
 /// no row when the delivery is already scheduled.
-pub fn schedule(batch: &mut Batch, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
-    store::insert(batch, now, order.into())
+pub fn schedule(tx: &mut Tx, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
+    store::insert(tx, now, order.into())
 }
 
 /// Deletes the scheduled delivery of an order, if there is one.
@@ -137,7 +137,7 @@ async fn deliver(
         orders::set_line_state(tx, now, line.id, LineState::Delivered).await?;
     }
     let order = orders::advance(tx, now, order, State::Completed).await?;
-    orders::record(tx, now, &order, events::Kind::OrderCompleted).await?;
+    orders::record_event(tx, now, &order, events::Kind::OrderCompleted);
     let note = "the key was restored, and the order was delivered";
     reviews::resolve(tx, now, UNREADABLE, &order.public_id, note).await?;
     if let Some(email) = orders::find_email(tx, order.id).await? {
@@ -216,7 +216,7 @@ async fn postpone(
                 orders::set_line_state(tx, now, line.id, LineState::Failed).await?;
             }
             let order = orders::advance(tx, now, order, State::Failed).await?;
-            orders::record(tx, now, &order, events::Kind::OrderFailed).await?;
+            orders::record_event(tx, now, &order, events::Kind::OrderFailed);
             let detail = format!("order {} is paid and could not be delivered: {error}", order.order_no);
             reviews::open(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
             reviews::resolve(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;

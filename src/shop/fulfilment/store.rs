@@ -1,13 +1,13 @@
 //! All SQL of the table `fulfilments`: the scheduled deliveries.
 
 use clock::Instant;
-use db::{self, Batch, Bind, ResultRef, Tx, execute, expect_changed, row, rows, statement};
+use db::{self, Bind, ResultRef, Tx, execute, expect_changed, queued, row, rows};
 use ids::OrderId;
 
 /// Inserts the scheduled delivery of an order. The result has no row when the order already has one.
-pub fn insert(batch: &mut Batch, now: Instant, order: Bind) -> ResultRef<OrderId> {
-    statement!(
-        batch,
+pub fn insert(tx: &mut Tx, now: Instant, order: Bind) -> ResultRef<OrderId> {
+    queued!(
+        tx,
         "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2)
          on conflict (order_id) do nothing returning order_id as id",
         order,

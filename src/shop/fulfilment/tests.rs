@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use crate::fixture::{Fixture, NOW, read, write};
+use crate::fixture::{Fixture, NOW, run_read, run_write};
 use crate::fulfilment::{self, EmailTemplates, machine};
 use crate::orders::{self, LineState, Order, OrderDetails, OrderLine, State};
 use crate::stock;
@@ -20,32 +20,34 @@ async fn deliver_at(shop: &Fixture, now: Instant) -> usize {
 }
 
 async fn paid_order(shop: &Fixture, quantity: u32) -> Order {
-    let user = shop.user(&Uuid::new_v4().to_string()).await;
-    shop.credit(&user, Currency::CNY, 1_000_000).await;
-    shop.create(shop.balance_order(quantity, &user)).await.unwrap().order
+    let user = shop.create_user(&Uuid::new_v4().to_string()).await;
+    shop.credit_balance(&user, Currency::CNY, 1_000_000).await;
+    shop.create_order(shop.build_balance_order(quantity, &user)).await.unwrap().order
 }
 
 async fn find_details(shop: &Fixture, order: &Order) -> OrderDetails {
     let number = order.order_no.clone();
-    read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await })).await.unwrap()
+    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await }))
+        .await
+        .unwrap()
 }
 
 async fn lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
     let order = order.clone();
-    read(&shop.db, move |tx| Box::pin(async move { orders::list_lines(tx, &order).await })).await
+    run_read(&shop.db, move |tx| Box::pin(async move { orders::list_lines(tx, &order).await })).await
 }
 
 /// Returns the delivered lines in plain text, as the buyer gets them; `None` before the delivery.
 async fn delivered_lines(shop: &Fixture, order: &Order) -> Option<Vec<String>> {
     let (order, lines) = (find_details(shop, order).await.order, lines(shop, order).await);
     let items =
-        read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &order, &lines).await }))
+        run_read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &order, &lines).await }))
             .await?;
     Some(items.iter().map(|item| stock::decrypt_item(&shop.envelope, item).unwrap().to_string()).collect())
 }
 
 async fn mail(shop: &Fixture) -> Vec<(String, String)> {
-    read(&shop.db, |tx| {
+    run_read(&shop.db, |tx| {
         Box::pin(async move {
             let rows = db::rows!(tx, "select recipient, subject || body as text from mails order by id")?;
             rows.iter().map(|row| Ok((row.get("recipient")?, row.get("text")?))).collect()
@@ -58,7 +60,7 @@ db::both! {
     async fn a_paid_order_is_delivered_and_its_buyer_gets_an_email(db: Db) {
         let shop = Fixture::new(db, 5).await;
         let order = paid_order(&shop, 2).await;
-        let waiting = shop.create(shop.order(1)).await.unwrap().order;
+        let waiting = shop.create_order(shop.build_crypto_order(1)).await.unwrap().order;
         assert_eq!(delivered_lines(&shop, &order).await, None);
         assert_eq!(deliver_at(&shop, NOW).await, 1);
         assert_eq!(deliver_at(&shop, NOW).await, 0);
@@ -73,8 +75,8 @@ db::both! {
         assert!(emails[0].1.contains(&order.order_no) && emails[0].1.contains("https://shop.example.com/orders"));
         assert!(!emails[0].1.contains("pass0"));
         assert_eq!(find_details(&shop, &waiting).await.order.state, State::AwaitingPayment);
-        assert_eq!(shop.count("select count(*) from events where kind = 'order.completed'").await, 1);
-        assert_eq!(shop.count("select count(*) from fulfilments").await, 0);
+        assert_eq!(shop.select_number("select count(*) from events where kind = 'order.completed'").await, 1);
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, 0);
         shop.assert_stock_counts().await;
     }
 
@@ -91,7 +93,7 @@ db::both! {
         lines.dedup();
         assert_eq!(lines.len(), 60);
         assert_eq!(mail(&shop).await.len(), 20);
-        assert_eq!(shop.count("select count(*) from events where kind = 'order.completed'").await, 20);
+        assert_eq!(shop.select_number("select count(*) from events where kind = 'order.completed'").await, 20);
         shop.assert_stock_counts().await;
     }
 
@@ -100,17 +102,17 @@ db::both! {
         let order = paid_order(&shop, 2).await;
         let other = paid_order(&shop, 1).await;
         // One item of the order was changed by hand and cannot be decrypted.
-        write(&shop.db, |tx| Box::pin(async move {
+        run_write(&shop.db, |tx| Box::pin(async move {
             db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", vec![7_u8])
         })).await;
         assert_eq!(deliver_at(&shop, NOW).await, 1);
         assert_eq!(find_details(&shop, &other).await.order.state, State::Completed);
         assert_eq!(find_details(&shop, &order).await.order.state, State::Processing);
         assert_eq!(delivered_lines(&shop, &order).await, None);
-        assert_eq!(shop.count("select attempts from fulfilments").await, 1);
+        assert_eq!(shop.select_number("select attempts from fulfilments").await, 1);
         // The next attempt is not due yet.
         assert_eq!(deliver_at(&shop, NOW.plus_ms(9_999)).await, 0);
-        assert_eq!(shop.count("select attempts from fulfilments").await, 1);
+        assert_eq!(shop.select_number("select attempts from fulfilments").await, 1);
         let mut now = NOW;
         for _ in 1..machine::ATTEMPTS_MAX {
             now = now.plus_seconds(3_600);
@@ -118,11 +120,11 @@ db::both! {
         }
         let found = find_details(&shop, &order).await;
         assert_eq!((found.order.state, lines(&shop, &order).await[0].state), (State::Failed, LineState::Failed));
-        assert_eq!(shop.count("select count(*) from fulfilments").await, 0);
-        assert_eq!(shop.count("select count(*) from reviews where kind = 'order.undeliverable'").await, 1);
-        assert_eq!(shop.count("select count(*) from events where kind = 'order.failed'").await, 1);
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, 0);
+        assert_eq!(shop.select_number("select count(*) from reviews where kind = 'order.undeliverable'").await, 1);
+        assert_eq!(shop.select_number("select count(*) from events where kind = 'order.failed'").await, 1);
         // The items stay reserved for the paid order.
-        assert_eq!(shop.count("select count(*) from stock_items where state = 'reserved'").await, 2);
+        assert_eq!(shop.select_number("select count(*) from stock_items where state = 'reserved'").await, 2);
         shop.assert_stock_counts().await;
     }
 
@@ -132,13 +134,13 @@ db::both! {
         // The order reserves all items. One of them is replaced by a ciphertext that the same key made for another
         // purpose.
         let other = shop.envelope.seal("something else", "sku:1", b"goods");
-        write(&shop.db, move |tx| Box::pin(async move {
+        run_write(&shop.db, move |tx| Box::pin(async move {
             db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", other)
         })).await;
         // The first attempt runs without the key, so the order waits.
         fulfilment::deliver_due(&shop.db, NOW, &Arc::new(Envelope::generate()), &email_templates()).await.unwrap();
         let waiting = "select count(*) from reviews where kind = 'order.unreadable' and closed_at is null";
-        assert_eq!((shop.count(waiting).await, shop.count("select attempts from fulfilments").await), (1, 0));
+        assert_eq!((shop.select_number(waiting).await, shop.select_number("select attempts from fulfilments").await), (1, 0));
         let mut now = NOW;
         for _ in 0..machine::ATTEMPTS_MAX {
             assert_eq!(find_details(&shop, &order).await.order.state, State::Processing);
@@ -146,9 +148,9 @@ db::both! {
             assert_eq!(deliver_at(&shop, now).await, 0);
         }
         assert_eq!(find_details(&shop, &order).await.order.state, State::Failed);
-        assert_eq!(shop.count("select count(*) from fulfilments").await, 0);
-        assert_eq!(shop.count("select count(*) from reviews where kind = 'order.undeliverable'").await, 1);
-        assert_eq!(shop.count(waiting).await, 0, "no order waits for a key");
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, 0);
+        assert_eq!(shop.select_number("select count(*) from reviews where kind = 'order.undeliverable'").await, 1);
+        assert_eq!(shop.select_number(waiting).await, 0, "no order waits for a key");
         shop.assert_stock_counts().await;
     }
 
@@ -159,7 +161,7 @@ db::both! {
         let delivered = fulfilment::deliver_due(&shop.db, NOW, &foreign, &email_templates()).await.unwrap();
         assert_eq!((delivered, find_details(&shop, &order).await.order.state), (0, State::Processing));
         let waiting = "select count(*) from reviews where kind = 'order.unreadable' and closed_at is null";
-        assert_eq!(shop.count(waiting).await, 1, "the review is opened at the first failure");
+        assert_eq!(shop.select_number(waiting).await, 1, "the review is opened at the first failure");
         // The delivery is retried without limit, every 15 minutes.
         let mut now = NOW;
         for _ in 0..3 * machine::ATTEMPTS_MAX {
@@ -170,7 +172,7 @@ db::both! {
         assert_eq!(find_details(&shop, &order).await.order.state, State::Processing);
         assert_eq!(deliver_at(&shop, now.plus_seconds(900)).await, 1);
         assert_eq!(delivered_lines(&shop, &order).await.unwrap().len(), 2);
-        assert_eq!(shop.count(waiting).await, 0);
+        assert_eq!(shop.select_number(waiting).await, 0);
     }
 }
 

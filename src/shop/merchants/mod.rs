@@ -17,7 +17,7 @@ const SLUG_LENGTH_MAX: usize = 64;
 /// The maximum length of a name, in characters.
 const NAME_LENGTH_MAX: usize = 200;
 
-/// The maximum number of merchants that [`list`] returns.
+/// The maximum number of merchants that [`list_merchants`] returns.
 pub const LIST_MAX: u32 = 1_000;
 
 /// A stored merchant.
@@ -51,7 +51,7 @@ pub enum CreateError {
 }
 
 /// Creates a merchant and records the action in the audit log.
-pub async fn create(
+pub async fn create_merchant(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
@@ -73,11 +73,11 @@ pub async fn create(
 }
 
 /// Returns the merchant with this slug; `None` when there is none.
-pub async fn find_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Merchant>, db::Error> {
-    store::find_by_slug(tx, slug).await
+pub async fn find_merchant_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Merchant>, db::Error> {
+    store::find_merchant_by_slug(tx, slug).await
 }
 
 /// Returns the merchants in the order of their creation, at most [`LIST_MAX`].
-pub async fn list(tx: &mut Tx) -> Result<Vec<Merchant>, db::Error> {
-    store::list(tx, LIST_MAX).await
+pub async fn list_merchants(tx: &mut Tx) -> Result<Vec<Merchant>, db::Error> {
+    store::list_merchants(tx, LIST_MAX).await
 }

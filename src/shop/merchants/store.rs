@@ -26,18 +26,18 @@ pub async fn insert_merchant(
 }
 
 /// Returns the merchant with this slug.
-pub async fn find_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Merchant>, db::Error> {
+pub async fn find_merchant_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Merchant>, db::Error> {
     let found = row!(tx, "select id, public_id, slug, name, created_at from merchants where slug = $1", slug)?;
-    found.as_ref().map(merchant).transpose()
+    found.as_ref().map(parse_merchant).transpose()
 }
 
 /// Returns at most `limit` merchants in the order of their creation.
-pub async fn list(tx: &mut Tx, limit: u32) -> Result<Vec<Merchant>, db::Error> {
+pub async fn list_merchants(tx: &mut Tx, limit: u32) -> Result<Vec<Merchant>, db::Error> {
     let found = rows!(tx, "select id, public_id, slug, name, created_at from merchants order by id limit $1", limit)?;
-    found.iter().map(merchant).collect()
+    found.iter().map(parse_merchant).collect()
 }
 
-fn merchant(row: &Row) -> Result<Merchant, db::Error> {
+fn parse_merchant(row: &Row) -> Result<Merchant, db::Error> {
     Ok(Merchant {
         id: row.get("id")?,
         public_id: row.get("public_id")?,

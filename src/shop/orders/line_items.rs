@@ -5,7 +5,7 @@ use crate::coupons::{self, AppliedCoupon, BasketLine, RedeemError};
 use crate::orders::{CreateError, LINES_MAX, LineState, NewLine, NewOrder, OrderLine, store};
 use crate::stock::{self, Reservation, ReserveError};
 use clock::Instant;
-use db::{Batch, BatchResult, ResultRef, Tx};
+use db::{ResultRef, Tx};
 use ids::{LineId, OrderId};
 
 /// Returns the SKU of each line with its price. Fails when a product does not exist, a quantity is outside its limits,
@@ -59,7 +59,7 @@ pub(super) async fn redeem_coupon(
         .map(|(line, sku)| Some(BasketLine { product: sku.product, total: line_total(line, sku)? }))
         .collect();
     let basket = basket.ok_or(CreateError::AmountOutOfRange)?;
-    match coupons::redeem(tx, now, new.shop, code, new.currency, &basket).await {
+    match coupons::redeem_coupon(tx, now, new.shop, code, new.currency, &basket).await {
         Ok(applied) => Ok(Some(applied)),
         Err(RedeemError::Refused(refusal)) => Err(refusal.into()),
         Err(RedeemError::Db(error)) => Err(error.into()),
@@ -73,20 +73,15 @@ pub(super) fn check_stock(new: &NewOrder, skus: &[OrderableSku]) -> Result<(), C
     if is_enough { Ok(()) } else { Err(CreateError::InsufficientStock) }
 }
 
-/// The order lines that a batch inserts, and the stock that it reserves for them.
+/// Order lines whose statements are queued, and the stock that is reserved for them.
 pub(super) struct ReservedLines {
     lines: Vec<(OrderLine, ResultRef<LineId>)>,
     reservations: Vec<Reservation>,
 }
 
-/// Adds statements to the batch that insert the lines and reserve their items. SKUs are locked in the order of their
+/// Queues the statements that insert the lines and reserve their items. SKUs are locked in the order of their
 /// ids, so that two orders for the same SKUs cannot deadlock.
-pub(super) fn reserve(
-    batch: &mut Batch,
-    order: ResultRef<OrderId>,
-    new: &NewOrder,
-    skus: &[OrderableSku],
-) -> ReservedLines {
+pub(super) fn reserve(tx: &mut Tx, order: ResultRef<OrderId>, new: &NewOrder, skus: &[OrderableSku]) -> ReservedLines {
     let mut lines = Vec::new();
     for (number, (new_line, sku)) in (1_i64..).zip(new.lines.iter().zip(skus)) {
         let line = OrderLine {
@@ -97,12 +92,12 @@ pub(super) fn reserve(
             unit_price: sku.unit_price,
             state: LineState::Pending,
         };
-        let id = store::insert_line(batch, order, number, &line);
+        let id = store::insert_line(tx, order, number, &line);
         lines.push((line, id));
     }
     let mut by_sku: Vec<_> = lines.iter().collect();
     by_sku.sort_unstable_by_key(|(line, _)| line.sku);
-    let reservations = by_sku.iter().map(|(line, id)| stock::reserve(batch, line.sku, *id, line.quantity)).collect();
+    let reservations = by_sku.iter().map(|(line, id)| stock::reserve(tx, line.sku, *id, line.quantity)).collect();
     ReservedLines { lines, reservations }
 }
 
@@ -111,14 +106,14 @@ impl ReservedLines {
     ///
     /// # Errors
     /// [`CreateError::InsufficientStock`] when a line could not reserve all its items.
-    pub fn into_lines(self, results: &BatchResult) -> Result<Vec<OrderLine>, CreateError> {
+    pub fn into_lines(self, tx: &Tx) -> Result<Vec<OrderLine>, CreateError> {
         for reservation in &self.reservations {
-            reservation.ensure_complete(results).map_err(|error| match error {
+            reservation.ensure_complete(tx).map_err(|error| match error {
                 ReserveError::Insufficient => CreateError::InsufficientStock,
                 ReserveError::Db(error) => CreateError::Db(error),
             })?;
         }
-        let with_id = |(line, id)| Ok(OrderLine { id: results.id(id)?, ..line });
+        let with_id = |(line, id)| Ok(OrderLine { id: tx.id_of(id)?, ..line });
         self.lines.into_iter().map(with_id).collect()
     }
 }

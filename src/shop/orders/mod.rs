@@ -23,7 +23,7 @@ use crate::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService}
 use crate::orders::store::OrderStatusRow;
 use crate::stock;
 use clock::Instant;
-use db::{self, Batch, Db, Locked, Tx};
+use db::{self, Db, Locked, Tx};
 use ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
 use money::addresses::{IssueError, ReservedAddress};
 use money::effects::PaymentListener;
@@ -271,22 +271,21 @@ pub async fn create(
         paid_at: is_paid.then_some(now),
         closed_at: None,
     };
-    let mut batch = Batch::default();
-    let id = store::insert_order(&mut batch, &order);
-    store::insert_contact(&mut batch, id, new.email.trim(), &normalize_email(&new.email));
-    record_in(&mut batch, now, &order, events::Kind::OrderCreated);
-    let requested = payment::request_payment(&mut batch, now, &order, id, plan, address)?;
+    let id = store::insert_order(tx, &order);
+    store::insert_contact(tx, id, new.email.trim(), &normalize_email(&new.email));
+    record_event(tx, now, &order, events::Kind::OrderCreated);
+    let requested = payment::request_payment(tx, now, &order, id, plan, address)?;
     if is_paid {
-        fulfilment::schedule(&mut batch, now, id);
-        record_in(&mut batch, now, &order, events::Kind::OrderPaid);
+        fulfilment::schedule(tx, now, id);
+        record_event(tx, now, &order, events::Kind::OrderPaid);
     }
     // The stock comes last: from here on the rows of the SKUs are locked, and other orders for the same SKUs wait.
-    let reserved = line_items::reserve(&mut batch, id, &new, &skus);
-    let results = tx.run_batch(batch).await?;
+    let reserved = line_items::reserve(tx, id, &new, &skus);
+    tx.run_queued().await?;
 
-    let order = Order { id: results.id(id)?, ..order };
-    let lines = reserved.into_lines(&results)?;
-    let instructions = payment::finish_payment_request(tx, now, &order, requested, &results).await?;
+    let order = Order { id: tx.id_of(id)?, ..order };
+    let lines = reserved.into_lines(tx)?;
+    let instructions = payment::finish_payment_request(tx, now, &order, requested).await?;
     Ok(PlacedOrder { order, lines, instructions })
 }
 
@@ -324,11 +323,11 @@ async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChan
 /// is booked and opens a review.
 pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
     // Lock the invoice before the order, because transactions that book deposits lock them in this sequence.
-    if let Some(payment) = payments::find_newest(tx, id).await? {
-        payments::close_external(tx, now, payment, false).await?;
-        if let Some(invoice) = invoices::find_by_payment(tx, payment).await?
+    if let Some(payment) = payments::find_newest_payment(tx, id).await? {
+        payments::close_external_payment(tx, now, payment, false).await?;
+        if let Some(invoice) = invoices::find_invoice_by_payment(tx, payment).await?
             && invoice.state == invoices::State::Open
-            && !invoices::withdraw(tx, now, invoice.id).await?
+            && !invoices::cancel_unpaid_invoice(tx, now, invoice.id).await?
         {
             return Err(CancelError::MoneyArrived);
         }
@@ -358,7 +357,7 @@ pub async fn cancel_by_operator(
 pub async fn expire_overdue_external(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
     let mut changes = Vec::new();
     for payment in store::list_external_overdue(tx, now, EXPIRED_PER_RUN_MAX).await? {
-        changes.extend(payments::close_external(tx, now, payment, false).await?);
+        changes.extend(payments::close_external_payment(tx, now, payment, false).await?);
     }
     apply_payment_changes(tx, now, &changes).await?;
     Ok(changes.len())
@@ -367,8 +366,8 @@ pub async fn expire_overdue_external(tx: &mut Tx, now: Instant) -> Result<usize,
 /// Marks the payment of an order as received by the external provider. Returns false, and changes nothing, when the
 /// order does not wait for an external payment.
 pub async fn confirm_external_payment(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
-    let Some(payment) = payments::find_newest(tx, id).await? else { return Ok(false) };
-    let change = payments::close_external(tx, now, payment, true).await?;
+    let Some(payment) = payments::find_newest_payment(tx, id).await? else { return Ok(false) };
+    let change = payments::close_external_payment(tx, now, payment, true).await?;
     apply_payment_changes(tx, now, change.as_slice()).await?;
     Ok(change.is_some())
 }
@@ -507,12 +506,8 @@ pub(crate) async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: 
 }
 
 /// Records an event about an order in the event log.
-pub(crate) async fn record(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) -> Result<(), db::Error> {
-    events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order)).await
-}
-
-fn record_in(batch: &mut Batch, now: Instant, order: &Order, kind: events::Kind) {
-    events::record_in(batch, now, order.shop, kind, &order.public_id, &event_payload(order));
+pub(crate) fn record_event(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) {
+    events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order));
 }
 
 /// Returns the JSON body of an event about an order.
@@ -542,7 +537,7 @@ async fn to_details(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Resu
 async fn add_unconfirmed(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
     let OrderStatusRow { mut status, has_unconfirmed } = row;
     if has_unconfirmed && let Some((invoice, received)) = status.invoice.take() {
-        let received = invoices::progress(tx, &invoice, received).await?;
+        let received = invoices::add_pending_amount(tx, &invoice, received).await?;
         status.invoice = Some((invoice, received));
     }
     Ok(status)

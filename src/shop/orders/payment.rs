@@ -8,7 +8,7 @@ use chain::{Amount, Asset, AssetId, Family};
 use crate::orders::{CreateError, Order};
 use crate::users;
 use clock::Instant;
-use db::{Batch, BatchResult, Db, ResultRef, Tx};
+use db::{Db, ResultRef, Tx};
 use ids::{OrderId, PaymentId, Shop, UserId};
 use money::addresses::{Addresses, ReservedAddress};
 use money::assets::{self, Assets, PaymentAsset};
@@ -114,9 +114,9 @@ impl PaymentService {
         payment_method: &PaymentMethod,
     ) -> Result<Option<ReservedAddress>, CreateError> {
         let PaymentMethod::Crypto(code) = payment_method else { return Ok(None) };
-        match self.assets.find(shop.mode, code) {
-            Some((chain, _)) if self.addresses.can_issue(&chain.id) => {
-                self.addresses.reserve(db, &chain.id).await.map(Some).map_err(CreateError::Issue)
+        match self.assets.find_payment_asset(shop.mode, code) {
+            Some((chain, _)) if self.addresses.can_issue_address(&chain.id) => {
+                self.addresses.reserve_address(db, &chain.id).await.map(Some).map_err(CreateError::Issue)
             }
             Some(_) | None => Ok(None),
         }
@@ -151,15 +151,18 @@ impl PaymentService {
 
     /// Plans an on-chain payment in the asset with this code.
     fn plan_invoice(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateError> {
-        let (chain, payment_asset) = self.assets.find(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
-        if !self.addresses.can_issue(&chain.id) {
+        let (chain, payment_asset) =
+            self.assets.find_payment_asset(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
+        if !self.addresses.can_issue_address(&chain.id) {
             return Err(CreateError::MethodUnavailable);
         }
         let asset = payment_asset.asset.clone();
-        let quote = self.rates.quote(now, &payment_asset.rate_symbol, asset.decimals, asset.quote_decimals, price);
+        let quote =
+            self.rates.compute_quote(now, &payment_asset.rate_symbol, asset.decimals, asset.quote_decimals, price);
         let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
         let tolerance = self.tolerance(now, payment_asset, quote.due).ok_or(CreateError::AmountOutOfRange)?;
-        let confirmations = chain.depths.confirmations(assets::worth_in_usd(&self.rates, now, price));
+        let confirmations =
+            chain.depths.required_confirmations(assets::convert_price_to_usd_minor(&self.rates, now, price));
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
     }
 
@@ -167,19 +170,23 @@ impl PaymentService {
     /// it is the share of the quote only.
     fn tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
-        let rate = self.rates.rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
-        let value =
-            rate.and_then(|rate| pricing::amount_for(self.tolerance.usd, rate.value, payment_asset.asset.decimals));
+        let rate = self.rates.compute_exchange_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
+        let value = rate.and_then(|rate| {
+            pricing::convert_price_to_amount(self.tolerance.usd, rate.value, payment_asset.asset.decimals)
+        });
         Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_mul_ratio(1, 2)?))
     }
 
     /// Returns the debit of a USD balance: the price converted at the current rate and rounded up to the decimal
     /// places of the balance.
     fn debit_in_usd(&self, now: Instant, price: Fiat) -> Result<Taken, CreateError> {
-        let rate = self.rates.rate(now, "USD", price.currency.as_str()).map_err(|_| CreateError::MethodUnavailable)?;
-        let amount = pricing::amount_for(price, rate.value, users::USD_DECIMALS);
+        let rate = self
+            .rates
+            .compute_exchange_rate(now, "USD", price.currency.as_str())
+            .map_err(|_| CreateError::MethodUnavailable)?;
+        let amount = pricing::convert_price_to_amount(price, rate.value, users::USD_DECIMALS);
         Ok(Taken {
-            asset: users::balance_asset(Currency::USD),
+            asset: users::to_balance_asset(Currency::USD),
             amount: amount.ok_or(CreateError::AmountOutOfRange)?,
             rate: Some((rate.value.normalize().to_string(), rate.source, rate.observed_at.min(now))),
         })
@@ -192,10 +199,10 @@ fn debit_in_cny(price: Fiat) -> Result<Taken, CreateError> {
         return Err(CreateError::MethodUnavailable);
     }
     let minor = u64::try_from(price.minor).map_err(|_| CreateError::AmountOutOfRange)?;
-    Ok(Taken { asset: users::balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
+    Ok(Taken { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
-/// A payment whose statements are in the batch, with the data that [`finish_payment_request`] needs.
+/// A payment whose statements are queued, with the data that [`finish_payment_request`] needs.
 pub(super) enum RequestedPayment {
     Free,
     External { pay_url: String },
@@ -203,9 +210,9 @@ pub(super) enum RequestedPayment {
     Balance { payment: ResultRef<PaymentId>, user: UserId, taken: Taken },
 }
 
-/// Adds statements to the batch that store the payment and, for an on-chain payment, its invoice.
+/// Queues the statements that store the payment and, for an on-chain payment, its invoice.
 pub(super) fn request_payment(
-    batch: &mut Batch,
+    tx: &mut Tx,
     now: Instant,
     order: &Order,
     id: ResultRef<OrderId>,
@@ -214,21 +221,24 @@ pub(super) fn request_payment(
 ) -> Result<RequestedPayment, CreateError> {
     match plan {
         PaymentPlan::Free { method } => {
-            let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(id, order.shop, method) };
-            payments::request(batch, now, &free);
+            let free = NewPayment {
+                state: payments::State::Success,
+                ..NewPayment::new_pending_payment(id, order.shop, method)
+            };
+            payments::queue_payment_insert(tx, now, &free);
             Ok(RequestedPayment::Free)
         }
         PaymentPlan::Balance { method, user, taken } => {
-            let pending = NewPayment::pending(id, order.shop, method);
+            let pending = NewPayment::new_pending_payment(id, order.shop, method);
             let paid =
                 NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
-            let payment = payments::request(batch, now, &paid);
+            let payment = payments::queue_payment_insert(tx, now, &paid);
             Ok(RequestedPayment::Balance { payment, user, taken })
         }
         PaymentPlan::External { method, pay_url, provider_ref } => {
-            let pending = NewPayment::pending(id, order.shop, method);
+            let pending = NewPayment::new_pending_payment(id, order.shop, method);
             let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
-            payments::request(batch, now, &external);
+            payments::queue_payment_insert(tx, now, &external);
             Ok(RequestedPayment::External { pay_url })
         }
         PaymentPlan::Invoice { asset, family, quote, tolerance, confirmations } => {
@@ -236,7 +246,11 @@ pub(super) fn request_payment(
             let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
             let invoice = NewInvoice {
-                payment: payments::request(batch, now, &NewPayment::pending(id, order.shop, Method::Crypto)),
+                payment: payments::queue_payment_insert(
+                    tx,
+                    now,
+                    &NewPayment::new_pending_payment(id, order.shop, Method::Crypto),
+                ),
                 shop: order.shop,
                 asset: asset.clone(),
                 price: order.amount,
@@ -245,29 +259,28 @@ pub(super) fn request_payment(
                 confirmations,
                 expires_at: order.expires_at.unwrap_or(now),
             };
-            invoices::request(batch, now, &address, &invoice);
+            invoices::queue_invoice_insert(tx, now, &address, &invoice);
             Ok(RequestedPayment::Invoice { asset, family, due, address })
         }
     }
 }
 
 /// Issues the address of an on-chain payment, or debits the balance, and returns the instructions for the buyer. It
-/// runs after the batch in the same transaction.
+/// runs after the queued statements in the same transaction.
 pub(super) async fn finish_payment_request(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
     requested: RequestedPayment,
-    results: &BatchResult,
 ) -> Result<PaymentInstructions, CreateError> {
     match requested {
         RequestedPayment::Free => Ok(PaymentInstructions::AlreadyPaid),
         RequestedPayment::External { pay_url } => Ok(PaymentInstructions::External { pay_url }),
         RequestedPayment::Invoice { asset, family, due, address } => {
-            Ok(PaymentInstructions::Transfer { asset, family, address: address.issue(), due })
+            Ok(PaymentInstructions::Transfer { asset, family, address: address.issue_address(), due })
         }
         RequestedPayment::Balance { payment, user, taken } => {
-            debit_balance(tx, now, order, results.id(payment)?, user, taken).await?;
+            debit_balance(tx, now, order, tx.id_of(payment)?, user, taken).await?;
             Ok(PaymentInstructions::AlreadyPaid)
         }
     }
@@ -286,8 +299,8 @@ async fn debit_balance(
     let credit = Account::MerchantAvailable(order.shop.merchant);
     let line = EntryLine { debit: Account::User(user), credit, asset, amount };
     let entry = format!("payment/{payment}/paid");
-    let entry = JournalEntry::post(order.shop.mode, entry, "order paid from a balance", vec![line]);
-    match ledger::book(tx, now, &[entry]).await {
+    let entry = JournalEntry::new_post_entry(order.shop.mode, entry, "order paid from a balance", vec![line]);
+    match ledger::book_journal_entries(tx, now, &[entry]).await {
         Ok(()) => Ok(()),
         Err(PostError::Insufficient { .. }) => Err(CreateError::InsufficientBalance),
         Err(

@@ -2,10 +2,10 @@
 
 use crate::coupons;
 use crate::fulfilment;
-use crate::orders::{LineState, Order, State, advance, record, store};
+use crate::orders::{LineState, Order, State, advance, record_event, store};
 use crate::stock;
 use clock::Instant;
-use db::{self, Batch, Locked, Tx};
+use db::{self, Locked, Tx};
 use ids::{CouponId, OrderId, PaymentId};
 use money::payments;
 use records::{events, reviews};
@@ -13,7 +13,7 @@ use records::{events, reviews};
 /// Returns the order of a payment, with its row locked. Fails when either does not exist.
 async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
     let missing = || db::Error::Statement(format!("payment {payment} or its order does not exist"));
-    let order = payments::find_order(tx, payment).await?.ok_or_else(missing)?;
+    let order = payments::find_order_of_payment(tx, payment).await?.ok_or_else(missing)?;
     store::lock_order(tx, order).await?.ok_or_else(missing)
 }
 
@@ -25,7 +25,8 @@ pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) ->
         State::Created | State::AwaitingPayment => {
             let order = advance(tx, now, order, State::Paid).await?;
             db::expect_changed(schedule_fulfilment(tx, now, order.id).await?, 1)?;
-            record(tx, now, &order, events::Kind::OrderPaid).await
+            record_event(tx, now, &order, events::Kind::OrderPaid);
+            Ok(())
         }
         // A reorg reversed the payment before the items were delivered; now the payment is confirmed again.
         State::Paid | State::Processing => {
@@ -46,9 +47,9 @@ pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) ->
 /// Schedules the delivery of an order and returns the number of inserted rows: 0 when the delivery is already
 /// scheduled.
 async fn schedule_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<u64, db::Error> {
-    let mut batch = Batch::default();
-    let scheduled = fulfilment::schedule(&mut batch, now, order);
-    Ok(tx.run_batch(batch).await?.count_rows(scheduled))
+    let scheduled = fulfilment::schedule(tx, now, order);
+    tx.run_queued().await?;
+    Ok(tx.row_count_of(scheduled))
 }
 
 /// Suspends the delivery of an order whose payment was reversed by a reorg, and opens a review. The order keeps its
@@ -58,14 +59,15 @@ pub(super) async fn apply_reversed(tx: &mut Tx, now: Instant, payment: PaymentId
     fulfilment::suspend(tx, order.id).await?;
     let detail = format!("a reorg reversed the payment of order {} ({})", order.order_no, order.state.as_str());
     reviews::open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
-    record(tx, now, &order, events::Kind::PaymentReversed).await
+    record_event(tx, now, &order, events::Kind::PaymentReversed);
+    Ok(())
 }
 
 /// Returns the unpaid order of an expired payment, with its row locked; `None` when the order is paid, has ended, or
 /// has a newer payment.
 pub(super) async fn lock_expired_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
-    let is_newest = payments::find_newest(tx, order.id).await? == Some(payment);
+    let is_newest = payments::find_newest_payment(tx, order.id).await? == Some(payment);
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 
@@ -93,7 +95,7 @@ pub(super) async fn apply_lost(
             reviews::open(tx, now, reviews::Kind::OrderUnpaid, &order.public_id, &detail).await?;
             let note = "the payment was not confirmed again: see the review order.unpaid";
             reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
-            record(tx, now, &order, events::Kind::OrderUnpaid).await?;
+            record_event(tx, now, &order, events::Kind::OrderUnpaid);
             Ok(None)
         }
         State::Expired | State::Cancelled | State::Failed => {
@@ -123,18 +125,18 @@ pub(super) async fn end_unpaid(
         let order_lines = store::list_lines(tx, &order).await?;
         if order.state.is_unpaid() {
             let order = advance(tx, now, order, to).await?;
-            record(tx, now, &order, event_kind).await?;
+            record_event(tx, now, &order, event_kind);
         } else {
             for line in &order_lines {
                 store::set_line_state(tx, now, line.id, LineState::Failed).await?;
             }
             let order = advance(tx, now, order, State::Failed).await?;
-            record(tx, now, &order, events::Kind::OrderFailed).await?;
+            record_event(tx, now, &order, events::Kind::OrderFailed);
         }
         lines.extend(order_lines);
     }
     for coupon in coupons {
-        coupons::release_use(tx, coupon).await?;
+        coupons::release_coupon_use(tx, coupon).await?;
     }
     lines.sort_unstable_by_key(|line| line.sku);
     for line in lines {

@@ -4,15 +4,15 @@ use chain::AssetId;
 
 use crate::orders::{LineState, Order, OrderLine, OrderStatus, State};
 use clock::Instant;
-use db::{self, Batch, Locked, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
+use db::{self, Locked, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
 use money::invoices::{self, InvoiceTerms, Received};
 use money::pricing::{Currency, Fiat};
 
 /// Inserts an order. The result has its id.
-pub fn insert_order(batch: &mut Batch, order: &Order) -> ResultRef<OrderId> {
-    statement!(
-        batch,
+pub fn insert_order(tx: &mut Tx, order: &Order) -> ResultRef<OrderId> {
+    queued!(
+        tx,
         "insert into orders (public_id, order_no, merchant_id, mode, surface, state, currency, original_amount,
             discount_amount, amount, user_id, coupon_id, created_at, expires_at, paid_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning id",
@@ -35,14 +35,9 @@ pub fn insert_order(batch: &mut Batch, order: &Order) -> ResultRef<OrderId> {
 }
 
 /// Inserts the buyer's e-mail address, as entered and in normalized form.
-pub fn insert_contact(
-    batch: &mut Batch,
-    order: ResultRef<OrderId>,
-    email: &str,
-    email_key: &str,
-) -> ResultRef<OrderId> {
-    statement!(
-        batch,
+pub fn insert_contact(tx: &mut Tx, order: ResultRef<OrderId>, email: &str, email_key: &str) -> ResultRef<OrderId> {
+    queued!(
+        tx,
         "insert into order_contacts (order_id, email, normalized_email) values ($1, $2, $3) returning order_id as id",
         order,
         email,
@@ -51,9 +46,9 @@ pub fn insert_contact(
 }
 
 /// Inserts line `number` of an order, counted from 1. The result has its id.
-pub fn insert_line(batch: &mut Batch, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
-    statement!(
-        batch,
+pub fn insert_line(tx: &mut Tx, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
+    queued!(
+        tx,
         "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
          values ($1, $2, $3, $4, $5, $6) returning id",
         order,
@@ -162,7 +157,9 @@ pub async fn find_by_number_or_id(
 /// Returns the status with the newest payment. `first` is the first of the `rows`, which belong to one order.
 fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let invoice = match first.get("invoice_id")? {
-        Some(id) => Some((parse_invoice(id, first)?, Received::of(rows_of_newest_payment(first, rows)?)?)),
+        Some(id) => {
+            Some((parse_invoice(id, first)?, Received::from_deposit_rows(rows_of_newest_payment(first, rows)?)?))
+        }
         None => None,
     };
     let status = OrderStatus {
@@ -190,7 +187,7 @@ fn rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row],
 fn parse_invoice(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
     Ok(InvoiceTerms {
         id,
-        chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
+        chain: invoices::parse_stored_chain(&row.get::<String>("chain")?)?,
         asset: AssetId::from_stored(&row.get::<String>("asset")?),
         address: row.get("address")?,
         state: row.get("invoice_state")?,

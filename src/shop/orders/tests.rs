@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::catalog::{self, NewProduct};
 use crate::coupons::{self, CouponRefusal, Discount, NewCoupon, Terms};
-use crate::fixture::{Fixture, NOW, OPERATOR, SURFACE, WINDOW_MS, mailbox, read, write};
+use crate::fixture::{Fixture, NOW, OPERATOR, SURFACE, WINDOW_MS, new_mailbox_product, run_read, run_write};
 use crate::fulfilment::{self, EmailTemplates};
 use crate::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
 use crate::orders::{self, CancelError, CreateError, NewLine, NewOrder, Order, OrderDetails, OrderLine, State};
@@ -21,12 +21,14 @@ const LATER: Instant = NOW.plus_ms(WINDOW_MS + 1);
 
 async fn find_details(shop: &Fixture, order: &Order) -> OrderDetails {
     let number = order.order_no.clone();
-    read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await })).await.unwrap()
+    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await }))
+        .await
+        .unwrap()
 }
 
 async fn lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
     let order = order.clone();
-    read(&shop.db, move |tx| Box::pin(async move { orders::list_lines(tx, &order).await })).await
+    run_read(&shop.db, move |tx| Box::pin(async move { orders::list_lines(tx, &order).await })).await
 }
 
 async fn state(shop: &Fixture, order: &Order) -> State {
@@ -35,16 +37,17 @@ async fn state(shop: &Fixture, order: &Order) -> State {
 
 async fn payment(shop: &Fixture, order: &Order) -> PaymentId {
     let order = order.id;
-    read(&shop.db, move |tx| Box::pin(payments::find_newest(tx, order))).await.unwrap()
+    run_read(&shop.db, move |tx| Box::pin(payments::find_newest_payment(tx, order))).await.unwrap()
 }
 
 async fn apply_changes(shop: &Fixture, now: Instant, changes: Vec<PaymentChange>) {
-    write(&shop.db, move |tx| Box::pin(async move { orders::apply_payment_changes(tx, now, &changes).await })).await;
+    run_write(&shop.db, move |tx| Box::pin(async move { orders::apply_payment_changes(tx, now, &changes).await }))
+        .await;
 }
 
 async fn events(shop: &Fixture, order: &Order) -> Vec<String> {
     let subject = order.public_id.clone();
-    read(&shop.db, move |tx| {
+    run_read(&shop.db, move |tx| {
         Box::pin(async move {
             let rows = db::rows!(tx, "select kind from events where subject = $1 order by seq", subject)?;
             rows.iter().map(|row| row.get("kind")).collect()
@@ -56,23 +59,23 @@ async fn events(shop: &Fixture, order: &Order) -> Vec<String> {
 async fn coupon(shop: &Fixture, code: &'static str, discount: Discount) {
     let owner = shop.shop;
     let new = NewCoupon { code: code.into(), terms: Terms::unrestricted(discount, Currency::CNY), max_uses: Some(5) };
-    shop.db.write("coupon", move |tx| Box::pin(coupons::create(tx, NOW, &OPERATOR, owner, new))).await.unwrap();
+    shop.db.write("coupon", move |tx| Box::pin(coupons::create_coupon(tx, NOW, &OPERATOR, owner, new))).await.unwrap();
 }
 
 async fn second_product(shop: &Fixture, items: usize) -> Uuid {
     let (owner, id) = (shop.shop, Uuid::new_v4());
-    let new = NewProduct { slug: format!("with-{items}"), ..mailbox(id) };
-    let created = shop.db.write("product", move |tx| Box::pin(catalog::create(tx, NOW, owner, new))).await;
+    let new = NewProduct { slug: format!("with-{items}"), ..new_mailbox_product(id) };
+    let created = shop.db.write("product", move |tx| Box::pin(catalog::create_product(tx, NOW, owner, new))).await;
     let (_, sku) = created.unwrap();
     let lines: Vec<String> = (0..items).map(|n| format!("second {n}")).collect();
     let items = stock::encrypt_lines(&shop.envelope, sku, lines.iter().map(String::as_str)).unwrap();
-    write(&shop.db, move |tx| Box::pin(stock::import(tx, NOW, &OPERATOR, "second", sku, items))).await;
+    run_write(&shop.db, move |tx| Box::pin(stock::import(tx, NOW, &OPERATOR, "second", sku, items))).await;
     id
 }
 
 /// Asserts that a refused order left no rows and that the stock is unchanged.
 async fn assert_no_trace(shop: &Fixture, stock: u64) {
-    assert_eq!(shop.stock().await, stock);
+    assert_eq!(shop.count_available_items().await, stock);
     for sql in [
         "select count(*) from orders",
         "select count(*) from order_lines",
@@ -81,7 +84,7 @@ async fn assert_no_trace(shop: &Fixture, stock: u64) {
         "select count(*) from invoices",
         "select count(*) from fulfilments",
     ] {
-        assert_eq!(shop.count(sql).await, 0, "{sql}");
+        assert_eq!(shop.select_number(sql).await, 0, "{sql}");
     }
     assert_eq!(shop.watched.len(), 0);
     shop.assert_stock_counts().await;
@@ -90,14 +93,14 @@ async fn assert_no_trace(shop: &Fixture, stock: u64) {
 db::both! {
     async fn an_on_chain_order_has_an_exact_amount_and_its_own_address(db: Db) {
         let shop = Fixture::new(db, 44).await;
-        let created = shop.create(shop.order(10)).await.unwrap();
+        let created = shop.create_order(shop.build_crypto_order(10)).await.unwrap();
         let order = &created.order;
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (500, 0, 500));
         assert_eq!((order.state, order.expires_at), (State::AwaitingPayment, Some(NOW.plus_ms(WINDOW_MS))));
         let PaymentInstructions::Transfer { asset, address, due, .. } = &created.instructions else { panic!("{:?}", created.instructions) };
-        // 5 CNY at 7.24 CNY for one USDT, rounded up to six decimal places.
+        // The price of 5 CNY at 7.24 CNY for one USDT is rounded up to six decimal places.
         assert_eq!(due.to_decimal(asset.decimals), "0.690608");
-        assert_eq!(shop.stock().await, 34);
+        assert_eq!(shop.count_available_items().await, 34);
         assert_eq!(shop.watched.len(), 1);
 
         let view = find_details(&shop, order).await;
@@ -107,29 +110,29 @@ db::both! {
         assert_eq!((&view.order, lines(&shop, order).await), (order, created.lines.clone()));
         assert_eq!(created.lines[0].product, shop.product_id.to_string());
         let bought = created.lines.clone();
-        let goods = read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &view.order, &bought).await })).await;
+        let goods = run_read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &view.order, &bought).await })).await;
         assert!(goods.is_none());
         assert_eq!(events(&shop, order).await, ["order.created"]);
 
-        let other = shop.create(shop.order(1)).await.unwrap();
+        let other = shop.create_order(shop.build_crypto_order(1)).await.unwrap();
         assert!(matches!(&other.instructions, PaymentInstructions::Transfer { address: second, .. } if second != address));
     }
 
     async fn the_three_quantity_limits_are_independent(db: Db) {
         let shop = Fixture::new(db, 250).await;
         let product = shop.product;
-        shop.db.write("limits", move |tx| Box::pin(catalog::set_limits(tx, product, 5, 1_000))).await.unwrap();
-        assert!(matches!(shop.create(shop.order(4)).await, Err(CreateError::QuantityBelowMinimum { min: 5 })));
-        assert!(matches!(shop.create(shop.order(201)).await, Err(CreateError::QuantityAboveMaximum { max: 200 })));
-        assert!(matches!(shop.create(shop.order(0)).await, Err(CreateError::QuantityBelowMinimum { .. })));
+        shop.db.write("limits", move |tx| Box::pin(catalog::set_quantity_limits(tx, product, 5, 1_000))).await.unwrap();
+        assert!(matches!(shop.create_order(shop.build_crypto_order(4)).await, Err(CreateError::QuantityBelowMinimum { min: 5 })));
+        assert!(matches!(shop.create_order(shop.build_crypto_order(201)).await, Err(CreateError::QuantityAboveMaximum { max: 200 })));
+        assert!(matches!(shop.create_order(shop.build_crypto_order(0)).await, Err(CreateError::QuantityBelowMinimum { .. })));
         assert_no_trace(&shop, 250).await;
-        shop.create(shop.order(200)).await.unwrap();
-        assert!(matches!(shop.create(shop.order(51)).await, Err(CreateError::InsufficientStock)));
-        assert_eq!(shop.stock().await, 50);
-        shop.create(shop.order(5)).await.unwrap();
+        shop.create_order(shop.build_crypto_order(200)).await.unwrap();
+        assert!(matches!(shop.create_order(shop.build_crypto_order(51)).await, Err(CreateError::InsufficientStock)));
+        assert_eq!(shop.count_available_items().await, 50);
+        shop.create_order(shop.build_crypto_order(5)).await.unwrap();
         let max = 20;
-        shop.db.write("limits", move |tx| Box::pin(catalog::set_limits(tx, product, 5, max))).await.unwrap();
-        assert!(matches!(shop.create(shop.order(21)).await, Err(CreateError::QuantityAboveMaximum { max: 20 })));
+        shop.db.write("limits", move |tx| Box::pin(catalog::set_quantity_limits(tx, product, 5, max))).await.unwrap();
+        assert!(matches!(shop.create_order(shop.build_crypto_order(21)).await, Err(CreateError::QuantityAboveMaximum { max: 20 })));
         shop.assert_stock_counts().await;
     }
 
@@ -137,20 +140,20 @@ db::both! {
         let shop = Fixture::new(db, 10).await;
         let foreign = Shop { mode: Mode::Live, ..shop.shop };
         let refusals = [
-            (NewOrder { lines: vec![NewLine { product: Uuid::new_v4(), quantity: 1 }], ..shop.order(1) }, "product"),
-            (NewOrder { shop: foreign, ..shop.order(1) }, "product"),
-            (NewOrder { currency: Currency::USD, ..shop.order(1) }, "product"),
-            (NewOrder { lines: vec![], ..shop.order(1) }, "lines"),
-            (NewOrder { lines: shop.order(1).lines.repeat(2), ..shop.order(1) }, "lines"),
-            (NewOrder { lines: shop.order(1).lines.repeat(51), ..shop.order(1) }, "lines"),
-            (NewOrder { payment_method: PaymentMethod::Crypto("btc".into()), ..shop.order(1) }, "method"),
-            (NewOrder { payment_method: PaymentMethod::BalanceCny, ..shop.order(1) }, "user"),
-            (NewOrder { payment_method: PaymentMethod::BalanceCrypto, ..shop.order(1) }, "user"),
-            (shop.order(11), "stock"),
-            (NewOrder { coupon: Some("none".into()), ..shop.order(1) }, "coupon"),
+            (NewOrder { lines: vec![NewLine { product: Uuid::new_v4(), quantity: 1 }], ..shop.build_crypto_order(1) }, "product"),
+            (NewOrder { shop: foreign, ..shop.build_crypto_order(1) }, "product"),
+            (NewOrder { currency: Currency::USD, ..shop.build_crypto_order(1) }, "product"),
+            (NewOrder { lines: vec![], ..shop.build_crypto_order(1) }, "lines"),
+            (NewOrder { lines: shop.build_crypto_order(1).lines.repeat(2), ..shop.build_crypto_order(1) }, "lines"),
+            (NewOrder { lines: shop.build_crypto_order(1).lines.repeat(51), ..shop.build_crypto_order(1) }, "lines"),
+            (NewOrder { payment_method: PaymentMethod::Crypto("btc".into()), ..shop.build_crypto_order(1) }, "method"),
+            (NewOrder { payment_method: PaymentMethod::BalanceCny, ..shop.build_crypto_order(1) }, "user"),
+            (NewOrder { payment_method: PaymentMethod::BalanceCrypto, ..shop.build_crypto_order(1) }, "user"),
+            (shop.build_crypto_order(11), "stock"),
+            (NewOrder { coupon: Some("none".into()), ..shop.build_crypto_order(1) }, "coupon"),
         ];
         for (new, expected) in refusals {
-            let found = match shop.create(new).await.unwrap_err() {
+            let found = match shop.create_order(new).await.unwrap_err() {
                 CreateError::ProductNotFound => "product",
                 CreateError::BadLines => "lines",
                 CreateError::MethodUnavailable => "method",
@@ -171,7 +174,7 @@ db::both! {
 
     async fn without_a_fresh_rate_an_asset_is_unavailable(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let (payment_service, new) = (shop.payment_service.clone(), shop.order(1));
+        let (payment_service, new) = (shop.payment_service.clone(), shop.build_crypto_order(1));
         let address = payment_service.reserve_address(&shop.db, new.shop, &new.payment_method).await.unwrap();
         let late = shop.db.write("late", move |tx| Box::pin(async move {
             orders::create(tx, NOW.plus_ms(60_001), &payment_service, new, address).await
@@ -182,72 +185,72 @@ db::both! {
 
     async fn a_cny_balance_pays_the_exact_amount_at_creation(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let user = shop.user("ann").await;
-        shop.credit(&user, Currency::CNY, 501).await;
-        shop.credit(&user, Currency::USD, 9_000_000).await;
-        let created = shop.create(shop.balance_order(10, &user)).await.unwrap();
+        let user = shop.create_user("ann").await;
+        shop.credit_balance(&user, Currency::CNY, 501).await;
+        shop.credit_balance(&user, Currency::USD, 9_000_000).await;
+        let created = shop.create_order(shop.build_balance_order(10, &user)).await.unwrap();
         assert_eq!((created.order.state, created.order.expires_at), (State::Paid, None));
         assert_eq!((created.order.paid_at, created.instructions), (Some(NOW), PaymentInstructions::AlreadyPaid));
-        assert_eq!(shop.balance(&user, Currency::CNY).await, "1");
-        assert_eq!(shop.balance(&user, Currency::USD).await, "9000000");
+        assert_eq!(shop.load_balance(&user, Currency::CNY).await, "1");
+        assert_eq!(shop.load_balance(&user, Currency::USD).await, "9000000");
         let view = find_details(&shop, &created.order).await;
         assert_eq!((view.status.payment_state, view.status.method), (payments::State::Success, Method::BalanceCny));
         assert_eq!(events(&shop, &created.order).await, ["order.created", "order.paid"]);
-        assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, 1);
     }
 
     async fn a_usd_balance_pays_the_converted_amount_rounded_up(db: Db) {
         let shop = Fixture::new(db, 20).await;
-        let user = shop.user("ann").await;
-        shop.credit(&user, Currency::CNY, 10_000).await;
-        shop.credit(&user, Currency::USD, 690_608).await;
-        let order = || NewOrder { payment_method: PaymentMethod::BalanceCrypto, ..shop.balance_order(10, &user) };
-        let created = shop.create(order()).await.unwrap();
-        assert_eq!(shop.balance(&user, Currency::USD).await, "0");
-        assert_eq!(shop.balance(&user, Currency::CNY).await, "10000");
-        let rate = read(&shop.db, |tx| Box::pin(async move {
+        let user = shop.create_user("ann").await;
+        shop.credit_balance(&user, Currency::CNY, 10_000).await;
+        shop.credit_balance(&user, Currency::USD, 690_608).await;
+        let order = || NewOrder { payment_method: PaymentMethod::BalanceCrypto, ..shop.build_balance_order(10, &user) };
+        let created = shop.create_order(order()).await.unwrap();
+        assert_eq!(shop.load_balance(&user, Currency::USD).await, "0");
+        assert_eq!(shop.load_balance(&user, Currency::CNY).await, "10000");
+        let rate = run_read(&shop.db, |tx| Box::pin(async move {
             db::row!(tx, "select rate, rate_source, rated_at from payments")
         })).await.unwrap();
         let stored = (rate.get::<String>("rate").unwrap(), rate.get::<String>("rate_source").unwrap());
         assert_eq!((stored, rate.get("rated_at")), (("7.24".into(), "fixed".into()), Ok(NOW)));
         assert_eq!(created.order.state, State::Paid);
-        assert!(matches!(shop.create(order()).await, Err(CreateError::InsufficientBalance)));
-        assert_eq!(shop.stock().await, 10);
+        assert!(matches!(shop.create_order(order()).await, Err(CreateError::InsufficientBalance)));
+        assert_eq!(shop.count_available_items().await, 10);
     }
 
     async fn an_insufficient_balance_leaves_no_rows(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let user = shop.user("ann").await;
-        shop.credit(&user, Currency::CNY, 499).await;
-        let refused = shop.create(shop.balance_order(10, &user)).await;
+        let user = shop.create_user("ann").await;
+        shop.credit_balance(&user, Currency::CNY, 499).await;
+        let refused = shop.create_order(shop.build_balance_order(10, &user)).await;
         assert!(matches!(refused, Err(CreateError::InsufficientBalance)));
-        assert_eq!(shop.balance(&user, Currency::CNY).await, "499");
+        assert_eq!(shop.load_balance(&user, Currency::CNY).await, "499");
         assert_no_trace(&shop, 10).await;
     }
 
     async fn concurrent_orders_cannot_overdraw_a_balance(db: Db) {
         let shop = Fixture::new(db, 40).await;
-        let user = shop.user("ann").await;
-        shop.credit(&user, Currency::CNY, 350).await;
-        let outcomes = join_all((0..20).map(|_| shop.create(shop.balance_order(2, &user)))).await;
+        let user = shop.create_user("ann").await;
+        shop.credit_balance(&user, Currency::CNY, 350).await;
+        let outcomes = join_all((0..20).map(|_| shop.create_order(shop.build_balance_order(2, &user)))).await;
         let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientBalance))).count();
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (3, 17));
-        assert_eq!(shop.balance(&user, Currency::CNY).await, "50");
-        assert_eq!(shop.stock().await, 34);
+        assert_eq!(shop.load_balance(&user, Currency::CNY).await, "50");
+        assert_eq!(shop.count_available_items().await, 34);
         shop.assert_stock_counts().await;
     }
 
     async fn an_order_that_a_coupon_makes_free_is_paid_at_creation_by_any_method(db: Db) {
         let shop = Fixture::new(db, 10).await;
         coupon(&shop, "free", Discount::Percent(10_000)).await;
-        let user = shop.user("ann").await;
-        for new in [shop.order(1), shop.balance_order(1, &user)] {
-            let created = shop.create(NewOrder { coupon: Some("free".into()), ..new }).await.unwrap();
+        let user = shop.create_user("ann").await;
+        for new in [shop.build_crypto_order(1), shop.build_balance_order(1, &user)] {
+            let created = shop.create_order(NewOrder { coupon: Some("free".into()), ..new }).await.unwrap();
             assert_eq!((created.order.state, created.order.amount.minor), (State::Paid, 0));
             assert_eq!(created.instructions, PaymentInstructions::AlreadyPaid);
             assert!(find_details(&shop, &created.order).await.status.invoice.is_none());
         }
-        assert_eq!(shop.count("select count(*) from fulfilments").await, 2);
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, 2);
         assert_eq!(shop.watched.len(), 0);
     }
 
@@ -255,7 +258,7 @@ db::both! {
         let shop = Fixture::new(db, 10).await;
         let pay_url = "https://pay.example.com/1".to_owned();
         let payment_method = PaymentMethod::External { provider: Provider::Alipay, pay_url: pay_url.clone(), provider_ref: None };
-        let created = shop.create(NewOrder { payment_method, ..shop.order(1) }).await.unwrap();
+        let created = shop.create_order(NewOrder { payment_method, ..shop.build_crypto_order(1) }).await.unwrap();
         assert_eq!(created.instructions, PaymentInstructions::External { pay_url: pay_url.clone() });
         let view = find_details(&shop, &created.order).await;
         assert_eq!((view.status.method, view.status.pay_url), (Method::Alipay, Some(pay_url)));
@@ -266,14 +269,14 @@ db::both! {
         let shop = Fixture::new(db, 10).await;
         let external = || NewOrder {
             payment_method: PaymentMethod::External { provider: Provider::Wechat, pay_url: "https://x".into(), provider_ref: None },
-            ..shop.order(2)
+            ..shop.build_crypto_order(2)
         };
-        let orders = [shop.create(external()).await.unwrap().order, shop.create(external()).await.unwrap().order];
-        let on_chain = shop.create(shop.order(1)).await.unwrap().order;
-        let confirm = |id: OrderId| write(&shop.db, move |tx| Box::pin(orders::confirm_external_payment(tx, NOW, id)));
+        let orders = [shop.create_order(external()).await.unwrap().order, shop.create_order(external()).await.unwrap().order];
+        let on_chain = shop.create_order(shop.build_crypto_order(1)).await.unwrap().order;
+        let confirm = |id: OrderId| run_write(&shop.db, move |tx| Box::pin(orders::confirm_external_payment(tx, NOW, id)));
         assert!(confirm(orders[0].id).await);
         assert!(!confirm(orders[0].id).await && !confirm(on_chain.id).await && !confirm(OrderId(999)).await);
-        let expire = |at: Instant| write(&shop.db, move |tx| Box::pin(orders::expire_overdue_external(tx, at)));
+        let expire = |at: Instant| run_write(&shop.db, move |tx| Box::pin(orders::expire_overdue_external(tx, at)));
         assert_eq!(expire(NOW.plus_ms(WINDOW_MS)).await, 0);
         assert_eq!(expire(LATER).await, 1);
         assert_eq!(expire(LATER).await, 0);
@@ -281,7 +284,7 @@ db::both! {
         assert_eq!(find_details(&shop, &orders[1]).await.status.payment_state, payments::State::Expired);
         assert_eq!(state(&shop, &on_chain).await, State::AwaitingPayment);
         assert!(!confirm(orders[1].id).await);
-        assert_eq!(shop.stock().await, 7);
+        assert_eq!(shop.count_available_items().await, 7);
         shop.assert_stock_counts().await;
     }
 
@@ -289,22 +292,22 @@ db::both! {
         let shop = Fixture::new(db, 200).await;
         let second = second_product(&shop, 0).await;
         let lines = vec![NewLine { product: second, quantity: 1 }, NewLine { product: shop.product_id, quantity: 100 }];
-        let refused = shop.create(NewOrder { lines: lines.clone(), ..shop.order(1) }).await;
+        let refused = shop.create_order(NewOrder { lines: lines.clone(), ..shop.build_crypto_order(1) }).await;
         assert!(matches!(refused, Err(CreateError::InsufficientStock)));
         assert_no_trace(&shop, 200).await;
 
         let third = NewLine { product: second_product(&shop, 9).await, quantity: 3 };
         let lines = vec![third, lines[1]];
-        let created = shop.create(NewOrder { lines: lines.clone(), ..shop.order(1) }).await.unwrap();
-        // 3 at 0.50 CNY and 100 at 0.40 CNY.
+        let created = shop.create_order(NewOrder { lines: lines.clone(), ..shop.build_crypto_order(1) }).await.unwrap();
+        // The order has 3 units at 0.50 CNY and 100 units at 0.40 CNY.
         assert_eq!(created.order.amount.minor, 150 + 4_000);
         let made: Vec<NewLine> = created.lines.iter()
             .map(|line| NewLine { product: line.product.parse().unwrap(), quantity: line.quantity }).collect();
         assert_eq!(made, lines);
-        assert_eq!(shop.stock().await, 100);
+        assert_eq!(shop.count_available_items().await, 100);
         let id = payment(&shop, &created.order).await;
         apply_changes(&shop, LATER, vec![PaymentChange::Expired(id)]).await;
-        assert_eq!(shop.stock().await, 200);
+        assert_eq!(shop.count_available_items().await, 200);
         shop.assert_stock_counts().await;
     }
 
@@ -315,85 +318,85 @@ db::both! {
         let reversed = [lines[1], lines[0]];
         let made = join_all((0..40).map(|n| {
             let lines = if n % 2 == 0 { lines.to_vec() } else { reversed.to_vec() };
-            shop.create(NewOrder { lines, ..shop.order(1) })
+            shop.create_order(NewOrder { lines, ..shop.build_crypto_order(1) })
         })).await;
         let mut ids = Vec::new();
         for created in made {
             ids.push(payment(&shop, &created.unwrap().order).await);
         }
-        assert_eq!(shop.stock().await, 0);
-        // Several transactions at once, each of which expires four orders.
+        assert_eq!(shop.count_available_items().await, 0);
+        // Run several transactions concurrently, each of which expires four orders.
         join_all(ids.chunks(4).map(|ids| {
             apply_changes(&shop, LATER, ids.iter().map(|id| PaymentChange::Expired(*id)).collect())
         })).await;
-        assert_eq!(shop.stock().await, 40);
+        assert_eq!(shop.count_available_items().await, 40);
         shop.assert_stock_counts().await;
     }
 
     async fn a_paid_order_is_scheduled_for_delivery_once(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let order = shop.create(shop.order(2)).await.unwrap().order;
+        let order = shop.create_order(shop.build_crypto_order(2)).await.unwrap().order;
         let id = payment(&shop, &order).await;
         apply_changes(&shop, NOW, vec![PaymentChange::Confirming(id)]).await;
         assert_eq!(state(&shop, &order).await, State::AwaitingPayment);
         apply_changes(&shop, LATER, vec![PaymentChange::Paid(id), PaymentChange::Paid(id)]).await;
         let found = find_details(&shop, &order).await.order;
         assert_eq!((found.state, found.paid_at, found.closed_at), (State::Paid, Some(LATER), None));
-        assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, 1);
         assert_eq!(events(&shop, &order).await, ["order.created", "order.paid"]);
     }
 
     async fn an_expired_order_releases_stock_and_coupon_once(db: Db) {
         let shop = Fixture::new(db, 10).await;
         coupon(&shop, "ten", Discount::Percent(1_000)).await;
-        let orders = join_all((0..3).map(|_| shop.create(NewOrder { coupon: Some("ten".into()), ..shop.order(3) }))).await;
+        let orders = join_all((0..3).map(|_| shop.create_order(NewOrder { coupon: Some("ten".into()), ..shop.build_crypto_order(3) }))).await;
         let orders: Vec<Order> = orders.into_iter().map(|created| created.unwrap().order).collect();
-        assert_eq!((shop.stock().await, shop.count("select uses from coupons").await), (1, 3));
+        assert_eq!((shop.count_available_items().await, shop.select_number("select uses from coupons").await), (1, 3));
         let mut changes = Vec::new();
         for order in &orders[..2] {
             changes.push(PaymentChange::Expired(payment(&shop, order).await));
         }
         apply_changes(&shop, LATER, changes.clone()).await;
         apply_changes(&shop, LATER, changes).await;
-        assert_eq!((shop.stock().await, shop.count("select uses from coupons").await), (7, 1));
+        assert_eq!((shop.count_available_items().await, shop.select_number("select uses from coupons").await), (7, 1));
         let found = find_details(&shop, &orders[0]).await.order;
         assert_eq!((found.state, found.closed_at), (State::Expired, Some(LATER)));
         assert_eq!(events(&shop, &orders[0]).await, ["order.created", "order.expired"]);
         assert_eq!(state(&shop, &orders[2]).await, State::AwaitingPayment);
-        shop.create(shop.order(7)).await.unwrap();
+        shop.create_order(shop.build_crypto_order(7)).await.unwrap();
         shop.assert_stock_counts().await;
     }
 
     async fn a_payment_after_the_end_of_an_order_opens_a_review(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let order = shop.create(shop.order(1)).await.unwrap().order;
+        let order = shop.create_order(shop.build_crypto_order(1)).await.unwrap().order;
         let id = payment(&shop, &order).await;
         apply_changes(&shop, LATER, vec![PaymentChange::Expired(id)]).await;
         apply_changes(&shop, LATER, vec![PaymentChange::Paid(id)]).await;
         assert_eq!(state(&shop, &order).await, State::Expired);
-        assert_eq!(shop.count("select count(*) from reviews where kind = 'order.paid_late'").await, 1);
-        assert_eq!(shop.count("select count(*) from fulfilments").await, 0);
-        assert_eq!(shop.stock().await, 10);
+        assert_eq!(shop.select_number("select count(*) from reviews where kind = 'order.paid_late'").await, 1);
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, 0);
+        assert_eq!(shop.count_available_items().await, 10);
     }
 
     async fn a_reversed_payment_has_an_open_review_until_it_is_confirmed_again(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let order = shop.create(shop.order(1)).await.unwrap().order;
+        let order = shop.create_order(shop.build_crypto_order(1)).await.unwrap().order;
         let id = payment(&shop, &order).await;
         apply_changes(&shop, NOW, vec![PaymentChange::Paid(id), PaymentChange::Reversed(id)]).await;
         assert_eq!(state(&shop, &order).await, State::Paid);
         let open = "select count(*) from reviews where kind = 'payment.reversed' and closed_at is null";
-        assert_eq!(shop.count(open).await, 1);
-        assert_eq!(shop.count("select count(*) from fulfilments").await, 0, "an order with a reversed payment is not scheduled");
+        assert_eq!(shop.select_number(open).await, 1);
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, 0, "an order with a reversed payment is not scheduled");
         assert_eq!(events(&shop, &order).await, ["order.created", "order.paid", "payment.reversed"]);
         apply_changes(&shop, NOW, vec![PaymentChange::Paid(id)]).await;
-        assert_eq!(shop.count(open).await, 0);
-        assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
+        assert_eq!(shop.select_number(open).await, 0);
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, 1);
     }
 
     async fn an_order_whose_payment_is_lost_fails_or_opens_a_review(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let [kept, handed] = [shop.create(shop.order(1)).await.unwrap().order, shop.create(shop.order(2)).await.unwrap().order];
+        let [kept, handed] = [shop.create_order(shop.build_crypto_order(1)).await.unwrap().order, shop.create_order(shop.build_crypto_order(2)).await.unwrap().order];
         let [of_kept, of_handed] = [payment(&shop, &kept).await, payment(&shop, &handed).await];
         apply_changes(&shop, NOW, vec![PaymentChange::Paid(of_handed)]).await;
         let templates = std::sync::Arc::new(EmailTemplates { order_url: "https://shop.example.com".into() });
@@ -402,9 +405,9 @@ db::both! {
         apply_changes(&shop, LATER, vec![PaymentChange::Lost(of_kept), PaymentChange::Lost(of_handed)]).await;
         assert_eq!(state(&shop, &kept).await, State::Failed);
         assert_eq!(state(&shop, &handed).await, State::Completed, "a delivered order stays completed");
-        assert_eq!(shop.stock().await, 8, "the stock of the failed order was released");
-        assert_eq!(shop.count("select count(*) from reviews where kind = 'payment.reversed' and closed_at is null").await, 0);
-        assert_eq!(shop.count("select count(*) from reviews where kind = 'order.unpaid' and closed_at is null").await, 1);
+        assert_eq!(shop.count_available_items().await, 8, "the stock of the failed order was released");
+        assert_eq!(shop.select_number("select count(*) from reviews where kind = 'payment.reversed' and closed_at is null").await, 0);
+        assert_eq!(shop.select_number("select count(*) from reviews where kind = 'order.unpaid' and closed_at is null").await, 1);
         assert_eq!(events(&shop, &kept).await, ["order.created", "order.paid", "payment.reversed", "order.failed"]);
         assert_eq!(events(&shop, &handed).await.last().map(String::as_str), Some("order.unpaid"));
         shop.assert_stock_counts().await;
@@ -412,16 +415,16 @@ db::both! {
 
     async fn only_an_unpaid_order_can_be_cancelled(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let order = shop.create(shop.order(4)).await.unwrap().order;
+        let order = shop.create_order(shop.build_crypto_order(4)).await.unwrap().order;
         let cancel = |id: OrderId| shop.db.write("cancel", move |tx| Box::pin(orders::cancel(tx, NOW, id)));
         cancel(order.id).await.unwrap();
-        assert_eq!((state(&shop, &order).await, shop.stock().await), (State::Cancelled, 10));
+        assert_eq!((state(&shop, &order).await, shop.count_available_items().await), (State::Cancelled, 10));
         let ended = find_details(&shop, &order).await;
         assert_eq!(ended.status.invoice.unwrap().0.state, invoices::State::Cancelled);
         assert_eq!(ended.status.payment_state, payments::State::Failed);
-        let user = shop.user("ann").await;
-        shop.credit(&user, Currency::CNY, 100).await;
-        let paid = shop.create(shop.balance_order(1, &user)).await.unwrap().order;
+        let user = shop.create_user("ann").await;
+        shop.credit_balance(&user, Currency::CNY, 100).await;
+        let paid = shop.create_order(shop.build_balance_order(1, &user)).await.unwrap().order;
         assert!(matches!(cancel(paid.id).await, Err(CancelError::TooLate(State::Paid))));
         assert!(matches!(cancel(order.id).await, Err(CancelError::TooLate(State::Cancelled))));
         assert!(matches!(cancel(OrderId(999)).await, Err(CancelError::NotFound)));
@@ -431,10 +434,10 @@ db::both! {
 
     async fn an_order_is_found_only_by_number_and_email_together(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let order = shop.create(shop.order(1)).await.unwrap().order;
+        let order = shop.create_order(shop.build_crypto_order(1)).await.unwrap().order;
         let find = |shop_of: Shop, surface: &'static str, number: &str, email: &'static str| {
             let number = number.to_owned();
-            read(&shop.db, move |tx| Box::pin(async move {
+            run_read(&shop.db, move |tx| Box::pin(async move {
                 orders::find_by_number(tx, shop_of, surface, &number, email).await
             }))
         };
@@ -457,7 +460,7 @@ db::both! {
 
     async fn the_status_shows_the_newest_payment(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let (order, other) = (shop.create(shop.order(1)).await.unwrap().order, shop.create(shop.order(1)).await.unwrap().order);
+        let (order, other) = (shop.create_order(shop.build_crypto_order(1)).await.unwrap().order, shop.create_order(shop.build_crypto_order(1)).await.unwrap().order);
         let payments = [payment(&shop, &order).await, payment(&shop, &other).await];
         // Move the payment of the other order to the first order, as its second payment. Both payments have deposits.
         let second = "update payments set order_id = $2 where id = $1";
@@ -468,7 +471,7 @@ db::both! {
         let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height)
             select i.chain, 9, $2, 1, 0, 0 from invoices i where i.payment_id = $1";
         let id = order.id;
-        write(&shop.db, move |tx| Box::pin(async move {
+        run_write(&shop.db, move |tx| Box::pin(async move {
             execute!(tx, cursor, payments[0], [9; 32])?;
             for (number, payment) in (5_u64..).zip(payments) {
                 execute!(tx, deposit, payment, number, [5; 32], Amount::from(number))?;
@@ -486,16 +489,16 @@ db::both! {
         let shop = Fixture::new(db, 20).await;
         let mut ids = Vec::new();
         for _ in 0..10 {
-            let order = shop.create(shop.order(2)).await.unwrap().order;
+            let order = shop.create_order(shop.build_crypto_order(2)).await.unwrap().order;
             ids.push(payment(&shop, &order).await);
         }
         let races = ids.iter().flat_map(|id| [PaymentChange::Paid(*id), PaymentChange::Expired(*id)]);
         join_all(races.map(|change| apply_changes(&shop, LATER, vec![change]))).await;
-        let paid = shop.count("select count(*) from orders where state = 'paid'").await;
-        let expired = shop.count("select count(*) from orders where state = 'expired'").await;
+        let paid = shop.select_number("select count(*) from orders where state = 'paid'").await;
+        let expired = shop.select_number("select count(*) from orders where state = 'expired'").await;
         assert_eq!(paid + expired, 10);
-        assert_eq!(shop.count("select count(*) from fulfilments").await, paid);
-        assert_eq!(i64::try_from(shop.stock().await).unwrap(), 2 * expired);
+        assert_eq!(shop.select_number("select count(*) from fulfilments").await, paid);
+        assert_eq!(i64::try_from(shop.count_available_items().await).unwrap(), 2 * expired);
         shop.assert_stock_counts().await;
     }
 }
@@ -505,15 +508,15 @@ db::both! {
     async fn an_order_needs_one_statement_for_each_row_it_writes(db: Db) {
         let shop = Fixture::new(db, 10).await;
         // The first order leases a range of address indices, so that the second needs no lease.
-        let first = shop.create(shop.order(1)).await.unwrap().order;
+        let first = shop.create_order(shop.build_crypto_order(1)).await.unwrap().order;
         let before = shop.db.counters();
-        shop.create(shop.order(1)).await.unwrap();
+        shop.create_order(shop.build_crypto_order(1)).await.unwrap();
         let after = shop.db.counters();
         let statements = match shop.db.backend() {
             // One each for the SKU, order, contact, event, payment, address, invoice, line, stock count and stock
             // items.
             Backend::Sqlite => 10,
-            // One for the SKU, and one batch for everything else.
+            // One for the SKU, and one for all queued statements.
             Backend::Postgres => 2,
         };
         assert_eq!(after.sql_statements - before.sql_statements, statements);
@@ -581,23 +584,27 @@ async fn assert_invariants(shop: &Fixture) {
                 (select sum(l.quantity * l.unit_price) from order_lines l where l.order_id = o.id)",
         ),
     ] {
-        assert_eq!(shop.count(sql).await, 0, "{what}");
+        assert_eq!(shop.select_number(sql).await, 0, "{what}");
     }
 }
 
 async fn run(steps: Vec<Step>) {
     let shop = Fixture::new(testing::open_migrated(Backend::Sqlite).await, 20).await;
     coupon(&shop, "ten", Discount::Percent(1_000)).await;
-    let user = shop.user("ann").await;
-    shop.credit(&user, Currency::CNY, 2_000).await;
+    let user = shop.create_user("ann").await;
+    shop.credit_balance(&user, Currency::CNY, 2_000).await;
     let templates = std::sync::Arc::new(EmailTemplates { order_url: "https://shop.example.com".into() });
     let mut orders: Vec<Order> = Vec::new();
     for step in steps {
         let chosen = |n: usize| orders.get(n % orders.len().max(1)).cloned();
         match step {
             Step::Order { quantity, with_coupon, from_balance } => {
-                let new = if from_balance { shop.balance_order(quantity, &user) } else { shop.order(quantity) };
-                match shop.create(NewOrder { coupon: with_coupon.then(|| "ten".into()), ..new }).await {
+                let new = if from_balance {
+                    shop.build_balance_order(quantity, &user)
+                } else {
+                    shop.build_crypto_order(quantity)
+                };
+                match shop.create_order(NewOrder { coupon: with_coupon.then(|| "ten".into()), ..new }).await {
                     Ok(created) => orders.push(created.order),
                     Err(
                         CreateError::InsufficientStock
@@ -635,7 +642,7 @@ async fn run(steps: Vec<Step>) {
                 fulfilment::deliver_due(&shop.db, LATER, &shop.envelope, &templates).await.unwrap();
             }
             Step::Import(n) => {
-                shop.import([usize::from(n)]).await;
+                shop.import_lines([usize::from(n)]).await;
             }
         }
         assert_invariants(&shop).await;

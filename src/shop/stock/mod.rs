@@ -9,8 +9,9 @@ mod tests;
 
 use zeroize::Zeroizing;
 
+use crate::catalog;
 use clock::Instant;
-use db::{self, Batch, BatchResult, ResultRef, Tx};
+use db::{self, ResultRef, Tx};
 use envelope::{Envelope, OpenError};
 use ids::{LineId, SkuId, StockItemId};
 use records::audit_log::{self, Action, Actor};
@@ -152,12 +153,12 @@ pub async fn import(
             false => result.duplicates += 1,
         }
     }
-    store::add_available(tx, sku, result.added).await?;
+    catalog::add_available(tx, sku, result.added).await?;
     audit_log::record(tx, now, actor, Action::StockImport, product_slug, &result.added.to_string()).await?;
     Ok(result)
 }
 
-/// Items that a batch reserves for an order line.
+/// Items that queued statements reserve for an order line.
 #[derive(Debug)]
 pub struct Reservation {
     sku: ResultRef<SkuId>,
@@ -165,24 +166,24 @@ pub struct Reservation {
     quantity: u32,
 }
 
-/// Adds statements to the batch that reserve items for an order line. They lock the row of the SKU until the end of
-/// the transaction, and other transactions for the same SKU wait; so these statements should be the last of the batch.
-pub fn reserve(batch: &mut Batch, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
-    let sku = store::take_available(batch, sku, quantity);
-    let items = store::set_reserved(batch, sku, line.into(), quantity);
+/// Queues the statements that reserve items for an order line. They lock the row of the SKU until the end of
+/// the transaction, and other transactions for the same SKU wait; so they should be the last statements of the transaction.
+pub fn reserve(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
+    let sku = catalog::take_available(tx, sku, quantity);
+    let items = store::set_reserved(tx, sku, line.into(), quantity);
     Reservation { sku, items, quantity }
 }
 
 impl Reservation {
-    /// Checks that the batch reserved all items.
+    /// Checks that the queued statements reserved all items.
     ///
     /// # Errors
     /// Returns an error when items are missing. The caller must then roll the transaction back.
-    pub fn ensure_complete(&self, results: &BatchResult) -> Result<(), ReserveError> {
-        if results.count_rows(self.sku) == 0 {
+    pub fn ensure_complete(&self, tx: &Tx) -> Result<(), ReserveError> {
+        if tx.row_count_of(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
         }
-        if results.count_rows(self.items) == u64::from(self.quantity) {
+        if tx.row_count_of(self.items) == u64::from(self.quantity) {
             return Ok(());
         }
         // On PostgreSQL the statement may have waited for the row of the SKU. Items that another transaction released
@@ -193,7 +194,7 @@ impl Reservation {
 
 /// Puts the reserved items of an order line back in stock.
 pub async fn release(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
-    store::add_available(tx, sku, u64::from(quantity)).await?;
+    catalog::add_available(tx, sku, u64::from(quantity)).await?;
     store::set_released(tx, line, quantity).await
 }
 
@@ -230,9 +231,9 @@ pub async fn withdraw(tx: &mut Tx, now: Instant, actor: &Actor, item: StockItemI
     if !store::set_withdrawn(tx, item).await? {
         return Ok(false);
     }
-    let mut batch = Batch::default();
-    let taken = store::take_available(&mut batch, sku, 1);
-    db::expect_changed(tx.run_batch(batch).await?.count_rows(taken), 1)?;
+    let taken = catalog::take_available(tx, sku, 1);
+    tx.run_queued().await?;
+    db::expect_changed(tx.row_count_of(taken), 1)?;
     audit_log::record(tx, now, actor, Action::StockWithdraw, &item.to_string(), "").await?;
     Ok(true)
 }

@@ -2,7 +2,7 @@
 
 use crate::stock::{ItemSummary, SealedItem, State};
 use clock::Instant;
-use db::{self, Batch, Bind, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
+use db::{self, Bind, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{LineId, SkuId, StockItemId};
 
 /// The maximum number of mismatches that one query returns.
@@ -52,28 +52,11 @@ pub async fn insert_item(
     Ok(n == 1)
 }
 
-/// Raises the count of available items.
-pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
-    let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
-    expect_changed(n, 1)
-}
-
-/// Lowers the count of available items. The result has no row when too few are available. The row of the SKU stays
-/// locked, so that the next statement can choose the items.
-pub fn take_available(batch: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
-    statement!(
-        batch,
-        "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
-        sku,
-        quantity
-    )
-}
-
 /// Reserves the oldest items of a SKU. The result of `sku` has no row when too few are available; then nothing is
 /// reserved.
-pub fn set_reserved(batch: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
-    statement!(
-        batch,
+pub fn set_reserved(tx: &mut Tx, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
+    queued!(
+        tx,
         "with chosen as materialized (
             select id from stock_items where sku_id = $1 and state = 'in_stock' order by id limit $3
             for update skip locked)

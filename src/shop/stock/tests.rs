@@ -1,9 +1,8 @@
 use futures_util::future::join_all;
 
-use crate::fixture::{Fixture, NOW, OPERATOR, read, write};
+use crate::fixture::{Fixture, NOW, OPERATOR, run_read, run_write};
 use crate::orders::CreateError;
 use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
-use db::Batch;
 use envelope::{Envelope, OpenError};
 use ids::{LineId, StockItemId};
 
@@ -11,9 +10,9 @@ async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), Reserve
     let sku = shop.sku;
     let reserved = shop.db.write("reserve", move |tx| {
         Box::pin(async move {
-            let mut batch = Batch::default();
-            let reserved = stock::reserve(&mut batch, sku, LineId(line), quantity);
-            reserved.ensure_complete(&tx.run_batch(batch).await?)
+            let reserved = stock::reserve(tx, sku, LineId(line), quantity);
+            tx.run_queued().await?;
+            reserved.ensure_complete(tx)
         })
     });
     reserved.await
@@ -22,9 +21,9 @@ async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), Reserve
 db::both! {
     async fn a_duplicate_line_is_imported_once(db: Db) {
         let shop = Fixture::new(db, 0).await;
-        assert_eq!(shop.import([1, 2, 2, 3]).await, ImportResult { added: 3, duplicates: 1 });
-        assert_eq!(shop.import([3, 4]).await, ImportResult { added: 1, duplicates: 1 });
-        assert_eq!(shop.stock().await, 4);
+        assert_eq!(shop.import_lines([1, 2, 2, 3]).await, ImportResult { added: 3, duplicates: 1 });
+        assert_eq!(shop.import_lines([3, 4]).await, ImportResult { added: 1, duplicates: 1 });
+        assert_eq!(shop.count_available_items().await, 4);
         shop.assert_stock_counts().await;
     }
 
@@ -32,26 +31,26 @@ db::both! {
         let shop = Fixture::new(db, 5).await;
         reserve(&shop, 1, 3).await.unwrap();
         assert!(matches!(reserve(&shop, 2, 3).await, Err(ReserveError::Insufficient)));
-        assert_eq!(shop.stock().await, 2);
+        assert_eq!(shop.count_available_items().await, 2);
         reserve(&shop, 3, 2).await.unwrap();
-        assert_eq!(shop.stock().await, 0);
+        assert_eq!(shop.count_available_items().await, 0);
         let sku = shop.sku;
-        write(&shop.db, move |tx| Box::pin(stock::release(tx, sku, LineId(1), 3))).await;
-        assert_eq!(shop.stock().await, 3);
+        run_write(&shop.db, move |tx| Box::pin(stock::release(tx, sku, LineId(1), 3))).await;
+        assert_eq!(shop.count_available_items().await, 3);
         shop.assert_stock_counts().await;
     }
 
     async fn delivered_items_decrypt_to_the_imported_lines(db: Db) {
         let shop = Fixture::new(db, 4).await;
         reserve(&shop, 7, 3).await.unwrap();
-        let delivered = write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await;
+        let delivered = run_write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await;
         assert_eq!(delivered.len(), 3);
-        assert!(write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await.is_empty());
-        let listed = read(&shop.db, |tx| Box::pin(stock::list_delivered(tx, LineId(7)))).await;
+        assert!(run_write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await.is_empty());
+        let listed = run_read(&shop.db, |tx| Box::pin(stock::list_delivered(tx, LineId(7)))).await;
         let opened: Vec<String> = listed.iter().map(|item| stock::decrypt_item(&shop.envelope, item).unwrap().to_string()).collect();
         let expected: Vec<String> = (0..3).map(|n| format!("user{n}@example.org----pass{n}")).collect();
         assert_eq!(opened, expected);
-        assert_eq!(shop.stock().await, 1);
+        assert_eq!(shop.count_available_items().await, 1);
         shop.assert_stock_counts().await;
     }
 
@@ -59,12 +58,12 @@ db::both! {
         let shop = Fixture::new(db, 3).await;
         let review_keys = || {
             let envelope = shop.envelope.clone();
-            write(&shop.db, move |tx| Box::pin(async move { stock::review_missing_keys(tx, NOW, &envelope).await }))
+            run_write(&shop.db, move |tx| Box::pin(async move { stock::review_missing_keys(tx, NOW, &envelope).await }))
         };
         let open = "select count(*) from reviews where kind = 'stock.unreadable' and closed_at is null";
         assert_eq!(review_keys().await, []);
         let replace = |sealed: Vec<u8>| {
-            write(&shop.db, move |tx| Box::pin(async move {
+            run_write(&shop.db, move |tx| Box::pin(async move {
                 let item = "update stock_items set ciphertext = $1 where id = (select max(id) from stock_items)";
                 tx.execute(item, vec![sealed.into()]).await
             }))
@@ -72,10 +71,10 @@ db::both! {
         // This ciphertext names key 9, which the key ring does not have.
         replace([vec![1, 0, 0, 0, 9], vec![0; 40]].concat()).await;
         assert_eq!(review_keys().await, [KeyInUse { id: 9, error: Some(OpenError::UnknownKey(9)) }]);
-        assert_eq!(shop.count(open).await, 1);
+        assert_eq!(shop.select_number(open).await, 1);
         // Another key ring has a key 1 too, but with other key bytes.
         let foreign = Envelope::generate();
-        let keys = read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &foreign).await })).await;
+        let keys = run_read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &foreign).await })).await;
         let expected = [(1, Some(OpenError::Refused)), (9, Some(OpenError::UnknownKey(9)))];
         assert_eq!(keys, expected.map(|(id, error)| KeyInUse { id, error }));
         // A malformed ciphertext names no key, so no key is listed for it.
@@ -87,13 +86,13 @@ db::both! {
         let shop = Fixture::new(db, 4).await;
         let list_keys = || {
             let envelope = shop.envelope.clone();
-            read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await }))
+            run_read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await }))
         };
-        let change = |sql: &'static str| write(&shop.db, move |tx| Box::pin(async move { db::execute!(tx, sql) }));
+        let change = |sql: &'static str| run_write(&shop.db, move |tx| Box::pin(async move { db::execute!(tx, sql) }));
         let readable = [KeyInUse { id: 1, error: None }];
         reserve(&shop, 7, 2).await.unwrap();
         // The oldest item is damaged.
-        write(&shop.db, |tx| Box::pin(async move {
+        run_write(&shop.db, |tx| Box::pin(async move {
             let damaged = [vec![1, 0, 0, 0, 1], vec![0; 40]].concat();
             db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", damaged)
         })).await;
@@ -107,43 +106,43 @@ db::both! {
     async fn only_an_item_in_stock_can_be_withdrawn(db: Db) {
         let shop = Fixture::new(db, 2).await;
         reserve(&shop, 1, 1).await.unwrap();
-        let withdraw = |id: i64| write(&shop.db, move |tx| Box::pin(stock::withdraw(tx, NOW, &OPERATOR, StockItemId(id))));
-        let (reserved, free) = (shop.count("select min(id) from stock_items").await, shop.count("select max(id) from stock_items").await);
+        let withdraw = |id: i64| run_write(&shop.db, move |tx| Box::pin(stock::withdraw(tx, NOW, &OPERATOR, StockItemId(id))));
+        let (reserved, free) = (shop.select_number("select min(id) from stock_items").await, shop.select_number("select max(id) from stock_items").await);
         assert!(!withdraw(reserved).await);
         assert!(withdraw(free).await);
         assert!(!withdraw(free).await);
         assert!(!withdraw(999_999).await);
-        assert_eq!(shop.stock().await, 0);
-        assert_eq!(shop.import([1]).await, ImportResult { added: 0, duplicates: 1 });
+        assert_eq!(shop.count_available_items().await, 0);
+        assert_eq!(shop.import_lines([1]).await, ImportResult { added: 0, duplicates: 1 });
         shop.assert_stock_counts().await;
     }
 
     async fn a_count_changed_by_hand_is_listed_as_a_mismatch(db: Db) {
         let shop = Fixture::new(db, 2).await;
-        write(&shop.db, |tx| Box::pin(async move { db::execute!(tx, "update skus set available = 9") })).await;
-        let found = read(&shop.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await;
+        run_write(&shop.db, |tx| Box::pin(async move { db::execute!(tx, "update skus set available = 9") })).await;
+        let found = run_read(&shop.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await;
         assert_eq!(found, [stock::CountMismatch { sku: shop.sku, available: 9, in_stock: 2 }]);
     }
 
     async fn fifty_concurrent_buyers_get_the_last_twenty_items(db: Db) {
         let shop = Fixture::new(db, 20).await;
-        let outcomes = join_all((0..50).map(|_| shop.create(shop.order(1)))).await;
+        let outcomes = join_all((0..50).map(|_| shop.create_order(shop.build_crypto_order(1)))).await;
         let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientStock))).count();
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (20, 30));
-        assert_eq!(shop.stock().await, 0);
-        assert_eq!(shop.count("select count(*) from orders").await, 20);
-        assert_eq!(shop.count("select count(distinct order_line_id) from stock_items where state = 'reserved'").await, 20);
+        assert_eq!(shop.count_available_items().await, 0);
+        assert_eq!(shop.select_number("select count(*) from orders").await, 20);
+        assert_eq!(shop.select_number("select count(distinct order_line_id) from stock_items where state = 'reserved'").await, 20);
         assert_eq!(shop.watched.len(), 20);
         shop.assert_stock_counts().await;
     }
 
     async fn concurrent_imports_and_orders_keep_the_count_correct(db: Db) {
         let shop = Fixture::new(db, 5).await;
-        let imports = join_all((0..10).map(|n| shop.import((n * 5)..(n * 5 + 10))));
-        let orders = join_all((0..20).map(|_| shop.create(shop.order(2))));
+        let imports = join_all((0..10).map(|n| shop.import_lines((n * 5)..(n * 5 + 10))));
+        let orders = join_all((0..20).map(|_| shop.create_order(shop.build_crypto_order(2))));
         let (_, orders) = futures_util::join!(imports, orders);
         let sold = orders.iter().filter(|order| order.is_ok()).count();
-        assert_eq!(usize::try_from(shop.stock().await).unwrap(), 55 - 2 * sold);
+        assert_eq!(usize::try_from(shop.count_available_items().await).unwrap(), 55 - 2 * sold);
         shop.assert_stock_counts().await;
     }
 }

@@ -66,7 +66,7 @@ pub struct User {
 pub struct Credit {
     /// The currency of the balance: CNY or USD.
     pub currency: Currency,
-    /// Base units of the balance; see [`balance_decimals`].
+    /// Base units of the balance; see [`find_balance_decimals`].
     pub amount: Amount,
     /// The operator's reference for this credit, 1 to 100 bytes. Each user can be credited once under a reference.
     pub reference: String,
@@ -107,12 +107,12 @@ pub enum CreditError {
 }
 
 /// Returns the ledger asset of balances in a currency.
-pub fn balance_asset(currency: Currency) -> AssetId {
+pub fn to_balance_asset(currency: Currency) -> AssetId {
     AssetId::fiat(currency.as_str())
 }
 
 /// Returns the number of decimal places of balances in a currency; `None` when there are no balances in it.
-pub fn balance_decimals(currency: Currency) -> Option<u8> {
+pub fn find_balance_decimals(currency: Currency) -> Option<u8> {
     match currency {
         Currency::CNY => Some(CNY_DECIMALS),
         Currency::USD => Some(USD_DECIMALS),
@@ -121,42 +121,59 @@ pub fn balance_decimals(currency: Currency) -> Option<u8> {
 }
 
 /// Creates a user and records the action in the audit log.
-pub async fn create(tx: &mut Tx, now: Instant, actor: &Actor, shop: Shop, new: NewUser) -> Result<UserId, CreateError> {
+pub async fn create_user(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    shop: Shop,
+    new: NewUser,
+) -> Result<UserId, CreateError> {
     if !(1..=NAME_LENGTH_MAX).contains(&new.name.chars().count()) {
         return Err(CreateError::BadName);
     }
     let user = store::insert_user(tx, now, shop, &new).await?.ok_or(CreateError::NameTaken)?;
     if let Some(email) = &new.email {
-        store::insert_contact(tx, user, email).await?;
+        store::insert_user_contact(tx, user, email).await?;
     }
     audit_log::record(tx, now, actor, Action::UserCreate, &new.name, "").await?;
     Ok(user)
 }
 
 /// Returns the user with this name; `None` when the shop has none.
-pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<User>, db::Error> {
-    store::find_by_name(tx, shop, name).await
+pub async fn find_user_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<User>, db::Error> {
+    store::find_user_by_name(tx, shop, name).await
 }
 
 /// Returns the users of a shop, sorted by name.
-pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
-    store::list(tx, shop).await
+pub async fn list_users(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
+    store::list_users(tx, shop).await
 }
 
 /// Disables or enables a user and records the action in the audit log. A disabled user keeps the balance.
-pub async fn set_state(tx: &mut Tx, now: Instant, actor: &Actor, user: &User, state: State) -> Result<(), db::Error> {
-    store::set_state(tx, user.id, state).await?;
+pub async fn set_user_state(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    user: &User,
+    state: State,
+) -> Result<(), db::Error> {
+    store::set_user_state(tx, user.id, state).await?;
     audit_log::record(tx, now, actor, Action::UserSetState, &user.name, state.as_str()).await
 }
 
 /// Returns the amount that the user can spend, in base units of `asset`.
-pub async fn available_balance(tx: &mut Tx, shop: Shop, user: UserId, asset: &AssetId) -> Result<Amount, db::Error> {
-    Ok(ledger::balance(tx, shop.mode, &Account::User(user), asset).await?.available())
+pub async fn load_available_balance(
+    tx: &mut Tx,
+    shop: Shop,
+    user: UserId,
+    asset: &AssetId,
+) -> Result<Amount, db::Error> {
+    Ok(ledger::load_account_balance(tx, shop.mode, &Account::User(user), asset).await?.available_amount())
 }
 
 /// Credits the user's balance from the operator's equity, records the action in the audit log, and returns the new
 /// balance.
-pub async fn credit(
+pub async fn credit_user_balance(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
@@ -165,19 +182,19 @@ pub async fn credit(
     credit: Credit,
 ) -> Result<Amount, CreditError> {
     let Credit { currency, amount, reference } = credit;
-    let decimals = balance_decimals(currency).ok_or(CreditError::BadCurrency(currency))?;
+    let decimals = find_balance_decimals(currency).ok_or(CreditError::BadCurrency(currency))?;
     if !(1..=REFERENCE_LENGTH_MAX).contains(&reference.len()) {
         return Err(CreditError::BadReference);
     }
-    let asset = balance_asset(currency);
+    let asset = to_balance_asset(currency);
     let line =
         EntryLine { debit: Account::OperatorEquity, credit: Account::User(user.id), asset: asset.clone(), amount };
     // The ledger books an entry with this name only once, so repeating the command credits nothing.
     let entry = format!("user/{}/credit/{reference}", user.id);
-    let entry = JournalEntry::post(shop.mode, entry, "credit by the operator", vec![line]);
+    let entry = JournalEntry::new_post_entry(shop.mode, entry, "credit by the operator", vec![line]);
     // PostgreSQL sends the entry together with the next query, so that the query may return the error of the entry.
-    let booked = match ledger::book(tx, now, &[entry]).await {
-        Ok(()) => available_balance(tx, shop, user.id, &asset).await.map_err(PostError::Db),
+    let booked = match ledger::book_journal_entries(tx, now, &[entry]).await {
+        Ok(()) => load_available_balance(tx, shop, user.id, &asset).await.map_err(PostError::Db),
         Err(error) => Err(error),
     };
     let balance = booked.map_err(|error| match error {
@@ -193,7 +210,7 @@ pub async fn credit(
 
 /// Issues an access token to the user and records the action in the audit log. When `expires_at` is `None`, the token
 /// is valid until it is revoked.
-pub async fn issue_token(
+pub async fn issue_user_token(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
@@ -207,7 +224,7 @@ pub async fn issue_token(
 
 /// Revokes all access tokens of the user, records the action in the audit log, and returns the number of revoked
 /// tokens.
-pub async fn revoke_tokens(tx: &mut Tx, now: Instant, actor: &Actor, user: &User) -> Result<u64, db::Error> {
+pub async fn revoke_user_tokens(tx: &mut Tx, now: Instant, actor: &Actor, user: &User) -> Result<u64, db::Error> {
     let revoked = tokens::revoke_all(tx, now, user.id).await?;
     audit_log::record(tx, now, actor, Action::TokenRevoke, &user.name, &revoked.to_string()).await?;
     Ok(revoked)

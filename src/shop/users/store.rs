@@ -22,13 +22,13 @@ pub async fn insert_user(tx: &mut Tx, now: Instant, shop: Shop, new: &NewUser) -
 }
 
 /// Inserts the e-mail address of a user.
-pub async fn insert_contact(tx: &mut Tx, user: UserId, email: &str) -> Result<(), db::Error> {
+pub async fn insert_user_contact(tx: &mut Tx, user: UserId, email: &str) -> Result<(), db::Error> {
     let n = execute!(tx, "insert into user_contacts (user_id, email) values ($1, $2)", user, email)?;
     expect_changed(n, 1)
 }
 
 /// Returns the user with this name.
-pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<User>, db::Error> {
+pub async fn find_user_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<User>, db::Error> {
     let found = row!(
         tx,
         "select id, public_id, name, state, created_at from users where merchant_id = $1 and mode = $2 and name = $3",
@@ -36,14 +36,14 @@ pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<
         shop.mode,
         name
     )?;
-    found.as_ref().map(user).transpose()
+    found.as_ref().map(parse_user).transpose()
 }
 
 /// The maximum number of users that `list` returns.
 const LIST_MAX: u32 = 10_000;
 
 /// Returns the users of a shop, sorted by name.
-pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
+pub async fn list_users(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
     let found = rows!(
         tx,
         "select id, public_id, name, state, created_at from users where merchant_id = $1 and mode = $2
@@ -52,10 +52,10 @@ pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
         shop.mode,
         LIST_MAX
     )?;
-    found.iter().map(user).collect()
+    found.iter().map(parse_user).collect()
 }
 
-fn user(row: &Row) -> Result<User, db::Error> {
+fn parse_user(row: &Row) -> Result<User, db::Error> {
     Ok(User {
         id: row.get("id")?,
         public_id: row.get("public_id")?,
@@ -66,7 +66,7 @@ fn user(row: &Row) -> Result<User, db::Error> {
 }
 
 /// Sets the state of a user.
-pub async fn set_state(tx: &mut Tx, user: UserId, state: State) -> Result<(), db::Error> {
+pub async fn set_user_state(tx: &mut Tx, user: UserId, state: State) -> Result<(), db::Error> {
     let n = execute!(tx, "update users set state = $2 where id = $1", user, state)?;
     expect_changed(n, 1)
 }

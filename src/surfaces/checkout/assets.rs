@@ -7,17 +7,19 @@ use clock::Instant;
 pub const ALL: [&str; 7] = ["trc20_usdt", "erc20_usdt", "bep20_usdt", "btc", "eth", "trx", "bnb"];
 
 /// Returns true when the surface has an asset with this code, available or not.
-pub fn is_known(code: &str) -> bool {
+pub fn is_known_asset(code: &str) -> bool {
     ALL.contains(&code)
 }
 
 /// Returns the codes of the assets that are configured for the shop's mode and have an account to derive addresses from
 /// and a fresh rate.
-pub fn list_available(checkout: &Checkout, now: Instant) -> Vec<&'static str> {
+pub fn list_available_assets(checkout: &Checkout, now: Instant) -> Vec<&'static str> {
     let is_available = |code: &str| {
-        let Some((chain, asset)) = checkout.payment_service.assets.find(checkout.shop.mode, code) else { return false };
-        let rate = checkout.payment_service.rates.rate(now, &asset.rate_symbol, CURRENCY.as_str());
-        checkout.payment_service.addresses.can_issue(&chain.id) && rate.is_ok()
+        let Some((chain, asset)) = checkout.payment_service.assets.find_payment_asset(checkout.shop.mode, code) else {
+            return false;
+        };
+        let rate = checkout.payment_service.rates.compute_exchange_rate(now, &asset.rate_symbol, CURRENCY.as_str());
+        checkout.payment_service.addresses.can_issue_address(&chain.id) && rate.is_ok()
     };
     ALL.into_iter().filter(|code| is_available(code)).collect()
 }

@@ -19,8 +19,8 @@ pub enum AuthError {
 }
 
 /// Returns the user whose token the request carries.
-pub async fn authenticate(checkout: &Checkout, headers: &HeaderMap) -> Result<UserId, AuthError> {
-    let token = bearer_token(headers).ok_or(AuthError::Unauthorized)?.to_owned();
+pub async fn authenticate_user(checkout: &Checkout, headers: &HeaderMap) -> Result<UserId, AuthError> {
+    let token = find_bearer_token(headers).ok_or(AuthError::Unauthorized)?.to_owned();
     let (now, shop) = (checkout.now(), checkout.shop);
     let user = checkout.db.read("authenticate_user", move |tx| {
         Box::pin(async move { tokens::authenticate(tx, now, shop, &token).await })
@@ -29,7 +29,7 @@ pub async fn authenticate(checkout: &Checkout, headers: &HeaderMap) -> Result<Us
     user?.ok_or(AuthError::Unauthorized)
 }
 
-fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+fn find_bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

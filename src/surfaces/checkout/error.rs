@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use access::limits::Limited;
 use web::body::BadRequest;
 use web::http_error::HttpError;
-use web::reply;
+use web::response;
 
 /// The body of every error response.
 #[derive(Serialize, ToSchema)]
@@ -59,33 +59,33 @@ pub enum Code {
 }
 
 /// Returns an error response.
-pub fn response(status: StatusCode, code: Code, message: impl Display) -> Response {
-    reply::json(status, &Body { success: false, error: code, message: message.to_string() })
+pub fn error_response(status: StatusCode, code: Code, message: impl Display) -> Response {
+    response::json_response(status, &Body { success: false, error: code, message: message.to_string() })
 }
 
 /// Returns the response to a request with a missing or wrong field.
-pub fn bad_request(error: &BadRequest) -> Response {
-    response(StatusCode::BAD_REQUEST, Code::ValidationError, error)
+pub fn bad_request_response(error: &BadRequest) -> Response {
+    error_response(StatusCode::BAD_REQUEST, Code::ValidationError, error)
 }
 
 /// Returns the response to a request without a valid token.
-pub fn unauthorized(message: impl Display) -> Response {
-    let response = response(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);
-    reply::with_header(response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+pub fn unauthorized_response(message: impl Display) -> Response {
+    let response = error_response(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);
+    response::with_response_header(response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
 /// Returns the response to a request beyond a rate limit.
-pub fn rate_limited(limited: Limited) -> Response {
+pub fn rate_limited_response(limited: Limited) -> Response {
     let after_seconds = limited.after_seconds;
     let message = format_args!("too many requests; try again in {after_seconds} s");
-    let response = response(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, message);
-    reply::with_header(response, RETRY_AFTER, after_seconds.into())
+    let response = error_response(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, message);
+    response::with_response_header(response, RETRY_AFTER, after_seconds.into())
 }
 
 /// Logs the cause, which only the operator may read, and returns the response to an internal error.
-pub fn internal_error(cause: impl Display) -> Response {
+pub fn log_internal_error(cause: impl Display) -> Response {
     error!("a request of the checkout surface failed: {cause}");
-    response(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, "an internal error occurred")
+    error_response(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, "an internal error occurred")
 }
 
 /// Renders an error of the listener in this surface's error format.
@@ -97,5 +97,8 @@ pub fn render_http_error(error: HttpError) -> Response {
         HttpError::RateLimited { .. } => Code::RateLimited,
         HttpError::TimedOut | HttpError::Panicked => Code::InternalError,
     };
-    reply::http_error(error, &Body { success: false, error: code, message: error.message().to_owned() })
+    response::http_error_response(
+        error,
+        &Body { success: false, error: code, message: error.client_message().to_owned() },
+    )
 }

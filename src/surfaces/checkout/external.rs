@@ -20,18 +20,18 @@ impl PayLinks {
     }
 
     /// Returns true when buyers can pay through the provider.
-    pub fn is_on(&self, provider: Provider) -> bool {
-        !self.template(provider).is_empty()
+    pub fn is_provider_enabled(&self, provider: Provider) -> bool {
+        !self.link_template(provider).is_empty()
     }
 
     /// Returns the payment method that sends the buyer to the provider's page for this order; `None` when the provider
     /// is off.
-    pub fn payment_method(&self, provider: Provider, reference: &OrderReference) -> Option<PaymentMethod> {
-        let pay_url = self.template(provider).replace(ORDER_NO, &reference.order_no);
-        self.is_on(provider).then_some(PaymentMethod::External { provider, pay_url, provider_ref: None })
+    pub fn build_payment_method(&self, provider: Provider, reference: &OrderReference) -> Option<PaymentMethod> {
+        let pay_url = self.link_template(provider).replace(ORDER_NO, &reference.order_no);
+        self.is_provider_enabled(provider).then_some(PaymentMethod::External { provider, pay_url, provider_ref: None })
     }
 
-    fn template(&self, provider: Provider) -> &str {
+    fn link_template(&self, provider: Provider) -> &str {
         match provider {
             Provider::Alipay => &self.alipay,
             Provider::Wechat => &self.wechat,

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 /// Parses a UUID with hyphens, in either case. The other spellings that `Uuid` can parse are not ids of this surface.
-pub fn parse(text: &str) -> Option<Uuid> {
+pub fn parse_public_id(text: &str) -> Option<Uuid> {
     if text.len() == 36 { text.parse().ok() } else { None }
 }
 
@@ -13,8 +13,8 @@ mod tests {
 
     #[test]
     fn only_the_spelling_with_hyphens_is_an_id() {
-        assert!(parse("30a6d792-9e06-4023-85f4-736dfd9af07d").is_some());
-        assert!(parse("30A6D792-9E06-4023-85F4-736DFD9AF07D").is_some());
+        assert!(parse_public_id("30a6d792-9e06-4023-85f4-736dfd9af07d").is_some());
+        assert!(parse_public_id("30A6D792-9E06-4023-85F4-736DFD9AF07D").is_some());
         for text in [
             "",
             "mailbox-usa-fresh",
@@ -22,7 +22,7 @@ mod tests {
             "{30a6d792-9e06-4023-85f4-736dfd9af07d}",
             "\u{0}",
         ] {
-            assert_eq!(parse(text), None, "{text}");
+            assert_eq!(parse_public_id(text), None, "{text}");
         }
     }
 }

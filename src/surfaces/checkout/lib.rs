@@ -33,7 +33,7 @@ use web::http_error::HttpError;
 use external::PayLinks;
 
 pub use error::render_http_error;
-pub use openapi::openapi_document;
+pub use openapi::build_openapi_document;
 
 /// The name of this surface in orders and idempotency keys.
 const SURFACE: &str = "checkout";
@@ -59,7 +59,7 @@ struct Checkout {
 impl Checkout {
     fn new(services: Services) -> Checkout {
         let Services { options, shop, db, clock, payment_service, envelope, wake } = services;
-        let rule = |hits| Rule { hits, window_seconds: seconds(options.query_window) };
+        let rule = |hits| Rule { hits, window_seconds: to_whole_seconds(options.query_window) };
         Checkout {
             shop,
             db,
@@ -98,26 +98,26 @@ pub struct Services {
 }
 
 /// Returns the routes of the surface, without its prefix.
-pub fn routes(services: Services) -> Router {
+pub fn build_checkout_routes(services: Services) -> Router {
     Router::new()
-        .route("/api/products", get(products::list::list))
-        .route("/api/products/{id_or_slug}", get(products::show::show))
-        .route("/api/orders", post(orders::create::create))
-        .route("/api/orders/query", get(orders::query::query_by_url).post(orders::query::query_by_body))
-        .route("/api/orders/{id}/status", get(orders::status::status))
-        .route("/api/payment-config", get(payment_config::show::show))
+        .route("/api/products", get(products::list::list_products))
+        .route("/api/products/{id_or_slug}", get(products::show::get_product))
+        .route("/api/orders", post(orders::create::create_order))
+        .route("/api/orders/query", get(orders::query::query_order_by_url).post(orders::query::query_order_by_body))
+        .route("/api/orders/{id}/status", get(orders::status::get_order_status))
+        .route("/api/payment-config", get(payment_config::show::list_payment_methods))
         // Other paths under `/api` that no surface serves are answered in this surface's error format.
-        .route("/api", any(not_found))
-        .route("/api/", any(not_found))
-        .route("/api/{*rest}", any(not_found))
+        .route("/api", any(respond_not_found))
+        .route("/api/", any(respond_not_found))
+        .route("/api/{*rest}", any(respond_not_found))
         .method_not_allowed_fallback(async || render_http_error(HttpError::MethodNotAllowed))
         .with_state(Arc::new(Checkout::new(services)))
 }
 
-async fn not_found() -> Response {
+async fn respond_not_found() -> Response {
     render_http_error(HttpError::NotFound)
 }
 
-fn seconds(duration: std::time::Duration) -> u32 {
+fn to_whole_seconds(duration: std::time::Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }

@@ -20,13 +20,13 @@ use config::{Config, Mount};
         license(name = "MIT")
     ),
     paths(
-        products::list::list,
-        products::show::show,
-        orders::create::create,
-        orders::query::query_by_url,
-        orders::query::query_by_body,
-        orders::status::status,
-        payment_config::show::show,
+        products::list::list_products,
+        products::show::get_product,
+        orders::create::create_order,
+        orders::query::query_order_by_url,
+        orders::query::query_order_by_body,
+        orders::status::get_order_status,
+        payment_config::show::list_payment_methods,
     ),
     modifiers(&UserToken)
 )]
@@ -55,14 +55,15 @@ const COMMON_RESPONSES: [(&str, &str); 5] = [
 ];
 
 /// Returns the document with the address of this installation.
-pub fn openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
+pub fn build_openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
-    document.servers = Some(vec![Server::new(base_url(&config.server.public_url, &config.surfaces.checkout.mount))]);
+    document.servers =
+        Some(vec![Server::new(build_base_url(&config.server.public_url, &config.surfaces.checkout.mount))]);
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
             for (status, description) in COMMON_RESPONSES {
                 let documented = operation.responses.responses.entry(status.to_owned());
-                documented.or_insert_with(|| error_response(description).into());
+                documented.or_insert_with(|| document_error_response(description).into());
             }
         }
     }
@@ -70,7 +71,7 @@ pub fn openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
 }
 
 /// Returns the base URL of the surface: the public URL, with the surface's own host if it has one, and its prefix.
-fn base_url(public_url: &Url, mount: &Mount) -> String {
+fn build_base_url(public_url: &Url, mount: &Mount) -> String {
     let mut url = public_url.clone();
     if !mount.host.is_empty() && url.set_host(Some(&mount.host)).is_err() {
         tracing::warn!(
@@ -81,7 +82,7 @@ fn base_url(public_url: &Url, mount: &Mount) -> String {
     format!("{}{}", url.as_str().trim_end_matches('/'), mount.prefix)
 }
 
-fn error_response(description: &str) -> Response {
+fn document_error_response(description: &str) -> Response {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Error"))).build();
     ResponseBuilder::new().description(description).content("application/json", body).build()
 }

@@ -213,7 +213,7 @@ pub enum Method {
 impl From<catalog::Product> for Product {
     fn from(product: catalog::Product) -> Product {
         let name = |first: &str, second: &str| {
-            let text = product.texts.get("name", first).or_else(|| product.texts.get("name", second));
+            let text = product.texts.find_text("name", first).or_else(|| product.texts.find_text("name", second));
             text.unwrap_or(&product.slug).to_owned()
         };
         Product {
@@ -284,7 +284,7 @@ impl FoundOrder {
             id: order.public_id.clone(),
             order_no: order.order_no.clone(),
             status: order.state.into(),
-            payment_status: payment_status(&details.status),
+            payment_status: derive_payment_status(&details.status),
             fulfillment_status: order.state.into(),
             product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
             quantity: line.map_or(0, |line| line.quantity),
@@ -312,16 +312,16 @@ impl Progress {
 
 impl OnChainProgress {
     fn new(terms: &InvoiceTerms, received: &Received, now: Instant, assets: &Assets) -> Option<OnChainProgress> {
-        let payment_asset = assets.by_asset(&terms.asset)?;
-        let family = assets.chain(&terms.chain)?.family;
-        let missing = terms.due.saturating_sub(received.total());
+        let payment_asset = assets.find_payment_asset_by_id(&terms.asset)?;
+        let family = assets.find_followed_chain(&terms.chain)?.family;
+        let missing = terms.due.saturating_sub(received.total_with_pending());
         // An unconfirmed transfer keeps the invoice open after its window, but another payment would come too late.
         let is_payable = terms.state == invoices::State::Open && missing > terms.tolerance && now <= terms.expires_at;
         Some(OnChainProgress {
             coin: payment_asset.code.clone(),
             address: terms.address.clone(),
             expected_amount: terms.due.to_decimal(payment_asset.asset.decimals),
-            received_amount: received.total().to_decimal(payment_asset.asset.decimals),
+            received_amount: received.total_with_pending().to_decimal(payment_asset.asset.decimals),
             confirmations: received.confirmations.unwrap_or(0),
             required_confirmations: terms.confirmations,
             tx_hash: received.txid.map(|txid| match family {
@@ -380,7 +380,7 @@ impl From<payments::Method> for Method {
 }
 
 /// Returns the payment status of an order.
-pub fn payment_status(status: &OrderStatus) -> PaymentStatus {
+pub fn derive_payment_status(status: &OrderStatus) -> PaymentStatus {
     match status.state {
         orders::State::Refunded => PaymentStatus::Refunded,
         // The order can no longer be paid, whatever the state of its payment is.
@@ -392,13 +392,13 @@ pub fn payment_status(status: &OrderStatus) -> PaymentStatus {
         | orders::State::PartiallyDelivered
         | orders::State::Delivered
         | orders::State::Completed
-        | orders::State::Failed => attempt_status(status),
+        | orders::State::Failed => derive_status_from_payment(status),
     }
 }
 
-fn attempt_status(status: &OrderStatus) -> PaymentStatus {
+fn derive_status_from_payment(status: &OrderStatus) -> PaymentStatus {
     match (&status.invoice, status.payment_state) {
-        (Some((terms, received)), _) => invoice_status(terms.state, received),
+        (Some((terms, received)), _) => derive_status_from_invoice(terms.state, received),
         (None, payments::State::Pending) => PaymentStatus::Pending,
         (None, payments::State::Confirming) => PaymentStatus::Confirming,
         (None, payments::State::Success) => PaymentStatus::Paid,
@@ -406,11 +406,13 @@ fn attempt_status(status: &OrderStatus) -> PaymentStatus {
     }
 }
 
-fn invoice_status(state: invoices::State, received: &Received) -> PaymentStatus {
+fn derive_status_from_invoice(state: invoices::State, received: &Received) -> PaymentStatus {
     match state {
         invoices::State::Paid => PaymentStatus::Paid,
         invoices::State::Expired | invoices::State::Cancelled => PaymentStatus::Expired,
-        invoices::State::Open | invoices::State::Reversed if received.is_on_its_way() => PaymentStatus::Confirming,
+        invoices::State::Open | invoices::State::Reversed if received.has_unconfirmed_amount() => {
+            PaymentStatus::Confirming
+        }
         invoices::State::Open | invoices::State::Reversed if !received.confirmed.is_zero() => PaymentStatus::Underpaid,
         invoices::State::Open | invoices::State::Reversed => PaymentStatus::Pending,
     }
@@ -463,7 +465,11 @@ mod tests {
             (Expired, 0, 0, PaymentStatus::Expired),
             (Cancelled, 0, 0, PaymentStatus::Expired),
         ] {
-            assert_eq!(invoice_status(state, &received(seen, confirmed)), expected, "{state:?} {seen} {confirmed}");
+            assert_eq!(
+                derive_status_from_invoice(state, &received(seen, confirmed)),
+                expected,
+                "{state:?} {seen} {confirmed}"
+            );
         }
     }
 }

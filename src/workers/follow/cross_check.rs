@@ -30,7 +30,7 @@ pub struct EndpointDispute {
 impl EndpointDispute {
     /// Records the head of an endpoint that is behind. Returns true when that head has not moved for `stall_ms`
     /// milliseconds.
-    pub fn is_stalled(&mut self, now: Instant, head: BlockRef, stall_ms: i64) -> bool {
+    pub fn record_head_and_check_stall(&mut self, now: Instant, head: BlockRef, stall_ms: i64) -> bool {
         let since = self.behind.filter(|(seen, _)| *seen == head).map_or(now, |(_, since)| since);
         self.behind = Some((head, since));
         now.since(since) >= stall_ms

@@ -1,7 +1,7 @@
 //! The decisions of a chain's follower. Pure: the machine is given what the worker observed and returns what the worker
 //! must do next. It has no database, no clock and no I/O, so that its rules can be tested as tables.
 //!
-//! One run starts with [`Machine::start`] and ends with [`Action::Finish`]. A run that fails in between is started
+//! One run starts with [`Machine::start_run`] and ends with [`Action::Finish`]. A run that fails in between is started
 //! again; only blocks that were read and not stored force the worker to load the stored cursor first (see
 //! [`Machine::has_unstored_blocks`]).
 
@@ -44,7 +44,7 @@ pub struct Limits {
     pub balance_patience_ms: i64,
 }
 
-/// The next step of the worker. Every action except [`Action::Finish`] is followed by one call of [`Machine::next`].
+/// The next step of the worker. Every action except [`Action::Finish`] is followed by one call of [`Machine::handle_observation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Read the node's tip.
@@ -68,14 +68,14 @@ pub enum Action {
     OpenDispute(String),
     /// Close the review of endpoints that contradict each other.
     CloseDispute,
-    /// Store these blocks after the stored cursor `from`, and advance deposits as far as `reached`.
+    /// Store these blocks after the stored cursor `from`, and advance deposits as far as `advance_to`.
     StoreBlocks {
         /// The stored cursor.
         from: BlockRef,
         /// The blocks that follow it; may be empty.
         blocks: Vec<Block>,
         /// The position up to which deposits are confirmed and final; `None` when none may advance.
-        reached: Option<Position>,
+        advance_to: Option<Position>,
     },
     /// List the invoices that have expired by the clock and by the chain.
     ListExpirable {
@@ -281,8 +281,8 @@ enum Phase {
         theirs: BlockRef,
     },
     NewestDue {
-        whole: Position,
-        then: AfterStore,
+        advance_limit: Position,
+        after_store: AfterStore,
     },
     CrossCheck {
         block: BlockRef,
@@ -294,7 +294,7 @@ enum Phase {
         last: BlockRef,
         stored_at: Instant,
         pending_cross_check: bool,
-        then: AfterStore,
+        after_store: AfterStore,
     },
     Expirable(ExpiryCheck),
     Balances {
@@ -309,8 +309,8 @@ enum Phase {
 /// The purpose of a cross-check, which decides the step after it.
 #[derive(Debug)]
 enum Purpose {
-    /// To store blocks and advance deposits as far as `whole`; `None` when no deposit may advance in any case.
-    Store { whole: Option<Position>, then: AfterStore },
+    /// To store blocks and advance deposits as far as `advance_limit`; `None` when no deposit may advance in any case.
+    Store { advance_limit: Option<Position>, after_store: AfterStore },
     /// To leave the followed branch for another one: back to `to`, or, when there is no common block, by halting the
     /// chain.
     Rewind { to: Option<BlockRef> },
@@ -338,7 +338,7 @@ struct ExpiryCheck {
 }
 
 impl ExpiryCheck {
-    fn finish(self, ran: Ran) -> Action {
+    fn finish_run(self, ran: Ran) -> Action {
         Action::Finish(if self.while_reading { Ran::Worked } else { ran })
     }
 }
@@ -352,7 +352,7 @@ impl Machine {
         cursor: Cursor,
         now: Instant,
     ) -> Option<Machine> {
-        let branch = Branch::load(&limits, &deposit_limits, cursor, now)?;
+        let branch = Branch::from_cursor(&limits, &deposit_limits, cursor, now)?;
         Some(Machine {
             chain,
             limits,
@@ -368,8 +368,8 @@ impl Machine {
     }
 
     /// Continues after another stored cursor and drops all pending blocks. Returns false when the cursor has no block.
-    pub fn reload(&mut self, cursor: Cursor, now: Instant) -> bool {
-        let Some(branch) = Branch::load(&self.limits, &self.deposit_limits, cursor, now) else { return false };
+    pub fn reload_cursor(&mut self, cursor: Cursor, now: Instant) -> bool {
+        let Some(branch) = Branch::from_cursor(&self.limits, &self.deposit_limits, cursor, now) else { return false };
         self.branch = branch;
         true
     }
@@ -391,7 +391,7 @@ impl Machine {
 
     /// Starts a run and returns its first action. `cross_checkable` is true when the source has a second endpoint for
     /// cross-checks.
-    pub fn start(&mut self, cross_checkable: bool) -> Action {
+    pub fn start_run(&mut self, cross_checkable: bool) -> Action {
         self.cross_checkable = cross_checkable;
         self.phase = Phase::Tip;
         Action::ReadTip
@@ -401,35 +401,37 @@ impl Machine {
     ///
     /// # Errors
     /// The run cannot go on: the answers of the endpoint contradict each other, or balances are not available.
-    pub fn next(&mut self, now: Instant, observation: Observation) -> Result<Action, StepError> {
+    pub fn handle_observation(&mut self, now: Instant, observation: Observation) -> Result<Action, StepError> {
         match (std::mem::take(&mut self.phase), observation) {
-            (Phase::Tip, Observation::Tip(tip)) => Ok(self.on_tip(now, tip)),
-            (Phase::Blocks(tip), Observation::Blocks(blocks)) => self.on_blocks(now, tip, blocks),
-            (Phase::ConflictingHeader(tip), Observation::Header(header)) => self.on_conflicting_head(now, tip, header),
+            (Phase::Tip, Observation::Tip(tip)) => Ok(self.handle_tip(now, tip)),
+            (Phase::Blocks(tip), Observation::Blocks(blocks)) => self.handle_blocks(now, tip, blocks),
+            (Phase::ConflictingHeader(tip), Observation::Header(header)) => {
+                self.handle_conflicting_head(now, tip, header)
+            }
             (Phase::ForkParent { lowest, height }, Observation::Header(header)) => {
-                self.on_fork_parent(lowest, height, header)
+                self.handle_fork_parent(lowest, height, header)
             }
             (Phase::ConfirmedAbove { to, .. }, Observation::ConfirmedAbove(false)) => Ok(self.rewind_to(to)),
             (Phase::ConfirmedAbove { to, theirs }, Observation::ConfirmedAbove(true)) => {
-                Ok(self.cross_check(theirs, Purpose::Rewind { to: Some(to) }))
+                Ok(self.request_cross_check(theirs, Purpose::Rewind { to: Some(to) }))
             }
-            (Phase::NewestDue { whole, then }, Observation::NewestDue(stored)) => {
-                Ok(self.on_newest_due(now, whole, stored, then))
+            (Phase::NewestDue { advance_limit, after_store }, Observation::NewestDue(stored)) => {
+                Ok(self.cross_check_newest_due(now, advance_limit, stored, after_store))
             }
             (Phase::CrossCheck { block, purpose }, Observation::CrossChecked(result)) => {
-                Ok(self.on_cross_checked(now, block, result, purpose))
+                Ok(self.handle_cross_check_result(now, block, result, purpose))
             }
             (Phase::DisputeOpened(purpose), Observation::Done) => {
                 self.dispute.is_open = Some(true);
-                Ok(self.conclude(now, purpose, Corroboration::None))
+                Ok(self.act_on_cross_check(now, purpose, Corroboration::None))
             }
             (Phase::DisputeClosed(purpose), Observation::Done) => {
                 self.dispute.is_open = Some(false);
                 self.dispute.behind_logged = false;
-                Ok(self.conclude(now, purpose, Corroboration::Full))
+                Ok(self.act_on_cross_check(now, purpose, Corroboration::Full))
             }
             (
-                Phase::Stored { last, stored_at, pending_cross_check, then },
+                Phase::Stored { last, stored_at, pending_cross_check, after_store },
                 Observation::Stored { final_height, unfinished },
             ) => {
                 self.branch.stored = last;
@@ -437,13 +439,15 @@ impl Machine {
                 self.branch.cross_check_pending_at = pending_cross_check.then_some(stored_at);
                 self.branch.unfinished = unfinished;
                 self.branch.follower.raise_final_height(final_height);
-                Ok(self.after_store(now, then))
+                Ok(self.continue_after_store(now, after_store))
             }
-            (Phase::Expirable(check), Observation::Expirable(invoices)) => Ok(self.on_expirable(now, invoices, check)),
+            (Phase::Expirable(check), Observation::Expirable(invoices)) => {
+                Ok(self.handle_expirable_invoices(now, invoices, check))
+            }
             (Phase::Balances { invoices, check }, Observation::Balances(result)) => {
-                self.on_balances(now, invoices, result, check)
+                self.handle_balance_check(now, invoices, result, check)
             }
-            (Phase::Expired(check), Observation::Done) => Ok(check.finish(Ran::Worked)),
+            (Phase::Expired(check), Observation::Done) => Ok(check.finish_run(Ran::Worked)),
             (Phase::Rewound(to), Observation::Done) => {
                 self.branch.stored = to;
                 self.branch.unfinished = true;
@@ -458,11 +462,11 @@ impl Machine {
         }
     }
 
-    fn on_tip(&mut self, now: Instant, tip: Tip) -> Action {
+    fn handle_tip(&mut self, now: Instant, tip: Tip) -> Action {
         match self.branch.follower.next_step(&tip) {
             NextStep::Wait => {
                 self.track_quiet_tip(now, &tip);
-                self.at_tip(now, tip)
+                self.handle_tip_without_new_blocks(now, tip)
             }
             NextStep::ReadBlocks { from, to } => {
                 (self.branch.quiet_at, self.branch.quiet_until) = (None, None);
@@ -474,23 +478,28 @@ impl Machine {
                 self.phase = Phase::ConflictingHeader(tip);
                 Action::ReadHeader(tip.head.height)
             }
-            NextStep::CompareHead => self.at_tip(now, tip),
+            NextStep::CompareHead => self.handle_tip_without_new_blocks(now, tip),
         }
     }
 
     /// Handles a head that is not above the cursor and not on the followed branch. `preferred` is the header that the
     /// preferred endpoint has at this height; it decides whether the followed branch is left. Otherwise the conflict is
     /// only logged: heads differ for a moment when two blocks compete, and permanently when a branch is invented.
-    fn on_conflicting_head(&mut self, now: Instant, tip: Tip, preferred: Option<Header>) -> Result<Action, StepError> {
+    fn handle_conflicting_head(
+        &mut self,
+        now: Instant,
+        tip: Tip,
+        preferred: Option<Header>,
+    ) -> Result<Action, StepError> {
         let Some(preferred) = preferred else { return Ok(Action::Finish(Ran::Idle)) };
         if self.branch.follower.contains(preferred.block_ref()) == Some(false) {
-            return self.search_fork(preferred);
+            return self.search_common_ancestor(preferred);
         }
         let head = tip.head.block_ref();
         if self.conflicting_head.replace(head) != Some(head) {
             self.notices.push(Notice::ConflictingHead(head));
         }
-        Ok(self.at_tip(now, tip))
+        Ok(self.handle_tip_without_new_blocks(now, tip))
     }
 
     /// Records that the node's tip is the cursor. On chains with steady blocks that proves nothing: the tip may be a
@@ -511,11 +520,11 @@ impl Machine {
         }
     }
 
-    fn on_blocks(&mut self, now: Instant, tip: Tip, blocks: Vec<Block>) -> Result<Action, StepError> {
+    fn handle_blocks(&mut self, now: Instant, tip: Tip, blocks: Vec<Block>) -> Result<Action, StepError> {
         let Some(first) = blocks.first() else { return Ok(Action::Finish(Ran::Idle)) };
         match self.branch.follower.check_next(&first.header) {
             NextBlock::Extends => {}
-            NextBlock::Forks => return self.search_fork(first.header),
+            NextBlock::Forks => return self.search_common_ancestor(first.header),
             NextBlock::WrongHeight => {
                 let requested = self.branch.follower.cursor().height + 1;
                 return Err(StepError::WrongHeight { requested, returned: first.header.height });
@@ -532,26 +541,32 @@ impl Machine {
         let quiet = !self.branch.unfinished && !self.branch.pending.iter().any(Block::has_watched_activity);
         let young = now.since(self.branch.stored_at) < self.limits.cursor_flush_ms;
         let few = u64::try_from(self.branch.pending.len()).is_ok_and(|count| count < self.deposit_limits.keep);
-        let then = AfterStore::Extended { tip };
-        Ok(if quiet && young && few { self.after_store(now, then) } else { self.prepare_store(now, &tip, then) })
+        let after_store = AfterStore::Extended { tip };
+        Ok(if quiet && young && few {
+            self.continue_after_store(now, after_store)
+        } else {
+            self.prepare_to_store_blocks(now, &tip, after_store)
+        })
     }
 
     /// Handles a tip that is the cursor or an older block of the followed branch: deposits may have become final, and
     /// invoices may have expired.
-    fn at_tip(&mut self, now: Instant, tip: Tip) -> Action {
+    fn handle_tip_without_new_blocks(&mut self, now: Instant, tip: Tip) -> Action {
         let branch = &self.branch;
         let cursor_moved = !branch.pending.is_empty();
         let stale = now.since(branch.stored_at) >= self.limits.cursor_flush_ms;
         let may_finish = match branch.cross_check_pending_at {
             // A cross-check is repeated at intervals, not whenever a fast chain has a new tip.
             Some(asked_at) => now.since(asked_at) >= CROSS_CHECK_INTERVAL_MS,
-            None => self.position(&tip).is_ok_and(|reached| reached.last > branch.follower.final_height()),
+            None => {
+                self.find_advance_limit(&tip).is_ok_and(|advance_to| advance_to.last > branch.follower.final_height())
+            }
         };
         if (cursor_moved && stale) || (branch.unfinished && may_finish) {
-            let then = AfterStore::AtTip { tip, cursor_moved, final_height: branch.follower.final_height() };
-            return self.prepare_store(now, &tip, then);
+            let after_store = AfterStore::AtTip { tip, cursor_moved, final_height: branch.follower.final_height() };
+            return self.prepare_to_store_blocks(now, &tip, after_store);
         }
-        self.list_expirable(now, ExpiryCheck { tip, while_reading: false })
+        self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: false })
     }
 
     /// Returns the position up to which deposits may advance. The node's final block counts while it is on the followed
@@ -560,55 +575,64 @@ impl Machine {
     ///
     /// # Errors
     /// The node's final block, when it is on another branch.
-    fn position(&self, tip: &Tip) -> Result<Position, BlockRef> {
+    fn find_advance_limit(&self, tip: &Tip) -> Result<Position, BlockRef> {
         let follower = &self.branch.follower;
         let known = tip.finalized.and_then(|mark| follower.contains(mark).map(|is_ours| (mark, is_ours)));
         match known {
             Some((mark, false)) => Err(mark),
-            Some((mark, true)) => Ok(deposits::position(&self.chain, follower.cursor().height, Some(mark.height))),
-            None => Ok(deposits::position(&self.chain, follower.cursor().height, None)),
+            Some((mark, true)) => {
+                Ok(deposits::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
+            }
+            None => Ok(deposits::compute_position(&self.chain, follower.cursor().height, None)),
         }
     }
 
     /// Begins to store the pending blocks: first finds the position up to which deposits may advance.
-    fn prepare_store(&mut self, now: Instant, tip: &Tip, then: AfterStore) -> Action {
-        let whole = match self.position(tip) {
-            Ok(whole) => whole,
+    fn prepare_to_store_blocks(&mut self, now: Instant, tip: &Tip, after_store: AfterStore) -> Action {
+        let advance_limit = match self.find_advance_limit(tip) {
+            Ok(advance_limit) => advance_limit,
             Err(mark) => {
-                let why = format!(
+                let reason = format!(
                     "an endpoint calls block {} at height {} final, but another block of that height is followed: no deposit is \
                      confirmed until they agree; compare the endpoints with independent ones",
                     mark.hash, mark.height
                 );
-                return self.open_dispute(now, why, Purpose::Store { whole: None, then });
+                return self.act_on_dispute(now, reason, Purpose::Store { advance_limit: None, after_store });
             }
         };
-        let purpose = |then| Purpose::Store { whole: Some(whole), then };
+        let purpose = |after_store| Purpose::Store { advance_limit: Some(advance_limit), after_store };
         if !self.cross_checkable {
-            return self.close_dispute(now, purpose(then));
+            return self.act_on_agreement(now, purpose(after_store));
         }
         if !self.branch.unfinished && self.branch.pending.iter().all(|block| block.transfers.is_empty()) {
-            return self.conclude(now, purpose(then), Corroboration::Full);
+            return self.act_on_cross_check(now, purpose(after_store), Corroboration::Full);
         }
-        self.phase = Phase::NewestDue { whole, then };
-        Action::FindNewestDue(whole)
+        self.phase = Phase::NewestDue { advance_limit, after_store };
+        Action::FindNewestDue(advance_limit)
     }
 
     /// Cross-checks the newest block with a deposit that would advance; all older blocks are its ancestors. So a
     /// cross-check costs one request, and none when no deposit would advance.
-    fn on_newest_due(&mut self, now: Instant, whole: Position, stored: Option<Height>, then: AfterStore) -> Action {
-        let least_depth = u64::from(self.chain.depths.confirmations(Some(0)));
-        let advances = |height: &Height| *height <= whole.last || height + least_depth - 1 <= whole.cursor;
+    fn cross_check_newest_due(
+        &mut self,
+        now: Instant,
+        advance_limit: Position,
+        stored: Option<Height>,
+        after_store: AfterStore,
+    ) -> Action {
+        let least_depth = u64::from(self.chain.depths.required_confirmations(Some(0)));
+        let advances =
+            |height: &Height| *height <= advance_limit.last || height + least_depth - 1 <= advance_limit.cursor;
         let paid = self.branch.pending.iter().filter(|block| !block.transfers.is_empty());
         let unstored = paid.map(|block| block.header.height).filter(advances).max();
-        let purpose = Purpose::Store { whole: Some(whole), then };
+        let purpose = Purpose::Store { advance_limit: Some(advance_limit), after_store };
         match stored.max(unstored) {
-            Some(height) => self.cross_check(self.branch.follower.nearest_block(height), purpose),
-            None => self.conclude(now, purpose, Corroboration::Full),
+            Some(height) => self.request_cross_check(self.branch.follower.nearest_block(height), purpose),
+            None => self.act_on_cross_check(now, purpose, Corroboration::Full),
         }
     }
 
-    fn cross_check(&mut self, block: BlockRef, purpose: Purpose) -> Action {
+    fn request_cross_check(&mut self, block: BlockRef, purpose: Purpose) -> Action {
         self.phase = Phase::CrossCheck { block, purpose };
         Action::CrossCheck(block)
     }
@@ -616,7 +640,7 @@ impl Machine {
     /// Handles the result of a cross-check. A second endpoint that does not answer, or whose head does not move, does
     /// not stop the shop. An endpoint that is a little behind is waited for, because an invented block is ahead of all
     /// honest endpoints.
-    fn on_cross_checked(
+    fn handle_cross_check_result(
         &mut self,
         now: Instant,
         block: BlockRef,
@@ -624,93 +648,102 @@ impl Machine {
         purpose: Purpose,
     ) -> Action {
         match result {
-            CrossCheckResult::Confirmed => self.close_dispute(now, purpose),
+            CrossCheckResult::Confirmed => self.act_on_agreement(now, purpose),
             CrossCheckResult::Conflicting { endpoint, hash } => {
-                let why = format!(
+                let reason = format!(
                     "{endpoint} has block {hash} at height {}, another endpoint has {}: nothing is confirmed or reversed until \
                      they agree; compare them with independent endpoints and remove the wrong one",
                     block.height, block.hash
                 );
-                self.open_dispute(now, why, purpose)
+                self.act_on_dispute(now, reason, purpose)
             }
             CrossCheckResult::Behind { endpoint, head } => {
-                let stalled = self.dispute.is_stalled(now, head.block_ref(), self.limits.tip_age_max_ms);
+                let stalled =
+                    self.dispute.record_head_and_check_stall(now, head.block_ref(), self.limits.tip_age_max_ms);
                 if stalled || !std::mem::replace(&mut self.dispute.behind_logged, true) {
                     let (head, height) = (head.height, block.height);
                     self.notices.push(Notice::EndpointBehind { endpoint, head, height, stalled });
                 }
-                let shown = if stalled { Corroboration::Full } else { Corroboration::UpTo(head.block_ref()) };
-                self.conclude(now, purpose, shown)
+                let corroboration = if stalled { Corroboration::Full } else { Corroboration::UpTo(head.block_ref()) };
+                self.act_on_cross_check(now, purpose, corroboration)
             }
             CrossCheckResult::NoAnswer(reason) => {
                 self.notices.push(Notice::NotCrossChecked { height: block.height, reason });
-                self.conclude(now, purpose, Corroboration::Full)
+                self.act_on_cross_check(now, purpose, Corroboration::Full)
             }
         }
     }
 
     /// Opens the review of contradicting endpoints, unless it is open.
-    fn open_dispute(&mut self, now: Instant, why: String, purpose: Purpose) -> Action {
+    fn act_on_dispute(&mut self, now: Instant, reason: String, purpose: Purpose) -> Action {
         if self.dispute.is_open == Some(true) {
-            return self.conclude(now, purpose, Corroboration::None);
+            return self.act_on_cross_check(now, purpose, Corroboration::None);
         }
         self.phase = Phase::DisputeOpened(purpose);
-        Action::OpenDispute(why)
+        Action::OpenDispute(reason)
     }
 
     /// Closes the review of contradicting endpoints, unless it is closed.
-    fn close_dispute(&mut self, now: Instant, purpose: Purpose) -> Action {
+    fn act_on_agreement(&mut self, now: Instant, purpose: Purpose) -> Action {
         if self.dispute.is_open == Some(false) {
             self.dispute.behind_logged = false;
-            return self.conclude(now, purpose, Corroboration::Full);
+            return self.act_on_cross_check(now, purpose, Corroboration::Full);
         }
         self.phase = Phase::DisputeClosed(purpose);
         Action::CloseDispute
     }
 
-    fn conclude(&mut self, now: Instant, purpose: Purpose, shown: Corroboration) -> Action {
+    fn act_on_cross_check(&mut self, now: Instant, purpose: Purpose, corroboration: Corroboration) -> Action {
         match purpose {
-            Purpose::Store { whole, then } => {
-                let reached = whole.and_then(|whole| self.limit(whole, shown));
-                self.store(now, whole, reached, then)
+            Purpose::Store { advance_limit, after_store } => {
+                let advance_to =
+                    advance_limit.and_then(|advance_limit| self.limit_to_corroborated(advance_limit, corroboration));
+                self.store_pending_blocks(now, advance_limit, advance_to, after_store)
             }
-            Purpose::Rewind { to } => match (shown, to) {
+            Purpose::Rewind { to } => match (corroboration, to) {
                 (Corroboration::Full, Some(to)) => self.rewind_to(to),
-                (Corroboration::Full, None) => self.halt(),
+                (Corroboration::Full, None) => self.halt_chain(),
                 (Corroboration::UpTo(_) | Corroboration::None, _) => Action::Finish(Ran::Idle),
             },
         }
     }
 
-    /// Returns the part of `whole` that a second endpoint confirms. A head on another branch confirms nothing.
-    fn limit(&self, whole: Position, shown: Corroboration) -> Option<Position> {
-        match shown {
-            Corroboration::Full => Some(whole),
-            Corroboration::UpTo(head) if self.branch.follower.contains(head) == Some(true) => {
-                Some(Position { cursor: whole.cursor.min(head.height), last: whole.last.min(head.height) })
-            }
+    /// Returns the part of `advance_limit` that a second endpoint confirms. A head on another branch confirms nothing.
+    fn limit_to_corroborated(&self, advance_limit: Position, corroboration: Corroboration) -> Option<Position> {
+        match corroboration {
+            Corroboration::Full => Some(advance_limit),
+            Corroboration::UpTo(head) if self.branch.follower.contains(head) == Some(true) => Some(Position {
+                cursor: advance_limit.cursor.min(head.height),
+                last: advance_limit.last.min(head.height),
+            }),
             Corroboration::UpTo(_) | Corroboration::None => None,
         }
     }
 
-    fn store(&mut self, now: Instant, whole: Option<Position>, reached: Option<Position>, then: AfterStore) -> Action {
+    fn store_pending_blocks(
+        &mut self,
+        now: Instant,
+        advance_limit: Option<Position>,
+        advance_to: Option<Position>,
+        after_store: AfterStore,
+    ) -> Action {
         let from = self.branch.stored;
         let blocks = std::mem::take(&mut self.branch.pending);
         let last = blocks.last().map_or(from, |block| block.header.block_ref());
-        let pending_cross_check = reached.is_none() || whole != reached;
-        self.phase = Phase::Stored { last, stored_at: now, pending_cross_check, then };
-        Action::StoreBlocks { from, blocks, reached }
+        let pending_cross_check = advance_to.is_none() || advance_limit != advance_to;
+        self.phase = Phase::Stored { last, stored_at: now, pending_cross_check, after_store };
+        Action::StoreBlocks { from, blocks, advance_to }
     }
 
-    fn after_store(&mut self, now: Instant, then: AfterStore) -> Action {
-        match then {
+    fn continue_after_store(&mut self, now: Instant, after_store: AfterStore) -> Action {
+        match after_store {
             AfterStore::Extended { tip } => {
                 // Blocks may come as fast as they are read, so that the cursor never reaches the tip. Far behind the
                 // tip, where nodes may have forgotten the balances, invoices stay open until the follower is near the
                 // tip.
                 let behind = tip.head.height.saturating_sub(self.branch.follower.cursor().height);
                 if behind < self.limits.batch && now.since(self.branch.expiry_checked_at) >= EXPIRY_INTERVAL_MS {
-                    return self.list_expirable(now, ExpiryCheck { tip, while_reading: true });
+                    return self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: true });
                 }
                 Action::Finish(Ran::Worked)
             }
@@ -719,15 +752,17 @@ impl Machine {
             {
                 Action::Finish(Ran::Worked)
             }
-            AfterStore::AtTip { tip, .. } => self.list_expirable(now, ExpiryCheck { tip, while_reading: false }),
-            AfterStore::InvoicesExpired { invoices, check } => self.check_balances(invoices, check),
+            AfterStore::AtTip { tip, .. } => {
+                self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: false })
+            }
+            AfterStore::InvoicesExpired { invoices, check } => self.request_balance_check(invoices, check),
             AfterStore::CreditBooked => Action::Finish(Ran::Worked),
         }
     }
 
     /// Searches for invoices that have expired by the clock *and* by the chain: every block that could hold a payment
     /// in time has been read.
-    fn list_expirable(&mut self, now: Instant, check: ExpiryCheck) -> Action {
+    fn request_expirable_invoices(&mut self, now: Instant, check: ExpiryCheck) -> Action {
         self.branch.expiry_checked_at = now;
         let read_until = Instant::from_unix_seconds(self.branch.time);
         let seen_until = self.branch.quiet_until.map_or(read_until, |quiet| quiet.max(read_until)).min(now);
@@ -735,23 +770,23 @@ impl Machine {
         Action::ListExpirable { passed: seen_until.plus_ms(-self.deposit_limits.grace.ms) }
     }
 
-    fn on_expirable(&mut self, now: Instant, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
+    fn handle_expirable_invoices(&mut self, now: Instant, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
         if invoices.is_empty() {
             // No balances were needed, so the time since an earlier failure does not count for the next invoice.
             self.balances_unavailable_since = None;
-            return check.finish(Ran::Idle);
+            return check.finish_run(Ran::Idle);
         }
         if self.branch.pending.is_empty() {
-            return self.check_balances(invoices, check);
+            return self.request_balance_check(invoices, check);
         }
-        self.prepare_store(now, &check.tip, AfterStore::InvoicesExpired { invoices, check })
+        self.prepare_to_store_blocks(now, &check.tip, AfterStore::InvoicesExpired { invoices, check })
     }
 
     /// Before invoices expire, the balances of their addresses are compared with their deposits, in case the scan of
     /// the blocks missed a transfer. On Bitcoin blocks show every output and prove that they are complete.
-    fn check_balances(&mut self, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
+    fn request_balance_check(&mut self, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
         if self.chain.family == Family::Bitcoin {
-            return self.expire(invoices, None, check);
+            return self.request_expiry(invoices, None, check);
         }
         let branch = &mut self.branch;
         let cursor = branch.follower.cursor();
@@ -763,7 +798,7 @@ impl Machine {
         Action::CheckBalances { at, invoices }
     }
 
-    fn on_balances(
+    fn handle_balance_check(
         &mut self,
         now: Instant,
         invoices: Vec<InvoiceId>,
@@ -774,9 +809,9 @@ impl Machine {
             Ok(explained) => {
                 (self.branch.balance_block, self.balances_unavailable_since) = (None, None);
                 return Ok(match explained {
-                    true => self.expire(invoices, None, check),
+                    true => self.request_expiry(invoices, None, check),
                     // The booked credit may be in a block that is deep enough already.
-                    false => self.prepare_store(now, &check.tip, AfterStore::CreditBooked),
+                    false => self.prepare_to_store_blocks(now, &check.tip, AfterStore::CreditBooked),
                 });
             }
             Err(error) => error,
@@ -787,20 +822,20 @@ impl Machine {
         if unavailable_ms < self.limits.balance_patience_ms {
             if check.while_reading {
                 self.notices.push(Notice::ExpiryDelayed(error.to_string()));
-                return Ok(check.finish(Ran::Idle));
+                return Ok(check.finish_run(Ran::Idle));
             }
             return Err(StepError::BalancesUnavailable(error));
         }
         let (minutes, reason) = (unavailable_ms / 60_000, error.to_string());
-        let why = format!(
+        let unchecked = format!(
             "the invoice expired without a check of its address's balance, because no endpoint returned balances for {minutes} \
              minutes: {reason}"
         );
         self.notices.push(Notice::ExpiredUnchecked { minutes, reason });
-        Ok(self.expire(invoices, Some(why), check))
+        Ok(self.request_expiry(invoices, Some(unchecked), check))
     }
 
-    fn expire(&mut self, invoices: Vec<InvoiceId>, unchecked: Option<String>, check: ExpiryCheck) -> Action {
+    fn request_expiry(&mut self, invoices: Vec<InvoiceId>, unchecked: Option<String>, check: ExpiryCheck) -> Action {
         self.phase = Phase::Expired(check);
         Action::ExpireInvoices { invoices, unchecked }
     }
@@ -808,7 +843,7 @@ impl Machine {
     /// Takes one step in the search for the last block that the followed branch and the branch of `lowest` have in
     /// common. The followed branch is left at once when there is no second endpoint, or when no confirmed deposit is
     /// reversed. Otherwise a second endpoint must have the other branch too.
-    fn search_fork(&mut self, lowest: Header) -> Result<Action, StepError> {
+    fn search_common_ancestor(&mut self, lowest: Header) -> Result<Action, StepError> {
         let theirs = lowest.block_ref();
         Ok(match self.branch.follower.search_fork(&lowest) {
             ForkSearch::RequestHeader(height) => {
@@ -820,20 +855,25 @@ impl Machine {
                 self.phase = Phase::ConfirmedAbove { to, theirs };
                 Action::FindConfirmedAbove(to.height)
             }
-            ForkSearch::TooDeep if !self.cross_checkable => self.halt(),
-            ForkSearch::TooDeep => self.cross_check(theirs, Purpose::Rewind { to: None }),
+            ForkSearch::TooDeep if !self.cross_checkable => self.halt_chain(),
+            ForkSearch::TooDeep => self.request_cross_check(theirs, Purpose::Rewind { to: None }),
         })
     }
 
-    fn on_fork_parent(&mut self, lowest: Header, height: Height, parent: Option<Header>) -> Result<Action, StepError> {
+    fn handle_fork_parent(
+        &mut self,
+        lowest: Header,
+        height: Height,
+        parent: Option<Header>,
+    ) -> Result<Action, StepError> {
         match parent {
-            Some(parent) if parent.hash == lowest.parent => self.search_fork(parent),
+            Some(parent) if parent.hash == lowest.parent => self.search_common_ancestor(parent),
             Some(_) => {
-                let why = format!(
+                let reason = format!(
                     "block {} was returned, and then a block {height} that is not its parent: the branch changed or is invented",
                     lowest.height
                 );
-                Err(SourceError::InvalidResponse(why).into())
+                Err(SourceError::InvalidResponse(reason).into())
             }
             None => Err(SourceError::BlockNotFound(height).into()),
         }
@@ -852,7 +892,7 @@ impl Machine {
         Action::Rewind { from: self.branch.stored, to }
     }
 
-    fn halt(&mut self) -> Action {
+    fn halt_chain(&mut self) -> Action {
         self.phase = Phase::Halted;
         Action::Halt(format!(
             "the node's branch leaves ours below the final block {} or deeper than {} blocks; compare the nodes before anything \
@@ -864,7 +904,7 @@ impl Machine {
 }
 
 impl Branch {
-    fn load(limits: &Limits, deposit_limits: &deposits::Limits, cursor: Cursor, now: Instant) -> Option<Branch> {
+    fn from_cursor(limits: &Limits, deposit_limits: &deposits::Limits, cursor: Cursor, now: Instant) -> Option<Branch> {
         let stored = cursor.recent.last().copied()?;
         let keep = usize::try_from(deposit_limits.keep).unwrap_or(usize::MAX);
         Some(Branch {

@@ -70,53 +70,55 @@ impl FollowWorker {
     ) -> FollowWorker {
         let BalanceReconciler { db, clock, deposits, source } = reconciler.clone();
         let chain = deposits.chain().clone();
-        addresses.set_followed(&chain.id, false);
+        addresses.set_chain_followed(&chain.id, false);
         let state = Mutex::default();
         FollowWorker { db, clock, chain, addresses, assets, source, reconciler, limits, pause, state }
     }
 
     /// Fails when the node serves another chain than at the first start, or when the decimals of a token differ from
     /// the configuration.
-    async fn verify_immutable_facts(&self) -> anyhow::Result<()> {
-        let mut facts = vec![Fact::identity(&self.chain.id, self.source.identity().await?.id)];
+    async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
+        let mut facts = vec![Fact::chain_identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };
             let decimals = self.source.decimals(contract).await?;
             if decimals != asset.decimals {
                 bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
             }
-            facts.push(Fact::decimals(&asset.id, decimals));
+            facts.push(Fact::asset_decimals(&asset.id, decimals));
         }
         let now = self.clock.now();
         Ok(self
             .db
             .write("pin_facts", move |tx| {
-                Box::pin(async move { immutable_facts::record_or_compare(tx, now, &facts).await })
+                Box::pin(async move { immutable_facts::record_or_compare_facts(tx, now, &facts).await })
             })
             .await?)
     }
 
     /// Verifies the chain's facts and returns the stored cursor. A chain without a cursor gets one.
-    async fn load_cursor(&self) -> anyhow::Result<Cursor> {
-        self.verify_immutable_facts().await?;
-        if let Some(cursor) = self.find_cursor().await? {
-            if let Some(why) = &cursor.halted {
-                warn!(chain = %self.chain.id, "{} is halted: {why}", self.chain.id);
+    async fn load_or_create_cursor(&self) -> anyhow::Result<Cursor> {
+        self.record_or_verify_facts().await?;
+        if let Some(cursor) = self.find_stored_cursor().await? {
+            if let Some(reason) = &cursor.halted {
+                warn!(chain = %self.chain.id, "{} is halted: {reason}", self.chain.id);
             }
             return Ok(cursor);
         }
         let header = self.read_first_header().await?;
         let id = self.chain.id.clone();
         self.db
-            .write("start_chain", move |tx| Box::pin(async move { deposits::start(tx, &id, &header).await }))
+            .write("start_chain", move |tx| {
+                Box::pin(async move { deposits::start_following_chain(tx, &id, &header).await })
+            })
             .await?;
         info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
-        self.find_cursor().await?.with_context(|| format!("{}: the stored cursor is missing", self.chain.id))
+        self.find_stored_cursor().await?.with_context(|| format!("{}: the stored cursor is missing", self.chain.id))
     }
 
-    async fn find_cursor(&self) -> Result<Option<Cursor>, db::Error> {
+    async fn find_stored_cursor(&self) -> Result<Option<Cursor>, db::Error> {
         let id = self.chain.id.clone();
-        self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await
+        self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await })).await
     }
 
     /// Returns the header of the configured first block, or else of the newest block that cannot be reorganised. No
@@ -135,75 +137,86 @@ impl FollowWorker {
     }
 
     /// Runs the machine until it has nothing more to do.
-    async fn drive(&self, machine: &mut Machine) -> anyhow::Result<Ran> {
-        let mut action = machine.start(self.source.independent_endpoints() > 1);
+    async fn run_machine(&self, machine: &mut Machine) -> anyhow::Result<Ran> {
+        let mut action = machine.start_run(self.source.independent_endpoints() > 1);
         loop {
             if let Action::Finish(ran) = action {
                 return Ok(ran);
             }
-            let observation = self.execute(action).await?;
-            let next = machine.next(self.clock.now(), observation);
-            machine.take_notices().into_iter().for_each(|notice| self.log(notice));
-            action = next.map_err(|error| self.to_anyhow(error))?;
+            let observation = self.execute_action(action).await?;
+            let next = machine.handle_observation(self.clock.now(), observation);
+            machine.take_notices().into_iter().for_each(|notice| self.log_notice(notice));
+            action = next.map_err(|error| self.to_anyhow_error(error))?;
         }
     }
 
-    async fn execute(&self, action: Action) -> anyhow::Result<Observation> {
+    async fn execute_action(&self, action: Action) -> anyhow::Result<Observation> {
         Ok(match action {
             Action::ReadTip => Observation::Tip(self.source.tip().await?),
             Action::ReadBlocks { from, to } => {
                 Observation::Blocks(self.source.blocks(from, to, &self.chain.watched).await?)
             }
             Action::ReadHeader(height) => Observation::Header(self.source.header(height).await?),
-            Action::FindNewestDue(position) => Observation::NewestDue(self.find_highest_due(position).await?),
-            Action::FindConfirmedAbove(height) => Observation::ConfirmedAbove(self.has_confirmed_above(height).await?),
+            Action::FindNewestDue(position) => Observation::NewestDue(self.find_newest_due_height(position).await?),
+            Action::FindConfirmedAbove(height) => {
+                Observation::ConfirmedAbove(self.has_confirmed_deposit_above(height).await?)
+            }
             Action::CrossCheck(block) => Observation::CrossChecked(self.source.cross_check(&block).await),
-            Action::OpenDispute(why) => self.open_dispute(why).await?,
-            Action::CloseDispute => self.close_dispute().await?,
-            Action::StoreBlocks { from, blocks, reached } => self.store_blocks(from, blocks, reached).await?,
-            Action::ListExpirable { passed } => Observation::Expirable(self.list_expirable(passed).await?),
+            Action::OpenDispute(reason) => self.open_dispute_review(reason).await?,
+            Action::CloseDispute => self.close_dispute_review().await?,
+            Action::StoreBlocks { from, blocks, advance_to } => self.store_blocks(from, blocks, advance_to).await?,
+            Action::ListExpirable { passed } => Observation::Expirable(self.list_expirable_invoices(passed).await?),
             Action::CheckBalances { at, invoices } => {
-                match self.reconciler.is_explained(at, invoices).await.map_err(anyhow::Error::downcast::<SourceError>) {
+                match self
+                    .reconciler
+                    .reconcile_balances(at, invoices)
+                    .await
+                    .map_err(anyhow::Error::downcast::<SourceError>)
+                {
                     Ok(explained) => Observation::Balances(Ok(explained)),
                     Err(Ok(unavailable)) => Observation::Balances(Err(unavailable)),
                     Err(Err(error)) => return Err(error),
                 }
             }
             Action::ExpireInvoices { invoices, unchecked } => self.expire_invoices(invoices, unchecked).await?,
-            Action::Rewind { from, to } => self.rewind(from, to).await?,
-            Action::Halt(why) => self.halt(why).await?,
+            Action::Rewind { from, to } => self.rewind_chain(from, to).await?,
+            Action::Halt(reason) => self.halt_chain(reason).await?,
             Action::Finish(_) => Observation::Done,
         })
     }
 
-    async fn find_highest_due(&self, position: Position) -> Result<Option<u64>, db::Error> {
+    async fn find_newest_due_height(&self, position: Position) -> Result<Option<u64>, db::Error> {
         let chain = self.chain.id.clone();
         let newest = self.db.select_one("newest_due", move |tx| {
-            Box::pin(async move { deposits::find_highest_due(tx, &chain, position).await })
+            Box::pin(async move { deposits::find_highest_due_deposit(tx, &chain, position).await })
         });
         newest.await
     }
 
-    async fn has_confirmed_above(&self, height: u64) -> Result<bool, db::Error> {
+    async fn has_confirmed_deposit_above(&self, height: u64) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let confirmed = self.db.select_one("confirmed_above", move |tx| {
-            Box::pin(async move { deposits::has_confirmed_above(tx, &chain, height).await })
+            Box::pin(async move { deposits::has_confirmed_deposit_above(tx, &chain, height).await })
         });
         confirmed.await
     }
 
-    async fn open_dispute(&self, why: String) -> anyhow::Result<Observation> {
+    async fn open_dispute_review(&self, reason: String) -> anyhow::Result<Observation> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        error!(chain = %chain, "endpoints of {chain} contradict each other: {why}");
+        error!(chain = %chain, "endpoints of {chain} contradict each other: {reason}");
         self.db
-            .write("dispute", move |tx| Box::pin(async move { deposits::dispute(tx, now, &chain, &why).await }))
+            .write("dispute", move |tx| {
+                Box::pin(async move { deposits::open_disputed_review(tx, now, &chain, &reason).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
 
-    async fn close_dispute(&self) -> anyhow::Result<Observation> {
+    async fn close_dispute_review(&self) -> anyhow::Result<Observation> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        self.db.write("agree", move |tx| Box::pin(async move { deposits::agree(tx, now, &chain).await })).await?;
+        self.db
+            .write("agree", move |tx| Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await }))
+            .await?;
         Ok(Observation::Done)
     }
 
@@ -212,23 +225,25 @@ impl FollowWorker {
         &self,
         from: BlockRef,
         blocks: Vec<Block>,
-        reached: Option<Position>,
+        advance_to: Option<Position>,
     ) -> anyhow::Result<Observation> {
         let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         let applied = self
             .db
             .write("apply_blocks", move |tx| {
-                Box::pin(async move { deposits.apply_blocks(tx, now, from, &blocks, reached).await })
+                Box::pin(async move { deposits.apply_blocks(tx, now, from, &blocks, advance_to).await })
             })
             .await?;
         Ok(Observation::Stored { final_height: applied.final_height, unfinished: applied.unfinished })
     }
 
-    async fn list_expirable(&self, passed: Instant) -> Result<Vec<InvoiceId>, db::Error> {
+    async fn list_expirable_invoices(&self, passed: Instant) -> Result<Vec<InvoiceId>, db::Error> {
         let (now, chain, grace) = (self.clock.now(), self.chain.id.clone(), self.reconciler.deposits.limits().grace);
         self.db
             .read("list_expirable", move |tx| {
-                Box::pin(async move { invoices::list_expirable(tx, &chain, now, passed, grace, EXPIRE_MAX).await })
+                Box::pin(
+                    async move { invoices::list_expirable_invoices(tx, &chain, now, passed, grace, EXPIRE_MAX).await },
+                )
             })
             .await
     }
@@ -244,31 +259,37 @@ impl FollowWorker {
         Ok(Observation::Done)
     }
 
-    async fn rewind(&self, from: BlockRef, to: BlockRef) -> anyhow::Result<Observation> {
+    async fn rewind_chain(&self, from: BlockRef, to: BlockRef) -> anyhow::Result<Observation> {
         let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         self.db
-            .write("rewind_chain", move |tx| Box::pin(async move { deposits.rewind(tx, now, from, to).await }))
+            .write("rewind_chain", move |tx| {
+                Box::pin(async move { deposits.rewind_cursor_and_deposits(tx, now, from, to).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
 
-    async fn halt(&self, why: String) -> anyhow::Result<Observation> {
-        error!(chain = %self.chain.id, "{} is halted: {why}", self.chain.id);
+    async fn halt_chain(&self, reason: String) -> anyhow::Result<Observation> {
+        error!(chain = %self.chain.id, "{} is halted: {reason}", self.chain.id);
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
-            .write("halt_chain", move |tx| Box::pin(async move { deposits::halt(tx, now, &chain, &why).await }))
+            .write("halt_chain", move |tx| {
+                Box::pin(async move { deposits::halt_chain(tx, now, &chain, &reason).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
 
     /// Returns true when the chain is still halted: an operator may have decided meanwhile.
-    async fn is_halted(&self) -> anyhow::Result<bool> {
+    async fn is_chain_halted(&self) -> anyhow::Result<bool> {
         let chain = self.chain.id.clone();
-        let halted = self.db.read("find_halted", move |tx| Box::pin(async move { deposits::halted(tx, &chain).await }));
+        let halted = self
+            .db
+            .read("find_halted", move |tx| Box::pin(async move { deposits::find_halt_reason(tx, &chain).await }));
         Ok(halted.await?.is_some())
     }
 
-    fn to_anyhow(&self, error: StepError) -> anyhow::Error {
+    fn to_anyhow_error(&self, error: StepError) -> anyhow::Error {
         match error {
             StepError::Source(error) => error.into(),
             StepError::BalancesUnavailable(source) => {
@@ -281,7 +302,7 @@ impl FollowWorker {
         }
     }
 
-    fn log(&self, notice: Notice) {
+    fn log_notice(&self, notice: Notice) {
         let chain = &self.chain.id;
         match notice {
             Notice::OldTip { age_ms } => warn!(%chain, "the tip of {chain} is {} s old", age_ms / 1_000),
@@ -320,30 +341,30 @@ impl Worker for FollowWorker {
         format!("follow {}", self.chain.id)
     }
 
-    fn pause(&self) -> Duration {
+    fn idle_pause(&self) -> Duration {
         self.pause
     }
 
-    async fn run(&self) -> anyhow::Result<Ran> {
+    async fn run_once(&self) -> anyhow::Result<Ran> {
         let mut state = self.state.lock().await;
         let FollowState { machine, loaded } = &mut *state;
         // `loaded` stays false when the run fails or is cancelled.
         let was_loaded = std::mem::replace(loaded, false);
         let mut machine = match machine {
             Some(machine) if was_loaded && !machine.is_halted() => machine,
-            Some(machine) if was_loaded && self.is_halted().await? => machine,
+            Some(machine) if was_loaded && self.is_chain_halted().await? => machine,
             Some(machine) => {
                 if was_loaded {
                     info!(chain = %self.chain.id, "{} is followed again", self.chain.id);
                 }
-                let cursor = self.load_cursor().await?;
-                if !machine.reload(cursor, self.clock.now()) {
+                let cursor = self.load_or_create_cursor().await?;
+                if !machine.reload_cursor(cursor, self.clock.now()) {
                     bail!("{}: no block is stored", self.chain.id);
                 }
                 machine
             }
             None => {
-                let cursor = self.load_cursor().await?;
+                let cursor = self.load_or_create_cursor().await?;
                 let created = Machine::new(
                     self.chain.clone(),
                     self.limits,
@@ -354,12 +375,12 @@ impl Worker for FollowWorker {
                 machine.insert(created.with_context(|| format!("{}: no block is stored", self.chain.id))?)
             }
         };
-        self.addresses.set_followed(&self.chain.id, !machine.is_halted());
+        self.addresses.set_chain_followed(&self.chain.id, !machine.is_halted());
         if machine.is_halted() {
             *loaded = true;
             bail!("{} is halted until an operator decides: see the review `chain.halted`", self.chain.id);
         }
-        let outcome = self.drive(&mut machine).await;
+        let outcome = self.run_machine(&mut machine).await;
         *loaded = match &outcome {
             Ok(_) => true,
             // The state in memory stays valid unless blocks were read and not stored. Those blocks are read again.

@@ -17,7 +17,7 @@ const NOW: Instant = Instant(1_000_000_000);
 /// The height of the stored cursor. A deposit is confirmed by 2 blocks and final after 5.
 const CURSOR: Height = 100;
 
-fn limits() -> Limits {
+fn default_limits() -> Limits {
     Limits {
         batch: 10,
         tip_age_max_ms: 120_000,
@@ -33,22 +33,22 @@ fn followed_chain(family: Family) -> FollowedChain {
         id: ChainId::new("model").unwrap(),
         family,
         mode: Mode::Test,
-        depths: Depths::flat(2, 5),
+        depths: Depths::flat_depths(2, 5),
         watched: std::sync::Arc::default(),
         siblings: Vec::new(),
         dust: Dust::default(),
     }
 }
 
-fn machine_with(family: Family, limits: Limits) -> Machine {
+fn new_machine_with(family: Family, limits: Limits) -> Machine {
     let recent = (CURSOR - 20..=CURSOR).map(|height| block_ref(0, height)).collect();
     let cursor = Cursor { recent, final_height: CURSOR - 4, time: block_time(CURSOR), halted: None };
     let deposit_limits = deposits::Limits { grace: Grace { ms: 60_000 }, keep: 100 };
     Machine::new(followed_chain(family), limits, deposit_limits, cursor, NOW).unwrap()
 }
 
-fn machine() -> Machine {
-    machine_with(Family::Evm, limits())
+fn new_machine() -> Machine {
+    new_machine_with(Family::Evm, default_limits())
 }
 
 /// A block has the age of 1 s for each block below height 200.
@@ -92,40 +92,40 @@ fn tip_at(height: Height) -> Observation {
     Observation::Tip(Tip { head: header(0, height), finalized: None })
 }
 
-fn stored(final_height: Height, unfinished: bool) -> Observation {
+fn blocks_stored(final_height: Height, unfinished: bool) -> Observation {
     Observation::Stored { final_height, unfinished }
 }
 
 /// Runs the machine at a time with these observations and returns all its actions after `ReadTip`.
-fn actions_at(
+fn run_and_list_actions(
     machine: &mut Machine,
     now: Instant,
     cross_checkable: bool,
     observations: impl IntoIterator<Item = Observation>,
 ) -> Vec<Action> {
-    assert_eq!(machine.start(cross_checkable), Action::ReadTip);
-    observations.into_iter().map(|observation| machine.next(now, observation).unwrap()).collect()
+    assert_eq!(machine.start_run(cross_checkable), Action::ReadTip);
+    observations.into_iter().map(|observation| machine.handle_observation(now, observation).unwrap()).collect()
 }
 
 /// Runs the machine with these observations and returns the result of the last one.
-fn last_of(
+fn run_and_return_last(
     machine: &mut Machine,
     cross_checkable: bool,
     observations: impl IntoIterator<Item = Observation>,
 ) -> Result<Action, StepError> {
-    let mut last = Ok(machine.start(cross_checkable));
+    let mut last = Ok(machine.start_run(cross_checkable));
     for observation in observations {
         last.clone().unwrap();
-        last = machine.next(NOW, observation);
+        last = machine.handle_observation(NOW, observation);
     }
     last
 }
 
 /// Makes a machine without unfinished deposits, so that it stores no more than it must.
-fn settle(machine: &mut Machine) {
-    let observations = [tip_at(CURSOR), Observation::Done, stored(CURSOR - 4, false)];
+fn finish_all_deposits(machine: &mut Machine) {
+    let observations = [tip_at(CURSOR), Observation::Done, blocks_stored(CURSOR - 4, false)];
     let block = tip_at(CURSOR + 1);
-    let observations = if machine.start(false) == Action::ReadTip {
+    let observations = if machine.start_run(false) == Action::ReadTip {
         let [_, done, stored] = observations;
         [block, Observation::Blocks(vec![paid_block(CURSOR + 1)]), done, stored, Observation::Expirable(Vec::new())]
     } else {
@@ -133,31 +133,31 @@ fn settle(machine: &mut Machine) {
     };
     let mut last = Action::ReadTip;
     for observation in observations {
-        last = machine.next(NOW, observation).unwrap();
+        last = machine.handle_observation(NOW, observation).unwrap();
     }
     assert_eq!(last, Action::Finish(Ran::Worked));
 }
 
 #[test]
 fn new_blocks_are_stored_with_the_position_that_their_depth_gives() {
-    let mut machine = machine();
+    let mut machine = new_machine();
     let blocks = vec![block(101), paid_block(102)];
     let observations = [
         tip_at(102),
         Observation::Blocks(blocks.clone()),
         Observation::Done,
-        stored(98, true),
+        blocks_stored(98, true),
         Observation::Expirable(Vec::new()),
     ];
-    let actions = actions_at(&mut machine, NOW, false, observations);
-    let reached = Some(Position { cursor: 102, last: 98 });
+    let actions = run_and_list_actions(&mut machine, NOW, false, observations);
+    let advance_to = Some(Position { cursor: 102, last: 98 });
     let passed = Instant::from_unix_seconds(block_time(102)).plus_ms(-60_000);
     assert_eq!(
         actions,
         [
             Action::ReadBlocks { from: 101, to: 102 },
             Action::CloseDispute,
-            Action::StoreBlocks { from: block_ref(0, 100), blocks, reached },
+            Action::StoreBlocks { from: block_ref(0, 100), blocks, advance_to },
             Action::ListExpirable { passed },
             Action::Finish(Ran::Worked),
         ]
@@ -167,40 +167,40 @@ fn new_blocks_are_stored_with_the_position_that_their_depth_gives() {
 
 #[test]
 fn blocks_without_transfers_are_stored_when_the_cursor_is_old() {
-    let mut machine = machine();
-    settle(&mut machine);
+    let mut machine = new_machine();
+    finish_all_deposits(&mut machine);
     let read = |height: Height| [tip_at(height), Observation::Blocks(vec![block(height)])];
-    let actions = actions_at(&mut machine, NOW.plus_ms(4_000), false, read(102));
+    let actions = run_and_list_actions(&mut machine, NOW.plus_ms(4_000), false, read(102));
     assert_eq!(actions, [Action::ReadBlocks { from: 102, to: 102 }, Action::Finish(Ran::Worked)]);
     assert!(machine.has_unstored_blocks());
-    let actions = actions_at(&mut machine, NOW.plus_ms(10_000), false, read(103));
-    let reached = Some(Position { cursor: 103, last: 99 });
+    let actions = run_and_list_actions(&mut machine, NOW.plus_ms(10_000), false, read(103));
+    let advance_to = Some(Position { cursor: 103, last: 99 });
     let blocks = vec![block(102), block(103)];
-    assert_eq!(actions[1], Action::StoreBlocks { from: block_ref(0, 101), blocks, reached });
+    assert_eq!(actions[1], Action::StoreBlocks { from: block_ref(0, 101), blocks, advance_to });
 }
 
 #[test]
 fn a_paid_block_is_stored_at_once() {
-    let mut machine = machine();
-    settle(&mut machine);
+    let mut machine = new_machine();
+    finish_all_deposits(&mut machine);
     let observations = [tip_at(102), Observation::Blocks(vec![paid_block(102)])];
-    let actions = actions_at(&mut machine, NOW, false, observations);
+    let actions = run_and_list_actions(&mut machine, NOW, false, observations);
     assert!(matches!(&actions[1], Action::StoreBlocks { blocks, .. } if *blocks == [paid_block(102)]), "{actions:?}");
 }
 
 #[test]
 fn invoices_expire_at_a_quiet_tip_after_two_reads_of_it() {
-    let rare = Limits { quiet_tip_max_ms: Some(1_200_000), ..limits() };
+    let rare = Limits { quiet_tip_max_ms: Some(1_200_000), ..default_limits() };
     let by_block = Instant::from_unix_seconds(block_time(101)).plus_ms(-60_000);
     for (limits, second, third) in [
-        (limits(), by_block, by_block),
+        (default_limits(), by_block, by_block),
         (rare, NOW.plus_ms(20_000).plus_ms(-60_000), NOW.plus_ms(40_000).plus_ms(-60_000)),
     ] {
-        let mut machine = machine_with(Family::Evm, limits);
-        settle(&mut machine);
+        let mut machine = new_machine_with(Family::Evm, limits);
+        finish_all_deposits(&mut machine);
         let mut passed_at = |after_ms: i64| {
             let observations = [tip_at(101), Observation::Expirable(Vec::new())];
-            let actions = actions_at(&mut machine, NOW.plus_ms(after_ms), false, observations);
+            let actions = run_and_list_actions(&mut machine, NOW.plus_ms(after_ms), false, observations);
             assert_eq!(actions[1], Action::Finish(Ran::Idle));
             actions[0].clone()
         };
@@ -212,13 +212,13 @@ fn invoices_expire_at_a_quiet_tip_after_two_reads_of_it() {
 
 #[test]
 fn an_old_tip_is_reported_and_proves_nothing() {
-    let mut machine = machine_with(Family::Evm, Limits { quiet_tip_max_ms: Some(150_000), ..limits() });
-    settle(&mut machine);
+    let mut machine = new_machine_with(Family::Evm, Limits { quiet_tip_max_ms: Some(150_000), ..default_limits() });
+    finish_all_deposits(&mut machine);
     machine.take_notices();
     let by_block = Instant::from_unix_seconds(block_time(101)).plus_ms(-60_000);
     for after_ms in [100_000, 200_000, 300_000] {
         let observations = [tip_at(101), Observation::Expirable(Vec::new())];
-        let actions = actions_at(&mut machine, NOW.plus_ms(after_ms), false, observations);
+        let actions = run_and_list_actions(&mut machine, NOW.plus_ms(after_ms), false, observations);
         assert_eq!(actions[0], Action::ListExpirable { passed: by_block });
         assert_eq!(machine.take_notices(), [Notice::OldTip { age_ms: 99_000 + after_ms }]);
     }
@@ -226,7 +226,7 @@ fn an_old_tip_is_reported_and_proves_nothing() {
 
 #[test]
 fn a_fork_is_searched_block_by_block_and_stored_blocks_are_reversed() {
-    let mut machine = machine();
+    let mut machine = new_machine();
     let forking = Block { header: header(1, 101), ..block(101) };
     let observations = [
         tip_at(101),
@@ -235,7 +235,7 @@ fn a_fork_is_searched_block_by_block_and_stored_blocks_are_reversed() {
         Observation::Header(Some(header_on(1, 99, block_ref(0, 98)))),
         Observation::Done,
     ];
-    let actions = actions_at(&mut machine, NOW, false, observations);
+    let actions = run_and_list_actions(&mut machine, NOW, false, observations);
     assert_eq!(
         actions[1..],
         [
@@ -246,18 +246,21 @@ fn a_fork_is_searched_block_by_block_and_stored_blocks_are_reversed() {
         ]
     );
     assert_eq!(machine.take_notices(), [Notice::Reorganised { depth: 2, to: 98 }]);
-    assert_eq!(actions_at(&mut machine, NOW, false, [tip_at(101)]), [Action::ReadBlocks { from: 99, to: 101 }]);
+    assert_eq!(
+        run_and_list_actions(&mut machine, NOW, false, [tip_at(101)]),
+        [Action::ReadBlocks { from: 99, to: 101 }]
+    );
 }
 
 #[test]
 fn a_fork_above_the_stored_cursor_changes_nothing_in_the_database() {
-    let mut machine = machine();
-    settle(&mut machine);
-    actions_at(&mut machine, NOW, false, [tip_at(102), Observation::Blocks(vec![block(102)])]);
+    let mut machine = new_machine();
+    finish_all_deposits(&mut machine);
+    run_and_list_actions(&mut machine, NOW, false, [tip_at(102), Observation::Blocks(vec![block(102)])]);
     let forking = Block { header: header(1, 103), ..block(103) };
     let parent = header_on(1, 102, block_ref(0, 101));
     let observations = [tip_at(103), Observation::Blocks(vec![forking]), Observation::Header(Some(parent))];
-    let actions = actions_at(&mut machine, NOW, false, observations);
+    let actions = run_and_list_actions(&mut machine, NOW, false, observations);
     assert_eq!(actions.last(), Some(&Action::Finish(Ran::Worked)));
     assert!(!machine.has_unstored_blocks());
 }
@@ -267,7 +270,8 @@ fn a_branch_whose_blocks_are_not_connected_is_refused() {
     let forking = || Observation::Blocks(vec![Block { header: header(1, 101), ..block(101) }]);
     let cases = [(Some(header(2, 100)), None), (None, Some(StepError::Source(SourceError::BlockNotFound(100))))];
     for (parent, expected) in cases {
-        let outcome = last_of(&mut machine(), false, [tip_at(101), forking(), Observation::Header(parent)]);
+        let outcome =
+            run_and_return_last(&mut new_machine(), false, [tip_at(101), forking(), Observation::Header(parent)]);
         match expected {
             Some(expected) => assert_eq!(outcome, Err(expected)),
             None => assert!(matches!(outcome, Err(StepError::Source(SourceError::InvalidResponse(_))))),
@@ -278,12 +282,15 @@ fn a_branch_whose_blocks_are_not_connected_is_refused() {
 #[test]
 fn answers_with_other_heights_or_gaps_are_refused() {
     let answer = |heights: &[Height]| Observation::Blocks(heights.iter().map(|height| block(*height)).collect());
-    let outcome = last_of(&mut machine(), false, [tip_at(103), answer(&[102])]);
+    let outcome = run_and_return_last(&mut new_machine(), false, [tip_at(103), answer(&[102])]);
     assert_eq!(outcome, Err(StepError::WrongHeight { requested: 101, returned: 102 }));
-    let outcome = last_of(&mut machine(), false, [tip_at(103), answer(&[101, 103])]);
+    let outcome = run_and_return_last(&mut new_machine(), false, [tip_at(103), answer(&[101, 103])]);
     assert_eq!(outcome, Err(StepError::BrokenSequence(103)));
-    assert_eq!(last_of(&mut machine(), false, [tip_at(103), answer(&[])]), Ok(Action::Finish(Ran::Idle)));
-    let outcome = last_of(&mut machine(), false, [Observation::Done]);
+    assert_eq!(
+        run_and_return_last(&mut new_machine(), false, [tip_at(103), answer(&[])]),
+        Ok(Action::Finish(Ran::Idle))
+    );
+    let outcome = run_and_return_last(&mut new_machine(), false, [Observation::Done]);
     assert!(matches!(outcome, Err(StepError::UnexpectedObservation(_))));
 }
 
@@ -313,42 +320,42 @@ fn confirmed_deposits_are_reversed_only_when_a_second_endpoint_has_the_other_bra
         observations
     };
     for (result, expected) in cases {
-        assert_eq!(last_of(&mut machine(), true, observations(result)), Ok(expected));
+        assert_eq!(run_and_return_last(&mut new_machine(), true, observations(result)), Ok(expected));
     }
-    let mut asked = machine();
-    let actions = actions_at(&mut asked, NOW, true, observations(Some(CrossCheckResult::Confirmed)));
+    let mut asked = new_machine();
+    let actions = run_and_list_actions(&mut asked, NOW, true, observations(Some(CrossCheckResult::Confirmed)));
     assert_eq!(actions[2..], [Action::FindConfirmedAbove(99), Action::CrossCheck(theirs), Action::CloseDispute]);
-    assert_eq!(asked.next(NOW, Observation::Done), Ok(rewind));
+    assert_eq!(asked.handle_observation(NOW, Observation::Done), Ok(rewind));
 
-    let mut disputed = machine();
-    let opened = last_of(&mut disputed, true, observations(Some(conflicting.clone())));
+    let mut disputed = new_machine();
+    let opened = run_and_return_last(&mut disputed, true, observations(Some(conflicting.clone())));
     assert!(matches!(opened, Ok(Action::OpenDispute(_))), "{opened:?}");
-    assert_eq!(disputed.next(NOW, Observation::Done), Ok(Action::Finish(Ran::Idle)));
-    let again = last_of(&mut disputed, true, observations(Some(conflicting)));
+    assert_eq!(disputed.handle_observation(NOW, Observation::Done), Ok(Action::Finish(Ran::Idle)));
+    let again = run_and_return_last(&mut disputed, true, observations(Some(conflicting)));
     assert_eq!(again, Ok(Action::Finish(Ran::Idle)), "the review is open already");
 }
 
 #[test]
 fn a_branch_below_the_final_block_halts_the_chain() {
     for cross_checkable in [false, true] {
-        let mut machine = machine();
+        let mut machine = new_machine();
         let head = Observation::Tip(Tip { head: header(1, 96), finalized: None });
         let mut observations = vec![head, Observation::Header(Some(header(1, 96)))];
         if cross_checkable {
             observations.extend([Observation::CrossChecked(CrossCheckResult::Confirmed), Observation::Done]);
         }
-        let halt = last_of(&mut machine, cross_checkable, observations);
+        let halt = run_and_return_last(&mut machine, cross_checkable, observations);
         assert!(matches!(halt, Ok(Action::Halt(_))), "{halt:?}");
         assert!(!machine.is_halted());
-        assert_eq!(machine.next(NOW, Observation::Done), Ok(Action::Finish(Ran::Worked)));
+        assert_eq!(machine.handle_observation(NOW, Observation::Done), Ok(Action::Finish(Ran::Worked)));
         assert!(machine.is_halted());
     }
 }
 
 #[test]
 fn a_conflicting_head_is_reported_once_while_the_preferred_endpoint_follows_our_branch() {
-    let mut machine = machine();
-    settle(&mut machine);
+    let mut machine = new_machine();
+    finish_all_deposits(&mut machine);
     machine.take_notices();
     let conflicting = header(1, 101);
     for expected in [vec![Notice::ConflictingHead(conflicting.block_ref())], Vec::new()] {
@@ -357,7 +364,7 @@ fn a_conflicting_head_is_reported_once_while_the_preferred_endpoint_follows_our_
             Observation::Header(Some(header(0, 101))),
             Observation::Expirable(Vec::new()),
         ];
-        let actions = actions_at(&mut machine, NOW, false, observations);
+        let actions = run_and_list_actions(&mut machine, NOW, false, observations);
         assert_eq!(actions[0], Action::ReadHeader(101));
         assert_eq!(actions[2], Action::Finish(Ran::Idle));
         assert_eq!(machine.take_notices(), expected);
@@ -366,10 +373,10 @@ fn a_conflicting_head_is_reported_once_while_the_preferred_endpoint_follows_our_
 
 #[test]
 fn deposits_advance_as_far_as_a_second_endpoint_has_our_branch() {
-    let whole = Position { cursor: 102, last: 98 };
+    let advance_limit = Position { cursor: 102, last: 98 };
     let behind = |head: Header| CrossCheckResult::Behind { endpoint: "b".into(), head };
     let cases = [
-        (CrossCheckResult::NoAnswer("timeout".into()), Some(whole)),
+        (CrossCheckResult::NoAnswer("timeout".into()), Some(advance_limit)),
         (behind(header(0, 99)), Some(Position { cursor: 99, last: 98 })),
         (behind(header(0, 97)), Some(Position { cursor: 97, last: 97 })),
         (behind(header(1, 99)), None),
@@ -383,37 +390,37 @@ fn deposits_advance_as_far_as_a_second_endpoint_has_our_branch() {
             Observation::CrossChecked(result),
         ]
     };
-    for (result, reached) in cases {
-        let actions = actions_at(&mut machine(), NOW, true, observations(result.clone()));
-        assert_eq!(actions[1], Action::FindNewestDue(whole));
+    for (result, advance_to) in cases {
+        let actions = run_and_list_actions(&mut new_machine(), NOW, true, observations(result.clone()));
+        assert_eq!(actions[1], Action::FindNewestDue(advance_limit));
         assert_eq!(actions[2], Action::CrossCheck(block_ref(0, 101)), "the newest block that confirms a deposit");
         let blocks = blocks.clone();
-        assert_eq!(actions[3], Action::StoreBlocks { from: block_ref(0, 100), blocks, reached }, "{result:?}");
+        assert_eq!(actions[3], Action::StoreBlocks { from: block_ref(0, 100), blocks, advance_to }, "{result:?}");
     }
-    let mut confirmed = machine();
-    let close = last_of(&mut confirmed, true, observations(CrossCheckResult::Confirmed));
+    let mut confirmed = new_machine();
+    let close = run_and_return_last(&mut confirmed, true, observations(CrossCheckResult::Confirmed));
     assert_eq!(close, Ok(Action::CloseDispute));
-    let store = confirmed.next(NOW, Observation::Done).unwrap();
-    assert!(matches!(store, Action::StoreBlocks { reached, .. } if reached == Some(whole)), "{store:?}");
+    let store = confirmed.handle_observation(NOW, Observation::Done).unwrap();
+    assert!(matches!(store, Action::StoreBlocks { advance_to, .. } if advance_to == Some(advance_limit)), "{store:?}");
 
-    let mut conflicting = machine();
+    let mut conflicting = new_machine();
     let result = CrossCheckResult::Conflicting { endpoint: "b".into(), hash: BlockHash([9; 32]) };
-    assert!(matches!(last_of(&mut conflicting, true, observations(result)), Ok(Action::OpenDispute(_))));
-    let store = conflicting.next(NOW, Observation::Done).unwrap();
-    assert!(matches!(store, Action::StoreBlocks { reached: None, .. }), "{store:?}");
+    assert!(matches!(run_and_return_last(&mut conflicting, true, observations(result)), Ok(Action::OpenDispute(_))));
+    let store = conflicting.handle_observation(NOW, Observation::Done).unwrap();
+    assert!(matches!(store, Action::StoreBlocks { advance_to: None, .. }), "{store:?}");
 }
 
 #[test]
 fn nothing_is_cross_checked_when_no_deposit_would_advance() {
-    let mut machine = machine();
+    let mut machine = new_machine();
     let observations = [tip_at(101), Observation::Blocks(vec![paid_block(101)]), Observation::NewestDue(None)];
-    let actions = actions_at(&mut machine, NOW, true, observations);
-    assert!(matches!(&actions[2], Action::StoreBlocks { reached: Some(_), .. }), "{actions:?}");
+    let actions = run_and_list_actions(&mut machine, NOW, true, observations);
+    assert!(matches!(&actions[2], Action::StoreBlocks { advance_to: Some(_), .. }), "{actions:?}");
 }
 
 #[test]
 fn a_second_endpoint_whose_head_does_not_move_is_not_waited_for() {
-    let mut machine = machine();
+    let mut machine = new_machine();
     let behind = || CrossCheckResult::Behind { endpoint: "b".into(), head: header(0, 99) };
     let mut reached_at = |height: Height, after_ms: i64| {
         let observations = [
@@ -421,13 +428,13 @@ fn a_second_endpoint_whose_head_does_not_move_is_not_waited_for() {
             Observation::Blocks(vec![paid_block(height)]),
             Observation::NewestDue(Some(100)),
             Observation::CrossChecked(behind()),
-            stored(96, true),
+            blocks_stored(96, true),
         ];
-        let actions = actions_at(&mut machine, NOW.plus_ms(after_ms), true, observations);
+        let actions = run_and_list_actions(&mut machine, NOW.plus_ms(after_ms), true, observations);
         let stalled =
             machine.take_notices().iter().any(|notice| matches!(notice, Notice::EndpointBehind { stalled: true, .. }));
-        let Action::StoreBlocks { reached, .. } = &actions[3] else { panic!("{actions:?}") };
-        (reached.map(|reached| reached.cursor), stalled)
+        let Action::StoreBlocks { advance_to, .. } = &actions[3] else { panic!("{actions:?}") };
+        (advance_to.map(|advance_to| advance_to.cursor), stalled)
     };
     assert_eq!(reached_at(101, 0), (Some(99), false));
     assert_eq!(reached_at(102, 119_999), (Some(99), false));
@@ -436,7 +443,7 @@ fn a_second_endpoint_whose_head_does_not_move_is_not_waited_for() {
 
 #[test]
 fn deposits_that_wait_for_a_second_endpoint_are_tried_again_after_a_second() {
-    let mut machine = machine();
+    let mut machine = new_machine();
     let conflicting = || {
         let result = CrossCheckResult::Conflicting { endpoint: "b".into(), hash: BlockHash([9; 32]) };
         Observation::CrossChecked(result)
@@ -447,12 +454,12 @@ fn deposits_that_wait_for_a_second_endpoint_are_tried_again_after_a_second() {
         Observation::NewestDue(Some(100)),
         conflicting(),
         Observation::Done,
-        stored(96, true),
+        blocks_stored(96, true),
         Observation::Expirable(Vec::new()),
     ];
-    actions_at(&mut machine, NOW, true, observations);
+    run_and_list_actions(&mut machine, NOW, true, observations);
     let first_at = |machine: &mut Machine, after_ms: i64| {
-        actions_at(machine, NOW.plus_ms(after_ms), true, [tip_at(101)]).remove(0)
+        run_and_list_actions(machine, NOW.plus_ms(after_ms), true, [tip_at(101)]).remove(0)
     };
     assert!(matches!(first_at(&mut machine, 999), Action::ListExpirable { .. }));
     assert!(matches!(first_at(&mut machine, 1_000), Action::FindNewestDue(_)));
@@ -460,12 +467,12 @@ fn deposits_that_wait_for_a_second_endpoint_are_tried_again_after_a_second() {
 
 #[test]
 fn a_final_mark_beside_our_branch_opens_a_dispute_and_confirms_nothing() {
-    let mut machine = machine();
+    let mut machine = new_machine();
     let tip = Tip { head: header(0, 101), finalized: Some(block_ref(1, 95)) };
     let observations = [Observation::Tip(tip), Observation::Blocks(vec![paid_block(101)]), Observation::Done];
-    let actions = actions_at(&mut machine, NOW, true, observations);
+    let actions = run_and_list_actions(&mut machine, NOW, true, observations);
     assert!(matches!(actions[1], Action::OpenDispute(_)), "{actions:?}");
-    assert!(matches!(actions[2], Action::StoreBlocks { reached: None, .. }), "{actions:?}");
+    assert!(matches!(actions[2], Action::StoreBlocks { advance_to: None, .. }), "{actions:?}");
 }
 
 #[test]
@@ -474,34 +481,42 @@ fn balances_are_checked_before_invoices_expire() {
     let expired = || [tip_at(101), Observation::Expirable(invoices.clone())];
     let expire = Action::ExpireInvoices { invoices: invoices.clone(), unchecked: None };
 
-    let mut bitcoin = machine_with(Family::Bitcoin, limits());
-    settle(&mut bitcoin);
-    assert_eq!(last_of(&mut bitcoin, false, expired()), Ok(expire.clone()), "Bitcoin's blocks show every output");
+    let mut bitcoin = new_machine_with(Family::Bitcoin, default_limits());
+    finish_all_deposits(&mut bitcoin);
+    assert_eq!(
+        run_and_return_last(&mut bitcoin, false, expired()),
+        Ok(expire.clone()),
+        "Bitcoin's blocks show every output"
+    );
 
-    let mut explained = machine();
-    settle(&mut explained);
+    let mut explained = new_machine();
+    finish_all_deposits(&mut explained);
     let check = Action::CheckBalances { at: block_ref(0, 101), invoices: invoices.clone() };
-    assert_eq!(last_of(&mut explained, false, expired()), Ok(check));
-    assert_eq!(explained.next(NOW, Observation::Balances(Ok(true))), Ok(expire));
-    assert_eq!(explained.next(NOW, Observation::Done), Ok(Action::Finish(Ran::Worked)));
+    assert_eq!(run_and_return_last(&mut explained, false, expired()), Ok(check));
+    assert_eq!(explained.handle_observation(NOW, Observation::Balances(Ok(true))), Ok(expire));
+    assert_eq!(explained.handle_observation(NOW, Observation::Done), Ok(Action::Finish(Ran::Worked)));
 
-    let mut booked = machine();
-    settle(&mut booked);
-    last_of(&mut booked, false, expired()).unwrap();
-    let store = booked.next(NOW, Observation::Balances(Ok(false))).unwrap();
+    let mut booked = new_machine();
+    finish_all_deposits(&mut booked);
+    run_and_return_last(&mut booked, false, expired()).unwrap();
+    let store = booked.handle_observation(NOW, Observation::Balances(Ok(false))).unwrap();
     assert!(matches!(&store, Action::StoreBlocks { blocks, .. } if blocks.is_empty()), "{store:?}");
-    assert_eq!(booked.next(NOW, stored(97, true)), Ok(Action::Finish(Ran::Worked)), "the invoice is looked at again");
+    assert_eq!(
+        booked.handle_observation(NOW, blocks_stored(97, true)),
+        Ok(Action::Finish(Ran::Worked)),
+        "the invoice is looked at again"
+    );
 }
 
 #[test]
 fn invoices_wait_for_balances_until_the_patience_ends() {
-    let mut machine = machine();
-    settle(&mut machine);
+    let mut machine = new_machine();
+    finish_all_deposits(&mut machine);
     let unavailable = || Observation::Balances(Err(SourceError::Unavailable("b".into())));
     let mut run_at = |after_ms: i64, balances: Observation| {
         let now = NOW.plus_ms(after_ms);
-        actions_at(&mut machine, now, false, [tip_at(101), Observation::Expirable(vec![InvoiceId(7)])]);
-        machine.next(now, balances)
+        run_and_list_actions(&mut machine, now, false, [tip_at(101), Observation::Expirable(vec![InvoiceId(7)])]);
+        machine.handle_observation(now, balances)
     };
     let waits = Err(StepError::BalancesUnavailable(SourceError::Unavailable("b".into())));
     assert_eq!(run_at(0, unavailable()), waits);
@@ -514,29 +529,30 @@ fn invoices_wait_for_balances_until_the_patience_ends() {
 
 #[test]
 fn missing_balances_do_not_stop_the_follower_while_it_reads_blocks() {
-    let mut machine = machine();
+    let mut machine = new_machine();
     let observations = [
         tip_at(101),
         Observation::Blocks(vec![paid_block(101)]),
         Observation::Done,
-        stored(97, true),
+        blocks_stored(97, true),
         Observation::Expirable(vec![InvoiceId(7)]),
         Observation::Balances(Err(SourceError::Unavailable("b".into()))),
     ];
-    let actions = actions_at(&mut machine, NOW, false, observations);
+    let actions = run_and_list_actions(&mut machine, NOW, false, observations);
     assert_eq!(actions.last(), Some(&Action::Finish(Ran::Worked)));
     assert!(matches!(machine.take_notices()[..], [Notice::ExpiryDelayed(_)]));
 }
 
 #[test]
 fn balances_are_requested_at_the_same_block_until_they_are_known() {
-    let mut machine = machine();
-    settle(&mut machine);
+    let mut machine = new_machine();
+    finish_all_deposits(&mut machine);
     let mut balance_block = |height: Height, after_ms: i64| {
         let blocks = (height > 101).then(|| Observation::Blocks((height..=height).map(paid_block).collect()));
-        let then = blocks.is_some().then(|| stored(97, true));
-        let observations = [Some(tip_at(height)), blocks, then, Some(Observation::Expirable(vec![InvoiceId(7)]))];
-        let actions = actions_at(&mut machine, NOW.plus_ms(after_ms), false, observations.into_iter().flatten());
+        let store = blocks.is_some().then(|| blocks_stored(97, true));
+        let observations = [Some(tip_at(height)), blocks, store, Some(Observation::Expirable(vec![InvoiceId(7)]))];
+        let actions =
+            run_and_list_actions(&mut machine, NOW.plus_ms(after_ms), false, observations.into_iter().flatten());
         let Some(Action::CheckBalances { at, .. }) = actions.last() else { panic!("{actions:?}") };
         at.height
     };

@@ -1,6 +1,6 @@
 //! Nodes that are down, silent or replaced, and a daemon that is killed meanwhile.
 
-use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan};
+use super::{COIN, DEEP, NODE, Onchain, PLAIN, StorySetup};
 
 ways! {
     async fn following_continues_after_the_node_was_down(world: Onchain) {
@@ -16,7 +16,7 @@ ways! {
         assert_eq!(world.merchant_available(COIN).await, order.due);
     }
 
-    async fn a_silent_node_does_not_delay_other_requests(world: Onchain = Plan { timeout_ms: 1_000, ..PLAIN }) {
+    async fn a_silent_node_does_not_delay_other_requests(world: Onchain = StorySetup { timeout_ms: 1_000, ..PLAIN }) {
         let order = world.place_order().await;
         world.pay(&[(&order, order.due)]).await;
         world.mine_unseen(1).await;

@@ -67,13 +67,13 @@ const PRICES: [(i64, u64); 3] = [(300, 1), (1_100_000, 2), (8_000_000, 6)];
 
 /// The setup of a story.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
+pub struct StorySetup {
     pub kind: AddressKind,
     /// Long, because the machine may be busy; short in stories where a node never answers.
     pub timeout_ms: u64,
 }
 
-pub const PLAIN: Plan = Plan { kind: AddressKind::P2wpkh, timeout_ms: 30_000 };
+pub const PLAIN: StorySetup = StorySetup { kind: AddressKind::P2wpkh, timeout_ms: 30_000 };
 
 /// A world whose Bitcoin chain is a real node.
 pub struct Onchain {
@@ -90,7 +90,7 @@ impl Onchain {
         Onchain::with(backend, api, PLAIN).await
     }
 
-    pub async fn with(backend: Backend, api: Api, plan: Plan) -> Onchain {
+    pub async fn with(backend: Backend, api: Api, plan: StorySetup) -> Onchain {
         let options = BitcoindOptions { time: Some(START.unix_seconds() - 3_600), extra: Vec::new() };
         let node = Bitcoind::start_node(options).await.expect(NODE);
         let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
@@ -172,7 +172,7 @@ impl DerefMut for Onchain {
 }
 
 /// The configuration of the regtest network with these endpoints.
-pub fn described(urls: &[String], api: Api, plan: Plan) -> String {
+pub fn described(urls: &[String], api: Api, plan: StorySetup) -> String {
     let endpoints: Vec<String> = urls.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
     let api = match api {
         Api::Core => "core",
@@ -187,9 +187,9 @@ pub fn described(urls: &[String], api: Api, plan: Plan) -> String {
     )
 }
 
-fn configured(urls: &[String], api: Api, plan: Plan) -> config::ChainConfig {
+fn configured(urls: &[String], api: Api, plan: StorySetup) -> config::ChainConfig {
     let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", described(urls, api, plan), accounts());
-    let mut config = Config::parse("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+    let mut config = Config::parse_toml("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
     config.chains.remove(&ChainId::new("bitcoin").expect("a name")).expect("the text has the chain")
 }
 

@@ -6,7 +6,7 @@ use money::ledger::Suspense;
 use provision::node;
 use serde_json::json;
 
-use super::{COIN, DEEP, NODE, Onchain, PLAIN, PRICES, PlacedOrder, Plan, split};
+use super::{COIN, DEEP, NODE, Onchain, PLAIN, PRICES, PlacedOrder, StorySetup, split};
 
 /// Pays the requested amount with a bitcoinjs-lib wallet.
 async fn pay_by_wallet(world: &Onchain, order: &PlacedOrder) -> String {
@@ -44,7 +44,7 @@ ways! {
         confirm(&world, &order).await;
     }
 
-    async fn a_wallet_of_bitcoinjs_pays_to_taproot(world: Onchain = Plan { kind: AddressKind::P2tr, ..PLAIN }) {
+    async fn a_wallet_of_bitcoinjs_pays_to_taproot(world: Onchain = StorySetup { kind: AddressKind::P2tr, ..PLAIN }) {
         let order = world.place_order().await;
         assert!(order.address.starts_with("bcrt1p"), "{}", order.address);
         confirm(&world, &order).await;

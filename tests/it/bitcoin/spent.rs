@@ -8,14 +8,15 @@ use records::reviews::{self, Review};
 use serde_json::json;
 use signer::accounts::{self, KeyAccount, Purpose};
 
-use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan, sats};
+use super::{COIN, DEEP, NODE, Onchain, PLAIN, StorySetup, sats};
 use crate::aftermath::request;
 use crate::placed_order::{PlacedOrder, split};
 use crate::world::PHRASE;
 
 async fn unspent(world: &Onchain) -> Vec<Unspent> {
     let chain = world.chain_of(COIN);
-    let listed = world.db.read("unspent", |tx| Box::pin(async move { deposits::list_unspent(tx, &chain, 100).await }));
+    let listed =
+        world.db.read("unspent", |tx| Box::pin(async move { deposits::list_unspent_outputs(tx, &chain, 100).await }));
     listed.await.unwrap()
 }
 
@@ -25,7 +26,7 @@ async fn spent_reviews(db: &Db) -> Vec<Review> {
 }
 
 /// Spends these outputs in one transaction with a bitcoinjs-lib wallet that has the seed.
-async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> String {
+async fn spend_outputs(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> String {
     let account = KeyAccount::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).unwrap();
     let account = account.with_address_kind(match kind {
         AddressKind::P2wpkh => accounts::AddressKind::P2wpkh,
@@ -62,7 +63,7 @@ async fn spent_outputs_return_after_a_reorg(world: &mut Onchain, kind: AddressKi
     let line = format!("{}:2 ", all[2].output.txid);
     assert!(listed.to_string().contains(&line) && listed.to_string().contains("3 outputs, 0.0000"), "{listed}");
 
-    let txid = sweep(world, kind, &all[..2]).await;
+    let txid = spend_outputs(world, kind, &all[..2]).await;
     world.mine(1).await;
     // The remaining output, and the change, which pays one of our addresses.
     let left = unspent(world).await;
@@ -91,7 +92,7 @@ ways! {
         spent_outputs_return_after_a_reorg(&mut world, AddressKind::P2wpkh).await;
     }
 
-    async fn a_taproot_output_is_tracked(world: Onchain = Plan { kind: AddressKind::P2tr, ..PLAIN }) {
+    async fn a_taproot_output_is_tracked(world: Onchain = StorySetup { kind: AddressKind::P2tr, ..PLAIN }) {
         spent_outputs_return_after_a_reorg(&mut world, AddressKind::P2tr).await;
     }
 
@@ -100,7 +101,7 @@ ways! {
         world.mine(DEEP).await;
         let all = unspent(&world).await;
         world.crash_and_boot().await;
-        sweep(&world, AddressKind::P2wpkh, &all[1..]).await;
+        spend_outputs(&world, AddressKind::P2wpkh, &all[1..]).await;
         world.mine(1).await;
         assert_eq!(unspent(&world).await[0], all[0]);
         assert_eq!(spent_reviews(&world.db).await.len(), 2);

@@ -17,7 +17,7 @@ async fn nothing_happened(world: &World) {
 
 async fn earned(world: &World, currency: &str) -> Amount {
     let account = Account::MerchantAvailable(world.shop.merchant);
-    world.account(world.shop.mode, account, AssetId::fiat(currency)).await.available()
+    world.account(world.shop.mode, account, AssetId::fiat(currency)).await.available_amount()
 }
 
 both! {

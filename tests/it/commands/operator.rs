@@ -19,7 +19,7 @@ struct Desk {
 }
 
 impl Desk {
-    async fn at(world: &World) -> Desk {
+    async fn open(world: &World) -> Desk {
         let folder = tempfile::tempdir().unwrap();
         let data = world.config.data.folder.to_str().unwrap();
         let chains = include_str!("../world.toml").replace("folder = \".\"", &format!("folder = \"{data}\""));
@@ -86,7 +86,7 @@ async fn audit_entries(db: &Db) -> Vec<String> {
 
 both! {
     async fn an_operator_lists_and_closes_reviews(world: World) {
-        let desk = Desk::at(&world).await;
+        let desk = Desk::open(&world).await;
         assert_eq!(desk.admin(&["review", "list"]).await.done().trim(), "Nothing waits for a person.");
         let now = world.clock.now();
         world.db.write("open", move |tx| Box::pin(async move {
@@ -129,7 +129,7 @@ both! {
     }
 
     async fn an_operator_shows_and_cancels_an_order(world: World) {
-        let desk = Desk::at(&world).await;
+        let desk = Desk::open(&world).await;
         let order = world.place_order("trc20_usdt").await;
         let shown = desk.admin(&["order", "show", &order.order_no]).await.done();
         for line in [
@@ -172,7 +172,7 @@ both! {
     async fn an_operator_confirms_an_external_payment(world: World = |config| {
         config.surfaces.checkout.wechat_url = "https://pay.example/wechat/{order_no}".into();
     }) {
-        let desk = Desk::at(&world).await;
+        let desk = Desk::open(&world).await;
         let order = async || {
             let body = serde_json::json!({ "productId": world.product.id, "quantity": 3,
                 "contactEmail": "buyer@example.com", "paymentMethod": "wechat" });
@@ -213,7 +213,7 @@ both! {
     }
 
     async fn product_put_keeps_options_that_are_not_given(world: World) {
-        let desk = Desk::at(&world).await;
+        let desk = Desk::open(&world).await;
         let admin = async |arguments: &[&str], input: &str| {
             desk.admin_with(&[arguments, &["--mode", "test"]].concat(), input).await
         };

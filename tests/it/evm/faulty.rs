@@ -3,15 +3,21 @@
 use chain::Amount;
 use serde_json::json;
 
-use super::{Fault, Onchain, PLAIN, Plan};
+use super::{EndpointFault, Onchain, PLAIN, StorySetup};
 
 /// Every fault of an endpoint, at a height that the node has.
-fn faults(height: u64) -> [Fault; 5] {
-    [Fault::Throttled, Fault::Garbage, Fault::EmptyLogs, Fault::StaleHead(height), Fault::Silent]
+fn faults(height: u64) -> [EndpointFault; 5] {
+    [
+        EndpointFault::Throttled,
+        EndpointFault::Garbage,
+        EndpointFault::EmptyLogs,
+        EndpointFault::StaleHead(height),
+        EndpointFault::Silent,
+    ]
 }
 
 both! {
-    async fn the_only_endpoint_fails_and_recovers(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
+    async fn the_only_endpoint_fails_and_recovers(world: Onchain = StorySetup { endpoints: 1, ..PLAIN }) {
         let mut expected = Amount::ZERO;
         let height = world.ethereum.anvil.fetch_height().await.unwrap();
         for fault in faults(height) {
@@ -20,7 +26,7 @@ both! {
             world.pay(&order, order.due).await;
             world.mine(order.coin, 20).await;
             world.assert_received(&order, Amount::ZERO).await;
-            world.endpoints[0].set(Fault::None);
+            world.endpoints[0].set(EndpointFault::None);
             world.run_until_completed(&order).await;
             expected = expected.checked_add(order.due).unwrap();
         }
@@ -28,7 +34,7 @@ both! {
         assert_eq!(world.merchant_available("erc20_usdt").await, expected);
     }
 
-    async fn a_second_endpoint_hides_the_outage_of_the_first(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn a_second_endpoint_hides_the_outage_of_the_first(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         let height = world.ethereum.anvil.fetch_height().await.unwrap();
         for fault in faults(height) {
             let order = world.place_order("erc20_usdt").await;
@@ -38,21 +44,21 @@ both! {
             // A lagging endpoint is waited for until its head stops moving.
             world.advance_seconds(2 * 60);
             world.run_until_completed(&order).await;
-            world.endpoints[0].set(Fault::None);
+            world.endpoints[0].set(EndpointFault::None);
         }
     }
 
-    async fn a_lagging_endpoint_is_waited_for_until_it_stops_moving(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn a_lagging_endpoint_is_waited_for_until_it_stops_moving(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         for catches_up in [true, false] {
             let order = world.place_order("erc20_usdt").await;
             let height = world.ethereum.anvil.fetch_height().await.unwrap();
-            world.endpoints[0].set(Fault::StaleHead(height));
+            world.endpoints[0].set(EndpointFault::StaleHead(height));
             world.pay(&order, order.due).await;
             world.mine(order.coin, 1).await;
             world.mine(order.coin, 20).await;
             world.assert_status(&order, "pending", "confirming").await;
             if catches_up {
-                world.endpoints[0].set(Fault::None);
+                world.endpoints[0].set(EndpointFault::None);
             } else {
                 world.advance_seconds(2 * 60);
             }
@@ -61,23 +67,23 @@ both! {
         }
     }
 
-    async fn a_lagging_endpoint_confirms_the_blocks_it_has(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn a_lagging_endpoint_confirms_the_blocks_it_has(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         let (older, newer) = (world.place_order("erc20_usdt").await, world.place_order("erc20_usdt").await);
         let height = world.ethereum.anvil.fetch_height().await.unwrap();
-        world.endpoints[0].set(Fault::StaleHead(height + 15));
+        world.endpoints[0].set(EndpointFault::StaleHead(height + 15));
         world.pay(&older, older.due).await;
         world.ethereum.mine(16, world.clock.now()).await;
         world.pay(&newer, newer.due).await;
         world.mine(newer.coin, 15).await;
         world.assert_status(&older, "completed", "paid").await;
         world.assert_status(&newer, "pending", "confirming").await;
-        world.endpoints[0].set(Fault::None);
+        world.endpoints[0].set(EndpointFault::None);
         world.advance_seconds(1);
         world.run_until_idle().await;
         world.assert_status(&newer, "completed", "paid").await;
     }
 
-    async fn conflicting_endpoints_stop_confirmation(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn conflicting_endpoints_stop_confirmation(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         let order = world.place_order("erc20_usdt").await;
         let node = &world.ethereum.anvil;
         world.ethereum.mine(1, world.clock.now()).await;
@@ -102,9 +108,9 @@ both! {
         assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 
-    async fn empty_logs_are_compared_with_the_bloom_filter(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
-        world.endpoints[0].set(Fault::OnlyEmptyLogs);
-        world.endpoints[1].set(Fault::NoReceipts);
+    async fn empty_logs_are_compared_with_the_bloom_filter(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
+        world.endpoints[0].set(EndpointFault::OnlyEmptyLogs);
+        world.endpoints[1].set(EndpointFault::NoReceipts);
         let order = world.place_order("erc20_usdt").await;
         world.pay(&order, order.due).await;
         world.mine(order.coin, 1).await;
@@ -113,9 +119,9 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn an_invented_balance_is_not_credited(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
+    async fn an_invented_balance_is_not_credited(world: Onchain = StorySetup { endpoints: 1, ..PLAIN }) {
         let order = world.place_order("eth").await;
-        world.endpoints[0].set(Fault::Generous);
+        world.endpoints[0].set(EndpointFault::Generous);
         world.mine("eth", 20).await;
         world.assert_received(&order, Amount::ZERO).await;
         assert!(world.endpoints[0].proxy.request_count("eth_getProof") > 0, "balances are compared where nothing is traced");
@@ -124,7 +130,7 @@ both! {
         world.mine("eth", 3).await;
         world.assert_received(&order, Amount::ZERO).await;
         world.assert_status(&order, "pending", "pending").await;
-        world.endpoints[0].set(Fault::None);
+        world.endpoints[0].set(EndpointFault::None);
         let second = world.place_order("eth").await;
         world.pay(&second, second.due).await;
         world.ethereum.mine(20, world.clock.now()).await;
@@ -133,12 +139,12 @@ both! {
         assert_eq!(world.merchant_available("eth").await, second.due);
     }
 
-    async fn one_of_two_endpoints_fails_during_a_payment(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn one_of_two_endpoints_fails_during_a_payment(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         let order = world.place_order("eth").await;
         world.pay(&order, order.due).await;
         world.mine("eth", 6).await;
         world.assert_status(&order, "pending", "confirming").await;
-        world.endpoints[0].set(Fault::Silent);
+        world.endpoints[0].set(EndpointFault::Silent);
         world.mine("eth", 6).await;
         world.run_until_completed(&order).await;
         // A daemon also starts while one endpoint is down.
@@ -149,18 +155,18 @@ both! {
         world.run_until_completed(&second).await;
     }
 
-    async fn no_invoice_expires_while_the_node_is_stale(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
+    async fn no_invoice_expires_while_the_node_is_stale(world: Onchain = StorySetup { endpoints: 1, ..PLAIN }) {
         let order = world.place_order("eth").await;
         let height = world.ethereum.anvil.fetch_height().await.unwrap();
         world.advance_seconds(20 * 60);
         world.pay(&order, order.due).await;
-        world.endpoints[0].set(Fault::Throttled);
+        world.endpoints[0].set(EndpointFault::Throttled);
         world.mine("eth", 1).await;
         world.advance_seconds(3 * 3_600);
         world.run_until_idle().await;
         assert!(world.ethereum.anvil.fetch_height().await.unwrap() > height);
         world.assert_status(&order, "pending", "pending").await;
-        world.endpoints[0].set(Fault::None);
+        world.endpoints[0].set(EndpointFault::None);
         world.ethereum.mine(20, world.clock.now()).await;
         world.run_until_completed(&order).await;
     }

@@ -144,7 +144,7 @@ impl Installation {
     /// The asset that `erc20_usdt` stands for.
     fn usdt(&self) -> Asset {
         let chain = self.node.configured(&[self.node.anvil.url()], "none");
-        chain.asset("usdt").expect("the node has USDT").clone()
+        chain.find_asset("usdt").expect("the node has USDT").clone()
     }
 
     async fn mine(&self, blocks: u64) {
@@ -182,14 +182,16 @@ impl Installation {
         let (earned, surplus, deposits) = db
             .read("what_came", move |tx| {
                 Box::pin(async move {
-                    let merchant = merchants::find_by_slug(tx, "shop").await?.expect("the merchant exists").id;
+                    let merchant = merchants::find_merchant_by_slug(tx, "shop").await?.expect("the merchant exists").id;
                     let mut holds = Vec::new();
                     for account in [
                         Account::MerchantPending(merchant),
                         Account::MerchantAvailable(merchant),
                         Account::Suspense(merchant, Suspense::Surplus),
                     ] {
-                        holds.push(ledger::balance(tx, Mode::Test, &account, &asset).await?.available());
+                        holds.push(
+                            ledger::load_account_balance(tx, Mode::Test, &account, &asset).await?.available_amount(),
+                        );
                     }
                     let rows =
                         tx.rows("select count(*) as n from deposits where state <> 'orphaned'", Vec::new()).await?;

@@ -17,7 +17,7 @@ use provision::contracts::abi;
 
 use crate::placed_order::{PlacedOrder, split};
 use crate::world::World;
-use node::{Endpoint, Fault, NODE, Network, Node};
+use node::{Endpoint, EndpointFault, NODE, Network, Node};
 
 /// The number of blocks that make every deposit on these chains final.
 const DEEP: u64 = 130;
@@ -31,21 +31,21 @@ pub struct Onchain {
 }
 
 /// The setup of a story.
-pub struct Plan {
+pub struct StorySetup {
     pub trace: &'static str,
     pub bsc: bool,
     /// The number of proxies that can lie; with 0 the daemon reads the node directly.
     pub endpoints: usize,
 }
 
-pub const PLAIN: Plan = Plan { trace: "none", bsc: false, endpoints: 0 };
+pub const PLAIN: StorySetup = StorySetup { trace: "none", bsc: false, endpoints: 0 };
 
 impl Onchain {
     pub async fn start(backend: Backend) -> Onchain {
         Onchain::with(backend, PLAIN).await
     }
 
-    pub async fn with(backend: Backend, plan: Plan) -> Onchain {
+    pub async fn with(backend: Backend, plan: StorySetup) -> Onchain {
         let ethereum = Node::start(Network::Ethereum).await;
         let bsc = if plan.bsc { Some(Node::start(Network::Bsc).await) } else { None };
         let mut endpoints = Vec::new();

@@ -160,7 +160,7 @@ impl Node {
     /// The chain's configuration with these endpoints, to be inserted in the configuration of a world.
     pub fn configured(&self, endpoints: &[String], trace: &str) -> config::ChainConfig {
         let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", self.describe(endpoints, trace), accounts());
-        let mut config = Config::parse("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+        let mut config = Config::parse_toml("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
         config.chains.remove(&self.network.chain()).expect("the text has the chain")
     }
 }
@@ -169,7 +169,7 @@ const TEN_ETHER: &str = "0x8ac7230489e80000";
 
 /// Faults of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum EndpointFault {
     None,
     /// Answers everything with HTTP 429.
     Throttled,
@@ -193,14 +193,14 @@ pub enum Fault {
 /// A proxy endpoint whose behaviour can be changed while it runs.
 pub struct Endpoint {
     pub proxy: Proxy,
-    fault: Arc<Mutex<Fault>>,
+    fault: Arc<Mutex<EndpointFault>>,
     /// A block returned instead of the node's block at the same height.
     other: Arc<Mutex<Option<Value>>>,
 }
 
 impl Endpoint {
     pub async fn start(node: &Node) -> Endpoint {
-        let (fault, other) = (Arc::new(Mutex::new(Fault::None)), Arc::new(Mutex::new(None::<Value>)));
+        let (fault, other) = (Arc::new(Mutex::new(EndpointFault::None)), Arc::new(Mutex::new(None::<Value>)));
         let (now, shown) = (fault.clone(), other.clone());
         let trick = move |method: &str, params: &Value| {
             let shown = shown.lock().expect("no holder panics").clone();
@@ -217,30 +217,34 @@ impl Endpoint {
         *self.other.lock().expect("no holder panics") = other;
     }
 
-    pub fn set(&self, fault: Fault) {
+    pub fn set(&self, fault: EndpointFault) {
         *self.fault.lock().expect("no holder panics") = fault;
     }
 }
 
-fn answer(fault: Fault, method: &str, params: &Value) -> Intervention {
+fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
     let missing = || Intervention::Error(-32601, "the method does not exist/is not available");
     match (fault, method) {
-        (Fault::Throttled, _) => {
+        (EndpointFault::Throttled, _) => {
             Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "1")], String::new())
         }
-        (Fault::Garbage, _) => Intervention::Http(StatusCode::OK, Vec::new(), "<html>It works!</html>".to_owned()),
-        (Fault::EmptyLogs | Fault::OnlyEmptyLogs, "eth_getLogs") => Intervention::Result(json!([])),
-        (Fault::EmptyLogs, "eth_getBlockReceipts") => Intervention::Edit(Box::new(|receipts| {
+        (EndpointFault::Garbage, _) => {
+            Intervention::Http(StatusCode::OK, Vec::new(), "<html>It works!</html>".to_owned())
+        }
+        (EndpointFault::EmptyLogs | EndpointFault::OnlyEmptyLogs, "eth_getLogs") => Intervention::Result(json!([])),
+        (EndpointFault::EmptyLogs, "eth_getBlockReceipts") => Intervention::Edit(Box::new(|receipts| {
             for receipt in receipts.as_array_mut().into_iter().flatten() {
                 receipt["logs"] = json!([]);
             }
         })),
-        (Fault::OnlyEmptyLogs | Fault::NoReceipts, "eth_getBlockReceipts") => missing(),
-        (Fault::StaleHead(head), "eth_getBlockByNumber") => stale(head, params),
-        (Fault::NoTraces, method) if method.starts_with("debug_") || method.starts_with("trace_") => missing(),
-        (Fault::Generous, "eth_getProof") => Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER))),
-        (Fault::Generous, "eth_getBalance") => Intervention::Result(json!(TEN_ETHER)),
-        (Fault::Silent, _) => Intervention::Hang,
+        (EndpointFault::OnlyEmptyLogs | EndpointFault::NoReceipts, "eth_getBlockReceipts") => missing(),
+        (EndpointFault::StaleHead(head), "eth_getBlockByNumber") => stale(head, params),
+        (EndpointFault::NoTraces, method) if method.starts_with("debug_") || method.starts_with("trace_") => missing(),
+        (EndpointFault::Generous, "eth_getProof") => {
+            Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER)))
+        }
+        (EndpointFault::Generous, "eth_getBalance") => Intervention::Result(json!(TEN_ETHER)),
+        (EndpointFault::Silent, _) => Intervention::Hang,
         (_, _) => Intervention::Pass,
     }
 }

@@ -8,7 +8,7 @@ use provision::contracts::abi;
 use provision::node;
 use serde_json::json;
 
-use super::{Fault, NODE, Onchain, PLAIN, PlacedOrder, Plan, account, split};
+use super::{EndpointFault, NODE, Onchain, PLAIN, PlacedOrder, StorySetup, account, split};
 
 /// Pays with a wallet library from npm, from the surface's answer and the token's public contract address.
 async fn pay_by_wallet(world: &Onchain, library: &str, order: &PlacedOrder) {
@@ -56,7 +56,7 @@ both! {
         confirm(&world, &order).await;
     }
 
-    async fn both_coins_of_another_chain_pay_with_eighteen_decimals(world: Onchain = Plan { bsc: true, ..PLAIN }) {
+    async fn both_coins_of_another_chain_pay_with_eighteen_decimals(world: Onchain = StorySetup { bsc: true, ..PLAIN }) {
         let token = world.place_order("bep20_usdt").await;
         world.pay(&token, token.due).await;
         confirm(&world, &token).await;
@@ -91,7 +91,7 @@ both! {
         world.assert_status(&ether, "completed", "paid").await;
     }
 
-    async fn internal_ether_is_found_by_debug_traces(world: Onchain = Plan { trace: "debug", ..PLAIN }) {
+    async fn internal_ether_is_found_by_debug_traces(world: Onchain = StorySetup { trace: "debug", ..PLAIN }) {
         let (first, second) = (world.place_order("eth").await, world.place_order("eth").await);
         world.pay_by_contract(&[(&first, first.due), (&second, second.due)]).await;
         world.mine("eth", 1).await;
@@ -103,14 +103,14 @@ both! {
         assert_eq!(world.merchant_available("eth").await, first.due.checked_add(second.due).unwrap());
     }
 
-    async fn internal_ether_is_found_by_parity_traces(world: Onchain = Plan { trace: "parity", ..PLAIN }) {
+    async fn internal_ether_is_found_by_parity_traces(world: Onchain = StorySetup { trace: "parity", ..PLAIN }) {
         let order = world.place_order("eth").await;
         world.pay_by_contract(&[(&order, order.due)]).await;
         confirm(&world, &order).await;
     }
 
-    async fn internal_ether_is_found_by_balance_checks(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
-        world.endpoints[0].set(Fault::NoTraces);
+    async fn internal_ether_is_found_by_balance_checks(world: Onchain = StorySetup { endpoints: 1, ..PLAIN }) {
+        world.endpoints[0].set(EndpointFault::NoTraces);
         let order = world.place_order("eth").await;
         let part = split(order.due, 1, 4);
         world.mine("eth", 20).await;
@@ -132,10 +132,10 @@ both! {
         assert_eq!(world.endpoints[0].proxy.request_count("debug_traceBlockByHash"), 0, "nobody asks for what is not configured");
     }
 
-    async fn internal_ether_is_found_while_traces_fail(world: Onchain = Plan { trace: "debug", endpoints: 1, ..PLAIN }) {
+    async fn internal_ether_is_found_while_traces_fail(world: Onchain = StorySetup { trace: "debug", endpoints: 1, ..PLAIN }) {
         let order = world.place_order("eth").await;
         world.mine("eth", 3).await;
-        world.endpoints[0].set(Fault::NoTraces);
+        world.endpoints[0].set(EndpointFault::NoTraces);
         world.pay_by_contract(&[(&order, order.due)]).await;
         world.mine("eth", 1).await;
         world.assert_received(&order, order.due).await;
@@ -194,7 +194,7 @@ both! {
         assert_eq!(world.suspense("eth", Suspense::Foreign).await, wei);
     }
 
-    async fn lookalike_payments_book_nothing(world: Onchain = Plan { trace: "debug", ..PLAIN }) {
+    async fn lookalike_payments_book_nothing(world: Onchain = StorySetup { trace: "debug", ..PLAIN }) {
         let (token, ether) = (world.place_order("erc20_usdt").await, world.place_order("eth").await);
         let (node, to) = (&world.ethereum, account(&token));
         let (from, value) = (node.rich[0], token.due.units());
@@ -236,7 +236,7 @@ both! {
         assert_eq!(world.merchant_available(token.coin).await, token.due);
     }
 
-    async fn money_sent_on_the_wrong_chain_goes_to_suspense(world: Onchain = Plan { bsc: true, ..PLAIN }) {
+    async fn money_sent_on_the_wrong_chain_goes_to_suspense(world: Onchain = StorySetup { bsc: true, ..PLAIN }) {
         let order = world.place_order("bnb").await;
         world.ethereum.send(0, account(&order), order.due.units(), &[]).await;
         world.mine_deep("eth").await;

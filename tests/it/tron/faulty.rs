@@ -4,7 +4,7 @@ use chain::Amount;
 use tronnode::gateway::GatewayFault;
 
 use super::node::LAG;
-use super::{Onchain, Plan};
+use super::{Onchain, StorySetup};
 
 /// Every fault of an endpoint.
 const FAULTS: [GatewayFault; 18] = [
@@ -57,7 +57,7 @@ both! {
         }
     }
 
-    async fn a_second_endpoint_hides_the_outage_of_the_first(world: Onchain = Plan { gateways: 2 }) {
+    async fn a_second_endpoint_hides_the_outage_of_the_first(world: Onchain = StorySetup { gateways: 2 }) {
         for fault in FAULTS {
             for coin in ["trx", "trc20_usdt"] {
                 // Advances the clock by the time of the new blocks, so that the chain is not ahead of the clock.
@@ -72,7 +72,7 @@ both! {
         }
     }
 
-    async fn a_rate_limit_suspension_is_waited_out(world: Onchain = Plan { gateways: 2 }) {
+    async fn a_rate_limit_suspension_is_waited_out(world: Onchain = StorySetup { gateways: 2 }) {
         world.gateways[0].set_fault(GatewayFault::Suspended(30));
         world.produce(1).await;
         let asked = world.gateways[0].request_count("");
@@ -84,7 +84,7 @@ both! {
         assert_eq!(world.gateways[0].request_count(""), asked, "half a minute has not passed");
     }
 
-    async fn the_endpoint_is_replaced_during_a_payment(world: Onchain = Plan { gateways: 2 }) {
+    async fn the_endpoint_is_replaced_during_a_payment(world: Onchain = StorySetup { gateways: 2 }) {
         let urls: Vec<String> = world.gateways.iter().map(|gateway| gateway.url.clone()).collect();
         let only = |url: &str| world.tron.configured(&[url.to_owned()]);
         let (first, second) = (only(&urls[0]), only(&urls[1]));
@@ -106,7 +106,7 @@ both! {
         assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 
-    async fn one_of_two_endpoints_fails_during_a_payment(world: Onchain = Plan { gateways: 2 }) {
+    async fn one_of_two_endpoints_fails_during_a_payment(world: Onchain = StorySetup { gateways: 2 }) {
         let order = world.place_order("trx").await;
         world.pay(&order, order.due);
         world.produce(5).await;

@@ -29,16 +29,16 @@ pub struct Onchain {
 }
 
 /// The number of gateways in front of the node.
-pub struct Plan {
+pub struct StorySetup {
     pub gateways: usize,
 }
 
 impl Onchain {
     pub async fn start(backend: Backend) -> Onchain {
-        Onchain::with(backend, Plan { gateways: 1 }).await
+        Onchain::with(backend, StorySetup { gateways: 1 }).await
     }
 
-    pub async fn with(backend: Backend, plan: Plan) -> Onchain {
+    pub async fn with(backend: Backend, plan: StorySetup) -> Onchain {
         let tron = Tron::start().await;
         let mut gateways = Vec::new();
         for _ in 0..plan.gateways {

@@ -26,7 +26,7 @@ use shop::orders::{self, CreateError, NewLine, NewOrder, PlacedOrder};
 use web::body::{BadRequest, Fields};
 use web::client::Client;
 use web::idempotent::{self, IdempotencyKey, OperationError, Retention, Scope, StoredResponse};
-use web::reply;
+use web::response;
 
 const NUMBER_PREFIX: &str = "CO";
 /// The time for which an idempotency key is stored when the order takes no money from a balance.
@@ -72,20 +72,20 @@ pub enum RouteError {
 impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         match &self {
-            RouteError::BadRequest(bad_request) => error::bad_request(bad_request),
-            RouteError::RateLimited(limited) => error::rate_limited(*limited),
-            RouteError::Auth(AuthError::Unauthorized) => error::unauthorized(&self),
+            RouteError::BadRequest(bad_request) => error::bad_request_response(bad_request),
+            RouteError::RateLimited(limited) => error::rate_limited_response(*limited),
+            RouteError::Auth(AuthError::Unauthorized) => error::unauthorized_response(&self),
             RouteError::MethodUnavailable => {
-                error::response(StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable, &self)
+                error::error_response(StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable, &self)
             }
-            RouteError::KeyReused => error::response(StatusCode::CONFLICT, Code::IdempotencyConflict, &self),
-            RouteError::Order(refused) => refused_order_response(refused),
-            RouteError::Auth(AuthError::Db(cause)) | RouteError::Db(cause) => error::internal_error(cause),
+            RouteError::KeyReused => error::error_response(StatusCode::CONFLICT, Code::IdempotencyConflict, &self),
+            RouteError::Order(refused) => rejected_order_response(refused),
+            RouteError::Auth(AuthError::Db(cause)) | RouteError::Db(cause) => error::log_internal_error(cause),
         }
     }
 }
 
-fn refused_order_response(refused: &CreateError) -> Response {
+fn rejected_order_response(refused: &CreateError) -> Response {
     let (status, code) = match refused {
         CreateError::ProductNotFound => (StatusCode::NOT_FOUND, Code::ProductNotFound),
         CreateError::BadLines
@@ -95,15 +95,15 @@ fn refused_order_response(refused: &CreateError) -> Response {
         CreateError::InsufficientStock => (StatusCode::CONFLICT, Code::InsufficientStock),
         CreateError::CouponInvalid(_) => (StatusCode::BAD_REQUEST, Code::CouponInvalid),
         CreateError::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
-        CreateError::UserRequired => return error::unauthorized(refused),
+        CreateError::UserRequired => return error::unauthorized_response(refused),
         CreateError::InsufficientBalance => (StatusCode::PAYMENT_REQUIRED, Code::InsufficientBalance),
-        CreateError::Issue(_) | CreateError::Db(_) => return error::internal_error(refused),
+        CreateError::Issue(_) | CreateError::Db(_) => return error::log_internal_error(refused),
     };
-    error::response(status, code, refused)
+    error::error_response(status, code, refused)
 }
 
 impl OperationError for RouteError {
-    fn key_reused() -> RouteError {
+    fn key_reused_error() -> RouteError {
         RouteError::KeyReused
     }
 
@@ -124,7 +124,7 @@ impl OperationError for RouteError {
 ///
 /// Reserves the stock for the payment window. A balance payment is taken in the same step; the order is then paid at
 /// once.
-#[utoipa::path(post, path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
+#[utoipa::path(post, operation_id = "create", path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Repeating a request with the same key and body returns the first order and creates no second one")),
     responses(
@@ -138,30 +138,30 @@ impl OperationError for RouteError {
         (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
     ),
     security((), ("user_token" = [])))]
-pub async fn create(
+pub async fn create_order(
     State(checkout): State<Arc<Checkout>>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, RouteError> {
     checkout.orders.admit(checkout.clock.steady(), [Key::ip(client.0)])?;
-    let request = OrderRequest::parse(&Fields::from_json(&headers, &body)?)?;
+    let request = OrderRequest::parse_order_request(&Fields::from_json(&headers, &body)?)?;
     let user = match request.payment {
-        Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::authenticate(&checkout, &headers).await?),
+        Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::authenticate_user(&checkout, &headers).await?),
         Payment::Crypto { .. } | Payment::Alipay | Payment::Wechat => None,
     };
-    let key = idempotency_key(&checkout, &headers, &request, user)?;
+    let key = build_idempotency_key(&checkout, &headers, &request, user)?;
     let (payment_service, wire_request) = (checkout.payment_service.clone(), request.clone());
-    let outcome = idempotent::execute(
+    let outcome = idempotent::execute_once_per_key(
         &checkout.db,
         &checkout.clock,
         "create_order",
         key,
-        |now| prepare(&checkout, &request, user, now),
+        |now| reserve_address_and_build_order(&checkout, &request, user, now),
         move |tx, now, (new_order, address)| {
             Box::pin(async move {
                 let created = orders::create(tx, now, &payment_service, new_order, address).await?;
-                let body = response_body(&created, &wire_request)?;
+                let body = serialize_created_order(&created, &wire_request)?;
                 let is_paid = created.instructions == PaymentInstructions::AlreadyPaid;
                 Ok((StoredResponse { status: StatusCode::CREATED, body }, is_paid))
             })
@@ -171,10 +171,10 @@ pub async fn create(
     if outcome.executed == Some(true) {
         checkout.wake.wake();
     }
-    Ok(reply::json_text(outcome.response.status, outcome.response.body))
+    Ok(response::response_from_json_text(outcome.response.status, outcome.response.body))
 }
 
-fn idempotency_key(
+fn build_idempotency_key(
     checkout: &Checkout,
     headers: &HeaderMap,
     request: &OrderRequest,
@@ -190,11 +190,11 @@ fn idempotency_key(
     let fingerprinted = serde_json::to_vec(request).map_err(|e| BadRequest::Malformed(e.to_string()))?;
     let retention = if user.is_some() { Retention::Forever } else { Retention::Seconds(KEY_RETENTION_SECONDS) };
     IdempotencyKey::from_headers(headers, &scope, &fingerprinted, retention)
-        .map_err(|invalid| BadRequest::field("Idempotency-Key", invalid.to_string()))
+        .map_err(|invalid| BadRequest::for_field("Idempotency-Key", invalid.to_string()))
 }
 
 /// Draws the order's number and reserves an address for a payment on a chain.
-async fn prepare(
+async fn reserve_address_and_build_order(
     checkout: &Checkout,
     request: &OrderRequest,
     user: Option<UserId>,
@@ -202,7 +202,7 @@ async fn prepare(
 ) -> Result<(NewOrder, Option<ReservedAddress>), RouteError> {
     let reference = OrderReference::generate(&mut rand::rng(), NUMBER_PREFIX, now);
     let external =
-        |provider| checkout.pay_links.payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable);
+        |provider| checkout.pay_links.build_payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable);
     let payment_method = match &request.payment {
         Payment::Crypto { coin } => PaymentMethod::Crypto(coin.clone()),
         Payment::BalanceCny => PaymentMethod::BalanceCny,
@@ -228,8 +228,8 @@ async fn prepare(
     Ok((new_order, address))
 }
 
-fn response_body(created: &PlacedOrder, request: &OrderRequest) -> Result<String, db::Error> {
-    let order = wire::Order::new(created, request.payment.method());
+fn serialize_created_order(created: &PlacedOrder, request: &OrderRequest) -> Result<String, db::Error> {
+    let order = wire::Order::new(created, request.payment.payment_method());
     let payment = wire::Payment::new(created, request.payment.asset_code());
     let body = CreatedOrder { success: true, order, payment };
     serde_json::to_string(&body)

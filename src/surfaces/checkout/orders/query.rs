@@ -21,7 +21,7 @@ use shop::orders::{self, OrderDetails, OrderLine};
 use shop::stock::{self, SealedItem};
 use web::body::{BadRequest, Fields};
 use web::client::Client;
-use web::reply;
+use web::response;
 
 /// The response to a look-up.
 #[derive(Serialize, ToSchema)]
@@ -35,7 +35,7 @@ pub struct OrderResponse {
 /// The body of Query Order.
 #[derive(ToSchema)]
 #[schema(as = OrderQuery)]
-#[expect(dead_code, reason = "it documents what `Lookup::parse` parses")]
+#[expect(dead_code, reason = "it documents what `Lookup::parse_lookup` parses")]
 pub struct LookupSchema {
     #[schema(rename = "orderNo")]
     order_no: String,
@@ -50,8 +50,8 @@ struct Lookup {
 }
 
 impl Lookup {
-    fn parse(fields: &Fields) -> Result<Lookup, BadRequest> {
-        let (order_no, email) = (fields.text("orderNo")?.trim(), fields.text("email")?.trim());
+    fn parse_lookup(fields: &Fields) -> Result<Lookup, BadRequest> {
+        let (order_no, email) = (fields.required_text("orderNo")?.trim(), fields.required_text("email")?.trim());
         Ok(Lookup { order_no: order_no.to_owned(), email: email.to_owned() })
     }
 }
@@ -79,10 +79,10 @@ pub enum RouteError {
 impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         match &self {
-            RouteError::BadRequest(bad_request) => error::bad_request(bad_request),
-            RouteError::RateLimited(limited) => error::rate_limited(*limited),
-            RouteError::NotFound => error::response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
-            RouteError::Db(_) | RouteError::Goods(_) => error::internal_error(&self),
+            RouteError::BadRequest(bad_request) => error::bad_request_response(bad_request),
+            RouteError::RateLimited(limited) => error::rate_limited_response(*limited),
+            RouteError::NotFound => error::error_response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
+            RouteError::Db(_) | RouteError::Goods(_) => error::log_internal_error(&self),
         }
     }
 }
@@ -91,7 +91,7 @@ impl IntoResponse for RouteError {
 ///
 /// Finds an order by its number and its e-mail address. At most 3 requests per client and 2 per number and address are
 /// allowed within 60 seconds. The response has the delivered credentials once the order is completed.
-#[utoipa::path(get, path = "/api/orders/query", tag = "Orders",
+#[utoipa::path(get, operation_id = "query_by_url", path = "/api/orders/query", tag = "Orders",
     params(("orderNo" = String, Query, description = "Order number"),
         ("email" = String, Query, description = "The order's e-mail address, in any case")),
     responses(
@@ -100,44 +100,46 @@ impl IntoResponse for RouteError {
         (status = 404, body = error::Body, description = "No order with this number and address (`order_not_found`)"),
         (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
     ))]
-pub async fn query_by_url(
+pub async fn query_order_by_url(
     State(checkout): State<Arc<Checkout>>,
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, RouteError> {
-    query_order(&checkout, client, Lookup::parse(&Fields::from_query(query.as_deref()))?).await
+    look_up_order(&checkout, client, Lookup::parse_lookup(&Fields::from_query(query.as_deref()))?).await
 }
 
 /// Look an order up, without its e-mail address in the URL
-#[utoipa::path(post, path = "/api/orders/query", tag = "Orders", request_body = LookupSchema,
+#[utoipa::path(post, operation_id = "query_by_body", path = "/api/orders/query", tag = "Orders", request_body = LookupSchema,
     responses(
         (status = 200, body = OrderResponse, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
         (status = 404, body = error::Body, description = "No order with this number and address (`order_not_found`)"),
         (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
     ))]
-pub async fn query_by_body(
+pub async fn query_order_by_body(
     State(checkout): State<Arc<Checkout>>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, RouteError> {
-    query_order(&checkout, client, Lookup::parse(&Fields::from_json(&headers, &body)?)?).await
+    look_up_order(&checkout, client, Lookup::parse_lookup(&Fields::from_json(&headers, &body)?)?).await
 }
 
 /// Counts the look-up against both limits, whether it finds an order or not. A look-up beyond a limit is not counted.
-async fn query_order(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, RouteError> {
+async fn look_up_order(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, RouteError> {
     let pair = Key::of((&lookup.order_no, orders::normalize_email(&lookup.email)));
     checkout.lookups.admit(checkout.clock.steady(), [Key::ip(client.0), pair])?;
     let shop = checkout.shop;
-    let found = checkout.db.read("query_order", move |tx| Box::pin(async move { find_order(tx, shop, &lookup).await }));
+    let found = checkout
+        .db
+        .read("query_order", move |tx| Box::pin(async move { find_order_with_goods(tx, shop, &lookup).await }));
     let found: Result<_, db::Error> = found.await;
     let OrderWithGoods { details, lines, goods } = found?.ok_or(RouteError::NotFound)?;
     let envelope = &checkout.envelope;
     let decrypt = |item: SealedItem| stock::decrypt_item(envelope, &item).map(|line| line.as_str().to_owned());
     let credentials = goods.map(|goods| goods.into_iter().map(decrypt).collect::<Result<Vec<_>, _>>()).transpose()?;
     let order = FoundOrder::new(&details, &lines, credentials);
-    Ok(reply::json(StatusCode::OK, &OrderResponse { success: true, order }))
+    Ok(response::json_response(StatusCode::OK, &OrderResponse { success: true, order }))
 }
 
 /// An order with its lines and, once it is completed, its delivered goods.
@@ -147,7 +149,7 @@ struct OrderWithGoods {
     goods: Option<Vec<SealedItem>>,
 }
 
-async fn find_order(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<OrderWithGoods>, db::Error> {
+async fn find_order_with_goods(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<OrderWithGoods>, db::Error> {
     let Some(details) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
         return Ok(None);
     };

@@ -15,7 +15,7 @@ const EMAIL_LENGTH_MAX: usize = 254;
 /// The body of Create Order.
 #[derive(ToSchema)]
 #[schema(as = NewOrder)]
-#[expect(dead_code, reason = "it documents what `OrderRequest::parse` parses")]
+#[expect(dead_code, reason = "it documents what `OrderRequest::parse_order_request` parses")]
 pub struct OrderRequestSchema {
     /// The product's `id`; a slug is not accepted here.
     #[schema(rename = "productId")]
@@ -69,13 +69,13 @@ pub enum Payment {
 
 impl OrderRequest {
     /// Parses the fields of the body; fields that the surface does not know are ignored.
-    pub fn parse(fields: &Fields) -> Result<OrderRequest, BadRequest> {
-        let product = ids::parse(fields.text("productId")?);
+    pub fn parse_order_request(fields: &Fields) -> Result<OrderRequest, BadRequest> {
+        let product = ids::parse_public_id(fields.required_text("productId")?);
         Ok(OrderRequest {
-            product: product.ok_or_else(|| BadRequest::field("productId", "must be the id of a product"))?,
-            quantity: parse_quantity(fields.integer("quantity")?)?,
-            email: parse_email(fields.text("contactEmail")?)?,
-            payment: Payment::parse(fields)?,
+            product: product.ok_or_else(|| BadRequest::for_field("productId", "must be the id of a product"))?,
+            quantity: parse_quantity(fields.required_integer("quantity")?)?,
+            email: parse_email(fields.required_text("contactEmail")?)?,
+            payment: Payment::parse_payment(fields)?,
             coupon: fields.optional_text("couponCode")?.map(|code| code.trim().to_owned()),
         })
     }
@@ -83,11 +83,11 @@ impl OrderRequest {
 
 impl Payment {
     /// `coin` is ignored unless the method is `crypto`.
-    fn parse(fields: &Fields) -> Result<Payment, BadRequest> {
-        match fields.text("paymentMethod")? {
-            "crypto" => match fields.text("coin")? {
-                coin if assets::is_known(coin) => Ok(Payment::Crypto { coin: coin.to_owned() }),
-                _ => Err(BadRequest::field("coin", format!("must be one of {}", assets::ALL.join(", ")))),
+    fn parse_payment(fields: &Fields) -> Result<Payment, BadRequest> {
+        match fields.required_text("paymentMethod")? {
+            "crypto" => match fields.required_text("coin")? {
+                coin if assets::is_known_asset(coin) => Ok(Payment::Crypto { coin: coin.to_owned() }),
+                _ => Err(BadRequest::for_field("coin", format!("must be one of {}", assets::ALL.join(", ")))),
             },
             "balance_cny" => Ok(Payment::BalanceCny),
             "balance_crypto" => Ok(Payment::BalanceCrypto),
@@ -95,13 +95,13 @@ impl Payment {
             "wechat" => Ok(Payment::Wechat),
             _ => {
                 let known = "must be one of crypto, balance_cny, balance_crypto, alipay, wechat";
-                Err(BadRequest::field("paymentMethod", known))
+                Err(BadRequest::for_field("paymentMethod", known))
             }
         }
     }
 
     /// Returns the payment method.
-    pub fn method(&self) -> Method {
+    pub fn payment_method(&self) -> Method {
         match self {
             Payment::Crypto { .. } => Method::Crypto,
             Payment::BalanceCny => Method::BalanceCny,
@@ -124,7 +124,7 @@ impl Payment {
 /// large.
 fn parse_quantity(quantity: u64) -> Result<u32, BadRequest> {
     match u32::try_from(quantity).unwrap_or(u32::MAX) {
-        0 => Err(BadRequest::field("quantity", "must be a positive integer")),
+        0 => Err(BadRequest::for_field("quantity", "must be a positive integer")),
         quantity => Ok(quantity),
     }
 }
@@ -134,7 +134,9 @@ fn parse_email(text: &str) -> Result<String, BadRequest> {
     let options = Options { minimum_sub_domains: 2, allow_domain_literal: false, allow_display_text: false };
     let text = text.trim();
     let valid = text.len() <= EMAIL_LENGTH_MAX && EmailAddress::parse_with_options(text, options).is_ok();
-    valid.then(|| text.to_owned()).ok_or_else(|| BadRequest::field("contactEmail", "must be a valid e-mail address"))
+    valid
+        .then(|| text.to_owned())
+        .ok_or_else(|| BadRequest::for_field("contactEmail", "must be a valid e-mail address"))
 }
 
 #[cfg(test)]

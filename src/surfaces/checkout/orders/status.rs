@@ -13,7 +13,7 @@ use crate::error::{self, Code};
 use crate::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
 use crate::{Checkout, SURFACE, ids};
 use shop::orders;
-use web::reply;
+use web::response;
 
 /// The status of an order. It can be read without a credential, so it has nothing that only the buyer may see.
 #[derive(Serialize, ToSchema)]
@@ -44,32 +44,32 @@ pub enum RouteError {
 impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         match &self {
-            RouteError::NotFound => error::response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
-            RouteError::Db(cause) => error::internal_error(cause),
+            RouteError::NotFound => error::error_response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
+            RouteError::Db(cause) => error::log_internal_error(cause),
         }
     }
 }
 
 /// Get the status of an order
-#[utoipa::path(get, path = "/api/orders/{id}/status", tag = "Orders",
+#[utoipa::path(get, operation_id = "status", path = "/api/orders/{id}/status", tag = "Orders",
     params(("id" = String, Path, description = "The order's id")),
     responses(
         (status = 200, body = StatusResponse, description = "The states of payment and fulfilment"),
         (status = 404, body = error::Body, description = "No such order (`order_not_found`)"),
     ))]
-pub async fn status(
+pub async fn get_order_status(
     State(checkout): State<Arc<Checkout>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, RouteError> {
-    let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(RouteError::NotFound)?;
+    let id = path.ok().and_then(|Path(id)| ids::parse_public_id(&id)).ok_or(RouteError::NotFound)?;
     let status = orders::find_status(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(RouteError::NotFound)?;
     let response = StatusResponse {
         success: true,
         order_id: id.to_string(),
         status: status.state.into(),
-        payment_status: wire::payment_status(&status),
+        payment_status: wire::derive_payment_status(&status),
         fulfillment_status: status.state.into(),
         payment: Progress::new(&status, checkout.now(), &checkout.payment_service.assets),
     };
-    Ok(reply::json(StatusCode::OK, &response))
+    Ok(response::json_response(StatusCode::OK, &response))
 }

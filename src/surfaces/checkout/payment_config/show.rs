@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::{CURRENCY, Checkout, assets};
 use money::pricing::Currency;
 use shop::orders::payment::Provider;
-use web::reply;
+use web::response;
 
 /// The response with the payment methods.
 #[derive(Serialize, ToSchema)]
@@ -47,15 +47,16 @@ struct Availability {
 /// List the payment methods and coins that can be used now
 ///
 /// The list changes while the shop runs: a coin without a fresh exchange rate is not available.
-#[utoipa::path(get, path = "/api/payment-config", tag = "Payment methods", responses(
+#[utoipa::path(get, operation_id = "show", path = "/api/payment-config", tag = "Payment methods", responses(
     (status = 200, body = PaymentConfigResponse, description = "All five methods, each with its availability"),
 ))]
-pub async fn show(State(checkout): State<Arc<Checkout>>) -> Response {
+pub async fn list_payment_methods(State(checkout): State<Arc<Checkout>>) -> Response {
     let now = checkout.now();
-    let coins = assets::list_available(&checkout, now);
-    let has_rate = checkout.payment_service.rates.rate(now, Currency::USD.as_str(), CURRENCY.as_str()).is_ok();
+    let coins = assets::list_available_assets(&checkout, now);
+    let has_rate =
+        checkout.payment_service.rates.compute_exchange_rate(now, Currency::USD.as_str(), CURRENCY.as_str()).is_ok();
     let availability = |enabled| Availability { enabled };
-    let external = |provider| availability(checkout.pay_links.is_on(provider));
+    let external = |provider| availability(checkout.pay_links.is_provider_enabled(provider));
     let methods = Methods {
         crypto: Crypto { enabled: !coins.is_empty(), coins },
         balance_cny: availability(true),
@@ -63,5 +64,5 @@ pub async fn show(State(checkout): State<Arc<Checkout>>) -> Response {
         alipay: external(Provider::Alipay),
         wechat: external(Provider::Wechat),
     };
-    reply::json(StatusCode::OK, &PaymentConfigResponse { success: true, methods })
+    response::json_response(StatusCode::OK, &PaymentConfigResponse { success: true, methods })
 }

@@ -12,7 +12,7 @@ use crate::error;
 use crate::wire::Product;
 use crate::{CURRENCY, Checkout};
 use shop::catalog;
-use web::reply;
+use web::response;
 
 /// The response with all products.
 #[derive(Serialize, ToSchema)]
@@ -34,7 +34,7 @@ pub enum RouteError {
 impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         match self {
-            RouteError::Db(cause) => error::internal_error(cause),
+            RouteError::Db(cause) => error::log_internal_error(cause),
         }
     }
 }
@@ -42,16 +42,16 @@ impl IntoResponse for RouteError {
 /// List all active products
 ///
 /// Each product has one price per unit, whatever the quantity. The list is not paged.
-#[utoipa::path(get, path = "/api/products", tag = "Products", responses(
+#[utoipa::path(get, operation_id = "list", path = "/api/products", tag = "Products", responses(
     (status = 200, body = ProductsResponse, description = "Every active product"),
     (status = 429, body = error::Body, description = "Too many requests of this client; see `Retry-After`"),
 ))]
-pub async fn list(State(checkout): State<Arc<Checkout>>) -> Result<Response, RouteError> {
+pub async fn list_products(State(checkout): State<Arc<Checkout>>) -> Result<Response, RouteError> {
     let shop = checkout.shop;
-    let products = checkout
-        .db
-        .read("list_products", move |tx| Box::pin(async move { catalog::list_active(tx, shop, CURRENCY).await }));
+    let products = checkout.db.read("list_products", move |tx| {
+        Box::pin(async move { catalog::list_active_products(tx, shop, CURRENCY).await })
+    });
     let products: Result<Vec<catalog::Product>, db::Error> = products.await;
     let products = products?.into_iter().map(Product::from).collect();
-    Ok(reply::json(StatusCode::OK, &ProductsResponse { success: true, products }))
+    Ok(response::json_response(StatusCode::OK, &ProductsResponse { success: true, products }))
 }

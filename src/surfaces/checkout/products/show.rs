@@ -13,7 +13,7 @@ use crate::error::{self, Code};
 use crate::wire::Product;
 use crate::{CURRENCY, Checkout};
 use shop::catalog;
-use web::reply;
+use web::response;
 
 /// The response with one product.
 #[derive(Serialize, ToSchema)]
@@ -38,29 +38,29 @@ pub enum RouteError {
 impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         match &self {
-            RouteError::NotFound => error::response(StatusCode::NOT_FOUND, Code::ProductNotFound, &self),
-            RouteError::Db(cause) => error::internal_error(cause),
+            RouteError::NotFound => error::error_response(StatusCode::NOT_FOUND, Code::ProductNotFound, &self),
+            RouteError::Db(cause) => error::log_internal_error(cause),
         }
     }
 }
 
 /// Get one product by its id or its slug
-#[utoipa::path(get, path = "/api/products/{idOrSlug}", tag = "Products",
+#[utoipa::path(get, operation_id = "show", path = "/api/products/{idOrSlug}", tag = "Products",
     params(("idOrSlug" = String, Path, description = "The product's id or its slug")),
     responses(
         (status = 200, body = ProductResponse, description = "The product"),
         (status = 404, body = error::Body, description = "No such active product (`product_not_found`)"),
     ))]
-pub async fn show(
+pub async fn get_product(
     State(checkout): State<Arc<Checkout>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, RouteError> {
     let Path(id_or_slug) = path.map_err(|_| RouteError::NotFound)?;
     let shop = checkout.shop;
     let found = checkout.db.read("find_product", move |tx| {
-        Box::pin(async move { catalog::find_active(tx, shop, CURRENCY, &id_or_slug).await })
+        Box::pin(async move { catalog::find_active_product(tx, shop, CURRENCY, &id_or_slug).await })
     });
     let found: Result<Option<catalog::Product>, db::Error> = found.await;
     let product = found?.ok_or(RouteError::NotFound)?.into();
-    Ok(reply::json(StatusCode::OK, &ProductResponse { success: true, product }))
+    Ok(response::json_response(StatusCode::OK, &ProductResponse { success: true, product }))
 }

@@ -1,18 +1,13 @@
-//! Batches: lists of statements that are sent together. A later statement may bind the id that an earlier one returns.
+//! Queued statements: inserts and updates that a transaction sends together. A later statement may bind the id that an
+//! earlier one returns.
 //!
-//! PostgreSQL runs a batch as one statement, because each statement costs a round trip; SQLite runs its statements one
-//! after another. So a statement of a batch sees no change of the earlier ones, only the ids that they returned. Every
-//! statement of a batch returns a column `id`.
+//! PostgreSQL runs the queue as one statement, because each statement costs a round trip; SQLite runs its statements one
+//! after another. So a queued statement sees no change of the others, only the ids that they returned. Every queued
+//! statement returns a column `id`.
 
 use std::marker::PhantomData;
 
 use crate::{Bind, Error, FromValue};
-
-/// A list of statements that run together; [`Tx::run_batch`](crate::Tx::run_batch) runs them in their order.
-#[derive(Debug, Default)]
-pub struct Batch {
-    statements: Vec<Statement>,
-}
 
 #[derive(Debug)]
 pub(super) struct Statement {
@@ -22,17 +17,12 @@ pub(super) struct Statement {
     pub binds: Vec<Bind>,
 }
 
-/// Stands for the id that a statement of a batch will return. Later statements of the same batch bind it like a value.
+/// Stands for the id that a queued statement will return. Later statements of the transaction bind it like a value.
 #[derive(Debug)]
 pub struct ResultRef<T> {
-    statement: usize,
-    id: PhantomData<fn() -> T>,
-}
-
-/// The ids that the statements of a batch returned.
-#[derive(Debug)]
-pub struct BatchResult {
-    pub(super) returned: Vec<ReturnedIds>,
+    /// The number of the statement among all queued ones of its transaction, from 0.
+    pub(super) statement: usize,
+    pub(super) id: PhantomData<fn() -> T>,
 }
 
 /// The ids that one statement returned.
@@ -42,18 +32,6 @@ pub(super) struct ReturnedIds {
     pub rows: u64,
     /// The least id; `None` when no row was returned.
     pub least: Option<i64>,
-}
-
-impl Batch {
-    /// Adds a statement, which must return a column `id`.
-    pub fn add<T>(&mut self, sql: &'static str, binds: Vec<Bind>) -> ResultRef<T> {
-        self.statements.push(Statement { sql, binds });
-        ResultRef { statement: self.statements.len() - 1, id: PhantomData }
-    }
-
-    pub(super) fn into_statements(self) -> Vec<Statement> {
-        self.statements
-    }
 }
 
 impl<T> Clone for ResultRef<T> {
@@ -70,20 +48,14 @@ impl<T> From<ResultRef<T>> for Bind {
     }
 }
 
-impl BatchResult {
-    /// Returns the number of rows that a statement returned.
-    pub fn count_rows<T>(&self, result: ResultRef<T>) -> u64 {
-        self.returned.get(result.statement).map_or(0, |ids| ids.rows)
-    }
-
-    /// Returns the id of the one row that a statement returned.
+impl ReturnedIds {
+    /// Returns the id of the one row that the statement returned.
     ///
     /// # Errors
     /// [`Error::UnexpectedRowCount`] when the statement did not return exactly one row.
-    pub fn id<T: FromValue>(&self, result: ResultRef<T>) -> Result<T, Error> {
-        let found = self.count_rows(result);
-        let id = self.returned.get(result.statement).and_then(|ids| ids.least).filter(|_| found == 1);
-        let id = id.ok_or(Error::UnexpectedRowCount { expected: 1, found })?;
+    pub fn only_id<T: FromValue>(&self) -> Result<T, Error> {
+        let id = self.least.filter(|_| self.rows == 1);
+        let id = id.ok_or(Error::UnexpectedRowCount { expected: 1, found: self.rows })?;
         T::from_value(&Bind::Int(id))
             .ok_or_else(|| Error::Value { column: "id".into(), reason: "it is outside the range of its type".into() })
     }
@@ -100,6 +72,19 @@ impl Statement {
             known @ (Bind::Null | Bind::Int(_) | Bind::Text(_) | Bind::Blob(_) | Bind::TooLarge(_)) => Ok(known),
         };
         Ok((self.sql, self.binds.into_iter().map(resolve).collect::<Result<_, Error>>()?))
+    }
+
+    /// Replaces references to the statements that ran before by the ids that they returned, and numbers the other
+    /// references from the first statement that has not run.
+    pub fn rebase(self, earlier: &[ReturnedIds]) -> Statement {
+        let rebase = |bind| match bind {
+            Bind::ResultRef(statement) => match earlier.get(statement) {
+                Some(ids) => ids.least.map_or(Bind::Null, Bind::Int),
+                None => Bind::ResultRef(statement - earlier.len()),
+            },
+            value @ (Bind::Null | Bind::Int(_) | Bind::Text(_) | Bind::Blob(_) | Bind::TooLarge(_)) => value,
+        };
+        Statement { sql: self.sql, binds: self.binds.into_iter().map(rebase).collect() }
     }
 }
 
@@ -147,21 +132,23 @@ fn append(sql: &mut String, binds: &mut Vec<Bind>, number: usize, statement: Sta
 }
 
 fn not_earlier(statement: usize) -> Error {
-    Error::Statement(format!("the id of statement {statement} was bound by an earlier statement of its batch"))
+    Error::Statement(format!("the id of statement {statement} was bound by an earlier statement"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn insert(sql: &'static str, binds: Vec<Bind>) -> Statement {
+        Statement { sql, binds }
+    }
+
     #[test]
     fn placeholders_are_numbered_on_and_returned_ids_are_selected() {
-        let mut batch = Batch::default();
-        let order: ResultRef<i64> =
-            batch.add("insert into o (a, b) values ($2, $1) returning id", vec![1.into(), 2.into()]);
-        let _line: ResultRef<i64> =
-            batch.add("insert into l (o, c, d) values ($1, $2, $2) returning id", vec![order.into(), 3.into()]);
-        let (sql, binds) = combine(batch.into_statements()).unwrap();
+        let order = insert("insert into o (a, b) values ($2, $1) returning id", vec![1.into(), 2.into()]);
+        let line =
+            insert("insert into l (o, c, d) values ($1, $2, $2) returning id", vec![Bind::ResultRef(0), 3.into()]);
+        let (sql, binds) = combine(vec![order, line]).unwrap();
         assert_eq!(
             sql,
             "with s0 as (insert into o (a, b) values ($2, $1) returning id), \
@@ -173,11 +160,16 @@ mod tests {
 
     #[test]
     fn an_id_is_bound_only_after_its_statement() {
-        let mut other = Batch::default();
-        let _first: ResultRef<i64> = other.add("insert into a default values returning id", Vec::new());
-        let second: ResultRef<i64> = other.add("insert into a default values returning id", Vec::new());
-        let statement = || Statement { sql: "insert into b values ($1) returning id", binds: vec![second.into()] };
+        let statement = || insert("insert into b values ($1) returning id", vec![Bind::ResultRef(1)]);
         assert!(matches!(statement().resolve(&[ReturnedIds::default()]), Err(Error::Statement(_))));
         assert!(matches!(combine(vec![statement()]), Err(Error::Statement(_))));
+    }
+
+    #[test]
+    fn ids_of_statements_that_ran_are_bound_as_values() {
+        let binds = vec![Bind::ResultRef(0), Bind::ResultRef(1), 7.into()];
+        let rebased = insert("insert into b values ($1, $2, $3) returning id", binds);
+        let rebased = rebased.rebase(&[ReturnedIds { rows: 1, least: Some(42) }]);
+        assert!(rebased.binds == [42.into(), Bind::ResultRef(0), 7.into()]);
     }
 }

@@ -13,9 +13,9 @@ pub const JSON: HeaderValue = HeaderValue::from_static("application/json; charse
 
 /// Returns a response with `body` as JSON. A body that cannot be serialised is logged and becomes an empty 500
 /// response.
-pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
+pub fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_string(body) {
-        Ok(text) => json_text(status, text),
+        Ok(text) => response_from_json_text(status, text),
         Err(e) => {
             error!("a response body cannot be serialised as JSON: {e}");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
@@ -24,15 +24,15 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// Returns a response whose body is JSON text already, such as the stored response of an idempotency key.
-pub fn json_text(status: StatusCode, text: String) -> Response {
+pub fn response_from_json_text(status: StatusCode, text: String) -> Response {
     (status, [(CONTENT_TYPE, JSON)], text).into_response()
 }
 
 /// Returns the response to an error of the listener, with a surface's `body`. Rate limits get a `Retry-After` header.
-pub fn http_error(error: HttpError, body: &impl Serialize) -> Response {
-    let response = json(error.status(), body);
+pub fn http_error_response(error: HttpError, body: &impl Serialize) -> Response {
+    let response = json_response(error.http_status(), body);
     match error {
-        HttpError::RateLimited { after_seconds } => with_header(response, RETRY_AFTER, after_seconds.into()),
+        HttpError::RateLimited { after_seconds } => with_response_header(response, RETRY_AFTER, after_seconds.into()),
         HttpError::NotFound
         | HttpError::MethodNotAllowed
         | HttpError::BodyTooLarge
@@ -43,7 +43,7 @@ pub fn http_error(error: HttpError, body: &impl Serialize) -> Response {
 }
 
 /// Returns the response with a header set.
-pub fn with_header(mut response: Response, name: HeaderName, value: HeaderValue) -> Response {
+pub fn with_response_header(mut response: Response, name: HeaderName, value: HeaderValue) -> Response {
     response.headers_mut().insert(name, value);
     response
 }
