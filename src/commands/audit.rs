@@ -1,4 +1,4 @@
-//! `settled audit`. It only reads, and may run beside the daemon.
+//! The command `settled audit`. It only reads the database, so it can run at the same time as the daemon.
 
 use crate::commands::exit::CommandError;
 use crate::commands::installation::{Installation, open_existing_database, require_current_schema};
@@ -6,21 +6,22 @@ use crate::commands::out::print_line;
 use money::audit;
 use shop::stock;
 
-/// The arguments of `settled audit`.
+/// Selects the installation whose ledger and stock counts are audited.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     installation: Installation,
 }
 
-/// Prints the report. Fails with exit code 1 when a stored balance or count differs from what was recomputed.
+/// Audits the ledger and the stock counts and prints the report. Fails with exit code 1 when a stored balance or count
+/// differs from the recomputed one.
 pub async fn run_audit(args: Args) -> Result<(), CommandError> {
     let db = open_existing_database(&args.installation.load_config()?).await?;
     require_current_schema(&db).await?;
     let (ledger, stock) = db
         .read_without_time_limit("audit", |tx| {
             Box::pin(async move {
-                Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_count_mismatches(tx).await?))
+                Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_stock_count_mismatches(tx).await?))
             })
         })
         .await?;

@@ -1,7 +1,7 @@
-//! `settled backup TO`. The daemon may not be able to write to the target folder, or may see another folder at that
-//! path (systemd's `PrivateTmp`). So the daemon makes the copy in the data folder, and the command moves the copy to
-//! the target. Without a daemon the command makes the copy in the data folder, too: SQLite opens it by its name, and in
-//! a folder where other users can write, they could replace that name by a link.
+//! The command `settled backup TO`. The daemon may not be able to write to the target folder, or may see another folder
+//! at that path (systemd's `PrivateTmp`). So the daemon makes the copy in the data folder, and the command moves the
+//! copy to the target. Without a daemon the command also makes the copy in the data folder, because SQLite opens the
+//! copy by its name. In a folder where other users can write, these users could replace the file by a link.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -22,9 +22,10 @@ use crate::commands::installation::Installation;
 use crate::commands::operation::{Executor, Operation, acquire_executor, execute_in_daemon};
 use crate::commands::out::print_line;
 
-/// The copy is consistent and complete, or it is not there. It does not contain the keys that encrypt goods at rest
-/// (`envelope.keys` in the data folder): keep a copy of them somewhere else, because without them the goods cannot be
-/// read. The data folder needs room for a second copy of the database while the backup is made.
+/// The target of a backup. The backup is consistent and complete, or the target file does not exist. The backup does
+/// not contain the keys that encrypt goods (`envelope.keys` in the data folder). The operator must keep a copy of these
+/// keys elsewhere, because the goods cannot be decrypted without them. During the backup the data folder needs space
+/// for a second copy of the database.
 #[derive(clap::Args)]
 pub struct Args {
     /// The file to create; an existing file is never overwritten.
@@ -37,8 +38,8 @@ pub struct Args {
 #[derive(Serialize, Deserialize)]
 pub struct Backup;
 
-/// A copy of the database in the data folder. It is named by an id and not by a path, because the command, which may
-/// run as root, moves and removes the file and must not do that with any file that a daemon names.
+/// A copy of the database in the data folder. It is identified by an id and not by a path: the command, which may run
+/// as root, moves and removes the file, and the daemon must not be able to choose any other file for that.
 #[derive(Serialize, Deserialize)]
 pub struct BackupFile {
     id: Uuid,
@@ -46,7 +47,7 @@ pub struct BackupFile {
 
 const PREFIX: &str = "outgoing-backup-";
 const SUFFIX: &str = ".db";
-/// The suffix of the name of a copy that is not complete yet.
+/// The file name suffix of an incomplete copy.
 const PART: &str = ".part";
 
 impl BackupFile {
@@ -54,7 +55,7 @@ impl BackupFile {
         format!("{PREFIX}{}{SUFFIX}", self.id)
     }
 
-    /// Returns true when a file of the data folder has the name of a copy, complete or not.
+    /// Returns true when `file` is the name of a complete or incomplete copy.
     fn is_backup_name(file: &str) -> bool {
         let name = file.strip_suffix(PART).unwrap_or(file);
         let id = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
@@ -62,7 +63,7 @@ impl BackupFile {
     }
 }
 
-/// Makes a backup of the database at the target.
+/// Copies the database to the target file, which must not exist.
 pub async fn run_backup(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     let target = Target::reserve_target(&args.to)?;
@@ -93,8 +94,8 @@ impl Operation for Backup {
     type Context = Context;
     type Output = BackupFile;
 
-    /// Only one copy is made at a time, because two could fill the disk. Leftovers of earlier backups are removed
-    /// first.
+    /// Copies the database. Only one copy is made at a time, because two copies could fill the disk. Leftovers of
+    /// earlier backups are removed first.
     async fn execute(self, context: &Context) -> Result<BackupFile, String> {
         static RUNNING: Mutex<()> = Mutex::const_new(());
         let Ok(_running) = RUNNING.try_lock() else {
@@ -111,7 +112,7 @@ impl Operation for Backup {
     }
 }
 
-/// Removes copies in the data folder that no command has moved to a target, complete or not.
+/// Removes complete and incomplete copies from the data folder that no command moved to a target.
 pub fn remove_leftover_backups(folder: &Path) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -129,19 +130,20 @@ pub fn remove_leftover_backups(folder: &Path) {
     }
 }
 
-/// The file that the backup becomes. Until it is complete it has another name in the same folder, and a file of that
-/// name is removed when the value is dropped.
+/// The target file of a backup. Until the file is complete, it has a temporary name in the same folder. Dropping the
+/// value removes a file with this temporary name.
 struct Target {
     path: PathBuf,
     folder: PathBuf,
-    /// The name of the incomplete file.
+    /// The path of the incomplete file.
     part: PathBuf,
     /// The incomplete file, open and locked.
     file: File,
 }
 
 impl Target {
-    /// Creates the incomplete file before the database is copied, so that a wrong target is refused at once.
+    /// Creates the incomplete file. This happens before the database is copied, so that a wrong target fails
+    /// immediately.
     fn reserve_target(to: &Path) -> Result<Target, CommandError> {
         let path = std::path::absolute(to).map_err(|e| CommandError::error_with_context(to.display(), e))?;
         match fs::symlink_metadata(&path) {
@@ -181,8 +183,8 @@ impl Target {
         }
     }
 
-    /// Removes the incomplete file of a backup whose process has ended, which shows in its lock being free. The file is
-    /// not reused, because it may belong to another user.
+    /// Removes the incomplete file of a backup whose process has ended. The process has ended when the file is not
+    /// locked. The file is not reused, because it may belong to another user.
     fn remove_abandoned_file(part: &Path) -> Result<(), CommandError> {
         let in_the_way = || {
             CommandError::general_error(format!(
@@ -206,8 +208,8 @@ impl Target {
             FileLock::HeldByAnother => return Err(Target::target_in_use_error(part)),
             FileLock::Unsupported => return Err(in_the_way()),
         }
-        // Between open and lock, the other backup may have completed and renamed the file, and a third one may have
-        // created a new file of this name.
+        // Before this process locked the file, the other backup may have completed and renamed it, and a third backup
+        // may have created a new file with this name.
         let named = fs::symlink_metadata(part).map_err(failed)?;
         if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
             return Err(Target::target_in_use_error(part));
@@ -223,7 +225,8 @@ impl Target {
         CommandError::general_error(format!("{} exists already; a backup never overwrites a file", path.display()))
     }
 
-    /// Moves the copy from the data folder to the target. The copy is removed from the data folder in every case.
+    /// Moves the copy from the data folder to the target. The copy is removed from the data folder even when the move
+    /// fails.
     fn move_copy_to_target(&self, copy: &Path) -> Result<(), CommandError> {
         let failed = |error: io::Error| {
             CommandError::error_with_context(
@@ -243,7 +246,7 @@ impl Target {
     }
 
     fn copy_into_incomplete_file(&self, copy: &Path) -> io::Result<()> {
-        // The data folder belongs to another user, so a link in it is not followed, and a pipe must not block the
+        // The data folder may belong to another user. So a link in it is not followed, and a pipe must not block the
         // command.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut source = File::from(rustix::fs::open(copy, flags, Mode::empty())?);
@@ -258,7 +261,7 @@ impl Target {
         self.file.sync_all()
     }
 
-    /// Gives the complete file its final name and makes the name durable.
+    /// Renames the complete file to its final name and syncs the folder, so that the name survives a crash.
     fn rename_to_final_name(&self) -> Result<(), CommandError> {
         let failed = |error: io::Error| {
             CommandError::error_with_context(format!("{} cannot be created", self.path.display()), error)
@@ -266,7 +269,7 @@ impl Target {
         match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Target::target_exists_error(&self.path)),
-            // Some file systems cannot rename without replacing.
+            // Some file systems do not support a rename that never replaces a file.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 if self.path.try_exists().map_err(failed)? {
                     return Err(Target::target_exists_error(&self.path));
@@ -283,11 +286,11 @@ impl Target {
 enum FileLock {
     Acquired,
     HeldByAnother,
-    /// The file system has no locks.
+    /// The file system does not support locks.
     Unsupported,
 }
 
-/// Locks the file until it is closed or the process ends.
+/// Tries to lock the file until it is closed or the process ends. Does not wait for a lock that another process holds.
 fn try_lock_file(file: &File) -> io::Result<FileLock> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(FileLock::Acquired),

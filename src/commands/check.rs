@@ -1,4 +1,5 @@
-//! `settled check`: examines everything that the daemon needs, and says how to fix what is wrong. It changes nothing.
+//! The command `settled check`: examines everything that the daemon needs and explains how to fix each problem. It
+//! changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -20,22 +21,23 @@ use money::immutable_facts::{self, Fact};
 use money::invoices;
 use shop::{merchants, stock};
 
-/// Age of the newest block from which on the node is behind or the chain has stopped, in block times.
+/// The age of the newest block, in block times, above which the command warns that the node is behind or the chain has
+/// stopped.
 const STALE_AFTER_BLOCKS: u32 = 50;
-/// Number of seconds by which a block's time may be ahead of the machine's clock. If it is further ahead, the clock is
-/// wrong.
+/// The maximum number of seconds by which a block's time may be ahead of the machine's clock. When the difference is
+/// larger, the clock is considered wrong.
 const CLOCK_SKEW_SECONDS_MAX: i64 = 60;
-/// Free space below which a warning is printed, in MiB.
+/// The free disk space, in MiB, below which the command prints a warning.
 const FREE_MIB_MIN: u64 = 2_048;
 
-/// The arguments of `settled check`.
+/// Selects the installation to examine.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     installation: Installation,
 }
 
-/// Prints findings, and counts those that need action.
+/// Prints findings and counts the failures and warnings among them.
 #[derive(Default)]
 struct Report {
     failures: u32,
@@ -58,7 +60,8 @@ impl Report {
     }
 }
 
-/// Prints a report. Fails with exit code 1 when a check fails; warnings alone are not a failure.
+/// Runs all checks and prints their findings. Fails with exit code 1 when a check fails. Warnings alone do not cause a
+/// failure.
 pub async fn run_check(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     let mut report = Report::default();
@@ -117,7 +120,7 @@ fn check_data_folder(report: &mut Report, folder: &Path) {
     }
 }
 
-/// Facts of chains and tokens that the database stored when it first read them, by name.
+/// The immutable facts about chains and tokens that are stored in the database, by name.
 type StoredFacts = BTreeMap<String, String>;
 
 async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFacts, CommandError> {
@@ -167,10 +170,10 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
     Ok(immutable_facts)
 }
 
-/// Checks that every key with which stock was encrypted is present.
+/// Checks that the key ring has every key with which stock was encrypted.
 async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
     let keys: Result<_, db::Error> =
-        db.read("list_keys", move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await })).await;
+        db.read("list_keys", move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await })).await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
         report.print_failure(
@@ -203,7 +206,7 @@ async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Resul
     Ok(())
 }
 
-/// Warns of open invoices on chains that were disabled or renamed.
+/// Prints a warning for each chain that has open invoices but is disabled or no longer configured.
 async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
@@ -224,7 +227,7 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
     Ok(())
 }
 
-/// Prints the first address of each account, which the operator compares with the one that the signer derives.
+/// Prints the first address of each account. The operator compares it with the address that the signer derives.
 fn print_first_addresses(report: &mut Report, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
@@ -248,7 +251,7 @@ fn print_first_addresses(report: &mut Report, config: &Config) {
     }
 }
 
-/// Compares the configuration with the stored facts. The daemon refuses to start when a chain's identity or a token's
+/// Compares the configuration with the stored facts. The daemon does not start when a chain's identity or a token's
 /// decimals have changed.
 fn check_stored_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let identity = chain.identity.clone().map(|id| Fact::chain_identity(&chain.id, id));
@@ -275,10 +278,11 @@ fn check_stored_facts(report: &mut Report, chain: &ChainConfig, immutable_facts:
     }
 }
 
-/// Advice when a chain's facts differ from the stored ones.
+/// The advice that is printed when the facts of a chain differ from the stored facts.
 const RESTORE: &str = "restore the old configuration, or use a new database";
 
-/// Returns the stored value of a fact if it differs.
+/// Returns the stored value of a fact when it differs from the given value; `None` when both are equal or nothing is
+/// stored.
 fn find_differing_fact<'a>(immutable_facts: &'a StoredFacts, fact: &Fact) -> Option<&'a String> {
     immutable_facts.get(&fact.name).filter(|stored| **stored != fact.value)
 }

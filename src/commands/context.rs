@@ -16,7 +16,7 @@ use records::audit_log::Actor;
 use tasks::Wake;
 use web::health::Health;
 
-/// The installation that an operation works on.
+/// The installation on which an operation works.
 #[derive(Clone)]
 pub struct Context {
     /// The configuration of the installation.
@@ -25,17 +25,18 @@ pub struct Context {
     pub db: Db,
     /// The clock of the daemon or of this process.
     pub clock: Clock,
-    /// The keys that decrypt goods, and encrypt imported ones.
+    /// The keys that encrypt and decrypt goods.
     pub envelope: Arc<Envelope>,
-    /// The operator, as recorded in the audit log.
+    /// The operator who requested the operation, for the audit log.
     pub actor: Actor,
-    /// Wakes the workers after an operation left work for them. Without a daemon it has no effect.
+    /// Wakes the workers after an operation created work for them. It has no effect when no daemon runs in this
+    /// process.
     pub wake: Wake,
-    /// The daemon of this process; `None` when no daemon runs.
+    /// The daemon of this process; `None` when this process is not a daemon.
     pub daemon: Option<RunningDaemon>,
 }
 
-/// The daemon of this process, as far as operations need it.
+/// The parts of the running daemon that operations need.
 #[derive(Clone)]
 pub struct RunningDaemon {
     /// The address on which the surfaces are served.
@@ -44,14 +45,14 @@ pub struct RunningDaemon {
     pub started_at: Instant,
     /// The chains that the daemon follows.
     pub chains: Vec<ChainId>,
-    /// The rescan of each followed chain.
+    /// The rescanner of each followed chain.
     pub rescans: HashMap<ChainId, Rescanner>,
-    /// The problems that keep the daemon from its work.
+    /// The problems that prevent parts of the daemon from working.
     pub health: Health,
 }
 
 impl RunningDaemon {
-    /// Describes a daemon that was started at `started_at`.
+    /// Returns the description of a daemon that started at `started_at`.
     pub fn new(daemon: &Daemon, started_at: Instant) -> RunningDaemon {
         let enabled = daemon.config.chains.values().filter(|chain| chain.enabled);
         RunningDaemon {

@@ -1,4 +1,4 @@
-//! The daemon's table of operations: finds the operation that a request names, and executes it.
+//! The operations that the daemon offers on its control socket. Each request names one of them.
 
 use async_trait::async_trait;
 
@@ -8,7 +8,7 @@ use crate::commands::{admin, backup, rescan, status};
 use crate::control::{Handler, Request, Response};
 use records::audit_log::Actor;
 
-/// Carries out the requests of the control socket on the daemon's context.
+/// Executes the requests of the control socket with the daemon's context.
 pub struct Dispatcher(pub Context);
 
 #[async_trait]
@@ -19,7 +19,7 @@ impl Handler for Dispatcher {
     }
 }
 
-/// Executes the operation that the request names.
+/// Executes the operation that the request names and returns its output. An unknown name is an error for the operator.
 pub async fn dispatch_request(context: &Context, request: Request) -> Response {
     let Request { operation, arguments } = request;
     match operation.as_str() {

@@ -11,37 +11,39 @@ use db::instance_lock::InstanceLockError;
 #[derive(Debug)]
 pub struct CommandError {
     code: u8,
-    /// Empty when the command has printed its findings on standard output already.
+    /// The sentence for the operator; empty when the command already printed its findings on standard output.
     message: String,
 }
 
 impl CommandError {
-    /// Something failed. Exit code 1.
+    /// Returns an error with exit code 1: the command failed.
     pub fn general_error(message: impl Into<String>) -> CommandError {
         CommandError { code: 1, message: message.into() }
     }
 
-    /// A check found something, which is printed on standard output already. Exit code 1 without a message.
+    /// Returns an error with exit code 1 and without a message: the command already printed its findings on standard
+    /// output.
     pub fn findings_error() -> CommandError {
         CommandError { code: 1, message: String::new() }
     }
 
-    /// The arguments are wrong. Exit code 2.
+    /// Returns an error with exit code 2: the arguments are wrong.
     pub fn usage_error(message: impl Into<String>) -> CommandError {
         CommandError { code: 2, message: message.into() }
     }
 
-    /// The configuration is wrong. Exit code 3.
+    /// Returns an error with exit code 3: the configuration is wrong.
     pub fn configuration_error(message: impl Into<String>) -> CommandError {
         CommandError { code: 3, message: message.into() }
     }
 
-    /// Another daemon uses the data folder or the database, or no daemon runs and one is needed. Exit code 4.
+    /// Returns an error with exit code 4: another daemon uses the data folder or the database, or the command needs a
+    /// running daemon and none runs.
     pub fn daemon_error(message: impl Into<String>) -> CommandError {
         CommandError { code: 4, message: message.into() }
     }
 
-    /// Something failed; `context` names what the command was doing or working on. Exit code 1.
+    /// Returns an error with exit code 1 whose message is `context`, such as the name of a file, followed by the cause.
     pub fn error_with_context(context: impl Display, cause: impl Display) -> CommandError {
         CommandError::general_error(format!("{context}: {cause}"))
     }

@@ -1,4 +1,4 @@
-//! `settled init`.
+//! The command `settled init`: writes a first configuration file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -9,14 +9,14 @@ use crate::commands::exit::CommandError;
 use crate::commands::installation::CONFIG;
 use crate::commands::out::print_line;
 
-/// The configuration that is written.
+/// The text of the configuration file.
 const TEXT: &str = include_str!("init.toml");
-/// The user and the group of the systemd unit.
+/// The name of both the user and the group of the systemd unit.
 const SERVICE: &str = "settled";
 /// The file that lists the machine's groups.
 const GROUPS: &str = "/etc/group";
 
-/// The arguments of `settled init`.
+/// Selects the file to write.
 #[derive(clap::Args)]
 pub struct Args {
     /// The file to write.
@@ -24,7 +24,7 @@ pub struct Args {
     config: PathBuf,
 }
 
-/// The users that can read the written file.
+/// The users who can read the written file.
 enum Readers {
     /// The user that ran the command.
     Owner,
@@ -34,7 +34,7 @@ enum Readers {
     RootOnly,
 }
 
-/// Writes the file and prints the next steps.
+/// Writes the configuration file and prints the next steps. Fails when the file exists.
 pub fn run_init(args: &Args) -> Result<(), CommandError> {
     let path = args.config.display();
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&args.config) {
@@ -77,8 +77,8 @@ pub fn run_init(args: &Args) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Gives the group of the systemd unit read access if the command runs as root. The file has no secrets; its xpubs only
-/// reveal addresses.
+/// Grants read access to the group of the systemd unit when the command runs as root. The file has no secrets: its
+/// xpubs reveal addresses, but no private keys.
 fn grant_service_group_access(file: &File) -> io::Result<Readers> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Readers::Owner);

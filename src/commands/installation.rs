@@ -1,4 +1,4 @@
-//! The installation that a command works on: that of a configuration file, or the data folder of the demo.
+//! The installation on which a command works. Either a configuration file or the demo's data folder selects it.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use envelope::{Envelope, KeysError};
 /// The prefix of the first migration's name.
 const FIRST_MIGRATION: &str = "0001";
 
-/// The configuration file that commands use unless another is named.
+/// The configuration file that commands use by default.
 pub const CONFIG: &str = "/etc/settled/settled.toml";
 
-/// The installation that a command works on.
+/// The installation on which a command works.
 #[derive(clap::Args)]
 pub struct Installation {
     /// The configuration of the daemon.
@@ -32,7 +32,7 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Returns the installation's configuration.
+    /// Loads the configuration of the installation from its file or from the demo's data folder.
     pub fn load_config(&self) -> Result<Config, CommandError> {
         match &self.data {
             Some(folder) => dev::load_existing_demo_config(folder),
@@ -40,7 +40,8 @@ impl Installation {
         }
     }
 
-    /// Returns the arguments that name this installation on the command line, for messages; empty for the default one.
+    /// Returns the command-line arguments that select this installation, for messages; empty for the default
+    /// installation.
     pub fn format_command_line_arguments(&self) -> String {
         match &self.data {
             Some(folder) => format!("--data {}", folder.display()),
@@ -50,7 +51,7 @@ impl Installation {
     }
 }
 
-/// An installation that no daemon uses. The data folder is locked until the value is dropped.
+/// An open installation that no daemon uses. Its data folder is locked until the value is dropped.
 pub struct Offline {
     /// The context in which operations run in this process.
     pub context: Context,
@@ -58,8 +59,8 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Opens the database and the envelope keys. A schema with pending migrations is refused, because only the daemon
-    /// and `settled migrate` migrate.
+    /// Opens the database and loads the envelope keys. Fails when migrations are pending, because only the daemon and
+    /// `settled migrate` apply migrations.
     pub async fn open_installation(config: Config, lock: DataFolderLock) -> Result<Offline, CommandError> {
         let db = open_database(&config).await?;
         require_current_schema(&db).await?;
@@ -74,7 +75,7 @@ impl Offline {
     }
 }
 
-/// Opens the database, which must exist.
+/// Opens the database. Fails when its SQLite file does not exist.
 pub async fn open_existing_database(config: &Config) -> Result<Db, CommandError> {
     if let Some(file) = find_missing_database_file(config)? {
         let file = file.display();
@@ -85,14 +86,15 @@ pub async fn open_existing_database(config: &Config) -> Result<Db, CommandError>
     open_database(config).await
 }
 
-/// Returns the path of the SQLite database if that file does not exist; opening the database would create it.
+/// Returns the path of the SQLite database when that file does not exist. Otherwise, and for PostgreSQL, returns
+/// `None`.
 pub fn find_missing_database_file(config: &Config) -> Result<Option<PathBuf>, CommandError> {
     let url = config.load_database_config()?.url;
     let file = url.strip_prefix("sqlite:").map(PathBuf::from);
     Ok(file.filter(|file| !file.is_file()))
 }
 
-/// Opens the database; a SQLite file that does not exist is created.
+/// Opens the database. A missing SQLite file is created.
 pub async fn open_database(config: &Config) -> Result<Db, CommandError> {
     let opened = Db::open(&config.load_database_config()?).await;
     opened.map_err(|e| {
@@ -112,7 +114,7 @@ pub async fn require_current_schema(db: &Db) -> Result<(), CommandError> {
     )))
 }
 
-/// A database with the schema of this version, locked for this process, and the keys that decrypt the goods in it.
+/// A migrated database that is locked for this process, with the keys that decrypt its goods.
 pub struct Prepared {
     /// The database, open and migrated.
     pub db: Db,
@@ -120,19 +122,19 @@ pub struct Prepared {
     pub instance_lock: InstanceLock,
     /// The keys that decrypt goods.
     pub envelope: Arc<Envelope>,
-    /// The names of the migrations that were applied.
+    /// The names of the migrations that were applied when the database was opened.
     pub applied: Vec<String>,
 }
 
-/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database:
-/// next to an existing one they would hide that its keys are lost.
+/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database.
+/// With an existing database, new keys would hide that its old keys are lost.
 pub async fn lock_and_migrate_database(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;
-    // The lock comes first, so that no schema is changed while another daemon runs.
+    // The lock is acquired first, so that the schema is not changed while another daemon runs.
     let mut instance_lock = InstanceLock::acquire(&db, &describe_this_process()).await?;
     let is_new = db.pending_migrations().await?.iter().any(|name| name.starts_with(FIRST_MIGRATION));
     let folder = &config.data.folder;
-    // The keys come before the schema, so that an interrupted start leaves no database without keys.
+    // The keys are created before the schema, so that an interrupted start cannot leave a database without keys.
     let envelope = match is_new {
         true => Envelope::load_or_create(folder).map_err(|e| CommandError::error_with_context("envelope keys", e))?,
         false => load_envelope_keys(folder)?,
@@ -142,13 +144,13 @@ pub async fn lock_and_migrate_database(config: &Config) -> Result<Prepared, Comm
     Ok(Prepared { db, instance_lock, envelope: Arc::new(envelope), applied })
 }
 
-/// Returns the name of this process in messages of other daemons that want to serve the same database.
+/// Returns the name of this process and its machine. Other daemons print it when this process has locked the database.
 fn describe_this_process() -> String {
     let machine = rustix::system::uname();
     format!("process {} on {}", std::process::id(), machine.nodename().to_string_lossy())
 }
 
-/// Loads the envelope keys of a database that may hold goods already; missing keys are an error.
+/// Loads the envelope keys. Fails when they are missing, because the database may already contain goods that need them.
 pub fn load_envelope_keys(folder: &Path) -> Result<Envelope, CommandError> {
     Envelope::load(folder).map_err(|e| {
         let advice = match &e {
@@ -172,7 +174,7 @@ const NO_KEYS: &str = "\
 read them: start the daemon, or run the command with `systemd-run --pipe --wait -p User=settled -p \
 LoadCredential=envelope.keys:FILE settled …`. If they are lost, restore the file";
 
-/// Creates the data folder if it is missing; only its owner may enter it.
+/// Creates the data folder if it is missing. Only its owner can access it.
 pub fn create_data_folder(folder: &Path) -> Result<(), CommandError> {
     use std::os::unix::fs::DirBuilderExt;
 

@@ -10,7 +10,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::commands::exit::CommandError;
 use config::{Log, LogFormat};
 
-/// Starts the log. Called once per process, before anything is logged.
+/// Starts the log. It must be called once in each process, before the first log message.
 ///
 /// # Errors
 /// Fails when `level` is not valid.

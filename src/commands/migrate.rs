@@ -1,11 +1,12 @@
-//! `settled migrate`.
+//! The command `settled migrate`: applies pending migrations.
 
 use crate::commands::exit::CommandError;
 use crate::commands::installation::{self, Installation, create_data_folder};
 use crate::commands::out::print_line;
 use db::file_lock::DataFolderLock;
 
-/// The daemon does the same when it starts. Use this command to migrate beforehand, while no daemon runs.
+/// Selects the installation whose database is migrated. The daemon also applies migrations when it starts; this command
+/// applies them earlier, while no daemon runs.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

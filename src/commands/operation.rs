@@ -1,5 +1,5 @@
-//! Operations: the work behind the commands. A command sends its operation to the daemon that holds the data folder, or
-//! carries it out in this process when no daemon holds it.
+//! Operations: the work behind the commands. When a daemon has locked the data folder, a command sends its operation to
+//! that daemon. Otherwise the command executes the operation in its own process.
 
 use std::path::Path;
 
@@ -15,28 +15,29 @@ use config::Config;
 use db::file_lock::{DataFolderLock, DataFolderLockError};
 use serde_json::Value;
 
-/// The work behind a command. The value holds the arguments.
+/// The work behind a command. A value of the type contains the arguments.
 pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
     /// The name of the operation in requests.
     const NAME: &'static str;
-    /// The context that the operation needs.
+    /// The type of the context with which the operation is executed.
     type Context: Sync;
-    /// The value that the command gets.
+    /// The type of the result that the operation returns to the command.
     type Output: Serialize + DeserializeOwned + Send;
 
-    /// Carries the operation out. An error is a sentence for the operator.
+    /// Executes the operation. An error is a sentence for the operator.
     fn execute(self, context: &Self::Context) -> impl Future<Output = Result<Self::Output, String>> + Send;
 }
 
-/// The process that carries out operations on a data folder.
+/// The process that executes the operations on a data folder.
 pub enum Executor {
-    /// The daemon that holds the data folder.
+    /// The daemon that has locked the data folder.
     Daemon,
-    /// This process, which holds the data folder until the value is closed.
+    /// This process, which has locked the data folder until the value is closed.
     ThisProcess(Box<Offline>),
 }
 
-/// Returns this process as the executor if no daemon holds the data folder, which is created if it is missing.
+/// Tries to lock the data folder, which is created if it is missing. Returns this process as the executor when it got
+/// the lock, and otherwise the daemon that has the lock.
 ///
 /// # Errors
 /// Fails when the data folder or the database cannot be opened.
@@ -49,10 +50,11 @@ pub async fn acquire_executor(config: &Config) -> Result<Executor, CommandError>
     }
 }
 
-/// Executes the operation in the daemon that holds the data folder, or in this process if no daemon holds it.
+/// Executes the operation in the daemon that has locked the data folder, or in this process when no daemon has locked
+/// it.
 ///
 /// # Errors
-/// Fails when the installation cannot be opened, or when the operation is refused.
+/// Fails when the installation cannot be opened, or when the operation fails.
 pub async fn execute_operation<O>(installation: &Installation, operation: O) -> Result<O::Output, CommandError>
 where
     O: Operation<Context = Context>,
@@ -71,7 +73,7 @@ where
 /// Executes the operation in the daemon that runs on `folder`.
 ///
 /// # Errors
-/// Fails when no daemon runs, or when it refuses the operation.
+/// Fails when no daemon runs, or when the operation fails.
 pub async fn execute_in_daemon<O: Operation>(folder: &Path, operation: &O) -> Result<O::Output, CommandError> {
     let arguments = serde_json::to_value(operation)
         .map_err(|e| CommandError::error_with_context(format!("the arguments of `{}`", O::NAME), e))?;
@@ -80,9 +82,9 @@ pub async fn execute_in_daemon<O: Operation>(folder: &Path, operation: &O) -> Re
     serde_json::from_value(output).map_err(|_| client::ClientError::Malformed.into())
 }
 
-/// Executes an operation that arrived as a request, and returns its output as the response.
+/// Executes the operation with these JSON arguments and returns its output as the response.
 pub async fn execute_request<O: Operation>(context: &O::Context, arguments: Value) -> Response {
-    // The error's text may quote goods, so it is not shown.
+    // The error's text may quote goods, so it is not part of the message.
     let operation: O = serde_json::from_value(arguments).map_err(|_| {
         format!(
             "the daemon does not understand the arguments of `{}`; use a `settled` of the daemon's version",

@@ -1,10 +1,10 @@
-//! Standard output of commands.
+//! The standard output of commands.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 
-/// Prints a line on standard output. If the reader of the pipe, such as `head`, has closed it, the process exits with
-/// code 0; on any other error it exits with code 1.
+/// Prints a line on standard output. When the reader of a pipe, such as `head`, has closed the pipe, the process exits
+/// with code 0. On any other error the process exits with code 1.
 pub fn print_line(line: impl Display) {
     if let Err(error) = writeln!(std::io::stdout(), "{line}") {
         if error.kind() == ErrorKind::BrokenPipe {

@@ -1,4 +1,4 @@
-//! `settled rescan CHAIN FROM TO`.
+//! The command `settled rescan CHAIN FROM TO`.
 
 use chain::ChainId;
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,10 @@ use crate::commands::out::print_line;
 use crate::daemon;
 use crate::workers::rescan::RescanPiece;
 
-/// Use this after a token was added to the configuration: its transfers in blocks that were read before are not booked
-/// yet. Transfers that are booked already stay as they are, so a range can be read any number of times. A transfer that
-/// no invoice waits for is booked as unallocated and opens a review. On Bitcoin, read up to the newest block, because
-/// the later blocks show which outputs were spent.
+/// The blocks to read again. An operator uses the command after adding a token to the configuration, because transfers
+/// of the token in earlier blocks are not booked yet. Transfers that are already booked do not change, so a range can
+/// be read any number of times. A transfer without an open invoice is booked as unallocated and opens a review. On
+/// Bitcoin the range should end at the newest block, because the later blocks show which outputs were spent.
 #[derive(clap::Args)]
 pub struct Args {
     /// Name of the chain in the configuration.
@@ -28,7 +28,8 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Reads the first blocks of a range again and books missing transfers. The command repeats it until the range is read.
+/// Reads the first blocks of a range again and books missing transfers. The command repeats the operation until the
+/// whole range is read.
 #[derive(Serialize, Deserialize)]
 pub struct RescanRange {
     /// Name of the chain in the configuration.
@@ -39,7 +40,7 @@ pub struct RescanRange {
     pub to: u64,
 }
 
-/// Reads the range piece by piece and prints the progress.
+/// Rescans the range piece by piece and prints the progress after each piece.
 pub async fn run_rescan(args: Args) -> Result<(), CommandError> {
     let Args { chain, from, to, installation } = args;
     if from > to {

@@ -1,4 +1,4 @@
-//! `settled serve`.
+//! The command `settled serve`: runs the daemon.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::ops;
 use clock::Clock;
 use db::file_lock::DataFolderLock;
 
-/// The position after blocks without transfers is stored at most this late, in milliseconds. After a crash those blocks
-/// are read again, which costs only time.
+/// The maximum delay, in milliseconds, before a chain's cursor is stored when its blocks have no transfers. After a
+/// crash these blocks are read again, which has no other effect.
 const CURSOR_FLUSH_MS: i64 = 1_000;
 
-/// The arguments of `settled serve`.
+/// Selects the installation that the daemon serves.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

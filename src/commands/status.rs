@@ -1,4 +1,4 @@
-//! `settled status`.
+//! The command `settled status`.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,14 +11,14 @@ use crate::commands::out::print_line;
 use money::deposits;
 use records::reviews;
 
-/// The arguments of `settled status`.
+/// Selects the installation whose daemon is described.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     installation: Installation,
 }
 
-/// Describes the state of the running daemon, one line for each chain and each problem.
+/// The operation that describes the running daemon, with one line for each chain and each problem.
 #[derive(Serialize, Deserialize)]
 pub struct Status;
 

@@ -1,4 +1,4 @@
-//! `[[accounts]]`: watch-only account keys, as `settled-signer keys xpubs` prints them.
+//! The option `[[accounts]]`: watch-only account keys, as `settled-signer keys xpubs` prints them.
 
 use std::fmt;
 
@@ -9,29 +9,28 @@ use serde::Deserialize;
 use crate::{AddressKind, ChainConfig};
 use ids::Mode;
 
-/// A watch-only account key, from which deposit addresses are derived. Its `Debug` output has no xpub, which reveals
-/// every address.
+/// A watch-only account key, from which deposit addresses are derived. Its `Debug` output does not contain the xpub,
+/// because an xpub reveals all addresses.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Account {
-    /// The family of the chains for which addresses are derived.
+    /// The family of the chains on which the addresses are used.
     #[serde(rename = "chain-family")]
     pub family: Family,
-    /// The mode of the chains for which addresses are derived.
+    /// The purpose of the addresses, which depends on the mode of their chains.
     pub purpose: Purpose,
-    /// The number of the account; the highest one is used. A restore from a backup increases it, so that no index is
-    /// used twice.
+    /// The number of the account; the account with the highest epoch is used. After a restore from a backup, an account
+    /// with a new epoch ensures that no address is issued twice.
     #[serde(default)]
     pub epoch: u32,
-    /// The derivation path of the account, for people and for the signer. Its first level determines the kind of
-    /// Bitcoin addresses.
+    /// The derivation path of the account; may be empty. Its first level determines the kind of Bitcoin addresses.
     #[serde(default)]
     pub path: String,
     /// The extended public key of the account.
     pub xpub: String,
 }
 
-/// The use of an account's addresses. Accounts for payouts are known to the signer only.
+/// The purpose of an account's addresses. Accounts for payouts exist only in the signer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
@@ -50,7 +49,7 @@ impl Account {
         if purpose == "86" { AddressKind::P2tr } else { AddressKind::P2wpkh }
     }
 
-    /// Returns how addresses are derived on the main network.
+    /// Returns the scheme by which addresses of the main network are derived.
     pub fn address_scheme(&self) -> AddressScheme {
         match (self.family, self.address_kind()) {
             (Family::Bitcoin, AddressKind::P2tr) => AddressScheme::P2tr(Network::Bitcoin.into()),
@@ -72,7 +71,7 @@ impl Purpose {
         }
     }
 
-    /// Returns the purpose of deposit addresses in a mode.
+    /// Returns the purpose of deposit addresses on chains in this mode.
     pub fn for_deposits_in(mode: Mode) -> Purpose {
         match mode {
             Mode::Live => Purpose::Deposit,
@@ -81,7 +80,7 @@ impl Purpose {
     }
 }
 
-/// Returns the first level of the derivation path of an account with addresses of this kind.
+/// Returns the first level of the derivation path (BIP 43) of an account with this kind of addresses.
 fn bip_purpose_number(kind: AddressKind) -> u32 {
     match kind {
         AddressKind::P2wpkh => 84,
@@ -97,8 +96,8 @@ impl fmt::Debug for Account {
 
 impl super::Config {
     /// Returns the account from which a chain's new deposit addresses are derived: the one with the highest epoch for
-    /// the chain's family and mode and, on Bitcoin, its kind of addresses, because wallets search each kind in its own
-    /// account. `None` when there is no such account.
+    /// the chain's family and mode and, on Bitcoin, its kind of addresses, because wallets search each kind in a
+    /// separate account. `None` when there is no such account.
     pub fn find_deposit_account(&self, chain: &ChainConfig) -> Option<&Account> {
         let has_kind =
             |account: &Account| chain.family != Family::Bitcoin || account.address_kind() == chain.address_kind;
@@ -106,8 +105,8 @@ impl super::Config {
         fitting.max_by_key(|account| account.epoch)
     }
 
-    /// Returns the problem of a Bitcoin chain whose only accounts have another kind of addresses; `None` when it has no
-    /// account at all.
+    /// Returns the error text for a Bitcoin chain whose accounts all have another kind of addresses; `None` when the
+    /// chain has no account at all.
     pub fn describe_address_kind_mismatch(&self, chain: &ChainConfig) -> Option<String> {
         let other = self.accounts.iter().find(|account| account.fits_chain(chain))?;
         let (kind, level) = (chain.address_kind.as_str(), bip_purpose_number(chain.address_kind));

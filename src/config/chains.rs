@@ -1,5 +1,5 @@
-//! `[chains.NAME]`: the facts of a chain, its nodes, its assets, and the depths at which deposits are confirmed and
-//! final.
+//! The options `[chains.NAME]`: the properties of a chain, its endpoints and assets, and the depths at which deposits
+//! are confirmed and final.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -15,14 +15,14 @@ use ids::Mode;
 /// The chains by their names.
 pub type Chains = BTreeMap<ChainId, ChainConfig>;
 
-/// Shortest default time between two requests for the tip, in milliseconds.
+/// Minimum default time between two requests for the tip, in milliseconds.
 const POLL_MIN_MS: u64 = 400;
 
 /// A chain with all options, merged from its own table, its preset and the chain defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChain")]
 pub struct ChainConfig {
-    /// The name in `[chains.NAME]`, by which the database and commands name the chain.
+    /// The name in `[chains.NAME]`, which the database and the commands use, too.
     pub id: ChainId,
     /// A name of the chain for people; by default the name of its table.
     pub title: String,
@@ -30,7 +30,7 @@ pub struct ChainConfig {
     pub enabled: bool,
     /// The source of the chain's blocks.
     pub driver: Driver,
-    /// Live or test.
+    /// The mode of the chain: live, or test with worthless coins.
     pub mode: Mode,
     /// The RPC endpoints; empty for a model chain.
     pub endpoints: Vec<Endpoint>,
@@ -44,7 +44,7 @@ pub struct ChainConfig {
     pub start_height: Option<u64>,
     /// The format of addresses and transactions.
     pub family: Family,
-    /// The chain id or genesis block that nodes must report; `None` for the one that they report first.
+    /// The chain id or genesis block that nodes must report; `None` accepts the first one that a node reports.
     pub identity: Option<String>,
     /// Usual time between two blocks.
     pub block_time: Duration,
@@ -56,13 +56,13 @@ pub struct ChainConfig {
     pub final_depth: u64,
     /// Number of recent blocks that are stored. The chain is halted by a reorganisation that is deeper.
     pub keep_blocks: u64,
-    /// The confirmation depths by the value of an invoice, ascending; only the last one has no `below_usd`.
+    /// The confirmation depths by the value of an invoice, in ascending order. Only the last entry has no `below_usd`.
     pub confirmations: Vec<Confirmation>,
-    /// The commitments of a block that are recomputed.
+    /// The commitments of a block that the follower recomputes to verify the block.
     pub verify: Verify,
-    /// The method by which native coins that contracts send are found.
+    /// The method that finds transfers of native coins by contracts (internal transfers).
     pub trace: Trace,
-    /// The network whose prefix Bitcoin addresses have.
+    /// The Bitcoin network, which determines the prefix of addresses.
     pub network: bitcoin::Network,
     /// The kind of the addresses that are derived on a Bitcoin chain; other chains ignore it.
     pub address_kind: AddressKind,
@@ -92,14 +92,14 @@ pub enum Finality {
     Depth,
 }
 
-/// The depth at which a deposit is confirmed, for invoices worth less than `below_usd`, or any value if that is `None`.
+/// The depth at which a deposit is confirmed, for invoices with a value below `below_usd`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
-    /// Upper bound of the value, in US dollars.
+    /// Exclusive upper bound of the value in US dollars; `None` for all larger values.
     #[serde(default, deserialize_with = "text::deserialize_some_decimal")]
     pub below_usd: Option<Decimal>,
-    /// Number of blocks, including that of the deposit.
+    /// Number of blocks, including the block of the deposit.
     pub depth: u64,
 }
 
@@ -129,33 +129,33 @@ impl AddressKind {
 pub enum Api {
     /// JSON-RPC of Bitcoin Core, which the operator runs.
     Core,
-    /// HTTP API of an Esplora server, which need not be trusted: every response is verified.
+    /// HTTP API of an Esplora server. Every response is verified, so the server may be public.
     Esplora,
 }
 
-/// An RPC endpoint. Its `Debug` output has no URL, because URLs of providers contain API keys.
+/// An RPC endpoint. Its `Debug` output contains only the host of the URL, because URLs of providers contain API keys.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// The URL, unless `url_file` holds it.
+    /// The URL; `None` when `url_file` contains it.
     #[serde(default, deserialize_with = "text::deserialize_some_url")]
     pub url: Option<Url>,
-    /// The file that holds the URL, when the URL contains a key.
+    /// The file that contains the URL, for URLs with an API key.
     #[serde(default)]
     pub url_file: SecretFile,
-    /// The address of a TRON node's solidified state, if it is not `url`.
+    /// The URL of the solidified state of a TRON node; `None` when it is the same as `url`.
     #[serde(default, deserialize_with = "text::deserialize_some_url")]
     pub solidity_url: Option<Url>,
-    /// The file with HTTP headers, one `Name: value` per line.
+    /// The file with additional HTTP headers, one `Name: value` per line.
     #[serde(default)]
     pub headers_file: SecretFile,
-    /// The file with `user:password`.
+    /// The file with the login for the endpoint, as `user:password`.
     #[serde(default)]
     pub login_file: SecretFile,
-    /// Requests per second; `None` for no limit.
+    /// Maximum number of requests per second; `None` disables the limit.
     #[serde(default)]
     pub requests_per_second: Option<u32>,
-    /// Requests per day; `None` for no limit.
+    /// Maximum number of requests per day; `None` disables the limit.
     #[serde(default)]
     pub requests_per_day: Option<u32>,
     /// The purposes for which the endpoint is used.
@@ -189,7 +189,7 @@ pub struct Verify {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trace {
-    /// The balances of open invoices' addresses are compared.
+    /// No traces: the balances of the addresses of open invoices are compared with deposits instead.
     None,
     /// Traces of `debug_traceBlockByHash`.
     Debug,
@@ -208,7 +208,7 @@ impl ChainConfig {
         self.assets.get(code)
     }
 
-    /// Returns how addresses are derived on this chain.
+    /// Returns the scheme by which addresses of this chain are derived.
     pub fn address_scheme(&self) -> derive::AddressScheme {
         match (self.family, self.address_kind) {
             (Family::Bitcoin, AddressKind::P2tr) => derive::AddressScheme::P2tr(self.network.into()),
@@ -226,7 +226,7 @@ impl Role {
 }
 
 impl Endpoint {
-    /// Returns an endpoint with every role and without quotas.
+    /// Returns an endpoint with all roles and without request limits.
     pub fn new(url: Url) -> Endpoint {
         Endpoint {
             url: Some(url),
@@ -357,7 +357,8 @@ impl RawAsset {
     }
 }
 
-/// Returns a contract's address in its canonical spelling; `None` when it is not an address or its checksum is wrong.
+/// Parses the address of a contract and returns its canonical form; `None` when it is not an address or its checksum is
+/// wrong.
 fn parse_contract_address(family: Family, text: &str) -> Option<String> {
     match family {
         Family::Bitcoin => None,

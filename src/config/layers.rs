@@ -1,5 +1,5 @@
-//! The layers of the configuration: the file overrides the embedded defaults, and environment variables override both.
-//! A chain overrides its preset, and the preset overrides `[chain_defaults]`.
+//! Merges the layers of the configuration: the file overrides the embedded defaults, and environment variables override
+//! both. The options of a chain override its preset, and the preset overrides `[chain_defaults]`.
 
 use toml::{
     Table, Value,
@@ -11,7 +11,8 @@ use crate::{DEFAULT_TOML, ENV_PREFIX, Error, preset};
 /// The table with the defaults of every chain.
 const CHAIN_DEFAULTS: &str = "chain_defaults";
 
-/// The keys of the tables in each list. They are named here, because the lists of the defaults are empty.
+/// The allowed keys of the tables in each list. They are listed here, because these lists are empty in the default
+/// configuration.
 const LIST_KEYS: [(&str, &[&str]); 4] = [
     ("accounts", &["chain-family", "purpose", "epoch", "path", "xpub"]),
     (
@@ -49,7 +50,7 @@ impl Layers<'_> {
     }
 }
 
-/// Merges the layers to the table that [`super::Config`] is deserialised from.
+/// Merges the layers into one table, from which [`super::Config`] is deserialised.
 pub fn merge_layers(layers: &Layers<'_>) -> Result<Table, Error> {
     let defaults: Table = DEFAULT_TOML.parse().map_err(|e| format!("config/default.toml: {e}"))?;
     let spanned = DeTable::parse(layers.text).map_err(|e| format!("{}: {e}", layers.name_in_messages()))?;
@@ -71,7 +72,7 @@ pub fn merge_layers(layers: &Layers<'_>) -> Result<Table, Error> {
     if problems.is_empty() { Ok(table) } else { Err(Error { problems }) }
 }
 
-/// Overrides values of `base`. Tables are merged, all other values are replaced.
+/// Overrides values of `base` by values of `layer`. Tables are merged, all other values are replaced.
 fn override_table(base: &mut Table, layer: Table) {
     for (key, value) in layer {
         match (base.get_mut(&key), value) {
@@ -83,7 +84,8 @@ fn override_table(base: &mut Table, layer: Table) {
     }
 }
 
-/// Replaces each `[chains.NAME]` by the chain defaults, overridden by its preset and then by itself.
+/// Replaces each `[chains.NAME]` by a complete table: the chain defaults, overridden by the preset, overridden by the
+/// options of the chain.
 fn merge_chain_tables(file: &str, table: &mut Table, problems: &mut Vec<String>) {
     let Some(Value::Table(defaults)) = table.remove(CHAIN_DEFAULTS) else { return };
     let Some(Value::Table(chains)) = table.get_mut("chains") else { return };
@@ -103,8 +105,8 @@ fn merge_chain_tables(file: &str, table: &mut Table, problems: &mut Vec<String>)
     }
 }
 
-/// Adds the chain's own assets to those of its preset. An own asset replaces that of the preset with the same code. A
-/// value that is not a list is kept, and refused when the table is deserialised.
+/// Merges the chain's own assets with the assets of its preset. An own asset replaces the preset's asset with the same
+/// code. A value that is not a list is kept, so that the deserialisation rejects it with an error.
 fn merge_chain_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
     let (preset, own) = match (preset, own) {
         (Some(Value::Array(preset)), Some(Value::Array(own))) => (preset, own),
@@ -114,8 +116,8 @@ fn merge_chain_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
     Value::Array(preset.iter().filter(is_kept).chain(own).cloned().collect())
 }
 
-/// Sets the option of an environment variable: `SETTLED__SERVER__LISTEN` sets [server] listen. The text is parsed as
-/// the type of the option's default.
+/// Sets the option that an environment variable names: `SETTLED__SERVER__LISTEN` sets `listen` in `[server]`. The text
+/// is parsed as the type of the option's default.
 fn set_option_from_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> Result<(), String> {
     let path: Vec<String> = name[ENV_PREFIX.len()..].split("__").map(str::to_lowercase).collect();
     let (key, sections) = path.split_last().expect("splitting yields at least one part");
@@ -141,7 +143,8 @@ fn set_option_from_env(table: &mut Table, defaults: &Table, name: &str, text: &s
     Ok(())
 }
 
-/// Returns the defaults of the section with this path. Every chain has the keys of [chain_defaults].
+/// Returns the default options of the section with this path. The section of a chain has the options of
+/// `[chain_defaults]`.
 fn find_default_section<'a>(defaults: &'a Table, path: &[impl AsRef<str>]) -> Option<&'a Table> {
     let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
     let path = match path.as_slice() {
@@ -151,7 +154,7 @@ fn find_default_section<'a>(defaults: &'a Table, path: &[impl AsRef<str>]) -> Op
     path.iter().try_fold(defaults, |table, key| table.get(*key).and_then(Value::as_table))
 }
 
-/// Finds unknown keys, and floating point numbers, which are not exact.
+/// Collects the problems of a configuration file: unknown keys, and floating point numbers, which are not exact.
 struct KeyCheck<'a> {
     layers: &'a Layers<'a>,
     defaults: &'a Table,
@@ -213,8 +216,8 @@ impl KeyCheck<'_> {
         list.map_or_else(Vec::new, |(_, keys)| keys.to_vec())
     }
 
-    /// Returns advice for an unknown key: a known key of similar spelling, or the section that has the key, or all
-    /// known keys.
+    /// Returns a suggestion for an unknown key: a key with a similar name, or else the section with this key, or else
+    /// all known keys.
     fn suggest_key(&self, path: &[String], name: &str) -> String {
         let here = self.list_known_keys(path);
         let near = here.iter().map(|key| (edit_distance(key, name), key)).min();
@@ -229,7 +232,7 @@ impl KeyCheck<'_> {
         format!("known here: {}", here.join(", "))
     }
 
-    /// Returns the line of a byte position, from 1.
+    /// Returns the line number of a byte position, starting at 1.
     fn find_line_number(&self, start: usize) -> usize {
         self.layers.text.bytes().take(start).filter(|b| *b == b'\n').count() + 1
     }

@@ -1,7 +1,7 @@
-//! The configuration: one TOML file over `config/default.toml`, environment variables over both.
+//! The configuration: a TOML file overrides `config/default.toml`, and environment variables override both.
 //!
-//! A returned configuration is valid: every key is known, every value lies within its bounds, and everything that is
-//! enabled has what it needs. Files with secrets are only named; they are read when their secret is used.
+//! A loaded configuration is valid: every key is known, every value is in range, and every enabled part has all options
+//! that it needs. The configuration contains only the paths of secret files, which are read when the secret is used.
 
 mod accounts;
 mod chains;
@@ -59,11 +59,11 @@ pub struct Config {
     /// `[[accounts]]`: the account keys from which deposit addresses are derived.
     #[serde(default)]
     pub accounts: Vec<Account>,
-    /// Exchange rates.
+    /// `[rates]`: the sources and conditions of exchange rates.
     pub rates: Rates,
-    /// Payments that differ from what an invoice expects.
+    /// `[policy]`: the tolerances for payments that are too low, too small or too late.
     pub policy: Policy,
-    /// Mail to buyers.
+    /// `[mail]`: mail to buyers.
     pub mail: Mail,
 }
 
@@ -76,23 +76,23 @@ pub struct Server {
     /// The address at which clients reach the daemon, for links and for the API documents.
     #[serde(deserialize_with = "text::deserialize_url")]
     pub public_url: Url,
-    /// Networks whose `X-Forwarded-For` header is used.
+    /// The networks of trusted proxies. Only their `X-Forwarded-For` header is used.
     pub trusted_proxies: Vec<IpNetwork>,
-    /// Requests of one client per minute, on average.
+    /// Maximum number of requests of one client per minute, on average.
     pub requests_per_minute: u32,
-    /// Open connections in total.
+    /// Maximum number of open connections of all clients.
     pub connections_max: usize,
-    /// Open connections of one client.
+    /// Maximum number of open connections of one client.
     pub connections_per_client: u32,
-    /// Largest request body, in bytes.
+    /// Maximum size of a request body, in bytes.
     pub body_bytes_max: usize,
-    /// Time within which a request's body must arrive. The response may take the same time again.
+    /// Maximum time until a request's body has arrived, and again until its response is ready.
     #[serde(rename = "request_timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
     pub request_timeout: Duration,
     #[serde(rename = "stall_timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
-    /// Time for which a client may leave its response unread.
+    /// Maximum time for which a client may not read its response.
     pub stall_timeout: Duration,
-    /// Time that running requests have to finish at a shutdown.
+    /// Maximum time for which a shutdown waits for running requests.
     #[serde(rename = "shutdown_timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
     pub shutdown_timeout: Duration,
 }
@@ -111,11 +111,11 @@ pub struct Data {
 pub struct Database {
     /// `sqlite:FILE`, relative to the data folder, or a PostgreSQL URL without a password.
     pub url: String,
-    /// The password of the PostgreSQL user.
+    /// The file with the password of the PostgreSQL user.
     pub password_file: SecretFile,
-    /// Reading threads of SQLite.
+    /// Number of threads that read from a SQLite database.
     pub readers: u32,
-    /// Connections to PostgreSQL.
+    /// Maximum number of connections to PostgreSQL.
     pub pool: u32,
 }
 
@@ -125,7 +125,7 @@ pub struct Database {
 pub struct Log {
     /// Text for people, or JSON for programs.
     pub format: LogFormat,
-    /// A level, or levels by module, such as `info,settled::feeds=debug`.
+    /// The log level, with optional levels per module, such as `info,settled::feeds=debug`.
     pub level: String,
 }
 
@@ -139,23 +139,23 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[policy]`: payments that differ from what an invoice expects.
+/// `[policy]`: the tolerances for payments that are too low, too small or too late.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// Shortfall of a payment that still counts as paid, as a share of the amount due.
+    /// Maximum shortfall with which an invoice still counts as paid, in basis points of the amount due.
     pub tolerance_basis_points: u32,
     #[serde(rename = "tolerance_usd", deserialize_with = "text::deserialize_cents")]
-    /// The same shortfall as a value in US cents. The larger of the two limits applies.
+    /// Maximum shortfall with which an invoice still counts as paid, in US cents. The larger of both limits applies.
     pub tolerance_usd_cents: i64,
     #[serde(rename = "dust_usd", deserialize_with = "text::deserialize_cents")]
     /// Value below which a deposit is dust, in US cents.
     pub dust_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "text::deserialize_seconds")]
-    /// Time after its window before an unpaid invoice expires.
+    /// Time between the end of the payment window and the expiry of an unpaid invoice.
     pub grace: Duration,
     #[serde(rename = "balance_timeout_seconds", deserialize_with = "text::deserialize_seconds")]
-    /// Time after which windows end without a balance check, when no node reports balances.
+    /// Maximum time for which an expired invoice stays open because no endpoint returns balances.
     pub balance_timeout: Duration,
 }
 
@@ -163,13 +163,14 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {
-    /// The way in which mail leaves the daemon.
+    /// The method by which mail is sent.
     pub transport: MailTransport,
     /// The sender of every mail, such as `Shop <orders@example.com>`.
     pub from: String,
-    /// The page on which buyers look orders up, with `{order_no}` for the number; empty for none.
+    /// URL of the page on which buyers look up an order, with the placeholder `{order_no}`; empty when there is no
+    /// page.
     pub order_url: String,
-    /// Attempts before a mail is given up.
+    /// Maximum number of attempts to send a mail.
     pub attempts_max: u32,
     /// `[mail.smtp]`: the mail server, which only the transport `smtp` needs.
     pub smtp: Smtp,
@@ -191,13 +192,13 @@ pub enum MailTransport {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Smtp {
-    /// The host name, which the server's TLS certificate must have.
+    /// The host name of the mail server, which its TLS certificate must contain.
     pub host: String,
     /// The TCP port of the mail server.
     pub port: u16,
     /// The encryption of the connection.
     pub security: SmtpSecurity,
-    /// The user name for the login; empty for none.
+    /// The user name for the login; empty for a server without a login.
     pub user: String,
     /// The file with the password for the login.
     pub password_file: SecretFile,
@@ -212,13 +213,13 @@ pub struct Smtp {
 pub enum SmtpSecurity {
     /// TLS from the start.
     Tls,
-    /// STARTTLS, never without encryption.
+    /// STARTTLS; a server without STARTTLS is an error.
     Starttls,
     /// No encryption.
     None,
 }
 
-/// All problems of a configuration. Each sentence names the option and says what to do.
+/// All problems of a configuration. Each problem is a sentence with the name of the option and a suggestion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// One sentence for each problem; never empty.
@@ -248,8 +249,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the file and the environment variables of this process. Relative paths in the file are relative to its
-    /// folder.
+    /// Loads the configuration from the file and the environment variables of this process. A relative path in the file
+    /// is relative to the folder of the file.
     ///
     /// # Errors
     /// Fails when the file cannot be read or an option is wrong.
@@ -271,8 +272,8 @@ impl Config {
         Config::parse_toml(path, &text, env)
     }
 
-    /// Parses a configuration and environment variables. `path` is the file's name in messages; relative paths in
-    /// `text` are relative to its folder.
+    /// Parses the TOML text of a configuration and environment variables. `path` is the path of the file, for error
+    /// messages and as the base of relative paths.
     ///
     /// # Errors
     /// Fails when an option is wrong.
@@ -309,8 +310,8 @@ impl Config {
         }
     }
 
-    /// Returns the options to open the database with: the password is read from its file, and the path of a SQLite file
-    /// is absolute.
+    /// Returns the options to open the database. Reads the password from its file, and makes the path of a SQLite file
+    /// absolute.
     ///
     /// # Errors
     /// Fails when the password file cannot be read.
@@ -324,7 +325,7 @@ impl Config {
     }
 
     /// Returns an asset of the checkout surface and its chain; `None` when the surface has no such asset or the chain
-    /// is not enabled. `code` is the surface's code, such as `erc20_usdt`.
+    /// is not enabled. `code` is the code of the asset on the surface, such as `erc20_usdt`.
     pub fn find_checkout_asset(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
         let asset = self.surfaces.checkout.assets.get(code)?;
         let chain = self.chains.get(&asset.chain).filter(|chain| chain.enabled)?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::text;
 
-/// A network: all addresses that begin with the same bits. An IPv4 address that is mapped to IPv6 counts as IPv4.
+/// An IP network: all addresses with the same first `bits` bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpNetwork {
     address: IpAddr,
@@ -30,17 +30,17 @@ impl IpNetwork {
     }
 }
 
-/// An address without a prefix length is a network of one address.
+/// Parses `10.0.0.0/8`, or an address without a prefix length, which is a network of one address.
 impl FromStr for IpNetwork {
     type Err = String;
 
     fn from_str(text: &str) -> Result<IpNetwork, String> {
-        let refused = || format!("\"{text}\" is not a network such as \"10.0.0.0/8\" or \"::1/128\"");
+        let invalid = || format!("\"{text}\" is not a network such as \"10.0.0.0/8\" or \"::1/128\"");
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().map_err(|_| refused())?;
+        let address: IpAddr = address.parse().map_err(|_| invalid())?;
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(bits_max), |bits| bits.parse().map_err(|_| refused()))?;
-        if bits > bits_max { Err(refused()) } else { Ok(IpNetwork { address, bits }) }
+        let bits = bits.map_or(Ok(bits_max), |bits| bits.parse().map_err(|_| invalid()))?;
+        if bits > bits_max { Err(invalid()) } else { Ok(IpNetwork { address, bits }) }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Presets: facts about known networks from `config/chains/*.toml`, converted to options of `[chains.NAME]`. The
-//! drivers' tests read the same files.
+//! Presets: properties of known networks from `config/chains/*.toml`, converted to options of `[chains.NAME]`. The
+//! tests of the chain drivers read the same files.
 
 use toml::{Table, Value};
 
@@ -19,7 +19,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("tron", include_str!("../../config/chains/tron.toml")),
 ];
 
-/// Returns the options that a preset sets; an empty table for the empty name.
+/// Returns the options of a preset; an empty table when `name` is empty.
 ///
 /// # Errors
 /// Fails when there is no such preset.

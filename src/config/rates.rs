@@ -1,4 +1,4 @@
-//! `[rates]`: the sources of exchange rates, and the conditions under which a rate is used.
+//! The options `[rates]`: the sources of exchange rates, and the conditions under which a rate is used.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -12,34 +12,34 @@ use crate::text;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
-    /// Exchanges, or fixed rates alone.
+    /// The origin of the rates: exchanges, or only fixed rates.
     pub mode: RatesMode,
     /// The exchanges whose tickers are read.
     pub sources: Vec<SourceName>,
-    /// Sources that must agree on a rate.
+    /// Minimum number of sources that must agree on a rate.
     pub min_sources: usize,
-    /// Time between two rounds.
+    /// Time between two rounds of requests to all sources.
     #[serde(rename = "refresh_seconds", deserialize_with = "text::deserialize_seconds")]
     pub refresh: Duration,
-    /// Age beyond which a ticker or a rate is not used.
+    /// Maximum age of a ticker or a rate.
     #[serde(rename = "staleness_seconds", deserialize_with = "text::deserialize_seconds")]
     pub staleness: Duration,
     /// Time limit of one request to a source.
     #[serde(rename = "timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
     pub timeout: Duration,
-    /// Deviation from the median beyond which a source is ignored.
+    /// Maximum deviation of a source from the median, in percent. Sources with a larger deviation are ignored.
     pub max_deviation_percent: u32,
-    /// Change in one round beyond which a rate must be confirmed.
+    /// Maximum change of a rate in one round, in percent. A larger change is a jump, which more rounds must repeat.
     pub max_jump_percent: u32,
-    /// Rounds that must confirm such a change.
+    /// Number of rounds in a row after which a jump is accepted.
     pub jump_rounds: u32,
-    /// Surcharge on amounts due.
+    /// Surcharge on amounts due in an asset, in basis points.
     pub spread_basis_points: u32,
-    /// Deviation of USDT from 1 USD beyond which its rates are unavailable.
+    /// Maximum deviation of USDT from 1 USD, in percent. Beyond it, USDT has no rate.
     pub depeg_percent: u32,
-    /// Sources that must quote USDT in USD.
+    /// Minimum number of sources that must quote USDT in USD.
     pub depeg_min_sources: usize,
-    /// Rates that are used instead of those of the sources.
+    /// Fixed rates, which replace the rates of the sources.
     #[serde(deserialize_with = "deserialize_fixed_rates")]
     pub fixed: BTreeMap<Pair, Decimal>,
     /// Base URLs of the sources.

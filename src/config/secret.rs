@@ -1,4 +1,4 @@
-//! Options that name the file of a secret.
+//! Options whose value is the path of a secret file.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,13 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-/// Longest secret, in bytes. A longer file was probably named by mistake.
+/// Maximum size of a secret file, in bytes. A larger file is probably the wrong file.
 const LENGTH_MAX: u64 = 64 * 1024;
 
-/// The prefix of the name of a credential that systemd passes by `LoadCredential=`.
+/// The prefix of an option that names a credential, which systemd provides by `LoadCredential=`.
 const CREDENTIAL: &str = "credential:";
 
-/// The value of an option that ends in `_file`: a path, `credential:NAME`, or empty for none.
+/// The value of an option that ends in `_file`: a path, `credential:NAME`, or empty when no file is configured.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct SecretFile(String);
@@ -58,15 +58,14 @@ impl SecretFile {
         Ok(Some(SecretString::from(secret)))
     }
 
-    /// Makes a relative path absolute; it is relative to `folder`.
+    /// Makes a relative path absolute, with `folder` as its base.
     pub(super) fn make_path_absolute(&mut self, folder: &Path) {
         if !self.is_unset() && !self.0.starts_with(CREDENTIAL) {
             self.0 = folder.join(&self.0).display().to_string();
         }
     }
 
-    /// Returns the path of the file, for a caller that reads it again whenever it changes; `None` when no file is
-    /// named.
+    /// Returns the path of the file, for callers that read the file repeatedly; `None` when no file is configured.
     ///
     /// # Errors
     /// Fails when the value is a `credential:` and systemd set no `CREDENTIALS_DIRECTORY`.

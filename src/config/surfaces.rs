@@ -1,4 +1,4 @@
-//! `[surfaces]`: the host, the prefix and the merchant of each HTTP surface.
+//! The options `[surfaces]`: the host, the prefix and the merchant of each HTTP surface.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -30,13 +30,13 @@ pub struct Surfaces {
 pub struct Mount {
     /// True when the surface is served.
     pub enabled: bool,
-    /// Host name; empty for every host.
+    /// Host name of the surface; empty when it is served on every host.
     pub host: String,
-    /// Path before the surface's native paths, such as `/agent`; empty for none.
+    /// Prefix of all paths of the surface, such as `/agent`; empty for no prefix.
     pub prefix: String,
-    /// Slug of the merchant whose shop is served to requests without a merchant's key.
+    /// Slug of the merchant whose shop the surface serves. Requests with a merchant's API key use that merchant's shop.
     pub merchant: String,
-    /// Live or test.
+    /// The mode of the shop: live, or test with worthless coins.
     pub mode: Mode,
 }
 
@@ -44,7 +44,7 @@ pub struct Mount {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "RawCheckout")]
 pub struct Checkout {
-    /// Host, prefix and shop.
+    /// The host, the path prefix and the shop of the surface.
     pub mount: Mount,
     /// Maximum number of look-ups of one client within `query_window`.
     pub query_per_ip: u32,
@@ -54,13 +54,14 @@ pub struct Checkout {
     pub query_window: Duration,
     /// Maximum number of orders of one client within any minute.
     pub orders_per_ip_per_minute: u32,
-    /// Largest quantity of one order.
+    /// Maximum quantity of one order.
     pub max_quantity: u32,
-    /// Time in which an order must be paid.
+    /// Length of the payment window of an order.
     pub order_window: Duration,
-    /// Page of the external checkout of Alipay, with `{order_no}` for the order's number; empty when the method is off.
+    /// URL of the page for payments by Alipay, with the placeholder `{order_no}`; empty when the payment method is
+    /// disabled.
     pub alipay_url: String,
-    /// Page of the external checkout of WeChat Pay, in the same format as `alipay_url`.
+    /// URL of the page for payments by WeChat Pay, in the same format as `alipay_url`.
     pub wechat_url: String,
     /// The assets that buyers can pay in, by the surface's codes, such as `erc20_usdt`.
     pub assets: BTreeMap<String, AssetRef>,
@@ -92,9 +93,9 @@ impl FromStr for AssetRef {
     type Err = String;
 
     fn from_str(text: &str) -> Result<AssetRef, String> {
-        let refused = || format!("\"{text}\" is not an asset of a chain such as \"ethereum/usdt\"");
-        let (chain, code) = text.split_once('/').filter(|(_, code)| !code.is_empty()).ok_or_else(refused)?;
-        Ok(AssetRef { chain: ChainId::new(chain).map_err(|_| refused())?, code: code.to_owned() })
+        let invalid = || format!("\"{text}\" is not an asset of a chain such as \"ethereum/usdt\"");
+        let (chain, code) = text.split_once('/').filter(|(_, code)| !code.is_empty()).ok_or_else(invalid)?;
+        Ok(AssetRef { chain: ChainId::new(chain).map_err(|_| invalid())?, code: code.to_owned() })
     }
 }
 
@@ -110,7 +111,7 @@ fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     present.map(|(code, asset)| Ok((code, asset.parse().map_err(D::Error::custom)?))).collect()
 }
 
-/// The table `[surfaces.checkout]`. It has the options of the mount and those of the surface.
+/// The table `[surfaces.checkout]`, which contains the options of the mount and the options of the surface.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCheckout {

@@ -25,7 +25,7 @@ fn account_toml(family: &str, purpose: &str) -> String {
 
 fn assert_rejected(text: &str, expected: &str) {
     let problems = parse_config(text).expect_err(text).to_string();
-    assert!(problems.contains(expected), "{text}\nis refused with\n{problems}\nwhich does not contain\n{expected}");
+    assert!(problems.contains(expected), "{text}\nis rejected with\n{problems}\nwhich does not contain\n{expected}");
     assert!(problems.starts_with("/etc/settled/settled.toml"), "{problems}");
 }
 
@@ -92,7 +92,7 @@ fn every_preset_has_an_identity_and_one_native_coin() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_advice() {
+fn an_unknown_key_is_rejected_with_a_suggestion() {
     assert_rejected(
         "[server]\nlisten = \"0.0.0.0:80\"\nlisen = 1",
         ":3: unknown key `lisen` in [server]; did you mean `listen`?",
@@ -118,7 +118,7 @@ fn all_unknown_keys_are_reported_at_once() {
 }
 
 #[test]
-fn a_wrong_value_is_refused_with_advice() {
+fn a_wrong_value_is_rejected_with_a_suggestion() {
     for (text, expected) in [
         ("server.listen = \"localhost\"", "in `server.listen`"),
         ("server.listen = 8080", "in `server.listen`"),
@@ -208,7 +208,7 @@ fn a_wrong_value_is_refused_with_advice() {
 }
 
 #[test]
-fn a_wrong_account_is_refused() {
+fn a_wrong_account_is_rejected() {
     assert_rejected(
         "[[accounts]]\nchain-family = \"evm\"\npurpose = \"deposit\"\nxpub = \"xpub1\"",
         "accounts[0].xpub is refused",
@@ -356,7 +356,7 @@ fn environment_variables_override_the_file() {
 }
 
 #[test]
-fn an_environment_variable_that_sets_no_option_is_refused() {
+fn an_environment_variable_that_sets_no_option_is_rejected() {
     for (name, value, expected) in [
         ("SETTLED__SERVER__LISEN", "x", "SETTLED__SERVER__LISEN: there is no option `server.lisen`"),
         ("SETTLED__SEVER__LISTEN", "x", "SETTLED__SEVER__LISTEN: there is no section [sever]"),
@@ -396,7 +396,7 @@ fn paths_are_relative_to_the_file_and_secrets_are_read_when_used() {
 }
 
 #[test]
-fn a_missing_file_is_reported_with_advice() {
+fn a_missing_file_is_reported_with_a_suggestion() {
     let problem = Config::load_file(Path::new("/nowhere/settled.toml")).unwrap_err().to_string();
     assert!(problem.starts_with("/nowhere/settled.toml: ") && problem.contains("settled init"), "{problem}");
 }

@@ -1,4 +1,4 @@
-//! The spelling of single values: durations are whole numbers whose unit is part of the key, decimals are strings.
+//! Deserialises single values. A duration is a whole number whose unit is part of the key; a decimal is a string.
 
 use std::{str::FromStr, time::Duration};
 
@@ -28,19 +28,19 @@ pub fn deserialize_decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     parse_decimal(&text).map_err(D::Error::custom)
 }
 
-/// Deserialises an amount with at most two decimal places as minor units.
+/// Deserialises an amount with at most two decimal places, and returns it in cents.
 pub fn deserialize_cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let value = deserialize_decimal(deserializer)?;
     let cents = value.checked_mul(Decimal::ONE_HUNDRED).filter(Decimal::is_integer).and_then(|cents| cents.to_i64());
     cents.ok_or_else(|| D::Error::custom(format!("\"{value}\" is not an amount such as \"0.05\"")))
 }
 
-/// Deserialises a decimal of an optional key.
+/// Deserialises the decimal of an optional key that is present.
 pub fn deserialize_some_decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
     deserialize_decimal(deserializer).map(Some)
 }
 
-/// Parses digits with at most one point. Signs, exponents and digits that cannot be stored exactly are refused.
+/// Parses digits with at most one decimal point. Rejects signs, exponents and numbers that cannot be stored exactly.
 pub fn parse_decimal(text: &str) -> Result<Decimal, String> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.starts_with(|c: char| c.is_ascii_digit());
     let error = || format!("\"{text}\" is not a decimal number such as \"7.24\"");
@@ -57,12 +57,12 @@ pub fn deserialize_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url
     Url::parse(&text).map_err(|e| D::Error::custom(format!("not an address such as \"https://example.com\": {e}")))
 }
 
-/// Deserialises the URL of an optional key.
+/// Deserialises the URL of an optional key that is present.
 pub fn deserialize_some_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
     deserialize_url(deserializer).map(Some)
 }
 
-/// Deserialises a value from a string by its `FromStr`.
+/// Deserialises a string, and parses it by the `FromStr` of the target type.
 pub fn deserialize_from_str<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
     deserializer: D,
 ) -> Result<T, D::Error> {

@@ -1,4 +1,5 @@
-//! Validation: bounds of values and contradictions between options. Each problem names its option and says what to do.
+//! Validates a configuration: the ranges of values, and contradictions between options. Each problem contains the name
+//! of the option and a suggestion.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -8,12 +9,13 @@ use rust_decimal::Decimal;
 
 use crate::{ChainConfig, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
 
-/// Smallest daily quota of an endpoint: enough for a chain with a block every ten seconds, with room to catch up.
+/// Minimum daily request limit of an endpoint: enough to follow a chain with a block every ten seconds, and to catch
+/// up.
 const REQUESTS_PER_DAY_MIN: u32 = 20_000;
-/// The levels that the log knows.
+/// The valid log levels.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Returns the problems of a configuration.
+/// Returns the problems of a configuration; empty when the configuration is valid.
 pub fn find_config_problems(config: &Config) -> Vec<String> {
     let mut validator = Validator::default();
     validator.validate_server(config);
@@ -36,7 +38,7 @@ struct Validator {
 }
 
 impl Validator {
-    /// Adds a problem: a sentence that begins with the option's name.
+    /// Adds a problem of `option`. `problem` is the rest of a sentence that starts with the name of the option.
     fn add_problem(&mut self, option: impl fmt::Display, problem: impl fmt::Display) {
         self.problems.push(format!("{option} {problem}"));
     }
@@ -450,7 +452,7 @@ impl Validator {
     }
 }
 
-/// Returns true for a level that the log's filter accepts: a name, or its number.
+/// Returns true when the log filter accepts the text as a level: the name of a level, or its number.
 fn is_log_level(text: &str) -> bool {
     let is_number = text.parse::<usize>().is_ok_and(|number| number < LOG_LEVELS.len());
     is_number || LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))

@@ -9,10 +9,10 @@ use tokio::net::UnixStream;
 
 use crate::control::{LINE_BYTES_MAX, Request, Response, SOCKET_FILE, TRANSFER_TIMEOUT, read_limited_line};
 
-/// Time to wait for a response: a backup of a large database takes minutes.
+/// The maximum time to wait for a response. It is long, because a backup of a large database takes minutes.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// The reason why a request got no response.
+/// The reason why a request received no valid response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No daemon listens on the socket of this data folder.
@@ -24,7 +24,7 @@ pub enum ClientError {
     /// The connection broke or timed out.
     #[error("the daemon did not respond: {0}")]
     Exchange(io::Error),
-    /// The response is not one of this version.
+    /// The response does not have the format of this version.
     #[error("the daemon's response is not understood; use a `settled` of the daemon's version")]
     Malformed,
 }
@@ -32,7 +32,7 @@ pub enum ClientError {
 /// Sends a request to the daemon that runs on `folder` and returns its response.
 ///
 /// # Errors
-/// Fails when no daemon responds. A request that the daemon refused is an `Err` inside the response.
+/// Fails when no daemon responds. A request that the daemon rejected is an `Err` inside the response.
 pub async fn send_request(folder: &Path, request: &Request) -> Result<Response, ClientError> {
     let path = folder.join(SOCKET_FILE);
     let stream = match UnixStream::connect(&path).await {
@@ -53,8 +53,8 @@ async fn exchange_lines(mut stream: UnixStream, request: &Request) -> io::Result
         return Err(io::Error::other("the command is too large; split what it imports"));
     }
     let (reader, mut writer) = stream.split();
-    // A daemon that refuses the user responds without reading the request. Writing fails then, but the response holds
-    // the reason.
+    // A daemon that rejects the user responds without reading the request. Writing the request then fails, but the
+    // response contains the reason.
     let written = tokio::time::timeout(TRANSFER_TIMEOUT, writer.write_all(&line)).await?;
     let response = tokio::time::timeout(RESPONSE_TIMEOUT, read_limited_line(reader)).await?;
     match (response, written) {

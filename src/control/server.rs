@@ -1,5 +1,5 @@
-//! The daemon's side of the control socket. Only the daemon's own user and root may use it; connections, sizes and
-//! times are bounded.
+//! The daemon's side of the control socket. Only the daemon's own user and root may use the socket. The number of
+//! connections, the length of requests and the waiting times are limited.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -15,9 +15,9 @@ use tracing::{debug, warn};
 use crate::control::{Handler, Request, SOCKET_FILE, TRANSFER_TIMEOUT, read_limited_line};
 use tasks::Tasks;
 
-/// Connections that are served at the same time; more wait in the kernel's queue.
+/// The maximum number of connections served at the same time. Further connections wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16;
-/// Pause after an accept failed, such as when the process has no free descriptor.
+/// The pause after a connection could not be accepted, for example because the process has no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// The user id of root.
 const ROOT: u32 = 0;
@@ -29,8 +29,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the socket in `folder`. The caller holds the lock of the data folder, so an existing socket was left
-    /// behind by a daemon that ended, and is removed.
+    /// Binds the socket in `folder` and removes an old socket. The caller holds the lock of the data folder, so the
+    /// daemon that created the old socket has ended.
     ///
     /// # Errors
     /// Fails when the old socket cannot be removed or the new one cannot be created.

@@ -16,8 +16,8 @@ use money::deposits;
 use money::immutable_facts::{self, Fact, Mismatch};
 use money::pricing::{Currency, Fiat, RateBook};
 
-/// Returns the payment assets of the enabled chains. Chains of one family and mode are siblings: they share the set of
-/// watched addresses, because an address of one of them is an address of all.
+/// Returns the payment assets of the enabled chains. Chains of the same family and mode are siblings: they share one set
+/// of watched addresses, because the same address exists on each of these chains.
 ///
 /// # Errors
 /// Fails when an amount or a depth of the configuration is out of range.
@@ -48,6 +48,7 @@ pub fn build_assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> 
     Ok(Assets::new(chains, assets.collect()))
 }
 
+/// Converts the confirmation tiers of a chain, with their bounds in US cents.
 fn build_depths(chain: &ChainConfig) -> anyhow::Result<Depths> {
     let mut tiers = Vec::new();
     let mut largest = u32::try_from(chain.final_depth)?;
@@ -66,10 +67,11 @@ fn build_depths(chain: &ChainConfig) -> anyhow::Result<Depths> {
     Ok(Depths { tiers, largest, last, least })
 }
 
-/// Opens the deposit addresses of the chains: their account keys, the issued addresses and their unspent outputs.
+/// Loads the deposit addresses of the chains: their account keys, the issued addresses and their unspent outputs. Stores
+/// the address kind of each Bitcoin chain at the first start, and compares the configuration with the stored kind later.
 ///
 /// # Errors
-/// Fails when an account key cannot be used, or when the configuration contradicts the facts that the database stores.
+/// Fails when an account key cannot be used, or when the configuration contradicts the facts in the database.
 pub async fn check_facts_and_load_addresses(
     config: &Config,
     assets: &Assets,
@@ -98,7 +100,7 @@ pub async fn check_facts_and_load_addresses(
             watched: chain.watched.clone(),
         });
     }
-    // A sibling that is followed adds its addresses to the shared set itself; those of the others are added here.
+    // A followed sibling adds its own addresses to the shared set. The addresses of all other siblings are added here.
     let is_not_followed = |sibling: &&ChainId| assets.find_followed_chain(sibling).is_none();
     let siblings = assets.list_followed_chains().flat_map(|chain| {
         chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone()))

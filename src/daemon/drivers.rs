@@ -10,10 +10,10 @@ use secrecy::ExposeSecret;
 
 use config::{ChainConfig, Config, Driver};
 
-/// Pause between two searches of Esplora servers for the same addresses: public servers limit requests per minute.
+/// Pause between two searches for the same addresses on Esplora servers. Public servers limit the requests per minute.
 const ADDRESS_PAUSE: Duration = Duration::from_secs(60);
 
-/// Opens the sources of all enabled chains. `simnet` holds the model chains.
+/// Opens the sources of all enabled chains. `simnet` holds the model chains; `None` when there are none.
 ///
 /// # Errors
 /// Fails when a chain's configuration cannot be used, or when a chain is a model chain and `simnet` does not have it.
@@ -115,6 +115,7 @@ fn load_rpc_pool_config(chain: &ChainConfig) -> anyhow::Result<rpc::Config> {
     Ok(pool)
 }
 
+/// Returns the options of an endpoint. Reads the secret files with its URL and its headers.
 fn load_rpc_endpoint(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     let url = match (&endpoint.url, endpoint.url_file.read_secret()?) {
         (_, Some(url)) => url,

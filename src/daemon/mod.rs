@@ -1,4 +1,4 @@
-//! Wiring: builds drivers and workers, mounts the surfaces, starts and stops. No business rules.
+//! Starts and stops the daemon: builds drivers and workers, mounts the surfaces, serves HTTP. Has no business rules.
 
 mod assets;
 pub mod drivers;
@@ -36,7 +36,7 @@ use web::guard::Guard;
 use web::health::Health;
 use web::serve;
 
-/// The parts from which a daemon is started.
+/// The configuration and the services that a daemon needs to start.
 pub struct Setup {
     /// The configuration, which was validated when it was loaded.
     pub config: Config,
@@ -48,9 +48,9 @@ pub struct Setup {
     pub envelope: Arc<Envelope>,
     /// The model chains; `None` when no chain is a model chain.
     pub simnet: Option<simnet::Simnet>,
-    /// The position after blocks without transfers is stored at most this late, in milliseconds.
+    /// Maximum delay, in milliseconds, before the cursor is stored after blocks without transfers.
     pub cursor_flush_ms: i64,
-    /// True when the workers run by themselves, false when only [`Daemon::run_workers_until_idle`] runs them.
+    /// True when each worker runs in its own loop; false when only [`Daemon::run_workers_until_idle`] runs them.
     pub autonomous: bool,
 }
 
@@ -62,16 +62,16 @@ pub struct Daemon {
     pub config: Arc<Config>,
     /// The open database, which [`Daemon::shut_down`] closes.
     pub db: Db,
-    /// The problems that keep the daemon from its work.
+    /// The problems that `/readyz` reports.
     pub health: Health,
-    /// The shop of the checkout surface; `None` when the surface is disabled or its merchant does not exist. Then the
-    /// surface is not served.
+    /// The shop of the checkout surface; `None` when the surface is disabled or its merchant does not exist; the
+    /// surface is not served then.
     pub checkout_shop: Option<Shop>,
     /// The background tasks of the daemon, and the number of their panics.
     pub tasks: Tasks,
-    /// The rescan of each followed chain.
+    /// The rescanner of each followed chain.
     pub rescans: HashMap<ChainId, Rescanner>,
-    /// Wakes the workers early.
+    /// The signal that ends the pauses of the workers early.
     pub wake: Wake,
     workers: Workers,
     stop: watch::Sender<bool>,
@@ -79,7 +79,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon.
+    /// Builds all services, runs the first run of the workers, and serves HTTP in the background.
     ///
     /// # Errors
     /// Fails when the configuration cannot be used, the database fails, or the address cannot be bound.
@@ -138,7 +138,7 @@ impl Daemon {
         if autonomous {
             running.extend(workers.spawn_worker_loops(&tasks, &stopped));
         } else {
-            // Reads the first exchange rates, so that a quote is possible before the caller runs the workers.
+            // This run requests the first exchange rates, so that invoices can be priced before the caller runs the workers.
             workers.run_workers_until_idle().await;
         }
         info!(%address, "settled listens on {address}");
@@ -150,12 +150,12 @@ impl Daemon {
         self.workers.run_workers_until_idle().await;
     }
 
-    /// Returns the state of every worker's runs.
+    /// Returns the results of the last runs of all workers.
     pub fn worker_heartbeats(&self) -> Heartbeats {
         self.workers.heartbeats()
     }
 
-    /// Ends requests and workers, then closes the database.
+    /// Waits until the running requests and workers have ended, then closes the database.
     pub async fn shut_down(self) {
         self.stop.send_replace(true);
         self.wake.wake();
@@ -187,8 +187,8 @@ fn build_payment_service(
     }
 }
 
-/// Warns of open invoices on chains that were disabled or renamed: no worker follows these chains, so the windows of
-/// the invoices never end.
+/// Logs a warning for open invoices on chains that were disabled or renamed. No worker follows such a chain, so these
+/// invoices never expire.
 async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<()> {
     let followed: Vec<ChainId> = assets.list_followed_chains().map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
@@ -206,11 +206,14 @@ async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<(
     Ok(())
 }
 
-/// Logs and opens a review for stock whose envelope key is missing, at every start, before that stock is sold.
+/// Opens and closes the reviews for stock whose envelope key is missing, and logs each missing key. Runs at every start,
+/// before the stock is sold.
 async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
     let missing: Result<_, db::Error> = db
-        .write("review_keys", move |tx| Box::pin(async move { stock::review_missing_keys(tx, now, &envelope).await }))
+        .write("review_keys", move |tx| {
+            Box::pin(async move { stock::sync_missing_key_reviews(tx, now, &envelope).await })
+        })
         .await;
     for error in missing?.into_iter().filter_map(|key| key.error) {
         error!("stock cannot be decrypted: {error}");

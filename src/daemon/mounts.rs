@@ -10,8 +10,8 @@ use web::host_router::HostRouter;
 use web::http_error::HttpError;
 use web::reference;
 
-/// Returns the router of everything that is served: surfaces, their references, health. A surface without services is
-/// not mounted.
+/// Returns the router of the daemon: the surfaces, their API references and the health endpoints. The checkout surface is
+/// not mounted when `checkout` is `None`.
 pub fn build_http_router(
     config: &Config,
     guard: &Guard,

@@ -1,4 +1,4 @@
-//! The workers of the daemon, and what they share: sources, addresses, reconcilers.
+//! Builds the workers of the daemon, and the sources, addresses and reconcilers that they share.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,22 +24,24 @@ use shop::fulfilment::EmailTemplates;
 use shop::orders::PaymentChangeHandler;
 use tasks::Wake;
 
-/// Time that a start waits for the nodes of all chains. A chain whose nodes do not answer in time is followed later.
+/// Maximum time for which a start waits for the nodes of all chains. A chain whose nodes do not respond in time is
+/// followed later.
 const FIRST_RUN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest block time for which a payment window waits for a block that is younger than the window's end.
+/// Maximum block time of a chain with steady blocks. On such a chain, an invoice expires only after a block that is younger
+/// than the end of its payment window.
 const STEADY_BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
-/// Blocks in one request while the follower catches up.
+/// Maximum number of blocks in one request while the follower catches up.
 const BATCH_BLOCKS: u64 = 100;
-/// Age of a stale tip, in block times, but at least [`TIP_AGE_MIN`].
+/// Age from which a tip is stale, in block times, but at least [`TIP_AGE_MIN`].
 const TIP_AGE_MAX_BLOCKS: u32 = 10;
-/// Minimum age of a stale tip on chains with short block times, because blocks are irregular and clocks differ.
+/// Minimum age of a stale tip. On chains with short block times, intervals between blocks vary and clocks differ.
 const TIP_AGE_MIN: Duration = Duration::from_secs(120);
 
 /// The services that workers use.
 pub struct WorkerServices<'a> {
     /// The configuration of chains, rates, payment policy and mail.
     pub config: &'a Config,
-    /// The clock by which payment windows and retries run.
+    /// The clock for payment windows and retries.
     pub clock: &'a Clock,
     /// The database that all workers share.
     pub db: &'a Db,
@@ -53,7 +55,7 @@ pub struct WorkerServices<'a> {
     pub addresses: &'a Arc<Addresses>,
     /// The exchange rates, which one of the workers refreshes.
     pub rates: &'a RateBook,
-    /// The position after blocks without transfers is stored at most this late, in milliseconds.
+    /// Maximum delay, in milliseconds, before the cursor is stored after blocks without transfers.
     pub cursor_flush_ms: i64,
 }
 
@@ -61,13 +63,13 @@ pub struct WorkerServices<'a> {
 pub struct DaemonWorkers {
     /// Every worker, the followers included.
     pub all: Workers,
-    /// The followers among them, which a start runs once before it serves.
+    /// The followers, which a start runs once before the daemon serves requests.
     pub followers: Vec<Arc<dyn Worker>>,
-    /// The rescan of each followed chain.
+    /// The rescanner of each followed chain.
     pub rescans: HashMap<ChainId, Rescanner>,
 }
 
-/// Builds all workers. They run in this order when they run one after the other.
+/// Builds all workers. [`Workers::run_workers_until_idle`] runs the workers in the order of this list.
 ///
 /// # Errors
 /// Fails when the configuration of the feeds or of the mail transport cannot be used.
@@ -92,7 +94,7 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let follower = build_follow_worker(services, chain_config, reconciler);
         followers.push(follower.clone());
         all.push(follower);
-        // After the follower, because transfers in the blocks it has just read are no longer unconfirmed.
+        // The mempool worker runs after the follower, because transfers in the blocks that were just read are confirmed.
         all.push(build_mempool_worker(services, chain, chain_config, source));
     }
     let templates = EmailTemplates { order_url: config.mail.order_url.clone() };
@@ -143,8 +145,8 @@ fn warn_if_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
     }
 }
 
-/// Runs every follower once, so that the assets of its chain are offered from the first request on. A chain whose nodes
-/// do not answer in time is offered later.
+/// Runs every follower once, so that the first request can already pay with the assets of all chains. The assets of a
+/// chain whose nodes do not respond in time become available later.
 pub async fn run_followers_once(followers: &[Arc<dyn Worker>]) {
     let runs = followers.iter().map(|follower| tokio::time::timeout(FIRST_RUN_TIMEOUT, follower.run_once()));
     for (follower, outcome) in followers.iter().zip(futures_util::future::join_all(runs).await) {
@@ -159,7 +161,7 @@ pub async fn run_followers_once(followers: &[Arc<dyn Worker>]) {
     }
 }
 
-/// Opens the rescan of a chain for a process without a daemon.
+/// Builds the rescanner of a chain for a command that runs without a daemon.
 ///
 /// # Errors
 /// Fails when the chain is not enabled, is a model chain, or cannot be opened.
@@ -183,21 +185,21 @@ pub async fn open_standalone_rescanner(
     Ok(Rescanner::new(reconciler))
 }
 
-/// Returns the age from which on the newest block shows that the node or the chain is behind, in milliseconds.
+/// Returns the age, in milliseconds, from which a tip is stale: the node is behind, or the chain has stopped.
 fn tip_age_max_ms(chain: &ChainConfig) -> i64 {
     let age = chain.block_time.saturating_mul(TIP_AGE_MAX_BLOCKS).max(TIP_AGE_MIN);
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the time for which a payment window waits for a block younger than its end, in milliseconds; `None` when it
-/// waits without a limit, because blocks are frequent. With slow blocks it is two block times: one block in seven takes
-/// longer.
+/// Returns the maximum age, in milliseconds, of a tip that counts as the present state of a chain with slow blocks: two
+/// block times, which one block in seven exceeds. Returns `None` on chains with steady blocks, where an invoice always
+/// waits for a block that is younger than the end of its payment window.
 fn quiet_tip_max_ms(chain: &ChainConfig) -> Option<i64> {
     let is_slow = chain.block_time > STEADY_BLOCK_TIME_MAX;
     is_slow.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Returns the service that books the deposits of a chain. Orders follow the changes of their payments.
+/// Returns the service that books the deposits of a chain and updates the orders that these deposits pay.
 fn build_deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
     let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
     let limits = deposits::Limits { grace, keep: chain_config.keep_blocks };

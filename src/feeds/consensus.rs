@@ -1,12 +1,12 @@
-//! Decides which rates are accepted. Pure: no network, no clock, no database.
+//! Decides which exchange rates are accepted, without network, clock and database.
 //!
 //! A rate is accepted when enough recent prices are near their median, and the median is near the last accepted rate. A
-//! median far from that rate is a jump, which is accepted when several rounds in a row agree on it. A market crash
-//! therefore means a minute without quotes, and an error in a single round has no effect. The operator can set a pair
-//! in `[rates.fixed]`.
+//! median far from the last rate is a jump, which is accepted after several rounds in a row with the same median. A
+//! wrong price in a single round therefore has no effect, and a market crash delays new rates by a few rounds. The
+//! operator can set the rate of a pair in `[rates.fixed]`.
 //!
-//! USDT counts as one US dollar, both as quote currency and as a rate, while its own prices are within the configured
-//! distance of one dollar. Otherwise USDT has no rate, and prices quoted in USDT are ignored.
+//! USDT counts as one US dollar, both as quote currency and as a rate, while its own prices are near one dollar.
+//! Otherwise USDT has no rate, and prices quoted in USDT are ignored.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -19,7 +19,7 @@ use super::{
 use clock::Instant;
 use config::{Pair, Rates, SourceName};
 
-/// The stablecoin that counts as its peg currency.
+/// The stablecoin that counts as one unit of [`PEG_CURRENCY`].
 const PEGGED_ASSET: &str = "USDT";
 /// The currency to which the stablecoin is pegged.
 const PEG_CURRENCY: &str = "USD";
@@ -27,11 +27,11 @@ const PEG_CURRENCY: &str = "USD";
 /// A rate that enough sources agree on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgreedRate {
-    /// Units of the quote currency for one unit of the base.
+    /// Price of one unit of the base, in units of the quote currency.
     pub value: Decimal,
     /// The sources whose prices are near the median, each once.
     pub sources: Vec<SourceName>,
-    /// The time of the decision, from which the rate may be used.
+    /// The time of the decision. The age of the rate counts from this time.
     pub at: Instant,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for AgreedRate {
     }
 }
 
-/// The reason why a round yields no new rate. The previous rate stays valid until it is too old, except after
+/// The reason why a round yields no new rate. The previous rate stays valid until it is stale, except after
 /// [`RateRejection::Depegged`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateRejection {
@@ -53,7 +53,7 @@ pub enum RateRejection {
     /// Too few sources are near the median.
     #[error("only {found} of {needed} required sources are near the median {median}")]
     Disagreement { found: usize, needed: usize, median: Decimal },
-    /// The median is far from the last accepted rate, and not enough rounds in a row confirm it yet.
+    /// The median is far from the last accepted rate, and too few rounds in a row have had this median.
     #[error("the rate jumps from {from} to {to}, confirmed by {rounds} of {needed} required rounds in a row")]
     Jump { from: Decimal, to: Decimal, rounds: u32, needed: u32 },
     /// The price of USDT in US dollars is too far from one.
@@ -61,7 +61,7 @@ pub enum RateRejection {
     Depegged(Decimal),
 }
 
-/// The last accepted rate of every pair, and the jumps that need more rounds to be accepted.
+/// The last accepted rate of every pair, and the jumps that wait for more rounds.
 pub struct RateConsensus {
     limits: Limits,
     states: BTreeMap<Pair, PairState>,
@@ -80,12 +80,13 @@ struct Limits {
 #[derive(Default)]
 struct PairState {
     accepted: Option<Decimal>,
-    /// The median of an unconfirmed jump, and the number of rounds in a row that showed it.
+    /// The median of a jump that is not accepted yet, and the number of rounds in a row with this median; `None`
+    /// without a jump.
     jump: Option<(Decimal, u32)>,
 }
 
 impl RateConsensus {
-    /// Creates an empty state with the limits of the configuration.
+    /// Creates a state without accepted rates, with the limits of the configuration.
     pub fn new(config: &Rates) -> RateConsensus {
         let limits = Limits {
             min_sources: config.min_sources,
@@ -99,12 +100,12 @@ impl RateConsensus {
         RateConsensus { limits, states: BTreeMap::new() }
     }
 
-    /// Restores the rate that was last accepted before a restart, so that the first round is compared with it.
+    /// Sets the rate that was accepted before the restart, so that the first round is compared with this rate.
     pub fn restore_accepted_rate(&mut self, pair: Pair, accepted: Decimal) {
         self.states.insert(pair, PairState { accepted: Some(accepted), jump: None });
     }
 
-    /// Decides the rates of these pairs, which are all quoted in USD, from the prices of one round of requests.
+    /// Decides the rates of these pairs from the prices of one round of requests. All pairs are quoted in USD.
     pub fn decide_rates(
         &mut self,
         now: Instant,
@@ -127,7 +128,7 @@ impl RateConsensus {
 }
 
 impl Limits {
-    /// Returns the median of the recent prices near it. Prices quoted in USDT count only while the peg holds.
+    /// Returns the rate of a pair that enough sources agree on. Prices quoted in USDT count only when `peg_holds`.
     fn find_agreed_rate(
         &self,
         now: Instant,
@@ -156,6 +157,7 @@ impl Limits {
         }
     }
 
+    /// Returns the median of those recent prices that are near the median of all recent prices.
     fn find_agreed_median<'a>(
         &self,
         now: Instant,
@@ -189,7 +191,7 @@ fn compute_median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -
 }
 
 impl PairState {
-    /// Accepts the rate of a round, or refuses it as a jump until enough rounds in a row confirm it.
+    /// Accepts the rate of a round, or rejects the rate as a jump until enough rounds in a row have had it.
     fn apply_jump_limit(
         &mut self,
         agreed: Result<AgreedRate, RateRejection>,

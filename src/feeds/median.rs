@@ -1,4 +1,4 @@
-//! The median of prices, and the distance between two prices. Pure, with exact decimals.
+//! The median of prices, and the distance between two prices, as exact decimals.
 
 use rust_decimal::Decimal;
 
@@ -15,7 +15,7 @@ pub fn compute_median(prices: &[Decimal]) -> Option<Decimal> {
     lower.checked_add(upper.checked_sub(*lower)?.checked_div(Decimal::TWO)?)
 }
 
-/// Returns true when `price` differs from `from` by at most `percent` percent of it. `from` is above zero.
+/// Returns true when `price` differs from `from` by at most `percent` percent of `from`, which must be above zero.
 pub fn is_within_percent(price: Decimal, from: Decimal, percent: u32) -> bool {
     let allowed = from.checked_mul(Decimal::new(i64::from(percent), 2));
     let distance = price.checked_sub(from).map(|distance| distance.abs());
@@ -35,7 +35,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn half_lie_below_and_half_above(prices in prices()) {
+        fn at_most_half_of_the_prices_are_on_each_side_of_the_median(prices in prices()) {
             let compute_median_price = compute_median(&prices).unwrap();
             let below = prices.iter().filter(|price| **price < compute_median_price).count();
             let above = prices.iter().filter(|price| **price > compute_median_price).count();
@@ -43,7 +43,7 @@ mod tests {
         }
 
         #[test]
-        fn order_does_not_matter(prices in prices()) {
+        fn the_median_does_not_depend_on_the_order(prices in prices()) {
             let mut reversed = prices.clone();
             reversed.reverse();
             prop_assert_eq!(compute_median(&prices), compute_median(&reversed));

@@ -1,7 +1,7 @@
 //! Exchange rates over HTTP: requests prices from several exchanges and decides which rate to accept.
 //!
-//! [`Feeds`] sends the requests and [`RateConsensus`] decides. Without enough sources that agree there is no new rate,
-//! and invoices keep the rate of their quote.
+//! [`Feeds`] sends the requests and [`RateConsensus`] decides. Without enough sources that agree, the last rate is used
+//! until it is stale. An invoice keeps the rate with which it was created.
 
 mod request;
 mod consensus;
@@ -31,13 +31,14 @@ pub struct Observation {
     pub source: SourceName,
     /// The pair that the exchange quotes, such as BTC/USDT when BTC/USD was requested.
     pub pair: Pair,
-    /// Units of the quote currency for one unit of the base, above zero.
+    /// Price of one unit of the base, in units of the quote currency; above zero.
     pub price: Decimal,
-    /// The time of the price as reported by the exchange, or the time of receipt; never later than the receipt.
+    /// The time of the price. It is the time of receipt when the exchange reports no time or a later one.
     pub at: Instant,
 }
 
-/// The configured exchanges. An exchange that limits the request rate is paused for the time that it names.
+/// The configured exchanges. After an exchange limits the request rate, it is not requested for the time in its
+/// `Retry-After` header.
 pub struct Feeds {
     client: reqwest::Client,
     sources: Vec<(SourceName, Url)>,
@@ -49,7 +50,7 @@ impl Feeds {
     /// Builds the HTTP client for the configured exchanges. Sends no request.
     ///
     /// # Errors
-    /// When the HTTP client cannot be built.
+    /// Fails when the HTTP client cannot be built.
     pub fn new(config: &Rates, clock: Clock) -> Result<Feeds, FeedError> {
         let with_url = |source: &SourceName| Some((*source, config.urls.get(source)?.clone()));
         let sources = config.sources.iter().filter_map(with_url).collect();
@@ -61,11 +62,12 @@ impl Feeds {
         })
     }
 
-    /// Requests the prices of these pairs from every exchange. Exchanges that fail are logged and left out.
+    /// Requests the prices of these pairs from every exchange. A failure of an exchange is logged, and its prices are
+    /// left out.
     pub async fn request_prices(&self, pairs: &[Pair]) -> Vec<Observation> {
         let mut observations = Vec::new();
-        for (source, answer) in self.request_prices_by_exchange(pairs).await {
-            match answer {
+        for (source, result) in self.request_prices_by_exchange(pairs).await {
+            match result {
                 Ok(observed) => observations.extend(observed),
                 Err(FeedError::Paused) => debug!(%source, "{source} is paused after it limited the request rate"),
                 Err(error) => warn!(%source, "no rates from {source}: {error}"),
@@ -86,7 +88,8 @@ impl Feeds {
         join_all(requests).await
     }
 
-    /// Requests prices from one exchange, unless it is paused, and pauses it when it limits the request rate.
+    /// Requests prices from one exchange, unless the exchange is paused. Pauses the exchange when it limits the request
+    /// rate.
     async fn request_prices_from_source(
         &self,
         source: SourceName,
@@ -98,22 +101,22 @@ impl Feeds {
         }
         let available: Vec<Pair> =
             pairs.iter().filter(|pair| exchanges::may_have_market(source, pair)).cloned().collect();
-        let answer = match self.request_pairs_from_source(source, root, &available).await {
+        let result = match self.request_pairs_from_source(source, root, &available).await {
             // The exchange rejects the whole request because of one pair that it does not know.
             Err(FeedError::Rejected(_))
                 if available.len() > 1 && exchanges::accepts_several_pairs_per_request(source) =>
             {
                 self.request_pairs_one_by_one(source, root, &available).await
             }
-            answer => answer,
+            result => result,
         };
-        if let Err(FeedError::RateLimited { seconds }) = &answer {
+        if let Err(FeedError::RateLimited { seconds }) = &result {
             self.pause_source(source, *seconds);
         }
-        answer
+        result
     }
 
-    /// Requests these pairs from one exchange, with one request where it accepts several pairs.
+    /// Requests these pairs from one exchange, in a single request when the exchange accepts several pairs.
     async fn request_pairs_from_source(
         &self,
         source: SourceName,
@@ -130,8 +133,8 @@ impl Feeds {
         exchanges::parse_ticker_response(source, pairs, &body, self.clock.now())
     }
 
-    /// Sends one request per pair. Pairs that the exchange does not know are left out; fails when it knows none of
-    /// them.
+    /// Sends one request per pair. Pairs that the exchange does not know are left out. Fails when the exchange knows no
+    /// pair.
     async fn request_pairs_one_by_one(
         &self,
         source: SourceName,

@@ -13,10 +13,10 @@ const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
 /// Pause after "429 Too Many Requests" without a `Retry-After` header, in seconds.
 const PAUSE_DEFAULT_S: u32 = 60;
-/// Longest pause, whatever the `Retry-After` header says, in seconds.
+/// Maximum pause, even if the `Retry-After` header requests a longer one, in seconds.
 const PAUSE_MAX_S: u32 = 3_600;
 
-/// Maximum length of an exchange's text in an error message, in characters.
+/// Maximum length, in characters, of a text from an exchange in an error message.
 const REASON_CHARS_MAX: usize = 120;
 
 /// The reason why an exchange returned no price.
@@ -31,7 +31,7 @@ pub enum FeedError {
     /// No response within the configured time.
     #[error("the exchange did not answer in time")]
     TimedOut,
-    /// The exchange answered with this HTTP status, which is neither success nor a known refusal.
+    /// The exchange returned this HTTP status, which is neither a success nor a known error.
     #[error("the exchange answered with HTTP status {0}")]
     Status(u16),
     /// The exchange limits the request rate.
@@ -46,7 +46,7 @@ pub enum FeedError {
     /// The response does not have the expected format.
     #[error("unexpected response: {0}")]
     Malformed(String),
-    /// The exchange rejects the request for this reason, in the exchange's words.
+    /// The exchange rejected the request. The text is the reason from its response.
     #[error("the exchange rejects the request: {0}")]
     Rejected(String),
 }
@@ -63,7 +63,7 @@ impl FeedError {
     }
 }
 
-/// Builds an HTTP client with this total timeout per request, which follows no redirects.
+/// Builds an HTTP client that follows no redirects. `timeout` is the total time of one request.
 pub fn build_http_client(timeout: Duration) -> Result<Client, FeedError> {
     Client::builder()
         .timeout(timeout)
@@ -78,7 +78,7 @@ pub async fn fetch_response_body(client: &Client, url: Url) -> Result<Vec<u8>, F
     let mut response =
         client.get(url).header(ACCEPT, "application/json").send().await.map_err(|e| to_feed_error(&e))?;
     let status = response.status();
-    // Binance answers 418 when a client continues after a 429.
+    // Binance returns status 418 when a client continues to send requests after status 429.
     if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::IM_A_TEAPOT {
         return Err(FeedError::RateLimited { seconds: parse_retry_after_seconds(response.headers()) });
     }
@@ -92,14 +92,15 @@ pub async fn fetch_response_body(client: &Client, url: Url) -> Result<Vec<u8>, F
     if status.is_success() {
         Ok(body)
     } else if status == StatusCode::BAD_REQUEST || status == StatusCode::NOT_FOUND {
-        // Binance and Coinbase answer with this status when they do not know a pair.
+        // Binance returns 400 and Coinbase returns 404 when they do not know a pair.
         Err(FeedError::new_rejected(&String::from_utf8_lossy(&body)))
     } else {
         Err(FeedError::Status(status.as_u16()))
     }
 }
 
-/// Returns the seconds of the `Retry-After` header within the limits, or the default pause.
+/// Returns the seconds of the `Retry-After` header, from 1 to [`PAUSE_MAX_S`]; [`PAUSE_DEFAULT_S`] without a valid
+/// header.
 fn parse_retry_after_seconds(headers: &HeaderMap) -> u32 {
     let seconds =
         headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok());
@@ -111,7 +112,7 @@ fn to_feed_error(error: &reqwest::Error) -> FeedError {
     if error.is_timeout() { FeedError::TimedOut } else { FeedError::Unreachable(find_root_cause(error)) }
 }
 
-/// Returns the innermost cause of an error, because the outer ones only repeat the URL.
+/// Returns the text of the innermost cause of an error. The outer causes only repeat the URL.
 fn find_root_cause(error: &reqwest::Error) -> String {
     let mut reason: &dyn std::error::Error = error;
     while let Some(inner) = reason.source() {
@@ -120,7 +121,7 @@ fn find_root_cause(error: &reqwest::Error) -> String {
     shorten_to_one_line(&reason.to_string())
 }
 
-/// Shortens a text to one line of limited length without control characters.
+/// Replaces control characters by spaces, and shortens the text to [`REASON_CHARS_MAX`] characters.
 fn shorten_to_one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect()
 }

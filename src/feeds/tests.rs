@@ -52,10 +52,10 @@ fn read_fixture_response(source: SourceName) -> String {
 
 const ALL: [SourceName; 4] = [SourceName::Binance, SourceName::Kraken, SourceName::Coinbase, SourceName::Okx];
 
-/// Returns the response to a request for this path and query.
+/// A function that returns the response to a request with this path and query.
 type Responder = dyn Fn(&str) -> Response + Send + Sync;
 
-/// An HTTP server that answers for all exchanges on one port.
+/// A local HTTP server that responds like all exchanges, on one port.
 struct FakeExchanges {
     url: Url,
     request_count: Arc<AtomicU32>,
@@ -95,9 +95,9 @@ fn respond_with_fixture(uri: &str) -> Response {
             return (StatusCode::NOT_FOUND, r#"{"message":"NotFound"}"#).into_response();
         }
         "/mirror/api/v5/market/ticker?instId=TRX-USDT" => {
-            let refusal =
+            let rejection =
                 r#"{"code":"51001","msg":"Instrument ID, Instrument ID code, or Spread ID doesn't exist.","data":[]}"#;
-            return refusal.into_response();
+            return rejection.into_response();
         }
         other => panic!("unexpected request: {other}"),
     };
@@ -258,7 +258,8 @@ proptest! {
         }
     }
 
-       /// Three correct sources within 1 % of each other, and one with any price and time.
+       /// Three correct sources return prices within 1 % of each other, and one false source returns any price and
+       /// time.
     #[test]
     fn one_false_source_moves_a_rate_only_within_the_range_of_the_correct_ones(
         correct in proptest::collection::vec(100_000_i64..=101_000, 3),
@@ -296,7 +297,7 @@ fn build_observation(source: SourceName, pair: (&str, &str), price: &str, age_se
     }
 }
 
-/// Prices as the exchanges quote them: Kraken and Coinbase in USD, Binance and OKX in USDT.
+/// Returns the prices of one round as the exchanges quote them: Kraken and Coinbase in USD, Binance and OKX in USDT.
 fn build_market_prices(base: &str, prices: [&str; 4], usdt: &str) -> Vec<Observation> {
     use SourceName::{Binance, Coinbase, Kraken, Okx};
     vec![

@@ -1,4 +1,4 @@
-//! The disk that holds the data folder.
+//! Checks the free space on the disk of the data folder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ const MIB: u64 = 1024 * 1024;
 /// Free space below which the daemon reports that it is not ready, in bytes.
 const FREE_BYTES_MIN: u64 = 256 * MIB;
 
-/// Returns the disk's problems, each by the name of the part that has it.
+/// Returns the problem of the disk under the key `disk`; an empty map when enough space is free.
 pub fn find_disk_problems(folder: &Path) -> BTreeMap<String, String> {
     let mut problems = BTreeMap::new();
     match free_disk_bytes(folder) {

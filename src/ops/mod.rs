@@ -1,4 +1,4 @@
-//! Operations: supervises the daemon, shows problems at `/readyz` and notifies systemd. No business rules.
+//! Supervises the daemon: reports problems at `/readyz` and notifies systemd. Has no business rules.
 
 pub mod disk;
 mod notify;
@@ -20,13 +20,13 @@ use db::{self, Db};
 use tasks::Tasks;
 use web::health::Health;
 
-/// Time between two checks.
+/// Maximum time between two checks of the daemon's health.
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
-/// Time after which a worker's run counts as hanging. Every wait inside a run has a shorter limit.
+/// Time without a completed run after which a worker counts as hanging. Every timeout inside a run is shorter.
 const WORKER_HANGS_AFTER: Duration = Duration::from_secs(300);
-/// A worker that has failed for this long makes the daemon not ready.
+/// Time for which a worker must fail before `/readyz` reports the worker as a problem.
 const WORKER_FAILS_AFTER: Duration = Duration::from_secs(60);
-/// Time within which the database must answer two small queries.
+/// Maximum time for the two small queries of the database check.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Supervisor {
@@ -34,16 +34,16 @@ struct Supervisor {
     heartbeats: Heartbeats,
     tasks: Tasks,
     db: Db,
-    /// The database check that has not returned yet. While it runs, no second one is started, because each check uses a
-    /// connection of the server.
+    /// The database check that is still running; `None` when no check runs. A second check is not started meanwhile,
+    /// because each check uses a connection to the database server.
     database_check: Option<BoxFuture<'static, Result<Vec<String>, db::Error>>>,
     data_folder: PathBuf,
-    /// The problems of the last check, by part.
+    /// The problems of the last check, by the name of the part with the problem.
     problems: BTreeMap<String, String>,
 }
 
-/// Supervises the daemon until `stop` is true: `/readyz` shows its problems, and systemd is notified that the daemon is
-/// ready and, as long as no worker hangs, that it is alive.
+/// Notifies systemd that the daemon is ready, and starts the supervisor, which runs until `stop` is true. The supervisor
+/// reports problems at `/readyz`, and notifies the watchdog of systemd as long as no worker hangs.
 pub fn spawn_supervisor(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
     let supervisor = Supervisor {
         health: daemon.health.clone(),
@@ -58,8 +58,8 @@ pub fn spawn_supervisor(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHa
     daemon.tasks.spawn("supervisor", supervisor.supervise_until_stopped(stop.clone()))
 }
 
-/// Catches SIGTERM and SIGINT from now on, and returns a future that is ready when one arrives. Called before anything
-/// is opened, so that a signal during the start ends the daemon in order, too.
+/// Installs handlers for SIGTERM and SIGINT, and returns a future that completes when a signal arrives. The caller
+/// installs them before it opens anything, so that a signal during the start also leads to an orderly shutdown.
 ///
 /// # Errors
 /// Fails when the signal handlers cannot be installed.
@@ -115,7 +115,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns the database's problem; `None` when it answers and no migration is pending.
+    /// Returns the problem of the database; `None` when the database responds in time and no migration is pending.
     async fn find_database_problem(&mut self) -> Option<String> {
         let db = self.db.clone();
         let check = self.database_check.get_or_insert_with(|| async move { db.pending_migrations().await }.boxed());
@@ -130,7 +130,7 @@ impl Supervisor {
         }
     }
 
-    /// Publishes the problems, and logs those that are new or solved.
+    /// Reports the problems at `/readyz`, and logs new and solved problems.
     fn publish_problems(&mut self, problems: BTreeMap<String, String>) {
         for part in self.problems.keys().filter(|part| !problems.contains_key(*part)) {
             self.health.clear_problem(part);

@@ -5,22 +5,22 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::debug;
 
-/// Reports that the daemon serves requests.
+/// Notifies systemd that the daemon serves requests.
 pub fn notify_ready(status: &str) {
     send_to_systemd(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Reports that the daemon shuts down.
+/// Notifies systemd that the daemon shuts down.
 pub fn notify_stopping() {
     send_to_systemd(&[NotifyState::Stopping]);
 }
 
-/// Reports that the workers make progress.
+/// Resets the watchdog of systemd, which otherwise restarts the daemon.
 pub fn notify_alive() {
     send_to_systemd(&[NotifyState::Watchdog]);
 }
 
-/// Returns the interval within which systemd expects [`notify_alive`]; `None` when it expects nothing.
+/// Returns the interval within which systemd expects [`notify_alive`]; `None` when the watchdog is off.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }

@@ -21,11 +21,11 @@ use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
 use money::pricing::{Currency, Fiat, Rate, RateBook};
 use records::audit_log::Actor;
 
-/// 2026-02-11T12:00:00Z.
+/// The current time in the tests: 2026-02-11T12:00:00Z.
 pub const NOW: Instant = Instant(1_770_811_200_000);
-/// The payment window of the orders, in milliseconds.
+/// The length of the payment window of new orders, in milliseconds.
 pub const WINDOW_MS: i64 = 30 * 60_000;
-/// The surface that creates the orders.
+/// The name of the API surface that creates the orders.
 pub const SURFACE: &str = "checkout";
 
 /// The account key of the test vectors in BIP 84.
@@ -48,7 +48,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Creates the shop with `items` items in stock: the lines 0 to `items` − 1 of [`import_lines`](Fixture::import_lines).
+    /// Creates the shop and [imports](Fixture::import_lines) the lines 0 to `items` − 1 as its stock.
     pub async fn new(db: Db, items: usize) -> Fixture {
         let envelope = Arc::new(Envelope::generate());
         let product_id = Uuid::new_v4();
@@ -70,12 +70,13 @@ impl Fixture {
         fixture
     }
 
-    /// Imports the lines `userN@example.org----passN`, where N is each of the numbers.
+    /// Imports one line `userN@example.org----passN` for each number N.
     pub async fn import_lines(&self, numbers: impl IntoIterator<Item = usize>) -> stock::ImportResult {
         let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
         let sku = self.sku;
-        let items = stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
-        run_write(&self.db, move |tx| Box::pin(stock::import(tx, NOW, &OPERATOR, "mailbox", sku, items))).await
+        let items = stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+        run_write(&self.db, move |tx| Box::pin(stock::import_stock_items(tx, NOW, &OPERATOR, "mailbox", sku, items)))
+            .await
     }
 
     /// Creates a user with this name and returns it.
@@ -120,7 +121,7 @@ impl Fixture {
     /// Returns an order for `quantity` units of the product, to be paid in USDT on Ethereum.
     pub fn build_crypto_order(&self, quantity: u32) -> NewOrder {
         NewOrder {
-            reference: OrderReference::generate(&mut rand::rng(), "CO", NOW),
+            reference: OrderReference::new_random(&mut rand::rng(), "CO", NOW),
             shop: self.shop,
             surface: SURFACE,
             currency: Currency::CNY,
@@ -140,12 +141,13 @@ impl Fixture {
         NewOrder { user: Some(user.id), payment_method: PaymentMethod::BalanceCny, ..self.build_crypto_order(quantity) }
     }
 
+    /// Reserves a payment address if the order needs one, and creates the order.
     pub async fn create_order(&self, new: NewOrder) -> Result<PlacedOrder, CreateError> {
         let payment_service = self.payment_service.clone();
-        let address = payment_service.reserve_address(&self.db, new.shop, &new.payment_method).await?;
+        let address = payment_service.reserve_payment_address(&self.db, new.shop, &new.payment_method).await?;
         self.db
             .write("create_order", move |tx| {
-                Box::pin(async move { orders::create(tx, NOW, &payment_service, new, address).await })
+                Box::pin(async move { orders::create_order(tx, NOW, &payment_service, new, address).await })
             })
             .await
     }
@@ -160,12 +162,12 @@ impl Fixture {
         found.unwrap().stock
     }
 
-    /// Asserts that the counts of available items are correct.
+    /// Asserts that every SKU's stored count equals its number of items in stock.
     pub async fn assert_stock_counts(&self) {
-        assert_eq!(run_read(&self.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await, Vec::new());
+        assert_eq!(run_read(&self.db, |tx| Box::pin(stock::list_stock_count_mismatches(tx))).await, Vec::new());
     }
 
-    /// Returns the number that `sql` selects.
+    /// Returns the number in the first column of the first row that `sql` selects.
     pub async fn select_number(&self, sql: &'static str) -> i64 {
         run_read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().get_at(0) })).await
     }
@@ -189,7 +191,7 @@ pub fn new_mailbox_product(public_id: Uuid) -> NewProduct {
     }
 }
 
-/// Runs `body` in a write transaction and returns its result.
+/// Runs `body` in a write transaction of the database and returns its result.
 pub async fn run_write<T, F>(db: &Db, body: F) -> T
 where
     T: Send + 'static,
@@ -198,7 +200,7 @@ where
     db.write("test", body).await.unwrap()
 }
 
-/// Runs `body` in a read transaction and returns its result.
+/// Runs `body` in a read transaction of the database and returns its result.
 pub async fn run_read<T, F>(db: &Db, body: F) -> T
 where
     T: Send + 'static,

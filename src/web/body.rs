@@ -1,28 +1,30 @@
-//! The fields of a request. Unknown fields are ignored; a missing field or one of a wrong type is refused by its name.
+//! The fields of a request, from a JSON body or a query string. Unknown fields are ignored. The error for a missing
+//! field or a wrong type contains the name of the field.
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
-/// Longest text of a field, in bytes.
+/// Maximum length of the text in a field, in bytes.
 const TEXT_LENGTH_MAX: usize = 1000;
 
-/// The error of a request, in words for the client.
+/// The reason why a request is invalid. Its text is sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
     /// The header `Content-Type` is not `application/json`.
     #[error("the Content-Type must be application/json")]
     NotJson,
-    /// The body is not a JSON object, for the reason that the parser gives.
+    /// The body is not a JSON object. The text is the message of the JSON parser.
     #[error("the body is not a JSON object: {0}")]
     Malformed(String),
-    /// A field is missing or wrong. `problem` continues the sentence that begins with the field's name.
+    /// A field is missing or invalid. `problem` is the rest of a sentence that starts with the name of the field.
     #[error("`{field}` {problem}")]
     Field { field: &'static str, problem: String },
 }
 
 impl BadRequest {
-    /// Returns the error of one field; `problem` continues the sentence that begins with the field's name.
+    /// Returns the error for one field. `problem` is the rest of a sentence that starts with the name of the field,
+    /// such as "is missing".
     pub fn for_field(field: &'static str, problem: impl Into<String>) -> BadRequest {
         BadRequest::Field { field, problem: problem.into() }
     }
@@ -48,7 +50,7 @@ impl Fields {
         }
     }
 
-    /// Parses a query string. When a field is named twice, the last one counts, as in JSON.
+    /// Parses a query string. When a field occurs twice, the last value counts, as in a JSON body.
     pub fn from_query(query: Option<&str>) -> Fields {
         let pairs = url::form_urlencoded::parse(query.unwrap_or("").as_bytes());
         Fields(pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect())
@@ -64,7 +66,7 @@ impl Fields {
         match self.0.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
-            // PostgreSQL cannot store NUL, and no field of a surface needs a control character.
+            // PostgreSQL cannot store a NUL character, and no field needs other control characters.
             Some(Value::String(text)) if text.chars().any(char::is_control) => {
                 Err(BadRequest::for_field(field, "has control characters"))
             }

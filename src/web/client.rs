@@ -1,4 +1,5 @@
-//! The address of the client: that of the socket's peer, or the forwarded one when the peer is a trusted proxy.
+//! Finds the IP address of the client: the address of the socket's peer, or the address in `X-Forwarded-For` when the
+//! peer is a trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,23 +9,23 @@ use config::IpNetwork;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The peer of the socket on which a request arrived.
+/// The remote address of the socket on which a request arrived: a client or a proxy.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// The address of the client, against which rate limits count.
+/// The IP address of the client. Rate limits count the requests of each client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client(pub IpAddr);
 
 impl Client {
-    /// Returns the client's address. Proxies append the address of their peer to `X-Forwarded-For`, so the list is read
-    /// from its end for as long as the entries were written by trusted proxies. An entry that is not an address ends
-    /// the list, because the client may have made up everything before it.
+    /// Finds the client's address. Each proxy appends the address of its peer to `X-Forwarded-For`, so the list is read
+    /// from the end, as long as a trusted proxy wrote the entry. Reading stops at an entry that is not an address,
+    /// because the client may have forged all earlier entries.
     pub fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> Client {
         let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains_address(address));
         let mut client = peer.to_canonical();
         let values = headers.get_all(FORWARDED_FOR).iter().rev();
-        // The client may have sent any bytes before a comma; they must not hide the entry of a proxy behind it.
+        // The header is split as bytes: a client may send invalid UTF-8, which must not hide the entries of proxies.
         for entry in values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')) {
             if !is_trusted(client) {
                 break;

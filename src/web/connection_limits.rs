@@ -1,5 +1,4 @@
-//! Limits of the connections that are open at the same time: in total, and per client, so that one client cannot use
-//! all of them.
+//! Limits the number of open connections, in total and per client, so that one client cannot use all of them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,14 +11,14 @@ use tracing::warn;
 use access::limits::Key;
 use config::{IpNetwork, Server};
 
-/// The limits and the connections that count against them.
+/// The limits, and the number of open connections.
 pub struct ConnectionLimits {
-    /// Connections in total.
+    /// Maximum number of open connections of all clients.
     total: u32,
     free: Arc<Semaphore>,
-    /// Connections of one client.
+    /// Maximum number of open connections of one client.
     per_client: u32,
-    /// Proxies bring the connections of many clients, so the limit per client does not apply to them.
+    /// The limit per client does not apply to these proxies, because each forwards the connections of many clients.
     trusted_proxies: Vec<IpNetwork>,
     open: OpenConnections,
 }
@@ -27,7 +26,7 @@ pub struct ConnectionLimits {
 /// The number of open connections of each client.
 type OpenConnections = Arc<Mutex<HashMap<Key, u32>>>;
 
-/// The permission for one connection, which counts as open until this is dropped.
+/// The permission for one connection. The connection counts as open until the permit is dropped.
 pub struct ConnectionPermit {
     _total: OwnedSemaphorePermit,
     client: Option<(Key, OpenConnections)>,
@@ -65,7 +64,7 @@ impl ConnectionLimits {
         drop(all.expect("the semaphore is never closed"));
     }
 
-    /// Counts a connection against its client's limit; `None` when the client has as many connections as it may have.
+    /// Counts a connection as open; `None` when its client has reached the limit per client.
     pub fn admit_connection(&self, free: OwnedSemaphorePermit, peer: IpAddr) -> Option<ConnectionPermit> {
         let peer = peer.to_canonical();
         if self.trusted_proxies.iter().any(|network| network.contains_address(peer)) {
@@ -95,8 +94,8 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Raises the process's limit of open files and sockets as far as allowed, and returns it. Shells set a low limit for
-/// the sake of programs that use `select(2)`, which the daemon does not.
+/// Raises the process's limit of open files and sockets to the hard limit, and returns the new limit. The soft limit is
+/// low by default to protect programs that use `select(2)`; the daemon does not use it.
 fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };

@@ -1,5 +1,5 @@
-//! The middleware around every surface. It assigns request ids, finds the client's address and limits its requests,
-//! bounds and times out bodies, catches panics, sets security headers, and logs requests.
+//! The middleware around every surface. It assigns request ids, finds the client's address, limits requests, body sizes
+//! and times, catches panics, sets security headers, and logs requests.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
@@ -27,8 +27,8 @@ use tasks::Tasks;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 
-/// The middleware. One value is shared by all surfaces, so that the rate limit per client counts requests to any of
-/// them.
+/// The middleware. All surfaces share one value, so that the rate limit per client counts requests to all surfaces
+/// together.
 #[derive(Clone)]
 pub struct Guard(Arc<Inner>);
 
@@ -42,7 +42,7 @@ struct Inner {
 }
 
 impl Guard {
-    /// Takes the limits from the configuration.
+    /// Creates the middleware with the limits of the configuration.
     pub fn new(server: &Server, clock: Clock, tasks: Tasks) -> Guard {
         Guard(Arc::new(Inner {
             clock,
@@ -54,15 +54,15 @@ impl Guard {
         }))
     }
 
-    /// Wraps a surface with the client's rate limit, a bounded body, a timeout and a catch for panics. `render` renders
-    /// the errors of this middleware in the surface's error format.
+    /// Wraps a surface: adds the rate limit, the limits of body size and time, and the handling of panics. `render`
+    /// renders errors of this middleware in the surface's error format.
     pub fn protect_surface(&self, surface: Router, render: ErrorRenderer) -> Router {
         // This middleware bounds and reads the body, so that no endpoint has to.
         let surface = surface.layer(DefaultBodyLimit::disable());
         surface.layer(middleware::from_fn_with_state((self.clone(), render), handle_protected_request))
     }
 
-    /// Wraps the router of everything with request ids, security headers and the request log.
+    /// Wraps the whole router: adds request ids, security headers and the request log.
     pub fn add_request_log(&self, router: Router) -> Router {
         router.layer(middleware::from_fn(handle_logged_request))
     }
@@ -77,7 +77,7 @@ async fn handle_protected_request(
     let client = find_client(&request, &guard.trusted_proxies);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = call_endpoint_within_limits(&guard, render, client, request, next).await;
-    // The log needs the route of responses that no endpoint made, too.
+    // The log reads the route from the response, also when the middleware itself created the response.
     if let Some(route) = route {
         response.extensions_mut().insert(route);
     }
@@ -115,7 +115,7 @@ fn find_client(request: &Request, trusted: &[IpNetwork]) -> Client {
     Client::from_headers(peer, request.headers(), trusted)
 }
 
-/// Reads the body into memory. A body whose `Content-Length` is too large is refused before it is read.
+/// Reads the body into memory. A body with a too large `Content-Length` is rejected before it is read.
 async fn buffer_request_body(request: Request, bytes_max: usize, timeout: Duration) -> Result<Request, HttpError> {
     let (parts, body) = request.into_parts();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -140,8 +140,8 @@ fn is_length_limit_error(error: &axum::Error) -> bool {
     false
 }
 
-/// Gives the request an id, logs it and sets the headers of its response. The path is logged as its template, and query
-/// strings and bodies are not logged, because they may hold personal data.
+/// Assigns an id to the request, calls the next handler, logs the request, and sets the headers of the response. The
+/// log contains the route instead of the path, no query string and no body, because they may contain personal data.
 async fn handle_logged_request(mut request: Request, next: Next) -> Response {
     let started = Stopwatch::now();
     let id = proxy_request_id_or_new(&request);
@@ -157,7 +157,7 @@ async fn handle_logged_request(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Returns the id that a proxy gave the request, so that the proxy's log and the daemon's can be matched, or a new one.
+/// Returns the request id in the header that a proxy set, so that both logs have the same id, or a new id.
 fn proxy_request_id_or_new(request: &Request) -> HeaderValue {
     let from_proxy = request.headers().get(REQUEST_ID).filter(|value| {
         let fits = (1..=REQUEST_ID_LENGTH_MAX).contains(&value.len());
@@ -237,13 +237,13 @@ mod tests {
         let endpoint = async move |body: Bytes| seen.lock().unwrap().push(body.to_vec());
         let router = guard.protect_surface(Router::new().route("/", any(endpoint)), HttpError::render_plain_error);
 
-        // `guard` allows bodies of 10 bytes; every byte value occurs in one of them.
+        // The guard allows bodies of at most 10 bytes. The bodies together contain every byte value.
         let every_byte: Vec<u8> = (0..=u8::MAX).collect();
         let mut accepted: Vec<Vec<u8>> = every_byte.chunks(10).map(<[u8]>::to_vec).collect();
         accepted.push(Vec::new());
         for sent in &accepted {
             assert_eq!(post_body(router.clone(), sent.clone()).await.status(), 200);
-            // The body has several chunks, and the client does not announce its length.
+            // The client sends the body in several chunks and without a `Content-Length`.
             let chunks: Vec<Result<Bytes, Infallible>> =
                 sent.chunks(3).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
             let chunked = Body::from_stream(futures_util::stream::iter(chunks));
@@ -255,6 +255,6 @@ mod tests {
         let too_long = Body::from_stream(futures_util::stream::iter(too_long));
         assert_eq!(post_body(router.clone(), "0123456789a").await.status(), 413);
         assert_eq!(post_body(router, too_long).await.status(), 413);
-        assert!(received.lock().unwrap().is_empty(), "no part of a refused body reaches the endpoint");
+        assert!(received.lock().unwrap().is_empty(), "no part of a rejected body reaches the endpoint");
     }
 }

@@ -1,4 +1,4 @@
-//! `/healthz` reports that the process runs, `/readyz` whether it can do its work.
+//! The health endpoints: `/healthz` reports that the process runs, `/readyz` reports the problems of the daemon.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,14 +12,14 @@ use serde::Serialize;
 
 use crate::response;
 
-/// The problems that keep the daemon from its work, by the part that has them. `/readyz` shows only the names of the
-/// parts to everybody. The reasons may quote nodes, so only the log and `settled status` show them.
+/// The problems of the daemon, by the name of the part with the problem. `/readyz` is public, so it shows only these
+/// names. The reasons may contain texts from nodes, so only the log and `settled status` show them.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Health {
-    /// Records that `part` cannot work for this `reason`, one sentence, until its problem is
-    /// [cleared](Health::clear_problem).
+    /// Records that `part` does not work until its problem is [cleared](Health::clear_problem). `reason` is one
+    /// sentence.
     pub fn set_problem(&self, part: impl Into<String>, reason: impl Into<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.into(), reason.into());
     }
@@ -42,7 +42,7 @@ struct HealthResponse {
     problems: Vec<String>,
 }
 
-/// The routes of both endpoints. They respond from memory, because no rate limit protects them.
+/// Returns the routes of both endpoints. They have no rate limit, so they respond from memory.
 pub fn build_health_routes(health: Health) -> Router {
     Router::new().route("/healthz", get(get_healthz)).route("/readyz", get(get_readyz)).with_state(health)
 }

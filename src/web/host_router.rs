@@ -17,7 +17,7 @@ pub struct HostRouter {
 }
 
 impl HostRouter {
-    /// Adds the routes of a surface. An empty host means every host.
+    /// Adds the routes of a surface. A surface with an empty `host` is served on every host.
     pub fn add_surface(&mut self, host: &str, routes: Router) {
         let router = match host {
             "" => &mut self.every_host,
@@ -38,7 +38,7 @@ impl HostRouter {
     }
 }
 
-/// The finished routers. The router of a named host also serves the surfaces without a host of their own.
+/// The complete routers. The router of a named host also serves the surfaces without a host of their own.
 struct RoutersByHost {
     every_host: Router,
     by_host: BTreeMap<String, Router>,
@@ -52,7 +52,7 @@ async fn route_by_host(State(hosts): State<Arc<RoutersByHost>>, request: Request
     }
 }
 
-/// Returns the request's host name in lower case and without a port; empty when the request names none.
+/// Returns the request's host name in lower case and without a port; empty when the request has no host.
 fn request_host_name(request: &Request) -> String {
     let header = request.headers().get(HOST).and_then(|value| value.to_str().ok());
     let host = request.uri().host().or(header).unwrap_or("").to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Errors of the listener itself, before an endpoint is called or instead of its response. Each surface renders them in
+//! Errors of the HTTP server itself, such as an unknown path, a rate limit or a timeout. Each surface renders them in
 //! its own error format.
 
 use axum::http::StatusCode;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::response;
 
-/// An error of the listener, independent of a surface's error format.
+/// An error of the HTTP server, which a surface renders in its own error format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpError {
     /// No route has this path.
@@ -29,10 +29,10 @@ pub enum HttpError {
     Panicked,
 }
 
-/// A surface's function that renders listener errors in its error format.
+/// A function that renders errors of the HTTP server in the error format of one surface.
 pub type ErrorRenderer = fn(HttpError) -> Response;
 
-/// The error format of everything that belongs to no surface.
+/// The error format of paths that belong to no surface.
 #[derive(Serialize)]
 struct PlainBody {
     error: &'static str,

@@ -1,7 +1,7 @@
-//! Executes the transaction of a call. After a conflict with a concurrent transaction the call is executed again. A
-//! call with an idempotency key is executed once: a repetition returns the stored response of the first one.
+//! Executes the database transaction of a call, and repeats it after a conflict with a concurrent transaction. A call
+//! with an idempotency key is executed once: a repeated call returns the stored response of the first one.
 //!
-//! Every surface uses this executor; what differs between their operations are parameters.
+//! All surfaces use this executor.
 
 use std::fmt;
 
@@ -15,19 +15,20 @@ use ids::Shop;
 
 /// The request header that carries an idempotency key.
 const HEADER: &str = "idempotency-key";
-/// Executions of a call whose transactions all conflict with concurrent ones; the error of the last one is returned.
+/// Maximum number of attempts when the database transactions conflict with concurrent ones. After the last attempt the
+/// caller gets its error.
 const ATTEMPTS_MAX: u32 = 4;
 
 /// The time for which a key and its response are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
-    /// The key never expires: for calls that move money.
+    /// The key never expires. Used for calls that move money.
     Forever,
-    /// Seconds after the first call.
+    /// The key expires this many seconds after the first call.
     Seconds(i64),
 }
 
-/// The calls among which a key is unique. Callers of different scopes never see each other's responses.
+/// The scope within which an idempotency key is unique. The same key in another scope belongs to another call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope<'a> {
     /// The surface that received the call, such as `checkout`.
@@ -71,9 +72,9 @@ pub struct CallOutcome<T> {
 #[error("must be 1 to {KEY_LENGTH_MAX} visible ASCII characters")]
 pub struct InvalidKey;
 
-/// The error of an operation, as far as the executor needs to know it.
+/// The errors of an operation that the executor creates or inspects.
 pub trait OperationError: From<db::Error> {
-    /// Returns the error of a call whose key was used with another request before.
+    /// Returns the error for a key that was used with another request before.
     fn key_reused_error() -> Self;
 
     /// Returns the database error that caused this error; `None` for all other errors.
@@ -81,8 +82,8 @@ pub trait OperationError: From<db::Error> {
 }
 
 impl IdempotencyKey {
-    /// Reads the key from the request's headers; `None` when the client sent none. `request` is the parsed request in a
-    /// form that is the same for equal requests, such as its serialisation.
+    /// Reads the key from the request's headers; `None` when the client sent no key. `request` is the serialised
+    /// request, which must be the same for equal requests.
     ///
     /// # Errors
     /// Fails when the header is not 1 to 255 visible ASCII characters.
@@ -106,11 +107,12 @@ impl fmt::Display for Scope<'_> {
     }
 }
 
-/// Executes a call. `prepare` runs before each transaction, for work that must not be done inside one. `transact` is
-/// the transaction, and returns the response and a value for the caller. `name` names the transaction in logs.
+/// Executes a call, once per idempotency key. `prepare` runs before each attempt and does the work that must not be
+/// done inside a database transaction. `transact` runs inside the transaction, and returns the response and a value for
+/// the caller. `name` is the name of the transaction in logs.
 ///
 /// # Errors
-/// Returns the error of the operation. A failed call stores no key, so it may be repeated with the same one.
+/// Returns the error of the operation. A failed call stores no key, so the client may repeat it with the same key.
 pub async fn execute_once_per_key<P, T, E, Preparing>(
     db: &Db,
     clock: &Clock,
@@ -225,8 +227,7 @@ mod tests {
         IdempotencyKey::from_headers(&headers, &scope, request, Retention::Forever).unwrap()
     }
 
-    /// Executes a call whose transactions fail with a conflict as long as `conflicts` allows, and count in
-    /// `executions`.
+    /// Executes a call whose first `conflicts` attempts fail with a conflict. `executions` counts the attempts.
     async fn execute_call(
         db: &Db,
         key: Option<IdempotencyKey>,
@@ -277,8 +278,8 @@ mod tests {
             let outcome = execute_call(&db, new_key("a", b"1"), ATTEMPTS_MAX - 1, &executions).await.unwrap();
             assert_eq!((outcome.response, outcome.executed), (stored_response("response 4"), Some(7)));
             let executions = Arc::default();
-            let refused = execute_call(&db, None, ATTEMPTS_MAX, &executions).await;
-            assert!(matches!(refused, Err(Error::Db(db::Error::Conflict(_)))), "{refused:?}");
+            let rejected = execute_call(&db, None, ATTEMPTS_MAX, &executions).await;
+            assert!(matches!(rejected, Err(Error::Db(db::Error::Conflict(_)))), "{rejected:?}");
             assert_eq!(executions.load(Ordering::SeqCst), ATTEMPTS_MAX);
         }
     }

@@ -1,5 +1,5 @@
-//! The HTTP side of the daemon: the listener, and everything that all surfaces share: client addresses, limits, request
-//! ids, timeouts, error formats, idempotency keys, OpenAPI pages. It names no surface and has no business rules.
+//! The HTTP server of the daemon, and the code that all surfaces share: client addresses, limits, request ids,
+//! timeouts, errors, idempotency keys, OpenAPI pages. It contains no surface and no business rules.
 
 pub mod serve;
 mod connection_limits;

@@ -1,4 +1,4 @@
-//! Exact decimals as JSON numbers. They are written digit by digit and never converted to a binary fraction.
+//! Exact decimals as JSON numbers. The digits are written exactly, without a conversion to binary floating point.
 
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};

@@ -18,7 +18,7 @@ use crate::response;
 
 const STYLE: &str = include_str!("reference.css");
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
-/// Depth of nested objects beyond which the page shows no fields.
+/// Maximum depth of nested objects whose fields the page shows.
 const DEPTH_MAX: usize = 4;
 
 /// Returns the routes `/openapi/NAME.json` and `/reference/NAME`.
@@ -120,7 +120,7 @@ fn render_operation(html: &mut String, document: &Value, method: &str, path: &st
     html.push_str("</section>\n");
 }
 
-/// Renders the fields of an object as a table, those of nested objects as tables inside it.
+/// Renders the fields of an object as a table. The fields of nested objects become tables inside this table.
 fn render_schema_fields(html: &mut String, document: &Value, schema: &Value, depth: usize) {
     let schema = resolve_schema_reference(document, schema);
     for choice in list_array_items(&schema["oneOf"]) {
@@ -155,7 +155,7 @@ fn render_schema_fields(html: &mut String, document: &Value, schema: &Value, dep
     html.push_str("</table>");
 }
 
-/// Returns the type of a field in words: `string`, `array of object`, `one of a, b`.
+/// Returns the type of a field as text, such as `string`, `array of object` or `one of a, b`.
 fn describe_schema_type(document: &Value, schema: &Value) -> String {
     let schema = resolve_schema_reference(document, schema);
     let choices: Vec<&str> = list_array_items(&schema["enum"]).iter().map(text_or_empty).collect();
@@ -172,7 +172,7 @@ fn describe_schema_type(document: &Value, schema: &Value) -> String {
     }
 }
 
-/// Follows the schema's `$ref`, if it has one.
+/// Returns the schema to which `$ref` points, or the schema itself when it has no `$ref`.
 fn resolve_schema_reference<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     let Some(reference) = schema["$ref"].as_str() else { return schema };
     document.pointer(reference.trim_start_matches('#')).unwrap_or(schema)
@@ -204,7 +204,7 @@ fn build_operation_anchor(method: &str, path: &str) -> String {
     format!("{method}{}", path.chars().map(as_id).collect::<String>())
 }
 
-/// Returns the text escaped for HTML, with text between backticks as code.
+/// Escapes a text for HTML, and converts text between backticks to `<code>` elements.
 fn escape_html_with_code(text: &str) -> String {
     let parts = text.split('`').map(escape_html).enumerate();
     parts.map(|(n, part)| if n % 2 == 1 { format!("<code>{part}</code>") } else { part }).collect()

@@ -1,4 +1,4 @@
-//! JSON responses.
+//! Builds JSON responses.
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -23,12 +23,13 @@ pub fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// Returns a response whose body is JSON text already, such as the stored response of an idempotency key.
+/// Returns a response with a body that is already JSON text, such as the stored response of an idempotency key.
 pub fn response_from_json_text(status: StatusCode, text: String) -> Response {
     (status, [(CONTENT_TYPE, JSON)], text).into_response()
 }
 
-/// Returns the response to an error of the listener, with a surface's `body`. Rate limits get a `Retry-After` header.
+/// Returns the response to an error of the HTTP server. `body` has the error format of the surface. A rate limit adds a
+/// `Retry-After` header.
 pub fn http_error_response(error: HttpError, body: &impl Serialize) -> Response {
     let response = json_response(error.http_status(), body);
     match error {

@@ -1,5 +1,5 @@
-//! The listener: accepts a bounded number of connections with bounded headers, and lets running requests finish at a
-//! shutdown.
+//! The HTTP server: accepts a limited number of connections, limits the size of headers, and completes running requests
+//! at a shutdown.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,14 +23,14 @@ use tracing::{debug, info, warn};
 use crate::client::Peer;
 use crate::connection_limits::ConnectionLimits;
 
-/// Time within which a client must send the head of a request. An idle connection is closed after the same time.
+/// Maximum time for the request line and headers to arrive. An idle connection is closed after the same time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Largest request line and headers together, in bytes.
+/// Maximum size of the request line and headers together, in bytes.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
-/// Pause after an accept failed, such as when the process has no free descriptor.
+/// Pause after a connection could not be accepted, such as when the process has no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` is true, then lets running requests finish within `server.shutdown_timeout_ms`.
+/// Accepts connections until `stop` is true, then waits at most `server.shutdown_timeout_ms` for running requests.
 pub async fn serve_http(
     listener: TcpListener,
     router: Router,
@@ -40,7 +40,7 @@ pub async fn serve_http(
 ) {
     let limits = ConnectionLimits::new(&server);
     loop {
-        // Connections beyond the limit wait in the kernel's queue.
+        // A connection above the limit waits in the kernel's queue.
         let free = limits.wait_for_free_connection().await;
         let (stream, peer) = tokio::select! {
             () = wait_until_stopped(&mut stop) => break,
@@ -82,8 +82,8 @@ fn is_closed_by_client(e: &io::Error) -> bool {
     [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&e.kind())
 }
 
-/// Sets `TCP_USER_TIMEOUT`, by which the kernel closes the connection of a client that does not receive its response.
-/// The daemon cannot close it, because it cannot distinguish a full send buffer from a slow endpoint.
+/// Sets `TCP_USER_TIMEOUT`, so that the kernel closes the connection of a client that does not read its response. The
+/// daemon itself cannot distinguish such a client from a slow endpoint.
 fn set_socket_options(stream: &TcpStream, stall_timeout: Duration) {
     let ms = u32::try_from(stall_timeout.as_millis()).unwrap_or(u32::MAX);
     let timeout_set = rustix::net::sockopt::set_tcp_user_timeout(stream, ms).map_err(io::Error::from);
@@ -110,7 +110,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, m
 }
 
 async fn wait_until_stopped(stop: &mut watch::Receiver<bool>) {
-    // The sender is dropped only when the daemon ends.
+    // An error means that the sender was dropped, which also happens only when the daemon ends.
     let _dropped = stop.wait_for(|stop| *stop).await.is_err();
 }
 

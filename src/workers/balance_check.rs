@@ -1,6 +1,6 @@
-//! Finds credits that blocks did not show: internal transfers on chains where the source cannot trace them, and
-//! transfers that an endpoint left out. Balances are compared with deposits, and the block of an unexplained increase
-//! is found by bisection.
+//! Finds credits that are missing in the blocks that the source returned: internal transfers, when the source cannot
+//! trace them, and transfers that an endpoint left out. The worker compares balances with deposits, and finds the block
+//! of an unexplained increase by bisection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +29,13 @@ pub struct BalanceReconciler {
 }
 
 impl BalanceReconciler {
-    /// A reconciler that reads balances from `source`.
+    /// Creates a reconciler that reads balances from `source`.
     pub fn new(db: Db, clock: Clock, deposits: DepositService, source: Arc<dyn Source>) -> BalanceReconciler {
         BalanceReconciler { db, clock, deposits, source }
     }
 
-    /// Returns true when deposits explain the balances of the invoices' addresses after the block `cursor`. Otherwise
-    /// books the unexplained credits and returns false.
+    /// Compares the balances of the invoices' addresses after the block `cursor` with their deposits, and books each
+    /// unexplained credit. Returns true when deposits explain all balances, so that no credit was booked.
     ///
     /// # Errors
     /// [`SourceError`] when balances are not available.
@@ -50,7 +50,7 @@ impl BalanceReconciler {
         for (asset, checks) in group_checks_by_asset(checks) {
             let addresses: Vec<Address> = checks.iter().map(|check| check.address.clone()).collect();
             let balances = match self.source.balances(&cursor, &asset, &addresses).await {
-                // The node has forgotten the balances at this block, so they cannot be compared.
+                // The node no longer stores the balances at this block, so this asset cannot be checked.
                 Err(SourceError::Unsupported(_)) => continue,
                 answer => answer?,
             };
@@ -69,8 +69,8 @@ impl BalanceReconciler {
         Ok(explained)
     }
 
-    /// Returns the first block after which the balance was higher than deposits explain, and the difference. Credits of
-    /// later blocks are found by the next check, because those blocks may be reorganised separately.
+    /// Returns the first block in which the balance exceeds the deposits, and the difference. The next check finds
+    /// credits of later blocks, because later blocks may be reorganised separately.
     async fn locate_unexplained_credit(
         &self,
         check: &BalanceCheck,
@@ -87,8 +87,8 @@ impl BalanceReconciler {
                 .with_context(|| format!("block {middle} is not on the node's chain any more"))?;
             match self.read_balance_at(check, header.block_ref()).await {
                 Ok(more) if more > check.explained => (high, balance) = (header.block_ref(), more),
-                // If the node has forgotten older balances, the credit is booked in the oldest block at which it was
-                // found.
+                // If the node no longer stores older balances, the credit is booked in the oldest block for which the
+                // node returned a balance.
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
             }
@@ -98,11 +98,11 @@ impl BalanceReconciler {
 
     async fn read_balance_at(&self, check: &BalanceCheck, at: BlockRef) -> Result<Amount, SourceError> {
         let balances = self.source.balances(&at, &check.asset, std::slice::from_ref(&check.address)).await?;
-        balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("the answer has no balance".into()))
+        balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("the response has no balance".into()))
     }
 
-    /// Books the credit in a block of the followed branch, so that it is reversed with that block. A credit in a block
-    /// of another branch is an error; the next check searches for it again.
+    /// Books the credit in a block of the followed branch, so that a reorganisation of this block reverses the credit.
+    /// Fails when the block is on another branch; the next check then searches for the block again.
     async fn book_unexplained_credit(&self, check: &BalanceCheck, at: BlockRef, credit: Amount) -> anyhow::Result<()> {
         let (now, deposits, check) = (self.clock.now(), self.deposits.clone(), check.clone());
         let chain = &self.deposits.chain().id;
@@ -117,7 +117,7 @@ impl BalanceReconciler {
                 info!(%chain, height = at.height, "a balance increased without a visible transfer; the credit was booked");
                 Ok(())
             }
-            // A deposit was booked meanwhile; the next check compares with it.
+            // A deposit was booked meanwhile; the next check takes it into account.
             UnexplainedCredit::Outdated => Ok(()),
             UnexplainedCredit::OffBranch => {
                 bail!(
@@ -129,7 +129,7 @@ impl BalanceReconciler {
     }
 }
 
-/// Groups the checks by asset, because one request reads balances of one asset.
+/// Groups the checks by asset, because one request reads the balances of a single asset.
 fn group_checks_by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
     let mut groups: Vec<(AssetKind, Vec<BalanceCheck>)> = Vec::new();
     for check in checks {
@@ -141,13 +141,14 @@ fn group_checks_by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<Balan
     groups
 }
 
-/// Checks the balances of open native invoices at intervals, on chains whose blocks do not show internal transfers.
+/// Checks the balances of open invoices in native coins every 15 seconds, on chains whose source cannot trace internal
+/// transfers.
 pub struct BalanceCheckWorker {
     reconciler: BalanceReconciler,
 }
 
 impl BalanceCheckWorker {
-    /// A worker for the reconciler's chain.
+    /// Creates the worker for the reconciler's chain.
     pub fn new(reconciler: BalanceReconciler) -> BalanceCheckWorker {
         BalanceCheckWorker { reconciler }
     }

@@ -1,4 +1,5 @@
-//! Expires what depends on the clock alone: orders whose payment on an external page is overdue, and idempotency keys.
+//! Expires records that depend on the clock alone: orders whose external payment (Alipay, WeChat Pay) is overdue, and
+//! idempotency keys.
 
 use std::time::Duration;
 
@@ -10,17 +11,17 @@ use clock::Clock;
 use db::Db;
 use shop::orders;
 
-/// Maximum number of idempotency keys deleted in one transaction.
+/// Maximum number of idempotency keys deleted in one database transaction.
 const KEYS_MAX: u32 = 1_000;
 
-/// Expires overdue orders with external payments, and idempotency keys.
+/// Expires orders whose external payment is overdue, and deletes expired idempotency keys.
 pub struct ExpiryWorker {
     db: Db,
     clock: Clock,
 }
 
 impl ExpiryWorker {
-    /// A worker on this database.
+    /// Creates the worker.
     pub fn new(db: Db, clock: Clock) -> ExpiryWorker {
         ExpiryWorker { db, clock }
     }
@@ -38,8 +39,9 @@ impl Worker for ExpiryWorker {
 
     async fn run_once(&self) -> anyhow::Result<Ran> {
         let now = self.clock.now();
-        let expired =
-            self.db.write("expire_external_orders", move |tx| Box::pin(orders::expire_overdue_external(tx, now)));
+        let expired = self
+            .db
+            .write("expire_external_orders", move |tx| Box::pin(orders::expire_overdue_external_payments(tx, now)));
         let expired = expired.await?;
         let deleted =
             self.db.write("delete_expired_keys", move |tx| Box::pin(idempotency::delete_expired(tx, now, KEYS_MAX)));

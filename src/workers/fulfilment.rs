@@ -11,7 +11,7 @@ use db::Db;
 use envelope::Envelope;
 use shop::fulfilment::{self, EmailTemplates};
 
-/// Delivers the items of paid orders that are due.
+/// Delivers the items of paid orders, and retries failed deliveries when they are due.
 pub struct FulfilmentWorker {
     db: Db,
     clock: Clock,
@@ -20,7 +20,7 @@ pub struct FulfilmentWorker {
 }
 
 impl FulfilmentWorker {
-    /// A worker that decrypts stock with `envelope` and queues e-mails made of `templates`.
+    /// Creates a worker that decrypts stock with `envelope` and queues e-mails made of `templates`.
     pub fn new(db: Db, clock: Clock, envelope: Arc<Envelope>, templates: EmailTemplates) -> FulfilmentWorker {
         FulfilmentWorker { db, clock, envelope, templates: Arc::new(templates) }
     }
@@ -37,7 +37,8 @@ impl Worker for FulfilmentWorker {
     }
 
     async fn run_once(&self) -> anyhow::Result<Ran> {
-        let delivered = fulfilment::deliver_due(&self.db, self.clock.now(), &self.envelope, &self.templates).await?;
+        let delivered =
+            fulfilment::deliver_due_orders(&self.db, self.clock.now(), &self.envelope, &self.templates).await?;
         Ok(if delivered > 0 { Ran::Worked } else { Ran::Idle })
     }
 }

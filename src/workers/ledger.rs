@@ -8,18 +8,19 @@ use crate::workers::{Ran, Worker};
 use db::{self, Db};
 use money::ledger;
 
-/// Maximum number of postings appended in one transaction.
+/// Maximum number of postings appended in one database transaction.
 const HASH_CHAIN_MAX: i64 = 2_000;
-/// Maximum number of balances rolled up in one transaction.
+/// Maximum number of balances rolled up in one database transaction.
 const ROLL_UP_MAX: i64 = 200;
 
-/// Appends postings to the hash chain. Only needed on PostgreSQL: on SQLite the posting transaction does it.
+/// Appends postings to the hash chain. Has work only on PostgreSQL: on SQLite, the database transaction that posts also
+/// appends to the hash chain.
 pub struct HashChainWorker {
     db: Db,
 }
 
 impl HashChainWorker {
-    /// A worker on this database.
+    /// Creates the worker.
     pub fn new(db: Db) -> HashChainWorker {
         HashChainWorker { db }
     }
@@ -49,13 +50,14 @@ impl Worker for HashChainWorker {
     }
 }
 
-/// Rolls up the balances of accounts without a balance row of their own, which no transaction waits for.
+/// Adds new postings to the balances of accounts that have no balance row of their own. These balances may lag behind,
+/// because no database transaction reads them before it posts.
 pub struct BalanceRollUpWorker {
     db: Db,
 }
 
 impl BalanceRollUpWorker {
-    /// A worker on this database.
+    /// Creates the worker.
     pub fn new(db: Db) -> BalanceRollUpWorker {
         BalanceRollUpWorker { db }
     }

@@ -18,7 +18,7 @@ pub struct MailWorker {
 }
 
 impl MailWorker {
-    /// A worker that sends through `transport`.
+    /// Creates a worker that sends through `transport`.
     pub fn new(db: Db, clock: Clock, transport: Arc<Transport>) -> MailWorker {
         MailWorker { db, clock, transport }
     }

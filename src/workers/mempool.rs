@@ -1,4 +1,4 @@
-//! Reads the unconfirmed transfers of one chain.
+//! Reads the mempool of one chain and stores its unconfirmed transfers to watched addresses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use money::assets::FollowedChain;
 use money::invoices;
 use money::unconfirmed::{self, MempoolSnapshot};
 
-/// Maximum number of open invoices whose addresses are looked up in one run where the source cannot read the whole
-/// mempool, in addition to those with an unconfirmed transfer.
+/// Maximum number of open invoices without an unconfirmed transfer whose addresses one run looks up. Only used when the
+/// source cannot read the whole mempool.
 const EXPECTING_PAYMENT_MAX: i64 = 20;
 
 /// Reads the mempool of one chain and stores its transfers to watched addresses.
@@ -26,21 +26,21 @@ pub struct MempoolWorker {
     chain: FollowedChain,
     source: Arc<dyn Source>,
     pause: Duration,
-    /// The transfers that were stored last, so that an unchanged mempool costs no transaction; `None` when the stored
-    /// transfers are not known.
+    /// The transfers that were stored last, so that an unchanged mempool needs no database transaction; `None` when the
+    /// stored transfers are not known.
     last: Mutex<Option<Vec<UnconfirmedTransfer>>>,
 }
 
 impl MempoolWorker {
-    /// A worker that reads `source` after each `pause`.
+    /// Creates a worker that reads `source` after each `pause`.
     pub fn new(db: Db, clock: Clock, chain: FollowedChain, source: Arc<dyn Source>, pause: Duration) -> MempoolWorker {
         MempoolWorker { db, clock, chain, source, pause, last: Mutex::new(None) }
     }
 }
 
 impl MempoolWorker {
-    /// Returns true when an open invoice or a stored transfer needs the mempool. Otherwise no request is sent, because
-    /// providers bill each request.
+    /// Returns true when the chain has an open invoice or a stored unconfirmed transfer. Otherwise the worker sends no
+    /// request, because providers bill each request.
     async fn is_mempool_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
@@ -49,7 +49,7 @@ impl MempoolWorker {
         waiting.await
     }
 
-    /// Returns the addresses that the source may have to look up one by one. Only Esplora, on Bitcoin, needs them.
+    /// Returns the addresses that an Esplora server looks up one by one; empty on chains other than Bitcoin.
     async fn list_addresses_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());
@@ -76,8 +76,8 @@ impl Worker for MempoolWorker {
         false
     }
 
-    /// Reads the mempool once. Always returns `Idle`, so that a pause follows: endpoints at different heights would
-    /// otherwise keep the worker busy without end.
+    /// Reads the mempool once. Always returns `Idle`, so that a pause follows. Otherwise endpoints at different heights,
+    /// which return different mempools in turn, would keep the worker busy for ever.
     async fn run_once(&self) -> anyhow::Result<Ran> {
         if !self.is_mempool_needed().await? {
             *self.last.lock().await = None;
@@ -91,8 +91,8 @@ impl Worker for MempoolWorker {
         if last.as_ref() == Some(&unconfirmed) {
             return Ok(Ran::Idle);
         }
-        // The head is read after the mempool, so a transaction that was mined before is in a block at or below this
-        // head.
+        // The head is read after the mempool. A transfer that left the mempool because it was mined is therefore in a
+        // block at or below this head.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
         let look = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };

@@ -1,5 +1,5 @@
-//! Workers: loops that wake up and call one function of a feature. A worker has no input but the database and the
-//! nodes, so the first run, a later run and the run after a crash are the same.
+//! Workers: background loops, each of which calls one function of a feature. The only inputs of a worker are the database
+//! and the nodes, so a run after a crash needs no recovery.
 
 pub mod follow;
 pub mod fulfilment;
@@ -22,36 +22,36 @@ use tracing::{error, warn};
 
 use tasks::{Tasks, Wake};
 
-/// Maximum pause of a worker between two runs after errors in a row.
+/// Maximum pause of a worker between two runs after repeated errors.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Maximum number of passes of [`Workers::run_workers_until_idle`]. More of them mean that a worker never becomes idle.
+/// Maximum number of passes of [`Workers::run_workers_until_idle`]. A worker that still has work after these passes never becomes idle.
 const PASSES_MAX: usize = 10_000;
 
 /// The result of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ran {
-    /// The worker did something, and there may be more to do.
+    /// The worker did some work, and more may be left.
     Worked,
-    /// There was nothing to do.
+    /// No work is left for now.
     Idle,
 }
 
 /// A loop of the daemon.
 #[async_trait]
 pub trait Worker: Send + Sync {
-    /// The name in logs, in `settled status` and in `/readyz`.
+    /// Returns the name that logs, `settled status` and `/readyz` show.
     fn name(&self) -> String;
 
-    /// The pause after an idle run.
+    /// Returns the pause after an idle run.
     fn idle_pause(&self) -> Duration;
 
-    /// Returns true when a hint that there may be work ends the pause early. False for workers whose runs cost the same
-    /// with and without work.
+    /// Returns true when the wake signal ends the pause early. False for workers whose runs cost the same with and without
+    /// work, such as requests to a node.
     fn is_wakeable(&self) -> bool {
         true
     }
 
-    /// Does the work that is due, and returns whether there was any.
+    /// Does the work that is due. Returns [`Ran::Worked`] when more work may be left.
     async fn run_once(&self) -> anyhow::Result<Ran>;
 }
 
@@ -63,26 +63,26 @@ pub struct Workers {
     heartbeats: Heartbeats,
 }
 
-/// The last run of each worker, for the watchdog and `/readyz`.
+/// The last run of each worker, by name. The supervisor and `settled status` read it.
 #[derive(Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<BTreeMap<String, LastRun>>>);
 
 struct LastRun {
     ended: Instant,
-    /// The error of the last run and the time of the first error in a row; `None` after a success.
+    /// The error of the last run, and the time since which every run has failed; `None` when the last run succeeded.
     failing: Option<(String, Instant)>,
 }
 
-/// The state of one worker.
+/// The state of one worker, as `/readyz` and `settled status` report it.
 pub struct Heartbeat {
-    /// The time since its last run ended.
+    /// The time since the end of the last run.
     pub since_end: Duration,
-    /// The error of its last run, and the time since the first error in a row; `None` after a success.
+    /// The error of the last run, and for how long every run has failed; `None` when the last run succeeded.
     pub failing: Option<(String, Duration)>,
 }
 
 impl Heartbeats {
-    /// All workers with their states, by name.
+    /// Returns the names of all workers, each with its state.
     pub fn list_by_worker(&self) -> Vec<(String, Heartbeat)> {
         let heartbeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let to_heartbeat = |(name, kept): (&String, &LastRun)| {
@@ -102,17 +102,17 @@ impl Heartbeats {
 }
 
 impl Workers {
-    /// Workers that `wake` wakes early.
+    /// Creates the set of workers. `wake` ends their pauses early.
     pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
         Workers { all: Arc::new(all), wake, heartbeats: Heartbeats::default() }
     }
 
-    /// The last runs of the workers.
+    /// Returns the last runs of the workers, which later runs update.
     pub fn heartbeats(&self) -> Heartbeats {
         self.heartbeats.clone()
     }
 
-    /// Runs one loop for each worker until `stop` is true.
+    /// Starts one background loop for each worker. The loops end when `stop` is true.
     pub fn spawn_worker_loops(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
         self.all
             .iter()
@@ -125,8 +125,8 @@ impl Workers {
             .collect()
     }
 
-    /// Runs every worker until none has anything left to do. Tests and single commands drive a daemon like this. A
-    /// failure is logged and does not end the run, because the test may have caused it.
+    /// Runs all workers, one after the other, until no worker has work left. Tests and single commands use it instead of
+    /// the loops. A failure of a worker is logged and does not end the passes, because a test may have caused it.
     pub async fn run_workers_until_idle(&self) {
         for _ in 0..PASSES_MAX {
             let mut worked = false;
@@ -169,7 +169,7 @@ async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartb
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // After a failure the whole pause is kept, to protect the failing service.
+            // After a failure the wake signal is ignored, so that a failing service gets no additional requests.
             () = wake.woken(), if failures == 0 && worker.is_wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }

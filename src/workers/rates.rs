@@ -1,5 +1,5 @@
-//! Refreshes the exchange rates: requests tickers, accepts the rates that enough exchanges agree on, and withdraws
-//! those of assets that lost their peg.
+//! Refreshes the exchange rates: requests tickers, accepts a rate when enough exchanges agree on it, and withdraws the
+//! rate of a stablecoin that lost its peg.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use db::Db;
 use money::assets::Assets;
 use money::pricing::{self, Rate, RateBook};
 
-/// The currency of all requested pairs; rates in other currencies are computed from it.
+/// The quote currency of all requested pairs. Rates in other currencies are computed from the rates in US dollars.
 const USD: &str = "USD";
 
-/// A rate book with the configured fixed rates, which never become stale.
+/// Returns a rate book with the fixed rates of the configuration, which never become stale.
 pub fn build_fixed_rate_book(settings: &config::Rates) -> RateBook {
     let stale_after_ms = i64::try_from(settings.staleness.as_millis()).unwrap_or(i64::MAX);
     let book = RateBook::new(stale_after_ms, settings.spread_basis_points);
@@ -30,13 +30,13 @@ pub fn build_fixed_rate_book(settings: &config::Rates) -> RateBook {
     book
 }
 
-/// Refreshes the rates that are not configured.
+/// Refreshes the rates of all pairs that have no fixed rate in the configuration.
 pub struct RateWorker {
     db: Db,
     clock: Clock,
     feeds: Feeds,
     book: RateBook,
-    /// The pairs to request: those of all assets without a configured rate.
+    /// The pairs to request: one for each asset without a fixed rate.
     pairs: Vec<Pair>,
     refresh: Duration,
     state: Mutex<RefreshState>,
@@ -44,14 +44,14 @@ pub struct RateWorker {
 
 struct RefreshState {
     consensus: RateConsensus,
-    /// The start of the last refresh.
+    /// The start of the last refresh; `None` before the first one.
     last_at: Option<Instant>,
-    /// True after the stored rates were loaded.
+    /// True after the rates of the last process were loaded from the database.
     last_rates_loaded: bool,
 }
 
 impl RateWorker {
-    /// A worker that refreshes the pairs of all assets without a configured rate.
+    /// Creates a worker that refreshes the pairs of all assets without a fixed rate.
     pub fn new(
         db: Db,
         clock: Clock,
@@ -73,7 +73,7 @@ impl RateWorker {
         RateWorker { db, clock, feeds, book, pairs, refresh: settings.refresh, state }
     }
 
-    /// Loads the last accepted rates, from which jumps of the first new rates are measured.
+    /// Loads the last accepted rates from the database. The first new rates are compared with them to detect jumps.
     async fn load_last_accepted_rates(&self, consensus: &mut RateConsensus) -> anyhow::Result<()> {
         for pair in &self.pairs {
             let wanted = pair.clone();

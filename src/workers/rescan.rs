@@ -1,5 +1,5 @@
-//! Reads blocks of one chain again, for a token that was listed late. It runs when an operator requests it, beside the
-//! follower.
+//! Reads old blocks of one chain again to book transfers of a token that was added to the configuration late. An operator
+//! requests a rescan, which runs at the same time as the follower.
 
 use anyhow::bail;
 use chain::{Height, SourceError};
@@ -12,7 +12,7 @@ use money::deposits::{
 };
 use records::audit_log::{self, Action, Actor};
 
-/// Maximum number of blocks of one piece, so that the operator sees the progress.
+/// Maximum number of blocks in one call, so that the operator sees the progress.
 const PIECE_BLOCKS_MAX: u64 = 1_000;
 
 /// Rescans one chain.
@@ -21,27 +21,27 @@ pub struct Rescanner {
     reconciler: BalanceReconciler,
 }
 
-/// The result of one piece of a rescan.
+/// The result of one call, which rescans a part of the requested blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RescanPiece {
     /// The last block that was read.
     pub to: Height,
     /// The number of transfers that were booked.
     pub booked: u64,
-    /// The number of transfers that were booked already.
+    /// The number of transfers that had been booked before the rescan.
     pub known: u64,
-    /// The number of transfers that opened a review instead.
+    /// The number of transfers that were not booked but opened a review.
     pub doubtful: u64,
 }
 
 impl Rescanner {
-    /// A rescanner of the reconciler's chain.
+    /// Creates a rescanner of the reconciler's chain.
     pub fn new(reconciler: BalanceReconciler) -> Rescanner {
         Rescanner { reconciler }
     }
 
-    /// Reads blocks from `from` on, at most up to `to`, and books transfers that are missing. Blocks above the cursor
-    /// are left to the follower.
+    /// Reads at most 1,000 blocks of the range `from..=to` and books missing transfers. The range must end at or below the
+    /// cursor, because the follower reads all later blocks.
     ///
     /// # Errors
     /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;

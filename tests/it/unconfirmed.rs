@@ -22,8 +22,8 @@ async fn cancel(world: &World, order: &PlacedOrder) -> Result<(), CancelError> {
     let (now, id) = (world.clock.now(), order.id.clone());
     let cancelled = world.db.write("cancel", move |tx| {
         Box::pin(async move {
-            let found = orders::find_by_number_or_id(tx, &id).await?.ok_or(CancelError::NotFound)?;
-            orders::cancel(tx, now, found.order.id).await
+            let found = orders::find_order_by_number_or_id(tx, &id).await?.ok_or(CancelError::NotFound)?;
+            orders::cancel_unpaid_order(tx, now, found.order.id).await
         })
     });
     cancelled.await

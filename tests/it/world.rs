@@ -187,7 +187,7 @@ impl World {
     }
 
     pub async fn run_until_idle(&self) {
-        self.daemon.as_ref().expect("the daemon runs").run_until_idle().await;
+        self.daemon.as_ref().expect("the daemon runs").run_workers_until_idle().await;
     }
 
     // ---- HTTP
@@ -322,11 +322,11 @@ impl World {
         self.secrets.lock().expect("no holder panics").extend(lines.iter().cloned());
         let (now, sku) = (self.clock.now(), product.sku);
         let slug = product.slug.clone();
-        let sealed =
-            stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are encrypted");
+        let sealed = stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str))
+            .expect("lines are encrypted");
         self.db
             .write("import_stock", move |tx| {
-                Box::pin(async move { stock::import(tx, now, &SETUP, &slug, sku, sealed).await })
+                Box::pin(async move { stock::import_stock_items(tx, now, &SETUP, &slug, sku, sealed).await })
             })
             .await
             .expect("stock is imported");
@@ -422,8 +422,10 @@ impl World {
     async fn assert_in_order(&self) {
         let report = self.audit().await;
         assert!(report.is_clean(), "{report}");
-        let mismatches =
-            self.db.read("audit_stock", |tx| Box::pin(async move { stock::list_count_mismatches(tx).await })).await;
+        let mismatches = self
+            .db
+            .read("audit_stock", |tx| Box::pin(async move { stock::list_stock_count_mismatches(tx).await }))
+            .await;
         assert!(mismatches.expect("the stock audit runs").is_empty(), "stock counters and items differ");
         for untold in [UNTOLD, TOLD_TWICE] {
             let told =

@@ -151,10 +151,10 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
     let (_, sku) = created.await.expect("the product is created");
     for part in 0..ITEMS / stock::IMPORT_LINES_MAX {
         let lines: Vec<String> = (0..stock::IMPORT_LINES_MAX).map(|line| format!("account-{part}-{line}")).collect();
-        let sealed =
-            stock::encrypt_lines(envelope, sku, lines.iter().map(String::as_str)).expect("the lines are encrypted");
+        let sealed = stock::encrypt_stock_lines(envelope, sku, lines.iter().map(String::as_str))
+            .expect("the lines are encrypted");
         let import = db.write("import", move |tx| {
-            Box::pin(async move { stock::import(tx, now, &SETUP, "mailbox", sku, sealed).await })
+            Box::pin(async move { stock::import_stock_items(tx, now, &SETUP, "mailbox", sku, sealed).await })
         });
         import.await.expect("the stock is imported");
     }

@@ -1,4 +1,4 @@
-//! `settled admin chain`.
+//! The commands `settled admin chain …`.
 
 use std::fmt::Write;
 
@@ -11,10 +11,10 @@ use crate::commands::context::Context;
 use config::ChainConfig;
 use money::deposits::{self, Unspent as Spendable};
 
-/// Maximum number of outputs of one listing, so that the response fits the control socket.
+/// The maximum number of outputs in one listing. It keeps the response below the size limit of the control socket.
 const LISTED_MAX: i64 = 20_000;
 
-/// The commands about chains.
+/// The subcommands of `settled admin chain`.
 #[derive(Subcommand)]
 pub enum Command {
     /// Resume a halted chain, after you compared its nodes.
@@ -23,14 +23,14 @@ pub enum Command {
     Unspent(Unspent),
 }
 
-/// The arguments of `chain resume`.
+/// Selects the halted chain to resume.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Resume {
     /// Name of the chain in the configuration.
     pub chain: String,
 }
 
-/// The arguments of `chain unspent`.
+/// Selects the Bitcoin chain whose unspent outputs are listed.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Unspent {
     /// Name of the chain in the configuration.
@@ -47,13 +47,13 @@ impl Command {
     }
 }
 
-/// Returns the configuration of a chain.
+/// Returns the configuration of the chain with this name. Fails when no such chain is configured.
 fn find_chain_config<'c>(context: &'c Context, name: &str) -> Result<&'c ChainConfig, String> {
     let id = ChainId::new(name).map_err(|e| e.to_string())?;
     context.config.chains.get(&id).ok_or_else(|| format!("there is no chain `{id}` in the configuration"))
 }
 
-/// Lists unspent outputs.
+/// Returns one line for each unspent output of the deposit addresses, and a last line with their sum.
 pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result<String, String> {
     let chain = find_chain_config(context, &unspent.chain)?;
     if chain.family != Family::Bitcoin {
@@ -81,7 +81,7 @@ pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result
     Ok(format!("{text}{} outputs, {} in total", outputs.len(), sum.to_decimal(decimals)))
 }
 
-/// Resumes a halted chain.
+/// Resumes a halted chain and returns a message with the reason of the halt.
 pub async fn resume_chain(context: &Context, resume: Resume) -> Result<String, String> {
     let chain = find_chain_config(context, &resume.chain)?.id.clone();
     let (now, actor, id) = (context.clock.now(), context.actor.clone(), chain.clone());

@@ -1,4 +1,4 @@
-//! `settled admin coupon`.
+//! The commands `settled admin coupon …`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use ids::Shop;
 use money::pricing::Fiat;
 use shop::coupons::{self, Discount, Terms};
 
-/// The commands about coupons.
+/// The subcommands of `settled admin coupon`.
 #[derive(Subcommand)]
 pub enum Command {
     /// Create a coupon.
@@ -28,7 +28,7 @@ pub enum Command {
     List(Owner),
 }
 
-/// The arguments of `coupon create`.
+/// The coupon to create, and its merchant and mode.
 #[derive(clap::Args)]
 pub struct Create {
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub struct Create {
     owner: Owner,
 }
 
-/// A coupon as commands and import files describe it.
+/// A coupon in the form of command-line arguments and import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewCoupon {
@@ -70,7 +70,7 @@ pub struct NewCoupon {
     pub ends_at: Option<String>,
 }
 
-/// The arguments of `coupon import`.
+/// The import file, and the merchant and mode of its coupons.
 #[derive(clap::Args)]
 pub struct Import {
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub struct Import {
     owner: Owner,
 }
 
-/// The arguments of `coupon deactivate`.
+/// Selects the coupon to deactivate.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Deactivate {
     /// Code of the coupon.
@@ -89,7 +89,7 @@ pub struct Deactivate {
 }
 
 impl NewCoupon {
-    /// Returns a coupon in percent without conditions.
+    /// Returns a coupon with a discount in percent and without conditions.
     pub fn new_percent(code: &str, percent: &str) -> NewCoupon {
         NewCoupon {
             code: code.to_owned(),
@@ -142,7 +142,7 @@ fn default_currency() -> String {
     "CNY".into()
 }
 
-/// Creates coupons: all of them, or none after an error.
+/// Creates the coupons in one database transaction: all of them, or none when one fails.
 pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), coupons.len());
     context
@@ -152,11 +152,11 @@ pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<NewCou
                 let shop = find_shop(tx, &owner).await?;
                 for coupon in coupons {
                     let code = coupon.code.clone();
-                    let refused =
+                    let rejected =
                         |cause: &dyn ToString| AdminError::Rejected(format!("coupon `{code}`: {}", cause.to_string()));
-                    let terms = parse_coupon_terms(tx, shop, &coupon).await.map_err(|e| refused(&e))?;
+                    let terms = parse_coupon_terms(tx, shop, &coupon).await.map_err(|e| rejected(&e))?;
                     let new = coupons::NewCoupon { code: code.clone(), terms, max_uses: coupon.max_uses };
-                    coupons::create_coupon(tx, now, &actor, shop, new).await.map_err(|e| refused(&e))?;
+                    coupons::create_coupon(tx, now, &actor, shop, new).await.map_err(|e| rejected(&e))?;
                 }
                 Ok::<_, AdminError>(())
             })
@@ -190,7 +190,7 @@ async fn parse_coupon_terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Resu
     })
 }
 
-/// Deactivates a coupon.
+/// Deactivates a coupon. Fails when no active coupon has the code.
 pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Result<String, String> {
     let (now, actor, code) = (context.clock.now(), context.actor.clone(), deactivate.code.clone());
     let is_deactivated = context
@@ -209,7 +209,7 @@ pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Res
     }
 }
 
-/// Lists the active coupons of a merchant.
+/// Returns one line for each active coupon of the merchant.
 pub async fn list_coupons(context: &Context, owner: Owner) -> Result<String, String> {
     let coupons = context
         .db
@@ -227,7 +227,7 @@ pub async fn list_coupons(context: &Context, owner: Owner) -> Result<String, Str
 fn format_coupon((code, coupon): &(String, coupons::Coupon)) -> String {
     let currency = coupon.terms.currency;
     let discount = match coupon.terms.discount {
-        // Basis points have two decimal places in percent, as minor units have in the currency.
+        // A percentage is formatted like an amount, because basis points are hundredths of a percent.
         Discount::Percent(points) => format!("{} %", Fiat::new(currency, points).to_decimal()),
         Discount::Fixed(minor) => Fiat::new(currency, minor).to_decimal().to_string(),
     };

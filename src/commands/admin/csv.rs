@@ -1,6 +1,7 @@
 //! A parser for CSV (RFC 4180).
 
-/// Returns the fields of each row, with the number of the line in which the row begins. Empty lines are skipped.
+/// Returns the fields of each row, with the number of the line, counted from 1, in which the row begins. Empty lines
+/// are skipped.
 pub fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let mut rows = Vec::new();
     let (mut fields, mut field) = (Vec::new(), String::new());
@@ -34,7 +35,7 @@ pub fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     Ok(rows)
 }
 
-/// Ends the current row. A row without any field is skipped.
+/// Appends the current row to `rows` and clears `fields` and `field`. A row without fields is skipped.
 fn push_finished_row(
     rows: &mut Vec<(usize, Vec<String>)>,
     first_line: usize,
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_csv_is_refused() {
+    fn malformed_csv_is_rejected() {
         for text in ["a\"b", "\"never closed", "\"a\"b,c"] {
             assert!(parse_csv_rows(text).is_err(), "{text}");
         }

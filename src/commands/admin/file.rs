@@ -1,4 +1,4 @@
-//! Import files in JSON, CSV or plain lines. `-` is standard input.
+//! Import files: JSON, CSV or plain lines, from a file or from standard input.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use crate::commands::admin::csv;
 use crate::commands::exit::CommandError;
 
-/// Maximum size of an import file.
+/// The maximum size of an import file, in bytes.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// The import file that a command names.
+/// The file from which a command imports records, and its format.
 #[derive(clap::Args)]
 pub struct Source {
     /// The file to import; `-` reads standard input.
@@ -38,19 +38,19 @@ pub enum Format {
 
 /// A record of a CSV file.
 pub struct Record {
-    /// File and line, for error messages.
+    /// The file and the line number, for error messages.
     pub name: String,
     /// The fields by column name.
     pub fields: BTreeMap<String, String>,
 }
 
 impl Record {
-    /// Removes a field and returns it; `None` when it is missing or empty.
+    /// Removes the field of a column and returns it; `None` when the field is missing or empty.
     pub fn take_field(&mut self, column: &str) -> Option<String> {
         self.fields.remove(column).filter(|field| !field.is_empty())
     }
 
-    /// Removes a field and returns it.
+    /// Removes the field of a column and returns it.
     ///
     /// # Errors
     /// Fails when the field is missing or empty.
@@ -59,21 +59,22 @@ impl Record {
         self.take_field(column).ok_or_else(|| CommandError::general_error(missing))
     }
 
-    /// Removes a field and parses it as a number; `None` when it is missing or empty.
+    /// Removes the field of a column and parses it as a number; `None` when the field is missing or empty.
     pub fn take_number_field<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
         let Some(text) = self.take_field(column) else { return Ok(None) };
-        let refused = || {
+        let rejected = || {
             CommandError::general_error(format!(
                 "{}: `{column}` is \"{text}\", which is not a whole number in range",
                 self.name
             ))
         };
-        text.parse().map(Some).map_err(|_| refused())
+        text.parse().map(Some).map_err(|_| rejected())
     }
 }
 
 impl Source {
-    /// Returns the format of the file: as given, or by the file extension.
+    /// Returns the format that the command line gives, or else the format of the file extension. Files with unknown
+    /// extensions have plain lines.
     pub fn detect_format(&self) -> Format {
         let by_extension = match self.file.extension().and_then(|end| end.to_str()) {
             Some("json") => Format::Json,
@@ -83,7 +84,7 @@ impl Source {
         self.format.unwrap_or(by_extension)
     }
 
-    /// Reads the file, at most 256 MiB.
+    /// Reads the whole file. Fails when the file is larger than 256 MiB.
     pub fn read_import_file(&self) -> Result<String, CommandError> {
         let failed = |error: io::Error| CommandError::error_with_context(self.file.display(), error);
         let mut text = String::new();
@@ -102,13 +103,13 @@ impl Source {
         Ok(text)
     }
 
-    /// Parses a JSON array.
+    /// Parses the text of the file as a JSON array.
     pub fn parse_json_array<T: DeserializeOwned>(&self, text: &str) -> Result<Vec<T>, CommandError> {
         serde_json::from_str(text).map_err(|e| CommandError::error_with_context(self.file.display(), e))
     }
 
-    /// Reads the file as a JSON array, or as CSV whose records `parse_record` converts. `noun` names the records in
-    /// errors.
+    /// Reads the records of a JSON or CSV file. `parse_record` converts each CSV record. `noun` is the plural name of
+    /// the records in error messages.
     pub fn read_import_records<T: DeserializeOwned>(
         &self,
         noun: &str,
@@ -124,11 +125,11 @@ impl Source {
         }
     }
 
-    /// Parses a CSV text into records.
+    /// Parses the text of the file as CSV with a header line.
     pub fn parse_csv_records(&self, text: &str) -> Result<Vec<Record>, CommandError> {
-        let refused = |problem: String| CommandError::error_with_context(self.file.display(), problem);
-        let mut rows = csv::parse_csv_rows(text).map_err(refused)?.into_iter();
-        let (_, header) = rows.next().ok_or_else(|| refused("the file has no header line".into()))?;
+        let rejected = |problem: String| CommandError::error_with_context(self.file.display(), problem);
+        let mut rows = csv::parse_csv_rows(text).map_err(rejected)?.into_iter();
+        let (_, header) = rows.next().ok_or_else(|| rejected("the file has no header line".into()))?;
         let record = |(line, fields): (usize, Vec<String>)| {
             let name = format!("{}, line {line}", self.file.display());
             if fields.len() != header.len() {

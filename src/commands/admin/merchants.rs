@@ -1,4 +1,4 @@
-//! `settled admin merchant`.
+//! The commands `settled admin merchant …`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use shop::merchants;
 
-/// The commands about merchants.
+/// The subcommands of `settled admin merchant`.
 #[derive(Subcommand)]
 pub enum Command {
     /// Add a merchant.
@@ -17,7 +17,7 @@ pub enum Command {
     List,
 }
 
-/// The arguments of `merchant create`.
+/// The slug and the name of the merchant to create.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Create {
     /// Name of the merchant in the configuration and in commands: a-z, 0-9 and -.
@@ -37,7 +37,7 @@ impl Command {
     }
 }
 
-/// Creates a merchant.
+/// Creates a merchant and returns a message with its public id.
 pub async fn create_merchant(context: &Context, new: Create) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let name = new.name.unwrap_or_else(|| new.slug.clone());
@@ -58,7 +58,7 @@ pub async fn create_merchant(context: &Context, new: Create) -> Result<String, S
     Ok(format!("Merchant `{}` was created ({}).{restart}", new.slug, public_id))
 }
 
-/// Lists all merchants.
+/// Returns one line for each merchant.
 pub async fn list_merchants(context: &Context) -> Result<String, String> {
     let all =
         context.db.read("list_merchants", |tx| Box::pin(async move { merchants::list_merchants(tx).await })).await;

@@ -1,5 +1,6 @@
-//! `settled admin …`: the records that an operator creates, changes and lists. The verb of the feature makes the change
-//! and adds it to the audit log in the same transaction.
+//! The commands `settled admin …`, with which an operator creates, changes and lists records. The called function of
+//! the crate `shop`, `money` or `records` makes each change and adds it to the audit log in the same database
+//! transaction.
 
 pub mod chains;
 pub mod coupons;
@@ -24,7 +25,7 @@ use crate::commands::out::print_line;
 use db::{self, Tx};
 use ids::{Mode, Shop};
 
-/// The arguments of `settled admin`.
+/// The record type and the command, and the installation on which it works.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -70,7 +71,7 @@ enum Resource {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdminOperation {
-    /// Lists all merchants.
+    /// Lists all merchants of the installation.
     ListMerchants,
     /// Adds a merchant.
     CreateMerchant(merchants::Create),
@@ -86,7 +87,7 @@ pub enum AdminOperation {
     RevokeTokens(users::Revoke),
     /// Credits a user's balance from the operator's equity.
     Credit(users::Credit),
-    /// Creates or changes products: all of them, or none after an error.
+    /// Creates or changes products in one database transaction: all of them, or none when one fails.
     PutProducts(Owner, Vec<products::NewProduct>),
     /// Lists all products of a merchant.
     ListProducts(Owner),
@@ -96,31 +97,31 @@ pub enum AdminOperation {
     ImportStock(stock::Import),
     /// Lists the stock items of a product, without their texts.
     ListStock(stock::List),
-    /// Takes a stock item off sale for good.
+    /// Withdraws a stock item from sale permanently.
     WithdrawStock(stock::Withdraw),
-    /// Creates coupons: all of them, or none after an error.
+    /// Creates coupons in one database transaction: all of them, or none when one fails.
     PutCoupons(Owner, Vec<coupons::NewCoupon>),
     /// Lists all active coupons of a merchant.
     ListCoupons(Owner),
     /// Deactivates a coupon.
     DeactivateCoupon(coupons::Deactivate),
-    /// Describes an order, without its delivered items.
+    /// Describes an order, but does not show its delivered items.
     ShowOrder(orders::OrderName),
     /// Cancels an unpaid order.
     CancelOrder(orders::OrderName),
-    /// Confirms the payment of an order at Alipay or WeChat Pay.
+    /// Marks an external payment (Alipay, WeChat Pay) of an order as received.
     ConfirmOrder(orders::OrderName),
     /// Lists the open reviews, oldest first.
     ListReviews(reviews::List),
-    /// Closes a review that the operator decided.
+    /// Closes a review with the operator's decision.
     CloseReview(reviews::Close),
     /// Resumes a halted chain.
     ResumeChain(chains::Resume),
-    /// Lists the unspent outputs of a chain's Bitcoin deposit addresses.
+    /// Lists the unspent outputs of the deposit addresses on a Bitcoin chain.
     ListUnspent(chains::Unspent),
 }
 
-/// The merchant and mode that an operation applies to.
+/// The merchant and the mode to which an operation applies.
 #[derive(Clone, clap::Args, Serialize, Deserialize)]
 pub struct Owner {
     /// Slug of the merchant.
@@ -131,7 +132,7 @@ pub struct Owner {
     pub mode: Mode,
 }
 
-/// Executes the operations of one command and prints their output.
+/// Executes the operations of one command, in the daemon when one runs, and prints their output.
 pub async fn run_admin_command(args: Args) -> Result<(), CommandError> {
     let operations = match args.resource {
         Resource::Merchant(command) => vec![command.into_operation()],
@@ -161,7 +162,7 @@ impl Operation for AdminOperation {
     }
 }
 
-/// Executes one operation. Output and error are texts for the operator.
+/// Executes one operation in this process. The output and the error are texts for the operator.
 pub async fn execute_admin_operation(context: &Context, operation: AdminOperation) -> Result<String, String> {
     match operation {
         AdminOperation::ListMerchants => merchants::list_merchants(context).await,
@@ -214,7 +215,8 @@ impl From<AdminError> for String {
     }
 }
 
-/// Returns the shop of a merchant in a mode. The error names the command that creates the merchant.
+/// Returns the shop of the merchant in the mode. When the merchant does not exist, the error names the command that
+/// creates it.
 async fn find_shop(tx: &mut Tx, owner: &Owner) -> Result<Shop, AdminError> {
     let merchant = shop::merchants::find_merchant_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
         let slug = &owner.merchant;

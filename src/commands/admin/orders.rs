@@ -1,4 +1,4 @@
-//! `settled admin order`.
+//! The commands `settled admin order …`.
 
 use chain::{Amount, Family};
 use clap::Subcommand;
@@ -13,18 +13,18 @@ use money::payments::Method;
 use shop::orders::{self, CancelError, Order, OrderDetails, OrderLine, OrderStatus};
 use shop::{catalog, merchants, users};
 
-/// The commands about orders.
+/// The subcommands of `settled admin order`.
 #[derive(Subcommand)]
 pub enum Command {
     /// Show an order: its state, its price and its payment. The delivered items are never shown.
     Show(OrderName),
-    /// Cancel an unpaid order and put its items back on sale. It is refused after money has arrived.
+    /// Cancel an unpaid order and put its items back on sale. The command fails after money has arrived.
     Cancel(OrderName),
     /// Confirm that you saw the money of an order at Alipay or WeChat Pay. The order is then delivered.
     Confirm(OrderName),
 }
 
-/// The order that a command names.
+/// The number or the public id that selects an order.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct OrderName {
     /// Number or id of the order.
@@ -32,14 +32,14 @@ pub struct OrderName {
     pub order: String,
 }
 
-/// An order, with the names of the objects to which it refers.
+/// The data that `order show` prints.
 struct OrderReport {
     order: OrderDetails,
     merchant_slug: String,
     user_name: Option<String>,
-    /// The buyer's e-mail address; `None` after it was erased.
+    /// The buyer's e-mail address; `None` after the address was erased.
     email: Option<String>,
-    /// The lines with the slugs of their products.
+    /// The order lines, each with the slug of its product.
     lines: Vec<(OrderLine, String)>,
 }
 
@@ -56,11 +56,11 @@ impl Command {
 
 async fn find_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, AdminError> {
     let name = name.order.trim();
-    let found = orders::find_by_number_or_id(tx, name).await?;
+    let found = orders::find_order_by_number_or_id(tx, name).await?;
     found.ok_or_else(|| AdminError::Rejected(format!("there is no order `{name}`")))
 }
 
-/// Describes an order.
+/// Returns a text that describes an order, its payment and its lines.
 pub async fn show_order(context: &Context, name: OrderName) -> Result<String, String> {
     let report = context
         .db
@@ -83,9 +83,9 @@ async fn load_order_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderRe
         }
         None => None,
     };
-    let email = orders::find_email(tx, order.id).await?;
+    let email = orders::find_order_email(tx, order.id).await?;
     let mut lines = Vec::new();
-    for line in orders::list_lines(tx, order).await? {
+    for line in orders::list_order_lines(tx, order).await? {
         let product = catalog::find_product_with_prices(tx, order.shop, &line.product).await?;
         let slug = product.map_or_else(|| line.product.clone(), |product| product.slug);
         lines.push((line, slug));
@@ -151,7 +151,7 @@ fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &Received
     text
 }
 
-/// Cancels an order.
+/// Cancels an unpaid order and returns a message about payments that may still arrive.
 pub async fn cancel_order(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, status } = context
@@ -160,8 +160,9 @@ pub async fn cancel_order(context: &Context, name: OrderName) -> Result<String, 
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
                 let number = &order.order.order_no;
-                let refused = |e: CancelError| AdminError::Rejected(format!("order {number} cannot be cancelled: {e}"));
-                orders::cancel_by_operator(tx, now, &actor, &order).await.map_err(refused)?;
+                let rejected =
+                    |e: CancelError| AdminError::Rejected(format!("order {number} cannot be cancelled: {e}"));
+                orders::cancel_order_by_operator(tx, now, &actor, &order).await.map_err(rejected)?;
                 Ok::<_, AdminError>(order)
             })
         })
@@ -174,7 +175,7 @@ pub async fn cancel_order(context: &Context, name: OrderName) -> Result<String, 
     Ok(format!("Order {} is cancelled, and its items are on sale again.{note}", order.order_no))
 }
 
-/// Confirms the external payment of an order.
+/// Marks the external payment of an order as received. Fails when the order does not wait for an external payment.
 pub async fn mark_external_payment_received(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, .. } = context
@@ -182,14 +183,14 @@ pub async fn mark_external_payment_received(context: &Context, name: OrderName) 
         .write("confirm_order", move |tx| {
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
-                if !orders::confirm_external_payment_by_operator(tx, now, &actor, &order).await? {
+                if !orders::mark_external_payment_received_by_operator(tx, now, &actor, &order).await? {
                     return Err(AdminError::Rejected(explain_no_pending_payment(&order)));
                 }
                 Ok(order)
             })
         })
         .await?;
-    // The fulfilment worker has an order to deliver.
+    // Wake the fulfilment worker, because the order is now due for delivery.
     context.wake.wake();
     let next = match &context.daemon {
         Some(_) => "it is being delivered",
@@ -198,7 +199,7 @@ pub async fn mark_external_payment_received(context: &Context, name: OrderName) 
     Ok(format!("Order {} is paid; {next}.", order.order_no))
 }
 
-/// Returns the reason why an order has no external payment to confirm.
+/// Returns a message that explains why the order does not wait for an external payment.
 fn explain_no_pending_payment(OrderDetails { order, status }: &OrderDetails) -> String {
     let OrderStatus { method, payment_state, .. } = status;
     let (number, method_name, state) = (&order.order_no, method.as_str(), order.state.as_str());

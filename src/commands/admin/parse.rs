@@ -16,7 +16,7 @@ pub fn parse_mode(text: &str) -> Result<Mode, String> {
 }
 
 /// Parses a price such as `0.50` into minor units, here 50. Signs, exponents and more than two decimal places are
-/// refused.
+/// errors.
 pub fn parse_minor_units(text: &str) -> Result<i64, String> {
     let units = Amount::parse_decimal(text, 2).map_err(|e| e.to_string())?.units();
     i64::try_from(units).map_err(|_| format!("{text} is too large"))
@@ -36,8 +36,8 @@ pub fn parse_currency(code: &str) -> Result<Currency, String> {
 /// Parses a time such as `2026-02-11T12:00:00Z`.
 pub fn parse_instant(text: &str) -> Result<Instant, String> {
     let parsed = text.parse::<jiff::Timestamp>();
-    let refused = |_| format!("`{text}` is not a time such as 2026-02-11T12:00:00Z");
-    parsed.map(|at| Instant(at.as_millisecond())).map_err(refused)
+    let rejected = |_| format!("`{text}` is not a time such as 2026-02-11T12:00:00Z");
+    parsed.map(|at| Instant(at.as_millisecond())).map_err(rejected)
 }
 
 /// Formats a price, such as `0.5 CNY`.

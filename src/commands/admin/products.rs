@@ -1,4 +1,4 @@
-//! `settled admin product`.
+//! The commands `settled admin product …`.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use db::Tx;
 use ids::Shop;
 use shop::catalog::{self, LocalizedTexts, ProductChange, ProductWithPrices, State};
 
-/// Currency of a price when none is given.
+/// The currency of a price when the operator gives no currency.
 const DEFAULT_CURRENCY: &str = "CNY";
 
-/// The commands about products.
+/// The subcommands of `settled admin product`.
 #[derive(Subcommand)]
 pub enum Command {
     /// Create a product, or change the product with this slug. Values that are not given stay unchanged.
@@ -32,7 +32,7 @@ pub enum Command {
     List(Owner),
 }
 
-/// The arguments of `product put`.
+/// The product to create or change, its names, and its merchant and mode.
 #[derive(clap::Args)]
 pub struct Put {
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub struct Put {
     owner: Owner,
 }
 
-/// A product as commands and import files describe it.
+/// A product in the form of command-line arguments and import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewProduct {
@@ -63,17 +63,17 @@ pub struct NewProduct {
     /// Maximum quantity of one order; 200 by default for a new product.
     #[arg(long)]
     pub max_quantity: Option<u32>,
-    /// Names by language.
+    /// The product names by language tag, such as `en`.
     #[arg(skip)]
     #[serde(default)]
     pub names: BTreeMap<String, String>,
-    /// Descriptions by language.
+    /// The product descriptions by language tag, such as `en`.
     #[arg(skip)]
     #[serde(default)]
     pub descriptions: BTreeMap<String, String>,
 }
 
-/// The arguments of `product import`.
+/// The import file, and the merchant and mode of its products.
 #[derive(clap::Args)]
 pub struct Import {
     #[command(flatten)]
@@ -82,7 +82,7 @@ pub struct Import {
     owner: Owner,
 }
 
-/// The arguments of `product set`.
+/// Selects a product and its new state.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Set {
     /// Id or slug of the product.
@@ -137,7 +137,7 @@ fn parse_product_record(mut record: Record) -> Result<NewProduct, CommandError> 
     Ok(product)
 }
 
-/// The columns of a CSV file that do not name a language.
+/// The columns of a CSV file whose names do not contain a language tag.
 const PLAIN_COLUMNS: [&str; 5] = ["slug", "price", "currency", "min_quantity", "max_quantity"];
 
 fn default_currency() -> String {
@@ -149,7 +149,7 @@ fn parse_translation(text: &str) -> Result<(String, String), String> {
     Ok((language.to_owned(), text.to_owned()))
 }
 
-/// Creates or changes products: all of them, or none after an error.
+/// Creates or changes the products in one database transaction: all of them, or none when one fails.
 pub async fn create_or_change_products(
     context: &Context,
     owner: Owner,
@@ -164,10 +164,10 @@ pub async fn create_or_change_products(
                 let mut created = 0;
                 for (position, product) in (1..).zip(products) {
                     let slug = product.slug.clone();
-                    let refused = |cause: String| AdminError::Rejected(format!("product `{slug}`: {cause}"));
-                    let change = product.into_product_change(position).map_err(refused)?;
+                    let rejected = |cause: String| AdminError::Rejected(format!("product `{slug}`: {cause}"));
+                    let change = product.into_product_change(position).map_err(rejected)?;
                     let is_new = catalog::create_or_change_product(tx, now, &actor, shop, change).await;
-                    created += usize::from(is_new.map_err(|e| refused(e.to_string()))?);
+                    created += usize::from(is_new.map_err(|e| rejected(e.to_string()))?);
                 }
                 Ok::<_, AdminError>(created)
             })
@@ -215,7 +215,7 @@ pub async fn set_product_state(context: &Context, set: Set) -> Result<String, St
     Ok(message)
 }
 
-/// Lists the products of a merchant.
+/// Returns one line for each product of the merchant.
 pub async fn list_products(context: &Context, owner: Owner) -> Result<String, String> {
     let products = context
         .db
@@ -241,7 +241,7 @@ fn format_product(product: &ProductWithPrices) -> String {
     format!("{slug}\t{public_id}\t{state}\t{prices}\t{stock} in stock\torders of {min_quantity} to {max_quantity}")
 }
 
-/// Returns a product by its public id or slug.
+/// Returns the product with this public id or slug. Fails when the shop has no such product.
 pub(super) async fn find_product(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<ProductWithPrices, AdminError> {
     let product = catalog::find_product_with_prices(tx, shop, id_or_slug).await?;
     product.ok_or_else(|| AdminError::Rejected(format!("there is no product `{id_or_slug}`")))

@@ -1,4 +1,4 @@
-//! `settled admin review`.
+//! The commands `settled admin review …`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -7,14 +7,14 @@ use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use records::reviews::{self, Kind, Review};
 
-/// The command that lists the open reviews, for messages.
+/// The command line that lists the open reviews; messages refer to it.
 pub const LIST: &str = "settled admin review list";
 
-/// Maximum number of reviews of one listing, so that the response fits the control socket.
+/// The maximum number of reviews in one listing. It keeps the response below the size limit of the control socket.
 const LISTED_MAX: i64 = 1_000;
 const NOTE_LENGTH_MAX: usize = 1_000;
 
-/// The commands about reviews.
+/// The subcommands of `settled admin review`.
 #[derive(Subcommand)]
 pub enum Command {
     /// List the open reviews, oldest first.
@@ -23,7 +23,7 @@ pub enum Command {
     Close(Close),
 }
 
-/// The arguments of `review list`.
+/// Limits the number of listed reviews.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct List {
     /// Maximum number of reviews to list.
@@ -31,7 +31,7 @@ pub struct List {
     pub limit: i64,
 }
 
-/// The arguments of `review close`.
+/// Selects the review to close and explains the decision.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Close {
     /// Kind of the review, as shown by `review list`, such as payment.short.
@@ -53,7 +53,7 @@ impl Command {
     }
 }
 
-/// Lists the open reviews.
+/// Returns the open reviews as text, oldest first.
 pub async fn list_open_reviews(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (open, count) = context
@@ -73,14 +73,14 @@ pub async fn list_open_reviews(context: &Context, list: List) -> Result<String, 
     Ok(blocks.join("\n\n"))
 }
 
-/// Formats a review. The first line holds the arguments of `review close`.
+/// Formats a review. The first line contains the kind and the subject, which `review close` takes as arguments.
 fn format_review(review: &Review) -> String {
     let Review { kind, subject, detail, opened_at } = review;
     let detail = detail.replace('\n', "\n  ");
     format!("{kind} {subject}\n  since {opened_at}\n  {detail}")
 }
 
-/// Closes a review.
+/// Closes a review and stores the operator's note. Fails when the review is not open.
 pub async fn close_review(context: &Context, close: Close) -> Result<String, String> {
     let Close { kind, subject, note } = close;
     let note = note.trim().to_owned();

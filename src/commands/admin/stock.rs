@@ -1,4 +1,4 @@
-//! `settled admin stock`.
+//! The commands `settled admin stock …`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -11,12 +11,13 @@ use crate::commands::exit::CommandError;
 use ids::StockItemId;
 use shop::stock::{self, IMPORT_LINES_MAX, ItemSummary};
 
-/// Maximum total length of the lines of one request, in bytes, so that the request fits the control socket.
+/// The maximum total length of the lines in one request, in bytes. It keeps the request below the size limit of the
+/// control socket.
 const BYTES_MAX: usize = 1024 * 1024;
-/// Maximum number of items of one listing, so that the response fits the control socket.
+/// The maximum number of items in one listing. It keeps the response below the size limit of the control socket.
 const LISTED_MAX: u32 = 10_000;
 
-/// The commands about stock.
+/// The subcommands of `settled admin stock`.
 #[derive(Subcommand)]
 pub enum Command {
     /// Add items to the stock of a product: the lines of a text file, a JSON array of strings, or the column `line` of
@@ -28,7 +29,7 @@ pub enum Command {
     Withdraw(Withdraw),
 }
 
-/// The arguments of `stock import`.
+/// The import file, and the product to which its lines are added.
 #[derive(clap::Args)]
 pub struct Files {
     /// Id or slug of the product.
@@ -39,10 +40,10 @@ pub struct Files {
     owner: Owner,
 }
 
-/// The arguments of one request of `stock import`. A large import is split into several requests.
+/// One request of `stock import`. A large import is split into several requests.
 #[derive(Serialize, Deserialize)]
 pub struct Import {
-    /// The merchant of the product, and the mode.
+    /// The merchant and the mode of the product.
     pub owner: Owner,
     /// Id or slug of the product.
     pub product: String,
@@ -50,7 +51,7 @@ pub struct Import {
     pub lines: Vec<String>,
 }
 
-/// The arguments of `stock list`.
+/// Selects the product and the items to list.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct List {
     /// Id or slug of the product.
@@ -68,7 +69,7 @@ pub struct List {
     pub owner: Owner,
 }
 
-/// The arguments of `stock withdraw`.
+/// Selects the item to withdraw.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Withdraw {
     /// Number of the item, as shown by `stock list`.
@@ -76,7 +77,7 @@ pub struct Withdraw {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operations that this command requests. A large import needs several operations.
     pub fn into_operations(self) -> Result<Vec<AdminOperation>, CommandError> {
         match self {
             Command::List(list) => Ok(vec![AdminOperation::ListStock(list)]),
@@ -107,7 +108,7 @@ fn read_stock_lines(source: &Source) -> Result<Vec<String>, CommandError> {
     }
 }
 
-/// Splits an import into parts that each fit one request.
+/// Splits the lines of an import into parts. Each part fits into one request.
 fn split_into_requests(lines: Vec<String>) -> Vec<Vec<String>> {
     let mut parts: Vec<Vec<String>> = Vec::new();
     let mut bytes = 0;
@@ -124,7 +125,7 @@ fn split_into_requests(lines: Vec<String>) -> Vec<Vec<String>> {
     parts
 }
 
-/// Imports one part: all of its lines, or none after an error.
+/// Imports one part in one database transaction: all of its lines, or none when one fails.
 pub async fn import_stock_lines(context: &Context, import: Import) -> Result<String, String> {
     let (now, actor, envelope) = (context.clock.now(), context.actor.clone(), context.envelope.clone());
     let Import { owner, product, lines } = import;
@@ -138,20 +139,21 @@ pub async fn import_stock_lines(context: &Context, import: Import) -> Result<Str
             })
         })
         .await?;
-    let items = stock::encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let items =
+        stock::encrypt_stock_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     let product_slug = slug.clone();
     let result = context
         .db
         .write("import_stock", move |tx| {
-            Box::pin(
-                async move { Ok::<_, AdminError>(stock::import(tx, now, &actor, &product_slug, sku, items).await?) },
-            )
+            Box::pin(async move {
+                Ok::<_, AdminError>(stock::import_stock_items(tx, now, &actor, &product_slug, sku, items).await?)
+            })
         })
         .await?;
     Ok(format!("{} items were added to `{slug}`; {} duplicates were skipped.", result.added, result.duplicates))
 }
 
-/// Lists items by number, which is the sequence in which they are sold.
+/// Returns one line for each item, sorted by number. Items are sold in this sequence.
 pub async fn list_stock_items(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (product, all) = (list.product.clone(), list.all);
@@ -161,11 +163,11 @@ pub async fn list_stock_items(context: &Context, list: List) -> Result<String, S
             Box::pin(async move {
                 let shop = find_shop(tx, &list.owner).await?;
                 let sku = find_product(tx, shop, &list.product).await?.sku;
-                // One item more than the limit is fetched, to know whether the listing is complete.
+                // Fetch one item more than the limit. If it exists, the listing is incomplete.
                 let (after, fetched_max) = (StockItemId(list.after), limit.saturating_add(1));
                 Ok::<_, AdminError>(match all {
-                    true => stock::list(tx, sku, after, fetched_max).await?,
-                    false => stock::list_in_stock(tx, sku, after, fetched_max).await?,
+                    true => stock::list_stock_items(tx, sku, after, fetched_max).await?,
+                    false => stock::list_items_in_stock(tx, sku, after, fetched_max).await?,
                 })
             })
         })
@@ -179,13 +181,15 @@ pub async fn list_stock_items(context: &Context, list: List) -> Result<String, S
     Ok(lines.join("\n"))
 }
 
-/// Takes an item off sale.
+/// Withdraws an item from sale. Fails when the item is not in stock.
 pub async fn withdraw_stock_item(context: &Context, withdraw: Withdraw) -> Result<String, String> {
     let (now, actor, item) = (context.clock.now(), context.actor.clone(), withdraw.item);
     let is_withdrawn = context
         .db
         .write("withdraw_stock", move |tx| {
-            Box::pin(async move { Ok::<_, AdminError>(stock::withdraw(tx, now, &actor, StockItemId(item)).await?) })
+            Box::pin(async move {
+                Ok::<_, AdminError>(stock::withdraw_stock_item(tx, now, &actor, StockItemId(item)).await?)
+            })
         })
         .await?;
     if is_withdrawn { Ok(format!("Item {item} is off sale.")) } else { Err(format!("item {item} is not in stock")) }

@@ -1,4 +1,4 @@
-//! `settled admin user`, `token` and `credit`.
+//! The commands `settled admin user …`, `settled admin token …` and `settled admin credit`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -17,18 +17,18 @@ use shop::users::{self, State, User};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// The commands about users.
+/// The subcommands of `settled admin user`.
 #[derive(Subcommand)]
 pub enum Command {
     /// Add a user.
     Create(Create),
-    /// Disable a user, whose tokens are then refused, or enable the user again.
+    /// Disable a user, whose tokens are then rejected, or enable the user again.
     Set(Set),
     /// List all users of a merchant with their balances.
     List(Owner),
 }
 
-/// The commands about access tokens.
+/// The subcommands of `settled admin token`.
 #[derive(Subcommand)]
 pub enum TokenCommand {
     /// Issue a token. It is shown once and cannot be shown again.
@@ -37,7 +37,7 @@ pub enum TokenCommand {
     Revoke(Revoke),
 }
 
-/// The arguments of `user create`.
+/// The data of the user to create.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Create {
     /// Name of the user, unique at this merchant.
@@ -49,12 +49,12 @@ pub struct Create {
     pub owner: Owner,
 }
 
-/// The arguments of `user set`.
+/// Selects a user and the new state.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Set {
     /// Name of the user.
     pub name: String,
-    /// Disable the user; the tokens of the user are then refused.
+    /// Disable the user; the tokens of the user are then rejected.
     #[arg(long, conflicts_with = "enable", required_unless_present = "enable")]
     pub disable: bool,
     /// Enable the user again.
@@ -64,7 +64,7 @@ pub struct Set {
     pub owner: Owner,
 }
 
-/// The arguments of `token issue`.
+/// Selects the user who gets the token, and its lifetime.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Issue {
     /// Name of the user.
@@ -76,7 +76,7 @@ pub struct Issue {
     pub owner: Owner,
 }
 
-/// The arguments of `token revoke`.
+/// Selects the user whose tokens are revoked.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Revoke {
     /// Name of the user.
@@ -85,7 +85,7 @@ pub struct Revoke {
     pub owner: Owner,
 }
 
-/// The arguments of `credit`.
+/// The amount to credit, and the user who gets it.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Credit {
     /// Name of the user.
@@ -124,7 +124,7 @@ impl TokenCommand {
     }
 }
 
-/// Creates a user.
+/// Creates a user. Fails when the e-mail address is invalid or the name is taken.
 pub async fn create_user(context: &Context, new: Create) -> Result<String, String> {
     if new.email.as_ref().is_some_and(|email| email.parse::<email_address::EmailAddress>().is_err()) {
         return Err("the e-mail address is not valid".into());
@@ -160,7 +160,7 @@ pub async fn set_user_state(context: &Context, set: Set) -> Result<String, Strin
     Ok(message)
 }
 
-/// Lists the users of a merchant with their balances.
+/// Returns one line for each user of the merchant, with the balances of the user.
 pub async fn list_users(context: &Context, owner: Owner) -> Result<String, String> {
     let lines = context
         .db
@@ -184,7 +184,7 @@ pub async fn list_users(context: &Context, owner: Owner) -> Result<String, Strin
     Ok(if lines.is_empty() { "There is no user yet.".into() } else { lines.join("\n") })
 }
 
-/// Issues a token and returns it.
+/// Issues an access token and returns its text, which cannot be shown again.
 pub async fn issue_token(context: &Context, issue: Issue) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let expires_at = issue.days.map(|days| now.plus_ms(i64::from(days).saturating_mul(DAY_MS)));
@@ -217,7 +217,7 @@ pub async fn revoke_tokens(context: &Context, revoke: Revoke) -> Result<String, 
     Ok(format!("{count} tokens of `{name}` were revoked."))
 }
 
-/// Credits a user's balance.
+/// Credits a user's balance and returns a message with the new balance.
 pub async fn credit_user(context: &Context, credit: Credit) -> Result<String, String> {
     let currency = parse_currency(&credit.currency)?;
     let decimals = users::find_balance_decimals(currency)

@@ -10,7 +10,7 @@ use clock::Clock;
 use config::{ChainConfig, Config, Driver};
 use tasks::Tasks;
 
-/// Starts one miner for each simulated chain. The miners end when `stop` becomes true.
+/// Starts one mining task for each simulated chain. The tasks end when `stop` becomes true.
 pub fn spawn_miners(
     tasks: &Tasks,
     config: &Config,

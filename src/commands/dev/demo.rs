@@ -27,25 +27,26 @@ use shop::orders;
 
 /// The file that holds the time by which the demo's clock is ahead of the system clock, in milliseconds.
 const CLOCK_FILE: &str = "clock-ahead-ms";
-/// The time after which the miner of a paused chain resumes, in case the client that paused it has gone away.
+/// The duration after which a paused miner resumes, in milliseconds. It lets the miner resume even when the client that
+/// paused it has ended.
 const PAUSE_MS: i64 = 20_000;
-/// The margin by which the clock passes the end of a payment window and its grace period.
+/// The margin by which the clock is advanced beyond a payment window and its grace period, in milliseconds.
 const MARGIN_MS: i64 = 2_000;
-/// Maximum number of reviews that [`DemoCommand::ListReviews`] returns.
+/// The maximum number of reviews that [`DemoCommand::ListReviews`] returns.
 const REVIEWS_MAX: i64 = 1_000;
 
 /// The simulated chains of the demo and the state of their miners.
 #[derive(Clone)]
 pub struct Demo {
-    /// The simulated chains; the demo mines their blocks and sends the buyer's payments on them.
+    /// The simulated chains. The demo mines their blocks and sends the buyer's payments on them.
     pub simnet: Simnet,
-    /// The URL of the node that `--evm` names.
+    /// The URL of the node that the option `--evm` names; `None` without this option.
     node: Option<Url>,
-    /// The chains whose miners are paused, with the end of the pause.
+    /// For each chain whose miner was paused, the time at which the miner resumes.
     paused_until: Arc<Mutex<HashMap<ChainId, Instant>>>,
 }
 
-/// An operation of the demo.
+/// An operation that only the demo offers.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DemoCommand {
@@ -53,12 +54,12 @@ pub enum DemoCommand {
     Pay { order: String, amount: String },
     /// Pause the miner of a chain for 20 seconds, because the client mines the blocks.
     Pause { chain: String },
-    /// Mine blocks.
+    /// Mine a number of blocks on a simulated chain.
     Mine { chain: String, blocks: u64 },
     /// Replace the newest blocks by blocks without transactions. The transactions stay in the mempool until
     /// [`DemoCommand::Release`].
     Reorg { chain: String, blocks: u64 },
-    /// Mine transactions of the mempool again, and resume the miner.
+    /// Allow the transactions in the mempool to be mined again, and resume the miner.
     Release { chain: String },
     /// Advance the demo's clock past the payment window of an order.
     PassWindow { order: String },
@@ -66,7 +67,7 @@ pub enum DemoCommand {
     ListReviews,
 }
 
-/// An order, as far as a buyer needs it to pay.
+/// The data of an order that a buyer needs for the payment.
 #[derive(Serialize, Deserialize)]
 pub struct DemoOrder {
     /// The number that the buyer sees.
@@ -75,7 +76,7 @@ pub struct DemoOrder {
     pub state: String,
     /// The URL of the status endpoint for this order.
     pub status_url: String,
-    /// `None` when the order is not paid on a chain.
+    /// The invoice of the order; `None` when the order is not paid on a chain.
     pub invoice: Option<DemoInvoice>,
 }
 
@@ -96,7 +97,7 @@ pub struct DemoInvoice {
     pub due: String,
     /// The amount received so far, in base units.
     pub received: String,
-    /// Number of confirmations that a payment needs.
+    /// The number of confirmations that a payment needs.
     pub confirmations: u32,
     /// The depth from which a block is final, in blocks.
     pub final_depth: u64,
@@ -111,15 +112,15 @@ pub struct FindOrder {
     pub order: String,
 }
 
-/// The context of the operations of the demo.
+/// The context in which the demo's operations are executed.
 pub struct DemoContext {
     context: Context,
     demo: Demo,
 }
 
-/// Handles requests of the control socket: the operations of the demo, and all operations of a daemon.
+/// Executes the requests of the control socket: the demo's own operations, and all operations that every daemon offers.
 pub struct DemoHandler {
-    /// Carries out the operations that every daemon offers.
+    /// Executes the operations that every daemon offers.
     pub dispatcher: Dispatcher,
     /// The simulated chains, for the operations that only the demo offers.
     pub demo: Demo,
@@ -162,7 +163,7 @@ impl Operation for DemoCommand {
 }
 
 impl Demo {
-    /// Returns a demo whose miners run.
+    /// Returns a demo in which no miner is paused.
     pub fn new(simnet: Simnet, node: Option<Url>) -> Demo {
         Demo { simnet, node, paused_until: Arc::default() }
     }
@@ -178,8 +179,8 @@ impl Demo {
     }
 }
 
-/// Returns the system clock, ahead by as much as the previous run of the demo left it. So the demo's clock never goes
-/// back behind stored times.
+/// Returns a clock that is ahead of the system clock by the stored duration. So the demo's clock never shows an earlier
+/// time than its previous runs did.
 pub fn load_demo_clock(folder: &Path) -> Result<Clock, CommandError> {
     let file = folder.join(CLOCK_FILE);
     match std::fs::read_to_string(&file) {
@@ -222,7 +223,7 @@ async fn execute_demo_command(context: &Context, demo: &Demo, command: DemoComma
     }
 }
 
-/// Returns the id of a simulated chain.
+/// Returns the id of the simulated chain with this name. Fails when the demo does not simulate such a chain.
 fn find_simulated_chain(demo: &Demo, chain: &str) -> Result<ChainId, String> {
     let found = demo.simnet.chains().into_iter().find(|known| known.as_str() == chain);
     found.ok_or_else(|| format!("{chain} is not a simulated chain"))
@@ -232,7 +233,7 @@ async fn find_order(context: &Context, order: &str) -> Result<orders::OrderDetai
     let name = order.to_owned();
     let found = context
         .db
-        .read("find_order", move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &name).await }))
+        .read("find_order", move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &name).await }))
         .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
     found.ok_or_else(|| format!("there is no order {order}; copy the `order_no` from the response that created it"))

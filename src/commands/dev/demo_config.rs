@@ -1,4 +1,4 @@
-//! The configuration of the demo: `dev.toml` over the default configuration.
+//! The configuration of the demo: the settings of `dev.toml` and defaults for all other settings.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,22 +10,23 @@ use config::Config;
 
 const TEXT: &str = include_str!("dev.toml");
 
-/// The parts of the configuration that differ between runs.
+/// The settings that differ between runs of the demo.
 pub struct Options {
     /// The address and port on which the demo listens.
     pub listen: SocketAddr,
     /// The `[[accounts]]` tables as TOML.
     pub accounts: String,
-    /// The node that replaces the simulated Ethereum.
+    /// The node that replaces the simulated Ethereum; `None` when Ethereum is simulated.
     pub node: Option<Node>,
 }
 
-/// Returns the address for commands that do not listen.
+/// Returns a listen address for commands that need the configuration but do not listen.
 pub fn placeholder_listen_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
 }
 
-/// Returns the configuration of the demo in a data folder.
+/// Returns the configuration of the demo in a data folder. Environment variables that begin with `SETTLED__` override
+/// it.
 pub fn build_demo_config(folder: &Path, options: &Options) -> Result<Config, CommandError> {
     let listen = options.listen;
     let mut text =

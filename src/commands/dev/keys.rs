@@ -19,7 +19,7 @@ const PASSPHRASE: &str = "seed.passphrase";
 /// The memory cost of the key derivation, in KiB. It is low, so that the demo starts quickly.
 const KDF_MEMORY_KIB: u32 = 1024;
 
-/// Opens the seed of the demo. Returns `None` when the demo was never started in this folder.
+/// Decrypts the seed of the demo and returns it; `None` when the demo was never started in this folder.
 pub fn open_demo_seed(folder: &Path) -> Result<Option<Seed>, CommandError> {
     let file = folder.join(SEED);
     if !file.exists() {
@@ -31,7 +31,7 @@ pub fn open_demo_seed(folder: &Path) -> Result<Option<Seed>, CommandError> {
     seed.map(Some).map_err(|e| CommandError::error_with_context(file.display(), e))
 }
 
-/// Opens the seed of the demo, or creates one.
+/// Returns the seed of the demo. Creates the seed and its passphrase file when the demo has no seed yet.
 pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
     if let Some(seed) = open_demo_seed(folder)? {
         return Ok(seed);

@@ -34,7 +34,7 @@ use db::file_lock::DataFolderLock;
 /// The default data folder of the demo.
 pub const FOLDER: &str = ".settled-dev";
 
-/// The arguments of `settled dev`.
+/// The options of the demo, or a subcommand for a running demo.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -72,7 +72,7 @@ pub async fn run_dev(args: Args) -> Result<(), CommandError> {
     }
 }
 
-/// Returns the configuration of a demo that was started before.
+/// Returns the configuration of the demo in `folder`. Fails when no demo was ever started there.
 pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> {
     let seed = keys::open_demo_seed(folder)?.ok_or_else(|| {
         CommandError::daemon_error(format!(
@@ -150,14 +150,14 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     stop.send_replace(true);
     daemon.shut_down().await;
     for task in blocks.into_iter().chain([control, watcher]) {
-        // A panic of the task was already logged.
+        // A panic in the task was already logged.
         let _ended = task.await;
     }
     drop(lock);
     Ok(())
 }
 
-/// Replaces port 0 by a port that is free, so that the configuration and the printed texts hold the real port.
+/// Replaces port 0 by a free port, so that the configuration and the printed texts contain the real port.
 fn resolve_listen_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
     if listen.port() != 0 {
         return Ok(listen);

@@ -1,5 +1,5 @@
-//! A local EVM node that replaces the simulated Ethereum. On anvil a test token is deployed that behaves like Tether's
-//! USDT.
+//! A local EVM node that replaces the simulated Ethereum. When the node is anvil, the demo deploys a test token that
+//! behaves like Tether's USDT.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -12,11 +12,11 @@ use url::Url;
 use crate::commands::exit::CommandError;
 use config::ChainConfig;
 
-/// Bytecode of the test token, compiled from `tests/standins/contracts/UsdtLike.sol`.
+/// The bytecode of the test token, compiled from `tests/standins/contracts/UsdtLike.sol`.
 const USDT_LIKE: &str = include_str!("usdt_like.hex");
-/// Selector of `transfer(address,uint256)`.
+/// The function selector of `transfer(address,uint256)`.
 const TRANSFER: &str = "a9059cbb";
-/// Selector of `mint(address,uint256)`.
+/// The function selector of `mint(address,uint256)`.
 const MINT: &str = "40c10f19";
 const DEPLOY_GAS: &str = "0x4c4b40";
 /// The amount minted for the deployer: 10 million USDT in base units.
@@ -26,7 +26,7 @@ const ANVIL_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECEIPT_POLLS: u32 = 100;
 
-/// A node that was prepared for the demo.
+/// A node on which the demo accepts payments.
 #[derive(Clone)]
 pub struct Node {
     /// The URL of the node's JSON-RPC interface.
@@ -36,11 +36,12 @@ pub struct Node {
     chain: String,
     chain_id: u64,
     is_anvil: bool,
-    /// The address of the test token; `None` on other nodes than anvil.
+    /// The address of the test token; `None` when the node is not anvil.
     usdt: Option<String>,
 }
 
-/// Reads the chain of a node. On anvil it deploys the test token and starts interval mining.
+/// Reads the chain id and the genesis block of a node. When the node is anvil, also deploys the test token and starts
+/// interval mining.
 pub async fn prepare_demo_node(folder: &Path, url: &Url) -> Result<Node, CommandError> {
     let failed = |problem: String| CommandError::general_error(format!("--evm {url}: {problem}"));
     let rpc = Rpc::new(url).map_err(failed)?;
@@ -60,14 +61,15 @@ pub async fn prepare_demo_node(folder: &Path, url: &Url) -> Result<Node, Command
         None
     };
     if is_anvil && rpc.call_rpc_method("anvil_getAutomine", json!([])).await.map_err(failed)? == json!(true) {
-        // With automine, anvil mines a block for each transaction only, so that a payment gets no confirmations.
+        // With automine, anvil mines a block only when it receives a transaction, so payments would get no
+        // confirmations.
         rpc.call_rpc_method("evm_setIntervalMining", json!([1])).await.map_err(failed)?;
     }
     Ok(Node { url: url.clone(), chain, chain_id, is_anvil, usdt })
 }
 
 impl Node {
-    /// Writes the chain and its assets as configuration.
+    /// Appends the configuration of the chain and its assets to `text`, as TOML.
     pub fn write_chain_config(&self, text: &mut String) -> fmt::Result {
         let Node { url, chain, chain_id, usdt, .. } = self;
         let coin = usdt.as_ref().map_or_else(String::new, |_| format!("{chain}/usdt"));
@@ -85,7 +87,7 @@ impl Node {
         writeln!(text, "assets = [{ether}{token}]")
     }
 
-    /// Writes instructions for paying on the node with foundry's `cast`.
+    /// Appends instructions to `text` for payments on the node with foundry's `cast`.
     pub fn write_payment_instructions(&self, text: &mut String) -> fmt::Result {
         let Node { url, chain_id, is_anvil, usdt, .. } = self;
         writeln!(text, "\nThe coin eth is on the node at {url} (chain id {chain_id}), paid with foundry's cast:\n")?;
@@ -100,7 +102,7 @@ impl Node {
     }
 }
 
-/// Sends an amount from the node's first account and returns the transaction hash.
+/// Sends an amount, in base units, from the node's first account and returns the transaction hash.
 pub async fn send_node_payment(
     url: &Url,
     chain: &ChainConfig,
@@ -121,7 +123,7 @@ pub async fn send_node_payment(
     hash.as_str().map(String::from).ok_or_else(|| "the node returned no transaction hash".into())
 }
 
-/// Encodes the call of a function with an address and an amount as arguments.
+/// Returns the call data for a contract function whose arguments are an address and an amount.
 fn encode_contract_call(selector: &str, address: &str, amount: Amount) -> Result<String, String> {
     let address = address.strip_prefix("0x").ok_or("the address is not an EVM address")?.to_lowercase();
     Ok(format!("0x{selector}{address:0>64}{:064x}", amount.units()))
@@ -148,20 +150,20 @@ impl Rpc {
         let mut answer: Value = answer.json().await.map_err(failed)?;
         match answer.get("error") {
             Some(error) => {
-                Err(format!("the node refused {method}: {}", error["message"].as_str().unwrap_or("no message")))
+                Err(format!("the node rejected {method}: {}", error["message"].as_str().unwrap_or("no message")))
             }
             None => Ok(answer["result"].take()),
         }
     }
 
-    /// Returns the first account of the node.
+    /// Returns the address of the node's first unlocked account.
     async fn fetch_first_account(&self) -> Result<String, String> {
         let accounts = self.call_rpc_method("eth_accounts", json!([])).await?;
         let first = accounts.get(0).and_then(Value::as_str).map(String::from);
         first.ok_or_else(|| "the node has no account of its own; pay with a wallet instead".into())
     }
 
-    /// Returns the address of the test token. Deploys it unless an earlier start did.
+    /// Returns the address of the test token. Deploys the token when `file` contains no address of a deployed contract.
     async fn find_or_deploy_usdt(&self, file: &Path) -> Result<String, String> {
         if let Ok(stored) = std::fs::read_to_string(file) {
             let stored = stored.trim().to_owned();
@@ -201,7 +203,7 @@ impl Rpc {
     }
 }
 
-/// Parses a hexadecimal quantity.
+/// Parses a hexadecimal number of the Ethereum JSON-RPC, such as `"0x7a69"`.
 fn parse_hex_quantity(value: &Value) -> Result<u64, String> {
     let digits = value.as_str().and_then(|text| text.strip_prefix("0x"));
     digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(|| "the node returned no number".into())

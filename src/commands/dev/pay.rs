@@ -1,4 +1,4 @@
-//! `settled dev pay`: pays an order of the demo as a buyer would, and prints the progress of the order.
+//! The command `settled dev pay`: pays an order of the demo as a buyer would, and prints the progress of the order.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,14 +13,14 @@ use crate::commands::exit::CommandError;
 use crate::commands::operation::execute_in_daemon;
 use crate::commands::out::print_line;
 
-/// The time between two requests for the status.
+/// The pause between two requests for the status of the order.
 const POLL: Duration = Duration::from_millis(250);
-/// Number of polls without a change after which the command fails.
+/// The number of requests without a change of the status after which the command fails.
 const SILENCE_MAX: u32 = 240;
-/// Maximum number of parts of a split payment.
+/// The maximum number of parts into which a payment can be split.
 const SPLIT_MAX: u64 = 20;
 
-/// The arguments of `dev pay`. Without options it pays the exact amount.
+/// The order to pay, and options for unusual payments. Without options the command pays the exact amount.
 #[derive(clap::Args)]
 pub struct Args {
     /// Number (`order_no`) or id of the order.
@@ -42,7 +42,7 @@ pub struct Args {
     data: PathBuf,
 }
 
-/// The response of the status endpoint, as far as its changes are printed.
+/// The fields of the status endpoint's response whose changes are printed.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 struct StatusResponse {
     status: String,
@@ -64,7 +64,7 @@ struct Progress {
     required_confirmations: Option<u64>,
 }
 
-/// One payment of an order.
+/// The state of one run of the command.
 struct PaymentRun {
     folder: PathBuf,
     order: String,
@@ -75,9 +75,9 @@ struct PaymentRun {
     last_status: StatusResponse,
 }
 
-/// Pays an order as the arguments request, and prints each change of its status.
+/// Pays an order and prints each change of its status until the order is finished.
 pub async fn run_dev_pay(args: Args) -> Result<(), CommandError> {
-    // A wrong folder is reported as such, and not as a demo that does not run.
+    // Check the folder first. Otherwise a wrong folder would be reported as a demo that is not running.
     load_existing_demo_config(&args.data)?;
     let mut run = PaymentRun::from_arguments(&args).await?;
     match (&args.amount, args.late, args.reorg, args.split) {
@@ -185,8 +185,8 @@ impl PaymentRun {
         Err(CommandError::general_error("the late payment was not noticed"))
     }
 
-    /// Pays, then mines and replaces blocks. The command mines them itself, so that the payment gets exactly the
-    /// requested number of confirmations.
+    /// Pays, mines `blocks` blocks and then replaces them. The command mines the blocks itself, so that the payment
+    /// gets exactly this number of confirmations.
     async fn pay_and_reorganise(&mut self, blocks: u64) -> Result<(), CommandError> {
         self.require_simulated_chain("--reorg")?;
         if blocks >= self.invoice.final_depth {
@@ -281,7 +281,7 @@ impl PaymentRun {
         execute_in_daemon(&self.folder, &command).await
     }
 
-    /// Prints each change of the status until `is_done` returns true for it.
+    /// Prints each change of the order's status until `is_done` returns true for the status.
     async fn print_status_until(&mut self, is_done: impl Fn(&StatusResponse) -> bool) -> Result<(), CommandError> {
         let mut silence = 0;
         loop {
@@ -329,14 +329,14 @@ impl PaymentRun {
 }
 
 impl StatusResponse {
-    /// Returns true when all payments are confirmed and too small.
+    /// Returns true when all payments are confirmed but their sum is too small.
     fn is_confirmed_and_short(&self) -> bool {
         let Progress { confirmations, required_confirmations, .. } = self.payment;
         self.payment_status == "underpaid" && confirmations.zip(required_confirmations).is_some_and(|(n, of)| n >= of)
     }
 }
 
-/// Parses base units.
+/// Parses an amount in base units, a whole number.
 fn parse_base_units(text: &str) -> Result<Amount, CommandError> {
     Amount::parse_decimal(text, 0).map_err(|e| CommandError::general_error(e.to_string()))
 }

@@ -1,5 +1,5 @@
-//! The demo's shop: three products with generated items, a user with a balance, and a coupon. The operations of
-//! `settled admin` create it. Each start refills products that are sold out.
+//! The demo's shop: three products with generated items, a user with a balance, and a coupon. The demo creates them
+//! with the operations of `settled admin`. Each start of the demo restocks products that are sold out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,13 +13,13 @@ use crate::commands::exit::CommandError;
 use ids::{Mode, Shop};
 use shop::{catalog, merchants};
 
-/// Slug of the demo's merchant.
+/// The slug of the demo's merchant.
 pub const MERCHANT: &str = "demo";
-/// Name of the demo's user.
+/// The name of the demo's user.
 pub const USER: &str = "alice";
-/// Code of the demo's coupon.
+/// The code of the demo's coupon.
 pub const COUPON: &str = "WELCOME10";
-/// Slug of the product that the walk-through buys.
+/// The slug of the product that the reader of the walk-through orders.
 pub const FIRST: &str = "mailbox-usa-fresh";
 
 const TOKEN: &str = "demo-user.token";
@@ -58,7 +58,7 @@ const SAMPLES: [Sample; 3] = [
     },
 ];
 
-/// Creates the parts of the shop that are missing and returns a token of the demo's user.
+/// Creates the missing parts of the demo's shop and returns an access token of the demo's user.
 pub async fn prepare_demo_shop(context: &Context, folder: &Path) -> Result<String, CommandError> {
     let merchant = context
         .db
@@ -82,24 +82,24 @@ pub async fn prepare_demo_shop(context: &Context, folder: &Path) -> Result<Strin
     Ok(issued)
 }
 
-/// Creates the user with its balances, its token and the coupon, and returns the token. If an earlier start was
-/// interrupted, some of them exist already; their refusals are ignored.
+/// Creates the demo's user, its balances, the coupon and an access token, and returns the token. After an interrupted
+/// start some of them already exist, so errors of the first three are ignored.
 async fn create_demo_user(context: &Context) -> Result<String, CommandError> {
     let user = admin::users::Create { name: USER.into(), email: None, owner: new_demo_owner() };
-    let mut refused = Vec::new();
-    refused.extend(admin::execute_admin_operation(context, AdminOperation::CreateUser(user)).await.err());
+    let mut rejections = Vec::new();
+    rejections.extend(admin::execute_admin_operation(context, AdminOperation::CreateUser(user)).await.err());
     for (amount, currency) in [("1000.00", "CNY"), ("500.00", "USD")] {
         let (user, amount, reference) = (USER.to_owned(), amount.to_owned(), format!("welcome {currency}"));
         let credit =
             admin::users::Credit { user, amount, currency: currency.into(), reference, owner: new_demo_owner() };
-        refused.extend(admin::execute_admin_operation(context, AdminOperation::Credit(credit)).await.err());
+        rejections.extend(admin::execute_admin_operation(context, AdminOperation::Credit(credit)).await.err());
     }
     let coupon = NewCoupon::new_percent(COUPON, "10");
-    refused.extend(
+    rejections.extend(
         admin::execute_admin_operation(context, AdminOperation::PutCoupons(new_demo_owner(), vec![coupon])).await.err(),
     );
-    for refusal in refused {
-        tracing::debug!("part of the demo's shop exists already: {refusal}");
+    for rejection in rejections {
+        tracing::debug!("part of the demo's shop already exists: {rejection}");
     }
     execute_shop_operation(
         context,
@@ -108,7 +108,7 @@ async fn create_demo_user(context: &Context) -> Result<String, CommandError> {
     .await
 }
 
-/// Creates missing products and refills products that are sold out.
+/// Creates missing products and adds items to products that are sold out.
 async fn restock_demo_products(context: &Context) -> Result<(), CommandError> {
     let products = context
         .db
@@ -153,7 +153,7 @@ fn to_new_product(sample: &Sample) -> NewProduct {
     }
 }
 
-/// Returns one generated item.
+/// Returns a random item for the stock of a product.
 fn generate_item(sample: &Sample) -> String {
     let [name, secret]: [u64; 2] = [rand::random(), rand::random()];
     format!("{}-{:08x}@demo.example----{secret:016x}", sample.item_prefix, name >> 32)

@@ -19,7 +19,7 @@ pub struct Facts<'a> {
     pub node: Option<&'a Node>,
 }
 
-/// Returns the text.
+/// Returns the text that the demo prints when it is ready.
 pub fn format_walk_through(facts: &Facts<'_>) -> String {
     let base = format!("http://{}", to_client_address(facts.address));
     let settled = std::env::current_exe().map_or_else(|_| "settled".into(), |path| path.display().to_string());

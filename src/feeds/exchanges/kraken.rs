@@ -1,5 +1,5 @@
-//! Kraken Spot, `GET /0/public/Ticker?pair=…`: the response has no times. The mid price of the order book is used,
-//! because it is current, while the last trade may be a day old.
+//! Kraken Spot, `GET /0/public/Ticker?pair=…`: the response contains no timestamps. The price is the middle of the best
+//! bid and the best ask, because the last trade may be a day old.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub fn build_ticker_url(root: &Url, pairs: &[Pair]) -> Url {
     append_path_and_query(root, "/0/public/Ticker", &[("pair", &names.join(","))])
 }
 
-/// Parses the tickers of the requested pairs. `now` becomes the time of the prices.
+/// Parses the tickers of the requested pairs. The prices get the time `now`, because the response has no timestamps.
 pub fn parse_ticker_response(pairs: &[Pair], body: &[u8], now: Instant) -> Result<Vec<Observation>, FeedError> {
     let response: KrakenResponse<'_> = parse_json(body)?;
     if let Some(error) = response.error.first() {
@@ -67,7 +67,7 @@ fn kraken_pair_name(pair: &Pair) -> String {
     format!("{}{}", kraken_base_code(pair), pair.quote)
 }
 
-/// Returns true when a name in a response means this pair. Responses use longer names for old pairs: XXBTZUSD,
+/// Returns true when `response_name` is a name of this pair. Responses use longer names for old pairs: XXBTZUSD,
 /// XETHZUSD, USDTZUSD.
 fn matches_kraken_name(pair: &Pair, response_name: &str) -> bool {
     let (base, quote) = (kraken_base_code(pair), &pair.quote);

@@ -1,5 +1,5 @@
-//! Builds the requests to each exchange and parses the responses. Pairs are requested in USD; Binance and OKX quote in
-//! USDT.
+//! Builds the requests to each exchange and parses the responses. All requested pairs are quoted in USD; Binance and
+//! OKX return the price in USDT instead.
 
 mod binance;
 mod coinbase;
@@ -13,7 +13,8 @@ use super::{FeedError, Observation};
 use clock::Instant;
 use config::{Pair, SourceName};
 
-/// Returns true when the exchange may have a market for this pair. Only a request shows whether it has one.
+/// Returns false when the exchange certainly has no market for this pair. Otherwise only a request shows whether it has
+/// one.
 pub fn may_have_market(source: SourceName, pair: &Pair) -> bool {
     pair.quote == "USD"
         && match source {
@@ -30,7 +31,8 @@ pub fn accepts_several_pairs_per_request(source: SourceName) -> bool {
     }
 }
 
-/// Returns the URL that requests these pairs. `pairs` has one pair, or more if [`accepts_several_pairs_per_request`].
+/// Returns the URL that requests the tickers of these pairs. `pairs` has one pair, or more if
+/// [`accepts_several_pairs_per_request`].
 pub fn build_ticker_url(source: SourceName, root: &Url, pairs: &[Pair]) -> Url {
     match source {
         SourceName::Binance => binance::build_ticker_url(root, pairs),
@@ -40,8 +42,8 @@ pub fn build_ticker_url(source: SourceName, root: &Url, pairs: &[Pair]) -> Url {
     }
 }
 
-/// Parses a response to a request for `pairs`. Requested pairs that are missing are left out, and other pairs are
-/// ignored.
+/// Parses a response to a request for `pairs`. A requested pair without a ticker has no observation, and tickers of
+/// other pairs are ignored.
 pub fn parse_ticker_response(
     source: SourceName,
     pairs: &[Pair],

@@ -15,12 +15,12 @@ use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 use records::audit_log::{self, Action, Actor};
 
-pub(crate) use store::{add_available, take_available};
+pub(crate) use store::{add_to_available_count, queue_subtraction_from_available_count};
 
 /// The default maximum quantity of a product in one order.
 pub const MAX_QUANTITY: u32 = 200;
 
-/// The code of the SKU of a product without variants.
+/// The SKU code of a product without variants.
 pub const ONLY_SKU: &str = "default";
 
 /// The maximum length of a slug, in bytes.
@@ -37,20 +37,20 @@ pub enum State {
 
 db::text_enum!(State { Active => "active", Inactive => "inactive" });
 
-/// A product as buyers see it. Stock and price are those of its first active SKU; the price is in one currency.
+/// A product as buyers see it. `stock` and `unit_price` are those of its first active SKU, in one currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
     pub id: ProductId,
-    /// The id in the APIs: a UUID in hyphenated lower-case form.
+    /// The public id, which the APIs use: a UUID in hyphenated lower-case form.
     pub public_id: String,
-    /// The readable name in URLs and on the command line. Unique within the shop.
+    /// The readable name of the product in URLs and on the command line. It is unique within the shop.
     pub slug: String,
     pub state: State,
     /// The minimum quantity in one order.
     pub min_quantity: u32,
     /// The maximum quantity in one order.
     pub max_quantity: u32,
-    /// The first active SKU, which orders of the product get.
+    /// The product's first active SKU. An order for the product reserves items of this SKU.
     pub sku: SkuId,
     /// The number of units that are available.
     pub stock: u64,
@@ -64,16 +64,16 @@ pub struct Product {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProductWithPrices {
     pub id: ProductId,
-    /// The id in the APIs: a UUID in hyphenated lower-case form.
+    /// The public id, which the APIs use: a UUID in hyphenated lower-case form.
     pub public_id: String,
-    /// The readable name in URLs and on the command line. Unique within the shop.
+    /// The readable name of the product in URLs and on the command line. It is unique within the shop.
     pub slug: String,
     pub state: State,
     /// The minimum quantity in one order.
     pub min_quantity: u32,
     /// The maximum quantity in one order.
     pub max_quantity: u32,
-    /// The first active SKU, which orders of the product get.
+    /// The product's first active SKU. An order for the product reserves items of this SKU.
     pub sku: SkuId,
     /// The number of units that are available.
     pub stock: u64,
@@ -99,10 +99,10 @@ impl LocalizedTexts {
     }
 }
 
-/// A unit price that applies when the quantity reaches a bound.
+/// A unit price for orders of at least a given quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PriceTier {
-    /// The smallest quantity with this price.
+    /// The smallest quantity to which this price applies.
     pub from_quantity: u32,
     /// The price of one unit, in minor units of the currency.
     pub unit_price: i64,
@@ -111,7 +111,7 @@ pub struct PriceTier {
 /// A product to be created.
 #[derive(Debug, Clone)]
 pub struct NewProduct {
-    /// The id in the APIs, which the caller generates.
+    /// The public id, which the APIs use. The caller generates it.
     pub public_id: Uuid,
     /// The readable name in URLs and on the command line: 1 to 100 of the characters a-z, 0-9 and `-`.
     pub slug: String,
@@ -119,9 +119,9 @@ pub struct NewProduct {
     pub min_quantity: u32,
     /// The maximum quantity in one order; not below `min_quantity`.
     pub max_quantity: u32,
-    /// The sort key of the product list, ascending.
+    /// The position in the product list, which is sorted by this number in ascending order.
     pub position: i64,
-    /// The currency of `tiers`.
+    /// The currency of the prices in `tiers`.
     pub currency: Currency,
     /// The price tiers. One of them starts at quantity 1.
     pub tiers: Vec<PriceTier>,
@@ -129,11 +129,11 @@ pub struct NewProduct {
     pub texts: LocalizedTexts,
 }
 
-/// A product to create or to change. Fields that are `None` or empty keep the stored value, or get the default in a
-/// new product.
+/// The data of a product to create or to change. When a field is `None` or empty, an existing product keeps its stored
+/// value, and a new product gets the default.
 #[derive(Debug, Clone)]
 pub struct ProductChange {
-    /// The slug of the product to change. A slug that no product has creates a product.
+    /// The slug of the product to change. When no product has this slug, a new product is created.
     pub slug: String,
     /// The currency of `unit_price`.
     pub currency: Currency,
@@ -143,7 +143,7 @@ pub struct ProductChange {
     pub min_quantity: Option<u32>,
     /// The maximum quantity in one order; the default is [`MAX_QUANTITY`].
     pub max_quantity: Option<u32>,
-    /// The sort key of a new product in the list. An existing product keeps its position.
+    /// The position of a new product in the product list. An existing product keeps its position.
     pub position: i64,
     /// The texts to add or replace.
     pub texts: LocalizedTexts,
@@ -172,9 +172,9 @@ pub enum EditError {
 /// A SKU that buyers can order, with its stock, quantity limits and price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderableSku {
-    /// The product that the SKU belongs to.
+    /// The product of the SKU.
     pub product: ProductId,
-    /// The SKU that an order line gets.
+    /// The SKU whose items the order line reserves.
     pub sku: SkuId,
     /// The minimum quantity in one order.
     pub min_quantity: u32,
@@ -186,12 +186,12 @@ pub struct OrderableSku {
     pub unit_price: Fiat,
 }
 
-/// The rule by which the quantity determines the unit price.
+/// The rule that selects the price tier for an ordered quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PricingScheme {
-    /// Every quantity has the price of quantity 1.
+    /// The tier for quantity 1 applies to every quantity.
     PerUnit,
-    /// The unit price is that of the tier with the largest `from_quantity` not above the quantity.
+    /// The tier with the largest `from_quantity` that does not exceed the quantity applies.
     Tiered,
 }
 
@@ -205,8 +205,8 @@ pub async fn list_products_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<Pr
     store::list_products_with_prices(tx, shop).await
 }
 
-/// Returns the active product with this public id or slug; `None` when there is none or it has no price in this
-/// currency.
+/// Returns the active product with this public id or slug; `None` when the shop has no such product or the product has
+/// no price in this currency.
 pub async fn find_active_product(
     tx: &mut Tx,
     shop: Shop,
@@ -217,8 +217,8 @@ pub async fn find_active_product(
     Ok(found.filter(|product| product.state == State::Active))
 }
 
-/// Returns the product with this public id or slug, including inactive products; `None` when there is none or it has
-/// no price in this currency.
+/// Returns the product with this public id or slug, including inactive products; `None` when the shop has no such
+/// product or the product has no price in this currency.
 pub async fn find_product(
     tx: &mut Tx,
     shop: Shop,
@@ -256,12 +256,12 @@ pub async fn find_orderable_sku(
     quantity: u32,
     pricing_scheme: PricingScheme,
 ) -> Result<Option<OrderableSku>, db::Error> {
-    let reached = match pricing_scheme {
+    let tier_quantity = match pricing_scheme {
         PricingScheme::PerUnit => 1,
-        // Quantity 0 gets the price of the first tier here; the caller then refuses the quantity.
+        // A quantity of 0 gets the price of the first tier. The caller rejects this quantity later.
         PricingScheme::Tiered => quantity.max(1),
     };
-    store::find_orderable_sku(tx, shop, currency, &public_id.to_string(), reached).await
+    store::find_orderable_sku(tx, shop, currency, &public_id.to_string(), tier_quantity).await
 }
 
 /// Creates an active product with one SKU and no stock.
@@ -312,7 +312,7 @@ pub async fn create_or_change_product(
     Ok(true)
 }
 
-/// Sets the minimum and maximum quantity of a product in one order.
+/// Sets the minimum and maximum quantity of a product that one order may contain.
 pub async fn set_quantity_limits(
     tx: &mut Tx,
     product: ProductId,
@@ -359,13 +359,13 @@ pub async fn set_product_state(
     audit_log::record(tx, now, actor, Action::ProductSetState, slug, state.as_str()).await
 }
 
-/// Returns true when the text has the length and characters of a slug.
+/// Returns true when the length and the characters of the text are valid for a slug.
 fn has_slug_syntax(text: &str) -> bool {
     (1..=SLUG_LENGTH_MAX).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Refuses a slug that is a UUID, because it could be the public id of another product.
+/// Fails when the slug has invalid syntax or is a UUID. Such a UUID could equal the public id of another product.
 fn validate_slug(slug: &str) -> Result<(), EditError> {
     if has_slug_syntax(slug) && slug.parse::<Uuid>().is_err() { Ok(()) } else { Err(EditError::BadSlug) }
 }

@@ -6,7 +6,7 @@ use db::{self, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 
-/// The maximum number of rows of a list. A product has one row for each text.
+/// The maximum number of rows that one list query returns. A product has one row for each of its texts.
 const LIST_ROWS_MAX: u32 = 100_000;
 
 /// Returns the active products with a price in this currency, sorted by position.
@@ -84,7 +84,7 @@ pub async fn find_product_with_prices_by_slug(
     Ok(group_price_rows_by_product(&found)?.pop())
 }
 
-/// Groups rows by product. The rows of one product are adjacent.
+/// Returns one product for each group of rows with the same product id. The rows of one product must be adjacent.
 fn group_price_rows_by_product(rows: &[Row]) -> Result<Vec<ProductWithPrices>, db::Error> {
     let mut products: Vec<ProductWithPrices> = Vec::new();
     for row in rows {
@@ -109,8 +109,8 @@ fn group_price_rows_by_product(rows: &[Row]) -> Result<Vec<ProductWithPrices>, d
     Ok(products)
 }
 
-/// Returns the product with this public id, in hyphenated lower-case form; `None` when it has no price in this
-/// currency.
+/// Returns the product with this public id, a UUID in hyphenated lower-case form; `None` when the product does not
+/// exist or has no price in this currency.
 pub async fn find_product_by_public_id(
     tx: &mut Tx,
     shop: Shop,
@@ -134,7 +134,7 @@ pub async fn find_product_by_public_id(
     Ok(group_text_rows_by_product(currency, &found)?.pop())
 }
 
-/// Returns the product with this slug; `None` when it has no price in this currency.
+/// Returns the product with this slug; `None` when the product does not exist or has no price in this currency.
 pub async fn find_product_by_slug(
     tx: &mut Tx,
     shop: Shop,
@@ -158,7 +158,8 @@ pub async fn find_product_by_slug(
     Ok(group_text_rows_by_product(currency, &found)?.pop())
 }
 
-/// Groups rows by product. The rows of one product are adjacent: one for each text, or one for a product without texts.
+/// Returns one product for each group of rows with the same product id. The rows of one product must be adjacent: one
+/// row for each text, or one row for a product without texts.
 fn group_text_rows_by_product(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Error> {
     let mut products: Vec<Product> = Vec::new();
     for row in rows {
@@ -184,14 +185,14 @@ fn group_text_rows_by_product(currency: Currency, rows: &[Row]) -> Result<Vec<Pr
     Ok(products)
 }
 
-/// Returns the SKU of an active product. The price is that of the tier with the largest `from_quantity` not above
-/// `reached_quantity`.
+/// Returns the first active SKU of an active product. Its price is that of the tier with the largest `from_quantity`
+/// that does not exceed `tier_quantity`.
 pub async fn find_orderable_sku(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
     public_id: &str,
-    reached_quantity: u32,
+    tier_quantity: u32,
 ) -> Result<Option<OrderableSku>, db::Error> {
     let found = row!(
         tx,
@@ -205,7 +206,7 @@ pub async fn find_orderable_sku(
         shop.mode,
         currency,
         public_id,
-        reached_quantity
+        tier_quantity
     )?;
     let Some(row) = found else { return Ok(None) };
     Ok(Some(OrderableSku {
@@ -254,7 +255,7 @@ pub async fn insert_sku(tx: &mut Tx, product: ProductId, code: &str) -> Result<S
     inserted.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?.get("id")
 }
 
-/// Sets the minimum and maximum quantity in one order.
+/// Sets the minimum and maximum quantity of a product that one order may contain.
 pub async fn set_quantity_limits(
     tx: &mut Tx,
     product: ProductId,
@@ -289,7 +290,7 @@ pub async fn insert_price_tier(tx: &mut Tx, sku: SkuId, currency: Currency, tier
     expect_changed(n, 1)
 }
 
-/// Inserts a text of a product, or replaces the stored one.
+/// Inserts a text of a product, or replaces the stored text with the same field and language.
 pub async fn upsert_product_text(
     tx: &mut Tx,
     product: ProductId,
@@ -316,14 +317,14 @@ pub async fn set_product_state(tx: &mut Tx, product: ProductId, state: State) ->
 }
 
 /// Raises the count of available items.
-pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
+pub async fn add_to_available_count(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
     let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
     expect_changed(n, 1)
 }
 
 /// Lowers the count of available items. The result has no row when too few are available. The row of the SKU stays
 /// locked, so that the next statement can choose the items.
-pub fn take_available(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
+pub fn queue_subtraction_from_available_count(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     queued!(
         tx,
         "update skus set available = available - $2 where id = $1 and available >= $2 returning id",

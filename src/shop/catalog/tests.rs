@@ -109,7 +109,7 @@ db::both! {
         }
     }
 
-    async fn invalid_changes_are_refused(db: Db) {
+    async fn invalid_changes_are_rejected(db: Db) {
         let shop = Fixture::new(db, 0).await;
         let (owner, product, sku) = (shop.shop, shop.product, shop.sku);
         let create = |new: NewProduct| {

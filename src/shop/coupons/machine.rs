@@ -13,28 +13,28 @@ pub enum Discount {
     /// A share of the total of the eligible lines, in basis points from 1 to 10,000. The discount is rounded down to
     /// minor units.
     Percent(i64),
-    /// An amount in minor units. The discount is at most the total of the eligible lines.
+    /// A fixed amount, in minor units. The discount never exceeds the total of the eligible lines.
     Fixed(i64),
 }
 
-/// The discount of a coupon and the conditions for it.
+/// The discount of a coupon and the conditions under which an order gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// The discount, for orders that meet the conditions.
+    /// The discount of an order that meets all conditions.
     pub discount: Discount,
-    /// The currency of `min_amount` and of a fixed discount. The coupon is refused for orders in another currency.
+    /// The currency of `min_amount` and of a fixed discount. Orders in another currency cannot use the coupon.
     pub currency: Currency,
-    /// The minimum order total before the discount, in minor units; 0 for no minimum.
+    /// The minimum order total before the discount, in minor units; 0 when the coupon has no minimum.
     pub min_amount: i64,
-    /// The product whose lines are eligible; `None` when all lines are.
+    /// The only product to which the discount applies; `None` when the discount applies to all products.
     pub product: Option<ProductId>,
-    /// The time from which the coupon is valid; `None` when it is valid at once.
+    /// The time from which the coupon is valid; `None` when the coupon is valid immediately.
     pub starts_at: Option<Instant>,
-    /// The time from which the coupon is invalid; `None` when it never expires.
+    /// The time at which the coupon expires; `None` when the coupon never expires.
     pub ends_at: Option<Instant>,
 }
 
-/// One line of an order, with the data that a discount depends on.
+/// One line of an order, with the data from which a discount is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BasketLine {
     /// The ordered product.
@@ -43,9 +43,9 @@ pub struct BasketLine {
     pub total: i64,
 }
 
-/// The reason why a coupon was refused for an order.
+/// The reason why an order cannot use a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CouponRefusal {
+pub enum CouponRejection {
     /// No active coupon of the shop has this code.
     #[error("there is no such coupon")]
     Unknown,
@@ -64,7 +64,7 @@ pub enum CouponRefusal {
     /// The order has no line of the coupon's product.
     #[error("the coupon is for another product")]
     OtherProduct,
-    /// The order is not in the coupon's currency, which the variant holds.
+    /// The order is in another currency than the coupon. The field is the coupon's currency.
     #[error("the coupon is for orders in {0}")]
     OtherCurrency(Currency),
     /// A sum of the order exceeds the range of `i64`.
@@ -88,45 +88,46 @@ impl Terms {
     }
 }
 
-/// Returns the discount for an order, or the reason why the coupon is refused. The discount never exceeds the total of
-/// the eligible lines.
+/// Returns the discount for an order, or the reason why the order cannot use the coupon. The discount never exceeds the
+/// total of the eligible lines.
 pub fn compute_discount(
     terms: &Terms,
     now: Instant,
     currency: Currency,
     basket: &[BasketLine],
-) -> Result<Fiat, CouponRefusal> {
+) -> Result<Fiat, CouponRejection> {
     if terms.starts_at.is_some_and(|at| now < at) {
-        return Err(CouponRefusal::NotYetValid);
+        return Err(CouponRejection::NotYetValid);
     }
     if terms.ends_at.is_some_and(|at| now >= at) {
-        return Err(CouponRefusal::Expired);
+        return Err(CouponRejection::Expired);
     }
     if terms.currency != currency {
-        return Err(CouponRefusal::OtherCurrency(terms.currency));
+        return Err(CouponRejection::OtherCurrency(terms.currency));
     }
     if sum_line_totals(basket.iter())? < terms.min_amount {
-        return Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(currency, terms.min_amount) });
+        return Err(CouponRejection::BelowMinimum { min_amount: Fiat::new(currency, terms.min_amount) });
     }
     let is_eligible = |line: &&BasketLine| terms.product.is_none_or(|product| product == line.product);
     if !basket.iter().any(|line| is_eligible(&line)) {
-        return Err(CouponRefusal::OtherProduct);
+        return Err(CouponRejection::OtherProduct);
     }
     let eligible_total = sum_line_totals(basket.iter().filter(is_eligible))?;
     let minor = match terms.discount {
         Discount::Percent(points) => {
-            compute_share_rounded_down(eligible_total, points).ok_or(CouponRefusal::OutOfRange)?
+            compute_share_rounded_down(eligible_total, points).ok_or(CouponRejection::OutOfRange)?
         }
         Discount::Fixed(minor) => minor.min(eligible_total),
     };
     Ok(Fiat::new(currency, minor))
 }
 
-fn sum_line_totals<'a>(mut lines: impl Iterator<Item = &'a BasketLine>) -> Result<i64, CouponRefusal> {
-    lines.try_fold(0_i64, |sum, line| sum.checked_add(line.total)).ok_or(CouponRefusal::OutOfRange)
+fn sum_line_totals<'a>(mut lines: impl Iterator<Item = &'a BasketLine>) -> Result<i64, CouponRejection> {
+    lines.try_fold(0_i64, |sum, line| sum.checked_add(line.total)).ok_or(CouponRejection::OutOfRange)
 }
 
-/// Returns the share of `minor` that `points` basis points are, rounded down; `None` when it is out of range.
+/// Returns `points` basis points of the amount `minor`, rounded down; `None` when the result exceeds the range of
+/// `i64`.
 fn compute_share_rounded_down(minor: i64, points: i64) -> Option<i64> {
     let product = i128::from(minor).checked_mul(i128::from(points))?;
     i64::try_from(product.div_euclid(i128::from(BASIS_POINTS_MAX))).ok()

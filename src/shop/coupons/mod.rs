@@ -1,5 +1,5 @@
-//! Coupons: codes that give a discount. An order counts one use when it is created. If the order ends unpaid, the use
-//! is released.
+//! Coupons: codes that give a discount. Creating an order with a coupon counts one use of the coupon. When the order
+//! ends unpaid, that use is subtracted again.
 
 pub mod machine;
 mod store;
@@ -13,7 +13,7 @@ use ids::{CouponId, Shop};
 use money::pricing::{Currency, Fiat};
 use records::audit_log::{self, Action, Actor};
 
-pub use machine::{BasketLine, CouponRefusal, Discount, Terms};
+pub use machine::{BasketLine, CouponRejection, Discount, Terms};
 
 /// The maximum length of a code, in characters.
 const CODE_LENGTH_MAX: usize = 64;
@@ -25,7 +25,7 @@ pub struct NewCoupon {
     pub code: String,
     /// The discount and its conditions.
     pub terms: Terms,
-    /// The maximum number of orders that may use the coupon; `None` for no limit.
+    /// The maximum number of orders that may use the coupon; `None` when the number is unlimited.
     pub max_uses: Option<u32>,
 }
 
@@ -36,13 +36,13 @@ pub struct Coupon {
     pub id: CouponId,
     /// The discount and its conditions.
     pub terms: Terms,
-    /// The maximum number of orders that may use the coupon; `None` for no limit.
+    /// The maximum number of orders that may use the coupon; `None` when the number is unlimited.
     pub max_uses: Option<u32>,
-    /// The number of orders that use the coupon, without those that ended unpaid.
+    /// The number of orders that used the coupon. Orders that ended unpaid are not counted.
     pub uses: u32,
 }
 
-/// A coupon whose use was counted for an order, with the discount.
+/// A coupon that was redeemed for an order, with the resulting discount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliedCoupon {
     /// The id of the coupon.
@@ -73,7 +73,7 @@ pub enum CreateError {
 pub enum RedeemError {
     /// The coupon does not exist or does not apply to the order.
     #[error(transparent)]
-    Refused(#[from] CouponRefusal),
+    Rejected(#[from] CouponRejection),
     /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
@@ -106,16 +106,16 @@ pub async fn redeem_coupon(
     currency: Currency,
     basket: &[BasketLine],
 ) -> Result<AppliedCoupon, RedeemError> {
-    let code = normalize_coupon_code(code).ok_or(CouponRefusal::Unknown)?;
-    let coupon = store::find_active_coupon(tx, shop, &code).await?.ok_or(CouponRefusal::Unknown)?;
+    let code = normalize_coupon_code(code).ok_or(CouponRejection::Unknown)?;
+    let coupon = store::find_active_coupon(tx, shop, &code).await?.ok_or(CouponRejection::Unknown)?;
     let discount = machine::compute_discount(&coupon.terms, now, currency, basket)?;
     if !store::claim_coupon_use(tx, coupon.id).await? {
-        return Err(CouponRefusal::Exhausted.into());
+        return Err(CouponRejection::Exhausted.into());
     }
     Ok(AppliedCoupon { coupon: coupon.id, discount })
 }
 
-/// Releases one use of a coupon, because its order ended unpaid.
+/// Subtracts one use of a coupon after its order ended unpaid.
 pub async fn release_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     store::release_coupon_use(tx, coupon).await
 }
@@ -141,8 +141,8 @@ pub async fn deactivate_coupon(
     Ok(true)
 }
 
-/// Returns the code in the form that is stored and compared: trimmed and in upper case. `None` when it is empty or too
-/// long.
+/// Returns the code in the form in which codes are stored and compared: trimmed and in upper case. `None` when the code
+/// is empty or too long.
 fn normalize_coupon_code(code: &str) -> Option<String> {
     let code = code.trim();
     let fits = !code.is_empty() && code.chars().count() <= CODE_LENGTH_MAX;

@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{CouponId, Shop};
 
-/// The stored kind of a [`Discount`].
+/// The kind of a [`Discount`], as stored in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DiscountKind {
     Percent,
@@ -97,7 +97,7 @@ fn parse_coupon(row: &Row) -> Result<Coupon, db::Error> {
     })
 }
 
-/// Counts one use and returns true. Returns false when the coupon is inactive or has no use left.
+/// Counts one use of a coupon and returns true. Returns false when the coupon is inactive or has no use left.
 pub async fn claim_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
     let n = execute!(
         tx,
@@ -107,7 +107,7 @@ pub async fn claim_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db:
     Ok(n == 1)
 }
 
-/// Subtracts one use.
+/// Subtracts one use of a coupon.
 pub async fn release_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     let n = execute!(tx, "update coupons set uses = uses - 1 where id = $1 and uses > 0", coupon)?;
     expect_changed(n, 1)

@@ -2,7 +2,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 
 use crate::coupons::machine::compute_discount;
-use crate::coupons::{self, BasketLine, CouponRefusal, CreateError, Discount, NewCoupon, Terms};
+use crate::coupons::{self, BasketLine, CouponRejection, CreateError, Discount, NewCoupon, Terms};
 use crate::fixture::{Fixture, NOW, OPERATOR, run_write};
 use crate::orders::CreateError as OrderError;
 use crate::orders::NewOrder;
@@ -12,16 +12,21 @@ use money::pricing::{Currency, Fiat};
 
 const CNY: Currency = Currency::CNY;
 
-fn line(product: i64, total: i64) -> BasketLine {
+fn new_line(product: i64, total: i64) -> BasketLine {
     BasketLine { product: ProductId(product), total }
 }
 
-async fn create(shop: &Fixture, code: &str, terms: Terms, max_uses: Option<u32>) -> Result<CouponId, CreateError> {
+async fn create_coupon(
+    shop: &Fixture,
+    code: &str,
+    terms: Terms,
+    max_uses: Option<u32>,
+) -> Result<CouponId, CreateError> {
     let (owner, new) = (shop.shop, NewCoupon { code: code.into(), terms, max_uses });
     shop.db.write("create_coupon", move |tx| Box::pin(coupons::create_coupon(tx, NOW, &OPERATOR, owner, new))).await
 }
 
-fn with_coupon(shop: &Fixture, quantity: u32, code: &str) -> NewOrder {
+fn build_order_with_coupon(shop: &Fixture, quantity: u32, code: &str) -> NewOrder {
     NewOrder { coupon: Some(code.into()), ..shop.build_crypto_order(quantity) }
 }
 
@@ -30,30 +35,38 @@ fn the_discount_follows_the_terms() {
     let percent = |points| Terms::unrestricted(Discount::Percent(points), CNY);
     let fixed = |minor| Terms::unrestricted(Discount::Fixed(minor), CNY);
     let table = [
-        (percent(1_000), vec![line(1, 999)], Ok(99)),
-        (percent(10_000), vec![line(1, 999)], Ok(999)),
-        (percent(1), vec![line(1, 9_999)], Ok(0)),
-        (percent(5_000), vec![line(1, i64::MAX)], Ok(i64::MAX / 2)),
-        (percent(5_000), vec![line(1, i64::MAX), line(2, 1)], Err(CouponRefusal::OutOfRange)),
-        (fixed(300), vec![line(1, 999)], Ok(300)),
-        (fixed(300), vec![line(1, 200)], Ok(200)),
-        (Terms { product: Some(ProductId(2)), ..percent(5_000) }, vec![line(1, 100), line(2, 50)], Ok(25)),
-        (Terms { product: Some(ProductId(2)), ..fixed(80) }, vec![line(1, 100), line(2, 50)], Ok(50)),
-        (Terms { product: Some(ProductId(3)), ..fixed(80) }, vec![line(1, 100)], Err(CouponRefusal::OtherProduct)),
-        (Terms { min_amount: 100, ..fixed(80) }, vec![line(1, 100)], Ok(80)),
+        (percent(1_000), vec![new_line(1, 999)], Ok(99)),
+        (percent(10_000), vec![new_line(1, 999)], Ok(999)),
+        (percent(1), vec![new_line(1, 9_999)], Ok(0)),
+        (percent(5_000), vec![new_line(1, i64::MAX)], Ok(i64::MAX / 2)),
+        (percent(5_000), vec![new_line(1, i64::MAX), new_line(2, 1)], Err(CouponRejection::OutOfRange)),
+        (fixed(300), vec![new_line(1, 999)], Ok(300)),
+        (fixed(300), vec![new_line(1, 200)], Ok(200)),
+        (Terms { product: Some(ProductId(2)), ..percent(5_000) }, vec![new_line(1, 100), new_line(2, 50)], Ok(25)),
+        (Terms { product: Some(ProductId(2)), ..fixed(80) }, vec![new_line(1, 100), new_line(2, 50)], Ok(50)),
+        (
+            Terms { product: Some(ProductId(3)), ..fixed(80) },
+            vec![new_line(1, 100)],
+            Err(CouponRejection::OtherProduct),
+        ),
+        (Terms { min_amount: 100, ..fixed(80) }, vec![new_line(1, 100)], Ok(80)),
         (
             Terms { min_amount: 101, ..fixed(80) },
-            vec![line(1, 100)],
-            Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
+            vec![new_line(1, 100)],
+            Err(CouponRejection::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
         ),
-        (Terms { starts_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Ok(1)),
-        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::NotYetValid)),
-        (Terms { ends_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Ok(1)),
-        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::Expired)),
+        (Terms { starts_at: Some(NOW), ..fixed(1) }, vec![new_line(1, 9)], Ok(1)),
+        (
+            Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) },
+            vec![new_line(1, 9)],
+            Err(CouponRejection::NotYetValid),
+        ),
+        (Terms { ends_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![new_line(1, 9)], Ok(1)),
+        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![new_line(1, 9)], Err(CouponRejection::Expired)),
         (
             Terms::unrestricted(Discount::Fixed(1), Currency::USD),
-            vec![line(1, 9)],
-            Err(CouponRefusal::OtherCurrency(Currency::USD)),
+            vec![new_line(1, 9)],
+            Err(CouponRejection::OtherCurrency(Currency::USD)),
         ),
     ];
     for (terms, basket, expected) in table {
@@ -66,7 +79,7 @@ proptest! {
     #[test]
     fn a_discount_is_the_exact_share_rounded_down(total in 0_i64..i64::MAX, points in 1_i64..=10_000) {
         let terms = Terms::unrestricted(Discount::Percent(points), CNY);
-        let found = i128::from(compute_discount(&terms, Instant(0), CNY, &[line(1, total)]).unwrap().minor);
+        let found = i128::from(compute_discount(&terms, Instant(0), CNY, &[new_line(1, total)]).unwrap().minor);
         let exact = i128::from(total) * i128::from(points);
         prop_assert!(found * 10_000 <= exact && exact < (found + 1) * 10_000);
         prop_assert!(found <= i128::from(total));
@@ -78,14 +91,14 @@ proptest! {
         value in prop_oneof![(1_i64..=10_000).prop_map(Discount::Percent), (1_i64..2_000_000_000).prop_map(Discount::Fixed)],
         bound_to in prop::option::of(0_i64..4),
     ) {
-        let basket: Vec<BasketLine> = totals.iter().map(|(product, total)| line(*product, *total)).collect();
+        let basket: Vec<BasketLine> = totals.iter().map(|(product, total)| new_line(*product, *total)).collect();
         let terms = Terms { product: bound_to.map(ProductId), ..Terms::unrestricted(value, CNY) };
         let eligible: i64 =
             totals.iter().filter(|(product, _)| bound_to.is_none_or(|b| b == *product)).map(|(_, total)| total).sum();
         match compute_discount(&terms, NOW, CNY, &basket) {
             Ok(fiat) => prop_assert!((0..=eligible).contains(&fiat.minor)),
-            Err(refusal) => {
-                prop_assert_eq!(refusal, CouponRefusal::OtherProduct);
+            Err(rejection) => {
+                prop_assert_eq!(rejection, CouponRejection::OtherProduct);
                 prop_assert!(totals.iter().all(|(product, _)| Some(*product) != bound_to));
             }
         }
@@ -95,35 +108,35 @@ proptest! {
 db::both! {
     async fn a_code_is_found_in_any_case_and_with_outer_blanks(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        create(&shop, " Spring10 ", Terms::unrestricted(Discount::Percent(1_000), CNY), None).await.unwrap();
-        let created = shop.create_order(with_coupon(&shop, 3, "\tspring10 ")).await.unwrap();
+        create_coupon(&shop, " Spring10 ", Terms::unrestricted(Discount::Percent(1_000), CNY), None).await.unwrap();
+        let created = shop.create_order(build_order_with_coupon(&shop, 3, "\tspring10 ")).await.unwrap();
         let order = created.order;
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (150, 15, 135));
         for code in ["", "   ", "spring", "spring10x", &"x".repeat(10_000)] {
-            let refused = shop.create_order(with_coupon(&shop, 3, code)).await;
-            assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRefusal::Unknown))), "{code:?}");
+            let rejected = shop.create_order(build_order_with_coupon(&shop, 3, code)).await;
+            assert!(matches!(rejected, Err(OrderError::CouponInvalid(CouponRejection::Unknown))), "{code:?}");
         }
         assert_eq!(shop.count_available_items().await, 7);
         assert_eq!(shop.select_number("select count(*) from orders").await, 1);
     }
 
-    async fn invalid_coupons_are_refused(db: Db) {
+    async fn invalid_coupons_are_rejected(db: Db) {
         let shop = Fixture::new(db, 0).await;
         let fixed = || Terms::unrestricted(Discount::Fixed(1), CNY);
-        create(&shop, "A", fixed(), None).await.unwrap();
-        assert!(matches!(create(&shop, "a", fixed(), None).await, Err(CreateError::CodeTaken)));
-        assert!(matches!(create(&shop, " ", fixed(), None).await, Err(CreateError::BadCode)));
+        create_coupon(&shop, "A", fixed(), None).await.unwrap();
+        assert!(matches!(create_coupon(&shop, "a", fixed(), None).await, Err(CreateError::CodeTaken)));
+        assert!(matches!(create_coupon(&shop, " ", fixed(), None).await, Err(CreateError::BadCode)));
         for value in [Discount::Percent(0), Discount::Percent(10_001), Discount::Fixed(0), Discount::Fixed(-1)] {
-            assert!(matches!(create(&shop, "b", Terms::unrestricted(value, CNY), None).await, Err(CreateError::BadTerms)));
+            assert!(matches!(create_coupon(&shop, "b", Terms::unrestricted(value, CNY), None).await, Err(CreateError::BadTerms)));
         }
     }
 
     async fn concurrent_orders_cannot_exceed_the_uses_of_a_coupon(db: Db) {
         let shop = Fixture::new(db, 50).await;
-        create(&shop, "three", Terms::unrestricted(Discount::Percent(1_000), CNY), Some(3)).await.unwrap();
-        let outcomes = join_all((0..20).map(|_| shop.create_order(with_coupon(&shop, 1, "three")))).await;
+        create_coupon(&shop, "three", Terms::unrestricted(Discount::Percent(1_000), CNY), Some(3)).await.unwrap();
+        let outcomes = join_all((0..20).map(|_| shop.create_order(build_order_with_coupon(&shop, 1, "three")))).await;
         let exhausted = outcomes.iter()
-            .filter(|outcome| matches!(outcome, Err(OrderError::CouponInvalid(CouponRefusal::Exhausted)))).count();
+            .filter(|outcome| matches!(outcome, Err(OrderError::CouponInvalid(CouponRejection::Exhausted)))).count();
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), exhausted), (3, 17));
         assert_eq!(shop.select_number("select uses from coupons").await, 3);
         assert_eq!(shop.count_available_items().await, 47);
@@ -133,13 +146,13 @@ db::both! {
     async fn a_deactivated_coupon_is_unknown(db: Db) {
         let shop = Fixture::new(db, 5).await;
         let owner = shop.shop;
-        create(&shop, "gone", Terms::unrestricted(Discount::Fixed(10), CNY), None).await.unwrap();
+        create_coupon(&shop, "gone", Terms::unrestricted(Discount::Fixed(10), CNY), None).await.unwrap();
         let deactivate = |code: &'static str| run_write(&shop.db, move |tx| {
             Box::pin(coupons::deactivate_coupon(tx, NOW, &OPERATOR, owner, code))
         });
         assert!(deactivate(" GONE ").await);
         assert!(!deactivate("gone").await && !deactivate("other").await);
-        let refused = shop.create_order(with_coupon(&shop, 1, "gone")).await;
-        assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRefusal::Unknown))));
+        let rejected = shop.create_order(build_order_with_coupon(&shop, 1, "gone")).await;
+        assert!(matches!(rejected, Err(OrderError::CouponInvalid(CouponRejection::Unknown))));
     }
 }

@@ -33,7 +33,7 @@ pub enum NextStep {
 }
 
 /// Returns the step after a failed attempt; `attempts` is the number of attempts that had failed before it.
-pub fn next_after_failure(cause: FailureCause, attempts: u32) -> NextStep {
+pub fn choose_step_after_failure(cause: FailureCause, attempts: u32) -> NextStep {
     match cause {
         // Attempts without the key are not counted, so that all attempts remain for a later failure with another
         // cause.
@@ -58,17 +58,17 @@ mod tests {
         let seconds = [10, 40, 160, 640, 900, 900, 900];
         for (attempts, seconds) in (0_u32..).zip(seconds) {
             let expected = NextStep::Retry { attempts: attempts + 1, after_ms: seconds * 1000 };
-            assert_eq!(next_after_failure(FailureCause::DamagedItems, attempts), expected);
+            assert_eq!(choose_step_after_failure(FailureCause::DamagedItems, attempts), expected);
         }
-        assert_eq!(next_after_failure(FailureCause::DamagedItems, ATTEMPTS_MAX - 1), NextStep::Fail);
-        assert_eq!(next_after_failure(FailureCause::DamagedItems, u32::MAX), NextStep::Fail);
+        assert_eq!(choose_step_after_failure(FailureCause::DamagedItems, ATTEMPTS_MAX - 1), NextStep::Fail);
+        assert_eq!(choose_step_after_failure(FailureCause::DamagedItems, u32::MAX), NextStep::Fail);
     }
 
     #[test]
     fn a_missing_key_is_retried_without_end() {
         for attempts in [0, ATTEMPTS_MAX - 1, u32::MAX] {
             let expected = NextStep::Retry { attempts, after_ms: 15 * 60_000 };
-            assert_eq!(next_after_failure(FailureCause::MissingKey, attempts), expected);
+            assert_eq!(choose_step_after_failure(FailureCause::MissingKey, attempts), expected);
         }
     }
 }

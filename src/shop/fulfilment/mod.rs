@@ -53,13 +53,13 @@ enum DeliverError {
 
 /// Queues the statement that schedules the delivery of a paid order for now. The result of the statement has
 /// no row when the delivery is already scheduled.
-pub fn schedule(tx: &mut Tx, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
-    store::insert(tx, now, order.into())
+pub fn schedule_delivery(tx: &mut Tx, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
+    store::queue_delivery_insert(tx, now, order.into())
 }
 
 /// Deletes the scheduled delivery of an order, if there is one.
-pub async fn suspend(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
-    store::delete(tx, order).await?;
+pub async fn suspend_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
+    store::delete_scheduled_delivery(tx, order).await?;
     Ok(())
 }
 
@@ -67,14 +67,16 @@ pub async fn suspend(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
 ///
 /// A failed delivery is retried later; after [`machine::ATTEMPTS_MAX`] attempts the order fails. While the key of its
 /// items is missing, an order is retried without limit. After a database error the order stays due.
-pub async fn deliver_due(
+pub async fn deliver_due_orders(
     db: &Db,
     now: Instant,
     envelope: &Arc<Envelope>,
     templates: &Arc<EmailTemplates>,
 ) -> Result<usize, db::Error> {
-    let due = db.read("list_due_fulfilments", move |tx| Box::pin(store::list_due(tx, now, ORDERS_PER_RUN_MAX))).await?;
-    let deliveries = due.into_iter().map(|order| deliver_or_postpone(db, now, envelope, templates, order));
+    let due = db
+        .read("list_due_fulfilments", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX)))
+        .await?;
+    let deliveries = due.into_iter().map(|order| deliver_or_reschedule_order(db, now, envelope, templates, order));
     let outcomes: Vec<Result<bool, db::Error>> =
         futures_util::stream::iter(deliveries).buffer_unordered(CONCURRENT_DELIVERIES).collect().await;
     let mut delivered = 0;
@@ -85,7 +87,7 @@ pub async fn deliver_due(
 }
 
 /// Delivers one order and returns true when the order was completed. Schedules the next attempt after a failure.
-async fn deliver_or_postpone(
+async fn deliver_or_reschedule_order(
     db: &Db,
     now: Instant,
     envelope: &Arc<Envelope>,
@@ -94,7 +96,7 @@ async fn deliver_or_postpone(
 ) -> Result<bool, db::Error> {
     let (keys, envelope, templates) = (envelope.clone(), envelope.clone(), templates.clone());
     let attempt = db.write("deliver_order", move |tx| {
-        Box::pin(async move { deliver(tx, now, &envelope, &templates, order).await })
+        Box::pin(async move { deliver_order(tx, now, &envelope, &templates, order).await })
     });
     match attempt.await {
         Ok(is_delivered) => Ok(is_delivered),
@@ -102,7 +104,7 @@ async fn deliver_or_postpone(
         Err(error) => {
             tracing::error!(order.id = %order, "order {order} could not be delivered: {error}");
             let postponed = db.write("postpone_delivery", move |tx| {
-                Box::pin(async move { postpone(tx, now, &keys, order, &error).await })
+                Box::pin(async move { reschedule_or_fail_order(tx, now, &keys, order, &error).await })
             });
             postponed.await?;
             Ok(false)
@@ -112,53 +114,57 @@ async fn deliver_or_postpone(
 
 /// Delivers an order and returns true. Returns false when the order has no due delivery, or another transaction is
 /// delivering it.
-async fn deliver(
+async fn deliver_order(
     tx: &mut Tx,
     now: Instant,
     envelope: &Envelope,
     templates: &EmailTemplates,
     order: OrderId,
 ) -> Result<bool, DeliverError> {
-    if store::claim(tx, now, order).await?.is_none() {
+    if store::lock_due_delivery(tx, now, order).await?.is_none() {
         return Ok(false);
     }
-    let Some(order) = lock_deliverable(tx, now, order).await? else { return Ok(false) };
-    for line in orders::list_lines(tx, &order).await? {
-        let items = stock::deliver(tx, line.id).await?;
+    let Some(order) = lock_and_move_to_processing(tx, now, order).await? else { return Ok(false) };
+    for line in orders::list_order_lines(tx, &order).await? {
+        let items = stock::deliver_reserved_items(tx, line.id).await?;
         if u32::try_from(items.len()) != Ok(line.quantity) {
             return Err(DeliverError::Missing { expected: line.quantity, found: items.len() });
         }
         // Check that every item can be decrypted, so that a lost key is noticed at the delivery and not by the buyer.
         for item in items {
-            if let Err(error) = stock::decrypt_item(envelope, &item) {
+            if let Err(error) = stock::decrypt_stock_item(envelope, &item) {
                 return Err(DeliverError::Unreadable { error, item });
             }
         }
-        orders::set_line_state(tx, now, line.id, LineState::Delivered).await?;
+        orders::set_order_line_state(tx, now, line.id, LineState::Delivered).await?;
     }
-    let order = orders::advance(tx, now, order, State::Completed).await?;
-    orders::record_event(tx, now, &order, events::Kind::OrderCompleted);
+    let order = orders::advance_order_state(tx, now, order, State::Completed).await?;
+    orders::record_order_event(tx, now, &order, events::Kind::OrderCompleted);
     let note = "the key was restored, and the order was delivered";
     reviews::resolve(tx, now, UNREADABLE, &order.public_id, note).await?;
-    if let Some(email) = orders::find_email(tx, order.id).await? {
-        let (subject, body) = completion_email(&order, templates);
+    if let Some(email) = orders::find_order_email(tx, order.id).await? {
+        let (subject, body) = format_completion_email(&order, templates);
         mail::queue(tx, now, &email, &subject, &body).await?;
     }
-    finish(tx, order.id).await?;
+    delete_finished_delivery(tx, order.id).await?;
     Ok(true)
 }
 
 /// Deletes the scheduled delivery of an order that needs none any more.
-async fn finish(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
-    db::expect_changed(store::delete(tx, order).await?, 1)
+async fn delete_finished_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
+    db::expect_changed(store::delete_scheduled_delivery(tx, order).await?, 1)
 }
 
 /// Locks an order and moves it to `processing`. When the order is in any other state than `paid` or `processing`,
 /// deletes its scheduled delivery and returns `None`.
-async fn lock_deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
-    let order = orders::lock(tx, id).await?.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?;
+async fn lock_and_move_to_processing(
+    tx: &mut Tx,
+    now: Instant,
+    id: OrderId,
+) -> Result<Option<Locked<Order>>, db::Error> {
+    let order = orders::lock_order(tx, id).await?.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?;
     match order.state {
-        State::Paid => orders::advance(tx, now, order, State::Processing).await.map(Some),
+        State::Paid => orders::advance_order_state(tx, now, order, State::Processing).await.map(Some),
         State::Processing => Ok(Some(order)),
         State::Created
         | State::AwaitingPayment
@@ -169,7 +175,7 @@ async fn lock_deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Opti
         | State::Cancelled
         | State::Failed
         | State::Refunded => {
-            finish(tx, id).await?;
+            delete_finished_delivery(tx, id).await?;
             Ok(None)
         }
     }
@@ -177,11 +183,15 @@ async fn lock_deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Opti
 
 /// Returns the cause of a failed attempt. An item is damaged when its key decrypts other items. When its key decrypts
 /// no item, the key ring holds a different key under this id, and the right key may be restored later.
-async fn classify_failure(tx: &mut Tx, envelope: &Envelope, error: &DeliverError) -> Result<FailureCause, db::Error> {
+async fn classify_delivery_failure(
+    tx: &mut Tx,
+    envelope: &Envelope,
+    error: &DeliverError,
+) -> Result<FailureCause, db::Error> {
     match error {
         DeliverError::Unreadable { error: OpenError::UnknownKey(_), .. } => Ok(FailureCause::MissingKey),
         DeliverError::Unreadable { error: OpenError::Refused, item } => {
-            match stock::key_opens_other_items(tx, envelope, item).await? {
+            match stock::can_key_decrypt_other_items(tx, envelope, item).await? {
                 true => Ok(FailureCause::DamagedItems),
                 false => Ok(FailureCause::MissingKey),
             }
@@ -195,38 +205,40 @@ async fn classify_failure(tx: &mut Tx, envelope: &Envelope, error: &DeliverError
 
 /// Schedules the next attempt after a failed one, or fails the order after the last attempt. Opens a review at the
 /// first failure for a missing key, and when the order fails.
-async fn postpone(
+async fn reschedule_or_fail_order(
     tx: &mut Tx,
     now: Instant,
     envelope: &Envelope,
     id: OrderId,
     error: &DeliverError,
 ) -> Result<(), db::Error> {
-    let Some(attempts) = store::claim(tx, now, id).await? else { return Ok(()) };
-    let Some(order) = lock_deliverable(tx, now, id).await? else { return Ok(()) };
-    let cause = classify_failure(tx, envelope, error).await?;
+    let Some(attempts) = store::lock_due_delivery(tx, now, id).await? else { return Ok(()) };
+    let Some(order) = lock_and_move_to_processing(tx, now, id).await? else { return Ok(()) };
+    let cause = classify_delivery_failure(tx, envelope, error).await?;
     if cause == FailureCause::MissingKey {
         let detail = format!("order {} is paid and waits until its items can be decrypted: {error}", order.order_no);
         reviews::open(tx, now, UNREADABLE, &order.public_id, &detail).await?;
     }
-    match machine::next_after_failure(cause, attempts) {
-        NextStep::Retry { attempts, after_ms } => store::set_next(tx, id, attempts, now.plus_ms(after_ms)).await,
+    match machine::choose_step_after_failure(cause, attempts) {
+        NextStep::Retry { attempts, after_ms } => {
+            store::set_next_delivery_attempt(tx, id, attempts, now.plus_ms(after_ms)).await
+        }
         NextStep::Fail => {
-            for line in orders::list_lines(tx, &order).await? {
-                orders::set_line_state(tx, now, line.id, LineState::Failed).await?;
+            for line in orders::list_order_lines(tx, &order).await? {
+                orders::set_order_line_state(tx, now, line.id, LineState::Failed).await?;
             }
-            let order = orders::advance(tx, now, order, State::Failed).await?;
-            orders::record_event(tx, now, &order, events::Kind::OrderFailed);
+            let order = orders::advance_order_state(tx, now, order, State::Failed).await?;
+            orders::record_order_event(tx, now, &order, events::Kind::OrderFailed);
             let detail = format!("order {} is paid and could not be delivered: {error}", order.order_no);
             reviews::open(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
             reviews::resolve(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
-            finish(tx, id).await
+            delete_finished_delivery(tx, id).await
         }
     }
 }
 
 /// Returns the subject and the body of the e-mail to the buyer, in English and Chinese.
-fn completion_email(order: &Order, templates: &EmailTemplates) -> (String, String) {
+fn format_completion_email(order: &Order, templates: &EmailTemplates) -> (String, String) {
     let number = &order.order_no;
     let subject = format!("Order {number} is complete / 订单 {number} 已完成");
     let url = templates.order_url.replace("{order_no}", number);

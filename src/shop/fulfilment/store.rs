@@ -5,7 +5,7 @@ use db::{self, Bind, ResultRef, Tx, execute, expect_changed, queued, row, rows};
 use ids::OrderId;
 
 /// Inserts the scheduled delivery of an order. The result has no row when the order already has one.
-pub fn insert(tx: &mut Tx, now: Instant, order: Bind) -> ResultRef<OrderId> {
+pub fn queue_delivery_insert(tx: &mut Tx, now: Instant, order: Bind) -> ResultRef<OrderId> {
     queued!(
         tx,
         "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2)
@@ -16,7 +16,7 @@ pub fn insert(tx: &mut Tx, now: Instant, order: Bind) -> ResultRef<OrderId> {
 }
 
 /// Returns the orders whose delivery is due, the longest overdue order first.
-pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<OrderId>, db::Error> {
+pub async fn list_due_orders(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<OrderId>, db::Error> {
     let due = rows!(
         tx,
         "select order_id from fulfilments where next_attempt_at <= $1 order by next_attempt_at limit $2",
@@ -28,7 +28,7 @@ pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<Order
 
 /// Locks the scheduled delivery of an order and returns its number of failed attempts. `None` when the delivery does
 /// not exist, is not due, or is locked by another transaction.
-pub async fn claim(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u32>, db::Error> {
+pub async fn lock_due_delivery(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u32>, db::Error> {
     let found = row!(
         tx,
         "select attempts from fulfilments where order_id = $1 and next_attempt_at <= $2 for update skip locked",
@@ -39,7 +39,12 @@ pub async fn claim(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u
 }
 
 /// Sets the number of failed attempts and the time of the next attempt.
-pub async fn set_next(tx: &mut Tx, order: OrderId, attempts: u32, next_at: Instant) -> Result<(), db::Error> {
+pub async fn set_next_delivery_attempt(
+    tx: &mut Tx,
+    order: OrderId,
+    attempts: u32,
+    next_at: Instant,
+) -> Result<(), db::Error> {
     let n = execute!(
         tx,
         "update fulfilments set attempts = $2, next_attempt_at = $3 where order_id = $1",
@@ -51,6 +56,6 @@ pub async fn set_next(tx: &mut Tx, order: OrderId, attempts: u32, next_at: Insta
 }
 
 /// Deletes the scheduled delivery of an order and returns the number of deleted rows.
-pub async fn delete(tx: &mut Tx, order: OrderId) -> Result<u64, db::Error> {
+pub async fn delete_scheduled_delivery(tx: &mut Tx, order: OrderId) -> Result<u64, db::Error> {
     execute!(tx, "delete from fulfilments where order_id = $1", order)
 }

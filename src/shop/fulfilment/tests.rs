@@ -11,15 +11,15 @@ use clock::Instant;
 use envelope::Envelope;
 use money::pricing::Currency;
 
-fn email_templates() -> Arc<EmailTemplates> {
+fn new_email_templates() -> Arc<EmailTemplates> {
     Arc::new(EmailTemplates { order_url: "https://shop.example.com/orders".into() })
 }
 
-async fn deliver_at(shop: &Fixture, now: Instant) -> usize {
-    fulfilment::deliver_due(&shop.db, now, &shop.envelope, &email_templates()).await.unwrap()
+async fn deliver_due_orders_at(shop: &Fixture, now: Instant) -> usize {
+    fulfilment::deliver_due_orders(&shop.db, now, &shop.envelope, &new_email_templates()).await.unwrap()
 }
 
-async fn paid_order(shop: &Fixture, quantity: u32) -> Order {
+async fn create_paid_order(shop: &Fixture, quantity: u32) -> Order {
     let user = shop.create_user(&Uuid::new_v4().to_string()).await;
     shop.credit_balance(&user, Currency::CNY, 1_000_000).await;
     shop.create_order(shop.build_balance_order(quantity, &user)).await.unwrap().order
@@ -27,26 +27,26 @@ async fn paid_order(shop: &Fixture, quantity: u32) -> Order {
 
 async fn find_details(shop: &Fixture, order: &Order) -> OrderDetails {
     let number = order.order_no.clone();
-    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await }))
+    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &number).await }))
         .await
         .unwrap()
 }
 
-async fn lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
+async fn load_lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
     let order = order.clone();
-    run_read(&shop.db, move |tx| Box::pin(async move { orders::list_lines(tx, &order).await })).await
+    run_read(&shop.db, move |tx| Box::pin(async move { orders::list_order_lines(tx, &order).await })).await
 }
 
 /// Returns the delivered lines in plain text, as the buyer gets them; `None` before the delivery.
-async fn delivered_lines(shop: &Fixture, order: &Order) -> Option<Vec<String>> {
-    let (order, lines) = (find_details(shop, order).await.order, lines(shop, order).await);
+async fn load_delivered_lines(shop: &Fixture, order: &Order) -> Option<Vec<String>> {
+    let (order, lines) = (find_details(shop, order).await.order, load_lines(shop, order).await);
     let items =
         run_read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &order, &lines).await }))
             .await?;
-    Some(items.iter().map(|item| stock::decrypt_item(&shop.envelope, item).unwrap().to_string()).collect())
+    Some(items.iter().map(|item| stock::decrypt_stock_item(&shop.envelope, item).unwrap().to_string()).collect())
 }
 
-async fn mail(shop: &Fixture) -> Vec<(String, String)> {
+async fn list_queued_emails(shop: &Fixture) -> Vec<(String, String)> {
     run_read(&shop.db, |tx| {
         Box::pin(async move {
             let rows = db::rows!(tx, "select recipient, subject || body as text from mails order by id")?;
@@ -59,17 +59,17 @@ async fn mail(shop: &Fixture) -> Vec<(String, String)> {
 db::both! {
     async fn a_paid_order_is_delivered_and_its_buyer_gets_an_email(db: Db) {
         let shop = Fixture::new(db, 5).await;
-        let order = paid_order(&shop, 2).await;
+        let order = create_paid_order(&shop, 2).await;
         let waiting = shop.create_order(shop.build_crypto_order(1)).await.unwrap().order;
-        assert_eq!(delivered_lines(&shop, &order).await, None);
-        assert_eq!(deliver_at(&shop, NOW).await, 1);
-        assert_eq!(deliver_at(&shop, NOW).await, 0);
+        assert_eq!(load_delivered_lines(&shop, &order).await, None);
+        assert_eq!(deliver_due_orders_at(&shop, NOW).await, 1);
+        assert_eq!(deliver_due_orders_at(&shop, NOW).await, 0);
         let found = find_details(&shop, &order).await;
         assert_eq!((found.order.state, found.order.closed_at), (State::Completed, Some(NOW)));
-        assert_eq!(lines(&shop, &order).await[0].state, LineState::Delivered);
-        let lines = delivered_lines(&shop, &order).await.unwrap();
+        assert_eq!(load_lines(&shop, &order).await[0].state, LineState::Delivered);
+        let lines = load_delivered_lines(&shop, &order).await.unwrap();
         assert_eq!(lines, ["user0@example.org----pass0", "user1@example.org----pass1"]);
-        let emails = mail(&shop).await;
+        let emails = list_queued_emails(&shop).await;
         assert_eq!(emails.len(), 1);
         assert_eq!(emails[0].0, "Ann@Example.com");
         assert!(emails[0].1.contains(&order.order_no) && emails[0].1.contains("https://shop.example.com/orders"));
@@ -82,44 +82,44 @@ db::both! {
 
     async fn concurrent_deliveries_deliver_every_item_once(db: Db) {
         let shop = Fixture::new(db, 60).await;
-        let orders = join_all((0..20).map(|_| paid_order(&shop, 3))).await;
-        let delivered: usize = join_all((0..6).map(|_| deliver_at(&shop, NOW))).await.iter().sum();
+        let orders = join_all((0..20).map(|_| create_paid_order(&shop, 3))).await;
+        let delivered: usize = join_all((0..6).map(|_| deliver_due_orders_at(&shop, NOW))).await.iter().sum();
         assert_eq!(delivered, 20);
         let mut lines = Vec::new();
         for order in &orders {
-            lines.extend(delivered_lines(&shop, order).await.unwrap());
+            lines.extend(load_delivered_lines(&shop, order).await.unwrap());
         }
         lines.sort_unstable();
         lines.dedup();
         assert_eq!(lines.len(), 60);
-        assert_eq!(mail(&shop).await.len(), 20);
+        assert_eq!(list_queued_emails(&shop).await.len(), 20);
         assert_eq!(shop.select_number("select count(*) from events where kind = 'order.completed'").await, 20);
         shop.assert_stock_counts().await;
     }
 
     async fn a_failed_delivery_is_retried_until_the_order_fails(db: Db) {
         let shop = Fixture::new(db, 5).await;
-        let order = paid_order(&shop, 2).await;
-        let other = paid_order(&shop, 1).await;
+        let order = create_paid_order(&shop, 2).await;
+        let other = create_paid_order(&shop, 1).await;
         // One item of the order was changed by hand and cannot be decrypted.
         run_write(&shop.db, |tx| Box::pin(async move {
             db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", vec![7_u8])
         })).await;
-        assert_eq!(deliver_at(&shop, NOW).await, 1);
+        assert_eq!(deliver_due_orders_at(&shop, NOW).await, 1);
         assert_eq!(find_details(&shop, &other).await.order.state, State::Completed);
         assert_eq!(find_details(&shop, &order).await.order.state, State::Processing);
-        assert_eq!(delivered_lines(&shop, &order).await, None);
+        assert_eq!(load_delivered_lines(&shop, &order).await, None);
         assert_eq!(shop.select_number("select attempts from fulfilments").await, 1);
         // The next attempt is not due yet.
-        assert_eq!(deliver_at(&shop, NOW.plus_ms(9_999)).await, 0);
+        assert_eq!(deliver_due_orders_at(&shop, NOW.plus_ms(9_999)).await, 0);
         assert_eq!(shop.select_number("select attempts from fulfilments").await, 1);
         let mut now = NOW;
         for _ in 1..machine::ATTEMPTS_MAX {
             now = now.plus_seconds(3_600);
-            assert_eq!(deliver_at(&shop, now).await, 0);
+            assert_eq!(deliver_due_orders_at(&shop, now).await, 0);
         }
         let found = find_details(&shop, &order).await;
-        assert_eq!((found.order.state, lines(&shop, &order).await[0].state), (State::Failed, LineState::Failed));
+        assert_eq!((found.order.state, load_lines(&shop, &order).await[0].state), (State::Failed, LineState::Failed));
         assert_eq!(shop.select_number("select count(*) from fulfilments").await, 0);
         assert_eq!(shop.select_number("select count(*) from reviews where kind = 'order.undeliverable'").await, 1);
         assert_eq!(shop.select_number("select count(*) from events where kind = 'order.failed'").await, 1);
@@ -130,7 +130,7 @@ db::both! {
 
     async fn an_order_with_a_damaged_item_fails_although_its_key_was_missing_once(db: Db) {
         let shop = Fixture::new(db, 5).await;
-        let order = paid_order(&shop, 5).await;
+        let order = create_paid_order(&shop, 5).await;
         // The order reserves all items. One of them is replaced by a ciphertext that the same key made for another
         // purpose.
         let other = shop.envelope.seal("something else", "sku:1", b"goods");
@@ -138,14 +138,14 @@ db::both! {
             db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", other)
         })).await;
         // The first attempt runs without the key, so the order waits.
-        fulfilment::deliver_due(&shop.db, NOW, &Arc::new(Envelope::generate()), &email_templates()).await.unwrap();
+        fulfilment::deliver_due_orders(&shop.db, NOW, &Arc::new(Envelope::generate()), &new_email_templates()).await.unwrap();
         let waiting = "select count(*) from reviews where kind = 'order.unreadable' and closed_at is null";
         assert_eq!((shop.select_number(waiting).await, shop.select_number("select attempts from fulfilments").await), (1, 0));
         let mut now = NOW;
         for _ in 0..machine::ATTEMPTS_MAX {
             assert_eq!(find_details(&shop, &order).await.order.state, State::Processing);
             now = now.plus_seconds(900);
-            assert_eq!(deliver_at(&shop, now).await, 0);
+            assert_eq!(deliver_due_orders_at(&shop, now).await, 0);
         }
         assert_eq!(find_details(&shop, &order).await.order.state, State::Failed);
         assert_eq!(shop.select_number("select count(*) from fulfilments").await, 0);
@@ -156,22 +156,22 @@ db::both! {
 
     async fn a_missing_key_is_noticed_before_the_order_completes(db: Db) {
         let shop = Fixture::new(db, 5).await;
-        let order = paid_order(&shop, 2).await;
+        let order = create_paid_order(&shop, 2).await;
         let foreign = Arc::new(Envelope::generate());
-        let delivered = fulfilment::deliver_due(&shop.db, NOW, &foreign, &email_templates()).await.unwrap();
+        let delivered = fulfilment::deliver_due_orders(&shop.db, NOW, &foreign, &new_email_templates()).await.unwrap();
         assert_eq!((delivered, find_details(&shop, &order).await.order.state), (0, State::Processing));
         let waiting = "select count(*) from reviews where kind = 'order.unreadable' and closed_at is null";
         assert_eq!(shop.select_number(waiting).await, 1, "the review is opened at the first failure");
         // The delivery is retried without limit, every 15 minutes.
         let mut now = NOW;
         for _ in 0..3 * machine::ATTEMPTS_MAX {
-            assert_eq!(deliver_at(&shop, now.plus_seconds(899)).await, 0, "the next attempt is not due");
+            assert_eq!(deliver_due_orders_at(&shop, now.plus_seconds(899)).await, 0, "the next attempt is not due");
             now = now.plus_seconds(900);
-            fulfilment::deliver_due(&shop.db, now, &foreign, &email_templates()).await.unwrap();
+            fulfilment::deliver_due_orders(&shop.db, now, &foreign, &new_email_templates()).await.unwrap();
         }
         assert_eq!(find_details(&shop, &order).await.order.state, State::Processing);
-        assert_eq!(deliver_at(&shop, now.plus_seconds(900)).await, 1);
-        assert_eq!(delivered_lines(&shop, &order).await.unwrap().len(), 2);
+        assert_eq!(deliver_due_orders_at(&shop, now.plus_seconds(900)).await, 1);
+        assert_eq!(load_delivered_lines(&shop, &order).await.unwrap().len(), 2);
         assert_eq!(shop.select_number(waiting).await, 0);
     }
 }
@@ -180,8 +180,8 @@ db::both! {
 #[tokio::test]
 async fn a_delivery_is_one_commit() {
     let shop = Fixture::new(db::testing::open_migrated(db::Backend::Sqlite).await, 5).await;
-    paid_order(&shop, 2).await;
+    create_paid_order(&shop, 2).await;
     let before = shop.db.counters().commits;
-    assert_eq!(deliver_at(&shop, NOW).await, 1);
+    assert_eq!(deliver_due_orders_at(&shop, NOW).await, 1);
     assert_eq!(shop.db.counters().commits - before, 1);
 }

@@ -12,9 +12,9 @@ use db::{self, Tx};
 use ids::MerchantId;
 use records::audit_log::{self, Action, Actor};
 
-/// The maximum length of a slug, in bytes.
+/// The maximum length of a merchant's slug, in bytes.
 const SLUG_LENGTH_MAX: usize = 64;
-/// The maximum length of a name, in characters.
+/// The maximum length of a merchant's name, in characters.
 const NAME_LENGTH_MAX: usize = 200;
 
 /// The maximum number of merchants that [`list_merchants`] returns.
@@ -24,11 +24,11 @@ pub const LIST_MAX: u32 = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Merchant {
     pub id: MerchantId,
-    /// The id in the APIs: a UUID in hyphenated lower-case form.
+    /// The public id, which the APIs use: a UUID in hyphenated lower-case form.
     pub public_id: String,
     /// The unique name of the merchant in the configuration and on the command line.
     pub slug: String,
-    /// The display name.
+    /// The name that people see.
     pub name: String,
     pub created_at: Instant,
 }
@@ -72,7 +72,7 @@ pub async fn create_merchant(
     Ok(merchant)
 }
 
-/// Returns the merchant with this slug; `None` when there is none.
+/// Returns the merchant with this slug; `None` when no merchant has it.
 pub async fn find_merchant_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Merchant>, db::Error> {
     store::find_merchant_by_slug(tx, slug).await
 }

@@ -10,7 +10,7 @@ use ids::{LineId, OrderId};
 
 /// Returns the SKU of each line with its price. Fails when a product does not exist, a quantity is outside its limits,
 /// or the number of lines is.
-pub(super) async fn find_skus(tx: &mut Tx, new: &NewOrder) -> Result<Vec<OrderableSku>, CreateError> {
+pub(super) async fn find_orderable_skus(tx: &mut Tx, new: &NewOrder) -> Result<Vec<OrderableSku>, CreateError> {
     if !(1..=LINES_MAX).contains(&new.lines.len()) {
         return Err(CreateError::BadLines);
     }
@@ -35,17 +35,17 @@ pub(super) async fn find_skus(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Orderab
 }
 
 /// Returns unit price times quantity in minor units; `None` when it is out of range.
-fn line_total(line: &NewLine, sku: &OrderableSku) -> Option<i64> {
+fn compute_line_total(line: &NewLine, sku: &OrderableSku) -> Option<i64> {
     sku.unit_price.minor.checked_mul(i64::from(line.quantity))
 }
 
 /// Returns the total before any discount, in minor units; `None` when it is out of range.
-pub(super) fn total(new: &NewOrder, skus: &[OrderableSku]) -> Option<i64> {
-    new.lines.iter().zip(skus).try_fold(0_i64, |sum, (line, sku)| sum.checked_add(line_total(line, sku)?))
+pub(super) fn compute_order_total(new: &NewOrder, skus: &[OrderableSku]) -> Option<i64> {
+    new.lines.iter().zip(skus).try_fold(0_i64, |sum, (line, sku)| sum.checked_add(compute_line_total(line, sku)?))
 }
 
 /// Counts one use of the order's coupon and returns its discount; `None` when the order has no coupon.
-pub(super) async fn redeem_coupon(
+pub(super) async fn redeem_order_coupon(
     tx: &mut Tx,
     now: Instant,
     new: &NewOrder,
@@ -56,19 +56,19 @@ pub(super) async fn redeem_coupon(
         .lines
         .iter()
         .zip(skus)
-        .map(|(line, sku)| Some(BasketLine { product: sku.product, total: line_total(line, sku)? }))
+        .map(|(line, sku)| Some(BasketLine { product: sku.product, total: compute_line_total(line, sku)? }))
         .collect();
     let basket = basket.ok_or(CreateError::AmountOutOfRange)?;
     match coupons::redeem_coupon(tx, now, new.shop, code, new.currency, &basket).await {
         Ok(applied) => Ok(Some(applied)),
-        Err(RedeemError::Refused(refusal)) => Err(refusal.into()),
+        Err(RedeemError::Rejected(rejection)) => Err(rejection.into()),
         Err(RedeemError::Db(error)) => Err(error.into()),
     }
 }
 
 /// Refuses an order that exceeds the stock, before anything is stored. Concurrent orders may still take the stock
-/// before [`reserve`] locks it.
-pub(super) fn check_stock(new: &NewOrder, skus: &[OrderableSku]) -> Result<(), CreateError> {
+/// before [`insert_and_reserve_lines`] locks it.
+pub(super) fn ensure_stock_suffices(new: &NewOrder, skus: &[OrderableSku]) -> Result<(), CreateError> {
     let is_enough = new.lines.iter().zip(skus).all(|(line, sku)| u64::from(line.quantity) <= sku.stock);
     if is_enough { Ok(()) } else { Err(CreateError::InsufficientStock) }
 }
@@ -81,7 +81,12 @@ pub(super) struct ReservedLines {
 
 /// Queues the statements that insert the lines and reserve their items. SKUs are locked in the order of their
 /// ids, so that two orders for the same SKUs cannot deadlock.
-pub(super) fn reserve(tx: &mut Tx, order: ResultRef<OrderId>, new: &NewOrder, skus: &[OrderableSku]) -> ReservedLines {
+pub(super) fn insert_and_reserve_lines(
+    tx: &mut Tx,
+    order: ResultRef<OrderId>,
+    new: &NewOrder,
+    skus: &[OrderableSku],
+) -> ReservedLines {
     let mut lines = Vec::new();
     for (number, (new_line, sku)) in (1_i64..).zip(new.lines.iter().zip(skus)) {
         let line = OrderLine {
@@ -92,12 +97,12 @@ pub(super) fn reserve(tx: &mut Tx, order: ResultRef<OrderId>, new: &NewOrder, sk
             unit_price: sku.unit_price,
             state: LineState::Pending,
         };
-        let id = store::insert_line(tx, order, number, &line);
+        let id = store::insert_order_line(tx, order, number, &line);
         lines.push((line, id));
     }
     let mut by_sku: Vec<_> = lines.iter().collect();
     by_sku.sort_unstable_by_key(|(line, _)| line.sku);
-    let reservations = by_sku.iter().map(|(line, id)| stock::reserve(tx, line.sku, *id, line.quantity)).collect();
+    let reservations = by_sku.iter().map(|(line, id)| stock::reserve_items(tx, line.sku, *id, line.quantity)).collect();
     ReservedLines { lines, reservations }
 }
 
@@ -106,9 +111,9 @@ impl ReservedLines {
     ///
     /// # Errors
     /// [`CreateError::InsufficientStock`] when a line could not reserve all its items.
-    pub fn into_lines(self, tx: &Tx) -> Result<Vec<OrderLine>, CreateError> {
+    pub fn into_order_lines(self, tx: &Tx) -> Result<Vec<OrderLine>, CreateError> {
         for reservation in &self.reservations {
-            reservation.ensure_complete(tx).map_err(|error| match error {
+            reservation.ensure_fully_reserved(tx).map_err(|error| match error {
                 ReserveError::Insufficient => CreateError::InsufficientStock,
                 ReserveError::Db(error) => CreateError::Db(error),
             })?;

@@ -1,6 +1,6 @@
 //! The states of an order and the steps between them. Pure: no database, no clock.
 
-/// The state of an order. [`State::leads_to`] lists the possible steps.
+/// The state of an order. [`State::can_advance_to`] lists the possible steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Stored, before a payment is requested.
@@ -58,7 +58,7 @@ impl State {
     ];
 
     /// Returns true when an order may go from this state to `to` in one step. No state leads to itself.
-    pub const fn leads_to(self, to: State) -> bool {
+    pub const fn can_advance_to(self, to: State) -> bool {
         match self {
             // An order that is free or paid from a balance is paid when it is created.
             State::Created => {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(table.map(|(from, _)| from), State::ALL);
         for (from, row) in table {
             for (to, mark) in State::ALL.into_iter().zip(row.chars()) {
-                assert_eq!(from.leads_to(to), mark == 'x', "{from:?} to {to:?}");
+                assert_eq!(from.can_advance_to(to), mark == 'x', "{from:?} to {to:?}");
             }
         }
     }
@@ -129,7 +129,7 @@ mod tests {
         for start in State::ALL {
             let (mut reached, mut pending) = (Vec::new(), vec![start]);
             while let Some(state) = pending.pop() {
-                for next in State::ALL.into_iter().filter(|next| state.leads_to(*next)) {
+                for next in State::ALL.into_iter().filter(|next| state.can_advance_to(*next)) {
                     assert_ne!(next, start, "the steps form a cycle through {start:?}");
                     if !reached.contains(&next) {
                         reached.push(next);
@@ -144,7 +144,7 @@ mod tests {
     fn an_unpaid_order_cannot_be_delivered() {
         for from in State::ALL.into_iter().filter(|state| state.is_unpaid()) {
             for to in [Processing, PartiallyDelivered, Delivered, Completed, Failed, Refunded] {
-                assert!(!from.leads_to(to), "{from:?} to {to:?}");
+                assert!(!from.can_advance_to(to), "{from:?} to {to:?}");
             }
         }
     }

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::catalog::PricingScheme;
-use crate::coupons::CouponRefusal;
+use crate::coupons::CouponRejection;
 use crate::fulfilment;
 use crate::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService};
 use crate::orders::store::OrderStatusRow;
@@ -194,7 +194,7 @@ pub enum CreateError {
     InsufficientStock,
     /// The coupon does not exist or does not apply to the order.
     #[error(transparent)]
-    CouponInvalid(#[from] CouponRefusal),
+    CouponInvalid(#[from] CouponRejection),
     /// The asset is not accepted, no fresh rate is known, or no address can be issued.
     #[error("this payment method is not available")]
     MethodUnavailable,
@@ -233,25 +233,25 @@ pub enum CancelError {
 }
 
 /// Stores an order with its reserved stock, its coupon use and its payment. An order that is free or paid from a
-/// balance is paid at once. `address` is the result of [`PaymentService::reserve_address`] for the payment method of
+/// balance is paid at once. `address` is the result of [`PaymentService::reserve_payment_address`] for the payment method of
 /// the order.
 ///
 /// # Errors
 /// After any error the caller must roll the transaction back, so that nothing of the order is stored.
-pub async fn create(
+pub async fn create_order(
     tx: &mut Tx,
     now: Instant,
     payment_service: &PaymentService,
     new: NewOrder,
     address: Option<ReservedAddress>,
 ) -> Result<PlacedOrder, CreateError> {
-    let skus = line_items::find_skus(tx, &new).await?;
-    let original = line_items::total(&new, &skus).ok_or(CreateError::AmountOutOfRange)?;
-    let applied = line_items::redeem_coupon(tx, now, &new, &skus).await?;
+    let skus = line_items::find_orderable_skus(tx, &new).await?;
+    let original = line_items::compute_order_total(&new, &skus).ok_or(CreateError::AmountOutOfRange)?;
+    let applied = line_items::redeem_order_coupon(tx, now, &new, &skus).await?;
     let discount = applied.map_or(0, |applied| applied.discount.minor);
     let amount = Fiat::new(new.currency, original.checked_sub(discount).ok_or(CreateError::AmountOutOfRange)?);
-    let plan = payment_service.plan(now, new.shop, new.user, &new.payment_method, amount)?;
-    line_items::check_stock(&new, &skus)?;
+    let plan = payment_service.plan_payment(now, new.shop, new.user, &new.payment_method, amount)?;
+    line_items::ensure_stock_suffices(&new, &skus)?;
 
     let is_paid = plan.is_paid_at_once();
     let order = Order {
@@ -272,20 +272,20 @@ pub async fn create(
         closed_at: None,
     };
     let id = store::insert_order(tx, &order);
-    store::insert_contact(tx, id, new.email.trim(), &normalize_email(&new.email));
-    record_event(tx, now, &order, events::Kind::OrderCreated);
-    let requested = payment::request_payment(tx, now, &order, id, plan, address)?;
+    store::insert_order_contact(tx, id, new.email.trim(), &normalize_email(&new.email));
+    record_order_event(tx, now, &order, events::Kind::OrderCreated);
+    let requested = payment::queue_payment(tx, now, &order, id, plan, address)?;
     if is_paid {
-        fulfilment::schedule(tx, now, id);
-        record_event(tx, now, &order, events::Kind::OrderPaid);
+        fulfilment::schedule_delivery(tx, now, id);
+        record_order_event(tx, now, &order, events::Kind::OrderPaid);
     }
     // The stock comes last: from here on the rows of the SKUs are locked, and other orders for the same SKUs wait.
-    let reserved = line_items::reserve(tx, id, &new, &skus);
+    let reserved = line_items::insert_and_reserve_lines(tx, id, &new, &skus);
     tx.run_queued().await?;
 
     let order = Order { id: tx.id_of(id)?, ..order };
-    let lines = reserved.into_lines(tx)?;
-    let instructions = payment::finish_payment_request(tx, now, &order, requested).await?;
+    let lines = reserved.into_order_lines(tx)?;
+    let instructions = payment::complete_queued_payment(tx, now, &order, requested).await?;
     Ok(PlacedOrder { order, lines, instructions })
 }
 
@@ -300,28 +300,34 @@ impl PaymentListener for PaymentChangeHandler {
         now: Instant,
         changes: &'a [PaymentChange],
     ) -> BoxFuture<'a, Result<(), db::Error>> {
-        Box::pin(apply_payment_changes(tx, now, changes))
+        Box::pin(apply_payment_changes_to_orders(tx, now, changes))
     }
 }
 
 /// Applies payment changes to the orders, in the transaction that changed the payments.
-async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChange]) -> Result<(), db::Error> {
+async fn apply_payment_changes_to_orders(
+    tx: &mut Tx,
+    now: Instant,
+    changes: &[PaymentChange],
+) -> Result<(), db::Error> {
     let mut unpaid = Vec::new();
     for change in changes {
         match *change {
             PaymentChange::Confirming(_) => {}
-            PaymentChange::Paid(payment) => payment_changes::apply_paid(tx, now, payment).await?,
-            PaymentChange::Expired(payment) => unpaid.extend(payment_changes::lock_expired_order(tx, payment).await?),
-            PaymentChange::Lost(payment) => unpaid.extend(payment_changes::apply_lost(tx, now, payment).await?),
-            PaymentChange::Reversed(payment) => payment_changes::apply_reversed(tx, now, payment).await?,
+            PaymentChange::Paid(payment) => payment_changes::apply_payment_paid(tx, now, payment).await?,
+            PaymentChange::Expired(payment) => {
+                unpaid.extend(payment_changes::lock_order_of_expired_payment(tx, payment).await?)
+            }
+            PaymentChange::Lost(payment) => unpaid.extend(payment_changes::apply_payment_lost(tx, now, payment).await?),
+            PaymentChange::Reversed(payment) => payment_changes::apply_payment_reversed(tx, now, payment).await?,
         }
     }
-    payment_changes::end_unpaid(tx, now, unpaid, State::Expired, events::Kind::OrderExpired).await
+    payment_changes::end_orders_without_payment(tx, now, unpaid, State::Expired, events::Kind::OrderExpired).await
 }
 
 /// Cancels an unpaid order and releases its stock and coupon. A transfer that reaches the address of its invoice later
 /// is booked and opens a review.
-pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
+pub async fn cancel_unpaid_order(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
     // Lock the invoice before the order, because transactions that book deposits lock them in this sequence.
     if let Some(payment) = payments::find_newest_payment(tx, id).await? {
         payments::close_external_payment(tx, now, payment, false).await?;
@@ -336,54 +342,61 @@ pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), Cancel
     if !order.state.is_unpaid() {
         return Err(CancelError::TooLate(order.state));
     }
-    Ok(payment_changes::end_unpaid(tx, now, vec![order], State::Cancelled, events::Kind::OrderCancelled).await?)
+    Ok(payment_changes::end_orders_without_payment(
+        tx,
+        now,
+        vec![order],
+        State::Cancelled,
+        events::Kind::OrderCancelled,
+    )
+    .await?)
 }
 
-/// [Cancels](cancel) an order at the request of an operator and records the action in the audit log.
-pub async fn cancel_by_operator(
+/// [Cancels](cancel_unpaid_order) an order at the request of an operator and records the action in the audit log.
+pub async fn cancel_order_by_operator(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
     order: &OrderDetails,
 ) -> Result<(), CancelError> {
-    cancel(tx, now, order.order.id).await?;
+    cancel_unpaid_order(tx, now, order.order.id).await?;
     let OrderDetails { order, status } = order;
-    let detail = audit_detail(order, status.method);
+    let detail = format_audit_detail(order, status.method);
     Ok(audit_log::record(tx, now, actor, Action::OrderCancel, &order.order_no, &detail).await?)
 }
 
 /// Expires orders whose window for paying at an external provider has ended, and returns the number of expired
 /// payments. On-chain orders expire with their invoices instead.
-pub async fn expire_overdue_external(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
+pub async fn expire_overdue_external_payments(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
     let mut changes = Vec::new();
-    for payment in store::list_external_overdue(tx, now, EXPIRED_PER_RUN_MAX).await? {
+    for payment in store::list_overdue_external_payments(tx, now, EXPIRED_PER_RUN_MAX).await? {
         changes.extend(payments::close_external_payment(tx, now, payment, false).await?);
     }
-    apply_payment_changes(tx, now, &changes).await?;
+    apply_payment_changes_to_orders(tx, now, &changes).await?;
     Ok(changes.len())
 }
 
 /// Marks the payment of an order as received by the external provider. Returns false, and changes nothing, when the
 /// order does not wait for an external payment.
-pub async fn confirm_external_payment(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
+pub async fn mark_external_payment_received(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
     let Some(payment) = payments::find_newest_payment(tx, id).await? else { return Ok(false) };
     let change = payments::close_external_payment(tx, now, payment, true).await?;
-    apply_payment_changes(tx, now, change.as_slice()).await?;
+    apply_payment_changes_to_orders(tx, now, change.as_slice()).await?;
     Ok(change.is_some())
 }
 
-/// [Confirms](confirm_external_payment) the external payment of an order after an operator saw the payment at the
+/// [Confirms](mark_external_payment_received) the external payment of an order after an operator saw the payment at the
 /// provider, and records the action in the audit log.
-pub async fn confirm_external_payment_by_operator(
+pub async fn mark_external_payment_received_by_operator(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
     order: &OrderDetails,
 ) -> Result<bool, db::Error> {
     let OrderDetails { order, status } = order;
-    let is_confirmed = confirm_external_payment(tx, now, order.id).await?;
+    let is_confirmed = mark_external_payment_received(tx, now, order.id).await?;
     if is_confirmed {
-        let detail = audit_detail(order, status.method);
+        let detail = format_audit_detail(order, status.method);
         audit_log::record(tx, now, actor, Action::OrderConfirm, &order.order_no, &detail).await?;
     }
     Ok(is_confirmed)
@@ -391,7 +404,7 @@ pub async fn confirm_external_payment_by_operator(
 
 /// Returns the status of the order with this public id; `None` when the surface and shop have no such order. Clients
 /// poll this status, so it takes one statement, and more only while an unconfirmed transfer to the order is known.
-pub async fn find_status(
+pub async fn find_order_status(
     db: &Db,
     shop: Shop,
     surface: &'static str,
@@ -399,15 +412,15 @@ pub async fn find_status(
 ) -> Result<Option<OrderStatus>, db::Error> {
     let id = public_id.to_string();
     let row = db.select_one("order_status", move |tx| {
-        Box::pin(async move { store::find_status(tx, shop, surface, &id).await })
+        Box::pin(async move { store::find_order_status(tx, shop, surface, &id).await })
     });
     match row.await? {
         Some(row) if row.has_unconfirmed => {
             let id = public_id.to_string();
             let status = db.read("order_status", move |tx| {
                 Box::pin(async move {
-                    let Some(row) = store::find_status(tx, shop, surface, &id).await? else { return Ok(None) };
-                    add_unconfirmed(tx, row).await.map(Some)
+                    let Some(row) = store::find_order_status(tx, shop, surface, &id).await? else { return Ok(None) };
+                    add_unconfirmed_transfers(tx, row).await.map(Some)
                 })
             });
             status.await
@@ -417,30 +430,31 @@ pub async fn find_status(
 }
 
 /// Returns the order with this number; `None` unless `email` is the address that the order was created with.
-pub async fn find_by_number(
+pub async fn find_order_by_number_and_email(
     tx: &mut Tx,
     shop: Shop,
     surface: &str,
     order_no: &str,
     email: &str,
 ) -> Result<Option<OrderDetails>, db::Error> {
-    let found = store::find_by_number(tx, shop, surface, order_no.trim(), &normalize_email(email)).await?;
-    to_details(tx, found).await
+    let found =
+        store::find_order_by_number_and_email(tx, shop, surface, order_no.trim(), &normalize_email(email)).await?;
+    to_order_details(tx, found).await
 }
 
 /// Returns the order of any shop with this number or public id. It does not check access rights, so it is for
 /// operators only.
-pub async fn find_by_number_or_id(tx: &mut Tx, number_or_id: &str) -> Result<Option<OrderDetails>, db::Error> {
+pub async fn find_order_by_number_or_id(tx: &mut Tx, number_or_id: &str) -> Result<Option<OrderDetails>, db::Error> {
     // A UUID can be written in several ways; the hyphenated lower-case form is stored.
     let number_or_id = number_or_id.trim();
     let stored = number_or_id.parse::<Uuid>().map_or_else(|_| number_or_id.to_owned(), |id| id.to_string());
-    let found = store::find_by_number_or_id(tx, &stored).await?;
-    to_details(tx, found).await
+    let found = store::find_order_by_number_or_id(tx, &stored).await?;
+    to_order_details(tx, found).await
 }
 
 /// Returns the lines of an order, sorted by line number.
-pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
-    store::list_lines(tx, order).await
+pub async fn list_order_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
+    store::list_order_lines(tx, order).await
 }
 
 /// Returns the delivered items of an order, still encrypted; `None` unless the order is delivered or completed.
@@ -463,7 +477,7 @@ pub async fn find_delivered_items(
     }
     let mut items = Vec::new();
     for line in lines {
-        items.extend(stock::list_delivered(tx, line.id).await?);
+        items.extend(stock::list_delivered_items(tx, line.id).await?);
     }
     Ok(Some(items))
 }
@@ -474,44 +488,49 @@ pub fn normalize_email(email: &str) -> String {
 }
 
 /// Returns the buyer's e-mail address as entered; `None` after it was erased.
-pub async fn find_email(tx: &mut Tx, id: OrderId) -> Result<Option<String>, db::Error> {
-    store::find_email(tx, id).await
+pub async fn find_order_email(tx: &mut Tx, id: OrderId) -> Result<Option<String>, db::Error> {
+    store::find_order_email(tx, id).await
 }
 
 /// Returns an order with its row locked; `None` when it does not exist.
-pub(crate) async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
+pub(crate) async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
     store::lock_order(tx, id).await
 }
 
 /// Moves an order to the state `to`.
 ///
 /// # Errors
-/// An error when the [state machine](State::leads_to) does not allow the step.
-pub(crate) async fn advance(
+/// An error when the [state machine](State::can_advance_to) does not allow the step.
+pub(crate) async fn advance_order_state(
     tx: &mut Tx,
     now: Instant,
     order: Locked<Order>,
     to: State,
 ) -> Result<Locked<Order>, db::Error> {
-    if !order.state.leads_to(to) {
+    if !order.state.can_advance_to(to) {
         let step = format!("order {} cannot go from {} to {}", order.id, order.state.as_str(), to.as_str());
         return Err(db::Error::Statement(step));
     }
-    store::set_state(tx, now, order, to).await
+    store::set_order_state(tx, now, order, to).await
 }
 
 /// Sets the delivery state of one line.
-pub(crate) async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
-    store::set_line_state(tx, now, line, to).await
+pub(crate) async fn set_order_line_state(
+    tx: &mut Tx,
+    now: Instant,
+    line: LineId,
+    to: LineState,
+) -> Result<(), db::Error> {
+    store::set_order_line_state(tx, now, line, to).await
 }
 
 /// Records an event about an order in the event log.
-pub(crate) fn record_event(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) {
-    events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order));
+pub(crate) fn record_order_event(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) {
+    events::record(tx, now, order.shop, kind, &order.public_id, &format_event_payload(order));
 }
 
 /// Returns the JSON body of an event about an order.
-fn event_payload(order: &Order) -> String {
+fn format_event_payload(order: &Order) -> String {
     let body = serde_json::json!({
         "order_id": order.public_id,
         "order_no": order.order_no,
@@ -524,17 +543,20 @@ fn event_payload(order: &Order) -> String {
 }
 
 /// Returns the text for the audit log, such as `0.5 CNY by alipay`.
-fn audit_detail(order: &Order, method: Method) -> String {
+fn format_audit_detail(order: &Order, method: Method) -> String {
     format!("{} {} by {}", order.amount.to_decimal(), order.amount.currency, method.as_str())
 }
 
-async fn to_details(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Result<Option<OrderDetails>, db::Error> {
+async fn to_order_details(
+    tx: &mut Tx,
+    found: Option<(Order, OrderStatusRow)>,
+) -> Result<Option<OrderDetails>, db::Error> {
     let Some((order, row)) = found else { return Ok(None) };
-    Ok(Some(OrderDetails { order, status: add_unconfirmed(tx, row).await? }))
+    Ok(Some(OrderDetails { order, status: add_unconfirmed_transfers(tx, row).await? }))
 }
 
 /// Adds the unconfirmed transfers to the amounts that the invoice received.
-async fn add_unconfirmed(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
+async fn add_unconfirmed_transfers(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
     let OrderStatusRow { mut status, has_unconfirmed } = row;
     if has_unconfirmed && let Some((invoice, received)) = status.invoice.take() {
         let received = invoices::add_pending_amount(tx, &invoice, received).await?;

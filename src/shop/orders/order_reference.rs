@@ -23,19 +23,19 @@ pub struct OrderReference {
 
 impl OrderReference {
     /// Returns a random public id (UUID version 4) and a random number that starts with `prefix`.
-    pub fn generate(rng: &mut impl CryptoRng, prefix: &str, now: Instant) -> OrderReference {
+    pub fn new_random(rng: &mut impl CryptoRng, prefix: &str, now: Instant) -> OrderReference {
         let mut bytes = [0; 16];
         rng.fill_bytes(&mut bytes);
         let public_id = uuid::Builder::from_random_bytes(bytes).into_uuid();
         let mut random = [0; RANDOM_DIGITS];
         rng.fill_bytes(&mut random);
         let digits: String = random.iter().map(|byte| char::from(DIGITS[usize::from(byte & 31)])).collect();
-        OrderReference { public_id, order_no: format!("{prefix}{}{digits}", day(now)) }
+        OrderReference { public_id, order_no: format!("{prefix}{}{digits}", format_utc_day(now)) }
     }
 }
 
 /// Returns the day in UTC as digits, such as `20260211`.
-fn day(now: Instant) -> String {
+fn format_utc_day(now: Instant) -> String {
     let text = now.to_string();
     text.chars().take(10).filter(|c| *c != '-').collect()
 }
@@ -47,11 +47,11 @@ mod tests {
     #[test]
     fn a_number_names_its_day_and_cannot_be_guessed() {
         let now = Instant(1_770_811_199_999);
-        let reference = OrderReference::generate(&mut rand::rng(), "CO", now);
+        let reference = OrderReference::new_random(&mut rand::rng(), "CO", now);
         assert_eq!(reference.order_no.len(), 22);
         assert!(reference.order_no.starts_with("CO20260211"), "{}", reference.order_no);
         assert!(reference.order_no[10..].bytes().all(|b| DIGITS.contains(&b)));
         assert_eq!(reference.public_id.get_version_num(), 4);
-        assert_ne!(reference.order_no, OrderReference::generate(&mut rand::rng(), "CO", now).order_no);
+        assert_ne!(reference.order_no, OrderReference::new_random(&mut rand::rng(), "CO", now).order_no);
     }
 }

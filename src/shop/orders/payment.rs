@@ -82,7 +82,7 @@ pub(super) enum PaymentPlan {
 }
 
 impl PaymentMethod {
-    fn method(&self) -> Method {
+    fn to_method(&self) -> Method {
         match self {
             PaymentMethod::Crypto(_) => Method::Crypto,
             PaymentMethod::BalanceCny => Method::BalanceCny,
@@ -105,9 +105,9 @@ impl PaymentPlan {
 
 impl PaymentService {
     /// Reserves an address for an on-chain payment, before the transaction of the order begins. Returns `None` for
-    /// other payment methods, and for an asset that is not accepted, so that [`plan`](Self::plan) then refuses the
+    /// other payment methods, and for an asset that is not accepted, so that [`plan_payment`](Self::plan_payment) then rejects the
     /// order.
-    pub async fn reserve_address(
+    pub async fn reserve_payment_address(
         &self,
         db: &Db,
         shop: Shop,
@@ -123,7 +123,7 @@ impl PaymentService {
     }
 
     /// Plans the payment of `price`. Methods that need an exchange rate are unavailable while no fresh rate is known.
-    pub(super) fn plan(
+    pub(super) fn plan_payment(
         &self,
         now: Instant,
         shop: Shop,
@@ -131,16 +131,16 @@ impl PaymentService {
         payment_method: &PaymentMethod,
         price: Fiat,
     ) -> Result<PaymentPlan, CreateError> {
-        let method = payment_method.method();
+        let method = payment_method.to_method();
         let plan = match payment_method {
             PaymentMethod::Crypto(code) => self.plan_invoice(now, shop, code, price)?,
             PaymentMethod::BalanceCny => {
                 let user = user.ok_or(CreateError::UserRequired)?;
-                PaymentPlan::Balance { method, user, taken: debit_in_cny(price)? }
+                PaymentPlan::Balance { method, user, taken: compute_cny_debit(price)? }
             }
             PaymentMethod::BalanceCrypto => {
                 let user = user.ok_or(CreateError::UserRequired)?;
-                PaymentPlan::Balance { method, user, taken: self.debit_in_usd(now, price)? }
+                PaymentPlan::Balance { method, user, taken: self.compute_usd_debit(now, price)? }
             }
             PaymentMethod::External { pay_url, provider_ref, .. } => {
                 PaymentPlan::External { method, pay_url: pay_url.clone(), provider_ref: provider_ref.clone() }
@@ -160,7 +160,7 @@ impl PaymentService {
         let quote =
             self.rates.compute_quote(now, &payment_asset.rate_symbol, asset.decimals, asset.quote_decimals, price);
         let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
-        let tolerance = self.tolerance(now, payment_asset, quote.due).ok_or(CreateError::AmountOutOfRange)?;
+        let tolerance = self.compute_tolerance(now, payment_asset, quote.due).ok_or(CreateError::AmountOutOfRange)?;
         let confirmations =
             chain.depths.required_confirmations(assets::convert_price_to_usd_minor(&self.rates, now, price));
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
@@ -168,7 +168,7 @@ impl PaymentService {
 
     /// Returns the tolerance in base units of the asset; `None` when it is out of range. Without a fresh rate in USD
     /// it is the share of the quote only.
-    fn tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
+    fn compute_tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.compute_exchange_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
         let value = rate.and_then(|rate| {
@@ -179,7 +179,7 @@ impl PaymentService {
 
     /// Returns the debit of a USD balance: the price converted at the current rate and rounded up to the decimal
     /// places of the balance.
-    fn debit_in_usd(&self, now: Instant, price: Fiat) -> Result<Taken, CreateError> {
+    fn compute_usd_debit(&self, now: Instant, price: Fiat) -> Result<Taken, CreateError> {
         let rate = self
             .rates
             .compute_exchange_rate(now, "USD", price.currency.as_str())
@@ -194,7 +194,7 @@ impl PaymentService {
 }
 
 /// Returns the debit of a CNY balance: the price itself.
-fn debit_in_cny(price: Fiat) -> Result<Taken, CreateError> {
+fn compute_cny_debit(price: Fiat) -> Result<Taken, CreateError> {
     if price.currency != Currency::CNY {
         return Err(CreateError::MethodUnavailable);
     }
@@ -202,8 +202,8 @@ fn debit_in_cny(price: Fiat) -> Result<Taken, CreateError> {
     Ok(Taken { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
-/// A payment whose statements are queued, with the data that [`finish_payment_request`] needs.
-pub(super) enum RequestedPayment {
+/// A payment whose statements are queued, with the data that [`complete_queued_payment`] needs.
+pub(super) enum QueuedPayment {
     Free,
     External { pay_url: String },
     Invoice { asset: Asset, family: Family, due: Amount, address: ReservedAddress },
@@ -211,14 +211,14 @@ pub(super) enum RequestedPayment {
 }
 
 /// Queues the statements that store the payment and, for an on-chain payment, its invoice.
-pub(super) fn request_payment(
+pub(super) fn queue_payment(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
     id: ResultRef<OrderId>,
     plan: PaymentPlan,
     address: Option<ReservedAddress>,
-) -> Result<RequestedPayment, CreateError> {
+) -> Result<QueuedPayment, CreateError> {
     match plan {
         PaymentPlan::Free { method } => {
             let free = NewPayment {
@@ -226,20 +226,20 @@ pub(super) fn request_payment(
                 ..NewPayment::new_pending_payment(id, order.shop, method)
             };
             payments::queue_payment_insert(tx, now, &free);
-            Ok(RequestedPayment::Free)
+            Ok(QueuedPayment::Free)
         }
         PaymentPlan::Balance { method, user, taken } => {
             let pending = NewPayment::new_pending_payment(id, order.shop, method);
             let paid =
                 NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
             let payment = payments::queue_payment_insert(tx, now, &paid);
-            Ok(RequestedPayment::Balance { payment, user, taken })
+            Ok(QueuedPayment::Balance { payment, user, taken })
         }
         PaymentPlan::External { method, pay_url, provider_ref } => {
             let pending = NewPayment::new_pending_payment(id, order.shop, method);
             let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
             payments::queue_payment_insert(tx, now, &external);
-            Ok(RequestedPayment::External { pay_url })
+            Ok(QueuedPayment::External { pay_url })
         }
         PaymentPlan::Invoice { asset, family, quote, tolerance, confirmations } => {
             let address = address.filter(|address| *address.chain() == asset.chain);
@@ -260,34 +260,34 @@ pub(super) fn request_payment(
                 expires_at: order.expires_at.unwrap_or(now),
             };
             invoices::queue_invoice_insert(tx, now, &address, &invoice);
-            Ok(RequestedPayment::Invoice { asset, family, due, address })
+            Ok(QueuedPayment::Invoice { asset, family, due, address })
         }
     }
 }
 
 /// Issues the address of an on-chain payment, or debits the balance, and returns the instructions for the buyer. It
 /// runs after the queued statements in the same transaction.
-pub(super) async fn finish_payment_request(
+pub(super) async fn complete_queued_payment(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
-    requested: RequestedPayment,
+    requested: QueuedPayment,
 ) -> Result<PaymentInstructions, CreateError> {
     match requested {
-        RequestedPayment::Free => Ok(PaymentInstructions::AlreadyPaid),
-        RequestedPayment::External { pay_url } => Ok(PaymentInstructions::External { pay_url }),
-        RequestedPayment::Invoice { asset, family, due, address } => {
+        QueuedPayment::Free => Ok(PaymentInstructions::AlreadyPaid),
+        QueuedPayment::External { pay_url } => Ok(PaymentInstructions::External { pay_url }),
+        QueuedPayment::Invoice { asset, family, due, address } => {
             Ok(PaymentInstructions::Transfer { asset, family, address: address.issue_address(), due })
         }
-        RequestedPayment::Balance { payment, user, taken } => {
-            debit_balance(tx, now, order, tx.id_of(payment)?, user, taken).await?;
+        QueuedPayment::Balance { payment, user, taken } => {
+            debit_user_balance(tx, now, order, tx.id_of(payment)?, user, taken).await?;
             Ok(PaymentInstructions::AlreadyPaid)
         }
     }
 }
 
 /// Moves the amount from the user's balance to the merchant's available balance.
-async fn debit_balance(
+async fn debit_user_balance(
     tx: &mut Tx,
     now: Instant,
     order: &Order,

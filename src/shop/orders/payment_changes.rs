@@ -2,7 +2,7 @@
 
 use crate::coupons;
 use crate::fulfilment;
-use crate::orders::{LineState, Order, State, advance, record_event, store};
+use crate::orders::{LineState, Order, State, advance_order_state, record_order_event, store};
 use crate::stock;
 use clock::Instant;
 use db::{self, Locked, Tx};
@@ -18,14 +18,14 @@ async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked
 }
 
 /// Marks the order as paid and schedules its delivery. A payment for an order that has ended opens a review instead.
-pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+pub(super) async fn apply_payment_paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     let confirmed_again = "the payment was confirmed again";
     match order.state {
         State::Created | State::AwaitingPayment => {
-            let order = advance(tx, now, order, State::Paid).await?;
+            let order = advance_order_state(tx, now, order, State::Paid).await?;
             db::expect_changed(schedule_fulfilment(tx, now, order.id).await?, 1)?;
-            record_event(tx, now, &order, events::Kind::OrderPaid);
+            record_order_event(tx, now, &order, events::Kind::OrderPaid);
             Ok(())
         }
         // A reorg reversed the payment before the items were delivered; now the payment is confirmed again.
@@ -47,25 +47,28 @@ pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) ->
 /// Schedules the delivery of an order and returns the number of inserted rows: 0 when the delivery is already
 /// scheduled.
 async fn schedule_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<u64, db::Error> {
-    let scheduled = fulfilment::schedule(tx, now, order);
+    let scheduled = fulfilment::schedule_delivery(tx, now, order);
     tx.run_queued().await?;
     Ok(tx.row_count_of(scheduled))
 }
 
 /// Suspends the delivery of an order whose payment was reversed by a reorg, and opens a review. The order keeps its
 /// state, because delivered items cannot be taken back.
-pub(super) async fn apply_reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+pub(super) async fn apply_payment_reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
-    fulfilment::suspend(tx, order.id).await?;
+    fulfilment::suspend_delivery(tx, order.id).await?;
     let detail = format!("a reorg reversed the payment of order {} ({})", order.order_no, order.state.as_str());
     reviews::open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
-    record_event(tx, now, &order, events::Kind::PaymentReversed);
+    record_order_event(tx, now, &order, events::Kind::PaymentReversed);
     Ok(())
 }
 
 /// Returns the unpaid order of an expired payment, with its row locked; `None` when the order is paid, has ended, or
 /// has a newer payment.
-pub(super) async fn lock_expired_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
+pub(super) async fn lock_order_of_expired_payment(
+    tx: &mut Tx,
+    payment: PaymentId,
+) -> Result<Option<Locked<Order>>, db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     let is_newest = payments::find_newest_payment(tx, order.id).await? == Some(payment);
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
@@ -73,7 +76,7 @@ pub(super) async fn lock_expired_order(tx: &mut Tx, payment: PaymentId) -> Resul
 
 /// Handles a payment that was reversed by a reorg and not confirmed again in time. Returns the order when it was not
 /// delivered yet and must end. Opens a review for a delivered order and returns `None`.
-pub(super) async fn apply_lost(
+pub(super) async fn apply_payment_lost(
     tx: &mut Tx,
     now: Instant,
     payment: PaymentId,
@@ -82,7 +85,7 @@ pub(super) async fn apply_lost(
     match order.state {
         State::Created | State::AwaitingPayment => Ok(Some(order)),
         State::Paid | State::Processing => {
-            fulfilment::suspend(tx, order.id).await?;
+            fulfilment::suspend_delivery(tx, order.id).await?;
             let note = "the payment was not confirmed again, so the order has failed";
             reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
             reviews::resolve(tx, now, reviews::Kind::OrderUnreadable, &order.public_id, note).await?;
@@ -95,7 +98,7 @@ pub(super) async fn apply_lost(
             reviews::open(tx, now, reviews::Kind::OrderUnpaid, &order.public_id, &detail).await?;
             let note = "the payment was not confirmed again: see the review order.unpaid";
             reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
-            record_event(tx, now, &order, events::Kind::OrderUnpaid);
+            record_order_event(tx, now, &order, events::Kind::OrderUnpaid);
             Ok(None)
         }
         State::Expired | State::Cancelled | State::Failed => {
@@ -111,7 +114,7 @@ pub(super) async fn apply_lost(
 ///
 /// Coupons are locked before SKUs, and each in the order of their ids. The creation of an order locks them in the same
 /// sequence, so that the transactions cannot deadlock.
-pub(super) async fn end_unpaid(
+pub(super) async fn end_orders_without_payment(
     tx: &mut Tx,
     now: Instant,
     orders: Vec<Locked<Order>>,
@@ -122,16 +125,16 @@ pub(super) async fn end_unpaid(
     coupons.sort_unstable();
     let mut lines = Vec::new();
     for order in orders {
-        let order_lines = store::list_lines(tx, &order).await?;
+        let order_lines = store::list_order_lines(tx, &order).await?;
         if order.state.is_unpaid() {
-            let order = advance(tx, now, order, to).await?;
-            record_event(tx, now, &order, event_kind);
+            let order = advance_order_state(tx, now, order, to).await?;
+            record_order_event(tx, now, &order, event_kind);
         } else {
             for line in &order_lines {
-                store::set_line_state(tx, now, line.id, LineState::Failed).await?;
+                store::set_order_line_state(tx, now, line.id, LineState::Failed).await?;
             }
-            let order = advance(tx, now, order, State::Failed).await?;
-            record_event(tx, now, &order, events::Kind::OrderFailed);
+            let order = advance_order_state(tx, now, order, State::Failed).await?;
+            record_order_event(tx, now, &order, events::Kind::OrderFailed);
         }
         lines.extend(order_lines);
     }
@@ -140,7 +143,7 @@ pub(super) async fn end_unpaid(
     }
     lines.sort_unstable_by_key(|line| line.sku);
     for line in lines {
-        stock::release(tx, line.sku, line.id, line.quantity).await?;
+        stock::release_reserved_items(tx, line.sku, line.id, line.quantity).await?;
     }
     Ok(())
 }

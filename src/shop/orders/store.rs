@@ -35,7 +35,12 @@ pub fn insert_order(tx: &mut Tx, order: &Order) -> ResultRef<OrderId> {
 }
 
 /// Inserts the buyer's e-mail address, as entered and in normalized form.
-pub fn insert_contact(tx: &mut Tx, order: ResultRef<OrderId>, email: &str, email_key: &str) -> ResultRef<OrderId> {
+pub fn insert_order_contact(
+    tx: &mut Tx,
+    order: ResultRef<OrderId>,
+    email: &str,
+    email_key: &str,
+) -> ResultRef<OrderId> {
     queued!(
         tx,
         "insert into order_contacts (order_id, email, normalized_email) values ($1, $2, $3) returning order_id as id",
@@ -46,7 +51,7 @@ pub fn insert_contact(tx: &mut Tx, order: ResultRef<OrderId>, email: &str, email
 }
 
 /// Inserts line `number` of an order, counted from 1. The result has its id.
-pub fn insert_line(tx: &mut Tx, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
+pub fn insert_order_line(tx: &mut Tx, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
     queued!(
         tx,
         "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
@@ -105,7 +110,7 @@ macro_rules! select_order_and_status {
 }
 
 /// Returns the status of the order with this public id, in hyphenated lower-case form.
-pub async fn find_status(
+pub async fn find_order_status(
     tx: &mut Tx,
     shop: Shop,
     surface: &str,
@@ -119,11 +124,11 @@ pub async fn find_status(
         shop.mode,
         surface
     )?;
-    found.first().map(|first| parse_status(first, &found)).transpose()
+    found.first().map(|first| parse_order_status(first, &found)).transpose()
 }
 
 /// Returns the order with this number and this normalized e-mail address, with its status.
-pub async fn find_by_number(
+pub async fn find_order_by_number_and_email(
     tx: &mut Tx,
     shop: Shop,
     surface: &str,
@@ -142,24 +147,25 @@ pub async fn find_by_number(
         surface,
         email_key
     )?;
-    found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
+    found.first().map(|first| Ok((parse_order(first)?, parse_order_status(first, &found)?))).transpose()
 }
 
 /// Returns the order of any shop with this number or public id, with its status.
-pub async fn find_by_number_or_id(
+pub async fn find_order_by_number_or_id(
     tx: &mut Tx,
     number_or_id: &str,
 ) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
     let found = rows!(tx, select_order_and_status!("o.order_no = $1 or o.public_id = $1"), number_or_id)?;
-    found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
+    found.first().map(|first| Ok((parse_order(first)?, parse_order_status(first, &found)?))).transpose()
 }
 
 /// Returns the status with the newest payment. `first` is the first of the `rows`, which belong to one order.
-fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
+fn parse_order_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let invoice = match first.get("invoice_id")? {
-        Some(id) => {
-            Some((parse_invoice(id, first)?, Received::from_deposit_rows(rows_of_newest_payment(first, rows)?)?))
-        }
+        Some(id) => Some((
+            parse_invoice_terms(id, first)?,
+            Received::from_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
+        )),
         None => None,
     };
     let status = OrderStatus {
@@ -174,7 +180,7 @@ fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> 
 }
 
 /// Returns the leading rows that belong to the same payment as `first`.
-fn rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
+fn take_rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
     let newest: PaymentId = first.get("payment_id")?;
     for (number, row) in rows.iter().enumerate() {
         if row.get::<PaymentId>("payment_id")? != newest {
@@ -184,7 +190,7 @@ fn rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row],
     Ok(rows)
 }
 
-fn parse_invoice(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
+fn parse_invoice_terms(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
     Ok(InvoiceTerms {
         id,
         chain: invoices::parse_stored_chain(&row.get::<String>("chain")?)?,
@@ -233,7 +239,11 @@ fn parse_order(row: &Row) -> Result<Order, db::Error> {
 }
 
 /// Returns at most `limit` pending external payments of orders whose payment window has ended.
-pub async fn list_external_overdue(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<PaymentId>, db::Error> {
+pub async fn list_overdue_external_payments(
+    tx: &mut Tx,
+    now: Instant,
+    limit: u32,
+) -> Result<Vec<PaymentId>, db::Error> {
     let found = rows!(
         tx,
         "select p.id from payments p join orders o on o.id = p.order_id
@@ -245,7 +255,7 @@ pub async fn list_external_overdue(tx: &mut Tx, now: Instant, limit: u32) -> Res
 }
 
 /// Returns the lines of an order, sorted by line number.
-pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
+pub async fn list_order_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
     let found = rows!(
         tx,
         "select l.id, p.public_id, l.sku_id, l.quantity, l.unit_price, l.state
@@ -267,13 +277,18 @@ pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db
 }
 
 /// Returns the buyer's e-mail address as entered; `None` after it was erased.
-pub async fn find_email(tx: &mut Tx, order: OrderId) -> Result<Option<String>, db::Error> {
+pub async fn find_order_email(tx: &mut Tx, order: OrderId) -> Result<Option<String>, db::Error> {
     let found = row!(tx, "select email from order_contacts where order_id = $1", order)?;
     found.map(|row| row.get("email")).transpose()
 }
 
 /// Sets the state of an order, and the time when it was paid or closed.
-pub async fn set_state(tx: &mut Tx, now: Instant, order: Locked<Order>, to: State) -> Result<Locked<Order>, db::Error> {
+pub async fn set_order_state(
+    tx: &mut Tx,
+    now: Instant,
+    order: Locked<Order>,
+    to: State,
+) -> Result<Locked<Order>, db::Error> {
     let (paid_at, closed_at) = match to {
         State::Paid => (Some(now), order.closed_at),
         State::Completed | State::Expired | State::Cancelled | State::Failed | State::Refunded => {
@@ -297,7 +312,7 @@ pub async fn set_state(tx: &mut Tx, now: Instant, order: Locked<Order>, to: Stat
 }
 
 /// Sets the delivery state of an order line, and the time of its delivery.
-pub async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
+pub async fn set_order_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
     let delivered_at = match to {
         LineState::Delivered => Some(now),
         LineState::Pending | LineState::Failed => None,

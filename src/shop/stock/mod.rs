@@ -107,7 +107,7 @@ pub struct ItemSummary {
 
 /// Encrypts the lines of an import, without the whitespace at both ends of each line. It runs before the transaction
 /// of the import, because encryption takes time.
-pub fn encrypt_lines<'a>(
+pub fn encrypt_stock_lines<'a>(
     envelope: &Envelope,
     sku: SkuId,
     lines: impl IntoIterator<Item = &'a str>,
@@ -122,7 +122,7 @@ pub fn encrypt_lines<'a>(
             return Err(ImportError::TooMany { found: number });
         }
         items.push(NewItem {
-            ciphertext: envelope.seal(PURPOSE, &envelope_owner(sku), line.as_bytes()),
+            ciphertext: envelope.seal(PURPOSE, &format_envelope_owner(sku), line.as_bytes()),
             digest: envelope.digest(PURPOSE, line.as_bytes()),
         });
     }
@@ -130,14 +130,14 @@ pub fn encrypt_lines<'a>(
 }
 
 /// Decrypts an item for its buyer.
-pub fn decrypt_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<String>, OpenError> {
-    let bytes = envelope.open(PURPOSE, &envelope_owner(item.sku), &item.ciphertext)?;
+pub fn decrypt_stock_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<String>, OpenError> {
+    let bytes = envelope.open(PURPOSE, &format_envelope_owner(item.sku), &item.ciphertext)?;
     Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Adds items to the stock of a SKU and records the action in the audit log. An item whose line the SKU already has is
 /// skipped.
-pub async fn import(
+pub async fn import_stock_items(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
@@ -148,12 +148,12 @@ pub async fn import(
     store::lock_sku(tx, sku).await?;
     let mut result = ImportResult::default();
     for item in items {
-        match store::insert_item(tx, now, sku, item.ciphertext, item.digest).await? {
+        match store::insert_stock_item(tx, now, sku, item.ciphertext, item.digest).await? {
             true => result.added += 1,
             false => result.duplicates += 1,
         }
     }
-    catalog::add_available(tx, sku, result.added).await?;
+    catalog::add_to_available_count(tx, sku, result.added).await?;
     audit_log::record(tx, now, actor, Action::StockImport, product_slug, &result.added.to_string()).await?;
     Ok(result)
 }
@@ -168,9 +168,9 @@ pub struct Reservation {
 
 /// Queues the statements that reserve items for an order line. They lock the row of the SKU until the end of
 /// the transaction, and other transactions for the same SKU wait; so they should be the last statements of the transaction.
-pub fn reserve(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
-    let sku = catalog::take_available(tx, sku, quantity);
-    let items = store::set_reserved(tx, sku, line.into(), quantity);
+pub fn reserve_items(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
+    let sku = catalog::queue_subtraction_from_available_count(tx, sku, quantity);
+    let items = store::reserve_oldest_items(tx, sku, line.into(), quantity);
     Reservation { sku, items, quantity }
 }
 
@@ -179,7 +179,7 @@ impl Reservation {
     ///
     /// # Errors
     /// Returns an error when items are missing. The caller must then roll the transaction back.
-    pub fn ensure_complete(&self, tx: &Tx) -> Result<(), ReserveError> {
+    pub fn ensure_fully_reserved(&self, tx: &Tx) -> Result<(), ReserveError> {
         if tx.row_count_of(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
         }
@@ -193,45 +193,55 @@ impl Reservation {
 }
 
 /// Puts the reserved items of an order line back in stock.
-pub async fn release(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
-    catalog::add_available(tx, sku, u64::from(quantity)).await?;
-    store::set_released(tx, line, quantity).await
+pub async fn release_reserved_items(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
+    catalog::add_to_available_count(tx, sku, u64::from(quantity)).await?;
+    store::mark_items_released(tx, line, quantity).await
 }
 
 /// Marks the reserved items of an order line as delivered and returns them.
-pub async fn deliver(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
-    store::set_delivered(tx, line).await
+pub async fn deliver_reserved_items(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
+    store::mark_items_delivered(tx, line).await
 }
 
 /// Returns the delivered items of an order line, sorted by id.
-pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
-    store::list_delivered(tx, line).await
+pub async fn list_delivered_items(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
+    store::list_delivered_items(tx, line).await
 }
 
 /// Returns at most `limit` items of a SKU that are in stock and have ids above `after`, sorted by id.
-pub async fn list_in_stock(
+pub async fn list_items_in_stock(
     tx: &mut Tx,
     sku: SkuId,
     after: StockItemId,
     limit: u32,
 ) -> Result<Vec<ItemSummary>, db::Error> {
-    store::list_in_stock(tx, sku, after, limit).await
+    store::list_items_in_stock(tx, sku, after, limit).await
 }
 
 /// Returns at most `limit` items of a SKU in any state with ids above `after`, sorted by id.
-pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<ItemSummary>, db::Error> {
-    store::list(tx, sku, after, limit).await
+pub async fn list_stock_items(
+    tx: &mut Tx,
+    sku: SkuId,
+    after: StockItemId,
+    limit: u32,
+) -> Result<Vec<ItemSummary>, db::Error> {
+    store::list_stock_items(tx, sku, after, limit).await
 }
 
 /// Withdraws an item from sale for good and records the action in the audit log. Returns false when the item is not in
 /// stock.
-pub async fn withdraw(tx: &mut Tx, now: Instant, actor: &Actor, item: StockItemId) -> Result<bool, db::Error> {
-    let Some(sku) = store::find_sku(tx, item).await? else { return Ok(false) };
+pub async fn withdraw_stock_item(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    item: StockItemId,
+) -> Result<bool, db::Error> {
+    let Some(sku) = store::find_sku_of_item(tx, item).await? else { return Ok(false) };
     store::lock_sku(tx, sku).await?;
-    if !store::set_withdrawn(tx, item).await? {
+    if !store::mark_item_withdrawn(tx, item).await? {
         return Ok(false);
     }
-    let taken = catalog::take_available(tx, sku, 1);
+    let taken = catalog::queue_subtraction_from_available_count(tx, sku, 1);
     tx.run_queued().await?;
     db::expect_changed(tx.row_count_of(taken), 1)?;
     audit_log::record(tx, now, actor, Action::StockWithdraw, &item.to_string(), "").await?;
@@ -240,8 +250,8 @@ pub async fn withdraw(tx: &mut Tx, now: Instant, actor: &Actor, item: StockItemI
 
 /// Returns the SKUs whose count of available items differs from the number of items in stock. This happens only when
 /// the database is changed by other means than this program.
-pub async fn list_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
-    store::list_count_mismatches(tx).await
+pub async fn list_stock_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
+    store::list_stock_count_mismatches(tx).await
 }
 
 /// A key that stored stock items are encrypted with.
@@ -254,28 +264,36 @@ pub struct KeyInUse {
 }
 
 /// Returns the keys of all stored items. Each key is tested with one item.
-pub async fn list_keys_in_use(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
+pub async fn list_stock_keys(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut keys = Vec::new();
-    for item in store::list_one_of_each_key(tx).await? {
+    for item in store::list_one_item_of_each_key(tx).await? {
         let Some(id) = Envelope::key_of(&item.ciphertext) else { continue };
-        keys.push(KeyInUse { id, error: decrypt_item(envelope, &item).err() });
+        keys.push(KeyInUse { id, error: decrypt_stock_item(envelope, &item).err() });
     }
     Ok(keys)
 }
 
 /// Returns true when the key of an item decrypts other items. In that case an item that the key cannot decrypt is
 /// damaged. Otherwise the key ring holds a different key under this id.
-pub async fn key_opens_other_items(tx: &mut Tx, envelope: &Envelope, item: &SealedItem) -> Result<bool, db::Error> {
-    let others = store::list_of_key(tx, &item.ciphertext).await?;
-    Ok(others.iter().any(|other| decrypt_item(envelope, other).is_ok()))
+pub async fn can_key_decrypt_other_items(
+    tx: &mut Tx,
+    envelope: &Envelope,
+    item: &SealedItem,
+) -> Result<bool, db::Error> {
+    let others = store::list_newest_items_of_key(tx, &item.ciphertext).await?;
+    Ok(others.iter().any(|other| decrypt_stock_item(envelope, other).is_ok()))
 }
 
 /// Opens a review for each key that cannot decrypt its items, closes the reviews of restored keys, and returns the
 /// keys that fail. Orders are still accepted, because buyers may already be paying for them; items that cannot be
 /// decrypted are not delivered.
-pub async fn review_missing_keys(tx: &mut Tx, now: Instant, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
+pub async fn sync_missing_key_reviews(
+    tx: &mut Tx,
+    now: Instant,
+    envelope: &Envelope,
+) -> Result<Vec<KeyInUse>, db::Error> {
     let mut missing = Vec::new();
-    for key in list_keys_in_use(tx, envelope).await? {
+    for key in list_stock_keys(tx, envelope).await? {
         let subject = format!("key/{}", key.id);
         let Some(error) = &key.error else {
             reviews::resolve(tx, now, UNREADABLE, &subject, "the key was restored").await?;
@@ -289,6 +307,6 @@ pub async fn review_missing_keys(tx: &mut Tx, now: Instant, envelope: &Envelope)
 
 /// Returns the owner name for the ciphertexts of a SKU; see [`Envelope::seal`]. A ciphertext that is moved to another
 /// SKU cannot be decrypted.
-fn envelope_owner(sku: SkuId) -> String {
+fn format_envelope_owner(sku: SkuId) -> String {
     format!("sku:{sku}")
 }

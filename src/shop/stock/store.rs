@@ -32,7 +32,7 @@ pub async fn lock_sku(tx: &mut Tx, sku: SkuId) -> Result<(), db::Error> {
 }
 
 /// Inserts an item in stock and returns true. Returns false when the SKU already has an item with this digest.
-pub async fn insert_item(
+pub async fn insert_stock_item(
     tx: &mut Tx,
     now: Instant,
     sku: SkuId,
@@ -54,7 +54,7 @@ pub async fn insert_item(
 
 /// Reserves the oldest items of a SKU. The result of `sku` has no row when too few are available; then nothing is
 /// reserved.
-pub fn set_reserved(tx: &mut Tx, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
+pub fn reserve_oldest_items(tx: &mut Tx, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
     queued!(
         tx,
         "with chosen as materialized (
@@ -69,7 +69,7 @@ pub fn set_reserved(tx: &mut Tx, sku: ResultRef<SkuId>, line: Bind, quantity: u3
 }
 
 /// Puts the reserved items of an order line back in stock. Fails unless there are `quantity` of them.
-pub async fn set_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {
+pub async fn mark_items_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {
     let n = execute!(
         tx,
         "update stock_items set state = 'in_stock', order_line_id = null where order_line_id = $1 and state = 'reserved'",
@@ -79,29 +79,29 @@ pub async fn set_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<()
 }
 
 /// Marks the reserved items of an order line as delivered and returns them.
-pub async fn set_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
+pub async fn mark_items_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     let changed = rows!(
         tx,
         "update stock_items set state = 'delivered' where order_line_id = $1 and state = 'reserved' returning sku_id, ciphertext",
         line
     )?;
-    changed.iter().map(parse_item).collect()
+    changed.iter().map(parse_sealed_item).collect()
 }
 
 /// Returns the delivered items of an order line, sorted by id.
-pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
+pub async fn list_delivered_items(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     let found = rows!(
         tx,
         "select sku_id, ciphertext from stock_items where order_line_id = $1 and state = 'delivered' order by id",
         line
     )?;
-    found.iter().map(parse_item).collect()
+    found.iter().map(parse_sealed_item).collect()
 }
 
 /// Returns one item of each key. The first five bytes of a ciphertext are the version and the id of its key. The
 /// newest item in stock is preferred, then the newest reserved item, because these still have to be decrypted. The
 /// query steps from key to key through an index, so that it does not read all items.
-pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Error> {
+pub async fn list_one_item_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Error> {
     let found = rows!(
         tx,
         "with recursive heads (head) as (
@@ -119,12 +119,12 @@ pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Er
          limit $1",
         KEYS_MAX
     )?;
-    found.iter().map(parse_item).collect()
+    found.iter().map(parse_sealed_item).collect()
 }
 
 /// Returns the newest items of each state that are encrypted with the key of `ciphertext`. An index on the first five
 /// bytes finds them.
-pub async fn list_of_key(tx: &mut Tx, ciphertext: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
+pub async fn list_newest_items_of_key(tx: &mut Tx, ciphertext: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
     let mut items = Vec::new();
     for state in [State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
         let found = rows!(
@@ -136,18 +136,18 @@ pub async fn list_of_key(tx: &mut Tx, ciphertext: &[u8]) -> Result<Vec<SealedIte
             SAMPLES_MAX
         )?;
         for row in &found {
-            items.push(parse_item(row)?);
+            items.push(parse_sealed_item(row)?);
         }
     }
     Ok(items)
 }
 
-fn parse_item(row: &Row) -> Result<SealedItem, db::Error> {
+fn parse_sealed_item(row: &Row) -> Result<SealedItem, db::Error> {
     Ok(SealedItem { sku: row.get("sku_id")?, ciphertext: row.get("ciphertext")? })
 }
 
 /// Returns at most `limit` items of a SKU that are in stock and have ids above `after`, sorted by id.
-pub async fn list_in_stock(
+pub async fn list_items_in_stock(
     tx: &mut Tx,
     sku: SkuId,
     after: StockItemId,
@@ -161,11 +161,16 @@ pub async fn list_in_stock(
         after,
         limit
     )?;
-    found.iter().map(parse_summary).collect()
+    found.iter().map(parse_item_summary).collect()
 }
 
 /// Returns at most `limit` items of a SKU in any state with ids above `after`, sorted by id.
-pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<ItemSummary>, db::Error> {
+pub async fn list_stock_items(
+    tx: &mut Tx,
+    sku: SkuId,
+    after: StockItemId,
+    limit: u32,
+) -> Result<Vec<ItemSummary>, db::Error> {
     let found = rows!(
         tx,
         "select id, state, imported_at from stock_items where sku_id = $1 and id > $2 order by id limit $3",
@@ -173,27 +178,27 @@ pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Re
         after,
         limit
     )?;
-    found.iter().map(parse_summary).collect()
+    found.iter().map(parse_item_summary).collect()
 }
 
-fn parse_summary(row: &Row) -> Result<ItemSummary, db::Error> {
+fn parse_item_summary(row: &Row) -> Result<ItemSummary, db::Error> {
     Ok(ItemSummary { id: row.get("id")?, state: row.get("state")?, imported_at: row.get("imported_at")? })
 }
 
 /// Returns the SKU of an item; `None` when the item does not exist.
-pub async fn find_sku(tx: &mut Tx, item: StockItemId) -> Result<Option<SkuId>, db::Error> {
+pub async fn find_sku_of_item(tx: &mut Tx, item: StockItemId) -> Result<Option<SkuId>, db::Error> {
     let found = row!(tx, "select sku_id from stock_items where id = $1", item)?;
     found.map(|row| row.get("sku_id")).transpose()
 }
 
 /// Withdraws an item and returns true. Returns false when the item is not in stock.
-pub async fn set_withdrawn(tx: &mut Tx, item: StockItemId) -> Result<bool, db::Error> {
+pub async fn mark_item_withdrawn(tx: &mut Tx, item: StockItemId) -> Result<bool, db::Error> {
     let n = execute!(tx, "update stock_items set state = 'withdrawn' where id = $1 and state = 'in_stock'", item)?;
     Ok(n == 1)
 }
 
 /// Returns the SKUs whose stored count differs from the number of items in stock.
-pub async fn list_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
+pub async fn list_stock_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
     let found = rows!(
         tx,
         "select s.id, s.available, count(i.id) as in_stock from skus s

@@ -6,13 +6,13 @@ use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
 use envelope::{Envelope, OpenError};
 use ids::{LineId, StockItemId};
 
-async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), ReserveError> {
+async fn reserve_for_line(shop: &Fixture, line: i64, quantity: u32) -> Result<(), ReserveError> {
     let sku = shop.sku;
     let reserved = shop.db.write("reserve", move |tx| {
         Box::pin(async move {
-            let reserved = stock::reserve(tx, sku, LineId(line), quantity);
+            let reserved = stock::reserve_items(tx, sku, LineId(line), quantity);
             tx.run_queued().await?;
-            reserved.ensure_complete(tx)
+            reserved.ensure_fully_reserved(tx)
         })
     });
     reserved.await
@@ -29,25 +29,25 @@ db::both! {
 
     async fn a_reservation_covers_the_whole_quantity_or_fails(db: Db) {
         let shop = Fixture::new(db, 5).await;
-        reserve(&shop, 1, 3).await.unwrap();
-        assert!(matches!(reserve(&shop, 2, 3).await, Err(ReserveError::Insufficient)));
+        reserve_for_line(&shop, 1, 3).await.unwrap();
+        assert!(matches!(reserve_for_line(&shop, 2, 3).await, Err(ReserveError::Insufficient)));
         assert_eq!(shop.count_available_items().await, 2);
-        reserve(&shop, 3, 2).await.unwrap();
+        reserve_for_line(&shop, 3, 2).await.unwrap();
         assert_eq!(shop.count_available_items().await, 0);
         let sku = shop.sku;
-        run_write(&shop.db, move |tx| Box::pin(stock::release(tx, sku, LineId(1), 3))).await;
+        run_write(&shop.db, move |tx| Box::pin(stock::release_reserved_items(tx, sku, LineId(1), 3))).await;
         assert_eq!(shop.count_available_items().await, 3);
         shop.assert_stock_counts().await;
     }
 
     async fn delivered_items_decrypt_to_the_imported_lines(db: Db) {
         let shop = Fixture::new(db, 4).await;
-        reserve(&shop, 7, 3).await.unwrap();
-        let delivered = run_write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await;
+        reserve_for_line(&shop, 7, 3).await.unwrap();
+        let delivered = run_write(&shop.db, |tx| Box::pin(stock::deliver_reserved_items(tx, LineId(7)))).await;
         assert_eq!(delivered.len(), 3);
-        assert!(run_write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await.is_empty());
-        let listed = run_read(&shop.db, |tx| Box::pin(stock::list_delivered(tx, LineId(7)))).await;
-        let opened: Vec<String> = listed.iter().map(|item| stock::decrypt_item(&shop.envelope, item).unwrap().to_string()).collect();
+        assert!(run_write(&shop.db, |tx| Box::pin(stock::deliver_reserved_items(tx, LineId(7)))).await.is_empty());
+        let listed = run_read(&shop.db, |tx| Box::pin(stock::list_delivered_items(tx, LineId(7)))).await;
+        let opened: Vec<String> = listed.iter().map(|item| stock::decrypt_stock_item(&shop.envelope, item).unwrap().to_string()).collect();
         let expected: Vec<String> = (0..3).map(|n| format!("user{n}@example.org----pass{n}")).collect();
         assert_eq!(opened, expected);
         assert_eq!(shop.count_available_items().await, 1);
@@ -58,7 +58,7 @@ db::both! {
         let shop = Fixture::new(db, 3).await;
         let review_keys = || {
             let envelope = shop.envelope.clone();
-            run_write(&shop.db, move |tx| Box::pin(async move { stock::review_missing_keys(tx, NOW, &envelope).await }))
+            run_write(&shop.db, move |tx| Box::pin(async move { stock::sync_missing_key_reviews(tx, NOW, &envelope).await }))
         };
         let open = "select count(*) from reviews where kind = 'stock.unreadable' and closed_at is null";
         assert_eq!(review_keys().await, []);
@@ -74,7 +74,7 @@ db::both! {
         assert_eq!(shop.select_number(open).await, 1);
         // Another key ring has a key 1 too, but with other key bytes.
         let foreign = Envelope::generate();
-        let keys = run_read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &foreign).await })).await;
+        let keys = run_read(&shop.db, move |tx| Box::pin(async move { stock::list_stock_keys(tx, &foreign).await })).await;
         let expected = [(1, Some(OpenError::Refused)), (9, Some(OpenError::UnknownKey(9)))];
         assert_eq!(keys, expected.map(|(id, error)| KeyInUse { id, error }));
         // A malformed ciphertext names no key, so no key is listed for it.
@@ -86,11 +86,11 @@ db::both! {
         let shop = Fixture::new(db, 4).await;
         let list_keys = || {
             let envelope = shop.envelope.clone();
-            run_read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await }))
+            run_read(&shop.db, move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await }))
         };
         let change = |sql: &'static str| run_write(&shop.db, move |tx| Box::pin(async move { db::execute!(tx, sql) }));
         let readable = [KeyInUse { id: 1, error: None }];
-        reserve(&shop, 7, 2).await.unwrap();
+        reserve_for_line(&shop, 7, 2).await.unwrap();
         // The oldest item is damaged.
         run_write(&shop.db, |tx| Box::pin(async move {
             let damaged = [vec![1, 0, 0, 0, 1], vec![0; 40]].concat();
@@ -105,8 +105,8 @@ db::both! {
 
     async fn only_an_item_in_stock_can_be_withdrawn(db: Db) {
         let shop = Fixture::new(db, 2).await;
-        reserve(&shop, 1, 1).await.unwrap();
-        let withdraw = |id: i64| run_write(&shop.db, move |tx| Box::pin(stock::withdraw(tx, NOW, &OPERATOR, StockItemId(id))));
+        reserve_for_line(&shop, 1, 1).await.unwrap();
+        let withdraw = |id: i64| run_write(&shop.db, move |tx| Box::pin(stock::withdraw_stock_item(tx, NOW, &OPERATOR, StockItemId(id))));
         let (reserved, free) = (shop.select_number("select min(id) from stock_items").await, shop.select_number("select max(id) from stock_items").await);
         assert!(!withdraw(reserved).await);
         assert!(withdraw(free).await);
@@ -120,15 +120,15 @@ db::both! {
     async fn a_count_changed_by_hand_is_listed_as_a_mismatch(db: Db) {
         let shop = Fixture::new(db, 2).await;
         run_write(&shop.db, |tx| Box::pin(async move { db::execute!(tx, "update skus set available = 9") })).await;
-        let found = run_read(&shop.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await;
+        let found = run_read(&shop.db, |tx| Box::pin(stock::list_stock_count_mismatches(tx))).await;
         assert_eq!(found, [stock::CountMismatch { sku: shop.sku, available: 9, in_stock: 2 }]);
     }
 
     async fn fifty_concurrent_buyers_get_the_last_twenty_items(db: Db) {
         let shop = Fixture::new(db, 20).await;
         let outcomes = join_all((0..50).map(|_| shop.create_order(shop.build_crypto_order(1)))).await;
-        let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientStock))).count();
-        assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (20, 30));
+        let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientStock))).count();
+        assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), rejected), (20, 30));
         assert_eq!(shop.count_available_items().await, 0);
         assert_eq!(shop.select_number("select count(*) from orders").await, 20);
         assert_eq!(shop.select_number("select count(distinct order_line_id) from stock_items where state = 'reserved'").await, 20);
@@ -148,10 +148,10 @@ db::both! {
 }
 
 #[test]
-fn invalid_lines_are_refused() {
+fn invalid_lines_are_rejected() {
     let envelope = envelope::Envelope::generate();
     let seal = |lines: &[&str]| {
-        stock::encrypt_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len())
+        stock::encrypt_stock_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len())
     };
     assert!(matches!(seal(&["a", " "]), Err(ImportError::BadLine { number: 2 })));
     assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(ImportError::BadLine { number: 1 })));

@@ -16,12 +16,12 @@ use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::pricing::Currency;
 use records::audit_log::{self, Action, Actor};
 
-/// The number of decimal places of a CNY balance, the same as of CNY prices.
+/// The number of decimal places of a CNY balance. CNY prices have the same number.
 pub const CNY_DECIMALS: u8 = 2;
 /// The number of decimal places of a USD balance, which is topped up with crypto assets.
 pub const USD_DECIMALS: u8 = 6;
 
-/// The maximum length of a name, in characters.
+/// The maximum length of a user name, in characters.
 const NAME_LENGTH_MAX: usize = 200;
 /// The maximum length of a credit reference, in bytes.
 const REFERENCE_LENGTH_MAX: usize = 100;
@@ -31,7 +31,7 @@ const REFERENCE_LENGTH_MAX: usize = 100;
 pub enum State {
     /// The user can authenticate and pay.
     Active,
-    /// The user's access tokens are refused.
+    /// The surfaces reject the user's access tokens.
     Disabled,
 }
 
@@ -40,7 +40,7 @@ db::text_enum!(State { Active => "active", Disabled => "disabled" });
 /// A user to create.
 #[derive(Debug, Clone)]
 pub struct NewUser {
-    /// The id in the APIs, which the caller generates.
+    /// The public id, which the APIs use. The caller generates it.
     pub public_id: Uuid,
     /// The name, which is unique within the shop; 1 to 200 characters.
     pub name: String,
@@ -52,7 +52,7 @@ pub struct NewUser {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
-    /// The id in the APIs: a UUID in hyphenated lower-case form.
+    /// The public id, which the APIs use: a UUID in hyphenated lower-case form.
     pub public_id: String,
     /// The name, which is unique within the shop.
     pub name: String,
@@ -61,12 +61,12 @@ pub struct User {
     pub created_at: Instant,
 }
 
-/// An amount that an operator adds to the balance of a user.
+/// An amount that an operator adds to a user's balance.
 #[derive(Debug, Clone)]
 pub struct Credit {
     /// The currency of the balance: CNY or USD.
     pub currency: Currency,
-    /// Base units of the balance; see [`find_balance_decimals`].
+    /// The amount to add, in base units; [`find_balance_decimals`] returns the number of decimal places.
     pub amount: Amount,
     /// The operator's reference for this credit, 1 to 100 bytes. Each user can be credited once under a reference.
     pub reference: String,
@@ -89,7 +89,7 @@ pub enum CreateError {
 /// The reason why a credit was not booked.
 #[derive(Debug, thiserror::Error)]
 pub enum CreditError {
-    /// There are no balances in this currency.
+    /// Users cannot have balances in this currency.
     #[error("balances are in CNY or USD, not in {0}")]
     BadCurrency(Currency),
     /// The reference is empty or too long.
@@ -98,7 +98,7 @@ pub enum CreditError {
     /// The user was already credited under this reference.
     #[error("this user already received credit under the reference `{0}`")]
     ReferenceUsed(String),
-    /// The ledger refused the posting.
+    /// The ledger rejected the entry.
     #[error(transparent)]
     Post(PostError),
     /// The database failed.
@@ -106,12 +106,13 @@ pub enum CreditError {
     Db(#[from] db::Error),
 }
 
-/// Returns the ledger asset of balances in a currency.
+/// Returns the ledger asset in which balances of a currency are booked.
 pub fn to_balance_asset(currency: Currency) -> AssetId {
     AssetId::fiat(currency.as_str())
 }
 
-/// Returns the number of decimal places of balances in a currency; `None` when there are no balances in it.
+/// Returns the number of decimal places of balances in a currency; `None` when users cannot have balances in this
+/// currency.
 pub fn find_balance_decimals(currency: Currency) -> Option<u8> {
     match currency {
         Currency::CNY => Some(CNY_DECIMALS),
@@ -139,7 +140,7 @@ pub async fn create_user(
     Ok(user)
 }
 
-/// Returns the user with this name; `None` when the shop has none.
+/// Returns the user with this name; `None` when the shop has no such user.
 pub async fn find_user_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<User>, db::Error> {
     store::find_user_by_name(tx, shop, name).await
 }
@@ -189,7 +190,7 @@ pub async fn credit_user_balance(
     let asset = to_balance_asset(currency);
     let line =
         EntryLine { debit: Account::OperatorEquity, credit: Account::User(user.id), asset: asset.clone(), amount };
-    // The ledger books an entry with this name only once, so repeating the command credits nothing.
+    // The ledger books an entry with this name only once, so a repeated command does not credit the user again.
     let entry = format!("user/{}/credit/{reference}", user.id);
     let entry = JournalEntry::new_post_entry(shop.mode, entry, "credit by the operator", vec![line]);
     // PostgreSQL sends the entry together with the next query, so that the query may return the error of the entry.

@@ -1,4 +1,5 @@
-//! The payment assets of this surface, and those that can be paid with now. On the wire an asset is called `coin`.
+//! The payment assets of this surface, and the assets that are available now. Requests and responses call an asset
+//! `coin`.
 
 use crate::{CURRENCY, Checkout};
 use clock::Instant;
@@ -11,8 +12,8 @@ pub fn is_known_asset(code: &str) -> bool {
     ALL.contains(&code)
 }
 
-/// Returns the codes of the assets that are configured for the shop's mode and have an account to derive addresses from
-/// and a fresh rate.
+/// Returns the codes of the available assets: an asset is available when it is configured for the shop's mode,
+/// addresses can be issued on its chain, and its exchange rate is not stale.
 pub fn list_available_assets(checkout: &Checkout, now: Instant) -> Vec<&'static str> {
     let is_available = |code: &str| {
         let Some((chain, asset)) = checkout.payment_service.assets.find_payment_asset(checkout.shop.mode, code) else {

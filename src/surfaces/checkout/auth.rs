@@ -1,4 +1,4 @@
-//! Authentication: the token of a logged-in user of this shop, which payments from a balance need.
+//! Authenticates the user of a request by a bearer token. Only payments from a balance need a token.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -18,7 +18,7 @@ pub enum AuthError {
     Db(#[from] db::Error),
 }
 
-/// Returns the user whose token the request carries.
+/// Returns the user to whom the bearer token of the request belongs.
 pub async fn authenticate_user(checkout: &Checkout, headers: &HeaderMap) -> Result<UserId, AuthError> {
     let token = find_bearer_token(headers).ok_or(AuthError::Unauthorized)?.to_owned();
     let (now, shop) = (checkout.now(), checkout.shop);

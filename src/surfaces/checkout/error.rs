@@ -1,5 +1,5 @@
 //! The error format of this surface: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching
-//! status. Each operation has a `RouteError` of its own, which becomes a response here.
+//! status. Each operation has its own `RouteError`, which uses these functions to build its response.
 
 use std::fmt::Display;
 
@@ -58,7 +58,7 @@ pub enum Code {
     InternalError,
 }
 
-/// Returns an error response.
+/// Returns a response in the error format of this surface.
 pub fn error_response(status: StatusCode, code: Code, message: impl Display) -> Response {
     response::json_response(status, &Body { success: false, error: code, message: message.to_string() })
 }
@@ -82,13 +82,13 @@ pub fn rate_limited_response(limited: Limited) -> Response {
     response::with_response_header(response, RETRY_AFTER, after_seconds.into())
 }
 
-/// Logs the cause, which only the operator may read, and returns the response to an internal error.
+/// Logs the cause for the operator, and returns a response without the cause.
 pub fn log_internal_error(cause: impl Display) -> Response {
     error!("a request of the checkout surface failed: {cause}");
     error_response(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, "an internal error occurred")
 }
 
-/// Renders an error of the listener in this surface's error format.
+/// Renders an error of the HTTP server in this surface's error format.
 pub fn render_http_error(error: HttpError) -> Response {
     let code = match error {
         HttpError::NotFound => Code::NotFound,

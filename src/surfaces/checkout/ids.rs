@@ -1,8 +1,8 @@
-//! The ids of this surface: UUIDs in their usual spelling, with hyphens.
+//! Parses the ids of this surface, which are UUIDs with hyphens.
 
 use uuid::Uuid;
 
-/// Parses a UUID with hyphens, in either case. The other spellings that `Uuid` can parse are not ids of this surface.
+/// Parses a UUID with hyphens, in upper or lower case. Returns `None` for the other formats that `Uuid` can parse.
 pub fn parse_public_id(text: &str) -> Option<Uuid> {
     if text.len() == 36 { text.parse().ok() } else { None }
 }

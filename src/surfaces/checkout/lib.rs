@@ -1,7 +1,7 @@
 //! The checkout surface: a buyer lists products, orders without an account, pays, and looks the order up.
 //!
-//! A client that knows an order's id can read its status. The goods are shown only to a client that knows the order's
-//! number and e-mail address.
+//! A client that knows an order's id can read its status. The response contains the goods only for a client that knows
+//! the order's number and e-mail address.
 
 mod assets;
 mod auth;
@@ -40,7 +40,7 @@ const SURFACE: &str = "checkout";
 /// The currency of the shop's prices and orders.
 const CURRENCY: Currency = Currency::CNY;
 
-/// The state that the endpoints share.
+/// The services and limits that all endpoints share.
 struct Checkout {
     options: config::Checkout,
     shop: Shop,
@@ -50,9 +50,9 @@ struct Checkout {
     envelope: Arc<Envelope>,
     wake: Wake,
     pay_links: PayLinks,
-    /// Limits of Query Order: by client, and by order number with e-mail address.
+    /// The rate limits of Query Order: per client, and per pair of order number and e-mail address.
     lookups: Windows<2>,
-    /// Limit of Create Order by client.
+    /// The rate limit of Create Order, per client.
     orders: Windows<1>,
 }
 
@@ -87,17 +87,17 @@ pub struct Services {
     pub shop: Shop,
     /// The database of the daemon.
     pub db: Db,
-    /// The clock by which payment windows and rate limits run.
+    /// The clock for payment windows and rate limits.
     pub clock: Clock,
     /// Reserves addresses and starts payments.
     pub payment_service: PaymentService,
     /// The keys that decrypt delivered goods for their buyer.
     pub envelope: Arc<Envelope>,
-    /// Wakes the workers when an order is paid at once.
+    /// Wakes the workers when an order is paid in the same request.
     pub wake: Wake,
 }
 
-/// Returns the routes of the surface, without its prefix.
+/// Returns the routes of the surface, without the configured prefix.
 pub fn build_checkout_routes(services: Services) -> Router {
     Router::new()
         .route("/api/products", get(products::list::list_products))
@@ -106,7 +106,7 @@ pub fn build_checkout_routes(services: Services) -> Router {
         .route("/api/orders/query", get(orders::query::query_order_by_url).post(orders::query::query_order_by_body))
         .route("/api/orders/{id}/status", get(orders::status::get_order_status))
         .route("/api/payment-config", get(payment_config::show::list_payment_methods))
-        // Other paths under `/api` that no surface serves are answered in this surface's error format.
+        // Unknown paths under `/api` return a 404 response in this surface's error format.
         .route("/api", any(respond_not_found))
         .route("/api/", any(respond_not_found))
         .route("/api/{*rest}", any(respond_not_found))

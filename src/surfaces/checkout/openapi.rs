@@ -45,7 +45,7 @@ impl Modify for UserToken {
     }
 }
 
-/// Responses that every operation may have besides its own.
+/// The responses that every operation may return in addition to its own ones.
 const COMMON_RESPONSES: [(&str, &str); 5] = [
     ("408", "`validation_error`: the body did not arrive in time"),
     ("413", "`validation_error`: the body is too large"),
@@ -54,7 +54,7 @@ const COMMON_RESPONSES: [(&str, &str); 5] = [
     ("503", "`internal_error`: the request took too long; it may still be completed"),
 ];
 
-/// Returns the document with the address of this installation.
+/// Returns the OpenAPI document, with the base URL of this installation as the server.
 pub fn build_openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     document.servers =
@@ -70,7 +70,7 @@ pub fn build_openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
     document
 }
 
-/// Returns the base URL of the surface: the public URL, with the surface's own host if it has one, and its prefix.
+/// Returns the base URL of the surface: the public URL with the prefix of the surface and, if configured, its host.
 fn build_base_url(public_url: &Url, mount: &Mount) -> String {
     let mut url = public_url.clone();
     if !mount.host.is_empty() && url.set_host(Some(&mount.host)).is_err() {

@@ -1,4 +1,4 @@
-//! The values of this surface's responses, and the mapping of the core's states to them.
+//! The JSON values in this surface's responses, and the conversions from the states of orders, payments and invoices.
 
 use chain::Family;
 use chain::payment_uri::payment_uri;
@@ -229,7 +229,7 @@ impl From<catalog::Product> for Product {
 }
 
 impl Order {
-    /// Describes an order that was just created.
+    /// Returns the description of a new order.
     pub fn new(created: &PlacedOrder, method: payments::Method) -> Order {
         let order = &created.order;
         let line = created.lines.first();
@@ -255,8 +255,8 @@ impl Order {
 }
 
 impl Payment {
-    /// Returns the buyer's instructions to pay; `None` when nothing is left to pay. `asset_code` is the one of the
-    /// request.
+    /// Returns the payment instructions for the buyer; `None` when nothing is left to pay. `asset_code` is the code in
+    /// the request.
     pub fn new(created: &PlacedOrder, asset_code: Option<&str>) -> Option<Payment> {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.instructions {
@@ -276,7 +276,8 @@ impl Payment {
 }
 
 impl FoundOrder {
-    /// Describes an order to its buyer. `credentials` are the delivered goods.
+    /// Returns the description of an order for its buyer. `credentials` are the delivered goods, `None` until the order
+    /// is completed.
     pub fn new(details: &OrderDetails, lines: &[OrderLine], credentials: Option<Vec<String>>) -> FoundOrder {
         let order = &details.order;
         let line = lines.first();
@@ -315,7 +316,7 @@ impl OnChainProgress {
         let payment_asset = assets.find_payment_asset_by_id(&terms.asset)?;
         let family = assets.find_followed_chain(&terms.chain)?.family;
         let missing = terms.due.saturating_sub(received.total_with_pending());
-        // An unconfirmed transfer keeps the invoice open after its window, but another payment would come too late.
+        // An unconfirmed transfer can keep the invoice open after its window, but a new payment would be too late.
         let is_payable = terms.state == invoices::State::Open && missing > terms.tolerance && now <= terms.expires_at;
         Some(OnChainProgress {
             coin: payment_asset.code.clone(),
@@ -358,7 +359,7 @@ impl From<orders::State> for FulfillmentStatus {
             | orders::State::Expired
             | orders::State::Cancelled => FulfillmentStatus::Pending,
             orders::State::Processing | orders::State::PartiallyDelivered => FulfillmentStatus::Processing,
-            // A refund does not undo the delivery.
+            // The goods stay delivered after a refund.
             orders::State::Delivered | orders::State::Completed | orders::State::Refunded => {
                 FulfillmentStatus::Delivered
             }
@@ -383,7 +384,7 @@ impl From<payments::Method> for Method {
 pub fn derive_payment_status(status: &OrderStatus) -> PaymentStatus {
     match status.state {
         orders::State::Refunded => PaymentStatus::Refunded,
-        // The order can no longer be paid, whatever the state of its payment is.
+        // An expired or cancelled order can no longer be paid, whatever the state of its payment is.
         orders::State::Expired | orders::State::Cancelled => PaymentStatus::Expired,
         orders::State::Created
         | orders::State::AwaitingPayment

@@ -1,9 +1,10 @@
-//! The decisions of a chain's follower. Pure: the machine is given what the worker observed and returns what the worker
-//! must do next. It has no database, no clock and no I/O, so that its rules can be tested as tables.
+//! The decisions of a chain's follower, as a state machine without database, clock and I/O, so that tests can list its
+//! rules in tables. The worker executes the action that the machine returns, and passes the result to the machine as an
+//! observation.
 //!
-//! One run starts with [`Machine::start_run`] and ends with [`Action::Finish`]. A run that fails in between is started
-//! again; only blocks that were read and not stored force the worker to load the stored cursor first (see
-//! [`Machine::has_unstored_blocks`]).
+//! One run starts with [`Machine::start_run`] and ends with [`Action::Finish`]. After a failed run, the next run starts
+//! from the state in memory. Only when blocks were read and not stored (see [`Machine::has_unstored_blocks`]), the
+//! worker first loads the stored cursor.
 
 use chain::follower::{Follower, ForkSearch, NextBlock, NextStep};
 use chain::source::CrossCheckResult;
@@ -16,12 +17,11 @@ use ids::InvoiceId;
 use money::assets::FollowedChain;
 use money::deposits::{self, Cursor, Position};
 
-/// Time between two searches for expired invoices while the follower reads blocks without reaching the tip, in
-/// milliseconds.
+/// Minimum time, in milliseconds, between two searches for expired invoices while the follower catches up with the tip.
 const EXPIRY_INTERVAL_MS: i64 = 5_000;
-/// Time between two cross-checks at the tip while deposits wait for a second endpoint, in milliseconds.
+/// Minimum time, in milliseconds, between two cross-checks at the tip while deposits wait for a second endpoint.
 const CROSS_CHECK_INTERVAL_MS: i64 = 1_000;
-/// Depth, in blocks, from which on balances are no longer requested at a block, because nodes forget old states.
+/// Depth, in blocks, from which a block is too old for a balance check, because nodes delete old states.
 const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
 
 /// The limits of one follower.
@@ -29,18 +29,18 @@ const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
 pub struct Limits {
     /// Maximum number of blocks of one request.
     pub batch: u64,
-    /// The age from which a tip is logged as too old, in milliseconds: the node may have lost its peers.
+    /// Age, in milliseconds, above which a tip is logged as too old: the node may have lost its peers.
     pub tip_age_max_ms: i64,
-    /// On chains with rare blocks, a tip up to this age (in milliseconds) that two reads in a row returned counts as
-    /// the present state of the chain. `None` on chains with steady blocks: there, an invoice expires only after a
-    /// block that is younger than its end.
+    /// Maximum age, in milliseconds, of a tip that counts as the present state of a chain with rare blocks, once two
+    /// reads in a row have returned this tip. `None` on chains with steady blocks, where an invoice expires only after
+    /// a block that is younger than the end of its payment window.
     pub quiet_tip_max_ms: Option<i64>,
-    /// The height of the first block to read. `None` for the newest block that cannot be reorganised.
+    /// The height of the first block to read. `None` selects the newest block that cannot be reorganised.
     pub start_height: Option<u64>,
-    /// Maximum time, in milliseconds, during which a cursor over blocks without transfers stays unstored. Reading those
-    /// blocks again is harmless.
+    /// Maximum delay, in milliseconds, before the cursor is stored after blocks without transfers. After a crash, these
+    /// blocks are simply read again.
     pub cursor_flush_ms: i64,
-    /// Maximum time, in milliseconds, during which invoices stay open because no endpoint returns balances.
+    /// Maximum time, in milliseconds, for which an expired invoice stays open because no endpoint returns balances.
     pub balance_patience_ms: i64,
 }
 
@@ -49,7 +49,7 @@ pub struct Limits {
 pub enum Action {
     /// Read the node's tip.
     ReadTip,
-    /// Read the blocks `from..=to`, or the first of them.
+    /// Read the blocks `from..=to`. The source may return only the first blocks of this range.
     ReadBlocks {
         /// The first height.
         from: Height,
@@ -58,9 +58,9 @@ pub enum Action {
     },
     /// Read the node's header at this height.
     ReadHeader(Height),
-    /// Find the height of the newest stored deposit that would be confirmed or final at this position.
+    /// Find the height of the newest stored deposit that would become confirmed or final at this position.
     FindNewestDue(Position),
-    /// Find out whether a confirmed deposit is above this height.
+    /// Check whether a confirmed deposit exists above this height.
     FindConfirmedAbove(Height),
     /// Request this block from a second endpoint.
     CrossCheck(BlockRef),
@@ -77,9 +77,9 @@ pub enum Action {
         /// The position up to which deposits are confirmed and final; `None` when none may advance.
         advance_to: Option<Position>,
     },
-    /// List the invoices that have expired by the clock and by the chain.
+    /// List the invoices whose payment window has ended by the clock and by the chain.
     ListExpirable {
-        /// The time up to which no unread block can bring a payment, less the grace.
+        /// The time up to which all payments have been read, minus the grace period.
         passed: Instant,
     },
     /// Compare the balances of the invoices' addresses with their deposits.
@@ -103,7 +103,7 @@ pub enum Action {
         /// The block that becomes the cursor.
         to: BlockRef,
     },
-    /// Halt the chain until an operator decides, with this reason.
+    /// Stop following the chain until an operator decides. The text is the reason.
     Halt(String),
     /// End the run, with this result.
     Finish(Ran),
@@ -128,7 +128,7 @@ pub enum Observation {
     Stored {
         /// The height of the highest final block.
         final_height: Height,
-        /// True when the chain has deposits that are not final.
+        /// True when the chain has deposits that are not final yet.
         unfinished: bool,
     },
     /// The invoices that have expired: the result of [`Action::ListExpirable`].
@@ -136,7 +136,7 @@ pub enum Observation {
     /// The result of [`Action::CheckBalances`]: true when deposits explain all balances, false when a credit was
     /// booked.
     Balances(Result<bool, SourceError>),
-    /// The result of every other action.
+    /// The result of every action without a result of its own.
     Done,
 }
 
@@ -148,8 +148,8 @@ pub enum Notice {
         /// The age of the newest block, in milliseconds.
         age_ms: i64,
     },
-    /// The head of an endpoint is this block, which is not on the followed branch, but the preferred endpoint has the
-    /// followed branch.
+    /// An endpoint has this block as its head. The block is not on the followed branch, but the preferred endpoint is
+    /// on the followed branch.
     ConflictingHead(BlockRef),
     /// A second endpoint does not have the block `height` yet.
     EndpointBehind {
@@ -159,25 +159,25 @@ pub enum Notice {
         head: Height,
         /// The height of the requested block.
         height: Height,
-        /// True when the endpoint's head has not moved for a long time, so that the follower does not wait for the
-        /// endpoint.
+        /// True when the endpoint's head has been the same block for a long time, so that the follower does not wait
+        /// for the endpoint.
         stalled: bool,
     },
-    /// No second endpoint answered, so the block is accepted from a single one.
+    /// No second endpoint responded, so the block was accepted from a single endpoint.
     NotCrossChecked {
         /// The height of the block.
         height: Height,
-        /// The reason why no second endpoint answered.
+        /// The reason why no second endpoint responded.
         reason: String,
     },
     /// The chain was reorganised.
     Reorganised {
         /// The number of blocks that are reversed.
         depth: u64,
-        /// The height of the last common block.
+        /// The height of the common ancestor of both branches.
         to: Height,
     },
-    /// No invoice expires now, because balances are not available. Reading goes on.
+    /// Expired invoices stay open, because balances are not available. The follower continues to read blocks.
     ExpiryDelayed(String),
     /// Invoices expire although their balances could not be read.
     ExpiredUnchecked {
@@ -191,7 +191,7 @@ pub enum Notice {
 /// The reason why a run failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StepError {
-    /// The endpoint's answers contradict each other or do not help.
+    /// An endpoint failed, or its responses contradict each other.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Invoices stay open because the balances of their addresses are not available.
@@ -205,11 +205,11 @@ pub enum StepError {
         /// The returned height.
         returned: Height,
     },
-    /// The source returned blocks that are not a chain.
-    #[error("block {0} does not follow the block before it in the same answer")]
+    /// The source returned blocks of which one is not the parent of the next one.
+    #[error("block {0} does not follow the block before it in the same response")]
     BrokenSequence(Height),
     /// The worker reported the result of an action that the machine had not requested.
-    #[error("the follower was given an observation that it did not ask for: {0}")]
+    #[error("the follower was given an observation that it had not requested: {0}")]
     UnexpectedObservation(String),
 }
 
@@ -225,14 +225,14 @@ pub struct Machine {
     dispute: EndpointDispute,
     /// The conflicting head that was logged last.
     conflicting_head: Option<BlockRef>,
-    /// The time since which no endpoint returns balances; `None` while they are available.
+    /// The time of the first balance check without a response from any endpoint; `None` while balances are available.
     balances_unavailable_since: Option<Instant>,
     phase: Phase,
     notices: Vec<Notice>,
 }
 
-/// The followed branch, as far as it was read. It is loaded from the database, and blocks above the stored cursor exist
-/// only here.
+/// The blocks of the followed branch that were read. Blocks up to the stored cursor are also in the database; later
+/// blocks are only in memory.
 #[derive(Debug)]
 struct Branch {
     follower: Follower,
@@ -241,22 +241,23 @@ struct Branch {
     stored_at: Instant,
     /// The blocks that were read after the stored cursor.
     pending: Vec<Block>,
-    /// Timestamp of the cursor's block in unix seconds, but not after the time at which it was read: miners may date a
-    /// block ahead, and such a block does not prove that earlier ones are complete.
+    /// Timestamp of the cursor's block in Unix seconds, at most the time at which the block was read: a miner may set a
+    /// timestamp in the future, which does not prove that all earlier payments have been read.
     time: i64,
-    /// The time of the last read that showed a young tip at the cursor. Only on chains with rare blocks.
+    /// On chains with rare blocks, the time of the last read that returned a young tip at the cursor; otherwise `None`.
     quiet_at: Option<Instant>,
-    /// The time of the read before `quiet_at` that showed the same. All blocks from before this time have been read.
+    /// The time of the read before `quiet_at` that returned the same tip. All blocks from before this time have been
+    /// read.
     quiet_until: Option<Instant>,
     /// The time of the last search for expired invoices.
     expiry_checked_at: Instant,
     /// True when the chain has deposits that are not final.
     unfinished: bool,
-    /// The time of the last cross-check for deposits that are deep enough; `None` when no deposit waits for a second
-    /// endpoint.
+    /// The time of the last cross-check for deposits that are deep enough to advance; `None` when no deposit waits for
+    /// a second endpoint.
     cross_check_pending_at: Option<Instant>,
-    /// The block at which balances are requested until they are known. It is not always the newest block, because an
-    /// endpoint that is a little behind would never have that one.
+    /// The block at which balances are requested until an endpoint returns them. Later checks keep this block instead
+    /// of the newest one, which an endpoint that is slightly behind would never have.
     balance_block: Option<BlockRef>,
     halted: bool,
 }
@@ -264,7 +265,7 @@ struct Branch {
 /// The observation for which the machine waits.
 #[derive(Debug, Default)]
 enum Phase {
-    /// No observation: no run is in progress.
+    /// No run is in progress, so no observation is expected.
     #[default]
     Stopped,
     Tip,
@@ -309,19 +310,21 @@ enum Phase {
 /// The purpose of a cross-check, which decides the step after it.
 #[derive(Debug)]
 enum Purpose {
-    /// To store blocks and advance deposits as far as `advance_limit`; `None` when no deposit may advance in any case.
+    /// To store blocks and advance deposits up to `advance_limit`; `None` when no deposit may advance, whatever the
+    /// result.
     Store { advance_limit: Option<Position>, after_store: AfterStore },
-    /// To leave the followed branch for another one: back to `to`, or, when there is no common block, by halting the
-    /// chain.
+    /// To reverse the followed branch down to the common ancestor `to`; `None` when there is no common ancestor, so
+    /// that the chain is halted instead.
     Rewind { to: Option<BlockRef> },
 }
 
 /// The step after blocks were stored.
 #[derive(Debug)]
 enum AfterStore {
-    /// Continue after a run of blocks that extended the followed branch.
+    /// Continue after the read blocks extended the followed branch.
     Extended { tip: Tip },
-    /// Continue at the tip. `final_height` is the final height before; `cursor_moved` is true when blocks were pending.
+    /// Continue at the tip. `final_height` is the final height before the blocks were stored; `cursor_moved` is true
+    /// when blocks were pending.
     AtTip { tip: Tip, cursor_moved: bool, final_height: Height },
     /// Compare the balances of these expired invoices.
     InvoicesExpired { invoices: Vec<InvoiceId>, check: ExpiryCheck },
@@ -333,7 +336,8 @@ enum AfterStore {
 #[derive(Debug, Clone, Copy)]
 struct ExpiryCheck {
     tip: Tip,
-    /// True when blocks were read in the same run. Then a failure delays the invoices but does not stop the follower.
+    /// True when blocks were read in the same run. In this case, a failed balance check leaves the invoices open but
+    /// does not end the run with an error.
     while_reading: bool,
 }
 
@@ -367,7 +371,8 @@ impl Machine {
         })
     }
 
-    /// Continues after another stored cursor and drops all pending blocks. Returns false when the cursor has no block.
+    /// Replaces the branch by the one of a stored cursor, which drops all pending blocks. Returns false, and changes
+    /// nothing, when the cursor has no block.
     pub fn reload_cursor(&mut self, cursor: Cursor, now: Instant) -> bool {
         let Some(branch) = Branch::from_cursor(&self.limits, &self.deposit_limits, cursor, now) else { return false };
         self.branch = branch;
@@ -379,12 +384,12 @@ impl Machine {
         self.branch.halted
     }
 
-    /// Returns true when blocks were read and are not stored yet. They must be read again after a failure.
+    /// Returns true when blocks were read and are not stored yet. After a failure these blocks must be read again.
     pub fn has_unstored_blocks(&self) -> bool {
         !self.branch.pending.is_empty()
     }
 
-    /// Returns the facts to log since the last call.
+    /// Removes and returns the notices since the last call, for the log.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
@@ -397,10 +402,10 @@ impl Machine {
         Action::ReadTip
     }
 
-    /// Takes the result of the last action and returns the next one.
+    /// Handles the result of the last action and returns the next action.
     ///
     /// # Errors
-    /// The run cannot go on: the answers of the endpoint contradict each other, or balances are not available.
+    /// The run ends early: the responses of an endpoint contradict each other, or balances are not available.
     pub fn handle_observation(&mut self, now: Instant, observation: Observation) -> Result<Action, StepError> {
         match (std::mem::take(&mut self.phase), observation) {
             (Phase::Tip, Observation::Tip(tip)) => Ok(self.handle_tip(now, tip)),
@@ -483,8 +488,9 @@ impl Machine {
     }
 
     /// Handles a head that is not above the cursor and not on the followed branch. `preferred` is the header that the
-    /// preferred endpoint has at this height; it decides whether the followed branch is left. Otherwise the conflict is
-    /// only logged: heads differ for a moment when two blocks compete, and permanently when a branch is invented.
+    /// preferred endpoint has at this height; the follower switches to another branch only when this header is on that
+    /// branch. Otherwise the conflict is only logged: heads differ for a moment when two blocks compete, and
+    /// permanently when an endpoint returns forged blocks.
     fn handle_conflicting_head(
         &mut self,
         now: Instant,
@@ -502,10 +508,10 @@ impl Machine {
         Ok(self.handle_tip_without_new_blocks(now, tip))
     }
 
-    /// Records that the node's tip is the cursor. On chains with steady blocks that proves nothing: the tip may be a
-    /// minute old, as TRON's solidified block is, and the next block may hold a payment. On chains with rare blocks, an
-    /// invoice does not wait for the next block but for a second read, which another endpoint answers if there is one.
-    /// An old tip does not count, because the node may have lost its peers.
+    /// Records that the node's tip is the cursor. On chains with rare blocks, a second read of the same tip proves that
+    /// all payments have been read; a second endpoint, if there is one, serves this read. On chains with steady blocks
+    /// it proves nothing: the tip may be a minute old, like TRON's solidified block, and the next block may contain a
+    /// payment. An old tip does not count, because the node may have lost its peers.
     fn track_quiet_tip(&mut self, now: Instant, tip: &Tip) {
         let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
         if age_ms > self.limits.tip_age_max_ms {
@@ -549,15 +555,15 @@ impl Machine {
         })
     }
 
-    /// Handles a tip that is the cursor or an older block of the followed branch: deposits may have become final, and
-    /// invoices may have expired.
+    /// Handles a tip that is the cursor or an older block of the followed branch. Deposits may have become final
+    /// meanwhile, and invoices may have expired.
     fn handle_tip_without_new_blocks(&mut self, now: Instant, tip: Tip) -> Action {
         let branch = &self.branch;
         let cursor_moved = !branch.pending.is_empty();
         let stale = now.since(branch.stored_at) >= self.limits.cursor_flush_ms;
         let may_finish = match branch.cross_check_pending_at {
-            // A cross-check is repeated at intervals, not whenever a fast chain has a new tip.
-            Some(asked_at) => now.since(asked_at) >= CROSS_CHECK_INTERVAL_MS,
+            // A cross-check is repeated after an interval, not after every new tip of a chain with fast blocks.
+            Some(checked_at) => now.since(checked_at) >= CROSS_CHECK_INTERVAL_MS,
             None => {
                 self.find_advance_limit(&tip).is_ok_and(|advance_to| advance_to.last > branch.follower.final_height())
             }
@@ -569,15 +575,15 @@ impl Machine {
         self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: false })
     }
 
-    /// Returns the position up to which deposits may advance. The node's final block counts while it is on the followed
-    /// branch. If it is above the cursor or below the kept blocks, it cannot be compared with the branch, and only
-    /// depth decides.
+    /// Returns the position up to which deposits may advance. The final block that the node reports counts when it is
+    /// on the followed branch. A final block above the cursor or below the kept blocks cannot be compared with the
+    /// branch, so only the depth counts.
     ///
     /// # Errors
-    /// The node's final block, when it is on another branch.
+    /// Returns the node's final block when it is on another branch.
     fn find_advance_limit(&self, tip: &Tip) -> Result<Position, BlockRef> {
         let follower = &self.branch.follower;
-        let known = tip.finalized.and_then(|mark| follower.contains(mark).map(|is_ours| (mark, is_ours)));
+        let known = tip.finalized.and_then(|mark| follower.contains(mark).map(|on_branch| (mark, on_branch)));
         match known {
             Some((mark, false)) => Err(mark),
             Some((mark, true)) => {
@@ -587,14 +593,15 @@ impl Machine {
         }
     }
 
-    /// Begins to store the pending blocks: first finds the position up to which deposits may advance.
+    /// Starts to store the pending blocks. Returns the action that finds out how far deposits may advance, if this is
+    /// not known yet.
     fn prepare_to_store_blocks(&mut self, now: Instant, tip: &Tip, after_store: AfterStore) -> Action {
         let advance_limit = match self.find_advance_limit(tip) {
             Ok(advance_limit) => advance_limit,
             Err(mark) => {
                 let reason = format!(
                     "an endpoint calls block {} at height {} final, but another block of that height is followed: no deposit is \
-                     confirmed until they agree; compare the endpoints with independent ones",
+                     confirmed until the endpoints agree; compare the endpoints with independent ones",
                     mark.hash, mark.height
                 );
                 return self.act_on_dispute(now, reason, Purpose::Store { advance_limit: None, after_store });
@@ -611,8 +618,8 @@ impl Machine {
         Action::FindNewestDue(advance_limit)
     }
 
-    /// Cross-checks the newest block with a deposit that would advance; all older blocks are its ancestors. So a
-    /// cross-check costs one request, and none when no deposit would advance.
+    /// Requests a cross-check of the newest block with a deposit that would advance. All older blocks are its
+    /// ancestors, so one request checks them too. Without such a deposit, no request is sent.
     fn cross_check_newest_due(
         &mut self,
         now: Instant,
@@ -637,9 +644,9 @@ impl Machine {
         Action::CrossCheck(block)
     }
 
-    /// Handles the result of a cross-check. A second endpoint that does not answer, or whose head does not move, does
-    /// not stop the shop. An endpoint that is a little behind is waited for, because an invented block is ahead of all
-    /// honest endpoints.
+    /// Handles the result of a cross-check. When the second endpoint does not respond, or its head does not move,
+    /// deposits advance without it, so that a broken endpoint does not stop all payments. When the endpoint is slightly
+    /// behind, deposits wait for it, because a forged block is always ahead of honest endpoints.
     fn handle_cross_check_result(
         &mut self,
         now: Instant,
@@ -674,7 +681,7 @@ impl Machine {
         }
     }
 
-    /// Opens the review of contradicting endpoints, unless it is open.
+    /// Returns the action that opens the review of contradicting endpoints; continues directly when the review is open.
     fn act_on_dispute(&mut self, now: Instant, reason: String, purpose: Purpose) -> Action {
         if self.dispute.is_open == Some(true) {
             return self.act_on_cross_check(now, purpose, Corroboration::None);
@@ -683,7 +690,8 @@ impl Machine {
         Action::OpenDispute(reason)
     }
 
-    /// Closes the review of contradicting endpoints, unless it is closed.
+    /// Returns the action that closes the review of contradicting endpoints; continues directly when the review is
+    /// closed.
     fn act_on_agreement(&mut self, now: Instant, purpose: Purpose) -> Action {
         if self.dispute.is_open == Some(false) {
             self.dispute.behind_logged = false;
@@ -708,7 +716,8 @@ impl Machine {
         }
     }
 
-    /// Returns the part of `advance_limit` that a second endpoint confirms. A head on another branch confirms nothing.
+    /// Limits the position to the blocks that a second endpoint has, too. Returns `None` when its head is on another
+    /// branch.
     fn limit_to_corroborated(&self, advance_limit: Position, corroboration: Corroboration) -> Option<Position> {
         match corroboration {
             Corroboration::Full => Some(advance_limit),
@@ -738,9 +747,9 @@ impl Machine {
     fn continue_after_store(&mut self, now: Instant, after_store: AfterStore) -> Action {
         match after_store {
             AfterStore::Extended { tip } => {
-                // Blocks may come as fast as they are read, so that the cursor never reaches the tip. Far behind the
-                // tip, where nodes may have forgotten the balances, invoices stay open until the follower is near the
-                // tip.
+                // On a chain with very fast blocks, the cursor may never reach the tip, so invoices must also expire
+                // near the tip. Far behind the tip, invoices stay open, because nodes may have deleted the balances at
+                // old blocks.
                 let behind = tip.head.height.saturating_sub(self.branch.follower.cursor().height);
                 if behind < self.limits.batch && now.since(self.branch.expiry_checked_at) >= EXPIRY_INTERVAL_MS {
                     return self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: true });
@@ -760,8 +769,8 @@ impl Machine {
         }
     }
 
-    /// Searches for invoices that have expired by the clock *and* by the chain: every block that could hold a payment
-    /// in time has been read.
+    /// Requests the invoices that have expired by the clock *and* by the chain: every block that could contain a
+    /// payment in time has been read.
     fn request_expirable_invoices(&mut self, now: Instant, check: ExpiryCheck) -> Action {
         self.branch.expiry_checked_at = now;
         let read_until = Instant::from_unix_seconds(self.branch.time);
@@ -772,7 +781,7 @@ impl Machine {
 
     fn handle_expirable_invoices(&mut self, now: Instant, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
         if invoices.is_empty() {
-            // No balances were needed, so the time since an earlier failure does not count for the next invoice.
+            // No invoice waits for balances, so an earlier failure must not shorten the wait of the next invoice.
             self.balances_unavailable_since = None;
             return check.finish_run(Ran::Idle);
         }
@@ -782,8 +791,9 @@ impl Machine {
         self.prepare_to_store_blocks(now, &check.tip, AfterStore::InvoicesExpired { invoices, check })
     }
 
-    /// Before invoices expire, the balances of their addresses are compared with their deposits, in case the scan of
-    /// the blocks missed a transfer. On Bitcoin blocks show every output and prove that they are complete.
+    /// Requests the balances of the invoices' addresses, to find a transfer that the scan of the blocks missed. On
+    /// Bitcoin the invoices expire without this check, because a block contains every output and its Merkle root proves
+    /// that it is complete.
     fn request_balance_check(&mut self, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
         if self.chain.family == Family::Bitcoin {
             return self.request_expiry(invoices, None, check);
@@ -810,14 +820,14 @@ impl Machine {
                 (self.branch.balance_block, self.balances_unavailable_since) = (None, None);
                 return Ok(match explained {
                     true => self.request_expiry(invoices, None, check),
-                    // The booked credit may be in a block that is deep enough already.
+                    // The booked credit may be in a block that is already deep enough for a confirmation.
                     false => self.prepare_to_store_blocks(now, &check.tip, AfterStore::CreditBooked),
                 });
             }
             Err(error) => error,
         };
-        // Blocks were read and verified without balances, so an endpoint that does not return them keeps invoices open
-        // for a while, but not for ever.
+        // The blocks themselves were read and verified, so an endpoint without balances delays the expiry only for a
+        // limited time.
         let unavailable_ms = now.since(*self.balances_unavailable_since.get_or_insert(now));
         if unavailable_ms < self.limits.balance_patience_ms {
             if check.while_reading {
@@ -840,9 +850,9 @@ impl Machine {
         Action::ExpireInvoices { invoices, unchecked }
     }
 
-    /// Takes one step in the search for the last block that the followed branch and the branch of `lowest` have in
-    /// common. The followed branch is left at once when there is no second endpoint, or when no confirmed deposit is
-    /// reversed. Otherwise a second endpoint must have the other branch too.
+    /// Takes one step in the search for the common ancestor of the followed branch and the branch of `lowest`. The
+    /// follower switches to the other branch without a cross-check when there is no second endpoint, or when the switch
+    /// reverses no confirmed deposit. Otherwise a second endpoint must be on the other branch, too.
     fn search_common_ancestor(&mut self, lowest: Header) -> Result<Action, StepError> {
         let theirs = lowest.block_ref();
         Ok(match self.branch.follower.search_fork(&lowest) {
@@ -895,7 +905,7 @@ impl Machine {
     fn halt_chain(&mut self) -> Action {
         self.phase = Phase::Halted;
         Action::Halt(format!(
-            "the node's branch leaves ours below the final block {} or deeper than {} blocks; compare the nodes before anything \
+            "the node's branch departs from the followed one below the final block {} or deeper than {} blocks; compare the nodes before anything \
              is paid out",
             self.branch.follower.final_height(),
             self.deposit_limits.keep

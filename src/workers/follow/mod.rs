@@ -1,6 +1,6 @@
-//! Follows one chain: reads blocks, rewinds forks, advances deposits, expires invoices. [`machine`] decides; the worker
-//! does what it decides. The cursor and the deposits move in one transaction; a failed block is read again, never
-//! skipped.
+//! Follows one chain: reads blocks, reverses orphaned blocks, advances deposits, expires invoices. The state machine in
+//! [`machine`] decides, and the worker executes its actions. The cursor and the deposits change in one database
+//! transaction, so a block that fails is read again and never skipped.
 
 mod cross_check;
 pub mod machine;
@@ -39,10 +39,11 @@ pub struct FollowWorker {
     db: Db,
     clock: Clock,
     chain: FollowedChain,
-    /// The addresses of all chains. The follower reports to them whether it follows the chain, because no address is
-    /// issued on a chain that is not followed.
+    /// The addresses of all chains. The follower sets there whether its chain is followed, because addresses are issued
+    /// only on followed chains.
     addresses: Arc<Addresses>,
-    /// The chain's configured assets; tokens are compared with the chain before the first block is read.
+    /// The chain's configured assets. Before the first block is read, the decimals of each token are compared with the
+    /// contract.
     assets: Vec<Asset>,
     source: Arc<dyn Source>,
     reconciler: BalanceReconciler,
@@ -53,14 +54,14 @@ pub struct FollowWorker {
 
 #[derive(Default)]
 struct FollowState {
-    /// The machine that decides; `None` before the first run.
+    /// The state machine; `None` before the first run.
     machine: Option<Machine>,
-    /// False when a run was interrupted, so that the stored cursor must be loaded first.
+    /// False after a failed or cancelled run, so that the next run loads the stored cursor first.
     loaded: bool,
 }
 
 impl FollowWorker {
-    /// A worker that follows the reconciler's chain through the reconciler's source.
+    /// Creates a worker that follows the reconciler's chain through the reconciler's source.
     pub fn new(
         reconciler: BalanceReconciler,
         addresses: Arc<Addresses>,
@@ -75,8 +76,8 @@ impl FollowWorker {
         FollowWorker { db, clock, chain, addresses, assets, source, reconciler, limits, pause, state }
     }
 
-    /// Fails when the node serves another chain than at the first start, or when the decimals of a token differ from
-    /// the configuration.
+    /// Stores the identity of the chain and the decimals of its tokens at the first start. Later fails when the node
+    /// reports another identity, or when the decimals of a token differ from the configuration or the stored value.
     async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
         let mut facts = vec![Fact::chain_identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
@@ -96,7 +97,8 @@ impl FollowWorker {
             .await?)
     }
 
-    /// Verifies the chain's facts and returns the stored cursor. A chain without a cursor gets one.
+    /// Verifies the chain's facts and returns the stored cursor. For a chain without a cursor, stores one at the first
+    /// block to read.
     async fn load_or_create_cursor(&self) -> anyhow::Result<Cursor> {
         self.record_or_verify_facts().await?;
         if let Some(cursor) = self.find_stored_cursor().await? {
@@ -121,8 +123,8 @@ impl FollowWorker {
         self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await })).await
     }
 
-    /// Returns the header of the configured first block, or else of the newest block that cannot be reorganised. No
-    /// deposit can be below it, because no address was issued on the chain before.
+    /// Reads the header of the configured first block or, without one, of the newest block that cannot be reorganised.
+    /// No deposit can be below this block, because no address was issued on the chain before.
     async fn read_first_header(&self) -> anyhow::Result<Header> {
         let height = match self.limits.start_height {
             Some(height) => height,
@@ -136,7 +138,7 @@ impl FollowWorker {
         self.source.header(height).await?.with_context(|| format!("the node has no block {height}"))
     }
 
-    /// Runs the machine until it has nothing more to do.
+    /// Executes the actions of the machine until the machine finishes the run.
     async fn run_machine(&self, machine: &mut Machine) -> anyhow::Result<Ran> {
         let mut action = machine.start_run(self.source.independent_endpoints() > 1);
         loop {
@@ -220,7 +222,7 @@ impl FollowWorker {
         Ok(Observation::Done)
     }
 
-    /// Stores blocks and the cursor, advances deposits and informs the shop, all in one transaction.
+    /// Stores blocks and the cursor, advances deposits and updates their orders, all in one database transaction.
     async fn store_blocks(
         &self,
         from: BlockRef,
@@ -280,7 +282,7 @@ impl FollowWorker {
         Ok(Observation::Done)
     }
 
-    /// Returns true when the chain is still halted: an operator may have decided meanwhile.
+    /// Returns true when the chain is halted in the database, where an operator may have resumed it meanwhile.
     async fn is_chain_halted(&self) -> anyhow::Result<bool> {
         let chain = self.chain.id.clone();
         let halted = self
@@ -383,7 +385,8 @@ impl Worker for FollowWorker {
         let outcome = self.run_machine(&mut machine).await;
         *loaded = match &outcome {
             Ok(_) => true,
-            // The state in memory stays valid unless blocks were read and not stored. Those blocks are read again.
+            // The state in memory is still valid when no block was read without being stored. Otherwise the blocks are
+            // read again.
             Err(error) => error.downcast_ref::<SourceError>().is_some() && !machine.has_unstored_blocks(),
         };
         outcome

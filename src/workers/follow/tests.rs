@@ -1,4 +1,4 @@
-//! The rules of the follower's machine, as tables: without a database, a clock or a node.
+//! Runs the follower's state machine with lists of observations and compares the actions that it returns.
 
 use chain::source::CrossCheckResult;
 use chain::{
@@ -14,7 +14,7 @@ use money::assets::{Depths, Dust, FollowedChain};
 use money::deposits::{self, Cursor, Grace, Position};
 
 const NOW: Instant = Instant(1_000_000_000);
-/// The height of the stored cursor. A deposit is confirmed by 2 blocks and final after 5.
+/// The height of the stored cursor. A deposit has 2 blocks when it is confirmed and 5 blocks when it is final.
 const CURSOR: Height = 100;
 
 fn default_limits() -> Limits {
@@ -51,12 +51,12 @@ fn new_machine() -> Machine {
     new_machine_with(Family::Evm, default_limits())
 }
 
-/// A block has the age of 1 s for each block below height 200.
+/// Returns the Unix time of a block in seconds: block 200 has the time `NOW`, and each block is 1 s younger than its parent.
 fn block_time(height: Height) -> i64 {
     NOW.unix_seconds() - 200 + i64::try_from(height).unwrap()
 }
 
-/// Block `height` of a branch. Branches have no block in common.
+/// Returns block `height` of a branch. Two branches have no common block.
 fn block_ref(branch: u8, height: Height) -> BlockRef {
     let mut hash = [branch; 32];
     hash[..8].copy_from_slice(&height.to_be_bytes());
@@ -96,7 +96,7 @@ fn blocks_stored(final_height: Height, unfinished: bool) -> Observation {
     Observation::Stored { final_height, unfinished }
 }
 
-/// Runs the machine at a time with these observations and returns all its actions after `ReadTip`.
+/// Passes these observations to the machine at the time `now`, and returns all actions after `ReadTip`.
 fn run_and_list_actions(
     machine: &mut Machine,
     now: Instant,
@@ -107,7 +107,7 @@ fn run_and_list_actions(
     observations.into_iter().map(|observation| machine.handle_observation(now, observation).unwrap()).collect()
 }
 
-/// Runs the machine with these observations and returns the result of the last one.
+/// Passes these observations to the machine, and returns its result for the last one.
 fn run_and_return_last(
     machine: &mut Machine,
     cross_checkable: bool,
@@ -121,7 +121,7 @@ fn run_and_return_last(
     last
 }
 
-/// Makes a machine without unfinished deposits, so that it stores no more than it must.
+/// Brings the machine to block 101 with only final deposits, so that later runs store only what they must.
 fn finish_all_deposits(machine: &mut Machine) {
     let observations = [tip_at(CURSOR), Observation::Done, blocks_stored(CURSOR - 4, false)];
     let block = tip_at(CURSOR + 1);
@@ -266,7 +266,7 @@ fn a_fork_above_the_stored_cursor_changes_nothing_in_the_database() {
 }
 
 #[test]
-fn a_branch_whose_blocks_are_not_connected_is_refused() {
+fn a_branch_with_a_gap_between_its_blocks_is_rejected() {
     let forking = || Observation::Blocks(vec![Block { header: header(1, 101), ..block(101) }]);
     let cases = [(Some(header(2, 100)), None), (None, Some(StepError::Source(SourceError::BlockNotFound(100))))];
     for (parent, expected) in cases {
@@ -280,7 +280,7 @@ fn a_branch_whose_blocks_are_not_connected_is_refused() {
 }
 
 #[test]
-fn answers_with_other_heights_or_gaps_are_refused() {
+fn responses_with_wrong_heights_or_gaps_are_rejected() {
     let answer = |heights: &[Height]| Observation::Blocks(heights.iter().map(|height| block(*height)).collect());
     let outcome = run_and_return_last(&mut new_machine(), false, [tip_at(103), answer(&[102])]);
     assert_eq!(outcome, Err(StepError::WrongHeight { requested: 101, returned: 102 }));
@@ -353,7 +353,7 @@ fn a_branch_below_the_final_block_halts_the_chain() {
 }
 
 #[test]
-fn a_conflicting_head_is_reported_once_while_the_preferred_endpoint_follows_our_branch() {
+fn a_conflicting_head_is_reported_once_while_the_preferred_endpoint_is_on_the_followed_branch() {
     let mut machine = new_machine();
     finish_all_deposits(&mut machine);
     machine.take_notices();
@@ -372,7 +372,7 @@ fn a_conflicting_head_is_reported_once_while_the_preferred_endpoint_follows_our_
 }
 
 #[test]
-fn deposits_advance_as_far_as_a_second_endpoint_has_our_branch() {
+fn deposits_advance_as_far_as_a_second_endpoint_has_the_same_branch() {
     let advance_limit = Position { cursor: 102, last: 98 };
     let behind = |head: Header| CrossCheckResult::Behind { endpoint: "b".into(), head };
     let cases = [
@@ -419,7 +419,7 @@ fn nothing_is_cross_checked_when_no_deposit_would_advance() {
 }
 
 #[test]
-fn a_second_endpoint_whose_head_does_not_move_is_not_waited_for() {
+fn deposits_do_not_wait_for_an_endpoint_with_a_stalled_head() {
     let mut machine = new_machine();
     let behind = || CrossCheckResult::Behind { endpoint: "b".into(), head: header(0, 99) };
     let mut reached_at = |height: Height, after_ms: i64| {
@@ -466,7 +466,7 @@ fn deposits_that_wait_for_a_second_endpoint_are_tried_again_after_a_second() {
 }
 
 #[test]
-fn a_final_mark_beside_our_branch_opens_a_dispute_and_confirms_nothing() {
+fn a_final_block_on_another_branch_opens_a_dispute_and_confirms_nothing() {
     let mut machine = new_machine();
     let tip = Tip { head: header(0, 101), finalized: Some(block_ref(1, 95)) };
     let observations = [Observation::Tip(tip), Observation::Blocks(vec![paid_block(101)]), Observation::Done];
@@ -504,12 +504,12 @@ fn balances_are_checked_before_invoices_expire() {
     assert_eq!(
         booked.handle_observation(NOW, blocks_stored(97, true)),
         Ok(Action::Finish(Ran::Worked)),
-        "the invoice is looked at again"
+        "the next run checks the invoice again"
     );
 }
 
 #[test]
-fn invoices_wait_for_balances_until_the_patience_ends() {
+fn invoices_wait_for_balances_for_a_limited_time() {
     let mut machine = new_machine();
     finish_all_deposits(&mut machine);
     let unavailable = || Observation::Balances(Err(SourceError::Unavailable("b".into())));

@@ -260,7 +260,7 @@ both! {
         idle.read_exact(&mut answer).await.expect("an answer");
         assert_eq!(&answer, b"HTTP/1.1 200");
         let scratch = world.daemon.take().expect("the daemon runs");
-        scratch.stop().await;
+        scratch.shut_down().await;
         let mut rest = Vec::new();
         idle.read_to_end(&mut rest).await.expect("the server closes");
         assert!(TcpStream::connect(address).await.is_err());

@@ -29,7 +29,7 @@ use web::idempotent::{self, IdempotencyKey, OperationError, Retention, Scope, St
 use web::response;
 
 const NUMBER_PREFIX: &str = "CO";
-/// The time for which an idempotency key is stored when the order takes no money from a balance.
+/// The time for which an idempotency key is stored, in seconds. Orders that are paid from a balance store it for ever.
 const KEY_RETENTION_SECONDS: i64 = 24 * 60 * 60;
 
 /// The response to a new order.
@@ -58,7 +58,7 @@ pub enum RouteError {
     /// The payment method or the asset cannot be used at the moment.
     #[error("this payment method is not available at the moment")]
     MethodUnavailable,
-    /// The shop refused the order, for example because the stock is too low.
+    /// The shop rejected the order, for example because the stock is too low.
     #[error(transparent)]
     Order(#[from] CreateError),
     /// The idempotency key was used with another request before.
@@ -79,14 +79,14 @@ impl IntoResponse for RouteError {
                 error::error_response(StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable, &self)
             }
             RouteError::KeyReused => error::error_response(StatusCode::CONFLICT, Code::IdempotencyConflict, &self),
-            RouteError::Order(refused) => rejected_order_response(refused),
+            RouteError::Order(rejection) => rejected_order_response(rejection),
             RouteError::Auth(AuthError::Db(cause)) | RouteError::Db(cause) => error::log_internal_error(cause),
         }
     }
 }
 
-fn rejected_order_response(refused: &CreateError) -> Response {
-    let (status, code) = match refused {
+fn rejected_order_response(rejection: &CreateError) -> Response {
+    let (status, code) = match rejection {
         CreateError::ProductNotFound => (StatusCode::NOT_FOUND, Code::ProductNotFound),
         CreateError::BadLines
         | CreateError::QuantityBelowMinimum { .. }
@@ -95,11 +95,11 @@ fn rejected_order_response(refused: &CreateError) -> Response {
         CreateError::InsufficientStock => (StatusCode::CONFLICT, Code::InsufficientStock),
         CreateError::CouponInvalid(_) => (StatusCode::BAD_REQUEST, Code::CouponInvalid),
         CreateError::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
-        CreateError::UserRequired => return error::unauthorized_response(refused),
+        CreateError::UserRequired => return error::unauthorized_response(rejection),
         CreateError::InsufficientBalance => (StatusCode::PAYMENT_REQUIRED, Code::InsufficientBalance),
-        CreateError::Issue(_) | CreateError::Db(_) => return error::log_internal_error(refused),
+        CreateError::Issue(_) | CreateError::Db(_) => return error::log_internal_error(rejection),
     };
-    error::error_response(status, code, refused)
+    error::error_response(status, code, rejection)
 }
 
 impl OperationError for RouteError {
@@ -160,7 +160,7 @@ pub async fn create_order(
         |now| reserve_address_and_build_order(&checkout, &request, user, now),
         move |tx, now, (new_order, address)| {
             Box::pin(async move {
-                let created = orders::create(tx, now, &payment_service, new_order, address).await?;
+                let created = orders::create_order(tx, now, &payment_service, new_order, address).await?;
                 let body = serialize_created_order(&created, &wire_request)?;
                 let is_paid = created.instructions == PaymentInstructions::AlreadyPaid;
                 Ok((StoredResponse { status: StatusCode::CREATED, body }, is_paid))
@@ -180,8 +180,8 @@ fn build_idempotency_key(
     request: &OrderRequest,
     user: Option<UserId>,
 ) -> Result<Option<IdempotencyKey>, BadRequest> {
-    // A guest's keys belong to the e-mail address, so that a client which guesses another buyer's key does not get that
-    // buyer's order.
+    // The scope of a guest's key contains the e-mail address, so that a client cannot get another buyer's order with a
+    // guessed key.
     let owner = match user {
         Some(user) => format!("user/{user}"),
         None => format!("guest/{}", const_hex::encode(Sha256::digest(orders::normalize_email(&request.email)))),
@@ -193,14 +193,14 @@ fn build_idempotency_key(
         .map_err(|invalid| BadRequest::for_field("Idempotency-Key", invalid.to_string()))
 }
 
-/// Draws the order's number and reserves an address for a payment on a chain.
+/// Generates the order number, and reserves a deposit address when the buyer pays on a chain.
 async fn reserve_address_and_build_order(
     checkout: &Checkout,
     request: &OrderRequest,
     user: Option<UserId>,
     now: Instant,
 ) -> Result<(NewOrder, Option<ReservedAddress>), RouteError> {
-    let reference = OrderReference::generate(&mut rand::rng(), NUMBER_PREFIX, now);
+    let reference = OrderReference::new_random(&mut rand::rng(), NUMBER_PREFIX, now);
     let external =
         |provider| checkout.pay_links.build_payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable);
     let payment_method = match &request.payment {
@@ -210,7 +210,8 @@ async fn reserve_address_and_build_order(
         Payment::Alipay => external(Provider::Alipay)?,
         Payment::Wechat => external(Provider::Wechat)?,
     };
-    let address = checkout.payment_service.reserve_address(&checkout.db, checkout.shop, &payment_method).await?;
+    let address =
+        checkout.payment_service.reserve_payment_address(&checkout.db, checkout.shop, &payment_method).await?;
     let new_order = NewOrder {
         reference,
         shop: checkout.shop,

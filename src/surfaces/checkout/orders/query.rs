@@ -43,7 +43,7 @@ pub struct LookupSchema {
     email: String,
 }
 
-/// The order number and the e-mail address that a client looks an order up with.
+/// The order number and the e-mail address by which a client finds an order.
 struct Lookup {
     order_no: String,
     email: String,
@@ -65,7 +65,7 @@ pub enum RouteError {
     /// The client, or this pair of number and e-mail address, had too many look-ups.
     #[error(transparent)]
     RateLimited(#[from] Limited),
-    /// The number is unknown, or the order has another e-mail address. The response does not show which of the two.
+    /// No order has this number, or the order has another e-mail address. The response is the same in both cases.
     #[error("there is no order with this number and e-mail address")]
     NotFound,
     /// The database returned an error.
@@ -125,7 +125,8 @@ pub async fn query_order_by_body(
     look_up_order(&checkout, client, Lookup::parse_lookup(&Fields::from_json(&headers, &body)?)?).await
 }
 
-/// Counts the look-up against both limits, whether it finds an order or not. A look-up beyond a limit is not counted.
+/// Returns the response with the order. Every look-up counts against both rate limits, whether it finds an order or
+/// not; only a rejected look-up does not count.
 async fn look_up_order(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, RouteError> {
     let pair = Key::of((&lookup.order_no, orders::normalize_email(&lookup.email)));
     checkout.lookups.admit(checkout.clock.steady(), [Key::ip(client.0), pair])?;
@@ -136,13 +137,13 @@ async fn look_up_order(checkout: &Checkout, client: Client, lookup: Lookup) -> R
     let found: Result<_, db::Error> = found.await;
     let OrderWithGoods { details, lines, goods } = found?.ok_or(RouteError::NotFound)?;
     let envelope = &checkout.envelope;
-    let decrypt = |item: SealedItem| stock::decrypt_item(envelope, &item).map(|line| line.as_str().to_owned());
+    let decrypt = |item: SealedItem| stock::decrypt_stock_item(envelope, &item).map(|line| line.as_str().to_owned());
     let credentials = goods.map(|goods| goods.into_iter().map(decrypt).collect::<Result<Vec<_>, _>>()).transpose()?;
     let order = FoundOrder::new(&details, &lines, credentials);
     Ok(response::json_response(StatusCode::OK, &OrderResponse { success: true, order }))
 }
 
-/// An order with its lines and, once it is completed, its delivered goods.
+/// An order with its lines. `goods` is `None` until the order is completed.
 struct OrderWithGoods {
     details: OrderDetails,
     lines: Vec<OrderLine>,
@@ -150,10 +151,12 @@ struct OrderWithGoods {
 }
 
 async fn find_order_with_goods(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<OrderWithGoods>, db::Error> {
-    let Some(details) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
+    let Some(details) =
+        orders::find_order_by_number_and_email(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await?
+    else {
         return Ok(None);
     };
-    let lines = orders::list_lines(tx, &details.order).await?;
+    let lines = orders::list_order_lines(tx, &details.order).await?;
     let goods = orders::find_delivered_items(tx, &details.order, &lines).await?;
     Ok(Some(OrderWithGoods { details, lines, goods }))
 }

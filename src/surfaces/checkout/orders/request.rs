@@ -1,4 +1,4 @@
-//! The body of Create Order, parsed and checked as far as that needs no database.
+//! Parses and validates the body of Create Order, except for the rules that need the database.
 
 use email_address::{EmailAddress, Options};
 use serde::Serialize;
@@ -36,13 +36,13 @@ pub struct OrderRequestSchema {
     coupon_code: Option<String>,
 }
 
-/// A parsed request. Its serialisation is the fingerprint that is stored with an idempotency key, so it is the same for
-/// equal requests, however they were written.
+/// A parsed request. Its serialisation is the fingerprint of the request for the idempotency key, so equal requests
+/// must have the same serialisation, whatever their JSON text is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
     /// The `id` of the product to order.
     pub product: Uuid,
-    /// Units, at least 1.
+    /// The number of units, at least 1.
     pub quantity: u32,
     /// The e-mail address of the buyer, to which the mails about the order are sent.
     pub email: String,
@@ -82,7 +82,7 @@ impl OrderRequest {
 }
 
 impl Payment {
-    /// `coin` is ignored unless the method is `crypto`.
+    /// Parses the fields `paymentMethod` and `coin`. `coin` is ignored unless the method is `crypto`.
     fn parse_payment(fields: &Fields) -> Result<Payment, BadRequest> {
         match fields.required_text("paymentMethod")? {
             "crypto" => match fields.required_text("coin")? {
@@ -100,7 +100,7 @@ impl Payment {
         }
     }
 
-    /// Returns the payment method.
+    /// Returns the payment method, without the asset.
     pub fn payment_method(&self) -> Method {
         match self {
             Payment::Crypto { .. } => Method::Crypto,
@@ -111,7 +111,7 @@ impl Payment {
         }
     }
 
-    /// Returns the code of the asset to pay in; `None` unless the payment is on a chain.
+    /// Returns the code of the asset for a payment on a chain; `None` for all other payment methods.
     pub fn asset_code(&self) -> Option<&str> {
         match self {
             Payment::Crypto { coin } => Some(coin),
@@ -120,8 +120,8 @@ impl Payment {
     }
 }
 
-/// Quantities above `u32::MAX` are reduced to it: the product's limits refuse them later, like any other that is too
-/// large.
+/// Parses a quantity of at least 1. Returns `u32::MAX` for larger quantities, which the maximum quantity of an order
+/// rejects later.
 fn parse_quantity(quantity: u64) -> Result<u32, BadRequest> {
     match u32::try_from(quantity).unwrap_or(u32::MAX) {
         0 => Err(BadRequest::for_field("quantity", "must be a positive integer")),

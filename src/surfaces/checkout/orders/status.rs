@@ -62,7 +62,8 @@ pub async fn get_order_status(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, RouteError> {
     let id = path.ok().and_then(|Path(id)| ids::parse_public_id(&id)).ok_or(RouteError::NotFound)?;
-    let status = orders::find_status(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(RouteError::NotFound)?;
+    let status =
+        orders::find_order_status(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(RouteError::NotFound)?;
     let response = StatusResponse {
         success: true,
         order_id: id.to_string(),

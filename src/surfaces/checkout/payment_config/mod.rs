@@ -1,3 +1,3 @@
-//! The payment methods that can be used now.
+//! The endpoint of the available payment methods.
 
 pub mod show;

@@ -1,4 +1,4 @@
-//! The products of the shop.
+//! The endpoints of products: list all products, and show one product.
 
 pub mod list;
 pub mod show;
