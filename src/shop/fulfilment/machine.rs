@@ -35,8 +35,7 @@ pub enum NextStep {
 /// Returns the step after a failed attempt; `attempts` is the number of attempts that had failed before it.
 pub fn choose_step_after_failure(cause: FailureCause, attempts: u32) -> NextStep {
     match cause {
-        // Attempts without the key are not counted, so that all attempts remain for a later failure with another
-        // cause.
+        // Attempts without the key are not counted, so that all attempts remain for a later failure with another cause.
         FailureCause::MissingKey => NextStep::Retry { attempts, after_ms: LONGEST_DELAY_MS },
         FailureCause::DamagedItems => {
             let failed = attempts.saturating_add(1);

@@ -1,6 +1,6 @@
-//! The delivery of paid orders. A paid order has one row in the table `fulfilments` until it is delivered. The
-//! transaction that delivers the order deletes the row, so that after a crash the order is either undelivered with its
-//! row, or delivered once without it. While the payment of an order is reversed, the order has no row.
+//! The delivery of paid orders. A paid order has one row in the table `fulfilments` until it is delivered. The database
+//! transaction that delivers the order also deletes the row. So after a crash an order is either undelivered and has a
+//! row, or was delivered once and has no row. While the payment of an order is reversed, the order has no row.
 
 pub mod machine;
 mod store;
@@ -150,13 +150,13 @@ async fn deliver_order(
     Ok(true)
 }
 
-/// Deletes the scheduled delivery of an order that needs none any more.
+/// Deletes the scheduled delivery of an order that needs no further delivery. Fails when no delivery is scheduled.
 async fn delete_finished_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
     db::expect_changed(store::delete_scheduled_delivery(tx, order).await?, 1)
 }
 
-/// Locks an order and moves it to `processing`. When the order is in any other state than `paid` or `processing`,
-/// deletes its scheduled delivery and returns `None`.
+/// Locks a paid order, moves it to the state `processing` and returns it. When the order is neither paid nor in
+/// processing, deletes its scheduled delivery and returns `None`.
 async fn lock_and_move_to_processing(
     tx: &mut Tx,
     now: Instant,

@@ -1,7 +1,6 @@
-//! Orders: the products that a buyer orders, the price, and the states of payment and delivery.
-//!
-//! One transaction stores an order together with its reserved stock, its coupon use and its payment. A transaction
-//! that changes a payment also updates its order. The state of an order never returns to an earlier one.
+//! Orders: the products that a buyer orders, the price, and the states of payment and delivery. One database
+//! transaction stores an order together with its reserved stock, its coupon use and its payment. A database transaction
+//! that changes a payment also updates the order of the payment. An order never returns to an earlier state.
 
 mod order_reference;
 pub mod payment;
@@ -39,7 +38,7 @@ pub use order_reference::OrderReference;
 /// The maximum number of lines in one order.
 pub const LINES_MAX: usize = 50;
 
-/// The maximum number of external payments that one transaction expires.
+/// The maximum number of external payments that one database transaction expires.
 const EXPIRED_PER_RUN_MAX: u32 = 100;
 
 /// An order to create.
@@ -83,7 +82,7 @@ pub struct NewLine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     pub id: OrderId,
-    /// The id in the APIs: a UUID in hyphenated lower-case form.
+    /// The public id, which the APIs use: a UUID in hyphenated lower-case form.
     pub public_id: String,
     /// The order number for buyers and operators.
     pub order_no: String,
@@ -99,14 +98,14 @@ pub struct Order {
     pub amount: Fiat,
     /// The user who ordered; `None` for a guest.
     pub user: Option<UserId>,
-    /// The coupon that was used, if any.
+    /// The coupon that was used; `None` without a coupon.
     pub coupon: Option<CouponId>,
     pub created_at: Instant,
     /// The end of the payment window; `None` when the order was paid at creation.
     pub expires_at: Option<Instant>,
-    /// The time when the order was paid; `None` before.
+    /// The time when the order was paid; `None` while the order is unpaid.
     pub paid_at: Option<Instant>,
-    /// The time when the order was completed, expired, cancelled, failed or refunded; `None` before.
+    /// The time when the order was completed, expired, cancelled, failed or refunded; `None` while the order is open.
     pub closed_at: Option<Instant>,
 }
 
@@ -144,7 +143,7 @@ db::text_enum!(LineState { Pending => "pending", Delivered => "delivered", Faile
 pub struct PlacedOrder {
     /// The order as it was stored, with its id.
     pub order: Order,
-    /// Its lines, in the order of the request.
+    /// The lines of the order, in the sequence of the request.
     pub lines: Vec<OrderLine>,
     /// The data that the buyer needs to pay.
     pub instructions: PaymentInstructions,
@@ -221,7 +220,7 @@ pub enum CancelError {
     /// There is no such order.
     #[error("there is no such order")]
     NotFound,
-    /// The order is paid or has ended; its state is given.
+    /// The order is paid or has ended. The field is the order's state.
     #[error("the order is already {}", .0.as_str())]
     TooLate(State),
     /// A transfer for the order was seen, so its invoice stays open.
@@ -233,8 +232,8 @@ pub enum CancelError {
 }
 
 /// Stores an order with its reserved stock, its coupon use and its payment. An order that is free or paid from a
-/// balance is paid at once. `address` is the result of [`PaymentService::reserve_payment_address`] for the payment method of
-/// the order.
+/// balance is paid at once. `address` is the result of [`PaymentService::reserve_payment_address`] for the payment
+/// method of the order.
 ///
 /// # Errors
 /// After any error the caller must roll the transaction back, so that nothing of the order is stored.
@@ -304,7 +303,7 @@ impl PaymentListener for PaymentChangeHandler {
     }
 }
 
-/// Applies payment changes to the orders, in the transaction that changed the payments.
+/// Applies payment changes to the orders, in the database transaction that changed the payments.
 async fn apply_payment_changes_to_orders(
     tx: &mut Tx,
     now: Instant,
@@ -328,7 +327,7 @@ async fn apply_payment_changes_to_orders(
 /// Cancels an unpaid order and releases its stock and coupon. A transfer that reaches the address of its invoice later
 /// is booked and opens a review.
 pub async fn cancel_unpaid_order(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
-    // Lock the invoice before the order, because transactions that book deposits lock them in this sequence.
+    // Lock the invoice before the order, because database transactions that book deposits lock them in this sequence.
     if let Some(payment) = payments::find_newest_payment(tx, id).await? {
         payments::close_external_payment(tx, now, payment, false).await?;
         if let Some(invoice) = invoices::find_invoice_by_payment(tx, payment).await?
@@ -385,8 +384,8 @@ pub async fn mark_external_payment_received(tx: &mut Tx, now: Instant, id: Order
     Ok(change.is_some())
 }
 
-/// [Confirms](mark_external_payment_received) the external payment of an order after an operator saw the payment at the
-/// provider, and records the action in the audit log.
+/// [Marks](mark_external_payment_received) the external payment of an order as received, after an operator saw the
+/// payment at the provider, and records the action in the audit log.
 pub async fn mark_external_payment_received_by_operator(
     tx: &mut Tx,
     now: Instant,
@@ -403,7 +402,8 @@ pub async fn mark_external_payment_received_by_operator(
 }
 
 /// Returns the status of the order with this public id; `None` when the surface and shop have no such order. Clients
-/// poll this status, so it takes one statement, and more only while an unconfirmed transfer to the order is known.
+/// poll this status, so the function needs one statement. It needs more statements only while an unconfirmed transfer
+/// to the order is known.
 pub async fn find_order_status(
     db: &Db,
     shop: Shop,
@@ -500,7 +500,7 @@ pub(crate) async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked
 /// Moves an order to the state `to`.
 ///
 /// # Errors
-/// An error when the [state machine](State::can_advance_to) does not allow the step.
+/// Fails when the [state machine](State::can_advance_to) does not allow the step.
 pub(crate) async fn advance_order_state(
     tx: &mut Tx,
     now: Instant,
@@ -555,7 +555,7 @@ async fn to_order_details(
     Ok(Some(OrderDetails { order, status: add_unconfirmed_transfers(tx, row).await? }))
 }
 
-/// Adds the unconfirmed transfers to the amounts that the invoice received.
+/// Adds the amounts of unconfirmed transfers to the received amounts of the order's invoice.
 async fn add_unconfirmed_transfers(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
     let OrderStatusRow { mut status, has_unconfirmed } = row;
     if has_unconfirmed && let Some((invoice, received)) = status.invoice.take() {

@@ -49,7 +49,7 @@ pub enum PaymentMethod {
     BalanceCny,
     /// The user's balance in USD, which is topped up with crypto assets.
     BalanceCrypto,
-    /// A payment on the page of an external provider, with the provider's reference if it gave one.
+    /// An external payment (Alipay, WeChat Pay), with the provider's reference when the provider gave one.
     External { provider: Provider, pay_url: String, provider_ref: Option<String> },
 }
 
@@ -105,8 +105,8 @@ impl PaymentPlan {
 
 impl PaymentService {
     /// Reserves an address for an on-chain payment, before the transaction of the order begins. Returns `None` for
-    /// other payment methods, and for an asset that is not accepted, so that [`plan_payment`](Self::plan_payment) then rejects the
-    /// order.
+    /// other payment methods, and for an asset that is not accepted, so that [`plan_payment`](Self::plan_payment) then
+    /// rejects the order.
     pub async fn reserve_payment_address(
         &self,
         db: &Db,
@@ -166,8 +166,8 @@ impl PaymentService {
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
     }
 
-    /// Returns the tolerance in base units of the asset; `None` when it is out of range. Without a fresh rate in USD
-    /// it is the share of the quote only.
+    /// Returns the tolerance in base units of the asset; `None` when it is out of range. Without a fresh exchange rate
+    /// in USD, the tolerance is the share of the quote.
     fn compute_tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.compute_exchange_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();

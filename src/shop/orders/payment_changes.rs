@@ -10,7 +10,7 @@ use ids::{CouponId, OrderId, PaymentId};
 use money::payments;
 use records::{events, reviews};
 
-/// Returns the order of a payment, with its row locked. Fails when either does not exist.
+/// Locks the order of a payment and returns the order. Fails when the payment or the order does not exist.
 async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
     let missing = || db::Error::Statement(format!("payment {payment} or its order does not exist"));
     let order = payments::find_order_of_payment(tx, payment).await?.ok_or_else(missing)?;
@@ -74,8 +74,8 @@ pub(super) async fn lock_order_of_expired_payment(
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 
-/// Handles a payment that was reversed by a reorg and not confirmed again in time. Returns the order when it was not
-/// delivered yet and must end. Opens a review for a delivered order and returns `None`.
+/// Handles a payment that a reorg reversed and that was not confirmed again in time. Returns the order when the order
+/// was not delivered yet, so that the caller ends it. For a delivered order, opens a review and returns `None`.
 pub(super) async fn apply_payment_lost(
     tx: &mut Tx,
     now: Instant,

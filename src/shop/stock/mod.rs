@@ -39,7 +39,7 @@ pub enum State {
     Reserved,
     /// Delivered to the buyer of an order line.
     Delivered,
-    /// Withdrawn from sale by an operator, for good.
+    /// Withdrawn from sale permanently by an operator.
     Withdrawn,
 }
 
@@ -82,7 +82,7 @@ pub enum ReserveError {
     /// The SKU has fewer available items than the order line needs.
     #[error("there are not enough items in stock")]
     Insufficient,
-    /// The database failed. A conflict is retried.
+    /// The database failed. The caller retries after a conflict.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -166,8 +166,8 @@ pub struct Reservation {
     quantity: u32,
 }
 
-/// Queues the statements that reserve items for an order line. They lock the row of the SKU until the end of
-/// the transaction, and other transactions for the same SKU wait; so they should be the last statements of the transaction.
+/// Queues the statements that reserve items for an order line. They lock the row of the SKU until the end of the
+/// transaction, and other transactions for the same SKU wait; so they should be the last statements of the transaction.
 pub fn reserve_items(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
     let sku = catalog::queue_subtraction_from_available_count(tx, sku, quantity);
     let items = store::reserve_oldest_items(tx, sku, line.into(), quantity);
@@ -228,8 +228,8 @@ pub async fn list_stock_items(
     store::list_stock_items(tx, sku, after, limit).await
 }
 
-/// Withdraws an item from sale for good and records the action in the audit log. Returns false when the item is not in
-/// stock.
+/// Withdraws an item from sale permanently and records the action in the audit log. Returns false when the item is not
+/// in stock.
 pub async fn withdraw_stock_item(
     tx: &mut Tx,
     now: Instant,
@@ -254,12 +254,12 @@ pub async fn list_stock_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatc
     store::list_stock_count_mismatches(tx).await
 }
 
-/// A key that stored stock items are encrypted with.
+/// A key with which stored stock items are encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInUse {
     /// The id of the key in the key ring.
     pub id: u32,
-    /// The error when decrypting an item with the key; `None` when it succeeds.
+    /// The error of decrypting an item with the key; `None` when the decryption succeeded.
     pub error: Option<OpenError>,
 }
 
@@ -284,8 +284,8 @@ pub async fn can_key_decrypt_other_items(
     Ok(others.iter().any(|other| decrypt_stock_item(envelope, other).is_ok()))
 }
 
-/// Opens a review for each key that cannot decrypt its items, closes the reviews of restored keys, and returns the
-/// keys that fail. Orders are still accepted, because buyers may already be paying for them; items that cannot be
+/// Opens a review for each key that cannot decrypt its items, closes the reviews of restored keys, and returns the keys
+/// that fail. New orders are still accepted, because buyers may already be paying for them. Items that cannot be
 /// decrypted are not delivered.
 pub async fn sync_missing_key_reviews(
     tx: &mut Tx,
