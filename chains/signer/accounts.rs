@@ -319,7 +319,9 @@ mod tests {
 
     #[test]
     fn paths_follow_bip84_bip86_and_bip44() {
-        let path = |family, network, purpose, epoch| KeyAccount::new(family, network, purpose, epoch).unwrap().path();
+        let path = |family, network, purpose, epoch| {
+            KeyAccount::new(family, network, purpose, epoch).unwrap().derivation_path()
+        };
         assert_eq!(path(Family::Bitcoin, Network::Bitcoin, Purpose::Deposit, 0), "m/84'/0'/0'");
         assert_eq!(path(Family::Bitcoin, Network::Regtest, Purpose::TestDeposit, 0), "m/84'/1'/1'");
         assert_eq!(path(Family::Bitcoin, Network::Testnet, Purpose::Deposit, 2), "m/84'/1'/200'");
