@@ -132,7 +132,7 @@ impl BenchFollower {
             id: chain_id(),
             family: Family::Tron,
             mode: Mode::Test,
-            depths: Depths::flat_depths(1, 27),
+            depths: Depths::depths_without_tiers(1, 27),
             watched,
             siblings: Vec::new(),
             dust: Dust::default(),

@@ -70,7 +70,7 @@ impl FollowBench {
             id: token.chain.clone(),
             family: chain::Family::Evm,
             mode: Mode::Test,
-            depths: Depths::flat_depths(1, 12),
+            depths: Depths::depths_without_tiers(1, 12),
             watched,
             siblings: Vec::new(),
             dust: Dust::default(),

@@ -148,7 +148,7 @@ impl DepositBench {
             family: chain::Family::Evm,
             mode: Mode::Test,
             // No deposit becomes final during the measurement, because the baseline does not finalise deposits either.
-            depths: Depths::flat_depths(1, 1_000_000),
+            depths: Depths::depths_without_tiers(1, 1_000_000),
             watched: Arc::new(WatchSet::default()),
             siblings: Vec::new(),
             dust: Dust::default(),

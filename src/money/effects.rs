@@ -1,13 +1,13 @@
 //! The effects of decisions about invoices and deposits, and the one place that applies them.
 //!
-//! A function first collects its decisions in one [`Effects`] value the journal entries, the reviews to open or
+//! A function first collects its decisions in one [`Effects`] value: the journal entries, the reviews to open or
 //! retract, the invoices that changed, and the changes of their payments. [`apply_effects`] stores them and returns the
 //! payment changes as [`PaymentChanges`]. [`PaymentChanges::dispatch_to_listener`] then reports these to the
 //! [`PaymentListener`] in the same transaction.
 //!
 //! Every public function that can change a payment is a method of [`DepositService`](crate::deposits::DepositService).
-//! The service has the listener and dispatches the changes itself, so that no worker can forget it. The listener is
-//! passed in by the daemon, because `money` does not know orders.
+//! The service has the listener and dispatches the changes itself, so that no worker can forget to notify the listener.
+//! The listener is passed in by the daemon, because `money` does not know orders.
 
 use db::{self, Tx};
 use futures_util::future::BoxFuture;
@@ -52,8 +52,8 @@ pub(crate) struct ReviewRequest {
     pub subject: String,
     /// A sentence that explains the case to the operator.
     pub detail: String,
-    /// The amount in question, in base units. When the operator has already decided on this amount or a larger one,
-    /// the review is not opened again. `None` always opens it.
+    /// The amount that the review is about, in base units. When the operator has already decided on this amount or a
+    /// larger amount, the review is not opened again. `None` always opens the review.
     pub amount: Option<Amount>,
 }
 
@@ -66,7 +66,8 @@ pub(crate) struct Retraction {
     pub subject: String,
     /// The closing note.
     pub note: &'static str,
-    /// A review to open instead. It is not opened when the operator had already closed the retracted review.
+    /// A review to open instead; `None` opens no review. The replacement is not opened when the operator has already
+    /// closed the retracted review.
     pub replacement: Option<ReviewRequest>,
 }
 
@@ -84,7 +85,7 @@ pub trait PaymentListener: Send + Sync {
     ) -> BoxFuture<'a, Result<(), db::Error>>;
 }
 
-/// Payment changes that are stored and not reported to the listener yet.
+/// Payment changes that are stored, but not reported to the listener yet.
 #[derive(Debug)]
 #[must_use = "the listener must receive these changes in the same database transaction"]
 pub(crate) struct PaymentChanges(Vec<PaymentChange>);

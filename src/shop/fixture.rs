@@ -217,7 +217,7 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
         id: id.clone(),
         family: Family::Evm,
         mode: Mode::Test,
-        depths: Depths::flat_depths(12, 64),
+        depths: Depths::depths_without_tiers(12, 64),
         watched: watched.clone(),
         siblings: Vec::new(),
         dust: Dust::default(),

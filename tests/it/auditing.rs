@@ -69,7 +69,7 @@ both! {
         });
         assert_eq!(world.post_as(&token, "/api/orders", &body).await.status, 201);
         world.run_until_idle().await;
-        assert!(world.audit().await.is_clean(), "{}", world.audit().await);
+        assert!(world.audit().await.has_no_findings(), "{}", world.audit().await);
 
         let table: [(&'static [&'static str], &str); 17] = [
             (
@@ -113,6 +113,6 @@ both! {
             let named = report.lines().any(|line| line.contains("WRONG") && line.contains(expected));
             assert!(named, "{change:?}: `{expected}` is not in {report}");
         }
-        assert!(world.audit().await.is_clean());
+        assert!(world.audit().await.has_no_findings());
     }
 }

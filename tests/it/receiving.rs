@@ -461,7 +461,7 @@ both! {
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
-        assert!(world.audit().await.is_clean());
+        assert!(world.audit().await.has_no_findings());
         world.db.write("corrupt", |tx| Box::pin(async move {
             tx.execute("update postings set reason = 'gift' where entry = 'deposit/1/confirmed'", Vec::new()).await
         })).await.unwrap();

@@ -421,7 +421,7 @@ impl World {
 
     async fn assert_in_order(&self) {
         let report = self.audit().await;
-        assert!(report.is_clean(), "{report}");
+        assert!(report.has_no_findings(), "{report}");
         let mismatches = self
             .db
             .read("audit_stock", |tx| Box::pin(async move { stock::list_stock_count_mismatches(tx).await }))

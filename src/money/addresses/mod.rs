@@ -1,4 +1,4 @@
-//! Deposit addresses: each invoice has its own, derived from a watch-only account key.
+//! Deposit addresses. Each invoice has its own address, which is derived from a watch-only account key.
 //!
 //! The daemon leases ranges of address indices, and derives an address before the database transaction that stores it.
 //! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice. When
@@ -29,8 +29,8 @@ struct Issuer {
     account: i64,
     deriver: Deriver,
     watched: Arc<WatchSet>,
-    /// True while the follower reads the chain. Otherwise no address is issued, because payments to it would not be
-    /// seen.
+    /// True while the follower reads the chain. While false, no address is issued, because the daemon would not see
+    /// payments to the address.
     followed: Arc<AtomicBool>,
     lease: Arc<IndexLease>,
 }
@@ -49,7 +49,7 @@ pub struct ChainAccount {
     pub xpub: String,
     /// Derives addresses from `xpub`.
     pub deriver: Deriver,
-    /// The set that every issued address is added to, so that the follower finds deposits to it.
+    /// The watch set of the chain. It contains every issued address, so that the follower finds deposits.
     pub watched: Arc<WatchSet>,
 }
 

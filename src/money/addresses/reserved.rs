@@ -71,9 +71,9 @@ impl ReservedAddress {
     /// Queues the statement that stores the address.
     ///
     /// # Panics
-    /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
+    /// Never: only `issue_address` and `drop` take the address out, and both consume the reservation.
     pub(crate) fn queue_address_insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
-        let (index, address) = self.address.as_ref().expect("only `issue` and `drop` take the address");
+        let (index, address) = self.address.as_ref().expect("only `issue_address` and `drop` take the address");
         store::queue_address_insert(tx, now, &self.chain, address, self.account, *index)
     }
 
@@ -82,9 +82,9 @@ impl ReservedAddress {
     /// commit can stay unknown; watching an unused address is harmless.
     ///
     /// # Panics
-    /// Never: only `issue` and `drop` take the address out, and both consume the reservation.
+    /// Never: only `issue_address` and `drop` take the address out, and both consume the reservation.
     pub fn issue_address(mut self) -> String {
-        let (_, address) = self.address.take().expect("only `issue` and `drop` take the address");
+        let (_, address) = self.address.take().expect("only `issue_address` and `drop` take the address");
         self.watched.insert(address.key);
         address.text
     }

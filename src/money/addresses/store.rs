@@ -38,7 +38,7 @@ pub async fn lease_indices(tx: &mut Tx, account: i64, count: u32) -> Result<u32,
     taken.ok_or_else(|| db::Error::Statement("the account key is not stored".into()))?.get("first")
 }
 
-/// Queues the statement that inserts an issued address. The result has its id.
+/// Queues the statement that inserts an issued address. The result contains its id.
 pub fn queue_address_insert(
     tx: &mut Tx,
     now: Instant,

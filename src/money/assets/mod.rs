@@ -26,7 +26,7 @@ pub struct Depths {
 
 impl Depths {
     /// Returns depths that are the same for payments of every value. A block is final after `last` confirmations.
-    pub fn flat_depths(confirmations: u32, last: u32) -> Depths {
+    pub fn depths_without_tiers(confirmations: u32, last: u32) -> Depths {
         Depths { tiers: Vec::new(), largest: confirmations, last: last.max(confirmations), least: 0 }
     }
 

@@ -49,8 +49,9 @@ impl MerchantAccounts {
 }
 
 impl Auditor {
-    /// Checks the postings of each deposit: it has one hold, resolved as its state requires; it was moved to a
-    /// suspense account if no invoice counts it; it was reversed if it is orphaned. Returns the sums by invoice id.
+    /// Checks the postings of each deposit. The deposit must have one hold, resolved as the deposit's state requires.
+    /// If no invoice counts the deposit, its money must be in a suspense account. If the deposit is orphaned, its money
+    /// must be reversed. Returns the sums of the deposits by invoice id.
     pub(super) async fn audit_deposits(
         &mut self,
         tx: &mut Tx,
@@ -65,7 +66,7 @@ impl Auditor {
                 self.report.deposits += 1;
                 let postings = self.posting_index.deposits.remove(&deposit.id).unwrap_or_default();
                 if let Err(difference) = self.compare_deposit_with_postings(account_ids, deposit, &postings) {
-                    self.report.add_finding(format!(
+                    self.report.add_audit_finding(format!(
                         "deposit {} ({} {} on {}): {difference}",
                         deposit.id, deposit.amount, deposit.asset, deposit.chain
                     ));
@@ -141,7 +142,7 @@ impl Auditor {
         }
     }
 
-    /// Checks that the settlements, reversals, finality and expiry of each invoice match its postings and its
+    /// Checks that the stored settlements, reversals, finality and expiry of each invoice match its postings and its
     /// deposits.
     pub(super) async fn audit_invoices(
         &mut self,
@@ -160,7 +161,7 @@ impl Auditor {
                 let accounts = MerchantAccounts::new(account_ids, invoice.mode, invoice.merchant, &invoice.asset);
                 if let Err(difference) = compare_invoice_with_postings(invoice, &accounts, &postings, received) {
                     let state = invoice.state.as_str();
-                    self.report.add_finding(format!("invoice {} ({state}): {difference}", invoice.id));
+                    self.report.add_audit_finding(format!("invoice {} ({state}): {difference}", invoice.id));
                 }
             }
         }
@@ -190,7 +191,7 @@ impl Auditor {
                 let expected = debit.zip(credit).map(|(debit, credit)| AccountedAmount { debit, credit, amount });
                 let posted = self.posting_index.payments.remove(&payment.id);
                 if posted.is_none() || posted != expected {
-                    self.report.add_finding(format!(
+                    self.report.add_audit_finding(format!(
                         "payment {} ({} of {}): the ledger did not take it from the balance of its user",
                         payment.id, payment.amount, payment.asset
                     ));
@@ -207,7 +208,7 @@ impl Auditor {
     fn report_unmatched_postings(&mut self, noun: &str, mut ids: Vec<i64>) {
         ids.sort_unstable();
         for id in ids {
-            self.report.add_finding(format!(
+            self.report.add_audit_finding(format!(
                 "{noun} {id}: the ledger has entries for it, but it is not stored in such a state"
             ));
         }

@@ -65,7 +65,7 @@ pub struct Deposit {
     pub amount: Amount,
     /// The state that is stored for the deposit.
     pub state: deposits::State,
-    /// The use of the deposit: counted for its invoice, or the reason why it is not.
+    /// The disposition of the deposit: its invoice counts it, or the reason why the invoice does not.
     pub disposition: Disposition,
     /// The id of the invoice whose address received the deposit.
     pub invoice: i64,

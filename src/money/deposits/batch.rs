@@ -128,7 +128,7 @@ impl<'c> DepositBatch<'c> {
         received: &[ReceivedTransfer<'_>],
         in_time: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> bool,
     ) -> Result<Vec<Disposition>, db::Error> {
-        let is_small = |transfer: &Transfer| transfer.amount < self.dust_limit(transfer);
+        let is_small = |transfer: &Transfer| transfer.amount < self.find_dust_limit(transfer);
         let small: Vec<_> = received.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
         let asked = small.iter().map(|(_, _, target)| *target).collect();
         let counted = invoices::sum_counted_deposits(tx, &asked).await?;
@@ -160,7 +160,7 @@ impl<'c> DepositBatch<'c> {
                 | Disposition::Dust => Amount::ZERO,
             };
             if may_be_dust(transfer, *target)
-                && is_dust_amount(transfer.amount, self.dust_limit(transfer), own.then_some(invoice.due), missing)
+                && is_dust_amount(transfer.amount, self.find_dust_limit(transfer), own.then_some(invoice.due), missing)
             {
                 used = Disposition::Dust;
             }
@@ -175,12 +175,12 @@ impl<'c> DepositBatch<'c> {
     }
 
     /// Adds a review to the effects of the batch.
-    pub fn request_review(&mut self, request: ReviewRequest) {
+    pub fn add_review_request(&mut self, request: ReviewRequest) {
         self.effects.reviews.push(ReviewChange::Open(request));
     }
 
     /// Returns the dust limit for the asset of a transfer, in base units.
-    fn dust_limit(&self, transfer: &Transfer) -> Amount {
+    fn find_dust_limit(&self, transfer: &Transfer) -> Amount {
         self.chain.dust.compute_dust_limit(self.now, &transfer.asset)
     }
 
@@ -287,7 +287,7 @@ impl<'c> DepositBatch<'c> {
         };
         self.effects.entries.push(JournalEntry::new_hold_entry(
             self.chain.mode,
-            deposit.hold_name(),
+            deposit.hold_entry_name(),
             "deposit seen",
             line,
         ));
@@ -305,7 +305,7 @@ impl<'c> DepositBatch<'c> {
         entries.push(JournalEntry::new_post_hold_entry(
             format!("deposit/{id}/confirmed"),
             "deposit confirmed",
-            deposit.hold_name(),
+            deposit.hold_entry_name(),
             None,
         ));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Paid {

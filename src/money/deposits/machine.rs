@@ -12,8 +12,8 @@ pub enum State {
     Confirmed,
     /// The block of the deposit is final: a reorg cannot remove it.
     Final,
-    /// A reorg removed its block. The ledger has voided or reversed its amount. The same transaction in another block
-    /// is a new deposit.
+    /// A reorg removed the block of the deposit. The ledger has voided or reversed its amount. When the same
+    /// transaction is mined again in another block, that is a new deposit.
     Orphaned,
 }
 

@@ -31,15 +31,15 @@ use records::reviews;
 
 pub use machine::{Position, State};
 pub use store::Cursor;
-pub(crate) use store::set_disposition;
+pub(crate) use store::set_deposit_dispositions;
 
 /// The maximum number of stored deposits that one database transaction confirms or makes final. The next call handles
 /// the rest.
 const ADVANCE_MAX: i64 = 2_000;
 
-/// Deposits are below 2^112 base units. This is more than the supply of any token of value, and far enough below the
-/// largest posting that sums of deposits stay in the range of amounts. Only tokens that can be minted without limit
-/// have larger transfers.
+/// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply;
+/// only tokens that anyone can mint without limit have larger transfers. Sums of smaller deposits never overflow an
+/// amount.
 const BITS_MAX: usize = 112;
 
 /// Returns true when a transfer of `amount` base units is booked as a deposit: from 1 to 2^112 − 1.
@@ -79,7 +79,7 @@ struct Deposit {
 
 impl Deposit {
     /// Returns the name of the journal entry that holds the amount in the ledger until the deposit is confirmed.
-    fn hold_name(&self) -> String {
+    fn hold_entry_name(&self) -> String {
         format!("deposit/{}/seen", self.id)
     }
 
@@ -103,7 +103,7 @@ struct NewDeposit {
     txid: TxId,
     /// The transaction index and the part of the transaction; together they identify the transfer in its block.
     place: TransferIndex,
-    /// The sending address; `None` where the chain does not have one.
+    /// The sending address; `None` on chains whose transfers have no single sender, such as Bitcoin.
     sender: Option<String>,
 }
 
@@ -115,7 +115,7 @@ impl NewDeposit {
         invoice: &Invoice,
         used: Disposition,
     ) -> NewDeposit {
-        // The invoice fixes the number of confirmations for its own chain only.
+        // The required confirmations in the invoice apply to its own chain only. A sibling chain needs its own number.
         let confirmations =
             if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.required_confirmations(None) };
         let deposit = Deposit {
@@ -213,7 +213,7 @@ pub enum UnexplainedCredit {
     Booked,
     /// The block is not on the branch that the follower has read, so nothing was booked.
     OffBranch,
-    /// A deposit to the address was booked in the meantime. The caller has to compare the balance again.
+    /// Since `check` was read, another deposit to the address was booked. The caller has to compare the balance again.
     Outdated,
 }
 
@@ -234,12 +234,12 @@ impl DepositService {
     }
 
     /// Stores blocks that follow the cursor at `from` together with their deposits, and moves the cursor. Then it
-    /// advances the deposits that are deep enough at the position `reached`, and settles the invoices that they pay.
-    /// When `reached` is `None`, deposits are stored as seen and none is confirmed.
+    /// confirms or finalizes the deposits with enough confirmations at the position `reached`, and settles the invoices
+    /// that these deposits pay. When `reached` is `None`, new deposits are stored as seen and no deposit is confirmed.
     ///
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the chain was never started, and when the ledger
-    /// refuses an entry.
+    /// rejects an entry.
     pub async fn apply_blocks(
         &self,
         tx: &mut Tx,
@@ -293,7 +293,7 @@ impl DepositService {
     ///
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the block `to` is no longer stored, and when the ledger
-    /// refuses an entry.
+    /// rejects an entry.
     pub async fn rewind_cursor_and_deposits(
         &self,
         tx: &mut Tx,
@@ -319,7 +319,7 @@ impl DepositService {
             effects.reviews.push(ReviewChange::Retract(Retraction {
                 kind: reviews::Kind::DepositSpent,
                 subject: format!("deposit/{deposit}"),
-                note: "the block that spent it was taken back",
+                note: "a reorg removed the block that spent the output",
                 replacement: None,
             }));
         }
@@ -336,7 +336,7 @@ impl DepositService {
     /// a second balance check can book the same money twice.
     ///
     /// # Errors
-    /// Returns an error when the chain was never started, and when the ledger refuses an entry.
+    /// Returns an error when the chain was never started, and when the ledger rejects an entry.
     pub async fn book_unexplained_credit(
         &self,
         tx: &mut Tx,
@@ -358,7 +358,7 @@ impl DepositService {
         // `store::find_balance_check` leaves out invoices with this review, so the address is not checked again.
         if !is_bookable_amount(credit) {
             let asset = check.asset_id(&chain.id);
-            batch.request_review(ReviewRequest {
+            batch.add_review_request(ReviewRequest {
                 kind: reviews::Kind::BalanceOutOfRange,
                 subject: format!("invoice/{}", check.invoice),
                 detail: format!("its balance is {credit} base units of {asset} more than is booked"),
@@ -386,7 +386,7 @@ impl DepositService {
     /// is given, each expired invoice gets a review.
     ///
     /// # Errors
-    /// Returns an error when the ledger refuses an entry.
+    /// Returns an error when the ledger rejects an entry.
     pub async fn expire_invoices(
         &self,
         tx: &mut Tx,
@@ -414,7 +414,7 @@ async fn mark_spent_outputs(
         effects.reviews.push(ReviewChange::Open(ReviewRequest {
             kind: reviews::Kind::DepositSpent,
             subject: format!("deposit/{deposit}"),
-            detail: format!("transaction {by} on {} spends it, and none of ours does", chain.id),
+            detail: format!("transaction {by} on {} spends it, but the daemon never spends outputs", chain.id),
             amount: None,
         }));
     }
@@ -575,7 +575,7 @@ async fn reverse_orphaned_deposit(
     let before = invoices::sum_received_deposits(tx, invoice).await?.confirmed;
     store::set_deposit_orphaned(tx, now, deposit).await?;
     if deposit.state == State::Seen {
-        effects.entries.push(JournalEntry::new_void_hold_entry(entry, "deposit orphaned", deposit.hold_name()));
+        effects.entries.push(JournalEntry::new_void_hold_entry(entry, "deposit orphaned", deposit.hold_entry_name()));
     } else {
         let left = before.saturating_sub(deposit.amount);
         let lost = deposit.used == Disposition::Counted && invoice.unsettle_invoice(before, left, effects);
@@ -598,7 +598,7 @@ async fn reverse_orphaned_deposit(
                 effects.reviews.push(ReviewChange::Retract(Retraction {
                     kind: reviews::Kind::DepositUnallocated,
                     subject: format!("deposit/{}", deposit.id),
-                    note: "its block vanished, and the money with it",
+                    note: "a reorg removed the block of the deposit",
                     replacement: None,
                 }));
             }

@@ -35,7 +35,7 @@ pub enum RescanError {
     /// The block at this height is not on the branch that the follower has read.
     #[error("block {0} is not on the branch that is followed; try again")]
     Elsewhere(Height),
-    /// The ledger refused an entry, or the database failed.
+    /// The ledger rejected an entry, or the database failed.
     #[error(transparent)]
     Post(#[from] PostError),
 }
@@ -83,7 +83,7 @@ impl DepositService {
                     "{} base units of {} in block {height} (transaction {}) may be booked already, from the balance of its address",
                     transfer.amount, transfer.asset, transfer.txid
                 );
-                batch.request_review(ReviewRequest {
+                batch.add_review_request(ReviewRequest {
                     kind: reviews::Kind::RescanPossibleDuplicate,
                     subject: format!("invoice/{invoice}"),
                     detail,

@@ -27,7 +27,7 @@ pub struct Cursor {
     pub halted: Option<String>,
 }
 
-/// The row of a cursor, and facts about the deposits of its chain.
+/// The row of a cursor, with two facts about the deposits of its chain.
 pub struct CursorRow {
     /// The height of the last block that the follower has read.
     pub height: Height,
@@ -553,7 +553,7 @@ pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: H
 }
 
 /// Changes the disposition of an invoice's deposits that are not orphaned.
-pub async fn set_disposition(
+pub async fn set_deposit_dispositions(
     tx: &mut Tx,
     invoice: InvoiceId,
     from: Disposition,

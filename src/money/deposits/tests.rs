@@ -59,7 +59,7 @@ fn model_chain() -> FollowedChain {
         id: ChainId::new("model").unwrap(),
         family: Family::Evm,
         mode: Mode::Test,
-        depths: Depths::flat_depths(1, 5),
+        depths: Depths::depths_without_tiers(1, 5),
         watched: std::sync::Arc::default(),
         siblings: Vec::new(),
         dust: Dust::default(),
@@ -475,11 +475,11 @@ async fn assert_rows_match_model(tx: &mut Tx, model: &Model) -> Result<(), db::E
         assert_eq!(sum(balance.credits_posted) - sum(balance.debits_posted), expected, "{}", account.account_code());
     }
     let report = crate::audit::audit_ledger(tx).await?;
-    assert!(report.is_clean(), "{report}");
+    assert!(report.has_no_findings(), "{report}");
     Ok(())
 }
 
-async fn run_steps(db: &Db, acts: Vec<Act>) {
+async fn run_steps_against_model(db: &Db, acts: Vec<Act>) {
     let (mut model, mut branch, mut height) = (Model::new(), 0u8, 0u64);
     let mut hashes = vec![model_header(0, 0)];
     db.write("start", |tx| {
@@ -576,7 +576,7 @@ fn power_of_two_minus_one(bits: u32) -> Amount {
 }
 
 /// Returns the chain of the model with a dust limit of ten base units of the token.
-fn dusty_chain() -> FollowedChain {
+fn model_chain_with_dust_limit() -> FollowedChain {
     let rates = RateBook::new(60_000, 0);
     rates.set_rate("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), observed_at: Instant(0) });
     let token = AssetKind::Token { contract: "token".into() };
@@ -598,7 +598,9 @@ async fn apply_block_with_payments(
         transfer.txid = TxId([*txid; 32]);
     }
     let reached = Some(compute_position(&model_chain(), at.height, None));
-    new_deposit_service(dusty_chain()).apply_blocks(tx, Instant(1), from.block_ref(), &[block], reached).await?;
+    new_deposit_service(model_chain_with_dust_limit())
+        .apply_blocks(tx, Instant(1), from.block_ref(), &[block], reached)
+        .await?;
     Ok(())
 }
 
@@ -612,7 +614,7 @@ async fn load_first_invoice(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>
 }
 
 db::both! {
-    async fn the_rest_is_no_dust_wherever_it_is_in_a_block(db: Db) {
+    async fn a_transfer_that_completes_a_payment_is_not_dust_in_any_block_order(db: Db) {
         let outcome = db.write("mine", move |tx| {
             Box::pin(async move {
                 insert_model_rows(tx).await?;
@@ -631,7 +633,7 @@ db::both! {
         outcome.await.unwrap();
     }
 
-    async fn a_rest_that_counted_counts_again_after_a_fork(db: Db) {
+    async fn a_counted_small_transfer_counts_again_after_a_reorg(db: Db) {
         let outcome = db.write("mine", move |tx| {
             Box::pin(async move {
                 insert_model_rows(tx).await?;
@@ -641,7 +643,7 @@ db::both! {
                 let both = [88, 9].map(Amount::from_units).to_vec();
                 assert_eq!(load_first_invoice(tx).await?, (invoices::State::Paid, both));
                 let (from, fork) = (model_header(2, 0).block_ref(), model_header(0, 0).block_ref());
-                new_deposit_service(dusty_chain()).rewind_cursor_and_deposits(tx, Instant(1), from, fork).await?;
+                new_deposit_service(model_chain_with_dust_limit()).rewind_cursor_and_deposits(tx, Instant(1), from, fork).await?;
                 assert_eq!(load_first_invoice(tx).await?, (invoices::State::Reversed, Vec::new()));
 
                 // The same transfers are mined in another order, together with two transfers that never counted.
@@ -652,14 +654,14 @@ db::both! {
                 let both = [9, 88].map(Amount::from_units).to_vec();
                 assert_eq!(load_first_invoice(tx).await?, (invoices::State::Paid, both));
                 let report = crate::audit::audit_ledger(tx).await?;
-                assert!(report.is_clean(), "{report}");
+                assert!(report.has_no_findings(), "{report}");
                 Ok::<_, PostError>(())
             })
         });
         outcome.await.unwrap();
     }
 
-    async fn a_token_without_bounds_is_booked_within_ours(db: Db) {
+    async fn deposits_of_a_token_with_unlimited_supply_stay_in_range(db: Db) {
         let outcome = db.write("mint", move |tx| {
             Box::pin(async move {
                 insert_model_rows(tx).await?;
@@ -683,7 +685,7 @@ db::both! {
                 let kinds: Vec<String> = found.iter().map(|row| row.get_at(0)).collect::<Result<_, _>>()?;
                 assert_eq!(kinds, ["balance.out_of_range", "deposit.out_of_range", "payment.surplus"]);
                 let report = crate::audit::audit_ledger(tx).await?;
-                assert!(report.is_clean(), "{report}");
+                assert!(report.has_no_findings(), "{report}");
                 Ok::<_, PostError>(())
             })
         });
@@ -691,13 +693,13 @@ db::both! {
     }
 }
 
-fn blocks_are_booked_as_one_by_one(backend: Backend, cases: u32) {
+fn blocks_are_booked_like_single_deposits(backend: Backend, cases: u32) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) });
     let result = runner.run(&random_steps(), |acts| {
         runtime.block_on(async {
             let db = testing::open_migrated(backend).await;
-            run_steps(&db, acts).await;
+            run_steps_against_model(&db, acts).await;
             db.close().await;
         });
         Ok(())
@@ -706,11 +708,11 @@ fn blocks_are_booked_as_one_by_one(backend: Backend, cases: u32) {
 }
 
 #[test]
-fn blocks_are_booked_as_one_by_one_on_sqlite() {
-    blocks_are_booked_as_one_by_one(Backend::Sqlite, 48);
+fn blocks_are_booked_like_single_deposits_on_sqlite() {
+    blocks_are_booked_like_single_deposits(Backend::Sqlite, 48);
 }
 
 #[test]
-fn blocks_are_booked_as_one_by_one_on_postgres() {
-    blocks_are_booked_as_one_by_one(Backend::Postgres, 16);
+fn blocks_are_booked_like_single_deposits_on_postgres() {
+    blocks_are_booked_like_single_deposits(Backend::Postgres, 16);
 }

@@ -30,9 +30,9 @@ db::text_enum!(State {
 /// An event that may change the state of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// More deposits are confirmed. The sum of all confirmed and counted deposits is given, in base units.
+    /// More deposits are confirmed. The field is the sum of all confirmed and counted deposits, in base units.
     Confirmed(Amount),
-    /// A reorg removed a confirmed and counted deposit. The sum of the remaining ones is given, in base units.
+    /// A reorg removed a confirmed and counted deposit. The field is the sum of the remaining deposits, in base units.
     Lost(Amount),
     /// The clock and the chain have passed the end of the window, and every deposit that came in time is confirmed.
     WindowEnded,

@@ -30,7 +30,7 @@ pub use store::{Received, parse_stored_chain};
 /// An invoice to store.
 #[derive(Debug, Clone)]
 pub struct NewInvoice {
-    /// The payment that the invoice is for, which the same batch inserts.
+    /// The payment that the invoice is for. The same database transaction inserts it.
     pub payment: ResultRef<PaymentId>,
     /// The shop that receives the money.
     pub shop: Shop,
@@ -173,7 +173,7 @@ pub(crate) struct InvoiceUpdate {
     /// The state of the invoice in the database, before the changes.
     was: State,
     invoice: Invoice,
-    /// True when the invoice may have had deposits before this transaction.
+    /// True when the invoice may have had deposits before this database transaction.
     reached: bool,
     /// True when the row of the invoice must be updated.
     changed: bool,
@@ -194,7 +194,7 @@ impl InvoiceUpdate {
         InvoiceUpdate { was: locked.state, invoice: locked.into_inner(), reached, changed: false, payment: None }
     }
 
-    /// Returns true when the invoice may have had deposits before this transaction.
+    /// Returns true when the invoice may have had deposits before this database transaction.
     pub fn may_have_earlier_deposits(&self) -> bool {
         self.reached
     }
@@ -237,7 +237,7 @@ impl InvoiceUpdate {
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
             let request = ReviewRequest {
                 amount: Some(surplus),
-                ..self.invoice_review_request(reviews::Kind::PaymentSurplus, detail)
+                ..self.build_invoice_review(reviews::Kind::PaymentSurplus, detail)
             };
             effects.reviews.push(ReviewChange::Open(request));
         }
@@ -272,7 +272,7 @@ impl InvoiceUpdate {
                 incoming,
                 surplus,
             ));
-            effects.reviews.push(self.review_retraction(reviews::Kind::PaymentSurplus, None));
+            effects.reviews.push(self.build_review_retraction(reviews::Kind::PaymentSurplus, None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
         effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice reversed", lines));
@@ -315,16 +315,16 @@ impl InvoiceUpdate {
     }
 
     /// Returns the review for an expired invoice that received partial payments of `arrived` base units in total.
-    fn short_payment_review_request(&self, arrived: Amount) -> ReviewRequest {
+    fn build_short_payment_review(&self, arrived: Amount) -> ReviewRequest {
         let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
-        self.invoice_review_request(reviews::Kind::PaymentShort, detail)
+        self.build_invoice_review(reviews::Kind::PaymentShort, detail)
     }
 
     /// Retracts the review of an expired invoice because a reorg removed one of its partial payments. When `left` base
     /// units remain, a review for these is opened instead.
     pub fn retract_short_payment_review(&self, left: Amount, effects: &mut Effects) {
-        let replacement = (!left.is_zero()).then(|| self.short_payment_review_request(left));
-        effects.reviews.push(self.review_retraction(reviews::Kind::PaymentShort, replacement));
+        let replacement = (!left.is_zero()).then(|| self.build_short_payment_review(left));
+        effects.reviews.push(self.build_review_retraction(reviews::Kind::PaymentShort, replacement));
     }
 
     /// Returns entry lines that move the amount: several lines when the amount exceeds the maximum of one posting.
@@ -338,16 +338,16 @@ impl InvoiceUpdate {
         self.invoice.payment
     }
 
-    fn invoice_review_request(&self, kind: reviews::Kind, detail: String) -> ReviewRequest {
+    fn build_invoice_review(&self, kind: reviews::Kind, detail: String) -> ReviewRequest {
         ReviewRequest { kind, subject: format!("invoice/{}", self.id), detail, amount: None }
     }
 
-    fn review_retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
+    fn build_review_retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
         let subject = format!("invoice/{}", self.id);
         ReviewChange::Retract(Retraction {
             kind,
             subject,
-            note: "a block with money of the invoice vanished",
+            note: "a reorg removed a block with money of the invoice",
             replacement,
         })
     }
@@ -451,12 +451,12 @@ pub(crate) async fn expire_ended_invoices(
             let lines = update.split_into_entry_lines(Account::MerchantIncoming(merchant), short, received.confirmed);
             let name = format!("invoice/{id}/expired");
             effects.entries.push(JournalEntry::new_post_entry(update.shop.mode, name, "invoice expired short", lines));
-            deposits::set_disposition(tx, id, Disposition::Counted, Disposition::Short).await?;
-            effects.reviews.push(ReviewChange::Open(update.short_payment_review_request(received.confirmed)));
+            deposits::set_deposit_dispositions(tx, id, Disposition::Counted, Disposition::Short).await?;
+            effects.reviews.push(ReviewChange::Open(update.build_short_payment_review(received.confirmed)));
         }
         if let Some(reason) = unverified {
             effects.reviews.push(ReviewChange::Open(
-                update.invoice_review_request(reviews::Kind::BalanceUnverified, reason.to_owned()),
+                update.build_invoice_review(reviews::Kind::BalanceUnverified, reason.to_owned()),
             ));
         }
         effects.payments.push(match update.was {

@@ -19,10 +19,10 @@ pub struct Received {
     pub seen: Amount,
     /// The part of `seen` that is confirmed or final.
     pub confirmed: Amount,
-    /// The number of confirmations of the deposit that has the fewest; `None` without deposits.
+    /// The smallest number of confirmations among these deposits; `None` when there are no deposits.
     pub confirmations: Option<u64>,
-    /// The transaction of the newest deposit that has one; `None` when no deposit has. Money that a balance check
-    /// found has no transaction.
+    /// The id of the newest deposit transaction; `None` when no deposit has a known transaction. Money that a balance
+    /// check found has no known transaction.
     pub txid: Option<TxId>,
     /// The unconfirmed transfers, which `seen` does not include.
     pub expected: PendingAmount,
@@ -40,7 +40,7 @@ impl Received {
     }
 }
 
-/// Queues the statement that inserts an open invoice. The result has its id.
+/// Queues the statement that inserts an open invoice. The result contains its id.
 pub fn queue_invoice_insert(
     tx: &mut Tx,
     now: Instant,
@@ -98,8 +98,8 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
     found.iter().map(|row| parse_invoice_row(row).map(Locked::new)).collect()
 }
 
-/// Locks the invoices of addresses in the order of their ids. Returns each with the key of its address, and true when
-/// it has deposits. Addresses without an invoice are left out.
+/// Locks the invoices of addresses in the order of their ids. Returns each invoice with the key of its address, and
+/// true when the invoice has deposits. Addresses without an invoice are left out.
 pub async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,

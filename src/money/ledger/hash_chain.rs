@@ -64,8 +64,8 @@ impl HashedFields<'_> {
 }
 
 /// Appends stored postings to the hash chain, at most `limit`, and returns the number of appended postings. Only one
-/// instance of the daemon at a time may call it. On SQLite it always returns 0, because the single writer hashes each
-/// posting when it inserts it.
+/// instance of the daemon at a time may call this function. On SQLite the function always returns 0, because there each
+/// posting gets its hash when it is inserted.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

@@ -4,9 +4,9 @@
 //! Invariants:
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
 //! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero
-//!   or more. Every transaction that posts to it locks and updates its balance row.
-//! - All other accounts may go below zero. Transactions do not touch their balance rows; [`roll_up_balances`] updates
-//!   these rows later, so that concurrent transactions do not wait for each other.
+//!   or more. Every database transaction that posts to the account locks and updates its balance row.
+//! - All other accounts may go below zero. Database transactions do not touch their balance rows; [`roll_up_balances`]
+//!   updates these rows later, so that concurrent transactions do not wait for each other.
 //! - All postings form one hash chain, so [`crate::audit`] finds every posting that was changed later.
 
 mod hash_chain;
@@ -33,7 +33,7 @@ pub(crate) use store::{StoredPosting, list_hashed_postings_after, list_postings_
 /// one.
 const AMOUNT_BITS_MAX: u32 = 127;
 
-/// An account of the chart of accounts. It exists once for each mode and asset.
+/// A ledger account. For each mode and asset there is a separate account row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Account {
     /// The assets at the deposit addresses of a chain. Debits increase it.
@@ -136,7 +136,7 @@ impl Balance {
         debits.is_none_or(|debits| debits > self.credits_posted)
     }
 
-    /// Applies a posting to one of its two accounts. Returns `None` when a sum leaves the range of amounts.
+    /// Adds the change that a posting makes on this side of the balance. Returns `None` when a sum exceeds 256 bits.
     pub(crate) fn apply_balance_change(&mut self, side: Side, change: BalanceChange) -> Option<()> {
         let (pending, posted) = match side {
             Side::Debit => (&mut self.debits_pending, &mut self.debits_posted),
@@ -288,7 +288,7 @@ impl JournalEntry {
     }
 
     /// Returns the name of the hold that the entry resolves; `None` for an entry with lines.
-    fn resolved_hold_name(&self) -> Option<&str> {
+    fn resolved_hold_entry_name(&self) -> Option<&str> {
         match &self.operation {
             Operation::PostHold { hold, .. } | Operation::VoidHold { hold } => Some(hold),
             Operation::Post { .. } | Operation::Hold { .. } => None,
@@ -301,7 +301,7 @@ impl JournalEntry {
 /// # Errors
 /// Every variant of [`PostError`].
 pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result<(), PostError> {
-    let accounts = find_or_create_accounts(tx, entries).await?;
+    let accounts = find_or_create_ledger_accounts(tx, entries).await?;
     let mut holds = find_resolved_holds(tx, entries).await?;
     let mut postings = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -335,7 +335,7 @@ pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalE
                 });
             }
         }
-        let Some(hold_name) = entry.resolved_hold_name() else { continue };
+        let Some(hold_name) = entry.resolved_hold_entry_name() else { continue };
         let hold = holds.remove(hold_name).ok_or_else(|| PostError::NoHold(hold_name.to_owned()))?;
         let (kind, amount) = match &entry.operation {
             Operation::PostHold { amount, .. } => (PostingKind::Post, amount.unwrap_or(hold.amount)),
@@ -368,7 +368,7 @@ pub async fn load_account_balance(
     account: &Account,
     asset: &AssetId,
 ) -> Result<Balance, db::Error> {
-    match store::find_account(tx, mode, account, asset).await? {
+    match store::find_ledger_account(tx, mode, account, asset).await? {
         Some(account) => compute_current_balance(tx, &account).await,
         None => Ok(Balance::default()),
     }
@@ -395,7 +395,7 @@ pub async fn roll_up_balances(tx: &mut Tx, accounts_max: i64) -> Result<usize, d
     Ok(accounts.len())
 }
 
-/// The accounts that this process has used. The stored columns never change, so each account is read from the database
+/// A cache of the account rows that this process has used. Account rows never change, so each is read from the database
 /// once.
 #[derive(Default)]
 struct AccountCache(Mutex<HashMap<AccountKey, store::AccountRow>>);
@@ -424,7 +424,7 @@ impl AccountKey {
 }
 
 /// Returns the accounts of all lines. Creates accounts that are used for the first time.
-async fn find_or_create_accounts(
+async fn find_or_create_ledger_accounts(
     tx: &mut Tx,
     entries: &[JournalEntry],
 ) -> Result<HashMap<AccountKey, store::AccountRow>, db::Error> {
@@ -440,7 +440,7 @@ async fn find_or_create_accounts(
                 let found = match cache.find_cached_account(&key) {
                     Some(found) => found,
                     None => {
-                        let found = store::find_or_insert_account(tx, mode, account, &line.asset).await?;
+                        let found = store::find_or_insert_ledger_account(tx, mode, account, &line.asset).await?;
                         let (cache, key) = (cache.clone(), key.clone());
                         tx.after_commit(move || cache.insert_cached_account(key, found));
                         found
@@ -460,7 +460,7 @@ async fn find_resolved_holds<'e>(
     entries: &'e [JournalEntry],
 ) -> Result<HashMap<&'e str, store::Hold>, db::Error> {
     let created: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-    let resolved = entries.iter().filter_map(JournalEntry::resolved_hold_name);
+    let resolved = entries.iter().filter_map(JournalEntry::resolved_hold_entry_name);
     let names: BTreeSet<&str> = resolved.filter(|name| !created.contains(name)).collect();
     store::find_open_holds(tx, names.into_iter().collect()).await
 }
@@ -479,7 +479,7 @@ async fn update_non_negative_balances(tx: &mut Tx, postings: &[store::NewPosting
         for (account, side) in sides(posting) {
             let Some((balance, _)) = balances.get_mut(&account.id) else { continue };
             let available = balance.available_amount();
-            balance.apply_balance_change(side, posting.balance_change()).ok_or(PostError::OutOfRange(account.id))?;
+            balance.apply_balance_change(side, posting.to_balance_change()).ok_or(PostError::OutOfRange(account.id))?;
             if balance.is_below_zero() {
                 return Err(PostError::Insufficient { available });
             }
@@ -488,7 +488,7 @@ async fn update_non_negative_balances(tx: &mut Tx, postings: &[store::NewPosting
     Ok(store::set_balances(tx, &balances).await?)
 }
 
-/// Returns the balance row of an account plus the postings that it does not include yet.
+/// Returns the balance of an account: its balance row, plus the postings that the row does not include yet.
 async fn compute_current_balance(tx: &mut Tx, account: &store::AccountRow) -> Result<Balance, db::Error> {
     let (mut balance, rolled_up_to) = store::find_balance_row(tx, account.id).await?;
     if !account.non_negative {

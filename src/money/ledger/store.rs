@@ -25,7 +25,7 @@ pub struct NewPosting<'a> {
     pub entry: &'a str,
     /// The index of the line in its journal entry, from 0.
     pub line_no: i64,
-    /// Determines how the posting changes the balances: at once, or by a hold.
+    /// The way in which the posting changes the balances: at once, by a new hold, or by the end of a hold.
     pub kind: PostingKind,
     /// The debited account.
     pub debit: AccountRow,
@@ -63,7 +63,7 @@ pub struct Hold {
 
 impl NewPosting<'_> {
     /// Returns the change that the posting makes on both of its accounts.
-    pub fn balance_change(&self) -> BalanceChange {
+    pub fn to_balance_change(&self) -> BalanceChange {
         let held = self.resolves.as_ref().map_or(self.amount, |hold| hold.amount);
         match self.kind {
             PostingKind::Posted => BalanceChange::Posted(self.amount),
@@ -82,7 +82,7 @@ pub struct StoredPosting {
     pub entry: String,
     /// The index of the line in its journal entry, from 0.
     pub line_no: i64,
-    /// Determines how the posting changes the balances: at once, or by a hold.
+    /// The way in which the posting changes the balances: at once, by a new hold, or by the end of a hold.
     pub kind: PostingKind,
     /// The hold that the posting posts or voids; `None` for other postings.
     pub hold_seq: Option<PostingSeq>,
@@ -124,7 +124,7 @@ impl StoredPosting {
 }
 
 /// Returns the account of this mode and asset; `None` when it was never used.
-pub async fn find_account(
+pub async fn find_ledger_account(
     tx: &mut Tx,
     mode: Mode,
     account: &Account,
@@ -141,13 +141,13 @@ pub async fn find_account(
 }
 
 /// Returns the account of this mode and asset, and inserts it with an empty balance row when it does not exist yet.
-pub async fn find_or_insert_account(
+pub async fn find_or_insert_ledger_account(
     tx: &mut Tx,
     mode: Mode,
     account: &Account,
     asset: &AssetId,
 ) -> Result<AccountRow, db::Error> {
-    if let Some(found) = find_account(tx, mode, account, asset).await? {
+    if let Some(found) = find_ledger_account(tx, mode, account, asset).await? {
         return Ok(found);
     }
     let inserted = row!(
@@ -160,7 +160,7 @@ pub async fn find_or_insert_account(
         account.is_non_negative()
     )?;
     let Some(inserted) = inserted else {
-        let found = find_account(tx, mode, account, asset).await?;
+        let found = find_ledger_account(tx, mode, account, asset).await?;
         return found.ok_or_else(|| db::Error::Conflict("another transaction is creating the account".into()));
     };
     let id: AccountId = inserted.get("id")?;

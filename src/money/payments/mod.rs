@@ -85,7 +85,7 @@ pub struct Taken {
 /// A payment to store.
 #[derive(Debug, Clone)]
 pub struct NewPayment {
-    /// The order, which the same batch inserts.
+    /// The order. The same database transaction inserts it.
     pub order: ResultRef<OrderId>,
     /// The shop of the order.
     pub shop: Shop,
@@ -99,7 +99,7 @@ pub struct NewPayment {
     pub taken: Option<Taken>,
     /// The payment page of the external provider; `None` for the other methods.
     pub pay_url: Option<String>,
-    /// The id of the payment at the external provider; `None` when there is none.
+    /// The id of the payment at the external provider; `None` when the provider assigned no id.
     pub provider_ref: Option<String>,
 }
 

@@ -33,7 +33,7 @@ fn followed_chain(family: Family) -> FollowedChain {
         id: ChainId::new("model").unwrap(),
         family,
         mode: Mode::Test,
-        depths: Depths::flat_depths(2, 5),
+        depths: Depths::depths_without_tiers(2, 5),
         watched: std::sync::Arc::default(),
         siblings: Vec::new(),
         dust: Dust::default(),

@@ -27,7 +27,7 @@ ways! {
                 world.assert_received(&order, order.due).await;
                 assert_eq!(answer.body["payment"]["confirmations"], 0, "depth {depth}: {}", answer.text);
             }
-            assert!(world.audit().await.is_clean(), "depth {depth}");
+            assert!(world.audit().await.has_no_findings(), "depth {depth}");
 
             // The next block contains the transaction again: one payment, two blocks, one credit.
             world.mine(needed + DEEP).await;
@@ -50,7 +50,7 @@ ways! {
 
             world.reorg(depth).await;
             assert_eq!(world.merchant_pending(COIN).await, Amount::ZERO, "depth {depth}");
-            assert!(world.audit().await.is_clean(), "depth {depth}");
+            assert!(world.audit().await.has_no_findings(), "depth {depth}");
 
             world.mine(DEEP).await;
             world.assert_status(&order, "completed", "paid").await;

@@ -84,7 +84,7 @@ async fn spent_outputs_return_after_a_reorg(world: &mut Onchain, kind: AddressKi
     world.mine(1).await;
     assert_eq!(unspent(world).await.len(), 2);
     assert_eq!(spent_reviews(&world.db).await.len(), 2);
-    assert!(world.audit().await.is_clean());
+    assert!(world.audit().await.has_no_findings());
 }
 
 ways! {
