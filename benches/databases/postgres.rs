@@ -20,7 +20,8 @@ pub struct SyncingServer {
 impl SyncingServer {
     /// Starts a server with the same programs as the server of the tests.
     pub async fn start() -> SyncingServer {
-        let shared = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
+        let shared =
+            tokio::task::block_in_place(provision::postgres::start_shared_cluster).unwrap_or_else(|e| panic!("{e}"));
         let mut session = PgConnection::connect(&shared).await.expect("the server of the tests answers");
         let programs = sqlx::query_scalar("select setting from pg_config where name = 'BINDIR'");
         let programs: String =

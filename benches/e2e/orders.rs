@@ -54,8 +54,9 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
     runtime.block_on(shop.close());
 
     let server = runtime.block_on(SyncingServer::start());
-    let (scratch, baseline_scratch) = runtime
-        .block_on(async { (TestDatabase::create_postgres(server.url()).await, TestDatabase::create_postgres(server.url()).await) });
+    let (scratch, baseline_scratch) = runtime.block_on(async {
+        (TestDatabase::create_postgres(server.url()).await, TestDatabase::create_postgres(server.url()).await)
+    });
     let shop = runtime.block_on(BenchShop::connect(&scratch.config().url));
     let mut baseline = runtime.block_on(async {
         let shop = BenchShop::connect(&baseline_scratch.config().url).await;

@@ -33,7 +33,7 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the build folder is writable");
     // anvil stands in for the Ethereum main network, with a block every twelve seconds.
     let options = AnvilOptions { chain_id: 1, mining: Mining::EverySeconds(12), ..AnvilOptions::default() };
-    let anvil = runtime.block_on(Anvil::start(options)).unwrap_or_else(|e| panic!("{e}"));
+    let anvil = runtime.block_on(Anvil::start_node(options)).unwrap_or_else(|e| panic!("{e}"));
     let installation = BenchInstallation::new(folder.path(), &anvil.url());
     runtime.block_on(installation.put_tokens(&anvil));
 
@@ -78,7 +78,7 @@ impl BenchInstallation {
         let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
         let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0)
             .expect("the account exists");
-        let xpub = seed.account_xpub(&account);
+        let xpub = seed.derive_account_xpub(&account);
         let text = format!(
             r#"
             [server]
@@ -116,7 +116,10 @@ impl BenchInstallation {
         let chains = self.config.chains.values().filter(|chain| chain.enabled);
         for (_, asset) in chains.flat_map(|chain| chain.assets()) {
             if let AssetKind::Token { contract } = &asset.kind {
-                anvil.rpc("anvil_setCode", json!([contract, SIX_DECIMALS_CODE])).await.expect("the contract is valid");
+                anvil
+                    .call_rpc("anvil_setCode", json!([contract, SIX_DECIMALS_CODE]))
+                    .await
+                    .expect("the contract is valid");
             }
         }
     }

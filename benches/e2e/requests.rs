@@ -21,7 +21,7 @@ const SPAN: u64 = 100;
 pub fn run(report: &mut Report, runtime: &Runtime) {
     let (catching_up, live) = runtime.block_on(async {
         let options = AnvilOptions { chain_id: CHAIN_ID, mining: Mining::Manual, ..AnvilOptions::default() };
-        let anvil = Anvil::start(options).await.unwrap_or_else(|e| panic!("{e}"));
+        let anvil = Anvil::start_node(options).await.unwrap_or_else(|e| panic!("{e}"));
         anvil.mine(BLOCKS + 100).await.expect("the node returns the blocks");
         let evm = Evm::new(config(&anvil.url())).expect("the driver configuration is valid");
         (catch_up(&evm).await, follow(&evm, &anvil).await)

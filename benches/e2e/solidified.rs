@@ -187,7 +187,7 @@ fn prepare_answers() -> PreparedAnswers {
             tx_trie_root: vec![1; 32],
             parent_hash: parent.hash.0.to_vec(),
             number: i64::try_from(height).expect("the number is small"),
-            witness_address: address::to_bytes(AddressKey([1; 20])),
+            witness_address: address::to_prefixed_bytes(AddressKey([1; 20])),
             version: 34,
             ..HeaderRaw::default()
         };
@@ -229,11 +229,11 @@ fn payments(height: u64, reference: BlockRef) -> (Vec<Value>, Vec<Value>) {
         let params = TransactionParams::new(reference, timestamp + 60_000, timestamp);
         let amount = Amount::from(DUE);
         let operation = if calls {
-            Operation::Trigger { contract: TOKEN, call_value: 0, data: abi::transfer(to, amount) }
+            Operation::Trigger { contract: TOKEN, call_value: 0, data: abi::encode_transfer_call(to, amount) }
         } else {
             Operation::Transfer { to, sun: 1_500_000 }
         };
-        let unsigned = transaction::build(sender(number + 500), &operation, &params);
+        let unsigned = transaction::build_transaction(sender(number + 500), &operation, &params);
         let raw = const_hex::encode(&unsigned.raw);
         transactions.push(json!({
             "ret": [{ "contractRet": "SUCCESS" }], "signature": ["00".repeat(65)], "txID": unsigned.txid.to_string(),

@@ -34,7 +34,7 @@ pub fn run(report: &mut Report) {
     let contracts = TokenContracts::new(&[usdt::asset()]).expect("the contract is valid");
     let decode = || {
         let start = ThreadTime::now();
-        let logs: Vec<EventLog<'_>> = rpc::Reply::new(0, 200, &body).result().expect("the logs are valid");
+        let logs: Vec<EventLog<'_>> = rpc::Reply::new(0, 200, &body).parse_result().expect("the logs are valid");
         assert_eq!(logs.len(), 10_000);
         black_box(logs);
         start.elapsed()

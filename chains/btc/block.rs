@@ -40,15 +40,15 @@ pub struct PaidOutput {
 }
 
 impl PaidOutput {
-    /// Returns the reference by which an input spends the output.
-    pub fn outpoint(&self) -> OutPoint {
-        OutPoint { txid: TxId(display_order(self.txid)), vout: self.vout }
+    /// Returns the transaction id and the index with which an input refers to this output.
+    pub fn to_outpoint(&self) -> OutPoint {
+        OutPoint { txid: TxId(to_display_order(self.txid)), vout: self.vout }
     }
 
-    /// Returns the output as a transfer of the chain contract.
+    /// Converts the output to a [`Transfer`], the form in which all chain drivers return payments.
     pub fn to_transfer(&self, asset: &AssetId) -> Transfer {
         Transfer {
-            txid: TxId(display_order(self.txid)),
+            txid: TxId(to_display_order(self.txid)),
             index: TransferIndex { tx_index: self.tx_index, part: TxPart::Output(self.vout) },
             asset: asset.clone(),
             to: self.to,
@@ -68,11 +68,11 @@ pub struct ParsedBlock {
     /// Coinbase outputs to any address of the configured type. They become transfers when they may be spent, 100 blocks
     /// later. All of them are kept, because an address may be added to the watch set until then.
     pub coinbase_outputs: Vec<PaidOutput>,
-    /// Height that the coinbase contains (BIP34), `None` if it contains none.
+    /// Block height written in the coinbase (BIP34); `None` if the coinbase contains no height.
     pub coinbase_height: Option<Height>,
 }
 
-/// The reason for which a block is rejected.
+/// The reason why a block is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBlock {
     /// A transaction cannot be parsed.
@@ -95,7 +95,7 @@ pub enum InvalidBlock {
 }
 
 /// Parses a block. Checks the Merkle roots in the header and the coinbase if `verify` is true.
-pub fn parse(
+pub fn parse_block(
     bytes: &[u8],
     address_type: AddressType,
     verify: bool,
@@ -104,7 +104,7 @@ pub fn parse(
     let (front, rest) = bytes.split_at_checked(Header::SIZE).ok_or(InvalidBlock::Malformed)?;
     let header: Header = consensus::deserialize(front).map_err(|_| InvalidBlock::Malformed)?;
     let mut reader = Reader::new(rest);
-    let count = reader.read_count()?;
+    let count = reader.read_compact_size()?;
     let mut block = ParsedBlock { header, outputs: Vec::new(), coinbase_outputs: Vec::new(), coinbase_height: None };
     let mut roots = MerkleRoots::new(if verify { count } else { 0 });
     // Outputs of one transaction to watched addresses; the allocation is reused for all transactions.
@@ -113,8 +113,8 @@ pub fn parse(
         found.clear();
         let is_first = tx_index == 0;
         let mut commitment = None;
-        let tx = reader.read_tx(|output| {
-            if let Some(key) = address_type.parse_key(output.script)
+        let tx = reader.read_transaction(|output| {
+            if let Some(key) = address_type.find_address_key(output.script)
                 && (is_first || watched.contains(&key))
             {
                 found.push((output.vout, key, output.sats));
@@ -127,13 +127,13 @@ pub fn parse(
             return Err(InvalidBlock::Coinbase);
         }
         if verify {
-            roots.add(&tx, commitment);
+            roots.add_transaction(&tx, commitment);
         }
         if is_first {
-            block.coinbase_height = tx.first_script().and_then(parse_coinbase_height);
+            block.coinbase_height = tx.first_input_script().and_then(parse_coinbase_height);
         }
         if !found.is_empty() {
-            let txid = if verify { roots.last_txid() } else { tx.txid() };
+            let txid = if verify { roots.last_txid() } else { tx.compute_txid() };
             let tx_index = u32::try_from(tx_index).map_err(|_| InvalidBlock::Malformed)?;
             let outputs = if is_first { &mut block.coinbase_outputs } else { &mut block.outputs };
             outputs.extend(found.iter().map(|&(vout, to, sats)| PaidOutput { tx_index, txid, vout, to, sats }));
@@ -142,10 +142,10 @@ pub fn parse(
     if count == 0 || !reader.is_empty() {
         return Err(InvalidBlock::Malformed);
     }
-    if verify { roots.check(&header).map(|()| block) } else { Ok(block) }
+    if verify { roots.verify_merkle_roots(&header).map(|()| block) } else { Ok(block) }
 }
 
-/// Returns the watched outputs that the transactions of a block spend. [`parse`] does not return them, because blocks
+/// Returns the watched outputs that the transactions of a block spend. [`parse_block`] does not return them, because blocks
 /// are parsed concurrently and a block may spend outputs of the block before it.
 pub fn find_spends(bytes: &[u8], watched: &WatchedOutputs<'_>) -> Result<Vec<Spend>, InvalidBlock> {
     let mut spends = Vec::new();
@@ -155,50 +155,50 @@ pub fn find_spends(bytes: &[u8], watched: &WatchedOutputs<'_>) -> Result<Vec<Spe
     let (_, rest) = bytes.split_at_checked(Header::SIZE).ok_or(InvalidBlock::Malformed)?;
     let mut reader = Reader::new(rest);
     let mut spent = Vec::new();
-    for _ in 0..reader.read_count()? {
+    for _ in 0..reader.read_compact_size()? {
         let visit = |input: Input| {
-            let txid = TxId(display_order(sha256d::Hash::from_byte_array(input.txid)));
+            let txid = TxId(to_display_order(sha256d::Hash::from_byte_array(input.txid)));
             let output = OutPoint { txid, vout: input.vout };
             if watched.contains(&output) {
                 spent.push(output);
             }
         };
-        let tx = reader.read_tx_with_inputs(visit, |_| {})?;
+        let tx = reader.read_transaction_with_inputs(visit, |_| {})?;
         if !spent.is_empty() {
-            let by = TxId(display_order(tx.txid()));
+            let by = TxId(to_display_order(tx.compute_txid()));
             spends.extend(spent.drain(..).map(|output| Spend { output, spent_by: by }));
         }
     }
     Ok(spends)
 }
 
-/// Returns the outputs of a single transaction to watched addresses, whether the transaction may be replaced, and its
-/// id.
-pub fn parse_tx(
+/// Parses one transaction. Returns its outputs to watched addresses, true if the transaction may be replaced (BIP125),
+/// and its id.
+pub fn parse_transaction(
     bytes: &[u8],
     address_type: AddressType,
     watched: &WatchedAddresses<'_>,
 ) -> Result<(Vec<PaidOutput>, bool, TxId), MalformedTransaction> {
     let mut reader = Reader::new(bytes);
     let mut found = Vec::new();
-    let tx = reader.read_tx(|Output { vout, sats, script }| {
-        if let Some(to) = address_type.parse_key(script).filter(|key| watched.contains(key)) {
+    let tx = reader.read_transaction(|Output { vout, sats, script }| {
+        if let Some(to) = address_type.find_address_key(script).filter(|key| watched.contains(key)) {
             found.push((vout, to, sats));
         }
     })?;
     if !reader.is_empty() {
         return Err(MalformedTransaction);
     }
-    let txid = tx.txid();
+    let txid = tx.compute_txid();
     let output = |(vout, to, sats)| PaidOutput { tx_index: 0, txid, vout, to, sats };
-    Ok((found.into_iter().map(output).collect(), tx.is_replaceable, TxId(display_order(txid))))
+    Ok((found.into_iter().map(output).collect(), tx.is_replaceable, TxId(to_display_order(txid))))
 }
 
 impl AddressType {
-    /// Returns the key under which the watch set holds the recipient, or `None` for an output of another type. Only one
-    /// type is accepted, because a sender could choose the bytes of an output of one type to equal the key of an
-    /// address of another type.
-    pub fn parse_key(self, script: &[u8]) -> Option<AddressKey> {
+    /// Returns the watch-set key of the address that this output script pays, or `None` if the script has another
+    /// address type. Other types must not match: a sender could build an output of another type with the same key bytes
+    /// as a watched address.
+    pub fn find_address_key(self, script: &[u8]) -> Option<AddressKey> {
         match (self, script) {
             (AddressType::P2wpkh, [0x00, 0x14, program @ ..]) => program.try_into().ok().map(AddressKey),
             (AddressType::P2tr, [0x51, 0x20, key @ ..]) => {
@@ -226,17 +226,17 @@ impl<'a> MerkleRoots<'a> {
         MerkleRoots { txids, wtxids, has_witness: false, commitment: None, reserved: None }
     }
 
-    fn add(&mut self, tx: &Tx<'a>, commitment: Option<&'a [u8]>) {
-        let txid = tx.txid();
+    fn add_transaction(&mut self, tx: &Tx<'a>, commitment: Option<&'a [u8]>) {
+        let txid = tx.compute_txid();
         self.txids.push(txid);
         self.has_witness |= tx.has_witness;
         if self.wtxids.is_empty() {
             // BIP141 uses a zero hash for the coinbase, because it contains the root itself.
             self.wtxids.push(sha256d::Hash::all_zeros());
             self.commitment = commitment;
-            self.reserved = tx.first_witness();
+            self.reserved = tx.first_witness_item();
         } else {
-            self.wtxids.push(if tx.has_witness { tx.wtxid() } else { txid });
+            self.wtxids.push(if tx.has_witness { tx.compute_wtxid() } else { txid });
         }
     }
 
@@ -244,8 +244,8 @@ impl<'a> MerkleRoots<'a> {
         *self.txids.last().expect("a transaction was added before")
     }
 
-    fn check(mut self, header: &Header) -> Result<(), InvalidBlock> {
-        if merkle_root(&mut self.txids) != Some(header.merkle_root.to_raw_hash()) {
+    fn verify_merkle_roots(mut self, header: &Header) -> Result<(), InvalidBlock> {
+        if compute_merkle_root(&mut self.txids) != Some(header.merkle_root.to_raw_hash()) {
             return Err(InvalidBlock::TransactionRoot);
         }
         let Some(commitment) = self.commitment else {
@@ -255,7 +255,7 @@ impl<'a> MerkleRoots<'a> {
             return Ok(());
         }
         let reserved = self.reserved.filter(|reserved| reserved.len() == 32).ok_or(InvalidBlock::WitnessRoot)?;
-        let witnesses = merkle_root(&mut self.wtxids).ok_or(InvalidBlock::WitnessRoot)?;
+        let witnesses = compute_merkle_root(&mut self.wtxids).ok_or(InvalidBlock::WitnessRoot)?;
         let mut engine = sha256d::Hash::engine();
         engine.input(witnesses.as_byte_array());
         engine.input(reserved);
@@ -267,9 +267,10 @@ impl<'a> MerkleRoots<'a> {
     }
 }
 
-/// Computes the Merkle root in place. Returns `None` if two neighbours are equal: a list whose end is repeated has the
-/// same root, and a payment in the repeated part would be credited twice (CVE-2012-2459).
-fn merkle_root(hashes: &mut Vec<sha256d::Hash>) -> Option<sha256d::Hash> {
+/// Computes the Merkle root in place. Returns `None` if two neighbouring hashes are equal. A transaction list whose
+/// last entries are repeated has the same root as the original list, and the payments in the repeated entries would be
+/// credited twice (CVE-2012-2459).
+fn compute_merkle_root(hashes: &mut Vec<sha256d::Hash>) -> Option<sha256d::Hash> {
     while hashes.len() > 1 {
         if hashes.chunks_exact(2).any(|pair| pair[0] == pair[1]) {
             return None;
@@ -303,18 +304,18 @@ fn parse_coinbase_height(script: &[u8]) -> Option<Height> {
 }
 
 /// Returns the bytes of a hash in the displayed order, which is the reverse of the hash order.
-pub fn display_order(hash: sha256d::Hash) -> [u8; 32] {
+pub fn to_display_order(hash: sha256d::Hash) -> [u8; 32] {
     let mut bytes = hash.to_byte_array();
     bytes.reverse();
     bytes
 }
 
-/// Returns the header as the chain contract defines it.
+/// Converts the header to a [`chain::Header`], the form in which all chain drivers return headers.
 pub fn to_chain_header(header: &Header, height: Height) -> chain::Header {
     chain::Header {
         height,
-        hash: BlockHash(display_order(header.block_hash().to_raw_hash())),
-        parent: BlockHash(display_order(header.prev_blockhash.to_raw_hash())),
+        hash: BlockHash(to_display_order(header.block_hash().to_raw_hash())),
+        parent: BlockHash(to_display_order(header.prev_blockhash.to_raw_hash())),
         time: i64::from(header.time),
     }
 }
@@ -332,22 +333,22 @@ mod tests {
         for network in [Network::Bitcoin, Network::Signet, Network::Testnet4, Network::Regtest] {
             let block = genesis_block(network);
             let bytes = consensus::serialize(&block);
-            let parsed = parse(&bytes, AddressType::P2wpkh, true, &watched.read_addresses()).unwrap();
+            let parsed = parse_block(&bytes, AddressType::P2wpkh, true, &watched.read_addresses()).unwrap();
             assert_eq!(parsed.header, block.header);
             for cut in [79, bytes.len() - 1] {
-                assert!(parse(&bytes[..cut], AddressType::P2wpkh, false, &watched.read_addresses()).is_err());
+                assert!(parse_block(&bytes[..cut], AddressType::P2wpkh, false, &watched.read_addresses()).is_err());
             }
             let mut longer = bytes.clone();
             longer.push(0);
             assert_eq!(
-                parse(&longer, AddressType::P2wpkh, false, &watched.read_addresses()).unwrap_err(),
+                parse_block(&longer, AddressType::P2wpkh, false, &watched.read_addresses()).unwrap_err(),
                 InvalidBlock::Malformed
             );
             let mut other = bytes;
             let last = other.len() - 10;
             other[last] ^= 1;
             assert_eq!(
-                parse(&other, AddressType::P2wpkh, true, &watched.read_addresses()).unwrap_err(),
+                parse_block(&other, AddressType::P2wpkh, true, &watched.read_addresses()).unwrap_err(),
                 InvalidBlock::TransactionRoot
             );
         }
@@ -357,10 +358,10 @@ mod tests {
     fn a_list_with_its_end_repeated_has_no_root() {
         let hash = |n: u8| sha256d::Hash::hash(&[n]);
         let three: Vec<_> = (1..=3).map(hash).collect();
-        assert!(merkle_root(&mut three.clone()).is_some());
-        assert_eq!(merkle_root(&mut [three, vec![hash(3)]].concat()), None);
-        assert_eq!(merkle_root(&mut Vec::new()), None);
-        assert_eq!(merkle_root(&mut vec![hash(9)]), Some(hash(9)));
+        assert!(compute_merkle_root(&mut three.clone()).is_some());
+        assert_eq!(compute_merkle_root(&mut [three, vec![hash(3)]].concat()), None);
+        assert_eq!(compute_merkle_root(&mut Vec::new()), None);
+        assert_eq!(compute_merkle_root(&mut vec![hash(9)]), Some(hash(9)));
     }
 
     #[test]
@@ -377,9 +378,12 @@ mod tests {
     fn only_outputs_of_the_address_type_have_a_key() {
         let p2wpkh = [&[0x00, 0x14][..], &[7; 20]].concat();
         let p2tr = [&[0x51, 0x20][..], &[7; 32]].concat();
-        assert_eq!(AddressType::P2wpkh.parse_key(&p2wpkh), Some(AddressKey([7; 20])));
-        assert_eq!(AddressType::P2tr.parse_key(&p2tr), Some(derive::p2tr_address_key(&[7; 32])));
-        assert_eq!((AddressType::P2wpkh.parse_key(&p2tr), AddressType::P2tr.parse_key(&p2wpkh)), (None, None));
-        assert_eq!(AddressType::P2wpkh.parse_key(&p2wpkh[..21]), None);
+        assert_eq!(AddressType::P2wpkh.find_address_key(&p2wpkh), Some(AddressKey([7; 20])));
+        assert_eq!(AddressType::P2tr.find_address_key(&p2tr), Some(derive::p2tr_address_key(&[7; 32])));
+        assert_eq!(
+            (AddressType::P2wpkh.find_address_key(&p2tr), AddressType::P2tr.find_address_key(&p2wpkh)),
+            (None, None)
+        );
+        assert_eq!(AddressType::P2wpkh.find_address_key(&p2wpkh[..21]), None);
     }
 }

@@ -48,45 +48,46 @@ pub struct ChainInfo {
 
 /// Returns the hash of the newest block and the index of the endpoint that returned it.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.result()?)?)));
-    pool.send(Request::call("getbestblockhash", &[(); 0]).to(Target::From(first)), accept).await
+    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_result()?)?)));
+    pool.send_request(Request::json_rpc_call("getbestblockhash", &[(); 0]).with_target(Target::From(first)), accept)
+        .await
 }
 
 /// Returns the hash of the genesis block.
 pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| parse_block_hash(reply.result()?).map(Verdict::Accept);
-    pool.send(Request::call("getblockhash", &[0]).to(target), accept).await
+    let accept = |reply: &Reply<'_>| parse_block_hash(reply.parse_result()?).map(Verdict::Accept);
+    pool.send_request(Request::json_rpc_call("getblockhash", &[0]).with_target(target), accept).await
 }
 
-/// Returns the hashes of the blocks at these heights on the node's branch, `None` for heights above its head. The list
-/// ends before the first height for which no endpoint answers; the hashes before that height are still usable.
+/// Returns the block hash at each height, or `None` for a height above the node's head. If a request fails, the list
+/// ends before that height, and the hashes in the list are still valid.
 pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
-    let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
+    let accept = |_: usize, reply: &Reply<'_>| match reply.parse_result::<&str>() {
         Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
-        // The node may be behind, so another endpoint gets the request too.
+        // The node may lag behind, so the pool sends the request to another endpoint too.
         Err(Rejection::NodeError(error)) if error.code == INVALID_PARAMETER => Ok(Verdict::Fallback(None)),
         Err(rejection) => Err(rejection),
     };
-    pool.batch("getblockhash", &params, BATCH_MAX, accept).await.into_prefix()
+    pool.send_calls("getblockhash", &params, BATCH_MAX, accept).await.into_results_before_failure()
 }
 
 /// Returns the header with this hash and the height that the node reports for it. The height is not verified.
 pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let verbose: VerboseHeader<'_> = reply.result()?;
+        let verbose: VerboseHeader<'_> = reply.parse_result()?;
         let header = Header {
             version: Version::from_consensus(verbose.version),
-            prev_blockhash: verbose.previousblockhash.map_or(Ok(zero_hash()), parse_block_hash)?,
+            prev_blockhash: verbose.previousblockhash.map_or(Ok(zero_block_hash()), parse_block_hash)?,
             merkle_root: parse_merkle_root(verbose.merkleroot)?,
             time: verbose.time,
             bits: CompactTarget::from_unprefixed_hex(verbose.bits)
                 .map_err(|_| Rejection::Invalid("`bits` is not a compact target".to_owned()))?,
             nonce: verbose.nonce,
         };
-        check_hash(header, hash).map(|header| Verdict::Accept((verbose.height, header)))
+        verify_header_hash(header, hash).map(|header| Verdict::Accept((verbose.height, header)))
     };
-    pool.send(Request::call("getblockheader", &(hash.to_string(), true)), accept).await
+    pool.send_request(Request::json_rpc_call("getblockheader", &(hash.to_string(), true)), accept).await
 }
 
 /// Fetches the bytes of a block and returns the result of `parse`. If `parse` fails, another endpoint gets the request.
@@ -95,32 +96,33 @@ pub async fn fetch_block<T>(
     hash: BlockHash,
     parse: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
 ) -> Result<T, RpcError> {
-    let accept = |reply: &Reply<'_>| parse(parse_hex(reply.result()?)?).map(Verdict::Accept);
-    pool.send(Request::call("getblock", &(hash.to_string(), 0)), accept).await
+    let accept = |reply: &Reply<'_>| parse(parse_hex(reply.parse_result()?)?).map(Verdict::Accept);
+    pool.send_request(Request::json_rpc_call("getblock", &(hash.to_string(), 0)), accept).await
 }
 
 /// Returns the ids of all transactions in the mempool.
-pub async fn list_mempool(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
+pub async fn list_mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let txids: Vec<&str> = reply.result()?;
+        let txids: Vec<&str> = reply.parse_result()?;
         txids.into_iter().map(parse_txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
     };
-    pool.send(Request::call("getrawmempool", &[(); 0]), accept).await
+    pool.send_request(Request::json_rpc_call("getrawmempool", &[(); 0]), accept).await
 }
 
-/// Returns the bytes of mempool transactions, `None` for transactions that left the mempool. The list ends before the
-/// first transaction for which no endpoint answers.
+/// Returns the bytes of each mempool transaction, or `None` for a transaction that left the mempool. If a request
+/// fails, the list ends before that transaction.
 pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let params: Vec<(String, bool)> = txids.iter().map(|txid| (txid.to_string(), false)).collect();
-    let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
+    let accept = |_: usize, reply: &Reply<'_>| match reply.parse_result::<&str>() {
         Ok(text) => Ok(Verdict::Accept(Some(parse_hex(text)?))),
         Err(Rejection::NodeError(error)) if error.code == UNKNOWN_TRANSACTION => Ok(Verdict::Accept(None)),
         Err(rejection) => Err(rejection),
     };
-    pool.batch("getrawtransaction", &params, BATCH_MAX, accept).await.into_prefix()
+    pool.send_calls("getrawtransaction", &params, BATCH_MAX, accept).await.into_results_before_failure()
 }
 
-/// Returns the estimated fee rate for a confirmation within `blocks` blocks, `None` if the node has too little data.
+/// Returns the node's estimate of the fee rate for a confirmation within `blocks` blocks, or `None` if the node has too
+/// little data for an estimate.
 pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
     #[derive(Deserialize)]
     struct Estimate<'a> {
@@ -128,22 +130,27 @@ pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRat
         feerate: Option<&'a RawValue>,
     }
     let accept = |reply: &Reply<'_>| {
-        let estimate: Estimate<'_> = reply.result()?;
+        let estimate: Estimate<'_> = reply.parse_result()?;
         let Some(text) = estimate.feerate else { return Ok(Verdict::Fallback(None)) };
-        let rate = FeeRate::parse(text.get(), 8).ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
+        let rate = FeeRate::parse_decimal(text.get(), 8)
+            .ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
         Ok(Verdict::Accept(Some(rate)))
     };
-    pool.send(Request::call("estimatesmartfee", &[blocks]), accept).await
+    pool.send_request(Request::json_rpc_call("estimatesmartfee", &[blocks]), accept).await
 }
 
 /// Returns the chain state that one node reports.
 pub async fn fetch_chain_info(pool: &Pool, endpoint: usize) -> Result<ChainInfo, RpcError> {
-    let accept = |reply: &Reply<'_>| reply.result().map(Verdict::Accept);
-    pool.send(Request::call("getblockchaininfo", &[(); 0]).to(Target::Probe(endpoint)), accept).await
+    let accept = |reply: &Reply<'_>| reply.parse_result().map(Verdict::Accept);
+    pool.send_request(
+        Request::json_rpc_call("getblockchaininfo", &[(); 0]).with_target(Target::Probe(endpoint)),
+        accept,
+    )
+    .await
 }
 
-/// Rejects a header that does not have this hash.
-pub fn check_hash(header: Header, hash: BlockHash) -> Result<Header, Rejection> {
+/// Returns the header if its hash is `hash`, and rejects the reply otherwise.
+pub fn verify_header_hash(header: Header, hash: BlockHash) -> Result<Header, Rejection> {
     if header.block_hash() == hash {
         Ok(header)
     } else {
@@ -167,7 +174,7 @@ pub fn parse_merkle_root(text: &str) -> Result<TxMerkleNode, Rejection> {
 }
 
 /// Returns the hash of 32 zero bytes, which the genesis block names as its parent.
-pub fn zero_hash() -> BlockHash {
+pub fn zero_block_hash() -> BlockHash {
     bitcoin::hashes::Hash::all_zeros()
 }
 

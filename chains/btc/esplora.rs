@@ -1,5 +1,6 @@
-//! Requests to Esplora servers over HTTP (github.com/Blockstream/esplora, API.md), for operators without a node of
-//! their own. The servers are not trusted: blocks are verified by their proof of work and their Merkle roots.
+//! Requests to public Esplora servers over HTTP (github.com/Blockstream/esplora, API.md), for operators who run no
+//! Bitcoin node. The driver does not trust these servers: it verifies the proof of work and the Merkle roots of each
+//! block.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use rpc::{NodeError, NodeErrorKind, Pool, Rejection, Reply, Request, RpcError, T
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::core::{check_hash, parse_block_hash, parse_merkle_root, parse_txid, zero_hash};
+use crate::core::{parse_block_hash, parse_merkle_root, parse_txid, verify_header_hash, zero_block_hash};
 use crate::fees::FeeRate;
 
 /// Maximum number of concurrent small requests.
@@ -36,54 +37,55 @@ pub const GENESIS_HASH_PATH: &str = "block-height/0";
 
 /// Returns the hash of the newest block and the index of the endpoint that returned it.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.text()?)?)));
-    pool.send(Request::get("blocks/tip/hash").to(Target::From(first)), accept).await
+    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_text()?)?)));
+    pool.send_request(Request::http_get("blocks/tip/hash").with_target(Target::From(first)), accept).await
 }
 
 /// Returns the height of one server's newest block.
 pub async fn fetch_head_height(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let height = reply.text()?.parse().map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
+        let height = reply.parse_text()?.parse().map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
         Ok(Verdict::Accept(height))
     };
-    pool.send(Request::get("blocks/tip/height").to(Target::Probe(endpoint)), accept).await
+    pool.send_request(Request::http_get("blocks/tip/height").with_target(Target::Probe(endpoint)), accept).await
 }
 
 /// Returns the hash of the genesis block.
 pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| parse_block_hash(reply.text()?).map(Verdict::Accept);
-    pool.send(Request::get(GENESIS_HASH_PATH).with_method("block-height").to(target), accept).await
+    let accept = |reply: &Reply<'_>| parse_block_hash(reply.parse_text()?).map(Verdict::Accept);
+    pool.send_request(Request::http_get(GENESIS_HASH_PATH).with_method("block-height").with_target(target), accept)
+        .await
 }
 
 /// Returns the same as [`crate::core::fetch_block_hashes`], with one request for each height.
 pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let request_hash = |height: &Height| {
-        let request = Request::get(&format!("block-height/{height}")).with_method("block-height");
-        pool.send(request, |reply: &Reply<'_>| match reply.text() {
+        let request = Request::http_get(&format!("block-height/{height}")).with_method("block-height");
+        pool.send_request(request, |reply: &Reply<'_>| match reply.parse_text() {
             Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
-            // The server may be behind, so another endpoint gets the request too.
+            // The server may lag behind, so the pool sends the request to another endpoint too.
             Err(Rejection::NodeError(error)) if error.kind == NodeErrorKind::NotFound => Ok(Verdict::Fallback(None)),
             Err(rejection) => Err(rejection),
         })
     };
-    collect_prefix(heights.iter().map(request_hash).collect()).await
+    collect_results_before_failure(heights.iter().map(request_hash).collect()).await
 }
 
 /// Returns the same as [`crate::core::fetch_header`].
 pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let info: BlockInfo<'_> = check_status(reply)?.json()?;
+        let info: BlockInfo<'_> = reject_error_status(reply)?.parse_json()?;
         let header = Header {
             version: Version::from_consensus(info.version),
-            prev_blockhash: info.previousblockhash.map_or(Ok(zero_hash()), parse_block_hash)?,
+            prev_blockhash: info.previousblockhash.map_or(Ok(zero_block_hash()), parse_block_hash)?,
             merkle_root: parse_merkle_root(info.merkle_root)?,
             time: info.timestamp,
             bits: CompactTarget::from_consensus(info.bits),
             nonce: info.nonce,
         };
-        check_hash(header, hash).map(|header| Verdict::Accept((info.height, header)))
+        verify_header_hash(header, hash).map(|header| Verdict::Accept((info.height, header)))
     };
-    pool.send(Request::get(&format!("block/{hash}")).with_method("block"), accept).await
+    pool.send_request(Request::http_get(&format!("block/{hash}")).with_method("block"), accept).await
 }
 
 /// Returns the same as [`crate::core::fetch_block`].
@@ -92,8 +94,8 @@ pub async fn fetch_block<T>(
     hash: BlockHash,
     parse: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
 ) -> Result<T, RpcError> {
-    let accept = |reply: &Reply<'_>| parse(check_status(reply)?.body().to_vec()).map(Verdict::Accept);
-    pool.send(Request::get(&format!("block/{hash}/raw")).with_method("block/raw"), accept).await
+    let accept = |reply: &Reply<'_>| parse(reject_error_status(reply)?.body().to_vec()).map(Verdict::Accept);
+    pool.send_request(Request::http_get(&format!("block/{hash}/raw")).with_method("block/raw"), accept).await
 }
 
 /// The reply to `mempool`.
@@ -103,9 +105,10 @@ struct MempoolInfo {
 }
 
 /// Returns the number of transactions in the mempool.
-pub async fn count_mempool(pool: &Pool) -> Result<u64, RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept(check_status(reply)?.json::<MempoolInfo>()?.count));
-    pool.send(Request::get("mempool"), accept).await
+pub async fn count_mempool_transactions(pool: &Pool) -> Result<u64, RpcError> {
+    let accept =
+        |reply: &Reply<'_>| Ok(Verdict::Accept(reject_error_status(reply)?.parse_json::<MempoolInfo>()?.count));
+    pool.send_request(Request::http_get("mempool"), accept).await
 }
 
 /// An item of the reply to `address/{address}/txs/mempool`.
@@ -114,14 +117,14 @@ struct AddressTransaction<'a> {
     txid: &'a str,
 }
 
-/// Returns the ids of the mempool transactions that pay to one of the addresses or spend from it. Esplora lists at most
-/// 50 transactions for each address. The driver finds any others when they are in a block.
-pub async fn list_mempool_of(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, RpcError> {
+/// Returns the ids of the mempool transactions that pay one of the addresses or spend from it. Esplora lists at most 50
+/// transactions per address. The driver finds all other payments as soon as a block contains them.
+pub async fn list_mempool_txids_by_address(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, RpcError> {
     let request_txids = |address: &Address| {
         let path = format!("address/{}/txs/mempool", address.text);
-        let request = Request::get(&path).with_method("address/txs/mempool");
-        pool.send(request, |reply: &Reply<'_>| {
-            let transactions: Vec<AddressTransaction<'_>> = check_status(reply)?.json()?;
+        let request = Request::http_get(&path).with_method("address/txs/mempool");
+        pool.send_request(request, |reply: &Reply<'_>| {
+            let transactions: Vec<AddressTransaction<'_>> = reject_error_status(reply)?.parse_json()?;
             let txids = transactions.into_iter().map(|transaction| parse_txid(transaction.txid));
             txids.collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
         })
@@ -133,30 +136,32 @@ pub async fn list_mempool_of(pool: &Pool, addresses: &[Address]) -> Result<Vec<T
     Ok(txids)
 }
 
-/// Returns the same as [`crate::core::list_mempool`].
-pub async fn list_mempool(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
+/// Returns the same as [`crate::core::list_mempool_txids`].
+pub async fn list_mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let txids: Vec<&str> = check_status(reply)?.json()?;
+        let txids: Vec<&str> = reject_error_status(reply)?.parse_json()?;
         txids.into_iter().map(parse_txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
     };
-    pool.send(Request::get("mempool/txids"), accept).await
+    pool.send_request(Request::http_get("mempool/txids"), accept).await
 }
 
 /// Returns the same as [`crate::core::fetch_transactions`], with one request for each transaction.
 pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let request_bytes = |txid: &TxId| {
-        let request = Request::get(&format!("tx/{txid}/raw")).with_method("tx/raw");
-        pool.send(request, |reply: &Reply<'_>| match check_status(reply) {
+        let request = Request::http_get(&format!("tx/{txid}/raw")).with_method("tx/raw");
+        pool.send_request(request, |reply: &Reply<'_>| match reject_error_status(reply) {
             Ok(reply) => Ok(Verdict::Accept(Some(reply.body().to_vec()))),
             Err(Rejection::NodeError(error)) if error.kind == NodeErrorKind::NotFound => Ok(Verdict::Accept(None)),
             Err(rejection) => Err(rejection),
         })
     };
-    collect_prefix(txids.iter().map(request_bytes).collect()).await
+    collect_results_before_failure(txids.iter().map(request_bytes).collect()).await
 }
 
 /// Returns the results before the first failed request. Returns the error if the first request fails.
-async fn collect_prefix<T>(requests: Vec<impl Future<Output = Result<T, RpcError>>>) -> Result<Vec<T>, RpcError> {
+async fn collect_results_before_failure<T>(
+    requests: Vec<impl Future<Output = Result<T, RpcError>>>,
+) -> Result<Vec<T>, RpcError> {
     let mut results = Vec::with_capacity(requests.len());
     let mut pending = stream::iter(requests).buffered(CONCURRENCY);
     while let Some(result) = pending.next().await {
@@ -169,22 +174,23 @@ async fn collect_prefix<T>(requests: Vec<impl Future<Output = Result<T, RpcError
     Ok(results)
 }
 
-/// Returns the estimated fee rate for the smallest listed target of at least `blocks` blocks, `None` if no such target
-/// is listed.
+/// Returns the estimated fee rate for a confirmation within `blocks` blocks, or within the next larger number of blocks
+/// that the server lists. Returns `None` if the server lists no such number.
 pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let estimates: BTreeMap<&str, &RawValue> = check_status(reply)?.json()?;
+        let estimates: BTreeMap<&str, &RawValue> = reject_error_status(reply)?.parse_json()?;
         let targets = estimates.iter().filter_map(|(target, rate)| Some((target.parse::<u16>().ok()?, rate.get())));
         let nearest = targets.filter(|(target, _)| *target >= blocks).min_by_key(|(target, _)| *target);
         let Some((_, text)) = nearest else { return Ok(Verdict::Fallback(None)) };
-        let rate = FeeRate::parse(text, 3).ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
+        let rate =
+            FeeRate::parse_decimal(text, 3).ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
         Ok(Verdict::Accept(Some(rate)))
     };
-    pool.send(Request::get("fee-estimates"), accept).await
+    pool.send_request(Request::http_get("fee-estimates"), accept).await
 }
 
-/// Rejects a reply with an error status, whose body is plain text.
-fn check_status<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Rejection> {
+/// Returns the reply, or a rejection with the text of its body if the HTTP status is an error.
+fn reject_error_status<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Rejection> {
     match reply.status {
         200 => Ok(reply),
         status => {

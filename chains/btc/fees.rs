@@ -1,4 +1,4 @@
-//! Fee rates of transactions, limited by two bounds so that a wrong estimate of a node costs little.
+//! Fee rates of transactions. A minimum and a maximum limit the cost of a wrong fee estimate.
 
 /// A fee rate in satoshi per 1,000 virtual bytes, the unit of Bitcoin Core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -7,17 +7,17 @@ pub struct FeeRate(pub u64);
 impl FeeRate {
     /// 1 sat/vB, the minimum that nodes relay by default.
     pub const MIN: FeeRate = FeeRate(1_000);
-    /// 1,000 sat/vB, twice the highest rate that blocks have required for hours.
+    /// 1,000 sat/vB, twice the highest rate that mainnet blocks have required for several hours.
     pub const MAX: FeeRate = FeeRate(1_000_000);
 
     /// Returns the nearest rate from [`FeeRate::MIN`] to [`FeeRate::MAX`].
-    pub fn clamped(self) -> FeeRate {
+    pub fn clamp_to_limits(self) -> FeeRate {
         self.clamp(FeeRate::MIN, FeeRate::MAX)
     }
 
-    /// Parses `decimal · 10^places`, rounded up. A number in BTC/kvB has 8 places and one in sat/vB has 3; estimates
-    /// may have more digits.
-    pub(crate) fn parse(decimal: &str, places: usize) -> Option<FeeRate> {
+    /// Parses a decimal number, multiplies it by 10^`places` and rounds up. `places` is 8 for a number in BTC/kvB and 3
+    /// for a number in sat/vB.
+    pub(crate) fn parse_decimal(decimal: &str, places: usize) -> Option<FeeRate> {
         let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, ""));
         if whole.is_empty() || ![whole, fraction].iter().all(|part| part.bytes().all(|b| b.is_ascii_digit())) {
             return None;
@@ -46,8 +46,8 @@ mod tests {
             ("", 8, None),
             (".5", 3, None),
         ] {
-            assert_eq!(FeeRate::parse(text, places).map(|rate| rate.0), expected, "{text}");
+            assert_eq!(FeeRate::parse_decimal(text, places).map(|rate| rate.0), expected, "{text}");
         }
-        assert_eq!((FeeRate(3).clamped(), FeeRate(u64::MAX).clamped()), (FeeRate::MIN, FeeRate::MAX));
+        assert_eq!((FeeRate(3).clamp_to_limits(), FeeRate(u64::MAX).clamp_to_limits()), (FeeRate::MIN, FeeRate::MAX));
     }
 }

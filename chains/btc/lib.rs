@@ -1,9 +1,9 @@
-//! The driver of the Bitcoin family. It verifies blocks, so a node could invent a payment only by mining a block.
+//! The driver of Bitcoin and its test networks. It verifies every block, so a dishonest node could invent a payment
+//! only by mining a valid block.
 //!
-//! The driver hashes every block, checks that it follows its parent, and checks its proof of work and its commitments:
-//! the roots of its transactions and of their witnesses. A node of the operator ([`Backend::Core`]) and public servers
-//! ([`Backend::Esplora`]) answer the same requests, and everything above them is the same code. The driver keeps no
-//! cursor, no database and no key.
+//! For each block, the driver computes the hash and checks the parent, the proof of work, and the Merkle roots of the
+//! transactions and of their witnesses. The blocks come from the operator's node ([`Backend::Core`]) or from public
+//! servers ([`Backend::Esplora`]); the driver verifies both in the same way. The driver has no database and no keys.
 
 pub mod transaction;
 pub mod block;
@@ -18,5 +18,5 @@ mod source;
 mod proof_of_work;
 
 pub use block::AddressType;
-pub use sender::{MempoolRejection, classify};
+pub use sender::{MempoolRejection, classify_error_text};
 pub use source::{Backend, Bitcoin, BitcoinConfig, BuildError, Verify};

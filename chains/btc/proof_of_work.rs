@@ -6,14 +6,14 @@ use chain::Height;
 
 /// Number of blocks between two adjustments of the difficulty.
 const PERIOD: u64 = 2_016;
-/// Height from which the difficulty of mainnet was never below 13.6 T. A block above it with a difficulty below 10 T is
-/// invented.
+/// From this height on, the difficulty of mainnet was always above 13.6 T. A later block with a difficulty below 10 T
+/// is therefore not genuine.
 const MAINNET_MIN_DIFFICULTY_FROM: Height = 700_000;
 /// Compact target of difficulty 10 T.
 const MAINNET_MIN_DIFFICULTY_BITS: u32 = 0x171c_25a6;
 
 /// Checks that a header's hash meets its target, and that the target is allowed on this network.
-pub fn check_work(network: Network, height: Height, header: &Header) -> Result<(), String> {
+pub fn verify_proof_of_work(network: Network, height: Height, header: &Header) -> Result<(), String> {
     let target = header.target();
     let hash = header.block_hash();
     if target == Target::ZERO || target > Params::new(network).max_attainable_target {
@@ -30,9 +30,9 @@ pub fn check_work(network: Network, height: Height, header: &Header) -> Result<(
     if target.is_met_by(hash) { Ok(()) } else { Err(format!("block {hash} does not have the work that it claims")) }
 }
 
-/// Checks that the claimed difficulty may follow the parent's. Testnets allow exceptions, so the check always succeeds
-/// there.
-pub fn check_difficulty(network: Network, height: Height, header: &Header, parent: &Header) -> Result<(), String> {
+/// Checks that a block with the parent's difficulty may be followed by a block with this header's difficulty. Test
+/// networks allow exceptions, so this function accepts every difficulty on them.
+pub fn verify_difficulty(network: Network, height: Height, header: &Header, parent: &Header) -> Result<(), String> {
     let constant = network == Network::Regtest;
     if !constant && !difficulty_follows_parent(network) {
         return Ok(());
@@ -40,7 +40,7 @@ pub fn check_difficulty(network: Network, height: Height, header: &Header, paren
     let is_allowed = if constant || !height.is_multiple_of(PERIOD) {
         header.bits == parent.bits
     } else {
-        // Both bounds are rounded to compact form, like the target itself.
+        // The target is stored in compact form, which rounds it, so both bounds are rounded in the same way.
         let rounded = |target: Target| Target::from_compact(target.to_compact_lossy());
         let parent_target = parent.target();
         let range = rounded(parent_target.min_transition_threshold())
@@ -54,7 +54,7 @@ pub fn check_difficulty(network: Network, height: Height, header: &Header, paren
     }
 }
 
-/// Returns true if the allowed difficulty of a block follows from its parent alone.
+/// Returns true if the parent alone determines which difficulty a block may have.
 pub fn difficulty_follows_parent(network: Network) -> bool {
     network == Network::Bitcoin || network == Network::Signet || network == Network::Regtest
 }
@@ -69,20 +69,20 @@ mod tests {
     fn genesis_blocks_have_valid_work_and_changed_ones_do_not() {
         for network in [Network::Bitcoin, Network::Signet, Network::Testnet4, Network::Regtest] {
             let header = genesis_block(network).header;
-            assert_eq!(check_work(network, 0, &header), Ok(()));
+            assert_eq!(verify_proof_of_work(network, 0, &header), Ok(()));
             let mut cheaper = header;
             cheaper.bits = CompactTarget::from_consensus(0x2100_ffff);
-            assert!(check_work(network, 0, &cheaper).is_err());
+            assert!(verify_proof_of_work(network, 0, &cheaper).is_err());
             let mut none = header;
             none.bits = CompactTarget::from_consensus(0);
-            assert!(check_work(network, 0, &none).is_err());
+            assert!(verify_proof_of_work(network, 0, &none).is_err());
         }
         let first = genesis_block(Network::Bitcoin).header;
         let mut other = first;
         other.nonce ^= 1;
-        assert!(check_work(Network::Bitcoin, 0, &other).is_err());
+        assert!(verify_proof_of_work(Network::Bitcoin, 0, &other).is_err());
         assert!(
-            check_work(Network::Bitcoin, MAINNET_MIN_DIFFICULTY_FROM, &first).is_err(),
+            verify_proof_of_work(Network::Bitcoin, MAINNET_MIN_DIFFICULTY_FROM, &first).is_err(),
             "a block with the difficulty of the genesis block"
         );
     }
@@ -95,14 +95,14 @@ mod tests {
             header
         };
         let (parent, quarter, fourfold) = (with(0x1702_8000), with(0x1700_a000), with(0x170a_0000));
-        let follows = |height, header: &Header| check_difficulty(Network::Bitcoin, height, header, &parent).is_ok();
+        let follows = |height, header: &Header| verify_difficulty(Network::Bitcoin, height, header, &parent).is_ok();
         assert!(follows(840_001, &parent) && !follows(840_001, &quarter));
         assert!(follows(840_672, &quarter) && follows(840_672, &fourfold));
         assert!(!follows(840_672, &with(0x1700_9fff)) && !follows(840_672, &with(0x170a_0001)));
         assert!(
-            check_difficulty(Network::Testnet4, 5, &quarter, &parent).is_ok(),
+            verify_difficulty(Network::Testnet4, 5, &quarter, &parent).is_ok(),
             "a block after 20 minutes may be easy"
         );
-        assert!(check_difficulty(Network::Regtest, PERIOD, &quarter, &parent).is_err());
+        assert!(verify_difficulty(Network::Regtest, PERIOD, &quarter, &parent).is_err());
     }
 }

@@ -26,8 +26,8 @@ pub struct RecentBlock {
 pub struct RecentBlocks(VecDeque<RecentBlock>);
 
 impl RecentBlocks {
-    /// Adds a block and removes the blocks that are not its ancestors.
-    pub fn push(&mut self, block: RecentBlock) {
+    /// Adds a block and removes all blocks that are not its ancestors.
+    pub fn push_block(&mut self, block: RecentBlock) {
         while self.0.back().is_some_and(|last| last.hash != block.header.prev_blockhash) {
             self.0.pop_back();
         }
@@ -38,7 +38,7 @@ impl RecentBlocks {
     }
 
     /// Returns the block that is `depth` blocks below the newest one.
-    pub fn find_below(&self, depth: usize) -> Option<&RecentBlock> {
+    pub fn find_block_below_tip(&self, depth: usize) -> Option<&RecentBlock> {
         self.0.len().checked_sub(depth + 1).and_then(|index| self.0.get(index))
     }
 
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    fn child(parent: &RecentBlock, nonce: u32) -> RecentBlock {
+    fn child_block(parent: &RecentBlock, nonce: u32) -> RecentBlock {
         let mut header = parent.header;
         header.prev_blockhash = parent.hash;
         header.nonce = nonce;
@@ -66,27 +66,27 @@ mod tests {
         let header = genesis_block(Network::Regtest).header;
         let mut blocks = vec![RecentBlock { hash: header.block_hash(), header, coinbase: Vec::new() }];
         for _ in 0..300 {
-            blocks.push(child(blocks.last().unwrap(), 1));
+            blocks.push(child_block(blocks.last().unwrap(), 1));
         }
         let mut recent = RecentBlocks::default();
         for block in &blocks {
-            recent.push(block.clone());
+            recent.push_block(block.clone());
         }
-        assert_eq!(recent.find_below(99).map(|block| block.hash), Some(blocks[201].hash));
-        assert_eq!(recent.find_below(BLOCKS_MAX).map(|block| block.hash), None);
+        assert_eq!(recent.find_block_below_tip(99).map(|block| block.hash), Some(blocks[201].hash));
+        assert_eq!(recent.find_block_below_tip(BLOCKS_MAX).map(|block| block.hash), None);
         assert_eq!(recent.find_header(blocks[10].hash), None);
 
-        let fork = child(&blocks[250], 2);
-        recent.push(fork.clone());
-        assert_eq!(recent.find_below(1).map(|block| block.hash), Some(blocks[250].hash));
+        let fork = child_block(&blocks[250], 2);
+        recent.push_block(fork.clone());
+        assert_eq!(recent.find_block_below_tip(1).map(|block| block.hash), Some(blocks[250].hash));
         assert_eq!(recent.find_header(blocks[251].hash), None);
-        recent.push(fork);
+        recent.push_block(fork);
         assert_eq!(
-            recent.find_below(1).map(|block| block.hash),
+            recent.find_block_below_tip(1).map(|block| block.hash),
             Some(blocks[250].hash),
             "a block that is read twice is kept once"
         );
-        recent.push(blocks[5].clone());
-        assert_eq!(recent.find_below(1).map(|block| block.hash), None);
+        recent.push_block(blocks[5].clone());
+        assert_eq!(recent.find_block_below_tip(1).map(|block| block.hash), None);
     }
 }

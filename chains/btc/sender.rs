@@ -1,12 +1,12 @@
-//! Broadcasts signed transactions and classifies the replies. A reply that cannot be classified never counts as a
-//! refusal.
+//! Broadcasts signed transactions and classifies the replies. If a reply cannot be classified, the outcome is unknown,
+//! not a rejection.
 
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
 use rpc::{Rejection, Reply, Request};
 use tracing::info;
 
-use crate::{Backend, Bitcoin, block::display_order, transaction::Reader};
+use crate::{Backend, Bitcoin, block::to_display_order, transaction::Reader};
 
 /// The class of a node's error text, which decides the outcome of a broadcast attempt. The texts are those of Bitcoin
 /// Core, which Esplora passes on.
@@ -29,8 +29,8 @@ pub enum MempoolRejection {
 }
 
 impl MempoolRejection {
-    /// Returns the code with which the text of a refusal begins.
-    pub fn code(self) -> &'static str {
+    /// Returns the code at the beginning of a rejection text, such as `fee_too_low`.
+    pub fn rejection_code(self) -> &'static str {
         match self {
             MempoolRejection::AlreadyKnown => "already_known",
             MempoolRejection::MissingInputs => "missing_inputs",
@@ -84,7 +84,7 @@ const PHRASES: [(MempoolRejection, &[&str]); 6] = [
 ];
 
 /// Returns the class of a node's error text.
-pub fn classify(text: &str) -> MempoolRejection {
+pub fn classify_error_text(text: &str) -> MempoolRejection {
     let text = text.to_ascii_lowercase();
     let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     PHRASES.iter().find(|(_, phrases)| contains_any(phrases)).map_or(MempoolRejection::Unknown, |(class, _)| *class)
@@ -95,23 +95,23 @@ const ERROR_LENGTH_MAX: usize = 300;
 
 #[async_trait]
 impl Sender for Bitcoin {
-    /// Broadcasts to every endpoint with the role `broadcast`. The text of a refusal begins with the code of its class:
+    /// Broadcasts to every endpoint with the role `broadcast`. A rejection text begins with the code of its class:
     /// `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
-        let Ok(tx) = Reader::new(raw).read_tx(|_| {}) else {
+        let Ok(tx) = Reader::new(raw).read_transaction(|_| {}) else {
             return BroadcastOutcome::Refused("invalid_transaction: the bytes are not a transaction".to_owned());
         };
-        let txid = TxId(display_order(tx.txid()));
+        let txid = TxId(to_display_order(tx.compute_txid()));
         let hex = const_hex::encode(raw);
         let replies = match self.config.backend {
-            Backend::Core => self.pool.broadcast(Request::call("sendrawtransaction", &[hex])).await,
-            Backend::Esplora => self.pool.broadcast(Request::post("tx", hex.into_bytes())).await,
+            Backend::Core => self.pool.broadcast_request(Request::json_rpc_call("sendrawtransaction", &[hex])).await,
+            Backend::Esplora => self.pool.broadcast_request(Request::http_post("tx", hex.into_bytes())).await,
         };
         let outcomes = replies.into_iter().map(|(endpoint, reply)| {
-            let label = self.pool.label(endpoint);
+            let label = self.pool.endpoint_label(endpoint);
             let outcome = match reply {
                 Err(reason) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
-                Ok(body) => self.parse_outcome(endpoint, &label, &body, txid),
+                Ok(body) => self.parse_broadcast_outcome(endpoint, &label, &body, txid),
             };
             info!(chain = %self.config.asset.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
@@ -122,9 +122,9 @@ impl Sender for Bitcoin {
 
 impl Bitcoin {
     /// Returns the outcome of a broadcast from the body of one reply.
-    fn parse_outcome(&self, endpoint: usize, label: &str, body: &[u8], txid: TxId) -> BroadcastOutcome {
+    fn parse_broadcast_outcome(&self, endpoint: usize, label: &str, body: &[u8], txid: TxId) -> BroadcastOutcome {
         let result = match self.config.backend {
-            Backend::Core => match Reply::new(endpoint, 200, body).result::<String>() {
+            Backend::Core => match Reply::new(endpoint, 200, body).parse_result::<String>() {
                 Ok(text) => Ok(text),
                 Err(Rejection::NodeError(error)) => Err(error.message),
                 Err(Rejection::Invalid(reason)) => return BroadcastOutcome::Unknown(format!("{label}: {reason}")),
@@ -138,13 +138,13 @@ impl Bitcoin {
         match result {
             Ok(text) if text == txid.to_string() => BroadcastOutcome::Accepted,
             Ok(text) => BroadcastOutcome::Unknown(format!("{label}: returned transaction id {text}, expected {txid}")),
-            Err(error) => classify_refusal(label, &self.pool.redact(endpoint, &error)),
+            Err(error) => classify_broadcast_error(label, &self.pool.redact_secrets(endpoint, &error)),
         }
     }
 }
 
-fn classify_refusal(label: &str, message: &str) -> BroadcastOutcome {
-    match classify(message) {
+fn classify_broadcast_error(label: &str, message: &str) -> BroadcastOutcome {
+    match classify_error_text(message) {
         MempoolRejection::AlreadyKnown => BroadcastOutcome::AlreadyKnown,
         MempoolRejection::Unknown => BroadcastOutcome::Unknown(format!("{label}: {message}")),
         class @ (MempoolRejection::MissingInputs
@@ -152,7 +152,7 @@ fn classify_refusal(label: &str, message: &str) -> BroadcastOutcome {
         | MempoolRejection::FeeTooLow
         | MempoolRejection::NotFinal
         | MempoolRejection::InvalidTransaction) => {
-            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.code()))
+            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.rejection_code()))
         }
     }
 }
@@ -178,7 +178,7 @@ mod tests {
             ("sendrawtransaction RPC error: {\"code\":-26,\"message\":\"dust\"}", MempoolRejection::InvalidTransaction),
             ("something new", MempoolRejection::Unknown),
         ] {
-            assert_eq!(classify(text), class, "{text}");
+            assert_eq!(classify_error_text(text), class, "{text}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The reading half of the driver: blocks, headers and the mempool, from a node of the operator or from Esplora
-//! servers. Both are verified in the same way.
+//! Implements [`Source`] for Bitcoin: reads blocks, headers and the mempool from the operator's node or from Esplora
+//! servers.
 
 use std::{
     sync::{
@@ -30,17 +30,17 @@ use crate::{
 
 /// Maximum number of blocks fetched concurrently; each may be eight megabytes of hexadecimal text.
 const CONCURRENCY: usize = 3;
-/// Maximum number of blocks in one answer.
+/// Maximum number of blocks that one call returns.
 const BLOCKS_MAX: u64 = 100;
-/// Number of blocks, including the coinbase's own block, after which the outputs of a coinbase may be spent. They do
-/// not become transfers before that.
+/// Number of blocks, including the block of the coinbase, after which coinbase outputs may be spent. The driver reports
+/// these outputs as transfers only then.
 const COINBASE_MATURITY: usize = 100;
-/// Maximum number of mempool transactions fetched for one answer from a node of the operator.
+/// Maximum number of mempool transactions that one call fetches from the operator's node.
 const CORE_FETCHES_MAX: usize = 20_000;
-/// Maximum number of mempool transactions fetched for one answer from a public server.
+/// Maximum number of mempool transactions that one call fetches from a public server.
 const ESPLORA_FETCHES_MAX: usize = 200;
-/// Largest mempool, in transactions, of which the driver fetches all transactions from a public server. In a larger one
-/// it looks up only the transactions of single addresses.
+/// Number of mempool transactions up to which the driver fetches the whole mempool from a public server. If the mempool
+/// is larger, the driver requests only the transactions of the addresses that expect a payment.
 const ESPLORA_MEMPOOL_MAX: usize = 5_000;
 /// Height from which every coinbase of mainnet contains the height of its block (BIP34).
 const MAINNET_BIP34_FROM: Height = 227_931;
@@ -48,18 +48,18 @@ const MAINNET_BIP34_FROM: Height = 227_931;
 /// The software that answers the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// Bitcoin Core nodes of the operator, over JSON-RPC.
+    /// The operator's Bitcoin Core nodes, over JSON-RPC.
     Core,
     /// Public Esplora servers, over HTTP.
     Esplora,
 }
 
-/// The checks of each block. They can be switched off only for a node of the operator.
+/// The checks that the driver makes for each block. The configuration can switch them off only for the operator's node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verify {
-    /// Check the proof of work of every header, and its difficulty against its parent's.
+    /// True to check each header's proof of work, and its difficulty against the difficulty of its parent.
     pub work: bool,
-    /// Check the Merkle roots of transactions and witnesses.
+    /// True to check the Merkle roots of the transactions and of the witnesses.
     pub commitments: bool,
 }
 
@@ -79,15 +79,15 @@ pub struct BitcoinConfig {
     pub backend: Backend,
     /// Type of all addresses that receive payments.
     pub address_type: AddressType,
-    /// The checks of each block.
+    /// The checks that the driver makes for each block.
     pub verify: Verify,
-    /// Minimum time between two look-ups of single addresses at a public server.
+    /// Minimum time between two requests for the transactions of single addresses at a public server.
     pub address_pause: Duration,
     /// Endpoints and limits; the driver sets its `chain_check`.
     pub pool: rpc::Config,
 }
 
-/// The reason for which the driver cannot be built.
+/// The reason why the driver cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The endpoint pool rejects its configuration.
@@ -102,12 +102,12 @@ pub enum BuildError {
 pub struct Bitcoin {
     pub(crate) config: BitcoinConfig,
     pub(crate) pool: Pool,
-    /// Counter that selects the endpoint for the next request for the head; the endpoints take turns.
+    /// Counter of head requests. It selects the endpoint of the next head request, so that the endpoints take turns.
     head_turn: AtomicUsize,
     head: Mutex<Option<(BlockHash, Header)>>,
     recent_blocks: Mutex<RecentBlocks>,
     mempool: tokio::sync::Mutex<MempoolIndex>,
-    /// Time at which single addresses were last looked up; `None` before the first look-up.
+    /// Time of the last request for the transactions of single addresses; `None` before the first request.
     addresses_looked_up_at: Mutex<Option<Instant>>,
 }
 
@@ -120,8 +120,8 @@ impl Bitcoin {
         }
         let genesis = genesis_hash_of(config.network);
         let chain_check = match config.backend {
-            Backend::Core => ChainCheck::result_is(Request::call("getblockhash", &[0]), &genesis),
-            Backend::Esplora => ChainCheck::body_is(Request::get(esplora::GENESIS_HASH_PATH), &genesis),
+            Backend::Core => ChainCheck::expect_result(Request::json_rpc_call("getblockhash", &[0]), &genesis),
+            Backend::Esplora => ChainCheck::expect_body(Request::http_get(esplora::GENESIS_HASH_PATH), &genesis),
         };
         let verify = match config.backend {
             Backend::Core => config.verify,
@@ -139,21 +139,21 @@ impl Bitcoin {
         })
     }
 
-    /// Returns the fee rate for a confirmation within `blocks` blocks, limited by [`FeeRate::MIN`] and
-    /// [`FeeRate::MAX`]. Returns the lower bound if no endpoint has an estimate.
+    /// Returns the estimated fee rate for a confirmation within `blocks` blocks, limited to the range from
+    /// [`FeeRate::MIN`] to [`FeeRate::MAX`]. Returns [`FeeRate::MIN`] if no endpoint has an estimate.
     ///
     /// # Errors
     /// Returns [`SourceError::Unavailable`] if no endpoint answers.
-    pub async fn fee_rate(&self, blocks: u16) -> Result<FeeRate, SourceError> {
+    pub async fn estimate_bounded_fee_rate(&self, blocks: u16) -> Result<FeeRate, SourceError> {
         let estimate = match self.config.backend {
             Backend::Core => core::estimate_fee_rate(&self.pool, blocks).await,
             Backend::Esplora => esplora::estimate_fee_rate(&self.pool, blocks).await,
         };
         let estimate = estimate.map_err(|error| error.into_source_error(0))?;
-        Ok(estimate.unwrap_or(FeeRate::MIN).clamped())
+        Ok(estimate.unwrap_or(FeeRate::MIN).clamp_to_limits())
     }
 
-    fn recent_blocks(&self) -> MutexGuard<'_, RecentBlocks> {
+    fn lock_recent_blocks(&self) -> MutexGuard<'_, RecentBlocks> {
         self.recent_blocks.lock().expect("no panic while recent blocks are locked")
     }
 
@@ -164,7 +164,8 @@ impl Bitcoin {
         }
     }
 
-    /// Fetches the header with this hash and checks its work. Returns it with the height that the node reports.
+    /// Fetches the header with this hash and checks its proof of work. Returns the header with the height that the node
+    /// reports.
     async fn fetch_header(&self, hash: BlockHash) -> Result<(Height, RawHeader), SourceError> {
         let (height, header) = match self.config.backend {
             Backend::Core => core::fetch_header(&self.pool, hash).await,
@@ -172,13 +173,14 @@ impl Bitcoin {
         }
         .map_err(|error| error.into_source_error(0))?;
         if self.config.verify.work {
-            proof_of_work::check_work(self.config.network, height, &header).map_err(SourceError::InvalidResponse)?;
+            proof_of_work::verify_proof_of_work(self.config.network, height, &header)
+                .map_err(SourceError::InvalidResponse)?;
         }
         Ok((height, header))
     }
 
-    /// Fetches the block with this hash and checks everything that can be checked without its parent. If a block is
-    /// invalid, the next endpoint gets the request. Returns the block with its bytes.
+    /// Fetches the block with this hash and makes all checks for which the parent is not needed. If the block is
+    /// invalid, the pool sends the request to the next endpoint. Returns the parsed block and its bytes.
     async fn fetch_block(
         &self,
         height: Height,
@@ -188,13 +190,13 @@ impl Bitcoin {
         let Verify { work, commitments } = self.config.verify;
         let network = self.config.network;
         let parse = |bytes: Vec<u8>| {
-            let parsed = block::parse(&bytes, self.config.address_type, commitments, &watched.read_addresses())
+            let parsed = block::parse_block(&bytes, self.config.address_type, commitments, &watched.read_addresses())
                 .map_err(|error| Rejection::Invalid(format!("block {hash}: {error}")))?;
-            core::check_hash(parsed.header, hash)?;
+            core::verify_header_hash(parsed.header, hash)?;
             if work {
-                proof_of_work::check_work(network, height, &parsed.header).map_err(Rejection::Invalid)?;
+                proof_of_work::verify_proof_of_work(network, height, &parsed.header).map_err(Rejection::Invalid)?;
             }
-            if has_coinbase_height(network, height) && parsed.coinbase_height != Some(height) {
+            if requires_coinbase_height(network, height) && parsed.coinbase_height != Some(height) {
                 return Err(Rejection::Invalid(format!(
                     "the coinbase of block {hash} does not contain height {height}"
                 )));
@@ -208,52 +210,53 @@ impl Bitcoin {
         block.map_err(|error| error.into_source_error(height))
     }
 
-    /// Checks the difficulty of a block against its parent's.
-    async fn check_difficulty(&self, height: Height, header: &RawHeader) -> Result<(), SourceError> {
+    /// Checks the difficulty of a block against the difficulty of its parent, and fetches the parent if it is not a
+    /// recent block.
+    async fn verify_difficulty(&self, height: Height, header: &RawHeader) -> Result<(), SourceError> {
         let network = self.config.network;
         if height == 0 || !self.config.verify.work || !proof_of_work::difficulty_follows_parent(network) {
             return Ok(());
         }
-        let recent_parent = self.recent_blocks().find_header(header.prev_blockhash);
+        let recent_parent = self.lock_recent_blocks().find_header(header.prev_blockhash);
         let parent = match recent_parent {
             Some(parent) => parent,
             None => self.fetch_header(header.prev_blockhash).await?.1,
         };
-        proof_of_work::check_difficulty(network, height, header, &parent).map_err(SourceError::InvalidResponse)
+        proof_of_work::verify_difficulty(network, height, header, &parent).map_err(SourceError::InvalidResponse)
     }
 
-    /// Returns the coinbase outputs that may be spent from the block at `height + 1` on. The block at `height` must be
-    /// the newest of the recent blocks.
-    async fn matured_outputs(&self, height: Height) -> Result<Vec<PaidOutput>, SourceError> {
+    /// Returns the coinbase outputs that may be spent in the block at `height + 1` and later. The block at `height`
+    /// must be the newest of the recent blocks.
+    async fn fetch_matured_outputs(&self, height: Height) -> Result<Vec<PaidOutput>, SourceError> {
         let depth = COINBASE_MATURITY - 1;
-        if let Some(block) = self.recent_blocks().find_below(depth) {
+        if let Some(block) = self.lock_recent_blocks().find_block_below_tip(depth) {
             return Ok(block.coinbase.clone());
         }
         let Some(mined_at) = height.checked_sub(u64::try_from(depth).expect("99 fits into 64 bits")) else {
             return Ok(Vec::new());
         };
-        // This happens only after a start or a reorganisation; later the recent blocks reach this depth.
+        // The recent blocks do not reach this depth only after a start or a reorganisation.
         let found = self.fetch_block_hashes(&[mined_at]).await.map_err(|error| error.into_source_error(mined_at))?;
         let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
         Ok(self.fetch_block(mined_at, hash, &WatchSet::default()).await?.0.coinbase_outputs)
     }
 
     /// Checks a block against its parent, adds it to the recent blocks, and returns its transfers and spends.
-    async fn connect(
+    async fn connect_to_parent(
         &self,
         height: Height,
         (parsed, bytes): (ParsedBlock, Vec<u8>),
         watched: &WatchSet,
     ) -> Result<Block, SourceError> {
-        self.check_difficulty(height, &parsed.header).await?;
+        self.verify_difficulty(height, &parsed.header).await?;
         let (hash, header) = (parsed.header.block_hash(), parsed.header);
-        self.recent_blocks().push(RecentBlock { hash, header, coinbase: parsed.coinbase_outputs });
-        let mut outputs = self.matured_outputs(height).await?;
+        self.lock_recent_blocks().push_block(RecentBlock { hash, header, coinbase: parsed.coinbase_outputs });
+        let mut outputs = self.fetch_matured_outputs(height).await?;
         outputs.retain(|output| watched.contains(&output.to));
         outputs.extend(parsed.outputs);
         outputs.retain(|output| output.sats > 0);
         if !outputs.is_empty() {
-            watched.insert_outputs(outputs.iter().map(PaidOutput::outpoint));
+            watched.insert_outputs(outputs.iter().map(PaidOutput::to_outpoint));
         }
         let spends = block::find_spends(&bytes, &watched.read_outputs());
         let spends = spends.map_err(|error| SourceError::InvalidResponse(format!("block {hash}: {error}")))?;
@@ -261,8 +264,8 @@ impl Bitcoin {
         Ok(Block { header: block::to_chain_header(&header, height), transfers, spends })
     }
 
-    /// Fetches mempool transactions, `None` for transactions that left the mempool. The list may be shorter than
-    /// `txids`.
+    /// Fetches mempool transactions. An item is `None` if the transaction left the mempool. The list is shorter than
+    /// `txids` if a request fails.
     async fn fetch_transactions(&self, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, SourceError> {
         match self.config.backend {
             Backend::Core => core::fetch_transactions(&self.pool, txids).await,
@@ -273,9 +276,11 @@ impl Bitcoin {
 
     /// Returns the ids of the mempool transactions of a public server. If its mempool is too large, returns only the
     /// transactions of the given addresses, or `None` if addresses were looked up less than `address_pause` ago.
-    async fn list_public_mempool(&self, addresses: &[Address]) -> Result<Option<Vec<TxId>>, RpcError> {
-        if esplora::count_mempool(&self.pool).await? <= u64::try_from(ESPLORA_MEMPOOL_MAX).unwrap_or(u64::MAX) {
-            let txids = esplora::list_mempool(&self.pool).await?;
+    async fn list_public_mempool_txids(&self, addresses: &[Address]) -> Result<Option<Vec<TxId>>, RpcError> {
+        if esplora::count_mempool_transactions(&self.pool).await?
+            <= u64::try_from(ESPLORA_MEMPOOL_MAX).unwrap_or(u64::MAX)
+        {
+            let txids = esplora::list_mempool_txids(&self.pool).await?;
             // The count may come from a different server than the list, so the length of the list is checked too.
             if txids.len() <= ESPLORA_MEMPOOL_MAX {
                 return Ok(Some(txids));
@@ -284,10 +289,11 @@ impl Bitcoin {
         if !self.claim_address_lookup() {
             return Ok(None);
         }
-        esplora::list_mempool_of(&self.pool, addresses).await.map(Some)
+        esplora::list_mempool_txids_by_address(&self.pool, addresses).await.map(Some)
     }
 
-    /// Returns true, and starts the next pause, if `address_pause` has passed since the last look-up of addresses.
+    /// Returns true if `address_pause` has passed since the last request for single addresses, and starts the next
+    /// pause.
     fn claim_address_lookup(&self) -> bool {
         let mut last = self.addresses_looked_up_at.lock().expect("no panic while the time is locked");
         let is_due = last.is_none_or(|looked_up_at| looked_up_at.elapsed() >= self.config.address_pause);
@@ -298,7 +304,7 @@ impl Bitcoin {
     }
 
     /// Returns the height of one endpoint's newest block and a description of the endpoint.
-    async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
+    async fn report_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let to_text = |error: RpcError| error.to_string();
         let genesis = match self.config.backend {
             Backend::Core => core::fetch_genesis_hash(&self.pool, Target::Probe(endpoint)).await,
@@ -347,7 +353,7 @@ impl Source for Bitcoin {
         let expected = genesis_hash_of(self.config.network);
         let (mut failures, mut any_answered) = (Vec::new(), false);
         for endpoint in 0..self.pool.endpoints().len() {
-            let label = self.pool.label(endpoint);
+            let label = self.pool.endpoint_label(endpoint);
             let answer = match self.config.backend {
                 Backend::Core => core::fetch_genesis_hash(&self.pool, Target::Only(endpoint)).await,
                 Backend::Esplora => esplora::fetch_genesis_hash(&self.pool, Target::Only(endpoint)).await,
@@ -369,7 +375,7 @@ impl Source for Bitcoin {
         Err(SourceError::Unsupported("Bitcoin has no tokens".to_owned()))
     }
 
-    /// Sends one request, and a second one if the head has changed. Bitcoin has no final blocks.
+    /// Requests the head's hash, and its header if the head has changed. Bitcoin has no final blocks.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
         let (endpoint, hash) = match self.config.backend {
@@ -414,8 +420,8 @@ impl Source for Bitcoin {
         let mut blocks: Vec<Block> = Vec::new();
         while let Some((height, block)) = fetched.next().await {
             let connected = match block {
-                Ok((parsed, _)) if blocks.last().is_some_and(|last| !is_child(&parsed, last)) => break,
-                Ok(block) => self.connect(height, block, watched).await,
+                Ok((parsed, _)) if blocks.last().is_some_and(|last| !is_child_block(&parsed, last)) => break,
+                Ok(block) => self.connect_to_parent(height, block, watched).await,
                 Err(error) => Err(error),
             };
             match connected {
@@ -440,27 +446,27 @@ impl Source for Bitcoin {
         Err(SourceError::Unsupported("balances of addresses".to_owned()))
     }
 
-    /// Fetches each mempool transaction once. Fails until all of them are fetched, because a transaction missing from
-    /// the list would look like a dropped one.
+    /// Fetches each mempool transaction once. Fails until all transactions are fetched, because the caller treats a
+    /// transaction that is missing from the list as dropped.
     async fn unconfirmed(
         &self,
         watched: &WatchSet,
         expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let (listed, fetches_max) = match self.config.backend {
-            Backend::Core => (core::list_mempool(&self.pool).await.map(Some), CORE_FETCHES_MAX),
-            Backend::Esplora => (self.list_public_mempool(expecting_payment).await, ESPLORA_FETCHES_MAX),
+            Backend::Core => (core::list_mempool_txids(&self.pool).await.map(Some), CORE_FETCHES_MAX),
+            Backend::Esplora => (self.list_public_mempool_txids(expecting_payment).await, ESPLORA_FETCHES_MAX),
         };
         let Some(listed) = listed.map_err(|error| error.into_source_error(0))? else { return Ok(None) };
         let mut mempool = self.mempool.lock().await;
-        let new = mempool.update(&listed);
+        let new = mempool.sync_listed_txids(&listed);
         let requested = &new[..new.len().min(fetches_max)];
         let fetched = self.fetch_transactions(requested).await?;
         let missing = new.len() - fetched.len();
         for (txid, raw) in requested.iter().zip(fetched) {
             let Some(raw) = raw else { continue };
             let (outputs, replaceable, parsed_txid) =
-                block::parse_tx(&raw, self.config.address_type, &watched.read_addresses())
+                block::parse_transaction(&raw, self.config.address_type, &watched.read_addresses())
                     .map_err(|error| SourceError::InvalidResponse(format!("transaction {txid}: {error}")))?;
             if parsed_txid != *txid {
                 return Err(SourceError::InvalidResponse(format!("requested transaction {txid}, got {parsed_txid}")));
@@ -470,12 +476,13 @@ impl Source for Bitcoin {
                 let (part, asset, to, amount) = (transfer.index.part, transfer.asset, transfer.to, transfer.amount);
                 UnconfirmedTransfer { txid: *txid, part, asset, to, amount, replaceable }
             };
-            mempool.add(*txid, outputs.iter().filter(|output| output.sats > 0).map(to_unconfirmed).collect());
+            mempool
+                .add_transaction(*txid, outputs.iter().filter(|output| output.sats > 0).map(to_unconfirmed).collect());
         }
         if missing > 0 {
             return Err(SourceError::Unavailable(format!("{missing} transactions of the mempool are not fetched yet")));
         }
-        Ok(Some(mempool.unconfirmed()))
+        Ok(Some(mempool.list_unconfirmed_transfers()))
     }
 
     fn internal_transfers(&self) -> InternalTransfers {
@@ -489,7 +496,7 @@ impl Source for Bitcoin {
     async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
-            reports.push((self.pool.label(endpoint), self.report(endpoint).await));
+            reports.push((self.pool.endpoint_label(endpoint), self.report_endpoint(endpoint).await));
         }
         let best = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).map(|(height, _)| *height).max();
         let describe = |(height, text): (Height, String)| match best.map_or(0, |best| best - height) {
@@ -508,7 +515,7 @@ fn genesis_hash_of(network: Network) -> String {
 }
 
 /// Returns true if the coinbase of the block at this height must contain the height (BIP34).
-fn has_coinbase_height(network: Network, height: Height) -> bool {
+fn requires_coinbase_height(network: Network, height: Height) -> bool {
     if network == Network::Bitcoin {
         height >= MAINNET_BIP34_FROM
     } else {
@@ -517,6 +524,6 @@ fn has_coinbase_height(network: Network, height: Height) -> bool {
     }
 }
 
-fn is_child(block: &ParsedBlock, parent: &Block) -> bool {
-    parent.header.hash.0 == block::display_order(block.header.prev_blockhash.to_raw_hash())
+fn is_child_block(block: &ParsedBlock, parent: &Block) -> bool {
+    parent.header.hash.0 == block::to_display_order(block.header.prev_blockhash.to_raw_hash())
 }

@@ -48,12 +48,12 @@ pub struct Tx<'a> {
     pub is_replaceable: bool,
 }
 
-/// A cursor over serialised data. It holds the bytes that are not read yet.
+/// A reader of serialised data. It holds the bytes that are not read yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Returns a cursor at the beginning of `bytes`.
+    /// Returns a reader that starts at the beginning of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader(bytes)
     }
@@ -64,7 +64,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the next `count` bytes.
-    pub fn take(&mut self, count: usize) -> Result<&'a [u8], MalformedTransaction> {
+    pub fn take_bytes(&mut self, count: usize) -> Result<&'a [u8], MalformedTransaction> {
         let (front, rest) = self.0.split_at_checked(count).ok_or(MalformedTransaction)?;
         self.0 = rest;
         Ok(front)
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
 
     /// Reads a compact size. Fails if the number exceeds the number of bytes left, because each counted item has at
     /// least one byte.
-    pub fn read_count(&mut self) -> Result<usize, MalformedTransaction> {
+    pub fn read_compact_size(&mut self) -> Result<usize, MalformedTransaction> {
         let [first] = self.take_array()?;
         let count = match first {
             0xfd => u64::from(u16::from_le_bytes(self.take_array()?)),
@@ -90,30 +90,30 @@ impl<'a> Reader<'a> {
     }
 
     fn read_script(&mut self) -> Result<&'a [u8], MalformedTransaction> {
-        let length = self.read_count()?;
-        self.take(length)
+        let length = self.read_compact_size()?;
+        self.take_bytes(length)
     }
 
     /// Reads one transaction and calls `output` for each of its outputs.
-    pub fn read_tx(&mut self, output: impl FnMut(Output<'a>)) -> Result<Tx<'a>, MalformedTransaction> {
-        self.read_tx_with_inputs(|_| {}, output)
+    pub fn read_transaction(&mut self, output: impl FnMut(Output<'a>)) -> Result<Tx<'a>, MalformedTransaction> {
+        self.read_transaction_with_inputs(|_| {}, output)
     }
 
     /// Reads one transaction and calls `input` and `output` for each of its inputs and outputs.
-    pub fn read_tx_with_inputs(
+    pub fn read_transaction_with_inputs(
         &mut self,
         mut input: impl FnMut(Input),
         mut output: impl FnMut(Output<'a>),
     ) -> Result<Tx<'a>, MalformedTransaction> {
         let start = self.0;
-        self.take(4)?;
+        self.take_bytes(4)?;
         // A transaction has at least one input, so a zero here marks a transaction with witnesses.
         let has_witness = self.0.first() == Some(&0);
-        if has_witness && self.take(2)?[1] != 1 {
+        if has_witness && self.take_bytes(2)?[1] != 1 {
             return Err(MalformedTransaction);
         }
         let body = self.0;
-        let inputs = self.read_count()?;
+        let inputs = self.read_compact_size()?;
         let (mut is_coinbase, mut is_replaceable) = (false, false);
         for _ in 0..inputs {
             let previous: [u8; 32] = self.take_array()?;
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
             self.read_script()?;
             is_replaceable |= u32::from_le_bytes(self.take_array()?) < NOT_REPLACEABLE_FROM;
         }
-        let outputs = self.read_count()?;
+        let outputs = self.read_compact_size()?;
         for vout in 0..outputs {
             let sats = u64::from_le_bytes(self.take_array()?);
             let script = self.read_script()?;
@@ -132,12 +132,12 @@ impl<'a> Reader<'a> {
         let body = &body[..body.len() - self.0.len()];
         if has_witness {
             for _ in 0..inputs {
-                for _ in 0..self.read_count()? {
+                for _ in 0..self.read_compact_size()? {
                     self.read_script()?;
                 }
             }
         }
-        self.take(4)?;
+        self.take_bytes(4)?;
         if inputs == 0 || outputs == 0 {
             return Err(MalformedTransaction);
         }
@@ -148,9 +148,9 @@ impl<'a> Reader<'a> {
 
 impl<'a> Tx<'a> {
     /// Returns the transaction id in hash order, which is the reverse of the displayed order.
-    pub fn txid(&self) -> sha256d::Hash {
+    pub fn compute_txid(&self) -> sha256d::Hash {
         if !self.has_witness {
-            return self.wtxid();
+            return self.compute_wtxid();
         }
         let mut engine = sha256d::Hash::engine();
         engine.input(&self.whole[..4]);
@@ -160,24 +160,24 @@ impl<'a> Tx<'a> {
     }
 
     /// Returns the hash of all bytes, witnesses included.
-    pub fn wtxid(&self) -> sha256d::Hash {
+    pub fn compute_wtxid(&self) -> sha256d::Hash {
         sha256d::Hash::hash(self.whole)
     }
 
     /// Returns the first item of the first input's witness: in a coinbase, the reserved value of BIP141.
-    pub fn first_witness(&self) -> Option<&'a [u8]> {
+    pub fn first_witness_item(&self) -> Option<&'a [u8]> {
         if !self.has_witness {
             return None;
         }
         let mut rest = Reader(&self.whole[6 + self.body.len()..]);
-        if rest.read_count().ok()? == 0 { None } else { rest.read_script().ok() }
+        if rest.read_compact_size().ok()? == 0 { None } else { rest.read_script().ok() }
     }
 
     /// Returns the script of the first input; in a coinbase it begins with the height (BIP34).
-    pub fn first_script(&self) -> Option<&'a [u8]> {
+    pub fn first_input_script(&self) -> Option<&'a [u8]> {
         let mut reader = Reader(self.body);
-        reader.read_count().ok()?;
-        reader.take(36).ok()?;
+        reader.read_compact_size().ok()?;
+        reader.take_bytes(36).ok()?;
         reader.read_script().ok()
     }
 }
@@ -193,22 +193,21 @@ mod tests {
     use super::*;
 
     fn any_input() -> impl Strategy<Value = TxIn> {
-        (any::<[u8; 32]>(), any::<u32>(), bytes(300), any::<u32>(), prop::collection::vec(bytes(80), 0..4)).prop_map(
-            |(txid, vout, script, sequence, witness)| TxIn {
+        (any::<[u8; 32]>(), any::<u32>(), any_bytes(300), any::<u32>(), prop::collection::vec(any_bytes(80), 0..4))
+            .prop_map(|(txid, vout, script, sequence, witness)| TxIn {
                 previous_output: OutPoint::new(Txid::from_byte_array(txid), vout),
                 script_sig: ScriptBuf::from_bytes(script),
                 sequence: Sequence(sequence),
                 witness: Witness::from_slice(&witness),
-            },
-        )
+            })
     }
 
-    fn bytes(length_max: usize) -> impl Strategy<Value = Vec<u8>> {
+    fn any_bytes(length_max: usize) -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(any::<u8>(), 0..length_max)
     }
 
     fn any_tx() -> impl Strategy<Value = Transaction> {
-        let output = (any::<u64>(), bytes(300)).prop_map(|(sats, script)| TxOut {
+        let output = (any::<u64>(), any_bytes(300)).prop_map(|(sats, script)| TxOut {
             value: Amount::from_sat(sats),
             script_pubkey: ScriptBuf::from_bytes(script),
         });
@@ -229,31 +228,31 @@ mod tests {
             let bytes = consensus::serialize(&tx);
             let mut reader = Reader::new(&bytes);
             let mut outputs = Vec::new();
-            let parsed = reader.read_tx(|output| outputs.push((output.vout, output.sats, output.script.to_vec()))).unwrap();
+            let parsed = reader.read_transaction(|output| outputs.push((output.vout, output.sats, output.script.to_vec()))).unwrap();
             prop_assert!(reader.is_empty());
             let expected: Vec<_> = (0u32..)
                 .zip(&tx.output)
                 .map(|(vout, output)| (vout, output.value.to_sat(), output.script_pubkey.to_bytes()))
                 .collect();
             prop_assert_eq!(outputs, expected);
-            prop_assert_eq!(parsed.txid(), tx.compute_txid().to_raw_hash());
-            prop_assert_eq!(parsed.wtxid(), tx.compute_wtxid().to_raw_hash());
+            prop_assert_eq!(parsed.compute_txid(), tx.compute_txid().to_raw_hash());
+            prop_assert_eq!(parsed.compute_wtxid(), tx.compute_wtxid().to_raw_hash());
             prop_assert_eq!(parsed.is_coinbase, tx.is_coinbase());
             prop_assert_eq!(parsed.is_replaceable, tx.is_explicitly_rbf() && !tx.is_coinbase());
-            prop_assert_eq!(parsed.first_script(), Some(tx.input[0].script_sig.as_bytes()));
-            prop_assert_eq!(parsed.first_witness(), tx.input[0].witness.nth(0));
+            prop_assert_eq!(parsed.first_input_script(), Some(tx.input[0].script_sig.as_bytes()));
+            prop_assert_eq!(parsed.first_witness_item(), tx.input[0].witness.nth(0));
         }
 
         #[test]
         fn any_bytes_are_parsed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Reader::new(&bytes).read_tx(|_| {});
+            let _ = Reader::new(&bytes).read_transaction(|_| {});
         }
 
         #[test]
         fn a_truncated_transaction_is_malformed(tx in any_tx(), at: prop::sample::Index) {
             let bytes = consensus::serialize(&tx);
             let cut = &bytes[..at.index(bytes.len())];
-            let parsed = Reader::new(cut).read_tx(|_| ());
+            let parsed = Reader::new(cut).read_transaction(|_| ());
             prop_assert!(parsed.is_err());
         }
     }

@@ -1,5 +1,5 @@
-//! Reads the balances of addresses after a block. A balance increase may be booked as a payment, so an answer of one
-//! endpoint is used only with a proof.
+//! Reads the balances of addresses after a block. A balance increase may be booked as a payment, so the driver does not
+//! rely on the unproven reply of a single endpoint.
 //!
 //! Native balances are proven by the state root in the block's header. Each token contract stores its balances in its
 //! own way, so they cannot be proven in general: a token balance above zero counts only if two endpoints return the
@@ -22,11 +22,11 @@ use tracing::warn;
 
 use crate::{Evm, block, hex};
 
-/// Maximum balances requested in one JSON-RPC batch.
+/// Maximum number of balances requested in one JSON-RPC batch.
 const BALANCES_PER_BATCH: usize = 100;
-/// Maximum account proofs requested in one JSON-RPC batch. Each has some kilobytes.
+/// Maximum number of account proofs requested in one JSON-RPC batch. A proof has a few kilobytes.
 const PROOFS_PER_BATCH: usize = 50;
-/// Maximum balances that are confirmed with a second endpoint at the same time.
+/// Maximum number of balances that are compared with a second endpoint at the same time.
 const CONCURRENCY: usize = 3;
 /// Selector of `balanceOf(address)` (ERC-20).
 const BALANCE_OF_SELECTOR: &str = "0x70a08231";
@@ -77,13 +77,13 @@ impl Evm {
         {
             return Ok(proven.into_iter().map(|account| account.balance).collect());
         }
-        self.fetch_balances_from_two(at, asset, addresses).await
+        self.fetch_balances_from_two_endpoints(at, asset, addresses).await
     }
 
-    /// Returns true for each received sum that the proven balances contradict: the address cannot have received that
-    /// much in block `at`, whose parent is `parent`. Without a proof, no sum is contradicted. A sum for an address that
-    /// also sent something in the block is not contradicted either, because its balance may be lower than the sum.
-    pub(crate) async fn find_contradicted(
+    /// Returns true for each sum in `received` that the proven balances contradict, because the balance of the address
+    /// did not increase enough in block `at`, whose parent is `parent`. Returns false for a sum without a proof, and
+    /// for an address that also sent coins in the block.
+    pub(crate) async fn find_contradicted_amounts(
         &self,
         parent: &BlockRef,
         at: &BlockRef,
@@ -94,8 +94,8 @@ impl Evm {
             return vec![false; received.len()];
         };
         let Ok(Some(before)) = self.fetch_proven_accounts(parent, &addresses).await else {
-            // Nodes prune the oldest states first, so only the parent's state may be missing. An address that never
-            // sent anything has at least the amount that it received.
+            // Nodes delete the oldest states first, so the state of the parent may be missing. The balance of an
+            // address that never sent anything is at least the amount that it received.
             let is_contradicted =
                 |((_, sum), after): (&(Address, Amount), &ProvenAccount)| after.nonce == 0 && after.balance < *sum;
             return received.iter().zip(&after).map(is_contradicted).collect();
@@ -114,11 +114,11 @@ impl Evm {
         addresses: &[Address],
     ) -> Result<Option<Vec<ProvenAccount>>, SourceError> {
         let root = self.fetch_state_root(at).await?;
-        let block = block_parameter(at);
+        let block = to_block_parameter(at);
         let params: Vec<Value> = addresses.iter().map(|address| json!([address.text, [], block])).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
-            let proof: AccountProof<'_> = reply.result()?;
-            let account = proof.verify(&addresses[i], root).ok_or_else(|| {
+            let proof: AccountProof<'_> = reply.parse_result()?;
+            let account = proof.verify_account_proof(&addresses[i], root).ok_or_else(|| {
                 Rejection::Invalid(format!(
                     "the proof for {} does not match the state root of block {}",
                     addresses[i].text, at.height
@@ -126,7 +126,7 @@ impl Evm {
             })?;
             Ok(Verdict::Accept(account))
         };
-        match self.pool.batch("eth_getProof", &params, PROOFS_PER_BATCH, accept).await.into_all() {
+        match self.pool.send_calls("eth_getProof", &params, PROOFS_PER_BATCH, accept).await.into_all_results() {
             Ok(accounts) => Ok(Some(accounts)),
             Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(None),
             Err(RpcError::NodeError(refusal)) if refusal.kind != NodeErrorKind::NotFound => Ok(None),
@@ -137,12 +137,12 @@ impl Evm {
     /// Returns the state root of a block from its verified header.
     async fn fetch_state_root(&self, at: &BlockRef) -> Result<B256, SourceError> {
         let hash = B256::from(at.hash.0);
-        if let Some((_, root)) = self.balance_cache().last_state_root.filter(|(block, _)| *block == hash) {
+        if let Some((_, root)) = self.lock_balance_cache().last_state_root.filter(|(block, _)| *block == hash) {
             return Ok(root);
         }
         let params = (hash, false);
-        let answer = self.pool.send(Request::call("eth_getBlockByHash", &params), |reply| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+        let answer = self.pool.send_request(Request::json_rpc_call("eth_getBlockByHash", &params), |reply| {
+            let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let (header, chain_header) = block::parse_header(raw, self.config.verify).map_err(Rejection::Invalid)?;
             if chain_header.hash != at.hash {
                 return Err(Rejection::Invalid(format!(
@@ -154,30 +154,31 @@ impl Evm {
         });
         let root = answer.await.map_err(|failure| failure.into_source_error(at.height))?;
         let root = root.ok_or(SourceError::BlockNotFound(at.height))?;
-        self.balance_cache().last_state_root = Some((hash, root));
+        self.lock_balance_cache().last_state_root = Some((hash, root));
         Ok(root)
     }
 
-    /// Requests each balance from one endpoint, and confirms every balance above zero with a second one. A zero balance
-    /// needs no confirmation, because it cannot be booked as a payment.
-    async fn fetch_balances_from_two(
+    /// Requests each balance from one endpoint, and every balance above zero from a second endpoint too. A zero balance
+    /// needs no second reply, because it cannot be booked as a payment.
+    async fn fetch_balances_from_two_endpoints(
         &self,
         at: &BlockRef,
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        let block = block_parameter(at);
+        let block = to_block_parameter(at);
         let (method, params): (&str, Vec<Value>) = match asset {
             AssetKind::Native => {
                 ("eth_getBalance", addresses.iter().map(|address| json!([address.text, block])).collect())
             }
             AssetKind::Token { contract } => {
-                let call = |address: &Address| json!([{ "to": contract, "data": balance_of_calldata(address) }, block]);
+                let call =
+                    |address: &Address| json!([{ "to": contract, "data": encode_balance_of_call(address) }, block]);
                 ("eth_call", addresses.iter().map(call).collect())
             }
         };
         let parse_balance = |reply: &Reply<'_>| {
-            let text = reply.result::<&str>()?;
+            let text = reply.parse_result::<&str>()?;
             let balance = match asset {
                 AssetKind::Native => hex::parse_u256(text),
                 AssetKind::Token { .. } => hex::parse_bytes(text).map(U256::from_be_bytes::<32>),
@@ -186,11 +187,11 @@ impl Evm {
             Ok((reply.endpoint, Amount::new(balance)))
         };
         let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Verdict::Accept);
-        let first = self.pool.batch(method, &params, BALANCES_PER_BATCH, accept).await.into_all();
+        let first = self.pool.send_calls(method, &params, BALANCES_PER_BATCH, accept).await.into_all_results();
         let first = first.map_err(|failure| failure.into_source_error(at.height))?;
 
         if self.count_read_endpoints() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
-            self.warn_single_endpoint();
+            self.warn_once_about_single_endpoint();
             return Err(SourceError::Unsupported(
                 "the endpoint does not prove balances, and there is no second endpoint to confirm them".into(),
             ));
@@ -201,9 +202,10 @@ impl Evm {
             }
             let second = self
                 .pool
-                .send(Request::call(method, params).to(Target::Excluding(endpoint)), |reply| {
-                    parse_balance(reply).map(Verdict::Accept)
-                })
+                .send_request(
+                    Request::json_rpc_call(method, params).with_target(Target::Excluding(endpoint)),
+                    |reply| parse_balance(reply).map(Verdict::Accept),
+                )
                 .await;
             let (other, second) = second.map_err(|failure| {
                 SourceError::Unavailable(format!("no second endpoint confirms the balance: {failure}"))
@@ -211,7 +213,7 @@ impl Evm {
             if second == balance {
                 return Ok((balance, Some([endpoint, other])));
             }
-            let (first_label, second_label) = (self.pool.label(endpoint), self.pool.label(other));
+            let (first_label, second_label) = (self.pool.endpoint_label(endpoint), self.pool.endpoint_label(other));
             let height = at.height;
             Err(SourceError::InvalidResponse(format!(
                 "at block {height}, {first_label} returns a balance of {balance} and {second_label} one of {second}"
@@ -221,47 +223,50 @@ impl Evm {
         let confirmed: Vec<(Amount, Option<[usize; 2]>)> = confirmed.try_collect().await?;
         let confirming: BTreeSet<usize> = confirmed.iter().filter_map(|(_, endpoints)| *endpoints).flatten().collect();
         for endpoint in confirming {
-            self.require_eip1898(endpoint, at.height).await?;
+            self.verify_eip1898_support(endpoint, at.height).await?;
         }
         Ok(confirmed.into_iter().map(|(balance, _)| balance).collect())
     }
 
-    /// Fails when the endpoint ignores the block hash (EIP-1898) and returns its latest balance: the same money would
-    /// be credited twice, once as a higher balance and once with its block. The test requests the balance in a block
-    /// that does not exist. The result is remembered, so only an answer about that block decides it; a timeout or an
-    /// error of a gateway does not.
-    async fn require_eip1898(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
-        let cached = self.balance_cache().supports_eip1898.get(&endpoint).copied();
+    /// Fails when the endpoint ignores the block hash (EIP-1898) and returns the latest balance. Then the same payment
+    /// would be credited twice: once as a balance increase and once with its block. The function requests a balance in
+    /// a block that does not exist, where a correct endpoint returns an error. It stores the result, unless the request
+    /// timed out or a gateway failed.
+    async fn verify_eip1898_support(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
+        let cached = self.lock_balance_cache().supports_eip1898.get(&endpoint).copied();
         let is_supported = match cached {
             Some(is_supported) => is_supported,
             None => {
                 let params = json!([alloy_primitives::Address::ZERO, { "blockHash": NONEXISTENT_BLOCK }]);
                 let accept = |reply: &Reply<'_>| {
-                    reply.result::<Option<&str>>().map(|balance| Verdict::Accept(balance.is_some()))
+                    reply.parse_result::<Option<&str>>().map(|balance| Verdict::Accept(balance.is_some()))
                 };
                 let is_supported = match self
                     .pool
-                    .send(Request::call("eth_getBalance", &params).to(Target::Probe(endpoint)), accept)
+                    .send_request(
+                        Request::json_rpc_call("eth_getBalance", &params).with_target(Target::Probe(endpoint)),
+                        accept,
+                    )
                     .await
                 {
                     Ok(balance) => !balance,
-                    Err(RpcError::NodeError(refusal)) if is_about_the_block(refusal.kind) => true,
+                    Err(RpcError::NodeError(refusal)) if is_block_related_error(refusal.kind) => true,
                     Err(failure) => return Err(failure.into_source_error(height)),
                 };
-                self.balance_cache().supports_eip1898.insert(endpoint, is_supported);
+                self.lock_balance_cache().supports_eip1898.insert(endpoint, is_supported);
                 is_supported
             }
         };
         if is_supported {
             return Ok(());
         }
-        let label = self.pool.label(endpoint);
+        let label = self.pool.endpoint_label(endpoint);
         Err(SourceError::Unsupported(format!(
             "{label} ignores the block hash and returns the balance of another block"
         )))
     }
 
-    fn warn_single_endpoint(&self) {
+    fn warn_once_about_single_endpoint(&self) {
         if !self.single_endpoint_warned.swap(true, Ordering::Relaxed) {
             warn!(
                 chain = %self.config.chain,
@@ -271,15 +276,15 @@ impl Evm {
         }
     }
 
-    fn balance_cache(&self) -> MutexGuard<'_, BalanceCache> {
+    fn lock_balance_cache(&self) -> MutexGuard<'_, BalanceCache> {
         self.balance_cache.lock().expect("no panic while the balance cache is locked")
     }
 }
 
 impl AccountProof<'_> {
-    /// Returns the account if the proof matches the state root, else `None`. An account that the proof shows to be
-    /// absent is empty.
-    fn verify(&self, address: &Address, root: B256) -> Option<ProvenAccount> {
+    /// Returns the account if the proof matches the state root, and `None` otherwise. If the proof shows that the
+    /// account does not exist, the returned account is empty.
+    fn verify_account_proof(&self, address: &Address, root: B256) -> Option<ProvenAccount> {
         let (nonce, balance) = (hex::parse_quantity(self.nonce)?, hex::parse_u256(self.balance)?);
         let account = alloy_rlp::encode(TrieAccount::new(nonce, balance, self.storage_hash, self.code_hash));
         let key = Nibbles::unpack(keccak256(address.key.0));
@@ -290,9 +295,9 @@ impl AccountProof<'_> {
     }
 }
 
-/// Returns true when a node's refusal is about the requested block, not about the node itself. Nodes use many different
-/// texts for an unknown block, so an unclassified refusal counts too.
-fn is_about_the_block(kind: NodeErrorKind) -> bool {
+/// Returns true when a node's error concerns the requested block and not the node itself. Nodes use many different
+/// texts for an unknown block, so an unclassified error counts too.
+fn is_block_related_error(kind: NodeErrorKind) -> bool {
     match kind {
         NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => true,
         NodeErrorKind::MethodMissing | NodeErrorKind::TooLarge | NodeErrorKind::RateLimited => false,
@@ -301,11 +306,11 @@ fn is_about_the_block(kind: NodeErrorKind) -> bool {
 
 /// Returns the parameter that selects a block by its hash (EIP-1898). A number would select another block after a
 /// reorg.
-fn block_parameter(at: &BlockRef) -> Value {
+fn to_block_parameter(at: &BlockRef) -> Value {
     json!({ "blockHash": B256::from(at.hash.0) })
 }
 
 /// Returns the calldata of `balanceOf(address)`: the selector, and the address padded to 32 bytes.
-fn balance_of_calldata(address: &Address) -> String {
+fn encode_balance_of_call(address: &Address) -> String {
     format!("{BALANCE_OF_SELECTOR}{:0>64}", const_hex::encode(address.key.0))
 }

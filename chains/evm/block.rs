@@ -15,7 +15,7 @@ pub const DEPOSIT_TX_TYPE: u64 = 0x7e;
 /// The newest Ethereum transaction type that alloy can encode (EIP-7702).
 const NEWEST_TX_TYPE: u64 = 4;
 
-/// A parsed block whose hash is verified, with the payments found in it.
+/// A parsed block with a verified hash, and the payments found in the block.
 #[derive(Debug, Clone)]
 pub struct BlockBody {
     /// Position, parent and time of the block.
@@ -28,12 +28,12 @@ pub struct BlockBody {
     pub txids: Vec<B256>,
     /// Native payments to watched addresses. Their transactions may still have failed.
     pub payments: Vec<ValueTransfer>,
-    /// True when a payment to a watched address was left out, because its transaction cannot be proven.
+    /// True when `payments` lacks a payment to a watched address, because its transaction cannot be proven.
     pub has_unproven_payment: bool,
     /// True when the transactions were read in full, not only their hashes.
     pub has_full_transactions: bool,
-    /// The transactions whose raw bytes are needed to verify the transactions root, because this version cannot encode
-    /// some of them; `None` when the root is verified.
+    /// The transactions of a block with unknown transaction types. Their raw bytes are needed to verify the
+    /// transactions root. `None` when the root is already verified.
     pub unproven: Option<UnprovenTransactions>,
 }
 
@@ -49,29 +49,29 @@ pub struct UnprovenTransactions {
 
 impl UnprovenTransactions {
     /// Returns the indexes in the block of the transactions whose raw bytes are missing.
-    pub fn missing_indexes(&self) -> Vec<usize> {
+    pub fn list_missing_indexes(&self) -> Vec<usize> {
         (0..self.encoded.len()).filter(|index| self.encoded[*index].is_empty()).collect()
     }
 
-    /// Returns true when the transactions root of all transactions together is that of the header. `missing` holds the
-    /// missing raw bytes in block order.
-    pub fn matches_root(&self, missing: Vec<Vec<u8>>) -> bool {
+    /// Returns true when the root of all transactions equals the transactions root in the header. `missing` contains
+    /// the missing raw bytes in block order.
+    pub fn matches_transactions_root(&self, missing: Vec<Vec<u8>>) -> bool {
         let mut encoded = self.encoded.clone();
-        for (index, bytes) in self.missing_indexes().into_iter().zip(missing) {
+        for (index, bytes) in self.list_missing_indexes().into_iter().zip(missing) {
             encoded[index] = bytes;
         }
         proofs::ordered_trie_root_encoded(&encoded) == self.root
     }
 }
 
-/// Native coins that a transaction itself sends to a watched address.
+/// A payment of native coins to a watched address by the transaction itself, not by a contract that it calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueTransfer {
     /// Index of the transaction in the block.
     pub tx_index: u32,
     /// Hash of the transaction.
     pub txid: B256,
-    /// The sender, recovered from the signature where there is one.
+    /// The sender, recovered from the signature if the transaction has one.
     pub from: Address,
     /// The watched address.
     pub to: AddressKey,
@@ -94,12 +94,12 @@ struct TxJson<'a> {
     from: Option<&'a str>,
     #[serde(default)]
     to: Option<&'a str>,
-    /// Missing in some transaction types.
+    /// `None` if the node omits this field, as it does for some transaction types.
     #[serde(default)]
     value: Option<&'a str>,
 }
 
-/// Parses the header of a block and verifies its hash, unless that is switched off.
+/// Parses the header of a block. Verifies its hash unless the configuration disables this check.
 pub fn parse_header(block: &RawValue, verify: Commitments) -> Result<(Header, chain::Header), String> {
     #[derive(Deserialize)]
     struct HashJson {
@@ -119,7 +119,8 @@ pub fn parse_header(block: &RawValue, verify: Commitments) -> Result<(Header, ch
     Ok((header, chain_header))
 }
 
-/// Parses the block at `height`. With `native`, its full transactions are verified and searched for payments.
+/// Parses the block at `height`. If `native` is true, verifies the full transactions and finds payments of native
+/// coins.
 pub fn parse_block(
     block: &RawValue,
     height: Height,
@@ -156,7 +157,7 @@ pub fn parse_block(
         let hash = hex::parse_hash(tx.hash).ok_or("a transaction has an invalid hash")?;
         body.txids.push(hash);
         // Neither this transaction nor its receipt is in a trie, so no root can prove it.
-        if index + 1 == json.transactions.len() && hash == bor_state_sync_txid(&body.header) {
+        if index + 1 == json.transactions.len() && hash == compute_bor_state_sync_txid(&body.header) {
             continue;
         }
         let signed = match encode_transaction(raw.get(), tx.r#type)? {
@@ -174,7 +175,7 @@ pub fn parse_block(
             }
         };
         let index = u32::try_from(index).map_err(|_| "too many transactions")?;
-        if let Some(payment) = find_payment(&tx, index, hash, signed, watched)? {
+        if let Some(payment) = find_watched_payment(&tx, index, hash, signed, watched)? {
             // The fields of a transaction of unknown type cannot be checked against its hash.
             if encoded.last().is_some_and(Vec::is_empty) {
                 body.has_unproven_payment = true;
@@ -194,12 +195,12 @@ pub fn parse_block(
 
 /// Returns the pseudo transaction hash of the state sync that Polygon's bor node added to a block before PIP-74. It is
 /// derived from the block's height and hash only.
-pub fn bor_state_sync_txid(header: &chain::Header) -> B256 {
+pub fn compute_bor_state_sync_txid(header: &chain::Header) -> B256 {
     keccak256([b"matic-bor-receipt-".as_slice(), &header.height.to_be_bytes(), &header.hash.0].concat())
 }
 
-/// Returns the transaction's payment to a watched address, if it is one.
-fn find_payment(
+/// Returns the payment if the transaction pays a watched address, and `None` otherwise.
+fn find_watched_payment(
     tx: &TxJson<'_>,
     tx_index: u32,
     txid: B256,
@@ -223,7 +224,7 @@ fn find_payment(
     Ok(Some(ValueTransfer { tx_index, txid, from, to, amount }))
 }
 
-/// A transaction in its EIP-2718 encoding, or its type when that is unknown.
+/// A transaction in its EIP-2718 encoding, or only the transaction type if the type is unknown.
 enum EncodedTx {
     Known { bytes: Vec<u8>, signed: Option<SignedTx> },
     Unknown(u64),
@@ -241,11 +242,11 @@ impl SignedTx {
 
 /// Returns true when these raw bytes are a transaction of a type that this version can encode (EIP-2718).
 pub fn is_known_encoding(bytes: &[u8]) -> bool {
-    bytes.first().is_none_or(|first| *first >= 0xc0 || is_known_type(u64::from(*first)))
+    bytes.first().is_none_or(|first| *first >= 0xc0 || is_known_tx_type(u64::from(*first)))
 }
 
 /// Returns true when this version can encode transactions of this type.
-pub fn is_known_type(tx_type: u64) -> bool {
+pub fn is_known_tx_type(tx_type: u64) -> bool {
     tx_type <= NEWEST_TX_TYPE || tx_type == DEPOSIT_TX_TYPE
 }
 
@@ -255,7 +256,7 @@ fn encode_transaction(tx: &str, tx_type: Option<&str>) -> Result<EncodedTx, Stri
     if tx_type == DEPOSIT_TX_TYPE {
         return Ok(EncodedTx::Known { bytes: encode_op_deposit(tx)?, signed: None });
     }
-    if !is_known_type(tx_type) {
+    if !is_known_tx_type(tx_type) {
         return Ok(EncodedTx::Unknown(tx_type));
     }
     let envelope: TxEnvelope = parse_json(tx)?;
@@ -333,7 +334,7 @@ mod tests {
     const WATCHED_ADDRESS: &str = "0x00000000000000000000000000000000000000b1";
 
     /// A payment of `wei` to the watched address, as JSON and as raw bytes.
-    fn signed_payment(wei: u64) -> (Value, Vec<u8>) {
+    fn build_signed_payment(wei: u64) -> (Value, Vec<u8>) {
         let tx = TxLegacy {
             to: WATCHED_ADDRESS.parse::<Address>().unwrap().into(),
             value: U256::from(wei),
@@ -346,7 +347,7 @@ mod tests {
     }
 
     /// A transaction of Polygon's bridge, as JSON and as raw bytes. Its raw bytes cannot be rebuilt from its JSON.
-    fn bridge_message() -> (Value, Vec<u8>) {
+    fn build_bridge_message() -> (Value, Vec<u8>) {
         let bytes = vec![0x7f, 0xc2, 0x01, 0x02];
         let tx_json = json!({ "type": "0x7f", "hash": keccak256(&bytes), "from": Address::ZERO, "to": Address::ZERO,
             "value": "0x0", "input": "0x", "v": "0x0", "r": "0x0", "s": "0x0" });
@@ -354,7 +355,7 @@ mod tests {
     }
 
     /// A block as JSON that lists `transactions` and whose root commits to `in_root`.
-    fn block(transactions: &[Value], in_root: &[Vec<u8>]) -> Value {
+    fn build_block_json(transactions: &[Value], in_root: &[Vec<u8>]) -> Value {
         let header =
             Header { number: 7, transactions_root: proofs::ordered_trie_root_encoded(in_root), ..Header::default() };
         let mut block = serde_json::to_value(&header).unwrap();
@@ -371,35 +372,38 @@ mod tests {
 
     #[test]
     fn a_block_with_an_unknown_type_is_proven_by_its_raw_bytes() {
-        let ((paid, paid_bytes), (message, message_bytes)) = (signed_payment(5), bridge_message());
-        let body =
-            parse_test_block(&block(&[paid, message], &[paid_bytes, message_bytes.clone()]), Commitments::ALL).unwrap();
+        let ((paid, paid_bytes), (message, message_bytes)) = (build_signed_payment(5), build_bridge_message());
+        let body = parse_test_block(
+            &build_block_json(&[paid, message], &[paid_bytes, message_bytes.clone()]),
+            Commitments::ALL,
+        )
+        .unwrap();
         assert_eq!(body.payments[0].amount, Amount::from_units(5));
         let unproven = body.unproven.unwrap();
-        assert_eq!(unproven.missing_indexes(), [1]);
-        assert!(unproven.matches_root(vec![message_bytes.clone()]));
-        assert!(!unproven.matches_root(vec![message_bytes[..3].to_vec()]));
-        assert!(!is_known_encoding(&message_bytes) && is_known_encoding(&signed_payment(5).1));
+        assert_eq!(unproven.list_missing_indexes(), [1]);
+        assert!(unproven.matches_transactions_root(vec![message_bytes.clone()]));
+        assert!(!unproven.matches_transactions_root(vec![message_bytes[..3].to_vec()]));
+        assert!(!is_known_encoding(&message_bytes) && is_known_encoding(&build_signed_payment(5).1));
     }
 
     #[test]
     fn a_payment_by_a_transaction_of_unknown_type_is_left_out() {
-        let ((mut tx_json, bytes), (paid, paid_bytes)) = (bridge_message(), signed_payment(5));
+        let ((mut tx_json, bytes), (paid, paid_bytes)) = (build_bridge_message(), build_signed_payment(5));
         tx_json["to"] = json!(WATCHED_ADDRESS);
         tx_json["value"] = json!("0xde0b6b3a7640000");
         for verify in [Commitments::ALL, Commitments { transactions: false, ..Commitments::ALL }] {
             let in_root = [bytes.clone(), paid_bytes.clone()];
-            let body = parse_test_block(&block(&[tx_json.clone(), paid.clone()], &in_root), verify).unwrap();
+            let body = parse_test_block(&build_block_json(&[tx_json.clone(), paid.clone()], &in_root), verify).unwrap();
             assert_eq!((body.payments.len(), body.payments[0].tx_index, body.has_unproven_payment), (1, 1, true));
         }
     }
 
     #[test]
     fn a_state_sync_before_pip_74_is_not_in_the_root() {
-        let (paid, bytes) = signed_payment(5);
-        let mut block = block(&[paid], &[bytes]);
+        let (paid, bytes) = build_signed_payment(5);
+        let mut block = build_block_json(&[paid], &[bytes]);
         let header = parse_test_block(&block, Commitments::ALL).unwrap().header;
-        let bridge = json!({ "type": "0x0", "hash": bor_state_sync_txid(&header), "from": Address::ZERO, "to": Address::ZERO,
+        let bridge = json!({ "type": "0x0", "hash": compute_bor_state_sync_txid(&header), "from": Address::ZERO, "to": Address::ZERO,
             "value": "0x0", "input": "0x", "v": "0x0", "r": "0x0", "s": "0x0" });
         block["transactions"].as_array_mut().unwrap().push(bridge);
         let body = parse_test_block(&block, Commitments::ALL).unwrap();
@@ -411,10 +415,13 @@ mod tests {
     #[test]
     fn without_a_root_each_transaction_must_still_have_its_hash() {
         let without_root = Commitments { transactions: false, ..Commitments::ALL };
-        let (mut paid, _) = signed_payment(5);
-        assert_eq!(parse_test_block(&block(std::slice::from_ref(&paid), &[]), without_root).unwrap().payments.len(), 1);
+        let (mut paid, _) = build_signed_payment(5);
+        assert_eq!(
+            parse_test_block(&build_block_json(std::slice::from_ref(&paid), &[]), without_root).unwrap().payments.len(),
+            1
+        );
         paid["value"] = json!("0x6");
-        assert!(parse_test_block(&block(&[paid], &[]), without_root).unwrap_err().contains("hash"));
+        assert!(parse_test_block(&build_block_json(&[paid], &[]), without_root).unwrap_err().contains("hash"));
     }
 
     #[test]

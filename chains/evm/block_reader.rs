@@ -43,8 +43,8 @@ enum ReceiptsAnswer {
     Complete(BlockReceipts),
     /// No endpoint offers the method.
     NotOffered,
-    /// Every endpoint refused for an unclassified reason, which may be permanent or temporary. The receipts are then
-    /// requested one by one, which proves the same. Unproven logs are not used instead.
+    /// Every endpoint rejected the request with an unclassified error, which may be permanent or temporary. The driver
+    /// then requests the receipts one by one, which gives the same proof, and does not use unproven logs instead.
     Refused,
 }
 
@@ -56,10 +56,9 @@ impl Evm {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
-        // An endpoint that reported a false head also raised this height, so the height is lowered to the requested
-        // range again.
+        // A false head from an endpoint may have raised this height too far, so it is lowered to the requested range.
         let stable_height = self.stable_height.fetch_min(to, Ordering::Relaxed).min(to);
-        let (bodies, mut log_summaries) = if stable_height > from && self.uses_log_ranges(watched) {
+        let (bodies, mut log_summaries) = if stable_height > from && self.should_use_log_ranges(watched) {
             let to = stable_height.min(from.saturating_add(BLOCKS_PER_RANGE_MAX - 1));
             let (bodies, log_summaries) =
                 future::join(self.fetch_bodies(from, to, watched), self.fetch_log_summaries(from, to, watched)).await;
@@ -72,7 +71,7 @@ impl Evm {
         let mut blocks = Vec::with_capacity(bodies.len());
         for body in bodies {
             let log_summary = log_summaries.remove(&body.header.height);
-            blocks.push(self.complete_block(body, log_summary, watched));
+            blocks.push(self.add_transfers_to_block(body, log_summary, watched));
         }
         let mut blocks = stream::iter(blocks).buffered(CONCURRENCY);
         let mut completed = Vec::new();
@@ -87,23 +86,27 @@ impl Evm {
         Ok(completed)
     }
 
-    /// Returns the verified bodies of blocks `from..=to`, each the parent of the next. Stops early where the endpoint
-    /// has no further block or the parent hash does not match. Never returns an empty list.
+    /// Returns the verified bodies of blocks `from..=to`, each the parent of the next. The list ends early if the
+    /// endpoint lacks a block or a parent hash does not match. The list is never empty.
     async fn fetch_bodies(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<BlockBody>, SourceError> {
         let native = self.native.is_some();
         let params: Vec<(String, bool)> = (from..=to).map(|height| (hex::to_quantity(height), native)).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let body = block::parse_block(raw, height, self.config.verify, native, &watched.read_addresses())
                 .map_err(Rejection::Invalid)?;
-            // The endpoint may have invented the unknown type, so an endpoint whose answer can be verified at once is
-            // preferred.
+            // The endpoint may have invented the unknown transaction type, so the driver prefers an endpoint whose
+            // reply can be verified at once.
             let is_proven = body.unproven.is_none() || !self.config.verify.transactions;
             let origin_and_body = Some((reply.endpoint, body));
             Ok(if is_proven { Verdict::Accept(origin_and_body) } else { Verdict::Fallback(origin_and_body) })
         };
-        let answers = self.pool.batch("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await.into_prefix();
+        let answers = self
+            .pool
+            .send_calls("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept)
+            .await
+            .into_results_before_failure();
         let answers = answers.map_err(|failure| failure.into_source_error(from))?;
 
         let mut bodies: Vec<BlockBody> = Vec::with_capacity(answers.len());
@@ -119,19 +122,19 @@ impl Evm {
         if bodies.is_empty() { Err(SourceError::BlockNotFound(from)) } else { Ok(bodies) }
     }
 
-    /// Returns true when the block's transaction list matches its transactions root, or when the root need not be
-    /// checked. Transactions that this version cannot encode are fetched as raw bytes. Returns false when no endpoint
-    /// has them.
-    async fn has_proven_transactions(&self, body: &BlockBody) -> Result<bool, SourceError> {
+    /// Returns true when the transaction list matches the transactions root, or when the configuration disables this
+    /// check. Fetches the raw bytes of transactions with unknown types. Returns false when no endpoint has these bytes.
+    async fn verify_transactions_root(&self, body: &BlockBody) -> Result<bool, SourceError> {
         let is_provable = self.config.verify.header && self.config.verify.transactions;
         let Some(unproven) = body.unproven.as_ref().filter(|_| is_provable) else { return Ok(true) };
         let height = body.header.height;
-        let txids: Vec<[B256; 1]> = unproven.missing_indexes().into_iter().map(|index| [body.txids[index]]).collect();
+        let txids: Vec<[B256; 1]> =
+            unproven.list_missing_indexes().into_iter().map(|index| [body.txids[index]]).collect();
         if txids.len() > RAW_TRANSACTIONS_MAX {
             return Ok(false);
         }
         let accept = |i: usize, reply: &Reply<'_>| {
-            let Some(text) = reply.result::<Option<&str>>()? else { return Ok(Verdict::Fallback(None)) };
+            let Some(text) = reply.parse_result::<Option<&str>>()? else { return Ok(Verdict::Fallback(None)) };
             let bytes = const_hex::decode(text).ok().filter(|bytes| keccak256(bytes) == txids[i][0]);
             let bytes = bytes.ok_or_else(|| {
                 Rejection::Invalid(format!("the raw bytes of transaction {} have another hash", txids[i][0]))
@@ -144,15 +147,18 @@ impl Evm {
             }
             Ok(Verdict::Accept(Some(bytes)))
         };
-        let answers =
-            match self.pool.batch("eth_getRawTransactionByHash", &txids, RAW_TRANSACTIONS_MAX, accept).await.into_all()
-            {
-                Ok(answers) => answers,
-                Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_) | RpcError::NodeError(_)) => return Ok(false),
-                Err(failure) => return Err(failure.into_source_error(height)),
-            };
+        let answers = match self
+            .pool
+            .send_calls("eth_getRawTransactionByHash", &txids, RAW_TRANSACTIONS_MAX, accept)
+            .await
+            .into_all_results()
+        {
+            Ok(answers) => answers,
+            Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_) | RpcError::NodeError(_)) => return Ok(false),
+            Err(failure) => return Err(failure.into_source_error(height)),
+        };
         let Some(missing) = answers.into_iter().collect() else { return Ok(false) };
-        if unproven.matches_root(missing) {
+        if unproven.matches_transactions_root(missing) {
             return Ok(true);
         }
         let tx_type = unproven.tx_type;
@@ -161,16 +167,16 @@ impl Evm {
         )))
     }
 
-    /// Returns true when the block really has a transaction of an unknown type. Only then are receipts that do not
-    /// match the receipts root accepted, so an endpoint must not be able to invent such a type.
-    async fn has_unknown_tx_type(&self, body: &BlockBody, watched: &WatchSet) -> Result<bool, SourceError> {
+    /// Returns true when the block provably contains a transaction of an unknown type. Only in such a block does the
+    /// driver accept receipts that do not match the receipts root, so an endpoint must not be able to invent a type.
+    async fn verify_unknown_tx_type(&self, body: &BlockBody, watched: &WatchSet) -> Result<bool, SourceError> {
         if body.has_full_transactions {
-            return Ok(body.unproven.is_some() && self.has_proven_transactions(body).await?);
+            return Ok(body.unproven.is_some() && self.verify_transactions_root(body).await?);
         }
         let height = body.header.height;
         let params = (B256::from(body.header.hash.0), true);
-        let answer = self.pool.send(Request::call("eth_getBlockByHash", &params), |reply| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+        let answer = self.pool.send_request(Request::json_rpc_call("eth_getBlockByHash", &params), |reply| {
+            let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let full = block::parse_block(raw, height, self.config.verify, true, &watched.read_addresses())
                 .map_err(Rejection::Invalid)?;
             if full.header != body.header || full.txids != body.txids {
@@ -180,30 +186,30 @@ impl Evm {
         });
         let full = answer.await.map_err(|failure| failure.into_source_error(height))?;
         let full = full.ok_or(SourceError::BlockNotFound(height))?;
-        Ok(full.unproven.is_some() && self.has_proven_transactions(&full).await?)
+        Ok(full.unproven.is_some() && self.verify_transactions_root(&full).await?)
     }
 
-    /// Returns the block with all its transfers to watched addresses. `log_summary` is the summary of its logs on which
-    /// two endpoints agree, or `None` when the logs were not requested by range.
-    async fn complete_block(
+    /// Returns the block with all its transfers to watched addresses. `log_summary` is the summary of the block's logs
+    /// on which two endpoints agree; `None` when the logs were not requested by range.
+    async fn add_transfers_to_block(
         &self,
         mut body: BlockBody,
         log_summary: Option<LogSummary>,
         watched: &WatchSet,
     ) -> Result<Block, SourceError> {
-        if !self.has_proven_transactions(&body).await? {
+        if !self.verify_transactions_root(&body).await? {
             body.has_unproven_payment = true;
             body.payments.clear();
         }
         if body.has_unproven_payment {
             let reason = "some of its transactions have a type that this version cannot encode, and no endpoint returns their \
                                      raw bytes";
-            self.mark_incomplete(&body, "type", reason);
+            self.mark_block_incomplete(&body, "type", reason);
         }
         let same_block_logs = log_summary.filter(|summary| summary.hash.0 == body.header.hash.0);
         let has_no_token_transfer = self.config.verify.header
             && same_block_logs
-                .is_some_and(|summary| summary.excludes_transfers(&self.contracts_in_bloom(&body, watched)));
+                .is_some_and(|summary| summary.excludes_transfers(&self.list_contracts_in_bloom(&body, watched)));
         let mut transfers = if has_no_token_transfer && body.payments.is_empty() {
             Vec::new()
         } else {
@@ -216,16 +222,16 @@ impl Evm {
     }
 
     /// Returns the indexes of the token contracts that may have logged a transfer to a watched address in this block.
-    fn contracts_in_bloom(&self, body: &BlockBody, watched: &WatchSet) -> Vec<usize> {
+    fn list_contracts_in_bloom(&self, body: &BlockBody, watched: &WatchSet) -> Vec<usize> {
         if !self.config.verify.header {
             return (0..self.contracts.len()).collect();
         }
-        self.contracts.list_in_bloom(&body.bloom, &watched.read_addresses())
+        self.contracts.list_contracts_matching_bloom(&body.bloom, &watched.read_addresses())
     }
 
-    /// Returns the native payments and token transfers of one block that its receipts confirm.
+    /// Returns the native payments and token transfers of one block, as its receipts prove them.
     async fn fetch_proven_transfers(&self, body: &BlockBody, watched: &WatchSet) -> Result<Vec<Transfer>, SourceError> {
-        let contracts = self.contracts_in_bloom(body, watched);
+        let contracts = self.list_contracts_in_bloom(body, watched);
         if contracts.is_empty() && body.payments.is_empty() {
             return Ok(Vec::new());
         }
@@ -240,7 +246,7 @@ impl Evm {
             ReceiptsAnswer::Refused => self.fetch_single_receipts(body, watched).await?,
         };
         let is_provable = self.config.verify.header && self.config.verify.receipts;
-        if is_provable && !receipts.proven && !self.has_unknown_tx_type(body, watched).await? {
+        if is_provable && !receipts.proven && !self.verify_unknown_tx_type(body, watched).await? {
             let height = body.header.height;
             return Err(SourceError::Unsupported(format!(
                 "the receipts of block {height} cannot be verified, and no endpoint returns the raw bytes of its transactions"
@@ -271,8 +277,8 @@ impl Evm {
     async fn fetch_block_receipts(&self, body: &BlockBody, watched: &WatchSet) -> Result<ReceiptsAnswer, SourceError> {
         let (height, hash) = (body.header.height, B256::from(body.header.hash.0));
         let answer = match self.request_block_receipts(json!([hash]), body, watched).await {
-            // Some nodes accept only a block number here. The receipts are verified against the block's hash in any
-            // case.
+            // Some nodes accept only a block number in this request. The receipts are verified against the block hash
+            // in both cases.
             Err(RpcError::NodeError(refusal)) if refusal.code == INVALID_PARAMS => {
                 self.request_block_receipts(json!([hex::to_quantity(height)]), body, watched).await
             }
@@ -294,8 +300,10 @@ impl Evm {
         body: &BlockBody,
         watched: &WatchSet,
     ) -> Result<Option<BlockReceipts>, RpcError> {
-        let answer = self.pool.send(Request::call("eth_getBlockReceipts", &params), |reply| {
-            let Some(all) = reply.result::<Option<Vec<TxReceipt<'_>>>>()? else { return Ok(Verdict::Fallback(None)) };
+        let answer = self.pool.send_request(Request::json_rpc_call("eth_getBlockReceipts", &params), |reply| {
+            let Some(all) = reply.parse_result::<Option<Vec<TxReceipt<'_>>>>()? else {
+                return Ok(Verdict::Fallback(None));
+            };
             let receipts =
                 receipts::parse_receipts(&all, body, self.config.verify, &self.contracts, &watched.read_addresses());
             let receipts = receipts.map_err(Rejection::Invalid)?;
@@ -305,15 +313,16 @@ impl Evm {
         answer.await
     }
 
-    /// Requests the receipts of a block one by one: many requests, but the same proof as for all at once.
+    /// Requests the receipts of a block one by one. This needs many requests but gives the same proof as one request
+    /// for all receipts.
     async fn fetch_single_receipts(&self, body: &BlockBody, watched: &WatchSet) -> Result<BlockReceipts, SourceError> {
         let height = body.header.height;
         let params: Vec<[B256; 1]> = body.txids.iter().map(|txid| [*txid]).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let receipt: TxReceipt<'_> =
                 serde_json::from_str(raw.get()).map_err(|e| Rejection::Invalid(e.to_string()))?;
-            if !receipt.belongs_to(body.txids[i], body) {
+            if !receipt.belongs_to_transaction(body.txids[i], body) {
                 return Err(Rejection::Invalid(format!(
                     "the receipt of {} belongs to another transaction or block",
                     body.txids[i]
@@ -321,8 +330,11 @@ impl Evm {
             }
             Ok(Verdict::Accept(Some(raw.to_owned())))
         };
-        let answers =
-            self.pool.batch("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept).await.into_all();
+        let answers = self
+            .pool
+            .send_calls("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept)
+            .await
+            .into_all_results();
         let texts: Option<Vec<Box<RawValue>>> =
             answers.map_err(|failure| failure.into_source_error(height))?.into_iter().collect();
         let texts = texts.ok_or(SourceError::BlockNotFound(height))?;

@@ -45,7 +45,7 @@ pub struct FlatTrace<'a> {
     #[serde(default)]
     error: Option<&'a str>,
     trace_address: Vec<u32>,
-    /// Absent in block rewards.
+    /// `None` in block rewards, which belong to no transaction.
     #[serde(default)]
     transaction_hash: Option<&'a str>,
     #[serde(default)]
@@ -173,7 +173,7 @@ fn collect_transfers(
     Ok(())
 }
 
-/// Returns true when a call of this type sends value to another account.
+/// Returns true when a call of this type can send coins to another account.
 fn is_value_moving_call(kind: &str) -> bool {
     matches!(kind, "CALL" | "CREATE" | "CREATE2" | "SELFDESTRUCT" | "SUICIDE")
 }
@@ -312,7 +312,7 @@ mod tests {
     const A: &str = "0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     const WATCHED: &str = "0xbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-    fn body() -> BlockBody {
+    fn build_block_body() -> BlockBody {
         let header = chain::Header { height: 7, hash: BlockHash([1; 32]), parent: BlockHash([0; 32]), time: 0 };
         let (txids, payments) = (vec![B256::ZERO], Vec::new());
         let (bloom, receipts_root) = (Bloom::ZERO, B256::ZERO);
@@ -328,27 +328,29 @@ mod tests {
         }
     }
 
-    fn watched() -> WatchSet {
+    fn build_watch_set() -> WatchSet {
         let set = WatchSet::default();
         set.insert(AddressKey([0xbb; 20]));
         set
     }
 
-    fn call(kind: &str, value: &str, calls: Value) -> Value {
+    fn build_call_json(kind: &str, value: &str, calls: Value) -> Value {
         json!({ "from": A, "to": WATCHED, "input": "0x{\"", "calls": calls, "value": value, "type": kind })
     }
 
-    fn failed(mut call: Value) -> Value {
+    fn mark_call_failed(mut call: Value) -> Value {
         call["error"] = "execution reverted".into();
         call
     }
 
     /// The indexes and amounts of the internal transfers in a nested trace.
-    fn find_transfers(root: Value) -> Vec<(u32, u64)> {
+    fn list_transfers_in_trace(root: Value) -> Vec<(u32, u64)> {
         let text = json!([{ "txHash": B256::ZERO, "result": root }]).to_string();
         let traces: Vec<TxTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
-        to_indexes_and_amounts(list_nested_transfers(&traces, &body(), &native, &watched().read_addresses()).unwrap())
+        to_indexes_and_amounts(
+            list_nested_transfers(&traces, &build_block_body(), &native, &build_watch_set().read_addresses()).unwrap(),
+        )
     }
 
     /// The index and amount of each internal transfer.
@@ -364,57 +366,99 @@ mod tests {
     fn only_successful_calls_that_send_value_are_transfers() {
         let none = || json!([]);
         for (case, root, expected) in [
-            ("the value of the transaction itself is not internal", call("CALL", "0x5", none()), vec![]),
-            ("a call", call("CALL", "0x0", json!([call("CALL", "0x5", none())])), vec![(0, 5)]),
-            ("a call without value", call("CALL", "0x0", json!([call("CALL", "0x0", none())])), vec![]),
+            ("the value of the transaction itself is not internal", build_call_json("CALL", "0x5", none()), vec![]),
+            ("a call", build_call_json("CALL", "0x0", json!([build_call_json("CALL", "0x5", none())])), vec![(0, 5)]),
+            (
+                "a call without value",
+                build_call_json("CALL", "0x0", json!([build_call_json("CALL", "0x0", none())])),
+                vec![],
+            ),
             (
                 "below a delegate call",
-                call("CALL", "0x0", json!([call("DELEGATECALL", "0x9", json!([call("CALL", "0x5", none())]))])),
+                build_call_json(
+                    "CALL",
+                    "0x0",
+                    json!([build_call_json("DELEGATECALL", "0x9", json!([build_call_json("CALL", "0x5", none())]))]),
+                ),
                 vec![(0, 5)],
             ),
-            ("a static call", call("CALL", "0x0", json!([call("STATICCALL", "0x5", none())])), vec![]),
+            (
+                "a static call",
+                build_call_json("CALL", "0x0", json!([build_call_json("STATICCALL", "0x5", none())])),
+                vec![],
+            ),
             (
                 "CALLCODE sends value to the calling contract itself",
-                call("CALL", "0x0", json!([call("CALLCODE", "0x5", none())])),
+                build_call_json("CALL", "0x0", json!([build_call_json("CALLCODE", "0x5", none())])),
                 vec![],
             ),
             (
                 "contracts created with value",
-                call("CALL", "0x0", json!([call("CREATE", "0x5", none()), call("CREATE2", "0x6", none())])),
+                build_call_json(
+                    "CALL",
+                    "0x0",
+                    json!([build_call_json("CREATE", "0x5", none()), build_call_json("CREATE2", "0x6", none())]),
+                ),
                 vec![(0, 5), (1, 6)],
             ),
-            ("a self-destruct", call("CALL", "0x0", json!([call("SELFDESTRUCT", "0x5", none())])), vec![(0, 5)]),
+            (
+                "a self-destruct",
+                build_call_json("CALL", "0x0", json!([build_call_json("SELFDESTRUCT", "0x5", none())])),
+                vec![(0, 5)],
+            ),
             (
                 "a failed call",
-                call("CALL", "0x0", json!([failed(call("CALL", "0x5", none())), call("CALL", "0x6", none())])),
+                build_call_json(
+                    "CALL",
+                    "0x0",
+                    json!([
+                        mark_call_failed(build_call_json("CALL", "0x5", none())),
+                        build_call_json("CALL", "0x6", none())
+                    ]),
+                ),
                 vec![(0, 6)],
             ),
             (
                 "below a failed call",
-                call("CALL", "0x0", json!([failed(call("CALL", "0x0", json!([call("CALL", "0x5", none())])))])),
+                build_call_json(
+                    "CALL",
+                    "0x0",
+                    json!([mark_call_failed(build_call_json(
+                        "CALL",
+                        "0x0",
+                        json!([build_call_json("CALL", "0x5", none())])
+                    ))]),
+                ),
                 vec![],
             ),
             (
                 "a failed transaction",
-                failed(call("CALL", "0x1", json!([call("CALL", "0x5", json!([call("CALL", "0x6", none())]))]))),
+                mark_call_failed(build_call_json(
+                    "CALL",
+                    "0x1",
+                    json!([build_call_json("CALL", "0x5", json!([build_call_json("CALL", "0x6", none())]))]),
+                )),
                 vec![],
             ),
             (
                 "several calls in order",
-                call(
+                build_call_json(
                     "CALL",
                     "0x0",
-                    json!([call("CALL", "0x5", json!([call("CALL", "0x6", none())])), call("CALL", "0x7", none())]),
+                    json!([
+                        build_call_json("CALL", "0x5", json!([build_call_json("CALL", "0x6", none())])),
+                        build_call_json("CALL", "0x7", none())
+                    ]),
                 ),
                 vec![(0, 5), (1, 6), (2, 7)],
             ),
         ] {
-            assert_eq!(find_transfers(root), expected, "{case}");
+            assert_eq!(list_transfers_in_trace(root), expected, "{case}");
         }
     }
 
     #[test]
-    fn both_trace_methods_number_the_transfers_alike() {
+    fn both_trace_methods_give_a_transfer_the_same_index() {
         let trace = |kind: &str, call_type: &str, value: &str, at: &[u32], error: Option<&str>| {
             let action = match kind {
                 "suicide" => json!({ "address": A, "refundAddress": WATCHED, "balance": value }),
@@ -436,15 +480,23 @@ mod tests {
         let traces: Vec<FlatTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
         let flat = to_indexes_and_amounts(
-            list_flat_transfers(&traces, &body(), &native, &watched().read_addresses()).unwrap(),
+            list_flat_transfers(&traces, &build_block_body(), &native, &build_watch_set().read_addresses()).unwrap(),
         );
-        let nested = find_transfers(call(
+        let nested = list_transfers_in_trace(build_call_json(
             "CALL",
             "0x1",
             json!([
-                call("CALL", "0x2", json!([failed(call("CALL", "0x3", json!([call("CALL", "0x4", json!([]))])))])),
-                call("DELEGATECALL", "0x5", json!([call("CREATE", "0x6", json!([]))])),
-                call("SELFDESTRUCT", "0x7", json!([])),
+                build_call_json(
+                    "CALL",
+                    "0x2",
+                    json!([mark_call_failed(build_call_json(
+                        "CALL",
+                        "0x3",
+                        json!([build_call_json("CALL", "0x4", json!([]))])
+                    ))])
+                ),
+                build_call_json("DELEGATECALL", "0x5", json!([build_call_json("CREATE", "0x6", json!([]))])),
+                build_call_json("SELFDESTRUCT", "0x7", json!([])),
             ]),
         ));
         assert_eq!(flat, nested);

@@ -13,21 +13,21 @@ pub struct EvmConfig {
     pub assets: Vec<Asset>,
     /// The endpoints and their limits. The driver sets the check of the chain id itself.
     pub pool: rpc::Config,
-    /// The source of the final block.
+    /// The rule that decides which block is final.
     pub finality: FinalitySource,
     /// The depth below the head, in blocks, from which blocks are read by range. Finalized blocks are read by range at
     /// any depth.
     pub range_depth: u64,
     /// The header commitments that are checked.
     pub verify: Commitments,
-    /// The method that reads native transfers by contracts.
+    /// The RPC method that returns the native coins sent by contracts.
     pub trace: TraceApi,
 }
 
-/// The source of the final block.
+/// The rule that decides which block is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinalitySource {
-    /// The block with the tag `finalized`, which the nodes of the chain support.
+    /// The block that the nodes return for the block tag `finalized` is final.
     Tag,
     /// The driver reports no finalized block; the number of confirmations decides.
     Depth,
@@ -36,7 +36,7 @@ pub enum FinalitySource {
 /// The header commitments that the driver can recompute on this chain, and therefore checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commitments {
-    /// True to check the block hash. Without it, no other commitment is checked.
+    /// True to check the block hash. If false, the driver checks no other commitment either.
     pub header: bool,
     /// True to check the transactions root.
     pub transactions: bool,
@@ -49,7 +49,7 @@ impl Commitments {
     pub const ALL: Commitments = Commitments { header: true, transactions: true, receipts: true };
 }
 
-/// The RPC method that reads native coins sent by contracts. Traces cost one more request per block.
+/// The RPC method that returns the native coins sent by contracts. It costs one more request per block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TraceApi {
     /// No traces are requested; the balances of addresses with open native invoices are compared instead.

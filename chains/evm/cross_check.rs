@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::{Evm, block, hex};
 
-/// Maximum blocks whose origin is remembered. Older blocks are cross-checked with two endpoints.
+/// Maximum number of blocks for which the driver stores the origin. It cross-checks older blocks with two endpoints.
 const ORIGINS_MAX: usize = 10_000;
 
 /// The endpoint from which each recent block was read, by height.
@@ -17,14 +17,14 @@ const ORIGINS_MAX: usize = 10_000;
 pub struct BlockOrigins(BTreeMap<Height, (BlockHash, usize)>);
 
 impl BlockOrigins {
-    fn insert(&mut self, block: BlockRef, endpoint: usize) {
+    fn insert_origin(&mut self, block: BlockRef, endpoint: usize) {
         self.0.insert(block.height, (block.hash, endpoint));
         while self.0.len() > ORIGINS_MAX {
             self.0.pop_first();
         }
     }
 
-    fn find(&self, block: &BlockRef) -> Option<usize> {
+    fn find_origin(&self, block: &BlockRef) -> Option<usize> {
         self.0.get(&block.height).filter(|(hash, _)| *hash == block.hash).map(|(_, endpoint)| *endpoint)
     }
 }
@@ -32,18 +32,22 @@ impl BlockOrigins {
 impl Evm {
     /// Remembers that a block was read from this endpoint.
     pub(crate) fn record_block_origin(&self, block: BlockRef, endpoint: usize) {
-        self.block_origins.lock().expect("no panic while the block origins are locked").insert(block, endpoint);
+        self.block_origins.lock().expect("no panic while the block origins are locked").insert_origin(block, endpoint);
     }
 
     /// Requests the block from an endpoint other than its origin. If the origin is not known, requests it from two
     /// endpoints.
     pub(crate) async fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
-        let mut origin = self.block_origins.lock().expect("no panic while the block origins are locked").find(at);
+        let mut origin =
+            self.block_origins.lock().expect("no panic while the block origins are locked").find_origin(at);
         let tag = hex::to_quantity(at.height);
         loop {
             match self.fetch_from_other_endpoint(origin, &tag).await {
                 Ok(Some((endpoint, header))) if header.block_ref() != *at => {
-                    return CrossCheckResult::Conflicting { endpoint: self.pool.label(endpoint), hash: header.hash };
+                    return CrossCheckResult::Conflicting {
+                        endpoint: self.pool.endpoint_label(endpoint),
+                        hash: header.hash,
+                    };
                 }
                 Ok(Some(_)) if origin.is_some() => return CrossCheckResult::Confirmed,
                 Ok(Some((endpoint, _))) => origin = Some(endpoint),
@@ -52,14 +56,16 @@ impl Evm {
             }
         }
         match self.fetch_from_other_endpoint(origin, "latest").await {
-            Ok(Some((endpoint, head))) => CrossCheckResult::Behind { endpoint: self.pool.label(endpoint), head },
+            Ok(Some((endpoint, head))) => {
+                CrossCheckResult::Behind { endpoint: self.pool.endpoint_label(endpoint), head }
+            }
             Ok(None) => CrossCheckResult::NoAnswer("no other endpoint returned a block".to_owned()),
             Err(failure) => CrossCheckResult::NoAnswer(failure.to_string()),
         }
     }
 
-    /// Requests a block from any endpoint except `origin`, and returns it with the endpoint that answered. The origin
-    /// gets no request, because its answer would end the wait for an independent one.
+    /// Requests a block from any endpoint except `origin`. Returns the block and the index of the endpoint that
+    /// returned it.
     async fn fetch_from_other_endpoint(
         &self,
         origin: Option<usize>,
@@ -67,11 +73,13 @@ impl Evm {
     ) -> Result<Option<(usize, Header)>, RpcError> {
         let params = (tag, false);
         let accept = |reply: &Reply<'_>| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let Some(block) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
             Ok(Verdict::Accept(Some((reply.endpoint, header))))
         };
         let target = origin.map_or(Target::From(0), Target::Excluding);
-        self.pool.send(Request::call("eth_getBlockByNumber", &params).to(target), accept).await
+        self.pool
+            .send_request(Request::json_rpc_call("eth_getBlockByNumber", &params).with_target(target), accept)
+            .await
     }
 }

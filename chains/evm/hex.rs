@@ -1,17 +1,17 @@
-//! Parses the hexadecimal strings of Ethereum's JSON-RPC: quantities and byte strings. Malformed input is always
-//! `None`.
+//! Parses the hexadecimal strings of Ethereum's JSON-RPC: quantities and byte strings. All functions return `None` for
+//! malformed input.
 
 use alloy_primitives::{Address, B256};
 use ruint::aliases::U256;
 
 /// Parses a quantity such as `0x1f` of at most 64 bits.
 pub fn parse_quantity(text: &str) -> Option<u64> {
-    u64::from_str_radix(strip_prefix(text)?, 16).ok()
+    u64::from_str_radix(strip_hex_prefix(text)?, 16).ok()
 }
 
 /// Parses a quantity such as `0x1f` of at most 256 bits.
 pub fn parse_u256(text: &str) -> Option<U256> {
-    U256::from_str_radix(strip_prefix(text)?, 16).ok()
+    U256::from_str_radix(strip_hex_prefix(text)?, 16).ok()
 }
 
 /// Parses a hash of 32 bytes.
@@ -35,6 +35,6 @@ pub fn to_quantity(number: u64) -> String {
 }
 
 /// Returns the digits after `0x`. Rejects a sign, which `from_str_radix` would accept.
-fn strip_prefix(text: &str) -> Option<&str> {
+fn strip_hex_prefix(text: &str) -> Option<&str> {
     text.strip_prefix("0x").filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }

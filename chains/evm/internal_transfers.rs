@@ -22,7 +22,7 @@ use crate::{
 impl Evm {
     /// Returns the method and parameters that request a block's traces, or `None` when traces are not configured or the
     /// native coin is not accepted.
-    pub(crate) fn trace_request(&self, header: &Header) -> Option<(&'static str, Value)> {
+    pub(crate) fn build_trace_request(&self, header: &Header) -> Option<(&'static str, Value)> {
         self.native.as_ref()?;
         match self.config.trace {
             TraceApi::None => None,
@@ -42,38 +42,44 @@ impl Evm {
         other_transfers: &[Transfer],
         watched: &WatchSet,
     ) -> Result<Vec<Transfer>, SourceError> {
-        let Some((method, params)) = self.trace_request(&body.header).filter(|_| !body.txids.is_empty()) else {
+        let Some((method, params)) = self.build_trace_request(&body.header).filter(|_| !body.txids.is_empty()) else {
             return Ok(Vec::new());
         };
         let Some(native) = &self.native else { return Ok(Vec::new()) };
-        if !self.trace_health().may_request(Instant::now()) {
-            self.mark_incomplete(body, "paused", "trace requests failed several times in a row and are paused");
+        if !self.lock_trace_health().may_request_traces(Instant::now()) {
+            self.mark_block_incomplete(body, "paused", "trace requests failed several times in a row and are paused");
             return Ok(Vec::new());
         }
-        let answer = self.pool.send(Request::call(method, &params), |reply| {
+        let answer = self.pool.send_request(Request::json_rpc_call(method, &params), |reply| {
             let watched = &watched.read_addresses();
             let transfers = match self.config.trace {
                 TraceApi::None => Ok(Vec::new()),
-                TraceApi::Debug => {
-                    call_traces::list_nested_transfers(&reply.result::<Vec<TxTrace<'_>>>()?, body, native, watched)
-                }
-                TraceApi::Parity => {
-                    call_traces::list_flat_transfers(&reply.result::<Vec<FlatTrace<'_>>>()?, body, native, watched)
-                }
+                TraceApi::Debug => call_traces::list_nested_transfers(
+                    &reply.parse_result::<Vec<TxTrace<'_>>>()?,
+                    body,
+                    native,
+                    watched,
+                ),
+                TraceApi::Parity => call_traces::list_flat_transfers(
+                    &reply.parse_result::<Vec<FlatTrace<'_>>>()?,
+                    body,
+                    native,
+                    watched,
+                ),
             };
             transfers.map(Verdict::Accept).map_err(Rejection::Invalid)
         });
         let failure = match answer.await {
             Ok(transfers) => {
-                self.trace_health().record_success();
-                return Ok(self.drop_contradicted(body, other_transfers, transfers).await);
+                self.lock_trace_health().record_traces();
+                return Ok(self.drop_contradicted_transfers(body, other_transfers, transfers).await);
             }
             Err(failure) => failure,
         };
-        // The tracing endpoint may be a little behind the one that returned the block.
+        // The endpoint that returns traces may lag behind the endpoint that returned the block.
         let is_behind = matches!(&failure, RpcError::NodeError(refusal) if refusal.kind == NodeErrorKind::NotFound);
         if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Timeout(_)))
-            && self.trace_health().record_silence(Instant::now())
+            && self.lock_trace_health().record_silent_endpoints(Instant::now())
         {
             return Err(failure.into_source_error(body.header.height));
         }
@@ -84,14 +90,14 @@ impl Evm {
             RpcError::NodeError(_) => "refusal",
             RpcError::Invalid(_) => "unusable",
         };
-        self.trace_health().record_failure(Instant::now());
-        self.mark_incomplete(body, cause, &failure.to_string());
+        self.lock_trace_health().record_failed_traces(Instant::now());
+        self.mark_block_incomplete(body, cause, &failure.to_string());
         Ok(Vec::new())
     }
 
-    /// Removes the transfers to addresses whose proven balance shows that they did not receive that much. No header
-    /// commits to traces, but balances can be proven where an endpoint offers proofs.
-    async fn drop_contradicted(
+    /// Removes each transfer that the proven balance of its receiver contradicts. No header commits to traces, but
+    /// endpoints can prove balances.
+    async fn drop_contradicted_transfers(
         &self,
         body: &BlockBody,
         other_transfers: &[Transfer],
@@ -112,7 +118,7 @@ impl Evm {
         let at = body.header.block_ref();
         let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
         let received: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (evm_address(to), sum)).collect();
-        let contradicted = self.find_contradicted(&parent, &at, &received).await;
+        let contradicted = self.find_contradicted_amounts(&parent, &at, &received).await;
         let contradicted: BTreeSet<AddressKey> = received
             .iter()
             .zip(contradicted)
@@ -120,15 +126,15 @@ impl Evm {
             .map(|((to, _), _)| to.key)
             .collect();
         if !contradicted.is_empty() {
-            self.mark_incomplete(body, "contradicted", "its traces show more coins than some addresses received");
+            self.mark_block_incomplete(body, "contradicted", "its traces show more coins than some addresses received");
         }
         transfers.into_iter().filter(|transfer| !contradicted.contains(&transfer.to)).collect()
     }
 
     /// Records that the block may lack transfers, so that balances are compared for a while. Logs the first block of
     /// each cause.
-    pub(crate) fn mark_incomplete(&self, body: &BlockBody, cause: &'static str, reason: &str) {
-        if self.trace_health().record_incomplete_block(Instant::now(), cause) {
+    pub(crate) fn mark_block_incomplete(&self, body: &BlockBody, cause: &'static str, reason: &str) {
+        if self.lock_trace_health().record_incomplete_block(Instant::now(), cause) {
             warn!(
                 chain = %self.config.chain,
                 "transfers may be missing from block {}, so balances are compared instead: {reason}",

@@ -23,5 +23,5 @@ mod source;
 mod sender;
 
 pub use config::{Commitments, EvmConfig, FinalitySource, TraceApi};
-pub use sender::{TxPoolError, classify};
+pub use sender::{TxPoolError, classify_error_text};
 pub use source::{Evm, EvmBuildError};

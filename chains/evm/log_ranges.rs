@@ -27,15 +27,15 @@ pub struct LogSummary {
 }
 
 impl LogSummary {
-    /// Returns true when no transfer reached a watched address and the logs include every contract in `in_bloom`, so
-    /// that none seems to be left out.
+    /// Returns true when the logs contain no transfer to a watched address, and contain a transfer of every contract in
+    /// `in_bloom`, which shows that no contract was left out.
     pub fn excludes_transfers(&self, in_bloom: &[usize]) -> bool {
         !self.has_watched_transfer && in_bloom.iter().all(|contract| self.has_transfer_of[*contract])
     }
 
-    /// Combines the summaries of two endpoints: a watched transfer counts if either of them shows it, a contract only
-    /// if both show it. Returns `None` when their block hashes differ.
-    fn merge(self, other: LogSummary) -> Option<LogSummary> {
+    /// Combines the summaries of two endpoints. A transfer to a watched address counts if one of the endpoints reports
+    /// it; a contract counts only if both endpoints report it. Returns `None` when the block hashes differ.
+    fn merge_summaries(self, other: LogSummary) -> Option<LogSummary> {
         let is_in_both = |(a, b): (&bool, &bool)| *a && *b;
         let has_transfer_of = self.has_transfer_of.iter().zip(&other.has_transfer_of).map(is_in_both).collect();
         let same_block = self.hash == other.hash;
@@ -55,7 +55,7 @@ impl Evm {
     /// in the bloom, and only receipts can decide about a match. With many, every bloom matches some address by chance;
     /// then two endpoints that show no transfer to a watched address save the request for receipts. A single endpoint
     /// could leave a transfer out.
-    pub(crate) fn uses_log_ranges(&self, watched: &WatchSet) -> bool {
+    pub(crate) fn should_use_log_ranges(&self, watched: &WatchSet) -> bool {
         let has_many_addresses = !self.contracts.fits_bloom_lookup(&watched.read_addresses());
         has_many_addresses && !self.contracts.is_empty() && self.count_read_endpoints() > 1
     }
@@ -66,14 +66,14 @@ impl Evm {
         let mut summaries = LogSummaries::new();
         let mut start = from;
         while start <= to {
-            let end = to.min(start.saturating_add(self.log_range_size().size() - 1));
+            let end = to.min(start.saturating_add(self.lock_log_range_size().size() - 1));
             let block_count = end - start + 1;
             let filter = json!([{ "fromBlock": hex::to_quantity(start), "toBlock": hex::to_quantity(end),
-                "address": self.contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
+                "address": self.list_contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
             let mut first: Option<LogSummaries> = None;
             let mut too_large = None;
-            let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
-                let logs: Vec<EventLog<'_>> = reply.result().inspect_err(|bad| {
+            let answer = self.pool.send_request(Request::json_rpc_call("eth_getLogs", &filter), |reply| {
+                let logs: Vec<EventLog<'_>> = reply.parse_result().inspect_err(|bad| {
                     if let Rejection::NodeError(refusal) = bad
                         && refusal.kind == NodeErrorKind::TooLarge
                     {
@@ -85,24 +85,25 @@ impl Evm {
                     first = Some(summaries);
                     return Ok(Verdict::Fallback(None));
                 };
-                Ok(Verdict::Accept(Some(intersect(other, summaries))))
+                Ok(Verdict::Accept(Some(intersect_summaries(other, summaries))))
             });
             let message = match (answer.await, too_large) {
                 (Ok(Some(agreed)), _) => {
-                    self.log_range_size().record_success(block_count);
+                    self.lock_log_range_size().record_success(block_count);
                     summaries.extend(agreed);
                     start = end + 1;
                     continue;
                 }
                 (Err(RpcError::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
                 (Err(failure), _) => {
-                    // These blocks are read one by one. The next range is smaller, so that the answer comes in time.
-                    self.log_range_size().record_failure(block_count, &failure);
+                    // The caller reads these blocks one by one. The next range is smaller, so that the reply arrives in
+                    // time.
+                    self.lock_log_range_size().record_failure(block_count, &failure);
                     return summaries;
                 }
                 (Ok(None), None) => return summaries,
             };
-            let can_shrink = self.log_range_size().record_too_large(block_count, &message);
+            let can_shrink = self.lock_log_range_size().record_too_large(block_count, &message);
             info!(chain = %self.config.chain, "a range of {block_count} blocks is too large for an endpoint: {message}");
             if !can_shrink {
                 return summaries;
@@ -124,9 +125,11 @@ impl Evm {
         for log in logs {
             let height = log.block_number.and_then(hex::parse_quantity).ok_or("a log has no block number")?;
             let hash = log.block_hash.and_then(hex::parse_hash).ok_or("a log has no block hash")?;
-            let contract =
-                self.contracts.position(log.address).ok_or("a log is of a contract that was not requested")?;
-            if !(from..=to).contains(&height) || !log.is_transfer_event() || log.is_removed() {
+            let contract = self
+                .contracts
+                .find_contract_index(log.address)
+                .ok_or("a log is of a contract that was not requested")?;
+            if !(from..=to).contains(&height) || !log.is_transfer_event() || log.is_marked_removed() {
                 return Err(format!("a log of block {height} does not match the requested filter"));
             }
             let summary = by_height.entry(height).or_insert_with(|| LogSummary {
@@ -138,7 +141,7 @@ impl Evm {
                 return Err(format!("the logs name two different blocks at height {height}"));
             }
             summary.has_transfer_of[contract] = true;
-            summary.has_watched_transfer |= log.parse_transfer(&self.contracts, &watched).is_some();
+            summary.has_watched_transfer |= log.parse_token_transfer(&self.contracts, &watched).is_some();
         }
         Ok(by_height)
     }
@@ -152,15 +155,15 @@ impl Evm {
         if self.count_read_endpoints() < 2
             || bloom_is_proven && self.contracts.fits_bloom_lookup(&watched.read_addresses())
         {
-            // There is no second endpoint that could contradict the answer, or the bloom itself contains a watched
+            // No second endpoint exists that could contradict the reply, or the bloom itself contains a watched
             // address.
             return true;
         }
         let height = body.header.height;
-        let filter = json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
+        let filter = json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.list_contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
         let (mut empty_answers, mut consistent_answers) = (0, 0);
-        let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
-            let logs: Vec<EventLog<'_>> = reply.result()?;
+        let answer = self.pool.send_request(Request::json_rpc_call("eth_getLogs", &filter), |reply| {
+            let logs: Vec<EventLog<'_>> = reply.parse_result()?;
             let summary =
                 self.summarize_logs(&logs, height, height, watched).map_err(Rejection::Invalid)?.into_values().next();
             if summary.as_ref().is_some_and(|summary| summary.hash.0 != body.header.hash.0) {
@@ -173,27 +176,28 @@ impl Evm {
             if !bloom_is_proven || summary.is_some_and(|summary| summary.excludes_transfers(in_bloom)) {
                 consistent_answers += 1;
             }
-            // If the second endpoint does not answer, the first answer is not confirmed, so the receipts must be read.
+            // If no second endpoint replies, nothing supports the first reply, so the caller must read the receipts.
             Ok(if consistent_answers < 2 { Verdict::Fallback(true) } else { Verdict::Accept(false) })
         });
         match answer.await {
             Ok(may_have_logs) => may_have_logs && empty_answers < self.count_read_endpoints(),
-            // Without usable logs, the receipts decide.
+            // Without usable logs, the caller must read the receipts.
             Err(_) => true,
         }
     }
 
-    fn contract_addresses(&self) -> Vec<Address> {
-        self.contracts.addresses().collect()
+    fn list_contract_addresses(&self) -> Vec<Address> {
+        self.contracts.contract_addresses().collect()
     }
 
-    fn log_range_size(&self) -> MutexGuard<'_, AdaptiveSize> {
+    fn lock_log_range_size(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.log_range_size.lock().expect("no panic while the log range size is locked")
     }
 }
 
-/// Merges the summaries of two endpoints. A block that only one of them shows is left out.
-fn intersect(one: LogSummaries, mut other: LogSummaries) -> LogSummaries {
-    let merge_pair = |(height, summary): (Height, LogSummary)| Some((height, summary.merge(other.remove(&height)?)?));
+/// Merges the summaries of two endpoints. The result contains only blocks that both endpoints reported.
+fn intersect_summaries(one: LogSummaries, mut other: LogSummaries) -> LogSummaries {
+    let merge_pair =
+        |(height, summary): (Height, LogSummary)| Some((height, summary.merge_summaries(other.remove(&height)?)?));
     one.into_iter().filter_map(merge_pair).collect()
 }

@@ -125,12 +125,12 @@ impl TokenContracts {
     }
 
     /// Returns the contract addresses in index order.
-    pub fn addresses(&self) -> impl Iterator<Item = Address> {
+    pub fn contract_addresses(&self) -> impl Iterator<Item = Address> {
         self.entries.iter().map(|entry| entry.address)
     }
 
     /// Returns the index of a contract, or `None` when it is not accepted.
-    pub fn position(&self, address: &str) -> Option<usize> {
+    pub fn find_contract_index(&self, address: &str) -> Option<usize> {
         let address = hex::parse_address(address)?;
         self.entries.iter().position(|entry| entry.address == address)
     }
@@ -142,24 +142,24 @@ impl TokenContracts {
 
     /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this
     /// bloom. A missing bit proves that there is none; a set bit may be a false positive.
-    pub fn list_in_bloom(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
+    pub fn list_contracts_matching_bloom(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
         let is_in_bloom = |i: &usize| bloom.contains(&self.entries[*i].bloom);
         let possible: Vec<usize> = (0..self.entries.len()).filter(is_in_bloom).collect();
         let no_watched_address = !possible.is_empty()
             && self.fits_bloom_lookup(watched)
-            && !watched.iter().any(|key| bloom.contains_input(BloomInput::Raw(&address_topic(key))));
+            && !watched.iter().any(|key| bloom.contains_input(BloomInput::Raw(&encode_address_topic(key))));
         if no_watched_address { Vec::new() } else { possible }
     }
 }
 
 /// Encodes an address as an indexed event argument: left-padded with 12 zero bytes.
-fn address_topic(key: &AddressKey) -> [u8; 32] {
+fn encode_address_topic(key: &AddressKey) -> [u8; 32] {
     let mut topic = [0; 32];
     topic[12..].copy_from_slice(&key.0);
     topic
 }
 
-/// Decodes an indexed address; the inverse of [`address_topic`]. Returns `None` when the padding is not zero.
+/// Decodes an indexed address; the inverse of [`encode_address_topic`]. Returns `None` when the padding is not zero.
 fn parse_address_topic(topic: &str) -> Option<AddressKey> {
     let bytes: [u8; 32] = hex::parse_bytes(topic)?;
     let (zeros, account) = bytes.split_at(12);
@@ -183,7 +183,7 @@ pub struct TokenTransfer {
 }
 
 impl TokenTransfer {
-    /// Adds the position in the block.
+    /// Converts to a [`Transfer`] by adding the position in the block.
     pub fn into_transfer(self, txid: TxId, tx_index: u32, log_index: u32) -> Transfer {
         Transfer {
             txid,
@@ -199,14 +199,18 @@ impl TokenTransfer {
 impl EventLog<'_> {
     /// Returns the transfer if this log is an ERC-20 `Transfer` event of an accepted contract, with two indexed
     /// addresses, a watched recipient and an amount above zero; otherwise `None`. Does not check
-    /// [`EventLog::is_removed`].
-    pub fn parse_transfer(&self, contracts: &TokenContracts, watched: &WatchedAddresses<'_>) -> Option<TokenTransfer> {
+    /// [`EventLog::is_marked_removed`].
+    pub fn parse_token_transfer(
+        &self,
+        contracts: &TokenContracts,
+        watched: &WatchedAddresses<'_>,
+    ) -> Option<TokenTransfer> {
         let [kind, from, to] = self.topics.as_slice() else { return None };
         let to = parse_address_topic(to).filter(|to| watched.contains(to))?;
         if !is_transfer_topic(kind) {
             return None;
         }
-        let asset = contracts.entries[contracts.position(self.address)?].asset.clone();
+        let asset = contracts.entries[contracts.find_contract_index(self.address)?].asset.clone();
         let amount = Amount::from_be_bytes(hex::parse_bytes(self.data)?);
         if amount.is_zero() {
             return None;
@@ -215,21 +219,21 @@ impl EventLog<'_> {
     }
 
     /// Returns true if the bloom contains the log's contract and all its topics, or `None` when they are malformed.
-    pub fn is_in_bloom(&self, bloom: &Bloom) -> Option<bool> {
+    pub fn is_log_in_bloom(&self, bloom: &Bloom) -> Option<bool> {
         let mut own = Bloom::ZERO;
-        self.accrue_to_bloom(&mut own)?;
+        self.add_log_to_bloom(&mut own)?;
         Some(bloom.contains(&own))
     }
 
     /// Sets the log's bits in the bloom. Returns `None` when the contract or a topic is malformed.
-    pub fn accrue_to_bloom(&self, bloom: &mut Bloom) -> Option<()> {
+    pub fn add_log_to_bloom(&self, bloom: &mut Bloom) -> Option<()> {
         let topics: Option<Vec<B256>> = self.topics.as_slice().iter().map(|topic| hex::parse_hash(topic)).collect();
         bloom.accrue_raw_log(hex::parse_address(self.address)?, &topics?);
         Some(())
     }
 
     /// Returns true when the node marks the log as removed by a reorg. No header commits to that mark.
-    pub fn is_removed(&self) -> bool {
+    pub fn is_marked_removed(&self) -> bool {
         self.removed == Some(true)
     }
 
@@ -254,9 +258,9 @@ pub fn for_each_watched_transfer<'a>(
     contracts: &TokenContracts,
     mut found: impl FnMut(TokenTransfer, &EventLog<'a>),
 ) -> Result<usize, rpc::Rejection> {
-    let logs: Vec<EventLog<'a>> = rpc::Reply::new(0, 200, body).result()?;
-    for log in logs.iter().filter(|log| !log.is_removed()) {
-        if let Some(transfer) = log.parse_transfer(contracts, watched) {
+    let logs: Vec<EventLog<'a>> = rpc::Reply::new(0, 200, body).parse_result()?;
+    for log in logs.iter().filter(|log| !log.is_marked_removed()) {
+        if let Some(transfer) = log.parse_token_transfer(contracts, watched) {
             found(transfer, log);
         }
     }
@@ -277,19 +281,19 @@ mod tests {
     const ONE: &str = "0x0000000000000000000000000000000000000000000000000000000000000001";
     const ZERO: &str = "0x0000000000000000000000000000000000000000000000000000000000000000";
 
-    fn contracts() -> TokenContracts {
+    fn build_token_contracts() -> TokenContracts {
         let chain = ChainId::new("ethereum").unwrap();
         let kind = AssetKind::Token { contract: USDT.to_owned() };
         TokenContracts::new(&[Asset::new(chain, kind, "USDT", 6, 6)]).unwrap()
     }
 
-    fn watched() -> WatchSet {
+    fn build_watch_set() -> WatchSet {
         let set = WatchSet::default();
         set.insert(parse_address_topic(WATCHED_TOPIC).unwrap());
         set
     }
 
-    fn body(address: &str, topics: &[&str], data: &str, removed: bool) -> Vec<u8> {
+    fn build_block_body(address: &str, topics: &[&str], data: &str, removed: bool) -> Vec<u8> {
         let log = serde_json::json!({ "address": address, "topics": topics, "data": data, "removed": removed,
             "blockHash": ONE, "blockNumber": "0x1", "transactionHash": ONE, "transactionIndex": "0x0", "logIndex": "0x0" });
         serde_json::to_vec(&serde_json::json!({ "jsonrpc": "2.0", "id": 0, "result": [log] })).unwrap()
@@ -298,13 +302,18 @@ mod tests {
     /// Returns the number of transfers that are found in the answer.
     fn count_transfers(body: &[u8]) -> usize {
         let mut count = 0;
-        for_each_watched_transfer(body, &watched().read_addresses(), &contracts(), |transfer, _| {
-            assert_eq!(
-                (transfer.amount, transfer.asset.as_str()),
-                (Amount::from_units(1), format!("ethereum/{USDT}").as_str())
-            );
-            count += 1;
-        })
+        for_each_watched_transfer(
+            body,
+            &build_watch_set().read_addresses(),
+            &build_token_contracts(),
+            |transfer, _| {
+                assert_eq!(
+                    (transfer.amount, transfer.asset.as_str()),
+                    (Amount::from_units(1), format!("ethereum/{USDT}").as_str())
+                );
+                count += 1;
+            },
+        )
         .unwrap();
         count
     }
@@ -314,23 +323,31 @@ mod tests {
         let kind = TRANSFER_TOPIC.to_string();
         let approval = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925";
         let lower = USDT.to_lowercase();
-        assert_eq!(count_transfers(&body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ONE, false)), 1);
+        assert_eq!(count_transfers(&build_block_body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ONE, false)), 1);
         for (case, body) in [
             (
                 "a contract that is not accepted",
-                body("0xdac17f958d2ee523a2206206994597c13d831ec8", &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ONE, false),
+                build_block_body(
+                    "0xdac17f958d2ee523a2206206994597c13d831ec8",
+                    &[&kind, OTHER_TOPIC, WATCHED_TOPIC],
+                    ONE,
+                    false,
+                ),
             ),
-            ("a transfer from the watched address", body(&lower, &[&kind, WATCHED_TOPIC, OTHER_TOPIC], ONE, false)),
-            ("an amount of zero", body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ZERO, false)),
-            ("a removed log", body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ONE, true)),
+            (
+                "a transfer from the watched address",
+                build_block_body(&lower, &[&kind, WATCHED_TOPIC, OTHER_TOPIC], ONE, false),
+            ),
+            ("an amount of zero", build_block_body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ZERO, false)),
+            ("a removed log", build_block_body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ONE, true)),
             (
                 "an NFT transfer, whose id is indexed",
-                body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC, ONE], "0x", false),
+                build_block_body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC, ONE], "0x", false),
             ),
-            ("addresses that are not indexed", body(&lower, &[&kind], ONE, false)),
-            ("another event", body(&lower, &[approval, OTHER_TOPIC, WATCHED_TOPIC], ONE, false)),
-            ("padding that is not zero", body(&lower, &[&kind, OTHER_TOPIC, UNPADDED_TOPIC], ONE, false)),
-            ("no data", body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], "0x", false)),
+            ("addresses that are not indexed", build_block_body(&lower, &[&kind], ONE, false)),
+            ("another event", build_block_body(&lower, &[approval, OTHER_TOPIC, WATCHED_TOPIC], ONE, false)),
+            ("padding that is not zero", build_block_body(&lower, &[&kind, OTHER_TOPIC, UNPADDED_TOPIC], ONE, false)),
+            ("no data", build_block_body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], "0x", false)),
         ] {
             assert_eq!(count_transfers(&body), 0, "{case}");
         }
@@ -338,22 +355,22 @@ mod tests {
 
     #[test]
     fn a_bloom_proves_that_no_watched_address_was_paid() {
-        let (contracts, watched) = (contracts(), watched());
+        let (contracts, watched) = (build_token_contracts(), build_watch_set());
         let mut bloom = Bloom::ZERO;
-        assert!(contracts.list_in_bloom(&bloom, &watched.read_addresses()).is_empty());
+        assert!(contracts.list_contracts_matching_bloom(&bloom, &watched.read_addresses()).is_empty());
         bloom.accrue_raw_log(
             hex::parse_address(USDT).unwrap(),
             &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap()],
         );
         assert!(
-            contracts.list_in_bloom(&bloom, &watched.read_addresses()).is_empty(),
+            contracts.list_contracts_matching_bloom(&bloom, &watched.read_addresses()).is_empty(),
             "the transfer is to another address"
         );
         bloom.accrue_raw_log(
             hex::parse_address(USDT).unwrap(),
             &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap(), hex::parse_hash(WATCHED_TOPIC).unwrap()],
         );
-        assert_eq!(contracts.list_in_bloom(&bloom, &watched.read_addresses()), [0]);
+        assert_eq!(contracts.list_contracts_matching_bloom(&bloom, &watched.read_addresses()), [0]);
     }
 
     proptest! {
@@ -363,15 +380,15 @@ mod tests {
             data in "(0x)?[0-9a-f]{0,130}", cut in 0usize..400,
         ) {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-            let mut body = body(&address, &topics, &data, false);
-            let _ = for_each_watched_transfer(&body, &watched().read_addresses(), &contracts(), |_, _| {});
+            let mut body = build_block_body(&address, &topics, &data, false);
+            let _ = for_each_watched_transfer(&body, &build_watch_set().read_addresses(), &build_token_contracts(), |_, _| {});
             body.truncate(cut);
-            let _ = for_each_watched_transfer(&body, &watched().read_addresses(), &contracts(), |_, _| {});
+            let _ = for_each_watched_transfer(&body, &build_watch_set().read_addresses(), &build_token_contracts(), |_, _| {});
         }
 
         #[test]
         fn encoding_and_decoding_a_topic_are_inverse(key in any::<[u8; 20]>()) {
-            let text = const_hex::encode_prefixed(address_topic(&AddressKey(key)));
+            let text = const_hex::encode_prefixed(encode_address_topic(&AddressKey(key)));
             prop_assert_eq!(parse_address_topic(&text), Some(AddressKey(key)));
         }
     }

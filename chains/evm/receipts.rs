@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::{
     Commitments,
-    block::{self, BlockBody, bor_state_sync_txid},
+    block::{self, BlockBody, compute_bor_state_sync_txid},
     hex,
     logs::{EventLog, TokenContracts},
 };
@@ -66,16 +66,16 @@ pub fn parse_receipts(
         ));
     }
     for (receipt, txid) in receipts.iter().zip(&body.txids) {
-        if !receipt.belongs_to(*txid, body) {
+        if !receipt.belongs_to_transaction(*txid, body) {
             return Err(format!("a receipt of block {height} belongs to another transaction or block"));
         }
     }
     // When only the transaction hashes were read, the last one may be a state sync of Polygon's bridge.
-    let ends_with_bridge = body.txids.last().is_some_and(|last| *last == bor_state_sync_txid(&body.header));
+    let ends_with_bridge = body.txids.last().is_some_and(|last| *last == compute_bor_state_sync_txid(&body.header));
     let in_root = &receipts[..receipts.len() - usize::from(ends_with_bridge)];
-    let proven = verify.header && verify.receipts && verify_root(in_root, body)?;
+    let proven = verify.header && verify.receipts && verify_receipts_root(in_root, body)?;
     if !proven {
-        verify_bloom(in_root, body)?;
+        verify_logs_bloom(in_root, body)?;
     }
 
     let mut parsed = BlockReceipts { proven, succeeded: Vec::with_capacity(receipts.len()), transfers: Vec::new() };
@@ -86,8 +86,8 @@ pub fn parse_receipts(
         let succeeded = receipt.has_succeeded();
         parsed.succeeded.push(succeeded);
         for log in &receipt.logs {
-            if succeeded && let Some(transfer) = log.parse_transfer(contracts, watched) {
-                if !proven && verify.header && log.is_in_bloom(&body.bloom) != Some(true) {
+            if succeeded && let Some(transfer) = log.parse_token_transfer(contracts, watched) {
+                if !proven && verify.header && log.is_log_in_bloom(&body.bloom) != Some(true) {
                     return Err(format!("a transfer of block {height} is not in its header's bloom"));
                 }
                 parsed.transfers.push(transfer.into_transfer(TxId(txid.0), tx_index, log_index));
@@ -98,12 +98,12 @@ pub fn parse_receipts(
     Ok(parsed)
 }
 
-/// Removes a surplus receipt at the end. Erigon has added the receipt of Polygon's bridge twice, or to a block whose
-/// transactions do not include it.
+/// Removes a surplus receipt at the end of the list. Some Erigon versions return the receipt of Polygon's bridge twice,
+/// or in a block without the bridge's transaction.
 fn drop_surplus_bridge_receipt<'a, 'b>(receipts: &'a [TxReceipt<'b>], body: &BlockBody) -> &'a [TxReceipt<'b>] {
     let is_surplus = |receipt: &TxReceipt<'_>| {
         let txid = hex::parse_hash(receipt.transaction_hash);
-        txid.is_some_and(|txid| body.txids.contains(&txid) || txid == bor_state_sync_txid(&body.header))
+        txid.is_some_and(|txid| body.txids.contains(&txid) || txid == compute_bor_state_sync_txid(&body.header))
     };
     match receipts.split_last() {
         Some((last, others)) if others.len() == body.txids.len() && is_surplus(last) => others,
@@ -113,13 +113,13 @@ fn drop_surplus_bridge_receipt<'a, 'b>(receipts: &'a [TxReceipt<'b>], body: &Blo
 
 impl TxReceipt<'_> {
     /// Returns true when this is the receipt of this transaction in this block.
-    pub fn belongs_to(&self, txid: B256, body: &BlockBody) -> bool {
+    pub fn belongs_to_transaction(&self, txid: B256, body: &BlockBody) -> bool {
         let in_block = hex::parse_hash(self.block_hash).is_some_and(|hash| hash.0 == body.header.hash.0);
         in_block && hex::parse_hash(self.transaction_hash) == Some(txid)
     }
 
     /// Returns the transaction type, 0 when absent, or `None` when malformed.
-    fn tx_type(&self) -> Option<u64> {
+    fn parse_tx_type(&self) -> Option<u64> {
         self.r#type.map_or(Some(0), hex::parse_quantity)
     }
 
@@ -131,8 +131,8 @@ impl TxReceipt<'_> {
 
     /// Encodes the receipt as in the receipts trie (EIP-2718, EIP-658; specs.optimism.io for deposits). Returns `None`
     /// when a field is malformed.
-    fn encode_for_trie(&self, out: &mut Vec<u8>) -> Option<()> {
-        let tx_type = self.tx_type()?;
+    fn encode_receipt_for_trie(&self, out: &mut Vec<u8>) -> Option<()> {
+        let tx_type = self.parse_tx_type()?;
         let mut fields = Vec::new();
         match (self.status, self.root) {
             (Some(status), _) => (hex::parse_quantity(status)? == 1).encode(&mut fields),
@@ -144,7 +144,7 @@ impl TxReceipt<'_> {
         for log in &self.logs {
             encode_log(log, &mut logs)?;
         }
-        encode_list(&logs, &mut fields);
+        encode_rlp_list(&logs, &mut fields);
         if tx_type == block::DEPOSIT_TX_TYPE
             && let (Some(nonce), Some(version)) = (self.deposit_nonce, self.deposit_receipt_version)
         {
@@ -154,7 +154,7 @@ impl TxReceipt<'_> {
         if tx_type != 0 {
             out.put_u8(u8::try_from(tx_type).ok()?);
         }
-        encode_list(&fields, out);
+        encode_rlp_list(&fields, out);
         Some(())
     }
 }
@@ -166,44 +166,46 @@ fn encode_log(log: &EventLog<'_>, out: &mut Vec<u8>) -> Option<()> {
     for topic in log.topics.as_slice() {
         hex::parse_hash(topic)?.encode(&mut topics);
     }
-    encode_list(&topics, &mut fields);
+    encode_rlp_list(&topics, &mut fields);
     const_hex::decode(log.data).ok()?.as_slice().encode(&mut fields);
-    encode_list(&fields, out);
+    encode_rlp_list(&fields, out);
     Some(())
 }
 
-fn encode_list(payload: &[u8], out: &mut Vec<u8>) {
+fn encode_rlp_list(payload: &[u8], out: &mut Vec<u8>) {
     Header { list: true, payload_length: payload.len() }.encode(out);
     out.extend_from_slice(payload);
 }
 
-/// Returns true when the receipts match the receipts root. Returns false when they do not, but the block has
-/// transactions of an unknown type, whose receipts may have unknown fields. Fails on any other mismatch.
-fn verify_root(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<bool, String> {
+/// Returns true when the receipts match the receipts root. Returns false on a mismatch in a block with transactions of
+/// an unknown type, whose receipts may have unknown fields. Fails on any other mismatch.
+fn verify_receipts_root(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<bool, String> {
     let height = body.header.height;
     let mut encoded = Vec::with_capacity(receipts.len());
     for receipt in receipts {
         let mut bytes = Vec::new();
-        receipt.encode_for_trie(&mut bytes).ok_or_else(|| format!("a receipt of block {height} cannot be encoded"))?;
+        receipt
+            .encode_receipt_for_trie(&mut bytes)
+            .ok_or_else(|| format!("a receipt of block {height} cannot be encoded"))?;
         encoded.push(bytes);
     }
     if proofs::ordered_trie_root_encoded(&encoded) == body.receipts_root {
         return Ok(true);
     }
     let has_unknown_type =
-        receipts.iter().any(|receipt| receipt.tx_type().is_none_or(|tx_type| !block::is_known_type(tx_type)));
+        receipts.iter().any(|receipt| receipt.parse_tx_type().is_none_or(|tx_type| !block::is_known_tx_type(tx_type)));
     if body.unproven.is_some() || (!body.has_full_transactions && has_unknown_type) {
         return Ok(false);
     }
     Err(format!("the receipts of block {height} do not match its receipts root"))
 }
 
-/// Checks that the logs set every bit of the header's bloom. Weaker than the receipts root, and used when that cannot
-/// be recomputed.
-fn verify_bloom(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<(), String> {
+/// Checks that the logs set every bit of the header's bloom. This check is weaker than the receipts root, and replaces
+/// it when the root cannot be recomputed.
+fn verify_logs_bloom(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<(), String> {
     let mut bloom = Bloom::ZERO;
     for log in receipts.iter().flat_map(|receipt| &receipt.logs) {
-        log.accrue_to_bloom(&mut bloom).ok_or("a log is malformed")?;
+        log.add_log_to_bloom(&mut bloom).ok_or("a log is malformed")?;
     }
     if bloom.contains(&body.bloom) {
         Ok(())
@@ -224,29 +226,29 @@ mod tests {
     const TOKEN: &str = "0xc2132d05d31c914a87c6611c10748aeb04b58e8f";
     const WATCHED_ADDRESS: [u8; 20] = [0xb1; 20];
 
-    fn log(to: [u8; 20]) -> Value {
+    fn build_log_json(to: [u8; 20]) -> Value {
         let topics = [TRANSFER_TOPIC, B256::ZERO, B256::left_padding_from(&to)];
         json!({ "address": TOKEN, "topics": topics, "data": B256::from(U256::from(5)) })
     }
 
-    fn receipt(kind: &str, txid: B256, logs: &[Value]) -> Value {
+    fn build_receipt_json(kind: &str, txid: B256, logs: &[Value]) -> Value {
         json!({ "type": kind, "status": "0x1", "cumulativeGasUsed": "0x5208", "logsBloom": Bloom::ZERO, "logs": logs,
             "transactionHash": txid, "blockHash": B256::repeat_byte(1) })
     }
 
-    fn to_texts(receipts: &[Value]) -> Vec<String> {
+    fn to_json_texts(receipts: &[Value]) -> Vec<String> {
         receipts.iter().map(Value::to_string).collect()
     }
 
     /// A block whose header commits to exactly these receipts.
-    fn body(txids: &[B256], committed: &[Value]) -> BlockBody {
-        let texts = to_texts(committed);
+    fn build_block_body(txids: &[B256], committed: &[Value]) -> BlockBody {
+        let texts = to_json_texts(committed);
         let receipts: Vec<TxReceipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
         let mut bloom = Bloom::ZERO;
-        receipts.iter().flat_map(|receipt| &receipt.logs).for_each(|log| log.accrue_to_bloom(&mut bloom).unwrap());
+        receipts.iter().flat_map(|receipt| &receipt.logs).for_each(|log| log.add_log_to_bloom(&mut bloom).unwrap());
         let encode = |receipt: &TxReceipt<'_>| {
             let mut bytes = Vec::new();
-            receipt.encode_for_trie(&mut bytes).unwrap();
+            receipt.encode_receipt_for_trie(&mut bytes).unwrap();
             bytes
         };
         let receipts_root = proofs::ordered_trie_root_encoded(&receipts.iter().map(encode).collect::<Vec<Vec<u8>>>());
@@ -264,67 +266,94 @@ mod tests {
         }
     }
 
-    fn parse_with(receipts: &[Value], body: &BlockBody, verify: Commitments) -> Result<BlockReceipts, String> {
+    fn parse_test_receipts(receipts: &[Value], body: &BlockBody, verify: Commitments) -> Result<BlockReceipts, String> {
         let chain = ChainId::new("polygon").unwrap();
         let kind = AssetKind::Token { contract: TOKEN.to_owned() };
         let contracts = TokenContracts::new(&[Asset::new(chain, kind, "USDT", 6, 6)]).unwrap();
         let watched = WatchSet::default();
         watched.insert(AddressKey(WATCHED_ADDRESS));
-        let texts = to_texts(receipts);
+        let texts = to_json_texts(receipts);
         let receipts: Vec<TxReceipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
         parse_receipts(&receipts, body, verify, &contracts, &watched.read_addresses())
     }
 
-    fn txid(n: u8) -> B256 {
+    fn test_txid(n: u8) -> B256 {
         B256::repeat_byte(n)
     }
 
     #[test]
     fn a_receipt_of_the_polygon_bridge_is_part_of_the_root() {
-        let receipts =
-            [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x7f", txid(3), &[log(WATCHED_ADDRESS)])];
-        let parsed = parse_with(&receipts, &body(&[txid(2), txid(3)], &receipts), Commitments::ALL).unwrap();
+        let receipts = [
+            build_receipt_json("0x2", test_txid(2), &[build_log_json(WATCHED_ADDRESS)]),
+            build_receipt_json("0x7f", test_txid(3), &[build_log_json(WATCHED_ADDRESS)]),
+        ];
+        let parsed = parse_test_receipts(
+            &receipts,
+            &build_block_body(&[test_txid(2), test_txid(3)], &receipts),
+            Commitments::ALL,
+        )
+        .unwrap();
         assert_eq!((parsed.proven, parsed.transfers.len()), (true, 2));
     }
 
     #[test]
     fn a_surplus_receipt_is_dropped_only_if_it_is_of_the_polygon_bridge() {
-        let committed = [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x7f", txid(3), &[])];
-        let with_bridge = body(&[txid(2), txid(3)], &committed);
+        let committed = [
+            build_receipt_json("0x2", test_txid(2), &[build_log_json(WATCHED_ADDRESS)]),
+            build_receipt_json("0x7f", test_txid(3), &[]),
+        ];
+        let with_bridge = build_block_body(&[test_txid(2), test_txid(3)], &committed);
         let [paid, message] = committed.clone();
         let twice = [paid.clone(), message.clone(), message];
-        assert_eq!(parse_with(&twice, &with_bridge, Commitments::ALL).unwrap().transfers.len(), 1);
+        assert_eq!(parse_test_receipts(&twice, &with_bridge, Commitments::ALL).unwrap().transfers.len(), 1);
 
-        let without_bridge = body(&[txid(2)], &committed[..1]);
-        let bridge = receipt("0x0", bor_state_sync_txid(&without_bridge.header), &[log(WATCHED_ADDRESS)]);
-        let parsed = parse_with(&[paid.clone(), bridge.clone()], &without_bridge, Commitments::ALL).unwrap();
+        let without_bridge = build_block_body(&[test_txid(2)], &committed[..1]);
+        let bridge = build_receipt_json(
+            "0x0",
+            compute_bor_state_sync_txid(&without_bridge.header),
+            &[build_log_json(WATCHED_ADDRESS)],
+        );
+        let parsed = parse_test_receipts(&[paid.clone(), bridge.clone()], &without_bridge, Commitments::ALL).unwrap();
         assert_eq!(parsed.transfers.len(), 1, "a log outside the receipts root is not credited");
-        let listed =
-            BlockBody { txids: vec![txid(2), bor_state_sync_txid(&without_bridge.header)], ..without_bridge.clone() };
-        assert_eq!(parse_with(&[paid.clone(), bridge], &listed, Commitments::ALL).unwrap().transfers.len(), 1);
-        assert!(parse_with(&[paid, receipt("0x0", txid(9), &[])], &without_bridge, Commitments::ALL).is_err());
+        let listed = BlockBody {
+            txids: vec![test_txid(2), compute_bor_state_sync_txid(&without_bridge.header)],
+            ..without_bridge.clone()
+        };
+        assert_eq!(parse_test_receipts(&[paid.clone(), bridge], &listed, Commitments::ALL).unwrap().transfers.len(), 1);
+        assert!(
+            parse_test_receipts(
+                &[paid, build_receipt_json("0x0", test_txid(9), &[])],
+                &without_bridge,
+                Commitments::ALL
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn an_invented_log_is_rejected_by_the_bloom() {
         let without_root = Commitments { receipts: false, ..Commitments::ALL };
-        let committed = [receipt("0x2", txid(2), &[log([0x55; 20])])];
-        let body = body(&[txid(2)], &committed);
-        assert_eq!(parse_with(&committed, &body, without_root).unwrap().transfers, []);
-        let invented = [receipt("0x2", txid(2), &[log([0x55; 20]), log(WATCHED_ADDRESS)])];
-        assert!(parse_with(&invented, &body, without_root).unwrap_err().contains("bloom"));
+        let committed = [build_receipt_json("0x2", test_txid(2), &[build_log_json([0x55; 20])])];
+        let body = build_block_body(&[test_txid(2)], &committed);
+        assert_eq!(parse_test_receipts(&committed, &body, without_root).unwrap().transfers, []);
+        let invented =
+            [build_receipt_json("0x2", test_txid(2), &[build_log_json([0x55; 20]), build_log_json(WATCHED_ADDRESS)])];
+        assert!(parse_test_receipts(&invented, &body, without_root).unwrap_err().contains("bloom"));
     }
 
     #[test]
     fn receipts_of_an_unknown_type_are_checked_against_the_bloom() {
-        let committed = [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x8", txid(3), &[])];
-        let body = body(&[txid(2), txid(3)], &committed);
-        let reported = [committed[0].clone(), receipt("0x9", txid(3), &[])];
-        let parsed = parse_with(&reported, &body, Commitments::ALL).unwrap();
+        let committed = [
+            build_receipt_json("0x2", test_txid(2), &[build_log_json(WATCHED_ADDRESS)]),
+            build_receipt_json("0x8", test_txid(3), &[]),
+        ];
+        let body = build_block_body(&[test_txid(2), test_txid(3)], &committed);
+        let reported = [committed[0].clone(), build_receipt_json("0x9", test_txid(3), &[])];
+        let parsed = parse_test_receipts(&reported, &body, Commitments::ALL).unwrap();
         assert_eq!((parsed.proven, parsed.transfers.len()), (false, 1));
         let known = BlockBody { has_full_transactions: true, ..body };
         assert!(
-            parse_with(&reported, &known, Commitments::ALL).is_err(),
+            parse_test_receipts(&reported, &known, Commitments::ALL).is_err(),
             "the block has no transaction of an unknown type"
         );
     }

@@ -1,5 +1,5 @@
-//! Broadcasts signed transactions and classifies the answers. An answer that cannot be classified never counts as a
-//! refusal.
+//! Broadcasts signed transactions and classifies the replies. If a reply cannot be classified, the outcome is unknown,
+//! not a rejection.
 
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
@@ -32,8 +32,8 @@ pub enum TxPoolError {
 }
 
 impl TxPoolError {
-    /// Returns the code with which the text of a refusal begins.
-    pub fn code(self) -> &'static str {
+    /// Returns the code at the beginning of a rejection text, such as `fee_too_low`.
+    pub fn rejection_code(self) -> &'static str {
         match self {
             TxPoolError::AlreadyKnown => "already_known",
             TxPoolError::NonceTooLow => "nonce_too_low",
@@ -104,7 +104,7 @@ const ERROR_TEXTS: [(TxPoolError, &[&str]); 8] = [
 ];
 
 /// Classifies the text of a node's error.
-pub fn classify(text: &str) -> TxPoolError {
+pub fn classify_error_text(text: &str) -> TxPoolError {
     let text = text.to_ascii_lowercase();
     let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     ERROR_TEXTS.iter().find(|(_, phrases)| contains_any(phrases)).map_or(TxPoolError::Unknown, |(class, _)| *class)
@@ -112,24 +112,24 @@ pub fn classify(text: &str) -> TxPoolError {
 
 #[async_trait]
 impl Sender for Evm {
-    /// Sends the transaction to every endpoint with the role `broadcast`. The text of a refusal begins with the code of
-    /// its class: `fee_too_low: host:port: …`.
+    /// Sends the transaction to every endpoint with the role `broadcast`. A rejection text begins with the code of its
+    /// class: `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];
-        let replies = self.pool.broadcast(Request::call("eth_sendRawTransaction", &params)).await;
+        let replies = self.pool.broadcast_request(Request::json_rpc_call("eth_sendRawTransaction", &params)).await;
         let outcomes = replies.into_iter().map(|(endpoint, body)| {
-            let label = self.pool.label(endpoint);
+            let label = self.pool.endpoint_label(endpoint);
             let outcome = match body {
                 Err(error) => BroadcastOutcome::Unknown(format!("{label}: {error}")),
-                Ok(body) => match Reply::new(endpoint, 200, &body).result::<&str>() {
+                Ok(body) => match Reply::new(endpoint, 200, &body).parse_result::<&str>() {
                     Ok(hash) if hex::parse_hash(hash) == Some(txid) => BroadcastOutcome::Accepted,
                     Ok(_) => BroadcastOutcome::Unknown(format!(
                         "{label}: accepted the transaction, but returned another hash than {txid}"
                     )),
                     Err(Rejection::Invalid(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
                     Err(Rejection::NodeError(refusal)) => {
-                        classify_refusal(&label, &self.pool.redact(endpoint, &refusal.message))
+                        classify_broadcast_error(&label, &self.pool.redact_secrets(endpoint, &refusal.message))
                     }
                 },
             };
@@ -141,8 +141,8 @@ impl Sender for Evm {
 }
 
 /// Converts a node's error text to the outcome of the broadcast.
-fn classify_refusal(label: &str, message: &str) -> BroadcastOutcome {
-    match classify(message) {
+fn classify_broadcast_error(label: &str, message: &str) -> BroadcastOutcome {
+    match classify_error_text(message) {
         TxPoolError::AlreadyKnown => BroadcastOutcome::AlreadyKnown,
         TxPoolError::Unknown => BroadcastOutcome::Unknown(format!("{label}: {message}")),
         class @ (TxPoolError::NonceTooLow
@@ -151,7 +151,7 @@ fn classify_refusal(label: &str, message: &str) -> BroadcastOutcome {
         | TxPoolError::FeeTooLow
         | TxPoolError::InsufficientFunds
         | TxPoolError::InvalidTransaction) => {
-            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.code()))
+            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.rejection_code()))
         }
     }
 }
@@ -180,7 +180,7 @@ mod tests {
             ("something new", TxPoolError::Unknown),
             ("", TxPoolError::Unknown),
         ] {
-            assert_eq!(classify(text), class, "{text}");
+            assert_eq!(classify_error_text(text), class, "{text}");
         }
     }
 }

@@ -36,7 +36,7 @@ const LOG_RANGE_BLOCKS: (u64, u64) = (2_000, 10_000);
 /// Selector of `decimals()` (ERC-20).
 const DECIMALS_SELECTOR: &str = "0x313ce567";
 
-/// The reason for which a driver cannot be built from its configuration.
+/// The reason why a driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum EvmBuildError {
     /// A token's contract is not an address.
@@ -45,7 +45,7 @@ pub enum EvmBuildError {
     /// The endpoints are not usable.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
-    /// The asset belongs to another chain, so it would be credited for payments on the wrong one.
+    /// The asset belongs to another chain; payments on this chain would be credited as that asset.
     #[error("asset {0} does not belong to chain {1}")]
     ForeignAsset(AssetId, ChainId),
 }
@@ -62,7 +62,7 @@ pub struct Evm {
     /// The height up to which blocks are not expected to change.
     pub(crate) stable_height: AtomicU64,
     pub(crate) balance_cache: Mutex<BalanceCache>,
-    /// True after the warning that a single endpoint cannot confirm balances was logged.
+    /// True after the log contains the warning that balances from a single endpoint cannot be verified.
     pub(crate) single_endpoint_warned: AtomicBool,
     trace_health: Mutex<TraceHealth>,
     /// Counters of requests for the head and for the final block. They select the endpoint of the next request; the
@@ -80,8 +80,8 @@ impl Evm {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(EvmBuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let request = Request::call("eth_chainId", &[(); 0]);
-        let chain_check = ChainCheck::result_is(request, &hex::to_quantity(config.chain_id));
+        let request = Request::json_rpc_call("eth_chainId", &[(); 0]);
+        let chain_check = ChainCheck::expect_result(request, &hex::to_quantity(config.chain_id));
         let pool = Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?;
         Ok(Evm {
             pool,
@@ -102,41 +102,43 @@ impl Evm {
     }
 
     /// Locks the state of the trace requests.
-    pub(crate) fn trace_health(&self) -> MutexGuard<'_, TraceHealth> {
+    pub(crate) fn lock_trace_health(&self) -> MutexGuard<'_, TraceHealth> {
         self.trace_health.lock().expect("no panic while the trace health is locked")
     }
 
-    fn finality_claims(&self) -> MutexGuard<'_, FinalityClaims> {
+    fn lock_finality_claims(&self) -> MutexGuard<'_, FinalityClaims> {
         self.finality_claims.lock().expect("no panic while the finality claims are locked")
     }
 
-    /// Stores the latest head and returns true when it changed. While the head is the same, the final block is too.
-    fn replace_last_head(&self, head: BlockRef) -> bool {
+    /// Stores the latest head and returns true if it changed. The final block can change only together with the head.
+    fn update_last_head(&self, head: BlockRef) -> bool {
         let mut last = self.last_head.lock().expect("no panic while the last head is locked");
         last.replace(head) != Some(head)
     }
 
-    /// Requests the final block from the next endpoint in turn. Without an answer, the endpoint's last claim stays
-    /// valid for a while. A claim is ignored when its endpoint lags behind, or when it names a block above the best
-    /// known head.
+    /// Requests the final block from the next endpoint in turn and stores the endpoint's claim. If the endpoint does
+    /// not reply, its last claim stays valid for a while. A claim is ignored when the endpoint lags behind, or when the
+    /// claimed block is above the best known head.
     async fn poll_finality(&self) {
         let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
-        let claim = self.pool.send(
-            Request::call("eth_getBlockByNumber", &("finalized", false)).to(Target::From(first)),
+        let claim = self.pool.send_request(
+            Request::json_rpc_call("eth_getBlockByNumber", &("finalized", false)).with_target(Target::From(first)),
             |reply| {
-                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+                let Some(block) = reply.parse_result::<Option<&RawValue>>()? else {
+                    return Ok(Verdict::Fallback(None));
+                };
                 let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
                 Ok(Verdict::Accept(Some((reply.endpoint, header.block_ref()))))
             },
         );
         match claim.await {
             Ok(Some((endpoint, block))) => {
-                let heads = self.pool.heads();
+                let heads = self.pool.recent_heads();
                 let best = heads.iter().flatten().max().copied().unwrap_or(0);
                 let lags_behind =
                     heads.get(endpoint).copied().flatten().is_some_and(|head| best - head > LAG_BLOCKS_MAX);
                 let is_usable = !lags_behind && block.height <= best;
-                self.finality_claims().set_claim(endpoint, is_usable.then_some(block), Instant::now());
+                self.lock_finality_claims().set_finality_claim(endpoint, is_usable.then_some(block), Instant::now());
             }
             Ok(None) => debug!(chain = %self.config.chain, "the endpoint has no finalized block yet"),
             Err(failure) => debug!(chain = %self.config.chain, "cannot read the finalized block: {failure}"),
@@ -152,19 +154,22 @@ impl Evm {
     async fn report_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let requested_at = Instant::now();
         let id: String =
-            self.request_text(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
+            self.fetch_text_result(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
         let latency = requested_at.elapsed().as_millis();
         if hex::parse_quantity(&id) != Some(self.config.chain_id) {
             return Err(format!("the endpoint belongs to chain {id}, not to {:#x}", self.config.chain_id));
         }
         let header = |tag: &'static str| async move {
             let accept = |reply: &Reply<'_>| {
-                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Accept(None)) };
+                let Some(block) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Accept(None)) };
                 let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
                 Ok(Verdict::Accept(Some(header)))
             };
             self.pool
-                .send(Request::call("eth_getBlockByNumber", &(tag, false)).to(Target::Probe(endpoint)), accept)
+                .send_request(
+                    Request::json_rpc_call("eth_getBlockByNumber", &(tag, false)).with_target(Target::Probe(endpoint)),
+                    accept,
+                )
                 .await
         };
         let head =
@@ -176,9 +181,9 @@ impl Evm {
             Ok(None) => "no finalized block yet".to_owned(),
             Err(_) => "no `finalized` tag".to_owned(),
         };
-        let receipts = self.supports_method(endpoint, "eth_getBlockReceipts", json!([hash])).await;
+        let receipts = self.probe_method_support(endpoint, "eth_getBlockReceipts", json!([hash])).await;
         let proof_params = json!([alloy_primitives::Address::ZERO, [], { "blockHash": hash }]);
-        let proofs = self.supports_method(endpoint, "eth_getProof", proof_params).await;
+        let proofs = self.probe_method_support(endpoint, "eth_getProof", proof_params).await;
         let yes_or_no = |offered: bool| if offered { "yes" } else { "no" };
         let mut text = format!(
             "chain {}, head {}, {finality}, receipts by block: {}, proofs of balances: {}, {latency} ms",
@@ -187,23 +192,33 @@ impl Evm {
             yes_or_no(receipts),
             yes_or_no(proofs),
         );
-        if let Some((method, params)) = self.trace_request(&head) {
-            let traces = self.supports_method(endpoint, method, params).await;
+        if let Some((method, params)) = self.build_trace_request(&head) {
+            let traces = self.probe_method_support(endpoint, method, params).await;
             text.push_str(&format!(", traces: {}", yes_or_no(traces)));
         }
         Ok((head.height, text))
     }
 
     /// Returns true when the endpoint answers this request with a result.
-    async fn supports_method(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
-        let accept = |reply: &Reply<'_>| reply.result::<&RawValue>().map(|_| Verdict::Accept(()));
-        self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await.is_ok()
+    async fn probe_method_support(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
+        let accept = |reply: &Reply<'_>| reply.parse_result::<&RawValue>().map(|_| Verdict::Accept(()));
+        self.pool
+            .send_request(Request::json_rpc_call(method, &params).with_target(Target::Probe(endpoint)), accept)
+            .await
+            .is_ok()
     }
 
     /// Requests a string result from one endpoint.
-    async fn request_text(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, RpcError> {
-        let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
-        self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await
+    async fn fetch_text_result(
+        &self,
+        endpoint: usize,
+        method: &str,
+        params: serde_json::Value,
+    ) -> Result<String, RpcError> {
+        let accept = |reply: &Reply<'_>| reply.parse_result::<String>().map(Verdict::Accept);
+        self.pool
+            .send_request(Request::json_rpc_call(method, &params).with_target(Target::Probe(endpoint)), accept)
+            .await
     }
 }
 
@@ -214,17 +229,24 @@ impl Source for Evm {
         let mut failures = Vec::new();
         let mut is_confirmed = false;
         for endpoint in 0..self.pool.endpoints().len() {
-            let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
-            match self.pool.send(Request::call("eth_chainId", &json!([])).to(Target::Only(endpoint)), accept).await {
+            let accept = |reply: &Reply<'_>| reply.parse_result::<String>().map(Verdict::Accept);
+            match self
+                .pool
+                .send_request(
+                    Request::json_rpc_call("eth_chainId", &json!([])).with_target(Target::Only(endpoint)),
+                    accept,
+                )
+                .await
+            {
                 Ok(id) if hex::parse_quantity(&id) == Some(self.config.chain_id) => is_confirmed = true,
                 Ok(id) => {
-                    let label = self.pool.label(endpoint);
+                    let label = self.pool.endpoint_label(endpoint);
                     let expected = self.config.chain_id;
                     return Err(SourceError::InvalidResponse(format!(
                         "{label} belongs to chain {id}, not to {expected:#x}"
                     )));
                 }
-                Err(failure) => failures.push(format!("{}: {failure}", self.pool.label(endpoint))),
+                Err(failure) => failures.push(format!("{}: {failure}", self.pool.endpoint_label(endpoint))),
             }
         }
         if is_confirmed {
@@ -236,8 +258,8 @@ impl Source for Evm {
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
         let params = json!([{ "to": contract, "data": DECIMALS_SELECTOR }, "latest"]);
-        let decimals = self.pool.send(Request::call("eth_call", &params), |reply| {
-            let word: Option<[u8; 32]> = hex::parse_bytes(reply.result::<&str>()?);
+        let decimals = self.pool.send_request(Request::json_rpc_call("eth_call", &params), |reply| {
+            let word: Option<[u8; 32]> = hex::parse_bytes(reply.parse_result::<&str>()?);
             let decimals = word.and_then(|word| u8::try_from(U256::from_be_bytes(word)).ok());
             let decimals = decimals
                 .ok_or_else(|| Rejection::Invalid(format!("contract {contract} does not return its decimals")))?;
@@ -249,24 +271,24 @@ impl Source for Evm {
     /// Sends one request for the head, and one for the finalized block when the head changed.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.next_head_endpoint.fetch_add(1, Ordering::Relaxed);
-        let latest = self.pool.send(
-            Request::call("eth_getBlockByNumber", &("latest", false)).to(Target::From(first)),
+        let latest = self.pool.send_request(
+            Request::json_rpc_call("eth_getBlockByNumber", &("latest", false)).with_target(Target::From(first)),
             |reply| {
-                let block: &RawValue = reply.result()?;
+                let block: &RawValue = reply.parse_result()?;
                 let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
                 Ok(Verdict::Accept((reply.endpoint, header)))
             },
         );
         let (endpoint, head) = latest.await.map_err(|failure| failure.into_source_error(0))?;
         self.pool.record_head(endpoint, head.height);
-        if self.config.finality == FinalitySource::Tag && self.replace_last_head(head.block_ref()) {
+        if self.config.finality == FinalitySource::Tag && self.update_last_head(head.block_ref()) {
             self.poll_finality().await;
-            let fresh_claims = self.finality_claims().count_fresh(Instant::now());
+            let fresh_claims = self.lock_finality_claims().count_fresh_claims(Instant::now());
             if fresh_claims == 1 && self.count_read_endpoints() > 1 {
                 self.poll_finality().await;
             }
         }
-        let finalized = self.finality_claims().agreed_block(Instant::now());
+        let finalized = self.lock_finality_claims().find_agreed_block(Instant::now());
         let deep_height = head.height.saturating_sub(self.config.range_depth);
         self.stable_height
             .store(finalized.map_or(deep_height, |block| block.height.max(deep_height)), Ordering::Relaxed);
@@ -275,8 +297,8 @@ impl Source for Evm {
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
         let params = (hex::to_quantity(height), false);
-        let header = self.pool.send(Request::call("eth_getBlockByNumber", &params), |reply| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+        let header = self.pool.send_request(Request::json_rpc_call("eth_getBlockByNumber", &params), |reply| {
+            let Some(block) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
             if header.height == height {
                 Ok(Verdict::Accept(Some(header)))
@@ -318,7 +340,9 @@ impl Source for Evm {
         match (&self.native, self.config.trace) {
             (None, _) => InternalTransfers::None,
             (Some(_), TraceApi::None) => InternalTransfers::ByBalance,
-            (Some(_), TraceApi::Debug | TraceApi::Parity) if self.trace_health().is_degraded(Instant::now()) => {
+            (Some(_), TraceApi::Debug | TraceApi::Parity)
+                if self.lock_trace_health().must_compare_balances(Instant::now()) =>
+            {
                 InternalTransfers::ByBalance
             }
             (Some(_), TraceApi::Debug | TraceApi::Parity) => InternalTransfers::Included,
@@ -332,7 +356,7 @@ impl Source for Evm {
     async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
-            reports.push((self.pool.label(endpoint), self.report_endpoint(endpoint).await));
+            reports.push((self.pool.endpoint_label(endpoint), self.report_endpoint(endpoint).await));
         }
         let best = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).map(|(height, _)| *height).max();
         let lag = |height: Height| best.map_or(0, |best| best - height);

@@ -15,8 +15,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const FAILURES_MAX: u32 = 3;
 /// Time without trace requests after repeated failures.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Time for which balances are compared after a block without its internal transfers. A payment that is not noticed
-/// within this time is found when its invoice expires.
+/// Time for which the daemon compares balances after a block was read without internal transfers. When an invoice
+/// expires, the daemon compares its balance once more, so it finds later payments too.
 const DEGRADED_FOR: Duration = Duration::from_secs(3_600);
 
 /// The recent successes and failures of trace requests.
@@ -31,22 +31,22 @@ pub struct TraceHealth {
 
 impl TraceHealth {
     /// Returns false during the pause after repeated failures.
-    pub fn may_request(&self, now: Instant) -> bool {
+    pub fn may_request_traces(&self, now: Instant) -> bool {
         self.paused_until.is_none_or(|until| until <= now)
     }
 
     /// Records that an endpoint returned valid traces.
-    pub fn record_success(&mut self) {
+    pub fn record_traces(&mut self) {
         (self.silent_since, self.failures, self.paused_until) = (None, 0, None);
     }
 
     /// Records that no endpoint answered. Returns true while the block may wait for another try.
-    pub fn record_silence(&mut self, now: Instant) -> bool {
+    pub fn record_silent_endpoints(&mut self, now: Instant) -> bool {
         now.saturating_duration_since(*self.silent_since.get_or_insert(now)) < SILENCE_MAX
     }
 
     /// Records that a block went without traces; starts the pause after [`FAILURES_MAX`] in a row.
-    pub fn record_failure(&mut self, now: Instant) {
+    pub fn record_failed_traces(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_MAX {
             self.paused_until = Some(now + PAUSE);
@@ -60,7 +60,7 @@ impl TraceHealth {
     }
 
     /// Returns true while balances must be compared, because a recent block may lack transfers.
-    pub fn is_degraded(&self, now: Instant) -> bool {
+    pub fn must_compare_balances(&self, now: Instant) -> bool {
         self.degraded_until.is_some_and(|until| until > now)
     }
 }
@@ -73,11 +73,11 @@ mod tests {
     fn a_block_waits_for_a_silent_endpoint_for_a_limited_time() {
         let start = Instant::now();
         let mut health = TraceHealth::default();
-        assert!(health.record_silence(start));
-        assert!(health.record_silence(start + SILENCE_MAX / 2));
-        assert!(!health.record_silence(start + SILENCE_MAX));
-        health.record_success();
-        assert!(health.record_silence(start + SILENCE_MAX), "an answer restarts the waiting time");
+        assert!(health.record_silent_endpoints(start));
+        assert!(health.record_silent_endpoints(start + SILENCE_MAX / 2));
+        assert!(!health.record_silent_endpoints(start + SILENCE_MAX));
+        health.record_traces();
+        assert!(health.record_silent_endpoints(start + SILENCE_MAX), "an answer restarts the waiting time");
     }
 
     #[test]
@@ -85,28 +85,28 @@ mod tests {
         let start = Instant::now();
         let mut health = TraceHealth::default();
         for _ in 1..FAILURES_MAX {
-            health.record_failure(start);
-            assert!(health.may_request(start));
+            health.record_failed_traces(start);
+            assert!(health.may_request_traces(start));
         }
-        health.record_failure(start);
-        assert!(!health.may_request(start));
-        assert!(health.may_request(start + PAUSE));
-        health.record_success();
-        health.record_failure(start + PAUSE);
-        assert!(health.may_request(start + PAUSE));
+        health.record_failed_traces(start);
+        assert!(!health.may_request_traces(start));
+        assert!(health.may_request_traces(start + PAUSE));
+        health.record_traces();
+        health.record_failed_traces(start + PAUSE);
+        assert!(health.may_request_traces(start + PAUSE));
     }
 
     #[test]
     fn each_cause_is_reported_once_and_balances_are_compared_for_a_while() {
         let start = Instant::now();
         let mut health = TraceHealth::default();
-        assert!(!health.is_degraded(start));
+        assert!(!health.must_compare_balances(start));
         assert!(
             health.record_incomplete_block(start, "too large")
                 && !health.record_incomplete_block(start, "too large")
                 && health.record_incomplete_block(start, "refused")
         );
-        assert!(health.is_degraded(start + DEGRADED_FOR / 2));
-        assert!(!health.is_degraded(start + DEGRADED_FOR));
+        assert!(health.must_compare_balances(start + DEGRADED_FOR / 2));
+        assert!(!health.must_compare_balances(start + DEGRADED_FOR));
     }
 }

@@ -44,7 +44,8 @@ impl AdaptiveSize {
     pub fn record_too_large(&mut self, used: u64, message: &str) -> bool {
         self.successes = 0;
         let half = (used / 2).max(1);
-        self.size = parse_proposal(message).filter(|blocks| *blocks < used).unwrap_or(half).clamp(1, self.max);
+        self.size =
+            parse_proposed_block_count(message).filter(|blocks| *blocks < used).unwrap_or(half).clamp(1, self.max);
         used > 1
     }
 
@@ -63,7 +64,7 @@ impl AdaptiveSize {
 
 /// Returns the number of blocks that an error message proposes, as in `[0x9, 0xfa0]`, `up to 500 blocks` or `10K block
 /// range`. Ignores numbers of results and of bytes.
-fn parse_proposal(message: &str) -> Option<u64> {
+fn parse_proposed_block_count(message: &str) -> Option<u64> {
     parse_bracketed_range(message).or_else(|| parse_block_count(message)).filter(|blocks| *blocks > 0)
 }
 

@@ -33,13 +33,13 @@ pub struct Endpoint {
     login_file: Option<PathBuf>,
 }
 
-/// The reason for which a configured endpoint cannot be used.
+/// The reason why a configured endpoint cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    /// The message leaves out the URL, because it may contain a key.
+    /// The URL is not valid. The error text omits the URL, because the URL may contain a key.
     #[error("an endpoint is not an http or https URL with a host")]
     BadUrl,
-    /// The header is not valid in HTTP. The text is its name and never its value.
+    /// The header is not valid in HTTP. The field contains the name of the header and never its value.
     #[error("the name or the value of header `{0}` is not valid in HTTP")]
     BadHeader(String),
 }
@@ -88,8 +88,8 @@ impl Endpoint {
         self
     }
 
-    /// Sets another base URL for the paths with this first segment. It is needed for java-tron, which serves the head
-    /// and the solidified blocks on two ports.
+    /// Sets another base URL for all paths that begin with `first_segment`. java-tron needs this setting, because it
+    /// serves head blocks and solidified blocks on two ports.
     pub fn with_path_override(mut self, first_segment: &str, url: &str) -> Result<Endpoint, EndpointError> {
         self.path_override = Some((first_segment.to_owned(), parse_url(url)?));
         Ok(self)
@@ -106,7 +106,7 @@ impl Endpoint {
     }
 
     /// Returns host and port, the only part of the URL that logs and errors may contain.
-    pub fn label(&self) -> String {
+    pub fn host_and_port(&self) -> String {
         let host = self.url.host_str().unwrap_or("?");
         match self.url.port_or_known_default() {
             Some(port) => format!("{host}:{port}"),
@@ -116,7 +116,7 @@ impl Endpoint {
 
     /// Returns a node's text with every long part of the URL and every header value replaced by `…`, because a node's
     /// error message may repeat the key that the request contained.
-    pub fn redact(&self, text: &str) -> String {
+    pub fn redact_secrets(&self, text: &str) -> String {
         let urls = || std::iter::once(&self.url).chain(self.path_override.iter().map(|(_, url)| url));
         let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
         let path = urls().flat_map(|url| url.path_segments().into_iter().flatten().map(str::to_owned));
@@ -127,7 +127,7 @@ impl Endpoint {
     }
 
     /// Returns the current user and password, `None` without a login file.
-    pub(crate) fn read_login(&self) -> Result<Option<(String, String)>, String> {
+    pub(crate) fn read_login_file(&self) -> Result<Option<(String, String)>, String> {
         let Some(file) = &self.login_file else { return Ok(None) };
         // A node that is down has no login file, so the error is handled like a refused connection.
         let text = std::fs::read_to_string(file).map_err(|e| format!("the login file cannot be read: {e}"))?;
@@ -135,12 +135,12 @@ impl Endpoint {
         Ok(Some((user.to_owned(), password.to_owned())))
     }
 
-    pub(crate) fn headers(&self) -> &HeaderMap {
+    pub(crate) fn header_map(&self) -> &HeaderMap {
         &self.headers
     }
 
     /// Returns the URL of a path, which may have a query. Returns the endpoint's own URL for an empty path.
-    pub(crate) fn url(&self, path: &str) -> Url {
+    pub(crate) fn build_url(&self, path: &str) -> Url {
         let path_override = self.path_override.as_ref().filter(|(first, _)| path.split('/').next() == Some(first));
         let base = path_override.map_or(&self.url, |(_, url)| url);
         let mut url = base.clone();
@@ -166,13 +166,13 @@ fn parse_url(url: &str) -> Result<Url, EndpointError> {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.label())
+        f.write_str(&self.host_and_port())
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Endpoint({}, {:?})", self.label(), self.roles)
+        write!(f, "Endpoint({}, {:?})", self.host_and_port(), self.roles)
     }
 }
 
@@ -181,29 +181,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_never_shown() {
+    fn keys_are_never_printed() {
         let endpoint = Endpoint::new("https://alice99999:hunter2222@eth.example/v2/SECRETKEY?apikey=OTHERSECRET")
             .unwrap()
             .with_header("x-api-key", "THIRDSECRET")
             .unwrap();
         let shown = format!("{endpoint} {endpoint:?}");
-        let redacted =
-            endpoint.redact("no access with SECRETKEY, OTHERSECRET, THIRDSECRET or alice99999:hunter2222 at v2");
+        let redacted = endpoint
+            .redact_secrets("no access with SECRETKEY, OTHERSECRET, THIRDSECRET or alice99999:hunter2222 at v2");
         for secret in ["SECRETKEY", "OTHERSECRET", "THIRDSECRET", "alice", "hunter"] {
             assert!(!shown.contains(secret) && !redacted.contains(secret), "{secret} in {shown} or {redacted}");
         }
         assert!(redacted.ends_with("at v2"));
-        assert_eq!(endpoint.label(), "eth.example:443");
+        assert_eq!(endpoint.host_and_port(), "eth.example:443");
     }
 
     #[test]
     fn paths_are_joined_below_the_endpoint() {
         let endpoint = Endpoint::new("http://node:8090/base/?key=1").unwrap();
-        assert_eq!(endpoint.url("").as_str(), "http://node:8090/base/?key=1");
-        assert_eq!(endpoint.url("wallet/getblock?x=2").as_str(), "http://node:8090/base/wallet/getblock?key=1&x=2");
+        assert_eq!(endpoint.build_url("").as_str(), "http://node:8090/base/?key=1");
+        assert_eq!(
+            endpoint.build_url("wallet/getblock?x=2").as_str(),
+            "http://node:8090/base/wallet/getblock?key=1&x=2"
+        );
         let endpoint = endpoint.with_path_override("walletsolidity", "http://node:8091").unwrap();
-        assert_eq!(endpoint.url("walletsolidity/getblock").as_str(), "http://node:8091/walletsolidity/getblock");
-        assert_eq!(endpoint.url("wallet/getblock").as_str(), "http://node:8090/base/wallet/getblock?key=1");
+        assert_eq!(endpoint.build_url("walletsolidity/getblock").as_str(), "http://node:8091/walletsolidity/getblock");
+        assert_eq!(endpoint.build_url("wallet/getblock").as_str(), "http://node:8090/base/wallet/getblock?key=1");
         assert_eq!(Endpoint::new("ftp://node").unwrap_err(), EndpointError::BadUrl);
         assert_eq!(Endpoint::new("not a url").unwrap_err(), EndpointError::BadUrl);
     }

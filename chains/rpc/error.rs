@@ -4,7 +4,7 @@ use chain::{Height, SourceError};
 
 use crate::{NodeError, NodeErrorKind};
 
-/// The reason for which no endpoint gave an accepted reply.
+/// The reason why no endpoint gave an accepted reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RpcError {
     /// No endpoint gave a usable reply; the text holds the reason for each endpoint.

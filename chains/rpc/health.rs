@@ -66,32 +66,32 @@ impl Health {
     }
 
     /// Returns the availability of the endpoint for a request of this method sent now.
-    pub fn availability(&self, method: &str, now: Instant) -> Availability {
+    pub fn availability_for_method(&self, method: &str, now: Instant) -> Availability {
         if self.methods_missing.get(method).is_some_and(|until| *until > now) {
             return Availability::MethodMissing;
         }
         if let Some(cool_down) = self.cool_down.filter(|cool_down| cool_down.ends_at > now) {
             return Availability::CoolingDown(cool_down.ends_at);
         }
-        match self.quotas.iter().map(|quota| quota.free_at(now)).max().filter(|free_at| *free_at > now) {
+        match self.quotas.iter().map(|quota| quota.next_free_time(now)).max().filter(|free_at| *free_at > now) {
             Some(free_at) => Availability::RateLimited(free_at),
             None => Availability::Now,
         }
     }
 
     /// Charges requests to the rate limits if the endpoint is available now. Returns true if it is.
-    pub fn try_charge(&mut self, method: &str, requests: u32, now: Instant) -> bool {
-        let available = self.availability(method, now) == Availability::Now;
+    pub fn try_charge_requests(&mut self, method: &str, requests: u32, now: Instant) -> bool {
+        let available = self.availability_for_method(method, now) == Availability::Now;
         if available {
-            self.charge(requests, now);
+            self.charge_requests(requests, now);
         }
         available
     }
 
     /// Charges requests to the rate limits, even if the limits are exhausted.
-    pub fn charge(&mut self, requests: u32, now: Instant) {
+    pub fn charge_requests(&mut self, requests: u32, now: Instant) {
         for quota in &mut self.quotas {
-            quota.charge(requests, now);
+            quota.charge_requests(requests, now);
         }
     }
 
@@ -144,7 +144,7 @@ impl Health {
     }
 
     /// Returns the height of the endpoint's newest block if it was recorded within the last minute.
-    pub fn head(&self, now: Instant) -> Option<Height> {
+    pub fn recent_head(&self, now: Instant) -> Option<Height> {
         let is_recent = |recorded_at: Instant| now.saturating_duration_since(recorded_at) < HEAD_AGE_MAX;
         self.head.filter(|(_, recorded_at)| is_recent(*recorded_at)).map(|(height, _)| height)
     }
@@ -184,11 +184,11 @@ impl Quota {
         Quota { interval, burst: interval.saturating_mul(at_once - 1), charged_until: None }
     }
 
-    fn free_at(&self, now: Instant) -> Instant {
+    fn next_free_time(&self, now: Instant) -> Instant {
         self.charged_until.and_then(|until| until.checked_sub(self.burst)).unwrap_or(now)
     }
 
-    fn charge(&mut self, requests: u32, now: Instant) {
+    fn charge_requests(&mut self, requests: u32, now: Instant) {
         let start = self.charged_until.map_or(now, |until| until.max(now));
         self.charged_until = Some(start + self.interval.saturating_mul(requests));
     }
@@ -210,7 +210,7 @@ mod tests {
         let cool_downs: Vec<Duration> = (0..9)
             .map(|_| {
                 health.record_failure("refused".into(), None, now, now + seconds(1));
-                let Availability::CoolingDown(until) = health.availability("m", now + seconds(1)) else {
+                let Availability::CoolingDown(until) = health.availability_for_method("m", now + seconds(1)) else {
                     panic!("it cools down")
                 };
                 let duration = until - now - seconds(1);
@@ -220,11 +220,11 @@ mod tests {
             .collect();
         assert_eq!(cool_downs[0], COOL_DOWN_FIRST);
         assert!(cool_downs.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(COOL_DOWN_MAX)));
-        assert_eq!(health.availability("m", now), Availability::Now);
+        assert_eq!(health.availability_for_method("m", now), Availability::Now);
         health.record_success(now);
         health.record_failure("refused".into(), None, now, now);
         assert_eq!(
-            health.availability("m", now),
+            health.availability_for_method("m", now),
             Availability::CoolingDown(now + COOL_DOWN_FIRST),
             "a success resets the cool-down"
         );
@@ -236,30 +236,33 @@ mod tests {
         let mut health = Health::new(Limits::default());
         health.record_failure("429".into(), Some(seconds(30)), start, start + seconds(1));
         health.record_success(start);
-        assert_eq!(health.availability("m", start + seconds(2)), Availability::CoolingDown(start + seconds(31)));
+        assert_eq!(
+            health.availability_for_method("m", start + seconds(2)),
+            Availability::CoolingDown(start + seconds(31))
+        );
         for late in [2, 3] {
             health.record_failure("429".into(), None, start, start + seconds(late));
             assert_eq!(
-                health.availability("m", start + seconds(late)),
+                health.availability_for_method("m", start + seconds(late)),
                 Availability::CoolingDown(start + seconds(31)),
                 "not shorter"
             );
         }
         health.record_failure("429".into(), Some(seconds(60)), start, start + seconds(4));
         assert_eq!(
-            health.availability("m", start + seconds(5)),
+            health.availability_for_method("m", start + seconds(5)),
             Availability::CoolingDown(start + seconds(64)),
             "but longer"
         );
         health.record_success(start + seconds(5));
         assert_eq!(
-            health.availability("m", start + seconds(5)),
+            health.availability_for_method("m", start + seconds(5)),
             Availability::Now,
             "a request sent during the cool-down succeeded"
         );
         health.record_failure("429".into(), None, start + seconds(5), start + seconds(5));
         assert_eq!(
-            health.availability("m", start + seconds(5)),
+            health.availability_for_method("m", start + seconds(5)),
             Availability::CoolingDown(start + seconds(5) + COOL_DOWN_FIRST)
         );
     }
@@ -269,9 +272,9 @@ mod tests {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
         health.record_failure("429".into(), Some(seconds(7)), start, start);
-        assert_eq!(health.availability("m", start), Availability::CoolingDown(start + seconds(7)));
+        assert_eq!(health.availability_for_method("m", start), Availability::CoolingDown(start + seconds(7)));
         health.record_failure("429".into(), Some(seconds(86_400)), start, start);
-        assert_eq!(health.availability("m", start), Availability::CoolingDown(start + RETRY_AFTER_MAX));
+        assert_eq!(health.availability_for_method("m", start), Availability::CoolingDown(start + RETRY_AFTER_MAX));
     }
 
     #[test]
@@ -279,9 +282,12 @@ mod tests {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
         health.record_method_missing("eth_getBlockReceipts", start);
-        assert_eq!(health.availability("eth_getBlockReceipts", start), Availability::MethodMissing);
-        assert_eq!(health.availability("eth_getLogs", start), Availability::Now);
-        assert_eq!(health.availability("eth_getBlockReceipts", start + METHOD_MISSING_FOR), Availability::Now);
+        assert_eq!(health.availability_for_method("eth_getBlockReceipts", start), Availability::MethodMissing);
+        assert_eq!(health.availability_for_method("eth_getLogs", start), Availability::Now);
+        assert_eq!(
+            health.availability_for_method("eth_getBlockReceipts", start + METHOD_MISSING_FOR),
+            Availability::Now
+        );
     }
 
     #[test]
@@ -291,10 +297,10 @@ mod tests {
         let mut now = start;
         let mut sent = 0u32;
         while now < start + seconds(20) {
-            if let Availability::RateLimited(free_at) = health.availability("m", now) {
+            if let Availability::RateLimited(free_at) = health.availability_for_method("m", now) {
                 now = free_at;
             }
-            assert!(health.try_charge("m", 1, now));
+            assert!(health.try_charge_requests("m", 1, now));
             sent += 1;
         }
         assert!((300..=304).contains(&sent), "{sent} requests in 20 s at 15 per second");
@@ -307,10 +313,10 @@ mod tests {
         let mut now = start;
         let (mut sent, mut last_hour) = (0u32, 0u32);
         while now < start + seconds(86_400) {
-            if let Availability::RateLimited(free_at) = health.availability("m", now) {
+            if let Availability::RateLimited(free_at) = health.availability_for_method("m", now) {
                 now = free_at;
             }
-            assert!(health.try_charge("m", 1, now));
+            assert!(health.try_charge_requests("m", 1, now));
             sent += 1;
             last_hour += u32::from(now >= start + seconds(82_800));
         }
@@ -322,9 +328,9 @@ mod tests {
     fn a_batch_delays_the_requests_after_it() {
         let start = Instant::now();
         let mut health = Health::new(Limits { per_second: Some(10), per_day: None });
-        health.charge(20, start);
+        health.charge_requests(20, start);
         assert_eq!(
-            health.availability("m", start + seconds(1)),
+            health.availability_for_method("m", start + seconds(1)),
             Availability::RateLimited(start + seconds(2) - Duration::from_millis(100))
         );
     }
@@ -334,7 +340,7 @@ mod tests {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
         health.record_head(7, start);
-        assert_eq!(health.head(start), Some(7));
-        assert_eq!(health.head(start + HEAD_AGE_MAX), None);
+        assert_eq!(health.recent_head(start), Some(7));
+        assert_eq!(health.recent_head(start + HEAD_AGE_MAX), None);
     }
 }

@@ -27,7 +27,7 @@ pub struct Exchange {
     pub body: Vec<u8>,
 }
 
-/// The reason for which there is no reply to parse. It never contains a URL.
+/// The reason why an HTTP exchange gave no usable reply. It never contains a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransportError {
     /// The exchange failed. The reason contains no secrets; `retry_after` is the time that a `Retry-After` header
@@ -76,28 +76,28 @@ impl Client {
 
     /// Sends a request and reads a body of at most `bytes_max` bytes. Error statuses with a JSON-RPC error in the body
     /// are returned as a reply.
-    pub async fn send(
+    pub async fn send_and_read_reply(
         &self,
         endpoint: &Endpoint,
         request: &Request,
         timeout: Duration,
         bytes_max: usize,
     ) -> Result<Exchange, TransportError> {
-        let url = endpoint.url(&request.path);
+        let url = endpoint.build_url(&request.path);
         let builder = match &request.body {
             Some(body) => self.0.post(url).header(CONTENT_TYPE, "application/json").body(body.clone()),
             None => self.0.get(url),
         };
-        let login = endpoint.read_login().map_err(|reason| TransportError::new(ErrorClass::Broken, reason))?;
+        let login = endpoint.read_login_file().map_err(|reason| TransportError::new(ErrorClass::Broken, reason))?;
         let builder = match login {
             Some((user, password)) => builder.basic_auth(user, Some(password)),
             None => builder,
         };
         let failed = |class: ErrorClass, error: reqwest::Error| {
             let class = if error.is_timeout() && !error.is_connect() { ErrorClass::Timeout } else { class };
-            TransportError::new(class, describe(endpoint, error))
+            TransportError::new(class, describe_transport_error(endpoint, error))
         };
-        let sent = builder.headers(endpoint.headers().clone()).timeout(timeout).send().await;
+        let sent = builder.headers(endpoint.header_map().clone()).timeout(timeout).send().await;
         let mut response = sent.map_err(|error| failed(ErrorClass::Broken, error))?;
 
         let status = response.status();
@@ -114,7 +114,7 @@ impl Client {
             body.extend_from_slice(&chunk);
         }
         let retry_after = retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::parse_suspension));
-        if is_throttled(status) || is_gateway_error(status) && !reply::is_error(&body) {
+        if is_throttled(status) || is_gateway_error(status) && !reply::is_json_rpc_error(&body) {
             let class = match status {
                 _ if is_throttled(status) || retry_after.is_some() => ErrorClass::Throttled,
                 // A gateway sends 502 at once while its node is down; a smaller request would not succeed either.
@@ -147,8 +147,8 @@ fn parse_retry_after(response: &reqwest::Response) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Returns the text of the innermost cause, because "connection refused" helps more than "error sending request".
-fn describe(endpoint: &Endpoint, error: reqwest::Error) -> String {
+/// Returns the text of the innermost cause: "connection refused" is more useful than "error sending request".
+fn describe_transport_error(endpoint: &Endpoint, error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
@@ -159,5 +159,5 @@ fn describe(endpoint: &Endpoint, error: reqwest::Error) -> String {
         text = inner.to_string();
         cause = inner.source();
     }
-    endpoint.redact(&text)
+    endpoint.redact_secrets(&text)
 }

@@ -38,7 +38,7 @@ pub enum Verdict<T> {
     Fallback(T),
 }
 
-/// The reason for which the caller's closure rejects a reply.
+/// The reason why the caller's closure rejects a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
     /// The node replied with an error instead of a result. This does not count against its health.
@@ -109,7 +109,7 @@ impl<'a> Reply<'a> {
         Reply { endpoint, status, content: Content::Body(body) }
     }
 
-    /// Returns the whole body, or nothing for an item of a batch.
+    /// Returns the whole body, or an empty slice for an item of a batch.
     pub fn body(&self) -> &'a [u8] {
         match self.content {
             Content::Body(body) => body,
@@ -121,23 +121,25 @@ impl<'a> Reply<'a> {
     ///
     /// # Errors
     /// Returns the node's error object, or [`Rejection::Invalid`] if the result is not a `T`.
-    pub fn result<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
+    pub fn parse_result<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
         match self.content {
             Content::Body(body) => {
                 // Old nodes send an error of `null` together with a result.
                 let envelope: Envelope<'a, T> = match serde_json::from_slice(body) {
                     Ok(envelope) => envelope,
                     Err(error) => {
-                        return Err(find_error(body).map_or_else(|| unexpected_json(error), Rejection::NodeError));
+                        return Err(
+                            find_json_rpc_error(body).map_or_else(|| unexpected_json(error), Rejection::NodeError)
+                        );
                     }
                 };
-                match (envelope.result, envelope.error.and_then(parse_error)) {
+                match (envelope.result, envelope.error.and_then(parse_node_error)) {
                     (_, Some(error)) => Err(Rejection::NodeError(error)),
                     (Field::Present(result), None) => Ok(result),
                     (Field::Absent, None) => Err(Rejection::Invalid("neither a result nor an error".to_owned())),
                 }
             }
-            Content::BatchItem { result, error } => match (result, error.and_then(parse_error)) {
+            Content::BatchItem { result, error } => match (result, error.and_then(parse_node_error)) {
                 (_, Some(error)) => Err(Rejection::NodeError(error)),
                 (Some(result), None) => serde_json::from_str(result.get()).map_err(unexpected_json),
                 (None, None) => Err(Rejection::Invalid("neither a result nor an error".to_owned())),
@@ -150,13 +152,17 @@ impl<'a> Reply<'a> {
     /// # Errors
     /// Returns [`Rejection::NodeError`] for another status, of kind `NotFound` for 400 and 404, and
     /// [`Rejection::Invalid`] if the body is not UTF-8.
-    pub fn text(&self) -> Result<&'a str, Rejection> {
+    pub fn parse_text(&self) -> Result<&'a str, Rejection> {
         match std::str::from_utf8(self.body()).map(str::trim) {
             Ok(text) if self.status == 200 => Ok(text),
             Ok(text) => {
                 let not_found = matches!(self.status, 400 | 404);
                 let kind = if not_found { NodeErrorKind::NotFound } else { NodeErrorKind::Other };
-                Err(Rejection::NodeError(NodeError { code: i64::from(self.status), message: shorten(text), kind }))
+                Err(Rejection::NodeError(NodeError {
+                    code: i64::from(self.status),
+                    message: shorten_message(text),
+                    kind,
+                }))
             }
             Err(_) => Err(Rejection::Invalid("the body is not UTF-8 text".to_owned())),
         }
@@ -166,7 +172,7 @@ impl<'a> Reply<'a> {
     ///
     /// # Errors
     /// Returns [`Rejection::Invalid`] if the body is not a `T`.
-    pub fn json<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
+    pub fn parse_json<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
         serde_json::from_slice(self.body()).map_err(unexpected_json)
     }
 }
@@ -176,7 +182,7 @@ fn unexpected_json(error: serde_json::Error) -> Rejection {
 }
 
 /// Splits the reply to a batch into pairs of id and reply, in the order in which the node sent them.
-pub(crate) fn parse_batch(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u64, Reply<'_>)>, Rejection> {
+pub(crate) fn parse_batch_reply(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u64, Reply<'_>)>, Rejection> {
     #[derive(Deserialize)]
     struct Item<'a> {
         id: u64,
@@ -186,7 +192,7 @@ pub(crate) fn parse_batch(endpoint: usize, status: u16, body: &[u8]) -> Result<V
         result: Field<&'a RawValue>,
     }
     let items: Vec<Item<'_>> = serde_json::from_slice(body).map_err(|error| {
-        find_error(body)
+        find_json_rpc_error(body)
             .map_or_else(|| Rejection::Invalid(format!("not the reply to a batch: {error}")), Rejection::NodeError)
     })?;
     let mut replies = Vec::with_capacity(items.len());
@@ -208,22 +214,22 @@ pub(crate) fn parse_suspension(text: &str) -> Option<Duration> {
 }
 
 /// Returns true if a body is a JSON-RPC error.
-pub(crate) fn is_error(body: &[u8]) -> bool {
-    find_error(body).is_some()
+pub(crate) fn is_json_rpc_error(body: &[u8]) -> bool {
+    find_json_rpc_error(body).is_some()
 }
 
-fn find_error(body: &[u8]) -> Option<NodeError> {
+fn find_json_rpc_error(body: &[u8]) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct ErrorOnly<'a> {
         #[serde(borrow)]
         error: &'a RawValue,
     }
-    parse_error(serde_json::from_slice::<ErrorOnly<'_>>(body).ok()?.error)
+    parse_node_error(serde_json::from_slice::<ErrorOnly<'_>>(body).ok()?.error)
 }
 
 /// Parses the `error` field of a reply. Returns `None` for `null`. Some gateways send a plain text instead of an
 /// object.
-fn parse_error(error: &RawValue) -> Option<NodeError> {
+fn parse_node_error(error: &RawValue) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct Object {
         #[serde(default)]
@@ -246,19 +252,19 @@ fn parse_error(error: &RawValue) -> Option<NodeError> {
         Some(object) => (object.code, object.message),
         None => (0, parse::<String>(error).unwrap_or_else(|| error.get().to_owned())),
     };
-    let message = shorten(&message);
-    Some(NodeError { code, kind: classify(code, &message), message })
+    let message = shorten_message(&message);
+    Some(NodeError { code, kind: classify_node_error(code, &message), message })
 }
 
 /// Returns the beginning of a node's message, without control characters.
-fn shorten(message: &str) -> String {
+fn shorten_message(message: &str) -> String {
     message.chars().filter(|c| !c.is_control()).take(MESSAGE_LENGTH_MAX).collect()
 }
 
 /// Returns the kind of an error from its message or, if the message is not recognised, from its code. Nodes use code
 /// −32005 for rate limits and for large ranges, so a smaller range is requested only if the message mentions ranges or
 /// results.
-fn classify(code: i64, message: &str) -> NodeErrorKind {
+fn classify_node_error(code: i64, message: &str) -> NodeErrorKind {
     let text = message.to_ascii_lowercase();
     let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     if contains_any(&[
@@ -334,23 +340,26 @@ mod tests {
 
     use super::*;
 
-    fn result<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Rejection> {
-        Reply::new(0, 200, body.as_bytes()).result()
+    fn parse_result<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Rejection> {
+        Reply::new(0, 200, body.as_bytes()).parse_result()
     }
 
     #[test]
     fn results_and_errors_are_distinguished() {
-        assert_eq!(result::<&str>(r#"{"jsonrpc":"2.0","id":1,"result":"0x1"}"#), Ok("0x1"));
-        assert_eq!(result::<Option<u8>>(r#"{"result":null,"error":null}"#), Ok(None));
-        assert!(matches!(result::<Option<u8>>(r#"{"id":1}"#), Err(Rejection::Invalid(_))));
-        assert!(matches!(result::<u8>("<html>"), Err(Rejection::Invalid(_))));
+        assert_eq!(parse_result::<&str>(r#"{"jsonrpc":"2.0","id":1,"result":"0x1"}"#), Ok("0x1"));
+        assert_eq!(parse_result::<Option<u8>>(r#"{"result":null,"error":null}"#), Ok(None));
+        assert!(matches!(parse_result::<Option<u8>>(r#"{"id":1}"#), Err(Rejection::Invalid(_))));
+        assert!(matches!(parse_result::<u8>("<html>"), Err(Rejection::Invalid(_))));
         let Err(Rejection::NodeError(error)) =
-            result::<u8>(r#"{"error":{"code":-32000,"message":"header not found"}}"#)
+            parse_result::<u8>(r#"{"error":{"code":-32000,"message":"header not found"}}"#)
         else {
             panic!("an error object is an error of the node")
         };
         assert_eq!((error.code, error.kind), (-32000, NodeErrorKind::NotFound));
-        assert!(matches!(result::<u8>(r#"{"error":"daily quota used","result":null}"#), Err(Rejection::NodeError(_))));
+        assert!(matches!(
+            parse_result::<u8>(r#"{"error":"daily quota used","result":null}"#),
+            Err(Rejection::NodeError(_))
+        ));
     }
 
     #[test]
@@ -367,7 +376,7 @@ mod tests {
             (-32000, "nonce too low", NodeErrorKind::Other),
             (3, "execution reverted", NodeErrorKind::Other),
         ] {
-            assert_eq!(classify(code, message), expected, "{code} {message}");
+            assert_eq!(classify_node_error(code, message), expected, "{code} {message}");
         }
     }
 
@@ -385,8 +394,8 @@ mod tests {
         let body = br#"[{"id":1,"result":"b"},{"id":0,"error":{"code":1,"message":"no"}}]"#;
         let items = parse_batch(3, 200, body).unwrap();
         assert_eq!(items[0].0, 1);
-        assert_eq!(items[0].1.result::<&str>(), Ok("b"));
-        assert!(matches!(items[1].1.result::<&str>(), Err(Rejection::NodeError(_))));
+        assert_eq!(items[0].1.parse_result::<&str>(), Ok("b"));
+        assert!(matches!(items[1].1.parse_result::<&str>(), Err(Rejection::NodeError(_))));
         assert!(matches!(
             parse_batch(0, 200, br#"{"error":{"code":1,"message":"no batches"}}"#),
             Err(Rejection::NodeError(_))
@@ -396,13 +405,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_body_is_parsed_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Reply::new(0, 200, &body).result::<Vec<String>>();
+            let _ = Reply::new(0, 200, &body).parse_result::<Vec<String>>();
             let _ = parse_batch(0, 200, &body);
         }
 
         #[test]
         fn any_error_is_parsed_without_a_panic(error in r#"[\[\]{}:,"a-z0-9é ]{0,60}"#) {
-            let _ = Reply::new(0, 200, format!(r#"{{"error":{error}}}"#).as_bytes()).result::<u8>();
+            let _ = Reply::new(0, 200, format!(r#"{{"error":{error}}}"#).as_bytes()).parse_result::<u8>();
         }
     }
 }

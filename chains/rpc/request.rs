@@ -21,11 +21,11 @@ pub enum Target {
     /// One endpoint after another until one answers, in order of preference.
     #[default]
     Any,
-    /// One endpoint after another, starting with this one even if its head lags. An index past the last endpoint wraps
-    /// around, so a caller that increments the index sends a request to every endpoint in turn and learns their heads.
+    /// One endpoint after another, starting with the endpoint at this index even if its head lags. An index past the
+    /// last endpoint wraps around. A caller that increments the index sends requests to all endpoints in turn.
     From(usize),
-    /// Every endpoint except this one, starting with the next, to confirm an answer of this endpoint independently.
-    /// Waits for rate limits and cool-downs of the others.
+    /// Every endpoint except this one, starting with the next. Used to verify a reply of this endpoint independently.
+    /// The pool waits for rate limits and cool-downs of the other endpoints.
     Excluding(usize),
     /// Only this endpoint, without fail-over and without the chain check, even if it lacks the role `read`. Waits for
     /// its rate limits, fails while it cools down, and records the result in its health. For requests that the caller
@@ -38,7 +38,7 @@ pub enum Target {
 
 impl Target {
     /// Returns the endpoint that gets the request first, or `None` for the order of preference.
-    pub(crate) fn first(self) -> Option<usize> {
+    pub(crate) fn first_endpoint(self) -> Option<usize> {
         match self {
             Target::Any => None,
             Target::From(endpoint) | Target::Only(endpoint) | Target::Probe(endpoint) => Some(endpoint),
@@ -47,7 +47,7 @@ impl Target {
     }
 
     /// Returns true if the endpoint must not get the request.
-    pub(crate) fn excludes(self, endpoint: usize) -> bool {
+    pub(crate) fn excludes_endpoint(self, endpoint: usize) -> bool {
         self == Target::Excluding(endpoint)
     }
 }
@@ -62,27 +62,27 @@ struct Call<'a, P: ?Sized> {
 
 impl Request {
     /// Returns a JSON-RPC call.
-    pub fn call<P: Serialize + ?Sized>(method: &str, params: &P) -> Request {
-        Request::json_rpc(method, &Call { jsonrpc: "2.0", id: 0, method, params })
+    pub fn json_rpc_call<P: Serialize + ?Sized>(method: &str, params: &P) -> Request {
+        Request::build_json_rpc(method, &Call { jsonrpc: "2.0", id: 0, method, params })
     }
 
     /// Returns JSON-RPC calls of one method in one HTTP request, with ids that count from zero.
-    pub(crate) fn batch<P: Serialize>(method: &str, params: &[P]) -> Request {
+    pub(crate) fn json_rpc_batch<P: Serialize>(method: &str, params: &[P]) -> Request {
         let calls = params.iter().enumerate().map(|(id, params)| Call { jsonrpc: "2.0", id, method, params });
-        Request::json_rpc(method, &calls.collect::<Vec<_>>())
+        Request::build_json_rpc(method, &calls.collect::<Vec<_>>())
     }
 
     /// Returns a GET of a path below the URL of the endpoint.
-    pub fn get(path: &str) -> Request {
+    pub fn http_get(path: &str) -> Request {
         Request { method: path.to_owned(), path: path.to_owned(), body: None, target: Target::Any }
     }
 
     /// Returns a POST of JSON to a path below the URL of the endpoint.
-    pub fn post(path: &str, body: Vec<u8>) -> Request {
-        Request { body: Some(body), ..Request::get(path) }
+    pub fn http_post(path: &str, body: Vec<u8>) -> Request {
+        Request { body: Some(body), ..Request::http_get(path) }
     }
 
-    fn json_rpc(method: &str, calls: &impl Serialize) -> Request {
+    fn build_json_rpc(method: &str, calls: &impl Serialize) -> Request {
         let body = serde_json::to_vec(calls).expect("parameters are strings, numbers and lists of them");
         Request { method: method.to_owned(), path: String::new(), body: Some(body), target: Target::Any }
     }
@@ -94,7 +94,7 @@ impl Request {
     }
 
     /// Sets the endpoints that the request may go to; [`Target::Any`] by default.
-    pub fn to(mut self, target: Target) -> Request {
+    pub fn with_target(mut self, target: Target) -> Request {
         self.target = target;
         self
     }

@@ -31,7 +31,7 @@ pub const EPOCH_MAX: u32 = (ChildNumber::HARDENED_FLAG - EPOCH) / EPOCH;
 /// The highest number of a hot wallet.
 pub const HOT_WALLET_MAX: u8 = 89;
 
-/// The account does not exist.
+/// The reason why an account does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
     /// The number of the hot wallet is above [`HOT_WALLET_MAX`].
@@ -64,7 +64,7 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// The text is not a purpose.
+/// The error for a text that is not a purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a purpose is `deposit`, `deposit-test` or `hot-N` with N from 0 to {HOT_WALLET_MAX}")]
 pub struct BadPurpose;
@@ -151,7 +151,7 @@ impl KeyAccount {
     }
 
     /// Returns the number of the account in its path, below 2^31.
-    pub fn number(&self) -> u32 {
+    pub fn account_number(&self) -> u32 {
         let within = match self.purpose {
             Purpose::Deposit => 0,
             Purpose::TestDeposit => 1,
@@ -161,13 +161,13 @@ impl KeyAccount {
     }
 
     /// Returns the derivation path, such as `m/84'/0'/0'`.
-    pub fn path(&self) -> String {
-        let [purpose, coin, number] = self.levels();
+    pub fn derivation_path(&self) -> String {
+        let [purpose, coin, number] = self.path_levels();
         format!("m/{purpose}'/{coin}'/{number}'")
     }
 
-    /// Returns the scheme that converts public keys of this account to addresses.
-    pub fn scheme(&self) -> AddressScheme {
+    /// Returns the rule that converts public keys of this account to addresses.
+    pub fn address_scheme(&self) -> AddressScheme {
         match (self.family, self.kind) {
             (Family::Bitcoin, AddressKind::P2tr) => AddressScheme::P2tr(self.network.into()),
             (family, AddressKind::P2wpkh | AddressKind::P2tr) => AddressScheme::for_family(family, self.network),
@@ -175,7 +175,7 @@ impl KeyAccount {
     }
 
     /// Returns the purpose, the coin (SLIP-44) and the account number of the path; all are hardened.
-    fn levels(&self) -> [u32; 3] {
+    fn path_levels(&self) -> [u32; 3] {
         let (purpose, coin) = match self.family {
             Family::Bitcoin => {
                 let purpose = match self.kind {
@@ -187,11 +187,11 @@ impl KeyAccount {
             Family::Evm => (44, 60),
             Family::Tron => (44, 195),
         };
-        [purpose, coin, self.number()]
+        [purpose, coin, self.account_number()]
     }
 
     fn child_numbers(&self) -> [ChildNumber; 3] {
-        self.levels().map(|level| ChildNumber::new(level, true).expect("account numbers stay below 2^31"))
+        self.path_levels().map(|level| ChildNumber::new(level, true).expect("account numbers stay below 2^31"))
     }
 }
 
@@ -203,8 +203,8 @@ pub struct BadIndex(pub u32);
 impl Seed {
     /// Returns the public account key (depth 3) in Base58Check (BIP32), as [`chain::Deriver::new`] expects it. The
     /// version is `xpub` on all networks. The key reveals all addresses of the account and cannot spend.
-    pub fn account_xpub(&self, account: &KeyAccount) -> String {
-        self.key_at(&account.child_numbers()).public_key().to_extended_key(Prefix::XPUB).to_string()
+    pub fn derive_account_xpub(&self, account: &KeyAccount) -> String {
+        self.derive_key_at(&account.child_numbers()).public_key().to_extended_key(Prefix::XPUB).to_string()
     }
 
     /// Returns the address at `…account'/0/index`, derived from the private key. The daemon derives the same address
@@ -213,24 +213,28 @@ impl Seed {
     /// # Errors
     ///
     /// Fails when the index is 2^31 or more.
-    pub fn address(&self, account: &KeyAccount, index: u32) -> Result<Address, BadIndex> {
+    pub fn derive_address(&self, account: &KeyAccount, index: u32) -> Result<Address, BadIndex> {
         let index = ChildNumber::new(index, false).map_err(|_| BadIndex(index))?;
         let [purpose, coin, number] = account.child_numbers();
-        let key = self.key_at(&[purpose, coin, number, ChildNumber::default(), index]);
+        let key = self.derive_key_at(&[purpose, coin, number, ChildNumber::default(), index]);
         let public_key = *key.private_key().verifying_key();
-        Ok(match account.scheme() {
-            AddressScheme::P2wpkh(hrp) => p2wpkh(&key.public_key().to_bytes(), hrp),
+        Ok(match account.address_scheme() {
+            AddressScheme::P2wpkh(hrp) => encode_p2wpkh_address(&key.public_key().to_bytes(), hrp),
             AddressScheme::P2tr(hrp) => {
                 let key = CompressedPublicKey::from_slice(&key.public_key().to_bytes());
                 chain::derive::p2tr_address(&key.expect("a private key has a valid public key").0, hrp)
             }
-            AddressScheme::Evm => chain::derive::evm_address(account_key(public_key.to_sec1_point(false).as_bytes())),
-            AddressScheme::Tron => chain::derive::tron_address(account_key(public_key.to_sec1_point(false).as_bytes())),
+            AddressScheme::Evm => {
+                chain::derive::evm_address(hash_account_key(public_key.to_sec1_point(false).as_bytes()))
+            }
+            AddressScheme::Tron => {
+                chain::derive::tron_address(hash_account_key(public_key.to_sec1_point(false).as_bytes()))
+            }
         })
     }
 }
 
-fn p2wpkh(compressed: &[u8], hrp: KnownHrp) -> Address {
+fn encode_p2wpkh_address(compressed: &[u8], hrp: KnownHrp) -> Address {
     let key = CompressedPublicKey::from_slice(compressed).expect("a private key has a valid public key");
     let program: [u8; 20] = *AsRef::<[u8; 20]>::as_ref(&key.wpubkey_hash());
     Address { key: AddressKey(program), text: bitcoin::Address::p2wpkh(&key, hrp).to_string() }
@@ -238,7 +242,7 @@ fn p2wpkh(compressed: &[u8], hrp: KnownHrp) -> Address {
 
 /// Returns the last 20 bytes of the Keccak-256 hash of an uncompressed key without its prefix (Ethereum Yellow Paper,
 /// appendix F).
-fn account_key(uncompressed: &[u8]) -> AddressKey {
+fn hash_account_key(uncompressed: &[u8]) -> AddressKey {
     AddressKey(
         keccak256(&uncompressed[1..])[12..].try_into().expect("a 32-byte hash without its first 12 bytes has 20"),
     )
@@ -255,7 +259,7 @@ mod tests {
         "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
     const JUNK: &str = "test test test test test test test test test test test junk";
 
-    fn seed(words: &str) -> Seed {
+    fn test_seed(words: &str) -> Seed {
         Seed::from_words(&SecretString::from(words), SecretString::default()).unwrap()
     }
 
@@ -264,7 +268,11 @@ mod tests {
     }
 
     fn derive_from_xpub(seed: &Seed, account: &KeyAccount, index: u32) -> String {
-        Deriver::new(&seed.account_xpub(account), account.scheme()).unwrap().derive_address(index).unwrap().text
+        Deriver::new(&seed.derive_account_xpub(account), account.address_scheme())
+            .unwrap()
+            .derive_address(index)
+            .unwrap()
+            .text
     }
 
     /// The vector of BIP84, the BIP44 addresses of the BIP39 test phrase, and the first accounts of anvil.
@@ -279,8 +287,8 @@ mod tests {
             (JUNK, Family::Evm, 1, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"),
         ];
         for (words, family, index, address) in vectors {
-            let (seed, account) = (seed(words), deposit_account(family));
-            assert_eq!(seed.address(&account, index).unwrap().text, address);
+            let (seed, account) = (test_seed(words), deposit_account(family));
+            assert_eq!(seed.derive_address(&account, index).unwrap().text, address);
             assert_eq!(derive_from_xpub(&seed, &account, index), address);
         }
     }
@@ -288,15 +296,16 @@ mod tests {
     /// The vector of BIP86.
     #[test]
     fn a_taproot_account_matches_the_bip86_vector() {
-        let (seed, account) = (seed(ABANDON), deposit_account(Family::Bitcoin).with_address_kind(AddressKind::P2tr));
-        assert_eq!(account.path(), "m/86'/0'/0'");
+        let (seed, account) =
+            (test_seed(ABANDON), deposit_account(Family::Bitcoin).with_address_kind(AddressKind::P2tr));
+        assert_eq!(account.derivation_path(), "m/86'/0'/0'");
         let xpub = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
-        assert_eq!(seed.account_xpub(&account), xpub);
+        assert_eq!(seed.derive_account_xpub(&account), xpub);
         for (index, address) in [
             (0, "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"),
             (1, "bc1p4qhjn9zdvkux4e44uhx8tc55attvtyu358kutcqkudyccelu0was9fqzwh"),
         ] {
-            assert_eq!(seed.address(&account, index).unwrap().text, address);
+            assert_eq!(seed.derive_address(&account, index).unwrap().text, address);
             assert_eq!(derive_from_xpub(&seed, &account, index), address);
         }
     }
@@ -305,19 +314,21 @@ mod tests {
     #[test]
     fn an_account_key_matches_the_bip84_vector() {
         let xpub = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
-        assert_eq!(seed(ABANDON).account_xpub(&deposit_account(Family::Bitcoin)), xpub);
+        assert_eq!(test_seed(ABANDON).derive_account_xpub(&deposit_account(Family::Bitcoin)), xpub);
     }
 
     #[test]
     fn paths_follow_bip84_bip86_and_bip44() {
-        let path = |family, network, purpose, epoch| KeyAccount::new(family, network, purpose, epoch).unwrap().path();
+        let path = |family, network, purpose, epoch| {
+            KeyAccount::new(family, network, purpose, epoch).unwrap().derivation_path()
+        };
         assert_eq!(path(Family::Bitcoin, Network::Bitcoin, Purpose::Deposit, 0), "m/84'/0'/0'");
         assert_eq!(path(Family::Bitcoin, Network::Regtest, Purpose::TestDeposit, 0), "m/84'/1'/1'");
         assert_eq!(path(Family::Bitcoin, Network::Testnet, Purpose::Deposit, 2), "m/84'/1'/200'");
         let taproot = KeyAccount::new(Family::Bitcoin, Network::Regtest, Purpose::Hot(1), 1)
             .unwrap()
             .with_address_kind(AddressKind::P2tr);
-        assert_eq!(taproot.path(), "m/86'/1'/111'");
+        assert_eq!(taproot.derivation_path(), "m/86'/1'/111'");
         assert_eq!(path(Family::Evm, Network::Bitcoin, Purpose::Hot(0), 0), "m/44'/60'/10'");
         assert_eq!(path(Family::Evm, Network::Testnet, Purpose::Deposit, 0), "m/44'/60'/0'");
         assert_eq!(path(Family::Tron, Network::Bitcoin, Purpose::Hot(89), 3), "m/44'/195'/399'");
@@ -329,7 +340,9 @@ mod tests {
         let purposes = (0..=HOT_WALLET_MAX).map(Purpose::Hot).chain([Purpose::Deposit, Purpose::TestDeposit]);
         let mut numbers: Vec<u32> = purposes
             .flat_map(|purpose| (0..4).map(move |epoch| (purpose, epoch)))
-            .map(|(purpose, epoch)| KeyAccount::new(Family::Evm, Network::Bitcoin, purpose, epoch).unwrap().number())
+            .map(|(purpose, epoch)| {
+                KeyAccount::new(Family::Evm, Network::Bitcoin, purpose, epoch).unwrap().account_number()
+            })
             .collect();
         let count = numbers.len();
         numbers.sort_unstable();
@@ -342,7 +355,7 @@ mod tests {
         let new = |purpose, epoch| KeyAccount::new(Family::Evm, Network::Bitcoin, purpose, epoch);
         assert_eq!(new(Purpose::Hot(90), 0), Err(AccountError::NoSuchWallet(90)));
         assert_eq!(new(Purpose::Deposit, EPOCH_MAX + 1), Err(AccountError::NoSuchEpoch(EPOCH_MAX + 1)));
-        assert_eq!(seed(ABANDON).address(&deposit_account(Family::Evm), 1 << 31), Err(BadIndex(1 << 31)));
+        assert_eq!(test_seed(ABANDON).derive_address(&deposit_account(Family::Evm), 1 << 31), Err(BadIndex(1 << 31)));
     }
 
     #[test]
@@ -369,9 +382,12 @@ mod tests {
             for network in [Network::Bitcoin, Network::Testnet, Network::Regtest] {
                 for (purpose, epoch) in purposes.into_iter().zip([0, 1, EPOCH_MAX]) {
                     let account = KeyAccount::new(family, network, purpose, epoch).unwrap().with_address_kind(kind);
-                    let deriver = Deriver::new(&seed.account_xpub(&account), account.scheme()).unwrap();
+                    let deriver = Deriver::new(&seed.derive_account_xpub(&account), account.address_scheme()).unwrap();
                     for index in [0, 1, 999, (1 << 31) - 1] {
-                        assert_eq!(deriver.derive_address(index).unwrap(), seed.address(&account, index).unwrap());
+                        assert_eq!(
+                            deriver.derive_address(index).unwrap(),
+                            seed.derive_address(&account, index).unwrap()
+                        );
                     }
                 }
             }
@@ -382,8 +398,8 @@ mod tests {
     #[test]
     fn an_xprv_in_place_of_an_xpub_is_rejected_and_not_printed() {
         let account = deposit_account(Family::Evm);
-        let xprv = seed(ABANDON).key_at(&account.child_numbers()).to_extended_key(Prefix::XPRV).to_string();
-        let error = Deriver::new(&xprv, account.scheme()).unwrap_err();
+        let xprv = test_seed(ABANDON).derive_key_at(&account.child_numbers()).to_extended_key(Prefix::XPRV).to_string();
+        let error = Deriver::new(&xprv, account.address_scheme()).unwrap_err();
         let printed = format!("{error} {error:?}");
         // No part of the key may be printed: eight characters after the prefix are more than chance.
         for window in xprv.as_bytes()[4..].windows(8).map(|window| std::str::from_utf8(window).unwrap()) {

@@ -260,7 +260,7 @@ impl FromStr for IndexRange {
     }
 }
 
-/// The given key or address differs from the derived one.
+/// The key or address that the operator gave differs from the derived key or address.
 #[derive(Debug, thiserror::Error)]
 #[error("{item} is {derived}, not {given}")]
 struct KeyMismatch {
@@ -275,17 +275,17 @@ struct KeyMismatch {
 /// # Errors
 ///
 /// Fails with an error that [`exit_code`] translates.
-pub fn run(command: &Command, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn run_keys_command(command: &Command, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
-        Command::Create(args) => create(args, out),
-        Command::Import(args) => import(args, out),
-        Command::Xpubs(args) => xpubs(args, out),
-        Command::Derive(args) => derive(args, out),
-        Command::Check(args) => check(args, out),
+        Command::Create(args) => create_seed(args, out),
+        Command::Import(args) => import_seed(args, out),
+        Command::Xpubs(args) => print_xpubs(args, out),
+        Command::Derive(args) => print_addresses(args, out),
+        Command::Check(args) => check_keys(args, out),
     }
 }
 
-/// Returns the exit code of an error of [`run`], as [`EXIT_CODES`] lists them.
+/// Returns the exit code of an error of [`run_keys_command`], as [`EXIT_CODES`] lists them.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<KeyMismatch>() {
         return ExitCode::from(5);
@@ -297,10 +297,10 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-fn create(args: &CreateArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    refuse_existing(&args.file)?;
+fn create_seed(args: &CreateArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    reject_existing_file(&args.file)?;
     let seed = Seed::generate()?;
-    args.encryption.write(&args.file, &seed)?;
+    args.encryption.write_seed_file(&args.file, &seed)?;
     if args.show_mnemonic || isatty(std::io::stdout()) {
         eprintln!(
             "\nThese 24 words are the seed. Write them on paper now: they are shown only once. Everyone who knows them can \
@@ -319,8 +319,8 @@ fn create(args: &CreateArgs, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn import(args: &ImportArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    refuse_existing(&args.file)?;
+fn import_seed(args: &ImportArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    reject_existing_file(&args.file)?;
     let words = terminal::read_secret("Words of the seed")?;
     let passphrase = if args.ask_bip39_passphrase {
         terminal::read_secret("BIP39 passphrase of the words")?
@@ -328,18 +328,18 @@ fn import(args: &ImportArgs, out: &mut impl Write) -> anyhow::Result<()> {
         SecretString::default()
     };
     let seed = Seed::from_words(&words, passphrase)?;
-    args.encryption.write(&args.file, &seed)?;
+    args.encryption.write_seed_file(&args.file, &seed)?;
     writeln!(out, "Seed {} was written to {}.", seed.fingerprint(), args.file.display())?;
     Ok(())
 }
 
-fn xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let seed = args.passphrase.open(&args.file)?;
+fn print_xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let seed = args.passphrase.open_seed_file(&args.file)?;
     let chains = if args.chain.is_empty() { FamilyArg::value_variants() } else { &args.chain };
     writeln!(out, "# Account keys of seed {}. They reveal every address and cannot spend money.", seed.fingerprint())?;
     for &purpose in &args.purpose {
         for &chain in chains {
-            for account in args.account.accounts(chain, purpose)? {
+            for account in args.account.select_accounts(chain, purpose)? {
                 writeln!(out)?;
                 write_account(&seed, &account, out)?;
             }
@@ -360,38 +360,40 @@ fn write_account(seed: &Seed, account: &KeyAccount, out: &mut impl Write) -> std
     writeln!(out, "chain-family = \"{family}\"")?;
     writeln!(out, "purpose = \"{}\"", account.purpose())?;
     writeln!(out, "epoch = {}", account.epoch())?;
-    writeln!(out, "path = \"{}\"", account.path())?;
-    writeln!(out, "xpub = \"{}\"", seed.account_xpub(account))
+    writeln!(out, "path = \"{}\"", account.derivation_path())?;
+    writeln!(out, "xpub = \"{}\"", seed.derive_account_xpub(account))
 }
 
-fn derive(args: &DeriveArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let seed = args.passphrase.open(&args.file)?;
-    let account = args.account.account(args.chain, args.purpose, AddressKindArg::P2wpkh)?;
+fn print_addresses(args: &DeriveArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let seed = args.passphrase.open_seed_file(&args.file)?;
+    let account = args.account.select_account(args.chain, args.purpose, AddressKindArg::P2wpkh)?;
     for index in args.index.0.clone() {
-        writeln!(out, "{index}\t{}/0/{index}\t{}", account.path(), derive_address(&seed, &account, index)?)?;
+        writeln!(out, "{index}\t{}/0/{index}\t{}", account.derivation_path(), derive_address(&seed, &account, index)?)?;
     }
     Ok(())
 }
 
-fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let seed = args.passphrase.open(&args.file)?;
+fn check_keys(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let seed = args.passphrase.open_seed_file(&args.file)?;
     writeln!(out, "{} was opened: seed {}", args.file.display(), seed.fingerprint())?;
     let Some(chain) = args.chain else { return Ok(()) };
     if let Some(given) = &args.xpub {
-        let accounts = args.account.accounts(chain, args.purpose)?;
-        let Some(account) = accounts.iter().find(|account| given.trim() == seed.account_xpub(account)) else {
+        let accounts = args.account.select_accounts(chain, args.purpose)?;
+        let Some(account) = accounts.iter().find(|account| given.trim() == seed.derive_account_xpub(account)) else {
             let join =
                 |text: &dyn Fn(&KeyAccount) -> String| accounts.iter().map(text).collect::<Vec<_>>().join(" or ");
-            let (item, derived) =
-                (join(&|account| format!("xpub of {}", account.path())), join(&|account| seed.account_xpub(account)));
+            let (item, derived) = (
+                join(&|account| format!("xpub of {}", account.derivation_path())),
+                join(&|account| seed.derive_account_xpub(account)),
+            );
             bail!(KeyMismatch { item, derived, given: given.clone() });
         };
-        writeln!(out, "xpub of {} matches", account.path())?;
+        writeln!(out, "xpub of {} matches", account.derivation_path())?;
     }
     if let (Some(given), Some(index)) = (&args.address, args.index) {
-        let account = args.account.account(chain, args.purpose, detect_address_kind(given))?;
+        let account = args.account.select_account(chain, args.purpose, detect_address_kind(given))?;
         let (item, derived) =
-            (format!("address {}/0/{index}", account.path()), derive_address(&seed, &account, index)?);
+            (format!("address {}/0/{index}", account.derivation_path()), derive_address(&seed, &account, index)?);
         let same = match account.family() {
             // Hexadecimal and Bech32 texts may be in upper or lower case.
             Family::Bitcoin | Family::Evm => given.trim().eq_ignore_ascii_case(&derived),
@@ -418,16 +420,17 @@ fn detect_address_kind(address: &str) -> AddressKindArg {
 /// Returns the address at an index. It is derived twice, from the private keys and from the xpub as the daemon does;
 /// the function fails if the results differ.
 fn derive_address(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
-    let from_seed = seed.address(account, index)?.text;
-    let from_xpub = Deriver::new(&seed.account_xpub(account), account.scheme())?.derive_address(index)?.text;
+    let from_seed = seed.derive_address(account, index)?.text;
+    let from_xpub =
+        Deriver::new(&seed.derive_account_xpub(account), account.address_scheme())?.derive_address(index)?.text;
     if from_seed != from_xpub {
-        let item = format!("address {}/0/{index}", account.path());
+        let item = format!("address {}/0/{index}", account.derivation_path());
         bail!(KeyMismatch { item, derived: from_seed, given: from_xpub });
     }
     Ok(from_seed)
 }
 
-fn refuse_existing(file: &Path) -> anyhow::Result<()> {
+fn reject_existing_file(file: &Path) -> anyhow::Result<()> {
     ensure!(
         !file.try_exists()?,
         "{}: the file exists already, and a seed file is never overwritten; choose another name",
@@ -437,31 +440,31 @@ fn refuse_existing(file: &Path) -> anyhow::Result<()> {
 }
 
 impl EncryptionArgs {
-    fn write(&self, file: &Path, seed: &Seed) -> anyhow::Result<()> {
+    fn write_seed_file(&self, file: &Path, seed: &Seed) -> anyhow::Result<()> {
         let cost = KdfCost::new(self.kdf_memory_mib * 1024, self.kdf_passes, self.kdf_lanes)?;
-        let passphrase = match self.passphrase.read_stored()? {
+        let passphrase = match self.passphrase.read_stored_passphrase()? {
             Some(passphrase) => passphrase,
             None => terminal::read_new_secret("New passphrase of the seed file")?,
         };
         let length = passphrase.expose_secret().chars().count();
         ensure!(length >= PASSPHRASE_MIN, "the passphrase is too short; use at least {PASSPHRASE_MIN} characters");
-        SeedFile::create(file, seed, &passphrase, cost).with_context(|| file.display().to_string())
+        SeedFile::create_encrypted(file, seed, &passphrase, cost).with_context(|| file.display().to_string())
     }
 }
 
 impl PassphraseArgs {
-    fn open(&self, file: &Path) -> anyhow::Result<Seed> {
+    fn open_seed_file(&self, file: &Path) -> anyhow::Result<Seed> {
         // Read the file before asking for the passphrase: a damaged file cannot be opened with any passphrase.
-        let seed_file = SeedFile::read(file).with_context(|| file.display().to_string())?;
-        let passphrase = match self.read_stored()? {
+        let seed_file = SeedFile::read_seed_file(file).with_context(|| file.display().to_string())?;
+        let passphrase = match self.read_stored_passphrase()? {
             Some(passphrase) => passphrase,
             None => terminal::read_secret("Passphrase of the seed file")?,
         };
-        seed_file.unseal(&passphrase).with_context(|| file.display().to_string())
+        seed_file.decrypt_seed(&passphrase).with_context(|| file.display().to_string())
     }
 
     /// Returns the passphrase from the file or from the systemd credential, or `None` when the operator must type it.
-    fn read_stored(&self) -> anyhow::Result<Option<SecretString>> {
+    fn read_stored_passphrase(&self) -> anyhow::Result<Option<SecretString>> {
         if let Some(path) = &self.passphrase_file {
             return terminal::read_secret_file(path).map(Some);
         }
@@ -473,17 +476,17 @@ impl PassphraseArgs {
 
 impl AccountArgs {
     /// Returns the selected account. `kind` applies when the operator gave no `--kind`.
-    fn account(&self, chain: FamilyArg, purpose: Purpose, kind: AddressKindArg) -> anyhow::Result<KeyAccount> {
+    fn select_account(&self, chain: FamilyArg, purpose: Purpose, kind: AddressKindArg) -> anyhow::Result<KeyAccount> {
         let account = KeyAccount::new(chain.into(), self.network.into(), purpose, self.epoch)?;
         Ok(account.with_address_kind(self.kind.unwrap_or(kind).into()))
     }
 
     /// Returns one account for each address kind of the family, or only that of the `--kind` that the operator gave.
-    fn accounts(&self, chain: FamilyArg, purpose: Purpose) -> anyhow::Result<Vec<KeyAccount>> {
+    fn select_accounts(&self, chain: FamilyArg, purpose: Purpose) -> anyhow::Result<Vec<KeyAccount>> {
         let kinds = match chain {
             FamilyArg::Bitcoin if self.kind.is_none() => AddressKindArg::value_variants(),
             FamilyArg::Bitcoin | FamilyArg::Evm | FamilyArg::Tron => &[AddressKindArg::P2wpkh],
         };
-        kinds.iter().map(|kind| self.account(chain, purpose, *kind)).collect()
+        kinds.iter().map(|kind| self.select_account(chain, purpose, *kind)).collect()
     }
 }

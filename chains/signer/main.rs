@@ -24,7 +24,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { command: Command::Keys(command) } = Cli::parse();
-    match disable_core_dumps().and_then(|()| keys::run(&command, &mut std::io::stdout())) {
+    match disable_core_dumps().and_then(|()| keys::run_keys_command(&command, &mut std::io::stdout())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("settled-signer: {error:#}");

@@ -27,7 +27,8 @@ const STRETCHED: usize = 64;
 /// leave a copy of the words in memory.
 const WORDS_CAPACITY: usize = 24 * 9;
 
-/// Words or entropy are not a seed. No variant contains a word, because an error may be written to a log.
+/// The reason why words or entropy are not a valid seed. No variant contains a word, because an error may be written to
+/// a log.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
     /// The number of words is not that of a mnemonic.
@@ -76,7 +77,7 @@ impl Seed {
         SysRng.try_fill_bytes(entropy.as_mut_slice())?;
         let words = Mnemonic::from_entropy_in(Language::English, entropy.as_slice())
             .expect("BIP39 defines 24 words for 256 bits");
-        Ok(Seed::stretch(words, SecretString::default()))
+        Ok(Seed::from_mnemonic(words, SecretString::default()))
     }
 
     /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty passphrase means
@@ -108,7 +109,7 @@ impl Seed {
 
     /// Returns the BIP32 fingerprint of the master key: eight hexadecimal digits that identify the seed. It is public.
     pub fn fingerprint(&self) -> String {
-        const_hex::encode(self.key_at(&[]).public_key().fingerprint())
+        const_hex::encode(self.derive_key_at(&[]).public_key().fingerprint())
     }
 
     pub(crate) fn entropy(&self) -> Zeroizing<Vec<u8>> {
@@ -121,7 +122,7 @@ impl Seed {
 
     /// Returns the private key at a path from the master key. The key is wiped on drop; callers derive it where they
     /// use it and do not store it.
-    pub(crate) fn key_at(&self, path: &[ChildNumber]) -> XPrv {
+    pub(crate) fn derive_key_at(&self, path: &[ChildNumber]) -> XPrv {
         let master = XPrv::new(self.stretched.expose_secret());
         path.iter()
             .fold(master, |key, &child| key?.derive_child(child))
@@ -132,10 +133,10 @@ impl Seed {
         if passphrase.expose_secret().len() > PASSPHRASE_MAX {
             return Err(SeedError::PassphraseTooLong);
         }
-        Ok(Seed::stretch(words?, passphrase))
+        Ok(Seed::from_mnemonic(words?, passphrase))
     }
 
-    fn stretch(words: Mnemonic, passphrase: SecretString) -> Seed {
+    fn from_mnemonic(words: Mnemonic, passphrase: SecretString) -> Seed {
         let stretched = Zeroizing::new(words.to_seed(passphrase.expose_secret()));
         Seed { words, passphrase, stretched: SecretBox::new(Box::new(*stretched)) }
     }

@@ -53,7 +53,7 @@ const CHECKSUM: usize = 32;
 /// The size of a seed file, in bytes.
 pub const FILE_SIZE: usize = HEADER + PLAIN + TAG + CHECKSUM;
 
-/// The cost of one guess of the passphrase: the parameters of Argon2id.
+/// The parameters of Argon2id, which determine the cost of one guess of the passphrase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KdfCost {
     memory_kib: u32,
@@ -61,7 +61,7 @@ pub struct KdfCost {
     lanes: u32,
 }
 
-/// A parameter of Argon2id is out of range.
+/// The error for a parameter of Argon2id that is out of range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Argon2id takes 8 KiB per lane to 4 GiB, 1 to 64 passes and 1 to 16 lanes")]
 pub struct BadKdfCost;
@@ -84,7 +84,7 @@ impl KdfCost {
     }
 }
 
-/// A seed file cannot be created.
+/// The reason why a seed file cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// A file with this name exists; it is left unchanged.
@@ -101,7 +101,7 @@ pub enum CreateError {
     Io(#[from] io::Error),
 }
 
-/// A seed file cannot be opened.
+/// The reason why a seed file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file does not begin with the magic bytes.
@@ -139,9 +139,14 @@ impl SeedFile {
     /// # Errors
     ///
     /// Fails when the file exists or cannot be written.
-    pub fn create(path: &Path, seed: &Seed, passphrase: &SecretString, cost: KdfCost) -> Result<(), CreateError> {
+    pub fn create_encrypted(
+        path: &Path,
+        seed: &Seed,
+        passphrase: &SecretString,
+        cost: KdfCost,
+    ) -> Result<(), CreateError> {
         // Encrypt before creating the file: if the program is stopped while Argon2id runs, it leaves no file.
-        let bytes = SeedFile::seal(seed, passphrase, cost)?.to_bytes();
+        let bytes = SeedFile::encrypt_seed(seed, passphrase, cost)?.to_bytes();
         let mut file = match File::options().write(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(CreateError::Exists),
@@ -160,8 +165,8 @@ impl SeedFile {
     /// # Errors
     ///
     /// Fails when the file is not a valid seed file, or the passphrase is wrong.
-    pub fn open(path: &Path, passphrase: &SecretString) -> Result<Seed, OpenError> {
-        SeedFile::read(path)?.unseal(passphrase)
+    pub fn open_and_decrypt(path: &Path, passphrase: &SecretString) -> Result<Seed, OpenError> {
+        SeedFile::read_seed_file(path)?.decrypt_seed(passphrase)
     }
 
     /// Reads a file and verifies its version and checksum, without decrypting it.
@@ -169,29 +174,33 @@ impl SeedFile {
     /// # Errors
     ///
     /// Fails when the file is not a valid seed file.
-    pub fn read(path: &Path) -> Result<SeedFile, OpenError> {
+    pub fn read_seed_file(path: &Path) -> Result<SeedFile, OpenError> {
         let mut bytes = Vec::with_capacity(FILE_SIZE);
         let bound = u64::try_from(FILE_SIZE + 1).expect("a seed file has a few hundred bytes");
         File::open(path)?.take(bound).read_to_end(&mut bytes)?;
         SeedFile::from_bytes(&bytes)
     }
 
-    /// Returns the cost of one guess of this file's passphrase.
+    /// Returns the parameters of Argon2id that this file uses.
     pub fn cost(&self) -> KdfCost {
         self.cost
     }
 
-    fn seal(seed: &Seed, passphrase: &SecretString, cost: KdfCost) -> Result<SeedFile, CreateError> {
+    fn encrypt_seed(seed: &Seed, passphrase: &SecretString, cost: KdfCost) -> Result<SeedFile, CreateError> {
         let mut header = [0; HEADER];
         let (fixed, random) = header.split_at_mut(HEADER - SALT - NONCE);
         let numbers = [cost.memory_kib, cost.passes, cost.lanes].map(u32::to_be_bytes);
         fixed.copy_from_slice(&[&MAGIC[..], &VERSION.to_be_bytes(), numbers.as_flattened()].concat());
         SysRng.try_fill_bytes(random)?;
 
-        let mut sealed = *encode(seed);
+        let mut sealed = *encode_seed(seed);
         let key = derive_key(passphrase, &header, cost).map_err(CreateError::Kdf)?;
         let tag = XChaCha20Poly1305::new((&*key).into())
-            .encrypt_inout_detached(&nonce(&header), &associated_data(&header), sealed.as_mut_slice().into())
+            .encrypt_inout_detached(
+                &parse_nonce(&header),
+                &build_associated_data(&header),
+                sealed.as_mut_slice().into(),
+            )
             .expect("the message is shorter than the limit of the cipher");
         Ok(SeedFile { header, cost, sealed, tag: tag.into() })
     }
@@ -201,18 +210,18 @@ impl SeedFile {
     /// # Errors
     ///
     /// Fails when the passphrase is wrong.
-    pub fn unseal(&self, passphrase: &SecretString) -> Result<Seed, OpenError> {
+    pub fn decrypt_seed(&self, passphrase: &SecretString) -> Result<Seed, OpenError> {
         let key = derive_key(passphrase, &self.header, self.cost).map_err(OpenError::Kdf)?;
         let mut plain = Zeroizing::new(self.sealed);
         XChaCha20Poly1305::new((&*key).into())
             .decrypt_inout_detached(
-                &nonce(&self.header),
-                &associated_data(&self.header),
+                &parse_nonce(&self.header),
+                &build_associated_data(&self.header),
                 plain.as_mut_slice().into(),
                 &Tag::from(self.tag),
             )
             .map_err(|_| OpenError::WrongPassphrase)?;
-        decode(&plain).ok_or(OpenError::Damaged("its content is not a seed"))
+        decode_seed(&plain).ok_or(OpenError::Damaged("its content is not a seed"))
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -249,12 +258,12 @@ fn parse_cost(header: &[u8; HEADER]) -> Result<KdfCost, OpenError> {
         .map_err(|_| OpenError::Damaged("its Argon2id parameters are out of range"))
 }
 
-fn nonce(header: &[u8; HEADER]) -> XNonce {
+fn parse_nonce(header: &[u8; HEADER]) -> XNonce {
     let nonce: [u8; NONCE] = header[HEADER - NONCE..].try_into().expect("the header ends with the nonce");
     XNonce::from(nonce)
 }
 
-fn associated_data(header: &[u8; HEADER]) -> Vec<u8> {
+fn build_associated_data(header: &[u8; HEADER]) -> Vec<u8> {
     [&header[..], PURPOSE].concat()
 }
 
@@ -274,7 +283,7 @@ fn derive_key(
     Ok(key)
 }
 
-fn encode(seed: &Seed) -> Zeroizing<[u8; PLAIN]> {
+fn encode_seed(seed: &Seed) -> Zeroizing<[u8; PLAIN]> {
     let (entropy, passphrase) = (seed.entropy(), seed.passphrase().expose_secret().as_bytes());
     let mut plain = Zeroizing::new([0; PLAIN]);
     plain[0] = u8::try_from(entropy.len()).expect("at most 32 bytes");
@@ -286,7 +295,7 @@ fn encode(seed: &Seed) -> Zeroizing<[u8; PLAIN]> {
     plain
 }
 
-fn decode(plain: &[u8; PLAIN]) -> Option<Seed> {
+fn decode_seed(plain: &[u8; PLAIN]) -> Option<Seed> {
     let (&entropy_length, rest) = plain.split_first()?;
     let (entropy, rest) = rest.split_first_chunk::<ENTROPY_MAX>()?;
     let (passphrase_length, passphrase) = rest.split_first_chunk()?;
@@ -313,25 +322,25 @@ mod tests {
 
     const WORDS: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
-    fn low_cost() -> KdfCost {
+    fn low_kdf_cost() -> KdfCost {
         KdfCost::new(64, 1, 1).unwrap()
     }
 
-    fn secret(text: &str) -> SecretString {
+    fn to_secret(text: &str) -> SecretString {
         SecretString::from(text)
     }
 
-    fn seal(passphrase: &str) -> Vec<u8> {
-        let seed = Seed::from_words(&secret(WORDS), secret("пароль")).unwrap();
-        SeedFile::seal(&seed, &secret(passphrase), low_cost()).unwrap().to_bytes()
+    fn encrypt_test_seed(passphrase: &str) -> Vec<u8> {
+        let seed = Seed::from_words(&to_secret(WORDS), to_secret("пароль")).unwrap();
+        SeedFile::encrypt_seed(&seed, &to_secret(passphrase), low_kdf_cost()).unwrap().to_bytes()
     }
 
-    fn open(bytes: &[u8], passphrase: &str) -> Result<Seed, OpenError> {
-        SeedFile::from_bytes(bytes)?.unseal(&secret(passphrase))
+    fn decrypt_test_file(bytes: &[u8], passphrase: &str) -> Result<Seed, OpenError> {
+        SeedFile::from_bytes(bytes)?.decrypt_seed(&to_secret(passphrase))
     }
 
-    fn open_error(bytes: &[u8], passphrase: &str) -> OpenError {
-        match open(bytes, passphrase) {
+    fn decrypt_error(bytes: &[u8], passphrase: &str) -> OpenError {
+        match decrypt_test_file(bytes, passphrase) {
             Ok(_) => panic!("the file was opened"),
             Err(error) => error,
         }
@@ -342,9 +351,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for length in [16, 20, 24, 28, 32] {
             let path = folder.path().join(format!("seed-{length}"));
-            let seed = Seed::from_entropy(&vec![7; length], secret(&"p".repeat(256))).unwrap();
-            SeedFile::create(&path, &seed, &secret("open sesame"), low_cost()).unwrap();
-            let again = SeedFile::open(&path, &secret("open sesame")).unwrap();
+            let seed = Seed::from_entropy(&vec![7; length], to_secret(&"p".repeat(256))).unwrap();
+            SeedFile::create_encrypted(&path, &seed, &to_secret("open sesame"), low_kdf_cost()).unwrap();
+            let again = SeedFile::open_and_decrypt(&path, &to_secret("open sesame")).unwrap();
             assert_eq!(again.words().expose_secret(), seed.words().expose_secret());
             assert_eq!(again.fingerprint(), seed.fingerprint());
             let metadata = std::fs::metadata(&path).unwrap();
@@ -356,11 +365,14 @@ mod tests {
     fn a_seed_file_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seed");
-        let create = |seed: &Seed| SeedFile::create(&path, seed, &secret("open sesame"), low_cost());
+        let create = |seed: &Seed| SeedFile::create_encrypted(&path, seed, &to_secret("open sesame"), low_kdf_cost());
         let first = Seed::generate().unwrap();
         create(&first).unwrap();
         assert!(matches!(create(&Seed::generate().unwrap()), Err(CreateError::Exists)));
-        assert_eq!(SeedFile::open(&path, &secret("open sesame")).unwrap().fingerprint(), first.fingerprint());
+        assert_eq!(
+            SeedFile::open_and_decrypt(&path, &to_secret("open sesame")).unwrap().fingerprint(),
+            first.fingerprint()
+        );
     }
 
     #[test]
@@ -369,25 +381,28 @@ mod tests {
         let path = folder.path().join("seed");
         let impossible = KdfCost { memory_kib: 1, passes: 1, lanes: 1 };
         let seed = Seed::generate().unwrap();
-        assert!(matches!(SeedFile::create(&path, &seed, &secret("x"), impossible), Err(CreateError::Kdf(_))));
+        assert!(matches!(
+            SeedFile::create_encrypted(&path, &seed, &to_secret("x"), impossible),
+            Err(CreateError::Kdf(_))
+        ));
         assert!(!path.exists());
     }
 
     #[test]
     fn a_wrong_passphrase_is_not_reported_as_damage() {
-        let bytes = seal("right");
-        assert!(open(&bytes, "right").is_ok());
-        assert!(matches!(open_error(&bytes, "wrong"), OpenError::WrongPassphrase));
-        assert!(matches!(open_error(&bytes, ""), OpenError::WrongPassphrase));
+        let bytes = encrypt_test_seed("right");
+        assert!(decrypt_test_file(&bytes, "right").is_ok());
+        assert!(matches!(decrypt_error(&bytes, "wrong"), OpenError::WrongPassphrase));
+        assert!(matches!(decrypt_error(&bytes, ""), OpenError::WrongPassphrase));
     }
 
     #[test]
     fn every_flipped_bit_is_detected() {
-        let bytes = seal("right");
+        let bytes = encrypt_test_seed("right");
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            match (bit / 8, open_error(&flipped, "right")) {
+            match (bit / 8, decrypt_error(&flipped, "right")) {
                 (0..8, OpenError::NotASeedFile) | (8..10, OpenError::Version(_)) | (10.., OpenError::Damaged(_)) => {}
                 (byte, error) => panic!("byte {byte}: {error}"),
             }
@@ -395,35 +410,35 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_or_longer_file_is_refused() {
-        let bytes = seal("right");
+    fn a_truncated_or_longer_file_is_rejected() {
+        let bytes = encrypt_test_seed("right");
         for length in 0..bytes.len() {
-            match (length, open_error(&bytes[..length], "right")) {
+            match (length, decrypt_error(&bytes[..length], "right")) {
                 (0..8, OpenError::NotASeedFile) | (8.., OpenError::Damaged(_)) => {}
                 (length, error) => panic!("{length} bytes: {error}"),
             }
         }
-        assert!(matches!(open_error(&[&bytes[..], b"\n"].concat(), "right"), OpenError::Damaged(_)));
+        assert!(matches!(decrypt_error(&[&bytes[..], b"\n"].concat(), "right"), OpenError::Damaged(_)));
     }
 
-    /// An attacker with write access to the file can correct its checksum. The tag is then wrong, for every field of
-    /// the header too.
+    /// An attacker who can write the file can also correct its checksum. The tag then reveals the change, also in every
+    /// field of the header.
     #[test]
-    fn a_forged_file_is_refused() {
-        let bytes = seal("right");
+    fn a_forged_file_is_rejected() {
+        let bytes = encrypt_test_seed("right");
         for position in MAGIC.len() + 2..FILE_SIZE - CHECKSUM {
             let mut forged = bytes[..FILE_SIZE - CHECKSUM].to_vec();
             forged[position] ^= 1;
             let checksum = Sha256::digest(&forged);
             forged.extend_from_slice(&checksum);
-            let error = open_error(&forged, "right");
+            let error = decrypt_error(&forged, "right");
             let cost_out_of_bounds = position < HEADER - SALT - NONCE && matches!(error, OpenError::Damaged(_));
             assert!(cost_out_of_bounds || matches!(error, OpenError::WrongPassphrase), "byte {position}: {error}");
         }
     }
 
     #[test]
-    fn a_cost_that_would_exhaust_the_machine_is_refused() {
+    fn a_cost_that_would_exhaust_the_machine_is_rejected() {
         assert_eq!(KdfCost::new(4 * 1024 * 1024 + 1, 3, 1), Err(BadKdfCost));
         assert_eq!(KdfCost::new(256 * 1024, 65, 1), Err(BadKdfCost));
         assert_eq!(KdfCost::new(7, 1, 1), Err(BadKdfCost));
@@ -433,7 +448,7 @@ mod tests {
 
     #[test]
     fn two_encryptions_differ_and_contain_no_secret() {
-        let (one, two) = (seal("right"), seal("right"));
+        let (one, two) = (encrypt_test_seed("right"), encrypt_test_seed("right"));
         assert_ne!(one[HEADER..], two[HEADER..]);
         for clear in ["abandon", "пароль", "right"] {
             assert!(!one.windows(clear.len()).any(|window| window == clear.as_bytes()));

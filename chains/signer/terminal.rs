@@ -24,18 +24,18 @@ pub(crate) fn read_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let stdin = io::stdin();
     let echo_off = if isatty(&stdin) {
         // The echo is switched off before the prompt appears, so that it shows nothing of what the operator types.
-        let echo_off = EchoOff::enable(stdin.as_fd()).context("cannot switch off the echo of the terminal")?;
+        let echo_off = EchoOff::disable_echo(stdin.as_fd()).context("cannot switch off the echo of the terminal")?;
         eprint!("{prompt}: ");
         Some(echo_off)
     } else {
         None
     };
-    let cancel = echo_off.as_ref().and_then(EchoOff::cancel_key);
+    let cancel = echo_off.as_ref().and_then(EchoOff::interrupt_key);
     read_line(stdin.as_fd(), cancel).with_context(|| prompt.to_owned())
 }
 
-/// Reads a new secret. On a terminal the operator must type it twice, because a typing error in a new passphrase would
-/// make the seed inaccessible for ever.
+/// Reads a new secret. On a terminal the operator must type it twice, because a seed file with a mistyped passphrase
+/// could never be opened again.
 pub(crate) fn read_new_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let secret = read_secret(prompt)?;
     if isatty(io::stdin()) {
@@ -98,7 +98,7 @@ struct EchoOff<'a> {
 }
 
 impl EchoOff<'_> {
-    fn enable(terminal: BorrowedFd<'_>) -> io::Result<EchoOff<'_>> {
+    fn disable_echo(terminal: BorrowedFd<'_>) -> io::Result<EchoOff<'_>> {
         let before = tcgetattr(terminal)?;
         let mut without_echo = before.clone();
         without_echo.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
@@ -110,14 +110,14 @@ impl EchoOff<'_> {
     }
 
     /// Returns the byte that the interrupt key sends, or `None` when the terminal has no interrupt key (0).
-    fn cancel_key(&self) -> Option<u8> {
+    fn interrupt_key(&self) -> Option<u8> {
         Some(self.before.special_codes[SpecialCodeIndex::VINTR]).filter(|&key| key != 0)
     }
 }
 
 impl Drop for EchoOff<'_> {
     fn drop(&mut self) {
-        // An error means that the terminal is gone; then there is nothing to restore.
+        // An error means that the terminal no longer exists, so no setting needs to be restored.
         let _ = tcsetattr(self.terminal, OptionalActions::Now, &self.before);
     }
 }

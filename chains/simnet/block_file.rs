@@ -91,7 +91,12 @@ pub struct BlockFile {
 }
 
 /// Opens the chain that the file in `folder` contains, or starts a new chain with `seed` when there is no file.
-pub fn open_or_create_chain(folder: &Path, spec: ChainSpec, seed: u64, genesis_time: i64) -> Result<ModelChain, OpenError> {
+pub fn open_or_create_chain(
+    folder: &Path,
+    spec: ChainSpec,
+    seed: u64,
+    genesis_time: i64,
+) -> Result<ModelChain, OpenError> {
     let path = folder.join(format!("{}.journal", spec.chain));
     let failed = |source| OpenError::Io { path: path.clone(), source };
     fs::create_dir_all(folder).map_err(failed)?;

@@ -43,7 +43,10 @@ impl Buyers {
         let wallet = |index: u64| {
             let bytes = derive_secret_bytes(chain, seed, index);
             let secret = SecretKey::from_slice(&bytes).expect("a hash is a valid key except with probability 2^-128");
-            Wallet { address: address::address_from_public_key(family, &transaction::derive_public_key(&secret)), secret }
+            Wallet {
+                address: address::address_from_public_key(family, &transaction::derive_public_key(&secret)),
+                secret,
+            }
         };
         Buyers { chain: chain.clone(), family, wallets: (0..BUYERS).map(wallet).collect(), next_wallet: 0 }
     }

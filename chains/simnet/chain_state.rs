@@ -273,7 +273,13 @@ impl ChainState {
         if inputs == outputs { Ok(()) } else { Err(TxRefusal::InsufficientFunds) }
     }
 
-    fn move_balance(&mut self, asset: &AssetId, from: AddressKey, to: AddressKey, amount: Amount) -> Result<(), TxRefusal> {
+    fn move_balance(
+        &mut self,
+        asset: &AssetId,
+        from: AddressKey,
+        to: AddressKey,
+        amount: Amount,
+    ) -> Result<(), TxRefusal> {
         if !self.rules.endowment.contains_key(asset) || amount.is_zero() {
             return Ok(());
         }

@@ -82,7 +82,10 @@ impl Simnet {
         let mut nodes = BTreeMap::new();
         for spec in specs {
             let seed = rand::rng().next_u64();
-            nodes.insert(spec.chain.clone(), ModelNode::new(block_file::open_or_create_chain(folder, spec, seed, genesis_time)?));
+            nodes.insert(
+                spec.chain.clone(),
+                ModelNode::new(block_file::open_or_create_chain(folder, spec, seed, genesis_time)?),
+            );
         }
         Ok(Simnet { nodes: Arc::new(nodes) })
     }
@@ -260,7 +263,8 @@ impl Simnet {
             moves.push(Move { asset, to, amount, internal: kind == PaymentKind::Internal });
         }
         let ModelChain { buyers, state, .. } = &mut *model;
-        let tx = buyers.sign_payment(state, moves, kind == PaymentKind::Reverting).ok_or(PayError::InsufficientFunds)?;
+        let tx =
+            buyers.sign_payment(state, moves, kind == PaymentKind::Reverting).ok_or(PayError::InsufficientFunds)?;
         match model.broadcast(tx.raw().as_bytes()) {
             BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),
             BroadcastOutcome::Refused(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Refused(reason)),

@@ -84,7 +84,12 @@ impl Mempool {
     }
 
     /// Adds, in order, the transactions that are still valid, and drops the others.
-    pub fn readd_valid_transactions(&mut self, state: &mut ChainState, txs: impl IntoIterator<Item = Arc<SignedTx>>, now: i64) {
+    pub fn readd_valid_transactions(
+        &mut self,
+        state: &mut ChainState,
+        txs: impl IntoIterator<Item = Arc<SignedTx>>,
+        now: i64,
+    ) {
         for tx in txs {
             if self.contains_transaction(&tx.txid) {
                 continue;

@@ -255,10 +255,17 @@ impl ModelChain {
     }
 
     /// Appends a stored block. Returns false when the hash of the appended block differs from `hash`.
-    pub fn append_stored_block(&mut self, hash: BlockHash, time: i64, branch: u64, txs: Vec<SignedTx>) -> Result<bool, TxRefusal> {
+    pub fn append_stored_block(
+        &mut self,
+        hash: BlockHash,
+        time: i64,
+        branch: u64,
+        txs: Vec<SignedTx>,
+    ) -> Result<bool, TxRefusal> {
         self.branch = branch;
         let txs: Vec<Arc<SignedTx>> = txs.into_iter().map(Arc::new).collect();
-        let undos = txs.iter().map(|tx| self.state.apply_transaction(tx, time)).collect::<Result<Vec<Undo>, TxRefusal>>()?;
+        let undos =
+            txs.iter().map(|tx| self.state.apply_transaction(tx, time)).collect::<Result<Vec<Undo>, TxRefusal>>()?;
         self.append_block(time, txs, undos);
         Ok(self.head().hash == hash)
     }
@@ -399,7 +406,8 @@ impl ModelChain {
             let lines = rewound.map(FileLine::from_rewind).into_iter().chain(above.map(FileLine::from_block));
             let stored = file.append_lines(lines);
             self.drop_old_blocks();
-            let stored = stored.and_then(|()| if file.needs_rewrite() { file.rewrite_from_snapshot(self) } else { Ok(()) });
+            let stored =
+                stored.and_then(|()| if file.needs_rewrite() { file.rewrite_from_snapshot(self) } else { Ok(()) });
             self.storage_error = stored.err().map(|e| format!("the chain's file cannot be written: {e}"));
             self.file = Some(file);
         } else {

@@ -84,7 +84,8 @@ impl Source for ModelNode {
         let head = find_visible_head(&model);
         let finalized = model.find_finalized_block(head.height);
         let halved = model.faults.has(NodeFault::FinalityRegresses);
-        let finalized = finalized.and_then(|mark| if halved { model.find_block_ref(mark.height / 2) } else { Some(mark) });
+        let finalized =
+            finalized.and_then(|mark| if halved { model.find_block_ref(mark.height / 2) } else { Some(mark) });
         Ok(Tip { head, finalized })
     }
 
@@ -178,7 +179,9 @@ impl Source for ModelNode {
     }
 
     async fn check_endpoints(&self) -> Vec<EndpointReport> {
-        let outcome = self.count_request_and_lock_model().map(|model| format!("model chain, block {}", find_visible_head(&model).height));
+        let outcome = self
+            .count_request_and_lock_model()
+            .map(|model| format!("model chain, block {}", find_visible_head(&model).height));
         vec![EndpointReport { endpoint: "simnet".into(), outcome: outcome.map_err(|e| e.to_string()) }]
     }
 }

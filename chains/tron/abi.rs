@@ -6,27 +6,27 @@ use chain::{AddressKey, Amount};
 pub const TRANSFER_TOPIC: &str = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
 
 /// Encodes a call of `transfer(address,uint256)`.
-pub fn transfer(to: AddressKey, amount: Amount) -> Vec<u8> {
-    encode_call([0xa9, 0x05, 0x9c, 0xbb], &[address_word(to), amount.to_be_bytes()])
+pub fn encode_transfer_call(to: AddressKey, amount: Amount) -> Vec<u8> {
+    encode_call([0xa9, 0x05, 0x9c, 0xbb], &[encode_address_word(to), amount.to_be_bytes()])
 }
 
 /// Encodes a call of `balanceOf(address)`.
-pub fn balance_of(owner: AddressKey) -> Vec<u8> {
-    encode_call([0x70, 0xa0, 0x82, 0x31], &[address_word(owner)])
+pub fn encode_balance_of_call(owner: AddressKey) -> Vec<u8> {
+    encode_call([0x70, 0xa0, 0x82, 0x31], &[encode_address_word(owner)])
 }
 
 /// Encodes a call of `decimals()`.
-pub fn decimals() -> Vec<u8> {
+pub fn encode_decimals_call() -> Vec<u8> {
     encode_call([0x31, 0x3c, 0xe5, 0x67], &[])
 }
 
 /// Encodes a call of USDT's `isBlackListed(address)`. A listed address cannot send USDT.
-pub fn is_black_listed(owner: AddressKey) -> Vec<u8> {
-    encode_call([0xe4, 0x7d, 0x60, 0x60], &[address_word(owner)])
+pub fn encode_is_black_listed_call(owner: AddressKey) -> Vec<u8> {
+    encode_call([0xe4, 0x7d, 0x60, 0x60], &[encode_address_word(owner)])
 }
 
 /// Encodes a call of `paused()`.
-pub fn paused() -> Vec<u8> {
+pub fn encode_paused_call() -> Vec<u8> {
     encode_call([0x5c, 0x97, 0x5a, 0xbb], &[])
 }
 
@@ -35,7 +35,7 @@ fn encode_call(selector: [u8; 4], words: &[[u8; 32]]) -> Vec<u8> {
 }
 
 /// Returns an address left-padded with zeros to 32 bytes.
-fn address_word(address: AddressKey) -> [u8; 32] {
+fn encode_address_word(address: AddressKey) -> [u8; 32] {
     let mut word = [0; 32];
     word[12..].copy_from_slice(&address.0);
     word

@@ -62,8 +62,8 @@ fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
     Ok(Sha256::digest(raw.encode_to_vec()).into())
 }
 
-/// Parses a block with its transactions and verifies their ids. Returns `None` when the node does not have the block,
-/// or left out its transactions. With `native`, successful TRX transfers to `watched` addresses are collected.
+/// Parses a block and verifies the ids of its transactions. Returns `None` when the node does not have the block or
+/// omits its transactions. If `native` is given, collects the successful TRX transfers to `watched` addresses.
 pub fn parse_block(
     block: &wire::Block<'_>,
     native: Option<&AssetId>,
@@ -131,9 +131,9 @@ fn parse_native_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<Na
         return None;
     }
     let transfer = TransferContract::decode(contract.parameter.as_ref()?.value.as_slice()).ok()?;
-    let to = address::from_bytes(&transfer.to_address).filter(|to| watched.contains(to))?;
+    let to = address::parse_prefixed_bytes(&transfer.to_address).filter(|to| watched.contains(to))?;
     let sun = u64::try_from(transfer.amount).ok().filter(|sun| *sun > 0)?;
-    Some(NativePayment { from: address::from_bytes(&transfer.owner_address)?, to, sun })
+    Some(NativePayment { from: address::parse_prefixed_bytes(&transfer.owner_address)?, to, sun })
 }
 
 /// Parses 64 hexadecimal digits.
@@ -146,7 +146,7 @@ pub fn parse_bytes32(hex: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    /// Headers as nodes of TRON mainnet and of its test networks return them.
+    /// Block headers from nodes of TRON mainnet and of its test networks, in JSON.
     const HEADERS: [&str; 3] = [
         r#"{"blockID":"0000000003b6b891043be54ac0ae1ef579fad5e6e1732cb0ac4237a873b8453e","block_header":{"raw_data":{
             "number":62306449,"txTrieRoot":"7cb6ddff8ada79c91baf6667cc8ead757b39205a8dc8ae097298dbb0587bddb7",

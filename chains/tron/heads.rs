@@ -1,4 +1,5 @@
-//! A cache of the blocks above the solidified one, so that each is requested only once. This module does no I/O.
+//! A cache of the blocks above the solidified block, so that the driver requests each block only once. This module does
+//! no I/O.
 
 use std::collections::VecDeque;
 
@@ -19,7 +20,7 @@ impl HeadBlocks {
     /// `head`. Returns `None` when no block is missing, or when `head` is lower than the newest cached block: block
     /// producers extend the longest branch, so such a head comes from a lagging node or from a losing branch. Removes
     /// the cached block that `head` replaces.
-    pub fn missing_range(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
+    pub fn find_missing_range(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
         if self.blocks.back().is_some_and(|last| last.header.height < solid) {
             self.blocks.clear();
         }
@@ -41,7 +42,7 @@ impl HeadBlocks {
     }
 
     /// Appends blocks. Returns `false` and clears the cache when they do not follow the newest cached block.
-    pub fn extend(&mut self, blocks: Vec<Block>) -> bool {
+    pub fn extend_blocks(&mut self, blocks: Vec<Block>) -> bool {
         for block in blocks {
             if self.blocks.back().is_some_and(|last| last.header.hash != block.header.parent) {
                 self.blocks.clear();
@@ -56,14 +57,14 @@ impl HeadBlocks {
     }
 
     /// Removes the cached blocks up to and including a height.
-    pub fn remove_up_to(&mut self, up_to: Height) {
+    pub fn remove_blocks_up_to(&mut self, up_to: Height) {
         while self.blocks.front().is_some_and(|block| block.header.height <= up_to) {
             self.blocks.pop_front();
         }
     }
 
     /// Returns the transfers of all cached blocks.
-    pub fn list_unconfirmed(&self) -> Vec<UnconfirmedTransfer> {
+    pub fn list_unconfirmed_transfers(&self) -> Vec<UnconfirmedTransfer> {
         let transfers = self.blocks.iter().flat_map(|block| &block.transfers);
         let unconfirmed = |transfer: &chain::Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
@@ -83,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    fn header(branch: u8, height: Height, parent: u8) -> Header {
+    fn test_header(branch: u8, height: Height, parent: u8) -> Header {
         let hash = |branch: u8, height: Height| {
             let mut hash = [branch; 32];
             hash[..8].copy_from_slice(&height.to_be_bytes());
@@ -92,42 +93,42 @@ mod tests {
         Header { height, hash: hash(branch, height), parent: hash(parent, height - 1), time: 0 }
     }
 
-    fn block(branch: u8, height: Height, parent: u8) -> Block {
-        Block { header: header(branch, height, parent), transfers: Vec::new(), spends: Vec::new() }
+    fn test_block(branch: u8, height: Height, parent: u8) -> Block {
+        Block { header: test_header(branch, height, parent), transfers: Vec::new(), spends: Vec::new() }
     }
 
     #[test]
     fn each_block_is_requested_once() {
         let mut heads = HeadBlocks::default();
-        assert_eq!(heads.missing_range(10, &header(0, 12, 0)), Some((11, 12)));
-        assert!(heads.extend(vec![block(0, 11, 0), block(0, 12, 0)]));
-        assert_eq!(heads.missing_range(10, &header(0, 12, 0)), None);
-        assert_eq!(heads.missing_range(11, &header(0, 14, 0)), Some((13, 14)));
-        heads.remove_up_to(11);
-        assert!(heads.extend(vec![block(0, 13, 0)]));
-        assert_eq!(heads.missing_range(11, &header(0, 14, 0)), Some((14, 14)));
+        assert_eq!(heads.find_missing_range(10, &test_header(0, 12, 0)), Some((11, 12)));
+        assert!(heads.extend_blocks(vec![test_block(0, 11, 0), test_block(0, 12, 0)]));
+        assert_eq!(heads.find_missing_range(10, &test_header(0, 12, 0)), None);
+        assert_eq!(heads.find_missing_range(11, &test_header(0, 14, 0)), Some((13, 14)));
+        heads.remove_blocks_up_to(11);
+        assert!(heads.extend_blocks(vec![test_block(0, 13, 0)]));
+        assert_eq!(heads.find_missing_range(11, &test_header(0, 14, 0)), Some((14, 14)));
     }
 
     #[test]
     fn a_fork_is_detected_at_its_tip_or_below() {
         let mut heads = HeadBlocks::default();
-        assert!(heads.extend((11..=14).map(|height| block(0, height, 0)).collect()));
+        assert!(heads.extend_blocks((11..=14).map(|height| test_block(0, height, 0)).collect()));
         // A branch of the same length that differs in its last block only.
-        assert_eq!(heads.missing_range(10, &header(1, 14, 0)), Some((14, 14)));
-        assert!(heads.extend(vec![block(1, 14, 0)]));
+        assert_eq!(heads.find_missing_range(10, &test_header(1, 14, 0)), Some((14, 14)));
+        assert!(heads.extend_blocks(vec![test_block(1, 14, 0)]));
         // A longer branch that leaves the cached one further down.
-        assert_eq!(heads.missing_range(10, &header(2, 15, 2)), Some((15, 15)));
-        assert!(!heads.extend(vec![block(2, 15, 2)]));
-        assert_eq!(heads.missing_range(10, &header(2, 15, 2)), Some((11, 15)));
+        assert_eq!(heads.find_missing_range(10, &test_header(2, 15, 2)), Some((15, 15)));
+        assert!(!heads.extend_blocks(vec![test_block(2, 15, 2)]));
+        assert_eq!(heads.find_missing_range(10, &test_header(2, 15, 2)), Some((11, 15)));
     }
 
     #[test]
     fn the_head_of_a_lagging_node_changes_nothing() {
         let mut heads = HeadBlocks::default();
-        assert!(heads.extend((11..=15).map(|height| block(0, height, 0)).collect()));
-        for head in [header(0, 13, 0), header(1, 14, 1), header(0, 9, 0)] {
-            assert_eq!(heads.missing_range(10, &head), None);
+        assert!(heads.extend_blocks((11..=15).map(|height| test_block(0, height, 0)).collect()));
+        for head in [test_header(0, 13, 0), test_header(1, 14, 1), test_header(0, 9, 0)] {
+            assert_eq!(heads.find_missing_range(10, &head), None);
         }
-        assert_eq!(heads.missing_range(10, &header(0, 16, 0)), Some((16, 16)), "the cached blocks are kept");
+        assert_eq!(heads.find_missing_range(10, &test_header(0, 16, 0)), Some((16, 16)), "the cached blocks are kept");
     }
 }

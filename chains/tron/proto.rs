@@ -32,7 +32,7 @@ pub struct TransactionRaw {
     /// Time after which no block may include the transaction, in unix milliseconds.
     #[prost(int64, tag = "8")]
     pub expiration: i64,
-    /// The memo; empty for none.
+    /// The memo; empty if the transaction has no memo.
     #[prost(bytes = "vec", tag = "10")]
     pub data: Vec<u8>,
     /// The operations; the chain accepts exactly one.

@@ -15,7 +15,7 @@ use crate::{
     Tron,
     block::{self, ParsedBlock},
     receipts::{self, ReceiptsError},
-    source::body,
+    source::serialize_body,
     wire,
 };
 
@@ -34,7 +34,7 @@ pub enum ApiView {
 
 impl ApiView {
     /// Returns the URL path of an API method in this view.
-    pub fn path(self, method: &str) -> String {
+    pub fn api_path(self, method: &str) -> String {
         match self {
             ApiView::Solid => format!("walletsolidity/{method}"),
             ApiView::Head => format!("wallet/{method}"),
@@ -52,8 +52,9 @@ impl Tron {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
-        let blocks = self.read_range(view, from, to, watched).await?;
-        let mut complete = stream::iter(blocks.into_iter().map(|body| self.add_receipts(view, body, watched)));
+        let blocks = self.read_block_range(view, from, to, watched).await?;
+        let mut complete =
+            stream::iter(blocks.into_iter().map(|body| self.fetch_receipt_transfers(view, body, watched)));
         let mut complete = complete.by_ref().buffered(CONCURRENCY);
         let mut blocks = Vec::new();
         while let Some(block) = complete.next().await {
@@ -67,8 +68,9 @@ impl Tron {
         Ok(blocks)
     }
 
-    /// Returns the header at `height`, or of the newest block, with the index of the endpoint that returned it.
-    /// Requests for the newest block begin with the endpoint `first`. Returns `None` when no endpoint has the block.
+    /// Returns the header at `height`, or the newest header if `height` is `None`, with the index of the endpoint that
+    /// returned it. A request for the newest header begins with the endpoint `first`. Returns `None` when no endpoint
+    /// has the block.
     pub(crate) async fn read_header(
         &self,
         view: ApiView,
@@ -80,7 +82,7 @@ impl Tron {
             None => json!({ "detail": false }),
         };
         let accept = |reply: &rpc::Reply<'_>| {
-            let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Invalid)?;
+            let header = block::parse_header(&wire::parse_json_reply(reply)?).map_err(Rejection::Invalid)?;
             let Some(header) = header else { return Ok(Verdict::Fallback(None)) };
             match height {
                 Some(height) if height != header.height => {
@@ -89,15 +91,15 @@ impl Tron {
                 Some(_) | None => Ok(Verdict::Accept(Some((reply.endpoint, header)))),
             }
         };
-        let path = view.path("getblock");
-        // The newest block is requested from each endpoint in turn, any other block in order of preference.
+        let path = view.api_path("getblock");
+        // Endpoints take turns for the newest block. Any other block is requested in order of preference.
         let target = if height.is_some() { Target::Any } else { Target::From(first) };
-        self.pool.send(Request::post(&path, body(&request)).to(target), accept).await
+        self.pool.send_request(Request::http_post(&path, serialize_body(&request)).with_target(target), accept).await
     }
 
-    /// Returns consecutive blocks from `from` on, without receipts: as many as one endpoint has and one answer can
-    /// hold.
-    async fn read_range(
+    /// Returns consecutive blocks that begin with `from`, without receipts. The number of blocks depends on how many
+    /// blocks the endpoint has and on the maximum size of a reply.
+    async fn read_block_range(
         &self,
         view: ApiView,
         from: Height,
@@ -105,25 +107,27 @@ impl Tron {
         watched: &WatchSet,
     ) -> Result<Vec<ParsedBlock>, SourceError> {
         loop {
-            let to = to.min(from.saturating_add(self.span().size() - 1));
+            let to = to.min(from.saturating_add(self.lock_range_size().size() - 1));
             let used = to.saturating_sub(from) + 1;
             // The end of a range is exclusive.
             let request = json!({ "startNum": from, "endNum": to.saturating_add(1) });
-            let path = view.path("getblockbylimitnext");
-            let answer = self.pool.send(Request::post(&path, body(&request)), |reply| {
-                let blocks = self.parse_range(&wire::parse_reply::<wire::Blocks<'_>>(reply)?, from, to, watched);
+            let path = view.api_path("getblockbylimitnext");
+            let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
+                let blocks =
+                    self.parse_block_range(&wire::parse_json_reply::<wire::Blocks<'_>>(reply)?, from, to, watched);
                 let blocks = blocks.map_err(Rejection::Invalid)?;
                 Ok(if blocks.is_empty() { Verdict::Fallback(blocks) } else { Verdict::Accept(blocks) })
             });
             match answer.await {
                 Ok(blocks) if blocks.is_empty() => return Err(SourceError::BlockNotFound(from)),
                 Ok(blocks) => {
-                    self.span().record_success(used);
+                    self.lock_range_size().record_success(used);
                     return Ok(blocks);
                 }
                 Err(failure) => {
-                    let smaller = self.span().record_failure(used, &failure);
-                    // After a timeout no time is left for another request; the worker calls again with a smaller range.
+                    let smaller = self.lock_range_size().record_failure(used, &failure);
+                    // After a timeout, no time is left for a second request. The caller repeats the call later, and the
+                    // range is then smaller.
                     if !smaller || !matches!(failure, RpcError::TooLarge(_)) {
                         return Err(failure.into_source_error(from));
                     }
@@ -134,7 +138,7 @@ impl Tron {
     }
 
     /// Parses the blocks of an answer, up to the first that is incomplete or not the child of the one before.
-    fn parse_range(
+    fn parse_block_range(
         &self,
         answer: &wire::Blocks<'_>,
         from: Height,
@@ -159,15 +163,20 @@ impl Tron {
 
     /// Returns a block with the transfers from its receipts. A block without transactions has no receipts, so none are
     /// requested.
-    async fn add_receipts(&self, view: ApiView, found: ParsedBlock, watched: &WatchSet) -> Result<Block, SourceError> {
+    async fn fetch_receipt_transfers(
+        &self,
+        view: ApiView,
+        found: ParsedBlock,
+        watched: &WatchSet,
+    ) -> Result<Block, SourceError> {
         let header = found.header;
         if found.txids.is_empty() {
             return Ok(Block { header, transfers: Vec::new(), spends: Vec::new() });
         }
-        let path = view.path("gettransactioninfobyblocknum");
-        let request = body(&json!({ "num": header.height }));
-        let answer = self.pool.send(Request::post(&path, request), |reply| {
-            let infos: Vec<wire::TransactionInfo<'_>> = wire::parse_reply(reply)?;
+        let path = view.api_path("gettransactioninfobyblocknum");
+        let request = serialize_body(&json!({ "num": header.height }));
+        let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
+            let infos: Vec<wire::TransactionInfo<'_>> = wire::parse_json_reply(reply)?;
             match receipts::list_transfers(&found, &infos, &self.assets, &watched.read_addresses()) {
                 Ok(transfers) => Ok(Verdict::Accept(Some(transfers))),
                 Err(ReceiptsError::Incomplete) => Ok(Verdict::Fallback(None)),
@@ -182,7 +191,7 @@ impl Tron {
         }
     }
 
-    fn span(&self) -> MutexGuard<'_, AdaptiveSize> {
+    fn lock_range_size(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.span.lock().expect("the lock is never poisoned: no code panics while holding it")
     }
 }

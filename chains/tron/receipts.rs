@@ -18,7 +18,7 @@ use crate::{
 /// The notes of internal transactions that move TRX, as hexadecimal text: call, create, suicide.
 const TRX_MOVING_NOTES: [&str; 3] = ["63616c6c", "637265617465", "73756963696465"];
 
-/// The assets whose transfers are reported.
+/// The assets whose transfers the driver reports.
 #[derive(Debug)]
 pub struct TrackedAssets {
     /// TRX, or `None` when it is not accepted.
@@ -28,7 +28,7 @@ pub struct TrackedAssets {
     tokens: Vec<(String, AssetId)>,
 }
 
-/// The receipts do not belong to the block.
+/// The reason why receipts do not match their block.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReceiptsError {
     /// The node does not have all receipts (yet).
@@ -39,7 +39,7 @@ pub enum ReceiptsError {
 
 impl TrackedAssets {
     /// Returns the contract of any tracked token, or `None` when no token is tracked.
-    pub fn any_token(&self) -> Option<Address> {
+    pub fn find_any_token(&self) -> Option<Address> {
         let (contract, _) = self.tokens.first()?;
         const_hex::decode_to_array(contract).ok().map(|key| tron_address(AddressKey(key)))
     }
@@ -53,7 +53,7 @@ impl TrackedAssets {
             match &asset.kind {
                 AssetKind::Native => found.native = Some(asset.id.clone()),
                 AssetKind::Token { contract } => {
-                    let key = address::parse(contract)?.key;
+                    let key = address::parse_tron_address(contract)?.key;
                     found.tokens.push((const_hex::encode(key.0), asset.id.clone()));
                 }
             }
@@ -130,10 +130,10 @@ fn parse_internal_transfer(
     if internal.rejected || !TRX_MOVING_NOTES.contains(&internal.note) {
         return None;
     }
-    let to: AddressKey = address::from_hex(internal.to).filter(|to| watched.contains(to))?;
+    let to: AddressKey = address::parse_prefixed_hex(internal.to).filter(|to| watched.contains(to))?;
     let sun = internal.values.iter().filter(|value| value.token.is_none());
     let sun = sun.filter_map(|value| u64::try_from(value.value).ok()).map(Amount::from);
     let amount = Amount::checked_sum(sun).filter(|amount| !amount.is_zero())?;
-    let from = address::from_hex(internal.caller_address).map(|from| tron_address(from).text);
+    let from = address::parse_prefixed_hex(internal.caller_address).map(|from| tron_address(from).text);
     Some(Transfer { txid, index, asset: native.clone(), to, from, amount })
 }

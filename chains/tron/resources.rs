@@ -6,7 +6,7 @@ use chain::{AddressKey, SourceError};
 use rpc::{Rejection, Request, RpcError, Verdict};
 use serde_json::json;
 
-use crate::{Tron, address, reader::ApiView, source::body, transaction::TransactionParams, wire};
+use crate::{Tron, address, reader::ApiView, source::serialize_body, transaction::TransactionParams, wire};
 
 /// The energy that a fee limit covers, in percent of the simulated energy. A call may need more when it runs than in
 /// the simulation: the energy penalty of a popular contract changes by up to 20 % per maintenance period.
@@ -59,10 +59,10 @@ pub struct CallCost {
     pub trx_needed: u64,
 }
 
-/// The cost of a transaction cannot be paid or computed.
+/// The reason why a transaction has no valid cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallCostError {
-    /// The fee limit is above the maximum of the operator or of the chain. Both values are in sun.
+    /// The call needs a fee limit above the operator's or the chain's maximum. Both values are in sun.
     #[error("the call needs a fee limit of {needed} sun, but at most {allowed} sun are allowed")]
     TooExpensive { needed: u64, allowed: u64 },
     /// The cost in sun is too large to compute.
@@ -76,8 +76,8 @@ impl ResourcePrices {
     ///
     /// # Errors
     ///
-    /// Fails when the needed fee limit is above the maximum of the operator or of the chain.
-    pub fn call_cost(
+    /// Fails when the needed fee limit is above the operator's or the chain's maximum.
+    pub fn compute_call_cost(
         &self,
         energy: u64,
         bytes: u64,
@@ -92,7 +92,8 @@ impl ResourcePrices {
         }
         let burned =
             energy_limit.saturating_sub(have.energy).checked_mul(self.energy).ok_or(CallCostError::OutOfRange)?;
-        let trx_needed = burned.checked_add(self.bandwidth_fee(bytes, have)?).ok_or(CallCostError::OutOfRange)?;
+        let trx_needed =
+            burned.checked_add(self.compute_bandwidth_fee(bytes, have)?).ok_or(CallCostError::OutOfRange)?;
         Ok(CallCost { fee_limit, trx_needed })
     }
 
@@ -102,7 +103,7 @@ impl ResourcePrices {
     /// # Errors
     ///
     /// Fails when the price exceeds 64 bits.
-    pub fn bandwidth_fee(&self, bytes: u64, have: Resources) -> Result<u64, CallCostError> {
+    pub fn compute_bandwidth_fee(&self, bytes: u64, have: Resources) -> Result<u64, CallCostError> {
         if bytes <= have.bandwidth || bytes <= have.free_bandwidth {
             return Ok(0);
         }
@@ -115,9 +116,14 @@ impl ResourcePrices {
     /// # Errors
     ///
     /// Fails when the fee exceeds 64 bits.
-    pub fn transfer_fee(&self, bytes: u64, have: Resources, creates_account: bool) -> Result<u64, CallCostError> {
+    pub fn compute_transfer_fee(
+        &self,
+        bytes: u64,
+        have: Resources,
+        creates_account: bool,
+    ) -> Result<u64, CallCostError> {
         if !creates_account {
-            return self.bandwidth_fee(bytes, have);
+            return self.compute_bandwidth_fee(bytes, have);
         }
         let bandwidth = if bytes <= have.bandwidth { 0 } else { self.new_account_bandwidth };
         self.new_account.checked_add(bandwidth).ok_or(CallCostError::OutOfRange)
@@ -130,10 +136,10 @@ impl Tron {
     /// # Errors
     ///
     /// Fails when no endpoint returns them.
-    pub async fn prices(&self) -> Result<ResourcePrices, SourceError> {
-        let path = ApiView::Head.path("getchainparameters");
-        let answer = self.pool.send(Request::post(&path, body(&json!({}))), |reply| {
-            let chain: wire::ChainParameters<'_> = wire::parse_reply(reply)?;
+    pub async fn fetch_resource_prices(&self) -> Result<ResourcePrices, SourceError> {
+        let path = ApiView::Head.api_path("getchainparameters");
+        let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&json!({}))), |reply| {
+            let chain: wire::ChainParameters<'_> = wire::parse_json_reply(reply)?;
             let value = |key: &str| chain.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
             let price = |key: &str| {
                 // Nodes leave out values of zero.
@@ -158,11 +164,11 @@ impl Tron {
     /// # Errors
     ///
     /// Fails when no endpoint answers.
-    pub async fn resources(&self, account: AddressKey) -> Result<Resources, SourceError> {
-        let path = ApiView::Head.path("getaccountresource");
-        let request = body(&json!({ "address": address::to_hex(account) }));
-        let answer = self.pool.send(Request::post(&path, request), |reply| {
-            let account: wire::AccountResource = wire::parse_reply(reply)?;
+    pub async fn fetch_account_resources(&self, account: AddressKey) -> Result<Resources, SourceError> {
+        let path = ApiView::Head.api_path("getaccountresource");
+        let request = serialize_body(&json!({ "address": address::to_prefixed_hex(account) }));
+        let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
+            let account: wire::AccountResource = wire::parse_json_reply(reply)?;
             let left = Resources {
                 energy: account.energy_limit.saturating_sub(account.energy_used),
                 bandwidth: account.net_limit.saturating_sub(account.net_used),
@@ -179,11 +185,11 @@ impl Tron {
     /// # Errors
     ///
     /// Fails when no endpoint answers.
-    pub async fn balance(&self, account: AddressKey) -> Result<u64, SourceError> {
-        let path = ApiView::Solid.path("getaccount");
-        let request = body(&json!({ "address": address::to_hex(account) }));
-        let answer = self.pool.send(Request::post(&path, request), |reply| {
-            let state: wire::AccountState<'_> = wire::parse_reply(reply)?;
+    pub async fn fetch_trx_balance(&self, account: AddressKey) -> Result<u64, SourceError> {
+        let path = ApiView::Solid.api_path("getaccount");
+        let request = serialize_body(&json!({ "address": address::to_prefixed_hex(account) }));
+        let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
+            let state: wire::AccountState<'_> = wire::parse_json_reply(reply)?;
             let sun = u64::try_from(state.balance).map_err(|_| Rejection::Invalid("a negative balance".to_owned()))?;
             Ok(if state.address.is_some() { Verdict::Accept(sun) } else { Verdict::Fallback(sun) })
         });
@@ -195,21 +201,21 @@ impl Tron {
     /// # Errors
     ///
     /// Fails when no endpoint simulates the call; a call that fails is an `Ok` with [`Simulation::outcome`].
-    pub async fn simulate(
+    pub async fn simulate_call(
         &self,
         owner: AddressKey,
         contract: AddressKey,
         data: &[u8],
     ) -> Result<Simulation, SourceError> {
-        let path = ApiView::Head.path("triggerconstantcontract");
+        let path = ApiView::Head.api_path("triggerconstantcontract");
         let request = json!({
-            "owner_address": address::to_hex(owner),
-            "contract_address": address::to_hex(contract),
+            "owner_address": address::to_prefixed_hex(owner),
+            "contract_address": address::to_prefixed_hex(contract),
             "data": const_hex::encode(data),
         });
-        let answer = self.pool.send(Request::post(&path, body(&request)), |reply| {
+        let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
             let call = wire::parse_constant_call(reply)?;
-            Ok(Verdict::Accept(Simulation { energy: call.energy_used, outcome: simulation_outcome(&call) }))
+            Ok(Verdict::Accept(Simulation { energy: call.energy_used, outcome: parse_simulation_outcome(&call) }))
         });
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
@@ -220,7 +226,7 @@ impl Tron {
     /// # Errors
     ///
     /// Fails when no endpoint returns its newest blocks.
-    pub async fn transaction_params(
+    pub async fn fetch_transaction_params(
         &self,
         lifetime_ms: i64,
         timestamp_ms: i64,
@@ -231,19 +237,22 @@ impl Tron {
         Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
     }
 
-    /// Returns the height of the solidified block that contains a transaction, and the transaction's result. `None`
-    /// while no endpoint has it in a solidified block.
+    /// Returns the height of the solidified block that contains a transaction, and the result of the transaction.
+    /// Returns `None` while no solidified block contains the transaction.
     ///
     /// # Errors
     ///
     /// Fails when no endpoint answers.
-    pub async fn solid_outcome(&self, txid: chain::TxId) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
-        let path = ApiView::Solid.path("gettransactioninfobyid");
-        let request = body(&json!({ "value": txid.to_string() }));
+    pub async fn fetch_solid_outcome(
+        &self,
+        txid: chain::TxId,
+    ) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
+        let path = ApiView::Solid.api_path("gettransactioninfobyid");
+        let request = serialize_body(&json!({ "value": txid.to_string() }));
         let answer: Result<_, RpcError> = self
             .pool
-            .send(Request::post(&path, request), |reply| {
-                let info: wire::TransactionInfo<'_> = wire::parse_reply(reply)?;
+            .send_request(Request::http_post(&path, request), |reply| {
+                let info: wire::TransactionInfo<'_> = wire::parse_json_reply(reply)?;
                 if info.id.is_empty() {
                     return Ok(Verdict::Fallback(None));
                 }
@@ -263,7 +272,7 @@ impl Tron {
 
 /// Returns the values that a simulated call returned, or the reason for its failure. A node reports a revert as
 /// `result: true` with a message, or in the `ret` of the transaction.
-fn simulation_outcome(call: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
+fn parse_simulation_outcome(call: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
     let failed = call.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));
     match (&call.result.message, &call.result.code) {
         (Some(message), _) => Err(wire::decode_message(message)),
@@ -288,30 +297,30 @@ mod tests {
     #[test]
     fn the_fee_limit_covers_lent_energy_too() {
         let lent = Resources { energy: 200_000, bandwidth: 0, free_bandwidth: 600 };
-        let cost = PRICES.call_cost(130_285, 345, lent, 40_000_000).unwrap();
+        let cost = PRICES.compute_call_cost(130_285, 345, lent, 40_000_000).unwrap();
         assert_eq!(cost, CallCost { fee_limit: 16_285_700, trx_needed: 0 });
-        let poor = PRICES.call_cost(130_285, 345, Resources::default(), 40_000_000).unwrap();
+        let poor = PRICES.compute_call_cost(130_285, 345, Resources::default(), 40_000_000).unwrap();
         assert_eq!(poor, CallCost { fee_limit: 16_285_700, trx_needed: 16_285_700 + 345_000 });
         assert_eq!(
-            PRICES.call_cost(130_285, 345, lent, 10_000_000),
+            PRICES.compute_call_cost(130_285, 345, lent, 10_000_000),
             Err(CallCostError::TooExpensive { needed: 16_285_700, allowed: 10_000_000 })
         );
-        assert_eq!(PRICES.call_cost(u64::MAX, 345, lent, 1), Err(CallCostError::OutOfRange));
+        assert_eq!(PRICES.compute_call_cost(u64::MAX, 345, lent, 1), Err(CallCostError::OutOfRange));
     }
 
     #[test]
     fn bandwidth_is_all_or_nothing() {
         let half = Resources { energy: 0, bandwidth: 300, free_bandwidth: 300 };
-        assert_eq!(PRICES.bandwidth_fee(345, half), Ok(345_000));
-        assert_eq!(PRICES.bandwidth_fee(300, half), Ok(0));
-        assert_eq!(PRICES.transfer_fee(267, half, false), Ok(0));
-        assert_eq!(PRICES.transfer_fee(267, half, true), Ok(1_000_000));
-        assert_eq!(PRICES.transfer_fee(301, half, true), Ok(1_100_000));
+        assert_eq!(PRICES.compute_bandwidth_fee(345, half), Ok(345_000));
+        assert_eq!(PRICES.compute_bandwidth_fee(300, half), Ok(0));
+        assert_eq!(PRICES.compute_transfer_fee(267, half, false), Ok(0));
+        assert_eq!(PRICES.compute_transfer_fee(267, half, true), Ok(1_000_000));
+        assert_eq!(PRICES.compute_transfer_fee(301, half, true), Ok(1_100_000));
     }
 
     #[test]
     fn a_revert_with_the_result_true_is_a_failure() {
-        let parse = |text: &str| simulation_outcome(&serde_json::from_str(text).unwrap());
+        let parse = |text: &str| parse_simulation_outcome(&serde_json::from_str(text).unwrap());
         let ok = r#"{"result":{"result":true},"energy_used":1,"constant_result":["01"],"transaction":{"ret":[{}]}}"#;
         assert_eq!(parse(ok), Ok(vec!["01".to_owned()]));
         let reverted = r#"{"result":{"result":true,"message":"524556455254206f70636f6465206578656375746564"},

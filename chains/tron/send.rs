@@ -1,6 +1,6 @@
-//! Broadcasts signed transactions and classifies the answers of the nodes. An unknown answer never counts as a refusal,
-//! and no refusal is final, because another node may have accepted the transaction. A transaction has failed only when
-//! a solidified block later than its expiration exists and no block contains the transaction.
+//! Broadcasts signed transactions and classifies the replies of the nodes. An unknown reply never counts as a
+//! rejection, and no rejection is final, because another node may have accepted the transaction. A transaction has
+//! failed only when a solidified block is later than its expiration and no block contains the transaction.
 
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
@@ -9,7 +9,7 @@ use rpc::{Rejection, Reply, Request};
 use serde_json::json;
 use tracing::info;
 
-use crate::{Tron, proto, source::body, transaction, wire};
+use crate::{Tron, proto, source::serialize_body, transaction, wire};
 
 /// The answer of a node to a broadcast (java-tron: `Return.response_code`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum BroadcastCode {
 
 impl BroadcastCode {
     /// Parses a node's `code`. java-tron misspells `BANDWITH_ERROR`.
-    pub fn parse(code: &str) -> BroadcastCode {
+    pub fn parse_code(code: &str) -> BroadcastCode {
         match code {
             "SUCCESS" => BroadcastCode::Pending,
             "DUP_TRANSACTION_ERROR" => BroadcastCode::Known,
@@ -47,8 +47,8 @@ impl BroadcastCode {
         }
     }
 
-    /// Returns the code with which the text of a refusal begins.
-    pub fn label(self) -> &'static str {
+    /// Returns the code at the beginning of a rejection text, such as `expired`.
+    pub fn rejection_code(self) -> &'static str {
         match self {
             BroadcastCode::Pending => "pending",
             BroadcastCode::Known => "known",
@@ -64,25 +64,33 @@ impl BroadcastCode {
 
 #[async_trait]
 impl Sender for Tron {
-    /// Sends exactly these bytes to every endpoint with the role `broadcast`. The text of a refusal begins with the
-    /// code of its class: `contract: host:port: …`.
+    /// Sends exactly these bytes to every endpoint with the role `broadcast`. A rejection text begins with the code of
+    /// its class: `contract: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
-        let Some(txid) = txid_of(raw) else {
+        let Some(txid) = compute_signed_txid(raw) else {
             return BroadcastOutcome::Refused("build: not a signed transaction".to_owned());
         };
-        let request = body(&json!({ "transaction": const_hex::encode(raw) }));
-        let answers = self.pool.broadcast(Request::post("wallet/broadcasthex", request)).await;
+        let request = serialize_body(&json!({ "transaction": const_hex::encode(raw) }));
+        let answers = self.pool.broadcast_request(Request::http_post("wallet/broadcasthex", request)).await;
         let outcomes = answers.into_iter().map(|(endpoint, answer)| {
-            let label = self.pool.label(endpoint);
+            let label = self.pool.endpoint_label(endpoint);
             let outcome = match answer {
                 Err(error) => BroadcastOutcome::Unknown(format!("{label}: {error}")),
-                Ok(answer) => match wire::parse_reply::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
-                    Ok(reply) => broadcast_outcome(&label, txid, &reply, &self.pool.redact(endpoint, &reply.message)),
-                    Err(Rejection::Invalid(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
-                    Err(Rejection::NodeError(error)) => {
-                        BroadcastOutcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &error.message)))
+                Ok(answer) => {
+                    match wire::parse_json_reply::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
+                        Ok(reply) => classify_broadcast_reply(
+                            &label,
+                            txid,
+                            &reply,
+                            &self.pool.redact_secrets(endpoint, &reply.message),
+                        ),
+                        Err(Rejection::Invalid(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
+                        Err(Rejection::NodeError(error)) => BroadcastOutcome::Unknown(format!(
+                            "{label}: {}",
+                            self.pool.redact_secrets(endpoint, &error.message)
+                        )),
                     }
-                },
+                }
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
@@ -93,10 +101,10 @@ impl Sender for Tron {
 
 /// Returns the id of a signed transaction: the hash of its content bytes, which are not encoded again. Returns `None`
 /// when the bytes are not a signed transaction.
-fn txid_of(signed: &[u8]) -> Option<TxId> {
+fn compute_signed_txid(signed: &[u8]) -> Option<TxId> {
     let envelope = SignedEnvelope::decode(signed).ok().filter(|envelope| !envelope.signature.is_empty())?;
     proto::TransactionRaw::decode(envelope.raw.as_slice()).ok()?;
-    Some(transaction::txid(&envelope.raw))
+    Some(transaction::compute_txid(&envelope.raw))
 }
 
 /// A signed transaction whose content is not decoded, so that its hash can be computed from the original bytes.
@@ -109,10 +117,10 @@ struct SignedEnvelope {
 }
 
 /// Returns the outcome of a broadcast to the endpoint `label`. Only an answer with the expected id counts as accepted.
-fn broadcast_outcome(label: &str, txid: TxId, answer: &wire::Broadcast<'_>, message: &str) -> BroadcastOutcome {
+fn classify_broadcast_reply(label: &str, txid: TxId, answer: &wire::Broadcast<'_>, message: &str) -> BroadcastOutcome {
     let code = if answer.code.is_empty() && answer.result { "SUCCESS" } else { answer.code.as_ref() };
     let text = format!("{label}: {code} {}", wire::decode_message(message));
-    match BroadcastCode::parse(code) {
+    match BroadcastCode::parse_code(code) {
         BroadcastCode::Pending if answer.result && answer.txid == txid.to_string() => BroadcastOutcome::Accepted,
         BroadcastCode::Pending => BroadcastOutcome::Unknown(format!("{text}, with another transaction id than {txid}")),
         BroadcastCode::Known => BroadcastOutcome::AlreadyKnown,
@@ -121,7 +129,7 @@ fn broadcast_outcome(label: &str, txid: TxId, answer: &wire::Broadcast<'_>, mess
         | BroadcastCode::Contract
         | BroadcastCode::Bandwidth
         | BroadcastCode::Reference
-        | BroadcastCode::Expired) => BroadcastOutcome::Refused(format!("{}: {text}", code.label())),
+        | BroadcastCode::Expired) => BroadcastOutcome::Refused(format!("{}: {text}", code.rejection_code())),
     }
 }
 
@@ -147,7 +155,7 @@ mod tests {
             ("OTHER_ERROR", BroadcastCode::Unknown),
             ("", BroadcastCode::Unknown),
         ] {
-            assert_eq!(BroadcastCode::parse(code), expected, "{code}");
+            assert_eq!(BroadcastCode::parse_code(code), expected, "{code}");
         }
     }
 
@@ -156,7 +164,7 @@ mod tests {
         let txid = TxId([7; 32]);
         let outcome = |text: &str| {
             let answer: wire::Broadcast<'_> = serde_json::from_str(text).unwrap();
-            broadcast_outcome("node:1", txid, &answer, &answer.message)
+            classify_broadcast_reply("node:1", txid, &answer, &answer.message)
         };
         let same_id = format!(r#"{{"result":true,"code":"SUCCESS","txid":"{txid}"}}"#);
         assert_eq!(outcome(&same_id), BroadcastOutcome::Accepted);

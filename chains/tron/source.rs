@@ -81,10 +81,10 @@ impl Tron {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let (path, request) = genesis_request();
+        let (path, request) = build_genesis_request();
         let expected = const_hex::encode(config.chain_id.to_be_bytes());
-        let chain_check = ChainCheck::field_ends_with(Request::post(&path, request), "blockID", &expected)
-            .with_errors(|reply| wire::parse_reply::<serde::de::IgnoredAny>(reply).err());
+        let chain_check = ChainCheck::expect_field_ending(Request::http_post(&path, request), "blockID", &expected)
+            .with_error_finder(|reply| wire::parse_json_reply::<serde::de::IgnoredAny>(reply).err());
         Ok(Tron {
             pool: Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?,
             assets: TrackedAssets::new(&config.assets)?,
@@ -117,10 +117,10 @@ impl Tron {
     /// Checks one endpoint. Returns its solidified height and a description for the operator.
     async fn check_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let requested_at = Instant::now();
-        let (path, request) = genesis_request();
+        let (path, request) = build_genesis_request();
         let id = self
             .pool
-            .send(Request::post(&path, request).to(Target::Probe(endpoint)), parse_genesis)
+            .send_request(Request::http_post(&path, request).with_target(Target::Probe(endpoint)), parse_genesis)
             .await
             .map_err(|e| e.to_string())?;
         let latency = requested_at.elapsed().as_millis();
@@ -129,26 +129,33 @@ impl Tron {
         }
         let newest = |view: ApiView| async move {
             let accept = |reply: &rpc::Reply<'_>| {
-                let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Invalid)?;
+                let header = block::parse_header(&wire::parse_json_reply(reply)?).map_err(Rejection::Invalid)?;
                 header
                     .map(Verdict::Accept)
                     .ok_or_else(|| Rejection::Invalid("the endpoint returned no newest block".to_owned()))
             };
-            let request = body(&json!({ "detail": false }));
+            let request = serialize_body(&json!({ "detail": false }));
             let found = self
                 .pool
-                .send(Request::post(&view.path("getblock"), request).to(Target::Probe(endpoint)), accept)
+                .send_request(
+                    Request::http_post(&view.api_path("getblock"), request).with_target(Target::Probe(endpoint)),
+                    accept,
+                )
                 .await;
             found.map_err(|failure| format!("{view:?} view: {failure}"))
         };
         let (solid, head) = (newest(ApiView::Solid).await?, newest(ApiView::Head).await?);
         self.pool.record_head(endpoint, solid.height);
-        if let Some(contract) = self.assets.any_token() {
-            let path = ApiView::Solid.path("triggerconstantcontract");
+        if let Some(contract) = self.assets.find_any_token() {
+            let path = ApiView::Solid.api_path("triggerconstantcontract");
             let accept = |reply: &rpc::Reply<'_>| parse_decimals(reply, &contract);
             let simulated = self
                 .pool
-                .send(Request::post(&path, decimals_request(contract.key)).to(Target::Probe(endpoint)), accept)
+                .send_request(
+                    Request::http_post(&path, build_decimals_request(contract.key))
+                        .with_target(Target::Probe(endpoint)),
+                    accept,
+                )
                 .await;
             simulated.map_err(|failure| match matches!(failure, RpcError::MethodMissing(_)) {
                 true => "does not simulate contract calls; run the node with vm.supportConstant = true".to_owned(),
@@ -172,16 +179,20 @@ impl Source for Tron {
         let mut failures = Vec::new();
         let mut confirmed = false;
         for endpoint in 0..self.pool.endpoints().len() {
-            let (path, request) = genesis_request();
-            match self.pool.send(Request::post(&path, request).to(Target::Only(endpoint)), parse_genesis).await {
+            let (path, request) = build_genesis_request();
+            match self
+                .pool
+                .send_request(Request::http_post(&path, request).with_target(Target::Only(endpoint)), parse_genesis)
+                .await
+            {
                 Ok(id) if id == self.config.chain_id => confirmed = true,
                 Ok(id) => {
-                    let (label, expected) = (self.pool.label(endpoint), self.config.chain_id);
+                    let (label, expected) = (self.pool.endpoint_label(endpoint), self.config.chain_id);
                     return Err(SourceError::InvalidResponse(format!(
                         "{label} is a node of chain {id:#x}, not of {expected:#x}"
                     )));
                 }
-                Err(failure) => failures.push(format!("{}: {failure}", self.pool.label(endpoint))),
+                Err(failure) => failures.push(format!("{}: {failure}", self.pool.endpoint_label(endpoint))),
             }
         }
         if confirmed {
@@ -192,10 +203,12 @@ impl Source for Tron {
     }
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
-        let contract = address::parse(contract).map_err(|bad| SourceError::Unsupported(bad.to_string()))?;
-        let path = ApiView::Solid.path("triggerconstantcontract");
-        let request = decimals_request(contract.key);
-        let answer = self.pool.send(Request::post(&path, request), |reply| parse_decimals(reply, &contract));
+        let contract =
+            address::parse_tron_address(contract).map_err(|bad| SourceError::Unsupported(bad.to_string()))?;
+        let path = ApiView::Solid.api_path("triggerconstantcontract");
+        let request = build_decimals_request(contract.key);
+        let answer =
+            self.pool.send_request(Request::http_post(&path, request), |reply| parse_decimals(reply, &contract));
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
@@ -228,15 +241,15 @@ impl Source for Tron {
         if *asset != AssetKind::Native {
             return Err(SourceError::Unsupported("the balance of a token after a past block".to_owned()));
         }
-        let path = ApiView::Head.path("getaccountbalance");
+        let path = ApiView::Head.api_path("getaccountbalance");
         let mut balances = Vec::with_capacity(addresses.len());
         for address in addresses {
             let request = json!({
-                "account_identifier": { "address": address::to_hex(address.key) },
+                "account_identifier": { "address": address::to_prefixed_hex(address.key) },
                 "block_identifier": { "hash": at.hash.to_string(), "number": at.height },
             });
-            let answer = self.pool.send(Request::post(&path, body(&request)), |reply| {
-                let past: wire::PastBalance<'_> = wire::parse_reply(reply)?;
+            let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
+                let past: wire::PastBalance<'_> = wire::parse_json_reply(reply)?;
                 Ok(verify_past_balance(at, &past))
             });
             let unsupported = || SourceError::Unsupported("past balances".to_owned());
@@ -264,17 +277,18 @@ impl Source for Tron {
         let head = self.read_newest_header(ApiView::Head).await?;
         let lowest_kept = head.height.saturating_sub(u64::try_from(KEEP_MAX).unwrap_or(u64::MAX));
         let above = solid.max(lowest_kept);
-        // Blocks that do not follow the cached ones reveal a fork; then all head blocks are read again, once.
+        // If the new blocks do not follow the cached blocks, the chain has forked, so all head blocks are read again
+        // once.
         for _ in 0..2 {
-            while let Some((from, to)) = heads.missing_range(above, &head) {
+            while let Some((from, to)) = heads.find_missing_range(above, &head) {
                 let blocks = match self.read_blocks(ApiView::Head, from, to, watched).await {
                     Ok(blocks) => blocks,
-                    // Another node of the same gateway does not have the other blocks; the cached ones are still valid.
+                    // The gateway may have used a node that lacks the newer blocks. The cached blocks are still valid.
                     Err(_) if !heads.is_empty() => break,
                     Err(error) => return Err(error),
                 };
                 let read_to = blocks.last().map(|block| block.header.height);
-                if !heads.extend(blocks) || read_to == Some(to) {
+                if !heads.extend_blocks(blocks) || read_to == Some(to) {
                     break;
                 }
             }
@@ -283,8 +297,8 @@ impl Source for Tron {
             return Err(SourceError::Unavailable("the head changed while its blocks were read".to_owned()));
         }
         // A transfer stays unconfirmed until the follower has stored its block, even if the block is solidified.
-        heads.remove_up_to(solid.min(self.stored.load(Ordering::Relaxed)));
-        Ok(Some(heads.list_unconfirmed()))
+        heads.remove_blocks_up_to(solid.min(self.stored.load(Ordering::Relaxed)));
+        Ok(Some(heads.list_unconfirmed_transfers()))
     }
 
     /// Internal transfers are included only if the node saves them. The node does not report its setting;
@@ -301,25 +315,25 @@ impl Source for Tron {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
             let outcome = self.check_endpoint(endpoint).await.map(|(_, text)| text);
-            reports.push(EndpointReport { endpoint: self.pool.label(endpoint), outcome });
+            reports.push(EndpointReport { endpoint: self.pool.endpoint_label(endpoint), outcome });
         }
         reports
     }
 }
 
 /// Serialises a request body.
-pub(crate) fn body(request: &Value) -> Vec<u8> {
+pub(crate) fn serialize_body(request: &Value) -> Vec<u8> {
     request.to_string().into_bytes()
 }
 
 /// Returns the path and the body of a request for the genesis block.
-fn genesis_request() -> (String, Vec<u8>) {
-    (ApiView::Solid.path("getblockbynum"), body(&json!({ "num": 0 })))
+fn build_genesis_request() -> (String, Vec<u8>) {
+    (ApiView::Solid.api_path("getblockbynum"), serialize_body(&json!({ "num": 0 })))
 }
 
 /// Parses the genesis block and returns the last four bytes of its id, the chain id.
 fn parse_genesis(reply: &rpc::Reply<'_>) -> Result<Verdict<u32>, Rejection> {
-    let block: wire::Block<'_> = wire::parse_reply(reply)?;
+    let block: wire::Block<'_> = wire::parse_json_reply(reply)?;
     let id = block
         .id
         .and_then(block::parse_bytes32)
@@ -328,11 +342,11 @@ fn parse_genesis(reply: &rpc::Reply<'_>) -> Result<Verdict<u32>, Rejection> {
 }
 
 /// Returns the body of a request that calls a token's `decimals()` from the zero address.
-fn decimals_request(contract: chain::AddressKey) -> Vec<u8> {
-    body(&json!({
-        "owner_address": address::to_hex(chain::AddressKey([0; 20])),
-        "contract_address": address::to_hex(contract),
-        "data": const_hex::encode(abi::decimals()),
+fn build_decimals_request(contract: chain::AddressKey) -> Vec<u8> {
+    serialize_body(&json!({
+        "owner_address": address::to_prefixed_hex(chain::AddressKey([0; 20])),
+        "contract_address": address::to_prefixed_hex(contract),
+        "data": const_hex::encode(abi::encode_decimals_call()),
     }))
 }
 
@@ -345,7 +359,8 @@ fn parse_decimals(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Verdict<
         .ok_or_else(|| Rejection::Invalid(format!("the contract {contract} does not return its decimals")))
 }
 
-/// Returns the balance after the block `at` from a node's answer, with `None` when the answer does not contain it.
+/// Verifies that a node's reply is about block `at` and returns the balance after that block; `None` when the reply
+/// does not contain the balance.
 fn verify_past_balance(at: &BlockRef, past: &wire::PastBalance<'_>) -> Verdict<Option<Amount>> {
     let (Some(changed), Ok(sun)) = (&past.block_identifier, u64::try_from(past.balance)) else {
         return Verdict::Fallback(None);

@@ -1,5 +1,5 @@
-//! Builds, hashes and signs transactions, with the same bytes as java-tron's own clients. Transactions are never built
-//! by a node, and the id that is signed is always computed here.
+//! Builds, hashes and signs transactions. The bytes equal those that java-tron's own clients build. This module
+//! computes every id that it signs, and never signs a transaction that a node built.
 
 use alloy_primitives::keccak256;
 use chain::{AddressKey, BlockRef, TxId};
@@ -48,12 +48,12 @@ pub struct TransactionParams {
     pub reference: BlockRef,
     /// Unix milliseconds, at most one day after the time of the head block.
     pub expiration_ms: i64,
-    /// Unix milliseconds, strictly increasing. Nodes do not check it, but two transactions with equal fields have the
-    /// same id, and the second is refused as a duplicate.
+    /// Unix milliseconds, strictly increasing. Nodes do not check the timestamp, but two transactions with equal fields
+    /// have the same id, and nodes reject the second one as a duplicate.
     pub timestamp_ms: i64,
     /// Maximum of TRX burned for energy, in sun; 0 unless the operation is a call.
     pub fee_limit: i64,
-    /// Empty for no memo; the chain charges a fee for any other.
+    /// The memo; the chain charges a fee for a memo that is not empty.
     pub memo: Vec<u8>,
     /// The permission that signs; 0 is the owner permission.
     pub permission_id: i32,
@@ -91,7 +91,7 @@ pub struct SignedTransaction {
     pub signature: [u8; 65],
 }
 
-/// A transaction cannot be signed.
+/// The reason why a transaction cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// The owner that the transaction names is not the account of the key.
@@ -100,50 +100,50 @@ pub enum SignError {
 }
 
 /// Builds an unsigned transaction. Equal arguments give equal bytes.
-pub fn build(owner: AddressKey, act: &Operation, frame: &TransactionParams) -> UnsignedTransaction {
+pub fn build_transaction(owner: AddressKey, act: &Operation, frame: &TransactionParams) -> UnsignedTransaction {
     let mut ref_block_bytes = frame.reference.height.to_be_bytes().to_vec();
     let raw = proto::TransactionRaw {
         ref_block_bytes: ref_block_bytes.split_off(6),
         ref_block_hash: frame.reference.hash.0[8..16].to_vec(),
         expiration: frame.expiration_ms,
         data: frame.memo.clone(),
-        contract: vec![contract(owner, act, frame.permission_id)],
+        contract: vec![build_contract(owner, act, frame.permission_id)],
         timestamp: frame.timestamp_ms,
         fee_limit: frame.fee_limit,
     };
     let raw = raw.encode_to_vec();
-    UnsignedTransaction { txid: txid(&raw), raw }
+    UnsignedTransaction { txid: compute_txid(&raw), raw }
 }
 
 /// Returns the id of a transaction, which is the SHA-256 hash of its serialised `raw_data`.
-pub fn txid(raw: &[u8]) -> TxId {
+pub fn compute_txid(raw: &[u8]) -> TxId {
     TxId(Sha256::digest(raw).into())
 }
 
-fn contract(owner: AddressKey, act: &Operation, permission_id: i32) -> proto::Contract {
-    let owner_address = address::to_bytes(owner);
+fn build_contract(owner: AddressKey, act: &Operation, permission_id: i32) -> proto::Contract {
+    let owner_address = address::to_prefixed_bytes(owner);
     let (kind, name, value) = match act {
         Operation::Transfer { to, sun } => {
-            let message = TransferContract { owner_address, to_address: address::to_bytes(*to), amount: *sun };
+            let message = TransferContract { owner_address, to_address: address::to_prefixed_bytes(*to), amount: *sun };
             (ContractType::Transfer, "TransferContract", message.encode_to_vec())
         }
         Operation::Trigger { contract, call_value, data } => {
-            let contract_address = address::to_bytes(*contract);
+            let contract_address = address::to_prefixed_bytes(*contract);
             let (call_value, data) = (*call_value, data.clone());
             let message = TriggerSmartContract { owner_address, contract_address, call_value, data };
             (ContractType::TriggerSmart, "TriggerSmartContract", message.encode_to_vec())
         }
         Operation::Delegate { resource, sun, to } => {
-            let receiver_address = address::to_bytes(*to);
-            let (resource, balance) = (resource.code(), *sun);
+            let receiver_address = address::to_prefixed_bytes(*to);
+            let (resource, balance) = (resource.resource_code(), *sun);
             let (lock, lock_period) = (false, 0);
             let message =
                 DelegateResourceContract { owner_address, resource, balance, receiver_address, lock, lock_period };
             (ContractType::DelegateResource, "DelegateResourceContract", message.encode_to_vec())
         }
         Operation::Undelegate { resource, sun, from } => {
-            let receiver_address = address::to_bytes(*from);
-            let (resource, balance) = (resource.code(), *sun);
+            let receiver_address = address::to_prefixed_bytes(*from);
+            let (resource, balance) = (resource.resource_code(), *sun);
             let message = UnDelegateResourceContract { owner_address, resource, balance, receiver_address };
             (ContractType::UnDelegateResource, "UnDelegateResourceContract", message.encode_to_vec())
         }
@@ -153,7 +153,7 @@ fn contract(owner: AddressKey, act: &Operation, permission_id: i32) -> proto::Co
 }
 
 impl Resource {
-    fn code(self) -> i32 {
+    fn resource_code(self) -> i32 {
         match self {
             Resource::Bandwidth => 0,
             Resource::Energy => 1,
@@ -167,24 +167,30 @@ impl UnsignedTransaction {
     /// # Errors
     ///
     /// Fails when `key` does not belong to the owner of the transaction.
-    pub fn sign(&self, key: &SigningKey) -> Result<SignedTransaction, SignError> {
+    pub fn sign_transaction(&self, key: &SigningKey) -> Result<SignedTransaction, SignError> {
         let (signature, recovery) = key.sign_prehash_recoverable(&self.txid.0);
         let mut packed = [0u8; 65];
         packed[..64].copy_from_slice(&signature.to_bytes());
         packed[64] = 27 + recovery.to_byte();
-        if self.owner() != Some(account_of(key.verifying_key())) || recover_signer(self.txid, &packed) != self.owner() {
+        if self.parse_owner() != Some(derive_account(key.verifying_key()))
+            || recover_signer(self.txid, &packed) != self.parse_owner()
+        {
             return Err(SignError::NotTheOwner);
         }
-        Ok(SignedTransaction { bytes: with_signature(&self.raw, &packed), txid: self.txid, signature: packed })
+        Ok(SignedTransaction {
+            bytes: serialize_with_signature(&self.raw, &packed),
+            txid: self.txid,
+            signature: packed,
+        })
     }
 
     /// Returns the owner that the transaction names.
-    fn owner(&self) -> Option<AddressKey> {
+    fn parse_owner(&self) -> Option<AddressKey> {
         let raw = proto::TransactionRaw::decode(self.raw.as_slice()).ok()?;
         let parameter = raw.contract.first()?.parameter.as_ref()?;
         // Field 1 of every contract that this module builds is the owner.
         let owner = ContractOwner::decode(parameter.value.as_slice()).ok()?;
-        address::from_bytes(&owner.owner_address)
+        address::parse_prefixed_bytes(&owner.owner_address)
     }
 }
 
@@ -194,9 +200,9 @@ struct ContractOwner {
     owner_address: Vec<u8>,
 }
 
-/// Returns the serialised transaction. `raw` is copied, not encoded again, so the bytes that were hashed stay as they
-/// are.
-fn with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
+/// Returns the serialised transaction. `raw` is copied and not encoded again, so that the id stays the hash of the
+/// copied bytes.
+fn serialize_with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(raw.len() + 80);
     for (tag, field) in [(0x0a, raw), (0x12, signature.as_slice())] {
         bytes.push(tag);
@@ -207,12 +213,12 @@ fn with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
 }
 
 /// Returns the bandwidth that a signed transaction with one contract takes, in bytes (java-tron: `BandwidthProcessor`).
-pub fn bandwidth(signed: &[u8]) -> usize {
+pub fn compute_bandwidth(signed: &[u8]) -> usize {
     signed.len() + RESULT_BYTES
 }
 
 /// Returns the account of a public key: the last 20 bytes of the Keccak-256 hash of the uncompressed point.
-pub fn account_of(key: &VerifyingKey) -> AddressKey {
+pub fn derive_account(key: &VerifyingKey) -> AddressKey {
     let point = key.to_sec1_point(false);
     let hash = keccak256(&point.as_bytes()[1..]);
     AddressKey(hash[12..].try_into().expect("a 32-byte hash without its first 12 bytes has 20"))
@@ -224,5 +230,5 @@ pub fn recover_signer(txid: TxId, signature: &[u8]) -> Option<AddressKey> {
     let (rs, v) = (signature.get(..64)?, *signature.get(64)?);
     let recovery = RecoveryId::from_byte(v.checked_sub(27).unwrap_or(v))?;
     let signature = Signature::from_slice(rs).ok()?;
-    VerifyingKey::recover_from_prehash(&txid.0, &signature, recovery).ok().map(|key| account_of(&key))
+    VerifyingKey::recover_from_prehash(&txid.0, &signature, recovery).ok().map(|key| derive_account(&key))
 }

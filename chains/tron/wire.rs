@@ -308,12 +308,13 @@ pub struct Broadcast<'a> {
     pub txid: Cow<'a, str>,
 }
 
-/// Parses an answer. Nodes report errors in several forms, with HTTP 200 too; all of them become a node error.
-pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
+/// Parses the JSON of a reply. Nodes report errors in several forms, some with HTTP status 200; this function returns
+/// all of them as node errors.
+pub fn parse_json_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
     if let Some(error) = find_node_error(reply.status, reply.body()) {
         return Err(Rejection::NodeError(error));
     }
-    // `{}` with an error status must not be taken for an empty account.
+    // A reply `{}` with an error status is an error and not an empty account.
     if !(200..300).contains(&reply.status) {
         let message = format!("HTTP status {}", reply.status);
         return Err(Rejection::NodeError(NodeError {
@@ -322,15 +323,15 @@ pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejec
             message,
         }));
     }
-    reply.json()
+    reply.parse_json()
 }
 
 /// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it,
 /// the answer is an error of the kind [`NodeErrorKind::MethodMissing`].
 pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<ConstantCall<'a>, Rejection> {
-    let call: ConstantCall<'a> = parse_reply(reply)?;
+    let call: ConstantCall<'a> = parse_json_reply(reply)?;
     let message = call.result.message.as_deref().map(decode_message).unwrap_or_default();
-    if node_error_kind(&message) == NodeErrorKind::MethodMissing {
+    if classify_node_error(&message) == NodeErrorKind::MethodMissing {
         let message = format!("{message}; if the node is yours, run it with vm.supportConstant = true");
         return Err(Rejection::NodeError(NodeError { code: 0, kind: NodeErrorKind::MethodMissing, message }));
     }
@@ -355,11 +356,11 @@ fn find_node_error(status: u16, body: &[u8]) -> Option<NodeError> {
         Err(_) => return None,
     };
     let message: String = error.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(NodeError { code: i64::from(status), kind: node_error_kind(&message), message })
+    Some(NodeError { code: i64::from(status), kind: classify_node_error(&message), message })
 }
 
 /// Classifies an error by its message, because java-tron and TronGrid have no error codes.
-fn node_error_kind(message: &str) -> NodeErrorKind {
+fn classify_node_error(message: &str) -> NodeErrorKind {
     let text = message.to_ascii_lowercase();
     let contains = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     if contains(&[
@@ -400,12 +401,12 @@ mod tests {
             ("this API is closed because this node is a lite fullnode", NodeErrorKind::MethodMissing),
             (r#"{"Error":"class org.tron.json.JSONException : x"}"#, NodeErrorKind::Other),
         ] {
-            let answer = parse_reply::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
+            let answer = parse_json_reply::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
             let Err(Rejection::NodeError(error)) = answer else { panic!("{body} is an error") };
             assert_eq!(error.kind, expected, "{body}");
         }
-        assert!(matches!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Invalid(_))));
-        assert!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
+        assert!(matches!(parse_json_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Invalid(_))));
+        assert!(parse_json_reply::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
     }
 
     #[test]

@@ -136,7 +136,8 @@ pub async fn lock_and_migrate_database(config: &Config) -> Result<Prepared, Comm
     let folder = &config.data.folder;
     // The keys are created before the schema, so that an interrupted start cannot leave a database without keys.
     let envelope = match is_new {
-        true => Envelope::load_or_create_key_file(folder).map_err(|e| CommandError::error_with_context("envelope keys", e))?,
+        true => Envelope::load_or_create_key_file(folder)
+            .map_err(|e| CommandError::error_with_context("envelope keys", e))?,
         false => load_envelope_keys(folder)?,
     };
     let applied = db.migrate().await?;

@@ -65,7 +65,9 @@ impl FileLock {
         let mut file = options.open(path).map_err(FileLockError::Io)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(FileLockError::Held { holder: read_owner_name(&mut file) }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(FileLockError::Held { holder: read_owner_name(&mut file) });
+            }
             Err(error) => return Err(FileLockError::Io(error.into())),
         }
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{owner}"));

@@ -258,7 +258,8 @@ async fn select_bool(connection: &mut PgConnection, sql: &'static str) -> Result
 }
 
 async fn find_epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Error> {
-    let found = select_rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new()).await?;
+    let found =
+        select_rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new()).await?;
     found.first().map(|row| row.get("epoch")).transpose()
 }
 
@@ -360,7 +361,9 @@ mod tests {
         let (first, second) = (open_migrated_db(&database).await, open_migrated_db(&database).await);
         let lock = acquire_and_fence(&first, "process 1 on a").await;
         for _ in 0..2 {
-            let Err(InstanceLockError::Held { holder }) = InstanceLock::acquire_instance_lock(&second, "process 2 on b").await else {
+            let Err(InstanceLockError::Held { holder }) =
+                InstanceLock::acquire_instance_lock(&second, "process 2 on b").await
+            else {
                 panic!("the lock was acquired twice");
             };
             assert!(holder.starts_with("process 1 on a"), "{holder}");
@@ -372,7 +375,9 @@ mod tests {
         lock.release().await;
         let _second_lock = acquire_and_fence(&second, "process 2 on b").await;
         insert_fact(&second).await.unwrap();
-        let Err(InstanceLockError::Held { holder }) = InstanceLock::acquire_instance_lock(&second, "process 3 on c").await else {
+        let Err(InstanceLockError::Held { holder }) =
+            InstanceLock::acquire_instance_lock(&second, "process 3 on c").await
+        else {
             panic!("the lock was acquired twice");
         };
         assert!(holder.starts_with("process 2 on b"), "{holder}");

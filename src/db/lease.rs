@@ -27,7 +27,13 @@ impl FromValue for Epoch {
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn acquire_lease(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms: i64) -> Result<Option<Epoch>, Error> {
+pub async fn acquire_lease(
+    tx: &mut Tx,
+    now: Instant,
+    name: &str,
+    owner: &str,
+    ttl_ms: i64,
+) -> Result<Option<Epoch>, Error> {
     let acquired = row!(
         tx,
         "insert into leases (name, owner, epoch, expires_at) values ($1, $2, 1, $3)
@@ -98,7 +104,13 @@ pub async fn release_lease(tx: &mut Tx, now: Instant, name: &str, owner: &str, e
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn lock_lease_if_owned(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
+pub async fn lock_lease_if_owned(
+    tx: &mut Tx,
+    now: Instant,
+    name: &str,
+    owner: &str,
+    epoch: Epoch,
+) -> Result<bool, Error> {
     let owned = row!(
         tx,
         "select epoch from leases where name = $1 and owner = $2 and epoch = $3 and expires_at > $4 for update",

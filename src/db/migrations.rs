@@ -51,7 +51,9 @@ impl Migration {
 /// and reads again which migrations are applied.
 pub(super) async fn apply_pending_migrations(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
-    while let Some(name) = db.write_without_time_limit("migrate", move |tx| Box::pin(apply_next_migration(tx, all))).await? {
+    while let Some(name) =
+        db.write_without_time_limit("migrate", move |tx| Box::pin(apply_next_migration(tx, all))).await?
+    {
         tracing::info!(migration = name, "migration {name} was applied");
         names.push(name.to_owned());
     }

@@ -14,7 +14,7 @@ use crate::{Backend, Config, Db, migrations};
 /// # Panics
 /// When there is no server: a test of PostgreSQL that cannot run must not pass.
 pub fn provision_postgres_url() -> String {
-    provision::postgres::url().expect("the tests need a PostgreSQL server")
+    provision::postgres::start_shared_cluster().expect("the tests need a PostgreSQL server")
 }
 
 /// Opens a new, migrated database, which is deleted with its last handle.

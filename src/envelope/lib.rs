@@ -78,7 +78,8 @@ impl Envelope {
 
     fn from_ring(ring: &key_ring::KeyRing) -> Envelope {
         let keys = ring.keys().iter();
-        let keys = keys.map(|(id, key)| (*id, XChaCha20Poly1305::new((&*derive_subkey(key, b"seal")).into()))).collect();
+        let keys =
+            keys.map(|(id, key)| (*id, XChaCha20Poly1305::new((&*derive_subkey(key, b"seal")).into()))).collect();
         Envelope { keys, digest_key: derive_subkey(ring.oldest_key(), b"digest") }
     }
 

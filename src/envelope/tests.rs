@@ -29,7 +29,11 @@ fn a_ciphertext_cannot_be_decrypted_for_another_owner_or_purpose() {
     let envelope = Envelope::generate();
     let sealed = envelope.encrypt("stock", "sku:1", LINE);
     for (purpose, owner) in [("stock", "sku:2"), ("stoc", "ksku:1"), ("webhook", "sku:1"), ("stock", "")] {
-        assert_eq!(envelope.decrypt(purpose, owner, &sealed).unwrap_err(), DecryptError::NotAuthentic, "{purpose} {owner}");
+        assert_eq!(
+            envelope.decrypt(purpose, owner, &sealed).unwrap_err(),
+            DecryptError::NotAuthentic,
+            "{purpose} {owner}"
+        );
     }
 }
 

@@ -52,7 +52,13 @@ struct QueuedMail {
 }
 
 /// Queues a plain-text mail. It is sent only if the transaction commits.
-pub async fn queue_mail(tx: &mut Tx, now: Instant, recipient: &str, subject: &str, body: &str) -> Result<(), db::Error> {
+pub async fn queue_mail(
+    tx: &mut Tx,
+    now: Instant,
+    recipient: &str,
+    subject: &str,
+    body: &str,
+) -> Result<(), db::Error> {
     store::insert_mail(tx, now, recipient, subject, body).await
 }
 
@@ -95,7 +101,13 @@ fn decide_delivery_step(outcome: &Result<(), SendError>, attempts: u32, attempts
     DeliveryStep::Retry { after: RETRY_DELAY_FIRST.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX), error: text }
 }
 
-async fn record_delivery_step(tx: &mut Tx, now: Instant, id: i64, attempts: u32, step: DeliveryStep) -> Result<(), db::Error> {
+async fn record_delivery_step(
+    tx: &mut Tx,
+    now: Instant,
+    id: i64,
+    attempts: u32,
+    step: DeliveryStep,
+) -> Result<(), db::Error> {
     match step {
         DeliveryStep::Sent => store::finish_mail(tx, id, attempts, State::Sent, None).await,
         DeliveryStep::GiveUp { error } => store::finish_mail(tx, id, attempts, State::Failed, Some(error)).await,

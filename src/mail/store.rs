@@ -68,7 +68,13 @@ pub async fn finish_mail(
 }
 
 /// Sets when a mail is retried. Changes no row when another instance has claimed the mail meanwhile.
-pub async fn schedule_mail_retry(tx: &mut Tx, id: i64, attempts: u32, next_at: Instant, error: String) -> Result<(), db::Error> {
+pub async fn schedule_mail_retry(
+    tx: &mut Tx,
+    id: i64,
+    attempts: u32,
+    next_at: Instant,
+    error: String,
+) -> Result<(), db::Error> {
     execute!(
         tx,
         "update mails set next_attempt_at = $3, last_error = $4 where id = $1 and attempts = $2 and state = 'queued'",

@@ -43,8 +43,9 @@ impl Worker for ExpiryWorker {
             .db
             .write("expire_external_orders", move |tx| Box::pin(orders::expire_overdue_external_payments(tx, now)));
         let expired = expired.await?;
-        let deleted =
-            self.db.write("delete_expired_keys", move |tx| Box::pin(idempotency::delete_expired_keys(tx, now, KEYS_MAX)));
+        let deleted = self
+            .db
+            .write("delete_expired_keys", move |tx| Box::pin(idempotency::delete_expired_keys(tx, now, KEYS_MAX)));
         let worked = expired > 0 || deleted.await? > 0;
         Ok(if worked { Ran::Worked } else { Ran::Idle })
     }

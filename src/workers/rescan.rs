@@ -93,8 +93,15 @@ impl Rescanner {
                         "blocks {} to {}: {} transfers were booked",
                         first.header.height, last.header.height, rescanned.booked
                     );
-                    audit_log::record_action(tx, now, &actor, Action::ChainRescan, deposits.chain().id.as_str(), &detail)
-                        .await?;
+                    audit_log::record_action(
+                        tx,
+                        now,
+                        &actor,
+                        Action::ChainRescan,
+                        deposits.chain().id.as_str(),
+                        &detail,
+                    )
+                    .await?;
                 }
                 Ok::<_, RescanError>(rescanned)
             })

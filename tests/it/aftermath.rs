@@ -67,7 +67,8 @@ async fn close_review(world: &World, kind: &'static str) {
     let subject = reviews.iter().find(|review| review.kind.as_str() == kind).unwrap().subject.clone();
     let decided = world.db.write("decide", move |tx| {
         Box::pin(async move {
-            reviews::close_review_by_operator(tx, now, &SETUP, kind.parse().unwrap(), &subject, "given back by hand").await
+            reviews::close_review_by_operator(tx, now, &SETUP, kind.parse().unwrap(), &subject, "given back by hand")
+                .await
         })
     });
     assert!(decided.await.unwrap());

@@ -111,7 +111,8 @@ impl World {
         let scratch = match backend {
             Backend::Sqlite => TestDatabase::create_sqlite(),
             Backend::Postgres => {
-                let url = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
+                let url = tokio::task::block_in_place(provision::postgres::start_shared_cluster)
+                    .unwrap_or_else(|e| panic!("{e}"));
                 TestDatabase::create_postgres(&url).await
             }
         };
@@ -492,7 +493,7 @@ pub fn accounts() -> String {
             &[AddressKind::P2wpkh]
         };
         for account in kinds.iter().map(|kind| account.with_address_kind(*kind)) {
-            let (path, xpub) = (account.path(), seed.account_xpub(&account));
+            let (path, xpub) = (account.derivation_path(), seed.derive_account_xpub(&account));
             text += &format!(
                 "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
             );

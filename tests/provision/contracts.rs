@@ -74,48 +74,48 @@ pub struct Artifact {
 }
 
 /// Returns the contract `name`, from the cache or from the compiler.
-pub async fn artifact(name: &str) -> Result<Artifact> {
+pub async fn compile_contract(name: &str) -> Result<Artifact> {
     let name = name.to_owned();
-    node::run_blocking(move || artifact_blocking(&name)).await
+    node::run_on_blocking_thread(move || compile_contract_blocking(&name)).await
 }
 
-/// Does the same as [`artifact`], for callers without an async runtime.
-pub fn artifact_blocking(name: &str) -> Result<Artifact> {
-    let mut all = compile_all()?;
+/// Does the same as [`compile_contract`], for callers without an async runtime.
+pub fn compile_contract_blocking(name: &str) -> Result<Artifact> {
+    let mut all = compile_all_contracts()?;
     let known = all.keys().cloned().collect::<Vec<_>>().join(", ");
     all.remove(name).ok_or_else(|| Error::new(format!("tests/standins/contracts has no contract {name}, only {known}")))
 }
 
-fn compile_all() -> Result<BTreeMap<String, Artifact>> {
-    let repository = paths::repository();
+fn compile_all_contracts() -> Result<BTreeMap<String, Artifact>> {
+    let repository = paths::repository_root();
     let sources = read_sources()?;
-    let compiler = paths::read(&repository.join("tests/oracles/solc.mjs"))?;
-    let versions = paths::read(&repository.join("tests/oracles/package-lock.json"))?;
+    let compiler = paths::read_text(&repository.join("tests/oracles/solc.mjs"))?;
+    let versions = paths::read_text(&repository.join("tests/oracles/package-lock.json"))?;
     let texts = sources.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
     let fingerprint =
         paths::fingerprint(&[compiler.as_str(), versions.as_str()].into_iter().chain(texts).collect::<Vec<_>>());
 
-    let cache = paths::folder("contracts")?;
+    let cache = paths::create_cache_folder("contracts")?;
     let file = cache.join(format!("{fingerprint}.json"));
     let _compiling = paths::lock_exclusive(&cache.join("lock"))?;
     if !file.is_file() {
         eprintln!("provision: compiling {} contracts with solc, once", sources.len());
-        let output = node::run_script_blocking("solc", &json!({ "sources": sources }))?;
-        paths::write(&file, &output.to_string())?;
+        let output = node::run_node_script_blocking("solc", &json!({ "sources": sources }))?;
+        paths::write_atomically(&file, &output.to_string())?;
     }
-    serde_json::from_str(&paths::read(&file)?)
+    serde_json::from_str(&paths::read_text(&file)?)
         .map_err(|cause| Error::context(format!("reading {}", file.display()), cause))
 }
 
 fn read_sources() -> Result<BTreeMap<String, String>> {
-    let folder = paths::repository().join("tests/standins/contracts");
+    let folder = paths::repository_root().join("tests/standins/contracts");
     let failed = |cause: std::io::Error| Error::context(format!("listing {}", folder.display()), cause);
     let mut sources = BTreeMap::new();
     for entry in fs::read_dir(&folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "sol") {
             let name = path.file_name().expect("a directory entry has a file name").to_string_lossy().into_owned();
-            sources.insert(name, paths::read(&path)?);
+            sources.insert(name, paths::read_text(&path)?);
         }
     }
     Ok(sources)

@@ -15,7 +15,8 @@ mod npm;
 mod paths;
 mod process;
 
-/// A program could not be provided or returned an unexpected answer. The text is for the person who runs the tests.
+/// The error for a program that cannot be provided or that returned an unexpected reply. Its text is addressed to the
+/// person who runs the tests.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);

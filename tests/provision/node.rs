@@ -1,5 +1,5 @@
-//! Runs the Node.js scripts in `tests/oracles`: thin wrappers around unchanged third-party packages, which verify what
-//! settled produces.
+//! Runs the Node.js scripts in `tests/oracles`. The scripts call unchanged third-party packages, whose results the
+//! tests compare with those of settled.
 
 use std::{
     io::Write,
@@ -16,13 +16,13 @@ use crate::{Error, Result, npm, paths};
 const MAJOR_VERSION_MIN: u32 = 20;
 
 /// Runs `tests/oracles/{script}.mjs` with `input` on standard input and returns the JSON that it prints.
-pub async fn run_script(script: &str, input: Value) -> Result<Value> {
+pub async fn run_node_script(script: &str, input: Value) -> Result<Value> {
     let script = script.to_owned();
-    run_blocking(move || run_script_blocking(&script, &input)).await
+    run_on_blocking_thread(move || run_node_script_blocking(&script, &input)).await
 }
 
-/// Does the same as [`run_script`], for callers without an async runtime.
-pub fn run_script_blocking(script: &str, input: &Value) -> Result<Value> {
+/// Does the same as [`run_node_script`], for callers without an async runtime.
+pub fn run_node_script_blocking(script: &str, input: &Value) -> Result<Value> {
     let node = find_node()?;
     let file = stage_script(script)?;
     let mut child = Command::new(node)
@@ -35,8 +35,9 @@ pub fn run_script_blocking(script: &str, input: &Value) -> Result<Value> {
         .map_err(|cause| Error::context("starting node", cause))?;
     let mut pipe = child.stdin.take().expect("standard input is piped");
     let text = input.to_string();
-    // Write on another thread, so that this process and the script do not block each other with full pipes. A script that
-    // ends without reading breaks the pipe; its exit status tells more than that error.
+    // Write on another thread, so that this process and the script do not block each other with full pipes. If the
+    // script ends without reading its input, the write fails; the error is ignored, because the exit status of the
+    // script is more useful.
     let writer = thread::spawn(move || drop(pipe.write_all(text.as_bytes())));
     let output = child.wait_with_output().map_err(|cause| Error::context("waiting for node", cause))?;
     writer.join().expect("writing to a pipe does not panic");
@@ -47,15 +48,17 @@ pub fn run_script_blocking(script: &str, input: &Value) -> Result<Value> {
         return Err(Error::new(format!(
             "tests/oracles/{script}.mjs failed ({}):\n{}",
             output.status,
-            paths::tail(&stderr)
+            paths::last_lines(&stderr)
         )));
     }
     serde_json::from_str(&stdout)
         .map_err(|cause| Error::new(format!("tests/oracles/{script}.mjs printed invalid JSON ({cause}): {stdout}")))
 }
 
-/// Runs blocking work on another thread, so that the other tasks of a test go on.
-pub(crate) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+/// Runs blocking work on another thread, so that the other tasks of a test continue.
+pub(crate) async fn run_on_blocking_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|cause| Error::context("running a blocking task", cause))?
 }
 
@@ -63,7 +66,7 @@ pub(crate) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Resul
 fn find_node() -> Result<PathBuf> {
     let missing =
         format!("Node.js {MAJOR_VERSION_MIN} or newer is needed for the tests; install it or name it in NODE");
-    let path = paths::program("NODE", "node")?.ok_or_else(|| Error::new(missing.as_str()))?;
+    let path = paths::find_program("NODE", "node")?.ok_or_else(|| Error::new(missing.as_str()))?;
     let output =
         Command::new(&path).arg("--version").output().map_err(|cause| Error::context(missing.as_str(), cause))?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -78,13 +81,13 @@ fn find_node() -> Result<PathBuf> {
 /// Copies the script into the folder with the installed packages, because an ES module searches its imports in the folders
 /// above itself. Returns the path of the copy.
 fn stage_script(script: &str) -> Result<PathBuf> {
-    let installed = npm::install("tests/oracles")?;
-    let sources = paths::repository().join("tests/oracles");
+    let installed = npm::install_packages("tests/oracles")?;
+    let sources = paths::repository_root().join("tests/oracles");
     for file in ["oracle.mjs", &format!("{script}.mjs")] {
-        let content = paths::read(&sources.join(file))?;
+        let content = paths::read_text(&sources.join(file))?;
         let copy = installed.join(file);
         if std::fs::read_to_string(&copy).ok().as_deref() != Some(content.as_str()) {
-            paths::write(&copy, &content)?;
+            paths::write_atomically(&copy, &content)?;
         }
     }
     Ok(installed.join(format!("{script}.mjs")))

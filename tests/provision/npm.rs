@@ -10,23 +10,24 @@ use crate::{Error, Result, paths};
 
 /// Returns the folder that contains `node_modules` for `source/package-lock.json`. The first caller installs the packages;
 /// others wait for it. Install scripts of packages do not run.
-pub fn install(source: &str) -> Result<PathBuf> {
-    let source = paths::repository().join(source);
-    let (package, lock) = (paths::read(&source.join("package.json"))?, paths::read(&source.join("package-lock.json"))?);
+pub fn install_packages(source: &str) -> Result<PathBuf> {
+    let source = paths::repository_root().join(source);
+    let (package, lock) =
+        (paths::read_text(&source.join("package.json"))?, paths::read_text(&source.join("package-lock.json"))?);
     let name = paths::fingerprint(&[&package, &lock]);
-    let npm = paths::folder("npm")?;
+    let npm = paths::create_cache_folder("npm")?;
     let _installing = paths::lock_exclusive(&npm.join(format!("{name}.lock")))?;
 
-    let folder = paths::folder(&format!("npm/{name}"))?;
+    let folder = paths::create_cache_folder(&format!("npm/{name}"))?;
     let marker = folder.join("installed");
     if marker.is_file() {
         return Ok(folder);
     }
-    paths::write(&folder.join("package.json"), &package)?;
-    paths::write(&folder.join("package-lock.json"), &lock)?;
+    paths::write_atomically(&folder.join("package.json"), &package)?;
+    paths::write_atomically(&folder.join("package-lock.json"), &lock)?;
     eprintln!("provision: installing the packages of {} with npm, once", source.display());
     run_npm_ci(&folder, &npm.join(format!("{name}.log")))?;
-    paths::write(&marker, "")?;
+    paths::write_atomically(&marker, "")?;
     Ok(folder)
 }
 
@@ -48,6 +49,6 @@ fn run_npm_ci(folder: &Path, log: &Path) -> Result<()> {
         "npm could not install the packages of {} ({status}); is the npm registry reachable? The end of its output in {}:\n{}",
         folder.display(),
         log.display(),
-        paths::tail(&paths::read(log)?)
+        paths::last_lines(&paths::read_text(log)?)
     )))
 }

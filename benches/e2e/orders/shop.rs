@@ -62,7 +62,8 @@ impl BenchShop {
         for chain in simnet.chains() {
             simnet.mine(&chain, 3, seconds - 60);
         }
-        let envelope = Arc::new(Envelope::load_or_create_key_file(folder.path()).expect("the envelope keys are created"));
+        let envelope =
+            Arc::new(Envelope::load_or_create_key_file(folder.path()).expect("the envelope keys are created"));
         let setup =
             Setup { config, clock, db, envelope, simnet: Some(simnet), cursor_flush_ms: 1_000, autonomous: false };
         let daemon = Daemon::start_daemon(setup).await.expect("the daemon starts");
@@ -95,7 +96,7 @@ fn config(folder: &Path) -> Config {
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
     let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0)
         .expect("the account exists");
-    let xpub = seed.account_xpub(&account);
+    let xpub = seed.derive_account_xpub(&account);
     let text = format!(
         r#"
         [server]

@@ -75,7 +75,8 @@ impl<T> Attempts<T> {
         self.failures.push(reason);
     }
 
-    /// Returns true if one of the replies is a result of the request. Another endpoint may still give a better one.
+    /// Returns true if at least one reply is a result of the request. Another endpoint may still return a better
+    /// result.
     pub fn has_result(&self) -> bool {
         self.fallback.is_some() || self.too_large.is_some() || self.node_error.is_some()
     }

@@ -8,7 +8,7 @@ use tracing::info;
 use super::{
     Pool,
     attempts::{Attempts, ExchangeResult},
-    selection::{Selection, timeout_for},
+    selection::{Selection, compute_timeout},
 };
 use crate::{
     NodeErrorKind, Rejection, Reply, Request, RpcError, Target, Verdict, health::Availability, http::ErrorClass, reply,
@@ -20,9 +20,9 @@ const BATCH_METHOD: &str = "(batch)";
 /// The results of a batch, in the order of its calls.
 #[derive(Debug)]
 pub struct BatchReply<T> {
-    /// Results before the first call that failed.
+    /// Results of the calls before the first failed call.
     results: Vec<T>,
-    /// Error of that call.
+    /// Error of the first failed call; `None` if all calls succeeded.
     error: Option<RpcError>,
 }
 
@@ -30,16 +30,16 @@ impl<T> BatchReply<T> {
     /// Returns all results.
     ///
     /// # Errors
-    /// Fails if a call failed.
-    pub fn into_all(self) -> Result<Vec<T>, RpcError> {
+    /// Returns the error of the first failed call.
+    pub fn into_all_results(self) -> Result<Vec<T>, RpcError> {
         self.error.map_or(Ok(self.results), Err)
     }
 
-    /// Returns the results before the first call that failed.
+    /// Returns the results of the calls before the first failed call.
     ///
     /// # Errors
-    /// Fails if that was the first call of the batch.
-    pub fn into_prefix(self) -> Result<Vec<T>, RpcError> {
+    /// Fails if the first call of the batch failed.
+    pub fn into_results_before_failure(self) -> Result<Vec<T>, RpcError> {
         match self.error {
             Some(error) if self.results.is_empty() => Err(error),
             Some(_) | None => Ok(self.results),
@@ -51,7 +51,7 @@ impl Pool {
     /// Sends one call for each element of `params`, in batches of at most `batch_max` calls where endpoints accept
     /// batches. Calls without an accepted reply are sent again one by one, with fail-over. The first argument of
     /// `accept` is the index of the call.
-    pub async fn batch<T, P, F>(&self, method: &str, params: &[P], batch_max: usize, accept: F) -> BatchReply<T>
+    pub async fn send_calls<T, P, F>(&self, method: &str, params: &[P], batch_max: usize, accept: F) -> BatchReply<T>
     where
         T: Send,
         P: Serialize + Sync,
@@ -60,7 +60,7 @@ impl Pool {
         let size = batch_max.min(self.config.batch_max).max(1);
         let mut chunks = Vec::with_capacity(params.len().div_ceil(size));
         for (n, chunk) in params.chunks(size).enumerate() {
-            chunks.push(self.send_chunk(method, n * size, chunk, &accept));
+            chunks.push(self.send_call_chunk(method, n * size, chunk, &accept));
         }
         let mut chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
         let mut all = BatchReply { results: Vec::with_capacity(params.len()), error: None };
@@ -75,7 +75,7 @@ impl Pool {
     }
 
     /// Sends the calls of one chunk, which begins at index `offset`, in batches of the size that the endpoints accept.
-    async fn send_chunk<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F) -> BatchReply<T>
+    async fn send_call_chunk<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F) -> BatchReply<T>
     where
         T: Send,
         P: Serialize + Sync,
@@ -93,8 +93,8 @@ impl Pool {
             let result = match value {
                 Some(value) => Ok(value),
                 None => {
-                    let request = Request::call(method, &params[i]);
-                    self.send(request, |reply: &Reply<'_>| accept(offset + i, reply)).await
+                    let request = Request::json_rpc_call(method, &params[i]);
+                    self.send_request(request, |reply: &Reply<'_>| accept(offset + i, reply)).await
                 }
             };
             match result {
@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// Sends the first calls as one batch and stores the accepted values. Returns the number of calls sent, or `None`
-    /// if no reply was accepted. This is never an error: the caller sends the remaining calls one by one.
+    /// if no reply was accepted; the caller then sends these calls one by one.
     async fn send_batch<T, P, F>(
         &self,
         method: &str,
@@ -121,20 +121,20 @@ impl Pool {
     {
         let attempted = vec![false; self.endpoints.len()];
         let deadline = Instant::now() + self.config.deadline;
-        let wait_until = self.wait_ends_at(deadline);
+        let wait_until = self.latest_wait_end(deadline);
         let (endpoint, params, timeout) = loop {
             let now = Instant::now();
-            match self.select(BATCH_METHOD, Target::Any, &attempted, now, wait_until, true) {
+            match self.select_endpoint(BATCH_METHOD, Target::Any, &attempted, now, wait_until, true) {
                 Selection::Send { endpoint, others } => {
                     let state = &self.endpoints[endpoint];
-                    let learnt = usize::try_from(state.batch_size().size()).unwrap_or(usize::MAX);
+                    let learnt = usize::try_from(state.lock_batch_size().size()).unwrap_or(usize::MAX);
                     let size = learnt.max(2).min(state.batch_max(&self.config)).min(params.len());
-                    let mut health = state.health();
-                    if size < 2 || health.availability(method, now) == Availability::MethodMissing {
+                    let mut health = state.lock_health();
+                    if size < 2 || health.availability_for_method(method, now) == Availability::MethodMissing {
                         return None;
                     }
-                    if health.try_charge(BATCH_METHOD, request_count(size), now) {
-                        let timeout = timeout_for(deadline.saturating_duration_since(now), others);
+                    if health.try_charge_requests(BATCH_METHOD, to_request_count(size), now) {
+                        let timeout = compute_timeout(deadline.saturating_duration_since(now), others);
                         break (endpoint, &params[..size], timeout);
                     }
                 }
@@ -142,24 +142,24 @@ impl Pool {
                 Selection::None => return None,
             }
         };
-        self.verify_chain(endpoint, timeout).await.ok()?;
+        self.verify_endpoint_chain(endpoint, timeout).await.ok()?;
         let state = &self.endpoints[endpoint];
         let size = u64::try_from(params.len()).unwrap_or(u64::MAX);
         let mut attempts = Attempts::new();
         let sent_at = Instant::now();
-        let request = Request::batch(method, params);
-        let exchange = match self.exchange(endpoint, &request, request_count(params.len()), timeout).await {
+        let request = Request::json_rpc_batch(method, params);
+        let exchange = match self.send_http_request(endpoint, &request, to_request_count(params.len()), timeout).await {
             Ok(exchange) => exchange,
             Err(error) => {
                 let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
                 if class != Some(ErrorClass::Broken) {
-                    state.batch_size().record_too_large(size, "");
+                    state.lock_batch_size().record_too_large(size, "");
                 }
                 return None;
             }
         };
         let mut result = ExchangeResult::default();
-        match reply::parse_batch(endpoint, exchange.status, &exchange.body) {
+        match reply::parse_batch_reply(endpoint, exchange.status, &exchange.body) {
             Ok(items) => {
                 for (id, reply) in items {
                     let Some(slot) = usize::try_from(id).ok().filter(|i| *i < params.len()) else { continue };
@@ -176,23 +176,23 @@ impl Pool {
                 drop(self.record_verdict(endpoint, method, verdict, &mut attempts, &mut result));
             }
             Err(_) => {
-                let label = self.label(endpoint);
+                let label = self.endpoint_label(endpoint);
                 info!(endpoint = %label, "the endpoint does not accept batches; its calls are sent one by one");
-                state.health().record_method_missing(BATCH_METHOD, Instant::now());
+                state.lock_health().record_method_missing(BATCH_METHOD, Instant::now());
                 return None;
             }
         }
         let accepted = result.accepted;
         if result.is_throttled() || attempts.too_large.is_some() {
-            state.batch_size().record_too_large(size, "");
+            state.lock_batch_size().record_too_large(size, "");
         } else {
-            state.batch_size().record_success(size);
+            state.lock_batch_size().record_success(size);
         }
         self.record_exchange(endpoint, result, sent_at);
         accepted.then_some(params.len())
     }
 }
 
-fn request_count(calls: usize) -> u32 {
+fn to_request_count(calls: usize) -> u32 {
     u32::try_from(calls).unwrap_or(u32::MAX)
 }

@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use crate::{ChainCheck, Endpoint};
 
-/// Maximum time by which the head of an endpoint may lag behind the best head. An endpoint that lags more gets requests
-/// last. A lag of one block is always allowed.
+/// Maximum time by which the head of an endpoint may lag behind the best head. The pool uses an endpoint that lags more
+/// only after all others. A lag of one block is always allowed.
 const HEAD_LAG_MAX: Duration = Duration::from_secs(30);
 
 /// The endpoints of a chain and the limits for requests to them.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Endpoints in order of preference. A later endpoint gets a request when the earlier ones fail, cool down or have
-    /// exhausted their rate limits.
+    /// Endpoints in order of preference. A later endpoint gets a request only when all earlier endpoints fail, cool
+    /// down or have exhausted their rate limits.
     pub endpoints: Vec<Endpoint>,
     /// Maximum time for one request, over all endpoints together.
     pub deadline: Duration,
     /// Maximum size of one reply, in bytes.
     pub body_bytes_max: usize,
-    /// Maximum number of calls in one JSON-RPC batch, even if a driver requests more; 1 sends no batches.
+    /// Maximum number of calls in one JSON-RPC batch, even if a driver requests more. With 1, the pool sends no
+    /// batches.
     pub batch_max: usize,
     /// Maximum number of concurrent batches.
     pub concurrency: usize,
-    /// Maximum number of blocks by which the head of an endpoint may lag behind the best head. An endpoint that lags
-    /// more gets requests last.
+    /// Maximum number of blocks by which the head of an endpoint may lag behind the best head. The pool uses an
+    /// endpoint that lags more only after all others.
     pub head_lag_blocks_max: u64,
-    /// Request that every endpoint must answer as expected before any other reply from it is accepted; `None` for no
-    /// check.
+    /// Check of the chain that every endpoint must pass before the pool uses it; `None` disables the check.
     pub chain_check: Option<ChainCheck>,
 }
 
@@ -53,7 +53,7 @@ impl Config {
     }
 }
 
-/// The reason for which a pool cannot be built.
+/// The reason why a pool cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Only endpoints without the role `read` are configured, or none at all.

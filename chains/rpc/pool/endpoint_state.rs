@@ -29,12 +29,12 @@ impl EndpointState {
     }
 
     /// Locks and returns the health of the endpoint.
-    pub fn health(&self) -> MutexGuard<'_, Health> {
+    pub fn lock_health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().expect("no panic while health is locked")
     }
 
     /// Locks and returns the number of calls that the endpoint accepts in one batch, learnt from its replies.
-    pub fn batch_size(&self) -> MutexGuard<'_, AdaptiveSize> {
+    pub fn lock_batch_size(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.batch_size.lock().expect("no panic while the batch size is locked")
     }
 

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{
     Pool,
     attempts::{Attempts, ExchangeResult},
-    selection::{Selection, timeout_for},
+    selection::{Selection, compute_timeout},
 };
 use crate::{Rejection, Reply, Request, RpcError, Verdict, http::ErrorClass};
 
@@ -16,15 +16,15 @@ impl Pool {
     {
         let (method, target) = (request.method.as_str(), request.target);
         let deadline = Instant::now() + self.config.deadline;
-        let wait_until = self.wait_ends_at(deadline);
-        let mut attempted: Vec<bool> = (0..self.endpoints.len()).map(|i| target.excludes(i)).collect();
+        let wait_until = self.latest_wait_end(deadline);
+        let mut attempted: Vec<bool> = (0..self.endpoints.len()).map(|i| target.excludes_endpoint(i)).collect();
         let mut attempts = Attempts::new();
         loop {
             let now = Instant::now();
             let (endpoint, others) =
-                match self.select(method, target, &attempted, now, wait_until, !attempts.has_result()) {
+                match self.select_endpoint(method, target, &attempted, now, wait_until, !attempts.has_result()) {
                     Selection::Send { endpoint, others } if now < deadline => {
-                        if !self.endpoints[endpoint].health().try_charge(method, 1, now) {
+                        if !self.endpoints[endpoint].lock_health().try_charge_requests(method, 1, now) {
                             continue;
                         }
                         (endpoint, others)
@@ -35,17 +35,17 @@ impl Pool {
                     }
                     Selection::Send { .. } | Selection::None => break,
                 };
-            let timeout = timeout_for(deadline - now, others);
+            let timeout = compute_timeout(deadline - now, others);
             // An endpoint that throttled the request did not process it, so it may get the request again after its
             // cool-down.
             attempted[endpoint] = true;
-            if let Err((class, reason)) = self.verify_chain(endpoint, timeout).await {
+            if let Err((class, reason)) = self.verify_endpoint_chain(endpoint, timeout).await {
                 attempted[endpoint] = class != ErrorClass::Throttled;
                 attempts.add_failure(class, reason);
                 continue;
             }
             let sent_at = Instant::now();
-            let exchange = match self.exchange(endpoint, request, 1, timeout).await {
+            let exchange = match self.send_http_request(endpoint, request, 1, timeout).await {
                 Ok(exchange) => exchange,
                 Err(error) => {
                     let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
@@ -62,8 +62,8 @@ impl Pool {
                 return Ok(value);
             }
         }
-        attempts.failures.extend(self.reasons_not_attempted(method, &attempted));
-        attempts.method_missing |= self.is_missing_everywhere(method, target);
+        attempts.failures.extend(self.list_reasons_not_attempted(method, &attempted));
+        attempts.method_missing |= self.is_method_missing_everywhere(method, target);
         if attempts.failures.is_empty() && !attempts.has_result() {
             attempts.failures.push("there is no other endpoint with the role `read`".to_owned());
         }

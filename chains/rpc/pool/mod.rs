@@ -62,29 +62,29 @@ impl Pool {
     ///
     /// # Errors
     /// Fails if no endpoint gave a usable reply before the deadline; see [`RpcError`].
-    pub async fn send<T, F>(&self, request: Request, accept: F) -> Result<T, RpcError>
+    pub async fn send_request<T, F>(&self, request: Request, accept: F) -> Result<T, RpcError>
     where
         F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,
     {
         match request.target {
             Target::Any | Target::From(_) | Target::Excluding(_) => self.send_with_failover(&request, accept).await,
-            Target::Only(endpoint) => self.send_to_one(endpoint, &request, accept).await,
-            Target::Probe(endpoint) => self.probe(endpoint, &request, accept).await,
+            Target::Only(endpoint) => self.send_to_single_endpoint(endpoint, &request, accept).await,
+            Target::Probe(endpoint) => self.probe_endpoint(endpoint, &request, accept).await,
         }
     }
 
-    /// Sends a request to every endpoint with the role `broadcast` at once, even to one that cools down; the target of
-    /// the request is ignored. Returns the index of each endpoint with the body of its reply or the reason for which
-    /// there is none.
-    pub async fn broadcast(&self, request: Request) -> Vec<(usize, Result<Vec<u8>, String>)> {
+    /// Sends a request to all endpoints with the role `broadcast` at the same time, even during a cool-down. Ignores
+    /// the target of the request. Returns, for each endpoint, its index and the body of its reply or the reason of the
+    /// failure.
+    pub async fn broadcast_request(&self, request: Request) -> Vec<(usize, Result<Vec<u8>, String>)> {
         let request = &request;
         let recipients = (0..self.endpoints.len()).filter(|i| self.endpoints[*i].endpoint.has_role(Role::Broadcast));
         let replies = recipients.map(|endpoint| async move {
-            self.endpoints[endpoint].health().charge(1, Instant::now());
-            let reply = match self.exchange(endpoint, request, 1, self.config.deadline).await {
+            self.endpoints[endpoint].lock_health().charge_requests(1, Instant::now());
+            let reply = match self.send_http_request(endpoint, request, 1, self.config.deadline).await {
                 Ok(exchange) => Ok(exchange.body),
                 Err(TransportError::Failed { reason, .. }) => Err(reason),
-                Err(TransportError::TooLarge { bytes_max }) => Err(too_many_bytes(bytes_max).to_string()),
+                Err(TransportError::TooLarge { bytes_max }) => Err(reply_too_large_error(bytes_max).to_string()),
             };
             (endpoint, reply)
         });
@@ -102,31 +102,31 @@ impl Pool {
         self.endpoints.iter().map(|state| &state.endpoint)
     }
 
-    /// Records the height of an endpoint's newest block. Endpoints that lag behind get requests last.
+    /// Records the height of an endpoint's newest block. The pool uses endpoints that lag behind only after all others.
     pub fn record_head(&self, endpoint: usize, height: Height) {
         if let Some(state) = self.endpoints.get(endpoint) {
-            state.health().record_head(height, Instant::now());
+            state.lock_health().record_head(height, Instant::now());
         }
     }
 
     /// Returns the height of each endpoint's newest block, `None` where it was not recorded within the last minute.
-    pub fn heads(&self) -> Vec<Option<Height>> {
+    pub fn recent_heads(&self) -> Vec<Option<Height>> {
         let now = Instant::now();
-        self.endpoints.iter().map(|state| state.health().head(now)).collect()
+        self.endpoints.iter().map(|state| state.lock_health().recent_head(now)).collect()
     }
 
     /// Returns a node's text with every occurrence of a secret of the endpoint's URL or headers redacted.
-    pub fn redact(&self, endpoint: usize, text: &str) -> String {
-        self.endpoints.get(endpoint).map_or_else(String::new, |state| state.endpoint.redact(text))
+    pub fn redact_secrets(&self, endpoint: usize, text: &str) -> String {
+        self.endpoints.get(endpoint).map_or_else(String::new, |state| state.endpoint.redact_secrets(text))
     }
 
     /// Returns host and port of an endpoint, or `?` if there is none with this index.
-    pub fn label(&self, endpoint: usize) -> String {
-        self.endpoints.get(endpoint).map_or_else(|| "?".to_owned(), |state| state.endpoint.label())
+    pub fn endpoint_label(&self, endpoint: usize) -> String {
+        self.endpoints.get(endpoint).map_or_else(|| "?".to_owned(), |state| state.endpoint.host_and_port())
     }
 
     /// Sends one HTTP request to one endpoint and adds `requests`, its number of calls, to the count.
-    async fn exchange(
+    async fn send_http_request(
         &self,
         endpoint: usize,
         request: &Request,
@@ -134,15 +134,17 @@ impl Pool {
         timeout: Duration,
     ) -> Result<Exchange, TransportError> {
         self.requests_sent.fetch_add(u64::from(requests), Ordering::Relaxed);
-        self.client.send(&self.endpoints[endpoint].endpoint, request, timeout, self.config.body_bytes_max).await
+        self.client
+            .send_and_read_reply(&self.endpoints[endpoint].endpoint, request, timeout, self.config.body_bytes_max)
+            .await
     }
 
     /// Returns the time at which a wait must end, so that a tenth of the deadline is left for the reply.
-    fn wait_ends_at(&self, deadline: Instant) -> Instant {
+    fn latest_wait_end(&self, deadline: Instant) -> Instant {
         deadline - self.config.deadline / 10
     }
 }
 
-fn too_many_bytes(bytes_max: usize) -> RpcError {
+fn reply_too_large_error(bytes_max: usize) -> RpcError {
     RpcError::TooLarge(format!("more than {bytes_max} bytes"))
 }

@@ -34,22 +34,22 @@ impl Pool {
                 attempts.fallback.get_or_insert(value);
             }
             Err(Rejection::Invalid(reason)) => {
-                let label = self.label(endpoint);
+                let label = self.endpoint_label(endpoint);
                 error!(endpoint = %label, method, "an invalid reply of the endpoint was rejected: {reason}");
-                let reason = self.redact(endpoint, &reason);
+                let reason = self.redact_secrets(endpoint, &reason);
                 attempts.invalid = Some(format!("{label}: {reason}"));
                 result.failure.get_or_insert(HealthEvent::new(ErrorClass::Broken, reason));
             }
             Err(Rejection::NodeError(error)) => {
-                let label = self.label(endpoint);
-                let message = self.redact(endpoint, &error.message);
+                let label = self.endpoint_label(endpoint);
+                let message = self.redact_secrets(endpoint, &error.message);
                 match error.kind {
                     NodeErrorKind::TooLarge => {
                         attempts.too_large.get_or_insert(message);
                     }
                     NodeErrorKind::MethodMissing => {
                         info!(endpoint = %label, method, "the endpoint does not offer {method}: {message}");
-                        self.endpoints[endpoint].health().record_method_missing(method, Instant::now());
+                        self.endpoints[endpoint].lock_health().record_method_missing(method, Instant::now());
                         attempts.method_missing = true;
                     }
                     NodeErrorKind::RateLimited => {
@@ -70,7 +70,7 @@ impl Pool {
         match result {
             ExchangeResult { failure: Some(event), .. } => drop(self.record_failure(endpoint, event, sent_at)),
             ExchangeResult { accepted: true, failure: None } => {
-                self.endpoints[endpoint].health().record_success(sent_at);
+                self.endpoints[endpoint].lock_health().record_success(sent_at);
             }
             ExchangeResult { accepted: false, failure: None } => {}
         }
@@ -87,12 +87,12 @@ impl Pool {
     ) -> Option<ErrorClass> {
         match error {
             TransportError::TooLarge { bytes_max } => {
-                let message = format!("more than {bytes_max} bytes from {}", self.label(endpoint));
+                let message = format!("more than {bytes_max} bytes from {}", self.endpoint_label(endpoint));
                 attempts.too_large.get_or_insert(message);
                 None
             }
             TransportError::Failed { class, reason, retry_after } => {
-                let reason = self.redact(endpoint, &reason);
+                let reason = self.redact_secrets(endpoint, &reason);
                 let event = HealthEvent { class, reason, retry_after };
                 attempts.add_failure(class, self.record_failure(endpoint, event, sent_at));
                 Some(class)
@@ -102,11 +102,11 @@ impl Pool {
 
     /// Records a failure in the health of the endpoint and returns the reason with the name of the endpoint.
     pub(super) fn record_failure(&self, endpoint: usize, event: HealthEvent, sent_at: Instant) -> String {
-        let label = self.label(endpoint);
+        let label = self.endpoint_label(endpoint);
         let HealthEvent { reason, retry_after, .. } = event;
         let retry_after = retry_after.or_else(|| reply::parse_suspension(&reason));
         let named_reason = format!("{label}: {reason}");
-        let mut health = self.endpoints[endpoint].health();
+        let mut health = self.endpoints[endpoint].lock_health();
         if health.last_failure() != reason {
             warn!(endpoint = %label, "the endpoint failed and gets no requests for a while: {reason}");
         }

@@ -26,7 +26,7 @@ impl Pool {
     /// Selects the next endpoint for a request, in order of preference or in turn from the first endpoint of its
     /// target. A wait ends at `wait_until` at the latest. A cool-down is waited for only if `waits_for_cool_downs` is
     /// true.
-    pub(super) fn select(
+    pub(super) fn select_endpoint(
         &self,
         method: &str,
         target: Target,
@@ -35,9 +35,10 @@ impl Pool {
         wait_until: Instant,
         waits_for_cool_downs: bool,
     ) -> Selection {
-        let heads: Vec<Option<Height>> = self.endpoints.iter().map(|state| state.health().head(now)).collect();
+        let heads: Vec<Option<Height>> =
+            self.endpoints.iter().map(|state| state.lock_health().recent_head(now)).collect();
         let best = heads.iter().flatten().max().copied().unwrap_or(0);
-        let first = target.first();
+        let first = target.first_endpoint();
         let lag_max = self.config.head_lag_blocks_max;
         let lags = |i: usize| first.is_none() && heads[i].is_some_and(|head| best - head > lag_max);
 
@@ -49,7 +50,7 @@ impl Pool {
             if !self.endpoints[i].endpoint.has_role(Role::Read) {
                 continue;
             }
-            match self.endpoints[i].health().availability(method, now) {
+            match self.endpoints[i].lock_health().availability_for_method(method, now) {
                 Availability::Now => available.push(i),
                 Availability::RateLimited(until) if until <= wait_until => rate_limited.push((lags(i), until)),
                 Availability::CoolingDown(until) if waits_for_cool_downs && until <= wait_until => {
@@ -72,18 +73,18 @@ impl Pool {
     }
 
     /// Returns a reason for each endpoint that did not get the request.
-    pub(super) fn reasons_not_attempted(&self, method: &str, attempted: &[bool]) -> Vec<String> {
+    pub(super) fn list_reasons_not_attempted(&self, method: &str, attempted: &[bool]) -> Vec<String> {
         let now = Instant::now();
         let remaining = (0..self.endpoints.len()).filter(|i| !attempted[*i]);
         let readable = remaining.filter(|i| self.endpoints[*i].endpoint.has_role(Role::Read));
-        readable.map(|endpoint| self.reason_unavailable(endpoint, method, now)).collect()
+        readable.map(|endpoint| self.explain_unavailability(endpoint, method, now)).collect()
     }
 
-    /// Returns the reason for which an endpoint does not get a request of this method now.
-    pub(super) fn reason_unavailable(&self, endpoint: usize, method: &str, now: Instant) -> String {
+    /// Returns the reason why the pool does not send a request of this method to an endpoint now.
+    pub(super) fn explain_unavailability(&self, endpoint: usize, method: &str, now: Instant) -> String {
         let state = &self.endpoints[endpoint];
-        let health = state.health();
-        let reason = match health.availability(method, now) {
+        let health = state.lock_health();
+        let reason = match health.availability_for_method(method, now) {
             Availability::CoolingDown(_) => format!("cools down after `{}`", health.last_failure()),
             Availability::MethodMissing => format!("does not offer {method}"),
             Availability::RateLimited(_) => "its rate limit is used up".to_owned(),
@@ -93,11 +94,13 @@ impl Pool {
     }
 
     /// Returns true if the target has at least one endpoint to read from and none of them offers the method.
-    pub(super) fn is_missing_everywhere(&self, method: &str, target: Target) -> bool {
+    pub(super) fn is_method_missing_everywhere(&self, method: &str, target: Target) -> bool {
         let now = Instant::now();
-        let is_readable = |i: &usize| !target.excludes(*i) && self.endpoints[*i].endpoint.has_role(Role::Read);
+        let is_readable = |i: &usize| !target.excludes_endpoint(*i) && self.endpoints[*i].endpoint.has_role(Role::Read);
         let mut readable = (0..self.endpoints.len()).filter(is_readable).peekable();
-        let lacks = |i: usize| self.endpoints[i].health().availability(method, now) == Availability::MethodMissing;
+        let lacks = |i: usize| {
+            self.endpoints[i].lock_health().availability_for_method(method, now) == Availability::MethodMissing
+        };
         readable.peek().is_some() && readable.all(lacks)
     }
 }
@@ -105,6 +108,6 @@ impl Pool {
 /// Returns the timeout for one endpoint: all the time left, or half of it if other endpoints can get the request
 /// afterwards. A silent endpoint then cools down, so it costs that time only once; a shorter timeout would give up
 /// requests that are merely slow.
-pub fn timeout_for(time_left: Duration, others: u32) -> Duration {
+pub fn compute_timeout(time_left: Duration, others: u32) -> Duration {
     if others == 0 { time_left } else { time_left / 2 }
 }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{
     Pool,
     attempts::{Attempts, ExchangeResult},
-    too_many_bytes,
+    reply_too_large_error,
 };
 use crate::{
     NodeError, NodeErrorKind, Rejection, Reply, Request, RpcError, Verdict,
@@ -15,7 +15,7 @@ use crate::{
 
 impl Pool {
     /// Sends a request to one endpoint as [`crate::Target::Only`] describes.
-    pub(super) async fn send_to_one<T, F>(
+    pub(super) async fn send_to_single_endpoint<T, F>(
         &self,
         endpoint: usize,
         request: &Request,
@@ -28,21 +28,23 @@ impl Pool {
         let deadline = Instant::now() + self.config.deadline;
         let sent_at = loop {
             let now = Instant::now();
-            let availability = self.endpoints[endpoint].health().availability(method, now);
+            let availability = self.endpoints[endpoint].lock_health().availability_for_method(method, now);
             match availability {
-                Availability::Now if self.endpoints[endpoint].health().try_charge(method, 1, now) => break now,
+                Availability::Now if self.endpoints[endpoint].lock_health().try_charge_requests(method, 1, now) => {
+                    break now;
+                }
                 Availability::Now => {}
-                Availability::RateLimited(until) if until < self.wait_ends_at(deadline) => {
+                Availability::RateLimited(until) if until < self.latest_wait_end(deadline) => {
                     tokio::time::sleep_until(until).await;
                 }
                 Availability::MethodMissing => return Err(RpcError::MethodMissing(method.to_owned())),
                 Availability::RateLimited(_) | Availability::CoolingDown(_) => {
-                    return Err(RpcError::Unavailable(self.reason_unavailable(endpoint, method, now)));
+                    return Err(RpcError::Unavailable(self.explain_unavailability(endpoint, method, now)));
                 }
             }
         };
         let mut attempts = Attempts::new();
-        match self.exchange(endpoint, request, 1, deadline - sent_at).await {
+        match self.send_http_request(endpoint, request, 1, deadline - sent_at).await {
             Ok(exchange) => {
                 let verdict = accept(&Reply::new(endpoint, exchange.status, &exchange.body));
                 let mut result = ExchangeResult::default();
@@ -58,12 +60,17 @@ impl Pool {
     }
 
     /// Sends a request to one endpoint as [`crate::Target::Probe`] describes.
-    pub(super) async fn probe<T, F>(&self, endpoint: usize, request: &Request, mut accept: F) -> Result<T, RpcError>
+    pub(super) async fn probe_endpoint<T, F>(
+        &self,
+        endpoint: usize,
+        request: &Request,
+        mut accept: F,
+    ) -> Result<T, RpcError>
     where
         F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,
     {
-        self.endpoints[endpoint].health().charge(1, Instant::now());
-        let exchange = match self.exchange(endpoint, request, 1, self.config.deadline).await {
+        self.endpoints[endpoint].lock_health().charge_requests(1, Instant::now());
+        let exchange = match self.send_http_request(endpoint, request, 1, self.config.deadline).await {
             Ok(exchange) => exchange,
             Err(TransportError::Failed { class: ErrorClass::Timeout, reason, .. }) => {
                 return Err(RpcError::Timeout(reason));
@@ -71,7 +78,7 @@ impl Pool {
             Err(TransportError::Failed { class: ErrorClass::Broken | ErrorClass::Throttled, reason, .. }) => {
                 return Err(RpcError::Unavailable(reason));
             }
-            Err(TransportError::TooLarge { bytes_max }) => return Err(too_many_bytes(bytes_max)),
+            Err(TransportError::TooLarge { bytes_max }) => return Err(reply_too_large_error(bytes_max)),
         };
         match accept(&Reply::new(endpoint, exchange.status, &exchange.body)) {
             Ok(Verdict::Accept(value) | Verdict::Fallback(value)) => Ok(value),
@@ -80,7 +87,7 @@ impl Pool {
                 NodeErrorKind::MethodMissing => RpcError::MethodMissing(request.method.clone()),
                 NodeErrorKind::TooLarge => RpcError::TooLarge(error.message),
                 NodeErrorKind::RateLimited | NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => {
-                    RpcError::NodeError(NodeError { message: self.redact(endpoint, &error.message), ..error })
+                    RpcError::NodeError(NodeError { message: self.redact_secrets(endpoint, &error.message), ..error })
                 }
             }),
         }

@@ -76,7 +76,12 @@ pub struct ClaimedKey {
 }
 
 /// Claims a key. This must be the first statement of the transaction, so that a repeated call does nothing else.
-pub async fn claim_idempotency_key(tx: &mut Tx, now: Instant, keep: KeyExpiry, call: &Call) -> Result<ClaimResult, db::Error> {
+pub async fn claim_idempotency_key(
+    tx: &mut Tx,
+    now: Instant,
+    keep: KeyExpiry,
+    call: &Call,
+) -> Result<ClaimResult, db::Error> {
     let expires_at = match keep {
         KeyExpiry::Never => None,
         KeyExpiry::At(at) => Some(at),

@@ -33,7 +33,11 @@ impl<const N: usize> Windows<N> {
     /// Counts a hit under one key per rule. Fails when any rule refuses the hit; no rule counts it then.
     pub fn admit_hit(&self, now: Instant, keys: [Key; N]) -> Result<(), Limited> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait_ms = windows.iter_mut().zip(keys).filter_map(|(window, key)| window.expire_hits_and_find_wait_ms(now, key)).max();
+        let wait_ms = windows
+            .iter_mut()
+            .zip(keys)
+            .filter_map(|(window, key)| window.expire_hits_and_find_wait_ms(now, key))
+            .max();
         if let Some(wait_ms) = wait_ms {
             return Err(Limited::from_wait_ms(wait_ms));
         }

@@ -48,7 +48,12 @@ pub async fn issue_token(
 
 /// Returns the active user of this shop to whom the token belongs; `None` when the token is unknown, expired or
 /// revoked.
-pub async fn authenticate_token(tx: &mut Tx, now: Instant, shop: Shop, presented: &str) -> Result<Option<UserId>, db::Error> {
+pub async fn authenticate_token(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    presented: &str,
+) -> Result<Option<UserId>, db::Error> {
     if presented.len() != LENGTH || !presented.starts_with(PREFIX) {
         return Ok(None);
     }

@@ -22,7 +22,12 @@ pub async fn insert_token(
 }
 
 /// Returns the active user of the shop whose token has this hash; `None` when the token is unknown, revoked or expired.
-pub async fn find_user_by_token_hash(tx: &mut Tx, now: Instant, shop: Shop, hash: [u8; 32]) -> Result<Option<UserId>, db::Error> {
+pub async fn find_user_by_token_hash(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    hash: [u8; 32],
+) -> Result<Option<UserId>, db::Error> {
     let found = row!(
         tx,
         "select u.id from user_tokens t join users u on u.id = t.user_id

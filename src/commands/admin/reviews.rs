@@ -60,7 +60,10 @@ pub async fn list_open_reviews(context: &Context, list: List) -> Result<String, 
         .db
         .read("list_reviews", move |tx| {
             Box::pin(async move {
-                Ok::<_, AdminError>((reviews::list_open_reviews(tx, limit).await?, reviews::count_open_reviews(tx).await?))
+                Ok::<_, AdminError>((
+                    reviews::list_open_reviews(tx, limit).await?,
+                    reviews::count_open_reviews(tx).await?,
+                ))
             })
         })
         .await?;

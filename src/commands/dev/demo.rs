@@ -306,8 +306,10 @@ async fn advance_clock_past_window(context: &Context, order: &str) -> Result<Str
 }
 
 async fn list_open_reviews(context: &Context) -> Result<String, String> {
-    let open =
-        context.db.read("list_reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, REVIEWS_MAX).await })).await;
+    let open = context
+        .db
+        .read("list_reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, REVIEWS_MAX).await }))
+        .await;
     let open = open.map_err(|e: db::Error| e.to_string())?;
     let lines: Vec<String> = open.iter().map(|r| format!("{} ({}): {}", r.kind, r.subject, r.detail)).collect();
     Ok(lines.join("\n"))

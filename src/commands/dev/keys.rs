@@ -27,7 +27,7 @@ pub fn open_demo_seed(folder: &Path) -> Result<Option<Seed>, CommandError> {
     }
     let passphrase = std::fs::read_to_string(folder.join(PASSPHRASE))
         .map_err(|e| CommandError::error_with_context(folder.join(PASSPHRASE).display(), e))?;
-    let seed = SeedFile::open(&file, &SecretString::from(passphrase.trim_end()));
+    let seed = SeedFile::open_and_decrypt(&file, &SecretString::from(passphrase.trim_end()));
     seed.map(Some).map_err(|e| CommandError::error_with_context(file.display(), e))
 }
 
@@ -42,7 +42,7 @@ pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
     write_private_file(&folder.join(PASSPHRASE), passphrase)?;
     let seed = Seed::generate().map_err(|e| failed(SEED, &e))?;
     let cost = KdfCost::new(KDF_MEMORY_KIB, 1, 1).map_err(|e| failed(SEED, &e))?;
-    let created = SeedFile::create(&folder.join(SEED), &seed, &SecretString::from(passphrase), cost);
+    let created = SeedFile::create_encrypted(&folder.join(SEED), &seed, &SecretString::from(passphrase), cost);
     created.map_err(|e| failed(SEED, &e))?;
     Ok(seed)
 }
@@ -53,7 +53,7 @@ pub fn format_accounts_toml(seed: &Seed) -> Result<String, CommandError> {
     for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {
         let account = KeyAccount::new(family, Network::Bitcoin, Purpose::TestDeposit, 0);
         let account = account.map_err(|e| CommandError::general_error(e.to_string()))?;
-        let (path, xpub) = (account.path(), seed.account_xpub(&account));
+        let (path, xpub) = (account.derivation_path(), seed.derive_account_xpub(&account));
         text.push_str(&format!(
             "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
         ));

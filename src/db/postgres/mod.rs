@@ -16,7 +16,9 @@ use crate::tx::Stats;
 use crate::{Error, Row};
 
 pub(super) use connections::{Connections, FenceState};
-pub(super) use statement::{execute_statement, execute_deferred_statements, select_only_row, select_rows, run_sql_script};
+pub(super) use statement::{
+    execute_deferred_statements, execute_statement, run_sql_script, select_only_row, select_rows,
+};
 
 use connections::{Access, database_closed_error};
 
@@ -56,7 +58,9 @@ impl Engine {
         let sql = "select cast(current_setting('server_version_num') as bigint) as version,
             current_setting('synchronous_commit') as durable, current_setting('server_encoding') as encoding";
         let settings = select_rows(&mut connection, sql, Vec::new(), Vec::new()).await?;
-        check_server_settings(settings.first().ok_or_else(|| Error::Statement("the server returned no settings".into()))?)?;
+        check_server_settings(
+            settings.first().ok_or_else(|| Error::Statement("the server returned no settings".into()))?,
+        )?;
         connections.return_connection(connection);
         Ok(Engine(Arc::new(connections)))
     }
@@ -73,7 +77,10 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        self.spawn_transaction(name, limit, |connections| async move { connections.run_transaction(name, Access::Write, body).await }).await
+        self.spawn_transaction(name, limit, |connections| async move {
+            connections.run_transaction(name, Access::Write, body).await
+        })
+        .await
     }
 
     /// Runs `body` in a read-only transaction on one snapshot.
@@ -83,7 +90,10 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        self.spawn_transaction(name, limit, |connections| async move { connections.run_transaction(name, Access::Read, body).await }).await
+        self.spawn_transaction(name, limit, |connections| async move {
+            connections.run_transaction(name, Access::Read, body).await
+        })
+        .await
     }
 
     /// Runs a body of exactly one `select`, without a transaction around it.

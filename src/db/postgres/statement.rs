@@ -41,13 +41,19 @@ pub async fn execute_statement(
 }
 
 /// Runs deferred statements as one, checks the number of rows that each of them changed, and returns the sum.
-pub async fn execute_deferred_statements(connection: &mut PgConnection, deferred: Vec<DeferredStatement>) -> Result<u64, Error> {
+pub async fn execute_deferred_statements(
+    connection: &mut PgConnection,
+    deferred: Vec<DeferredStatement>,
+) -> Result<u64, Error> {
     let (mut text, mut arguments) = (String::new(), PgArguments::default());
     for (number, statement) in deferred.iter().enumerate() {
         let (sql, types) = sql_for_postgres(statement.sql, statement.binds.len(), arguments.len())?;
         let sql = sql.replace("changed_before", &format!("c{}", number.saturating_sub(1)));
         let returning = if sql.contains(" returning ") { "" } else { " returning 1" };
-        append_formatted(&mut text, format_args!("{} c{number} as ({sql}{returning})", if number > 0 { "," } else { "with" }));
+        append_formatted(
+            &mut text,
+            format_args!("{} c{number} as ({sql}{returning})", if number > 0 { "," } else { "with" }),
+        );
         add_arguments(&mut arguments, statement.binds.clone(), types, statement.given.clone())?;
     }
     for number in 0..deferred.len() {
@@ -120,7 +126,12 @@ fn cached_column_names(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
 }
 
 /// Adds the binds, then each column of the given rows as an array.
-fn add_arguments(arguments: &mut PgArguments, binds: Vec<Bind>, types: Vec<ColumnType>, given: BatchRows) -> Result<(), Error> {
+fn add_arguments(
+    arguments: &mut PgArguments,
+    binds: Vec<Bind>,
+    types: Vec<ColumnType>,
+    given: BatchRows,
+) -> Result<(), Error> {
     for bind in binds {
         arguments.add(bind).map_err(|e| Error::Statement(e.to_string()))?;
     }

@@ -13,7 +13,12 @@ use crate::queue::ReturnedIds;
 use crate::{Bind, Error, Row};
 
 /// Runs a statement once for each given row and returns the number of rows that all runs changed.
-pub fn execute_statement(connection: &Connection, sql: &'static str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<u64, Error> {
+pub fn execute_statement(
+    connection: &Connection,
+    sql: &'static str,
+    given: &[Vec<Bind>],
+    binds: &[Bind],
+) -> Result<u64, Error> {
     let mut prepared = Prepared::new(connection, sql, given, binds, ResultKind::Rows)?;
     let mut changed = 0;
     for row in given {

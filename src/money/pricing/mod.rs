@@ -209,7 +209,8 @@ impl RateBook {
         let spread = Decimal::new(i64::from(self.spread_basis_points), 4);
         let net = Decimal::ONE.checked_sub(spread).and_then(|share| rate.value.checked_mul(share));
         let net = net.filter(|rate| *rate > Decimal::ZERO).ok_or(QuoteError::OutOfRange)?;
-        let due = convert_price_to_amount(price, net, decimals).and_then(|due| due.round_up_to_decimals(decimals, kept_decimals));
+        let due = convert_price_to_amount(price, net, decimals)
+            .and_then(|due| due.round_up_to_decimals(decimals, kept_decimals));
         let rated_at = rate.observed_at.min(now);
         Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
     }

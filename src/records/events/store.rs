@@ -6,7 +6,14 @@ use db::{ResultRef, Tx, queued};
 use ids::Shop;
 
 /// Inserts an event.
-pub fn queue_event_insert(tx: &mut Tx, now: Instant, shop: Shop, kind: Kind, subject: &str, body: &str) -> ResultRef<i64> {
+pub fn queue_event_insert(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    kind: Kind,
+    subject: &str,
+    body: &str,
+) -> ResultRef<i64> {
     queued!(
         tx,
         "insert into events (merchant_id, mode, kind, subject, payload, occurred_at) values ($1, $2, $3, $4, $5, $6)

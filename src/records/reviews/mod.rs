@@ -132,7 +132,13 @@ pub async fn resolve_review(tx: &mut Tx, now: Instant, kind: Kind, subject: &str
 
 /// Closes a review because the money or fact that it was about vanished. Returns false when no such review is open, for
 /// example because the operator decided before.
-pub async fn retract_review(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, note: &str) -> Result<bool, db::Error> {
+pub async fn retract_review(
+    tx: &mut Tx,
+    now: Instant,
+    kind: Kind,
+    subject: &str,
+    note: &str,
+) -> Result<bool, db::Error> {
     store::close_review(tx, now, kind, subject, ClosingReason::Retracted, note).await
 }
 

@@ -16,7 +16,7 @@ use crate::orders::{self, LineState, Order, State};
 use crate::stock::{self, SealedItem};
 use clock::Instant;
 use db::{self, Bind, Db, Locked, ResultRef, Tx};
-use envelope::{Envelope, DecryptError};
+use envelope::{DecryptError, Envelope};
 use ids::OrderId;
 use records::{events, reviews};
 
@@ -231,7 +231,8 @@ async fn reschedule_or_fail_order(
             orders::record_order_event(tx, now, &order, events::Kind::OrderFailed);
             let detail = format!("order {} is paid and could not be delivered: {error}", order.order_no);
             reviews::open_review(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
-            reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
+            reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason")
+                .await?;
             delete_finished_delivery(tx, id).await
         }
     }

@@ -102,8 +102,14 @@ pub(super) async fn apply_payment_lost(
             Ok(None)
         }
         State::Expired | State::Cancelled | State::Failed => {
-            reviews::resolve_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, "the order had already ended")
-                .await?;
+            reviews::resolve_review(
+                tx,
+                now,
+                reviews::Kind::PaymentReversed,
+                &order.public_id,
+                "the order had already ended",
+            )
+            .await?;
             Ok(None)
         }
     }

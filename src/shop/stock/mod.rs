@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::catalog;
 use clock::Instant;
 use db::{self, ResultRef, Tx};
-use envelope::{Envelope, DecryptError};
+use envelope::{DecryptError, Envelope};
 use ids::{LineId, SkuId, StockItemId};
 use records::audit_log::{self, Action, Actor};
 use records::reviews;

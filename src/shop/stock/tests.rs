@@ -3,7 +3,7 @@ use futures_util::future::join_all;
 use crate::fixture::{Fixture, NOW, OPERATOR, run_read, run_write};
 use crate::orders::CreateError;
 use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
-use envelope::{Envelope, DecryptError};
+use envelope::{DecryptError, Envelope};
 use ids::{LineId, StockItemId};
 
 async fn reserve_for_line(shop: &Fixture, line: i64, quantity: u32) -> Result<(), ReserveError> {

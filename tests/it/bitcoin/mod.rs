@@ -92,11 +92,11 @@ impl Onchain {
 
     pub async fn with(backend: Backend, api: Api, plan: StorySetup) -> Onchain {
         let options = BitcoindOptions { time: Some(START.unix_seconds() - 3_600), extra: Vec::new() };
-        let node = Bitcoind::start(options).await.expect(NODE);
+        let node = Bitcoind::start_node(options).await.expect(NODE);
         let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
         let esplora = match api {
             Api::Core => None,
-            Api::Esplora => Some(Esplora::start(&node.url()).await),
+            Api::Esplora => Some(Esplora::start_server(&node.url()).await),
         };
         let urls = vec![esplora.as_ref().map_or_else(|| node.url(), |esplora| esplora.url.clone())];
         let chain = configured(&urls, api, plan);

@@ -14,7 +14,7 @@ async fn pay_by_wallet(world: &Onchain, order: &PlacedOrder) -> String {
     let wish = json!({ "rpc": world.node().url(), "secret": world.payer.secret_hex(), "fee": 5_000,
         "coin": { "txid": coin.outpoint.txid.to_string(), "vout": coin.outpoint.vout, "sats": coin.sats },
         "uri": world.status(&order.id).await.text_at("payment.qr_code") });
-    let paid = node::run_script("pay-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
+    let paid = node::run_node_script("pay-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
     paid["txid"].as_str().expect("a name").to_owned()
 }
 

@@ -64,11 +64,11 @@ ways! {
         world.pay(&[(&kept, kept.due)]).await;
         world.mine(1).await;
         let coin = world.payer.take_utxo();
-        let payment = world.payer.sign(coin, &[(&lost.address, sats(lost.due))], 2_000, false).unwrap();
-        world.payer.send(world.node(), &payment).await.unwrap();
+        let payment = world.payer.sign_payment(coin, &[(&lost.address, sats(lost.due))], 2_000, false).unwrap();
+        world.payer.broadcast_payment(world.node(), &payment).await.unwrap();
         world.mine(1).await;
         world.node().rollback(1).await.unwrap();
-        let theft = world.payer.sign(coin, &[(&world.payer.address(), 5_000)], 30_000, false).unwrap();
+        let theft = world.payer.sign_payment(coin, &[(&world.payer.address(), 5_000)], 30_000, false).unwrap();
         world.node().mine_only(&[theft.hex]).await.unwrap();
         world.mine(1).await;
         world.assert_received(&kept, kept.due).await;

@@ -104,7 +104,7 @@ impl Drop for Installation {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_binary_sells_for_bitcoin() {
-    let node = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
+    let node = Bitcoind::start_node(BitcoindOptions::default()).await.expect(NODE);
     let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
     let mut shop = Installation::new(&node);
     shop.serve();
@@ -125,7 +125,7 @@ async fn the_binary_sells_for_bitcoin() {
     let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{order}")).to_owned();
     let address = text(&order["payment"]["address"]);
     let due = Amount::parse_decimal(&text(&order["payment"]["expected_amount"]), 8).expect("an amount");
-    let valid = node.rpc("validateaddress", json!([address])).await.expect(NODE);
+    let valid = node.call_rpc("validateaddress", json!([address])).await.expect(NODE);
     assert_eq!(valid["isvalid"], true, "CO-13: {valid}");
 
     payer.pay(&node, &[(&address, sats(due))]).await.expect(NODE);
@@ -142,7 +142,7 @@ async fn the_binary_sells_for_bitcoin() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_reports_whether_a_node_is_ready() {
-    let whole = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
+    let whole = Bitcoind::start_node(BitcoindOptions::default()).await.expect(NODE);
     // The node's newest block is from 2011, so it looks years behind.
     let (content, said) = Installation::new(&whole).settled(&["check"]);
     assert!(!content && said.contains("FAIL") && said.contains("still syncs"), "{said}");
@@ -151,9 +151,9 @@ async fn check_reports_whether_a_node_is_ready() {
     assert!(said.contains("Bitcoin Core, regtest, head 1, complete"), "{said}");
 
     let pruning = BitcoindOptions { extra: vec!["-prune=1".into(), "-fastprune".into()], ..BitcoindOptions::default() };
-    let pruned = Bitcoind::start(pruning).await.expect(NODE);
+    let pruned = Bitcoind::start_node(pruning).await.expect(NODE);
     pruned.mine(1_000).await.expect(NODE);
-    pruned.rpc("pruneblockchain", json!([700])).await.expect(NODE);
+    pruned.call_rpc("pruneblockchain", json!([700])).await.expect(NODE);
     let (_, said) = Installation::new(&pruned).settled(&["check"]);
     assert!(
         said.contains("pruned below block") && said.contains("after a downtime longer than that, blocks are missing"),

@@ -21,7 +21,8 @@ async fn unspent(world: &Onchain) -> Vec<Unspent> {
 }
 
 async fn spent_reviews(db: &Db) -> Vec<Review> {
-    let open = db.read("reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, 100).await })).await.unwrap();
+    let open =
+        db.read("reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, 100).await })).await.unwrap();
     open.into_iter().filter(|review| review.kind.as_str() == "deposit.spent").collect()
 }
 
@@ -36,9 +37,9 @@ async fn spend_outputs(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) 
         json!({ "txid": unspent.output.txid.to_string(), "vout": unspent.output.vout, "sats": sats(unspent.amount),
             "index": unspent.index, "address": unspent.address })
     });
-    let wish = json!({ "rpc": world.node().url(), "mnemonic": PHRASE, "path": account.path(), "kind": kind.as_str(),
+    let wish = json!({ "rpc": world.node().url(), "mnemonic": PHRASE, "path": account.derivation_path(), "kind": kind.as_str(),
         "outputs": outputs.collect::<Vec<_>>(), "fee": 2_000 });
-    let swept = node::run_script("sweep-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
+    let swept = node::run_node_script("sweep-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
     swept["txid"].as_str().expect("a name").to_owned()
 }
 

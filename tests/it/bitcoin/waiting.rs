@@ -10,15 +10,15 @@ ways! {
         let order = world.place_order().await;
         let coin = world.payer.take_utxo();
         let (less, _) = split(order.due, 1, 2);
-        let first = world.payer.sign(coin, &[(&order.address, sats(less))], 2_000, true).unwrap();
-        world.payer.send(world.node(), &first).await.unwrap();
+        let first = world.payer.sign_payment(coin, &[(&order.address, sats(less))], 2_000, true).unwrap();
+        world.payer.broadcast_payment(world.node(), &first).await.unwrap();
         world.run_until_idle().await;
         let answer = world.status(&order.id).await;
         assert_eq!(answer.text_at("payment.tx_hash"), first.txid, "{}", answer.text);
         world.assert_received(&order, less).await;
 
-        let second = world.payer.sign(coin, &[(&order.address, sats(order.due))], 20_000, true).unwrap();
-        world.payer.send(world.node(), &second).await.unwrap();
+        let second = world.payer.sign_payment(coin, &[(&order.address, sats(order.due))], 20_000, true).unwrap();
+        world.payer.broadcast_payment(world.node(), &second).await.unwrap();
         world.run_until_idle().await;
         world.assert_received(&order, order.due).await;
         let answer = world.assert_status(&order, "pending", "confirming").await;
@@ -32,13 +32,13 @@ ways! {
     async fn a_double_spent_unconfirmed_payment_never_counts(world: Onchain) {
         let order = world.place_order().await;
         let coin = world.payer.take_utxo();
-        let payment = world.payer.sign(coin, &[(&order.address, sats(order.due))], 2_000, true).unwrap();
-        world.payer.send(world.node(), &payment).await.unwrap();
+        let payment = world.payer.sign_payment(coin, &[(&order.address, sats(order.due))], 2_000, true).unwrap();
+        world.payer.broadcast_payment(world.node(), &payment).await.unwrap();
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "confirming").await;
         // Pays back to the payer, first in the mempool and then in a block.
-        let theft = world.payer.sign(coin, &[(&world.payer.address(), 5_000)], 30_000, true).unwrap();
-        world.payer.send(world.node(), &theft).await.unwrap();
+        let theft = world.payer.sign_payment(coin, &[(&world.payer.address(), 5_000)], 30_000, true).unwrap();
+        world.payer.broadcast_payment(world.node(), &theft).await.unwrap();
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "pending").await;
         world.assert_received(&order, Amount::ZERO).await;
@@ -50,19 +50,19 @@ ways! {
     async fn a_double_spend_in_another_branch_takes_the_credit_back(world: Onchain) {
         let order = world.place_order().await;
         let coin = world.payer.take_utxo();
-        let payment = world.payer.sign(coin, &[(&order.address, sats(order.due))], 2_000, false).unwrap();
-        world.payer.send(world.node(), &payment).await.unwrap();
+        let payment = world.payer.sign_payment(coin, &[(&order.address, sats(order.due))], 2_000, false).unwrap();
+        world.payer.broadcast_payment(world.node(), &payment).await.unwrap();
         world.mine(2).await;
         world.assert_status(&order, "completed", "paid").await;
         assert_eq!(world.merchant_pending(COIN).await, order.due);
         // A longer branch spends the same output elsewhere.
         world.node().rollback(2).await.expect(NODE);
-        let theft = world.payer.sign(coin, &[(&world.payer.address(), 5_000)], 30_000, false).unwrap();
+        let theft = world.payer.sign_payment(coin, &[(&world.payer.address(), 5_000)], 30_000, false).unwrap();
         world.node().mine_only(&[theft.hex]).await.expect(NODE);
         world.mine(3).await;
         assert_eq!(world.merchant_pending(COIN).await, Amount::ZERO, "no credit outlives its block");
         world.assert_received(&order, Amount::ZERO).await;
-        let spent = world.node().rpc("gettxout", json!([payment.txid, 0])).await.expect(NODE);
+        let spent = world.node().call_rpc("gettxout", json!([payment.txid, 0])).await.expect(NODE);
         assert!(spent.is_null(), "the payment is gone for good: {spent}");
         assert!(world.audit().await.has_no_findings());
     }

@@ -217,7 +217,7 @@ async fn no_keys_are_created_beside_those_of_the_systemd_unit() {
 async fn check_compares_the_configuration_with_the_database() {
     let folder = tempfile::tempdir().unwrap();
     let config = installed(folder.path()).await;
-    let anvil = Anvil::start(AnvilOptions { chain_id: 1, ..AnvilOptions::default() }).await.unwrap();
+    let anvil = Anvil::start_node(AnvilOptions { chain_id: 1, ..AnvilOptions::default() }).await.unwrap();
     let text = std::fs::read_to_string(&config).unwrap();
     let chain =
         format!("[chains.ethereum]\nenabled = true\nmode = \"test\"\nendpoints = [{{ url = \"{}\" }}]\n", anvil.url());

@@ -149,7 +149,7 @@ async fn the_command_moves_the_copy_of_a_confined_daemon() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backup_of_postgresql_names_its_own_tools() {
-    let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
+    let server = tokio::task::block_in_place(provision::postgres::start_shared_cluster).unwrap();
     let scratch = TestDatabase::create_postgres(&server).await;
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (on_postgres(folder.path(), &scratch), folder.path().join("data"));

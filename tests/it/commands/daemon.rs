@@ -113,7 +113,7 @@ async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_daemon_waits_until_the_first_one_has_stopped() {
-    let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
+    let server = tokio::task::block_in_place(provision::postgres::start_shared_cluster).unwrap();
     let scratch = TestDatabase::create_postgres(&server).await;
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [first, second] = [on_postgres(folders[0].path(), &scratch), on_postgres(folders[1].path(), &scratch)];

@@ -98,7 +98,7 @@ async fn dev_pay_covers_every_kind_of_payment() {
 
 #[tokio::test]
 async fn the_demo_runs_on_a_real_evm_node() {
-    let anvil = Anvil::start(AnvilOptions::default()).await.unwrap();
+    let anvil = Anvil::start_node(AnvilOptions::default()).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     let mut demo = Running::demo(folder.path(), &["--evm", &anvil.url()]).await;

@@ -53,7 +53,7 @@ async fn database_of(db: &Db, folder: &Path) -> String {
             format!("[database]\nurl = \"sqlite:{file}\"\n")
         }
         Backend::Postgres => {
-            let mut url = Url::parse(&tokio::task::block_in_place(postgres::url).unwrap()).unwrap();
+            let mut url = Url::parse(&tokio::task::block_in_place(postgres::start_shared_cluster).unwrap()).unwrap();
             url.set_path(&one(db, "select cast(current_database() as text)").await);
             let password = folder.join("password");
             std::fs::write(&password, url.password().unwrap_or_default()).unwrap();

@@ -19,7 +19,7 @@ fn faults(height: u64) -> [EndpointFault; 5] {
 both! {
     async fn the_only_endpoint_fails_and_recovers(world: Onchain = StorySetup { endpoints: 1, ..PLAIN }) {
         let mut expected = Amount::ZERO;
-        let height = world.ethereum.anvil.height().await.unwrap();
+        let height = world.ethereum.anvil.fetch_height().await.unwrap();
         for fault in faults(height) {
             let order = world.place_order("erc20_usdt").await;
             world.endpoints[0].set(fault);
@@ -35,7 +35,7 @@ both! {
     }
 
     async fn a_second_endpoint_hides_the_outage_of_the_first(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
-        let height = world.ethereum.anvil.height().await.unwrap();
+        let height = world.ethereum.anvil.fetch_height().await.unwrap();
         for fault in faults(height) {
             let order = world.place_order("erc20_usdt").await;
             world.endpoints[0].set(fault);
@@ -51,7 +51,7 @@ both! {
     async fn a_lagging_endpoint_is_waited_for_until_it_stops_moving(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         for catches_up in [true, false] {
             let order = world.place_order("erc20_usdt").await;
-            let height = world.ethereum.anvil.height().await.unwrap();
+            let height = world.ethereum.anvil.fetch_height().await.unwrap();
             world.endpoints[0].set(EndpointFault::StaleHead(height));
             world.pay(&order, order.due).await;
             world.mine(order.coin, 1).await;
@@ -69,7 +69,7 @@ both! {
 
     async fn a_lagging_endpoint_confirms_the_blocks_it_has(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         let (older, newer) = (world.place_order("erc20_usdt").await, world.place_order("erc20_usdt").await);
-        let height = world.ethereum.anvil.height().await.unwrap();
+        let height = world.ethereum.anvil.fetch_height().await.unwrap();
         world.endpoints[0].set(EndpointFault::StaleHead(height + 15));
         world.pay(&older, older.due).await;
         world.ethereum.mine(16, world.clock.now()).await;
@@ -87,7 +87,7 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let node = &world.ethereum.anvil;
         world.ethereum.mine(1, world.clock.now()).await;
-        let other = node.rpc("eth_getBlockByNumber", json!(["latest", false])).await.unwrap();
+        let other = node.call_rpc("eth_getBlockByNumber", json!(["latest", false])).await.unwrap();
         node.rollback(1).await.unwrap();
         world.endpoints[1].show(Some(other));
         world.pay(&order, order.due).await;
@@ -157,14 +157,14 @@ both! {
 
     async fn no_invoice_expires_while_the_node_is_stale(world: Onchain = StorySetup { endpoints: 1, ..PLAIN }) {
         let order = world.place_order("eth").await;
-        let height = world.ethereum.anvil.height().await.unwrap();
+        let height = world.ethereum.anvil.fetch_height().await.unwrap();
         world.advance_seconds(20 * 60);
         world.pay(&order, order.due).await;
         world.endpoints[0].set(EndpointFault::Throttled);
         world.mine("eth", 1).await;
         world.advance_seconds(3 * 3_600);
         world.run_until_idle().await;
-        assert!(world.ethereum.anvil.height().await.unwrap() > height);
+        assert!(world.ethereum.anvil.fetch_height().await.unwrap() > height);
         world.assert_status(&order, "pending", "pending").await;
         world.endpoints[0].set(EndpointFault::None);
         world.ethereum.mine(20, world.clock.now()).await;

@@ -46,7 +46,8 @@ impl Installation {
         let scratch = match backend {
             Backend::Sqlite => TestDatabase::create_sqlite(),
             Backend::Postgres => {
-                let url = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
+                let url = tokio::task::block_in_place(provision::postgres::start_shared_cluster)
+                    .unwrap_or_else(|e| panic!("{e}"));
                 TestDatabase::create_postgres(&url).await
             }
         };

@@ -10,7 +10,7 @@ use chain::ChainId;
 use clock::Instant;
 use config::{self, Config};
 use provision::anvil::{Anvil, AnvilOptions, Mining};
-use provision::contracts::{abi, artifact};
+use provision::contracts::{abi, compile_contract};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ impl Node {
     pub async fn start(network: Network) -> Node {
         let before = (START.unix_seconds() - 3_600).to_string();
         let anvil = Node::open(network, &["--timestamp", &before]).await;
-        anvil.rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
+        anvil.call_rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
         Node::furnish(network, anvil).await
     }
 
@@ -89,7 +89,7 @@ impl Node {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
         let options =
             AnvilOptions { chain_id: network.chain_id(), mining: Mining::Manual, extra, ..AnvilOptions::default() };
-        Anvil::start(options).await.expect(NODE)
+        Anvil::start_node(options).await.expect(NODE)
     }
 
     async fn furnish(network: Network, anvil: Anvil) -> Node {
@@ -99,10 +99,10 @@ impl Node {
         };
         let mut deployed = Vec::new();
         for name in [token, "FakeToken", "Batcher"] {
-            deployed.push(anvil.deploy(&artifact(name).await.expect(NODE), &[]).await.expect(NODE));
+            deployed.push(anvil.deploy_contract(&compile_contract(name).await.expect(NODE), &[]).await.expect(NODE));
         }
         let [usdt, fake, batcher] = deployed.try_into().expect(NODE);
-        let rich = anvil.accounts().await.expect(NODE);
+        let rich = anvil.list_accounts().await.expect(NODE);
         let node = Node { anvil, network, usdt, fake, batcher, rich };
         let plenty = U256::from(10u64).pow(U256::from(24));
         node.call(0, usdt, abi::UsdtLike::mintCall { to: node.rich[0], value: plenty }).await;
@@ -118,16 +118,16 @@ impl Node {
 
     /// Sends a payment or call from a funded account; it waits for a block.
     pub async fn send(&self, from: usize, to: Address, wei: U256, data: &[u8]) -> B256 {
-        self.anvil.send(self.rich[from], to, wei, data).await.expect(NODE)
+        self.anvil.send_transaction(self.rich[from], to, wei, data).await.expect(NODE)
     }
 
     /// The first new block is not older than `now`.
     pub async fn mine(&self, blocks: u64, now: Instant) {
-        let head = self.anvil.rpc("eth_getBlockByNumber", json!(["latest", false])).await.expect(NODE);
+        let head = self.anvil.call_rpc("eth_getBlockByNumber", json!(["latest", false])).await.expect(NODE);
         let time =
             head["timestamp"].as_str().and_then(|text| i64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
         if now.unix_seconds() > time.expect(NODE) {
-            self.anvil.rpc("evm_setNextBlockTimestamp", json!([now.unix_seconds()])).await.expect(NODE);
+            self.anvil.call_rpc("evm_setNextBlockTimestamp", json!([now.unix_seconds()])).await.expect(NODE);
         }
         self.anvil.mine(blocks).await.expect(NODE);
     }
@@ -137,13 +137,13 @@ impl Node {
     pub async fn reorg(&self, depth: u64, keep: Option<(B256, u64)>) {
         let mut kept = Vec::new();
         if let Some((txid, block)) = keep {
-            let raw = self.anvil.rpc("eth_getRawTransactionByHash", json!([txid])).await.expect(NODE);
+            let raw = self.anvil.call_rpc("eth_getRawTransactionByHash", json!([txid])).await.expect(NODE);
             kept.push(json!([raw, block]));
         }
         // A different block time gives a different hash even to an empty block.
-        self.anvil.rpc("anvil_setBlockTimestampInterval", json!([2])).await.expect(NODE);
-        self.anvil.rpc("anvil_reorg", json!([depth, kept])).await.expect(NODE);
-        self.anvil.rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
+        self.anvil.call_rpc("anvil_setBlockTimestampInterval", json!([2])).await.expect(NODE);
+        self.anvil.call_rpc("anvil_reorg", json!([depth, kept])).await.expect(NODE);
+        self.anvil.call_rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
     }
 
     /// The chain's configuration with these endpoints, as text.
@@ -209,7 +209,7 @@ impl Endpoint {
                 None => answer(*now.lock().expect("no holder panics"), method, params),
             }
         };
-        Endpoint { proxy: Proxy::start(&node.anvil.url(), trick).await, fault, other }
+        Endpoint { proxy: Proxy::start_proxy(&node.anvil.url(), trick).await, fault, other }
     }
 
     /// Returns this block, in the format of `eth_getBlockByNumber`, at its height.

@@ -19,7 +19,7 @@ async fn pay_by_wallet(world: &Onchain, library: &str, order: &PlacedOrder) {
     if let Some(token) = token {
         wish["token"] = json!(token);
     }
-    let paid = node::run_script("pay", wish).await.unwrap_or_else(|e| panic!("{e}"));
+    let paid = node::run_node_script("pay", wish).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(paid["txid"].as_str().is_some_and(|txid| txid.len() == 66), "{paid}");
 }
 
@@ -212,7 +212,7 @@ both! {
         let undone = abi::Batcher::payEtherThroughRevertCall { to, value }.abi_encode();
         node.send(3, node.batcher, ether.due.units(), &undone).await;
         world.mine_deep("eth").await;
-        let receipt = node.anvil.receipt(failed).await.expect(NODE).expect("it was mined");
+        let receipt = node.anvil.find_receipt(failed).await.expect(NODE).expect("it was mined");
         assert_eq!(receipt["status"], json!("0x0"));
         for order in [&token, &ether] {
             world.assert_status(order, "pending", "pending").await;

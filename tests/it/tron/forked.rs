@@ -63,7 +63,7 @@ both! {
         let order = world.place_order("trx").await;
         world.pay(&order, order.due);
         // Its block is more than five minutes later, but the parent block is not: the transaction is still accepted.
-        world.tron.node.produce(1, (world.clock.now().unix_seconds() + 400) * 1_000);
+        world.tron.node.produce_blocks(1, (world.clock.now().unix_seconds() + 400) * 1_000);
         world.settle().await;
         world.assert_status(&order, "completed", "paid").await;
         let second = world.place_order("trx").await;

@@ -42,7 +42,7 @@ impl Onchain {
         let tron = Tron::start().await;
         let mut gateways = Vec::new();
         for _ in 0..plan.gateways {
-            gateways.push(tron.node.gateway().await);
+            gateways.push(tron.node.start_gateway().await);
         }
         let urls: Vec<String> = gateways.iter().map(|gateway| gateway.url.clone()).collect();
         let chain = tron.configured(&urls);
@@ -103,7 +103,7 @@ impl DerefMut for Onchain {
 
 /// The order's deposit address.
 fn account(order: &PlacedOrder) -> AddressKey {
-    tron::address::parse(&order.address).expect("an address").key
+    tron::address::parse_tron_address(&order.address).expect("an address").key
 }
 
 fn sun(amount: Amount) -> i64 {

@@ -5,7 +5,7 @@ use alloy_sol_types::SolCall;
 use chain::{AddressKey, ChainId};
 use clock::Instant;
 use config::{self, Config};
-use provision::contracts::{abi, artifact};
+use provision::contracts::{abi, compile_contract};
 use tron::transaction::Operation;
 use tronnode::{FundedAccount, TronNode};
 
@@ -34,18 +34,18 @@ impl Tron {
     pub async fn start() -> Tron {
         let node = TronNode::new(CHAIN_ID, (START.unix_seconds() - 3_600) * 1_000);
         let rich: Vec<FundedAccount> = (1..=4).map(|number| FundedAccount::new([number; 32])).collect();
-        rich.iter().for_each(|rich| node.fund(rich.account));
+        rich.iter().for_each(|rich| node.fund_account(rich.account));
         let mut deployed = Vec::new();
         for (name, factor) in [("Trc20Like", FACTOR), ("FakeToken", 0), ("Batcher", 0)] {
-            let made = artifact(name).await.unwrap();
-            deployed.push(node.deploy(&rich[0], name, &made.abi, &made.bytecode, factor));
+            let made = compile_contract(name).await.unwrap();
+            deployed.push(node.deploy_contract(&rich[0], name, &made.abi, &made.bytecode, factor));
         }
         let [usdt, fake, batcher] = deployed.try_into().unwrap();
         let tron = Tron { node, usdt, fake, batcher, rich };
         let (to, value) = (evm(tron.rich[0].account), U256::from(PLENTY));
         tron.call(0, usdt, abi::Trc20Like::mintCall { to, value });
         tron.call(0, usdt, abi::Trc20Like::approveCall { spender: evm(batcher), value });
-        tron.node.produce(2 * LAG, 0);
+        tron.node.produce_blocks(2 * LAG, 0);
         tron
     }
 
@@ -55,16 +55,17 @@ impl Tron {
     }
 
     pub fn call_with(&self, from: usize, contract: AddressKey, sun: i64, data: &[u8]) -> [u8; 32] {
-        self.node.send(&self.rich[from], &Operation::Trigger { contract, call_value: sun, data: data.to_vec() })
+        self.node
+            .send_operation(&self.rich[from], &Operation::Trigger { contract, call_value: sun, data: data.to_vec() })
     }
 
     pub fn transfer(&self, from: usize, to: AddressKey, sun: i64) -> [u8; 32] {
-        self.node.send(&self.rich[from], &Operation::Transfer { to, sun })
+        self.node.send_operation(&self.rich[from], &Operation::Transfer { to, sun })
     }
 
     /// The first new block is not older than `now`.
     pub fn produce(&self, blocks: u64, now: Instant) {
-        self.node.produce(blocks, now.unix_seconds() * 1_000);
+        self.node.produce_blocks(blocks, now.unix_seconds() * 1_000);
     }
 
     /// The chain's configuration with these endpoints, to be inserted in the configuration of a world.

@@ -208,7 +208,7 @@ both! {
         // A transfer that runs out of energy.
         let data = abi::Trc20Like::transferCall { to, value }.abi_encode();
         let starved = Operation::Trigger { contract: tron.usdt, call_value: 0, data };
-        let starved = tron.node.try_send(&tron.rich[0], &starved, 5_000_000).unwrap();
+        let starved = tron.node.try_send_operation(&tron.rich[0], &starved, 5_000_000).unwrap();
         // Transfer logs of a call and of a contract that ran out of time.
         let phantom = world.pay(&token, token.due);
         let phantoms = world.pay_by_contract(&[(&token, token.due), (&token, token.due)]);
@@ -240,11 +240,11 @@ both! {
     async fn two_thousand_blocks_of_downtime_lose_nothing(world: Onchain) {
         let (token, trx) = (world.place_order("trc20_usdt").await, world.place_order("trx").await);
         // The chain is one hour behind the clock: the time that the daemon is down.
-        world.tron.node.produce(500, 0);
+        world.tron.node.produce_blocks(500, 0);
         world.pay(&token, token.due);
-        world.tron.node.produce(600, 0);
+        world.tron.node.produce_blocks(600, 0);
         world.pay_by_contract(&[(&trx, trx.due)]);
-        world.tron.node.produce(900, 0);
+        world.tron.node.produce_blocks(900, 0);
         world.crash_and_boot().await;
         world.assert_status(&token, "completed", "paid").await;
         world.assert_status(&trx, "completed", "paid").await;

@@ -49,7 +49,7 @@ async fn logs_by_viem(world: &Onchain, orders: &[&PlacedOrder]) -> serde_json::V
     let recipients: Vec<String> = orders.iter().map(|order| recipient(order)).collect();
     let token = evm(world.tron.usdt).to_checksum(None);
     let question = json!({ "node": world.gateways[0].url, "token": token, "recipients": recipients });
-    node::run_script("trc20-logs", question).await.unwrap_or_else(|e| panic!("{e}"))
+    node::run_node_script("trc20-logs", question).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
 both! {
@@ -84,7 +84,7 @@ both! {
         fill(&world).await;
         for coin in ["trx", "trc20_usdt"] {
             let order = world.place_order(coin).await;
-            let paid = node::run_script("tronweb", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
+            let paid = node::run_node_script("tronweb", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
             confirm(&world, &order, paid).await;
         }
     }
@@ -93,7 +93,7 @@ both! {
         fill(&world).await;
         for coin in ["trx", "trc20_usdt"] {
             let order = world.place_order(coin).await;
-            let paid = python::run_script("tronpay", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
+            let paid = python::run_python_script("tronpay", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
             confirm(&world, &order, paid).await;
         }
     }

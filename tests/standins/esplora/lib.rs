@@ -32,7 +32,7 @@ pub enum Behaviour {
     OmitsTransaction,
     /// Reports as many transactions in the mempool as the main network has in busy times.
     HugeMempool,
-    /// Changes one byte of the last transaction of each block.
+    /// Changes one byte in the last transaction of each block.
     CorruptsTransaction,
 }
 
@@ -69,22 +69,22 @@ impl IntoResponse for EsploraError {
 
 impl Esplora {
     /// Starts a server in front of the node at `upstream`, a JSON-RPC URL with user and password.
-    pub async fn start(upstream: &str) -> Esplora {
+    pub async fn start_server(upstream: &str) -> Esplora {
         let client = reqwest::Client::builder().no_proxy().build().expect("the client has no options that can fail");
         let (behaviour, window) = (Mutex::new(Behaviour::Honest), Mutex::new((Instant::now(), 0)));
         let shared = Arc::new(Shared { upstream: upstream.to_owned(), client, behaviour, window });
         let router = Router::new()
-            .route("/api/blocks/tip/hash", get(tip_hash))
-            .route("/api/blocks/tip/height", get(tip_height))
-            .route("/api/block-height/{height}", get(block_hash))
-            .route("/api/block/{hash}", get(block))
-            .route("/api/block/{hash}/raw", get(raw_block))
-            .route("/api/mempool", get(mempool_info))
-            .route("/api/mempool/txids", get(mempool_txids))
-            .route("/api/address/{address}/txs/mempool", get(mempool_of_address))
-            .route("/api/tx/{txid}/raw", get(raw_transaction))
-            .route("/api/fee-estimates", get(fee_estimates))
-            .route("/api/tx", post(broadcast))
+            .route("/api/blocks/tip/hash", get(serve_tip_hash))
+            .route("/api/blocks/tip/height", get(serve_tip_height))
+            .route("/api/block-height/{height}", get(serve_block_hash))
+            .route("/api/block/{hash}", get(serve_block))
+            .route("/api/block/{hash}/raw", get(serve_raw_block))
+            .route("/api/mempool", get(serve_mempool_info))
+            .route("/api/mempool/txids", get(serve_mempool_txids))
+            .route("/api/address/{address}/txs/mempool", get(serve_mempool_of_address))
+            .route("/api/tx/{txid}/raw", get(serve_raw_transaction))
+            .route("/api/fee-estimates", get(serve_fee_estimates))
+            .route("/api/tx", post(serve_broadcast))
             .with_state(shared.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("the machine has a free port");
         let url = format!("http://{}/api", listener.local_addr().expect("a bound listener has an address"));
@@ -114,7 +114,7 @@ impl Shared {
     }
 
     /// Calls the node and returns its result, or its error in the form of Esplora.
-    async fn call(&self, method: &str, params: Value) -> Result<Value, EsploraError> {
+    async fn call_node(&self, method: &str, params: Value) -> Result<Value, EsploraError> {
         match self.behaviour() {
             Behaviour::Down => {
                 return Err(EsploraError(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error".to_owned()));
@@ -162,20 +162,20 @@ fn decode_hex(value: &Value) -> Result<Vec<u8>, EsploraError> {
     })
 }
 
-async fn tip_hash(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    text_response(&shared.call("getbestblockhash", json!([])).await?)
+async fn serve_tip_hash(State(shared): State<Arc<Shared>>) -> EsploraResult {
+    text_response(&shared.call_node("getbestblockhash", json!([])).await?)
 }
 
-async fn tip_height(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    text_response(&shared.call("getblockcount", json!([])).await?)
+async fn serve_tip_height(State(shared): State<Arc<Shared>>) -> EsploraResult {
+    text_response(&shared.call_node("getblockcount", json!([])).await?)
 }
 
-async fn block_hash(State(shared): State<Arc<Shared>>, Path(height): Path<u64>) -> EsploraResult {
-    text_response(&shared.call("getblockhash", json!([height])).await?)
+async fn serve_block_hash(State(shared): State<Arc<Shared>>, Path(height): Path<u64>) -> EsploraResult {
+    text_response(&shared.call_node("getblockhash", json!([height])).await?)
 }
 
-async fn block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> EsploraResult {
-    let block = shared.call("getblock", json!([hash, 1])).await?;
+async fn serve_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> EsploraResult {
+    let block = shared.call_node("getblock", json!([hash, 1])).await?;
     let bits = block["bits"].as_str().and_then(|text| u32::from_str_radix(text, 16).ok());
     Ok(axum::Json(json!({
         "id": block["hash"], "height": block["height"], "version": block["version"], "timestamp": block["time"],
@@ -186,8 +186,8 @@ async fn block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> E
     .into_response())
 }
 
-async fn raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> EsploraResult {
-    let mut raw = decode_hex(&shared.call("getblock", json!([hash, 0])).await?)?;
+async fn serve_raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> EsploraResult {
+    let mut raw = decode_hex(&shared.call_node("getblock", json!([hash, 0])).await?)?;
     match shared.behaviour() {
         Behaviour::OmitsTransaction => omit_last_transaction(&mut raw),
         Behaviour::CorruptsTransaction => {
@@ -210,23 +210,23 @@ fn omit_last_transaction(raw: &mut [u8]) {
     }
 }
 
-async fn mempool_txids(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    Ok(axum::Json(shared.call("getrawmempool", json!([])).await?).into_response())
+async fn serve_mempool_txids(State(shared): State<Arc<Shared>>) -> EsploraResult {
+    Ok(axum::Json(shared.call_node("getrawmempool", json!([])).await?).into_response())
 }
 
-async fn mempool_info(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    let info = shared.call("getmempoolinfo", json!([])).await?;
+async fn serve_mempool_info(State(shared): State<Arc<Shared>>) -> EsploraResult {
+    let info = shared.call_node("getmempoolinfo", json!([])).await?;
     let count = if shared.behaviour() == Behaviour::HugeMempool { json!(120_000) } else { info["size"].clone() };
     Ok(axum::Json(json!({ "count": count, "vsize": info["bytes"], "total_fee": 0, "fee_histogram": [] }))
         .into_response())
 }
 
 /// Returns the transactions in the mempool that pay an address, at most fifty.
-async fn mempool_of_address(State(shared): State<Arc<Shared>>, Path(address): Path<String>) -> EsploraResult {
-    let listed = shared.call("getrawmempool", json!([])).await?;
+async fn serve_mempool_of_address(State(shared): State<Arc<Shared>>, Path(address): Path<String>) -> EsploraResult {
+    let listed = shared.call_node("getrawmempool", json!([])).await?;
     let mut found = Vec::new();
     for txid in listed.as_array().into_iter().flatten() {
-        let tx = shared.call("getrawtransaction", json!([txid, true])).await?;
+        let tx = shared.call_node("getrawtransaction", json!([txid, true])).await?;
         let pays = |output: &Value| output["scriptPubKey"]["address"] == address.as_str();
         if tx["vout"].as_array().is_some_and(|outputs| outputs.iter().any(pays)) {
             found.push(json!({ "txid": txid, "version": tx["version"], "status": { "confirmed": false } }));
@@ -236,18 +236,18 @@ async fn mempool_of_address(State(shared): State<Arc<Shared>>, Path(address): Pa
     Ok(axum::Json(found).into_response())
 }
 
-async fn raw_transaction(State(shared): State<Arc<Shared>>, Path(txid): Path<String>) -> EsploraResult {
-    let raw = decode_hex(&shared.call("getrawtransaction", json!([txid])).await?)?;
+async fn serve_raw_transaction(State(shared): State<Arc<Shared>>, Path(txid): Path<String>) -> EsploraResult {
+    let raw = decode_hex(&shared.call_node("getrawtransaction", json!([txid])).await?)?;
     Ok(([("content-type", "application/octet-stream")], raw).into_response())
 }
 
-async fn fee_estimates(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    shared.call("getblockcount", json!([])).await?;
+async fn serve_fee_estimates(State(shared): State<Arc<Shared>>) -> EsploraResult {
+    shared.call_node("getblockcount", json!([])).await?;
     let estimates = r#"{"1":87.882,"2":87.882,"3":87.882,"6":68.285,"144":1.027,"504":1.027,"1008":0.5}"#;
     Ok(([("content-type", "application/json")], estimates).into_response())
 }
 
-async fn broadcast(State(shared): State<Arc<Shared>>, body: Bytes) -> EsploraResult {
+async fn serve_broadcast(State(shared): State<Arc<Shared>>, body: Bytes) -> EsploraResult {
     let hex = String::from_utf8_lossy(&body).into_owned();
-    text_response(&shared.call("sendrawtransaction", json!([hex])).await?)
+    text_response(&shared.call_node("sendrawtransaction", json!([hex])).await?)
 }

@@ -56,21 +56,21 @@ struct Shared {
 
 impl Proxy {
     /// Starts a proxy in front of the node at `upstream`. `interceptor` gets the method and the parameters of each request.
-    pub async fn start(
+    pub async fn start_proxy(
         upstream: &str,
         interceptor: impl Fn(&str, &Value) -> Intervention + Send + Sync + 'static,
     ) -> Proxy {
-        Proxy::with(upstream, true, Box::new(interceptor)).await
+        Proxy::start_with(upstream, true, Box::new(interceptor)).await
     }
 
     /// Starts a proxy that rejects JSON-RPC batches.
-    pub async fn without_batches(upstream: &str) -> Proxy {
-        Proxy::with(upstream, false, Box::new(|_, _| Intervention::Pass)).await
+    pub async fn start_without_batches(upstream: &str) -> Proxy {
+        Proxy::start_with(upstream, false, Box::new(|_, _| Intervention::Pass)).await
     }
 
-    /// Starts a proxy for which the given methods do not exist.
-    pub async fn without_methods(upstream: &str, methods: &'static [&'static str]) -> Proxy {
-        Proxy::start(upstream, move |method, _| {
+    /// Starts a proxy that replies to the given methods with the error "method not found".
+    pub async fn start_without_methods(upstream: &str, methods: &'static [&'static str]) -> Proxy {
+        Proxy::start_proxy(upstream, move |method, _| {
             if methods.contains(&method) {
                 Intervention::Error(-32601, "the method does not exist/is not available")
             } else {
@@ -80,7 +80,7 @@ impl Proxy {
         .await
     }
 
-    async fn with(upstream: &str, accepts_batches: bool, interceptor: Box<Interceptor>) -> Proxy {
+    async fn start_with(upstream: &str, accepts_batches: bool, interceptor: Box<Interceptor>) -> Proxy {
         let client = reqwest::Client::builder().no_proxy().build().expect("the client has no options that can fail");
         let (upstream, methods) = (upstream.to_owned(), Mutex::new(Vec::new()));
         let largest_batch = AtomicUsize::new(0);
@@ -99,7 +99,7 @@ impl Proxy {
 
     /// Returns the number of requests so far for a method.
     pub fn request_count(&self, method: &str) -> usize {
-        self.shared.methods().iter().filter(|requested| *requested == method).count()
+        self.shared.lock_methods().iter().filter(|requested| *requested == method).count()
     }
 
     /// Returns the number of requests in the largest batch so far.
@@ -109,11 +109,11 @@ impl Proxy {
 }
 
 impl Shared {
-    fn methods(&self) -> MutexGuard<'_, Vec<String>> {
+    fn lock_methods(&self) -> MutexGuard<'_, Vec<String>> {
         self.methods.lock().expect("the lock is never poisoned: no code panics while holding it")
     }
 
-    async fn forward(&self, call: &Value) -> reqwest::Result<Value> {
+    async fn forward_call(&self, call: &Value) -> reqwest::Result<Value> {
         self.client.post(&self.upstream).json(call).send().await?.json().await
     }
 }
@@ -145,7 +145,7 @@ async fn answer_http(State(shared): State<Arc<Shared>>, body: Bytes) -> Response
 /// Answers one call of a request. The error is a response to the whole HTTP request.
 async fn answer_call(shared: &Shared, mut call: Value) -> Result<Value, Response> {
     let method = call["method"].as_str().expect("a JSON-RPC request has a method").to_owned();
-    shared.methods().push(method.clone());
+    shared.lock_methods().push(method.clone());
     let id = call["id"].clone();
     let result = |result: Value| json!({ "jsonrpc": "2.0", "id": id, "result": result });
     let edit = match (shared.interceptor)(&method, &call["params"]) {
@@ -168,7 +168,7 @@ async fn answer_call(shared: &Shared, mut call: Value) -> Result<Value, Response
         }
         Intervention::Hang => std::future::pending().await,
     };
-    let mut answer = shared.forward(&call).await.expect("the node behind the proxy answers");
+    let mut answer = shared.forward_call(&call).await.expect("the node behind the proxy answers");
     if let (Some(edit), Some(result)) = (edit, answer.get_mut("result")) {
         edit(result);
     }

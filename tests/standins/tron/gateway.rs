@@ -89,11 +89,15 @@ struct Shared {
 
 impl Gateway {
     /// Listens on `address`. With a `key`, requests must send it in the header `TRON-PRO-API-KEY`.
-    pub async fn open(model: Arc<Mutex<ChainModel>>, address: SocketAddr, key: Option<String>) -> io::Result<Gateway> {
+    pub async fn start_on(
+        model: Arc<Mutex<ChainModel>>,
+        address: SocketAddr,
+        key: Option<String>,
+    ) -> io::Result<Gateway> {
         let shared = Arc::new(Shared { model, fault: Mutex::new(GatewayFault::None), requests: Mutex::default(), key });
         let listener = TcpListener::bind(address).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let app = Router::new().fallback(serve).with_state(shared.clone());
+        let app = Router::new().fallback(serve_request).with_state(shared.clone());
         #[expect(
             clippy::disallowed_methods,
             reason = "a stand-in is aborted when its test drops it, not with the daemon's tasks"
@@ -106,12 +110,16 @@ impl Gateway {
 
     /// Sets the fault of all later requests; [`GatewayFault::None`] removes it.
     pub fn set_fault(&self, fault: GatewayFault) {
-        *lock(&self.shared.fault) = fault;
+        *lock_mutex(&self.shared.fault) = fault;
     }
 
     /// Returns the number of requests so far whose path ends with `method`; an empty `method` counts all.
     pub fn request_count(&self, method: &str) -> u64 {
-        lock(&self.shared.requests).iter().filter(|(path, _)| path.ends_with(method)).map(|(_, count)| count).sum()
+        lock_mutex(&self.shared.requests)
+            .iter()
+            .filter(|(path, _)| path.ends_with(method))
+            .map(|(_, count)| count)
+            .sum()
     }
 }
 
@@ -121,18 +129,18 @@ impl Drop for Gateway {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock_mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("the lock is never poisoned: no code panics while holding it")
 }
 
-async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn serve_request(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().trim_matches('/').to_owned();
-    *lock(&shared.requests).entry(path.clone()).or_default() += 1;
+    *lock_mutex(&shared.requests).entry(path.clone()).or_default() += 1;
     if !shared.accepts_key(&parts.headers) {
         return (StatusCode::UNAUTHORIZED, "{\"Error\":\"ApiKey not exists\"}").into_response();
     }
-    let fault = *lock(&shared.fault);
+    let fault = *lock_mutex(&shared.fault);
     match fault {
         GatewayFault::Throttled => return StatusCode::TOO_MANY_REQUESTS.into_response(),
         GatewayFault::Unavailable => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -172,10 +180,10 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         tokio::time::sleep(SILENCE).await;
     }
     let answer = if path == "jsonrpc" {
-        shared.json_rpc(&request, fault)
+        shared.answer_json_rpc(&request, fault)
     } else {
         let Some((prefix, method)) = path.split_once('/') else { return StatusCode::NOT_FOUND.into_response() };
-        shared.answer(prefix == "walletsolidity", method, &request, fault)
+        shared.answer_http_api(prefix == "walletsolidity", method, &request, fault)
     };
     let text = answer.to_string();
     if fault == GatewayFault::LostAnswer {
@@ -230,15 +238,15 @@ impl Shared {
 
     /// Answers a JSON-RPC request from the head view. With [`GatewayFault::LaggingExceptTip`] all answers lag, because the
     /// JSON-RPC API belongs to a single node.
-    fn json_rpc(&self, request: &Value, fault: GatewayFault) -> Value {
+    fn answer_json_rpc(&self, request: &Value, fault: GatewayFault) -> Value {
         let behind =
             if let GatewayFault::Lagging(blocks) | GatewayFault::LaggingExceptTip(blocks) = fault { blocks } else { 0 };
-        jsonrpc::answer(&lock(&self.model), behind, request)
+        jsonrpc::answer(&lock_mutex(&self.model), behind, request)
     }
 
     /// Answers a request of the HTTP API.
-    fn answer(&self, solid: bool, method: &str, request: &Value, fault: GatewayFault) -> Value {
-        let mut model = lock(&self.model);
+    fn answer_http_api(&self, solid: bool, method: &str, request: &Value, fault: GatewayFault) -> Value {
+        let mut model = lock_mutex(&self.model);
         let newest = if solid { model.solid_height() } else { model.head_height() };
         let requests_newest = method == "getnowblock" || (method == "getblock" && request["id_or_num"].is_null());
         let behind = if let GatewayFault::Lagging(blocks) = fault {
@@ -257,7 +265,7 @@ impl Shared {
     }
 }
 
-/// Changes an answer as the fault demands.
+/// Changes a correct answer into the wrong answer of the fault.
 fn apply_fault(method: &str, request: &Value, fault: GatewayFault, answer: &mut Value) {
     match (fault, method) {
         (GatewayFault::NoSimulation, "triggerconstantcontract" | "estimateenergy") => {
@@ -270,7 +278,7 @@ fn apply_fault(method: &str, request: &Value, fault: GatewayFault, answer: &mut 
             drop(answer.as_array_mut().and_then(Vec::pop))
         }
         (GatewayFault::NoTransactions, _) => {
-            for block in blocks(answer) {
+            for block in iter_blocks(answer) {
                 block.remove("transactions");
             }
         }
@@ -280,7 +288,7 @@ fn apply_fault(method: &str, request: &Value, fault: GatewayFault, answer: &mut 
             }
         }
         (GatewayFault::ForgedPayment, _) => {
-            for block in blocks(answer) {
+            for block in iter_blocks(answer) {
                 for transaction in block.get_mut("transactions").and_then(Value::as_array_mut).into_iter().flatten() {
                     let raw = transaction["raw_data_hex"].as_str().unwrap_or_default();
                     transaction["raw_data_hex"] = json!(raw.replacen("0801", "0802", 1).replacen("40", "41", 1));
@@ -295,7 +303,7 @@ fn apply_fault(method: &str, request: &Value, fault: GatewayFault, answer: &mut 
 }
 
 /// Returns the blocks of an answer: those of a range, or the answer itself.
-fn blocks(answer: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
+fn iter_blocks(answer: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
     let is_range = answer.get("block").is_some_and(Value::is_array);
     let blocks: Vec<&mut Value> =
         if is_range { answer["block"].as_array_mut().into_iter().flatten().collect() } else { vec![answer] };

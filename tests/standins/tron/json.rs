@@ -26,44 +26,45 @@ pub struct JsonEncoding {
 }
 
 impl JsonEncoding {
-    /// Returns the form that a request asks for with `visible`.
+    /// Returns the form that the field `visible` of a request selects.
     pub fn requested_by(request: &Value) -> JsonEncoding {
         let visible = &request["visible"];
         JsonEncoding { visible: visible.as_bool().unwrap_or(visible == "true") }
     }
 
     /// Returns an address in this form.
-    pub fn address(self, address: Address) -> String {
+    pub fn format_address(self, address: Address) -> String {
         let key = AddressKey(address.0.0);
-        if self.visible { tron_address(key).text } else { address::to_hex(key) }
+        if self.visible { tron_address(key).text } else { address::to_prefixed_hex(key) }
     }
 
-    fn bytes(self, bytes: &[u8]) -> Value {
-        let key = address::from_bytes(bytes);
-        key.map_or_else(|| json!(const_hex::encode(bytes)), |key| json!(self.address(Address::from(key.0))))
+    fn format_bytes(self, bytes: &[u8]) -> Value {
+        let key = address::parse_prefixed_bytes(bytes);
+        key.map_or_else(|| json!(const_hex::encode(bytes)), |key| json!(self.format_address(Address::from(key.0))))
     }
 
     /// Parses an address in either form, because clients of java-tron mix them.
     pub fn parse_address(self, text: &Value) -> Option<Address> {
         let text = text.as_str()?;
-        let key = address::from_hex(text).or_else(|| address::parse(text).ok().map(|address| address.key));
+        let key = address::parse_prefixed_hex(text)
+            .or_else(|| address::parse_tron_address(text).ok().map(|address| address.key));
         key.map(|key| Address::from(key.0))
     }
 
     /// Returns a text in this form: plain or hexadecimal.
-    pub fn text(self, text: &str) -> String {
+    pub fn format_text(self, text: &str) -> String {
         if self.visible { text.to_owned() } else { const_hex::encode(text) }
     }
 
     /// Returns the JSON of a block, with its transactions if `detail` is true.
-    pub fn block(self, block: &Block, detail: bool) -> Value {
+    pub fn block_to_json(self, block: &Block, detail: bool) -> Value {
         let raw = &block.header;
-        let header = without_defaults(json!({
+        let header = remove_default_fields(json!({
             "number": raw.number,
             "timestamp": raw.timestamp,
             "txTrieRoot": const_hex::encode(&raw.tx_trie_root),
             "parentHash": const_hex::encode(&raw.parent_hash),
-            "witness_address": self.bytes(&raw.witness_address),
+            "witness_address": self.format_bytes(&raw.witness_address),
             "version": raw.version,
         }));
         let mut answer = json!({
@@ -71,35 +72,35 @@ impl JsonEncoding {
             "block_header": { "raw_data": header, "witness_signature": "00".repeat(65) },
         });
         if detail && !block.included.is_empty() {
-            answer["transactions"] = block.included.iter().map(|included| self.included(included)).collect();
+            answer["transactions"] = block.included.iter().map(|included| self.included_to_json(included)).collect();
         }
         answer
     }
 
     /// Returns the JSON of a transaction in a block.
-    pub fn included(self, included: &IncludedTransaction) -> Value {
-        let mut transaction = self.transaction(&included.tx);
+    pub fn included_to_json(self, included: &IncludedTransaction) -> Value {
+        let mut transaction = self.transaction_to_json(&included.tx);
         transaction["ret"] = json!([{ "contractRet": included.ret.name() }]);
         transaction
     }
 
     /// Returns the JSON of a broadcast transaction.
-    pub fn transaction(self, tx: &BroadcastTransaction) -> Value {
+    pub fn transaction_to_json(self, tx: &BroadcastTransaction) -> Value {
         let signature: Vec<String> = tx.signature.iter().map(const_hex::encode).collect();
-        let mut transaction = self.unsigned(&tx.message, &tx.raw, &tx.txid);
+        let mut transaction = self.unsigned_to_json(&tx.message, &tx.raw, &tx.txid);
         transaction["signature"] = json!(signature);
         transaction
     }
 
     /// Returns the JSON of an unsigned transaction.
-    pub fn unsigned(self, message: &proto::TransactionRaw, raw: &[u8], txid: &[u8; 32]) -> Value {
-        let contracts: Vec<Value> = message.contract.iter().map(|contract| self.contract(contract)).collect();
+    pub fn unsigned_to_json(self, message: &proto::TransactionRaw, raw: &[u8], txid: &[u8; 32]) -> Value {
+        let contracts: Vec<Value> = message.contract.iter().map(|contract| self.contract_to_json(contract)).collect();
         let memo = if self.visible {
             String::from_utf8_lossy(&message.data).into_owned()
         } else {
             const_hex::encode(&message.data)
         };
-        let raw_data = without_defaults(json!({
+        let raw_data = remove_default_fields(json!({
             "contract": contracts,
             "ref_block_bytes": const_hex::encode(&message.ref_block_bytes),
             "ref_block_hash": const_hex::encode(&message.ref_block_hash),
@@ -111,37 +112,37 @@ impl JsonEncoding {
         json!({ "visible": self.visible, "txID": const_hex::encode(txid), "raw_data": raw_data, "raw_data_hex": const_hex::encode(raw) })
     }
 
-    fn contract(self, contract: &proto::Contract) -> Value {
+    fn contract_to_json(self, contract: &proto::Contract) -> Value {
         let any = contract.parameter.clone().unwrap_or_default();
         let value = match ContractType::try_from(contract.r#type) {
             Ok(ContractType::Transfer) => TransferContract::decode(any.value.as_slice()).map(|c| json!({
-                "owner_address": self.bytes(&c.owner_address), "to_address": self.bytes(&c.to_address), "amount": c.amount,
+                "owner_address": self.format_bytes(&c.owner_address), "to_address": self.format_bytes(&c.to_address), "amount": c.amount,
             })),
             Ok(ContractType::TriggerSmart) => TriggerSmartContract::decode(any.value.as_slice()).map(|c| json!({
-                "owner_address": self.bytes(&c.owner_address), "contract_address": self.bytes(&c.contract_address),
+                "owner_address": self.format_bytes(&c.owner_address), "contract_address": self.format_bytes(&c.contract_address),
                 "call_value": c.call_value, "data": const_hex::encode(&c.data),
             })),
             Ok(ContractType::DelegateResource) => DelegateResourceContract::decode(any.value.as_slice()).map(|c| json!({
-                "owner_address": self.bytes(&c.owner_address), "receiver_address": self.bytes(&c.receiver_address),
+                "owner_address": self.format_bytes(&c.owner_address), "receiver_address": self.format_bytes(&c.receiver_address),
                 "resource": resource_name(c.resource), "balance": c.balance, "lock": c.lock, "lock_period": c.lock_period,
             })),
             Ok(ContractType::UnDelegateResource) => {
                 UnDelegateResourceContract::decode(any.value.as_slice()).map(|c| json!({
-                    "owner_address": self.bytes(&c.owner_address), "receiver_address": self.bytes(&c.receiver_address),
+                    "owner_address": self.format_bytes(&c.owner_address), "receiver_address": self.format_bytes(&c.receiver_address),
                     "resource": resource_name(c.resource), "balance": c.balance,
                 }))
             }
             Ok(ContractType::AccountCreate) | Err(_) => Ok(json!({})),
         };
-        without_defaults(json!({
-            "parameter": { "value": without_defaults(value.unwrap_or_default()), "type_url": any.type_url },
+        remove_default_fields(json!({
+            "parameter": { "value": remove_default_fields(value.unwrap_or_default()), "type_url": any.type_url },
             "type": any.type_url.strip_prefix(TYPE_URL).unwrap_or_default(),
             "Permission_id": contract.permission_id,
         }))
     }
 
     /// Returns the JSON of a receipt.
-    pub fn receipt(self, block: &Block, included: &IncludedTransaction) -> Value {
+    pub fn receipt_to_json(self, block: &Block, included: &IncludedTransaction) -> Value {
         let Receipt { fee, net_usage, net_fee, energy_usage, energy_fee, energy_total, penalty, .. } = included.receipt;
         let called = included.receipt.contract;
         let failed = included.ret != ContractRet::Success;
@@ -150,8 +151,8 @@ impl JsonEncoding {
             .logs
             .iter()
             .map(|log| {
-                without_defaults(json!({
-                    "address": if self.visible { self.address(log.address) } else { const_hex::encode(log.address) },
+                remove_default_fields(json!({
+                    "address": if self.visible { self.format_address(log.address) } else { const_hex::encode(log.address) },
                     "topics": log.topics.iter().map(const_hex::encode).collect::<Vec<_>>(),
                     "data": const_hex::encode(&log.data),
                 }))
@@ -163,26 +164,26 @@ impl JsonEncoding {
             .iter()
             .enumerate()
             .map(|(index, internal)| {
-                without_defaults(json!({
+                remove_default_fields(json!({
                     "hash": const_hex::encode([included.tx.txid.as_slice(), &index.to_be_bytes()].concat()),
-                    "caller_address": self.address(internal.from),
-                    "transferTo_address": self.address(internal.to),
-                    "callValueInfo": [without_defaults(json!({ "callValue": internal.sun }))],
+                    "caller_address": self.format_address(internal.from),
+                    "transferTo_address": self.format_address(internal.to),
+                    "callValueInfo": [remove_default_fields(json!({ "callValue": internal.sun }))],
                     "note": const_hex::encode(internal.note),
                     "rejected": internal.rejected,
                 }))
             })
             .collect();
-        without_defaults(json!({
+        remove_default_fields(json!({
             "id": const_hex::encode(included.tx.txid),
             "fee": fee,
             "blockNumber": block.header.number,
             "blockTimeStamp": block.header.timestamp,
             "contractResult": [const_hex::encode(&included.receipt.output)],
-            "contract_address": called.map(|contract| self.address(contract)),
+            "contract_address": called.map(|contract| self.format_address(contract)),
             "result": failed.then_some("FAILED"),
-            "resMessage": included.receipt.message.as_deref().map(|message| self.text(message)),
-            "receipt": without_defaults(json!({
+            "resMessage": included.receipt.message.as_deref().map(|message| self.format_text(message)),
+            "receipt": remove_default_fields(json!({
                 "net_usage": net_usage, "net_fee": net_fee, "energy_usage": energy_usage, "energy_fee": energy_fee,
                 "energy_usage_total": energy_total, "energy_penalty_total": penalty,
                 "result": called.map(|_| included.ret.name()),
@@ -212,8 +213,9 @@ impl JsonEncoding {
 
     fn parse_contract(self, contract: &Value) -> Option<proto::Contract> {
         let (name, value) = (contract["type"].as_str()?, &contract["parameter"]["value"]);
-        let address_bytes =
-            |field: &str| self.parse_address(&value[field]).map(|address| address::to_bytes(AddressKey(address.0.0)));
+        let address_bytes = |field: &str| {
+            self.parse_address(&value[field]).map(|address| address::to_prefixed_bytes(AddressKey(address.0.0)))
+        };
         let number = |field: &str| value[field].as_i64().unwrap_or(0);
         let (kind, value) = match name {
             "TransferContract" => (
@@ -284,12 +286,12 @@ pub fn parameters(prices: &FeeSchedule) -> Value {
         ("getMaxFeeLimit", prices.fee_limit_max),
         ("getAllowDelegateResource", 1),
     ];
-    let parameter = |(key, value): (&str, u64)| without_defaults(json!({ "key": key, "value": value }));
+    let parameter = |(key, value): (&str, u64)| remove_default_fields(json!({ "key": key, "value": value }));
     json!({ "chainParameter": all.into_iter().map(parameter).collect::<Vec<_>>() })
 }
 
 /// Removes the fields with default values, which protobuf does not encode.
-pub fn without_defaults(object: Value) -> Value {
+pub fn remove_default_fields(object: Value) -> Value {
     let Value::Object(fields) = object else { return object };
     let is_set = |value: &Value| match value {
         Value::Null => false,

@@ -51,9 +51,10 @@ struct LogFilter {
 }
 
 impl LogFilter {
-    fn parse(request: &Value) -> Result<LogFilter, JsonRpcError> {
-        let addresses = alternatives(&request["address"]);
-        let topics: Vec<Vec<String>> = request["topics"].as_array().into_iter().flatten().map(alternatives).collect();
+    fn parse_log_filter(request: &Value) -> Result<LogFilter, JsonRpcError> {
+        let addresses = parse_alternatives(&request["address"]);
+        let topics: Vec<Vec<String>> =
+            request["topics"].as_array().into_iter().flatten().map(parse_alternatives).collect();
         let invalid = |why: &str| Err((INVALID_PARAMS, why.to_owned()));
         if addresses.len() > ALTERNATIVES_MAX {
             return invalid("exceed max addresses");
@@ -64,11 +65,11 @@ impl LogFilter {
         Ok(LogFilter { addresses, topics })
     }
 
-    fn matches(&self, log: &Log) -> bool {
+    fn matches_log(&self, log: &Log) -> bool {
         let accepts = |allowed: &[String], value: &str| allowed.is_empty() || allowed.iter().any(|text| text == value);
-        accepts(&self.addresses, &hex(log.address))
+        accepts(&self.addresses, &to_hex(log.address))
             && self.topics.iter().enumerate().all(|(index, allowed)| {
-                allowed.is_empty() || log.topics.get(index).is_some_and(|topic| accepts(allowed, &hex(topic)))
+                allowed.is_empty() || log.topics.get(index).is_some_and(|topic| accepts(allowed, &to_hex(topic)))
             })
     }
 }
@@ -77,35 +78,37 @@ impl JsonRpcNode<'_> {
     fn answer(&self, request: &Value) -> Value {
         let method = request["method"].as_str().unwrap_or_default();
         let mut answer = json!({ "jsonrpc": "2.0", "id": request["id"] });
-        match self.result(method, &request["params"]) {
+        match self.answer_method(method, &request["params"]) {
             Ok(result) => answer["result"] = result,
             Err((code, message)) => answer["error"] = json!({ "code": code, "message": message }),
         }
         answer
     }
 
-    fn result(&self, method: &str, params: &Value) -> Result<Value, JsonRpcError> {
+    fn answer_method(&self, method: &str, params: &Value) -> Result<Value, JsonRpcError> {
         match method {
             "eth_chainId" | "net_version" => {
                 let genesis = self.model.block(0).expect("the chain has a genesis block");
                 Ok(json!(format!("0x{}", const_hex::encode(&genesis.id[28..]).trim_start_matches('0'))))
             }
-            "eth_blockNumber" => Ok(quantity(self.top)),
+            "eth_blockNumber" => Ok(to_quantity(self.top)),
             "eth_getBlockByNumber" => {
                 let full = params[1].as_bool().unwrap_or(false);
-                Ok(self.block(self.height(&params[0])?).map_or(Value::Null, |block| self.block_json(block, full)))
+                Ok(self
+                    .find_block(self.parse_height(&params[0])?)
+                    .map_or(Value::Null, |block| self.block_to_json(block, full)))
             }
-            "eth_getLogs" => self.logs(&params[0]),
-            "eth_getTransactionReceipt" => Ok(self.receipt(&params[0])),
+            "eth_getLogs" => self.find_logs(&params[0]),
+            "eth_getTransactionReceipt" => Ok(self.answer_receipt(&params[0])),
             _ => Err((NO_METHOD, format!("the method {method} does not exist/is not available"))),
         }
     }
 
-    fn block(&self, height: u64) -> Option<&Block> {
+    fn find_block(&self, height: u64) -> Option<&Block> {
         self.model.block(height).filter(|_| height <= self.top)
     }
 
-    fn height(&self, tag: &Value) -> Result<u64, JsonRpcError> {
+    fn parse_height(&self, tag: &Value) -> Result<u64, JsonRpcError> {
         let invalid = |why: &str| Err((INVALID_PARAMS, why.to_owned()));
         match tag.as_str() {
             None if tag.is_null() => Ok(self.top),
@@ -121,24 +124,25 @@ impl JsonRpcNode<'_> {
         }
     }
 
-    fn logs(&self, request: &Value) -> Result<Value, JsonRpcError> {
-        let filter = LogFilter::parse(request)?;
+    fn find_logs(&self, request: &Value) -> Result<Value, JsonRpcError> {
+        let filter = LogFilter::parse_log_filter(request)?;
         let heights = match request["blockHash"].as_str() {
             Some(_) if !request["fromBlock"].is_null() || !request["toBlock"].is_null() => {
                 return Err((INVALID_PARAMS, "cannot specify both blockHash and fromBlock/toBlock".to_owned()));
             }
             Some(hash) => {
                 let hash = hash.to_lowercase();
-                let block = (0..=self.top).rev().find(|height| self.block(*height).is_some_and(|b| hex(b.id) == hash));
+                let block =
+                    (0..=self.top).rev().find(|height| self.find_block(*height).is_some_and(|b| to_hex(b.id) == hash));
                 let height = block.ok_or((INVALID_PARAMS, "invalid blockHash".to_owned()))?;
                 height..=height
             }
             None => {
                 // A range without an end is valid: blocks that do not exist yet have no logs.
                 let open = request["toBlock"].is_null() || request["toBlock"] == "latest";
-                let to = if open { u64::MAX } else { self.height(&request["toBlock"])? };
+                let to = if open { u64::MAX } else { self.parse_height(&request["toBlock"])? };
                 let from = &request["fromBlock"];
-                let from = if from.is_null() { to.min(self.top) } else { self.height(from)? };
+                let from = if from.is_null() { to.min(self.top) } else { self.parse_height(from)? };
                 if from > to {
                     return Err((INVALID_PARAMS, "please verify: fromBlock <= toBlock".to_owned()));
                 }
@@ -149,10 +153,10 @@ impl JsonRpcNode<'_> {
             }
         };
         let mut found = Vec::new();
-        for block in heights.filter_map(|height| self.block(height)) {
+        for block in heights.filter_map(|height| self.find_block(height)) {
             let logs =
                 block.included.iter().enumerate().flat_map(|(index, included)| list_logs(block, index, included));
-            found.extend(logs.filter(|(log, _)| filter.matches(log)).map(|(_, json)| json));
+            found.extend(logs.filter(|(log, _)| filter.matches_log(log)).map(|(_, json)| json));
             if found.len() > FOUND_MAX {
                 return Err((TOO_MANY, format!("query returned more than {FOUND_MAX} results")));
             }
@@ -160,34 +164,34 @@ impl JsonRpcNode<'_> {
         Ok(json!(found))
     }
 
-    fn receipt(&self, txid: &Value) -> Value {
+    fn answer_receipt(&self, txid: &Value) -> Value {
         let txid = txid.as_str().and_then(|text| const_hex::decode_to_array::<_, 32>(text).ok());
         let found = txid.and_then(|txid| self.model.find(&txid, self.top));
         found.map_or(Value::Null, |(block, included)| {
             let index = block.included.iter().position(|other| other.tx.txid == included.tx.txid).unwrap_or(0);
             json!({
-                "transactionHash": hex(included.tx.txid),
-                "transactionIndex": quantity(u64::try_from(index).unwrap_or(0)),
-                "blockHash": hex(block.id),
-                "blockNumber": quantity(height_of(block)),
+                "transactionHash": to_hex(included.tx.txid),
+                "transactionIndex": to_quantity(u64::try_from(index).unwrap_or(0)),
+                "blockHash": to_hex(block.id),
+                "blockNumber": to_quantity(height_of(block)),
                 "status": if included.ret == ContractRet::Success { "0x1" } else { "0x0" },
-                "gasUsed": quantity(included.receipt.energy_total),
+                "gasUsed": to_quantity(included.receipt.energy_total),
                 "logs": list_logs(block, index, included).map(|(_, json)| json).collect::<Vec<_>>(),
             })
         })
     }
 
-    fn block_json(&self, block: &Block, full: bool) -> Value {
+    fn block_to_json(&self, block: &Block, full: bool) -> Value {
         let transaction = |included: &IncludedTransaction| match full {
-            true => json!({ "hash": hex(included.tx.txid), "blockHash": hex(block.id), "type": "0x0" }),
-            false => json!(hex(included.tx.txid)),
+            true => json!({ "hash": to_hex(included.tx.txid), "blockHash": to_hex(block.id), "type": "0x0" }),
+            false => json!(to_hex(included.tx.txid)),
         };
         json!({
-            "number": quantity(height_of(block)),
-            "hash": hex(block.id),
-            "parentHash": hex(&block.header.parent_hash),
-            "timestamp": quantity(u64::try_from(block.header.timestamp / 1_000).unwrap_or(0)),
-            "transactionsRoot": hex(&block.header.tx_trie_root),
+            "number": to_quantity(height_of(block)),
+            "hash": to_hex(block.id),
+            "parentHash": to_hex(&block.header.parent_hash),
+            "timestamp": to_quantity(u64::try_from(block.header.timestamp / 1_000).unwrap_or(0)),
+            "transactionsRoot": to_hex(&block.header.tx_trie_root),
             "transactions": block.included.iter().map(transaction).collect::<Vec<_>>(),
         })
     }
@@ -202,14 +206,14 @@ fn list_logs<'a>(
     let before: usize = block.included.iter().take(tx_index).map(|earlier| earlier.receipt.logs.len()).sum();
     included.receipt.logs.iter().enumerate().map(move |(index, log)| {
         let json = json!({
-            "address": hex(log.address),
-            "topics": log.topics.iter().map(hex).collect::<Vec<_>>(),
-            "data": hex(&log.data),
-            "blockHash": hex(block.id),
-            "blockNumber": quantity(height_of(block)),
-            "transactionHash": hex(included.tx.txid),
-            "transactionIndex": quantity(u64::try_from(tx_index).unwrap_or(0)),
-            "logIndex": quantity(u64::try_from(before + index).unwrap_or(0)),
+            "address": to_hex(log.address),
+            "topics": log.topics.iter().map(to_hex).collect::<Vec<_>>(),
+            "data": to_hex(&log.data),
+            "blockHash": to_hex(block.id),
+            "blockNumber": to_quantity(height_of(block)),
+            "transactionHash": to_hex(included.tx.txid),
+            "transactionIndex": to_quantity(u64::try_from(tx_index).unwrap_or(0)),
+            "logIndex": to_quantity(u64::try_from(before + index).unwrap_or(0)),
             "removed": false,
         });
         (log, json)
@@ -217,16 +221,16 @@ fn list_logs<'a>(
 }
 
 /// Returns a string, or each string of an array, in lower case.
-fn alternatives(value: &Value) -> Vec<String> {
+fn parse_alternatives(value: &Value) -> Vec<String> {
     let one = value.as_str().into_iter();
     let many = value.as_array().into_iter().flatten().filter_map(Value::as_str);
     one.chain(many).map(str::to_lowercase).collect()
 }
 
-fn hex(bytes: impl AsRef<[u8]>) -> String {
+fn to_hex(bytes: impl AsRef<[u8]>) -> String {
     const_hex::encode_prefixed(bytes)
 }
 
-fn quantity(number: u64) -> Value {
+fn to_quantity(number: u64) -> Value {
     json!(format!("{number:#x}"))
 }

@@ -1,8 +1,8 @@
 //! A TRON node for tests and development: the HTTP API of java-tron in front of a chain in memory.
 //!
-//! Transactions are real protobuf with real signatures, and reference block and expiration are checked; TRC20 runs in a real
-//! EVM; bandwidth and energy are charged, so transfers fail as they do on the real chain. This node and the driver share
-//! their encodings, so tests with unchanged clients (TronWeb, tronpy) verify both.
+//! The node checks signatures, reference blocks and expirations, runs TRC20 contracts in a real EVM, and charges
+//! bandwidth and energy, so transfers fail as they do on the real chain. This node and the driver use the same encoding
+//! code, so tests with unchanged third-party clients (TronWeb, tronpy) verify both.
 
 pub mod gateway;
 pub mod state;
@@ -32,13 +32,14 @@ use tron::{
 
 /// The balance of a funded account, in sun.
 const FUNDED_SUN: u64 = 1_000_000_000_000_000;
-/// The fee limit of [`TronNode::send`], in sun.
+/// The fee limit of [`TronNode::send_operation`], in sun.
 const FEE_LIMIT: i64 = 1_000_000_000;
 
-/// A model chain, to which gateways can be opened.
+/// A model chain. Gateways serve it over HTTP.
 pub struct TronNode {
     model: Arc<Mutex<ChainModel>>,
-    /// The last timestamp of a transaction, in unix milliseconds. Each transaction gets the next, so no two are equal.
+    /// The timestamp of the last transaction, in unix milliseconds. Each new transaction gets a later timestamp,
+    /// because two equal transactions would have the same id.
     clock: Mutex<i64>,
 }
 
@@ -50,10 +51,10 @@ pub struct FundedAccount {
 }
 
 impl FundedAccount {
-    /// Returns the account of a private key. It has no TRX before [`TronNode::fund`].
+    /// Returns the account of a private key. It has no TRX before [`TronNode::fund_account`].
     pub fn new(secret: [u8; 32]) -> FundedAccount {
         let key = k256::ecdsa::SigningKey::from_slice(&secret).expect("the secret is a valid private key");
-        FundedAccount { account: transaction::account_of(key.verifying_key()), key }
+        FundedAccount { account: transaction::derive_account(key.verifying_key()), key }
     }
 
     /// Returns the Base58Check form of the address.
@@ -74,23 +75,23 @@ impl TronNode {
     }
 
     /// Opens a gateway on a free port of this machine.
-    pub async fn gateway(&self) -> Gateway {
-        self.gateway_at(0).await.expect("the machine has a free port")
+    pub async fn start_gateway(&self) -> Gateway {
+        self.start_gateway_at(0).await.expect("the machine has a free port")
     }
 
     /// Opens a gateway on a port of this machine.
-    pub async fn gateway_at(&self, port: u16) -> io::Result<Gateway> {
-        Gateway::open(self.model.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)), None).await
+    pub async fn start_gateway_at(&self, port: u16) -> io::Result<Gateway> {
+        Gateway::start_on(self.model.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)), None).await
     }
 
     /// Opens a gateway whose requests need the key in the header `TRON-PRO-API-KEY`.
-    pub async fn gateway_with_key(&self, key: &str) -> Gateway {
+    pub async fn start_gateway_with_key(&self, key: &str) -> Gateway {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Gateway::open(self.model.clone(), address, Some(key.to_owned())).await.expect("the machine has a free port")
+        Gateway::start_on(self.model.clone(), address, Some(key.to_owned())).await.expect("the machine has a free port")
     }
 
     /// Activates an account and gives it a billion TRX.
-    pub fn fund(&self, account: AddressKey) {
+    pub fn fund_account(&self, account: AddressKey) {
         self.set_balance(account, FUNDED_SUN);
     }
 
@@ -98,7 +99,7 @@ impl TronNode {
     pub fn set_balance(&self, account: AddressKey, sun: u64) {
         let address = Address::from(account.0);
         self.model().change_state(|state| {
-            state.activate(address, 0);
+            state.activate_account(address, 0);
             state.set_balance(address, sun);
         });
     }
@@ -114,16 +115,23 @@ impl TronNode {
     }
 
     /// Deploys a compiled contract and returns its address. `factor` is its energy penalty, in thousandths of the energy.
-    pub fn deploy(&self, owner: &FundedAccount, name: &str, abi: &Value, code: &[u8], factor: u64) -> AddressKey {
+    pub fn deploy_contract(
+        &self,
+        owner: &FundedAccount,
+        name: &str,
+        abi: &Value,
+        code: &[u8],
+        factor: u64,
+    ) -> AddressKey {
         let metadata = ContractMetadata { name: name.to_owned(), abi: java_tron_abi(abi), factor };
         AddressKey(self.model().deploy(Address::from(owner.account.0), code.to_vec(), metadata).0.0)
     }
 
     /// Produces a number of blocks, the first not before `at_least_ms`, in unix milliseconds.
-    pub fn produce(&self, blocks: u64, at_least_ms: i64) {
+    pub fn produce_blocks(&self, blocks: u64, at_least_ms: i64) {
         let mut model = self.model();
         for _ in 0..blocks {
-            model.produce(at_least_ms);
+            model.produce_block(at_least_ms);
         }
     }
 
@@ -131,17 +139,18 @@ impl TronNode {
     ///
     /// # Panics
     ///
-    /// Panics when the node refuses the transaction.
-    pub fn send(&self, from: &FundedAccount, operation: &Operation) -> [u8; 32] {
-        self.try_send(from, operation, FEE_LIMIT).unwrap_or_else(|(code, message)| panic!("{code}: {message}"))
+    /// Panics when the node rejects the transaction.
+    pub fn send_operation(&self, from: &FundedAccount, operation: &Operation) -> [u8; 32] {
+        self.try_send_operation(from, operation, FEE_LIMIT)
+            .unwrap_or_else(|(code, message)| panic!("{code}: {message}"))
     }
 
     /// Broadcasts a transaction with a fee limit in sun and returns its id.
     ///
     /// # Errors
     ///
-    /// Fails with the code and the message of java-tron when the node refuses the transaction.
-    pub fn try_send(
+    /// Fails with the code and the message of java-tron when the node rejects the transaction.
+    pub fn try_send_operation(
         &self,
         from: &FundedAccount,
         operation: &Operation,
@@ -158,8 +167,9 @@ impl TronNode {
         let expiration = model.head().header.timestamp + 300_000;
         let limit = if matches!(operation, Operation::Trigger { .. }) { fee_limit } else { 0 };
         let params = TransactionParams::new(reference, expiration, timestamp).with_fee_limit(limit);
-        let signed =
-            transaction::build(from.account, operation, &params).sign(&from.key).expect("the key is that of the owner");
+        let signed = transaction::build_transaction(from.account, operation, &params)
+            .sign_transaction(&from.key)
+            .expect("the key is that of the owner");
         let message =
             proto::Transaction::decode(signed.bytes.as_slice()).expect("the transaction was encoded by this crate");
         let raw = message.raw_data.as_ref().map(Message::encode_to_vec).unwrap_or_default();
@@ -191,6 +201,6 @@ fn java_tron_abi(abi: &Value) -> Value {
 }
 
 /// Returns the hexadecimal form of an address in the node's JSON.
-pub fn hex(address: AddressKey) -> String {
-    address::to_hex(address)
+pub fn to_node_hex(address: AddressKey) -> String {
+    address::to_prefixed_hex(address)
 }

@@ -10,7 +10,7 @@ use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
 use anyhow::Context;
 use chain::derive::tron_address;
-use provision::contracts::{abi, artifact_blocking};
+use provision::contracts::{abi, compile_contract_blocking};
 use tron::transaction::Operation;
 use tronnode::{FundedAccount, TronNode, model::BLOCK_MS};
 
@@ -28,21 +28,24 @@ fn main() -> anyhow::Result<()> {
         .nth(1)
         .context("the port is missing; start this program with `cargo xtask tron --port PORT`")?
         .parse()?;
-    let token = artifact_blocking("Trc20Like")?;
+    let token = compile_contract_blocking("Trc20Like")?;
     let before = i64::try_from(INITIAL_BLOCKS)? * BLOCK_MS;
     let node = TronNode::new(CHAIN_ID, now_ms()? - before);
     let accounts = [1, 2].map(|number| FundedAccount::new([number; 32]));
-    accounts.iter().for_each(|account| node.fund(account.account));
-    let usdt = node.deploy(&accounts[0], "TetherToken", &token.abi, &token.bytecode, FACTOR);
+    accounts.iter().for_each(|account| node.fund_account(account.account));
+    let usdt = node.deploy_contract(&accounts[0], "TetherToken", &token.abi, &token.bytecode, FACTOR);
     for holder in &accounts {
         let mint = abi::Trc20Like::mintCall { to: Address::from(holder.account.0), value: U256::from(TOKEN_BALANCE) };
-        node.send(&accounts[0], &Operation::Trigger { contract: usdt, call_value: 0, data: mint.abi_encode() });
+        node.send_operation(
+            &accounts[0],
+            &Operation::Trigger { contract: usdt, call_value: 0, data: mint.abi_encode() },
+        );
     }
-    node.produce(INITIAL_BLOCKS, 0);
+    node.produce_blocks(INITIAL_BLOCKS, 0);
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let cannot_listen = || format!("cannot listen on port {port}; choose another with `cargo xtask tron --port PORT`");
-    let gateway = runtime.block_on(node.gateway_at(port)).with_context(cannot_listen)?;
+    let gateway = runtime.block_on(node.start_gateway_at(port)).with_context(cannot_listen)?;
     let (url, usdt) = (&gateway.url, tron_address(usdt).text);
     println!(
         "A TRON node for development listens on {url} and produces a block every three seconds. To use it, set
@@ -71,7 +74,7 @@ anything on a real network:
     );
     loop {
         thread::sleep(Duration::from_millis(BLOCK_MS.unsigned_abs()));
-        node.produce(1, now_ms()?);
+        node.produce_blocks(1, now_ms()?);
     }
 }
 

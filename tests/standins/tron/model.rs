@@ -31,7 +31,7 @@ const SIZE_MAX: usize = 500 * 1024;
 const REFERENCES: u64 = 65_536;
 const RESULT_BYTES: u64 = 64;
 
-/// The code and the message of java-tron for a refused broadcast.
+/// The code and the message of java-tron for a rejected broadcast.
 pub type BroadcastRefusal = (&'static str, String);
 
 /// The published metadata of a contract.
@@ -107,21 +107,22 @@ pub struct ChainModel {
     pub contracts: BTreeMap<Address, ContractMetadata>,
     /// Ids of transactions that will run out of time. Their receipts keep the logs of transfers that never happened.
     pub forced_out_of_time: BTreeSet<[u8; 32]>,
-    /// When true, the node accepts transactions and never includes them.
+    /// True when the node accepts transactions but never includes them in a block.
     pub drop_broadcasts: bool,
-    /// When true, blocks are empty and pending transactions stay pending.
+    /// True when new blocks are empty and pending transactions stay pending.
     pub hold_pending: bool,
-    /// When true, the pool is full and broadcasts are refused.
+    /// True when the transaction pool is full, so the node rejects broadcasts.
     pub busy: bool,
-    /// The number of peers; with 0, broadcasts are refused.
+    /// The number of peers. Without peers, the node rejects broadcasts.
     pub peers: usize,
-    /// When true, the node keeps the history of balances (java-tron's default is false).
+    /// True when the node stores the history of balances (java-tron's default is false).
     pub history: bool,
     /// The balances of each account in sun, by the height at which they changed.
     balances: BTreeMap<(Address, u64), u64>,
-    /// When true, the node keeps internal transactions (`vm.saveInternalTx`; java-tron's default is false).
+    /// True when the node stores internal transactions (`vm.saveInternalTx`; java-tron's default is false).
     pub internal_transfers: bool,
-    /// With this number of blocks above the solidified one, broadcasts are refused. `None` is no limit, java-tron's default.
+    /// Number of blocks above the solidified block from which the node rejects broadcasts. `None`, the default of
+    /// java-tron, disables this limit.
     pub unsolidified_max: Option<u64>,
 }
 
@@ -194,7 +195,7 @@ impl ChainModel {
     }
 
     /// Produces a block with all pending transactions, not before `at_least_ms`, in unix milliseconds.
-    pub fn produce(&mut self, at_least_ms: i64) {
+    pub fn produce_block(&mut self, at_least_ms: i64) {
         let time = (self.head().header.timestamp + BLOCK_MS).max(at_least_ms);
         let height = self.head_height() + 1;
         let parent_time = self.head().header.timestamp;
@@ -205,7 +206,7 @@ impl ChainModel {
             if parent_time >= tx.message.expiration {
                 continue;
             }
-            if let Ok(executed) = self.execute(&tx, time, height) {
+            if let Ok(executed) = self.execute_transaction(&tx, time, height) {
                 included.push(executed);
             }
         }
@@ -304,7 +305,7 @@ impl ChainModel {
         if owner.is_none() || signers.len() != 1 || signers[0].map(|key| Address::from(key.0)) != owner {
             return Err(("SIGERROR", "Validate signature error: the signer is not in the permission".to_owned()));
         }
-        if !self.knows_reference(&tx.message) {
+        if !self.has_reference_block(&tx.message) {
             return Err(("TAPOS_ERROR", "Tapos check error.".to_owned()));
         }
         if signed.encoded_len() > SIZE_MAX {
@@ -321,9 +322,9 @@ impl ChainModel {
         let (time, height) = (head_ms + BLOCK_MS, self.head_height() + 1);
         for pending in self.pending.clone() {
             // A pending transaction that fails is dropped when the block is produced.
-            self.execute(&pending, time, height).ok();
+            self.execute_transaction(&pending, time, height).ok();
         }
-        let trial = self.execute(&tx, time, height);
+        let trial = self.execute_transaction(&tx, time, height);
         self.state = before;
         trial?;
         let txid = tx.txid;
@@ -333,7 +334,7 @@ impl ChainModel {
         Ok(txid)
     }
 
-    /// Fails when the node refuses every broadcast.
+    /// Fails when the node is in a state in which it rejects every broadcast.
     fn check_availability(&self) -> Result<(), BroadcastRefusal> {
         let unsolidified = self.head_height() - self.solid_height();
         if self.unsolidified_max.is_some_and(|max| unsolidified >= max) {
@@ -348,7 +349,7 @@ impl ChainModel {
         Ok(())
     }
 
-    fn knows_reference(&self, raw: &proto::TransactionRaw) -> bool {
+    fn has_reference_block(&self, raw: &proto::TransactionRaw) -> bool {
         let head = self.head_height();
         let mut blocks = self.blocks.iter().rev().take_while(|block| height_of(block) + REFERENCES > head);
         blocks.any(|block| {
@@ -357,7 +358,7 @@ impl ChainModel {
     }
 
     /// Charges and executes a transaction. After an error, no block may include it.
-    fn execute(
+    fn execute_transaction(
         &mut self,
         tx: &BroadcastTransaction,
         time: i64,
@@ -398,22 +399,22 @@ impl ChainModel {
         let creates = to.is_some_and(|to| !self.state.accounts.contains_key(&to));
         if creates {
             let fee = self.prices.new_account_bandwidth;
-            self.state.burn(owner, fee).then_some(()).ok_or_else(insufficient)?;
+            self.state.burn_balance(owner, fee).then_some(()).ok_or_else(insufficient)?;
             receipt.net_fee = fee;
         } else {
-            let charged = self.state.take_bandwidth(owner, tx.bytes, &self.prices, time).ok_or_else(insufficient)?;
+            let charged = self.state.charge_bandwidth(owner, tx.bytes, &self.prices, time).ok_or_else(insufficient)?;
             (receipt.net_usage, receipt.net_fee) = charged;
         }
         receipt.fee += receipt.net_fee;
         if !tx.message.data.is_empty() {
             let memo = self.prices.memo;
-            self.state.burn(owner, memo).then_some(()).ok_or_else(insufficient)?;
+            self.state.burn_balance(owner, memo).then_some(()).ok_or_else(insufficient)?;
             receipt.fee += memo;
         }
         let trigger = match contract {
             Some(ParsedContract::Transfer(transfer)) => {
                 let to = to.ok_or_else(|| invalid("Invalid toAddress!"))?;
-                receipt.fee += self.transfer(owner, to, transfer.amount, creates, time).map_err(invalid)?;
+                receipt.fee += self.execute_transfer(owner, to, transfer.amount, creates, time).map_err(invalid)?;
                 return Ok(ContractRet::Success);
             }
             Some(ParsedContract::Lend(lend)) => {
@@ -423,7 +424,7 @@ impl ChainModel {
             }
             Some(ParsedContract::TakeBack(back)) => {
                 let from = address(&back.receiver_address).ok_or_else(|| invalid("Invalid receiverAddress"))?;
-                self.state.take_back(owner, from, back.resource, back.balance).map_err(invalid)?;
+                self.state.take_back_energy(owner, from, back.resource, back.balance).map_err(invalid)?;
                 return Ok(ContractRet::Success);
             }
             Some(ParsedContract::Trigger(trigger)) => trigger,
@@ -436,13 +437,13 @@ impl ChainModel {
         let value = u64::try_from(trigger.call_value).map_err(|_| invalid("callValue must be >= 0"))?;
         let spendable =
             self.state.balance(owner).checked_sub(value).ok_or_else(|| invalid("balance is not sufficient"))?;
-        let affordable = self.state.energy_left(owner, time) + spendable / self.prices.energy;
+        let affordable = self.state.unused_energy(owner, time) + spendable / self.prices.energy;
         let limit = affordable.min(fee_limit / self.prices.energy);
-        Ok(self.call(tx, owner, contract, value, trigger.data, limit, time, height, receipt))
+        Ok(self.execute_call(tx, owner, contract, value, trigger.data, limit, time, height, receipt))
     }
 
     /// Moves TRX and returns the fee besides the amount, in sun.
-    fn transfer(
+    fn execute_transfer(
         &mut self,
         owner: Address,
         to: Address,
@@ -462,15 +463,15 @@ impl ChainModel {
         if self.state.balance(owner) < amount.saturating_add(fee) {
             return Err("Validate TransferContract error, balance is not sufficient.");
         }
-        self.state.burn(owner, amount + fee);
-        self.state.activate(to, time);
+        self.state.burn_balance(owner, amount + fee);
+        self.state.activate_account(to, time);
         let before = self.state.balance(to);
         self.state.set_balance(to, before + amount);
         Ok(fee)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of one transaction")]
-    fn call(
+    fn execute_call(
         &mut self,
         tx: &BroadcastTransaction,
         owner: Address,
@@ -485,7 +486,7 @@ impl ChainModel {
         let factor = self.contracts.get(&contract).map_or(0, |metadata| metadata.factor);
         let call = ContractCall { from: owner, to: Some(contract), sun: value, data, limit, factor };
         let out_of_time = self.forced_out_of_time.contains(&tx.txid);
-        let execution = vm::run(&mut self.state.vm, call, time, height, !out_of_time);
+        let execution = vm::run_call(&mut self.state.vm, call, time, height, !out_of_time);
         let (ret, energy) = match execution.status {
             _ if out_of_time => (ContractRet::OutOfTime, limit),
             ExecutionStatus::Success => (ContractRet::Success, execution.energy),
@@ -493,7 +494,7 @@ impl ChainModel {
             ExecutionStatus::OutOfEnergy => (ContractRet::OutOfEnergy, execution.energy),
             ExecutionStatus::Illegal => (ContractRet::IllegalOperation, execution.energy),
         };
-        (receipt.energy_usage, receipt.energy_fee) = self.state.take_energy(owner, energy, &self.prices, time);
+        (receipt.energy_usage, receipt.energy_fee) = self.state.charge_energy(owner, energy, &self.prices, time);
         receipt.energy_total = energy;
         receipt.penalty = execution.penalty.min(energy);
         receipt.fee += receipt.energy_fee;
@@ -512,7 +513,7 @@ impl ChainModel {
         }
         let succeeded = ret == ContractRet::Success;
         for internal in calls.iter().filter(|internal| succeeded && !internal.rejected && internal.sun > 0) {
-            self.state.activate(internal.to, time);
+            self.state.activate_account(internal.to, time);
         }
         ret
     }
@@ -525,7 +526,7 @@ impl ChainModel {
     pub fn deploy(&mut self, owner: Address, code: Vec<u8>, metadata: ContractMetadata) -> Address {
         let call = ContractCall { from: owner, to: None, sun: 0, data: code, limit: u64::MAX / 4, factor: 0 };
         let (time, height) = (self.head().header.timestamp, self.head_height());
-        let execution = vm::run(&mut self.state.vm, call, time, height, true);
+        let execution = vm::run_call(&mut self.state.vm, call, time, height, true);
         assert_eq!(execution.status, ExecutionStatus::Success, "the constructor of the contract failed");
         let address = execution.created.expect("a created contract has an address");
         self.contracts.insert(address, metadata);
@@ -558,7 +559,7 @@ impl ParsedContract {
     }
 }
 
-/// Searches the newest block first.
+/// Search of the chain that begins with the newest block.
 trait RevFind<'a> {
     fn rev_find<T>(self, find: impl Fn(&'a Block) -> Option<T>) -> Option<(&'a Block, T)>;
 }
@@ -602,7 +603,7 @@ pub fn owner(contract: &proto::Contract) -> Option<Address> {
 
 /// Parses the 21 bytes of an address in a protobuf field.
 pub fn address(bytes: &[u8]) -> Option<Address> {
-    tron::address::from_bytes(bytes).map(|key| Address::from(key.0))
+    tron::address::parse_prefixed_bytes(bytes).map(|key| Address::from(key.0))
 }
 
 fn producer_address(turn: usize) -> Vec<u8> {

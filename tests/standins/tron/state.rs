@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::{Address, U256};
 use revm::state::AccountInfo;
 
-use crate::vm::{EvmState, sun};
+use crate::vm::{EvmState, to_sun};
 
 /// The time in which used bandwidth and energy recover.
 const DAY_MS: i64 = 86_400_000;
@@ -20,7 +20,7 @@ pub const TOTAL_ENERGY: u64 = 180_000_000_000;
 pub const TOTAL_STAKED: u64 = 19_000_000_000;
 
 /// Returns the energy that a stake in sun gives in a day.
-pub fn energy_of(sun: u64) -> u64 {
+pub fn energy_for_stake(sun: u64) -> u64 {
     let energy = u128::from(sun) * u128::from(TOTAL_ENERGY) / u128::from(TOTAL_STAKED) / 1_000_000;
     u64::try_from(energy).unwrap_or(u64::MAX)
 }
@@ -93,7 +93,7 @@ pub struct ChainState {
 impl ChainState {
     /// Returns the balance of an account, in sun.
     pub fn balance(&self, address: Address) -> u64 {
-        self.vm.cache.accounts.get(&address).map_or(0, |account| sun(account.info.balance))
+        self.vm.cache.accounts.get(&address).map_or(0, |account| to_sun(account.info.balance))
     }
 
     /// Sets the balance of an account, in sun.
@@ -109,14 +109,14 @@ impl ChainState {
     }
 
     /// Creates the account if it does not exist.
-    pub fn activate(&mut self, address: Address, now_ms: i64) {
+    pub fn activate_account(&mut self, address: Address, now_ms: i64) {
         self.accounts
             .entry(address)
             .or_insert_with(|| AccountRecord { created_ms: now_ms, ..AccountRecord::default() });
     }
 
-    /// Takes sun from an account. Returns false, and takes nothing, when the balance is too small.
-    pub fn burn(&mut self, address: Address, amount: u64) -> bool {
+    /// Subtracts an amount in sun from an account. Returns false and subtracts nothing when the balance is too small.
+    pub fn burn_balance(&mut self, address: Address, amount: u64) -> bool {
         let left = self.balance(address).checked_sub(amount);
         if let Some(left) = left {
             self.set_balance(address, left);
@@ -126,7 +126,7 @@ impl ChainState {
 
     /// Charges bandwidth: uses the free bandwidth, or burns TRX for all bytes. Returns the used bytes and the burned sun, or
     /// `None` when the account has neither enough bandwidth nor enough TRX.
-    pub fn take_bandwidth(
+    pub fn charge_bandwidth(
         &mut self,
         address: Address,
         bytes: u64,
@@ -139,7 +139,7 @@ impl ChainState {
             return Some((bytes, 0));
         }
         let fee = bytes.checked_mul(prices.bandwidth)?;
-        self.burn(address, fee).then_some((0, fee))
+        self.burn_balance(address, fee).then_some((0, fee))
     }
 
     /// Lends the energy of staked TRX to another account, which must exist and must not be a contract.
@@ -156,7 +156,7 @@ impl ChainState {
         if !self.accounts.contains_key(&to) || self.is_contract(to) {
             return Err("receiverAddress is no account that can receive resources");
         }
-        self.move_energy(owner, to, energy_of(sun))
+        self.move_energy(owner, to, energy_for_stake(sun))
             .ok_or("delegateBalance must be less than or equal to available FreezeEnergyV2 balance")?;
         *self.lent.entry((owner, to)).or_default() += sun;
         Ok(())
@@ -167,11 +167,17 @@ impl ChainState {
     /// # Errors
     ///
     /// Fails with the message of java-tron.
-    pub fn take_back(&mut self, owner: Address, from: Address, resource: i32, sun: i64) -> Result<(), &'static str> {
+    pub fn take_back_energy(
+        &mut self,
+        owner: Address,
+        from: Address,
+        resource: i32,
+        sun: i64,
+    ) -> Result<(), &'static str> {
         let lent = self.lent.get(&(owner, from)).copied().unwrap_or(0);
         let sun = u64::try_from(sun).ok().filter(|sun| *sun > 0 && *sun <= lent && resource == ENERGY);
         let sun = sun.ok_or("insufficient delegatedFrozenBalance(Energy)")?;
-        self.move_energy(from, owner, energy_of(sun)).ok_or("insufficient delegatedFrozenBalance(Energy)")?;
+        self.move_energy(from, owner, energy_for_stake(sun)).ok_or("insufficient delegatedFrozenBalance(Energy)")?;
         self.lent.insert((owner, from), lent - sun);
         Ok(())
     }
@@ -184,19 +190,19 @@ impl ChainState {
     }
 
     /// Returns the unused energy of an account.
-    pub fn energy_left(&self, address: Address, now_ms: i64) -> u64 {
+    pub fn unused_energy(&self, address: Address, now_ms: i64) -> u64 {
         let left = |account: &AccountRecord| account.energy_limit.saturating_sub(account.energy.at(now_ms));
         self.accounts.get(&address).map_or(0, left)
     }
 
     /// Charges energy: uses the energy of the stake and burns TRX for the rest. Returns the used energy and the burned sun.
-    pub fn take_energy(&mut self, address: Address, energy: u64, prices: &FeeSchedule, now_ms: i64) -> (u64, u64) {
-        let used = self.energy_left(address, now_ms).min(energy);
+    pub fn charge_energy(&mut self, address: Address, energy: u64, prices: &FeeSchedule, now_ms: i64) -> (u64, u64) {
+        let used = self.unused_energy(address, now_ms).min(energy);
         if let Some(account) = self.accounts.get_mut(&address) {
             account.energy.add(used, now_ms);
         }
         let fee = (energy - used).saturating_mul(prices.energy).min(self.balance(address));
-        self.burn(address, fee);
+        self.burn_balance(address, fee);
         (used, fee)
     }
 }

@@ -85,14 +85,14 @@ struct InternalCallRecorder {
 }
 
 impl InternalCallRecorder {
-    fn enter(&mut self, from: Address, to: Address, value: U256, note: &'static str) {
+    fn push_call(&mut self, from: Address, to: Address, value: U256, note: &'static str) {
         self.open.push(self.internal_transfers.len());
         if self.open.len() > 1 {
-            self.internal_transfers.push(InternalCall { from, to, sun: sun(value), note, rejected: false });
+            self.internal_transfers.push(InternalCall { from, to, sun: to_sun(value), note, rejected: false });
         }
     }
 
-    fn leave(&mut self, succeeded: bool) {
+    fn pop_call(&mut self, succeeded: bool) {
         let first = self.open.pop().unwrap_or(0);
         if !succeeded {
             self.internal_transfers[first..].iter_mut().for_each(|internal| internal.rejected = true);
@@ -103,16 +103,16 @@ impl InternalCallRecorder {
 impl<CTX> Inspector<CTX> for InternalCallRecorder {
     fn call(&mut self, _: &mut CTX, inputs: &mut CallInputs) -> Option<CallOutcome> {
         let value = inputs.value.transfer().unwrap_or(U256::ZERO);
-        self.enter(inputs.caller, inputs.target_address, value, "call");
+        self.push_call(inputs.caller, inputs.target_address, value, "call");
         None
     }
 
     fn call_end(&mut self, _: &mut CTX, _: &CallInputs, outcome: &mut CallOutcome) {
-        self.leave(outcome.result.is_ok());
+        self.pop_call(outcome.result.is_ok());
     }
 
     fn create(&mut self, _: &mut CTX, inputs: &mut CreateInputs) -> Option<CreateOutcome> {
-        self.enter(inputs.caller(), Address::ZERO, inputs.value(), "create");
+        self.push_call(inputs.caller(), Address::ZERO, inputs.value(), "create");
         None
     }
 
@@ -122,14 +122,14 @@ impl<CTX> Inspector<CTX> for InternalCallRecorder {
         {
             internal.to = address;
         }
-        self.leave(outcome.result.is_ok());
+        self.pop_call(outcome.result.is_ok());
     }
 
     fn selfdestruct(&mut self, contract: Address, target: Address, value: U256) {
         self.internal_transfers.push(InternalCall {
             from: contract,
             to: target,
-            sun: sun(value),
+            sun: to_sun(value),
             note: "suicide",
             rejected: false,
         });
@@ -137,12 +137,12 @@ impl<CTX> Inspector<CTX> for InternalCallRecorder {
 }
 
 /// Returns a value of the EVM in sun, at most `u64::MAX`.
-pub fn sun(value: U256) -> u64 {
+pub fn to_sun(value: U256) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 /// Runs a call. Changes are kept only if the call succeeds and `commit` is true.
-pub fn run(state: &mut EvmState, call: ContractCall, time_ms: i64, height: u64, commit: bool) -> Execution {
+pub fn run_call(state: &mut EvmState, call: ContractCall, time_ms: i64, height: u64, commit: bool) -> Execution {
     let intrinsic = INTRINSIC_GAS
         + if call.to.is_none() { INTRINSIC_CREATE_GAS } else { 0 }
         + call.data.iter().map(|byte| if *byte == 0 { 4 } else { 16 }).sum::<u64>();

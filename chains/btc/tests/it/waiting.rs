@@ -17,20 +17,20 @@ async fn list_unconfirmed(source: &btc::Bitcoin, world: &World) -> Vec<(String, 
     rows.collect()
 }
 
-async fn check_unconfirmed(backend: Backend, behaviour: Behaviour) {
+async fn assert_unconfirmed_transfers(backend: Backend, behaviour: Behaviour) {
     let world = World::start().await;
     world.esplora.set_behaviour(behaviour);
-    let source = world.bitcoin(backend);
+    let source = world.build_driver(backend);
     assert_eq!(list_unconfirmed(&source, &world).await, []);
     let (ours, theirs) = (world.ours[0].text.as_str(), world.payer.address());
 
     // A replaceable payment, replaced by a smaller one.
     let utxo = world.payer.take_utxo();
-    let first = world.payer.sign(utxo, &[(&theirs, 5_000), (ours, 70_000)], 2_000, true).unwrap();
-    let second = world.payer.sign(utxo, &[(ours, 60_000)], 20_000, true).unwrap();
-    world.payer.send(&world.node, &first).await.unwrap();
+    let first = world.payer.sign_payment(utxo, &[(&theirs, 5_000), (ours, 70_000)], 2_000, true).unwrap();
+    let second = world.payer.sign_payment(utxo, &[(ours, 60_000)], 20_000, true).unwrap();
+    world.payer.broadcast_payment(&world.node, &first).await.unwrap();
     assert_eq!(list_unconfirmed(&source, &world).await, [(first.txid, 1, 70_000, true)]);
-    world.payer.send(&world.node, &second).await.unwrap();
+    world.payer.broadcast_payment(&world.node, &second).await.unwrap();
     assert_eq!(list_unconfirmed(&source, &world).await, [(second.txid.clone(), 0, 60_000, true)]);
 
     // Another payment, which is not replaceable, and one to an address that is not watched.
@@ -59,7 +59,7 @@ async fn check_unconfirmed(backend: Backend, behaviour: Behaviour) {
     assert_eq!(list_unconfirmed(&source, &world).await, expected);
 
     // A block that spends the same output in another transaction removes the payment.
-    let conflict = world.payer.sign(utxo, &[(&theirs, 5_000)], 100_000, false).unwrap();
+    let conflict = world.payer.sign_payment(utxo, &[(&theirs, 5_000)], 100_000, false).unwrap();
     world.node.mine_only(&[conflict.hex]).await.unwrap();
     assert!(list_unconfirmed(&source, &world).await.iter().all(|(txid, ..)| *txid != second.txid));
     let balance = Amount::from(17_000u64);
@@ -73,12 +73,12 @@ async fn check_unconfirmed(backend: Backend, behaviour: Behaviour) {
 
 #[tokio::test]
 async fn a_node_lists_unconfirmed_transfers_and_drops_replaced_ones() {
-    check_unconfirmed(Backend::Core, Behaviour::Honest).await;
+    assert_unconfirmed_transfers(Backend::Core, Behaviour::Honest).await;
 }
 
 #[tokio::test]
 async fn esplora_lists_unconfirmed_transfers_and_drops_replaced_ones() {
-    check_unconfirmed(Backend::Esplora, Behaviour::Honest).await;
+    assert_unconfirmed_transfers(Backend::Esplora, Behaviour::Honest).await;
     // If the mempool is too large to fetch, the driver looks up only the addresses that expect a payment.
-    check_unconfirmed(Backend::Esplora, Behaviour::HugeMempool).await;
+    assert_unconfirmed_transfers(Backend::Esplora, Behaviour::HugeMempool).await;
 }

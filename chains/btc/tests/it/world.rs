@@ -32,13 +32,13 @@ pub struct World {
 
 impl World {
     pub async fn start() -> World {
-        World::with(AddressType::P2wpkh).await
+        World::start_with_address_type(AddressType::P2wpkh).await
     }
 
-    pub async fn with(address_type: AddressType) -> World {
-        let node = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
+    pub async fn start_with_address_type(address_type: AddressType) -> World {
+        let node = Bitcoind::start_node(BitcoindOptions::default()).await.expect(NODE);
         let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
-        let esplora = Esplora::start(&node.url()).await;
+        let esplora = Esplora::start_server(&node.url()).await;
         let scheme = match address_type {
             AddressType::P2wpkh => AddressScheme::P2wpkh(KnownHrp::Regtest),
             AddressType::P2tr => AddressScheme::P2tr(KnownHrp::Regtest),
@@ -53,15 +53,15 @@ impl World {
         World { node, esplora, payer, ours, watched, address_type }
     }
 
-    pub fn asset(&self) -> Asset {
+    pub fn native_asset(&self) -> Asset {
         Asset::new(ChainId::new("bitcoin").expect("the chain id is valid"), AssetKind::Native, "BTC", 8, 8)
     }
 
-    pub fn config(&self, backend: Backend, urls: &[&str]) -> BitcoinConfig {
+    pub fn build_config(&self, backend: Backend, urls: &[&str]) -> BitcoinConfig {
         BitcoinConfig {
             address_pause: std::time::Duration::ZERO,
             network: Network::Regtest,
-            asset: self.asset(),
+            asset: self.native_asset(),
             backend,
             address_type: self.address_type,
             verify: Verify::ALL,
@@ -69,12 +69,12 @@ impl World {
         }
     }
 
-    pub fn bitcoin(&self, backend: Backend) -> Bitcoin {
+    pub fn build_driver(&self, backend: Backend) -> Bitcoin {
         let url = match backend {
             Backend::Core => self.node.url(),
             Backend::Esplora => self.esplora.url.clone(),
         };
-        Bitcoin::new(self.config(backend, &[&url])).expect("the configuration is valid")
+        Bitcoin::new(self.build_config(backend, &[&url])).expect("the configuration is valid")
     }
 
     /// Pays addresses in satoshi and returns the transaction id.
@@ -105,6 +105,6 @@ pub async fn read_blocks(source: &Bitcoin, from: u64, to: u64, watched: &WatchSe
 }
 
 /// Returns the transfers of all blocks.
-pub fn transfers(blocks: &[Block]) -> Vec<Transfer> {
+pub fn collect_transfers(blocks: &[Block]) -> Vec<Transfer> {
     blocks.iter().flat_map(|block| block.transfers.clone()).collect()
 }

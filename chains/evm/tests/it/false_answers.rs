@@ -10,15 +10,15 @@ use evm::{Commitments, Evm, EvmConfig, TraceApi};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
-use crate::test_chain::{ETHER, TestChain, read_blocks, transfers};
+use crate::test_chain::{ETHER, TestChain, collect_transfers, read_blocks};
 
 /// Starts a chain with one busy block. Returns the chain, its height and the block as read from the node itself.
 pub async fn start_with_busy_block() -> (TestChain, u64, Vec<chain::Block>) {
-    let chain = TestChain::start().await;
+    let chain = TestChain::start_chain().await;
     chain.mine_busy_block().await;
-    let head = chain.anvil.height().await.expect("anvil answers");
-    let expected = read_blocks(&chain.evm(&[&chain.anvil.url()]), head, head, &chain.watched).await;
-    assert_eq!(transfers(&expected).len(), 6);
+    let head = chain.anvil.fetch_height().await.expect("anvil answers");
+    let expected = read_blocks(&chain.build_driver(&[&chain.anvil.url()]), head, head, &chain.watched).await;
+    assert_eq!(collect_transfers(&expected).len(), 6);
     (chain, head, expected)
 }
 
@@ -30,7 +30,7 @@ pub fn edit_answer(method: &'static str, edit: Edit) -> impl Fn(&str, &Value) ->
 }
 
 #[tokio::test]
-async fn a_false_answer_is_detected_and_another_endpoint_is_asked() {
+async fn a_false_answer_is_detected_and_another_endpoint_gets_the_request() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let edits: [(&str, Edit); 9] = [
@@ -48,12 +48,12 @@ async fn a_false_answer_is_detected_and_another_endpoint_is_asked() {
         ("eth_getBlockReceipts", |receipts| *receipts = json!("garbage")),
     ];
     for (n, (method, edit)) in edits.into_iter().enumerate() {
-        let false_proxy = Proxy::start(&url, edit_answer(method, edit)).await;
-        let both = chain.evm(&[&false_proxy.url, &url]);
+        let false_proxy = Proxy::start_proxy(&url, edit_answer(method, edit)).await;
+        let both = chain.build_driver(&[&false_proxy.url, &url]);
         assert_eq!(read_blocks(&both, head, head, &chain.watched).await, expected, "edit {n}");
         assert!(false_proxy.request_count(method) > 0, "edit {n} was not requested");
 
-        let alone = chain.evm(&[&false_proxy.url]);
+        let alone = chain.build_driver(&[&false_proxy.url]);
         let refused = alone.blocks(head, head, &chain.watched).await;
         assert!(matches!(refused, Err(SourceError::InvalidResponse(_))), "edit {n} alone: {refused:?}");
     }
@@ -77,26 +77,29 @@ async fn an_invented_transaction_type_does_not_disable_the_verification() {
         },
     ];
     for (n, edit) in edits.into_iter().enumerate() {
-        let false_proxy = Proxy::start(&url, edit_answer("eth_getBlockByNumber", edit)).await;
+        let false_proxy = Proxy::start_proxy(&url, edit_answer("eth_getBlockByNumber", edit)).await;
         assert_eq!(
-            read_blocks(&chain.evm(&[&false_proxy.url, &url]), head, head, &chain.watched).await,
+            read_blocks(&chain.build_driver(&[&false_proxy.url, &url]), head, head, &chain.watched).await,
             expected,
             "edit {n}"
         );
-        let alone = chain.evm(&[&false_proxy.url]).blocks(head, head, &chain.watched).await;
+        let alone = chain.build_driver(&[&false_proxy.url]).blocks(head, head, &chain.watched).await;
         assert!(matches!(alone, Err(SourceError::InvalidResponse(_))), "edit {n} alone: {alone:?}");
         // No endpoint has the raw bytes of the transaction. Native payments are then found by comparing balances only,
         // and token transfers are still proven.
-        let without_method_proxy = Proxy::start(&url, move |method, _| match method {
+        let without_method_proxy = Proxy::start_proxy(&url, move |method, _| match method {
             "eth_getBlockByNumber" => Intervention::Edit(Box::new(edit)),
             "eth_getRawTransactionByHash" => Intervention::Error(-32601, "method not found"),
             _ => Intervention::Pass,
         })
         .await;
-        match chain.evm(&[&without_method_proxy.url]).blocks(head, head, &chain.watched).await {
+        match chain.build_driver(&[&without_method_proxy.url]).blocks(head, head, &chain.watched).await {
             Ok(blocks) => {
-                assert!(transfers(&blocks).iter().all(|found| matches!(found.index.part, TxPart::Log(_))), "edit {n}");
-                assert_eq!(transfers(&blocks).len(), 5, "edit {n}");
+                assert!(
+                    collect_transfers(&blocks).iter().all(|found| matches!(found.index.part, TxPart::Log(_))),
+                    "edit {n}"
+                );
+                assert_eq!(collect_transfers(&blocks).len(), 5, "edit {n}");
             }
             Err(error) => assert!(matches!(error, SourceError::InvalidResponse(_)), "edit {n}: {error}"),
         }
@@ -107,21 +110,21 @@ async fn an_invented_transaction_type_does_not_disable_the_verification() {
 async fn an_invented_receipt_type_does_not_disable_the_verification() {
     let (chain, head, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let mut config = chain.config(&[&url], TraceApi::None);
+    let mut config = chain.build_config(&[&url], TraceApi::None);
     config.assets.retain(|asset| !asset.is_native());
     let expected = read_blocks(&Evm::new(config.clone()).unwrap(), head, head, &chain.watched).await;
-    assert_eq!(transfers(&expected).len(), 5);
+    assert_eq!(collect_transfers(&expected).len(), 5);
     let edit = |receipts: &mut Value| {
         receipts[0]["type"] = json!("0x77");
         let paid_receipt =
             receipts.as_array().unwrap().iter().find(|receipt| receipt["logs"][0].is_object()).unwrap().clone();
         receipts[0]["logs"] = paid_receipt["logs"].clone();
     };
-    let false_proxy = Proxy::start(&url, edit_answer("eth_getBlockReceipts", edit)).await;
-    config.pool.endpoints = chain.config(&[&false_proxy.url], TraceApi::None).pool.endpoints;
+    let false_proxy = Proxy::start_proxy(&url, edit_answer("eth_getBlockReceipts", edit)).await;
+    config.pool.endpoints = chain.build_config(&[&false_proxy.url], TraceApi::None).pool.endpoints;
     let alone = Evm::new(config.clone()).unwrap().blocks(head, head, &chain.watched).await;
     assert!(matches!(alone, Err(SourceError::Unsupported(_))), "{alone:?}");
-    config.pool.endpoints = chain.config(&[&false_proxy.url, &url], TraceApi::None).pool.endpoints;
+    config.pool.endpoints = chain.build_config(&[&false_proxy.url, &url], TraceApi::None).pool.endpoints;
     assert_eq!(read_blocks(&Evm::new(config).unwrap(), head, head, &chain.watched).await, expected);
 }
 
@@ -145,7 +148,7 @@ async fn no_changed_character_changes_the_credited_transfers() {
     for method in ["eth_getBlockByNumber", "eth_getBlockReceipts"] {
         let step = Arc::new(AtomicUsize::new(0));
         let steps = step.clone();
-        let altering_proxy = Proxy::start(&url, move |requested, _| {
+        let altering_proxy = Proxy::start_proxy(&url, move |requested, _| {
             let step = steps.load(Ordering::Relaxed);
             if requested == method {
                 Intervention::Edit(Box::new(move |answer| alter_character(answer, step)))
@@ -158,7 +161,7 @@ async fn no_changed_character_changes_the_credited_transfers() {
         for n in 0..150 {
             step.store(n * 211, Ordering::Relaxed);
             // Each round uses a new driver, because an endpoint that gave a false answer gets no requests for a while.
-            match chain.evm(&[&altering_proxy.url]).blocks(head, head, &chain.watched).await {
+            match chain.build_driver(&[&altering_proxy.url]).blocks(head, head, &chain.watched).await {
                 Ok(blocks) => assert_eq!(blocks, expected, "{method}, character {}", n * 211),
                 Err(_) => detected += 1,
             }
@@ -171,16 +174,19 @@ async fn no_changed_character_changes_the_credited_transfers() {
 async fn an_endpoint_of_another_chain_is_never_used() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let foreign_proxy = Proxy::start(&url, |method, _| match method {
+    let foreign_proxy = Proxy::start_proxy(&url, |method, _| match method {
         "eth_chainId" => Intervention::Result(json!("0x1")),
         _ => Intervention::Pass,
     })
     .await;
-    let evm = chain.evm(&[&foreign_proxy.url, &url]);
+    let evm = chain.build_driver(&[&foreign_proxy.url, &url]);
     assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
     assert_eq!(foreign_proxy.request_count("eth_getBlockByNumber"), 0);
     // A new driver names the endpoint in the error.
-    assert!(matches!(chain.evm(&[&foreign_proxy.url, &url]).identity().await, Err(SourceError::InvalidResponse(_))));
+    assert!(matches!(
+        chain.build_driver(&[&foreign_proxy.url, &url]).identity().await,
+        Err(SourceError::InvalidResponse(_))
+    ));
 }
 
 #[tokio::test]
@@ -189,7 +195,7 @@ async fn an_endpoint_that_lags_behind_does_not_delay_the_others() {
     let url = chain.anvil.url();
     let stale_head = Arc::new(AtomicU64::new(3));
     let stuck_at = stale_head.clone();
-    let lagging_proxy = Proxy::start(&url, move |method, params| {
+    let lagging_proxy = Proxy::start_proxy(&url, move |method, params| {
         let stuck_at = stuck_at.load(Ordering::Relaxed);
         let number = params[0].as_str().and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
         match (method, number) {
@@ -200,11 +206,11 @@ async fn an_endpoint_that_lags_behind_does_not_delay_the_others() {
     .await;
     chain.pay_ether(1, chain.watched_addresses[0], ETHER).await;
     chain.anvil.mine(1).await.unwrap();
-    let head = chain.anvil.height().await.unwrap();
-    let evm = chain.evm(&[&lagging_proxy.url, &url]);
-    assert_eq!(transfers(&read_blocks(&evm, head, head, &chain.watched).await).len(), 1);
+    let head = chain.anvil.fetch_height().await.unwrap();
+    let evm = chain.build_driver(&[&lagging_proxy.url, &url]);
+    assert_eq!(collect_transfers(&read_blocks(&evm, head, head, &chain.watched).await).len(), 1);
     assert_eq!(
-        chain.evm(&[&lagging_proxy.url]).blocks(head, head, &chain.watched).await,
+        chain.build_driver(&[&lagging_proxy.url]).blocks(head, head, &chain.watched).await,
         Err(SourceError::BlockNotFound(head))
     );
 }
@@ -215,11 +221,11 @@ async fn without_provable_roots_logs_are_still_checked_against_the_bloom() {
     let url = chain.anvil.url();
     let config = |urls: &[&str]| EvmConfig {
         verify: Commitments { header: true, transactions: false, receipts: false },
-        ..chain.config(urls, TraceApi::None)
+        ..chain.build_config(urls, TraceApi::None)
     };
     let evm = Evm::new(config(&[&url])).unwrap();
     assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
-    let false_proxy = Proxy::start(
+    let false_proxy = Proxy::start_proxy(
         &url,
         edit_answer("eth_getBlockReceipts", |receipts| {
             receipts.as_array_mut().unwrap().iter_mut().for_each(|receipt| receipt["logs"] = json!([]));
@@ -231,7 +237,7 @@ async fn without_provable_roots_logs_are_still_checked_against_the_bloom() {
 
     let unverified = EvmConfig {
         verify: Commitments { header: false, transactions: false, receipts: false },
-        ..chain.config(&[&url], TraceApi::None)
+        ..chain.build_config(&[&url], TraceApi::None)
     };
     assert_eq!(read_blocks(&Evm::new(unverified).unwrap(), head, head, &chain.watched).await, expected);
 }

@@ -13,13 +13,13 @@ use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
 use crate::false_answers::{Edit, edit_answer, start_with_busy_block};
-use crate::test_chain::{ANVIL, TestChain, read_blocks, transfers};
+use crate::test_chain::{ANVIL, TestChain, collect_transfers, read_blocks};
 
 #[tokio::test]
 async fn without_receipts_by_block_each_receipt_is_requested() {
     let (chain, head, expected) = start_with_busy_block().await;
-    let without_method_proxy = Proxy::without_methods(&chain.anvil.url(), &["eth_getBlockReceipts"]).await;
-    let evm = chain.evm(&[&without_method_proxy.url]);
+    let without_method_proxy = Proxy::start_without_methods(&chain.anvil.url(), &["eth_getBlockReceipts"]).await;
+    let evm = chain.build_driver(&[&without_method_proxy.url]);
     assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
     assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
     assert_eq!(
@@ -35,14 +35,14 @@ async fn without_receipts_by_block_each_receipt_is_requested() {
 }
 
 #[tokio::test]
-async fn receipts_are_requested_by_number_when_the_hash_is_refused() {
+async fn receipts_are_requested_by_number_when_the_hash_is_rejected() {
     let (chain, head, expected) = start_with_busy_block().await;
-    let by_number_proxy = Proxy::start(&chain.anvil.url(), |method, params| match (method, params[0].as_str()) {
+    let by_number_proxy = Proxy::start_proxy(&chain.anvil.url(), |method, params| match (method, params[0].as_str()) {
         ("eth_getBlockReceipts", Some(text)) if text.len() > 20 => Intervention::Error(-32602, "hex number > 64 bits"),
         _ => Intervention::Pass,
     })
     .await;
-    assert_eq!(read_blocks(&chain.evm(&[&by_number_proxy.url]), head, head, &chain.watched).await, expected);
+    assert_eq!(read_blocks(&chain.build_driver(&[&by_number_proxy.url]), head, head, &chain.watched).await, expected);
     assert_eq!(by_number_proxy.request_count("eth_getBlockReceipts"), 2);
 }
 
@@ -57,16 +57,16 @@ async fn a_false_single_receipt_is_detected() {
         |receipt| receipt["transactionHash"] = receipt["blockHash"].clone(),
     ];
     for (n, edit) in edits.into_iter().enumerate() {
-        let false_proxy = Proxy::start(&url, move |method, _| match method {
+        let false_proxy = Proxy::start_proxy(&url, move |method, _| match method {
             "eth_getBlockReceipts" => Intervention::Error(-32601, "method not found"),
             "eth_getTransactionReceipt" => Intervention::Edit(Box::new(edit)),
             _ => Intervention::Pass,
         })
         .await;
-        let refused = chain.evm(&[&false_proxy.url]).blocks(head, head, &chain.watched).await;
+        let refused = chain.build_driver(&[&false_proxy.url]).blocks(head, head, &chain.watched).await;
         assert!(refused.is_err(), "edit {n}: {refused:?}");
         assert_eq!(
-            read_blocks(&chain.evm(&[&false_proxy.url, &url]), head, head, &chain.watched).await,
+            read_blocks(&chain.build_driver(&[&false_proxy.url, &url]), head, head, &chain.watched).await,
             expected,
             "edit {n}"
         );
@@ -74,17 +74,17 @@ async fn a_false_single_receipt_is_detected() {
 }
 
 #[tokio::test]
-async fn refused_receipts_are_not_replaced_by_unproven_logs() {
+async fn rejected_receipts_are_not_replaced_by_unproven_logs() {
     let (chain, head, expected) = start_with_busy_block().await;
     let errors = [(-32603, "internal error"), (-32000, "not available on your plan")];
     for (code, message) in errors {
-        let refusing_proxy = Proxy::start(&chain.anvil.url(), move |method, _| match method {
+        let refusing_proxy = Proxy::start_proxy(&chain.anvil.url(), move |method, _| match method {
             "eth_getBlockReceipts" => Intervention::Error(code, message),
             _ => Intervention::Pass,
         })
         .await;
         assert_eq!(
-            read_blocks(&chain.evm(&[&refusing_proxy.url]), head, head, &chain.watched).await,
+            read_blocks(&chain.build_driver(&[&refusing_proxy.url]), head, head, &chain.watched).await,
             expected,
             "{message}"
         );
@@ -95,12 +95,12 @@ async fn refused_receipts_are_not_replaced_by_unproven_logs() {
             "single receipts prove as much, and logs prove nothing"
         );
 
-        let refusing_all_proxy = Proxy::start(&chain.anvil.url(), move |method, _| match method {
+        let refusing_all_proxy = Proxy::start_proxy(&chain.anvil.url(), move |method, _| match method {
             "eth_getBlockReceipts" | "eth_getTransactionReceipt" => Intervention::Error(code, message),
             _ => Intervention::Pass,
         })
         .await;
-        let refused = chain.evm(&[&refusing_all_proxy.url]).blocks(head, head, &chain.watched).await;
+        let refused = chain.build_driver(&[&refusing_all_proxy.url]).blocks(head, head, &chain.watched).await;
         assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
     }
 }
@@ -108,18 +108,18 @@ async fn refused_receipts_are_not_replaced_by_unproven_logs() {
 /// Starts a chain with one block that has one token payment to a watched address. Returns the chain, its height and the
 /// block as read from the node itself.
 async fn start_with_token_payment() -> (TestChain, u64, Vec<chain::Block>) {
-    let chain = TestChain::start().await;
+    let chain = TestChain::start_chain().await;
     chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;
     chain.anvil.mine(1).await.expect(ANVIL);
-    let head = chain.anvil.height().await.expect(ANVIL);
-    let expected = read_blocks(&chain.evm(&[&chain.anvil.url()]), head, head, &chain.watched).await;
-    assert_eq!(transfers(&expected).len(), 1);
+    let head = chain.anvil.fetch_height().await.expect(ANVIL);
+    let expected = read_blocks(&chain.build_driver(&[&chain.anvil.url()]), head, head, &chain.watched).await;
+    assert_eq!(collect_transfers(&expected).len(), 1);
     (chain, head, expected)
 }
 
 /// Starts a proxy that offers only single receipts and answers `eth_getLogs` with `logs`.
-async fn start_without_receipts(url: &str, logs: impl Fn() -> Intervention + Send + Sync + 'static) -> Proxy {
-    Proxy::start(url, move |method, _| match method {
+async fn start_proxy_without_receipts(url: &str, logs: impl Fn() -> Intervention + Send + Sync + 'static) -> Proxy {
+    Proxy::start_proxy(url, move |method, _| match method {
         "eth_getBlockReceipts" => Intervention::Error(-32601, "method not found"),
         "eth_getLogs" => logs(),
         _ => Intervention::Pass,
@@ -131,9 +131,9 @@ async fn start_without_receipts(url: &str, logs: impl Fn() -> Intervention + Sen
 async fn an_address_in_the_bloom_is_searched_in_receipts_and_not_in_logs() {
     let (chain, head, expected) = start_with_token_payment().await;
     let url = chain.anvil.url();
-    let start_false_proxy = || start_without_receipts(&url, || Intervention::Result(json!([])));
+    let start_false_proxy = || start_proxy_without_receipts(&url, || Intervention::Result(json!([])));
     let (one, two) = (start_false_proxy().await, start_false_proxy().await);
-    assert_eq!(read_blocks(&chain.evm(&[&one.url, &two.url]), head, head, &chain.watched).await, expected);
+    assert_eq!(read_blocks(&chain.build_driver(&[&one.url, &two.url]), head, head, &chain.watched).await, expected);
     assert_eq!(one.request_count("eth_getLogs") + two.request_count("eth_getLogs"), 0);
 }
 
@@ -143,10 +143,10 @@ async fn a_single_endpoint_cannot_hide_a_transfer_by_omitting_logs() {
     let url = chain.anvil.url();
     chain.watch_many_addresses();
     for (n, edit) in OMISSIONS.into_iter().enumerate() {
-        let start_false_proxy = || start_without_receipts(&url, move || Intervention::Edit(Box::new(edit)));
+        let start_false_proxy = || start_proxy_without_receipts(&url, move || Intervention::Edit(Box::new(edit)));
         let (false_proxy, same) = (start_false_proxy().await, start_false_proxy().await);
         assert_eq!(
-            read_blocks(&chain.evm(&[&false_proxy.url]), head, head, &chain.watched).await,
+            read_blocks(&chain.build_driver(&[&false_proxy.url]), head, head, &chain.watched).await,
             expected,
             "edit {n} alone"
         );
@@ -158,13 +158,13 @@ async fn a_single_endpoint_cannot_hide_a_transfer_by_omitting_logs() {
             || Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
         ];
         for (other, intervention) in others.into_iter().enumerate() {
-            let other_proxy = start_without_receipts(&url, intervention).await;
-            let evm = chain.evm(&[&false_proxy.url, &other_proxy.url]);
+            let other_proxy = start_proxy_without_receipts(&url, intervention).await;
+            let evm = chain.build_driver(&[&false_proxy.url, &other_proxy.url]);
             assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "edit {n} beside {other}");
             assert_eq!(other_proxy.request_count("eth_getLogs"), 1);
         }
-        let correct_proxy = start_without_receipts(&url, || Intervention::Pass).await;
-        let evm_with_two_false = chain.evm(&[&false_proxy.url, &same.url, &correct_proxy.url]);
+        let correct_proxy = start_proxy_without_receipts(&url, || Intervention::Pass).await;
+        let evm_with_two_false = chain.build_driver(&[&false_proxy.url, &same.url, &correct_proxy.url]);
         let blocks = read_blocks(&evm_with_two_false, head, head, &chain.watched).await;
         let contradicts_bloom = n != 2;
         assert_eq!(
@@ -177,25 +177,28 @@ async fn a_single_endpoint_cannot_hide_a_transfer_by_omitting_logs() {
 
 #[tokio::test]
 async fn a_busy_block_without_watched_transfers_needs_no_single_receipts() {
-    let chain = TestChain::start().await;
+    let chain = TestChain::start_chain().await;
     chain.pay_token(chain.usdt, Address::repeat_byte(0x55), 5).await;
     chain.anvil.mine(1).await.unwrap();
-    let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
+    let (url, head) = (chain.anvil.url(), chain.anvil.fetch_height().await.unwrap());
     chain.watch_many_addresses();
     let nodes: [Proxy; 3] = [
-        start_without_receipts(&url, || Intervention::Pass).await,
-        start_without_receipts(&url, || Intervention::Pass).await,
-        start_without_receipts(&url, || Intervention::Pass).await,
+        start_proxy_without_receipts(&url, || Intervention::Pass).await,
+        start_proxy_without_receipts(&url, || Intervention::Pass).await,
+        start_proxy_without_receipts(&url, || Intervention::Pass).await,
     ];
-    let evm = chain.evm(&[&nodes[0].url, &nodes[1].url, &nodes[2].url]);
-    assert_eq!(transfers(&read_blocks(&evm, head, head, &chain.watched).await), []);
+    let evm = chain.build_driver(&[&nodes[0].url, &nodes[1].url, &nodes[2].url]);
+    assert_eq!(collect_transfers(&read_blocks(&evm, head, head, &chain.watched).await), []);
     assert_eq!(nodes.each_ref().map(|node| node.request_count("eth_getLogs")), [1, 1, 0], "two endpoints agree");
     assert_eq!(nodes.each_ref().map(|node| node.request_count("eth_getTransactionReceipt")), [0; 3]);
 
     // Logs that contradict the bloom are used when all endpoints agree, because a bloom has false positives.
-    let empty = || start_without_receipts(&url, || Intervention::Result(json!([])));
+    let empty = || start_proxy_without_receipts(&url, || Intervention::Result(json!([])));
     let (one, two) = (empty().await, empty().await);
-    assert_eq!(transfers(&read_blocks(&chain.evm(&[&one.url, &two.url]), head, head, &chain.watched).await), []);
+    assert_eq!(
+        collect_transfers(&read_blocks(&chain.build_driver(&[&one.url, &two.url]), head, head, &chain.watched).await),
+        []
+    );
     assert_eq!(one.request_count("eth_getTransactionReceipt") + two.request_count("eth_getTransactionReceipt"), 0);
 }
 
@@ -218,13 +221,13 @@ async fn omitted_logs_of_a_range_are_detected_by_the_blooms() {
     chain.watch_many_addresses();
     let url = chain.anvil.url();
     for (n, edit) in OMISSIONS.into_iter().enumerate() {
-        let false_proxy = Proxy::start(&url, edit_answer("eth_getLogs", edit)).await;
-        let evm = chain.evm_by_range(&[&false_proxy.url, &url], TraceApi::None).await;
+        let false_proxy = Proxy::start_proxy(&url, edit_answer("eth_getLogs", edit)).await;
+        let evm = chain.build_range_driver(&[&false_proxy.url, &url], TraceApi::None).await;
         let blocks = read_blocks(&evm, head - 2, head, &chain.watched).await;
         assert_eq!(blocks[2..], expected[..], "edit {n}");
         assert_eq!(false_proxy.request_count("eth_getLogs"), 1);
 
-        let alone = chain.evm_by_range(&[&false_proxy.url], TraceApi::None).await;
+        let alone = chain.build_range_driver(&[&false_proxy.url], TraceApi::None).await;
         let blocks = read_blocks(&alone, head - 2, head, &chain.watched).await;
         assert_eq!(blocks[2..], expected[..], "edit {n} alone");
         assert_eq!(
@@ -237,10 +240,10 @@ async fn omitted_logs_of_a_range_are_detected_by_the_blooms() {
 
 #[tokio::test]
 async fn invented_logs_are_not_credited() {
-    let chain = TestChain::start().await;
+    let chain = TestChain::start_chain().await;
     chain.pay_token(chain.usdt, Address::repeat_byte(0x55), 5).await;
     chain.anvil.mine(1).await.unwrap();
-    let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
+    let (url, head) = (chain.anvil.url(), chain.anvil.fetch_height().await.unwrap());
     let watched_topic = format!("0x{}{}", "00".repeat(12), "b1".repeat(20));
     let add_log = move |logs: &mut Value| {
         let mut log = logs[0].clone();
@@ -251,8 +254,8 @@ async fn invented_logs_are_not_credited() {
         "eth_getLogs" => Intervention::Edit(Box::new(add_log.clone())),
         _ => Intervention::Pass,
     };
-    let false_proxy = Proxy::start(&url, intervene.clone()).await;
-    let without_receipts = Proxy::start(&url, move |method, params| match method {
+    let false_proxy = Proxy::start_proxy(&url, intervene.clone()).await;
+    let without_receipts = Proxy::start_proxy(&url, move |method, params| match method {
         "eth_getBlockReceipts" => Intervention::Error(-32601, "method not found"),
         _ => intervene(method, params),
     })
@@ -267,8 +270,8 @@ async fn invented_logs_are_not_credited() {
             &[&false_proxy.url, &false_proxy.url],
             &[&without_receipts.url, &without_receipts.url],
         ] {
-            for evm in [chain.evm(urls), chain.evm_by_range(urls, TraceApi::None).await] {
-                assert_eq!(transfers(&read_blocks(&evm, head - 1, head, &chain.watched).await), [], "{urls:?}");
+            for evm in [chain.build_driver(urls), chain.build_range_driver(urls, TraceApi::None).await] {
+                assert_eq!(collect_transfers(&read_blocks(&evm, head - 1, head, &chain.watched).await), [], "{urls:?}");
             }
         }
     }
@@ -288,14 +291,14 @@ async fn an_invented_head_does_not_make_recent_blocks_stable() {
         block["number"] = json!(format!("{:#x}", header.number));
         block["hash"] = json!(header.hash_slow());
     };
-    let false_head_proxy = Proxy::start(&url, move |method, params| {
+    let false_head_proxy = Proxy::start_proxy(&url, move |method, params| {
         if method == "eth_getBlockByNumber" && params[0] == "latest" && is_false_now.load(Ordering::Relaxed) == 1 {
             return Intervention::Edit(Box::new(raise_height));
         }
         Intervention::Pass
     })
     .await;
-    let config = EvmConfig { range_depth: 1_000, ..chain.config(&[&false_head_proxy.url, &url], TraceApi::None) };
+    let config = EvmConfig { range_depth: 1_000, ..chain.build_config(&[&false_head_proxy.url, &url], TraceApi::None) };
     let evm = Evm::new(config).unwrap();
     assert_eq!(evm.tip().await.unwrap().head.height, 1 << 60);
     assert_eq!(
@@ -319,8 +322,8 @@ async fn log_ranges_shrink_to_what_the_endpoint_accepts() {
     chain.anvil.mine(60).await.unwrap();
     let head = head + 60;
     let url = chain.anvil.url();
-    let expected = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
-    let narrow_proxy = Proxy::start(&url, |method, params| {
+    let expected = read_blocks(&chain.build_driver(&[&url]), 0, head, &chain.watched).await;
+    let narrow_proxy = Proxy::start_proxy(&url, |method, params| {
         let number =
             |field: &str| u64::from_str_radix(params[0][field].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
         match method {
@@ -331,16 +334,16 @@ async fn log_ranges_shrink_to_what_the_endpoint_accepts() {
         }
     })
     .await;
-    let evm = chain.evm_by_range(&[&narrow_proxy.url, &url], TraceApi::None).await;
+    let evm = chain.build_range_driver(&[&narrow_proxy.url, &url], TraceApi::None).await;
     assert_eq!(read_blocks(&evm, 0, head, &chain.watched).await, expected);
     assert!(narrow_proxy.request_count("eth_getLogs") < 30, "the accepted size is remembered");
 
-    let no_logs_proxy = Proxy::start(&url, |method, _| match method {
+    let no_logs_proxy = Proxy::start_proxy(&url, |method, _| match method {
         "eth_getLogs" => Intervention::Error(-32005, "query returned more than 10000 results"),
         _ => Intervention::Pass,
     })
     .await;
-    let evm = chain.evm_by_range(&[&url, &no_logs_proxy.url], TraceApi::None).await;
+    let evm = chain.build_range_driver(&[&url, &no_logs_proxy.url], TraceApi::None).await;
     assert_eq!(
         read_blocks(&evm, 0, head, &chain.watched).await,
         expected,

@@ -10,7 +10,7 @@ use chain::{
 use evm::{Commitments, Evm, EvmConfig, FinalitySource, TraceApi};
 use provision::{
     anvil::{Anvil, AnvilOptions, Mining},
-    contracts::{abi, artifact},
+    contracts::{abi, compile_contract},
 };
 use rpc::Endpoint;
 
@@ -37,31 +37,31 @@ pub struct TestChain {
 impl TestChain {
     /// Starts anvil and deploys the contracts. The first funded account has tokens and has allowed the batcher to spend
     /// them. Transactions wait until [`Anvil::mine`].
-    pub async fn start() -> TestChain {
-        TestChain::start_with_args(&[]).await
+    pub async fn start_chain() -> TestChain {
+        TestChain::start_chain_with_args(&[]).await
     }
 
     /// Starts anvil with additional command-line arguments.
-    pub async fn start_with_args(extra: &[&str]) -> TestChain {
+    pub async fn start_chain_with_args(extra: &[&str]) -> TestChain {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
         let options = AnvilOptions { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..AnvilOptions::default() };
-        let anvil = Anvil::start(options).await.expect(ANVIL);
+        let anvil = Anvil::start_node(options).await.expect(ANVIL);
         let mut deployed = Vec::new();
         for name in ["UsdtLike", "Bep20Like", "FakeToken", "Batcher"] {
-            deployed.push(anvil.deploy(&artifact(name).await.expect(ANVIL), &[]).await.expect(ANVIL));
+            deployed.push(anvil.deploy_contract(&compile_contract(name).await.expect(ANVIL), &[]).await.expect(ANVIL));
         }
         let [usdt, bep20, fake, batcher] = deployed.try_into().expect(ANVIL);
-        let funded = anvil.accounts().await.expect(ANVIL);
+        let funded = anvil.list_accounts().await.expect(ANVIL);
         let watched_addresses: Vec<Address> = (1..=4u8).map(|n| Address::repeat_byte(0xb0 + n)).collect();
         let watched = WatchSet::default();
         for address in &watched_addresses {
-            watched.insert(address_key(*address));
+            watched.insert(to_address_key(*address));
         }
         let chain = TestChain { anvil, usdt, bep20, fake, batcher, funded, watched_addresses, watched };
         let million = U256::from(10u64).pow(U256::from(24));
         for token in [usdt, bep20] {
-            chain.send(0, token, 0, abi::UsdtLike::mintCall { to: chain.funded[0], value: million }).await;
-            chain.send(0, token, 0, abi::UsdtLike::approveCall { spender: batcher, value: million }).await;
+            chain.send_call(0, token, 0, abi::UsdtLike::mintCall { to: chain.funded[0], value: million }).await;
+            chain.send_call(0, token, 0, abi::UsdtLike::approveCall { spender: batcher, value: million }).await;
         }
         chain.anvil.mine(1).await.expect(ANVIL);
         chain
@@ -70,21 +70,21 @@ impl TestChain {
     /// Watches more addresses than the driver looks up in a bloom.
     pub fn watch_many_addresses(&self) {
         for n in 0..2_000u64 {
-            self.watched.insert(address_key(Address::from_word(U256::from(n + (1 << 40)).into())));
+            self.watched.insert(to_address_key(Address::from_word(U256::from(n + (1 << 40)).into())));
         }
     }
 
     /// Sends a contract call from a funded account; it waits to be mined.
-    pub async fn send(&self, from: usize, to: Address, wei: u128, call: impl SolCall) -> B256 {
-        self.anvil.send(self.funded[from], to, U256::from(wei), &call.abi_encode()).await.expect(ANVIL)
+    pub async fn send_call(&self, from: usize, to: Address, wei: u128, call: impl SolCall) -> B256 {
+        self.anvil.send_transaction(self.funded[from], to, U256::from(wei), &call.abi_encode()).await.expect(ANVIL)
     }
 
     pub async fn pay_ether(&self, from: usize, to: Address, wei: u128) -> B256 {
-        self.anvil.send(self.funded[from], to, U256::from(wei), &[]).await.expect(ANVIL)
+        self.anvil.send_transaction(self.funded[from], to, U256::from(wei), &[]).await.expect(ANVIL)
     }
 
     pub async fn pay_token(&self, token: Address, to: Address, units: u64) -> B256 {
-        self.send(0, token, 0, abi::UsdtLike::transferCall { to, value: U256::from(units) }).await
+        self.send_call(0, token, 0, abi::UsdtLike::transferCall { to, value: U256::from(units) }).await
     }
 
     /// Mines one block with every kind of transfer that is credited, and transactions that look like one but are not.
@@ -98,17 +98,18 @@ impl TestChain {
         self.pay_token(self.usdt, Address::repeat_byte(0x78), 9).await;
         // Several transfers in one transaction, two of them to one address.
         let (to, value) = (vec![a, b, a], vec![units(10), units(20), units(30)]);
-        self.send(0, self.batcher, 0, abi::Batcher::payTokenCall { token: self.usdt, to, value }).await;
+        self.send_call(0, self.batcher, 0, abi::Batcher::payTokenCall { token: self.usdt, to, value }).await;
         let (to, value) = (vec![c, d, c], vec![units(3), units(4), units(5)]);
-        self.send(2, self.batcher, 100, abi::Batcher::payEtherCall { to, value }).await;
+        self.send_call(2, self.batcher, 100, abi::Batcher::payEtherCall { to, value }).await;
         let (to, value) = (vec![c, d], vec![units(1_000), units(1_000)]);
-        self.send(2, self.batcher, 2_000, abi::Batcher::payEtherThroughRevertCall { to, value }).await;
-        self.send(3, self.batcher, 11, abi::Batcher::payByDestructCall { to: d }).await;
+        self.send_call(2, self.batcher, 2_000, abi::Batcher::payEtherThroughRevertCall { to, value }).await;
+        self.send_call(3, self.batcher, 11, abi::Batcher::payByDestructCall { to: d }).await;
         // Transfer events without a transfer.
-        self.send(3, self.fake, 0, abi::FakeToken::phantomCall { from: self.funded[0], to: a, value: units(5) }).await;
-        self.send(3, self.fake, 0, abi::FakeToken::misshapenCall { from: self.funded[0], to: a, value: units(5) })
+        self.send_call(3, self.fake, 0, abi::FakeToken::phantomCall { from: self.funded[0], to: a, value: units(5) })
             .await;
-        self.send(3, self.usdt, 0, abi::UsdtLike::transferFromCall { from: a, to: b, value: units(0) }).await;
+        self.send_call(3, self.fake, 0, abi::FakeToken::misshapenCall { from: self.funded[0], to: a, value: units(5) })
+            .await;
+        self.send_call(3, self.usdt, 0, abi::UsdtLike::transferFromCall { from: a, to: b, value: units(0) }).await;
         self.send_failing_transactions(a).await;
         self.anvil.mine(1).await.expect(ANVIL);
     }
@@ -122,11 +123,11 @@ impl TestChain {
         ] {
             let tx = serde_json::json!({ "from": self.funded[5], "to": target, "gas": "0x30000",
                 "value": format!("{wei:#x}"), "data": alloy_primitives::hex::encode_prefixed(call) });
-            self.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.expect(ANVIL);
+            self.anvil.call_rpc("eth_sendTransaction", serde_json::json!([tx])).await.expect(ANVIL);
         }
     }
 
-    pub fn config(&self, urls: &[&str], trace: TraceApi) -> EvmConfig {
+    pub fn build_config(&self, urls: &[&str], trace: TraceApi) -> EvmConfig {
         let chain = ChainId::new("anvil").expect(ANVIL);
         let token = |address: Address, symbol: &str, decimals| {
             let kind = AssetKind::Token { contract: address.to_checksum(None) };
@@ -146,32 +147,34 @@ impl TestChain {
     }
 
     /// Builds a driver that reads block by block, as near the head.
-    pub fn evm(&self, urls: &[&str]) -> Evm {
-        Evm::new(self.config(urls, TraceApi::None)).expect(ANVIL)
+    pub fn build_driver(&self, urls: &[&str]) -> Evm {
+        Evm::new(self.build_config(urls, TraceApi::None)).expect(ANVIL)
     }
 
     /// Builds a driver that reads every block by range, as during catch-up.
-    pub async fn evm_by_range(&self, urls: &[&str], trace: TraceApi) -> Evm {
-        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.config(urls, trace) }).expect(ANVIL);
+    pub async fn build_range_driver(&self, urls: &[&str], trace: TraceApi) -> Evm {
+        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.build_config(urls, trace) }).expect(ANVIL);
         evm.tip().await.expect(ANVIL);
         evm
     }
 
     /// Returns the balances of the watched addresses above zero, as the node reports them.
-    pub async fn balances_on_node(&self) -> HashMap<(AssetId, AddressKey), Amount> {
+    pub async fn fetch_node_balances(&self) -> HashMap<(AssetId, AddressKey), Amount> {
         let mut balances = HashMap::new();
-        let config = self.config(&[], TraceApi::None);
+        let config = self.build_config(&[], TraceApi::None);
         for owner in &self.watched_addresses {
             for asset in &config.assets {
                 let balance = match &asset.kind {
-                    AssetKind::Native => self.anvil.balance(*owner).await.expect(ANVIL),
+                    AssetKind::Native => self.anvil.fetch_balance(*owner).await.expect(ANVIL),
                     AssetKind::Token { contract } => {
                         let call = abi::UsdtLike::balanceOfCall { owner: *owner }.abi_encode();
-                        U256::from_be_slice(&self.anvil.call(contract.parse().expect(ANVIL), &call).await.expect(ANVIL))
+                        U256::from_be_slice(
+                            &self.anvil.call_contract(contract.parse().expect(ANVIL), &call).await.expect(ANVIL),
+                        )
                     }
                 };
                 if !balance.is_zero() {
-                    balances.insert((asset.id.clone(), address_key(*owner)), Amount::new(balance));
+                    balances.insert((asset.id.clone(), to_address_key(*owner)), Amount::new(balance));
                 }
             }
         }
@@ -179,12 +182,12 @@ impl TestChain {
     }
 }
 
-pub fn address_key(address: Address) -> AddressKey {
+pub fn to_address_key(address: Address) -> AddressKey {
     AddressKey(address.into())
 }
 
 pub fn to_chain_address(address: Address) -> chain::Address {
-    evm_address(address_key(address))
+    evm_address(to_address_key(address))
 }
 
 /// Reads blocks `from..=to` with as many calls as needed, and checks that they are linked.
@@ -203,7 +206,7 @@ pub async fn read_blocks(evm: &Evm, from: u64, to: u64, watched: &WatchSet) -> V
     blocks
 }
 
-pub fn transfers(blocks: &[Block]) -> Vec<Transfer> {
+pub fn collect_transfers(blocks: &[Block]) -> Vec<Transfer> {
     blocks.iter().flat_map(|block| block.transfers.clone()).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Tests that traces which are too large, pruned or refused never block the chain.
+//! Tests that the driver continues with the next block when the traces of a block are too large, pruned or rejected.
 
 use std::sync::{
     Arc,
@@ -12,15 +12,15 @@ use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
 use crate::false_answers::start_with_busy_block;
-use crate::test_chain::{read_blocks, transfers};
+use crate::test_chain::{collect_transfers, read_blocks};
 
 #[tokio::test]
 async fn a_block_is_read_without_its_traces_when_they_fail() {
     let (chain, head, without_traces) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let expected =
-        read_blocks(&Evm::new(chain.config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
-    assert_eq!(transfers(&expected).len(), transfers(&without_traces).len() + 4);
+        read_blocks(&Evm::new(chain.build_config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
+    assert_eq!(collect_transfers(&expected).len(), collect_transfers(&without_traces).len() + 4);
     let interventions: [fn() -> Intervention; 6] = [
         || Intervention::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
         || Intervention::Error(-32000, "required historical state unavailable (reexec=128)"),
@@ -32,18 +32,18 @@ async fn a_block_is_read_without_its_traces_when_they_fail() {
     for (n, intervention) in interventions.into_iter().enumerate() {
         let failing = Arc::new(AtomicUsize::new(1));
         let fails = failing.clone();
-        let failing_proxy = Proxy::start(&url, move |method, _| match method {
+        let failing_proxy = Proxy::start_proxy(&url, move |method, _| match method {
             "debug_traceBlockByHash" if fails.load(Ordering::Relaxed) == 1 => intervention(),
             _ => Intervention::Pass,
         })
         .await;
-        let evm = Evm::new(chain.config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
+        let evm = Evm::new(chain.build_config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
         assert_eq!(evm.internal_transfers(), InternalTransfers::Included);
         assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, without_traces, "intervention {n}");
         assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance, "intervention {n}");
         assert_eq!(
             read_blocks(
-                &Evm::new(chain.config(&[&failing_proxy.url, &url], TraceApi::Debug)).unwrap(),
+                &Evm::new(chain.build_config(&[&failing_proxy.url, &url], TraceApi::Debug)).unwrap(),
                 head,
                 head,
                 &chain.watched
@@ -54,7 +54,7 @@ async fn a_block_is_read_without_its_traces_when_they_fail() {
 
         let before = failing_proxy.request_count("debug_traceBlockByHash");
         for _ in 0..5 {
-            // The endpoint gave a false answer and is paused; a new request waits for it for a limited time.
+            // The endpoint cools down after a false reply. A new request waits for the endpoint for a limited time.
             let _ = evm.blocks(head, head, &chain.watched).await;
         }
         assert!(
@@ -63,7 +63,7 @@ async fn a_block_is_read_without_its_traces_when_they_fail() {
         );
 
         failing.store(0, Ordering::Relaxed);
-        let recovered = Evm::new(chain.config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
+        let recovered = Evm::new(chain.build_config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
         assert_eq!(read_blocks(&recovered, head, head, &chain.watched).await, expected, "intervention {n}");
         assert_eq!(recovered.internal_transfers(), InternalTransfers::Included);
     }
@@ -72,12 +72,12 @@ async fn a_block_is_read_without_its_traces_when_they_fail() {
 #[tokio::test]
 async fn a_block_waits_for_traces_while_the_endpoint_is_silent() {
     let (chain, head, _) = start_with_busy_block().await;
-    let silent = Proxy::start(&chain.anvil.url(), |method, _| match method {
+    let silent = Proxy::start_proxy(&chain.anvil.url(), |method, _| match method {
         "debug_traceBlockByHash" => Intervention::Http(StatusCode::BAD_GATEWAY, vec![], String::new()),
         _ => Intervention::Pass,
     })
     .await;
-    let evm = Evm::new(chain.config(&[&silent.url], TraceApi::Debug)).unwrap();
+    let evm = Evm::new(chain.build_config(&[&silent.url], TraceApi::Debug)).unwrap();
     let refused = evm.blocks(head, head, &chain.watched).await;
     assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
     assert_eq!(evm.internal_transfers(), InternalTransfers::Included, "no block was read without traces");
@@ -96,20 +96,20 @@ async fn an_invented_trace_is_rejected_by_the_proven_balances() {
         "debug_traceBlockByHash" => Intervention::Edit(Box::new(add_call)),
         _ => Intervention::Pass,
     };
-    let false_proxy = Proxy::start(&url, intervene).await;
-    let without_method_proxy = Proxy::start(&url, move |method, params| match method {
+    let false_proxy = Proxy::start_proxy(&url, intervene).await;
+    let without_method_proxy = Proxy::start_proxy(&url, move |method, params| match method {
         "eth_getProof" => Intervention::Error(-32601, "method not found"),
         _ => intervene(method, params),
     })
     .await;
     let expected =
-        read_blocks(&Evm::new(chain.config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
+        read_blocks(&Evm::new(chain.build_config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
     for urls in [&[false_proxy.url.as_str()][..], &[&without_method_proxy.url, &url]] {
-        let evm = Evm::new(chain.config(urls, TraceApi::Debug)).unwrap();
+        let evm = Evm::new(chain.build_config(urls, TraceApi::Debug)).unwrap();
         assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "the other transfers are kept");
         assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance);
     }
-    assert!(transfers(&expected).len() > transfers(&without_traces).len());
+    assert!(collect_transfers(&expected).len() > collect_transfers(&without_traces).len());
     // Two headers, and proofs in two blocks for the three addresses that contracts seem to have paid.
     assert_eq!((false_proxy.request_count("eth_getBlockByHash"), false_proxy.request_count("eth_getProof")), (2, 6));
 }

@@ -20,9 +20,9 @@ use crate::test_chain::{TestChain, read_blocks};
 async fn an_endpoint_without_batches_gets_single_requests() {
     let (chain, head, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let expected = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
-    let no_batch_proxy = Proxy::without_batches(&url).await;
-    assert_eq!(read_blocks(&chain.evm(&[&no_batch_proxy.url]), 0, head, &chain.watched).await, expected);
+    let expected = read_blocks(&chain.build_driver(&[&url]), 0, head, &chain.watched).await;
+    let no_batch_proxy = Proxy::start_without_batches(&url).await;
+    assert_eq!(read_blocks(&chain.build_driver(&[&no_batch_proxy.url]), 0, head, &chain.watched).await, expected);
 }
 
 #[tokio::test]
@@ -39,16 +39,14 @@ async fn malformed_and_huge_answers_are_ignored() {
         || Intervention::Error(-32603, "internal error"),
     ];
     for (n, intervention) in interventions.into_iter().enumerate() {
-        let failing_proxy =
-            Proxy::start(
-                &url,
-                move |method, _| if method == "eth_getBlockByNumber" { intervention() } else { Intervention::Pass },
-            )
-            .await;
-        let both = chain.evm(&[&failing_proxy.url, &url]);
+        let failing_proxy = Proxy::start_proxy(&url, move |method, _| {
+            if method == "eth_getBlockByNumber" { intervention() } else { Intervention::Pass }
+        })
+        .await;
+        let both = chain.build_driver(&[&failing_proxy.url, &url]);
         let blocks = both.blocks(head, head, &chain.watched).await;
         assert_eq!(blocks.as_ref(), Ok(&expected), "answer {n}");
-        let alone = chain.evm(&[&failing_proxy.url]).blocks(head, head, &chain.watched).await;
+        let alone = chain.build_driver(&[&failing_proxy.url]).blocks(head, head, &chain.watched).await;
         let error = alone.unwrap_err().to_string();
         assert!(error.len() < 1_000 && !error.contains("http://"), "answer {n}: {error}");
     }
@@ -58,19 +56,19 @@ async fn malformed_and_huge_answers_are_ignored() {
 async fn a_rate_limited_endpoint_gets_no_request_until_its_retry_after_time() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let throttled_proxy = Proxy::start(&url, |method, _| match method {
+    let throttled_proxy = Proxy::start_proxy(&url, |method, _| match method {
         "eth_getBlockByNumber" => {
             Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new())
         }
         _ => Intervention::Pass,
     })
     .await;
-    let evm = chain.evm(&[&throttled_proxy.url, &url]);
+    let evm = chain.build_driver(&[&throttled_proxy.url, &url]);
     for _ in 0..5 {
         assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
     }
     assert_eq!(throttled_proxy.request_count("eth_getBlockByNumber"), 1);
-    let alone = chain.evm(&[&throttled_proxy.url]);
+    let alone = chain.build_driver(&[&throttled_proxy.url]);
     for _ in 0..3 {
         let error = alone.blocks(head, head, &chain.watched).await.unwrap_err();
         assert!(matches!(&error, SourceError::Unavailable(reason) if reason.contains("429")), "{error}");
@@ -80,12 +78,12 @@ async fn a_rate_limited_endpoint_gets_no_request_until_its_retry_after_time() {
 
 #[tokio::test]
 async fn catch_up_continues_with_a_rate_limited_endpoint() {
-    let chain = TestChain::start().await;
+    let chain = TestChain::start_chain().await;
     chain.anvil.mine(30).await.unwrap();
-    let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
-    let expected = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
+    let (url, head) = (chain.anvil.url(), chain.anvil.fetch_height().await.unwrap());
+    let expected = read_blocks(&chain.build_driver(&[&url]), 0, head, &chain.watched).await;
     let window = Mutex::new((Instant::now(), 0));
-    let limited_proxy = Proxy::start(&url, move |method, _| {
+    let limited_proxy = Proxy::start_proxy(&url, move |method, _| {
         let (window_start, count) = &mut *window.lock().unwrap();
         if window_start.elapsed() > Duration::from_millis(300) {
             (*window_start, *count) = (Instant::now(), 0);
@@ -95,7 +93,7 @@ async fn catch_up_continues_with_a_rate_limited_endpoint() {
         if is_limited { Intervention::Error(-32005, "rate limit of 4 requests exceeded") } else { Intervention::Pass }
     })
     .await;
-    let evm = chain.evm(&[&limited_proxy.url]);
+    let evm = chain.build_driver(&[&limited_proxy.url]);
     let (mut blocks, started) = (Vec::new(), Instant::now());
     while blocks.len() < expected.len() {
         assert!(started.elapsed() < Duration::from_secs(60), "{} blocks were read", blocks.len());
@@ -110,17 +108,19 @@ async fn catch_up_continues_with_a_rate_limited_endpoint() {
 
 #[tokio::test]
 async fn no_batch_exceeds_the_requests_allowed_per_second() {
-    let chain = TestChain::start().await;
+    let chain = TestChain::start_chain().await;
     chain.anvil.mine(10).await.unwrap();
-    let (proxy, head) =
-        (Proxy::start(&chain.anvil.url(), |_, _| Intervention::Pass).await, chain.anvil.height().await.unwrap());
-    let mut config = chain.config(&[&proxy.url], TraceApi::None);
+    let (proxy, head) = (
+        Proxy::start_proxy(&chain.anvil.url(), |_, _| Intervention::Pass).await,
+        chain.anvil.fetch_height().await.unwrap(),
+    );
+    let mut config = chain.build_config(&[&proxy.url], TraceApi::None);
     let limits = Limits { per_second: Some(20), per_day: None };
     config.pool.endpoints = config.pool.endpoints.into_iter().map(|endpoint| endpoint.with_limits(limits)).collect();
     read_blocks(&Evm::new(config.clone()).unwrap(), 0, head, &chain.watched).await;
     assert_eq!(proxy.largest_batch(), 10);
 
-    let slow = Proxy::start(&chain.anvil.url(), |_, _| Intervention::Pass).await;
+    let slow = Proxy::start_proxy(&chain.anvil.url(), |_, _| Intervention::Pass).await;
     let limits = Limits { per_second: Some(3), per_day: None };
     config.pool.endpoints = vec![Endpoint::new(&slow.url).unwrap().with_limits(limits)];
     read_blocks(&Evm::new(config).unwrap(), 0, 8, &chain.watched).await;

@@ -57,24 +57,24 @@ impl SignerFolder {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    fn build_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_settled-signer"));
         command.current_dir(self.temp.path()).env_remove("CREDENTIALS_DIRECTORY").arg("keys").args(args);
         command
     }
 
-    fn run(&self, args: &[&str], stdin: &str) -> Output {
-        feed(self.command(args), stdin)
+    fn run_program(&self, args: &[&str], stdin: &str) -> Output {
+        run_with_stdin(self.build_command(args), stdin)
     }
 
     /// Runs the program with the smallest parameters of Argon2id that it accepts.
     fn run_with_low_cost(&self, args: &[&str], stdin: &str) -> Output {
-        feed(with_low_cost(self.command(args)), stdin)
+        run_with_stdin(with_low_cost(self.build_command(args)), stdin)
     }
 
     /// Runs the program with the passphrase file.
     fn run_with_passphrase(&self, args: &[&str]) -> Output {
-        self.run(&[args, &["--passphrase-file", "passphrase"]].concat(), "")
+        self.run_program(&[args, &["--passphrase-file", "passphrase"]].concat(), "")
     }
 }
 
@@ -83,7 +83,7 @@ fn with_low_cost(mut command: Command) -> Command {
     command
 }
 
-fn feed(mut command: Command, stdin: &str) -> Output {
+fn run_with_stdin(mut command: Command, stdin: &str) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A program that rejects its arguments reads no input and may have closed the pipe, so the error is ignored.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
@@ -191,7 +191,7 @@ fn check_compares_keys_and_addresses() {
 #[test]
 fn a_wrong_passphrase_and_a_damaged_file_have_different_exit_codes() {
     let folder = SignerFolder::with_seed();
-    let (code, text) = code_and_stderr(&folder.run(&["check", "seed"], "wrong horse\n"));
+    let (code, text) = code_and_stderr(&folder.run_program(&["check", "seed"], "wrong horse\n"));
     assert!(code == Some(3) && text.contains("passphrase is wrong"), "{text}");
 
     let mut bytes = fs::read(folder.path("seed")).unwrap();
@@ -232,9 +232,9 @@ fn a_passphrase_file_that_all_users_can_read_is_rejected() {
 fn the_passphrase_may_come_from_a_systemd_credential() {
     let folder = SignerFolder::with_seed();
     fs::rename(folder.path("passphrase"), folder.path("seed-passphrase")).unwrap();
-    let mut command = folder.command(&["check", "seed"]);
+    let mut command = folder.build_command(&["check", "seed"]);
     command.env("CREDENTIALS_DIRECTORY", folder.temp.path());
-    assert_eq!(feed(command, "").status.code(), Some(0));
+    assert_eq!(run_with_stdin(command, "").status.code(), Some(0));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn no_secret_is_printed() {
         folder.run_with_passphrase(&["xpubs", "seed", "--purpose", "deposit", "--purpose", "hot-0"]),
         folder.run_with_passphrase(&["derive", "seed", "--chain", "bitcoin", "--index", "0..9"]),
         folder.run_with_passphrase(&["check", "seed", "--chain", "evm", "--xpub", "x"]),
-        folder.run(&["check", "seed"], "wrong horse\n"),
+        folder.run_program(&["check", "seed"], "wrong horse\n"),
         folder.run_with_low_cost(&["import", "again", "--passphrase-file", "passphrase"], &format!("{WORDS}\n")),
     ];
     for output in runs {
@@ -296,7 +296,7 @@ fn new_words_are_written_to_a_pipe_only_on_request() {
 #[test]
 fn a_terminal_shows_the_words_and_not_the_passphrase() {
     let folder = SignerFolder::new();
-    let (mut terminal, mut child) = on_a_terminal(with_low_cost(folder.command(&["create", "seed"])));
+    let (mut terminal, mut child) = spawn_on_terminal(with_low_cost(folder.build_command(&["create", "seed"])));
     let mut seen = Vec::new();
     for prompt in ["New passphrase of the seed file: ", "New passphrase of the seed file, again: "] {
         read_until(&mut terminal, &mut seen, prompt);
@@ -321,7 +321,7 @@ fn a_terminal_shows_the_words_and_not_the_passphrase() {
 #[test]
 fn two_different_passphrases_create_no_file() {
     let folder = SignerFolder::new();
-    let (mut terminal, mut child) = on_a_terminal(with_low_cost(folder.command(&["create", "seed"])));
+    let (mut terminal, mut child) = spawn_on_terminal(with_low_cost(folder.build_command(&["create", "seed"])));
     let mut seen = Vec::new();
     read_until(&mut terminal, &mut seen, "seed file: ");
     terminal.write_all(b"correct horse\n").unwrap();
@@ -335,7 +335,7 @@ fn two_different_passphrases_create_no_file() {
 #[test]
 fn ctrl_c_restores_the_echo_of_the_terminal() {
     let folder = SignerFolder::with_seed();
-    let (mut terminal, mut child) = on_a_terminal(folder.command(&["check", "seed"]));
+    let (mut terminal, mut child) = spawn_on_terminal(folder.build_command(&["check", "seed"]));
     let mut seen = Vec::new();
     read_until(&mut terminal, &mut seen, "Passphrase of the seed file: ");
     terminal.write_all(b"correct\x03").unwrap();
@@ -347,7 +347,7 @@ fn ctrl_c_restores_the_echo_of_the_terminal() {
 
 /// Runs a program on a new pseudo-terminal and returns its controlling side. Only the program holds the other side, so
 /// reading fails when the program ends.
-fn on_a_terminal(mut command: Command) -> (File, Child) {
+fn spawn_on_terminal(mut command: Command) -> (File, Child) {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&controller).unwrap();
     unlockpt(&controller).unwrap();

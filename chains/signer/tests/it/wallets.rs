@@ -29,18 +29,18 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
     for (words, passphrase, network, name, purpose, epoch) in cases {
         let seed = Seed::from_words(&words, SecretString::from(passphrase)).unwrap();
         let account = |family| KeyAccount::new(family, network, purpose, epoch).unwrap();
-        let number = account(Family::Evm).number();
+        let number = account(Family::Evm).account_number();
         let input = json!({
             "mnemonic": words.expose_secret(), "passphrase": passphrase, "account": number, "count": ADDRESSES, "network": name,
             "sats": SATS,
         });
-        let wallets = node::run_script_blocking("derive", &input).unwrap();
+        let wallets = node::run_node_script_blocking("derive", &input).unwrap();
         assert_same_keys(&seed, &account(Family::Evm), &wallets["evm"]);
         let bitcoin =
             [AddressKind::P2wpkh, AddressKind::P2tr].map(|kind| account(Family::Bitcoin).with_address_kind(kind));
         assert_same_keys(&seed, &bitcoin[0], &wallets["btc"]);
         assert_same_keys(&seed, &bitcoin[1], &wallets["taproot"]);
-        let first_addresses = bitcoin.map(|account| seed.address(&account, 0).unwrap().text);
+        let first_addresses = bitcoin.map(|account| seed.derive_address(&account, 0).unwrap().text);
         let uris = first_addresses.iter().flat_map(|address| SATS.map(|sats| bitcoin_uri(address, sats)));
         assert_eq!(wallets["uris"], json!(uris.collect::<Vec<String>>()));
     }
@@ -57,15 +57,16 @@ fn words(entropy: &[u8]) -> SecretString {
 }
 
 fn assert_same_keys(seed: &Seed, account: &KeyAccount, wallet: &Value) {
-    assert_eq!(wallet["path"], account.path());
+    assert_eq!(wallet["path"], account.derivation_path());
     // Wallets encode the network in the version of the key (`tpub`); settled always writes `xpub`. The key is the same.
     let mut wallet_key: ExtendedKey = wallet["xpub"].as_str().unwrap().parse().unwrap();
     wallet_key.prefix = Prefix::XPUB;
-    let xpub = seed.account_xpub(account);
+    let xpub = seed.derive_account_xpub(account);
     assert_eq!(wallet_key.to_string(), xpub);
 
-    let deriver = Deriver::new(&xpub, account.scheme()).unwrap();
-    let from_seed: Vec<String> = (0..ADDRESSES).map(|index| seed.address(account, index).unwrap().text).collect();
+    let deriver = Deriver::new(&xpub, account.address_scheme()).unwrap();
+    let from_seed: Vec<String> =
+        (0..ADDRESSES).map(|index| seed.derive_address(account, index).unwrap().text).collect();
     let from_xpub: Vec<String> = (0..ADDRESSES).map(|index| deriver.derive_address(index).unwrap().text).collect();
     assert_eq!(wallet["addresses"], json!(from_seed));
     assert_eq!(from_seed, from_xpub);

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use chain::{Family, SourceError, WatchSet};
 use simnet::{KEPT_BLOCKS, OpenError, ReplacedTxs, Simnet};
 
-use crate::support::{self, BITCOIN, EVM, GENESIS, chain_id, native_asset, block_on, token_asset, units};
+use crate::support::{self, BITCOIN, EVM, GENESIS, block_on, chain_id, native_asset, token_asset, units};
 
 fn open_simnet(folder: &Path) -> Simnet {
     Simnet::open(folder, support::build_specs(), GENESIS).unwrap()
@@ -32,7 +32,10 @@ fn reopening_restores_the_chain() {
             assert_eq!(identity(&again), identity(&simnet));
             let watched = support::watch_addresses(Family::Evm, &[EVM]);
             watched.insert(simnet::address::parse_address(Family::Bitcoin, BITCOIN).unwrap().key);
-            assert_eq!(support::read_all_blocks(&again, &chain, &watched), support::read_all_blocks(&simnet, &chain, &watched));
+            assert_eq!(
+                support::read_all_blocks(&again, &chain, &watched),
+                support::read_all_blocks(&simnet, &chain, &watched)
+            );
         }
         assert_eq!(again.balance(&bitcoin, &native_asset(&bitcoin), BITCOIN), units(10));
         assert_eq!(again.balance(&ethereum, &token_asset(&ethereum), EVM), units(15));
@@ -41,7 +44,11 @@ fn reopening_restores_the_chain() {
     let again = open_simnet(folder.path());
     again.pay(&bitcoin, &native_asset(&bitcoin), BITCOIN, units(5)).unwrap();
     again.mine(&bitcoin, 1, GENESIS + 61);
-    assert_eq!(again.balance(&bitcoin, &native_asset(&bitcoin), BITCOIN), units(15), "the reopened chain accepts payments");
+    assert_eq!(
+        again.balance(&bitcoin, &native_asset(&bitcoin), BITCOIN),
+        units(15),
+        "the reopened chain accepts payments"
+    );
 }
 
 #[test]

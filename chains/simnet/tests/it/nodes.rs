@@ -7,7 +7,7 @@ use simnet::{
     transaction::{self, Move, ReplayProtection, SignedTx, TxDraft},
 };
 
-use crate::support::{self, BITCOIN, EVM, GENESIS, TRON, chain_id, native_asset, block_on, units};
+use crate::support::{self, BITCOIN, EVM, GENESIS, TRON, block_on, chain_id, native_asset, units};
 
 fn secret_key(byte: u8) -> SecretKey {
     SecretKey::from_slice(&[byte; 32]).unwrap()
@@ -24,7 +24,14 @@ fn fund_key(simnet: &Simnet, name: &str, family: Family, byte: u8) {
     simnet.mine(&chain, 1, GENESIS);
 }
 
-fn draft_payment(name: &str, family: Family, replay_protection: ReplayProtection, to: &str, amount: u64, fee: u64) -> TxDraft {
+fn draft_payment(
+    name: &str,
+    family: Family,
+    replay_protection: ReplayProtection,
+    to: &str,
+    amount: u64,
+    fee: u64,
+) -> TxDraft {
     let chain = chain_id(name);
     let to = address::parse_address(family, to).unwrap();
     let moves = vec![Move { asset: native_asset(&chain), to, amount: units(amount), internal: false }];
@@ -45,7 +52,8 @@ fn an_account_pays_in_the_order_of_its_nonces() {
     let simnet = support::new_simnet();
     fund_key(&simnet, "ethereum", Family::Evm, 1);
     let pay = |nonce: u64, amount: u64, fee: u64| {
-        draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(nonce), EVM, amount, fee).sign(Family::Evm, &[secret_key(1)])
+        draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(nonce), EVM, amount, fee)
+            .sign(Family::Evm, &[secret_key(1)])
     };
     assert_eq!(
         broadcast_to_chain(&simnet, "ethereum", &pay(1, 20, 1)),
@@ -56,13 +64,24 @@ fn an_account_pays_in_the_order_of_its_nonces() {
     assert_eq!(simnet.find_transaction(&chain_id("ethereum"), pay(1, 20, 1).txid).unwrap().confirmations, 0);
     assert_eq!(broadcast_to_chain(&simnet, "ethereum", &pay(0, 10, 1)), BroadcastOutcome::Accepted);
     assert_eq!(broadcast_to_chain(&simnet, "ethereum", &pay(0, 10, 1)), BroadcastOutcome::AlreadyKnown);
-    assert_eq!(expect_refusal(broadcast_to_chain(&simnet, "ethereum", &pay(0, 11, 1))), "replacement transaction underpriced");
-    assert_eq!(broadcast_to_chain(&simnet, "ethereum", &pay(0, 11, 2)), BroadcastOutcome::Accepted, "a higher fee replaces it");
+    assert_eq!(
+        expect_refusal(broadcast_to_chain(&simnet, "ethereum", &pay(0, 11, 1))),
+        "replacement transaction underpriced"
+    );
+    assert_eq!(
+        broadcast_to_chain(&simnet, "ethereum", &pay(0, 11, 2)),
+        BroadcastOutcome::Accepted,
+        "a higher fee replaces it"
+    );
     assert_eq!(expect_refusal(broadcast_to_chain(&simnet, "ethereum", &pay(2, 5_000, 0))), "insufficient funds");
     simnet.mine(&chain_id("ethereum"), 1, GENESIS);
     assert_eq!(simnet.balance(&chain_id("ethereum"), &native_asset(&chain_id("ethereum")), EVM), units(31));
     assert_eq!(
-        simnet.balance(&chain_id("ethereum"), &native_asset(&chain_id("ethereum")), &address_of_key(Family::Evm, 1).text),
+        simnet.balance(
+            &chain_id("ethereum"),
+            &native_asset(&chain_id("ethereum")),
+            &address_of_key(Family::Evm, 1).text
+        ),
         units(1_000 - 31 - 3)
     );
     assert_eq!(simnet.find_transaction(&chain_id("ethereum"), pay(0, 10, 1).txid), None);
@@ -82,10 +101,16 @@ fn coins_of_several_owners_are_spent_together_and_only_once() {
         draft_payment("bitcoin", Family::Bitcoin, inputs, BITCOIN, amount, fee).sign(Family::Bitcoin, keys)
     };
     let both = [secret_key(1), secret_key(2)];
-    assert_eq!(expect_refusal(broadcast_to_chain(&simnet, "bitcoin", &pay(&both[..1], 1_990, 10))), "missing or spent coin");
+    assert_eq!(
+        expect_refusal(broadcast_to_chain(&simnet, "bitcoin", &pay(&both[..1], 1_990, 10))),
+        "missing or spent coin"
+    );
     assert_eq!(expect_refusal(broadcast_to_chain(&simnet, "bitcoin", &pay(&both, 1_990, 9))), "insufficient funds");
     assert_eq!(broadcast_to_chain(&simnet, "bitcoin", &pay(&both, 1_990, 10)), BroadcastOutcome::Accepted);
-    assert_eq!(expect_refusal(broadcast_to_chain(&simnet, "bitcoin", &pay(&both, 1_991, 9))), "replacement transaction underpriced");
+    assert_eq!(
+        expect_refusal(broadcast_to_chain(&simnet, "bitcoin", &pay(&both, 1_991, 9))),
+        "replacement transaction underpriced"
+    );
     assert_eq!(broadcast_to_chain(&simnet, "bitcoin", &pay(&both, 1_980, 20)), BroadcastOutcome::Accepted);
     simnet.mine(&chain, 1, GENESIS);
     assert_eq!(simnet.balance(&chain, &native_asset(&chain), BITCOIN), units(1_980));
@@ -97,12 +122,19 @@ fn a_tron_transaction_expires() {
     let (simnet, chain) = (support::new_simnet(), chain_id("tron"));
     fund_key(&simnet, "tron", Family::Tron, 1);
     let pay = |time: i64, salt: u64| {
-        draft_payment("tron", Family::Tron, ReplayProtection::Expiry { time, salt }, TRON, 10, 0).sign(Family::Tron, &[secret_key(1)])
+        draft_payment("tron", Family::Tron, ReplayProtection::Expiry { time, salt }, TRON, 10, 0)
+            .sign(Family::Tron, &[secret_key(1)])
     };
     assert_eq!(broadcast_to_chain(&simnet, "tron", &pay(GENESIS + 60, 1)), BroadcastOutcome::Accepted);
     assert_eq!(broadcast_to_chain(&simnet, "tron", &pay(GENESIS + 60, 2)), BroadcastOutcome::Accepted);
-    assert_eq!(expect_refusal(broadcast_to_chain(&simnet, "tron", &pay(GENESIS - 1, 3))), "expired or expires too late");
-    assert_eq!(expect_refusal(broadcast_to_chain(&simnet, "tron", &pay(GENESIS + 90_000, 3))), "expired or expires too late");
+    assert_eq!(
+        expect_refusal(broadcast_to_chain(&simnet, "tron", &pay(GENESIS - 1, 3))),
+        "expired or expires too late"
+    );
+    assert_eq!(
+        expect_refusal(broadcast_to_chain(&simnet, "tron", &pay(GENESIS + 90_000, 3))),
+        "expired or expires too late"
+    );
     simnet.mine(&chain, 1, GENESIS + 60);
     assert_eq!(broadcast_to_chain(&simnet, "tron", &pay(GENESIS + 60, 1)), BroadcastOutcome::AlreadyKnown);
     assert_eq!(broadcast_to_chain(&simnet, "tron", &pay(GENESIS + 99, 4)), BroadcastOutcome::Accepted);
@@ -120,7 +152,8 @@ fn invalid_transactions_are_refused() {
     let simnet = support::new_simnet();
     fund_key(&simnet, "ethereum", Family::Evm, 1);
     let send = |raw: &[u8]| block_on(simnet.sender(&chain_id("ethereum")).unwrap().broadcast(raw));
-    let good = draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(0), EVM, 10, 0).sign(Family::Evm, &[secret_key(1)]);
+    let good = draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(0), EVM, 10, 0)
+        .sign(Family::Evm, &[secret_key(1)]);
     let reject = |raw: &str| assert!(matches!(send(raw.as_bytes()), BroadcastOutcome::Refused(_)), "{raw}");
     reject("");
     reject("{}");
@@ -130,10 +163,11 @@ fn invalid_transactions_are_refused() {
     reject(&good.raw()[1..]);
     let unsigned = SignedTx::assemble(Family::Evm, good.draft.clone(), Vec::new());
     reject(unsigned.raw());
-    let elsewhere = draft_payment("tron", Family::Tron, ReplayProtection::Nonce(0), TRON, 10, 0).sign(Family::Tron, &[secret_key(1)]);
+    let elsewhere = draft_payment("tron", Family::Tron, ReplayProtection::Nonce(0), TRON, 10, 0)
+        .sign(Family::Tron, &[secret_key(1)]);
     reject(elsewhere.raw());
-    let coins =
-        draft_payment("ethereum", Family::Evm, ReplayProtection::Inputs(Vec::new()), EVM, 10, 0).sign(Family::Evm, &[secret_key(1)]);
+    let coins = draft_payment("ethereum", Family::Evm, ReplayProtection::Inputs(Vec::new()), EVM, 10, 0)
+        .sign(Family::Evm, &[secret_key(1)]);
     reject(coins.raw());
     assert_eq!(send(good.raw().as_bytes()), BroadcastOutcome::Accepted);
 }
@@ -143,7 +177,8 @@ fn broadcast_faults_return_the_wrong_outcome() {
     let (simnet, chain) = (support::new_simnet(), chain_id("ethereum"));
     fund_key(&simnet, "ethereum", Family::Evm, 1);
     let pay = |nonce: u64| {
-        draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(nonce), EVM, 10, 0).sign(Family::Evm, &[secret_key(1)])
+        draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(nonce), EVM, 10, 0)
+            .sign(Family::Evm, &[secret_key(1)])
     };
     simnet.set_fault(&chain, NodeFault::RefuseBroadcast, true);
     expect_refusal(broadcast_to_chain(&simnet, "ethereum", &pay(0)));

@@ -124,7 +124,10 @@ fn invalid_payments_are_refused() {
         assert!(matches!(pay(chain, to), Err(PayError::InvalidAddress(_))), "{chain} {to}");
     }
     assert_eq!(pay(&chain_id("bsc"), EVM), Err(PayError::UnknownChain(chain_id("bsc"))));
-    assert_eq!(simnet.pay(&ethereum, &native_asset(&tron), EVM, units(1)), Err(PayError::UnknownAsset(native_asset(&tron))));
+    assert_eq!(
+        simnet.pay(&ethereum, &native_asset(&tron), EVM, units(1)),
+        Err(PayError::UnknownAsset(native_asset(&tron)))
+    );
     assert_eq!(simnet.pay(&tron, &native_asset(&tron), TRON, chain::Amount::MAX), Err(PayError::InsufficientFunds));
     assert_eq!(simnet.pay_internal(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
     assert_eq!(simnet.pay_fake_token(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));

@@ -7,7 +7,7 @@ use chain::{Amount, AssetId, ChainId, Family};
 use proptest::prelude::*;
 use simnet::{ReplacedTxs, Simnet, address, transaction};
 
-use crate::support::{self, GENESIS, Reader, native_asset, block_on, token_asset, units};
+use crate::support::{self, GENESIS, Reader, block_on, native_asset, token_asset, units};
 
 #[derive(Debug, Clone)]
 enum Act {

@@ -3,7 +3,7 @@
 use chain::Family;
 use simnet::{ReplacedTxs, Simnet};
 
-use crate::support::{self, BITCOIN, EVM, GENESIS, Reader, chain_id, native_asset, block_on, units};
+use crate::support::{self, BITCOIN, EVM, GENESIS, Reader, block_on, chain_id, native_asset, units};
 
 fn pay_and_mine(simnet: &Simnet, name: &str, to: &str) -> chain::TxId {
     let chain = chain_id(name);

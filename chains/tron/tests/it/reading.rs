@@ -10,20 +10,20 @@ use crate::world::{CHAIN_ID, World};
 
 #[tokio::test]
 async fn a_chain_is_identified_by_its_genesis_block() {
-    let world = World::start().await;
-    assert_eq!(world.driver().identity().await.unwrap().id, CHAIN_ID.to_string());
+    let world = World::start_world().await;
+    assert_eq!(world.build_driver().identity().await.unwrap().id, CHAIN_ID.to_string());
     world.gateway.set_fault(GatewayFault::WrongChain);
-    assert!(matches!(world.driver().identity().await, Err(SourceError::InvalidResponse(_))));
+    assert!(matches!(world.build_driver().identity().await, Err(SourceError::InvalidResponse(_))));
     assert!(
-        matches!(world.driver().tip().await, Err(SourceError::Unavailable(_))),
+        matches!(world.build_driver().tip().await, Err(SourceError::Unavailable(_))),
         "an endpoint of another chain is not used"
     );
 }
 
 #[tokio::test]
 async fn the_tip_is_the_solidified_block() {
-    let world = World::start().await;
-    let driver = world.driver();
+    let world = World::start_world().await;
+    let driver = world.build_driver();
     let tip = driver.tip().await.unwrap();
     let solid = world.node.model().solid_height();
     let head = world.node.model().head_height();
@@ -37,43 +37,43 @@ async fn the_tip_is_the_solidified_block() {
 
 #[tokio::test]
 async fn an_endpoint_may_have_two_ports_and_an_api_key() {
-    let world = World::start().await;
+    let world = World::start_world().await;
     let (full, solid) =
-        (world.node.gateway_with_key("secret-key").await, world.node.gateway_with_key("secret-key").await);
+        (world.node.start_gateway_with_key("secret-key").await, world.node.start_gateway_with_key("secret-key").await);
     let endpoint = |key: &str| {
         let endpoint = rpc::Endpoint::new(&full.url).unwrap().with_path_override("walletsolidity", &solid.url).unwrap();
         endpoint.with_header("TRON-PRO-API-KEY", key).unwrap()
     };
-    let driver = world.driver_of(vec![endpoint("secret-key")]);
+    let driver = world.build_driver_for_endpoints(vec![endpoint("secret-key")]);
     let watched = WatchSet::default();
     watched.insert(world.rich[1].account);
-    world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
-    world.node.produce(1, 0);
+    world.node.send_operation(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.produce_blocks(1, 0);
     let unconfirmed = driver.unconfirmed(&watched, &[]).await.unwrap().unwrap();
     assert_eq!(unconfirmed.len(), 1);
     assert_eq!((unconfirmed[0].amount, unconfirmed[0].part), (Amount::from_units(5), TxPart::Value));
     assert!(full.request_count("getblock") > 0 && full.request_count("walletsolidity/getblock") == 0);
     assert!(solid.request_count("walletsolidity/getblock") > 0 && solid.request_count("wallet/getblock") == 0);
-    assert!(world.driver_of(vec![endpoint("another-key")]).tip().await.is_err());
+    assert!(world.build_driver_for_endpoints(vec![endpoint("another-key")]).tip().await.is_err());
     let report = driver.check_endpoints().await.remove(0).outcome.unwrap();
     assert!(report.contains("head 18 blocks above it") && !report.contains("secret"), "{report}");
 }
 
 #[tokio::test]
 async fn a_range_becomes_smaller_where_answers_are_too_large() {
-    let world = World::start().await;
+    let world = World::start_world().await;
     for _ in 0..30 {
         for _ in 0..20 {
-            world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
+            world.node.send_operation(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
         }
-        world.node.produce(1, 0);
+        world.node.produce_blocks(1, 0);
     }
-    world.node.produce(18, 0);
+    world.node.produce_blocks(18, 0);
     let watched = WatchSet::default();
     watched.insert(world.rich[1].account);
     let mut pool = rpc::Config::new(vec![rpc::Endpoint::new(&world.gateway.url).unwrap()]);
     pool.body_bytes_max = 120_000;
-    let driver = world.driver_with(pool);
+    let driver = world.build_driver_with_pool(pool);
     let tip = driver.tip().await.unwrap().head.height;
     let mut from = tip - 29;
     let mut transfers = 0;
@@ -88,14 +88,14 @@ async fn a_range_becomes_smaller_where_answers_are_too_large() {
 
 #[tokio::test]
 async fn reading_takes_one_request_per_range_and_one_per_block_with_transactions() {
-    let world = World::start().await;
+    let world = World::start_world().await;
     let (full, empty) = (40, 20);
     for _ in 0..full {
-        world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
-        world.node.produce(1, 0);
+        world.node.send_operation(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
+        world.node.produce_blocks(1, 0);
     }
-    world.node.produce(empty + 18, 0);
-    let driver = world.driver();
+    world.node.produce_blocks(empty + 18, 0);
+    let driver = world.build_driver();
     let tip = driver.tip().await.unwrap().head.height;
     let before = driver.requests();
     let mut from = tip + 1 - full - empty;
@@ -108,13 +108,13 @@ async fn reading_takes_one_request_per_range_and_one_per_block_with_transactions
 
 #[tokio::test]
 async fn past_balances_come_from_nodes_that_keep_their_history() {
-    let world = World::start().await;
-    let driver = world.driver();
+    let world = World::start_world().await;
+    let driver = world.build_driver();
     let (rich, unknown) =
         (chain::derive::tron_address(world.rich[1].account), chain::derive::tron_address(AddressKey([7; 20])));
     let before = driver.tip().await.unwrap().head.block_ref();
-    world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
-    world.node.produce(30, 0);
+    world.node.send_operation(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.produce_blocks(30, 0);
     let after = driver.tip().await.unwrap().head.block_ref();
     let balance = async |at: &BlockRef, address: &Address| {
         driver.balances(at, &AssetKind::Native, std::slice::from_ref(address)).await.map(|balances| balances[0])
@@ -134,9 +134,9 @@ async fn past_balances_come_from_nodes_that_keep_their_history() {
 
 #[tokio::test]
 async fn a_range_becomes_smaller_after_a_timeout() {
-    let world = World::start().await;
+    let world = World::start_world().await;
     world.gateway.set_fault(GatewayFault::SlowRanges(6));
-    let driver = world.driver_with_short_deadline();
+    let driver = world.build_driver_with_short_deadline();
     let watched = WatchSet::default();
     let blocks = async {
         loop {
@@ -155,31 +155,31 @@ async fn a_range_becomes_smaller_after_a_timeout() {
 
 #[tokio::test]
 async fn a_node_that_does_not_simulate_calls_is_reported() {
-    let world = World::start().await;
+    let world = World::start_world().await;
     world.gateway.set_fault(GatewayFault::NoSimulation);
-    let driver = world.driver();
+    let driver = world.build_driver();
     let contract = chain::derive::tron_address(world.usdt).text;
     let refused = driver.decimals(&contract).await;
     assert!(matches!(&refused, Err(SourceError::Unsupported(_))), "{refused:?}");
     let report = driver.check_endpoints().await.remove(0).outcome.unwrap_err();
     assert!(report.contains("vm.supportConstant = true"), "{report}");
     // The driver uses another endpoint instead.
-    let other = world.node.gateway().await;
+    let other = world.node.start_gateway().await;
     let endpoints = [&world.gateway.url, &other.url].map(|url| rpc::Endpoint::new(url).unwrap());
-    assert_eq!(world.driver_of(endpoints.to_vec()).decimals(&contract).await, Ok(6));
+    assert_eq!(world.build_driver_for_endpoints(endpoints.to_vec()).decimals(&contract).await, Ok(6));
 }
 
 #[tokio::test]
 async fn a_lagging_node_removes_no_unconfirmed_transfer() {
-    let world = World::start().await;
-    let behind = world.node.gateway().await;
+    let world = World::start_world().await;
+    let behind = world.node.start_gateway().await;
     behind.set_fault(GatewayFault::Lagging(3));
     let endpoints = [&world.gateway.url, &behind.url].map(|url| rpc::Endpoint::new(url).unwrap());
-    let driver = world.driver_of(endpoints.to_vec());
+    let driver = world.build_driver_for_endpoints(endpoints.to_vec());
     let watched = WatchSet::default();
     watched.insert(world.rich[1].account);
-    world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
-    world.node.produce(1, 0);
+    world.node.send_operation(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.produce_blocks(1, 0);
     let mut seen = Vec::new();
     for _ in 0..6 {
         driver.tip().await.unwrap();
@@ -194,20 +194,20 @@ async fn a_lagging_node_removes_no_unconfirmed_transfer() {
 
 #[tokio::test]
 async fn a_transfer_stays_unconfirmed_until_its_block_is_stored() {
-    let world = World::start().await;
-    let driver = world.driver();
+    let world = World::start_world().await;
+    let driver = world.build_driver();
     let watched = WatchSet::default();
     watched.insert(world.rich[1].account);
     let seen = async || driver.unconfirmed(&watched, &[]).await.unwrap().unwrap().len();
-    world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
-    world.node.produce(1, 0);
+    world.node.send_operation(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.produce_blocks(1, 0);
     assert_eq!(seen().await, 1);
-    world.node.produce(18, 0);
+    world.node.produce_blocks(18, 0);
     let tip = driver.tip().await.unwrap().head.height;
     assert_eq!(seen().await, 1, "the block is solidified and not booked yet");
     driver.blocks(tip, tip, &watched).await.unwrap();
     assert_eq!(seen().await, 1, "the block was read, but may not be stored yet");
-    world.node.produce(1, 0);
+    world.node.produce_blocks(1, 0);
     driver.tip().await.unwrap();
     driver.blocks(tip + 1, tip + 1, &watched).await.unwrap();
     assert_eq!(seen().await, 0, "a caller that requests the next block has stored this one");

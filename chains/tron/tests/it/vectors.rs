@@ -1,5 +1,5 @@
 //! Test vectors for addresses, transactions and signatures. TronWeb produced them offline, and two other
-//! implementations confirmed them.
+//! implementations gave the same results.
 
 use bip32::{ChildNumber, XPrv};
 use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::AddressScheme};
@@ -110,49 +110,49 @@ const TOKEN_TX: &str = "0ad3010a02262d220852bfa4b2814f816f40c8acf4bfdd335aae0108
 const DELEGATE_RAW: &str = "0a02262d220852bfa4b2814f816f40c8acf4bfdd335a730839126f0a35747970652e676f6f676c65617069732e636f6d2f70726f746f636f6c2e44656c65676174655265736f75726365436f6e747261637412360a1541c8599111f29c1e1e061265b4af93ea1f274ad78a1001188094ebdc03221541b6e708a39781c96bd399c7657780ff9fe9f052a870e8d7f0bfdd33";
 const FOREIGN_RAW: &str = "0a0229272208939ece39d08a7abe40d8c483c1dd335a67080112630a2d747970652e676f6f676c65617069732e636f6d2f70726f746f636f6c2e5472616e73666572436f6e747261637412320a1541dd791d6b49e190062d650e6a23c575510d35f2f912154192ad11c1bf16b3b14b0bd6b5c7e2db73a0b5e83a18c0843d70d68780c1dd33";
 
-fn seed(phrase: &str, passphrase: &str) -> [u8; 64] {
+fn derive_seed(phrase: &str, passphrase: &str) -> [u8; 64] {
     bip39::Mnemonic::parse(phrase).unwrap().to_seed(passphrase)
 }
 
-fn private_key(seed: &[u8], index: u32) -> SigningKey {
+fn derive_private_key(seed: &[u8], index: u32) -> SigningKey {
     let path = [(44, true), (195, true), (0, true), (0, false), (index, false)];
     let child = |key: XPrv, (number, hardened)| key.derive_child(ChildNumber::new(number, hardened).unwrap()).unwrap();
     let key = path.into_iter().fold(XPrv::new(seed).unwrap(), child);
     SigningKey::from_slice(&key.private_key().to_bytes()).unwrap()
 }
 
-fn address_text(key: &SigningKey) -> String {
-    chain::derive::tron_address(transaction::account_of(key.verifying_key())).text
+fn to_address_text(key: &SigningKey) -> String {
+    chain::derive::tron_address(transaction::derive_account(key.verifying_key())).text
 }
 
 fn signing_key(index: usize) -> SigningKey {
     SigningKey::from_slice(&const_hex::decode(ABANDON_KEYS[index].3).unwrap()).unwrap()
 }
 
-fn account(index: usize) -> AddressKey {
-    address::parse(ABANDON_KEYS[index].1).unwrap().key
+fn test_account(index: usize) -> AddressKey {
+    address::parse_tron_address(ABANDON_KEYS[index].1).unwrap().key
 }
 
-fn params() -> TransactionParams {
+fn test_params() -> TransactionParams {
     let hash = BlockHash(const_hex::decode_to_array(REFERENCE).unwrap());
     TransactionParams::new(BlockRef { height: 66_987_565, hash }, 1_777_445_181_000, 1_777_445_121_000)
 }
 
-fn trx_transfer(sun: i64) -> Operation {
-    Operation::Transfer { to: account(1), sun }
+fn build_trx_transfer(sun: i64) -> Operation {
+    Operation::Transfer { to: test_account(1), sun }
 }
 
-fn token_transfer(amount: Amount) -> Operation {
-    let contract = address::parse(USDT).unwrap().key;
-    Operation::Trigger { contract, call_value: 0, data: abi::transfer(account(1), amount) }
+fn build_token_transfer(amount: Amount) -> Operation {
+    let contract = address::parse_tron_address(USDT).unwrap().key;
+    Operation::Trigger { contract, call_value: 0, data: abi::encode_transfer_call(test_account(1), amount) }
 }
 
-fn build(operation: &Operation, params: &TransactionParams) -> UnsignedTransaction {
-    transaction::build(account(0), operation, params)
+fn build_test_transaction(operation: &Operation, params: &TransactionParams) -> UnsignedTransaction {
+    transaction::build_transaction(test_account(0), operation, params)
 }
 
 fn assert_signed(unsigned: &UnsignedTransaction, raw: &str, txid: &str, signature: &str, bytes: &str) {
-    let signed = unsigned.sign(&signing_key(0)).unwrap();
+    let signed = unsigned.sign_transaction(&signing_key(0)).unwrap();
     assert_eq!(const_hex::encode(&unsigned.raw), raw);
     assert_eq!(signed.txid.to_string(), txid);
     assert_eq!(const_hex::encode(signed.signature), signature);
@@ -161,39 +161,39 @@ fn assert_signed(unsigned: &UnsignedTransaction, raw: &str, txid: &str, signatur
 
 #[test]
 fn addresses_are_derived_from_the_seed_and_from_the_account_key() {
-    let seed = seed(ABANDON, "");
+    let seed = derive_seed(ABANDON, "");
     let deriver = Deriver::new(XPUB, AddressScheme::Tron).unwrap();
     for (index, text, hex, secret) in ABANDON_KEYS {
         let derived = deriver.derive_address(index).unwrap();
-        assert_eq!((derived.text.as_str(), address::to_hex(derived.key).as_str()), (text, hex));
-        assert_eq!(address::from_hex(hex), Some(derived.key));
-        let key = private_key(&seed, index);
+        assert_eq!((derived.text.as_str(), address::to_prefixed_hex(derived.key).as_str()), (text, hex));
+        assert_eq!(address::parse_prefixed_hex(hex), Some(derived.key));
+        let key = derive_private_key(&seed, index);
         assert_eq!(const_hex::encode(key.to_bytes()), secret);
-        assert_eq!(address_text(&key), text);
+        assert_eq!(to_address_text(&key), text);
     }
 }
 
 #[test]
 fn other_phrases_derive_the_published_addresses() {
-    let junk = seed(JUNK, "");
+    let junk = derive_seed(JUNK, "");
     for (index, text, secret) in JUNK_KEYS {
-        let key = private_key(&junk, index);
-        assert_eq!((address_text(&key).as_str(), const_hex::encode(key.to_bytes()).as_str()), (text, secret));
+        let key = derive_private_key(&junk, index);
+        assert_eq!((to_address_text(&key).as_str(), const_hex::encode(key.to_bytes()).as_str()), (text, secret));
     }
-    let art = seed(&format!("{}art", "abandon ".repeat(23)), "TREZOR");
+    let art = derive_seed(&format!("{}art", "abandon ".repeat(23)), "TREZOR");
     for (index, text) in [
         (0, "TUxz2kwj8gAZocscfj8cxseDdv4M2apZZz"),
         (1, "TK2isNzNqQQ4paoAqRoMFjnp7ZS76wjuPm"),
         (2, "TDTBBPHWbSAixmjjXG5P13fEGxuyagueLx"),
     ] {
-        assert_eq!(address_text(&private_key(&art, index)), text);
+        assert_eq!(to_address_text(&derive_private_key(&art, index)), text);
     }
 }
 
 #[test]
 fn the_presets_contain_the_usdt_contracts_and_chain_ids() {
     for (preset, text, hex, chain_id) in CONTRACTS {
-        assert_eq!(address::to_hex(address::parse(text).unwrap().key), hex);
+        assert_eq!(address::to_prefixed_hex(address::parse_tron_address(text).unwrap().key), hex);
         assert!(preset.contains(&format!("contract = \"{text}\"")), "{preset}");
         assert!(preset.contains(&format!("chain_id = {chain_id}\n")), "{preset}");
     }
@@ -201,13 +201,13 @@ fn the_presets_contain_the_usdt_contracts_and_chain_ids() {
 
 #[test]
 fn token_calls_have_the_published_selectors_and_layouts() {
-    let holder = account(1);
+    let holder = test_account(1);
     for (data, selector, words) in [
-        (abi::transfer(holder, Amount::from_units(1)), "a9059cbb", 2),
-        (abi::balance_of(holder), "70a08231", 1),
-        (abi::decimals(), "313ce567", 0),
-        (abi::is_black_listed(holder), "e47d6060", 1),
-        (abi::paused(), "5c975abb", 0),
+        (abi::encode_transfer_call(holder, Amount::from_units(1)), "a9059cbb", 2),
+        (abi::encode_balance_of_call(holder), "70a08231", 1),
+        (abi::encode_decimals_call(), "313ce567", 0),
+        (abi::encode_is_black_listed_call(holder), "e47d6060", 1),
+        (abi::encode_paused_call(), "5c975abb", 0),
     ] {
         assert_eq!((const_hex::encode(&data[..4]).as_str(), data.len()), (selector, 4 + 32 * words));
         assert!(words == 0 || (data[4..16] == [0; 12] && data[16..36] == holder.0), "{selector}");
@@ -218,43 +218,48 @@ fn token_calls_have_the_published_selectors_and_layouts() {
 
 #[test]
 fn a_trx_transfer_matches_its_vector() {
-    let unsigned = build(&trx_transfer(1_500_000), &params());
+    let unsigned = build_test_transaction(&build_trx_transfer(1_500_000), &test_params());
     assert_signed(&unsigned, TRX_RAW, TRX_TXID, TRX_SIG, TRX_TX);
-    assert_eq!(transaction::bandwidth(&unsigned.sign(&signing_key(0)).unwrap().bytes), 267);
+    assert_eq!(transaction::compute_bandwidth(&unsigned.sign_transaction(&signing_key(0)).unwrap().bytes), 267);
     for (sun, txid) in [
         (1, "1dd09e525627c6c7eb0515591cb63bc3f091c03409f09d489076d3468c0e6c4b"),
         (127, "2f3c99ff675efdf296db4b60b508c9068ed339c6e4a7b938a56d93b6274fd4d7"),
         (128, "2170a1c796debc45820dc1c2c4b962497ae1162fb8bc21ec433211f054b48b73"),
         (9_007_199_254_740_991, "9573622ab257b2576be8b76b7e2349b9509f53f73defd21b552272a25e640449"),
     ] {
-        assert_eq!(build(&trx_transfer(sun), &params()).txid.to_string(), txid);
+        assert_eq!(build_test_transaction(&build_trx_transfer(sun), &test_params()).txid.to_string(), txid);
     }
 }
 
 #[test]
 fn another_timestamp_or_permission_gives_another_id() {
-    let later = TransactionParams { timestamp_ms: 1_777_445_121_001, ..params() };
-    let txid = build(&trx_transfer(1_500_000), &later).txid.to_string();
+    let later = TransactionParams { timestamp_ms: 1_777_445_121_001, ..test_params() };
+    let txid = build_test_transaction(&build_trx_transfer(1_500_000), &later).txid.to_string();
     assert_eq!(txid, "d9bb858b05441588e96ebc127833adb45ba4083fa679b323c479ba4cbf5b7ef2");
-    let permitted = TransactionParams { permission_id: 2, ..params() };
-    let txid = build(&trx_transfer(1_500_000), &permitted).txid.to_string();
+    let permitted = TransactionParams { permission_id: 2, ..test_params() };
+    let txid = build_test_transaction(&build_trx_transfer(1_500_000), &permitted).txid.to_string();
     assert_eq!(txid, "b85c43fde60151712d2cf24e4b927b5afb7565e3121be10a518f40b6cda0b9cf");
 }
 
 #[test]
 fn a_usdt_transfer_matches_its_vector() {
-    let unsigned = build(&token_transfer(Amount::from_units(12_345_678)), &params().with_fee_limit(30_000_000));
+    let unsigned = build_test_transaction(
+        &build_token_transfer(Amount::from_units(12_345_678)),
+        &test_params().with_fee_limit(30_000_000),
+    );
     assert_signed(&unsigned, TOKEN_RAW, TOKEN_TXID, TOKEN_SIG, TOKEN_TX);
-    assert_eq!(transaction::bandwidth(&unsigned.sign(&signing_key(0)).unwrap().bytes), 345);
-    let maximum = build(&token_transfer(Amount::MAX), &params().with_fee_limit(100_000_000));
+    assert_eq!(transaction::compute_bandwidth(&unsigned.sign_transaction(&signing_key(0)).unwrap().bytes), 345);
+    let maximum =
+        build_test_transaction(&build_token_transfer(Amount::MAX), &test_params().with_fee_limit(100_000_000));
     assert_eq!(maximum.txid.to_string(), "8e4fb2be98aa0a8113e84a760ebb264720d36fa60e8f8f569b64644ee1e6bef0");
 }
 
 #[test]
 fn a_transaction_with_a_memo_matches_its_vector() {
-    let unsigned = build(&trx_transfer(1), &TransactionParams { memo: b"hello".to_vec(), ..params() });
+    let unsigned =
+        build_test_transaction(&build_trx_transfer(1), &TransactionParams { memo: b"hello".to_vec(), ..test_params() });
     assert_eq!(unsigned.txid.to_string(), "fc0abaf733ebcea63d3bdba2794a9d91cdcd7f4522dfdb93033d335df496bb3e");
-    let signature = const_hex::encode(unsigned.sign(&signing_key(0)).unwrap().signature);
+    let signature = const_hex::encode(unsigned.sign_transaction(&signing_key(0)).unwrap().signature);
     assert_eq!(
         signature,
         "ece64cad2bfc1dcc6487846e3c31768e1fb607b17add1838835ed84553933e2b\
@@ -265,27 +270,33 @@ fn a_transaction_with_a_memo_matches_its_vector() {
 #[test]
 fn lending_and_taking_back_energy_match_their_vectors() {
     let sun = 1_000_000_000;
-    let lend = build(&Operation::Delegate { resource: Resource::Energy, sun, to: account(1) }, &params());
+    let lend = build_test_transaction(
+        &Operation::Delegate { resource: Resource::Energy, sun, to: test_account(1) },
+        &test_params(),
+    );
     assert_eq!(const_hex::encode(&lend.raw), DELEGATE_RAW);
     assert_eq!(lend.txid.to_string(), "0ec9f067c88adea7103a3eef3f1196f2a13ea540f793066a1323b797611b34ae");
-    let take_back = build(&Operation::Undelegate { resource: Resource::Energy, sun, from: account(1) }, &params());
+    let take_back = build_test_transaction(
+        &Operation::Undelegate { resource: Resource::Energy, sun, from: test_account(1) },
+        &test_params(),
+    );
     assert_eq!(take_back.txid.to_string(), "d63c1c4060ef7f8657475b90b836f7e8edc3527cf790f7086239f434fab2e821");
 }
 
 #[test]
 fn the_id_of_a_transaction_that_a_node_built_matches() {
     let raw = const_hex::decode(FOREIGN_RAW).unwrap();
-    let txid = transaction::txid(&raw).to_string();
+    let txid = transaction::compute_txid(&raw).to_string();
     assert_eq!(txid, "6303c7639f591407ef9f34a7ac8c9c9a21151f5a6af21924502515734fc267ab");
 }
 
 #[test]
 fn a_signature_recovers_to_its_signer_and_another_key_cannot_sign() {
-    let unsigned = build(&trx_transfer(1_500_000), &params());
-    let mut signature = unsigned.sign(&signing_key(0)).unwrap().signature;
-    assert_eq!(transaction::recover_signer(unsigned.txid, &signature), Some(account(0)));
+    let unsigned = build_test_transaction(&build_trx_transfer(1_500_000), &test_params());
+    let mut signature = unsigned.sign_transaction(&signing_key(0)).unwrap().signature;
+    assert_eq!(transaction::recover_signer(unsigned.txid, &signature), Some(test_account(0)));
     signature[64] -= 27;
-    assert_eq!(transaction::recover_signer(unsigned.txid, &signature), Some(account(0)));
-    assert_eq!(unsigned.sign(&signing_key(1)), Err(transaction::SignError::NotTheOwner));
+    assert_eq!(transaction::recover_signer(unsigned.txid, &signature), Some(test_account(0)));
+    assert_eq!(unsigned.sign_transaction(&signing_key(1)), Err(transaction::SignError::NotTheOwner));
     assert_eq!(transaction::recover_signer(unsigned.txid, &signature[..64]), None);
 }

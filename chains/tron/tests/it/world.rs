@@ -5,10 +5,10 @@ use std::time::Duration;
 use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
 use chain::{AddressKey, Asset, AssetKind, ChainId};
-use provision::contracts::{abi, artifact};
+use provision::contracts::{abi, compile_contract};
 use tron::{
     Tron, TronConfig,
-    transaction::{Operation, TransactionParams, UnsignedTransaction, build},
+    transaction::{Operation, TransactionParams, UnsignedTransaction, build_transaction},
 };
 use tronnode::{FundedAccount, TronNode, gateway::Gateway};
 
@@ -29,67 +29,67 @@ pub struct World {
 }
 
 impl World {
-    pub async fn start() -> World {
+    pub async fn start_world() -> World {
         let node = TronNode::new(CHAIN_ID, GENESIS_MS);
         let rich: Vec<FundedAccount> = (1..=3).map(|number| FundedAccount::new([number; 32])).collect();
-        rich.iter().for_each(|rich| node.fund(rich.account));
-        let compiled = artifact("Trc20Like").await.unwrap();
-        let usdt = node.deploy(&rich[0], "TetherToken", &compiled.abi, &compiled.bytecode, FACTOR);
-        let gateway = node.gateway().await;
+        rich.iter().for_each(|rich| node.fund_account(rich.account));
+        let compiled = compile_contract("Trc20Like").await.unwrap();
+        let usdt = node.deploy_contract(&rich[0], "TetherToken", &compiled.abi, &compiled.bytecode, FACTOR);
+        let gateway = node.start_gateway().await;
         let world = World { node, gateway, usdt, rich };
-        world.call(abi::Trc20Like::mintCall {
-            to: evm_address(world.rich[0].account),
+        world.call_token(abi::Trc20Like::mintCall {
+            to: to_evm_address(world.rich[0].account),
             value: U256::from(1_000_000_000_000_u64),
         });
-        world.node.produce(40, 0);
+        world.node.produce_blocks(40, 0);
         world
     }
 
     /// Sends a call of the token from the first account.
-    pub fn call(&self, call: impl SolCall) -> [u8; 32] {
+    pub fn call_token(&self, call: impl SolCall) -> [u8; 32] {
         let operation = Operation::Trigger { contract: self.usdt, call_value: 0, data: call.abi_encode() };
-        self.node.send(&self.rich[0], &operation)
+        self.node.send_operation(&self.rich[0], &operation)
     }
 
-    pub fn chain(&self) -> ChainId {
+    pub fn chain_id(&self) -> ChainId {
         ChainId::new("tron").unwrap()
     }
 
     pub fn assets(&self) -> Vec<Asset> {
         let contract = chain::derive::tron_address(self.usdt).text;
         vec![
-            Asset::new(self.chain(), AssetKind::Native, "TRX", 6, 6),
-            Asset::new(self.chain(), AssetKind::Token { contract }, "USDT", 6, 6),
+            Asset::new(self.chain_id(), AssetKind::Native, "TRX", 6, 6),
+            Asset::new(self.chain_id(), AssetKind::Token { contract }, "USDT", 6, 6),
         ]
     }
 
     /// A driver that reads from the gateway.
-    pub fn driver(&self) -> Tron {
-        self.driver_of(vec![rpc::Endpoint::new(&self.gateway.url).unwrap()])
+    pub fn build_driver(&self) -> Tron {
+        self.build_driver_for_endpoints(vec![rpc::Endpoint::new(&self.gateway.url).unwrap()])
     }
 
-    pub fn driver_of(&self, endpoints: Vec<rpc::Endpoint>) -> Tron {
-        self.driver_with(rpc::Config::new(endpoints))
+    pub fn build_driver_for_endpoints(&self, endpoints: Vec<rpc::Endpoint>) -> Tron {
+        self.build_driver_with_pool(rpc::Config::new(endpoints))
     }
 
     /// A driver that waits two seconds for an answer.
-    pub fn driver_with_short_deadline(&self) -> Tron {
+    pub fn build_driver_with_short_deadline(&self) -> Tron {
         let mut pool = rpc::Config::new(vec![rpc::Endpoint::new(&self.gateway.url).unwrap()]);
         pool.deadline = Duration::from_secs(2);
-        self.driver_with(pool)
+        self.build_driver_with_pool(pool)
     }
 
-    pub fn driver_with(&self, pool: rpc::Config) -> Tron {
-        let (chain, assets) = (self.chain(), self.assets());
+    pub fn build_driver_with_pool(&self, pool: rpc::Config) -> Tron {
+        let (chain, assets) = (self.chain_id(), self.assets());
         Tron::new(TronConfig { chain, chain_id: CHAIN_ID, assets, pool }).unwrap()
     }
 }
 
-pub fn evm_address(account: AddressKey) -> Address {
+pub fn to_evm_address(account: AddressKey) -> Address {
     Address::from(account.0)
 }
 
 /// Returns an unsigned transfer of TRX from the first account to the second.
-pub fn unsigned(world: &World, params: &TransactionParams) -> UnsignedTransaction {
-    build(world.rich[0].account, &Operation::Transfer { to: world.rich[1].account, sun: 1_000 }, params)
+pub fn build_unsigned_transfer(world: &World, params: &TransactionParams) -> UnsignedTransaction {
+    build_transaction(world.rich[0].account, &Operation::Transfer { to: world.rich[1].account, sun: 1_000 }, params)
 }
