@@ -6,7 +6,7 @@ use super::*;
 use clock::Instant;
 
 fn ip_key(text: &str) -> Key {
-    Key::ip_key(text.parse::<IpAddr>().unwrap())
+    Key::from_ip(text.parse::<IpAddr>().unwrap())
 }
 
 fn query_limits() -> Windows<2> {
