@@ -53,7 +53,7 @@ impl StandIn {
         StandIn { url, requests, _server: server }
     }
 
-    fn to_request_count(&self) -> usize {
+    fn request_count(&self) -> usize {
         self.requests.lock().expect("no panic while requests are locked").len()
     }
 
