@@ -392,12 +392,12 @@ mod tests {
     #[test]
     fn batch_items_keep_their_ids() {
         let body = br#"[{"id":1,"result":"b"},{"id":0,"error":{"code":1,"message":"no"}}]"#;
-        let items = parse_batch(3, 200, body).unwrap();
+        let items = parse_batch_reply(3, 200, body).unwrap();
         assert_eq!(items[0].0, 1);
         assert_eq!(items[0].1.parse_result::<&str>(), Ok("b"));
         assert!(matches!(items[1].1.parse_result::<&str>(), Err(Rejection::NodeError(_))));
         assert!(matches!(
-            parse_batch(0, 200, br#"{"error":{"code":1,"message":"no batches"}}"#),
+            parse_batch_reply(0, 200, br#"{"error":{"code":1,"message":"no batches"}}"#),
             Err(Rejection::NodeError(_))
         ));
     }
@@ -406,7 +406,7 @@ mod tests {
         #[test]
         fn any_body_is_parsed_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Reply::new(0, 200, &body).parse_result::<Vec<String>>();
-            let _ = parse_batch(0, 200, &body);
+            let _ = parse_batch_reply(0, 200, &body);
         }
 
         #[test]

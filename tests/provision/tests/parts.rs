@@ -53,7 +53,7 @@ async fn a_dropped_anvil_ends_and_another_can_use_its_port() {
     assert_eq!(again.port(), port);
     again.pause().unwrap();
     again.resume().unwrap();
-    assert_eq!(again.height().await.unwrap(), 0);
+    assert_eq!(again.fetch_height().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ impl StandIn {
         StandIn { url, requests, _server: server }
     }
 
-    fn to_request_count(&self) -> usize {
+    fn request_count(&self) -> usize {
         self.requests.lock().expect("no panic while requests are locked").len()
     }
 
@@ -287,7 +287,7 @@ async fn a_single_throttled_endpoint_is_waited_for() {
     })
     .await;
     let answers = build_pool(vec![node.endpoint()])
-        .batch("m", &build_params(5), 10, |_, reply| parse_text(reply))
+        .send_calls("m", &build_params(5), 10, |_, reply| parse_text(reply))
         .await
         .into_all_results();
     assert_eq!(answers, Ok(expected_texts(5)));
