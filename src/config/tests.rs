@@ -313,7 +313,7 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
             "[chains.bitcoin]\nenabled = true\naddress_kind = \"{kind}\"\nendpoints = [{{ url = \"http://127.0.0.1:8332\" }}]\n"
         )
     };
-    let both = account_toml("m/84'/0'/0'", ZPUB) + &account_toml("m/86'/0'/0'", BIP86_XPUB);
+    let both = account("m/84'/0'/0'", ZPUB) + &account("m/86'/0'/0'", BIP86_XPUB);
     for (kind, xpub) in [("p2wpkh", ZPUB), ("p2tr", BIP86_XPUB)] {
         let config = parse_config(&(chain(kind) + &both)).unwrap();
         let chain = &config.chains[&chain::ChainId::new("bitcoin").unwrap()];

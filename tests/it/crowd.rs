@@ -12,7 +12,7 @@ both! {
         let product = world.new_product("last-fifty", 100, 1, 50).await;
         // Ten yuan pay for ten pieces; forty buyers share the balance.
         let (user, token) = world.user_with_balance(1_000, 0).await;
-        let buyers = (0..200).map(|n| {
+        let buyer = |n| {
             let (world, product, token) = (&world, &product, &token);
             async move {
                 let by_balance = n % 5 == 0;
@@ -26,8 +26,10 @@ both! {
                 };
                 (by_balance, answer)
             }
-        });
-        let answers = join_all(buyers).await;
+        };
+        // One balance order comes first, so that at least one piece is paid from the balance.
+        let mut answers = vec![buyer(0).await];
+        answers.extend(join_all((1..200).map(buyer)).await);
         let mut orders = Vec::new();
         for (by_balance, answer) in &answers {
             match answer.status {
