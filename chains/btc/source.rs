@@ -286,7 +286,7 @@ impl Bitcoin {
                 return Ok(Some(txids));
             }
         }
-        if !self.claim_address_lookup() {
+        if !self.start_address_lookup_if_due() {
             return Ok(None);
         }
         esplora::list_mempool_txids_by_address(&self.pool, addresses).await.map(Some)
@@ -294,7 +294,7 @@ impl Bitcoin {
 
     /// Returns true if `address_pause` has passed since the last request for single addresses, and starts the next
     /// pause.
-    fn claim_address_lookup(&self) -> bool {
+    fn start_address_lookup_if_due(&self) -> bool {
         let mut last = self.addresses_looked_up_at.lock().expect("no panic while the time is locked");
         let is_due = last.is_none_or(|looked_up_at| looked_up_at.elapsed() >= self.config.address_pause);
         if is_due {

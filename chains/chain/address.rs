@@ -20,7 +20,7 @@ impl fmt::Debug for AddressKey {
 pub struct Address {
     /// The bytes that a block scan compares.
     pub key: AddressKey,
-    /// The canonical text.
+    /// The address as text, in the canonical form of its chain.
     pub text: String,
 }
 

@@ -99,7 +99,7 @@ impl Follower {
         NextStep::CompareHead
     }
 
-    /// Returns the relation of a block that was read to the cursor.
+    /// Returns how a block relates to the cursor: it extends the followed branch, it is on another branch, or it is unusable.
     pub fn classify_next_block(&self, header: &Header) -> NextBlock {
         let cursor = self.cursor();
         if header.height != cursor.height + 1 {

@@ -50,7 +50,7 @@ enum ReceiptsAnswer {
 
 impl Evm {
     /// Returns blocks `from..=to` with all transfers to watched addresses; see [`chain::Source::blocks`].
-    pub(crate) async fn read_blocks(
+    pub(crate) async fn read_leading_blocks(
         &self,
         from: Height,
         to: Height,

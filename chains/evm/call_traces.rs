@@ -209,7 +209,7 @@ fn to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
 
 /// An open bracket of the JSON text.
 enum OpenBracket {
-    /// The object of a call frame, by its index.
+    /// The JSON object of a call frame; the number is the frame's index in the trace.
     CallFrame(usize),
     /// The list of calls that a frame made, by the index of the frame.
     Calls(usize),

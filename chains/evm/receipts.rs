@@ -142,7 +142,7 @@ impl TxReceipt<'_> {
         Bloom::new(hex::parse_bytes(self.logs_bloom)?).encode(&mut fields);
         let mut logs = Vec::new();
         for log in &self.logs {
-            encode_log(log, &mut logs)?;
+            rlp_encode_log(log, &mut logs)?;
         }
         encode_rlp_list(&logs, &mut fields);
         if tx_type == block::DEPOSIT_TX_TYPE
@@ -159,7 +159,7 @@ impl TxReceipt<'_> {
     }
 }
 
-fn encode_log(log: &EventLog<'_>, out: &mut Vec<u8>) -> Option<()> {
+fn rlp_encode_log(log: &EventLog<'_>, out: &mut Vec<u8>) -> Option<()> {
     let mut fields = Vec::new();
     hex::parse_address(log.address)?.encode(&mut fields);
     let mut topics = Vec::with_capacity(33 * 4);

@@ -324,7 +324,7 @@ impl Source for Evm {
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
-        self.read_blocks(from, to, watched).await
+        self.read_leading_blocks(from, to, watched).await
     }
 
     async fn balances(

@@ -46,7 +46,7 @@ pub struct TronConfig {
 /// The driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A token contract is not a TRON address.
+    /// The configured address of a token contract is not a valid TRON address.
     #[error(transparent)]
     Contract(#[from] BadAddress),
     /// The endpoint pool rejects its configuration.
@@ -331,7 +331,7 @@ fn build_genesis_request() -> (String, Vec<u8>) {
     (ApiView::Solid.api_path("getblockbynum"), serialize_body(&json!({ "num": 0 })))
 }
 
-/// Parses the genesis block and returns the last four bytes of its id, the chain id.
+/// Parses the genesis block and returns the chain id, which is the last four bytes of the block's id.
 fn parse_genesis(reply: &rpc::Reply<'_>) -> Result<Verdict<u32>, Rejection> {
     let block: wire::Block<'_> = wire::parse_json_reply(reply)?;
     let id = block

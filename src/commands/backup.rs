@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
-use crate::commands::operation::{Executor, Operation, acquire_executor, execute_in_daemon};
+use crate::commands::operation::{Executor, Operation, choose_executor_by_folder_lock, execute_in_daemon};
 use crate::commands::out::print_line;
 
 /// The target of a backup. The backup is consistent and complete, or the target file does not exist. The backup does
@@ -67,7 +67,7 @@ impl BackupFile {
 pub async fn run_backup(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     let target = Target::reserve_target(&args.to)?;
-    let copy = match acquire_executor(&config).await? {
+    let copy = match choose_executor_by_folder_lock(&config).await? {
         Executor::ThisProcess(offline) => {
             let copy = Backup.execute(&offline.context).await;
             offline.close().await;
@@ -155,11 +155,11 @@ impl Target {
         let mut part = OsString::from(&path);
         part.push(PART);
         let part = PathBuf::from(part);
-        let file = Target::create_incomplete_file(&folder, &part)?;
+        let file = Target::create_locked_part_file(&folder, &part)?;
         Ok(Target { path, folder, part, file })
     }
 
-    fn create_incomplete_file(folder: &Path, part: &Path) -> Result<File, CommandError> {
+    fn create_locked_part_file(folder: &Path, part: &Path) -> Result<File, CommandError> {
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
         let created = match create() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {

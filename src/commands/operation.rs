@@ -41,7 +41,7 @@ pub enum Executor {
 ///
 /// # Errors
 /// Fails when the data folder or the database cannot be opened.
-pub async fn acquire_executor(config: &Config) -> Result<Executor, CommandError> {
+pub async fn choose_executor_by_folder_lock(config: &Config) -> Result<Executor, CommandError> {
     create_data_folder(&config.data.folder)?;
     match DataFolderLock::lock_data_folder(&config.data.folder) {
         Ok(lock) => Ok(Executor::ThisProcess(Box::new(Offline::open_installation(config.clone(), lock).await?))),
@@ -60,7 +60,7 @@ where
     O: Operation<Context = Context>,
 {
     let config = installation.load_config()?;
-    match acquire_executor(&config).await? {
+    match choose_executor_by_folder_lock(&config).await? {
         Executor::Daemon => execute_in_daemon(&config.data.folder, &operation).await,
         Executor::ThisProcess(offline) => {
             let outcome = operation.execute(&offline.context).await;

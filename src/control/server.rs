@@ -83,7 +83,7 @@ async fn serve_connection(mut stream: UnixStream, handler: &dyn Handler) -> io::
         let line = tokio::time::timeout(TRANSFER_TIMEOUT, read_limited_line(reader)).await??;
         match serde_json::from_slice::<Request>(&line) {
             Ok(request) => handler.handle(uid, request).await,
-            // The error's text may quote goods, so only its column is shown.
+            // The error's text can contain goods from the request, which must not be shown, so only the column is shown.
             Err(error) => Err(format!(
                 "the daemon does not understand the request (column {}); use a `settled` of the daemon's version",
                 error.column()

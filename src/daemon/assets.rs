@@ -79,7 +79,7 @@ pub async fn check_facts_and_load_addresses(
     now: Instant,
 ) -> anyhow::Result<Addresses> {
     let mut accounts = Vec::new();
-    // The address kind of a Bitcoin chain must not change: only addresses of the configured kind are found in blocks.
+    // The address kind of a Bitcoin chain must not change: payments to addresses of the earlier kind would not be found.
     let mut kinds = Vec::new();
     let mut with_outputs = Vec::new();
     for chain in assets.list_followed_chains() {

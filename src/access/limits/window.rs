@@ -21,7 +21,8 @@ pub struct Rule {
     pub window_seconds: u32,
 }
 
-/// `N` rules that apply to the same hits, each with a key of its own. A refused hit counts for none of them.
+/// `N` limits that apply to the same requests. Each limit counts requests by its own key. A request that one limit
+/// rejects is counted by none.
 pub struct Windows<const N: usize>(Mutex<[Window; N]>);
 
 impl<const N: usize> Windows<N> {

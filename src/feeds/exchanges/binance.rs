@@ -1,5 +1,5 @@
-//! Binance Spot, `GET /api/v3/ticker/24hr?symbols=[…]&type=MINI`: returns the last price and the time of the
-//! statistics. Binance has no markets in US dollars, so the prices are in USDT.
+//! Binance Spot, `GET /api/v3/ticker/24hr?symbols=[…]&type=MINI`: returns the last price and the end of
+//! the 24-hour interval that the statistics cover. Binance has no markets in US dollars, so the prices are in USDT.
 
 use serde::Deserialize;
 use url::Url;

@@ -155,7 +155,11 @@ pub async fn sum_received_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<Rec
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn add_pending_amount(tx: &mut Tx, asked: &InvoiceTerms, received: Received) -> Result<Received, db::Error> {
+pub async fn add_unconfirmed_payment(
+    tx: &mut Tx,
+    asked: &InvoiceTerms,
+    received: Received,
+) -> Result<Received, db::Error> {
     match asked.state {
         State::Open | State::Reversed => {
             let expected = unconfirmed::sum_pending_amount(tx, asked.id).await?;
@@ -272,7 +276,7 @@ impl InvoiceUpdate {
                 incoming,
                 surplus,
             ));
-            effects.reviews.push(self.build_review_retraction(reviews::Kind::PaymentSurplus, None));
+            effects.reviews.push(self.build_reorg_retraction(reviews::Kind::PaymentSurplus, None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
         effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice reversed", lines));
@@ -324,7 +328,7 @@ impl InvoiceUpdate {
     /// units remain, a review for these is opened instead.
     pub fn retract_short_payment_review(&self, left: Amount, effects: &mut Effects) {
         let replacement = (!left.is_zero()).then(|| self.build_short_payment_review(left));
-        effects.reviews.push(self.build_review_retraction(reviews::Kind::PaymentShort, replacement));
+        effects.reviews.push(self.build_reorg_retraction(reviews::Kind::PaymentShort, replacement));
     }
 
     /// Returns entry lines that move the amount: several lines when the amount exceeds the maximum of one posting.
@@ -342,7 +346,7 @@ impl InvoiceUpdate {
         ReviewRequest { kind, subject: format!("invoice/{}", self.id), detail, amount: None }
     }
 
-    fn build_review_retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
+    fn build_reorg_retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
         let subject = format!("invoice/{}", self.id);
         ReviewChange::Retract(Retraction {
             kind,

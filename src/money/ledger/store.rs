@@ -479,8 +479,8 @@ macro_rules! hashed_changes_after {
     };
 }
 
-/// Lists the balance changes of an account: first those with hash chain numbers above `hash_chain_no`, then those of
-/// postings that are not in the hash chain yet.
+/// Lists the balance changes of an account. Changes of postings with a hash chain number above `hash_chain_no` come first,
+/// then those of postings that have no hash chain number yet.
 pub async fn list_balance_changes_after(
     tx: &mut Tx,
     account: AccountId,

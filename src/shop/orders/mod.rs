@@ -559,7 +559,7 @@ async fn to_order_details(
 async fn add_unconfirmed_transfers(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
     let OrderStatusRow { mut status, has_unconfirmed } = row;
     if has_unconfirmed && let Some((invoice, received)) = status.invoice.take() {
-        let received = invoices::add_pending_amount(tx, &invoice, received).await?;
+        let received = invoices::add_unconfirmed_payment(tx, &invoice, received).await?;
         status.invoice = Some((invoice, received));
     }
     Ok(status)

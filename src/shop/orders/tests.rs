@@ -515,8 +515,8 @@ db::both! {
         shop.create_order(shop.build_crypto_order(1)).await.unwrap();
         let after = shop.db.counters();
         let statements = match shop.db.backend() {
-            // One each for the SKU, order, contact, event, payment, address, invoice, line, stock count and stock
-            // items.
+            // One statement each for the SKU, order, contact, event, payment, address, invoice, order line, stock count
+            // and stock items.
             Backend::Sqlite => 10,
             // One for the SKU, and one for all queued statements.
             Backend::Postgres => 2,

@@ -421,7 +421,7 @@ impl Machine {
                 Ok(self.request_cross_check(theirs, Purpose::Rewind { to: Some(to) }))
             }
             (Phase::NewestDue { advance_limit, after_store }, Observation::NewestDue(stored)) => {
-                Ok(self.cross_check_newest_due(now, advance_limit, stored, after_store))
+                Ok(self.cross_check_newest_paid_block(now, advance_limit, stored, after_store))
             }
             (Phase::CrossCheck { block, purpose }, Observation::CrossChecked(result)) => {
                 Ok(self.handle_cross_check_result(now, block, result, purpose))
@@ -620,7 +620,7 @@ impl Machine {
 
     /// Requests a cross-check of the newest block with a deposit that would advance. All older blocks are its
     /// ancestors, so one request checks them too. Without such a deposit, no request is sent.
-    fn cross_check_newest_due(
+    fn cross_check_newest_paid_block(
         &mut self,
         now: Instant,
         advance_limit: Position,
