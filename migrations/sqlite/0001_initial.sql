@@ -376,7 +376,7 @@ create table invoices (
     created_at bigint not null,
     expires_at bigint not null,
     closed_at bigint,
-    -- How often it was paid; more than once after a reversal.
+    -- The number of times that the invoice was paid; more than one after a reversal.
     settlement_count bigint not null,
     -- The amount that the merchant was credited at the last settlement, and when the deposits behind it became final.
     credited_amount blob check (credited_amount is null or length(credited_amount) = 32),
@@ -436,7 +436,7 @@ create table deposits (
     confirmed_at bigint,
     final_at bigint,
     orphaned_at bigint,
-    -- Where the deposit is a transaction output: the transaction that spends it, and the height of that transaction's block.
+    -- The transaction that spends the deposit's output, and the height of its block; null while it is unspent.
     spending_txid blob check (spending_txid is null or length(spending_txid) = 32),
     spent_height bigint
 );
