@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::Uri;
-use chain::derive::tron_address;
+use chain::address::encode_tron_address;
 use chain::{AddressKey, Amount, Asset, AssetKind, BlockHash, BlockRef, ChainId, Family, Source, WatchSet};
 use clock::Clock;
 use db::Db;
@@ -94,7 +94,7 @@ fn chain_id() -> ChainId {
 }
 
 fn usdt() -> Asset {
-    Asset::new(chain_id(), AssetKind::Token { contract: tron_address(TOKEN).text }, "USDT", 6, 6)
+    Asset::new(chain_id(), AssetKind::Token { contract: encode_tron_address(TOKEN).text }, "USDT", 6, 6)
 }
 
 fn driver(url: &str) -> Tron {

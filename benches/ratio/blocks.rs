@@ -107,7 +107,7 @@ impl FollowBench {
 
     fn read(&self, answer: &[u8], header: Header) -> Result<Block, Rejection> {
         let mut transfers = Vec::new();
-        for_each_watched_transfer(answer, &self.chain.watched.read_addresses(), &self.contracts, |hit, _| {
+        for_each_watched_transfer(answer, &self.chain.watched.lock_addresses(), &self.contracts, |hit, _| {
             let mut txid = header.hash.0;
             txid[31] = u8::try_from(transfers.len()).unwrap_or(u8::MAX);
             transfers.push(hit.into_transfer(TxId(txid), 1, 77));

@@ -6,7 +6,7 @@ use bitcoin::{
     hashes::{Hash, HashEngine, sha256d},
 };
 use chain::{
-    AddressKey, Amount, AssetId, BlockHash, Height, OutPoint, Spend, Transfer, TransferIndex, TxId, TxPart, derive,
+    AddressKey, Amount, AssetId, BlockHash, Height, OutPoint, Spend, Transfer, TransferIndex, TxId, TxPart, address,
     watch::{WatchedAddresses, WatchedOutputs},
 };
 
@@ -202,7 +202,7 @@ impl AddressType {
         match (self, script) {
             (AddressType::P2wpkh, [0x00, 0x14, program @ ..]) => program.try_into().ok().map(AddressKey),
             (AddressType::P2tr, [0x51, 0x20, key @ ..]) => {
-                <&[u8; 32]>::try_from(key).ok().map(derive::p2tr_address_key)
+                <&[u8; 32]>::try_from(key).ok().map(address::hash_p2tr_output_key)
             }
             (AddressType::P2wpkh | AddressType::P2tr, _) => None,
         }
@@ -333,22 +333,22 @@ mod tests {
         for network in [Network::Bitcoin, Network::Signet, Network::Testnet4, Network::Regtest] {
             let block = genesis_block(network);
             let bytes = consensus::serialize(&block);
-            let parsed = parse_block(&bytes, AddressType::P2wpkh, true, &watched.read_addresses()).unwrap();
+            let parsed = parse_block(&bytes, AddressType::P2wpkh, true, &watched.lock_addresses()).unwrap();
             assert_eq!(parsed.header, block.header);
             for cut in [79, bytes.len() - 1] {
-                assert!(parse_block(&bytes[..cut], AddressType::P2wpkh, false, &watched.read_addresses()).is_err());
+                assert!(parse_block(&bytes[..cut], AddressType::P2wpkh, false, &watched.lock_addresses()).is_err());
             }
             let mut longer = bytes.clone();
             longer.push(0);
             assert_eq!(
-                parse_block(&longer, AddressType::P2wpkh, false, &watched.read_addresses()).unwrap_err(),
+                parse_block(&longer, AddressType::P2wpkh, false, &watched.lock_addresses()).unwrap_err(),
                 InvalidBlock::Malformed
             );
             let mut other = bytes;
             let last = other.len() - 10;
             other[last] ^= 1;
             assert_eq!(
-                parse_block(&other, AddressType::P2wpkh, true, &watched.read_addresses()).unwrap_err(),
+                parse_block(&other, AddressType::P2wpkh, true, &watched.lock_addresses()).unwrap_err(),
                 InvalidBlock::TransactionRoot
             );
         }
@@ -379,7 +379,7 @@ mod tests {
         let p2wpkh = [&[0x00, 0x14][..], &[7; 20]].concat();
         let p2tr = [&[0x51, 0x20][..], &[7; 32]].concat();
         assert_eq!(AddressType::P2wpkh.find_address_key(&p2wpkh), Some(AddressKey([7; 20])));
-        assert_eq!(AddressType::P2tr.find_address_key(&p2tr), Some(derive::p2tr_address_key(&[7; 32])));
+        assert_eq!(AddressType::P2tr.find_address_key(&p2tr), Some(address::hash_p2tr_output_key(&[7; 32])));
         assert_eq!(
             (AddressType::P2wpkh.find_address_key(&p2tr), AddressType::P2tr.find_address_key(&p2wpkh)),
             (None, None)

@@ -99,7 +99,7 @@ impl Sender for Bitcoin {
     /// `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let Ok(tx) = Reader::new(raw).read_transaction(|_| {}) else {
-            return BroadcastOutcome::Refused("invalid_transaction: the bytes are not a transaction".to_owned());
+            return BroadcastOutcome::Rejected("invalid_transaction: the bytes are not a transaction".to_owned());
         };
         let txid = TxId(to_display_order(tx.compute_txid()));
         let hex = const_hex::encode(raw);
@@ -152,7 +152,7 @@ fn classify_broadcast_error(label: &str, message: &str) -> BroadcastOutcome {
         | MempoolRejection::FeeTooLow
         | MempoolRejection::NotFinal
         | MempoolRejection::InvalidTransaction) => {
-            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.rejection_code()))
+            BroadcastOutcome::Rejected(format!("{}: {label}: {message}", class.rejection_code()))
         }
     }
 }

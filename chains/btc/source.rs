@@ -190,7 +190,7 @@ impl Bitcoin {
         let Verify { work, commitments } = self.config.verify;
         let network = self.config.network;
         let parse = |bytes: Vec<u8>| {
-            let parsed = block::parse_block(&bytes, self.config.address_type, commitments, &watched.read_addresses())
+            let parsed = block::parse_block(&bytes, self.config.address_type, commitments, &watched.lock_addresses())
                 .map_err(|error| Rejection::Invalid(format!("block {hash}: {error}")))?;
             core::verify_header_hash(parsed.header, hash)?;
             if work {
@@ -258,7 +258,7 @@ impl Bitcoin {
         if !outputs.is_empty() {
             watched.insert_outputs(outputs.iter().map(PaidOutput::to_outpoint));
         }
-        let spends = block::find_spends(&bytes, &watched.read_outputs());
+        let spends = block::find_spends(&bytes, &watched.lock_outputs());
         let spends = spends.map_err(|error| SourceError::InvalidResponse(format!("block {hash}: {error}")))?;
         let transfers = outputs.iter().map(|output| output.to_transfer(&self.config.asset.id)).collect();
         Ok(Block { header: block::to_chain_header(&header, height), transfers, spends })
@@ -466,7 +466,7 @@ impl Source for Bitcoin {
         for (txid, raw) in requested.iter().zip(fetched) {
             let Some(raw) = raw else { continue };
             let (outputs, replaceable, parsed_txid) =
-                block::parse_transaction(&raw, self.config.address_type, &watched.read_addresses())
+                block::parse_transaction(&raw, self.config.address_type, &watched.lock_addresses())
                     .map_err(|error| SourceError::InvalidResponse(format!("transaction {txid}: {error}")))?;
             if parsed_txid != *txid {
                 return Err(SourceError::InvalidResponse(format!("requested transaction {txid}, got {parsed_txid}")));

@@ -367,7 +367,7 @@ mod tests {
     fn parse_test_block(block: &Value, verify: Commitments) -> Result<BlockBody, String> {
         let watched = chain::WatchSet::default();
         watched.insert(AddressKey(hex::parse_bytes(WATCHED_ADDRESS).unwrap()));
-        parse_block(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.read_addresses())
+        parse_block(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.lock_addresses())
     }
 
     #[test]
@@ -436,7 +436,7 @@ mod tests {
         fn no_input_makes_the_parser_panic(text in r#"[\[\]{}:,"a-z0-9]{0,80}"#, height: u64) {
             let watched = chain::WatchSet::default();
             if let Ok(raw) = serde_json::from_str::<&RawValue>(&text) {
-                prop_assert!(parse_block(raw, height, Commitments::ALL, true, &watched.read_addresses()).is_err());
+                prop_assert!(parse_block(raw, height, Commitments::ALL, true, &watched.lock_addresses()).is_err());
             }
         }
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use alloy_primitives::{B256, keccak256};
 use chain::{
-    AssetId, Block, Height, SourceError, Transfer, TransferIndex, TxId, TxPart, WatchSet, derive::evm_address,
+    AssetId, Block, Height, SourceError, Transfer, TransferIndex, TxId, TxPart, WatchSet, address::encode_evm_address,
 };
 use futures_util::{StreamExt, future, stream};
 use rpc::{NodeErrorKind, Rejection, Reply, Request, RpcError, Verdict};
@@ -94,7 +94,7 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let body = block::parse_block(raw, height, self.config.verify, native, &watched.read_addresses())
+            let body = block::parse_block(raw, height, self.config.verify, native, &watched.lock_addresses())
                 .map_err(Rejection::Invalid)?;
             // The endpoint may have invented the unknown transaction type, so the driver prefers an endpoint whose
             // reply can be verified at once.
@@ -177,7 +177,7 @@ impl Evm {
         let params = (B256::from(body.header.hash.0), true);
         let answer = self.pool.send_request(Request::json_rpc_call("eth_getBlockByHash", &params), |reply| {
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let full = block::parse_block(raw, height, self.config.verify, true, &watched.read_addresses())
+            let full = block::parse_block(raw, height, self.config.verify, true, &watched.lock_addresses())
                 .map_err(Rejection::Invalid)?;
             if full.header != body.header || full.txids != body.txids {
                 return Err(Rejection::Invalid(format!("returned another block than {}", body.header.hash)));
@@ -226,7 +226,7 @@ impl Evm {
         if !self.config.verify.header {
             return (0..self.contracts.len()).collect();
         }
-        self.contracts.list_contracts_matching_bloom(&body.bloom, &watched.read_addresses())
+        self.contracts.list_contracts_matching_bloom(&body.bloom, &watched.lock_addresses())
     }
 
     /// Returns the native payments and token transfers of one block, as its receipts prove them.
@@ -268,7 +268,7 @@ impl Evm {
             index: TransferIndex { tx_index: payment.tx_index, part: TxPart::Value },
             asset,
             to: payment.to,
-            from: Some(evm_address(chain::AddressKey(payment.from.into())).text),
+            from: Some(encode_evm_address(chain::AddressKey(payment.from.into())).text),
             amount: payment.amount,
         })
     }
@@ -305,7 +305,7 @@ impl Evm {
                 return Ok(Verdict::Fallback(None));
             };
             let receipts =
-                receipts::parse_receipts(&all, body, self.config.verify, &self.contracts, &watched.read_addresses());
+                receipts::parse_receipts(&all, body, self.config.verify, &self.contracts, &watched.lock_addresses());
             let receipts = receipts.map_err(Rejection::Invalid)?;
             let is_sure = receipts.proven || !self.config.verify.receipts;
             Ok(if is_sure { Verdict::Accept(Some(receipts)) } else { Verdict::Fallback(Some(receipts)) })
@@ -340,7 +340,7 @@ impl Evm {
         let texts = texts.ok_or(SourceError::BlockNotFound(height))?;
         let parsed: Result<Vec<TxReceipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
         let parsed = parsed.map_err(|error| SourceError::InvalidResponse(error.to_string()))?;
-        receipts::parse_receipts(&parsed, body, self.config.verify, &self.contracts, &watched.read_addresses())
+        receipts::parse_receipts(&parsed, body, self.config.verify, &self.contracts, &watched.lock_addresses())
             .map_err(SourceError::InvalidResponse)
     }
 }

@@ -6,7 +6,7 @@
 
 use alloy_primitives::{Address, B256};
 use chain::{
-    AddressKey, Amount, AssetId, Transfer, TransferIndex, TxId, TxPart, derive::evm_address, watch::WatchedAddresses,
+    AddressKey, Amount, AssetId, Transfer, TransferIndex, TxId, TxPart, address::encode_evm_address, watch::WatchedAddresses,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -166,7 +166,7 @@ fn collect_transfers(
             index: TransferIndex { tx_index, part },
             asset: native.clone(),
             to,
-            from: frame.from.map(|from| evm_address(AddressKey(from.into())).text),
+            from: frame.from.map(|from| encode_evm_address(AddressKey(from.into())).text),
             amount: frame.value,
         });
     }
@@ -349,7 +349,7 @@ mod tests {
         let traces: Vec<TxTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
         to_indexes_and_amounts(
-            list_nested_transfers(&traces, &build_block_body(), &native, &build_watch_set().read_addresses()).unwrap(),
+            list_nested_transfers(&traces, &build_block_body(), &native, &build_watch_set().lock_addresses()).unwrap(),
         )
     }
 
@@ -480,7 +480,7 @@ mod tests {
         let traces: Vec<FlatTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
         let flat = to_indexes_and_amounts(
-            list_flat_transfers(&traces, &build_block_body(), &native, &build_watch_set().read_addresses()).unwrap(),
+            list_flat_transfers(&traces, &build_block_body(), &native, &build_watch_set().lock_addresses()).unwrap(),
         );
         let nested = list_transfers_in_trace(build_call_json(
             "CALL",

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::B256;
 use chain::{
-    Address, AddressKey, Amount, BlockRef, Header, SourceError, Transfer, TxPart, WatchSet, derive::evm_address,
+    Address, AddressKey, Amount, BlockRef, Header, SourceError, Transfer, TxPart, WatchSet, address::encode_evm_address,
 };
 use rpc::{NodeErrorKind, Rejection, Request, RpcError, Verdict};
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ impl Evm {
             return Ok(Vec::new());
         }
         let answer = self.pool.send_request(Request::json_rpc_call(method, &params), |reply| {
-            let watched = &watched.read_addresses();
+            let watched = &watched.lock_addresses();
             let transfers = match self.config.trace {
                 TraceApi::None => Ok(Vec::new()),
                 TraceApi::Debug => call_traces::list_nested_transfers(
@@ -117,7 +117,7 @@ impl Evm {
         }
         let at = body.header.block_ref();
         let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
-        let received: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (evm_address(to), sum)).collect();
+        let received: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (encode_evm_address(to), sum)).collect();
         let contradicted = self.find_contradicted_amounts(&parent, &at, &received).await;
         let contradicted: BTreeSet<AddressKey> = received
             .iter()

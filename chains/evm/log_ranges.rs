@@ -56,7 +56,7 @@ impl Evm {
     /// then two endpoints that show no transfer to a watched address save the request for receipts. A single endpoint
     /// could leave a transfer out.
     pub(crate) fn should_use_log_ranges(&self, watched: &WatchSet) -> bool {
-        let has_many_addresses = !self.contracts.fits_bloom_lookup(&watched.read_addresses());
+        let has_many_addresses = !self.contracts.fits_bloom_lookup(&watched.lock_addresses());
         has_many_addresses && !self.contracts.is_empty() && self.count_read_endpoints() > 1
     }
 
@@ -120,7 +120,7 @@ impl Evm {
         to: Height,
         watched: &WatchSet,
     ) -> Result<LogSummaries, String> {
-        let watched = watched.read_addresses();
+        let watched = watched.lock_addresses();
         let mut by_height = LogSummaries::new();
         for log in logs {
             let height = log.block_number.and_then(hex::parse_quantity).ok_or("a log has no block number")?;
@@ -153,7 +153,7 @@ impl Evm {
     pub(crate) async fn may_have_watched_logs(&self, body: &BlockBody, in_bloom: &[usize], watched: &WatchSet) -> bool {
         let bloom_is_proven = self.config.verify.header;
         if self.count_read_endpoints() < 2
-            || bloom_is_proven && self.contracts.fits_bloom_lookup(&watched.read_addresses())
+            || bloom_is_proven && self.contracts.fits_bloom_lookup(&watched.lock_addresses())
         {
             // No second endpoint exists that could contradict the reply, or the bloom itself contains a watched
             // address.

@@ -190,7 +190,7 @@ impl TokenTransfer {
             index: TransferIndex { tx_index, part: TxPart::Log(log_index) },
             asset: self.asset,
             to: self.to,
-            from: Some(chain::derive::evm_address(self.from).text),
+            from: Some(chain::address::encode_evm_address(self.from).text),
             amount: self.amount,
         }
     }
@@ -304,7 +304,7 @@ mod tests {
         let mut count = 0;
         for_each_watched_transfer(
             body,
-            &build_watch_set().read_addresses(),
+            &build_watch_set().lock_addresses(),
             &build_token_contracts(),
             |transfer, _| {
                 assert_eq!(
@@ -357,20 +357,20 @@ mod tests {
     fn a_bloom_proves_that_no_watched_address_was_paid() {
         let (contracts, watched) = (build_token_contracts(), build_watch_set());
         let mut bloom = Bloom::ZERO;
-        assert!(contracts.list_contracts_matching_bloom(&bloom, &watched.read_addresses()).is_empty());
+        assert!(contracts.list_contracts_matching_bloom(&bloom, &watched.lock_addresses()).is_empty());
         bloom.accrue_raw_log(
             hex::parse_address(USDT).unwrap(),
             &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap()],
         );
         assert!(
-            contracts.list_contracts_matching_bloom(&bloom, &watched.read_addresses()).is_empty(),
+            contracts.list_contracts_matching_bloom(&bloom, &watched.lock_addresses()).is_empty(),
             "the transfer is to another address"
         );
         bloom.accrue_raw_log(
             hex::parse_address(USDT).unwrap(),
             &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap(), hex::parse_hash(WATCHED_TOPIC).unwrap()],
         );
-        assert_eq!(contracts.list_contracts_matching_bloom(&bloom, &watched.read_addresses()), [0]);
+        assert_eq!(contracts.list_contracts_matching_bloom(&bloom, &watched.lock_addresses()), [0]);
     }
 
     proptest! {
@@ -381,9 +381,9 @@ mod tests {
         ) {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let mut body = build_block_body(&address, &topics, &data, false);
-            let _ = for_each_watched_transfer(&body, &build_watch_set().read_addresses(), &build_token_contracts(), |_, _| {});
+            let _ = for_each_watched_transfer(&body, &build_watch_set().lock_addresses(), &build_token_contracts(), |_, _| {});
             body.truncate(cut);
-            let _ = for_each_watched_transfer(&body, &build_watch_set().read_addresses(), &build_token_contracts(), |_, _| {});
+            let _ = for_each_watched_transfer(&body, &build_watch_set().lock_addresses(), &build_token_contracts(), |_, _| {});
         }
 
         #[test]

@@ -274,7 +274,7 @@ mod tests {
         watched.insert(AddressKey(WATCHED_ADDRESS));
         let texts = to_json_texts(receipts);
         let receipts: Vec<TxReceipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
-        parse_receipts(&receipts, body, verify, &contracts, &watched.read_addresses())
+        parse_receipts(&receipts, body, verify, &contracts, &watched.lock_addresses())
     }
 
     fn test_txid(n: u8) -> B256 {

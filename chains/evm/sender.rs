@@ -151,7 +151,7 @@ fn classify_broadcast_error(label: &str, message: &str) -> BroadcastOutcome {
         | TxPoolError::FeeTooLow
         | TxPoolError::InsufficientFunds
         | TxPoolError::InvalidTransaction) => {
-            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.rejection_code()))
+            BroadcastOutcome::Rejected(format!("{}: {label}: {message}", class.rejection_code()))
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{fmt, str::FromStr};
 use alloy_primitives::keccak256;
 use bip32::{ChildNumber, Prefix};
 use bitcoin::{CompressedPublicKey, KnownHrp, Network};
-use chain::{Address, AddressKey, Family, derive::AddressScheme};
+use chain::{Address, AddressKey, Family, address::AddressScheme};
 
 use crate::seed::Seed;
 
@@ -225,10 +225,10 @@ impl Seed {
                 chain::derive::p2tr_address(&key.expect("a private key has a valid public key").0, hrp)
             }
             AddressScheme::Evm => {
-                chain::derive::evm_address(hash_account_key(public_key.to_sec1_point(false).as_bytes()))
+                chain::address::encode_evm_address(hash_account_key(public_key.to_sec1_point(false).as_bytes()))
             }
             AddressScheme::Tron => {
-                chain::derive::tron_address(hash_account_key(public_key.to_sec1_point(false).as_bytes()))
+                chain::address::encode_tron_address(hash_account_key(public_key.to_sec1_point(false).as_bytes()))
             }
         })
     }

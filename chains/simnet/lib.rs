@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use chain::{
     Address, AddressKey, Amount, AssetId, AssetKind, BlockRef, BroadcastOutcome, ChainId, Family, InternalTransfers,
-    OutPoint, Sender, Source, Tip, TxId, derive,
+    OutPoint, Sender, Source, Tip, TxId,
 };
 use model_chain::ModelChain;
 use model_node::ModelNode;
@@ -154,8 +154,8 @@ impl Simnet {
         let account = AddressKey([0xfa; 20]);
         let contract = match self.find_family(chain)? {
             Family::Bitcoin => return Err(PayError::Unsupported),
-            Family::Evm => derive::evm_address(account).text,
-            Family::Tron => derive::tron_address(account).text,
+            Family::Evm => chain::address::encode_evm_address(account).text,
+            Family::Tron => chain::address::encode_tron_address(account).text,
         };
         let fake = AssetId::on_chain(chain, &AssetKind::Token { contract });
         self.send_payment(chain, vec![(fake, to.to_owned(), amount)], PaymentKind::Unlisted)
@@ -267,7 +267,7 @@ impl Simnet {
             buyers.sign_payment(state, moves, kind == PaymentKind::Reverting).ok_or(PayError::InsufficientFunds)?;
         match model.broadcast(tx.raw().as_bytes()) {
             BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),
-            BroadcastOutcome::Refused(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Refused(reason)),
+            BroadcastOutcome::Rejected(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Refused(reason)),
         }
     }
 

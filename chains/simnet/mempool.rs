@@ -60,7 +60,7 @@ impl Mempool {
             return BroadcastOutcome::AlreadyKnown;
         }
         if self.ready.len() >= READY_MAX {
-            return BroadcastOutcome::Refused("the mempool is full".into());
+            return BroadcastOutcome::Rejected("the mempool is full".into());
         }
         let tx = Arc::new(tx);
         match self.try_add_transaction(state, tx.clone(), now) {
@@ -159,10 +159,10 @@ impl Mempool {
         let conflicting_fees: Vec<Amount> =
             self.ready.iter().filter(|(r, _)| r.conflicts_with(&tx)).map(|(r, _)| r.draft.fee).collect();
         if conflicting_fees.is_empty() {
-            return BroadcastOutcome::Refused(refusal.to_string());
+            return BroadcastOutcome::Rejected(refusal.to_string());
         }
         if Amount::checked_sum(conflicting_fees).is_none_or(|conflicting_fees| tx.draft.fee <= conflicting_fees) {
-            return BroadcastOutcome::Refused("replacement transaction underpriced".into());
+            return BroadcastOutcome::Rejected("replacement transaction underpriced".into());
         }
         let before = self.drain_transactions(state);
         let first_conflict = before.iter().position(|waiting| waiting.conflicts_with(&tx)).unwrap_or(before.len());
@@ -174,6 +174,6 @@ impl Mempool {
         }
         self.drain_transactions(state);
         self.readd_valid_transactions(state, before, now);
-        BroadcastOutcome::Refused(refusal.to_string())
+        BroadcastOutcome::Rejected(refusal.to_string())
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use chain::{
     AddressKey, Amount, AssetId, BlockHash, BlockRef, BroadcastOutcome, Family, Header, Height, InternalTransfers, Tip,
-    Transfer, TransferIndex, TxId, TxPart, UnconfirmedTransfer, derive, watch::WatchedAddresses,
+    Transfer, TransferIndex, TxId, TxPart, UnconfirmedTransfer, watch::WatchedAddresses,
 };
 use sha2::{Digest, Sha256};
 
@@ -189,13 +189,13 @@ impl ModelChain {
     pub fn broadcast(&mut self, raw: &[u8]) -> BroadcastOutcome {
         let tx = match SignedTx::decode(self.spec.family, &self.spec.chain, raw) {
             Ok(tx) => tx,
-            Err(bad) => return BroadcastOutcome::Refused(bad.to_string()),
+            Err(bad) => return BroadcastOutcome::Rejected(bad.to_string()),
         };
         if self.mined.contains_key(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;
         }
         if let Err(bad) = tx.verify() {
-            return BroadcastOutcome::Refused(bad.to_string());
+            return BroadcastOutcome::Rejected(bad.to_string());
         }
         let now = self.head().time;
         self.mempool.add_transaction(&mut self.state, tx, now)
@@ -358,8 +358,8 @@ impl ModelChain {
     fn account_address(&self, account: AddressKey) -> Option<String> {
         match self.spec.family {
             Family::Bitcoin => None,
-            Family::Evm => Some(derive::evm_address(account).text),
-            Family::Tron => Some(derive::tron_address(account).text),
+            Family::Evm => Some(chain::address::encode_evm_address(account).text),
+            Family::Tron => Some(chain::address::encode_tron_address(account).text),
         }
     }
 

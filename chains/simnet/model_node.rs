@@ -121,7 +121,7 @@ impl Source for ModelNode {
         if from > head || from > to || model.faults.has(NodeFault::MissingBlocks) {
             return Err(SourceError::BlockNotFound(from));
         }
-        let addresses = watched.read_addresses();
+        let addresses = watched.lock_addresses();
         let filter = TransferFilter { watched: &addresses, internal_transfers: model.internal_transfers };
         let last = to.min(head).min(from.saturating_add(BLOCKS_MAX - 1));
         let mut blocks = Vec::new();
@@ -165,7 +165,7 @@ impl Source for ModelNode {
         _expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let model = self.count_request_and_lock_model()?;
-        let addresses = watched.read_addresses();
+        let addresses = watched.lock_addresses();
         let filter = TransferFilter { watched: &addresses, internal_transfers: model.internal_transfers };
         Ok((model.spec.family == Family::Bitcoin).then(|| model.list_unconfirmed_transfers(filter)))
     }
@@ -198,7 +198,7 @@ impl Sender for ModelNode {
             Err(e) => return BroadcastOutcome::Unknown(e.to_string()),
         };
         if model.faults.has(NodeFault::RefuseBroadcast) {
-            return BroadcastOutcome::Refused("this node refuses all transactions".into());
+            return BroadcastOutcome::Rejected("this node refuses all transactions".into());
         }
         if model.faults.has(NodeFault::BroadcastLost) {
             return BroadcastOutcome::Accepted;

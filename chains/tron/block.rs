@@ -2,7 +2,7 @@
 //! of its content, and an empty transaction list against the transaction root.
 
 use chain::{
-    AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, derive::tron_address,
+    AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, address::encode_tron_address,
     watch::WatchedAddresses,
 };
 use prost::Message;
@@ -116,7 +116,7 @@ impl NativePayment {
             index: TransferIndex { tx_index, part: TxPart::Value },
             asset: asset.clone(),
             to: self.to,
-            from: Some(tron_address(self.from).text),
+            from: Some(encode_tron_address(self.from).text),
             amount: self.sun.into(),
         }
     }
@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn a_block_without_its_transactions_counts_as_missing() {
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
-        assert!(parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().is_none());
+        assert!(parse_block(&block, None, &chain::WatchSet::default().lock_addresses()).unwrap().is_none());
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
-        let empty = parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().unwrap();
+        let empty = parse_block(&block, None, &chain::WatchSet::default().lock_addresses()).unwrap().unwrap();
         assert_eq!(empty.header.time, 1_745_423_034);
     }
 }

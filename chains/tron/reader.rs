@@ -145,7 +145,7 @@ impl Tron {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<ParsedBlock>, String> {
-        let watched = watched.read_addresses();
+        let watched = watched.lock_addresses();
         let mut blocks: Vec<ParsedBlock> = Vec::with_capacity(answer.block.len());
         for (height, found) in (from..=to).zip(&answer.block) {
             let Some(body) = block::parse_block(found, self.assets.native.as_ref(), &watched)? else { break };
@@ -177,7 +177,7 @@ impl Tron {
         let request = serialize_body(&json!({ "num": header.height }));
         let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
             let infos: Vec<wire::TransactionInfo<'_>> = wire::parse_json_reply(reply)?;
-            match receipts::list_transfers(&found, &infos, &self.assets, &watched.read_addresses()) {
+            match receipts::list_transfers(&found, &infos, &self.assets, &watched.lock_addresses()) {
                 Ok(transfers) => Ok(Verdict::Accept(Some(transfers))),
                 Err(ReceiptsError::Incomplete) => Ok(Verdict::Fallback(None)),
                 // The node may have switched to another branch between the two requests.

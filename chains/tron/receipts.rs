@@ -4,7 +4,7 @@
 
 use chain::{
     Address, AddressKey, Amount, Asset, AssetId, AssetKind, Transfer, TransferIndex, TxId, TxPart,
-    derive::tron_address, watch::WatchedAddresses,
+    address::encode_tron_address, watch::WatchedAddresses,
 };
 
 use crate::{
@@ -41,7 +41,7 @@ impl TrackedAssets {
     /// Returns the contract of any tracked token, or `None` when no token is tracked.
     pub fn find_any_token(&self) -> Option<Address> {
         let (contract, _) = self.tokens.first()?;
-        const_hex::decode_to_array(contract).ok().map(|key| tron_address(AddressKey(key)))
+        const_hex::decode_to_array(contract).ok().map(|key| encode_tron_address(AddressKey(key)))
     }
 
     /// # Errors
@@ -117,7 +117,7 @@ fn parse_token_transfer(
     let (_, asset) = assets.tokens.iter().find(|(contract, _)| contract == log.address)?;
     let to = abi::parse_address_word(to).filter(|to| watched.contains(to))?;
     let amount = abi::parse_amount_word(log.data).filter(|amount| !amount.is_zero())?;
-    let from = abi::parse_address_word(from).map(|from| tron_address(from).text);
+    let from = abi::parse_address_word(from).map(|from| encode_tron_address(from).text);
     Some(Transfer { txid, index, asset: asset.clone(), to, from, amount })
 }
 
@@ -134,6 +134,6 @@ fn parse_internal_transfer(
     let sun = internal.values.iter().filter(|value| value.token.is_none());
     let sun = sun.filter_map(|value| u64::try_from(value.value).ok()).map(Amount::from);
     let amount = Amount::checked_sum(sun).filter(|amount| !amount.is_zero())?;
-    let from = address::parse_prefixed_hex(internal.caller_address).map(|from| tron_address(from).text);
+    let from = address::parse_prefixed_hex(internal.caller_address).map(|from| encode_tron_address(from).text);
     Some(Transfer { txid, index, asset: native.clone(), to, from, amount })
 }

@@ -68,7 +68,7 @@ impl Sender for Tron {
     /// its class: `contract: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let Some(txid) = compute_signed_txid(raw) else {
-            return BroadcastOutcome::Refused("build: not a signed transaction".to_owned());
+            return BroadcastOutcome::Rejected("build: not a signed transaction".to_owned());
         };
         let request = serialize_body(&json!({ "transaction": const_hex::encode(raw) }));
         let answers = self.pool.broadcast_request(Request::http_post("wallet/broadcasthex", request)).await;
@@ -129,7 +129,7 @@ fn classify_broadcast_reply(label: &str, txid: TxId, answer: &wire::Broadcast<'_
         | BroadcastCode::Contract
         | BroadcastCode::Bandwidth
         | BroadcastCode::Reference
-        | BroadcastCode::Expired) => BroadcastOutcome::Refused(format!("{}: {text}", code.rejection_code())),
+        | BroadcastCode::Expired) => BroadcastOutcome::Rejected(format!("{}: {text}", code.rejection_code())),
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
         assert!(matches!(outcome(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), BroadcastOutcome::Unknown(_)));
         assert!(matches!(outcome("{}"), BroadcastOutcome::Unknown(_)));
         let refused = outcome(r#"{"code":"SIGERROR","message":"56616c6964617465207369676e6174757265206572726f72"}"#);
-        assert_eq!(refused, BroadcastOutcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
+        assert_eq!(refused, BroadcastOutcome::Rejected("build: node:1: SIGERROR Validate signature error".to_owned()));
         assert_eq!(outcome(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), BroadcastOutcome::AlreadyKnown);
     }
 }

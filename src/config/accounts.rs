@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bitcoin::Network;
-use chain::{Family, derive::AddressScheme};
+use chain::{Family, address::AddressScheme};
 use serde::Deserialize;
 
 use crate::{AddressKind, ChainConfig};

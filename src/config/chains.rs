@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bitcoin::base58;
-use chain::{AddressKey, Asset, AssetKind, ChainId, Family, derive};
+use chain::{AddressKey, Asset, AssetKind, ChainId, Family, address};
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use url::Url;
@@ -209,11 +209,11 @@ impl ChainConfig {
     }
 
     /// Returns the scheme by which addresses of this chain are derived.
-    pub fn address_scheme(&self) -> derive::AddressScheme {
+    pub fn address_scheme(&self) -> address::AddressScheme {
         match (self.family, self.address_kind) {
-            (Family::Bitcoin, AddressKind::P2tr) => derive::AddressScheme::P2tr(self.network.into()),
+            (Family::Bitcoin, AddressKind::P2tr) => address::AddressScheme::P2tr(self.network.into()),
             (family, AddressKind::P2wpkh | AddressKind::P2tr) => {
-                derive::AddressScheme::for_family(family, self.network)
+                address::AddressScheme::for_family(family, self.network)
             }
         }
     }
@@ -365,14 +365,14 @@ fn parse_contract_address(family: Family, text: &str) -> Option<String> {
         Family::Evm => {
             let digits = text.strip_prefix("0x")?;
             let key: [u8; 20] = const_hex::decode(digits).ok()?.try_into().ok()?;
-            let canonical = derive::evm_address(AddressKey(key)).text;
+            let canonical = address::encode_evm_address(AddressKey(key)).text;
             let without_checksum = !digits.bytes().any(|b| b.is_ascii_uppercase());
             (without_checksum || canonical == text).then_some(canonical)
         }
         Family::Tron => {
             let payload = base58::decode_check(text).ok()?;
             let key: [u8; 20] = payload.get(1..)?.try_into().ok()?;
-            let canonical = derive::tron_address(AddressKey(key)).text;
+            let canonical = address::encode_tron_address(AddressKey(key)).text;
             (canonical == text).then_some(canonical)
         }
     }

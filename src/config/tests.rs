@@ -266,7 +266,7 @@ fn bitcoin_networks_are_identified_by_their_first_block() {
     let enabled = enabled + "address_kind = \"p2tr\"\napi = \"esplora\"\n";
     let taproot = parse_config(&(enabled + &bitcoin.replace("\"m\"", "\"m/86'/0'/0'\""))).unwrap();
     let chain = &taproot.chains[&chain::ChainId::new("bitcoin").unwrap()];
-    assert!(matches!(chain.address_scheme(), chain::derive::AddressScheme::P2tr(_)));
+    assert!(matches!(chain.address_scheme(), chain::address::AddressScheme::P2tr(_)));
     assert_eq!(chain.poll, Duration::from_secs(10));
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chain::derive::AddressScheme;
+use chain::address::AddressScheme;
 use chain::{Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;

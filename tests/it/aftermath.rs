@@ -97,7 +97,7 @@ both! {
     async fn the_rest_of_a_reversed_payment_goes_to_suspense(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;
-        let part = due.checked_mul_ratio(1, 3).unwrap();
+        let part = due.mul_ratio_rounded_down(1, 3).unwrap();
         world.pay_order(&order, part);
         world.mine(order.coin, 5);
         world.pay_order(&order, due.checked_sub(part).unwrap());

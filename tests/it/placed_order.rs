@@ -149,6 +149,6 @@ impl World {
 
 /// Returns `numerator / denominator` of the amount, rounded down, and the rest.
 pub fn split(amount: Amount, numerator: u64, denominator: u64) -> (Amount, Amount) {
-    let part = amount.checked_mul_ratio(numerator, denominator).expect("a ratio below one");
+    let part = amount.mul_ratio_rounded_down(numerator, denominator).expect("a ratio below one");
     (part, amount.checked_sub(part).expect("a part is smaller"))
 }

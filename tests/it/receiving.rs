@@ -41,7 +41,7 @@ both! {
     async fn partial_payments_add_up(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;
-        let part = due.checked_mul_ratio(1, 3).unwrap();
+        let part = due.mul_ratio_rounded_down(1, 3).unwrap();
         world.pay_order(&order, part);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
@@ -78,7 +78,7 @@ both! {
     }) {
         let order = world.place_order("trc20_usdt").await;
         let due = order.due;
-        let less = due.checked_mul_ratio(1, 2).and_then(|half| half.checked_sub(Amount::from_units(1))).unwrap();
+        let less = due.mul_ratio_rounded_down(1, 2).and_then(|half| half.checked_sub(Amount::from_units(1))).unwrap();
         world.pay_order(&order, less);
         world.mine_deep(order.coin);
         world.run_until_idle().await;

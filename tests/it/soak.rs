@@ -84,7 +84,7 @@ impl Play {
             *[(1, 1), (1, 1), (1, 2), (1, 3), (3, 2)].choose(&mut self.rng).expect("not empty");
         let order = &self.orders[index];
         let asset = self.world.asset(order.coin);
-        let amount = order.due.checked_mul_ratio(numerator, denominator).unwrap();
+        let amount = order.due.mul_ratio_rounded_down(numerator, denominator).unwrap();
         self.world.simnet.pay(&asset.chain, &asset.id, &order.address, amount).unwrap();
         self.note(format!("{numerator}/{denominator} of order {index}"));
     }

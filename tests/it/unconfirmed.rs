@@ -112,7 +112,7 @@ both! {
         let order = world.place_order("btc").await;
         let due = order.due;
         world.simnet.set_mempool_held(&bitcoin(&world), true);
-        world.pay("btc", &order.address, &due.checked_mul_ratio(1, 2).unwrap().to_decimal(8));
+        world.pay("btc", &order.address, &due.mul_ratio_rounded_down(1, 2).unwrap().to_decimal(8));
         let answer = assert_status_when_idle(&world, &order, "pending", "confirming").await;
         assert!(answer.text_at("payment.qr_code").starts_with("bitcoin:"), "the rest: {}", answer.text);
         world.advance_seconds(30 * 60 + 1);

@@ -149,7 +149,7 @@ impl PaymentRun {
     }
 
     async fn pay_in_parts(&mut self, parts: u64) -> Result<(), CommandError> {
-        let part = self.due.checked_mul_ratio(1, parts).unwrap_or_default();
+        let part = self.due.mul_ratio_rounded_down(1, parts).unwrap_or_default();
         let mut rest = self.due;
         for number in 1..=parts {
             let amount = if number == parts { rest } else { part };

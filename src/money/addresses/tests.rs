@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use chain::derive::AddressScheme;
+use chain::address::AddressScheme;
 use chain::{ChainId, Deriver, Family, WatchSet};
 use futures_util::future::join_all;
 

@@ -169,12 +169,12 @@ impl PaymentService {
     /// Returns the tolerance in base units of the asset; `None` when it is out of range. Without a fresh exchange rate
     /// in USD, the tolerance is the share of the quote.
     fn compute_tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
-        let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
+        let share = due.mul_ratio_rounded_down(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.compute_exchange_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
         let value = rate.and_then(|rate| {
             pricing::convert_price_to_amount(self.tolerance.usd, rate.value, payment_asset.asset.decimals)
         });
-        Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_mul_ratio(1, 2)?))
+        Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.mul_ratio_rounded_down(1, 2)?))
     }
 
     /// Returns the debit of a USD balance: the price converted at the current rate and rounded up to the decimal

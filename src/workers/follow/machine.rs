@@ -456,7 +456,7 @@ impl Machine {
             (Phase::Rewound(to), Observation::Done) => {
                 self.branch.stored = to;
                 self.branch.unfinished = true;
-                self.branch.follower.rewind(to);
+                self.branch.follower.rewind_to(to);
                 Ok(Action::Finish(Ran::Worked))
             }
             (Phase::Halted, Observation::Done) => {
@@ -468,7 +468,7 @@ impl Machine {
     }
 
     fn handle_tip(&mut self, now: Instant, tip: Tip) -> Action {
-        match self.branch.follower.next_step(&tip) {
+        match self.branch.follower.decide_next_step(&tip) {
             NextStep::Wait => {
                 self.track_quiet_tip(now, &tip);
                 self.handle_tip_without_new_blocks(now, tip)
@@ -478,7 +478,7 @@ impl Machine {
                 self.phase = Phase::Blocks(tip);
                 Action::ReadBlocks { from, to }
             }
-            NextStep::CompareHead if self.branch.follower.contains(tip.head.block_ref()) == Some(false) => {
+            NextStep::CompareHead if self.branch.follower.is_on_our_branch(tip.head.block_ref()) == Some(false) => {
                 (self.branch.quiet_at, self.branch.quiet_until) = (None, None);
                 self.phase = Phase::ConflictingHeader(tip);
                 Action::ReadHeader(tip.head.height)
@@ -498,7 +498,7 @@ impl Machine {
         preferred: Option<Header>,
     ) -> Result<Action, StepError> {
         let Some(preferred) = preferred else { return Ok(Action::Finish(Ran::Idle)) };
-        if self.branch.follower.contains(preferred.block_ref()) == Some(false) {
+        if self.branch.follower.is_on_our_branch(preferred.block_ref()) == Some(false) {
             return self.search_common_ancestor(preferred);
         }
         let head = tip.head.block_ref();
@@ -540,7 +540,7 @@ impl Machine {
             if self.branch.follower.classify_next_block(&block.header) != NextBlock::Extends {
                 return Err(StepError::BrokenSequence(block.header.height));
             }
-            self.branch.follower.push(block.header.block_ref());
+            self.branch.follower.push_block(block.header.block_ref());
             self.branch.time = block.header.time.min(now.unix_seconds());
             self.branch.pending.push(block);
         }
@@ -583,7 +583,7 @@ impl Machine {
     /// Returns the node's final block when it is on another branch.
     fn find_advance_limit(&self, tip: &Tip) -> Result<Position, BlockRef> {
         let follower = &self.branch.follower;
-        let known = tip.finalized.and_then(|mark| follower.contains(mark).map(|on_branch| (mark, on_branch)));
+        let known = tip.finalized.and_then(|mark| follower.is_on_our_branch(mark).map(|on_branch| (mark, on_branch)));
         match known {
             Some((mark, false)) => Err(mark),
             Some((mark, true)) => {
@@ -634,7 +634,7 @@ impl Machine {
         let unstored = paid.map(|block| block.header.height).filter(advances).max();
         let purpose = Purpose::Store { advance_limit: Some(advance_limit), after_store };
         match stored.max(unstored) {
-            Some(height) => self.request_cross_check(self.branch.follower.nearest_block(height), purpose),
+            Some(height) => self.request_cross_check(self.branch.follower.find_nearest_block(height), purpose),
             None => self.act_on_cross_check(now, purpose, Corroboration::Full),
         }
     }
@@ -721,7 +721,7 @@ impl Machine {
     fn limit_to_corroborated(&self, advance_limit: Position, corroboration: Corroboration) -> Option<Position> {
         match corroboration {
             Corroboration::Full => Some(advance_limit),
-            Corroboration::UpTo(head) if self.branch.follower.contains(head) == Some(true) => Some(Position {
+            Corroboration::UpTo(head) if self.branch.follower.is_on_our_branch(head) == Some(true) => Some(Position {
                 cursor: advance_limit.cursor.min(head.height),
                 last: advance_limit.last.min(head.height),
             }),
@@ -801,7 +801,7 @@ impl Machine {
         let branch = &mut self.branch;
         let cursor = branch.follower.cursor();
         let is_near = |block: &BlockRef| cursor.height.saturating_sub(block.height) < BALANCE_BLOCK_DEPTH_MAX;
-        let is_usable = |block: &BlockRef| is_near(block) && branch.follower.contains(*block) == Some(true);
+        let is_usable = |block: &BlockRef| is_near(block) && branch.follower.is_on_our_branch(*block) == Some(true);
         let at = branch.balance_block.filter(is_usable).unwrap_or(cursor);
         branch.balance_block = Some(at);
         self.phase = Phase::Balances { invoices: invoices.clone(), check };
@@ -855,7 +855,7 @@ impl Machine {
     /// reverses no confirmed deposit. Otherwise a second endpoint must be on the other branch, too.
     fn search_common_ancestor(&mut self, lowest: Header) -> Result<Action, StepError> {
         let theirs = lowest.block_ref();
-        Ok(match self.branch.follower.search_fork(&lowest) {
+        Ok(match self.branch.follower.search_fork_below(&lowest) {
             ForkSearch::RequestHeader(height) => {
                 self.phase = Phase::ForkParent { lowest, height };
                 Action::ReadHeader(height)
@@ -894,7 +894,7 @@ impl Machine {
         self.notices.push(Notice::Reorganised { depth, to: to.height });
         if to.height >= self.branch.stored.height {
             self.branch.pending.retain(|block| block.header.height <= to.height);
-            self.branch.follower.rewind(to);
+            self.branch.follower.rewind_to(to);
             return Action::Finish(Ran::Worked);
         }
         self.branch.pending.clear();

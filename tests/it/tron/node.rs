@@ -70,7 +70,7 @@ impl Tron {
 
     /// The chain's configuration with these endpoints, to be inserted in the configuration of a world.
     pub fn configured(&self, endpoints: &[String]) -> config::ChainConfig {
-        let usdt = chain::derive::tron_address(self.usdt).text;
+        let usdt = chain::address::encode_tron_address(self.usdt).text;
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
         let text = format!(
             "[surfaces.checkout]\nmode = \"test\"\n[chains.tron]\nenabled = true\ndriver = \"node\"\npreset = \"\"\n\

@@ -17,7 +17,7 @@ fn wish(world: &Onchain, order: &PlacedOrder) -> serde_json::Value {
         "now_ms": world.tron.node.model().head().header.timestamp,
     });
     if order.coin == "trc20_usdt" {
-        wish["token"] = json!(chain::derive::tron_address(world.tron.usdt).text);
+        wish["token"] = json!(chain::address::encode_tron_address(world.tron.usdt).text);
     }
     wish
 }

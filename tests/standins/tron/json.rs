@@ -2,7 +2,7 @@
 //! texts. Fields with default values are left out.
 
 use alloy_primitives::Address;
-use chain::{AddressKey, derive::tron_address};
+use chain::{AddressKey, address::encode_tron_address};
 use prost::Message;
 use serde_json::{Map, Value, json};
 use tron::{
@@ -35,7 +35,7 @@ impl JsonEncoding {
     /// Returns an address in this form.
     pub fn format_address(self, address: Address) -> String {
         let key = AddressKey(address.0.0);
-        if self.visible { tron_address(key).text } else { address::to_prefixed_hex(key) }
+        if self.visible { encode_tron_address(key).text } else { address::to_prefixed_hex(key) }
     }
 
     fn format_bytes(self, bytes: &[u8]) -> Value {

@@ -59,7 +59,7 @@ impl FundedAccount {
 
     /// Returns the Base58Check form of the address.
     pub fn address(&self) -> String {
-        chain::derive::tron_address(self.account).text
+        chain::address::encode_tron_address(self.account).text
     }
 }
 

@@ -43,7 +43,7 @@ fn broadcast_to_chain(simnet: &Simnet, name: &str, tx: &SignedTx) -> BroadcastOu
 }
 
 fn expect_refusal(outcome: BroadcastOutcome) -> String {
-    let BroadcastOutcome::Refused(reason) = outcome else { panic!("{outcome:?}") };
+    let BroadcastOutcome::Rejected(reason) = outcome else { panic!("{outcome:?}") };
     reason
 }
 
@@ -154,7 +154,7 @@ fn invalid_transactions_are_refused() {
     let send = |raw: &[u8]| block_on(simnet.sender(&chain_id("ethereum")).unwrap().broadcast(raw));
     let good = draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(0), EVM, 10, 0)
         .sign(Family::Evm, &[secret_key(1)]);
-    let reject = |raw: &str| assert!(matches!(send(raw.as_bytes()), BroadcastOutcome::Refused(_)), "{raw}");
+    let reject = |raw: &str| assert!(matches!(send(raw.as_bytes()), BroadcastOutcome::Rejected(_)), "{raw}");
     reject("");
     reject("{}");
     reject(&good.raw().replace("\"10\"", "\"11\""));

@@ -13,7 +13,7 @@ async fn fetch_params(driver: &Tron) -> Result<TransactionParams, SourceError> {
 /// Returns the code of a rejection, or the name of any other outcome.
 fn outcome_class(outcome: &BroadcastOutcome) -> &str {
     match outcome {
-        BroadcastOutcome::Refused(text) => text.split(':').next().unwrap(),
+        BroadcastOutcome::Rejected(text) => text.split(':').next().unwrap(),
         BroadcastOutcome::Accepted => "accepted",
         BroadcastOutcome::AlreadyKnown => "known",
         BroadcastOutcome::Unknown(_) => "unknown",

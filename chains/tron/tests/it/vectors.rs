@@ -2,7 +2,7 @@
 //! implementations gave the same results.
 
 use bip32::{ChildNumber, XPrv};
-use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::AddressScheme};
+use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, address::AddressScheme};
 use k256::ecdsa::SigningKey;
 use tron::{
     abi, address,
@@ -122,7 +122,7 @@ fn derive_private_key(seed: &[u8], index: u32) -> SigningKey {
 }
 
 fn to_address_text(key: &SigningKey) -> String {
-    chain::derive::tron_address(transaction::derive_account(key.verifying_key())).text
+    chain::address::encode_tron_address(transaction::derive_account(key.verifying_key())).text
 }
 
 fn signing_key(index: usize) -> SigningKey {
