@@ -69,7 +69,7 @@ pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<O
         Err(Rejection::NodeError(error)) if error.code == INVALID_PARAMETER => Ok(Verdict::Fallback(None)),
         Err(rejection) => Err(rejection),
     };
-    pool.send_calls("getblockhash", &params, BATCH_MAX, accept).await.into_results_before_failure()
+    pool.send_calls_in_batches("getblockhash", &params, BATCH_MAX, accept).await.into_results_before_failure()
 }
 
 /// Returns the header with this hash and the height that the node reports for it. The height is not verified.
@@ -118,7 +118,7 @@ pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Optio
         Err(Rejection::NodeError(error)) if error.code == UNKNOWN_TRANSACTION => Ok(Verdict::Accept(None)),
         Err(rejection) => Err(rejection),
     };
-    pool.send_calls("getrawtransaction", &params, BATCH_MAX, accept).await.into_results_before_failure()
+    pool.send_calls_in_batches("getrawtransaction", &params, BATCH_MAX, accept).await.into_results_before_failure()
 }
 
 /// Returns the node's estimate of the fee rate for a confirmation within `blocks` blocks, or `None` if the node has too

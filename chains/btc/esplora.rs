@@ -37,14 +37,14 @@ pub const GENESIS_HASH_PATH: &str = "block-height/0";
 
 /// Returns the hash of the newest block and the index of the endpoint that returned it.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_text()?)?)));
+    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_text_of_status_200()?)?)));
     pool.send_request(Request::http_get("blocks/tip/hash").with_target(Target::From(first)), accept).await
 }
 
 /// Returns the height of one server's newest block.
 pub async fn fetch_head_height(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let height = reply.parse_text()?.parse().map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
+        let height = reply.parse_text_of_status_200()?.parse().map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
         Ok(Verdict::Accept(height))
     };
     pool.send_request(Request::http_get("blocks/tip/height").with_target(Target::Probe(endpoint)), accept).await
@@ -52,7 +52,7 @@ pub async fn fetch_head_height(pool: &Pool, endpoint: usize) -> Result<Height, R
 
 /// Returns the hash of the genesis block.
 pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| parse_block_hash(reply.parse_text()?).map(Verdict::Accept);
+    let accept = |reply: &Reply<'_>| parse_block_hash(reply.parse_text_of_status_200()?).map(Verdict::Accept);
     pool.send_request(Request::http_get(GENESIS_HASH_PATH).with_method("block-height").with_target(target), accept)
         .await
 }
@@ -61,7 +61,7 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
 pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let request_hash = |height: &Height| {
         let request = Request::http_get(&format!("block-height/{height}")).with_method("block-height");
-        pool.send_request(request, |reply: &Reply<'_>| match reply.parse_text() {
+        pool.send_request(request, |reply: &Reply<'_>| match reply.parse_text_of_status_200() {
             Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
             // The server may lag behind, so the pool sends the request to another endpoint too.
             Err(Rejection::NodeError(error)) if error.kind == NodeErrorKind::NotFound => Ok(Verdict::Fallback(None)),

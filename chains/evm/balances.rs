@@ -126,7 +126,7 @@ impl Evm {
             })?;
             Ok(Verdict::Accept(account))
         };
-        match self.pool.send_calls("eth_getProof", &params, PROOFS_PER_BATCH, accept).await.into_all_results() {
+        match self.pool.send_calls_in_batches("eth_getProof", &params, PROOFS_PER_BATCH, accept).await.into_all_results() {
             Ok(accounts) => Ok(Some(accounts)),
             Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(None),
             Err(RpcError::NodeError(refusal)) if refusal.kind != NodeErrorKind::NotFound => Ok(None),
@@ -187,7 +187,7 @@ impl Evm {
             Ok((reply.endpoint, Amount::new(balance)))
         };
         let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Verdict::Accept);
-        let first = self.pool.send_calls(method, &params, BALANCES_PER_BATCH, accept).await.into_all_results();
+        let first = self.pool.send_calls_in_batches(method, &params, BALANCES_PER_BATCH, accept).await.into_all_results();
         let first = first.map_err(|failure| failure.into_source_error(at.height))?;
 
         if self.count_read_endpoints() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {

@@ -104,7 +104,7 @@ impl Evm {
         };
         let answers = self
             .pool
-            .send_calls("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept)
+            .send_calls_in_batches("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept)
             .await
             .into_results_before_failure();
         let answers = answers.map_err(|failure| failure.into_source_error(from))?;
@@ -149,7 +149,7 @@ impl Evm {
         };
         let answers = match self
             .pool
-            .send_calls("eth_getRawTransactionByHash", &txids, RAW_TRANSACTIONS_MAX, accept)
+            .send_calls_in_batches("eth_getRawTransactionByHash", &txids, RAW_TRANSACTIONS_MAX, accept)
             .await
             .into_all_results()
         {
@@ -332,7 +332,7 @@ impl Evm {
         };
         let answers = self
             .pool
-            .send_calls("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept)
+            .send_calls_in_batches("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept)
             .await
             .into_all_results();
         let texts: Option<Vec<Box<RawValue>>> =

@@ -89,7 +89,7 @@ impl Evm {
             });
             let message = match (answer.await, too_large) {
                 (Ok(Some(agreed)), _) => {
-                    self.lock_log_range_size().record_success(block_count);
+                    self.lock_log_range_size().count_success_and_grow(block_count);
                     summaries.extend(agreed);
                     start = end + 1;
                     continue;
@@ -98,12 +98,12 @@ impl Evm {
                 (Err(failure), _) => {
                     // The caller reads these blocks one by one. The next range is smaller, so that the reply arrives in
                     // time.
-                    self.lock_log_range_size().record_failure(block_count, &failure);
+                    self.lock_log_range_size().shrink_if_too_large(block_count, &failure);
                     return summaries;
                 }
                 (Ok(None), None) => return summaries,
             };
-            let can_shrink = self.lock_log_range_size().record_too_large(block_count, &message);
+            let can_shrink = self.lock_log_range_size().shrink_after_too_large(block_count, &message);
             info!(chain = %self.config.chain, "a range of {block_count} blocks is too large for an endpoint: {message}");
             if !can_shrink {
                 return summaries;

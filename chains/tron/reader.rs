@@ -121,11 +121,11 @@ impl Tron {
             match answer.await {
                 Ok(blocks) if blocks.is_empty() => return Err(SourceError::BlockNotFound(from)),
                 Ok(blocks) => {
-                    self.lock_range_size().record_success(used);
+                    self.lock_range_size().count_success_and_grow(used);
                     return Ok(blocks);
                 }
                 Err(failure) => {
-                    let smaller = self.lock_range_size().record_failure(used, &failure);
+                    let smaller = self.lock_range_size().shrink_if_too_large(used, &failure);
                     // After a timeout, no time is left for a second request. The caller repeats the call later, and the
                     // range is then smaller.
                     if !smaller || !matches!(failure, RpcError::TooLarge(_)) {

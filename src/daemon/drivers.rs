@@ -109,7 +109,7 @@ fn load_rpc_pool_config(chain: &ChainConfig) -> anyhow::Result<rpc::Config> {
     for endpoint in &chain.endpoints {
         endpoints.push(load_rpc_endpoint(endpoint)?);
     }
-    let mut pool = rpc::Config::new(endpoints).with_block_time(chain.block_time);
+    let mut pool = rpc::Config::new(endpoints).with_head_lag_for_block_time(chain.block_time);
     pool.deadline = chain.timeout;
     pool.body_bytes_max = usize::try_from(chain.answer_bytes_max)?;
     Ok(pool)
@@ -130,7 +130,7 @@ fn load_rpc_endpoint(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoin
             config::Role::Broadcast => rpc::Role::Broadcast,
         })
         .collect();
-    let limits = rpc::Limits { per_second: endpoint.requests_per_second, per_day: endpoint.requests_per_day };
+    let limits = rpc::RateLimits { per_second: endpoint.requests_per_second, per_day: endpoint.requests_per_day };
     let mut configured = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles).with_limits(limits);
     if let Some(solidity) = &endpoint.solidity_url {
         configured = configured.with_path_override("walletsolidity", solidity.as_str())?;

@@ -9,10 +9,11 @@ pub struct EndpointState {
     /// URL, roles, rate limits and credentials, as configured.
     pub endpoint: Endpoint,
     health: Mutex<Health>,
+    /// The number of calls that the endpoint accepts in one batch, learnt from its replies.
     batch_size: Mutex<AdaptiveSize>,
     /// True if the endpoint has passed [`Config::chain_check`] or no check is configured.
     pub chain_verified: AtomicBool,
-    /// Lock that is held during the chain check, so that concurrent requests do not send it twice.
+    /// Lock that is held during the chain check, so that concurrent requests do not send the check twice.
     pub chain_check_lock: tokio::sync::Mutex<()>,
 }
 
@@ -38,8 +39,8 @@ impl EndpointState {
         self.batch_size.lock().expect("no panic while the batch size is locked")
     }
 
-    /// Returns the maximum number of calls in one batch, which is at most the endpoint's limit per second. If it is
-    /// below 2, no batch is sent.
+    /// Returns the maximum number of calls in one batch: the configured maximum or the endpoint's limit of requests per
+    /// second, whichever is lower. The pool sends no batch if the number is below 2.
     pub fn batch_max(&self, config: &Config) -> usize {
         let per_second = self.endpoint.limits().per_second.unwrap_or(u32::MAX);
         config.batch_max.min(usize::try_from(per_second).unwrap_or(usize::MAX))

@@ -4,8 +4,7 @@ use tokio::time::Instant;
 
 use super::{
     Pool,
-    attempts::{Attempts, ExchangeResult},
-    reply_too_large_error,
+    exchange_results::{Attempts, ExchangeResult},
 };
 use crate::{
     NodeError, NodeErrorKind, Rejection, Reply, Request, RpcError, Verdict,
@@ -14,7 +13,8 @@ use crate::{
 };
 
 impl Pool {
-    /// Sends a request to one endpoint as [`crate::Target::Only`] describes.
+    /// Sends a request to one endpoint, without fail-over and without the chain check. Waits for the rate limits of the
+    /// endpoint, fails while it cools down, and records the result in its health; see [`crate::Target::Only`].
     pub(super) async fn send_to_single_endpoint<T, F>(
         &self,
         endpoint: usize,
@@ -30,7 +30,7 @@ impl Pool {
             let now = Instant::now();
             let availability = self.endpoints[endpoint].lock_health().availability_for_method(method, now);
             match availability {
-                Availability::Now if self.endpoints[endpoint].lock_health().try_charge_requests(method, 1, now) => {
+                Availability::Now if self.endpoints[endpoint].lock_health().charge_requests_if_available(method, 1, now) => {
                     break now;
                 }
                 Availability::Now => {}
@@ -44,23 +44,24 @@ impl Pool {
             }
         };
         let mut attempts = Attempts::new();
-        match self.send_http_request(endpoint, request, 1, deadline - sent_at).await {
+        match self.count_and_send_http_request(endpoint, request, 1, deadline - sent_at).await {
             Ok(exchange) => {
                 let verdict = accept(&Reply::new(endpoint, exchange.status, &exchange.body));
                 let mut result = ExchangeResult::default();
-                let value = self.record_verdict(endpoint, method, verdict, &mut attempts, &mut result);
-                self.record_exchange(endpoint, result, sent_at);
+                let value = self.record_verdict_and_take_value(endpoint, method, verdict, &mut attempts, &mut result);
+                self.record_exchange_in_health(endpoint, result, sent_at);
                 if let Some(value) = value {
                     return Ok(value);
                 }
             }
             Err(error) => drop(self.record_transport_error(endpoint, error, &mut attempts, sent_at)),
         }
-        attempts.into_result(method)
+        attempts.into_fallback_or_error(method)
     }
 
-    /// Sends a request to one endpoint as [`crate::Target::Probe`] describes.
-    pub(super) async fn probe_endpoint<T, F>(
+    /// Sends a request to one endpoint at once, even while the endpoint cools down, and does not record the result in its
+    /// health; see [`crate::Target::Probe`].
+    pub(super) async fn probe_single_endpoint<T, F>(
         &self,
         endpoint: usize,
         request: &Request,
@@ -70,7 +71,7 @@ impl Pool {
         F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,
     {
         self.endpoints[endpoint].lock_health().charge_requests(1, Instant::now());
-        let exchange = match self.send_http_request(endpoint, request, 1, self.config.deadline).await {
+        let exchange = match self.count_and_send_http_request(endpoint, request, 1, self.config.deadline).await {
             Ok(exchange) => exchange,
             Err(TransportError::Failed { class: ErrorClass::Timeout, reason, .. }) => {
                 return Err(RpcError::Timeout(reason));
@@ -78,7 +79,7 @@ impl Pool {
             Err(TransportError::Failed { class: ErrorClass::Broken | ErrorClass::Throttled, reason, .. }) => {
                 return Err(RpcError::Unavailable(reason));
             }
-            Err(TransportError::TooLarge { bytes_max }) => return Err(reply_too_large_error(bytes_max)),
+            Err(TransportError::TooLarge { bytes_max }) => return Err(RpcError::reply_too_large(bytes_max)),
         };
         match accept(&Reply::new(endpoint, exchange.status, &exchange.body)) {
             Ok(Verdict::Accept(value) | Verdict::Fallback(value)) => Ok(value),
