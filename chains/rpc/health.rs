@@ -24,7 +24,7 @@ const METHODS_MISSING_MAX: usize = 64;
 
 /// The health of one endpoint.
 #[derive(Debug)]
-pub struct Health {
+pub struct EndpointHealth {
     failures_in_a_row: u32,
     /// The last cool-down, which may be over; `None` after a success.
     cool_down: Option<CoolDown>,
@@ -58,11 +58,11 @@ pub enum Availability {
     MethodMissing,
 }
 
-impl Health {
+impl EndpointHealth {
     /// Returns the health of an endpoint that has not received any request yet.
-    pub fn new(limits: RateLimits) -> Health {
+    pub fn new(limits: RateLimits) -> EndpointHealth {
         let (second, day) = (limits.per_second.map(Quota::per_second), limits.per_day.map(Quota::per_day));
-        Health {
+        EndpointHealth {
             failures_in_a_row: 0,
             cool_down: None,
             last_failure: String::new(),
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn the_cool_down_doubles_with_each_failure() {
         let start = Instant::now();
-        let mut health = Health::new(RateLimits::default());
+        let mut health = EndpointHealth::new(RateLimits::default());
         let mut now = start;
         let cool_downs: Vec<Duration> = (0..9)
             .map(|_| {
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_request_sent_before_a_cool_down_neither_ends_nor_doubles_it() {
         let start = Instant::now();
-        let mut health = Health::new(RateLimits::default());
+        let mut health = EndpointHealth::new(RateLimits::default());
         health.start_or_extend_cool_down("429".into(), Some(seconds(30)), start, start + seconds(1));
         health.end_earlier_cool_down(start);
         assert_eq!(
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn retry_after_is_respected_up_to_a_maximum() {
         let start = Instant::now();
-        let mut health = Health::new(RateLimits::default());
+        let mut health = EndpointHealth::new(RateLimits::default());
         health.start_or_extend_cool_down("429".into(), Some(seconds(7)), start, start);
         assert_eq!(health.availability_for_method("m", start), Availability::CoolingDown(start + seconds(7)));
         health.start_or_extend_cool_down("429".into(), Some(seconds(86_400)), start, start);
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_missing_method_leaves_the_others_available() {
         let start = Instant::now();
-        let mut health = Health::new(RateLimits::default());
+        let mut health = EndpointHealth::new(RateLimits::default());
         health.record_method_missing("eth_getBlockReceipts", start);
         assert_eq!(health.availability_for_method("eth_getBlockReceipts", start), Availability::MethodMissing);
         assert_eq!(health.availability_for_method("eth_getLogs", start), Availability::Now);
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn the_limit_per_second_is_kept() {
         let start = Instant::now();
-        let mut health = Health::new(RateLimits { per_second: Some(15), per_day: None });
+        let mut health = EndpointHealth::new(RateLimits { per_second: Some(15), per_day: None });
         let mut now = start;
         let mut sent = 0u32;
         while now < start + seconds(20) {
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn the_limit_per_day_is_kept_and_leaves_requests_for_the_last_hour() {
         let start = Instant::now();
-        let mut health = Health::new(RateLimits { per_second: Some(15), per_day: Some(100_000) });
+        let mut health = EndpointHealth::new(RateLimits { per_second: Some(15), per_day: Some(100_000) });
         let mut now = start;
         let (mut sent, mut last_hour) = (0u32, 0u32);
         while now < start + seconds(86_400) {
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_batch_delays_the_requests_after_it() {
         let start = Instant::now();
-        let mut health = Health::new(RateLimits { per_second: Some(10), per_day: None });
+        let mut health = EndpointHealth::new(RateLimits { per_second: Some(10), per_day: None });
         health.charge_requests(20, start);
         assert_eq!(
             health.availability_for_method("m", start + seconds(1)),
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn an_old_head_is_ignored() {
         let start = Instant::now();
-        let mut health = Health::new(RateLimits::default());
+        let mut health = EndpointHealth::new(RateLimits::default());
         health.record_head(7, start);
         assert_eq!(health.recent_head(start), Some(7));
         assert_eq!(health.recent_head(start + HEAD_AGE_MAX), None);

@@ -58,12 +58,12 @@ pub enum ErrorClass {
 
 /// An HTTP client that follows no redirects and uses no proxies.
 #[derive(Debug, Clone)]
-pub struct Client(reqwest::Client);
+pub struct HttpClient(reqwest::Client);
 
-impl Client {
+impl HttpClient {
     /// Returns a client that follows no redirects and ignores the proxy settings of the environment. A redirect or a proxy
     /// would send the keys of endpoints to a host that is not in the configuration.
-    pub fn new() -> Result<Client, reqwest::Error> {
+    pub fn new() -> Result<HttpClient, reqwest::Error> {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
@@ -72,7 +72,7 @@ impl Client {
             .tcp_nodelay(true)
             .user_agent(concat!("settled/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Client(client))
+        Ok(HttpClient(client))
     }
 
     /// Sends a request and reads a reply of at most `bytes_max` bytes. A reply with an error status is an error, unless its

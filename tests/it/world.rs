@@ -26,7 +26,7 @@ use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::users::{Credit, NewUser};
 use shop::{catalog, coupons, merchants, stock, users};
-use signer::accounts::{AddressKind, KeyAccount, Purpose};
+use signer::accounts::{AddressKind, KeyAccount, AccountPurpose};
 use signer::seed::Seed;
 use simnet::Simnet;
 
@@ -486,14 +486,14 @@ pub fn accounts() -> String {
     for (family, name) in
         [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")]
     {
-        let account = KeyAccount::new(family, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("an account");
+        let account = KeyAccount::new(family, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0).expect("an account");
         let kinds: &[AddressKind] = if family == chain::Family::Bitcoin {
             &[AddressKind::P2wpkh, AddressKind::P2tr]
         } else {
             &[AddressKind::P2wpkh]
         };
         for account in kinds.iter().map(|kind| account.with_address_kind(*kind)) {
-            let (path, xpub) = (account.derivation_path(), seed.derive_account_xpub(&account));
+            let (path, xpub) = (account.derivation_path(), account.derive_xpub(&seed));
             text += &format!(
                 "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
             );

@@ -15,7 +15,7 @@ use settled::daemon::drivers::list_simnet_specs;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::{catalog, merchants, stock};
-use signer::accounts::{KeyAccount, Purpose};
+use signer::accounts::{KeyAccount, AccountPurpose};
 use signer::seed::Seed;
 use simnet::Simnet;
 
@@ -94,9 +94,9 @@ impl BenchShop {
 fn config(folder: &Path) -> Config {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-    let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0)
+    let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0)
         .expect("the account exists");
-    let xpub = seed.derive_account_xpub(&account);
+    let xpub = account.derive_xpub(&seed);
     let text = format!(
         r#"
         [server]

@@ -2,13 +2,13 @@
 
 use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
-use crate::{AdaptiveSize, Endpoint, health::Health, pool::Config};
+use crate::{AdaptiveSize, Endpoint, health::EndpointHealth, pool::Config};
 
 /// One endpoint with its health, its batch size and the result of its chain check.
 pub struct EndpointState {
     /// URL, roles, rate limits and credentials, as configured.
     pub endpoint: Endpoint,
-    health: Mutex<Health>,
+    health: Mutex<EndpointHealth>,
     /// The number of calls that the endpoint accepts in one batch, learnt from its replies.
     batch_size: Mutex<AdaptiveSize>,
     /// True if the endpoint has passed [`Config::chain_check`] or no check is configured.
@@ -22,7 +22,7 @@ impl EndpointState {
     pub fn new(endpoint: &Endpoint, config: &Config) -> EndpointState {
         EndpointState {
             endpoint: endpoint.clone(),
-            health: Mutex::new(Health::new(endpoint.limits())),
+            health: Mutex::new(EndpointHealth::new(endpoint.limits())),
             batch_size: Mutex::new(AdaptiveSize::new(u64::MAX, u64::MAX)),
             chain_verified: AtomicBool::new(config.chain_check.is_none()),
             chain_check_lock: tokio::sync::Mutex::new(()),
@@ -30,7 +30,7 @@ impl EndpointState {
     }
 
     /// Locks and returns the health of the endpoint.
-    pub fn lock_health(&self) -> MutexGuard<'_, Health> {
+    pub fn lock_health(&self) -> MutexGuard<'_, EndpointHealth> {
         self.health.lock().expect("no panic while health is locked")
     }
 

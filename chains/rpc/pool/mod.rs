@@ -31,12 +31,12 @@ pub use self::{
 };
 use crate::{
     Endpoint, Rejection, Reply, Request, Role, RpcError, Target, Verdict,
-    http::{Client, Exchange, TransportError},
+    http::{HttpClient, Exchange, TransportError},
 };
 
 /// The endpoints of one chain.
 pub struct Pool {
-    client: Client,
+    client: HttpClient,
     endpoints: Vec<EndpointState>,
     config: Config,
     requests_sent: AtomicU64,
@@ -52,7 +52,7 @@ impl Pool {
             return Err(ConfigError::NoReadEndpoint);
         }
         Ok(Pool {
-            client: Client::new()?,
+            client: HttpClient::new()?,
             endpoints: config.endpoints.iter().map(|endpoint| EndpointState::new(endpoint, &config)).collect(),
             config,
             requests_sent: AtomicU64::new(0),

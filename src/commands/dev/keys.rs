@@ -8,7 +8,7 @@ use std::path::Path;
 use bitcoin::Network;
 use chain::Family;
 use secrecy::SecretString;
-use signer::accounts::{KeyAccount, Purpose};
+use signer::accounts::{KeyAccount, AccountPurpose};
 use signer::seed::Seed;
 use signer::seed_file::{KdfCost, SeedFile};
 
@@ -51,9 +51,9 @@ pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
 pub fn format_accounts_toml(seed: &Seed) -> Result<String, CommandError> {
     let mut text = String::new();
     for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {
-        let account = KeyAccount::new(family, Network::Bitcoin, Purpose::TestDeposit, 0);
+        let account = KeyAccount::new(family, Network::Bitcoin, AccountPurpose::TestDeposit, 0);
         let account = account.map_err(|e| CommandError::general_error(e.to_string()))?;
-        let (path, xpub) = (account.derivation_path(), seed.derive_account_xpub(&account));
+        let (path, xpub) = (account.derivation_path(), account.derive_xpub(seed));
         text.push_str(&format!(
             "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
         ));

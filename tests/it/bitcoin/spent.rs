@@ -6,7 +6,7 @@ use money::deposits::{self, Unspent};
 use provision::node;
 use records::reviews::{self, Review};
 use serde_json::json;
-use signer::accounts::{self, KeyAccount, Purpose};
+use signer::accounts::{self, KeyAccount, AccountPurpose};
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, StorySetup, sats};
 use crate::aftermath::request;
@@ -28,7 +28,7 @@ async fn spent_reviews(db: &Db) -> Vec<Review> {
 
 /// Spends these outputs in one transaction with a bitcoinjs-lib wallet that has the seed.
 async fn spend_outputs(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> String {
-    let account = KeyAccount::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).unwrap();
+    let account = KeyAccount::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0).unwrap();
     let account = account.with_address_kind(match kind {
         AddressKind::P2wpkh => accounts::AddressKind::P2wpkh,
         AddressKind::P2tr => accounts::AddressKind::P2tr,
