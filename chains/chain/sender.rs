@@ -23,12 +23,12 @@ impl BroadcastOutcome {
         let combined = outcomes.into_iter().reduce(|combined, outcome| match (combined, outcome) {
             (BroadcastOutcome::Accepted, _) | (_, BroadcastOutcome::Accepted) => BroadcastOutcome::Accepted,
             (BroadcastOutcome::AlreadyKnown, _) | (_, BroadcastOutcome::AlreadyKnown) => BroadcastOutcome::AlreadyKnown,
-            (BroadcastOutcome::Unknown(a), BroadcastOutcome::Unknown(b) | BroadcastOutcome::Refused(b))
-            | (BroadcastOutcome::Refused(a), BroadcastOutcome::Unknown(b)) => {
+            (BroadcastOutcome::Unknown(a), BroadcastOutcome::Unknown(b) | BroadcastOutcome::Rejected(b))
+            | (BroadcastOutcome::Rejected(a), BroadcastOutcome::Unknown(b)) => {
                 BroadcastOutcome::Unknown(format!("{a}; {b}"))
             }
-            (BroadcastOutcome::Refused(a), BroadcastOutcome::Refused(b)) => {
-                BroadcastOutcome::Refused(format!("{a}; {b}"))
+            (BroadcastOutcome::Rejected(a), BroadcastOutcome::Rejected(b)) => {
+                BroadcastOutcome::Rejected(format!("{a}; {b}"))
             }
         });
         combined.unwrap_or_else(|| BroadcastOutcome::Unknown("no endpoint has the role `broadcast`".to_owned()))
@@ -48,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepted_outweighs_all_outcomes_and_unknown_outweighs_refused() {
-        let refused = || BroadcastOutcome::Refused("price: a".to_owned());
+    fn accepted_outweighs_all_outcomes_and_unknown_outweighs_rejected() {
+        let rejected = || BroadcastOutcome::Rejected("price: a".to_owned());
         let unknown = || BroadcastOutcome::Unknown("b: no answer in time".to_owned());
         assert_eq!(
             BroadcastOutcome::combine_outcomes([
-                refused(),
+                rejected(),
                 unknown(),
                 BroadcastOutcome::AlreadyKnown,
                 BroadcastOutcome::Accepted
@@ -61,12 +61,12 @@ mod tests {
             BroadcastOutcome::Accepted
         );
         assert_eq!(
-            BroadcastOutcome::combine_outcomes([BroadcastOutcome::AlreadyKnown, refused()]),
+            BroadcastOutcome::combine_outcomes([BroadcastOutcome::AlreadyKnown, rejected()]),
             BroadcastOutcome::AlreadyKnown
         );
-        assert!(matches!(BroadcastOutcome::combine_outcomes([refused(), unknown()]), BroadcastOutcome::Unknown(_)));
-        assert!(matches!(BroadcastOutcome::combine_outcomes([unknown(), refused()]), BroadcastOutcome::Unknown(_)));
-        assert!(matches!(BroadcastOutcome::combine_outcomes([refused(), refused()]), BroadcastOutcome::Refused(_)));
+        assert!(matches!(BroadcastOutcome::combine_outcomes([rejected(), unknown()]), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(BroadcastOutcome::combine_outcomes([unknown(), rejected()]), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(BroadcastOutcome::combine_outcomes([rejected(), rejected()]), BroadcastOutcome::Rejected(_)));
         assert!(matches!(BroadcastOutcome::combine_outcomes([]), BroadcastOutcome::Unknown(_)));
     }
 }

@@ -160,7 +160,7 @@ impl Pool {
             }
         };
         let mut result = ExchangeResult::default();
-        match reply::parse_batch_reply(endpoint, exchange.status, &exchange.body) {
+        match reply::split_batch_reply(endpoint, exchange.status, &exchange.body) {
             Ok(items) => {
                 for (id, reply) in items {
                     let Some(slot) = usize::try_from(id).ok().filter(|i| *i < params.len()) else { continue };
