@@ -21,7 +21,7 @@ pub enum RpcError {
     #[error("the answer would be too large: {0}")]
     TooLarge(String),
     /// The node processed the request and replied with an error.
-    #[error("refused: {} ({})", .0.message, .0.code)]
+    #[error("the node replied with an error: {} ({})", .0.message, .0.code)]
     NodeError(NodeError),
     /// Every reply was malformed, or contradicted the hash or root that the reply must match.
     #[error("{0}")]

@@ -29,7 +29,9 @@ Secrets are never read from arguments or environment variables.";
 struct KeyMismatch {
     /// The name of the derived key or address, with its path.
     item: String,
+    /// The derived key or address.
     derived: String,
+    /// The key or address that the operator gave.
     given: String,
 }
 

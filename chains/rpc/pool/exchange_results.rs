@@ -1,5 +1,5 @@
-//! The results of HTTP exchanges. They are recorded twice: in the attempts of the request that was sent, and in the health of
-//! the endpoint that it was sent to. This module does no I/O.
+//! The results of HTTP exchanges. Each result is recorded twice: in the attempts of its request, and in the health of its
+//! endpoint. This module does no I/O.
 
 use std::time::Duration;
 

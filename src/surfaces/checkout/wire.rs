@@ -1,7 +1,7 @@
 //! The JSON values in this surface's responses, and the conversions from the states of orders, payments and invoices.
 
 use chain::Family;
-use chain::payment_uri::build_payment_uri;
+use chain::payment_uri::build_uri_or_plain_address;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -265,7 +265,7 @@ impl Payment {
                 coin: asset_code.unwrap_or_default().to_owned(),
                 address: address.clone(),
                 expected_amount: due.to_decimal(asset.decimals),
-                qr_code: build_payment_uri(*family, asset, address, *due),
+                qr_code: build_uri_or_plain_address(*family, asset, address, *due),
                 expires_at,
             })),
             PaymentInstructions::External { pay_url } => {
@@ -329,7 +329,7 @@ impl OnChainProgress {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),
             }),
-            qr_code: is_payable.then(|| build_payment_uri(family, &payment_asset.asset, &terms.address, missing)),
+            qr_code: is_payable.then(|| build_uri_or_plain_address(family, &payment_asset.asset, &terms.address, missing)),
             expires_at: terms.expires_at.to_string(),
         })
     }

@@ -49,7 +49,7 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
 /// Returns the payment URI (BIP21) that settled puts into a QR code.
 fn bitcoin_uri(address: &str, sats: u64) -> String {
     let btc = Asset::new(ChainId::new("bitcoin").unwrap(), AssetKind::Native, "BTC", 8, 8);
-    payment_uri::build_payment_uri(Family::Bitcoin, &btc, address, Amount::from(sats))
+    payment_uri::build_uri_or_plain_address(Family::Bitcoin, &btc, address, Amount::from(sats))
 }
 
 fn words(entropy: &[u8]) -> SecretString {
