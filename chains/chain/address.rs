@@ -18,9 +18,9 @@ pub(crate) static CURVE: LazyLock<Secp256k1<VerifyOnly>> = LazyLock::new(Secp256
 /// The version byte of TRON addresses in Base58Check (tron.md, chapter 1).
 const TRON_VERSION: u8 = 0x41;
 
-/// The 20 bytes by which a block scan recognises a recipient on its chain: the account on EVM and TRON, the witness program
-/// of a P2WPKH output, or the first 20 bytes of the SHA-256 of a P2TR output key. An attacker cannot find a second address
-/// with the same 160 bits.
+/// The 20 bytes by which a block scan recognises a recipient on its chain: the account on EVM and TRON, the witness
+/// program of a P2WPKH output, or the first 20 bytes of the SHA-256 of a P2TR output key. An attacker cannot find a
+/// second address with the same 160 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressKey(pub [u8; 20]);
 
@@ -30,8 +30,8 @@ impl fmt::Debug for AddressKey {
     }
 }
 
-/// A recipient of transfers, with the canonical text that people and wallets use: EIP-55 on EVM chains, Base58Check on TRON,
-/// Bech32 or Bech32m on Bitcoin.
+/// A recipient of transfers, with the canonical text that people and wallets use: EIP-55 on EVM chains, Base58Check on
+/// TRON, Bech32 or Bech32m on Bitcoin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     /// The bytes that a block scan compares with the recipients of transfers.
@@ -92,16 +92,16 @@ fn encode_p2tr_address(internal_key: &PublicKey, hrp: KnownHrp) -> Address {
     Address { key: hash_p2tr_output_key(&output.to_x_only_public_key().serialize()), text }
 }
 
-/// Returns the bytes by which a block scan recognises a P2TR output: the first 20 bytes of the SHA-256 of its output key.
-/// The first 20 bytes of the output key itself would not do, because a sender can choose all its bytes and so imitate the
-/// key of a watched output.
+/// Returns the bytes by which a block scan recognises a P2TR output: the first 20 bytes of the SHA-256 of its output
+/// key. The first 20 bytes of the output key itself would not do, because a sender can choose all its bytes and so
+/// imitate the key of a watched output.
 pub fn hash_p2tr_output_key(output_key: &[u8; 32]) -> AddressKey {
     let hash = sha256::Hash::hash(output_key).to_byte_array();
     AddressKey(*hash.first_chunk().expect("a hash of 32 bytes has a first part of 20"))
 }
 
-/// Returns the account of a public key on EVM and TRON: the last 20 bytes of the Keccak-256 hash of the uncompressed key
-/// without its prefix (Ethereum Yellow Paper, appendix F).
+/// Returns the account of a public key on EVM and TRON: the last 20 bytes of the Keccak-256 hash of the uncompressed
+/// key without its prefix (Ethereum Yellow Paper, appendix F).
 fn hash_account_key(public_key: &PublicKey) -> AddressKey {
     let hash = keccak256(&public_key.serialize_uncompressed()[1..]);
     AddressKey(hash[12..].try_into().expect("a hash of 32 bytes without its first 12 has 20"))

@@ -68,8 +68,8 @@ impl Amount {
         self.0.checked_mul(U256::from(factor)).map(Amount)
     }
 
-    /// Returns `self · numerator / denominator`, rounded down, or `None` when the product overflows or the denominator is
-    /// zero.
+    /// Returns `self · numerator / denominator`, rounded down, or `None` when the product overflows or the denominator
+    /// is zero.
     pub fn mul_ratio_rounded_down(self, numerator: u64, denominator: u64) -> Option<Amount> {
         self.0.checked_mul(U256::from(numerator))?.checked_div(U256::from(denominator)).map(Amount)
     }
@@ -84,8 +84,8 @@ impl Amount {
         amounts.into_iter().try_fold(Amount::ZERO, Amount::checked_add)
     }
 
-    /// Returns the 32 bytes that both databases store, the most significant byte first. Stored amounts therefore sort by
-    /// their value.
+    /// Returns the 32 bytes that both databases store, the most significant byte first. Stored amounts therefore sort
+    /// by their value.
     pub fn to_be_bytes(self) -> [u8; 32] {
         self.0.to_be_bytes()
     }
@@ -95,22 +95,23 @@ impl Amount {
         Amount(U256::from_be_bytes(bytes))
     }
 
-    /// Returns the amount that [`Amount::to_be_bytes`] encoded, or `None` when the slice does not have exactly 32 bytes.
+    /// Returns the amount that [`Amount::to_be_bytes`] encoded, or `None` when the slice does not have exactly 32
+    /// bytes.
     pub fn from_be_slice(bytes: &[u8]) -> Option<Amount> {
         bytes.try_into().ok().map(Amount::from_be_bytes)
     }
 
     /// Returns the least amount that is not below `self` and has at most `keep_decimals` decimal places, or `None` on
-    /// overflow. One whole coin is 10^`decimals` base units. Amounts due are rounded like this, so that a buyer can type
-    /// them into a wallet.
+    /// overflow. One whole coin is 10^`decimals` base units. Amounts due are rounded like this, so that a buyer can
+    /// type them into a wallet.
     pub fn round_up_to_decimals(self, decimals: u8, keep_decimals: u8) -> Option<Amount> {
         let step = power_of_ten(decimals.saturating_sub(keep_decimals))?;
         let excess = self.0 % step;
         if excess.is_zero() { Some(self) } else { self.0.checked_add(step - excess).map(Amount) }
     }
 
-    /// Returns the amount as decimal text in whole coins, exact and without trailing zeros: 690600 base units of an asset
-    /// with 6 decimals are `0.6906`.
+    /// Returns the amount as decimal text in whole coins, exact and without trailing zeros: 690600 base units of an
+    /// asset with 6 decimals are `0.6906`.
     pub fn to_decimal(self, decimals: u8) -> String {
         let digits = self.0.to_string();
         let places = usize::from(decimals);
@@ -122,8 +123,8 @@ impl Amount {
         }
     }
 
-    /// Parses a decimal text in whole coins, as [`Amount::to_decimal`] returns it. Trailing zeros after the decimal point
-    /// are ignored, and nothing is rounded.
+    /// Parses a decimal text in whole coins, as [`Amount::to_decimal`] returns it. Trailing zeros after the decimal
+    /// point are ignored, and nothing is rounded.
     ///
     /// # Errors
     /// Fails with [`ParseError::NotANumber`] for signs, exponents, blanks and texts of more than 200 bytes, with

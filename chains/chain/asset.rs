@@ -82,7 +82,8 @@ pub enum AssetKind {
     },
 }
 
-/// The name of an asset in the ledger, such as `ethereum/native`, `bsc/0x55d3…7955`, or `fiat/CNY` for a balance in fiat.
+/// The name of an asset in the ledger, such as `ethereum/native`, `bsc/0x55d3…7955`, or `fiat/CNY` for a balance in
+/// fiat.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AssetId(Arc<str>);
@@ -136,8 +137,9 @@ pub struct Asset {
     pub kind: AssetKind,
     /// The label of the asset that people read, such as `USDT`. It is not unique.
     pub symbol: String,
-    /// The decimal places of the asset: one whole coin is 10^`decimals` base units. The configuration sets the number, and
-    /// the daemon compares it with the token contract at start. USDT has 6 decimals on Ethereum and TRON, and 18 on BSC.
+    /// The decimal places of the asset: one whole coin is 10^`decimals` base units. The configuration sets the number,
+    /// and the daemon compares it with the token contract at start. USDT has 6 decimals on Ethereum and TRON, and 18 on
+    /// BSC.
     pub decimals: u8,
     /// The maximum number of decimal places of an amount due, at most `decimals`. Wallets do not let people type more.
     pub quote_decimals: u8,

@@ -57,9 +57,9 @@ impl Header {
 pub struct Tip {
     /// The header of the node's newest block.
     pub head: Header,
-    /// The highest block that the chain itself declares final: `finalized` on EVM, solidified on TRON. `None` when the chain
-    /// or the node declares none, so that only the depth of a block decides. The field contains a hash, because a block of
-    /// the same height on another branch is not final.
+    /// The highest block that the chain itself declares final: `finalized` on EVM, solidified on TRON. `None` when the
+    /// chain or the node declares none, so that only the depth of a block decides. The field contains a hash, because a
+    /// block of the same height on another branch is not final.
     pub finalized: Option<BlockRef>,
 }
 

@@ -27,8 +27,8 @@ pub enum DeriveError {
     /// The text is not an extended public key of depth 3; the field contains the reason.
     #[error("not an account xpub: {0}")]
     InvalidXpub(String),
-    /// The key has SLIP-132 version bytes (`zpub` or `vpub`), which mark an account of P2WPKH addresses, but the scheme makes
-    /// other addresses.
+    /// The key has SLIP-132 version bytes (`zpub` or `vpub`), which mark an account of P2WPKH addresses, but the scheme
+    /// makes other addresses.
     #[error(
         "a zpub or vpub is the key of an account of P2WPKH addresses (BIP84, m/84'); use the key of another account for other \
          addresses, that of BIP86 (m/86') for Taproot"
@@ -52,8 +52,8 @@ impl Deriver {
     /// Returns a deriver for the account key `xpub`: depth 3, in Base58Check, as `settled-signer keys` prints it.
     ///
     /// # Errors
-    /// Fails with [`DeriveError::UnsuitableKeyVersion`] for a `zpub` or `vpub` with a scheme other than P2WPKH, and with
-    /// [`DeriveError::InvalidXpub`] for any other text that is not an account key.
+    /// Fails with [`DeriveError::UnsuitableKeyVersion`] for a `zpub` or `vpub` with a scheme other than P2WPKH, and
+    /// with [`DeriveError::InvalidXpub`] for any other text that is not an account key.
     pub fn new(xpub: &str, scheme: AddressScheme) -> Result<Deriver, DeriveError> {
         let account: Xpub =
             convert_zpub_to_xpub(xpub.trim(), scheme)?.parse().map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
@@ -109,7 +109,8 @@ mod tests {
 
     use super::*;
 
-    /// Account keys of the BIP39 test phrase "abandon … about", as published in BIP84 and reproduced by ethers and TronWeb.
+    /// Account keys of the BIP39 test phrase "abandon … about", as published in BIP84 and reproduced by ethers and
+    /// TronWeb.
     const BIP84_ZPUB_AS_XPUB: &str = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
     #[test]

@@ -1,8 +1,9 @@
-//! The follower decides how to follow a chain: read blocks, rewind or wait. It does no I/O: the caller acts on its decisions
-//! and passes the results to it.
+//! The follower decides how to follow a chain: read blocks, rewind or wait. It does no I/O: the caller acts on its
+//! decisions and passes the results to it.
 //!
-//! The cursor advances only to a block whose parent is the cursor, and goes back only to a block that the node still has. It
-//! never goes below the highest final block. If a fork lies deeper, the caller halts the chain until an operator decides.
+//! The cursor advances only to a block whose parent is the cursor, and goes back only to a block that the node still
+//! has. It never goes below the highest final block. If a fork lies deeper, the caller halts the chain until an
+//! operator decides.
 
 use std::collections::VecDeque;
 
@@ -33,7 +34,8 @@ pub enum NextStep {
         /// The last height to read, not above the node's head.
         to: Height,
     },
-    /// Look up the node's head with [`Follower::is_on_our_branch`]: the head is not above the cursor and is not the cursor.
+    /// Look up the node's head with [`Follower::is_on_our_branch`]: the head is not above the cursor and is not the
+    /// cursor.
     CompareHead,
 }
 
@@ -61,8 +63,9 @@ pub enum ForkSearch {
 }
 
 impl Follower {
-    /// Returns a follower that continues after the last of the stored blocks `recent`, which ascend without gaps. It keeps at
-    /// most `keep_blocks` blocks and requests at most `batch_blocks_max` blocks at once. Zero counts as one in both.
+    /// Returns a follower that continues after the last of the stored blocks `recent`, which ascend without gaps. It
+    /// keeps at most `keep_blocks` blocks and requests at most `batch_blocks_max` blocks at once. Zero counts as one in
+    /// both.
     ///
     /// # Panics
     /// Panics when `recent` is empty.
@@ -100,7 +103,8 @@ impl Follower {
         NextStep::CompareHead
     }
 
-    /// Returns how a block relates to the cursor: it extends the followed branch, it is on another branch, or it is unusable.
+    /// Returns how a block relates to the cursor: it extends the followed branch, it is on another branch, or it is
+    /// unusable.
     pub fn classify_next_block(&self, header: &Header) -> NextBlock {
         let cursor = self.cursor();
         if header.height != cursor.height + 1 {
@@ -109,10 +113,10 @@ impl Follower {
         if header.parent == cursor.hash { NextBlock::Extends } else { NextBlock::Forks }
     }
 
-    /// Returns the next step of the search for the last block that our branch and the node's branch have in common. `lowest`
-    /// is the lowest known block of the node's branch: at first the block that forks, then the header that the last
-    /// [`ForkSearch::RequestHeader`] asked for. The caller must check that this header is the parent of the previous one.
-    /// Otherwise the node has changed its branch in the meantime, or has invented the header.
+    /// Returns the next step of the search for the last block that our branch and the node's branch have in common.
+    /// `lowest` is the lowest known block of the node's branch: at first the block that forks, then the header that the
+    /// last [`ForkSearch::RequestHeader`] asked for. The caller must check that this header is the parent of the
+    /// previous one. Otherwise the node has changed its branch in the meantime, or has invented the header.
     pub fn search_fork_below(&self, lowest: &Header) -> ForkSearch {
         let Some(height) = lowest.height.checked_sub(1).filter(|height| *height >= self.final_height) else {
             return ForkSearch::TooDeep;
@@ -141,20 +145,20 @@ impl Follower {
         debug_assert_eq!(self.cursor(), to);
     }
 
-    /// Records that the blocks of our branch up to `height` are final. The final height never falls and never passes the
-    /// cursor.
+    /// Records that the blocks of our branch up to `height` are final. The final height never falls and never passes
+    /// the cursor.
     pub fn raise_final_height(&mut self, height: Height) {
         self.final_height = self.final_height.max(height.min(self.cursor().height));
     }
 
-    /// Returns true when the block is on our branch, false when our branch has another block at its height, and `None` when
-    /// that height was not read yet or is no longer kept.
+    /// Returns true when the block is on our branch, false when our branch has another block at its height, and `None`
+    /// when that height was not read yet or is no longer kept.
     pub fn is_on_our_branch(&self, block: BlockRef) -> Option<bool> {
         self.find_hash(block.height).map(|ours| ours == block.hash)
     }
 
-    /// Returns the block of our branch at a height, or the nearest kept block: the oldest one for a lower height, the cursor
-    /// for a higher one.
+    /// Returns the block of our branch at a height, or the nearest kept block: the oldest one for a lower height, the
+    /// cursor for a higher one.
     pub fn find_nearest_block(&self, height: Height) -> BlockRef {
         let oldest = self.recent.front().expect("never empty");
         self.find_hash(height).map_or_else(

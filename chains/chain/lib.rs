@@ -1,7 +1,8 @@
 //! The contract between settled and a blockchain.
 //!
 //! This crate contains the value types that every other crate may use, the traits that a driver implements, and the
-//! follower, which decides whether to read blocks, to rewind or to wait. It does no I/O, uses no database and reads no clock.
+//! follower, which decides whether to read blocks, to rewind or to wait. It does no I/O, uses no database and reads no
+//! clock.
 
 #![deny(missing_docs)]
 

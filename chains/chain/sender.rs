@@ -16,9 +16,9 @@ pub enum BroadcastOutcome {
 }
 
 impl BroadcastOutcome {
-    /// Returns the outcome of a broadcast to several endpoints. One endpoint that accepted or already has the transaction
-    /// decides. Otherwise an unknown outcome outweighs all rejections, because the transaction may have been accepted. The
-    /// result is `Unknown` when there are no outcomes.
+    /// Returns the outcome of a broadcast to several endpoints. One endpoint that accepted or already has the
+    /// transaction decides. Otherwise an unknown outcome outweighs all rejections, because the transaction may have
+    /// been accepted. The result is `Unknown` when there are no outcomes.
     pub fn combine_outcomes(outcomes: impl IntoIterator<Item = BroadcastOutcome>) -> BroadcastOutcome {
         let combined = outcomes.into_iter().reduce(|combined, outcome| match (combined, outcome) {
             (BroadcastOutcome::Accepted, _) | (_, BroadcastOutcome::Accepted) => BroadcastOutcome::Accepted,
@@ -38,8 +38,8 @@ impl BroadcastOutcome {
 /// The broadcasting half of a driver: it hands signed transactions to nodes.
 #[async_trait]
 pub trait Sender: Send + Sync {
-    /// Hands a signed transaction to all endpoints with the role `broadcast`. The caller broadcasts the same bytes again when
-    /// the outcome is unknown.
+    /// Hands a signed transaction to all endpoints with the role `broadcast`. The caller broadcasts the same bytes
+    /// again when the outcome is unknown.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome;
 }
 

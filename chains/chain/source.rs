@@ -9,11 +9,13 @@ use crate::{
 /// The identity of a chain, which never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The chain id or the genesis hash, as text. The daemon stores it at the first start and compares it at every later one.
+    /// The chain id or the genesis hash, as text. The daemon stores it at the first start and compares it at every
+    /// later one.
     pub id: String,
 }
 
-/// The way in which a source shows internal transfers, which are native coins that a contract sends inside a transaction.
+/// The way in which a source shows internal transfers, which are native coins that a contract sends inside a
+/// transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InternalTransfers {
     /// The transfers of every block include the internal transfers.
@@ -74,13 +76,13 @@ pub struct EndpointReport {
     pub outcome: Result<String, String>,
 }
 
-/// The reading half of a driver. It verifies everything that it returns against the hashes and roots in block headers, as
-/// far as the chain allows.
+/// The reading half of a driver. It verifies everything that it returns against the hashes and roots in block headers,
+/// as far as the chain allows.
 ///
 /// # Errors
 /// The methods return [`SourceError::Unavailable`] when no endpoint gives a usable answer,
-/// [`SourceError::InvalidResponse`] when an answer contradicts itself, [`SourceError::BlockNotFound`] when the node has no
-/// such block, and [`SourceError::Unsupported`] when no endpoint can answer the request.
+/// [`SourceError::InvalidResponse`] when an answer contradicts itself, [`SourceError::BlockNotFound`] when the node has
+/// no such block, and [`SourceError::Unsupported`] when no endpoint can answer the request.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// Returns the identity of the chain that the endpoints serve.
@@ -113,8 +115,8 @@ pub trait Source: Send + Sync {
         1
     }
 
-    /// Asks a second endpoint whether it has the same block. The daemon asks before it confirms deposits on a chain whose
-    /// blocks cost nothing to invent.
+    /// Asks a second endpoint whether it has the same block. The daemon asks before it confirms deposits on a chain
+    /// whose blocks cost nothing to invent.
     async fn cross_check(&self, _at: &BlockRef) -> CrossCheckResult {
         CrossCheckResult::NoAnswer("there is no other endpoint".to_owned())
     }
@@ -139,8 +141,9 @@ pub trait Source: Send + Sync {
     ) -> Result<Vec<Amount>, SourceError>;
 
     /// Lists all unconfirmed transfers to watched addresses, or returns `None` when the node does not show unconfirmed
-    /// transactions. A transfer of an earlier list that is neither in this list nor in a block was replaced or dropped. When
-    /// the node has too many unconfirmed transactions to read all, only the addresses in `expecting_payment` are looked up.
+    /// transactions. A transfer of an earlier list that is neither in this list nor in a block was replaced or dropped.
+    /// When the node has too many unconfirmed transactions to read all, only the addresses in `expecting_payment` are
+    /// looked up.
     ///
     /// # Errors
     /// See [`Source`].
@@ -152,7 +155,8 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
-    /// Returns the way in which the source shows internal transfers now. It changes when an endpoint stops offering traces.
+    /// Returns the way in which the source shows internal transfers now. It changes when an endpoint stops offering
+    /// traces.
     fn internal_transfers(&self) -> InternalTransfers;
 
     /// Returns the number of requests sent to endpoints since the start.

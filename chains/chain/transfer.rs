@@ -40,8 +40,8 @@ impl TxPart {
     /// The range of the codes that [`TxPart::code`] returns for [`TxPart::Output`].
     pub const OUTPUT_CODES: std::ops::Range<i64> = (3 << 32)..(4 << 32);
 
-    /// Returns the number that the database stores for this part. Each part has another number, and the numbers have the
-    /// same order as the parts.
+    /// Returns the number that the database stores for this part. Each part has another number, and the numbers have
+    /// the same order as the parts.
     pub fn code(self) -> i64 {
         let (kind, index) = match self {
             TxPart::Value => (0, 0),
@@ -100,9 +100,9 @@ pub struct Spend {
     pub spent_by: TxId,
 }
 
-/// A transfer in a node's mempool or, on TRON, in a block that is not solidified yet. The buyer sees the transfer, but the
-/// ledger never books it. The time of the first sight is stored, because a payment first seen before its invoice expires is
-/// in time.
+/// A transfer in a node's mempool or, on TRON, in a block that is not solidified yet. The buyer sees the transfer, but
+/// the ledger never books it. The time of the first sight is stored, because a payment first seen before its invoice
+/// expires is in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnconfirmedTransfer {
     /// The identifier of the unconfirmed transaction.

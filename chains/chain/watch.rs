@@ -1,5 +1,5 @@
-//! The watch set: every address ever issued on a chain, and every known output to them, in memory. Chains whose addresses
-//! have the same keys share one watch set.
+//! The watch set: every address ever issued on a chain, and every known output to them, in memory. Chains whose
+//! addresses have the same keys share one watch set.
 
 use std::sync::{RwLock, RwLockReadGuard};
 
@@ -8,14 +8,15 @@ use crate::{AddressKey, OutPoint};
 type Keys = hashbrown::HashSet<AddressKey, ahash::RandomState>;
 type Outputs = hashbrown::HashSet<OutPoint, ahash::RandomState>;
 
-/// The watched addresses and the watched outputs. Neither is ever removed. An address is inserted before the buyer learns
-/// it, so that the set contains the address when the first block with a payment to it is matched. The hash function has a
-/// random key, because senders choose the addresses that are looked up and could otherwise cause collisions.
+/// The watched addresses and the watched outputs. Neither is ever removed. An address is inserted before the buyer
+/// learns it, so that the set contains the address when the first block with a payment to it is matched. The hash
+/// function has a random key, because senders choose the addresses that are looked up and could otherwise cause
+/// collisions.
 #[derive(Default)]
 pub struct WatchSet {
     keys: RwLock<Keys>,
-    /// The outputs to watched addresses, spent or not. The set also keeps outputs of blocks that the follower read and then
-    /// did not apply, although such outputs may never exist on our branch.
+    /// The outputs to watched addresses, spent or not. The set also keeps outputs of blocks that the follower read and
+    /// then did not apply, although such outputs may never exist on our branch.
     outputs: RwLock<Outputs>,
 }
 
@@ -44,8 +45,8 @@ impl WatchSet {
         self.keys.write().expect("no thread panics while it holds the lock").insert(key);
     }
 
-    /// Adds outputs to the watch set. The driver adds the outputs of a block as soon as it has read the block, and the daemon
-    /// adds all unspent outputs at start.
+    /// Adds outputs to the watch set. The driver adds the outputs of a block as soon as it has read the block, and the
+    /// daemon adds all unspent outputs at start.
     pub fn insert_outputs(&self, new: impl IntoIterator<Item = OutPoint>) {
         self.outputs.write().expect("no thread panics while it holds the lock").extend(new);
     }

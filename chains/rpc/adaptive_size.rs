@@ -1,4 +1,5 @@
-//! The number of blocks or calls in one request, which adapts to the sizes that the nodes accept. This module does no I/O.
+//! The number of blocks or calls in one request, which adapts to the sizes that the nodes accept. This module does no
+//! I/O.
 
 use crate::RpcError;
 
@@ -26,8 +27,8 @@ impl AdaptiveSize {
         self.size
     }
 
-    /// Counts the success of a request of size `used`, and lets the size grow by a quarter after ten successes in a row.
-    /// Requests below the current size are ignored.
+    /// Counts the success of a request of size `used`, and lets the size grow by a quarter after ten successes in a
+    /// row. Requests below the current size are ignored.
     pub fn count_success_and_grow(&mut self, used: u64) {
         if used < self.size {
             return;
@@ -40,8 +41,9 @@ impl AdaptiveSize {
         }
     }
 
-    /// Reduces the size after a request of size `used` was too large: to the size that the node's message proposes if that
-    /// is smaller, and to half of `used` otherwise. Returns false if `used` was 1, because such a request cannot be split.
+    /// Reduces the size after a request of size `used` was too large: to the size that the node's message proposes if
+    /// that is smaller, and to half of `used` otherwise. Returns false if `used` was 1, because such a request cannot
+    /// be split.
     pub fn shrink_after_too_large(&mut self, used: u64, message: &str) -> bool {
         self.successes = 0;
         let half = (used / 2).max(1);

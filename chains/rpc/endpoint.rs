@@ -22,7 +22,8 @@ pub enum Role {
     Broadcast,
 }
 
-/// One node of a chain: its URL, roles, rate limits and credentials. `Display` and `Debug` show no path and no credentials.
+/// One node of a chain: its URL, roles, rate limits and credentials. `Display` and `Debug` show no path and no
+/// credentials.
 #[derive(Clone)]
 pub struct Endpoint {
     url: Url,
@@ -84,8 +85,8 @@ impl Endpoint {
         Ok(self)
     }
 
-    /// Sets a file that contains `user:password`. The file is read before every request, because Bitcoin Core writes a new
-    /// file at each start.
+    /// Sets a file that contains `user:password`. The file is read before every request, because Bitcoin Core writes a
+    /// new file at each start.
     pub fn with_login_file(mut self, file: PathBuf) -> Endpoint {
         self.login_file = Some(file);
         self
@@ -117,8 +118,8 @@ impl Endpoint {
         }
     }
 
-    /// Returns a text with every long part of the URL and every long header value replaced by `…`. A node's error message
-    /// may repeat the key that the request contained.
+    /// Returns a text with every long part of the URL and every long header value replaced by `…`. A node's error
+    /// message may repeat the key that the request contained.
     pub fn redact_secrets(&self, text: &str) -> String {
         let urls = || std::iter::once(&self.url).chain(self.path_override.iter().map(|(_, url)| url));
         let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
@@ -142,8 +143,8 @@ impl Endpoint {
         &self.headers
     }
 
-    /// Returns the URL of a request: `path`, which may have a query, below the URL of the endpoint. An empty path gives the
-    /// URL of the endpoint itself.
+    /// Returns the URL of a request: `path`, which may have a query, below the URL of the endpoint. An empty path gives
+    /// the URL of the endpoint itself.
     pub(crate) fn build_url(&self, path: &str) -> Url {
         let path_override = self.path_override.as_ref().filter(|(first, _)| path.split('/').next() == Some(first));
         let base = path_override.map_or(&self.url, |(_, url)| url);

@@ -1,5 +1,5 @@
-//! The health of one endpoint: cool-downs after failures, used rate limits, missing methods and the height of its newest
-//! block. This module does no I/O and reads no clock: the time is a parameter.
+//! The health of one endpoint: cool-downs after failures, used rate limits, missing methods and the height of its
+//! newest block. This module does no I/O and reads no clock: the time is a parameter.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,8 +12,8 @@ use crate::rate_limits::{Quota, RateLimits};
 const COOL_DOWN_FIRST: Duration = Duration::from_millis(500);
 /// Maximum duration of a cool-down if the node names no duration.
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
-/// Maximum duration of a cool-down that a node can name. The endpoint gets requests after this time in any case, because
-/// the operator may have raised its rate limit.
+/// Maximum duration of a cool-down that a node can name. The endpoint gets requests after this time in any case,
+/// because the operator may have raised its rate limit.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// Time for which an endpoint gets no requests of a method that it does not offer.
 const METHOD_MISSING_FOR: Duration = Duration::from_secs(600);
@@ -111,9 +111,9 @@ impl EndpointHealth {
         }
     }
 
-    /// Starts or extends the cool-down after the failure of a request sent at `sent_at`. Each failure in a row doubles the
-    /// cool-down, unless the node names a duration. Concurrent requests that fail together count as one failure, and none
-    /// of them shortens the cool-down.
+    /// Starts or extends the cool-down after the failure of a request sent at `sent_at`. Each failure in a row doubles
+    /// the cool-down, unless the node names a duration. Concurrent requests that fail together count as one failure,
+    /// and none of them shortens the cool-down.
     pub fn start_or_extend_cool_down(&mut self, reason: String, retry_after: Option<Duration>, sent_at: Instant, now: Instant) {
         self.last_failure = reason;
         let current = self.cool_down.filter(|_| self.cool_down_began_since(sent_at));
@@ -127,7 +127,8 @@ impl EndpointHealth {
         self.cool_down = Some(CoolDown { began_at: now, ends_at });
     }
 
-    /// Returns true if the last cool-down began at `sent_at` or later, while the request sent at `sent_at` was under way.
+    /// Returns true if the last cool-down began at `sent_at` or later, while the request sent at `sent_at` was under
+    /// way.
     fn cool_down_began_since(&self, sent_at: Instant) -> bool {
         self.cool_down.is_some_and(|cool_down| cool_down.began_at >= sent_at)
     }

@@ -51,8 +51,8 @@ pub enum ErrorClass {
     Broken,
     /// The reply did not come in time or broke off: a smaller request may succeed.
     Timeout,
-    /// The node rejected the request because it got too many requests. The node did not process the request and may get it
-    /// again.
+    /// The node rejected the request because it got too many requests. The node did not process the request and may get
+    /// it again.
     Throttled,
 }
 
@@ -61,8 +61,8 @@ pub enum ErrorClass {
 pub struct HttpClient(reqwest::Client);
 
 impl HttpClient {
-    /// Returns a client that follows no redirects and ignores the proxy settings of the environment. A redirect or a proxy
-    /// would send the keys of endpoints to a host that is not in the configuration.
+    /// Returns a client that follows no redirects and ignores the proxy settings of the environment. A redirect or a
+    /// proxy would send the keys of endpoints to a host that is not in the configuration.
     pub fn new() -> Result<HttpClient, reqwest::Error> {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
@@ -75,8 +75,8 @@ impl HttpClient {
         Ok(HttpClient(client))
     }
 
-    /// Sends a request and reads a reply of at most `bytes_max` bytes. A reply with an error status is an error, unless its
-    /// body contains a JSON-RPC error.
+    /// Sends a request and reads a reply of at most `bytes_max` bytes. A reply with an error status is an error, unless
+    /// its body contains a JSON-RPC error.
     pub async fn send_and_read_reply(
         &self,
         endpoint: &Endpoint,
@@ -130,8 +130,8 @@ impl HttpClient {
     }
 }
 
-/// Returns true for an HTTP status with which a node rejects a request without processing it. Providers send 402 when the
-/// requests of a day are used up.
+/// Returns true for an HTTP status with which a node rejects a request without processing it. Providers send 402 when
+/// the requests of a day are used up.
 fn is_throttling_status(status: StatusCode) -> bool {
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYMENT_REQUIRED)
 }
@@ -144,14 +144,14 @@ fn is_gateway_error_status(status: StatusCode) -> bool {
         || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::REQUEST_TIMEOUT)
 }
 
-/// Returns the duration that a `Retry-After` header names in seconds, or `None` without such a header. A date in the header
-/// is ignored, because nodes do not use dates there.
+/// Returns the duration that a `Retry-After` header names in seconds, or `None` without such a header. A date in the
+/// header is ignored, because nodes do not use dates there.
 fn parse_retry_after(response: &reqwest::Response) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Returns the text of the innermost cause of an error, without secrets. The innermost cause, such as "connection refused",
-/// is more useful than "error sending request".
+/// Returns the text of the innermost cause of an error, without secrets. The innermost cause, such as "connection
+/// refused", is more useful than "error sending request".
 fn describe_innermost_cause(endpoint: &Endpoint, error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();

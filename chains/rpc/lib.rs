@@ -1,7 +1,7 @@
 //! The endpoint pool, which sends the requests of a driver to the HTTP nodes of a chain.
 //!
-//! The pool returns a reply only after the caller's closure has accepted the reply. After an error or an invalid reply, the
-//! next endpoint gets the request. This crate parses no blocks. Paths and credentials of endpoints never leave this
+//! The pool returns a reply only after the caller's closure has accepted the reply. After an error or an invalid reply,
+//! the next endpoint gets the request. This crate parses no blocks. Paths and credentials of endpoints never leave this
 //! crate, because they contain keys.
 
 pub mod endpoint;

@@ -1,5 +1,5 @@
-//! The rate limits of endpoints: requests per second and per day. This module does no I/O and reads no clock: the time is a
-//! parameter.
+//! The rate limits of endpoints: requests per second and per day. This module does no I/O and reads no clock: the time
+//! is a parameter.
 
 use std::time::Duration;
 
@@ -33,9 +33,9 @@ impl Quota {
         Quota { interval, burst: interval.saturating_mul((allowed / 4).max(1) - 1), charged_until: None }
     }
 
-    /// Returns a limit of `allowed` requests per day. A quarter of the requests may be sent at once, to catch up with the
-    /// chain. The others are spread over the day, so that some are left in its last hour. The requests of one process in
-    /// any 24 hours stay within the limit.
+    /// Returns a limit of `allowed` requests per day. A quarter of the requests may be sent at once, to catch up with
+    /// the chain. The others are spread over the day, so that some are left in its last hour. The requests of one
+    /// process in any 24 hours stay within the limit.
     pub fn per_day(allowed: u32) -> Quota {
         let at_once = (allowed / 4).max(1);
         let interval = Duration::from_secs(86_400) / allowed.saturating_sub(at_once).max(1);

@@ -43,10 +43,11 @@ pub enum Verdict<T> {
 /// The reason why the caller's closure rejects a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// The node replied with an error instead of a result. Such an error does not count against the health of the endpoint.
+    /// The node replied with an error instead of a result. Such an error does not count against the health of the
+    /// endpoint.
     NodeError(NodeError),
-    /// The reply is malformed, is about something else, or contradicts the hash or root that the reply must match. Such a
-    /// reply counts against the health of the endpoint.
+    /// The reply is malformed, is about something else, or contradicts the hash or root that the reply must match. Such
+    /// a reply counts against the health of the endpoint.
     Invalid(String),
 }
 
@@ -210,8 +211,8 @@ pub(crate) fn split_batch_reply(endpoint: usize, status: u16, body: &[u8]) -> Re
     Ok(replies)
 }
 
-/// Returns the time for which a gateway rejects requests, from a text such as `… the query server is suspended for 30s`.
-/// Returns `None` for any other text.
+/// Returns the time for which a gateway rejects requests, from a text such as `… the query server is suspended for
+/// 30s`. Returns `None` for any other text.
 pub(crate) fn parse_suspension_duration(text: &str) -> Option<Duration> {
     let seconds = text.split_once("suspended for ")?.1.split_once('s')?.0;
     seconds.trim().parse().ok().map(Duration::from_secs)

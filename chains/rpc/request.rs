@@ -5,8 +5,8 @@ use serde::Serialize;
 /// One HTTP request to the nodes of a chain, either a JSON-RPC call or a plain GET or POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The JSON-RPC method or the path. Logs and errors name the request by this text, and the health of an endpoint records
-    /// under this text that the endpoint does not offer the method.
+    /// The JSON-RPC method or the path. Logs and errors name the request by this text, and the health of an endpoint
+    /// records under this text that the endpoint does not offer the method.
     pub(crate) method: String,
     /// The path below the URL of the endpoint; empty for JSON-RPC.
     pub(crate) path: String,
@@ -21,20 +21,20 @@ pub enum Target {
     /// The request goes to one endpoint after another until one answers, in the order of the configuration.
     #[default]
     Any,
-    /// The request goes to one endpoint after another, starting with the endpoint at this index even if its head lags. An
-    /// index past the last endpoint wraps around. A caller that increments the index sends requests to all endpoints in
-    /// turn.
+    /// The request goes to one endpoint after another, starting with the endpoint at this index even if its head lags.
+    /// An index past the last endpoint wraps around. A caller that increments the index sends requests to all endpoints
+    /// in turn.
     From(usize),
-    /// The request goes to every endpoint except the one at this index, starting with the next endpoint. A caller uses this
-    /// target to verify a reply of the excluded endpoint independently. The pool waits for rate limits and cool-downs of
-    /// the other endpoints.
+    /// The request goes to every endpoint except the one at this index, starting with the next endpoint. A caller uses
+    /// this target to verify a reply of the excluded endpoint independently. The pool waits for rate limits and
+    /// cool-downs of the other endpoints.
     Excluding(usize),
     /// The request goes only to the endpoint at this index, without fail-over and without the chain check, even if the
     /// endpoint lacks the role `read`. The pool waits for its rate limits, fails while it cools down, and records the
     /// result in its health. This target is for requests that the caller repeats until they succeed.
     Only(usize),
-    /// The request goes only to the endpoint at this index, at once, even while the endpoint cools down. The result does
-    /// not change its health. This target is for diagnosis by the operator.
+    /// The request goes only to the endpoint at this index, at once, even while the endpoint cools down. The result
+    /// does not change its health. This target is for diagnosis by the operator.
     Probe(usize),
 }
 

@@ -48,8 +48,8 @@ pub enum AccountPurpose {
     Deposit,
     /// The account of the deposit addresses in test mode.
     TestDeposit,
-    /// The account of a hot wallet, from which payouts and fees are paid. The field is the number of the wallet, from 0 to
-    /// [`HOT_WALLET_MAX`].
+    /// The account of a hot wallet, from which payouts and fees are paid. The field is the number of the wallet, from 0
+    /// to [`HOT_WALLET_MAX`].
     Hot(u8),
 }
 
@@ -108,7 +108,8 @@ impl AddressKind {
     }
 }
 
-/// An account of a seed: a chain family, a purpose and an epoch, which decide the BIP32 path. This type contains no key.
+/// An account of a seed: a chain family, a purpose and an epoch, which decide the BIP32 path. This type contains no
+/// key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyAccount {
     family: Family,
@@ -186,8 +187,8 @@ impl KeyAccount {
         }
     }
 
-    /// Returns the public key of the account (depth 3) in Base58Check (BIP32), as [`chain::Deriver::new`] expects it. The
-    /// text begins with `xpub` on all networks. The key reveals all addresses of the account and cannot spend.
+    /// Returns the public key of the account (depth 3) in Base58Check (BIP32), as [`chain::Deriver::new`] expects it.
+    /// The text begins with `xpub` on all networks. The key reveals all addresses of the account and cannot spend.
     pub fn derive_xpub(&self, seed: &Seed) -> String {
         let key = seed.derive_private_key(&self.hardened_child_numbers());
         key.public_key().to_extended_key(Prefix::XPUB).to_string()
@@ -207,8 +208,8 @@ impl KeyAccount {
         Ok(self.address_scheme().encode_address(&public_key.expect("a private key has a valid public key").0))
     }
 
-    /// Returns the three numbers of the path: the purpose (84, 86 or 44), the coin (SLIP-44) and the account number. All
-    /// three levels are hardened.
+    /// Returns the three numbers of the path: the purpose (84, 86 or 44), the coin (SLIP-44) and the account number.
+    /// All three levels are hardened.
     fn path_numbers(&self) -> [u32; 3] {
         let (purpose, coin) = match self.family {
             Family::Bitcoin => {

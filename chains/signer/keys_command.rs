@@ -116,8 +116,8 @@ fn print_account_xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result
     Ok(())
 }
 
-/// Writes the `[[accounts]]` table of an account for the configuration of settled. No value contains a character that must
-/// be escaped in TOML.
+/// Writes the `[[accounts]]` table of an account for the configuration of settled. No value contains a character that
+/// must be escaped in TOML.
 fn write_account_toml(seed: &Seed, account: &KeyAccount, out: &mut impl Write) -> std::io::Result<()> {
     let family = match account.family() {
         Family::Bitcoin => "bitcoin",

@@ -47,8 +47,8 @@ pub(crate) struct PassphraseArgs {
 }
 
 impl EncryptionArgs {
-    /// Asks for a new passphrase, unless it is stored, and writes the seed to a new file. Fails if the passphrase has less
-    /// than eight characters or if the file exists.
+    /// Asks for a new passphrase, unless it is stored, and writes the seed to a new file. Fails if the passphrase has
+    /// less than eight characters or if the file exists.
     pub(crate) fn ask_passphrase_and_create_file(&self, file: &Path, seed: &Seed) -> anyhow::Result<()> {
         let cost = KdfCost::new(self.kdf_memory_mib * 1024, self.kdf_passes, self.kdf_lanes)?;
         let passphrase = match self.passphrase.read_stored_passphrase()? {
@@ -73,8 +73,8 @@ impl PassphraseArgs {
         seed_file.decrypt_seed(&passphrase).with_context(|| file.display().to_string())
     }
 
-    /// Reads the passphrase from the file that the operator gave, or from the systemd credential `seed-passphrase`. Returns
-    /// `None` when there is neither, so that the operator must type the passphrase.
+    /// Reads the passphrase from the file that the operator gave, or from the systemd credential `seed-passphrase`.
+    /// Returns `None` when there is neither, so that the operator must type the passphrase.
     fn read_stored_passphrase(&self) -> anyhow::Result<Option<SecretString>> {
         if let Some(path) = &self.passphrase_file {
             return secret_input::read_secret_file(path).map(Some);

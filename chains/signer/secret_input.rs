@@ -1,5 +1,5 @@
-//! The input of secrets: from the terminal, which does not echo them, from standard input and from files. Secrets are kept in
-//! memory that is wiped.
+//! The input of secrets: from the terminal, which does not echo them, from standard input and from files. Secrets are
+//! kept in memory that is wiped.
 //!
 //! Lines are read byte by byte from the file descriptor, because the buffer of [`std::io::Stdin`] would keep a copy.
 
@@ -17,12 +17,12 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, is
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-/// The maximum length of a secret, in bytes. Buffers are allocated with this size, because a buffer that grows would leave
-/// a copy of the secret in memory.
+/// The maximum length of a secret, in bytes. Buffers are allocated with this size, because a buffer that grows would
+/// leave a copy of the secret in memory.
 const SECRET_MAX: usize = 1024;
 
-/// Reads a secret from one line of standard input. If standard input is a terminal, the prompt is written to standard error
-/// and the echo is off.
+/// Reads a secret from one line of standard input. If standard input is a terminal, the prompt is written to standard
+/// error and the echo is off.
 pub(crate) fn prompt_for_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let stdin = io::stdin();
     let echo_off = if isatty(&stdin) {
@@ -37,8 +37,8 @@ pub(crate) fn prompt_for_secret(prompt: &str) -> anyhow::Result<SecretString> {
     read_secret_line(stdin.as_fd(), cancel).with_context(|| prompt.to_owned())
 }
 
-/// Reads a new secret from standard input. On a terminal the operator must type the secret twice, because a seed file with a
-/// mistyped passphrase could never be opened again.
+/// Reads a new secret from standard input. On a terminal the operator must type the secret twice, because a seed file
+/// with a mistyped passphrase could never be opened again.
 pub(crate) fn prompt_for_new_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let secret = prompt_for_secret(prompt)?;
     if isatty(io::stdin()) {
@@ -96,8 +96,8 @@ fn strip_line_break(bytes: &[u8]) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// Switches off the echo of a terminal until this value is dropped. Meanwhile the interrupt key (Ctrl-C) ends the line and
-/// not the program, because a killed program could not switch the echo on again.
+/// Switches off the echo of a terminal until this value is dropped. Meanwhile the interrupt key (Ctrl-C) ends the line
+/// and not the program, because a killed program could not switch the echo on again.
 struct EchoOff<'a> {
     terminal: BorrowedFd<'a>,
     /// The settings of the terminal before the echo was switched off.

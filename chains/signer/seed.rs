@@ -23,8 +23,8 @@ const NEW_ENTROPY: usize = 32;
 /// The length of the BIP39 seed that is derived from the words, in bytes.
 const STRETCHED: usize = 64;
 
-/// The capacity in bytes for the text of 24 words, with a space after each; the longest English word has 8 letters. The text
-/// is allocated with this size, because a reallocation would leave a copy of the words in memory.
+/// The capacity in bytes for the text of 24 words, with a space after each; the longest English word has 8 letters. The
+/// text is allocated with this size, because a reallocation would leave a copy of the words in memory.
 const WORDS_CAPACITY: usize = 24 * 9;
 
 /// The reason why words or entropy are not a valid seed. No variant contains a word, because an error may be written to
@@ -108,8 +108,8 @@ impl Seed {
         SecretString::from(text)
     }
 
-    /// Returns the BIP32 fingerprint of the master key: eight hexadecimal digits that identify the seed. The fingerprint may
-    /// be printed.
+    /// Returns the BIP32 fingerprint of the master key: eight hexadecimal digits that identify the seed. The
+    /// fingerprint may be printed.
     pub fn fingerprint(&self) -> String {
         const_hex::encode(self.derive_private_key(&[]).public_key().fingerprint())
     }

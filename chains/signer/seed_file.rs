@@ -1,5 +1,5 @@
-//! The encrypted seed file. Argon2id derives a key from the passphrase, and XChaCha20-Poly1305 encrypts the seed with this
-//! key.
+//! The encrypted seed file. Argon2id derives a key from the passphrase, and XChaCha20-Poly1305 encrypts the seed with
+//! this key.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -40,8 +40,8 @@ const MAGIC: [u8; 8] = *b"SETTSEED";
 /// The version of the layout of the file.
 const VERSION: u16 = 1;
 
-/// The end of the associated data. It prevents another kind of encrypted file, with the same layout and passphrase, from
-/// being opened as a seed file.
+/// The end of the associated data. It prevents another kind of encrypted file, with the same layout and passphrase,
+/// from being opened as a seed file.
 const FILE_KIND: &[u8] = b"settled seed";
 
 /// The length of the salt, in bytes.
@@ -82,8 +82,8 @@ impl KdfCost {
     /// The default parameters: 256 MiB, 3 passes and 1 lane. One guess of the passphrase takes about a second.
     pub const DEFAULT: KdfCost = KdfCost { memory_kib: 256 * 1024, passes: 3, lanes: 1 };
 
-    /// Returns the parameters if they are in range. The limits also apply to the parameters that a file contains, so that
-    /// a forged file cannot exhaust the machine.
+    /// Returns the parameters if they are in range. The limits also apply to the parameters that a file contains, so
+    /// that a forged file cannot exhaust the machine.
     ///
     /// # Errors
     ///

@@ -106,8 +106,9 @@ impl Pool {
         CallResults { results, error: None }
     }
 
-    /// Sends as many of the first calls as the endpoint accepts, in one batch, and stores the accepted results in `values`.
-    /// Returns the number of calls sent, or `None` if no reply was accepted; the caller then sends these calls one by one.
+    /// Sends as many of the first calls as the endpoint accepts, in one batch, and stores the accepted results in
+    /// `values`. Returns the number of calls sent, or `None` if no reply was accepted; the caller then sends these
+    /// calls one by one.
     async fn send_leading_batch<T, P, F>(
         &self,
         method: &str,

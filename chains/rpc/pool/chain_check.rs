@@ -85,8 +85,8 @@ impl ChainCheck {
 }
 
 impl Pool {
-    /// Sends the chain check to an endpoint that has not passed it yet, and does nothing for an endpoint that has passed
-    /// it. Fails with the error class and the reason if the endpoint cannot be used.
+    /// Sends the chain check to an endpoint that has not passed it yet, and does nothing for an endpoint that has
+    /// passed it. Fails with the error class and the reason if the endpoint cannot be used.
     pub(super) async fn check_endpoint_chain_once(
         &self,
         endpoint: usize,
@@ -105,8 +105,8 @@ impl Pool {
         let sent_at = Instant::now();
         let availability = state.lock_health().availability_for_method(method, sent_at);
         if matches!(availability, Availability::CoolingDown(_)) {
-            // Another request sent the chain check while this request waited for the lock, and the check failed. The class
-            // is `Throttled`, because this request was not sent and may be sent after the cool-down.
+            // Another request sent the chain check while this request waited for the lock, and the check failed. The
+            // class is `Throttled`, because this request was not sent and may be sent after the cool-down.
             return Err((ErrorClass::Throttled, self.explain_unavailability(endpoint, method, sent_at)));
         }
         state.lock_health().charge_requests(1, sent_at);

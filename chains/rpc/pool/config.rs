@@ -23,16 +23,16 @@ pub struct Config {
     pub batch_max: usize,
     /// Maximum number of concurrent batches.
     pub concurrency: usize,
-    /// Maximum number of blocks by which the head of an endpoint may lag behind the highest head of all endpoints. The pool
-    /// uses an endpoint that lags more only after all others.
+    /// Maximum number of blocks by which the head of an endpoint may lag behind the highest head of all endpoints. The
+    /// pool uses an endpoint that lags more only after all others.
     pub head_lag_blocks_max: u64,
     /// Check of the chain that every endpoint must pass before the pool uses it; `None` disables the check.
     pub chain_check: Option<ChainCheck>,
 }
 
 impl Config {
-    /// Returns a configuration with the default limits: a deadline of 10 seconds, replies of 64 MiB, three concurrent batches of 100 calls,
-    /// and a lag of three blocks.
+    /// Returns a configuration with the default limits: a deadline of 10 seconds, replies of 64 MiB, three concurrent
+    /// batches of 100 calls, and a lag of three blocks.
     pub fn new(endpoints: Vec<Endpoint>) -> Config {
         Config {
             endpoints,

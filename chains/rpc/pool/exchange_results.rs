@@ -1,5 +1,5 @@
-//! The results of HTTP exchanges. Each result is recorded twice: in the attempts of its request, and in the health of its
-//! endpoint. This module does no I/O.
+//! The results of HTTP exchanges. Each result is recorded twice: in the attempts of its request, and in the health of
+//! its endpoint. This module does no I/O.
 
 use std::time::Duration;
 
@@ -84,8 +84,8 @@ impl<T> Attempts<T> {
         self.failures.push(reason);
     }
 
-    /// Returns true if at least one endpoint gave a fallback value or an error that can be returned to the caller. Another
-    /// endpoint may still give a better reply.
+    /// Returns true if at least one endpoint gave a fallback value or an error that can be returned to the caller.
+    /// Another endpoint may still give a better reply.
     pub fn has_fallback_or_error(&self) -> bool {
         self.fallback.is_some() || self.too_large.is_some() || self.node_error.is_some()
     }
@@ -156,8 +156,8 @@ impl Pool {
         None
     }
 
-    /// Records the result of an exchange in the health of its endpoint. A success ends an earlier cool-down, and a failure
-    /// starts one.
+    /// Records the result of an exchange in the health of its endpoint. A success ends an earlier cool-down, and a
+    /// failure starts one.
     pub(super) fn record_exchange_in_health(&self, endpoint: usize, result: ExchangeResult, sent_at: Instant) {
         match result {
             ExchangeResult { failure: Some(failure), .. } => drop(self.record_failure_in_health(endpoint, failure, sent_at)),
@@ -192,8 +192,8 @@ impl Pool {
         }
     }
 
-    /// Starts or extends the cool-down of an endpoint after a failure, and logs a reason that differs from that of the last
-    /// failure. Returns the reason with the name of the endpoint.
+    /// Starts or extends the cool-down of an endpoint after a failure, and logs a reason that differs from that of the
+    /// last failure. Returns the reason with the name of the endpoint.
     pub(super) fn record_failure_in_health(&self, endpoint: usize, failure: EndpointFailure, sent_at: Instant) -> String {
         let label = self.endpoint_label(endpoint);
         let EndpointFailure { reason, retry_after, .. } = failure;

@@ -123,8 +123,8 @@ impl Pool {
             .await
     }
 
-    /// Returns the latest time at which a wait before a request may end. A tenth of the configured time is then left for
-    /// the reply.
+    /// Returns the latest time at which a wait before a request may end. A tenth of the configured time is then left
+    /// for the reply.
     fn latest_wait_end(&self, deadline: Instant) -> Instant {
         deadline - self.config.deadline / 10
     }

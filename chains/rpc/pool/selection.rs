@@ -23,9 +23,9 @@ pub enum Selection {
 }
 
 impl Pool {
-    /// Selects the endpoint that gets a request next, or the time until which the request must wait. The order is that of
-    /// the configuration, or begins with the first endpoint of the target. Endpoints whose head lags come last. A wait
-    /// ends at `wait_until` at the latest, and waits for cool-downs only if `waits_for_cool_downs` is true.
+    /// Selects the endpoint that gets a request next, or the time until which the request must wait. The order is that
+    /// of the configuration, or begins with the first endpoint of the target. Endpoints whose head lags come last. A
+    /// wait ends at `wait_until` at the latest, and waits for cool-downs only if `waits_for_cool_downs` is true.
     pub(super) fn select_endpoint_or_wait(
         &self,
         method: &str,
@@ -80,7 +80,8 @@ impl Pool {
         readable.map(|endpoint| self.explain_unavailability(endpoint, method, now)).collect()
     }
 
-    /// Returns the reason why the pool sends no request of this method to an endpoint now, with the name of the endpoint.
+    /// Returns the reason why the pool sends no request of this method to an endpoint now, with the name of the
+    /// endpoint.
     pub(super) fn explain_unavailability(&self, endpoint: usize, method: &str, now: Instant) -> String {
         let state = &self.endpoints[endpoint];
         let health = state.lock_health();
@@ -106,9 +107,9 @@ impl Pool {
     }
 }
 
-/// Returns the timeout of a request at one endpoint: all the time that is left, or half of it if other endpoints can get
-/// the request afterwards. Half is enough, because a silent endpoint cools down and costs that time only once. A shorter
-/// timeout would give up requests that are merely slow.
+/// Returns the timeout of a request at one endpoint: all the time that is left, or half of it if other endpoints can
+/// get the request afterwards. Half is enough, because a silent endpoint cools down and costs that time only once. A
+/// shorter timeout would give up requests that are merely slow.
 pub fn compute_endpoint_timeout(time_left: Duration, others: u32) -> Duration {
     if others == 0 { time_left } else { time_left / 2 }
 }

@@ -59,8 +59,8 @@ impl Pool {
         attempts.into_fallback_or_error(method)
     }
 
-    /// Sends a request to one endpoint at once, even while the endpoint cools down, and does not record the result in its
-    /// health; see [`crate::Target::Probe`].
+    /// Sends a request to one endpoint at once, even while the endpoint cools down, and does not record the result in
+    /// its health; see [`crate::Target::Probe`].
     pub(super) async fn probe_single_endpoint<T, F>(
         &self,
         endpoint: usize,
