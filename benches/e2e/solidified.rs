@@ -21,7 +21,8 @@ use money::deposits::{self, DepositService, Grace};
 use prost::Message;
 use serde_json::{Value, json};
 use settled::workers::balance_check::BalanceReconciler;
-use settled::workers::follow::{FollowWorker, Limits};
+use settled::workers::follow::FollowWorker;
+use settled::workers::follow::machine::FollowLimits;
 use settled::workers::{Ran, Worker};
 use sha2::{Digest, Sha256};
 use shop::orders::PaymentChangeHandler;
@@ -143,7 +144,7 @@ impl BenchFollower {
             Arc::new(PaymentChangeHandler),
         );
         let reconciler = BalanceReconciler::new(db.clone(), Clock::manual(NOW), deposits, Arc::new(driver(url)));
-        let limits = Limits {
+        let limits = FollowLimits {
             batch: 100,
             tip_age_max_ms: i64::MAX,
             quiet_tip_max_ms: None,

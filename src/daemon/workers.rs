@@ -113,7 +113,7 @@ fn build_follow_worker(
     reconciler: balance_check::BalanceReconciler,
 ) -> Arc<follow::FollowWorker> {
     let config = services.config;
-    let limits = follow::Limits {
+    let limits = follow::machine::FollowLimits {
         batch: BATCH_BLOCKS,
         tip_age_max_ms: tip_age_max_ms(chain),
         quiet_tip_max_ms: quiet_tip_max_ms(chain),

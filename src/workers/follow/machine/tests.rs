@@ -7,7 +7,9 @@ use chain::{
 };
 
 use crate::workers::Ran;
-use crate::workers::follow::machine::{Action, Limits, Machine, Notice, Observation, StepError};
+use crate::workers::follow::machine::actions::{Action, Observation};
+use crate::workers::follow::machine::notices::Notice;
+use crate::workers::follow::machine::{FollowLimits, Machine, StepError};
 use clock::Instant;
 use ids::{InvoiceId, Mode};
 use money::assets::{Depths, Dust, FollowedChain};
@@ -17,8 +19,8 @@ const NOW: Instant = Instant(1_000_000_000);
 /// The height of the stored cursor. A deposit has 2 blocks when it is confirmed and 5 blocks when it is final.
 const CURSOR: Height = 100;
 
-fn default_limits() -> Limits {
-    Limits {
+fn default_limits() -> FollowLimits {
+    FollowLimits {
         batch: 10,
         tip_age_max_ms: 120_000,
         quiet_tip_max_ms: None,
@@ -40,7 +42,7 @@ fn followed_chain(family: Family) -> FollowedChain {
     }
 }
 
-fn new_machine_with(family: Family, limits: Limits) -> Machine {
+fn new_machine_with(family: Family, limits: FollowLimits) -> Machine {
     let recent = (CURSOR - 20..=CURSOR).map(|height| block_ref(0, height)).collect();
     let cursor = Cursor { recent, final_height: CURSOR - 4, time: block_time(CURSOR), halted: None };
     let deposit_limits = deposits::Limits { grace: Grace { ms: 60_000 }, keep: 100 };
@@ -190,7 +192,7 @@ fn a_paid_block_is_stored_at_once() {
 
 #[test]
 fn invoices_expire_at_a_quiet_tip_after_two_reads_of_it() {
-    let rare = Limits { quiet_tip_max_ms: Some(1_200_000), ..default_limits() };
+    let rare = FollowLimits { quiet_tip_max_ms: Some(1_200_000), ..default_limits() };
     let by_block = Instant::from_unix_seconds(block_time(101)).plus_ms(-60_000);
     for (limits, second, third) in [
         (default_limits(), by_block, by_block),
@@ -212,7 +214,7 @@ fn invoices_expire_at_a_quiet_tip_after_two_reads_of_it() {
 
 #[test]
 fn an_old_tip_is_reported_and_proves_nothing() {
-    let mut machine = new_machine_with(Family::Evm, Limits { quiet_tip_max_ms: Some(150_000), ..default_limits() });
+    let mut machine = new_machine_with(Family::Evm, FollowLimits { quiet_tip_max_ms: Some(150_000), ..default_limits() });
     finish_all_deposits(&mut machine);
     machine.take_notices();
     let by_block = Instant::from_unix_seconds(block_time(101)).plus_ms(-60_000);
