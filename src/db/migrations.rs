@@ -42,6 +42,7 @@ impl Migration {
         }
     }
 
+    /// Returns the SHA-256 of the SQL script for this database, in hexadecimal digits.
     fn checksum(&self, backend: Backend) -> String {
         const_hex::encode(Sha256::digest(self.sql_for_backend(backend)))
     }
@@ -97,8 +98,8 @@ async fn apply_next_migration(tx: &mut Tx, all: &'static [Migration]) -> Result<
     Ok(Some(next.name))
 }
 
-/// Excludes other instances until the end of the transaction. SQLite's single writer already does. On PostgreSQL the
-/// time limits of statements are lifted, because a migration may rewrite a table.
+/// Prevents other instances from migrating until the end of the transaction. On SQLite nothing is needed, because there
+/// is a single writer. On PostgreSQL the time limits of statements are lifted, because a migration may rewrite a table.
 async fn lock_schema_for_migration(tx: &mut Tx) -> Result<(), Error> {
     match tx.backend() {
         Backend::Sqlite => Ok(()),
@@ -119,24 +120,25 @@ async fn has_migrations_table(tx: &mut Tx) -> Result<bool, Error> {
     row!(tx, sql)?.map_or(Ok(false), |row| row.get("found"))
 }
 
-/// A migration as the database recorded it.
-struct Applied {
+/// A migration that was applied, as the database recorded it.
+struct AppliedMigration {
     name: String,
+    /// SHA-256 of the SQL script, in hexadecimal digits.
     checksum: String,
 }
 
-async fn list_applied_migrations(tx: &mut Tx) -> Result<Vec<Applied>, Error> {
+async fn list_applied_migrations(tx: &mut Tx) -> Result<Vec<AppliedMigration>, Error> {
     let found = rows!(tx, "select name, checksum from schema_migrations order by number")?;
-    found.iter().map(|row| Ok(Applied { name: row.get("name")?, checksum: row.get("checksum")? })).collect()
+    found.iter().map(|row| Ok(AppliedMigration { name: row.get("name")?, checksum: row.get("checksum")? })).collect()
 }
 
-/// Returns the pending migrations.
+/// Returns the migrations that were not applied yet, in order.
 ///
 /// # Errors
 /// When the applied migrations are not the first ones of `all`, in the same order and with the same texts.
 fn find_pending_migrations(
     backend: Backend,
-    applied: &[Applied],
+    applied: &[AppliedMigration],
     all: &'static [Migration],
 ) -> Result<&'static [Migration], Error> {
     if let (Some(first), Some(known)) = (applied.first(), all.first())

@@ -7,10 +7,12 @@
 
 use std::marker::PhantomData;
 
-use crate::{Bind, Error, FromValue};
+use crate::tx::DbConnection;
+use crate::{Backend, Bind, Error, FromValue, Tx, postgres, sqlite};
 
+/// A statement that was queued and has not run yet.
 #[derive(Debug)]
-pub(super) struct Statement {
+pub(super) struct QueuedStatement {
     /// The SQL text, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
     /// The values of the placeholders, in order.
@@ -32,6 +34,78 @@ pub(super) struct ReturnedIds {
     pub rows: u64,
     /// The least id; `None` when no row was returned.
     pub least: Option<i64>,
+}
+
+impl Tx {
+    /// Queues a statement, which must return a column `id`. All queued statements run together, in one round trip on
+    /// PostgreSQL: at [`Tx::run_queued`], before the next statement that is not queued, or at the end of the
+    /// transaction. A statement that returns no row does not fail; see [`Tx::row_count_of`].
+    pub fn queue<T>(&mut self, sql: &'static str, binds: Vec<Bind>) -> ResultRef<T> {
+        let statement = self.returned.len() + self.queued.len();
+        self.queued.push(QueuedStatement { sql, binds });
+        ResultRef { statement, id: PhantomData }
+    }
+
+    /// Runs the queued statements, because the following code needs their results.
+    ///
+    /// # Errors
+    /// Any [`Error`] of a queued statement, or of a deferred one before it.
+    pub async fn run_queued(&mut self) -> Result<(), Error> {
+        let statements = std::mem::take(&mut self.queued);
+        if statements.is_empty() {
+            return Ok(());
+        }
+        let first = self.returned.len();
+        match self.backend() {
+            Backend::Sqlite => self.run_queued_one_by_one(statements).await?,
+            Backend::Postgres => self.run_queued_as_one(statements).await?,
+        }
+        self.changed |= self.returned.iter().skip(first).any(|ids| ids.rows > 0);
+        Ok(())
+    }
+
+    /// Returns the number of rows that a queued statement returned; 0 before it has run.
+    pub fn row_count_of<T>(&self, result: ResultRef<T>) -> u64 {
+        self.returned.get(result.statement).map_or(0, |ids| ids.rows)
+    }
+
+    /// Returns the id of the one row that a queued statement returned.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedRowCount`] when the statement did not return exactly one row, or has not run yet.
+    pub fn id_of<T: FromValue>(&self, result: ResultRef<T>) -> Result<T, Error> {
+        self.returned.get(result.statement).copied().unwrap_or_default().only_id()
+    }
+
+    /// Runs the queued statements one after another, for SQLite.
+    async fn run_queued_one_by_one(&mut self, statements: Vec<QueuedStatement>) -> Result<(), Error> {
+        for statement in statements {
+            let (sql, binds) = statement.resolve_references(&self.returned)?;
+            self.run_earlier_and_check_binds(sql, &[], &binds).await?;
+            let DbConnection::Sqlite(connection) = &self.connection else { unreachable!("the backend is SQLite") };
+            let result = sqlite::statement::execute_returning_ids(connection, sql, &binds);
+            let ids = self.record_failure(result)?;
+            self.returned.push(ids);
+        }
+        Ok(())
+    }
+
+    /// Combines the queued statements into one and runs it, for PostgreSQL.
+    async fn run_queued_as_one(&mut self, statements: Vec<QueuedStatement>) -> Result<(), Error> {
+        let count = statements.len();
+        let statements = statements.into_iter().map(|statement| statement.rebase_references(&self.returned)).collect();
+        let (sql, binds) = combine_statements(statements)?;
+        self.run_earlier_and_check_binds(&sql, &[], &binds).await?;
+        let DbConnection::Postgres(connection) = &mut self.connection else {
+            unreachable!("the backend is PostgreSQL")
+        };
+        let result = postgres::select_only_row(connection, sql, binds).await;
+        let row = self.record_failure(result)?;
+        for number in 0..count {
+            self.returned.push(ReturnedIds { rows: row.get_at(2 * number)?, least: row.get_at(2 * number + 1)? });
+        }
+        Ok(())
+    }
 }
 
 impl<T> Clone for ResultRef<T> {
@@ -61,12 +135,12 @@ impl ReturnedIds {
     }
 }
 
-impl Statement {
+impl QueuedStatement {
     /// Returns the text and the values, with the ids that earlier statements returned in place of references.
-    pub fn resolve(self, earlier: &[ReturnedIds]) -> Result<(&'static str, Vec<Bind>), Error> {
+    pub fn resolve_references(self, earlier: &[ReturnedIds]) -> Result<(&'static str, Vec<Bind>), Error> {
         let resolve = |bind| match bind {
             Bind::ResultRef(statement) => {
-                let ids = earlier.get(statement).ok_or_else(|| not_earlier(statement))?;
+                let ids = earlier.get(statement).ok_or_else(|| forward_reference_error(statement))?;
                 Ok(ids.least.map_or(Bind::Null, Bind::Int))
             }
             known @ (Bind::Null | Bind::Int(_) | Bind::Text(_) | Bind::Blob(_) | Bind::TooLarge(_)) => Ok(known),
@@ -76,7 +150,7 @@ impl Statement {
 
     /// Replaces references to the statements that ran before by the ids that they returned, and numbers the other
     /// references from the first statement that has not run.
-    pub fn rebase(self, earlier: &[ReturnedIds]) -> Statement {
+    pub fn rebase_references(self, earlier: &[ReturnedIds]) -> QueuedStatement {
         let rebase = |bind| match bind {
             Bind::ResultRef(statement) => match earlier.get(statement) {
                 Some(ids) => ids.least.map_or(Bind::Null, Bind::Int),
@@ -84,19 +158,19 @@ impl Statement {
             },
             value @ (Bind::Null | Bind::Int(_) | Bind::Text(_) | Bind::Blob(_) | Bind::TooLarge(_)) => value,
         };
-        Statement { sql: self.sql, binds: self.binds.into_iter().map(rebase).collect() }
+        QueuedStatement { sql: self.sql, binds: self.binds.into_iter().map(rebase).collect() }
     }
 }
 
 /// Combines all statements into one for PostgreSQL. Its only row holds, for each of them, the number of rows and the
 /// least id that it returned.
-pub(super) fn combine(statements: Vec<Statement>) -> Result<(String, Vec<Bind>), Error> {
+pub(super) fn combine_statements(statements: Vec<QueuedStatement>) -> Result<(String, Vec<Bind>), Error> {
     let (mut sql, mut binds) = (String::with_capacity(4096), Vec::new());
     let mut results = String::from(" select ");
     for (number, statement) in statements.into_iter().enumerate() {
         let (opening, comma) = if number == 0 { ("with ", "") } else { (", ", ", ") };
         sql += &format!("{opening}s{number} as (");
-        append(&mut sql, &mut binds, number, statement)?;
+        append_statement(&mut sql, &mut binds, number, statement)?;
         sql.push(')');
         results += &format!("{comma}(select count(*) from s{number}), (select min(id) from s{number})");
     }
@@ -105,12 +179,12 @@ pub(super) fn combine(statements: Vec<Statement>) -> Result<(String, Vec<Bind>),
 }
 
 /// Appends the text of statement `number`, with its placeholders numbered after those of the earlier statements.
-fn append(sql: &mut String, binds: &mut Vec<Bind>, number: usize, statement: Statement) -> Result<(), Error> {
+fn append_statement(sql: &mut String, binds: &mut Vec<Bind>, number: usize, statement: QueuedStatement) -> Result<(), Error> {
     let mut placeholders = Vec::with_capacity(statement.binds.len());
     for bind in statement.binds {
         if let Bind::ResultRef(earlier) = bind {
             if earlier >= number {
-                return Err(not_earlier(earlier));
+                return Err(forward_reference_error(earlier));
             }
             placeholders.push(format!("(select id from s{earlier})"));
         } else {
@@ -131,7 +205,7 @@ fn append(sql: &mut String, binds: &mut Vec<Bind>, number: usize, statement: Sta
     Ok(())
 }
 
-fn not_earlier(statement: usize) -> Error {
+fn forward_reference_error(statement: usize) -> Error {
     Error::Statement(format!("the id of statement {statement} was bound by an earlier statement"))
 }
 
@@ -139,8 +213,8 @@ fn not_earlier(statement: usize) -> Error {
 mod tests {
     use super::*;
 
-    fn insert(sql: &'static str, binds: Vec<Bind>) -> Statement {
-        Statement { sql, binds }
+    fn insert(sql: &'static str, binds: Vec<Bind>) -> QueuedStatement {
+        QueuedStatement { sql, binds }
     }
 
     #[test]
@@ -148,7 +222,7 @@ mod tests {
         let order = insert("insert into o (a, b) values ($2, $1) returning id", vec![1.into(), 2.into()]);
         let line =
             insert("insert into l (o, c, d) values ($1, $2, $2) returning id", vec![Bind::ResultRef(0), 3.into()]);
-        let (sql, binds) = combine(vec![order, line]).unwrap();
+        let (sql, binds) = combine_statements(vec![order, line]).unwrap();
         assert_eq!(
             sql,
             "with s0 as (insert into o (a, b) values ($2, $1) returning id), \
@@ -161,15 +235,15 @@ mod tests {
     #[test]
     fn an_id_is_bound_only_after_its_statement() {
         let statement = || insert("insert into b values ($1) returning id", vec![Bind::ResultRef(1)]);
-        assert!(matches!(statement().resolve(&[ReturnedIds::default()]), Err(Error::Statement(_))));
-        assert!(matches!(combine(vec![statement()]), Err(Error::Statement(_))));
+        assert!(matches!(statement().resolve_references(&[ReturnedIds::default()]), Err(Error::Statement(_))));
+        assert!(matches!(combine_statements(vec![statement()]), Err(Error::Statement(_))));
     }
 
     #[test]
     fn ids_of_statements_that_ran_are_bound_as_values() {
         let binds = vec![Bind::ResultRef(0), Bind::ResultRef(1), 7.into()];
         let rebased = insert("insert into b values ($1, $2, $3) returning id", binds);
-        let rebased = rebased.rebase(&[ReturnedIds { rows: 1, least: Some(42) }]);
+        let rebased = rebased.rebase_references(&[ReturnedIds { rows: 1, least: Some(42) }]);
         assert!(rebased.binds == [42.into(), Bind::ResultRef(0), 7.into()]);
     }
 }

@@ -428,7 +428,7 @@ async fn find_or_create_ledger_accounts(
     tx: &mut Tx,
     entries: &[JournalEntry],
 ) -> Result<HashMap<AccountKey, store::AccountRow>, db::Error> {
-    let cache = tx.cache::<AccountCache>();
+    let cache = tx.shared_cache::<AccountCache>();
     let mut accounts = HashMap::new();
     for (mode, lines) in entries.iter().filter_map(JournalEntry::entry_lines) {
         for line in lines {
