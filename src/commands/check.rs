@@ -231,7 +231,7 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
 fn print_first_addresses(report: &mut Report, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        let Some(account) = config.find_deposit_account(chain) else { continue };
+        let Some(account) = config.find_deposit_account_key(chain) else { continue };
         let subject = format!("keys of {}", chain.id);
         match Deriver::new(&account.xpub, chain.address_scheme()).and_then(|deriver| deriver.derive_address(0)) {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {
@@ -423,7 +423,7 @@ async fn check_rate_feeds(report: &mut Report, config: &Config) {
 
 /// Returns the dollar pairs of all payment assets that have no fixed rate.
 fn list_pairs_from_feeds(config: &Config) -> Vec<Pair> {
-    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_checkout_asset(code));
+    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_enabled_checkout_asset(code));
     let pairs: BTreeSet<Pair> = assets.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();
     pairs.into_iter().filter(|pair| !config.rates.fixed.contains_key(pair)).collect()
 }

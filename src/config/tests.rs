@@ -275,7 +275,7 @@ fn addresses_are_derived_from_the_account_with_the_highest_epoch() {
     let mut config = Config::default();
     for epoch in [0, 2, 1] {
         let xpub = EVM_XPUB.to_owned();
-        config.accounts.push(Account {
+        config.accounts.push(AccountKey {
             family: Family::Evm,
             purpose: Purpose::Deposit,
             epoch,
@@ -289,9 +289,9 @@ fn addresses_are_derived_from_the_account_with_the_highest_epoch() {
         chain
     };
     let (live, test, tron) = (chain("bsc", Mode::Live), chain("bsc", Mode::Test), chain("tron", Mode::Live));
-    assert_eq!(config.find_deposit_account(&live).map(|account| account.epoch), Some(2));
-    assert_eq!(config.find_deposit_account(&test), None);
-    assert_eq!(config.find_deposit_account(&tron), None);
+    assert_eq!(config.find_deposit_account_key(&live).map(|account| account.epoch), Some(2));
+    assert_eq!(config.find_deposit_account_key(&test), None);
+    assert_eq!(config.find_deposit_account_key(&tron), None);
 }
 
 /// The account key of BIP 84's test vector, with the version bytes of BIP 84.
@@ -317,7 +317,7 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
     for (kind, xpub) in [("p2wpkh", ZPUB), ("p2tr", BIP86_XPUB)] {
         let config = parse_config(&(chain(kind) + &both)).unwrap();
         let chain = &config.chains[&chain::ChainId::new("bitcoin").unwrap()];
-        assert_eq!(config.find_deposit_account(chain).unwrap().xpub, xpub, "{kind}");
+        assert_eq!(config.find_deposit_account_key(chain).unwrap().xpub, xpub, "{kind}");
     }
     for path in ["m/84'/0'/0'", "m/84h/0h/0h", "84'/0'/0'", ""] {
         parse_config(&(chain("p2wpkh") + &account(path, ZPUB))).unwrap();

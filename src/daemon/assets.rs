@@ -42,7 +42,7 @@ pub fn build_assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> 
         });
     }
     let assets = config.surfaces.checkout.assets.keys().filter_map(|code| {
-        let (_, asset) = config.find_checkout_asset(code)?;
+        let (_, asset) = config.find_enabled_checkout_asset(code)?;
         Some(PaymentAsset { code: code.clone(), asset: asset.clone(), rate_symbol: asset.symbol.clone() })
     });
     Ok(Assets::new(chains, assets.collect()))
@@ -89,7 +89,7 @@ pub async fn check_facts_and_load_addresses(
             kinds.push(Fact { name, value: settings.address_kind.as_str().to_owned() });
             with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
-        let Some(account) = config.find_deposit_account(settings) else { continue };
+        let Some(account) = config.find_deposit_account_key(settings) else { continue };
         let deriver = Deriver::new(&account.xpub, settings.address_scheme())
             .with_context(|| format!("the account key for {} cannot be used", chain.id))?;
         accounts.push(ChainAccount {

@@ -182,7 +182,7 @@ both! {
         let token = "[[chains.ethereum.assets]]\ncode = \"usdt\"\nsymbol = \"USDT\"\ndecimals = 30\nquote_decimals = 6
             contract = \"0xdAC17F958D2ee523a2206206994597C13D831ec7\"\n";
         let text = format!("{}\n{token}\n{}", include_str!("world.toml"), accounts());
-        *config = Config::parse_toml(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
+        *config = Config::parse_and_validate(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
     }) {
         let hostile = world.place_order("erc20_usdt").await;
         let asset = world.asset(hostile.coin);

@@ -249,7 +249,7 @@ impl World {
     // ---- chains
 
     pub fn asset(&self, coin: &str) -> Asset {
-        self.config.find_checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+        self.config.find_enabled_checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
     }
 
     /// Sends `amount` whole coins to an address; the payment waits for a block.
@@ -475,7 +475,7 @@ fn client() -> reqwest::Client {
 /// A configuration with model chains only, fixed rates, generous limits and the accounts of the test mnemonic.
 pub fn test_config(folder: &Path) -> Config {
     let text = format!("{}\n{}", include_str!("world.toml"), accounts());
-    Config::parse_toml(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    Config::parse_and_validate(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The accounts of the test mnemonic as configuration text.

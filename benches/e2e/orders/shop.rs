@@ -123,7 +123,7 @@ fn config(folder: &Path) -> Config {
         xpub = "{xpub}"
         "#
     );
-    Config::parse_toml(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    Config::parse_and_validate(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The actor of the actions that set up the shop.

@@ -24,7 +24,7 @@ const CHECKPOINT_PAGES: i64 = 16_384;
 const WRITER_CACHE_KIB: i64 = 65_536;
 /// Size of the page cache of each reader, in KiB.
 const READER_CACHE_KIB: i64 = 16_384;
-/// Maximum time to wait for a lock of another process, such as a backup program.
+/// Maximum time to wait while another connection has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Refuses a version of SQLite that can lose commits. `version` is its number: 3051003 for 3.51.3.

@@ -1,4 +1,4 @@
-//! The option `[[accounts]]`: watch-only account keys, as `settled-signer keys xpubs` prints them.
+//! The options `[[accounts]]`: watch-only account keys, as `settled-signer keys xpubs` prints them.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use ids::Mode;
 /// because an xpub reveals all addresses.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Account {
+pub struct AccountKey {
     /// The family of the chains on which the addresses are used.
     #[serde(rename = "chain-family")]
     pub family: Family,
@@ -40,7 +40,7 @@ pub enum Purpose {
     DepositTest,
 }
 
-impl Account {
+impl AccountKey {
     /// Returns the kind of the account's Bitcoin addresses: Taproot when the path begins with `m/86'` (BIP 86),
     /// otherwise, and without a path, P2WPKH.
     pub fn address_kind(&self) -> AddressKind {
@@ -57,6 +57,7 @@ impl Account {
         }
     }
 
+    /// Returns true when the account has the family of the chain and the purpose of its mode.
     fn fits_chain(&self, chain: &ChainConfig) -> bool {
         self.family == chain.family && self.purpose == Purpose::for_deposits_in(chain.mode)
     }
@@ -80,7 +81,7 @@ impl Purpose {
     }
 }
 
-/// Returns the first level of the derivation path (BIP 43) of an account with this kind of addresses.
+/// Returns the first level (BIP 43) of the derivation path of accounts with this kind of Bitcoin addresses.
 fn bip_purpose_number(kind: AddressKind) -> u32 {
     match kind {
         AddressKind::P2wpkh => 84,
@@ -88,9 +89,9 @@ fn bip_purpose_number(kind: AddressKind) -> u32 {
     }
 }
 
-impl fmt::Debug for Account {
+impl fmt::Debug for AccountKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Account({:?} {:?} epoch {})", self.family, self.purpose, self.epoch)
+        write!(f, "AccountKey({:?} {:?} epoch {})", self.family, self.purpose, self.epoch)
     }
 }
 
@@ -98,9 +99,9 @@ impl super::Config {
     /// Returns the account from which a chain's new deposit addresses are derived: the one with the highest epoch for
     /// the chain's family and mode and, on Bitcoin, its kind of addresses, because wallets search each kind in a
     /// separate account. `None` when there is no such account.
-    pub fn find_deposit_account(&self, chain: &ChainConfig) -> Option<&Account> {
+    pub fn find_deposit_account_key(&self, chain: &ChainConfig) -> Option<&AccountKey> {
         let has_kind =
-            |account: &Account| chain.family != Family::Bitcoin || account.address_kind() == chain.address_kind;
+            |account: &AccountKey| chain.family != Family::Bitcoin || account.address_kind() == chain.address_kind;
         let fitting = self.accounts.iter().filter(|account| account.fits_chain(chain) && has_kind(account));
         fitting.max_by_key(|account| account.epoch)
     }

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::text;
+use crate::deserializers;
 
 /// An IP network: all addresses with the same first `bits` bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl fmt::Display for IpNetwork {
 
 impl<'de> Deserialize<'de> for IpNetwork {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Error> {
-        text::deserialize_from_str(deserializer)
+        deserializers::deserialize_from_str(deserializer)
     }
 }
 

@@ -7,17 +7,17 @@ use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Deserializer, de::Error};
 use url::Url;
 
-/// Deserialises milliseconds.
+/// Deserialises a whole number of milliseconds as a duration.
 pub fn deserialize_milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u64::deserialize(deserializer).map(Duration::from_millis)
 }
 
-/// Deserialises seconds.
+/// Deserialises a whole number of seconds as a duration.
 pub fn deserialize_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u32::deserialize(deserializer).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
-/// Deserialises minutes.
+/// Deserialises a whole number of minutes as a duration.
 pub fn deserialize_minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u32::deserialize(deserializer).map(|minutes| Duration::from_secs(u64::from(minutes) * 60))
 }
@@ -28,7 +28,7 @@ pub fn deserialize_decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     parse_decimal(&text).map_err(D::Error::custom)
 }
 
-/// Deserialises an amount with at most two decimal places, and returns it in cents.
+/// Deserialises an amount of money, a string with at most two decimal places, and returns it in cents.
 pub fn deserialize_cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let value = deserialize_decimal(deserializer)?;
     let cents = value.checked_mul(Decimal::ONE_HUNDRED).filter(Decimal::is_integer).and_then(|cents| cents.to_i64());
@@ -50,7 +50,7 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, String> {
     Decimal::from_str_exact(text).map_err(|_| error())
 }
 
-/// Deserialises a URL.
+/// Deserialises a URL from a string. An error does not contain the text.
 pub fn deserialize_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
     // The message does not quote the text, because it may contain a key.
