@@ -171,7 +171,7 @@ impl BenchFollower {
 
     /// Returns the height of the last stored block.
     async fn cursor(&self) -> u64 {
-        let cursor = self.db.read("load_cursor", |tx| Box::pin(async { deposits::find_cursor(tx, &chain_id()).await }));
+        let cursor = self.db.read("find_cursor", |tx| Box::pin(async { deposits::find_cursor(tx, &chain_id()).await }));
         let cursor = cursor.await.expect("the database opens");
         cursor.and_then(|cursor| cursor.recent.last().copied()).map_or(FIRST, |block| block.height)
     }

@@ -127,7 +127,7 @@ impl FollowBench {
             })
             .await?;
         let passed = NOW.plus_ms(-LIMITS.grace.ms);
-        let expirable = self.db.read("list_expirable", move |tx| {
+        let expirable = self.db.read("list_expirable_invoices", move |tx| {
             Box::pin(async move { invoices::list_expirable_invoices(tx, &id, NOW, passed, LIMITS.grace, 100).await })
         });
         assert!(expirable.await?.is_empty());

@@ -173,7 +173,7 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
 /// Checks that the key ring has every key with which stock was encrypted.
 async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
     let keys: Result<_, db::Error> =
-        db.read("list_keys", move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await })).await;
+        db.read("list_stock_keys", move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await })).await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
         report.print_failure(
@@ -190,7 +190,7 @@ async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> R
 async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
     for (name, mount) in config.surfaces.list_mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
-        let found = db.read("find_merchant", move |tx| {
+        let found = db.read("find_merchant_by_slug", move |tx| {
             Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await })
         });
         let found: Result<_, db::Error> = found.await;
@@ -211,7 +211,7 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| {
+        .read("count_unfollowed_invoices", move |tx| {
             Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
         })
         .await;

@@ -109,7 +109,7 @@ impl InstanceLock {
         let Holder::Postgres(session) = &mut self.holder else { return Ok(()) };
         let owner = session.owner.clone();
         let raise =
-            self.db.write("fence", move |tx| Box::pin(async move { lease::take_over_lease(tx, LEASE, &owner).await }));
+            self.db.write("take_over_lease", move |tx| Box::pin(async move { lease::take_over_lease(tx, LEASE, &owner).await }));
         let epoch: Epoch = raise.await?;
         session.connections.set_fence(FenceState::Fenced(epoch));
         session.epoch = Some(epoch);

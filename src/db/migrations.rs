@@ -53,7 +53,7 @@ impl Migration {
 pub(super) async fn apply_pending_migrations(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     while let Some(name) =
-        db.write_without_time_limit("migrate", move |tx| Box::pin(apply_next_migration(tx, all))).await?
+        db.write_without_time_limit("apply_next_migration", move |tx| Box::pin(apply_next_migration(tx, all))).await?
     {
         tracing::info!(migration = name, "migration {name} was applied");
         names.push(name.to_owned());
@@ -63,7 +63,7 @@ pub(super) async fn apply_pending_migrations(db: &Db, all: &'static [Migration])
 
 /// Returns the names of the pending migrations.
 pub(super) async fn list_pending_migrations(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
-    db.read("pending_migrations", move |tx| {
+    db.read("list_pending_migrations", move |tx| {
         Box::pin(async move {
             let applied = if has_migrations_table(tx).await? { list_applied_migrations(tx).await? } else { Vec::new() };
             let pending = find_pending_migrations(tx.backend(), &applied, all)?;

@@ -79,7 +79,7 @@ impl RateWorker {
             let wanted = pair.clone();
             let last = self
                 .db
-                .read("find_rate", move |tx| {
+                .read("find_accepted_rate", move |tx| {
                     Box::pin(async move { pricing::find_accepted_rate(tx, &wanted.base, &wanted.quote).await })
                 })
                 .await?;
@@ -90,11 +90,12 @@ impl RateWorker {
         Ok(())
     }
 
+    /// Stores an accepted rate in the database and then in the rate book, from which prices are computed.
     async fn store_accepted_rate(&self, pair: Pair, value: Decimal, source: String, at: Instant) -> anyhow::Result<()> {
         let rate = Rate { value, source, observed_at: at };
         let (accepted, accepted_pair) = (rate.clone(), pair.clone());
         self.db
-            .write("accept_rate", move |tx| {
+            .write("store_accepted_rate", move |tx| {
                 Box::pin(async move {
                     pricing::store_accepted_rate(tx, &accepted_pair.base, &accepted_pair.quote, &accepted).await
                 })

@@ -63,7 +63,7 @@ pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result
     let id = chain.id.clone();
     let outputs = context
         .db
-        .read("list_unspent", move |tx| {
+        .read("list_unspent_outputs", move |tx| {
             Box::pin(async move { deposits::list_unspent_outputs(tx, &id, LISTED_MAX).await })
         })
         .await

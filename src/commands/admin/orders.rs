@@ -64,7 +64,7 @@ async fn find_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, Admin
 pub async fn show_order(context: &Context, name: OrderName) -> Result<String, String> {
     let report = context
         .db
-        .read("show_order", move |tx| {
+        .read("load_order_report", move |tx| {
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
                 load_order_report(tx, order).await
@@ -180,7 +180,7 @@ pub async fn mark_external_payment_received(context: &Context, name: OrderName) 
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, .. } = context
         .db
-        .write("confirm_order", move |tx| {
+        .write("mark_external_payment_received", move |tx| {
             Box::pin(async move {
                 let order = find_order(tx, &name).await?;
                 if !orders::mark_external_payment_received_by_operator(tx, now, &actor, &order).await? {

@@ -233,7 +233,7 @@ async fn find_order(context: &Context, order: &str) -> Result<orders::OrderDetai
     let name = order.to_owned();
     let found = context
         .db
-        .read("find_order", move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &name).await }))
+        .read("find_order_by_number_or_id", move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &name).await }))
         .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
     found.ok_or_else(|| format!("there is no order {order}; copy the `order_no` from the response that created it"))
@@ -308,7 +308,7 @@ async fn advance_clock_past_window(context: &Context, order: &str) -> Result<Str
 async fn list_open_reviews(context: &Context) -> Result<String, String> {
     let open = context
         .db
-        .read("list_reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, REVIEWS_MAX).await }))
+        .read("list_open_reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, REVIEWS_MAX).await }))
         .await;
     let open = open.map_err(|e: db::Error| e.to_string())?;
     let lines: Vec<String> = open.iter().map(|r| format!("{} ({}): {}", r.kind, r.subject, r.detail)).collect();

@@ -74,7 +74,7 @@ pub async fn deliver_due_orders(
     templates: &Arc<EmailTemplates>,
 ) -> Result<usize, db::Error> {
     let due = db
-        .read("list_due_fulfilments", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX)))
+        .read("list_due_orders", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX)))
         .await?;
     let deliveries = due.into_iter().map(|order| deliver_or_reschedule_order(db, now, envelope, templates, order));
     let outcomes: Vec<Result<bool, db::Error>> =
@@ -103,7 +103,7 @@ async fn deliver_or_reschedule_order(
         Err(DeliverError::Db(error)) => Err(error),
         Err(error) => {
             tracing::error!(order.id = %order, "order {order} could not be delivered: {error}");
-            let postponed = db.write("postpone_delivery", move |tx| {
+            let postponed = db.write("reschedule_or_fail_order", move |tx| {
                 Box::pin(async move { reschedule_or_fail_order(tx, now, &keys, order, &error).await })
             });
             postponed.await?;

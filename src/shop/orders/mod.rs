@@ -411,13 +411,13 @@ pub async fn find_order_status(
     public_id: Uuid,
 ) -> Result<Option<OrderStatus>, db::Error> {
     let id = public_id.to_string();
-    let row = db.select_one("order_status", move |tx| {
+    let row = db.select_one("find_order_status", move |tx| {
         Box::pin(async move { store::find_order_status(tx, shop, surface, &id).await })
     });
     match row.await? {
         Some(row) if row.has_unconfirmed => {
             let id = public_id.to_string();
-            let status = db.read("order_status", move |tx| {
+            let status = db.read("find_order_status", move |tx| {
                 Box::pin(async move {
                     let Some(row) = store::find_order_status(tx, shop, surface, &id).await? else { return Ok(None) };
                     add_unconfirmed_transfers(tx, row).await.map(Some)

@@ -54,7 +54,7 @@ impl FollowWorker {
     /// no deposit would.
     async fn find_newest_due_height(&self, position: Position) -> Result<Option<u64>, db::Error> {
         let chain = self.chain.id.clone();
-        let newest = self.db.select_one("newest_due", move |tx| {
+        let newest = self.db.select_one("find_highest_due_deposit", move |tx| {
             Box::pin(async move { deposits::find_highest_due_deposit(tx, &chain, position).await })
         });
         newest.await
@@ -62,7 +62,7 @@ impl FollowWorker {
 
     async fn has_confirmed_deposit_above(&self, height: u64) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
-        let confirmed = self.db.select_one("confirmed_above", move |tx| {
+        let confirmed = self.db.select_one("has_confirmed_deposit_above", move |tx| {
             Box::pin(async move { deposits::has_confirmed_deposit_above(tx, &chain, height).await })
         });
         confirmed.await
@@ -72,7 +72,7 @@ impl FollowWorker {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         error!(chain = %chain, "endpoints of {chain} contradict each other: {reason}");
         self.db
-            .write("dispute", move |tx| {
+            .write("open_disputed_review", move |tx| {
                 Box::pin(async move { deposits::open_disputed_review(tx, now, &chain, &reason).await })
             })
             .await?;
@@ -82,7 +82,7 @@ impl FollowWorker {
     async fn close_dispute_review(&self) -> anyhow::Result<Observation> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
-            .write("agree", move |tx| Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await }))
+            .write("resolve_disputed_review", move |tx| Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await }))
             .await?;
         Ok(Observation::Done)
     }
@@ -107,7 +107,7 @@ impl FollowWorker {
     async fn list_expirable_invoices(&self, passed: Instant) -> Result<Vec<InvoiceId>, db::Error> {
         let (now, chain, grace) = (self.clock.now(), self.chain.id.clone(), self.reconciler.deposits.limits().grace);
         self.db
-            .read("list_expirable", move |tx| {
+            .read("list_expirable_invoices", move |tx| {
                 Box::pin(
                     async move { invoices::list_expirable_invoices(tx, &chain, now, passed, grace, EXPIRE_MAX).await },
                 )
@@ -129,7 +129,7 @@ impl FollowWorker {
     async fn rewind_chain(&self, from: BlockRef, to: BlockRef) -> anyhow::Result<Observation> {
         let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         self.db
-            .write("rewind_chain", move |tx| {
+            .write("rewind_cursor_and_deposits", move |tx| {
                 Box::pin(async move { deposits.rewind_cursor_and_deposits(tx, now, from, to).await })
             })
             .await?;
@@ -152,7 +152,7 @@ impl FollowWorker {
         let chain = self.chain.id.clone();
         let halted = self
             .db
-            .read("find_halted", move |tx| Box::pin(async move { deposits::find_halt_reason(tx, &chain).await }));
+            .read("find_halt_reason", move |tx| Box::pin(async move { deposits::find_halt_reason(tx, &chain).await }));
         Ok(halted.await?.is_some())
     }
 }

@@ -83,7 +83,7 @@ impl FollowWorker {
         let now = self.clock.now();
         Ok(self
             .db
-            .write("pin_facts", move |tx| {
+            .write("record_or_compare_facts", move |tx| {
                 Box::pin(async move { immutable_facts::record_or_compare_facts(tx, now, &facts).await })
             })
             .await?)
@@ -102,7 +102,7 @@ impl FollowWorker {
         let header = self.read_first_header().await?;
         let id = self.chain.id.clone();
         self.db
-            .write("start_chain", move |tx| {
+            .write("start_following_chain", move |tx| {
                 Box::pin(async move { deposits::start_following_chain(tx, &id, &header).await })
             })
             .await?;
@@ -110,9 +110,10 @@ impl FollowWorker {
         self.find_stored_cursor().await?.with_context(|| format!("{}: the stored cursor is missing", self.chain.id))
     }
 
+    /// Returns the stored cursor; `None` when the chain has never been followed.
     async fn find_stored_cursor(&self) -> Result<Option<Cursor>, db::Error> {
         let id = self.chain.id.clone();
-        self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await })).await
+        self.db.read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await })).await
     }
 
     /// Reads the header of the configured first block or, without one, of the newest block that cannot be reorganised.
@@ -158,6 +159,7 @@ impl FollowWorker {
         }
     }
 
+    /// Writes a notice of the machine to the log.
     fn log_notice(&self, notice: Notice) {
         let chain = &self.chain.id;
         match notice {
