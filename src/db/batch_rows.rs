@@ -15,7 +15,7 @@ pub type BatchRows = Vec<Vec<Bind>>;
 /// The start of every statement with given rows.
 const GIVEN: &str = "with given (";
 
-/// One row without values: a statement without given rows runs once.
+/// One given row without values, with which a statement without given rows runs once.
 pub(super) const RUN_ONCE: &[Vec<Bind>] = &[Vec::new()];
 
 /// The type of a column of the given rows.

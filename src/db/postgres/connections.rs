@@ -1,8 +1,8 @@
 //! The connections to the server, and the transactions that run on them.
 //!
-//! This is not sqlx's pool, because here a connection is only taken and put back by transactions: it needs no ping
-//! between two of them, and a broken one is dropped. A transaction begins on an idle connection, or on the next one
-//! when that is dead.
+//! sqlx's own pool is not used. Here only transactions take and return connections, so that a connection needs no ping
+//! between two transactions, and a broken connection is dropped. A transaction begins on an idle connection. When that
+//! connection is dead, the transaction tries the next one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

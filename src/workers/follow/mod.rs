@@ -139,7 +139,7 @@ impl FollowWorker {
                 return Ok(ran);
             }
             let observation = self.execute_action(action).await?;
-            let next = machine.handle_observation(self.clock.now(), observation);
+            let next = machine.decide_next_action(self.clock.now(), observation);
             machine.take_notices().into_iter().for_each(|notice| self.log_notice(notice));
             action = next.map_err(|error| self.to_anyhow_error(error))?;
         }

@@ -9,7 +9,7 @@ use ids::InvoiceId;
 use money::deposits::Position;
 
 /// The next step of the worker. After every action except [`Action::Finish`], the worker passes the result to
-/// [`Machine::handle_observation`](super::Machine::handle_observation).
+/// [`Machine::decide_next_action`](super::Machine::decide_next_action).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Read the node's tip.

@@ -206,9 +206,9 @@ impl Machine {
     ///
     /// # Errors
     /// The run ends early: the responses of an endpoint contradict each other, or balances are not available.
-    pub fn handle_observation(&mut self, now: Instant, observation: Observation) -> Result<Action, StepError> {
+    pub fn decide_next_action(&mut self, now: Instant, observation: Observation) -> Result<Action, StepError> {
         match (std::mem::take(&mut self.phase), observation) {
-            (Phase::Tip, Observation::Tip(tip)) => Ok(self.read_blocks_or_act_at_tip(now, tip)),
+            (Phase::Tip, Observation::Tip(tip)) => Ok(self.request_blocks_or_act_on_tip(now, tip)),
             (Phase::Blocks(tip), Observation::Blocks(blocks)) => self.add_blocks_to_branch(now, tip, blocks),
             (Phase::ConflictingHeader(tip), Observation::Header(header)) => {
                 self.switch_branch_or_log_conflict(now, tip, header)

@@ -106,7 +106,7 @@ fn run_and_list_actions(
     observations: impl IntoIterator<Item = Observation>,
 ) -> Vec<Action> {
     assert_eq!(machine.start_run(cross_checkable), Action::ReadTip);
-    observations.into_iter().map(|observation| machine.handle_observation(now, observation).unwrap()).collect()
+    observations.into_iter().map(|observation| machine.decide_next_action(now, observation).unwrap()).collect()
 }
 
 /// Passes these observations to the machine, and returns its result for the last one.
@@ -118,7 +118,7 @@ fn run_and_return_last(
     let mut last = Ok(machine.start_run(cross_checkable));
     for observation in observations {
         last.clone().unwrap();
-        last = machine.handle_observation(NOW, observation);
+        last = machine.decide_next_action(NOW, observation);
     }
     last
 }
@@ -135,7 +135,7 @@ fn finish_all_deposits(machine: &mut Machine) {
     };
     let mut last = Action::ReadTip;
     for observation in observations {
-        last = machine.handle_observation(NOW, observation).unwrap();
+        last = machine.decide_next_action(NOW, observation).unwrap();
     }
     assert_eq!(last, Action::Finish(Ran::Worked));
 }
@@ -327,12 +327,12 @@ fn confirmed_deposits_are_reversed_only_when_a_second_endpoint_has_the_other_bra
     let mut asked = new_machine();
     let actions = run_and_list_actions(&mut asked, NOW, true, observations(Some(CrossCheckResult::Confirmed)));
     assert_eq!(actions[2..], [Action::FindConfirmedAbove(99), Action::CrossCheck(theirs), Action::CloseDispute]);
-    assert_eq!(asked.handle_observation(NOW, Observation::Done), Ok(rewind));
+    assert_eq!(asked.decide_next_action(NOW, Observation::Done), Ok(rewind));
 
     let mut disputed = new_machine();
     let opened = run_and_return_last(&mut disputed, true, observations(Some(conflicting.clone())));
     assert!(matches!(opened, Ok(Action::OpenDispute(_))), "{opened:?}");
-    assert_eq!(disputed.handle_observation(NOW, Observation::Done), Ok(Action::Finish(Ran::Idle)));
+    assert_eq!(disputed.decide_next_action(NOW, Observation::Done), Ok(Action::Finish(Ran::Idle)));
     let again = run_and_return_last(&mut disputed, true, observations(Some(conflicting)));
     assert_eq!(again, Ok(Action::Finish(Ran::Idle)), "the review is open already");
 }
@@ -349,7 +349,7 @@ fn a_branch_below_the_final_block_halts_the_chain() {
         let halt = run_and_return_last(&mut machine, cross_checkable, observations);
         assert!(matches!(halt, Ok(Action::Halt(_))), "{halt:?}");
         assert!(!machine.is_halted());
-        assert_eq!(machine.handle_observation(NOW, Observation::Done), Ok(Action::Finish(Ran::Worked)));
+        assert_eq!(machine.decide_next_action(NOW, Observation::Done), Ok(Action::Finish(Ran::Worked)));
         assert!(machine.is_halted());
     }
 }
@@ -402,13 +402,13 @@ fn deposits_advance_as_far_as_a_second_endpoint_has_the_same_branch() {
     let mut confirmed = new_machine();
     let close = run_and_return_last(&mut confirmed, true, observations(CrossCheckResult::Confirmed));
     assert_eq!(close, Ok(Action::CloseDispute));
-    let store = confirmed.handle_observation(NOW, Observation::Done).unwrap();
+    let store = confirmed.decide_next_action(NOW, Observation::Done).unwrap();
     assert!(matches!(store, Action::StoreBlocks { advance_to, .. } if advance_to == Some(advance_limit)), "{store:?}");
 
     let mut conflicting = new_machine();
     let result = CrossCheckResult::Conflicting { endpoint: "b".into(), hash: BlockHash([9; 32]) };
     assert!(matches!(run_and_return_last(&mut conflicting, true, observations(result)), Ok(Action::OpenDispute(_))));
-    let store = conflicting.handle_observation(NOW, Observation::Done).unwrap();
+    let store = conflicting.decide_next_action(NOW, Observation::Done).unwrap();
     assert!(matches!(store, Action::StoreBlocks { advance_to: None, .. }), "{store:?}");
 }
 
@@ -495,16 +495,16 @@ fn balances_are_checked_before_invoices_expire() {
     finish_all_deposits(&mut explained);
     let check = Action::CheckBalances { at: block_ref(0, 101), invoices: invoices.clone() };
     assert_eq!(run_and_return_last(&mut explained, false, expired()), Ok(check));
-    assert_eq!(explained.handle_observation(NOW, Observation::Balances(Ok(true))), Ok(expire));
-    assert_eq!(explained.handle_observation(NOW, Observation::Done), Ok(Action::Finish(Ran::Worked)));
+    assert_eq!(explained.decide_next_action(NOW, Observation::Balances(Ok(true))), Ok(expire));
+    assert_eq!(explained.decide_next_action(NOW, Observation::Done), Ok(Action::Finish(Ran::Worked)));
 
     let mut booked = new_machine();
     finish_all_deposits(&mut booked);
     run_and_return_last(&mut booked, false, expired()).unwrap();
-    let store = booked.handle_observation(NOW, Observation::Balances(Ok(false))).unwrap();
+    let store = booked.decide_next_action(NOW, Observation::Balances(Ok(false))).unwrap();
     assert!(matches!(&store, Action::StoreBlocks { blocks, .. } if blocks.is_empty()), "{store:?}");
     assert_eq!(
-        booked.handle_observation(NOW, blocks_stored(97, true)),
+        booked.decide_next_action(NOW, blocks_stored(97, true)),
         Ok(Action::Finish(Ran::Worked)),
         "the next run checks the invoice again"
     );
@@ -518,7 +518,7 @@ fn invoices_wait_for_balances_for_a_limited_time() {
     let mut run_at = |after_ms: i64, balances: Observation| {
         let now = NOW.plus_ms(after_ms);
         run_and_list_actions(&mut machine, now, false, [tip_at(101), Observation::Expirable(vec![InvoiceId(7)])]);
-        machine.handle_observation(now, balances)
+        machine.decide_next_action(now, balances)
     };
     let waits = Err(StepError::BalancesUnavailable(SourceError::Unavailable("b".into())));
     assert_eq!(run_at(0, unavailable()), waits);

@@ -13,7 +13,7 @@ use clock::Instant;
 impl Machine {
     /// Requests the next blocks when the tip is above the cursor, or the preferred header when the tip is on another
     /// branch. Otherwise no block is new: stores pending blocks or expires invoices.
-    pub(super) fn read_blocks_or_act_at_tip(&mut self, now: Instant, tip: Tip) -> Action {
+    pub(super) fn request_blocks_or_act_on_tip(&mut self, now: Instant, tip: Tip) -> Action {
         match self.branch.follower.next_step(&tip) {
             NextStep::Wait => {
                 self.track_quiet_tip(now, &tip);
