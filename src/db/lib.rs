@@ -8,8 +8,8 @@
 mod tx;
 mod transaction_body;
 mod value;
-mod queue;
-mod deferred;
+mod queued_statements;
+mod deferred_statements;
 mod batch_rows;
 mod stats;
 mod error;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 pub use batch_rows::BatchRows;
 pub use error::{Constraint, Error};
-pub use queue::ResultRef;
+pub use queued_statements::ResultRef;
 pub use stats::Counters;
 pub use transaction_body::TransactionBody;
 pub use tx::Tx;

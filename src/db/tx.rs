@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use crate::batch_rows::{BatchRows, RUN_ONCE};
-use crate::deferred::DeferredStatement;
-use crate::queue::{QueuedStatement, ReturnedIds};
+use crate::deferred_statements::DeferredStatement;
+use crate::queued_statements::{QueuedStatement, ReturnedIds};
 use crate::stats::Stats;
 use crate::{Backend, Bind, Error, Row, postgres, sqlite};
 

@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection, ffi};
 
 use crate::batch_rows::{RUN_ONCE, sql_for_sqlite};
 use crate::error::Constraint;
-use crate::queue::ReturnedIds;
+use crate::queued_statements::ReturnedIds;
 use crate::{Bind, Error, Row};
 
 /// Runs a statement once for each given row and returns the number of rows that all runs changed.
