@@ -60,7 +60,7 @@ impl Config {
     }
 }
 
-/// Leaves out the URL, which may hold a password.
+/// Writes all fields except the URL, which may hold a password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").field("readers", &self.readers).field("pg_pool", &self.pg_pool).finish_non_exhaustive()
@@ -151,7 +151,7 @@ impl Db {
         }
     }
 
-    /// Like [`Db::write`], without a time limit: a migration may rewrite a table.
+    /// Like [`Db::write`], but without a time limit, because a migration may rewrite a table.
     async fn write_without_time_limit<T, F>(&self, name: &'static str, body: F) -> Result<T, Error>
     where
         F: TransactionBody<T, Error>,
@@ -179,8 +179,8 @@ impl Db {
         }
     }
 
-    /// Like [`Db::read`], without a time limit for the whole transaction: for a command that reads everything. Each
-    /// statement still has its own limit.
+    /// Like [`Db::read`], but without a time limit for the whole transaction, for a command that reads all tables. Each
+    /// statement still has its own time limit.
     ///
     /// # Errors
     /// The error of `body`, or an [`Error`] of the database.

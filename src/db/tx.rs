@@ -157,11 +157,11 @@ impl Tx {
         self.record_returned_rows(sql, result)
     }
 
-    /// Runs a statement and returns its row, or `None` when it returns none.
+    /// Runs a statement and returns its only row; `None` when it returns no row.
     ///
     /// # Errors
-    /// [`Error::TooManyRows`] when it returns several, or any [`Error`] of the statement or of a deferred one before
-    /// it.
+    /// [`Error::TooManyRows`] when the statement returns several rows, or any [`Error`] of the statement or of a deferred
+    /// one before it.
     pub async fn row(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Option<Row>, Error> {
         let mut rows = self.rows(sql, binds).await?;
         if rows.len() > 1 {

@@ -161,7 +161,7 @@ impl<T: Into<Bind>> From<Option<T>> for Bind {
     }
 }
 
-/// Leaves out the value, which may be a secret or an e-mail address.
+/// Writes the type of the value and not the value itself, which may be a secret or an e-mail address.
 impl fmt::Debug for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())

@@ -36,7 +36,7 @@ pub enum Ran {
     Idle,
 }
 
-/// A loop of the daemon.
+/// A background loop of the daemon, which does its due work, pauses, and starts again.
 #[async_trait]
 pub trait Worker: Send + Sync {
     /// Returns the name that logs, `settled status` and `/readyz` show.

@@ -1,6 +1,6 @@
-//! The writer thread. All transactions that wait for it share one durable commit; a SAVEPOINT for each of them keeps
-//! the failure of one from the others. No caller gets a result before the commit. There is no artificial delay: the
-//! next group collects while the current one commits.
+//! The writer thread. All transactions that are waiting form a group, which is committed durably as one. Each transaction
+//! runs in a SAVEPOINT of its own, so that its failure does not undo the others. No caller gets a result before the
+//! commit. The writer never waits for a group to grow: the next group collects while the current one commits.
 
 use std::sync::Arc;
 use std::time::Instant;
