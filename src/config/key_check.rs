@@ -26,17 +26,6 @@ const LIST_KEYS: [(&str, &[&str]); 4] = [
     ("assets", &["code", "contract", "symbol", "decimals", "quote_decimals"]),
 ];
 
-/// The layers over the embedded defaults.
-#[derive(Default)]
-pub struct Layers<'a> {
-    /// The file's name in messages; empty when there are only defaults.
-    pub file: String,
-    /// The TOML text of the file; empty when there are only defaults.
-    pub text: &'a str,
-    /// Environment variables that begin with `SETTLED__`.
-    pub env: Vec<(String, String)>,
-}
-
 /// Collects the problems of a configuration file: unknown keys, and floating point numbers, which are not exact.
 pub(super) struct KeyCheck<'a> {
     pub(super) layers: &'a Layers<'a>,

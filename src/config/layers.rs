@@ -9,6 +9,17 @@ use crate::{DEFAULT_TOML, ENV_PREFIX, Error, preset};
 /// The name of the table with the defaults of every chain.
 const CHAIN_DEFAULTS: &str = "chain_defaults";
 
+/// The layers that override the embedded defaults: one file, and environment variables.
+#[derive(Default)]
+pub struct Layers<'a> {
+    /// The file's name in messages; empty when there are only defaults.
+    pub file: String,
+    /// The TOML text of the file; empty when there are only defaults.
+    pub text: &'a str,
+    /// Environment variables that begin with `SETTLED__`.
+    pub env: Vec<(String, String)>,
+}
+
 impl Layers<'_> {
     /// Returns the file's name in messages.
     pub fn name_in_messages(&self) -> &str {
