@@ -95,7 +95,9 @@ impl InstanceLock {
     pub async fn acquire_instance_lock(db: &Db, owner: &str) -> Result<InstanceLock, InstanceLockError> {
         let holder = match &db.0.engine {
             Engine::Sqlite(engine) => Holder::Sqlite(lock_file_beside_database(engine.path(), owner)?),
-            Engine::Postgres(engine) => Holder::Postgres(Session::connect_and_wait_for_lock(engine.connections(), owner).await?),
+            Engine::Postgres(engine) => {
+                Holder::Postgres(Session::connect_and_wait_for_lock(engine.connections(), owner).await?)
+            }
         };
         Ok(InstanceLock { db: db.clone(), holder })
     }
@@ -108,8 +110,9 @@ impl InstanceLock {
     pub async fn fence_out_previous_daemon(&mut self) -> Result<(), InstanceLockError> {
         let Holder::Postgres(session) = &mut self.holder else { return Ok(()) };
         let owner = session.owner.clone();
-        let raise =
-            self.db.write("take_over_lease", move |tx| Box::pin(async move { lease::take_over_lease(tx, LEASE, &owner).await }));
+        let raise = self.db.write("take_over_lease", move |tx| {
+            Box::pin(async move { lease::take_over_lease(tx, LEASE, &owner).await })
+        });
         let epoch: Epoch = raise.await?;
         session.connections.set_fence(FenceState::Fenced(epoch));
         session.epoch = Some(epoch);
@@ -157,7 +160,10 @@ fn lock_file_beside_database(database: &std::path::Path, owner: &str) -> Result<
 
 impl Session {
     /// Opens a session and takes the lock in it, and waits up to three seconds while another daemon has the lock.
-    async fn connect_and_wait_for_lock(connections: Arc<Connections>, owner: &str) -> Result<Session, InstanceLockError> {
+    async fn connect_and_wait_for_lock(
+        connections: Arc<Connections>,
+        owner: &str,
+    ) -> Result<Session, InstanceLockError> {
         let owner: String = owner.chars().filter(char::is_ascii).take(OWNER_LENGTH_MAX).collect();
         let start = Instant::now();
         loop {

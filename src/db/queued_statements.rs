@@ -179,7 +179,12 @@ pub(super) fn combine_statements(statements: Vec<QueuedStatement>) -> Result<(St
 }
 
 /// Appends the text of statement `number`, with its placeholders numbered after those of the earlier statements.
-fn append_statement(sql: &mut String, binds: &mut Vec<Bind>, number: usize, statement: QueuedStatement) -> Result<(), Error> {
+fn append_statement(
+    sql: &mut String,
+    binds: &mut Vec<Bind>,
+    number: usize,
+    statement: QueuedStatement,
+) -> Result<(), Error> {
     let mut placeholders = Vec::with_capacity(statement.binds.len());
     for bind in statement.binds {
         if let Bind::ResultRef(earlier) = bind {

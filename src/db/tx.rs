@@ -239,7 +239,12 @@ impl Tx {
 
     /// Prepares the next statement: runs the deferred and queued statements before it, refuses values that cannot be
     /// bound, refuses a second statement of [`Db::select_one`](crate::Db::select_one), and counts the statement.
-    pub(super) async fn run_earlier_and_check_binds(&mut self, sql: &str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<(), Error> {
+    pub(super) async fn run_earlier_and_check_binds(
+        &mut self,
+        sql: &str,
+        given: &[Vec<Bind>],
+        binds: &[Bind],
+    ) -> Result<(), Error> {
         self.run_deferred().await?;
         if !self.queued.is_empty() {
             Box::pin(self.run_queued()).await?;

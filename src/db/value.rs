@@ -289,7 +289,9 @@ impl Row {
     /// # Errors
     /// [`Error::Value`] when there is no such column, or when `T` has no such value.
     pub fn get_at<T: FromValue>(&self, index: usize) -> Result<T, Error> {
-        self.convert_column(Some(index), || self.columns.get(index).map_or_else(|| index.to_string(), ToString::to_string))
+        self.convert_column(Some(index), || {
+            self.columns.get(index).map_or_else(|| index.to_string(), ToString::to_string)
+        })
     }
 
     fn convert_column<T: FromValue>(&self, index: Option<usize>, column: impl Fn() -> String) -> Result<T, Error> {

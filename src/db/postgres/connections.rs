@@ -14,8 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::statement::{run_control_statement, select_rows, to_error};
 use crate::instance_lock;
 use crate::lease::Epoch;
-use crate::transaction_body::{TransactionBody, run_body_catching_panics};
 use crate::stats::Stats;
+use crate::transaction_body::{TransactionBody, run_body_catching_panics};
 use crate::tx::{DbConnection, TxKind, run_hooks};
 use crate::{Bind, Error, Row, Tx};
 

@@ -11,8 +11,8 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::oneshot;
 
-use crate::transaction_body::TransactionBody;
 use crate::stats::Stats;
+use crate::transaction_body::TransactionBody;
 use crate::{Error, Row};
 
 pub(super) use connections::{Connections, FenceState};

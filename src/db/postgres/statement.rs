@@ -13,8 +13,8 @@ use sqlx::{
 use sqlx::{TypeInfo, ValueRef};
 
 use crate::batch_rows::{BatchRows, ColumnType, append_formatted, has_given_rows, sql_for_postgres};
-use crate::error::Constraint;
 use crate::deferred_statements::DeferredStatement;
+use crate::error::Constraint;
 use crate::{Bind, Error, FromValue, Row, expect_changed};
 
 /// Runs a statement without binds, such as `commit`.

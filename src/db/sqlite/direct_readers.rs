@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 
 use crate::sqlite::connections::open_reader_connection;
-use crate::transaction_body::{TransactionBody, run_body_catching_panics};
 use crate::stats::Stats;
+use crate::transaction_body::{TransactionBody, run_body_catching_panics};
 use crate::tx::{DbConnection, TxKind, run_hooks};
 use crate::{Error, Tx};
 

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::transaction_body::TransactionBody;
 use crate::stats::Stats;
+use crate::transaction_body::TransactionBody;
 use crate::tx::DbConnection;
 use crate::{Error, Tx};
 use command::{Message, submit_command};
@@ -42,7 +42,8 @@ impl Engine {
     /// Opens the file, or creates it, and starts the writer thread and `readers` reader threads, at least one.
     pub fn open(path: &Path, readers: u32, stats: &Arc<Stats>) -> Result<Engine, Error> {
         refuse_unsafe_version(rusqlite::version_number())?;
-        create_private_file_if_absent(path).map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
+        create_private_file_if_absent(path)
+            .map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
         let (writes, write_queue) = mpsc::channel(QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(QUEUE_MAX);
         let writer = Tx::new(DbConnection::Sqlite(open_writer_connection(path)?), stats.clone());

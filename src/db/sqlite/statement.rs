@@ -45,8 +45,9 @@ pub fn select_rows(
         prepared.bind_values(binds, row)?;
         let mut rows = prepared.statement.raw_query();
         while let Some(row) = rows.next().map_err(|e| to_error(&e))? {
-            let value =
-                |index| row.get_ref(index).map_err(|e| to_error(&e)).and_then(|value| decode_value(value, &columns, index));
+            let value = |index| {
+                row.get_ref(index).map_err(|e| to_error(&e)).and_then(|value| decode_value(value, &columns, index))
+            };
             let values = (0..columns.len()).map(value).collect::<Result<_, Error>>()?;
             found.push(Row::new(columns.clone(), values));
         }

@@ -29,7 +29,9 @@ impl FollowWorker {
             Action::CrossCheck(block) => Observation::CrossChecked(self.source.cross_check(&block).await),
             Action::OpenDispute(reason) => self.open_dispute_review(reason).await?,
             Action::CloseDispute => self.close_dispute_review().await?,
-            Action::StoreBlocks { from, blocks, advance_to } => self.store_blocks_and_advance_deposits(from, blocks, advance_to).await?,
+            Action::StoreBlocks { from, blocks, advance_to } => {
+                self.store_blocks_and_advance_deposits(from, blocks, advance_to).await?
+            }
             Action::ListExpirable { passed } => Observation::Expirable(self.list_expirable_invoices(passed).await?),
             Action::CheckBalances { at, invoices } => {
                 match self
@@ -82,7 +84,9 @@ impl FollowWorker {
     async fn close_dispute_review(&self) -> anyhow::Result<Observation> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
-            .write("resolve_disputed_review", move |tx| Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await }))
+            .write("resolve_disputed_review", move |tx| {
+                Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await })
+            })
             .await?;
         Ok(Observation::Done)
     }

@@ -46,7 +46,12 @@ pub(super) struct Branch {
 
 impl Branch {
     /// Creates the branch that ends at a stored cursor; `None` when the cursor has no block.
-    pub(super) fn from_cursor(limits: &FollowLimits, deposit_limits: &deposits::Limits, cursor: Cursor, now: Instant) -> Option<Branch> {
+    pub(super) fn from_cursor(
+        limits: &FollowLimits,
+        deposit_limits: &deposits::Limits,
+        cursor: Cursor,
+        now: Instant,
+    ) -> Option<Branch> {
         let stored = cursor.recent.last().copied()?;
         let keep = usize::try_from(deposit_limits.keep).unwrap_or(usize::MAX);
         Some(Branch {
@@ -69,7 +74,12 @@ impl Branch {
 impl Machine {
     /// Adds the blocks that were read to the branch, and stores them unless they may wait. Starts the search for the
     /// common ancestor when the first block is on another branch.
-    pub(super) fn add_blocks_to_branch(&mut self, now: Instant, tip: Tip, blocks: Vec<Block>) -> Result<Action, StepError> {
+    pub(super) fn add_blocks_to_branch(
+        &mut self,
+        now: Instant,
+        tip: Tip,
+        blocks: Vec<Block>,
+    ) -> Result<Action, StepError> {
         let Some(first) = blocks.first() else { return Ok(Action::Finish(Ran::Idle)) };
         match self.branch.follower.classify_next_block(&first.header) {
             NextBlock::Extends => {}
@@ -127,7 +137,11 @@ impl Machine {
                      confirmed until the endpoints agree; compare the endpoints with independent ones",
                     mark.hash, mark.height
                 );
-                return self.open_dispute_or_continue(now, reason, CrossCheckPurpose::Store { advance_limit: None, after_store });
+                return self.open_dispute_or_continue(
+                    now,
+                    reason,
+                    CrossCheckPurpose::Store { advance_limit: None, after_store },
+                );
             }
         };
         let purpose = |after_store| CrossCheckPurpose::Store { advance_limit: Some(advance_limit), after_store };

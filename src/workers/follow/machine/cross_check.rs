@@ -124,7 +124,12 @@ impl Machine {
     }
 
     /// Returns the action that opens the review of contradicting endpoints; continues directly when the review is open.
-    pub(super) fn open_dispute_or_continue(&mut self, now: Instant, reason: String, purpose: CrossCheckPurpose) -> Action {
+    pub(super) fn open_dispute_or_continue(
+        &mut self,
+        now: Instant,
+        reason: String,
+        purpose: CrossCheckPurpose,
+    ) -> Action {
         if self.dispute.is_open == Some(true) {
             return self.continue_after_cross_check(now, purpose, Corroboration::None);
         }
@@ -145,11 +150,16 @@ impl Machine {
 
     /// Returns the step for which the cross-check was made: stores blocks, rewinds the branch or halts the chain. Without
     /// full corroboration, nothing is rewound and the run finishes.
-    pub(super) fn continue_after_cross_check(&mut self, now: Instant, purpose: CrossCheckPurpose, corroboration: Corroboration) -> Action {
+    pub(super) fn continue_after_cross_check(
+        &mut self,
+        now: Instant,
+        purpose: CrossCheckPurpose,
+        corroboration: Corroboration,
+    ) -> Action {
         match purpose {
             CrossCheckPurpose::Store { advance_limit, after_store } => {
-                let advance_to =
-                    advance_limit.and_then(|advance_limit| self.limit_position_to_corroborated(advance_limit, corroboration));
+                let advance_to = advance_limit
+                    .and_then(|advance_limit| self.limit_position_to_corroborated(advance_limit, corroboration));
                 self.request_block_storage(now, advance_limit, advance_to, after_store)
             }
             CrossCheckPurpose::Rewind { to } => match (corroboration, to) {
@@ -162,7 +172,11 @@ impl Machine {
 
     /// Limits the position to the blocks that a second endpoint has, too. Returns `None` when the head of the second
     /// endpoint is on another branch.
-    pub(super) fn limit_position_to_corroborated(&self, advance_limit: Position, corroboration: Corroboration) -> Option<Position> {
+    pub(super) fn limit_position_to_corroborated(
+        &self,
+        advance_limit: Position,
+        corroboration: Corroboration,
+    ) -> Option<Position> {
         match corroboration {
             Corroboration::Full => Some(advance_limit),
             Corroboration::UpTo(head) if self.branch.follower.contains(head) == Some(true) => Some(Position {

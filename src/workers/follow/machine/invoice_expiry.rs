@@ -44,7 +44,12 @@ impl Machine {
 
     /// Stores the pending blocks, if there are any, and then requests the balance check of the expired invoices. Finishes
     /// the run when no invoice has expired.
-    pub(super) fn store_blocks_before_balance_check(&mut self, now: Instant, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
+    pub(super) fn store_blocks_before_balance_check(
+        &mut self,
+        now: Instant,
+        invoices: Vec<InvoiceId>,
+        check: ExpiryCheck,
+    ) -> Action {
         if invoices.is_empty() {
             // No invoice waits for balances, so an earlier failure must not shorten the wait of the next invoice.
             self.balances_unavailable_since = None;
@@ -114,7 +119,12 @@ impl Machine {
 
     /// Requests the expiry of these invoices. `unchecked` is the text of a review for each invoice whose balance could
     /// not be checked; `None` when the balances were checked.
-    pub(super) fn request_expiry(&mut self, invoices: Vec<InvoiceId>, unchecked: Option<String>, check: ExpiryCheck) -> Action {
+    pub(super) fn request_expiry(
+        &mut self,
+        invoices: Vec<InvoiceId>,
+        unchecked: Option<String>,
+        check: ExpiryCheck,
+    ) -> Action {
         self.phase = Phase::Expired(check);
         Action::ExpireInvoices { invoices, unchecked }
     }

@@ -214,7 +214,8 @@ fn invoices_expire_at_a_quiet_tip_after_two_reads_of_it() {
 
 #[test]
 fn an_old_tip_is_reported_and_proves_nothing() {
-    let mut machine = new_machine_with(Family::Evm, FollowLimits { quiet_tip_max_ms: Some(150_000), ..default_limits() });
+    let mut machine =
+        new_machine_with(Family::Evm, FollowLimits { quiet_tip_max_ms: Some(150_000), ..default_limits() });
     finish_all_deposits(&mut machine);
     machine.take_notices();
     let by_block = Instant::from_unix_seconds(block_time(101)).plus_ms(-60_000);

@@ -60,9 +60,9 @@ impl Machine {
         let may_finish = match branch.cross_check_pending_at {
             // A cross-check is repeated after an interval, not after every new tip of a chain with fast blocks.
             Some(checked_at) => now.since(checked_at) >= CROSS_CHECK_INTERVAL_MS,
-            None => {
-                self.compute_advance_limit(&tip).is_ok_and(|advance_to| advance_to.last > branch.follower.final_height())
-            }
+            None => self
+                .compute_advance_limit(&tip)
+                .is_ok_and(|advance_to| advance_to.last > branch.follower.final_height()),
         };
         if (cursor_moved && stale) || (branch.unfinished && may_finish) {
             let after_store = AfterStore::AtTip { tip, cursor_moved, final_height: branch.follower.final_height() };
