@@ -38,8 +38,8 @@ const NONEXISTENT_BLOCK: B256 = B256::repeat_byte(0x5e);
 pub struct BalanceCache {
     /// The hash of the block whose state root was requested last, and the state root; `None` before the first request.
     last_state_root: Option<(B256, B256)>,
-    /// True when the endpoint returns the balance at the requested block hash (EIP-1898), false when the endpoint ignores
-    /// the hash; by endpoint index.
+    /// True when the endpoint returns the balance at the requested block hash (EIP-1898), false when the endpoint
+    /// ignores the hash; by endpoint index.
     honors_block_hash: HashMap<usize, bool>,
 }
 
@@ -132,7 +132,7 @@ impl Evm {
         match self.pool.send_calls("eth_getProof", &params, PROOFS_PER_BATCH, accept).await.into_all_results() {
             Ok(accounts) => Ok(Some(accounts)),
             Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(None),
-            Err(RpcError::NodeError(refusal)) if refusal.kind != NodeErrorKind::NotFound => Ok(None),
+            Err(RpcError::NodeError(node_error)) if node_error.kind != NodeErrorKind::NotFound => Ok(None),
             Err(failure) => Err(failure.into_source_error(at.height)),
         }
     }
@@ -254,7 +254,7 @@ impl Evm {
                     .await
                 {
                     Ok(balance) => !balance,
-                    Err(RpcError::NodeError(refusal)) if is_block_related_error(refusal.kind) => true,
+                    Err(RpcError::NodeError(node_error)) if is_block_related_error(node_error.kind) => true,
                     Err(failure) => return Err(failure.into_source_error(height)),
                 };
                 self.lock_balance_cache().honors_block_hash.insert(endpoint, is_supported);

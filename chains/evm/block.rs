@@ -120,16 +120,16 @@ pub fn parse_verified_block(
 }
 
 impl Evm {
-    /// Returns blocks `from..=to` with all transfers to watched addresses; see [`chain::Source::blocks`]. If a block after
-    /// the first one fails, only the blocks before the failed block are returned.
+    /// Returns blocks `from..=to` with all transfers to watched addresses; see [`chain::Source::blocks`]. If a block
+    /// after the first one fails, only the blocks before the failed block are returned.
     pub(crate) async fn fetch_blocks_before_failure(
         &self,
         from: Height,
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
-        // An endpoint that reported a false head may have raised `stable_height` too far, so the height is lowered to the
-        // end of the requested range.
+        // An endpoint that reported a false head may have raised `stable_height` too far, so the height is lowered to
+        // the end of the requested range.
         let stable_height = self.stable_height.fetch_min(to, Ordering::Relaxed).min(to);
         let (bodies, mut log_summaries) = if stable_height > from && self.are_log_ranges_worthwhile(watched) {
             let to = stable_height.min(from.saturating_add(BLOCKS_PER_RANGE_MAX - 1));

@@ -41,8 +41,8 @@ impl Evm {
             .insert_and_drop_oldest(block, endpoint);
     }
 
-    /// Requests a block again from an endpoint other than the one that returned the block first. If that endpoint is not
-    /// known, requests the block from two endpoints.
+    /// Requests a block again from an endpoint other than the one that returned the block first. If that endpoint is
+    /// not known, requests the block from two endpoints.
     pub(crate) async fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
         let mut origin =
             self.block_origins.lock().expect("no panic while the block origins are locked").find_origin(at);
@@ -70,8 +70,8 @@ impl Evm {
         }
     }
 
-    /// Requests the header of a block, by its number or block tag, from any endpoint except `origin`. Returns the index of
-    /// the endpoint that answered with the header; `None` when no other endpoint has the block.
+    /// Requests the header of a block, by its number or block tag, from any endpoint except `origin`. Returns the index
+    /// of the endpoint that answered with the header; `None` when no other endpoint has the block.
     async fn fetch_header_from_other_endpoint(
         &self,
         origin: Option<usize>,

@@ -28,8 +28,8 @@ impl Evm {
         reports.into_iter().map(report).collect()
     }
 
-    /// Requests the endpoint's head and finalized block, and probes the methods that it offers. Returns the height of the
-    /// head and a sentence about the endpoint.
+    /// Requests the endpoint's head and finalized block, and probes the methods that it offers. Returns the height of
+    /// the head and a sentence about the endpoint.
     async fn probe_and_describe_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let requested_at = Instant::now();
         let id: String =

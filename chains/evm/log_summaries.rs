@@ -52,10 +52,10 @@ impl LogSummary {
 pub type LogSummaries = BTreeMap<Height, LogSummary>;
 
 impl Evm {
-    /// Returns true when requesting logs by range saves requests for receipts. With few watched addresses, the bloom of a
-    /// block already shows that most blocks need no receipts. With many, nearly every bloom matches some address by chance;
-    /// then a block needs no receipts if the logs of two endpoints show no transfer to a watched address. The logs of a
-    /// single endpoint are not enough, because the endpoint could leave a transfer out.
+    /// Returns true when requesting logs by range saves requests for receipts. With few watched addresses, the bloom of
+    /// a block already shows that most blocks need no receipts. With many, nearly every bloom matches some address by
+    /// chance; then a block needs no receipts if the logs of two endpoints show no transfer to a watched address. The
+    /// logs of a single endpoint are not enough, because the endpoint could leave a transfer out.
     pub(crate) fn are_log_ranges_worthwhile(&self, watched: &WatchSet) -> bool {
         let has_many_addresses = !self.contracts.are_few_enough_for_bloom_lookup(&watched.read_addresses());
         has_many_addresses && !self.contracts.is_empty() && self.count_read_endpoints() > 1
@@ -80,10 +80,10 @@ impl Evm {
             let mut too_large = None;
             let answer = self.pool.send_request(Request::json_rpc_call("eth_getLogs", &filter), |reply| {
                 let logs: Vec<EventLog<'_>> = reply.parse_result().inspect_err(|bad| {
-                    if let Rejection::NodeError(refusal) = bad
-                        && refusal.kind == NodeErrorKind::TooLarge
+                    if let Rejection::NodeError(node_error) = bad
+                        && node_error.kind == NodeErrorKind::TooLarge
                     {
-                        too_large = Some(refusal.message.clone());
+                        too_large = Some(node_error.message.clone());
                     }
                 })?;
                 let summaries = self.summarize_logs_by_block(&logs, start, end, watched).map_err(Rejection::Invalid)?;
@@ -118,8 +118,8 @@ impl Evm {
         summaries
     }
 
-    /// Summarizes the logs of each block. Fails on a log that is outside blocks `from..=to`, is of another contract or is no
-    /// transfer.
+    /// Summarizes the logs of each block. Fails on a log that is outside blocks `from..=to`, is of another contract or
+    /// is no transfer.
     fn summarize_logs_by_block(
         &self,
         logs: &[EventLog<'_>],
@@ -153,10 +153,10 @@ impl Evm {
         Ok(by_height)
     }
 
-    /// Requests the logs of one block. Returns false when the block surely has no transfer to a watched address, so that
-    /// the caller need not request each receipt. An endpoint could leave a log out, so two endpoints must show a transfer
-    /// of every contract in `in_bloom`. Logs that show fewer contracts count only when all endpoints return no transfer to
-    /// a watched address, because a bloom has false positives.
+    /// Requests the logs of one block. Returns false when the block surely has no transfer to a watched address, so
+    /// that the caller need not request each receipt. An endpoint could leave a log out, so two endpoints must show a
+    /// transfer of every contract in `in_bloom`. Logs that show fewer contracts count only when all endpoints return no
+    /// transfer to a watched address, because a bloom has false positives.
     pub(crate) async fn request_logs_for_possible_transfer(
         &self,
         body: &BlockBody,

@@ -1,5 +1,5 @@
-//! Parses event logs and finds the token transfers to watched addresses in them. Logs are parsed without copying and matched in memory, so
-//! that logs of other transfers cost no allocation.
+//! Parses event logs and finds the token transfers to watched addresses in them. Logs are parsed without copying and
+//! matched in memory, so that logs of other transfers cost no allocation.
 
 use alloy_primitives::{B256, Bloom, b256};
 use chain::{AddressKey, Amount, AssetId, Transfer, TransferIndex, TxId, TxPart, watch::WatchedAddresses};
@@ -10,8 +10,8 @@ use crate::{hex, token_contracts::TokenContracts};
 /// `keccak256("Transfer(address,address,uint256)")`, the first topic of every ERC-20 transfer.
 pub const TRANSFER_TOPIC: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
 
-/// An event log as returned by a node. The log index in the node's answer is ignored, because the driver counts the logs
-/// of a block itself.
+/// An event log as returned by a node. The log index in the node's answer is ignored, because the driver counts the
+/// logs of a block itself.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventLog<'a> {
@@ -79,7 +79,8 @@ pub(crate) fn encode_address_topic(key: &AddressKey) -> [u8; 32] {
     topic
 }
 
-/// Parses an address from an indexed event argument; the inverse of [`encode_address_topic`]. Returns `None` when the padding is not zero.
+/// Parses an address from an indexed event argument; the inverse of [`encode_address_topic`]. Returns `None` when the
+/// padding is not zero.
 fn parse_address_topic(topic: &str) -> Option<AddressKey> {
     let bytes: [u8; 32] = hex::parse_bytes(topic)?;
     let (zeros, account) = bytes.split_at(12);

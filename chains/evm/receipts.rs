@@ -65,7 +65,7 @@ enum OneRequestOutcome {
     NotOffered,
     /// Every endpoint rejected the request with an unclassified error, which may be permanent or temporary. The driver
     /// then requests the receipts one by one, which gives the same proof, and does not use unproven logs instead.
-    Refused,
+    Rejected,
 }
 
 impl Evm {
@@ -88,7 +88,7 @@ impl Evm {
                 }
                 self.fetch_receipts_one_by_one(body, watched).await?
             }
-            OneRequestOutcome::Refused => self.fetch_receipts_one_by_one(body, watched).await?,
+            OneRequestOutcome::Rejected => self.fetch_receipts_one_by_one(body, watched).await?,
         };
         let is_provable = self.config.verify.header && self.config.verify.receipts;
         if is_provable && !receipts.proven && !self.has_proven_unknown_tx_type(body, watched).await? {
@@ -116,7 +116,7 @@ impl Evm {
         let answer = match self.request_and_verify_receipts(json!([hash]), body, watched).await {
             // Some nodes accept only a block number in this request. The receipts are verified against the block hash
             // in both cases.
-            Err(RpcError::NodeError(refusal)) if refusal.code == INVALID_PARAMS => {
+            Err(RpcError::NodeError(node_error)) if node_error.code == INVALID_PARAMS => {
                 self.request_and_verify_receipts(json!([hex::to_quantity(height)]), body, watched).await
             }
             answer => answer,
@@ -125,7 +125,9 @@ impl Evm {
             Ok(Some(receipts)) => Ok(OneRequestOutcome::Complete(receipts)),
             Ok(None) => Err(SourceError::BlockNotFound(height)),
             Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(OneRequestOutcome::NotOffered),
-            Err(RpcError::NodeError(refusal)) if refusal.kind == NodeErrorKind::Other => Ok(OneRequestOutcome::Refused),
+            Err(RpcError::NodeError(node_error)) if node_error.kind == NodeErrorKind::Other => {
+                Ok(OneRequestOutcome::Rejected)
+            }
             Err(failure) => Err(failure.into_source_error(height)),
         }
     }
@@ -268,8 +270,8 @@ impl TxReceipt<'_> {
         self.status.and_then(hex::parse_quantity) == Some(1)
     }
 
-    /// Appends the receipt to `out`, encoded as in the receipts trie (EIP-2718, EIP-658; specs.optimism.io for deposits). Returns `None`
-    /// when a field is malformed.
+    /// Appends the receipt to `out`, encoded as in the receipts trie (EIP-2718, EIP-658; specs.optimism.io for
+    /// deposits). Returns `None` when a field is malformed.
     fn append_trie_encoding(&self, out: &mut Vec<u8>) -> Option<()> {
         let tx_type = self.parse_tx_type()?;
         let mut fields = Vec::new();
@@ -342,8 +344,8 @@ fn verify_receipts_root(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<
     Err(format!("the receipts of block {height} do not match its receipts root"))
 }
 
-/// Fails when a bit of the header's bloom is not set by any log, because then logs are missing. This check is weaker than
-/// the receipts root, and replaces that check when the root cannot be recomputed.
+/// Fails when a bit of the header's bloom is not set by any log, because then logs are missing. This check is weaker
+/// than the receipts root, and replaces that check when the root cannot be recomputed.
 fn verify_logs_bloom(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<(), String> {
     let mut bloom = Bloom::ZERO;
     for log in receipts.iter().flat_map(|receipt| &receipt.logs) {

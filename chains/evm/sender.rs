@@ -128,9 +128,10 @@ impl Sender for Evm {
                         "{label}: accepted the transaction, but returned another hash than {txid}"
                     )),
                     Err(Rejection::Invalid(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
-                    Err(Rejection::NodeError(refusal)) => {
-                        error_text_to_broadcast_outcome(&label, &self.pool.redact_secrets(endpoint, &refusal.message))
-                    }
+                    Err(Rejection::NodeError(node_error)) => error_text_to_broadcast_outcome(
+                        &label,
+                        &self.pool.redact_secrets(endpoint, &node_error.message),
+                    ),
                 },
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");

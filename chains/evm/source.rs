@@ -198,7 +198,7 @@ impl Source for Evm {
             }
         });
         match header.await {
-            Err(RpcError::NodeError(refusal)) if refusal.kind == NodeErrorKind::NotFound => Ok(None),
+            Err(RpcError::NodeError(node_error)) if node_error.kind == NodeErrorKind::NotFound => Ok(None),
             header => header.map_err(|failure| failure.into_source_error(height)),
         }
     }

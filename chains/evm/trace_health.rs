@@ -53,8 +53,8 @@ impl TraceHealth {
         now.saturating_duration_since(*self.silent_since.get_or_insert(now)) < SILENCE_MAX
     }
 
-    /// Records that a block was read without its traces. After [`FAILURES_MAX`] such blocks in a row, trace requests are
-    /// paused.
+    /// Records that a block was read without its traces. After [`FAILURES_MAX`] such blocks in a row, trace requests
+    /// are paused.
     pub fn record_failure_and_maybe_pause(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_MAX {
@@ -62,8 +62,8 @@ impl TraceHealth {
         }
     }
 
-    /// Records that a block may lack transfers. Returns true the first time for each cause, so that each cause is logged
-    /// once.
+    /// Records that a block may lack transfers. Returns true the first time for each cause, so that each cause is
+    /// logged once.
     pub fn record_incomplete_and_is_first(&mut self, now: Instant, cause: &'static str) -> bool {
         self.degraded_until = Some(now + DEGRADED_FOR);
         self.warned.insert(cause)
@@ -81,8 +81,8 @@ impl Evm {
         self.trace_health.lock().expect("no panic while the trace health is locked")
     }
 
-    /// Records that the block may lack transfers, so that balances are compared for the time of [`DEGRADED_FOR`]. Logs a
-    /// warning for the first block of each cause.
+    /// Records that the block may lack transfers, so that balances are compared for the time of [`DEGRADED_FOR`]. Logs
+    /// a warning for the first block of each cause.
     pub(crate) fn mark_incomplete_and_warn_once(&self, body: &BlockBody, cause: &'static str, reason: &str) {
         if self.lock_trace_health().record_incomplete_and_is_first(Instant::now(), cause) {
             warn!(

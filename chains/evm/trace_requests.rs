@@ -1,5 +1,5 @@
-//! Requests the call traces of blocks, to find the native coins that contracts send inside transactions. A block is read
-//! without such transfers when no endpoint returns usable traces.
+//! Requests the call traces of blocks, to find the native coins that contracts send inside transactions. A block is
+//! read without such transfers when no endpoint returns usable traces.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +19,8 @@ use crate::{
 };
 
 impl Evm {
-    /// Returns the RPC method and the parameters that request a block's traces, or `None` when traces are not configured or the
-    /// native coin is not accepted.
+    /// Returns the RPC method and the parameters that request a block's traces, or `None` when traces are not
+    /// configured or the native coin is not accepted.
     pub(crate) fn build_trace_request(&self, header: &Header) -> Option<(&'static str, Value)> {
         self.native.as_ref()?;
         match self.config.trace {
@@ -80,7 +80,8 @@ impl Evm {
             Err(failure) => failure,
         };
         // The endpoint that returns traces may lag behind the endpoint that returned the block.
-        let is_behind = matches!(&failure, RpcError::NodeError(refusal) if refusal.kind == NodeErrorKind::NotFound);
+        let is_behind =
+            matches!(&failure, RpcError::NodeError(node_error) if node_error.kind == NodeErrorKind::NotFound);
         if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Timeout(_)))
             && self.lock_trace_health().record_silence_and_may_wait(Instant::now())
         {

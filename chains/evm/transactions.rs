@@ -97,9 +97,9 @@ struct TxJson<'a> {
 }
 
 impl Evm {
-    /// Requests the raw bytes of the transactions with unknown types, and verifies all transactions of the block against
-    /// the transactions root. Returns true when they match or when the configuration disables this check, and false when
-    /// no endpoint returns the raw bytes. Fails when the transactions do not match.
+    /// Requests the raw bytes of the transactions with unknown types, and verifies all transactions of the block
+    /// against the transactions root. Returns true when they match or when the configuration disables this check, and
+    /// false when no endpoint returns the raw bytes. Fails when the transactions do not match.
     pub(crate) async fn verify_transactions_with_raw_bytes(&self, body: &BlockBody) -> Result<bool, SourceError> {
         let is_provable = self.config.verify.header && self.config.verify.transactions;
         let Some(unproven) = body.unproven.as_ref().filter(|_| is_provable) else { return Ok(true) };
@@ -259,8 +259,8 @@ enum EncodedTx {
     Unknown(u64),
 }
 
-/// A decoded transaction with its signature. The sender is recovered only for payments to watched addresses, because recovery is by far the
-/// most expensive step of parsing a block.
+/// A decoded transaction with its signature. The sender is recovered only for payments to watched addresses, because
+/// recovery is by far the most expensive step of parsing a block.
 struct SignedTx(Box<TxEnvelope>);
 
 impl SignedTx {

@@ -143,8 +143,8 @@ impl BlockFile {
 }
 
 impl ModelChain {
-    /// Appends the blocks above `from` to the chain's file, after a rewind to `rewound` when blocks were replaced, and drops
-    /// the oldest blocks from memory. A failure is kept in `storage_error`.
+    /// Appends the blocks above `from` to the chain's file, after a rewind to `rewound` when blocks were replaced, and
+    /// drops the oldest blocks from memory. A failure is kept in `storage_error`.
     pub fn store_new_and_drop_old_blocks(&mut self, rewound: Option<Height>, from: Height) {
         if let Some(mut file) = self.file.take() {
             let known = usize::try_from(from - self.oldest_height() + 1).unwrap_or(usize::MAX);
@@ -275,7 +275,7 @@ impl FileLine {
                     .map_err(|e| e.to_string())?;
                 let same = model
                     .replay_block_and_compare_hash(parse_block_hash(&block.hash)?, block.time, block.branch, txs)
-                    .map_err(|refusal| refusal.to_string())?;
+                    .map_err(|rejection| rejection.to_string())?;
                 if same { Ok(()) } else { Err("the block's hash does not match its content".into()) }
             }
         }

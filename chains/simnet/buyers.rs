@@ -1,5 +1,5 @@
-//! The wallets of the buyers, with real keys and with funds from genesis on, and the payments that buyers send. Payments
-//! rotate over the wallets, so that they come from different senders and rarely depend on each other.
+//! The wallets of the buyers, with real keys and with funds from genesis on, and the payments that buyers send.
+//! Payments rotate over the wallets, so that they come from different senders and rarely depend on each other.
 
 use std::collections::BTreeSet;
 
@@ -149,9 +149,9 @@ pub enum PayError {
     /// The chain's family has no payments of this kind.
     #[error("the family has no such payment")]
     Unsupported,
-    /// The node refused the transaction for this reason, or its outcome is unknown.
-    #[error("the node refuses it: {0}")]
-    Refused(String),
+    /// The node rejected the transaction for this reason, or its outcome is unknown.
+    #[error("the node rejects the transaction: {0}")]
+    Rejected(String),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -248,7 +248,7 @@ impl Simnet {
             .ok_or(PayError::InsufficientFunds)?;
         match model.verify_and_add_to_mempool(tx.raw().as_bytes()) {
             BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),
-            BroadcastOutcome::Refused(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Refused(reason)),
+            BroadcastOutcome::Refused(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Rejected(reason)),
         }
     }
 

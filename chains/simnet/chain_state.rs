@@ -14,7 +14,7 @@ pub const EXPIRY_SECONDS_MAX: i64 = 86_400;
 
 /// The reason why a transaction cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TxRefusal {
+pub enum TxRejection {
     /// A transaction with this nonce was already applied; `next` is the next free one.
     #[error("nonce too low: next is {next}")]
     NonceTooLow { next: u64 },
@@ -184,7 +184,7 @@ impl ChainState {
     }
 
     /// Applies a transaction at a block time (unix seconds). After an error the state is unchanged.
-    pub fn apply_transaction_or_roll_back(&mut self, tx: &SignedTx, time: i64) -> Result<Undo, TxRefusal> {
+    pub fn apply_transaction_or_roll_back(&mut self, tx: &SignedTx, time: i64) -> Result<Undo, TxRejection> {
         let outcome = self.apply_transaction_without_rollback(tx, time);
         let undo = Undo {
             balances: std::mem::take(&mut self.balances.replaced),
@@ -206,10 +206,10 @@ impl ChainState {
         self.used.restore_old_rows(&undo.used);
     }
 
-    fn apply_transaction_without_rollback(&mut self, tx: &SignedTx, time: i64) -> Result<(), TxRefusal> {
+    fn apply_transaction_without_rollback(&mut self, tx: &SignedTx, time: i64) -> Result<(), TxRejection> {
         let spends_coins = matches!(tx.draft.replay_protection, ReplayProtection::Inputs(_));
         if spends_coins != (self.rules.family == Family::Bitcoin) {
-            return Err(TxRefusal::WrongFamily);
+            return Err(TxRejection::WrongFamily);
         }
         match &tx.draft.replay_protection {
             ReplayProtection::Nonce(nonce) => self.use_next_nonce(tx.sender(), *nonce)?,
@@ -224,28 +224,28 @@ impl ChainState {
     }
 
     /// Counts up the nonce of an account. Fails when `nonce` is not the next one.
-    fn use_next_nonce(&mut self, account: AddressKey, nonce: u64) -> Result<(), TxRefusal> {
+    fn use_next_nonce(&mut self, account: AddressKey, nonce: u64) -> Result<(), TxRejection> {
         let next = self.next_nonce(account);
         if nonce < next {
-            return Err(TxRefusal::NonceTooLow { next });
+            return Err(TxRejection::NonceTooLow { next });
         }
         if nonce > next {
-            return Err(TxRefusal::NonceGap { next });
+            return Err(TxRejection::NonceGap { next });
         }
         self.nonces.set_row_and_record_old(account, Some(next + 1));
         Ok(())
     }
 
     /// Marks a TRON transaction as used. Fails when it was used before, has expired, or expires too late.
-    fn use_unexpired_txid_once(&mut self, txid: TxId, until: i64, time: i64) -> Result<(), TxRefusal> {
+    fn use_unexpired_txid_once(&mut self, txid: TxId, until: i64, time: i64) -> Result<(), TxRejection> {
         if self.rules.family != Family::Tron {
-            return Err(TxRefusal::WrongFamily);
+            return Err(TxRejection::WrongFamily);
         }
         if self.used.rows.contains_key(&txid) {
-            return Err(TxRefusal::Mined);
+            return Err(TxRejection::Mined);
         }
         if until < time || until > time.saturating_add(EXPIRY_SECONDS_MAX) {
-            return Err(TxRefusal::BadExpiry);
+            return Err(TxRejection::BadExpiry);
         }
         self.used.set_row_and_record_old(txid, Some(until));
         Ok(())
@@ -253,28 +253,28 @@ impl ChainState {
 
     /// Applies a Bitcoin transaction. Its inputs must equal its outputs plus the fee, all in the native coin, and it
     /// cannot revert.
-    fn apply_bitcoin_transaction(&mut self, tx: &SignedTx, coins: &[OutPoint]) -> Result<(), TxRefusal> {
+    fn apply_bitcoin_transaction(&mut self, tx: &SignedTx, coins: &[OutPoint]) -> Result<(), TxRejection> {
         let native = self.rules.native.clone();
         let foreign = tx.draft.moves.iter().any(|m| m.asset != native || m.internal);
         if tx.draft.reverts || foreign || coins.is_empty() {
-            return Err(TxRefusal::WrongFamily);
+            return Err(TxRejection::WrongFamily);
         }
         let mut inputs = Amount::ZERO;
         for coin in coins {
             let owned = |owner: &AddressKey| self.coins.rows.get(&(*owner, *coin)).map(|amount| (*owner, *amount));
-            let (owner, amount) = tx.signers.iter().find_map(owned).ok_or(TxRefusal::MissingCoin)?;
+            let (owner, amount) = tx.signers.iter().find_map(owned).ok_or(TxRejection::MissingCoin)?;
             self.coins.set_row_and_record_old((owner, *coin), None);
             self.credit_or_debit(&native, owner, amount, false)?;
-            inputs = inputs.checked_add(amount).ok_or(TxRefusal::InsufficientFunds)?;
+            inputs = inputs.checked_add(amount).ok_or(TxRejection::InsufficientFunds)?;
         }
         let mut outputs = tx.draft.fee;
         self.credit_or_debit(&native, self.rules.miner, tx.draft.fee, true)?;
         for (vout, output) in (0u32..).zip(&tx.draft.moves) {
-            outputs = outputs.checked_add(output.amount).ok_or(TxRefusal::InsufficientFunds)?;
+            outputs = outputs.checked_add(output.amount).ok_or(TxRejection::InsufficientFunds)?;
             self.coins.set_row_and_record_old((output.to.key, OutPoint { txid: tx.txid, vout }), Some(output.amount));
             self.credit_or_debit(&native, output.to.key, output.amount, true)?;
         }
-        if inputs == outputs { Ok(()) } else { Err(TxRefusal::InsufficientFunds) }
+        if inputs == outputs { Ok(()) } else { Err(TxRejection::InsufficientFunds) }
     }
 
     /// Moves an amount of a listed asset between two balances. Does nothing for an asset that is not listed.
@@ -284,7 +284,7 @@ impl ChainState {
         from: AddressKey,
         to: AddressKey,
         amount: Amount,
-    ) -> Result<(), TxRefusal> {
+    ) -> Result<(), TxRejection> {
         if !self.rules.endowment.contains_key(asset) || amount.is_zero() {
             return Ok(());
         }
@@ -298,10 +298,11 @@ impl ChainState {
         account: AddressKey,
         amount: Amount,
         is_credit: bool,
-    ) -> Result<(), TxRefusal> {
+    ) -> Result<(), TxRejection> {
         let old = self.balance(asset, account);
         let new = if is_credit { old.checked_add(amount) } else { old.checked_sub(amount) };
-        self.balances.set_row_and_record_old((asset.clone(), account), Some(new.ok_or(TxRefusal::InsufficientFunds)?));
+        self.balances
+            .set_row_and_record_old((asset.clone(), account), Some(new.ok_or(TxRejection::InsufficientFunds)?));
         Ok(())
     }
 

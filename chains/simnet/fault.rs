@@ -31,8 +31,8 @@ pub enum NodeFault {
     AnswerLost,
     /// A broadcast transaction is acknowledged and then dropped.
     BroadcastLost,
-    /// Every broadcast transaction is refused.
-    RefuseBroadcast,
+    /// Every broadcast transaction is rejected.
+    RejectBroadcast,
 }
 
 /// The faults of a node that are switched on.

@@ -104,8 +104,8 @@ impl Simnet {
         self.lock_model(chain).faults.fail_next = calls;
     }
 
-    /// Hides or shows the transfers by contracts. While they are hidden, blocks do not contain them, and they show only in
-    /// balances. Has no effect on Bitcoin.
+    /// Hides or shows the transfers by contracts. While they are hidden, blocks do not contain them, and they show only
+    /// in balances. Has no effect on Bitcoin.
     pub fn set_internal_transfers_hidden(&self, chain: &ChainId, on: bool) {
         let mut model = self.lock_model(chain);
         model.internal_transfers = match (model.spec.family, on) {

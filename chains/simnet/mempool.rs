@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use chain::{Amount, BroadcastOutcome, TxId};
 
 use crate::{
-    chain_state::{ChainState, TxRefusal, Undo},
+    chain_state::{ChainState, TxRejection, Undo},
     transaction::{ReplayProtection, SignedTx},
 };
 
@@ -53,9 +53,9 @@ impl Mempool {
         self.ready.iter().map(|(_, undo)| undo)
     }
 
-    /// Applies a transaction to the state and adds it to the ready ones. A transaction whose nonce is too high is queued; a
-    /// conflicting one replaces others if its fee is higher; any other is refused. `now` is the time of the head, in unix
-    /// seconds.
+    /// Applies a transaction to the state and adds it to the ready ones. A transaction whose nonce is too high is
+    /// queued; a conflicting one replaces others if its fee is higher; any other is rejected. `now` is the time of the
+    /// head, in unix seconds.
     pub fn admit_transaction(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
         if self.contains_transaction(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;
@@ -66,12 +66,12 @@ impl Mempool {
         let tx = Arc::new(tx);
         match self.apply_and_add_transaction(state, tx.clone(), now) {
             Ok(()) => BroadcastOutcome::Accepted,
-            Err(TxRefusal::NonceGap { .. }) if self.queued.len() < QUEUED_MAX => {
+            Err(TxRejection::NonceGap { .. }) if self.queued.len() < QUEUED_MAX => {
                 self.known.insert(tx.txid);
                 self.queued.push(tx);
                 BroadcastOutcome::Accepted
             }
-            Err(refusal) => self.replace_conflicting_if_fee_is_higher(state, tx, now, &refusal),
+            Err(rejection) => self.replace_conflicting_if_fee_is_higher(state, tx, now, &rejection),
         }
     }
 
@@ -95,7 +95,7 @@ impl Mempool {
             if self.contains_transaction(&tx.txid) {
                 continue;
             }
-            if let Err(TxRefusal::NonceGap { .. }) = self.apply_and_add_transaction(state, tx.clone(), now) {
+            if let Err(TxRejection::NonceGap { .. }) = self.apply_and_add_transaction(state, tx.clone(), now) {
                 self.known.insert(tx.txid);
                 self.queued.push(tx);
             }
@@ -124,13 +124,14 @@ impl Mempool {
         self.ready.drain(..).unzip()
     }
 
-    /// Applies a transaction to the state and adds it to the ready ones, with the queued transactions that follow on it.
+    /// Applies a transaction to the state and adds it to the ready ones, with the queued transactions that follow on
+    /// it.
     fn apply_and_add_transaction(
         &mut self,
         state: &mut ChainState,
         tx: Arc<SignedTx>,
         now: i64,
-    ) -> Result<(), TxRefusal> {
+    ) -> Result<(), TxRejection> {
         let undo = state.apply_transaction_or_roll_back(&tx, now)?;
         self.known.insert(tx.txid);
         self.ready.push((tx, undo));
@@ -148,7 +149,7 @@ impl Mempool {
                     self.ready.push((self.queued.remove(index), undo));
                     index = 0;
                 }
-                Err(TxRefusal::NonceGap { .. }) => index += 1,
+                Err(TxRejection::NonceGap { .. }) => index += 1,
                 Err(_) => {
                     self.known.remove(&self.queued.remove(index).txid);
                 }
@@ -162,12 +163,12 @@ impl Mempool {
         state: &mut ChainState,
         tx: Arc<SignedTx>,
         now: i64,
-        refusal: &TxRefusal,
+        rejection: &TxRejection,
     ) -> BroadcastOutcome {
         let conflicting_fees: Vec<Amount> =
             self.ready.iter().filter(|(r, _)| r.conflicts_with(&tx)).map(|(r, _)| r.draft.fee).collect();
         if conflicting_fees.is_empty() {
-            return BroadcastOutcome::Refused(refusal.to_string());
+            return BroadcastOutcome::Refused(rejection.to_string());
         }
         if Amount::checked_sum(conflicting_fees).is_none_or(|conflicting_fees| tx.draft.fee <= conflicting_fees) {
             return BroadcastOutcome::Refused("replacement transaction underpriced".into());
@@ -182,6 +183,6 @@ impl Mempool {
         }
         self.undo_and_drain_transactions(state);
         self.readd_valid_transactions(state, before, now);
-        BroadcastOutcome::Refused(refusal.to_string())
+        BroadcastOutcome::Refused(rejection.to_string())
     }
 }

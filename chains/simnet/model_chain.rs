@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     block_file::BlockFile,
     buyers::{self, Buyers},
-    chain_state::{ChainState, TxRefusal, Undo},
+    chain_state::{ChainState, TxRejection, Undo},
     fault::ActiveFaults,
     mempool::Mempool,
     spec::{ChainSpec, FinalityMark},
@@ -172,7 +172,7 @@ impl ModelChain {
         self.blocks.get(index)
     }
 
-    /// Decodes and verifies a transaction and adds it to the mempool, or refuses it as a node does.
+    /// Decodes and verifies a transaction and adds it to the mempool, or rejects it as a node does.
     pub fn verify_and_add_to_mempool(&mut self, raw: &[u8]) -> BroadcastOutcome {
         let tx = match SignedTx::decode_canonical(self.spec.family, &self.spec.chain, raw) {
             Ok(tx) => tx,
@@ -241,21 +241,21 @@ impl ModelChain {
         removed.into_iter().rev().flat_map(|block| block.txs).collect()
     }
 
-    /// Applies the transactions of a stored block and appends the block. Returns false when the hash of the appended block
-    /// differs from the stored `hash`.
+    /// Applies the transactions of a stored block and appends the block. Returns false when the hash of the appended
+    /// block differs from the stored `hash`.
     pub fn replay_block_and_compare_hash(
         &mut self,
         hash: BlockHash,
         time: i64,
         branch: u64,
         txs: Vec<SignedTx>,
-    ) -> Result<bool, TxRefusal> {
+    ) -> Result<bool, TxRejection> {
         self.branch = branch;
         let txs: Vec<Arc<SignedTx>> = txs.into_iter().map(Arc::new).collect();
         let undos = txs
             .iter()
             .map(|tx| self.state.apply_transaction_or_roll_back(tx, time))
-            .collect::<Result<Vec<Undo>, TxRefusal>>()?;
+            .collect::<Result<Vec<Undo>, TxRejection>>()?;
         self.append_block(time, txs, undos);
         Ok(self.head().hash == hash)
     }
@@ -288,8 +288,8 @@ impl ModelChain {
         state
     }
 
-    /// Returns a conflicting transaction that pays the money back to the buyer; the same transaction when its sender is no
-    /// buyer.
+    /// Returns a conflicting transaction that pays the money back to the buyer; the same transaction when its sender is
+    /// no buyer.
     fn double_spend_if_by_buyer(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
         self.buyers.sign_double_spend(&self.state, &paid).map_or(paid, Arc::new)
     }

@@ -195,8 +195,8 @@ impl Sender for ModelNode {
             Ok(model) => model,
             Err(e) => return BroadcastOutcome::Unknown(e.to_string()),
         };
-        if model.faults.is_on(NodeFault::RefuseBroadcast) {
-            return BroadcastOutcome::Refused("this node refuses all transactions".into());
+        if model.faults.is_on(NodeFault::RejectBroadcast) {
+            return BroadcastOutcome::Refused("this node rejects all transactions".into());
         }
         if model.faults.is_on(NodeFault::BroadcastLost) {
             return BroadcastOutcome::Accepted;

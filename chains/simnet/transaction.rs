@@ -1,6 +1,6 @@
 //! Transactions of a model chain: their content, signatures and encoding.
 //!
-//! The encoding is JSON with a fixed order of fields; a node refuses any other JSON with the same content. The id
+//! The encoding is JSON with a fixed order of fields; a node rejects any other JSON with the same content. The id
 //! covers the content and the signers' keys but not the signatures, so changing a signature does not change the id.
 
 use std::sync::LazyLock;

@@ -180,9 +180,9 @@ fn broadcast_faults_return_the_wrong_outcome() {
         draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(nonce), EVM, 10, 0)
             .sign(Family::Evm, &[secret_key(1)])
     };
-    simnet.set_fault(&chain, NodeFault::RefuseBroadcast, true);
+    simnet.set_fault(&chain, NodeFault::RejectBroadcast, true);
     expect_refusal(broadcast_to_chain(&simnet, "ethereum", &pay(0)));
-    simnet.set_fault(&chain, NodeFault::RefuseBroadcast, false);
+    simnet.set_fault(&chain, NodeFault::RejectBroadcast, false);
     simnet.set_fault(&chain, NodeFault::BroadcastLost, true);
     assert_eq!(broadcast_to_chain(&simnet, "ethereum", &pay(0)), BroadcastOutcome::Accepted);
     assert!(simnet.list_mempool(&chain).is_empty());
