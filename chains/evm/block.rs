@@ -147,7 +147,7 @@ impl Evm {
         let mut blocks = Vec::with_capacity(bodies.len());
         for body in bodies {
             let log_summary = log_summaries.remove(&body.header.height);
-            blocks.push(self.fetch_transfers_of_block(body, log_summary, watched));
+            blocks.push(self.complete_block_with_transfers(body, log_summary, watched));
         }
         let mut blocks = stream::iter(blocks).buffered(CONCURRENCY);
         let mut completed = Vec::new();
@@ -205,7 +205,7 @@ impl Evm {
 
     /// Returns the block with all its transfers to watched addresses. `log_summary` is the summary of the block's logs
     /// on which two endpoints agree; `None` when the logs were not requested by range.
-    async fn fetch_transfers_of_block(
+    async fn complete_block_with_transfers(
         &self,
         mut body: BlockBody,
         log_summary: Option<LogSummary>,

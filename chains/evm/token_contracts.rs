@@ -83,7 +83,8 @@ impl TokenContracts {
     }
 
     /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this
-    /// bloom. A missing bit proves that there is none; a set bit may be a false positive.
+    /// bloom. A missing bit proves that there is none; a set bit may be a false positive. The addresses themselves are
+    /// looked up only if they are few enough.
     pub fn list_contracts_with_possible_transfer(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
         let is_in_bloom = |i: &usize| bloom.contains(&self.entries[*i].bloom);
         let possible: Vec<usize> = (0..self.entries.len()).filter(is_in_bloom).collect();

@@ -50,6 +50,7 @@ pub struct ModelBlock {
     pub branch: u64,
     /// The transactions in block order.
     pub txs: Vec<Arc<SignedTx>>,
+    /// The values that each transaction replaced in the state, in block order. They can be undone in a reorganisation.
     undos: Vec<Undo>,
 }
 
