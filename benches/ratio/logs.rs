@@ -44,8 +44,9 @@ pub fn run(report: &mut Report) {
         let decode_and_match = || {
             let start = ThreadTime::now();
             let mut hits = 0;
-            let found = for_each_watched_transfer_in_reply(&body, &watched.read_addresses(), &contracts, |_, _| hits += 1)
-                .expect("the logs are valid");
+            let found =
+                for_each_watched_transfer_in_reply(&body, &watched.read_addresses(), &contracts, |_, _| hits += 1)
+                    .expect("the logs are valid");
             assert_eq!((found, hits), (10_000, HITS));
             start.elapsed()
         };
