@@ -6,7 +6,8 @@ use std::time::Duration;
 use chain::{Block, BlockRef, Header, TxId, WatchSet};
 use cpu_time::ProcessTime;
 use db::Db;
-use evm::logs::{TokenContracts, for_each_watched_transfer};
+use evm::logs::for_each_watched_transfer_in_reply;
+use evm::token_contracts::TokenContracts;
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
 use money::deposits::{self, DepositService, Grace, Limits};
@@ -107,7 +108,7 @@ impl FollowBench {
 
     fn read(&self, answer: &[u8], header: Header) -> Result<Block, Rejection> {
         let mut transfers = Vec::new();
-        for_each_watched_transfer(answer, &self.chain.watched.read_addresses(), &self.contracts, |hit, _| {
+        for_each_watched_transfer_in_reply(answer, &self.chain.watched.read_addresses(), &self.contracts, |hit, _| {
             let mut txid = header.hash.0;
             txid[31] = u8::try_from(transfers.len()).unwrap_or(u8::MAX);
             transfers.push(hit.into_transfer(TxId(txid), 1, 77));

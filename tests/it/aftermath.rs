@@ -456,14 +456,14 @@ both! {
     async fn a_rescan_does_not_book_a_balance_credit_again(world: World) {
         let order = world.place_order("eth").await;
         let chain = world.chain_of("eth");
-        world.simnet.set_internal_by_balance(&chain, true);
-        world.simnet.pay_internal(&chain, &order.address, order.due).unwrap();
+        world.simnet.set_internal_transfers_hidden(&chain, true);
+        world.simnet.pay_from_contract(&chain, &order.address, order.due).unwrap();
         world.mine("eth", 20);
         world.run_until_idle().await;
         world.mine_deep("eth");
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        world.simnet.set_internal_by_balance(&chain, false);
+        world.simnet.set_internal_transfers_hidden(&chain, false);
         let head = world.simnet.tip(&chain).head.height;
         assert_eq!(rescan(&world, &chain, head).await, Ok((0, 0, 1)));
         assert!(world.has_open_review("rescan.possible_duplicate").await);

@@ -119,8 +119,8 @@ impl World {
         let mut config = test_config(folder.path());
         configure(&mut config);
         let clock = Clock::manual(START);
-        let simnet = Simnet::in_memory(list_simnet_specs(&config), 7, START.unix_seconds() - 3_600);
-        for chain in simnet.chains() {
+        let simnet = Simnet::create_in_memory(list_simnet_specs(&config), 7, START.unix_seconds() - 3_600);
+        for chain in simnet.list_chains() {
             simnet.mine(&chain, 3, START.unix_seconds() - 60);
         }
         let db = Db::open(&scratch.config()).await.expect("the database opens");

@@ -225,7 +225,7 @@ async fn execute_demo_command(context: &Context, demo: &Demo, command: DemoComma
 
 /// Returns the id of the simulated chain with this name. Fails when the demo does not simulate such a chain.
 fn find_simulated_chain(demo: &Demo, chain: &str) -> Result<ChainId, String> {
-    let found = demo.simnet.chains().into_iter().find(|known| known.as_str() == chain);
+    let found = demo.simnet.list_chains().into_iter().find(|known| known.as_str() == chain);
     found.ok_or_else(|| format!("{chain} is not a simulated chain"))
 }
 

@@ -1,5 +1,5 @@
-//! Reads the native coins that contracts send inside transactions, from call traces. A block is read without them when
-//! no endpoint returns usable traces.
+//! Requests the call traces of blocks, to find the native coins that contracts send inside transactions. A block is
+//! read without such transfers when no endpoint returns usable traces.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,18 +10,17 @@ use chain::{
 use rpc::{NodeErrorKind, Rejection, Request, RpcError, Verdict};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tracing::warn;
 
 use crate::{
     Evm, TraceApi,
     block::BlockBody,
-    call_traces::{self, FlatTrace, TxTrace},
     hex,
+    trace_parser::{self, FlatTrace, TxTrace},
 };
 
 impl Evm {
-    /// Returns the method and parameters that request a block's traces, or `None` when traces are not configured or the
-    /// native coin is not accepted.
+    /// Returns the RPC method and the parameters that request a block's traces, or `None` when traces are not
+    /// configured or the native coin is not accepted.
     pub(crate) fn build_trace_request(&self, header: &Header) -> Option<(&'static str, Value)> {
         self.native.as_ref()?;
         match self.config.trace {
@@ -36,7 +35,7 @@ impl Evm {
 
     /// Returns the native coins that contracts sent to watched addresses in this block. `other_transfers` are the
     /// transfers already found in it. Without usable traces the block is marked as incomplete and the list is empty.
-    pub(crate) async fn fetch_internal_transfers(
+    pub(crate) async fn fetch_internal_transfers_or_mark_incomplete(
         &self,
         body: &BlockBody,
         other_transfers: &[Transfer],
@@ -47,20 +46,24 @@ impl Evm {
         };
         let Some(native) = &self.native else { return Ok(Vec::new()) };
         if !self.lock_trace_health().may_request_traces(Instant::now()) {
-            self.mark_block_incomplete(body, "paused", "trace requests failed several times in a row and are paused");
+            self.mark_incomplete_and_warn_once(
+                body,
+                "paused",
+                "trace requests failed several times in a row and are paused",
+            );
             return Ok(Vec::new());
         }
         let answer = self.pool.send_request(Request::json_rpc_call(method, &params), |reply| {
             let watched = &watched.read_addresses();
             let transfers = match self.config.trace {
                 TraceApi::None => Ok(Vec::new()),
-                TraceApi::Debug => call_traces::list_nested_transfers(
+                TraceApi::Debug => trace_parser::list_transfers_in_nested_traces(
                     &reply.parse_result::<Vec<TxTrace<'_>>>()?,
                     body,
                     native,
                     watched,
                 ),
-                TraceApi::Parity => call_traces::list_flat_transfers(
+                TraceApi::Parity => trace_parser::list_transfers_in_flat_traces(
                     &reply.parse_result::<Vec<FlatTrace<'_>>>()?,
                     body,
                     native,
@@ -71,15 +74,16 @@ impl Evm {
         });
         let failure = match answer.await {
             Ok(transfers) => {
-                self.lock_trace_health().record_traces();
-                return Ok(self.drop_contradicted_transfers(body, other_transfers, transfers).await);
+                self.lock_trace_health().record_success();
+                return Ok(self.drop_transfers_contradicted_by_balances(body, other_transfers, transfers).await);
             }
             Err(failure) => failure,
         };
         // The endpoint that returns traces may lag behind the endpoint that returned the block.
-        let is_behind = matches!(&failure, RpcError::NodeError(refusal) if refusal.kind == NodeErrorKind::NotFound);
+        let is_behind =
+            matches!(&failure, RpcError::NodeError(node_error) if node_error.kind == NodeErrorKind::NotFound);
         if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Timeout(_)))
-            && self.lock_trace_health().record_silent_endpoints(Instant::now())
+            && self.lock_trace_health().record_silence_and_may_wait(Instant::now())
         {
             return Err(failure.into_source_error(body.header.height));
         }
@@ -90,14 +94,14 @@ impl Evm {
             RpcError::NodeError(_) => "refusal",
             RpcError::Invalid(_) => "unusable",
         };
-        self.lock_trace_health().record_failed_traces(Instant::now());
-        self.mark_block_incomplete(body, cause, &failure.to_string());
+        self.lock_trace_health().record_failure_and_maybe_pause(Instant::now());
+        self.mark_incomplete_and_warn_once(body, cause, &failure.to_string());
         Ok(Vec::new())
     }
 
     /// Removes each transfer that the proven balance of its receiver contradicts. No header commits to traces, but
     /// endpoints can prove balances.
-    async fn drop_contradicted_transfers(
+    async fn drop_transfers_contradicted_by_balances(
         &self,
         body: &BlockBody,
         other_transfers: &[Transfer],
@@ -118,7 +122,7 @@ impl Evm {
         let at = body.header.block_ref();
         let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
         let received: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (evm_address(to), sum)).collect();
-        let contradicted = self.find_contradicted_amounts(&parent, &at, &received).await;
+        let contradicted = self.are_amounts_contradicted_by_proofs(&parent, &at, &received).await;
         let contradicted: BTreeSet<AddressKey> = received
             .iter()
             .zip(contradicted)
@@ -126,20 +130,12 @@ impl Evm {
             .map(|((to, _), _)| to.key)
             .collect();
         if !contradicted.is_empty() {
-            self.mark_block_incomplete(body, "contradicted", "its traces show more coins than some addresses received");
-        }
-        transfers.into_iter().filter(|transfer| !contradicted.contains(&transfer.to)).collect()
-    }
-
-    /// Records that the block may lack transfers, so that balances are compared for a while. Logs the first block of
-    /// each cause.
-    pub(crate) fn mark_block_incomplete(&self, body: &BlockBody, cause: &'static str, reason: &str) {
-        if self.lock_trace_health().record_incomplete_block(Instant::now(), cause) {
-            warn!(
-                chain = %self.config.chain,
-                "transfers may be missing from block {}, so balances are compared instead: {reason}",
-                body.header.height
+            self.mark_incomplete_and_warn_once(
+                body,
+                "contradicted",
+                "its traces show more coins than some addresses received",
             );
         }
+        transfers.into_iter().filter(|transfer| !contradicted.contains(&transfer.to)).collect()
     }
 }

@@ -1,9 +1,10 @@
-//! Reads `eth_getLogs` by block range or for one block. No header commits to these answers, so they only show which
-//! blocks have no transfer to a watched address; they never become transfers.
+//! Requests logs with `eth_getLogs`, by block range or for one block, and summarizes them for each block. No header
+//! commits to these answers, so they only show which blocks have no transfer to a watched address; they never become
+//! transfers.
 
 use std::{collections::BTreeMap, sync::MutexGuard};
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::B256;
 use chain::{Height, WatchSet};
 use rpc::{AdaptiveSize, NodeErrorKind, Rejection, Request, RpcError, Verdict};
 use serde_json::json;
@@ -18,9 +19,9 @@ use crate::{
 
 /// A summary of one block's unproven logs.
 pub struct LogSummary {
-    /// Hash of the block that the logs name.
+    /// The block hash that all logs of this block name.
     pub hash: B256,
-    /// True for each contract that logged a transfer, by its index in [`crate::logs::TokenContracts`].
+    /// True for each contract that logged a transfer, by its index in [`crate::token_contracts::TokenContracts`].
     has_transfer_of: Vec<bool>,
     /// True when a transfer reached a watched address.
     has_watched_transfer: bool,
@@ -29,13 +30,13 @@ pub struct LogSummary {
 impl LogSummary {
     /// Returns true when the logs contain no transfer to a watched address, and contain a transfer of every contract in
     /// `in_bloom`, which shows that no contract was left out.
-    pub fn excludes_transfers(&self, in_bloom: &[usize]) -> bool {
+    pub fn rules_out_watched_transfer(&self, in_bloom: &[usize]) -> bool {
         !self.has_watched_transfer && in_bloom.iter().all(|contract| self.has_transfer_of[*contract])
     }
 
     /// Combines the summaries of two endpoints. A transfer to a watched address counts if one of the endpoints reports
     /// it; a contract counts only if both endpoints report it. Returns `None` when the block hashes differ.
-    fn merge_summaries(self, other: LogSummary) -> Option<LogSummary> {
+    fn merge_if_same_block(self, other: LogSummary) -> Option<LogSummary> {
         let is_in_both = |(a, b): (&bool, &bool)| *a && *b;
         let has_transfer_of = self.has_transfer_of.iter().zip(&other.has_transfer_of).map(is_in_both).collect();
         let same_block = self.hash == other.hash;
@@ -51,18 +52,23 @@ impl LogSummary {
 pub type LogSummaries = BTreeMap<Height, LogSummary>;
 
 impl Evm {
-    /// Returns true when requesting logs by range saves requests. With few watched addresses, each address is looked up
-    /// in the bloom, and only receipts can decide about a match. With many, every bloom matches some address by chance;
-    /// then two endpoints that show no transfer to a watched address save the request for receipts. A single endpoint
-    /// could leave a transfer out.
-    pub(crate) fn should_use_log_ranges(&self, watched: &WatchSet) -> bool {
-        let has_many_addresses = !self.contracts.fits_bloom_lookup(&watched.read_addresses());
+    /// Returns true when requesting logs by range saves requests for receipts. With few watched addresses, the bloom of
+    /// a block already shows that most blocks need no receipts. With many, nearly every bloom matches some address by
+    /// chance; then a block needs no receipts if the logs of two endpoints show no transfer to a watched address. The
+    /// logs of a single endpoint are not enough, because the endpoint could leave a transfer out.
+    pub(crate) fn are_log_ranges_worthwhile(&self, watched: &WatchSet) -> bool {
+        let has_many_addresses = !self.contracts.are_few_enough_for_bloom_lookup(&watched.read_addresses());
         has_many_addresses && !self.contracts.is_empty() && self.count_read_endpoints() > 1
     }
 
     /// Returns the log summaries of blocks `from..=to` on which two endpoints agree. The logs are requested in ranges
     /// as wide as both endpoints accept. Blocks without a summary must be read one by one.
-    pub(crate) async fn fetch_log_summaries(&self, from: Height, to: Height, watched: &WatchSet) -> LogSummaries {
+    pub(crate) async fn fetch_agreed_log_summaries(
+        &self,
+        from: Height,
+        to: Height,
+        watched: &WatchSet,
+    ) -> LogSummaries {
         let mut summaries = LogSummaries::new();
         let mut start = from;
         while start <= to {
@@ -74,18 +80,18 @@ impl Evm {
             let mut too_large = None;
             let answer = self.pool.send_request(Request::json_rpc_call("eth_getLogs", &filter), |reply| {
                 let logs: Vec<EventLog<'_>> = reply.parse_result().inspect_err(|bad| {
-                    if let Rejection::NodeError(refusal) = bad
-                        && refusal.kind == NodeErrorKind::TooLarge
+                    if let Rejection::NodeError(node_error) = bad
+                        && node_error.kind == NodeErrorKind::TooLarge
                     {
-                        too_large = Some(refusal.message.clone());
+                        too_large = Some(node_error.message.clone());
                     }
                 })?;
-                let summaries = self.summarize_logs(&logs, start, end, watched).map_err(Rejection::Invalid)?;
+                let summaries = self.summarize_logs_by_block(&logs, start, end, watched).map_err(Rejection::Invalid)?;
                 let Some(other) = first.take() else {
                     first = Some(summaries);
                     return Ok(Verdict::Fallback(None));
                 };
-                Ok(Verdict::Accept(Some(intersect_summaries(other, summaries))))
+                Ok(Verdict::Accept(Some(merge_blocks_in_both_summaries(other, summaries))))
             });
             let message = match (answer.await, too_large) {
                 (Ok(Some(agreed)), _) => {
@@ -112,8 +118,9 @@ impl Evm {
         summaries
     }
 
-    /// Groups logs by block and marks transfers to watched addresses. Fails on a log that is outside the request.
-    fn summarize_logs(
+    /// Summarizes the logs of each block. Fails on a log that is outside blocks `from..=to`, is of another contract or
+    /// is no transfer.
+    fn summarize_logs_by_block(
         &self,
         logs: &[EventLog<'_>],
         from: Height,
@@ -141,19 +148,24 @@ impl Evm {
                 return Err(format!("the logs name two different blocks at height {height}"));
             }
             summary.has_transfer_of[contract] = true;
-            summary.has_watched_transfer |= log.parse_token_transfer(&self.contracts, &watched).is_some();
+            summary.has_watched_transfer |= log.parse_transfer_to_watched_address(&self.contracts, &watched).is_some();
         }
         Ok(by_height)
     }
 
-    /// Returns false when the block's logs surely have no transfer to a watched address. Used where receipts would cost
-    /// one request per transaction. Nothing proves that `eth_getLogs` left no log out, so two endpoints must show the
-    /// same contracts as the bloom. Logs that show fewer contracts count only when all endpoints agree, because a bloom
-    /// has false positives.
-    pub(crate) async fn may_have_watched_logs(&self, body: &BlockBody, in_bloom: &[usize], watched: &WatchSet) -> bool {
+    /// Requests the logs of one block. Returns false when the block surely has no transfer to a watched address, so
+    /// that the caller need not request each receipt. An endpoint could leave a log out, so two endpoints must show a
+    /// transfer of every contract in `in_bloom`. Logs that show fewer contracts count only when all endpoints return no
+    /// transfer to a watched address, because a bloom has false positives.
+    pub(crate) async fn request_logs_for_possible_transfer(
+        &self,
+        body: &BlockBody,
+        in_bloom: &[usize],
+        watched: &WatchSet,
+    ) -> bool {
         let bloom_is_proven = self.config.verify.header;
         if self.count_read_endpoints() < 2
-            || bloom_is_proven && self.contracts.fits_bloom_lookup(&watched.read_addresses())
+            || bloom_is_proven && self.contracts.are_few_enough_for_bloom_lookup(&watched.read_addresses())
         {
             // No second endpoint exists that could contradict the reply, or the bloom itself contains a watched
             // address.
@@ -164,8 +176,11 @@ impl Evm {
         let (mut empty_answers, mut consistent_answers) = (0, 0);
         let answer = self.pool.send_request(Request::json_rpc_call("eth_getLogs", &filter), |reply| {
             let logs: Vec<EventLog<'_>> = reply.parse_result()?;
-            let summary =
-                self.summarize_logs(&logs, height, height, watched).map_err(Rejection::Invalid)?.into_values().next();
+            let summary = self
+                .summarize_logs_by_block(&logs, height, height, watched)
+                .map_err(Rejection::Invalid)?
+                .into_values()
+                .next();
             if summary.as_ref().is_some_and(|summary| summary.hash.0 != body.header.hash.0) {
                 return Err(Rejection::Invalid(format!("returned logs of another block than {}", body.header.hash)));
             }
@@ -173,7 +188,7 @@ impl Evm {
                 return Ok(Verdict::Accept(true));
             }
             empty_answers += 1;
-            if !bloom_is_proven || summary.is_some_and(|summary| summary.excludes_transfers(in_bloom)) {
+            if !bloom_is_proven || summary.is_some_and(|summary| summary.rules_out_watched_transfer(in_bloom)) {
                 consistent_answers += 1;
             }
             // If no second endpoint replies, nothing supports the first reply, so the caller must read the receipts.
@@ -186,18 +201,14 @@ impl Evm {
         }
     }
 
-    fn list_contract_addresses(&self) -> Vec<Address> {
-        self.contracts.contract_addresses().collect()
-    }
-
     fn lock_log_range_size(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.log_range_size.lock().expect("no panic while the log range size is locked")
     }
 }
 
 /// Merges the summaries of two endpoints. The result contains only blocks that both endpoints reported.
-fn intersect_summaries(one: LogSummaries, mut other: LogSummaries) -> LogSummaries {
+fn merge_blocks_in_both_summaries(one: LogSummaries, mut other: LogSummaries) -> LogSummaries {
     let merge_pair =
-        |(height, summary): (Height, LogSummary)| Some((height, summary.merge_summaries(other.remove(&height)?)?));
+        |(height, summary): (Height, LogSummary)| Some((height, summary.merge_if_same_block(other.remove(&height)?)?));
     one.into_iter().filter_map(merge_pair).collect()
 }

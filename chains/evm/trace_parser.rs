@@ -66,7 +66,7 @@ struct TraceAction<'a> {
     to: Option<&'a str>,
     #[serde(default)]
     value: Option<&'a str>,
-    /// The address of a self-destructed contract.
+    /// The address of the contract that destroyed itself; `None` for other actions.
     #[serde(default)]
     address: Option<&'a str>,
     #[serde(default)]
@@ -82,7 +82,7 @@ struct CreatedContract<'a> {
 }
 
 /// Returns the internal transfers to watched addresses in geth's nested traces of a block.
-pub fn list_nested_transfers(
+pub fn list_transfers_in_nested_traces(
     traces: &[TxTrace<'_>],
     body: &BlockBody,
     native: &AssetId,
@@ -102,15 +102,15 @@ pub fn list_nested_transfers(
             return Err(format!("a trace of block {} belongs to another transaction", body.header.height));
         }
         let root = trace.result.ok_or_else(|| format!("transaction {txid} was not traced"))?;
-        let frames =
-            parse_call_frames(root.get()).ok_or_else(|| format!("the trace of transaction {txid} is malformed"))?;
-        collect_transfers(&frames, tx_index, *txid, native, watched, &mut transfers)?;
+        let frames = parse_nested_call_frames(root.get())
+            .ok_or_else(|| format!("the trace of transaction {txid} is malformed"))?;
+        append_internal_transfers(&frames, tx_index, *txid, native, watched, &mut transfers)?;
     }
     Ok(transfers)
 }
 
 /// Returns the internal transfers to watched addresses in the flat traces of Parity's `trace_block`.
-pub fn list_flat_transfers(
+pub fn list_transfers_in_flat_traces(
     traces: &[FlatTrace<'_>],
     body: &BlockBody,
     native: &AssetId,
@@ -133,14 +133,21 @@ pub fn list_flat_transfers(
         if traces.is_empty() {
             return Err(format!("transaction {txid} was not traced"));
         }
-        collect_transfers(&to_call_frames(traces), tx_index, *txid, native, watched, &mut transfers)?;
+        append_internal_transfers(
+            &flat_traces_to_call_frames(traces),
+            tx_index,
+            *txid,
+            native,
+            watched,
+            &mut transfers,
+        )?;
     }
     Ok(transfers)
 }
 
-/// Appends the internal transfers of one transaction. They are numbered in trace order, so that both trace methods give
-/// a transfer the same position.
-fn collect_transfers(
+/// Appends the internal transfers of one transaction to watched addresses. All internal transfers are counted in trace
+/// order, so that both trace methods give a transfer the same index.
+fn append_internal_transfers(
     frames: &[CallFrame],
     tx_index: usize,
     txid: B256,
@@ -179,8 +186,8 @@ fn is_value_moving_call(kind: &str) -> bool {
 }
 
 /// Converts the flat traces of one transaction to call frames.
-fn to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
-    // The indexes of the calls that lead from the transaction to the present call.
+fn flat_traces_to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
+    // The frame indexes of the present call and its callers, beginning with the transaction itself.
     let mut path: Vec<usize> = Vec::new();
     let mut frames = Vec::with_capacity(traces.len());
     for (index, trace) in traces.iter().enumerate() {
@@ -207,7 +214,7 @@ fn to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
     frames
 }
 
-/// An open bracket of the JSON text.
+/// A bracket of the JSON text that is not closed yet.
 enum OpenBracket {
     /// The JSON object of a call frame; the number is the frame's index in the trace.
     CallFrame(usize),
@@ -220,7 +227,7 @@ enum OpenBracket {
 /// Parses geth's nested call frames. Works without recursion, because the sender of a transaction decides how deep its
 /// calls nest, up to 1,024 levels. The text is already known to be valid JSON. Returns `None` when a field is
 /// malformed.
-fn parse_call_frames(text: &str) -> Option<Vec<CallFrame>> {
+fn parse_nested_call_frames(text: &str) -> Option<Vec<CallFrame>> {
     let mut frames: Vec<CallFrame> = Vec::new();
     let mut open: Vec<OpenBracket> = Vec::new();
     let mut key: Option<&str> = None;
@@ -258,12 +265,12 @@ fn parse_call_frames(text: &str) -> Option<Vec<CallFrame>> {
             }
             b',' => key = None,
             _ => {
-                let (string, after) = split_json_string(rest)?;
+                let (string, after) = split_at_closing_quote(rest)?;
                 rest = after;
                 let Some(OpenBracket::CallFrame(index)) = open.last() else { continue };
                 match key {
                     None => key = Some(string),
-                    Some(key) => set_frame_field(frames.get_mut(*index)?, key, string)?,
+                    Some(key) => set_call_frame_field(frames.get_mut(*index)?, key, string)?,
                 }
             }
         }
@@ -272,7 +279,7 @@ fn parse_call_frames(text: &str) -> Option<Vec<CallFrame>> {
 }
 
 /// Sets one field of a call frame. Returns `None` when its value is malformed.
-fn set_frame_field(frame: &mut CallFrame, key: &str, text: &str) -> Option<()> {
+fn set_call_frame_field(frame: &mut CallFrame, key: &str, text: &str) -> Option<()> {
     match key {
         "type" => frame.moves_value = is_value_moving_call(text),
         "from" => frame.from = Some(hex::parse_address(text)?),
@@ -284,8 +291,9 @@ fn set_frame_field(frame: &mut CallFrame, key: &str, text: &str) -> Option<()> {
     Some(())
 }
 
-/// Returns the string up to its closing quote, with escapes unchanged, and the text after the quote.
-fn split_json_string(text: &str) -> Option<(&str, &str)> {
+/// Splits a JSON text that begins inside a string. Returns the string up to its closing quote, with escapes unchanged,
+/// and the text after the quote; `None` without a closing quote.
+fn split_at_closing_quote(text: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     loop {
         let at = from + text[from..].find(['"', '\\'])?;
@@ -349,7 +357,8 @@ mod tests {
         let traces: Vec<TxTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
         to_indexes_and_amounts(
-            list_nested_transfers(&traces, &build_block_body(), &native, &build_watch_set().read_addresses()).unwrap(),
+            list_transfers_in_nested_traces(&traces, &build_block_body(), &native, &build_watch_set().read_addresses())
+                .unwrap(),
         )
     }
 
@@ -480,7 +489,8 @@ mod tests {
         let traces: Vec<FlatTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
         let flat = to_indexes_and_amounts(
-            list_flat_transfers(&traces, &build_block_body(), &native, &build_watch_set().read_addresses()).unwrap(),
+            list_transfers_in_flat_traces(&traces, &build_block_body(), &native, &build_watch_set().read_addresses())
+                .unwrap(),
         );
         let nested = list_transfers_in_trace(build_call_json(
             "CALL",
@@ -508,13 +518,13 @@ mod tests {
         let depth = 20_000;
         let open = format!(r#"{{"type":"CALL","from":"{A}","to":"{WATCHED}","value":"0x1","calls":["#);
         let text = format!("{}{}", open.repeat(depth), "]}".repeat(depth));
-        assert_eq!(parse_call_frames(&text).unwrap().len(), depth);
+        assert_eq!(parse_nested_call_frames(&text).unwrap().len(), depth);
     }
 
     proptest! {
         #[test]
         fn no_text_makes_the_parser_panic(text in r#"[\[\]{}:,"\\a-z0é]{0,80}"#) {
-            let _ = parse_call_frames(&text);
+            let _ = parse_nested_call_frames(&text);
         }
     }
 }
