@@ -11,8 +11,10 @@ use rpc::{NodeError, NodeErrorKind, Pool, Rejection, Reply, Request, RpcError, T
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::core::{parse_block_hash, parse_merkle_root, parse_txid, verify_header_hash, zero_block_hash};
-use crate::fees::FeeRate;
+use crate::{
+    fees::FeeRate,
+    hashes::{parse_block_hash, parse_merkle_root, parse_txid, verify_header_hash, zero_block_hash},
+};
 
 /// Maximum number of concurrent small requests.
 const CONCURRENCY: usize = 4;
@@ -57,8 +59,8 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
         .await
 }
 
-/// Returns the same as [`crate::core::fetch_block_hashes`], with one request for each height.
-pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+/// Returns the same as [`crate::bitcoin_core::fetch_block_hashes_until_failure`], with one request for each height.
+pub async fn fetch_block_hashes_until_failure(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let request_hash = |height: &Height| {
         let request = Request::http_get(&format!("block-height/{height}")).with_method("block-height");
         pool.send_request(request, |reply: &Reply<'_>| match reply.parse_text() {
@@ -68,11 +70,11 @@ pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<O
             Err(rejection) => Err(rejection),
         })
     };
-    collect_results_before_failure(heights.iter().map(request_hash).collect()).await
+    run_requests_until_failure(heights.iter().map(request_hash).collect()).await
 }
 
-/// Returns the same as [`crate::core::fetch_header`].
-pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
+/// Returns the same as [`crate::bitcoin_core::fetch_header_by_hash`].
+pub async fn fetch_header_by_hash(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
         let info: BlockInfo<'_> = reject_error_status(reply)?.parse_json()?;
         let header = Header {
@@ -88,8 +90,8 @@ pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Heade
     pool.send_request(Request::http_get(&format!("block/{hash}")).with_method("block"), accept).await
 }
 
-/// Returns the same as [`crate::core::fetch_block`].
-pub async fn fetch_block<T>(
+/// Returns the same as [`crate::bitcoin_core::fetch_and_parse_block`].
+pub async fn fetch_and_parse_block<T>(
     pool: &Pool,
     hash: BlockHash,
     parse: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
@@ -136,7 +138,7 @@ pub async fn list_mempool_txids_by_address(pool: &Pool, addresses: &[Address]) -
     Ok(txids)
 }
 
-/// Returns the same as [`crate::core::list_mempool_txids`].
+/// Returns the same as [`crate::bitcoin_core::list_mempool_txids`].
 pub async fn list_mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let txids: Vec<&str> = reject_error_status(reply)?.parse_json()?;
@@ -145,8 +147,8 @@ pub async fn list_mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     pool.send_request(Request::http_get("mempool/txids"), accept).await
 }
 
-/// Returns the same as [`crate::core::fetch_transactions`], with one request for each transaction.
-pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
+/// Returns the same as [`crate::bitcoin_core::fetch_transactions_until_failure`], with one request for each transaction.
+pub async fn fetch_transactions_until_failure(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let request_bytes = |txid: &TxId| {
         let request = Request::http_get(&format!("tx/{txid}/raw")).with_method("tx/raw");
         pool.send_request(request, |reply: &Reply<'_>| match reject_error_status(reply) {
@@ -155,11 +157,11 @@ pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Optio
             Err(rejection) => Err(rejection),
         })
     };
-    collect_results_before_failure(txids.iter().map(request_bytes).collect()).await
+    run_requests_until_failure(txids.iter().map(request_bytes).collect()).await
 }
 
 /// Returns the results before the first failed request. Returns the error if the first request fails.
-async fn collect_results_before_failure<T>(
+async fn run_requests_until_failure<T>(
     requests: Vec<impl Future<Output = Result<T, RpcError>>>,
 ) -> Result<Vec<T>, RpcError> {
     let mut results = Vec::with_capacity(requests.len());
@@ -183,7 +185,7 @@ pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRat
         let nearest = targets.filter(|(target, _)| *target >= blocks).min_by_key(|(target, _)| *target);
         let Some((_, text)) = nearest else { return Ok(Verdict::Fallback(None)) };
         let rate =
-            FeeRate::parse_decimal(text, 3).ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
+            FeeRate::parse_decimal_rounding_up(text, 3).ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
         Ok(Verdict::Accept(Some(rate)))
     };
     pool.send_request(Request::http_get("fee-estimates"), accept).await

@@ -6,7 +6,7 @@ use chain::{BroadcastOutcome, Sender, TxId};
 use rpc::{Rejection, Reply, Request};
 use tracing::info;
 
-use crate::{Backend, Bitcoin, block::to_display_order, transaction::Reader};
+use crate::{Backend, Bitcoin, hashes::to_display_order, transaction::ByteReader};
 
 /// The class of a node's error text, which decides the outcome of a broadcast attempt. The texts are those of Bitcoin
 /// Core, which Esplora passes on.
@@ -98,7 +98,7 @@ impl Sender for Bitcoin {
     /// Broadcasts to every endpoint with the role `broadcast`. A rejection text begins with the code of its class:
     /// `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
-        let Ok(tx) = Reader::new(raw).read_transaction(|_| {}) else {
+        let Ok(tx) = ByteReader::new(raw).read_transaction(|_| {}) else {
             return BroadcastOutcome::Refused("invalid_transaction: the bytes are not a transaction".to_owned());
         };
         let txid = TxId(to_display_order(tx.compute_txid()));

@@ -14,7 +14,7 @@ use rust_decimal::Decimal;
 
 use super::{
     Observation,
-    median::{compute_median, is_within_percent},
+    price_math::{compute_median, is_within_percent},
 };
 use clock::Instant;
 use config::{Pair, Rates, SourceName};
@@ -112,14 +112,14 @@ impl RateConsensus {
         pairs: &[Pair],
         observations: &[Observation],
     ) -> Vec<(Pair, Result<AgreedRate, RateRejection>)> {
-        let peg = self.limits.evaluate_usdt_peg(now, observations);
+        let peg = self.limits.find_usdt_rate_if_pegged(now, observations);
         let evaluate = |pair: &Pair| {
             let state = self.states.entry(pair.clone()).or_default();
             let outcome = if *pair == Pair::new(PEGGED_ASSET, PEG_CURRENCY) {
                 peg.clone()
             } else {
                 let agreed = self.limits.find_agreed_rate(now, pair, observations, peg.is_ok());
-                state.apply_jump_limit(agreed, &self.limits)
+                state.accept_or_delay_jump(agreed, &self.limits)
             };
             (pair.clone(), outcome)
         };
@@ -145,7 +145,7 @@ impl Limits {
     }
 
     /// Returns a rate of one for USDT while its prices are near one US dollar.
-    fn evaluate_usdt_peg(&self, now: Instant, observations: &[Observation]) -> Result<AgreedRate, RateRejection> {
+    fn find_usdt_rate_if_pegged(&self, now: Instant, observations: &[Observation]) -> Result<AgreedRate, RateRejection> {
         let tickers = observations
             .iter()
             .filter(|observation| observation.pair.base == PEGGED_ASSET && observation.pair.quote == PEG_CURRENCY);
@@ -192,7 +192,7 @@ fn compute_median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -
 
 impl PairState {
     /// Accepts the rate of a round, or rejects the rate as a jump until enough rounds in a row have had it.
-    fn apply_jump_limit(
+    fn accept_or_delay_jump(
         &mut self,
         agreed: Result<AgreedRate, RateRejection>,
         limits: &Limits,

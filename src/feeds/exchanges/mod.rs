@@ -63,7 +63,7 @@ pub fn parse_ticker_response(
 }
 
 /// Parses a price above zero in plain decimal notation.
-fn parse_price(text: &str) -> Result<Decimal, FeedError> {
+fn parse_positive_price(text: &str) -> Result<Decimal, FeedError> {
     let price = Decimal::from_str_exact(text).ok().filter(|price| *price > Decimal::ZERO);
     price.ok_or_else(|| FeedError::new_malformed(format_args!("`{text}` is not a price")))
 }
