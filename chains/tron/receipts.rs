@@ -10,7 +10,7 @@ use crate::{
     block::{ParsedBlock, parse_bytes32},
     http_api::{self, ApiView, TransactionInfo, serialize_body},
     proto::ContractRet,
-    transfers::{self, TrackedAssets},
+    transfers::{TrackedAssets, parse_internal_transfer, parse_token_transfer},
 };
 
 /// The reason why receipts do not match their block.
@@ -103,7 +103,7 @@ impl Tron {
     /// Fails when no endpoint answers.
     pub async fn fetch_solidified_outcome(
         &self,
-        txid: chain::TxId,
+        txid: TxId,
     ) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
         let path = ApiView::Solid.api_path("gettransactioninfobyid");
         let request = serialize_body(&json!({ "value": txid.to_string() }));

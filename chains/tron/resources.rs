@@ -173,7 +173,6 @@ impl Tron {
         });
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
-
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Tron {
             "data": const_hex::encode(data),
         });
         let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
-            let call = http_api::parse_constant_call(reply)?;
+            let call = parse_constant_call(reply)?;
             Ok(Verdict::Accept(Simulation { energy: call.energy_used, outcome: parse_simulation_outcome(&call) }))
         });
         answer.await.map_err(|failure| failure.into_source_error(0))
@@ -63,8 +63,8 @@ impl Tron {
 
 /// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it,
 /// the answer is an error of the kind [`NodeErrorKind::MethodMissing`].
-pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<ConstantCall<'a>, Rejection> {
-    let call: ConstantCall<'a> = parse_json_reply(reply)?;
+pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<http_api::ConstantCall<'a>, Rejection> {
+    let call: http_api::ConstantCall<'a> = http_api::parse_json_reply(reply)?;
     let message = call.result.message.as_deref().map(decode_message).unwrap_or_default();
     if classify_node_error(&message) == NodeErrorKind::MethodMissing {
         let message = format!("{message}; if the node is yours, run it with vm.supportConstant = true");
@@ -86,17 +86,17 @@ fn parse_simulation_outcome(call: &http_api::ConstantCall<'_>) -> Result<Vec<Str
 }
 
 /// Returns the body of a request that calls a token's `decimals()` from the zero address.
-pub(crate) fn build_decimals_request(contract: chain::AddressKey) -> Vec<u8> {
+pub(crate) fn build_decimals_request(contract: AddressKey) -> Vec<u8> {
     serialize_body(&json!({
-        "owner_address": address::to_prefixed_hex(chain::AddressKey([0; 20])),
+        "owner_address": address::to_prefixed_hex(AddressKey([0; 20])),
         "contract_address": address::to_prefixed_hex(contract),
         "data": const_hex::encode(abi::encode_decimals_call()),
     }))
 }
 
 /// Parses the number of decimals from the reply to a simulated call of `decimals()`.
-pub(crate) fn parse_decimals(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Verdict<u8>, Rejection> {
-    let call = http_api::parse_constant_call(reply)?;
+pub(crate) fn parse_decimals(reply: &Reply<'_>, contract: &Address) -> Result<Verdict<u8>, Rejection> {
+    let call = parse_constant_call(reply)?;
     let word = call.constant_result.first().and_then(|word| abi::parse_amount_word(word));
     let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
     decimals
