@@ -49,7 +49,8 @@ pub struct ChainInfo {
     pub pruneheight: Option<Height>,
 }
 
-/// Returns the hash of the newest block and the index of the endpoint that returned it.
+/// Returns the hash of the newest block and the index of the endpoint that returned it. The endpoint `first` gets the
+/// request before all others.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
     let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_result()?)?)));
     pool.send_request(Request::json_rpc_call("getbestblockhash", &[(); 0]).with_target(Target::From(first)), accept)
@@ -75,7 +76,8 @@ pub async fn fetch_block_hashes_until_failure(pool: &Pool, heights: &[Height]) -
     pool.send_calls("getblockhash", &params, BATCH_MAX, accept).await.into_results_before_failure()
 }
 
-/// Returns the header with this hash and the height that the node reports for it. The height is not verified.
+/// Returns the header with this hash and the height that the node reports for it. The hash of the header is verified;
+/// the height is not.
 pub async fn fetch_header_by_hash(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
         let verbose: VerboseHeader<'_> = reply.parse_result()?;
@@ -142,7 +144,7 @@ pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRat
     pool.send_request(Request::json_rpc_call("estimatesmartfee", &[blocks]), accept).await
 }
 
-/// Returns the chain state that one node reports.
+/// Returns the state of the chain at one node: its network, its height, and whether it syncs or prunes.
 pub async fn fetch_chain_info(pool: &Pool, endpoint: usize) -> Result<ChainInfo, RpcError> {
     let accept = |reply: &Reply<'_>| reply.parse_result().map(Verdict::Accept);
     pool.send_request(

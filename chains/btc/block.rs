@@ -45,20 +45,21 @@ pub enum InvalidBlock {
     /// The header or the transaction count is truncated, or bytes follow the last transaction.
     #[error("the bytes of a block are not a header followed by its transactions")]
     Malformed,
-    /// The Merkle root of the txids differs from the one in the header, or the list of transactions repeats its end
+    /// The Merkle root of the txids differs from the root in the header, or the list of transactions repeats its end
     /// (CVE-2012-2459).
     #[error("the transactions of a block do not match the Merkle root in its header")]
     TransactionRoot,
-    /// The commitment computed from the witnesses differs from the one in the coinbase (BIP141), or the coinbase has
-    /// none.
+    /// The commitment computed from the witnesses differs from the commitment in the coinbase (BIP141), or the coinbase
+    /// contains no commitment.
     #[error("the witnesses of a block do not match the root in its coinbase")]
     WitnessRoot,
-    /// The first transaction is not a coinbase, or a later one is.
+    /// The first transaction is not a coinbase, or another transaction is a coinbase.
     #[error("a block does not begin with a coinbase, or has more than one")]
     Coinbase,
 }
 
-/// Parses a block. Checks the Merkle roots in the header and the coinbase if `verify_roots` is true.
+/// Parses a block, and checks that exactly its first transaction is a coinbase. If `verify_roots` is true, also checks the
+/// Merkle roots in the header and the coinbase.
 pub fn parse_and_verify_block(
     bytes: &[u8],
     address_type: AddressType,
@@ -109,8 +110,8 @@ pub fn parse_and_verify_block(
     if verify_roots { roots.verify_merkle_roots(&header).map(|()| block) } else { Ok(block) }
 }
 
-/// Returns the watched outputs that the transactions of a block spend. [`parse_and_verify_block`] does not return them, because blocks
-/// are parsed concurrently and a block may spend outputs of the block before it.
+/// Returns the watched outputs that the transactions of a block spend. [`parse_and_verify_block`] does not return them,
+/// because blocks are parsed concurrently and a block may spend outputs of the block before it.
 pub fn find_watched_spends(bytes: &[u8], watched: &WatchedOutputs<'_>) -> Result<Vec<Spend>, InvalidBlock> {
     let mut spends = Vec::new();
     if watched.is_empty() {

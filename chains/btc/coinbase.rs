@@ -37,8 +37,9 @@ pub fn requires_coinbase_height(network: Network, height: Height) -> bool {
 }
 
 impl Bitcoin {
-    /// Returns the coinbase outputs that may be spent in the block at `height + 1` and later. The block at `height`
-    /// must be the newest of the recent blocks.
+    /// Returns the outputs of the coinbase that the block at `height` buries deep enough to be spent: those of the block
+    /// 99 below it. The block at `height` must be the newest of the recent blocks. An older block that is not among the
+    /// recent blocks is fetched.
     pub(crate) async fn fetch_newly_matured_outputs(&self, height: Height) -> Result<Vec<PaidOutput>, SourceError> {
         let depth = COINBASE_MATURITY - 1;
         if let Some(block) = self.lock_recent_blocks().find_block_below_tip(depth) {
@@ -47,7 +48,7 @@ impl Bitcoin {
         let Some(mined_at) = height.checked_sub(u64::try_from(depth).expect("99 fits into 64 bits")) else {
             return Ok(Vec::new());
         };
-        // The recent blocks do not reach this depth only after a start or a reorganisation.
+        // The block is not among the recent blocks only after a start or a reorganisation.
         let found = self.fetch_block_hashes_until_failure(&[mined_at]).await.map_err(|error| error.into_source_error(mined_at))?;
         let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
         Ok(self.fetch_verified_block(mined_at, hash, &WatchSet::default()).await?.0.coinbase_outputs)

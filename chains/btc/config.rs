@@ -26,7 +26,7 @@ pub struct Verify {
 }
 
 impl Verify {
-    /// All checks.
+    /// Makes all checks.
     pub const ALL: Verify = Verify { work: true, commitments: true };
 }
 

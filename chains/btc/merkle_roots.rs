@@ -18,6 +18,7 @@ pub struct MerkleRoots<'a> {
 }
 
 impl<'a> MerkleRoots<'a> {
+    /// Creates an empty list of hashes with room for `count` transactions, at most 16,384.
     pub fn new(count: usize) -> MerkleRoots<'a> {
         // The transaction count is not verified yet, so it must not decide how much memory is allocated.
         let capacity = count.min(1 << 14);
@@ -25,6 +26,8 @@ impl<'a> MerkleRoots<'a> {
         MerkleRoots { txids, wtxids, has_witness: false, commitment: None, reserved: None }
     }
 
+    /// Adds the hashes of the next transaction. `commitment` is the witness root that the coinbase contains; it is used
+    /// for the first transaction only.
     pub fn add_transaction(&mut self, tx: &ParsedTransaction<'a>, commitment: Option<&'a [u8]>) {
         let txid = tx.compute_txid();
         self.txids.push(txid);
@@ -39,10 +42,12 @@ impl<'a> MerkleRoots<'a> {
         }
     }
 
+    /// Returns the id of the transaction that was added last, in hash order.
     pub fn last_txid(&self) -> sha256d::Hash {
         *self.txids.last().expect("a transaction was added before")
     }
 
+    /// Compares the computed roots with the root in the header and with the witness root in the coinbase.
     pub fn verify_merkle_roots(mut self, header: &Header) -> Result<(), InvalidBlock> {
         if compute_merkle_root(&mut self.txids) != Some(header.merkle_root.to_raw_hash()) {
             return Err(InvalidBlock::TransactionRoot);

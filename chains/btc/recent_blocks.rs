@@ -26,7 +26,7 @@ pub struct RecentBlock {
 pub struct RecentBlocks(VecDeque<RecentBlock>);
 
 impl RecentBlocks {
-    /// Adds a block and removes all blocks that are not its ancestors.
+    /// Adds a block and removes all blocks that are not its ancestors. Keeps the newest [`BLOCKS_MAX`] blocks.
     pub fn push_block_dropping_non_ancestors(&mut self, block: RecentBlock) {
         while self.0.back().is_some_and(|last| last.hash != block.header.prev_blockhash) {
             self.0.pop_back();
@@ -37,12 +37,12 @@ impl RecentBlocks {
         }
     }
 
-    /// Returns the block that is `depth` blocks below the newest one.
+    /// Returns the block that is `depth` blocks below the newest block, or `None` if fewer blocks are kept.
     pub fn find_block_below_tip(&self, depth: usize) -> Option<&RecentBlock> {
         self.0.len().checked_sub(depth + 1).and_then(|index| self.0.get(index))
     }
 
-    /// Returns the header of the block with this hash.
+    /// Returns the header of the kept block with this hash, or `None` if the block is not kept.
     pub fn find_header_by_hash(&self, hash: BlockHash) -> Option<Header> {
         self.0.iter().rev().find(|block| block.hash == hash).map(|block| block.header)
     }

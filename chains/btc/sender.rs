@@ -43,7 +43,7 @@ impl MempoolRejection {
     }
 }
 
-/// Phrases of each class, in the order in which they are tried.
+/// The phrases in a node's error text by which each class is recognised. The first class with a matching phrase counts.
 const PHRASES: [(MempoolRejection, &[&str]); 6] = [
     (
         MempoolRejection::AlreadyKnown,
@@ -83,14 +83,14 @@ const PHRASES: [(MempoolRejection, &[&str]); 6] = [
     ),
 ];
 
-/// Returns the class of a node's error text.
+/// Returns the class of a node's error text, or [`MempoolRejection::Unknown`] if no phrase matches.
 pub fn classify_error_text(text: &str) -> MempoolRejection {
     let text = text.to_ascii_lowercase();
     let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     PHRASES.iter().find(|(_, phrases)| contains_any(phrases)).map_or(MempoolRejection::Unknown, |(class, _)| *class)
 }
 
-/// Maximum length of an error text that is kept, in characters.
+/// Maximum length of a node's error text in an outcome, in characters.
 const ERROR_LENGTH_MAX: usize = 300;
 
 #[async_trait]
@@ -143,6 +143,7 @@ impl Bitcoin {
     }
 }
 
+/// Returns the outcome of a broadcast to the endpoint `label`, which returned the error text `message`.
 fn classify_broadcast_error(label: &str, message: &str) -> BroadcastOutcome {
     match classify_error_text(message) {
         MempoolRejection::AlreadyKnown => BroadcastOutcome::AlreadyKnown,

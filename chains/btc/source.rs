@@ -42,6 +42,7 @@ pub struct Bitcoin {
     pub(crate) pool: Pool,
     /// Counter of head requests. It selects the endpoint of the next head request, so that the endpoints take turns.
     head_turn: AtomicUsize,
+    /// The hash and the header of the newest block that an endpoint returned; `None` before the first answer.
     head: Mutex<Option<(BlockHash, Header)>>,
     recent_blocks: Mutex<RecentBlocks>,
     pub(crate) mempool: tokio::sync::Mutex<MempoolIndex>,
@@ -81,6 +82,8 @@ impl Bitcoin {
         self.recent_blocks.lock().expect("no panic while recent blocks are locked")
     }
 
+    /// Returns the block hash at each height, or `None` for a height above the head. If a request fails, the list ends
+    /// before that height.
     pub(crate) async fn fetch_block_hashes_until_failure(&self, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
         match self.config.backend {
             Backend::Core => bitcoin_core::fetch_block_hashes_until_failure(&self.pool, heights).await,
@@ -149,7 +152,8 @@ impl Bitcoin {
         proof_of_work::verify_difficulty_against_parent(network, height, header, &parent).map_err(SourceError::InvalidResponse)
     }
 
-    /// Checks a block against its parent, adds it to the recent blocks, and returns its transfers and spends.
+    /// Checks the difficulty of a block against its parent, and adds the block to the recent blocks and its outputs to the
+    /// watched outputs. Returns the block with its transfers and spends.
     async fn connect_block_and_watch_outputs(
         &self,
         height: Height,
@@ -277,6 +281,7 @@ impl Source for Bitcoin {
     }
 }
 
+/// Returns true if `parent` is the parent of `block`.
 fn is_child_block(block: &ParsedBlock, parent: &Block) -> bool {
     parent.header.hash.0 == hashes::to_display_order(block.header.prev_blockhash.to_raw_hash())
 }

@@ -7,7 +7,7 @@ const COINBASE_VOUT: u32 = u32::MAX;
 /// Sequence number from which an input does not signal replaceability (BIP125).
 const NOT_REPLACEABLE_FROM: u32 = 0xffff_fffe;
 
-/// The bytes are not a complete transaction.
+/// The error for bytes that are not a complete transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes of a transaction are incomplete or malformed")]
 pub struct MalformedTransaction;
@@ -15,7 +15,7 @@ pub struct MalformedTransaction;
 /// One output of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Output<'a> {
-    /// Index in the transaction.
+    /// Index of the output in its transaction.
     pub vout: u32,
     /// Amount in satoshi.
     pub sats: u64,
@@ -35,7 +35,7 @@ pub struct Input {
 /// A parsed transaction, borrowing its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct ParsedTransaction<'a> {
-    /// All bytes, witnesses included.
+    /// All bytes of the transaction, including its witnesses.
     whole: &'a [u8],
     /// The bytes from the number of inputs to the end of the outputs. The txid is the hash of the version, these bytes
     /// and the lock time.
@@ -63,21 +63,22 @@ impl<'a> ByteReader<'a> {
         self.0.is_empty()
     }
 
-    /// Returns the next `count` bytes.
+    /// Returns the next `count` bytes, or an error if fewer are left.
     pub fn take_bytes(&mut self, count: usize) -> Result<&'a [u8], MalformedTransaction> {
         let (front, rest) = self.0.split_at_checked(count).ok_or(MalformedTransaction)?;
         self.0 = rest;
         Ok(front)
     }
 
+    /// Returns the next `N` bytes as an array.
     fn take_array<const N: usize>(&mut self) -> Result<[u8; N], MalformedTransaction> {
         let (front, rest) = self.0.split_first_chunk::<N>().ok_or(MalformedTransaction)?;
         self.0 = rest;
         Ok(*front)
     }
 
-    /// Reads a compact size. Fails if the number exceeds the number of bytes left, because each counted item has at
-    /// least one byte.
+    /// Reads a number of items in Bitcoin's compact encoding of 1, 3, 5 or 9 bytes. Fails if the number exceeds the
+    /// number of bytes that are not read yet, because each counted item has at least one byte.
     pub fn read_bounded_compact_size(&mut self) -> Result<usize, MalformedTransaction> {
         let [first] = self.take_array()?;
         let count = match first {
@@ -89,6 +90,7 @@ impl<'a> ByteReader<'a> {
         usize::try_from(count).ok().filter(|count| *count <= self.0.len()).ok_or(MalformedTransaction)
     }
 
+    /// Reads a script: its length as a compact size, then its bytes.
     fn read_script(&mut self) -> Result<&'a [u8], MalformedTransaction> {
         let length = self.read_bounded_compact_size()?;
         self.take_bytes(length)
@@ -159,7 +161,7 @@ impl<'a> ParsedTransaction<'a> {
         sha256d::Hash::from_engine(engine)
     }
 
-    /// Returns the hash of all bytes, witnesses included.
+    /// Returns the hash of all bytes of the transaction, including its witnesses.
     pub fn compute_wtxid(&self) -> sha256d::Hash {
         sha256d::Hash::hash(self.whole)
     }

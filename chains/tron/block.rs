@@ -19,7 +19,7 @@ const NO_TRANSACTIONS: [u8; 32] = [0; 32];
 pub struct ParsedBlock {
     /// Header whose hash matches the block id.
     pub header: Header,
-    /// Verified transaction ids, in block order. The receipts must have the same ids in the same order.
+    /// Verified ids of the block's transactions, in block order. The receipts must have the same ids in the same order.
     pub txids: Vec<TxId>,
     /// Successful TRX transfers to watched addresses (`TransferContract`). Transfers made by contracts are in the
     /// receipts.
@@ -95,7 +95,8 @@ pub fn parse_and_verify_block(
     Ok(Some(ParsedBlock { header, txids, payments }))
 }
 
-/// Parses the blocks of an answer, up to the first that is incomplete or not the child of the one before.
+/// Parses the blocks of a reply, which must have the heights from `from` to `to`. The list ends before the first block
+/// that is incomplete or is not the child of the previous block.
 pub fn parse_blocks_while_linked(
     answer: &http_api::Blocks<'_>,
     from: Height,
@@ -118,6 +119,7 @@ pub fn parse_blocks_while_linked(
     Ok(blocks)
 }
 
+/// Returns true if the result of the transaction's operation is SUCCESS.
 fn has_succeeded(transaction: &http_api::Transaction<'_>) -> bool {
     transaction.ret.first().and_then(|ret| ret.contract_ret) == Some(ContractRet::Success.name())
 }

@@ -18,7 +18,7 @@ pub struct TronConfig {
     pub pool: rpc::Config,
 }
 
-/// The driver cannot be built from its configuration.
+/// The reason why the driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The configured address of a token contract is not a valid TRON address.

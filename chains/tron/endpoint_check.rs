@@ -54,7 +54,8 @@ impl Tron {
         reports
     }
 
-    /// Checks one endpoint. Returns its solidified height and a description for the operator.
+    /// Checks the chain of one endpoint, both views, and whether the endpoint simulates calls. Records its solidified
+    /// height in the pool, and returns this height and a description for the operator.
     async fn check_and_describe_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let requested_at = Instant::now();
         let (path, request) = build_genesis_request();

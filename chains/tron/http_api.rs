@@ -217,7 +217,7 @@ pub struct PastBalance<'a> {
     pub block_identifier: Option<BlockIdentifier<'a>>,
 }
 
-/// A block by hash and height.
+/// A reference to a block by its id and its height.
 #[derive(Debug, Deserialize)]
 pub struct BlockIdentifier<'a> {
     /// The block id, 64 hexadecimal digits.
@@ -254,12 +254,12 @@ pub struct AccountResource {
 /// The parameters that block producers vote on (`getchainparameters`).
 #[derive(Debug, Deserialize)]
 pub struct ChainParameters<'a> {
-    /// All parameters, in no particular order.
+    /// All chain parameters, in no particular order.
     #[serde(borrow, default, rename = "chainParameter")]
     pub parameters: Vec<ChainParameter<'a>>,
 }
 
-/// One parameter; prices are in sun.
+/// One chain parameter that block producers vote on. Prices are in sun.
 #[derive(Debug, Deserialize)]
 pub struct ChainParameter<'a> {
     /// Name of the parameter, such as `getEnergyFee`.
@@ -309,7 +309,7 @@ pub struct CallTransaction<'a> {
     pub ret: Vec<CallStatus<'a>>,
 }
 
-/// `FAILED`, or missing after a success.
+/// The status of one operation of a simulated call.
 #[derive(Debug, Deserialize)]
 pub struct CallStatus<'a> {
     /// `FAILED` if the contract reverted the call, otherwise `None`.
@@ -317,7 +317,7 @@ pub struct CallStatus<'a> {
     pub ret: Option<&'a str>,
 }
 
-/// The answer to a broadcast.
+/// The reply of a node to a broadcast (`broadcasthex`).
 #[derive(Debug, Default, Deserialize)]
 pub struct Broadcast<'a> {
     /// True if the node accepted the transaction.

@@ -22,8 +22,8 @@ pub enum ReceiptsError {
     Wrong(String),
 }
 
-/// Returns all transfers to watched addresses in a block, in chain order. The receipts must be those of the block's
-/// transactions, in the same order.
+/// Checks that the receipts are those of the block's transactions, in the same order. Returns all transfers of successful
+/// transactions to watched addresses, in chain order.
 pub fn verify_receipts_and_list_transfers(
     body: &ParsedBlock,
     receipts: &[TransactionInfo<'_>],
@@ -65,8 +65,8 @@ pub fn verify_receipts_and_list_transfers(
 }
 
 impl Tron {
-    /// Returns a block with the transfers from its receipts. A block without transactions has no receipts, so none are
-    /// requested.
+    /// Fetches the receipts of a block and returns the block with all its transfers to watched addresses. A block without
+    /// transactions has no receipts, so none are requested.
     pub(crate) async fn complete_block_with_receipts(
         &self,
         view: ApiView,

@@ -15,7 +15,7 @@ use crate::{
 /// the simulation: the energy penalty of a popular contract changes by up to 20 % per maintenance period.
 const LIMIT_PERCENT: u64 = 125;
 
-/// The chain's prices, in sun.
+/// The prices of bandwidth, energy and new accounts, in sun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourcePrices {
     /// Price of one unit of energy that is neither staked nor lent.
@@ -125,7 +125,7 @@ impl ResourcePrices {
 }
 
 impl Tron {
-    /// Returns the prices in force at the head.
+    /// Returns the prices of resources that are in force at the newest block.
     ///
     /// # Errors
     ///

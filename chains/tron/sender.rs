@@ -32,7 +32,7 @@ pub enum BroadcastCode {
     Reference,
     /// The expiration is before the time of this node's head, or more than a day after it.
     Expired,
-    /// Any other code. The transaction may or may not be accepted.
+    /// The code is none of the above. The node may or may not have accepted the transaction.
     Unknown,
 }
 

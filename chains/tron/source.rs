@@ -39,10 +39,12 @@ const RANGE_MAX: u64 = 100;
 pub struct Tron {
     pub(crate) config: TronConfig,
     pub(crate) pool: Pool,
+    /// TRX and the tokens whose transfers are reported.
     pub(crate) assets: TrackedAssets,
     /// The number of blocks that the next request for a range asks for.
     range_size: Mutex<AdaptiveSize>,
-    /// For each view, the endpoint that gets the next request for the newest block. The endpoints take turns.
+    /// For each view, a counter that selects the endpoint of the next request for the newest block, so that the endpoints
+    /// take turns.
     next_endpoint: [AtomicUsize; 2],
     /// The height of the newest solidified block that an endpoint returned; 0 before the first answer.
     pub(crate) solid_height: AtomicU64,
@@ -76,7 +78,8 @@ impl Tron {
         })
     }
 
-    /// Returns the newest header of a view. Each call begins with the next endpoint.
+    /// Returns the newest header of a view. Each call begins with the next endpoint. In the solidified view, the height is
+    /// also recorded as the head of the endpoint and as the newest solidified height.
     pub(crate) async fn fetch_and_record_newest_header(&self, view: ApiView) -> Result<Header, SourceError> {
         let next_endpoint = match view {
             ApiView::Solid => &self.next_endpoint[0],
@@ -93,8 +96,8 @@ impl Tron {
         Ok(header)
     }
 
-    /// Returns consecutive blocks that begin with `from` and end at `to` or earlier, at least one, with their transfers
-    /// to `watched` addresses.
+    /// Returns consecutive blocks with their transfers to `watched` addresses. The list begins with the block `from`, and
+    /// ends at `to` or before the first block that cannot be fetched.
     pub(crate) async fn fetch_consecutive_blocks(
         &self,
         view: ApiView,
@@ -147,8 +150,8 @@ impl Tron {
         self.pool.send_request(Request::http_post(&path, serialize_body(&request)).with_target(target), accept).await
     }
 
-    /// Returns consecutive blocks that begin with `from`, without receipts. The number of blocks depends on how many
-    /// blocks the endpoint has and on the maximum size of a reply.
+    /// Returns consecutive blocks that begin with `from`, without receipts. The list may end before `to`: the endpoint may
+    /// have fewer blocks, and the range is made smaller when a reply is too large or takes too long.
     async fn fetch_block_range_adaptively(
         &self,
         view: ApiView,
@@ -187,6 +190,7 @@ impl Tron {
         }
     }
 
+    /// Locks the number of blocks that one request asks for.
     fn lock_range_size(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.range_size.lock().expect("the lock is never poisoned: no code panics while holding it")
     }

@@ -121,6 +121,7 @@ pub fn compute_txid(raw: &[u8]) -> TxId {
     TxId(Sha256::digest(raw).into())
 }
 
+/// Encodes an operation as the protobuf message `Contract` of a transaction.
 fn encode_operation_as_contract(owner: AddressKey, operation: &Operation, permission_id: i32) -> proto::Contract {
     let owner_address = address::to_prefixed_bytes(owner);
     let (kind, name, value) = match operation {
@@ -154,6 +155,7 @@ fn encode_operation_as_contract(owner: AddressKey, operation: &Operation, permis
 }
 
 impl Resource {
+    /// Returns the number that java-tron uses for the resource.
     fn resource_code(self) -> i32 {
         match self {
             Resource::Bandwidth => 0,
@@ -195,6 +197,7 @@ impl UnsignedTransaction {
     }
 }
 
+/// The field that all operations of this module have in common: the account that the operation acts for.
 #[derive(Clone, PartialEq, Message)]
 struct ContractOwner {
     #[prost(bytes = "vec", tag = "1")]

@@ -34,6 +34,8 @@ impl TrackedAssets {
         const_hex::decode_to_array(contract).ok().map(|key| tron_address(AddressKey(key)))
     }
 
+    /// Creates the list of the assets whose transfers are reported.
+    ///
     /// # Errors
     ///
     /// Fails when a token contract is not a TRON address.

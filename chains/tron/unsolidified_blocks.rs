@@ -21,7 +21,7 @@ impl UnsolidifiedBlocks {
     /// Returns the first and last height that must be read so that the cache covers the blocks above `solid` up to
     /// `head`. Returns `None` when no block is missing, or when `head` is lower than the newest cached block: block
     /// producers extend the longest branch, so such a head comes from a lagging node or from a losing branch. Removes
-    /// the cached block that `head` replaces.
+    /// the cached block that `head` replaces, or all cached blocks when the newest of them is below `solid`.
     pub fn drop_stale_and_find_missing(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
         if self.blocks.back().is_some_and(|last| last.header.height < solid) {
             self.blocks.clear();
@@ -43,7 +43,8 @@ impl UnsolidifiedBlocks {
         self.blocks.is_empty()
     }
 
-    /// Appends blocks. Returns `false` and clears the cache when they do not follow the newest cached block.
+    /// Appends blocks to the cache, and removes the oldest blocks above [`KEEP_MAX`]. When a block is not the child of the
+    /// newest cached block, clears the cache and returns false.
     pub fn extend_or_clear(&mut self, blocks: Vec<Block>) -> bool {
         for block in blocks {
             if self.blocks.back().is_some_and(|last| last.header.hash != block.header.parent) {

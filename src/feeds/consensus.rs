@@ -67,6 +67,7 @@ pub struct RateConsensus {
     states: BTreeMap<Pair, PairState>,
 }
 
+/// The limits from the configuration, by which a round is judged.
 struct Limits {
     min_sources: usize,
     staleness_ms: i64,
@@ -77,8 +78,10 @@ struct Limits {
     depeg_min_sources: usize,
 }
 
+/// The last accepted rate of one pair, and its jump that waits for more rounds.
 #[derive(Default)]
 struct PairState {
+    /// The last accepted rate; `None` before the first one.
     accepted: Option<Decimal>,
     /// The median of a jump that is not accepted yet, and the number of rounds in a row with this median; `None`
     /// without a jump.
@@ -144,7 +147,8 @@ impl Limits {
         self.find_agreed_median(now, matching, self.min_sources)
     }
 
-    /// Returns a rate of one for USDT while its prices are near one US dollar.
+    /// Returns a rate of one for USDT while its prices are near one US dollar, or [`RateRejection::Depegged`] while they
+    /// are not.
     fn find_usdt_rate_if_pegged(&self, now: Instant, observations: &[Observation]) -> Result<AgreedRate, RateRejection> {
         let tickers = observations
             .iter()
@@ -157,7 +161,8 @@ impl Limits {
         }
     }
 
-    /// Returns the median of those recent prices that are near the median of all recent prices.
+    /// Returns the median of those recent prices that are near the median of all recent prices. Fails when fewer than
+    /// `needed` sources have a recent price, or when fewer than `needed` prices are near the median.
     fn find_agreed_median<'a>(
         &self,
         now: Instant,
@@ -191,7 +196,8 @@ fn compute_median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -
 }
 
 impl PairState {
-    /// Accepts the rate of a round, or rejects the rate as a jump until enough rounds in a row have had it.
+    /// Stores the rate of a round as the accepted rate. A rate far from the last accepted rate is a jump: it is rejected
+    /// until enough rounds in a row have had it.
     fn accept_or_delay_jump(
         &mut self,
         agreed: Result<AgreedRate, RateRejection>,

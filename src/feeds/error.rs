@@ -11,10 +11,10 @@ pub enum FeedError {
     /// The HTTP client cannot be built.
     #[error("cannot build the HTTP client: {0}")]
     Client(String),
-    /// No connection, or the connection broke.
+    /// No connection to the exchange was possible, or the connection broke.
     #[error("cannot reach the exchange: {0}")]
     Unreachable(String),
-    /// No response within the configured time.
+    /// The exchange sent no response within the configured time.
     #[error("the exchange did not answer in time")]
     TimedOut,
     /// The exchange returned this HTTP status, which is neither a success nor a known error.
@@ -49,7 +49,7 @@ impl FeedError {
     }
 }
 
-/// Converts an error of the HTTP client.
+/// Converts an error of the HTTP client to [`FeedError::TimedOut`] or [`FeedError::Unreachable`].
 pub fn to_feed_error(error: &reqwest::Error) -> FeedError {
     if error.is_timeout() { FeedError::TimedOut } else { FeedError::Unreachable(describe_root_cause(error)) }
 }

@@ -89,7 +89,8 @@ impl Feeds {
         result
     }
 
-    /// Requests these pairs from one exchange, in a single request when the exchange accepts several pairs.
+    /// Requests these pairs from one exchange: in a single request when the exchange accepts several pairs, otherwise one
+    /// by one.
     async fn request_pairs_together_if_accepted(
         &self,
         source: SourceName,
@@ -130,11 +131,13 @@ impl Feeds {
         }
     }
 
+    /// Returns true until the pause of this exchange has passed.
     fn is_exchange_paused(&self, source: SourceName) -> bool {
         let paused_until = self.paused_until.lock().expect("no panic while the pauses are locked");
         paused_until.get(&source).is_some_and(|until| self.clock.now() < *until)
     }
 
+    /// Sends no requests to this exchange for the given number of seconds.
     fn pause_exchange(&self, source: SourceName, seconds: u32) {
         let until = self.clock.now().plus_seconds(seconds.into());
         self.paused_until.lock().expect("no panic while the pauses are locked").insert(source, until);

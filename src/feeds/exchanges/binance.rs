@@ -40,6 +40,7 @@ pub fn parse_ticker_response(pairs: &[Pair], body: &[u8]) -> Result<Vec<Observat
     requested.map(to_observation).collect()
 }
 
+/// Returns Binance's name of the market of the base asset in USDT, such as BTCUSDT.
 fn binance_symbol(pair: &Pair) -> String {
     format!("{}USDT", pair.base)
 }

@@ -50,6 +50,7 @@ pub fn parse_ticker_response(pairs: &[Pair], body: &[u8], now: Instant) -> Resul
 }
 
 impl KrakenTicker<'_> {
+    /// Returns the middle of the best bid and the best ask. Fails when the bid is above the ask.
     fn compute_mid_price(&self) -> Result<Decimal, FeedError> {
         let (ask, bid) = (parse_positive_price(self.ask[0])?, parse_positive_price(self.bid[0])?);
         let sum = ask.checked_add(bid).filter(|_| bid <= ask);
@@ -63,6 +64,7 @@ fn kraken_base_code(pair: &Pair) -> &str {
     if pair.base == "BTC" { "XBT" } else { &pair.base }
 }
 
+/// Returns the name of a pair in requests to Kraken, such as XBTUSD.
 fn kraken_pair_name(pair: &Pair) -> String {
     format!("{}{}", kraken_base_code(pair), pair.quote)
 }

@@ -68,6 +68,7 @@ fn parse_positive_price(text: &str) -> Result<Decimal, FeedError> {
     price.ok_or_else(|| FeedError::new_malformed(format_args!("`{text}` is not a price")))
 }
 
+/// Parses the JSON body of a response; any other body is [`FeedError::Malformed`].
 fn parse_json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, FeedError> {
     serde_json::from_slice(body).map_err(FeedError::new_malformed)
 }

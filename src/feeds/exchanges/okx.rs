@@ -46,6 +46,7 @@ pub fn parse_ticker_response(pair: &Pair, body: &[u8]) -> Result<Observation, Fe
     })
 }
 
+/// Returns OKX's name of the market of the base asset in USDT, such as BTC-USDT.
 fn okx_instrument_id(pair: &Pair) -> String {
     format!("{}-USDT", pair.base)
 }
