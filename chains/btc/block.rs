@@ -58,8 +58,8 @@ pub enum InvalidBlock {
     Coinbase,
 }
 
-/// Parses a block, and checks that exactly its first transaction is a coinbase. If `verify_roots` is true, also checks the
-/// Merkle roots in the header and the coinbase.
+/// Parses a block, and checks that exactly its first transaction is a coinbase. If `verify_roots` is true, also checks
+/// the Merkle roots in the header and the coinbase.
 pub fn parse_and_verify_block(
     bytes: &[u8],
     address_type: AddressType,

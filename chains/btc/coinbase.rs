@@ -1,5 +1,5 @@
-//! Coinbase transactions: the block height that they contain (BIP34), and their outputs, which become transfers only when
-//! they may be spent.
+//! Coinbase transactions: the block height that they contain (BIP34), and their outputs, which become transfers only
+//! when they may be spent.
 
 use bitcoin::Network;
 use chain::{Height, SourceError, WatchSet};
@@ -37,9 +37,9 @@ pub fn requires_coinbase_height(network: Network, height: Height) -> bool {
 }
 
 impl Bitcoin {
-    /// Returns the outputs of the coinbase that the block at `height` buries deep enough to be spent: those of the block
-    /// 99 below it. The block at `height` must be the newest of the recent blocks. An older block that is not among the
-    /// recent blocks is fetched.
+    /// Returns the outputs of the coinbase that the block at `height` buries deep enough to be spent: those of the
+    /// block 99 below it. The block at `height` must be the newest of the recent blocks. An older block that is not
+    /// among the recent blocks is fetched.
     pub(crate) async fn fetch_newly_matured_outputs(&self, height: Height) -> Result<Vec<PaidOutput>, SourceError> {
         let depth = COINBASE_MATURITY - 1;
         if let Some(block) = self.lock_recent_blocks().find_block_below_tip(depth) {

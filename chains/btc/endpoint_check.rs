@@ -48,8 +48,8 @@ impl Bitcoin {
         reports.into_iter().map(report).collect()
     }
 
-    /// Checks that one endpoint belongs to the network and is not syncing. Records the height of its newest block in the
-    /// pool, and returns this height and a description of the endpoint.
+    /// Checks that one endpoint belongs to the network and is not syncing. Records the height of its newest block in
+    /// the pool, and returns this height and a description of the endpoint.
     async fn check_and_describe_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let to_text = |error: RpcError| error.to_string();
         let genesis = match self.config.backend {

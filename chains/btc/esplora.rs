@@ -164,8 +164,8 @@ pub async fn fetch_transactions_until_failure(pool: &Pool, txids: &[TxId]) -> Re
     run_requests_until_failure(txids.iter().map(request_bytes).collect()).await
 }
 
-/// Sends requests, up to [`CONCURRENCY`] at once, and returns the results before the first request that fails. Fails only
-/// if the first request of the list fails.
+/// Sends requests, up to [`CONCURRENCY`] at once, and returns the results before the first request that fails. Fails
+/// only if the first request of the list fails.
 async fn run_requests_until_failure<T>(
     requests: Vec<impl Future<Output = Result<T, RpcError>>>,
 ) -> Result<Vec<T>, RpcError> {

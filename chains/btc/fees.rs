@@ -19,8 +19,8 @@ impl FeeRate {
         self.clamp(FeeRate::MIN, FeeRate::MAX)
     }
 
-    /// Parses a fee rate from a decimal number, multiplies the number by 10^`places` and rounds it up. `places` is 8 for a
-    /// number in BTC/kvB and 3 for a number in sat/vB. Returns `None` if the text is not a decimal number.
+    /// Parses a fee rate from a decimal number, multiplies the number by 10^`places` and rounds it up. `places` is 8
+    /// for a number in BTC/kvB and 3 for a number in sat/vB. Returns `None` if the text is not a decimal number.
     pub(crate) fn parse_decimal_rounding_up(decimal: &str, places: usize) -> Option<FeeRate> {
         let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, ""));
         if whole.is_empty() || ![whole, fraction].iter().all(|part| part.bytes().all(|b| b.is_ascii_digit())) {

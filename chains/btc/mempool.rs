@@ -143,7 +143,8 @@ impl Bitcoin {
     }
 
     /// Returns the ids of the mempool transactions of a public server. If its mempool is too large, returns only the
-    /// transactions of the addresses that expect a payment, or `None` if the last look-up of addresses was less than `address_pause` ago.
+    /// transactions of the addresses that expect a payment, or `None` if the last look-up of addresses was less than
+    /// `address_pause` ago.
     async fn list_all_or_expected_mempool_txids(
         &self,
         expecting_payment: &[Address],

@@ -152,8 +152,8 @@ impl Bitcoin {
         proof_of_work::verify_difficulty_against_parent(network, height, header, &parent).map_err(SourceError::InvalidResponse)
     }
 
-    /// Checks the difficulty of a block against its parent, and adds the block to the recent blocks and its outputs to the
-    /// watched outputs. Returns the block with its transfers and spends.
+    /// Checks the difficulty of a block against its parent, and adds the block to the recent blocks and its outputs to
+    /// the watched outputs. Returns the block with its transfers and spends.
     async fn connect_block_and_watch_outputs(
         &self,
         height: Height,

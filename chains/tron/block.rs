@@ -121,7 +121,7 @@ pub fn parse_blocks_while_linked(
 
 /// Returns true if the result of the transaction's operation is SUCCESS.
 fn has_succeeded(transaction: &http_api::Transaction<'_>) -> bool {
-    transaction.ret.first().and_then(|ret| ret.contract_ret) == Some(ContractRet::Success.name())
+    transaction.ret.first().and_then(|ret| ret.contract_ret) == Some(ContractRet::Success.json_name())
 }
 
 /// Parses 64 hexadecimal digits.

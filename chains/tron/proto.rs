@@ -52,8 +52,8 @@ pub struct Contract {
     /// The kind of operation, as a number of [`ContractType`].
     #[prost(enumeration = "ContractType", tag = "1")]
     pub r#type: i32,
-    /// The message of the operation, such as [`TransferContract`]; `type` decides which. An operation without a message is
-    /// invalid.
+    /// The message of the operation, such as [`TransferContract`]; `type` decides which. An operation without a message
+    /// is invalid.
     #[prost(message, optional, tag = "2")]
     pub parameter: Option<Any>,
     /// The account permission that the signatures satisfy; 0 for the owner permission.
@@ -213,7 +213,7 @@ pub enum ContractRet {
 
 impl ContractRet {
     /// Returns the name that nodes write in JSON.
-    pub fn name(self) -> &'static str {
+    pub fn json_name(self) -> &'static str {
         match self {
             ContractRet::Default => "DEFAULT",
             ContractRet::Success => "SUCCESS",

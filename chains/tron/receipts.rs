@@ -1,5 +1,5 @@
-//! Receipts of transactions. Only receipts with the result SUCCESS count, because a transaction that ran out of time keeps
-//! logs of transfers that never happened.
+//! Receipts of transactions. Only receipts with the result SUCCESS count, because a transaction that ran out of time
+//! keeps logs of transfers that never happened.
 
 use chain::{Block, SourceError, Transfer, TransferIndex, TxId, TxPart, WatchSet, watch::WatchedAddresses};
 use rpc::{Rejection, Request, RpcError, Verdict};
@@ -22,8 +22,8 @@ pub enum ReceiptsError {
     Wrong(String),
 }
 
-/// Checks that the receipts are those of the block's transactions, in the same order. Returns all transfers of successful
-/// transactions to watched addresses, in chain order.
+/// Checks that the receipts are those of the block's transactions, in the same order. Returns all transfers of
+/// successful transactions to watched addresses, in chain order.
 pub fn verify_receipts_and_list_transfers(
     body: &ParsedBlock,
     receipts: &[TransactionInfo<'_>],
@@ -41,7 +41,7 @@ pub fn verify_receipts_and_list_transfers(
                 body.header.height
             )));
         }
-        if info.receipt.result != Some(ContractRet::Success.name()) || info.result == Some("FAILED") {
+        if info.receipt.result != Some(ContractRet::Success.json_name()) || info.result == Some("FAILED") {
             continue;
         }
         let tx_index = u32::try_from(index).map_err(|_| ReceiptsError::Wrong("too many transactions".to_owned()))?;
@@ -65,8 +65,8 @@ pub fn verify_receipts_and_list_transfers(
 }
 
 impl Tron {
-    /// Fetches the receipts of a block and returns the block with all its transfers to watched addresses. A block without
-    /// transactions has no receipts, so none are requested.
+    /// Fetches the receipts of a block and returns the block with all its transfers to watched addresses. A block
+    /// without transactions has no receipts, so none are requested.
     pub(crate) async fn complete_block_with_receipts(
         &self,
         view: ApiView,

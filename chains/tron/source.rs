@@ -1,5 +1,5 @@
-//! Implements [`Source`] for TRON: reads blocks and headers from the endpoints. Every transaction of a block is compared
-//! with its receipt.
+//! Implements [`Source`] for TRON: reads blocks and headers from the endpoints. Every transaction of a block is
+//! compared with its receipt.
 //!
 //! A gateway distributes requests over nodes of different heights, and a lagging node answers `{}` or `[]` for a block
 //! that it does not have. So an empty answer is accepted only when the block's own transaction root is empty.
@@ -43,8 +43,8 @@ pub struct Tron {
     pub(crate) assets: TrackedAssets,
     /// The number of blocks that the next request for a range asks for.
     range_size: Mutex<AdaptiveSize>,
-    /// For each view, a counter that selects the endpoint of the next request for the newest block, so that the endpoints
-    /// take turns.
+    /// For each view, a counter that selects the endpoint of the next request for the newest block, so that the
+    /// endpoints take turns.
     next_endpoint: [AtomicUsize; 2],
     /// The height of the newest solidified block that an endpoint returned; 0 before the first answer.
     pub(crate) solid_height: AtomicU64,
@@ -78,8 +78,8 @@ impl Tron {
         })
     }
 
-    /// Returns the newest header of a view. Each call begins with the next endpoint. In the solidified view, the height is
-    /// also recorded as the head of the endpoint and as the newest solidified height.
+    /// Returns the newest header of a view. Each call begins with the next endpoint. In the solidified view, the height
+    /// is also recorded as the head of the endpoint and as the newest solidified height.
     pub(crate) async fn fetch_and_record_newest_header(&self, view: ApiView) -> Result<Header, SourceError> {
         let next_endpoint = match view {
             ApiView::Solid => &self.next_endpoint[0],
@@ -96,8 +96,8 @@ impl Tron {
         Ok(header)
     }
 
-    /// Returns consecutive blocks with their transfers to `watched` addresses. The list begins with the block `from`, and
-    /// ends at `to` or before the first block that cannot be fetched.
+    /// Returns consecutive blocks with their transfers to `watched` addresses. The list begins with the block `from`,
+    /// and ends at `to` or before the first block that cannot be fetched.
     pub(crate) async fn fetch_consecutive_blocks(
         &self,
         view: ApiView,
@@ -150,8 +150,8 @@ impl Tron {
         self.pool.send_request(Request::http_post(&path, serialize_body(&request)).with_target(target), accept).await
     }
 
-    /// Returns consecutive blocks that begin with `from`, without receipts. The list may end before `to`: the endpoint may
-    /// have fewer blocks, and the range is made smaller when a reply is too large or takes too long.
+    /// Returns consecutive blocks that begin with `from`, without receipts. The list may end before `to`: the endpoint
+    /// may have fewer blocks, and the range is made smaller when a reply is too large or takes too long.
     async fn fetch_block_range_adaptively(
         &self,
         view: ApiView,

@@ -108,8 +108,8 @@ pub fn parse_token_transfer(
     Some(Transfer { txid, index, asset: asset.clone(), to, from, amount })
 }
 
-/// Returns the TRX transfer of an internal transaction, or `None` when the internal transaction failed or moves no TRX, or
-/// the receiver is not watched.
+/// Returns the TRX transfer of an internal transaction, or `None` when the internal transaction failed or moves no TRX,
+/// or the receiver is not watched.
 pub fn parse_internal_transfer(
     internal: &InternalTransaction<'_>,
     (txid, index): (TxId, TransferIndex),

@@ -1,5 +1,5 @@
-//! Reads the unconfirmed transfers from the blocks above the newest solidified block. These blocks are cached, so that the
-//! driver requests each block only once.
+//! Reads the unconfirmed transfers from the blocks above the newest solidified block. These blocks are cached, so that
+//! the driver requests each block only once.
 
 use std::{collections::VecDeque, sync::atomic::Ordering};
 
@@ -43,8 +43,8 @@ impl UnsolidifiedBlocks {
         self.blocks.is_empty()
     }
 
-    /// Appends blocks to the cache, and removes the oldest blocks above [`KEEP_MAX`]. When a block is not the child of the
-    /// newest cached block, clears the cache and returns false.
+    /// Appends blocks to the cache, and removes the oldest blocks above [`KEEP_MAX`]. When a block is not the child of
+    /// the newest cached block, clears the cache and returns false.
     pub fn extend_or_clear(&mut self, blocks: Vec<Block>) -> bool {
         for block in blocks {
             if self.blocks.back().is_some_and(|last| last.header.hash != block.header.parent) {

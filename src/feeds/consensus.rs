@@ -147,8 +147,8 @@ impl Limits {
         self.find_agreed_median(now, matching, self.min_sources)
     }
 
-    /// Returns a rate of one for USDT while its prices are near one US dollar, or [`RateRejection::Depegged`] while they
-    /// are not.
+    /// Returns a rate of one for USDT while its prices are near one US dollar, or [`RateRejection::Depegged`] while
+    /// they are not.
     fn find_usdt_rate_if_pegged(&self, now: Instant, observations: &[Observation]) -> Result<AgreedRate, RateRejection> {
         let tickers = observations
             .iter()
@@ -196,8 +196,8 @@ fn compute_median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -
 }
 
 impl PairState {
-    /// Stores the rate of a round as the accepted rate. A rate far from the last accepted rate is a jump: it is rejected
-    /// until enough rounds in a row have had it.
+    /// Stores the rate of a round as the accepted rate. A rate far from the last accepted rate is a jump: it is
+    /// rejected until enough rounds in a row have had it.
     fn accept_or_delay_jump(
         &mut self,
         agreed: Result<AgreedRate, RateRejection>,

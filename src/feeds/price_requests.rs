@@ -89,8 +89,8 @@ impl Feeds {
         result
     }
 
-    /// Requests these pairs from one exchange: in a single request when the exchange accepts several pairs, otherwise one
-    /// by one.
+    /// Requests these pairs from one exchange: in a single request when the exchange accepts several pairs, otherwise
+    /// one by one.
     async fn request_pairs_together_if_accepted(
         &self,
         source: SourceName,

@@ -36,7 +36,7 @@ async fn simulate_transfer(world: &World, from: AddressKey, to: AddressKey, amou
 fn include_transaction(world: &World, txid: &[u8; 32]) -> String {
     world.node.produce_blocks(1, 0);
     let model = world.node.model();
-    model.find(txid, model.head_height()).unwrap().1.ret.name().to_owned()
+    model.find(txid, model.head_height()).unwrap().1.ret.json_name().to_owned()
 }
 
 #[tokio::test]
