@@ -65,7 +65,10 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
 
 /// Returns the block hash at each height, or `None` for a height above the node's head. If a request fails, the list
 /// ends before that height, and the hashes in the list are still valid.
-pub async fn fetch_block_hashes_until_failure(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+pub async fn fetch_block_hashes_until_failure(
+    pool: &Pool,
+    heights: &[Height],
+) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.parse_result::<&str>() {
         Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),

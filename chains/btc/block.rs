@@ -163,7 +163,10 @@ mod tests {
             let parsed = parse_and_verify_block(&bytes, AddressType::P2wpkh, true, &watched.read_addresses()).unwrap();
             assert_eq!(parsed.header, block.header);
             for cut in [79, bytes.len() - 1] {
-                assert!(parse_and_verify_block(&bytes[..cut], AddressType::P2wpkh, false, &watched.read_addresses()).is_err());
+                assert!(
+                    parse_and_verify_block(&bytes[..cut], AddressType::P2wpkh, false, &watched.read_addresses())
+                        .is_err()
+                );
             }
             let mut longer = bytes.clone();
             longer.push(0);

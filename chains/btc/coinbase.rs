@@ -49,7 +49,10 @@ impl Bitcoin {
             return Ok(Vec::new());
         };
         // The block is not among the recent blocks only after a start or a reorganisation.
-        let found = self.fetch_block_hashes_until_failure(&[mined_at]).await.map_err(|error| error.into_source_error(mined_at))?;
+        let found = self
+            .fetch_block_hashes_until_failure(&[mined_at])
+            .await
+            .map_err(|error| error.into_source_error(mined_at))?;
         let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
         Ok(self.fetch_verified_block(mined_at, hash, &WatchSet::default()).await?.0.coinbase_outputs)
     }

@@ -62,7 +62,10 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
 
 /// Returns the block hash at each height, or `None` for a height above the server's head. Sends one request for each
 /// height. If a request fails, the list ends before that height, and the hashes in the list are still valid.
-pub async fn fetch_block_hashes_until_failure(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+pub async fn fetch_block_hashes_until_failure(
+    pool: &Pool,
+    heights: &[Height],
+) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let request_hash = |height: &Height| {
         let request = Request::http_get(&format!("block-height/{height}")).with_method("block-height");
         pool.send_request(request, |reply: &Reply<'_>| match reply.parse_text() {
@@ -189,8 +192,8 @@ pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRat
         let targets = estimates.iter().filter_map(|(target, rate)| Some((target.parse::<u16>().ok()?, rate.get())));
         let nearest = targets.filter(|(target, _)| *target >= blocks).min_by_key(|(target, _)| *target);
         let Some((_, text)) = nearest else { return Ok(Verdict::Fallback(None)) };
-        let rate =
-            FeeRate::parse_decimal_rounding_up(text, 3).ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
+        let rate = FeeRate::parse_decimal_rounding_up(text, 3)
+            .ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
         Ok(Verdict::Accept(Some(rate)))
     };
     pool.send_request(Request::http_get("fee-estimates"), accept).await

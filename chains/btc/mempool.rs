@@ -23,6 +23,7 @@ const ESPLORA_FETCHES_MAX: usize = 200;
 /// Number of mempool transactions up to which the driver fetches the whole mempool from a public server. If the mempool
 /// is larger, the driver requests only the transactions of the addresses that expect a payment.
 const ESPLORA_MEMPOOL_MAX: usize = 5_000;
+
 /// The transfers to watched addresses, by mempool transaction. The map has one entry per transaction in the node's
 /// mempool, so the size of the mempool limits its size.
 #[derive(Debug, Default)]
@@ -110,9 +111,7 @@ impl Bitcoin {
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let (listed, fetches_max) = match self.config.backend {
             Backend::Core => (bitcoin_core::list_mempool_txids(&self.pool).await.map(Some), CORE_FETCHES_MAX),
-            Backend::Esplora => {
-                (self.list_all_or_expected_mempool_txids(expecting_payment).await, ESPLORA_FETCHES_MAX)
-            }
+            Backend::Esplora => (self.list_all_or_expected_mempool_txids(expecting_payment).await, ESPLORA_FETCHES_MAX),
         };
         let Some(listed) = listed.map_err(|error| error.into_source_error(0))? else { return Ok(None) };
         let mut mempool = self.mempool.lock().await;

@@ -32,7 +32,12 @@ pub fn verify_proof_of_work(network: Network, height: Height, header: &Header) -
 
 /// Checks that a block with the parent's difficulty may be followed by a block with this header's difficulty. Test
 /// networks allow exceptions, so this function accepts every difficulty on them.
-pub fn verify_difficulty_against_parent(network: Network, height: Height, header: &Header, parent: &Header) -> Result<(), String> {
+pub fn verify_difficulty_against_parent(
+    network: Network,
+    height: Height,
+    header: &Header,
+    parent: &Header,
+) -> Result<(), String> {
     let constant = network == Network::Regtest;
     if !constant && !parent_determines_difficulty(network) {
         return Ok(());
@@ -95,7 +100,9 @@ mod tests {
             header
         };
         let (parent, quarter, fourfold) = (with(0x1702_8000), with(0x1700_a000), with(0x170a_0000));
-        let follows = |height, header: &Header| verify_difficulty_against_parent(Network::Bitcoin, height, header, &parent).is_ok();
+        let follows = |height, header: &Header| {
+            verify_difficulty_against_parent(Network::Bitcoin, height, header, &parent).is_ok()
+        };
         assert!(follows(840_001, &parent) && !follows(840_001, &quarter));
         assert!(follows(840_672, &quarter) && follows(840_672, &fourfold));
         assert!(!follows(840_672, &with(0x1700_9fff)) && !follows(840_672, &with(0x170a_0001)));

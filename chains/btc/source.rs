@@ -73,7 +73,7 @@ impl Bitcoin {
             head_turn: AtomicUsize::new(0),
             head: Mutex::default(),
             recent_blocks: Mutex::default(),
-            pub(crate) mempool: tokio::sync::Mutex::default(),
+            mempool: tokio::sync::Mutex::default(),
             addresses_looked_up_at: Mutex::default(),
         })
     }
@@ -84,7 +84,10 @@ impl Bitcoin {
 
     /// Returns the block hash at each height, or `None` for a height above the head. If a request fails, the list ends
     /// before that height.
-    pub(crate) async fn fetch_block_hashes_until_failure(&self, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+    pub(crate) async fn fetch_block_hashes_until_failure(
+        &self,
+        heights: &[Height],
+    ) -> Result<Vec<Option<BlockHash>>, RpcError> {
         match self.config.backend {
             Backend::Core => bitcoin_core::fetch_block_hashes_until_failure(&self.pool, heights).await,
             Backend::Esplora => esplora::fetch_block_hashes_until_failure(&self.pool, heights).await,
@@ -117,8 +120,9 @@ impl Bitcoin {
         let Verify { work, commitments } = self.config.verify;
         let network = self.config.network;
         let parse = |bytes: Vec<u8>| {
-            let parsed = block::parse_and_verify_block(&bytes, self.config.address_type, commitments, &watched.read_addresses())
-                .map_err(|error| Rejection::Invalid(format!("block {hash}: {error}")))?;
+            let parsed =
+                block::parse_and_verify_block(&bytes, self.config.address_type, commitments, &watched.read_addresses())
+                    .map_err(|error| Rejection::Invalid(format!("block {hash}: {error}")))?;
             hashes::verify_header_hash(parsed.header, hash)?;
             if work {
                 proof_of_work::verify_proof_of_work(network, height, &parsed.header).map_err(Rejection::Invalid)?;
@@ -149,7 +153,8 @@ impl Bitcoin {
             Some(parent) => parent,
             None => self.fetch_verified_header(header.prev_blockhash).await?.1,
         };
-        proof_of_work::verify_difficulty_against_parent(network, height, header, &parent).map_err(SourceError::InvalidResponse)
+        proof_of_work::verify_difficulty_against_parent(network, height, header, &parent)
+            .map_err(SourceError::InvalidResponse)
     }
 
     /// Checks the difficulty of a block against its parent, and adds the block to the recent blocks and its outputs to
@@ -162,7 +167,11 @@ impl Bitcoin {
     ) -> Result<Block, SourceError> {
         self.verify_difficulty_fetching_parent(height, &parsed.header).await?;
         let (hash, header) = (parsed.header.block_hash(), parsed.header);
-        self.lock_recent_blocks().push_block_dropping_non_ancestors(RecentBlock { hash, header, coinbase: parsed.coinbase_outputs });
+        self.lock_recent_blocks().push_block_dropping_non_ancestors(RecentBlock {
+            hash,
+            header,
+            coinbase: parsed.coinbase_outputs,
+        });
         let mut outputs = self.fetch_newly_matured_outputs(height).await?;
         outputs.retain(|output| watched.contains(&output.to));
         outputs.extend(parsed.outputs);
@@ -175,7 +184,6 @@ impl Bitcoin {
         let transfers = outputs.iter().map(|output| output.to_transfer(&self.config.asset.id)).collect();
         Ok(Block { header: block::to_chain_header(&header, height), transfers, spends })
     }
-
 }
 
 #[async_trait]
@@ -211,7 +219,8 @@ impl Source for Bitcoin {
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
-        let found = self.fetch_block_hashes_until_failure(&[height]).await.map_err(|error| error.into_source_error(height))?;
+        let found =
+            self.fetch_block_hashes_until_failure(&[height]).await.map_err(|error| error.into_source_error(height))?;
         let Some(hash) = found.first().copied().flatten() else { return Ok(None) };
         let (reported_height, header) = self.fetch_verified_header(hash).await?;
         if reported_height != height {
@@ -224,7 +233,8 @@ impl Source for Bitcoin {
     /// that does not follow the previous one.
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
         let heights: Vec<Height> = (from..=to.min(from.saturating_add(BLOCKS_MAX - 1))).collect();
-        let hashes = self.fetch_block_hashes_until_failure(&heights).await.map_err(|error| error.into_source_error(from))?;
+        let hashes =
+            self.fetch_block_hashes_until_failure(&heights).await.map_err(|error| error.into_source_error(from))?;
         let known: Vec<_> = heights.into_iter().zip(hashes).map_while(|(height, hash)| Some((height, hash?))).collect();
         let mut requests = Vec::with_capacity(known.len());
         for (height, hash) in known {

@@ -97,7 +97,10 @@ impl<'a> ByteReader<'a> {
     }
 
     /// Reads one transaction and calls `output` for each of its outputs.
-    pub fn read_transaction(&mut self, output: impl FnMut(Output<'a>)) -> Result<ParsedTransaction<'a>, MalformedTransaction> {
+    pub fn read_transaction(
+        &mut self,
+        output: impl FnMut(Output<'a>),
+    ) -> Result<ParsedTransaction<'a>, MalformedTransaction> {
         self.read_transaction_with_callbacks(|_| {}, output)
     }
 

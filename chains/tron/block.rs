@@ -170,7 +170,8 @@ mod tests {
         let block: http_api::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
         assert!(parse_and_verify_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().is_none());
         let block: http_api::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
-        let empty = parse_and_verify_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().unwrap();
+        let empty =
+            parse_and_verify_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().unwrap();
         assert_eq!(empty.header.time, 1_745_423_034);
     }
 }

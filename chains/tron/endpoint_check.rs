@@ -70,7 +70,8 @@ impl Tron {
         }
         let newest = |view: ApiView| async move {
             let accept = |reply: &rpc::Reply<'_>| {
-                let header = block::parse_and_verify_header(&http_api::parse_json_reply(reply)?).map_err(Rejection::Invalid)?;
+                let header =
+                    block::parse_and_verify_header(&http_api::parse_json_reply(reply)?).map_err(Rejection::Invalid)?;
                 header
                     .map(Verdict::Accept)
                     .ok_or_else(|| Rejection::Invalid("the endpoint returned no newest block".to_owned()))

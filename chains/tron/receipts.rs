@@ -101,10 +101,7 @@ impl Tron {
     /// # Errors
     ///
     /// Fails when no endpoint answers.
-    pub async fn fetch_solidified_outcome(
-        &self,
-        txid: TxId,
-    ) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
+    pub async fn fetch_solidified_outcome(&self, txid: TxId) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
         let path = ApiView::Solid.api_path("gettransactioninfobyid");
         let request = serialize_body(&json!({ "value": txid.to_string() }));
         let answer: Result<_, RpcError> = self

@@ -104,7 +104,12 @@ impl Sender for Tron {
 }
 
 /// Returns the outcome of a broadcast to the endpoint `label`. Only an answer with the expected id counts as accepted.
-fn classify_broadcast_reply(label: &str, txid: TxId, answer: &http_api::Broadcast<'_>, message: &str) -> BroadcastOutcome {
+fn classify_broadcast_reply(
+    label: &str,
+    txid: TxId,
+    answer: &http_api::Broadcast<'_>,
+    message: &str,
+) -> BroadcastOutcome {
     let code = if answer.code.is_empty() && answer.result { "SUCCESS" } else { answer.code.as_ref() };
     let text = format!("{label}: {code} {}", decode_message(message));
     match BroadcastCode::parse_code(code) {

@@ -86,7 +86,8 @@ impl Tron {
             ApiView::Head => &self.next_endpoint[1],
         };
         let first = next_endpoint.fetch_add(1, Ordering::Relaxed);
-        let found = self.fetch_header_or_newest(view, None, first).await.map_err(|failure| failure.into_source_error(0))?;
+        let found =
+            self.fetch_header_or_newest(view, None, first).await.map_err(|failure| failure.into_source_error(0))?;
         let (endpoint, header) =
             found.ok_or_else(|| SourceError::Unavailable("no endpoint returned its newest block".to_owned()))?;
         if view == ApiView::Solid {
@@ -135,7 +136,8 @@ impl Tron {
             None => json!({ "detail": false }),
         };
         let accept = |reply: &rpc::Reply<'_>| {
-            let header = block::parse_and_verify_header(&http_api::parse_json_reply(reply)?).map_err(Rejection::Invalid)?;
+            let header =
+                block::parse_and_verify_header(&http_api::parse_json_reply(reply)?).map_err(Rejection::Invalid)?;
             let Some(header) = header else { return Ok(Verdict::Fallback(None)) };
             match height {
                 Some(height) if height != header.height => {
@@ -167,8 +169,9 @@ impl Tron {
             let path = view.api_path("getblockbylimitnext");
             let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
                 let (native, watched) = (self.assets.native.as_ref(), watched.read_addresses());
-                let blocks = block::parse_blocks_while_linked(&http_api::parse_json_reply(reply)?, from, to, native, &watched)
-                    .map_err(Rejection::Invalid)?;
+                let blocks =
+                    block::parse_blocks_while_linked(&http_api::parse_json_reply(reply)?, from, to, native, &watched)
+                        .map_err(Rejection::Invalid)?;
                 Ok(if blocks.is_empty() { Verdict::Fallback(blocks) } else { Verdict::Accept(blocks) })
             });
             match answer.await {

@@ -228,8 +228,10 @@ impl Tron {
         lifetime_ms: i64,
         timestamp_ms: i64,
     ) -> Result<TransactionParams, SourceError> {
-        let (reference, head) =
-            (self.fetch_and_record_newest_header(ApiView::Solid).await?, self.fetch_and_record_newest_header(ApiView::Head).await?);
+        let (reference, head) = (
+            self.fetch_and_record_newest_header(ApiView::Solid).await?,
+            self.fetch_and_record_newest_header(ApiView::Head).await?,
+        );
         let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
         Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
     }

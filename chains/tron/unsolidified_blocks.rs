@@ -173,6 +173,10 @@ mod tests {
         for head in [test_header(0, 13, 0), test_header(1, 14, 1), test_header(0, 9, 0)] {
             assert_eq!(cached.drop_stale_and_find_missing(10, &head), None);
         }
-        assert_eq!(cached.drop_stale_and_find_missing(10, &test_header(0, 16, 0)), Some((16, 16)), "the cached blocks are kept");
+        assert_eq!(
+            cached.drop_stale_and_find_missing(10, &test_header(0, 16, 0)),
+            Some((16, 16)),
+            "the cached blocks are kept"
+        );
     }
 }

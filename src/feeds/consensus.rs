@@ -149,7 +149,11 @@ impl Limits {
 
     /// Returns a rate of one for USDT while its prices are near one US dollar, or [`RateRejection::Depegged`] while
     /// they are not.
-    fn find_usdt_rate_if_pegged(&self, now: Instant, observations: &[Observation]) -> Result<AgreedRate, RateRejection> {
+    fn find_usdt_rate_if_pegged(
+        &self,
+        now: Instant,
+        observations: &[Observation],
+    ) -> Result<AgreedRate, RateRejection> {
         let tickers = observations
             .iter()
             .filter(|observation| observation.pair.base == PEGGED_ASSET && observation.pair.quote == PEG_CURRENCY);

@@ -27,12 +27,7 @@ impl Feeds {
     pub fn new(config: &Rates, clock: Clock) -> Result<Feeds, FeedError> {
         let with_url = |source: &SourceName| Some((*source, config.urls.get(source)?.clone()));
         let sources = config.sources.iter().filter_map(with_url).collect();
-        Ok(Feeds {
-            client: http::build_http_client(config.timeout)?,
-            sources,
-            clock,
-            paused_until: Mutex::default(),
-        })
+        Ok(Feeds { client: http::build_http_client(config.timeout)?, sources, clock, paused_until: Mutex::default() })
     }
 
     /// Requests the prices of these pairs from every exchange. A failure of an exchange is logged, and its prices are
@@ -103,7 +98,8 @@ impl Feeds {
         if !exchanges::accepts_several_pairs_per_request(source) {
             return self.request_known_pairs_one_by_one(source, root, pairs).await;
         }
-        let body = http::fetch_successful_response_body(&self.client, exchanges::build_ticker_url(source, root, pairs)).await?;
+        let body = http::fetch_successful_response_body(&self.client, exchanges::build_ticker_url(source, root, pairs))
+            .await?;
         exchanges::parse_ticker_response(source, pairs, &body, self.clock.now())
     }
 
@@ -118,7 +114,8 @@ impl Feeds {
         let (mut observations, mut rejection) = (Vec::new(), None);
         for pair in pairs.chunks(1) {
             let body =
-                http::fetch_successful_response_body(&self.client, exchanges::build_ticker_url(source, root, pair)).await;
+                http::fetch_successful_response_body(&self.client, exchanges::build_ticker_url(source, root, pair))
+                    .await;
             match body.and_then(|body| exchanges::parse_ticker_response(source, pair, &body, self.clock.now())) {
                 Ok(observed) => observations.extend(observed),
                 Err(error @ FeedError::Rejected(_)) => rejection = Some(error),

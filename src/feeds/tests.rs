@@ -108,8 +108,9 @@ fn respond_with_fixture(uri: &str) -> Response {
 async fn the_requests_and_responses_of_every_exchange_are_supported() {
     let exchanges = start_fake_exchanges(respond_with_fixture).await;
     let feeds = build_feeds(&exchanges, &ALL, &Clock::manual(NOW));
-    let mut observations =
-        feeds.request_prices_logging_failures(&[usd_pair("BTC"), usd_pair("TRX"), usd_pair("USDT"), Pair::new("USD", "CNY")]).await;
+    let mut observations = feeds
+        .request_prices_logging_failures(&[usd_pair("BTC"), usd_pair("TRX"), usd_pair("USDT"), Pair::new("USD", "CNY")])
+        .await;
     observations.sort_by_key(|observation| (observation.pair.clone(), observation.source));
     let observations: Vec<(String, &str, String, i64)> = observations
         .iter()
