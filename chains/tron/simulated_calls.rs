@@ -63,7 +63,7 @@ impl Tron {
 
 /// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it,
 /// the answer is an error of the kind [`NodeErrorKind::MethodMissing`].
-pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<http_api::ConstantCall<'a>, Rejection> {
+fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<http_api::ConstantCall<'a>, Rejection> {
     let call: http_api::ConstantCall<'a> = http_api::parse_json_reply(reply)?;
     let message = call.result.message.as_deref().map(decode_message).unwrap_or_default();
     if classify_node_error(&message) == NodeErrorKind::MethodMissing {

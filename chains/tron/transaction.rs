@@ -239,7 +239,7 @@ impl Tron {
 
 /// Returns the id of a signed transaction: the hash of its content bytes, which are not encoded again. Returns `None`
 /// when the bytes are not a signed transaction.
-pub fn compute_signed_txid(signed: &[u8]) -> Option<TxId> {
+pub(crate) fn compute_signed_txid(signed: &[u8]) -> Option<TxId> {
     let envelope = SignedEnvelope::decode(signed).ok().filter(|envelope| !envelope.signature.is_empty())?;
     proto::TransactionRaw::decode(envelope.raw.as_slice()).ok()?;
     Some(compute_txid(&envelope.raw))

@@ -17,8 +17,10 @@ use axum::{
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use url::Url;
 
 use super::*;
+use clock::Clock;
 use config::Config;
 
 /// 2026-02-11T12:00:00Z, the moment after the times in the fixtures.
