@@ -22,7 +22,7 @@ pub enum MempoolRejection {
     FeeTooLow,
     /// The transaction is not valid yet, because of its lock time or because it spends an immature coinbase.
     NotFinal,
-    /// The transaction is invalid and can never be accepted.
+    /// The transaction is invalid, or the policy of the node forbids it, for example an output that is dust.
     InvalidTransaction,
     /// The text is not recognised.
     Unknown,

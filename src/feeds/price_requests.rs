@@ -104,7 +104,7 @@ impl Feeds {
     }
 
     /// Sends one request per pair. Pairs that the exchange does not know are left out. Fails when the exchange knows no
-    /// pair.
+    /// pair, or when a request fails for another reason; prices that were already received are then lost.
     async fn request_known_pairs_one_by_one(
         &self,
         source: SourceName,
