@@ -128,7 +128,7 @@ impl Worker for RateWorker {
             state.last_rates_loaded = true;
         }
         state.last_at = Some(now);
-        let tickers = self.feeds.request_prices(&self.pairs).await;
+        let tickers = self.feeds.request_prices_logging_failures(&self.pairs).await;
         for (pair, outcome) in state.consensus.decide_rates(self.clock.now(), &self.pairs, &tickers) {
             match outcome {
                 Ok(agreed) => self.store_accepted_rate(pair, agreed.value, agreed.to_string(), agreed.at).await?,

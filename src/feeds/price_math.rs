@@ -36,9 +36,9 @@ mod tests {
     proptest! {
         #[test]
         fn at_most_half_of_the_prices_are_on_each_side_of_the_median(prices in prices()) {
-            let compute_median_price = compute_median(&prices).unwrap();
-            let below = prices.iter().filter(|price| **price < compute_median_price).count();
-            let above = prices.iter().filter(|price| **price > compute_median_price).count();
+            let median = compute_median(&prices).unwrap();
+            let below = prices.iter().filter(|price| **price < median).count();
+            let above = prices.iter().filter(|price| **price > median).count();
             prop_assert!(below <= prices.len() / 2 && above <= prices.len() / 2);
         }
 

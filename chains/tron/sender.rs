@@ -4,19 +4,24 @@
 
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
-use prost::Message;
 use rpc::{Rejection, Reply, Request};
 use serde_json::json;
 use tracing::info;
 
-use crate::{Tron, proto, source::serialize_body, transaction, wire};
+use crate::{
+    Tron,
+    http_api::{self, serialize_body},
+    node_errors::decode_message,
+    transaction::compute_signed_txid,
+};
 
 /// The answer of a node to a broadcast (java-tron: `Return.response_code`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BroadcastCode {
     /// The transaction is in this node's pool. It is not in a block yet and may still fail.
     Pending,
-    /// This node has seen the id before. The transaction may be pending, in a block, or discarded within the last hour.
+    /// The node has seen this transaction id before. The transaction may be pending, in a block, or discarded within the
+    /// last hour.
     Known,
     /// The signature or the size is invalid; these bytes will never be accepted.
     Build,
@@ -28,7 +33,7 @@ pub enum BroadcastCode {
     Reference,
     /// The expiration is before the time of this node's head, or more than a day after it.
     Expired,
-    /// Any other code. The transaction may or may not be accepted.
+    /// The code is none of the above. The node may or may not have accepted the transaction.
     Unknown,
 }
 
@@ -77,7 +82,7 @@ impl Sender for Tron {
             let outcome = match answer {
                 Err(error) => BroadcastOutcome::Unknown(format!("{label}: {error}")),
                 Ok(answer) => {
-                    match wire::parse_json_reply::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
+                    match http_api::parse_json_reply::<http_api::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
                         Ok(reply) => classify_broadcast_reply(
                             &label,
                             txid,
@@ -99,27 +104,15 @@ impl Sender for Tron {
     }
 }
 
-/// Returns the id of a signed transaction: the hash of its content bytes, which are not encoded again. Returns `None`
-/// when the bytes are not a signed transaction.
-fn compute_signed_txid(signed: &[u8]) -> Option<TxId> {
-    let envelope = SignedEnvelope::decode(signed).ok().filter(|envelope| !envelope.signature.is_empty())?;
-    proto::TransactionRaw::decode(envelope.raw.as_slice()).ok()?;
-    Some(transaction::compute_txid(&envelope.raw))
-}
-
-/// A signed transaction whose content is not decoded, so that its hash can be computed from the original bytes.
-#[derive(Clone, PartialEq, Message)]
-struct SignedEnvelope {
-    #[prost(bytes = "vec", tag = "1")]
-    raw: Vec<u8>,
-    #[prost(bytes = "vec", repeated, tag = "2")]
-    signature: Vec<Vec<u8>>,
-}
-
 /// Returns the outcome of a broadcast to the endpoint `label`. Only an answer with the expected id counts as accepted.
-fn classify_broadcast_reply(label: &str, txid: TxId, answer: &wire::Broadcast<'_>, message: &str) -> BroadcastOutcome {
+fn classify_broadcast_reply(
+    label: &str,
+    txid: TxId,
+    answer: &http_api::Broadcast<'_>,
+    message: &str,
+) -> BroadcastOutcome {
     let code = if answer.code.is_empty() && answer.result { "SUCCESS" } else { answer.code.as_ref() };
-    let text = format!("{label}: {code} {}", wire::decode_message(message));
+    let text = format!("{label}: {code} {}", decode_message(message));
     match BroadcastCode::parse_code(code) {
         BroadcastCode::Pending if answer.result && answer.txid == txid.to_string() => BroadcastOutcome::Accepted,
         BroadcastCode::Pending => BroadcastOutcome::Unknown(format!("{text}, with another transaction id than {txid}")),
@@ -163,7 +156,7 @@ mod tests {
     fn an_answer_with_another_id_is_not_accepted() {
         let txid = TxId([7; 32]);
         let outcome = |text: &str| {
-            let answer: wire::Broadcast<'_> = serde_json::from_str(text).unwrap();
+            let answer: http_api::Broadcast<'_> = serde_json::from_str(text).unwrap();
             classify_broadcast_reply("node:1", txid, &answer, &answer.message)
         };
         let same_id = format!(r#"{{"result":true,"code":"SUCCESS","txid":"{txid}"}}"#);

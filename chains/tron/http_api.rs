@@ -1,13 +1,39 @@
-//! The answers of java-tron's HTTP API, deserialised into borrowed types. Nodes leave out fields with default values,
-//! so every field is optional. Errors come with HTTP status 200.
+//! The HTTP API of java-tron: the paths of its two views, the bodies of requests, and its replies, deserialised into
+//! borrowed types. Nodes leave out fields with default values, so every field is optional. Errors come with HTTP status
+//! 200.
 
 use std::borrow::Cow;
 
 use rpc::{NodeError, NodeErrorKind, Rejection, Reply};
 use serde::Deserialize;
+use serde_json::Value;
 
-/// The maximum size of an answer that is searched for an error, in bytes. Longer answers are never errors.
-const ERROR_BYTES_MAX: usize = 4_096;
+use crate::node_errors::find_node_error;
+
+/// The two views of the chain in a node's HTTP API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiView {
+    /// Blocks up to the newest solidified one, on top of which 19 of the 27 block producers have built. These blocks
+    /// are irreversible.
+    Solid,
+    /// All blocks. Those above the solidified one may be orphaned.
+    Head,
+}
+
+impl ApiView {
+    /// Returns the URL path of an API method in this view.
+    pub fn api_path(self, method: &str) -> String {
+        match self {
+            ApiView::Solid => format!("walletsolidity/{method}"),
+            ApiView::Head => format!("wallet/{method}"),
+        }
+    }
+}
+
+/// Serialises a request body.
+pub fn serialize_body(request: &Value) -> Vec<u8> {
+    request.to_string().into_bytes()
+}
 
 /// A block (`getblock`, `getblockbylimitnext`); all fields are missing when the node does not have it.
 #[derive(Debug, Default, Deserialize)]
@@ -191,7 +217,7 @@ pub struct PastBalance<'a> {
     pub block_identifier: Option<BlockIdentifier<'a>>,
 }
 
-/// A block by hash and height.
+/// A reference to a block by its id and its height.
 #[derive(Debug, Deserialize)]
 pub struct BlockIdentifier<'a> {
     /// The block id, 64 hexadecimal digits.
@@ -228,12 +254,12 @@ pub struct AccountResource {
 /// The parameters that block producers vote on (`getchainparameters`).
 #[derive(Debug, Deserialize)]
 pub struct ChainParameters<'a> {
-    /// All parameters, in no particular order.
+    /// All chain parameters, in no particular order.
     #[serde(borrow, default, rename = "chainParameter")]
     pub parameters: Vec<ChainParameter<'a>>,
 }
 
-/// One parameter; prices are in sun.
+/// One chain parameter that block producers vote on. Prices are in sun.
 #[derive(Debug, Deserialize)]
 pub struct ChainParameter<'a> {
     /// Name of the parameter, such as `getEnergyFee`.
@@ -283,7 +309,7 @@ pub struct CallTransaction<'a> {
     pub ret: Vec<CallStatus<'a>>,
 }
 
-/// `FAILED`, or missing after a success.
+/// The status of one operation of a simulated call.
 #[derive(Debug, Deserialize)]
 pub struct CallStatus<'a> {
     /// `FAILED` if the contract reverted the call, otherwise `None`.
@@ -291,7 +317,7 @@ pub struct CallStatus<'a> {
     pub ret: Option<&'a str>,
 }
 
-/// The answer to a broadcast.
+/// The reply of a node to a broadcast (`broadcasthex`).
 #[derive(Debug, Default, Deserialize)]
 pub struct Broadcast<'a> {
     /// True if the node accepted the transaction.
@@ -326,66 +352,6 @@ pub fn parse_json_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, 
     reply.parse_json()
 }
 
-/// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it,
-/// the answer is an error of the kind [`NodeErrorKind::MethodMissing`].
-pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<ConstantCall<'a>, Rejection> {
-    let call: ConstantCall<'a> = parse_json_reply(reply)?;
-    let message = call.result.message.as_deref().map(decode_message).unwrap_or_default();
-    if classify_node_error(&message) == NodeErrorKind::MethodMissing {
-        let message = format!("{message}; if the node is yours, run it with vm.supportConstant = true");
-        return Err(Rejection::NodeError(NodeError { code: 0, kind: NodeErrorKind::MethodMissing, message }));
-    }
-    Ok(call)
-}
-
-/// Returns the error that an answer contains, or `None` when it is no error.
-fn find_node_error(status: u16, body: &[u8]) -> Option<NodeError> {
-    #[derive(Deserialize)]
-    struct ErrorBody<'a> {
-        #[serde(borrow, rename = "Error")]
-        error: Cow<'a, str>,
-    }
-    if body.len() > ERROR_BYTES_MAX {
-        return None;
-    }
-    let text = std::str::from_utf8(body).ok()?;
-    let error = match serde_json::from_str::<ErrorBody<'_>>(text) {
-        Ok(ErrorBody { error }) => error,
-        // A lite node reports a closed API as plain text.
-        Err(_) if text.starts_with("this API is closed") => Cow::Borrowed(text),
-        Err(_) => return None,
-    };
-    let message: String = error.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(NodeError { code: i64::from(status), kind: classify_node_error(&message), message })
-}
-
-/// Classifies an error by its message, because java-tron and TronGrid have no error codes.
-fn classify_node_error(message: &str) -> NodeErrorKind {
-    let text = message.to_ascii_lowercase();
-    let contains = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    if contains(&[
-        "frequency limit",
-        "suspended",
-        "daily usage",
-        "rate limit",
-        "lack of computing resources",
-        "too many",
-    ]) {
-        NodeErrorKind::RateLimited
-    } else if contains(&["unavailable due to config", "api is closed", "not support"]) {
-        NodeErrorKind::MethodMissing
-    } else {
-        NodeErrorKind::Other
-    }
-}
-
-/// Returns a node's message as text of at most 300 characters. Some methods encode their messages in hexadecimal,
-/// others do not.
-pub fn decode_message(message: &str) -> String {
-    let text = const_hex::decode(message).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    text.unwrap_or_else(|| message.to_owned()).chars().filter(|c| !c.is_control()).take(300).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,11 +373,5 @@ mod tests {
         }
         assert!(matches!(parse_json_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Invalid(_))));
         assert!(parse_json_reply::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
-    }
-
-    #[test]
-    fn messages_are_hexadecimal_or_plain_text() {
-        assert_eq!(decode_message("447570207472616e73616374696f6e2e"), "Dup transaction.");
-        assert_eq!(decode_message("Dup transaction."), "Dup transaction.");
     }
 }

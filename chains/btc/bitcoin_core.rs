@@ -1,12 +1,15 @@
 //! Requests to Bitcoin Core over JSON-RPC. Written for version 28 and later; older versions have the same methods.
 
-use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block::Header, block::Version};
+use bitcoin::{BlockHash, CompactTarget, block::Header, block::Version};
 use chain::{Height, TxId};
 use rpc::{Pool, Rejection, Reply, Request, RpcError, Target, Verdict};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::fees::FeeRate;
+use crate::{
+    fees::FeeRate,
+    hashes::{parse_block_hash, parse_merkle_root, parse_txid, verify_header_hash, zero_block_hash},
+};
 
 /// Code `RPC_INVALID_PARAMETER`, which `getblockhash` returns for a height above the head.
 const INVALID_PARAMETER: i64 = -8;
@@ -46,7 +49,8 @@ pub struct ChainInfo {
     pub pruneheight: Option<Height>,
 }
 
-/// Returns the hash of the newest block and the index of the endpoint that returned it.
+/// Returns the hash of the newest block and the index of the endpoint that returned it. The endpoint `first` gets the
+/// request before all others.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
     let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_result()?)?)));
     pool.send_request(Request::json_rpc_call("getbestblockhash", &[(); 0]).with_target(Target::From(first)), accept)
@@ -61,7 +65,10 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
 
 /// Returns the block hash at each height, or `None` for a height above the node's head. If a request fails, the list
 /// ends before that height, and the hashes in the list are still valid.
-pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+pub async fn fetch_block_hashes_until_failure(
+    pool: &Pool,
+    heights: &[Height],
+) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.parse_result::<&str>() {
         Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
@@ -72,8 +79,9 @@ pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<O
     pool.send_calls("getblockhash", &params, BATCH_MAX, accept).await.into_results_before_failure()
 }
 
-/// Returns the header with this hash and the height that the node reports for it. The height is not verified.
-pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
+/// Returns the header with this hash and the height that the node reports for it. The hash of the header is verified;
+/// the height is not.
+pub async fn fetch_header_by_hash(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
         let verbose: VerboseHeader<'_> = reply.parse_result()?;
         let header = Header {
@@ -91,7 +99,7 @@ pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Heade
 }
 
 /// Fetches the bytes of a block and returns the result of `parse`. If `parse` fails, another endpoint gets the request.
-pub async fn fetch_block<T>(
+pub async fn fetch_and_parse_block<T>(
     pool: &Pool,
     hash: BlockHash,
     parse: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
@@ -111,7 +119,7 @@ pub async fn list_mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
 
 /// Returns the bytes of each mempool transaction, or `None` for a transaction that left the mempool. If a request
 /// fails, the list ends before that transaction.
-pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
+pub async fn fetch_transactions_until_failure(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let params: Vec<(String, bool)> = txids.iter().map(|txid| (txid.to_string(), false)).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.parse_result::<&str>() {
         Ok(text) => Ok(Verdict::Accept(Some(parse_hex(text)?))),
@@ -132,14 +140,14 @@ pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRat
     let accept = |reply: &Reply<'_>| {
         let estimate: Estimate<'_> = reply.parse_result()?;
         let Some(text) = estimate.feerate else { return Ok(Verdict::Fallback(None)) };
-        let rate = FeeRate::parse_decimal(text.get(), 8)
+        let rate = FeeRate::parse_decimal_rounding_up(text.get(), 8)
             .ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
         Ok(Verdict::Accept(Some(rate)))
     };
     pool.send_request(Request::json_rpc_call("estimatesmartfee", &[blocks]), accept).await
 }
 
-/// Returns the chain state that one node reports.
+/// Returns the state of the chain at one node: its network, its height, and whether it syncs or prunes.
 pub async fn fetch_chain_info(pool: &Pool, endpoint: usize) -> Result<ChainInfo, RpcError> {
     let accept = |reply: &Reply<'_>| reply.parse_result().map(Verdict::Accept);
     pool.send_request(
@@ -147,35 +155,6 @@ pub async fn fetch_chain_info(pool: &Pool, endpoint: usize) -> Result<ChainInfo,
         accept,
     )
     .await
-}
-
-/// Returns the header if its hash is `hash`, and rejects the reply otherwise.
-pub fn verify_header_hash(header: Header, hash: BlockHash) -> Result<Header, Rejection> {
-    if header.block_hash() == hash {
-        Ok(header)
-    } else {
-        Err(Rejection::Invalid(format!("the header returned for block {hash} has another hash")))
-    }
-}
-
-/// Parses a block hash of 64 hexadecimal digits in the displayed order.
-pub fn parse_block_hash(text: &str) -> Result<BlockHash, Rejection> {
-    text.parse().map_err(|_| Rejection::Invalid("an invalid block hash".to_owned()))
-}
-
-/// Parses a transaction id of 64 hexadecimal digits in the displayed order.
-pub fn parse_txid(text: &str) -> Result<TxId, Rejection> {
-    const_hex::decode_to_array(text).map(TxId).map_err(|_| Rejection::Invalid("an invalid transaction id".to_owned()))
-}
-
-/// Parses a Merkle root of 64 hexadecimal digits in the displayed order.
-pub fn parse_merkle_root(text: &str) -> Result<TxMerkleNode, Rejection> {
-    text.parse().map_err(|_| Rejection::Invalid("an invalid Merkle root".to_owned()))
-}
-
-/// Returns the hash of 32 zero bytes, which the genesis block names as its parent.
-pub fn zero_block_hash() -> BlockHash {
-    bitcoin::hashes::Hash::all_zeros()
 }
 
 fn parse_hex(text: &str) -> Result<Vec<u8>, Rejection> {
