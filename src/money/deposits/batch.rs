@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chain::{AddressKey, Amount, Header, Transfer};
 
 use crate::assets::FollowedChain;
-use crate::deposits::{self, Deposit, Grace, NewDeposit, Position, State, machine, store};
+use crate::cursors::Position;
+use crate::deposits::{self, Deposit, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use crate::invoices::machine::{decide_disposition, is_dust_amount};
 use crate::invoices::{self, Counted, Disposition, InvoiceUpdate};

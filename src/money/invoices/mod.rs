@@ -24,7 +24,7 @@ use ids::{AddressId, InvoiceId, PaymentId, Shop};
 use records::reviews;
 
 pub use machine::{Disposition, Input, State};
-pub(crate) use store::Counted;
+pub(crate) use store::{Counted, list_open_native_invoices};
 pub use store::{Received, parse_stored_chain};
 
 /// An invoice to store.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
+use chain::{Address, AddressKey, Amount, AssetId, AssetKind, ChainId, TxId};
 
 use crate::deposits::Grace;
 use crate::invoices::{Invoice, NewInvoice, State};
@@ -357,4 +357,17 @@ pub async fn count_waiting_invoices(tx: &mut Tx) -> Result<BTreeMap<String, i64>
         *sum = sum.saturating_add(count);
     }
     Ok(waiting)
+}
+
+/// Returns at most `limit` open invoices in the native asset of a chain, sorted by the end of the payment window.
+pub async fn list_open_native_invoices(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
+    let native = AssetId::on_chain(chain, &AssetKind::Native);
+    let found = rows!(
+        tx,
+        "select id from invoices where chain = $1 and asset = $2 and state = 'open' order by expires_at limit $3",
+        chain.as_str(),
+        native.as_str(),
+        limit
+    )?;
+    found.iter().map(|row| row.get_at(0)).collect()
 }

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use chain::{Amount, ChainId, Height, TxId, UnconfirmedTransfer};
 
 use crate::assets::FollowedChain;
+use crate::cursors;
 use clock::Instant;
 use db::{self, Tx};
 use ids::InvoiceId;
@@ -91,7 +92,7 @@ pub async fn store_mempool_snapshot(
     if missing.is_empty() {
         return Ok(observed);
     }
-    if store::find_cursor_height(tx, &chain.id).await?.is_none_or(|read| read < snapshot.head) {
+    if cursors::find_cursor_height(tx, &chain.id).await?.is_none_or(|read| read < snapshot.head) {
         observed.open = true;
         return Ok(observed);
     }

@@ -1,6 +1,6 @@
 //! All SQL of the table `unconfirmed`, except for conditions inside statements about deposits and invoices.
 
-use chain::{Amount, ChainId, Height, TxId, UnconfirmedTransfer};
+use chain::{Amount, ChainId, TxId, UnconfirmedTransfer};
 
 use crate::unconfirmed::PendingAmount;
 use clock::Instant;
@@ -84,12 +84,6 @@ pub async fn end_unconfirmed_transfer(tx: &mut Tx, now: Instant, id: i64) -> Res
         now
     )?;
     db::expect_changed(changed, 1)
-}
-
-/// Returns the height of the last block that the follower has read; `None` before the first block.
-pub async fn find_cursor_height(tx: &mut Tx, chain: &ChainId) -> Result<Option<Height>, db::Error> {
-    let found = row!(tx, "select height from cursors where chain = $1", chain.as_str())?;
-    found.map(|row| row.get("height")).transpose()
 }
 
 /// Returns the sum of the seen transfers to an invoice, without those that are booked as deposits.
