@@ -4,7 +4,8 @@
 //! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice. When
 //! the daemon stops, the remaining indices of its lease stay unused for ever.
 
-mod reserved;
+mod index_lease;
+mod reserved_address;
 mod store;
 
 #[cfg(test)]
@@ -19,9 +20,9 @@ use chain::{ChainId, Deriver, Family, WatchSet};
 
 use db::{self, Db, Tx};
 
-pub use reserved::ReservedAddress;
+pub use reserved_address::ReservedAddress;
 
-use reserved::IndexLease;
+use index_lease::IndexLease;
 
 /// The data to issue addresses of one chain. Chains of one family share the account key and its index counter.
 #[derive(Debug, Clone)]

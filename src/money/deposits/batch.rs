@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chain::{AddressKey, Amount, Header, Transfer};
 
-use crate::assets::FollowedChain;
+use crate::assets::{FollowedChain, is_dust_amount};
 use crate::cursors::Position;
 use crate::deposits::{self, Deposit, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
-use crate::invoices::machine::{decide_disposition, is_dust_amount};
-use crate::invoices::{self, Counted, Disposition, InvoiceUpdate};
+use crate::invoices::{self, Counted, Disposition, InvoiceUpdate, decide_disposition};
 use crate::ledger::{Account, EntryLine, JournalEntry};
 use clock::Instant;
 use db::{self, Tx};

@@ -2,43 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chain::{Address, AddressKey, Amount, AssetId, AssetKind, ChainId, TxId};
+use chain::{Address, AddressKey, Amount, AssetId, AssetKind, ChainId};
 
 use crate::deposits::Grace;
-use crate::invoices::{Invoice, NewInvoice, State};
-use crate::unconfirmed::PendingAmount;
+use crate::invoices::{Counted, Invoice, NewInvoice, Received, State};
 use clock::Instant;
 use db::{self, Locked, ResultRef, Tx, batch_row, deferred_for_each, queued, row, rows, rows_for_each};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
-
-/// The sums of the deposits that an invoice counts, or counted until it expired. Amounts are base units of the
-/// requested asset.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Received {
-    /// The sum of all these deposits. Orphaned deposits are left out.
-    pub seen: Amount,
-    /// The part of `seen` that is confirmed or final.
-    pub confirmed: Amount,
-    /// The smallest number of confirmations among these deposits; `None` when there are no deposits.
-    pub confirmations: Option<u64>,
-    /// The id of the newest deposit transaction; `None` when no deposit has a known transaction. Money that a balance
-    /// check found has no known transaction.
-    pub txid: Option<TxId>,
-    /// The unconfirmed transfers, which `seen` does not include.
-    pub expected: PendingAmount,
-}
-
-impl Received {
-    /// Returns the sum of deposits and unconfirmed transfers, in base units.
-    pub fn total_with_pending(&self) -> Amount {
-        self.seen.checked_add(self.expected.amount).unwrap_or(Amount::MAX)
-    }
-
-    /// Returns true while some of the money is not confirmed.
-    pub fn has_unconfirmed_amount(&self) -> bool {
-        self.seen > self.confirmed || !self.expected.amount.is_zero()
-    }
-}
 
 /// Queues the statement that inserts an open invoice. The result contains its id.
 pub fn queue_invoice_insert(
@@ -165,54 +135,6 @@ pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) 
     Received::from_deposit_rows(&found)
 }
 
-impl Received {
-    /// Sums up rows of deposits, oldest first. A row without a deposit, from an outer join, adds nothing.
-    ///
-    /// # Errors
-    /// [`db::Error::Value`] when a sum is out of range or a column is invalid.
-    pub fn from_deposit_rows(rows: &[db::Row]) -> Result<Received, db::Error> {
-        let mut received = Received::default();
-        for row in rows {
-            let Some(amount) = row.get::<Option<Amount>>("deposit_amount")? else { continue };
-            received.seen = received.seen.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
-            if row.get::<String>("deposit_state")? != "seen" {
-                received.confirmed = received.confirmed.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
-            }
-            let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
-            received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
-            // A deposit that a balance check booked has no transaction; its stored transaction id is all zeros.
-            received.txid = Some(TxId(row.get("txid")?)).filter(|txid| txid.0 != [0; 32]).or(received.txid);
-        }
-        Ok(received)
-    }
-}
-
-/// The sums of the counted deposits of an invoice, in base units.
-#[derive(Debug, Clone, Copy)]
-pub struct Counted {
-    /// The sum of all counted deposits.
-    pub seen: Amount,
-    /// The sum of the counted deposits that are confirmed or final.
-    pub confirmed: Amount,
-    /// True when all counted deposits are final.
-    pub all_final: bool,
-}
-
-impl Counted {
-    /// The sums of an invoice without counted deposits.
-    pub const NOTHING: Counted = Counted { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
-
-    /// Adds one counted deposit of `amount` base units.
-    pub fn add_counted_deposit(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
-        self.seen = self.seen.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
-        if confirmed {
-            self.confirmed = self.confirmed.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
-        }
-        self.all_final &= is_final;
-        Ok(())
-    }
-}
-
 /// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
 pub async fn sum_counted_deposits(
     tx: &mut Tx,
@@ -232,10 +154,6 @@ pub async fn sum_counted_deposits(
         sums.add_counted_deposit(row.get("amount")?, state != "seen", state == "final")?;
     }
     Ok(counted)
-}
-
-fn sum_out_of_range_error() -> db::Error {
-    db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() }
 }
 
 /// Returns the addresses that expect money, as described for [`crate::invoices::list_addresses_expecting_payment`].

@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::ledger::store;
+use crate::ledger::store::{self, StoredPosting};
 use db::{self, Tx};
 
 /// The hash before the first posting.
@@ -60,6 +60,27 @@ impl HashedFields<'_> {
         field(self.reason.as_bytes());
         field(&self.created_at.to_be_bytes());
         hasher.finalize().into()
+    }
+}
+
+impl StoredPosting {
+    /// Returns the hash of the posting when it has the number `hash_chain_no` in the chain and follows the hash
+    /// `previous`.
+    pub fn compute_hash_after(&self, previous: &[u8; 32], hash_chain_no: i64) -> [u8; 32] {
+        let fields = HashedFields {
+            hash_chain_no,
+            seq: self.seq.0,
+            entry: &self.entry,
+            line_no: self.line_no,
+            kind: self.kind.as_str(),
+            hold_seq: self.hold_seq.map(|seq| seq.0),
+            debit_account_id: self.debit.0,
+            credit_account_id: self.credit.0,
+            amount: self.amount.to_be_bytes(),
+            reason: &self.reason,
+            created_at: self.created_at.0,
+        };
+        fields.compute_posting_hash(previous)
     }
 }
 

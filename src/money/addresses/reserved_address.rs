@@ -1,43 +1,14 @@
 //! Addresses that are derived and do not belong to an invoice yet.
 
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use chain::{Address, ChainId, WatchSet};
 
+use crate::addresses::index_lease::IndexLease;
 use crate::addresses::store;
 use clock::Instant;
-use db::{self, Db, ResultRef, Tx};
+use db::{ResultRef, Tx};
 use ids::AddressId;
-
-/// The number of indices in a lease. When the daemon stops, at most this number of indices stays unused.
-const LEASE: u32 = 64;
-
-/// The leased indices of an account that are not used yet.
-#[derive(Debug, Default)]
-pub(super) struct IndexLease {
-    /// The remaining indices of the current lease.
-    leased: tokio::sync::Mutex<Range<u32>>,
-    /// The addresses of dropped reservations. These are reserved again before new addresses are derived.
-    returned: Mutex<Vec<(u32, Address)>>,
-}
-
-impl IndexLease {
-    /// Returns an address whose reservation was dropped, with its index; `None` when there is none.
-    pub fn take_returned_address(&self) -> Option<(u32, Address)> {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    /// Returns the next leased index. Stores a new lease when the current one is used up.
-    pub async fn take_or_lease_index(&self, db: &Db, account: i64) -> Result<u32, db::Error> {
-        let mut leased = self.leased.lock().await;
-        if leased.is_empty() {
-            let first = db.write("lease_indices", move |tx| Box::pin(store::lease_indices(tx, account, LEASE))).await?;
-            *leased = first..first.saturating_add(LEASE);
-        }
-        leased.next().ok_or_else(|| db::Error::Statement("an account has no address indices left".into()))
-    }
-}
 
 /// An address that is reserved for one order. When it is dropped before it is [issued](ReservedAddress::issue_address),
 /// another order can reserve it.
@@ -93,7 +64,7 @@ impl ReservedAddress {
 impl Drop for ReservedAddress {
     fn drop(&mut self) {
         if let Some(unused) = self.address.take() {
-            self.lease.returned.lock().unwrap_or_else(PoisonError::into_inner).push(unused);
+            self.lease.return_address(unused);
         }
     }
 }
