@@ -212,7 +212,7 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
         .read("count_orphaned", move |tx| {
-            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
         })
         .await;
     for (chain, count) in orphaned_invoices? {

@@ -74,7 +74,10 @@ impl Addresses {
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn load_or_create_accounts(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
+    pub async fn store_accounts_and_watch_addresses(
+        tx: &mut Tx,
+        accounts: Vec<ChainAccount>,
+    ) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
             let account = store::find_or_insert_address_account(tx, new.family, new.xpub.trim()).await?;

@@ -10,7 +10,7 @@ use clock::Instant;
 use db::{ResultRef, Tx};
 use ids::AddressId;
 
-/// An address that is reserved for one order. When it is dropped before it is [issued](ReservedAddress::issue_address),
+/// An address that is reserved for one order. When it is dropped before it is [issued](ReservedAddress::watch_and_issue_address),
 /// another order can reserve it.
 #[derive(Debug)]
 pub struct ReservedAddress {
@@ -42,9 +42,10 @@ impl ReservedAddress {
     /// Queues the statement that stores the address.
     ///
     /// # Panics
-    /// Never: only `issue_address` and `drop` take the address out, and both consume the reservation.
+    /// Never: only `watch_and_issue_address` and `drop` take the address out, and both consume the reservation.
     pub(crate) fn queue_address_insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
-        let (index, address) = self.address.as_ref().expect("only `issue_address` and `drop` take the address");
+        let (index, address) =
+            self.address.as_ref().expect("only `watch_and_issue_address` and `drop` take the address");
         store::queue_address_insert(tx, now, &self.chain, address, self.account, *index)
     }
 
@@ -53,9 +54,9 @@ impl ReservedAddress {
     /// commit can stay unknown; watching an unused address is harmless.
     ///
     /// # Panics
-    /// Never: only `issue_address` and `drop` take the address out, and both consume the reservation.
-    pub fn issue_address(mut self) -> String {
-        let (_, address) = self.address.take().expect("only `issue_address` and `drop` take the address");
+    /// Never: only `watch_and_issue_address` and `drop` take the address out, and both consume the reservation.
+    pub fn watch_and_issue_address(mut self) -> String {
+        let (_, address) = self.address.take().expect("only `watch_and_issue_address` and `drop` take the address");
         self.watched.insert(address.key);
         address.text
     }

@@ -32,11 +32,11 @@ impl Dust {
 
     /// Returns the amount of an asset, in base units, below which a deposit is dust. Zero while no fresh rate is
     /// known.
-    pub fn compute_dust_limit(&self, now: Instant, asset: &AssetId) -> Amount {
+    pub fn compute_dust_limit_or_zero(&self, now: Instant, asset: &AssetId) -> Amount {
         let priced = self.value.as_ref().zip(self.assets.get(asset));
         let bound = priced.and_then(|((value, rates), (symbol, decimals))| {
-            let rate = rates.compute_exchange_rate(now, symbol, value.currency.as_str()).ok()?;
-            pricing::convert_price_to_amount(*value, rate.value, *decimals)
+            let rate = rates.find_fresh_or_crossed_rate(now, symbol, value.currency.as_str()).ok()?;
+            pricing::convert_price_to_amount_rounded_up(*value, rate.value, *decimals)
         });
         bound.unwrap_or(Amount::ZERO)
     }

@@ -27,7 +27,7 @@ impl Auditor {
                 let expected = debit.zip(credit).map(|(debit, credit)| AccountedAmount { debit, credit, amount });
                 let posted = self.posting_index.payments.remove(&payment.id);
                 if posted.is_none() || posted != expected {
-                    self.report.add_audit_finding(format!(
+                    self.report.add_or_count_finding(format!(
                         "payment {} ({} of {}): the ledger did not take it from the balance of its user",
                         payment.id, payment.amount, payment.asset
                     ));

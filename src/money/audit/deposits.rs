@@ -27,7 +27,7 @@ impl Auditor {
     /// Checks the postings of each deposit. The deposit must have one hold, resolved as the deposit's state requires.
     /// If no invoice counts the deposit, its money must be in a suspense account. If the deposit is orphaned, its money
     /// must be reversed. Returns the sums of the deposits by invoice id.
-    pub(super) async fn audit_deposits(
+    pub(super) async fn audit_deposits_and_sum_by_invoice(
         &mut self,
         tx: &mut Tx,
         account_ids: &AccountIds,
@@ -41,7 +41,7 @@ impl Auditor {
                 self.report.deposits += 1;
                 let postings = self.posting_index.deposits.remove(&deposit.id).unwrap_or_default();
                 if let Err(difference) = self.compare_deposit_with_postings(account_ids, deposit, &postings) {
-                    self.report.add_audit_finding(format!(
+                    self.report.add_or_count_finding(format!(
                         "deposit {} ({} {} on {}): {difference}",
                         deposit.id, deposit.amount, deposit.asset, deposit.chain
                     ));
@@ -70,7 +70,7 @@ impl Auditor {
     fn compare_deposit_with_postings(
         &self,
         account_ids: &AccountIds,
-        deposit: &store::Deposit,
+        deposit: &store::AuditedDeposit,
         postings: &DepositPostings,
     ) -> Result<(), String> {
         let find =

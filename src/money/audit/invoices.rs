@@ -55,7 +55,7 @@ impl Auditor {
                 let accounts = MerchantAccounts::new(account_ids, invoice.mode, invoice.merchant, &invoice.asset);
                 if let Err(difference) = compare_invoice_with_postings(invoice, &accounts, &postings, received) {
                     let state = invoice.state.as_str();
-                    self.report.add_audit_finding(format!("invoice {} ({state}): {difference}", invoice.id));
+                    self.report.add_or_count_finding(format!("invoice {} ({state}): {difference}", invoice.id));
                 }
             }
         }
@@ -66,7 +66,7 @@ impl Auditor {
 }
 
 fn compare_invoice_with_postings(
-    invoice: &store::Invoice,
+    invoice: &store::AuditedInvoice,
     accounts: &MerchantAccounts,
     postings: &[InvoicePosting],
     received: DepositSums,

@@ -15,7 +15,7 @@ impl Auditor {
     pub(super) async fn audit_hash_chain(
         &mut self,
         tx: &mut Tx,
-        accounts: &HashMap<AccountId, store::Account>,
+        accounts: &HashMap<AccountId, store::AuditedAccount>,
     ) -> Result<(), db::Error> {
         let (mut last_no, mut previous) = (0, GENESIS_HASH);
         loop {
@@ -23,7 +23,7 @@ impl Auditor {
             for posting in &page {
                 let hash_chain_no = posting.hash_chain_no.unwrap_or_default();
                 if hash_chain_no != last_no + 1 {
-                    self.report.add_audit_finding(format!(
+                    self.report.add_or_count_finding(format!(
                         "before posting {} ({}): number {} of the hash chain is missing",
                         posting.seq,
                         posting.entry,
@@ -32,7 +32,7 @@ impl Auditor {
                 }
                 let hash = posting.compute_hash_after(&previous, hash_chain_no);
                 if posting.hash != Some(hash) {
-                    self.report.add_audit_finding(format!(
+                    self.report.add_or_count_finding(format!(
                         "posting {} ({}): its hash does not match its content or the previous hash",
                         posting.seq, posting.entry
                     ));
@@ -50,15 +50,19 @@ impl Auditor {
     }
 
     /// Adds a posting to the computed sums. Adds a finding when the posting does not match its accounts or its hold.
-    pub(super) fn check_and_add_posting(&mut self, posting: &StoredPosting, accounts: &HashMap<AccountId, store::Account>) {
+    pub(super) fn check_and_add_posting(
+        &mut self,
+        posting: &StoredPosting,
+        accounts: &HashMap<AccountId, store::AuditedAccount>,
+    ) {
         self.report.postings += 1;
         let name = || format!("posting {} ({})", posting.seq, posting.entry);
         match (accounts.get(&posting.debit), accounts.get(&posting.credit)) {
             (Some(debit), Some(credit)) if debit.asset == credit.asset && debit.mode == credit.mode => {}
             (Some(_), Some(_)) => {
-                self.report.add_audit_finding(format!("{}: its accounts differ in asset or mode", name()));
+                self.report.add_or_count_finding(format!("{}: its accounts differ in asset or mode", name()));
             }
-            _ => self.report.add_audit_finding(format!("{}: one of its accounts does not exist", name())),
+            _ => self.report.add_or_count_finding(format!("{}: one of its accounts does not exist", name())),
         }
         let change = match posting.kind {
             PostingKind::Posted => BalanceChange::Posted(posting.amount),
@@ -70,10 +74,13 @@ impl Auditor {
             PostingKind::Post | PostingKind::Void => {
                 let hold = posting.hold_seq.and_then(|seq| Some((seq, self.open_holds.remove(&seq)?)));
                 let Some((seq, hold)) = hold else {
-                    return self.report.add_audit_finding(format!("{}: the hold that it resolves is not open", name()));
+                    return self
+                        .report
+                        .add_or_count_finding(format!("{}: the hold that it resolves is not open", name()));
                 };
                 if (hold.debit, hold.credit) != (posting.debit, posting.credit) || posting.amount > hold.amount {
-                    self.report.add_audit_finding(format!("{}: it does not match the hold that it resolves", name()));
+                    self.report
+                        .add_or_count_finding(format!("{}: it does not match the hold that it resolves", name()));
                 }
                 let posted = (posting.kind == PostingKind::Post).then_some(posting.amount);
                 self.resolved_holds.insert(seq, posted);
@@ -83,7 +90,8 @@ impl Auditor {
         for (id, side) in [(posting.debit, Side::Debit), (posting.credit, Side::Credit)] {
             let balance = self.computed.entry(id).or_default();
             if balance.apply_balance_change(side, change).is_none() {
-                self.report.add_audit_finding(format!("{}: a sum of account {id} leaves the range of amounts", name()));
+                self.report
+                    .add_or_count_finding(format!("{}: a sum of account {id} leaves the range of amounts", name()));
             }
             if accounts.get(&id).is_some_and(|account| posting.hash_chain_no == Some(account.rolled_up_to)) {
                 self.computed_rolled_up.insert(id, *balance);
@@ -93,7 +101,7 @@ impl Auditor {
     }
 
     /// Checks every balance row, and that debits equal credits for every asset.
-    pub(super) fn audit_balances(&mut self, accounts: &HashMap<AccountId, store::Account>) {
+    pub(super) fn audit_balances(&mut self, accounts: &HashMap<AccountId, store::AuditedAccount>) {
         let mut sorted: Vec<_> = accounts.values().collect();
         sorted.sort_by_key(|account| account.id);
         for account in sorted {
@@ -101,15 +109,15 @@ impl Auditor {
             let name = format!("account {} ({} of {})", account.id, account.code, account.asset);
             if account.non_negative {
                 if computed != account.balance {
-                    self.report.add_audit_finding(format!("{name}: its balance row is not the sum of its postings"));
+                    self.report.add_or_count_finding(format!("{name}: its balance row is not the sum of its postings"));
                 }
                 if computed.is_below_zero() {
-                    self.report.add_audit_finding(format!("{name}: it is below zero"));
+                    self.report.add_or_count_finding(format!("{name}: it is below zero"));
                 }
             } else if account.code.starts_with("merchant:") && computed.debits_posted > computed.credits_posted {
-                self.report.add_audit_finding(format!("{name}: its debits exceed its credits"));
+                self.report.add_or_count_finding(format!("{name}: its debits exceed its credits"));
             } else if account.rolled_up_to > 0 && self.computed_rolled_up.get(&account.id) != Some(&account.balance) {
-                self.report.add_audit_finding(format!(
+                self.report.add_or_count_finding(format!(
                     "{name}: its balance row is not the sum of its postings up to number {} of the hash chain",
                     account.rolled_up_to
                 ));
@@ -125,7 +133,8 @@ impl Auditor {
         let mut unequal: Vec<_> = totals.into_iter().filter(|(_, (debits, credits))| debits != credits).collect();
         unequal.sort_by_key(|(asset, _)| (*asset).clone());
         for (asset, _) in unequal {
-            self.report.add_audit_finding(format!("asset {asset}: the sum of debits differs from the sum of credits"));
+            self.report
+                .add_or_count_finding(format!("asset {asset}: the sum of debits differs from the sum of credits"));
         }
     }
 }

@@ -25,7 +25,7 @@ const FINDINGS_MAX: usize = 100;
 
 /// The result of an audit.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct AuditReport {
     /// The number of audited postings.
     pub postings: u64,
     /// The number of postings that are not in the hash chain yet. On PostgreSQL a worker appends new postings within
@@ -43,13 +43,13 @@ pub struct Report {
     pub findings_total: u64,
 }
 
-impl Report {
+impl AuditReport {
     /// Returns true when the audit found no difference.
     pub fn has_no_findings(&self) -> bool {
         self.findings_total == 0
     }
 
-    fn add_audit_finding(&mut self, finding: String) {
+    fn add_or_count_finding(&mut self, finding: String) {
         self.findings_total += 1;
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);
@@ -57,7 +57,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -90,7 +90,7 @@ struct OpenHold {
 
 /// The report and the sums of an audit that is in progress.
 struct Auditor {
-    report: Report,
+    report: AuditReport,
     /// The sums of all postings, by account.
     computed: HashMap<AccountId, Balance>,
     /// The sums of the postings up to the account's `rolled_up_to`, which the balance row must equal; by account.
@@ -106,11 +106,11 @@ struct Auditor {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database. Differences are not errors; the report lists them.
-pub async fn audit_ledger(tx: &mut Tx) -> Result<Report, db::Error> {
-    let accounts: HashMap<AccountId, store::Account> =
+pub async fn audit_ledger(tx: &mut Tx) -> Result<AuditReport, db::Error> {
+    let accounts: HashMap<AccountId, store::AuditedAccount> =
         store::list_accounts_with_balances(tx).await?.into_iter().map(|account| (account.id, account)).collect();
     let mut auditor = Auditor {
-        report: Report { accounts: u64::try_from(accounts.len()).unwrap_or(u64::MAX), ..Report::default() },
+        report: AuditReport { accounts: u64::try_from(accounts.len()).unwrap_or(u64::MAX), ..AuditReport::default() },
         computed: HashMap::new(),
         computed_rolled_up: HashMap::new(),
         open_holds: HashMap::new(),
@@ -127,7 +127,7 @@ pub async fn audit_ledger(tx: &mut Tx) -> Result<Report, db::Error> {
     let account_ids =
         accounts.values().map(|account| ((account.mode, account.code.clone(), account.asset.clone()), account.id));
     let account_ids = account_ids.collect();
-    let received = auditor.audit_deposits(tx, &account_ids).await?;
+    let received = auditor.audit_deposits_and_sum_by_invoice(tx, &account_ids).await?;
     auditor.audit_invoices(tx, &account_ids, received).await?;
     auditor.audit_balance_payments(tx, &account_ids).await?;
     auditor.report.open_holds = u64::try_from(auditor.open_holds.len()).unwrap_or(u64::MAX);
@@ -140,7 +140,7 @@ impl Auditor {
     fn report_unmatched_postings(&mut self, noun: &str, mut ids: Vec<i64>) {
         ids.sort_unstable();
         for id in ids {
-            self.report.add_audit_finding(format!(
+            self.report.add_or_count_finding(format!(
                 "{noun} {id}: the ledger has entries for it, but it is not stored in such a state"
             ));
         }

@@ -12,9 +12,14 @@ use records::reviews;
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn halt_chain(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
+pub async fn halt_chain_and_open_review(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &ChainId,
+    why: &str,
+) -> Result<(), db::Error> {
     store::set_halt_reason(tx, chain, Some(why)).await?;
-    reviews::open_review(tx, now, reviews::Kind::ChainHalted, chain.as_str(), why).await
+    reviews::open_or_reopen_review(tx, now, reviews::Kind::ChainHalted, chain.as_str(), why).await
 }
 
 /// Returns the reason why the chain is halted; `None` when it is not halted.
@@ -30,7 +35,7 @@ pub async fn find_halt_reason(tx: &mut Tx, chain: &ChainId) -> Result<Option<Str
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn resume_chain(
+pub async fn resume_halted_chain(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
@@ -40,7 +45,7 @@ pub async fn resume_chain(
     let Some(reason) = store::find_halt_reason(tx, chain).await? else { return Ok(None) };
     store::set_halt_reason(tx, chain, None).await?;
     let note = format!("{actor} resumed it");
-    reviews::resolve_review(tx, now, reviews::Kind::ChainHalted, chain.as_str(), &note).await?;
+    reviews::resolve_review_if_open(tx, now, reviews::Kind::ChainHalted, chain.as_str(), &note).await?;
     audit_log::record_action(tx, now, actor, Action::ChainResume, chain.as_str(), &reason).await?;
     Ok(Some(reason))
 }
@@ -50,14 +55,20 @@ pub async fn resume_chain(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn open_disputed_review(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
-    reviews::open_review(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), why).await
+pub async fn open_chain_disputed_review(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &ChainId,
+    why: &str,
+) -> Result<(), db::Error> {
+    reviews::open_or_reopen_review(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), why).await
 }
 
-/// Closes the review that [`open_disputed_review`] opened, because the endpoints report the same blocks again.
+/// Closes the review that [`open_chain_disputed_review`] opened, because the endpoints report the same blocks again.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn resolve_disputed_review(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
-    reviews::resolve_review(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), "endpoints agree again").await
+pub async fn resolve_chain_disputed_review(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
+    reviews::resolve_review_if_open(tx, now, reviews::Kind::ChainDisputed, chain.as_str(), "endpoints agree again")
+        .await
 }

@@ -9,10 +9,10 @@ use chain::{ChainId, Header};
 
 use db::{self, Tx};
 
-pub use position::{Position, compute_position};
-pub use store::Cursor;
 #[cfg(test)]
 pub(crate) use position::compute_final_height;
+pub use position::{Position, compute_position};
+pub use store::Cursor;
 pub(crate) use store::{
     CursorRow, delete_blocks_above, delete_blocks_below, find_block_hash, find_block_header, find_cursor_height,
     insert_blocks, lock_cursor, move_cursor, set_final_height,

@@ -16,7 +16,7 @@ const ADVANCE_MAX: i64 = 2_000;
 
 /// The result of storing blocks.
 #[derive(Debug)]
-pub struct Applied {
+pub struct AppliedBlocks {
     /// The highest final height.
     pub final_height: Height,
     /// True when the chain has deposits that are not final yet.
@@ -38,7 +38,7 @@ impl DepositService {
         from: BlockRef,
         blocks: &[Block],
         reached: Option<Position>,
-    ) -> Result<Applied, PostError> {
+    ) -> Result<AppliedBlocks, PostError> {
         let chain = &self.chain;
         let before = cursors::lock_cursor_or_fail(tx, &chain.id, reached.unwrap_or(Position::NONE)).await?;
         if before.height != from.height {
@@ -56,10 +56,10 @@ impl DepositService {
         }
         batch.add_received_transfers(tx, self.limits.grace, &transfers).await?;
         if let (true, Some(reached)) = (before.due, reached) {
-            batch.add_advancing_deposits(tx, reached, ADVANCE_MAX).await?;
+            batch.lock_and_add_advancing_deposits(tx, reached, ADVANCE_MAX).await?;
         }
         let mut stored = batch.store_deposits(tx, reached).await?;
-        outputs::mark_spent_outputs(tx, chain, blocks, &mut stored.effects).await?;
+        outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
 
         if let Some(last) = blocks.last() {
@@ -76,6 +76,6 @@ impl DepositService {
             (before, added, _) => before || added,
         };
         changes.dispatch_to_listener(tx, now, &*self.listener).await?;
-        Ok(Applied { final_height, unfinished })
+        Ok(AppliedBlocks { final_height, unfinished })
     }
 }

@@ -42,7 +42,7 @@ impl BalanceCheck {
     }
 
     /// Returns the id of the asset on `chain`.
-    pub fn asset_id(&self, chain: &ChainId) -> chain::AssetId {
+    pub fn asset_id_on_chain(&self, chain: &ChainId) -> chain::AssetId {
         chain::AssetId::on_chain(chain, &self.asset)
     }
 }
@@ -78,10 +78,10 @@ pub async fn list_open_native_invoices(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<BalanceCheck>, db::Error> {
+pub async fn list_bookable_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<BalanceCheck>, db::Error> {
     let mut checks = Vec::with_capacity(invoices.len());
     for invoice in invoices {
-        checks.extend(store::find_balance_check(tx, *invoice).await?);
+        checks.extend(store::find_bookable_balance_check(tx, *invoice).await?);
     }
     Ok(checks)
 }
@@ -106,14 +106,14 @@ impl DepositService {
         let Some(header) = cursors::find_block_header(tx, &chain.id, at).await? else {
             return Ok(UnexplainedCredit::OffBranch);
         };
-        let current = store::find_balance_check(tx, check.invoice).await?;
+        let current = store::find_bookable_balance_check(tx, check.invoice).await?;
         if current.is_none_or(|current| current.explained != check.explained) {
             return Ok(UnexplainedCredit::Outdated);
         }
         let mut batch = DepositBatch::new(now, chain);
-        // `store::find_balance_check` leaves out invoices with this review, so the address is not checked again.
+        // `store::find_bookable_balance_check` leaves out invoices with this review, so the address is not checked again.
         if !is_bookable_amount(credit) {
-            let asset = check.asset_id(&chain.id);
+            let asset = check.asset_id_on_chain(&chain.id);
             batch.add_review_request(ReviewRequest {
                 kind: reviews::Kind::BalanceOutOfRange,
                 subject: format!("invoice/{}", check.invoice),
@@ -124,7 +124,7 @@ impl DepositService {
             let transfer = Transfer {
                 txid: TxId([0; 32]),
                 index: TransferIndex { tx_index: check.synthetic_tx_index(), part: TxPart::BalanceIncrease },
-                asset: check.asset_id(&chain.id),
+                asset: check.asset_id_on_chain(&chain.id),
                 to: check.address.key,
                 from: None,
                 amount: credit,

@@ -29,12 +29,12 @@ use clock::Instant;
 use db::{self, Tx};
 use ids::{AddressId, DepositId, InvoiceId};
 
-pub use apply_blocks::Applied;
-pub use balance_check::{BalanceCheck, UnexplainedCredit, list_balance_checks, list_open_native_invoices};
+pub use apply_blocks::AppliedBlocks;
+pub use balance_check::{BalanceCheck, UnexplainedCredit, list_bookable_balance_checks, list_open_native_invoices};
 pub use machine::State;
-pub use outputs::{Unspent, list_unspent_outputs};
+pub use outputs::{UnspentOutput, list_unspent_outputs};
 pub use rescan::{RescanError, Rescanned};
-pub(crate) use store::set_deposit_dispositions;
+pub(crate) use store::set_disposition_of_invoice_deposits;
 
 /// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply;
 /// only tokens that anyone can mint without limit have larger transfers. Sums of smaller deposits never overflow an
@@ -56,7 +56,7 @@ pub struct Grace {
 
 /// The limits of a [`DepositService`].
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct DepositLimits {
     /// The time after the end of a payment window during which deposits are still in time.
     pub grace: Grace,
     /// The number of recent blocks that are stored. The follower cannot rewind further than these blocks.
@@ -144,13 +144,13 @@ impl NewDeposit {
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,
-    limits: Limits,
+    limits: DepositLimits,
     listener: Arc<dyn PaymentListener>,
 }
 
 impl DepositService {
     /// Returns the service of one chain. `listener` receives every payment change.
-    pub fn new(chain: FollowedChain, limits: Limits, listener: Arc<dyn PaymentListener>) -> DepositService {
+    pub fn new(chain: FollowedChain, limits: DepositLimits, listener: Arc<dyn PaymentListener>) -> DepositService {
         DepositService { chain, limits, listener }
     }
 
@@ -160,7 +160,7 @@ impl DepositService {
     }
 
     /// Returns the limits that the service was created with.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> DepositLimits {
         self.limits
     }
 
@@ -170,7 +170,7 @@ impl DepositService {
     ///
     /// # Errors
     /// Returns an error when the ledger rejects an entry.
-    pub async fn expire_invoices(
+    pub async fn expire_ended_invoices(
         &self,
         tx: &mut Tx,
         now: Instant,
@@ -187,12 +187,12 @@ impl DepositService {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_highest_due_deposit(
+pub async fn find_highest_due_height(
     tx: &mut Tx,
     chain: &ChainId,
     position: Position,
 ) -> Result<Option<Height>, db::Error> {
-    store::find_highest_due_deposit(tx, chain, position).await
+    store::find_highest_due_height(tx, chain, position).await
 }
 
 /// Returns true when a rewind to `height` would reverse a confirmed deposit.

@@ -11,7 +11,7 @@ use records::reviews;
 
 /// An unspent output of a deposit, on chains with outputs such as Bitcoin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unspent {
+pub struct UnspentOutput {
     /// The transaction and the index of the output.
     pub output: OutPoint,
     /// Base units of the native asset.
@@ -30,13 +30,13 @@ pub struct Unspent {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
+pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<UnspentOutput>, db::Error> {
     store::list_unspent_outputs(tx, chain, limit).await
 }
 
 /// Marks the outputs of deposits that the blocks spend, and opens a review for each of them. The daemon never spends
 /// outputs, so another program with access to the keys made the transaction.
-pub(super) async fn mark_spent_outputs(
+pub(super) async fn mark_outputs_spent_and_open_reviews(
     tx: &mut Tx,
     chain: &FollowedChain,
     blocks: &[Block],

@@ -96,7 +96,7 @@ impl DepositService {
         batch.add_received_transfers(tx, self.limits.grace, &missing).await?;
         let position = Position { cursor: cursor.height, last: cursor.final_height };
         let mut stored = batch.store_deposits(tx, Some(position)).await?;
-        outputs::mark_spent_outputs(tx, chain, blocks, &mut stored.effects).await?;
+        outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
         changes.dispatch_to_listener(tx, now, &*self.listener).await?;
         Ok(rescanned)

@@ -81,7 +81,7 @@ async fn reverse_orphaned_deposit(
         effects.entries.push(JournalEntry::new_void_hold_entry(entry, "deposit orphaned", deposit.hold_entry_name()));
     } else {
         let left = before.saturating_sub(deposit.amount);
-        let lost = deposit.used == Disposition::Counted && invoice.unsettle_invoice(before, left, effects);
+        let lost = deposit.used == Disposition::Counted && invoice.undo_settlement_after_reorg(before, left, effects);
         let line = EntryLine {
             debit: match deposit.suspense_reason() {
                 None => Account::MerchantIncoming(invoice.shop.merchant),
@@ -107,7 +107,7 @@ async fn reverse_orphaned_deposit(
             }
         }
         if deposit.used == Disposition::Counted && !lost {
-            invoice.settle_invoice_again(now, left, effects);
+            invoice.settle_again_without_payment_change(now, left, effects);
         }
     }
     // If all other counted deposits are final, the invoice's money now becomes available.
@@ -116,7 +116,7 @@ async fn reverse_orphaned_deposit(
         .values()
         .all(|counted| counted.all_final)
     {
-        invoice.release_credited_amount(now, effects);
+        invoice.release_credited_amount_if_paid(now, effects);
     }
     Ok(())
 }

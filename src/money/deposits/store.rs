@@ -7,7 +7,7 @@ use chain::{
 };
 
 use crate::cursors::Position;
-use crate::deposits::{BalanceCheck, Deposit, NewDeposit, State, Unspent};
+use crate::deposits::{BalanceCheck, Deposit, NewDeposit, State, UnspentOutput};
 use crate::invoices::Disposition;
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each};
@@ -94,7 +94,7 @@ pub async fn find_invoice_with_balance_increase(
 
 /// Inserts deposits in their state `to` and returns the inserted deposits with their ids. A transfer that is already
 /// booked is not inserted and not returned.
-pub async fn insert_deposits(
+pub async fn insert_unbooked_deposits(
     tx: &mut Tx,
     now: Instant,
     chain: &ChainId,
@@ -173,7 +173,7 @@ pub async fn lock_advancing_deposits(
         position.last,
         limit
     )?;
-    found.iter().map(parse_deposit).collect()
+    found.iter().map(parse_deposit_row).collect()
 }
 
 /// Locks and returns the deposits above `height` that are not orphaned, oldest first.
@@ -185,10 +185,10 @@ pub async fn lock_deposits_above(tx: &mut Tx, chain: &ChainId, height: Height) -
         chain.as_str(),
         height
     )?;
-    found.iter().map(parse_deposit).collect()
+    found.iter().map(parse_deposit_row).collect()
 }
 
-fn parse_deposit(row: &db::Row) -> Result<Deposit, db::Error> {
+fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
     Ok(Deposit {
         id: row.get("id")?,
         invoice: row.get("invoice_id")?,
@@ -238,17 +238,17 @@ pub async fn set_outputs_unspent_above(
         chain.as_str(),
         height
     )?;
-    unspent.iter().map(|row| Ok((row.get("id")?, parse_outpoint(row)?))).collect()
+    unspent.iter().map(|row| Ok((row.get("id")?, parse_deposit_outpoint(row)?))).collect()
 }
 
-fn parse_outpoint(row: &db::Row) -> Result<OutPoint, db::Error> {
+fn parse_deposit_outpoint(row: &db::Row) -> Result<OutPoint, db::Error> {
     let vout = row.get::<i64>("part")? - TxPart::OUTPUT_CODES.start;
     let no_output = |_| db::Error::Value { column: "part".into(), reason: "not an output".into() };
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
 /// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
-pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
+pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<UnspentOutput>, db::Error> {
     let found = rows!(
         tx,
         "select d.txid, d.part, d.amount, d.height, d.state, a.text as address, a.derivation_index from deposits d
@@ -259,8 +259,8 @@ pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> R
         limit
     )?;
     let unspent = |row: &db::Row| {
-        Ok(Unspent {
-            output: parse_outpoint(row)?,
+        Ok(UnspentOutput {
+            output: parse_deposit_outpoint(row)?,
             amount: row.get("amount")?,
             height: row.get("height")?,
             state: row.get("state")?,
@@ -272,7 +272,11 @@ pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> R
 }
 
 /// Stores the next state of each deposit whose state changes.
-pub async fn set_deposit_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
+pub async fn set_changed_deposit_states(
+    tx: &mut Tx,
+    now: Instant,
+    deposits: &[(Deposit, State)],
+) -> Result<(), db::Error> {
     let moved = deposits.iter().filter(|(deposit, to)| deposit.state != *to);
     deferred_for_each!(
         tx,
@@ -300,7 +304,7 @@ pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) 
 /// Returns the address of an invoice with the sum of its booked deposits. Any unbooked money arrived after the oldest
 /// stored block and after the newest deposit. `None` when an earlier check found that the balance is too large to be
 /// booked.
-pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
+pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
         "select a.id, a.key, a.text, i.chain, i.asset,
@@ -342,7 +346,7 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
 
 /// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
 /// are none.
-pub async fn find_highest_due_deposit(
+pub async fn find_highest_due_height(
     tx: &mut Tx,
     chain: &ChainId,
     position: Position,
@@ -373,7 +377,7 @@ pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: H
 }
 
 /// Changes the disposition of an invoice's deposits that are not orphaned.
-pub async fn set_deposit_dispositions(
+pub async fn set_disposition_of_invoice_deposits(
     tx: &mut Tx,
     invoice: InvoiceId,
     from: Disposition,

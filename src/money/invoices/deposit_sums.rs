@@ -2,12 +2,12 @@
 
 use chain::{Amount, TxId};
 
-use crate::unconfirmed::PendingAmount;
+use crate::unconfirmed::UnconfirmedSum;
 
 /// The sums of the deposits that an invoice counts, or counted until it expired. Amounts are base units of the
 /// requested asset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Received {
+pub struct ReceivedSums {
     /// The sum of all these deposits. Orphaned deposits are left out.
     pub seen: Amount,
     /// The part of `seen` that is confirmed or final.
@@ -18,28 +18,28 @@ pub struct Received {
     /// check found has no known transaction.
     pub txid: Option<TxId>,
     /// The unconfirmed transfers, which `seen` does not include.
-    pub expected: PendingAmount,
+    pub unconfirmed: UnconfirmedSum,
 }
 
-impl Received {
+impl ReceivedSums {
     /// Returns the sum of deposits and unconfirmed transfers, in base units.
-    pub fn total_with_pending(&self) -> Amount {
-        self.seen.checked_add(self.expected.amount).unwrap_or(Amount::MAX)
+    pub fn total_with_unconfirmed(&self) -> Amount {
+        self.seen.checked_add(self.unconfirmed.amount).unwrap_or(Amount::MAX)
     }
 
     /// Returns true while some of the money is not confirmed.
     pub fn has_unconfirmed_amount(&self) -> bool {
-        self.seen > self.confirmed || !self.expected.amount.is_zero()
+        self.seen > self.confirmed || !self.unconfirmed.amount.is_zero()
     }
 }
 
-impl Received {
+impl ReceivedSums {
     /// Sums up rows of deposits, oldest first. A row without a deposit, from an outer join, adds nothing.
     ///
     /// # Errors
     /// [`db::Error::Value`] when a sum is out of range or a column is invalid.
-    pub fn from_deposit_rows(rows: &[db::Row]) -> Result<Received, db::Error> {
-        let mut received = Received::default();
+    pub fn from_deposit_rows(rows: &[db::Row]) -> Result<ReceivedSums, db::Error> {
+        let mut received = ReceivedSums::default();
         for row in rows {
             let Some(amount) = row.get::<Option<Amount>>("deposit_amount")? else { continue };
             received.seen = received.seen.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
@@ -57,7 +57,7 @@ impl Received {
 
 /// The sums of the counted deposits of an invoice, in base units.
 #[derive(Debug, Clone, Copy)]
-pub struct Counted {
+pub struct CountedSums {
     /// The sum of all counted deposits.
     pub seen: Amount,
     /// The sum of the counted deposits that are confirmed or final.
@@ -66,9 +66,9 @@ pub struct Counted {
     pub all_final: bool,
 }
 
-impl Counted {
+impl CountedSums {
     /// The sums of an invoice without counted deposits.
-    pub const NOTHING: Counted = Counted { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
+    pub const NOTHING: CountedSums = CountedSums { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
 
     /// Adds one counted deposit of `amount` base units.
     pub fn add_counted_deposit(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {

@@ -39,8 +39,11 @@ pub async fn list_expirable_invoices(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn count_unfollowed_invoices(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMap<String, i64>, db::Error> {
-    let mut waiting = store::count_waiting_invoices(tx).await?;
+pub async fn count_waiting_unfollowed_invoices(
+    tx: &mut Tx,
+    followed: &[ChainId],
+) -> Result<BTreeMap<String, i64>, db::Error> {
+    let mut waiting = store::count_waiting_invoices_by_chain(tx).await?;
     waiting.retain(|chain, _| followed.iter().all(|id| id.as_str() != chain));
     Ok(waiting)
 }
@@ -70,7 +73,7 @@ pub(crate) async fn expire_ended_invoices(
             let lines = update.split_into_entry_lines(Account::MerchantIncoming(merchant), short, received.confirmed);
             let name = format!("invoice/{id}/expired");
             effects.entries.push(JournalEntry::new_post_entry(update.shop.mode, name, "invoice expired short", lines));
-            deposits::set_deposit_dispositions(tx, id, Disposition::Counted, Disposition::Short).await?;
+            deposits::set_disposition_of_invoice_deposits(tx, id, Disposition::Counted, Disposition::Short).await?;
             effects.reviews.push(ReviewChange::Open(update.build_short_payment_review(received.confirmed)));
         }
         if let Some(reason) = unverified {
@@ -84,7 +87,7 @@ pub(crate) async fn expire_ended_invoices(
                 PaymentChange::Expired(update.payment_id())
             }
         });
-        update.close_invoice(now, next, payments::State::Expired);
+        update.close_invoice_and_payment(now, next, payments::State::Expired);
         effects.invoices.push(update);
     }
     effects::apply_effects(tx, now, effects).await

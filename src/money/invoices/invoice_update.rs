@@ -51,7 +51,7 @@ impl InvoiceUpdate {
     }
 
     /// Moves the invoice to a closed state, and its payment to `payment`.
-    pub(super) fn close_invoice(&mut self, now: Instant, to: State, payment: payments::State) {
+    pub(super) fn close_invoice_and_payment(&mut self, now: Instant, to: State, payment: payments::State) {
         self.invoice.state = to;
         self.invoice.closed_at = Some(now);
         self.changed = true;
@@ -82,7 +82,7 @@ pub(crate) async fn lock_invoices_by_address(
     Ok(locked.into_iter().map(|(key, reached, invoice)| (key, InvoiceUpdate::new(invoice, reached))).collect())
 }
 
-pub(super) async fn lock_invoice(tx: &mut Tx, id: InvoiceId) -> Result<InvoiceUpdate, db::Error> {
+pub(super) async fn lock_invoice_or_fail(tx: &mut Tx, id: InvoiceId) -> Result<InvoiceUpdate, db::Error> {
     let missing = || db::Error::Statement(format!("invoice {id} does not exist"));
     lock_invoices(tx, &BTreeSet::from([id])).await?.remove(&id).ok_or_else(missing)
 }
@@ -100,6 +100,6 @@ pub(crate) async fn store_invoice_updates(
             invoices.push((update.was, update.invoice));
         }
     }
-    store::update_invoices(tx, now, &invoices).await?;
+    store::update_invoices_and_reversal_deadlines(tx, now, &invoices).await?;
     payments::set_payment_states(tx, now, &payments).await
 }

@@ -24,17 +24,17 @@ use clock::Instant;
 use db::{self, ResultRef, Tx};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
-pub use deposit_sums::Received;
+pub use deposit_sums::ReceivedSums;
 pub use disposition::Disposition;
-pub use expiry::{count_unfollowed_invoices, list_expirable_invoices};
+pub use expiry::{count_waiting_unfollowed_invoices, list_expirable_invoices};
 pub use machine::{Input, State};
 pub use store::parse_stored_chain;
 
-pub(crate) use deposit_sums::Counted;
+pub(crate) use deposit_sums::CountedSums;
 pub(crate) use disposition::decide_disposition;
 pub(crate) use expiry::expire_ended_invoices;
 pub(crate) use invoice_update::{InvoiceUpdate, lock_invoices, lock_invoices_by_address, store_invoice_updates};
-pub(crate) use store::list_open_native_invoices;
+pub(crate) use store::list_open_native_invoices_by_expiry;
 
 /// An invoice to store.
 #[derive(Debug, Clone)]
@@ -120,7 +120,7 @@ pub struct InvoiceTerms {
 }
 
 /// Queues the statements that insert the invoice and its address. The result contains the invoice's id.
-pub fn queue_invoice_insert(
+pub fn queue_invoice_and_address_insert(
     tx: &mut Tx,
     now: Instant,
     address: &ReservedAddress,
@@ -155,7 +155,7 @@ pub async fn list_addresses_expecting_payment(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn sum_received_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Error> {
+pub async fn sum_received_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<ReceivedSums, db::Error> {
     store::sum_received_deposits(tx, invoice.id, &invoice.chain).await
 }
 
@@ -164,17 +164,17 @@ pub async fn sum_received_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<Rec
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn add_unconfirmed_payment(
+pub async fn add_unconfirmed_transfers_if_waiting(
     tx: &mut Tx,
     asked: &InvoiceTerms,
-    received: Received,
-) -> Result<Received, db::Error> {
+    received: ReceivedSums,
+) -> Result<ReceivedSums, db::Error> {
     match asked.state {
         State::Open | State::Reversed => {
-            let expected = unconfirmed::sum_pending_amount(tx, asked.id).await?;
+            let unconfirmed = unconfirmed::sum_unconfirmed_transfers(tx, asked.id).await?;
             // With an unconfirmed transfer, the smallest number of confirmations is 0, so no number is displayed.
-            let confirmations = received.confirmations.filter(|_| expected.txid.is_none());
-            Ok(Received { confirmations, txid: expected.txid.or(received.txid), expected, ..received })
+            let confirmations = received.confirmations.filter(|_| unconfirmed.txid.is_none());
+            Ok(ReceivedSums { confirmations, txid: unconfirmed.txid.or(received.txid), unconfirmed, ..received })
         }
         State::Paid | State::Expired | State::Cancelled => Ok(received),
     }
@@ -184,7 +184,7 @@ pub async fn add_unconfirmed_payment(
 pub(crate) async fn sum_counted_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
-) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+) -> Result<BTreeMap<InvoiceId, CountedSums>, db::Error> {
     store::sum_counted_deposits(tx, ids).await
 }
 
@@ -193,16 +193,16 @@ pub(crate) async fn sum_counted_deposits(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database, or an error when the invoice does not exist.
-pub async fn cancel_unpaid_invoice(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
-    let mut update = invoice_update::lock_invoice(tx, id).await?;
+pub async fn cancel_invoice_if_unpaid(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
+    let mut update = invoice_update::lock_invoice_or_fail(tx, id).await?;
     let Some(next) = machine::next_invoice_state(update.state, Input::Withdrawn, update.due, update.tolerance) else {
         return Ok(false);
     };
-    let expected = unconfirmed::sum_pending_amount(tx, id).await?;
-    if !store::sum_received_deposits(tx, id, &update.chain).await?.seen.is_zero() || !expected.amount.is_zero() {
+    let unconfirmed = unconfirmed::sum_unconfirmed_transfers(tx, id).await?;
+    if !store::sum_received_deposits(tx, id, &update.chain).await?.seen.is_zero() || !unconfirmed.amount.is_zero() {
         return Ok(false);
     }
-    update.close_invoice(now, next, payments::State::Failed);
+    update.close_invoice_and_payment(now, next, payments::State::Failed);
     store_invoice_updates(tx, now, vec![update]).await?;
     Ok(true)
 }

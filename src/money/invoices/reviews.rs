@@ -24,7 +24,11 @@ impl InvoiceUpdate {
         ReviewRequest { kind, subject: format!("invoice/{}", self.id), detail, amount: None }
     }
 
-    pub(super) fn build_reorg_retraction(&self, kind: reviews::Kind, replacement: Option<ReviewRequest>) -> ReviewChange {
+    pub(super) fn build_reorg_retraction(
+        &self,
+        kind: reviews::Kind,
+        replacement: Option<ReviewRequest>,
+    ) -> ReviewChange {
         let subject = format!("invoice/{}", self.id);
         ReviewChange::Retract(Retraction {
             kind,

@@ -4,8 +4,8 @@
 use chain::Amount;
 
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
-use crate::invoices::machine::{self, Input, State};
 use crate::invoices::InvoiceUpdate;
+use crate::invoices::machine::{self, Input, State};
 use crate::ledger::{self, Account, EntryLine, JournalEntry, Suspense};
 use crate::payments::{self, PaymentChange};
 use clock::Instant;
@@ -16,19 +16,19 @@ impl InvoiceUpdate {
     /// reaches the amount due, less the tolerance. Books the sum, up to the amount due, as pending money of the
     /// merchant, and any excess in the surplus account.
     pub fn settle_invoice_if_paid(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
-        if self.book_settlement(now, confirmed, effects) {
+        if self.book_settlement_if_paid(now, confirmed, effects) {
             effects.payments.push(PaymentChange::Paid(self.payment_id()));
         }
     }
 
     /// Settles an invoice again after a reorg removed one of its deposits. `left` is the sum of the remaining
     /// confirmed deposits, in base units. The payment stays paid, so no payment change is reported.
-    pub fn settle_invoice_again(&mut self, now: Instant, left: Amount, effects: &mut Effects) {
-        self.book_settlement(now, left, effects);
+    pub fn settle_again_without_payment_change(&mut self, now: Instant, left: Amount, effects: &mut Effects) {
+        self.book_settlement_if_paid(now, left, effects);
     }
 
     /// Books a settlement and returns true when `confirmed` pays the invoice.
-    fn book_settlement(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) -> bool {
+    fn book_settlement_if_paid(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) -> bool {
         let input = Input::Confirmed(confirmed);
         let Some(next) = machine::next_invoice_state(self.state, input, self.due, self.tolerance) else { return false };
         let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
@@ -64,7 +64,7 @@ impl InvoiceUpdate {
     /// Undoes a settlement because a reorg removed a counted deposit. `before` and `left` are the sums of the
     /// confirmed deposits before and after the reorg, in base units. Returns true when `left` does not pay the
     /// invoice; otherwise the caller settles it again.
-    pub fn unsettle_invoice(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
+    pub fn undo_settlement_after_reorg(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
         let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
         let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
         let earned_account = match self.released_at {
@@ -98,7 +98,7 @@ impl InvoiceUpdate {
 
     /// Moves the credited amount of a paid invoice from pending to available. The caller has checked that all counted
     /// deposits are final.
-    pub fn release_credited_amount(&mut self, now: Instant, effects: &mut Effects) {
+    pub fn release_credited_amount_if_paid(&mut self, now: Instant, effects: &mut Effects) {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
         let merchant = self.shop.merchant;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chain::{Address, AddressKey, Amount, AssetId, AssetKind, ChainId};
 
 use crate::deposits::Grace;
-use crate::invoices::{Counted, Invoice, NewInvoice, Received, State};
+use crate::invoices::{CountedSums, Invoice, NewInvoice, ReceivedSums, State};
 use clock::Instant;
 use db::{self, Locked, ResultRef, Tx, batch_row, deferred_for_each, queued, row, rows, rows_for_each};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
@@ -123,7 +123,7 @@ pub fn parse_stored_chain(name: &str) -> Result<ChainId, db::Error> {
 
 /// Returns the sums of the counted deposits of an invoice. This function adds the amounts in Rust, because SQL cannot
 /// add 256-bit numbers.
-pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<Received, db::Error> {
+pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<ReceivedSums, db::Error> {
     let found = rows!(
         tx,
         "select d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, c.height as cursor_height
@@ -132,14 +132,14 @@ pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) 
         id,
         chain.as_str()
     )?;
-    Received::from_deposit_rows(&found)
+    ReceivedSums::from_deposit_rows(&found)
 }
 
 /// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
 pub async fn sum_counted_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
-) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+) -> Result<BTreeMap<InvoiceId, CountedSums>, db::Error> {
     let found = rows_for_each!(
         tx,
         ids.iter().map(|id| batch_row![*id]).collect(),
@@ -150,7 +150,7 @@ pub async fn sum_counted_deposits(
     let mut counted = BTreeMap::new();
     for row in &found {
         let state: String = row.get("state")?;
-        let sums = counted.entry(row.get("invoice_id")?).or_insert(Counted::NOTHING);
+        let sums = counted.entry(row.get("invoice_id")?).or_insert(CountedSums::NOTHING);
         sums.add_counted_deposit(row.get("amount")?, state != "seen", state == "final")?;
     }
     Ok(counted)
@@ -230,7 +230,11 @@ pub async fn list_expirable_invoices(
 }
 
 /// Stores changed invoices. The first element of each pair is the previous state, which the row must still have.
-pub async fn update_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
+pub async fn update_invoices_and_reversal_deadlines(
+    tx: &mut Tx,
+    now: Instant,
+    invoices: &[(State, Invoice)],
+) -> Result<(), db::Error> {
     let given = invoices.iter().map(|(was, invoice)| {
         // A removed transaction is usually mined again soon, so a reversed invoice waits for the length of one more
         // payment window.
@@ -262,7 +266,7 @@ pub async fn update_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invo
 }
 
 /// Returns the number of open and reversed invoices by chain name.
-pub async fn count_waiting_invoices(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
+pub async fn count_waiting_invoices_by_chain(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
     let found = rows!(
         tx,
         "select chain, count(*) as waiting from invoices where state = 'open' group by chain
@@ -278,7 +282,11 @@ pub async fn count_waiting_invoices(tx: &mut Tx) -> Result<BTreeMap<String, i64>
 }
 
 /// Returns at most `limit` open invoices in the native asset of a chain, sorted by the end of the payment window.
-pub async fn list_open_native_invoices(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
+pub async fn list_open_native_invoices_by_expiry(
+    tx: &mut Tx,
+    chain: &ChainId,
+    limit: i64,
+) -> Result<Vec<InvoiceId>, db::Error> {
     let native = AssetId::on_chain(chain, &AssetKind::Native);
     let found = rows!(
         tx,

@@ -103,7 +103,7 @@ impl AccountKey {
 }
 
 /// Returns the accounts of all lines. Creates accounts that are used for the first time.
-pub(super) async fn find_or_create_ledger_accounts(
+pub(super) async fn find_or_create_accounts_of_entries(
     tx: &mut Tx,
     entries: &[JournalEntry],
 ) -> Result<HashMap<AccountKey, store::AccountRow>, db::Error> {

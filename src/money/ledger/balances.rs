@@ -88,7 +88,7 @@ impl NewPosting<'_> {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn load_account_balance(
+pub async fn find_balance_or_zero(
     tx: &mut Tx,
     mode: Mode,
     account: &Account,
@@ -102,7 +102,7 @@ pub async fn load_account_balance(
 
 /// Adds new postings to the balance rows of at most `accounts_max` accounts that may go below zero, and returns the
 /// number of accounts that had new postings. Only postings in the hash chain are added. A worker calls it
-/// periodically, so that [`load_account_balance`] reads few postings.
+/// periodically, so that [`find_balance_or_zero`] reads few postings.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -123,7 +123,10 @@ pub async fn roll_up_balances(tx: &mut Tx, accounts_max: i64) -> Result<usize, d
 
 /// Adds the postings to the balance rows of the non-negative accounts, and fails if an account would go below zero.
 /// The rows are locked in the order of the account ids.
-pub(super) async fn update_non_negative_balances(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
+pub(super) async fn update_non_negative_balances(
+    tx: &mut Tx,
+    postings: &[store::NewPosting<'_>],
+) -> Result<(), PostError> {
     let sides = |posting: &store::NewPosting<'_>| [(posting.debit, Side::Debit), (posting.credit, Side::Credit)];
     let non_negative = postings.iter().flat_map(sides).filter(|(account, _)| account.non_negative);
     let non_negative: BTreeSet<AccountId> = non_negative.map(|(account, _)| account.id).collect();

@@ -90,7 +90,7 @@ impl StoredPosting {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn append_to_hash_chain(tx: &mut Tx, limit: i64) -> Result<usize, db::Error> {
+pub async fn append_postings_to_hash_chain(tx: &mut Tx, limit: i64) -> Result<usize, db::Error> {
     let (mut hash_chain_no, mut previous) = store::find_hash_chain_end(tx).await?;
     let postings = store::list_postings_without_hash(tx, limit).await?;
     let hashes = postings.iter().map(|posting| {

@@ -111,8 +111,8 @@ impl JournalEntry {
 /// # Errors
 /// Every variant of [`PostError`].
 pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result<(), PostError> {
-    let accounts = accounts::find_or_create_ledger_accounts(tx, entries).await?;
-    let mut holds = find_resolved_holds(tx, entries).await?;
+    let accounts = accounts::find_or_create_accounts_of_entries(tx, entries).await?;
+    let mut holds = find_stored_holds_to_resolve(tx, entries).await?;
     let mut postings = Vec::with_capacity(entries.len());
     for entry in entries {
         let (name, reason) = (entry.name.as_str(), entry.reason);
@@ -170,7 +170,7 @@ pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalE
 
 /// Returns the stored open holds that the entries resolve, by name. Holds that one of these entries creates are left
 /// out, because they are not stored yet.
-async fn find_resolved_holds<'e>(
+async fn find_stored_holds_to_resolve<'e>(
     tx: &mut Tx,
     entries: &'e [JournalEntry],
 ) -> Result<HashMap<&'e str, store::Hold>, db::Error> {

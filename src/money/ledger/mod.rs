@@ -24,8 +24,8 @@ use crate::ledger::journal_entries::AMOUNT_BITS_MAX;
 use ids::AccountId;
 
 pub use accounts::{Account, Suspense};
-pub use balances::{Balance, load_account_balance, roll_up_balances};
-pub use hash_chain::append_to_hash_chain;
+pub use balances::{Balance, find_balance_or_zero, roll_up_balances};
+pub use hash_chain::append_postings_to_hash_chain;
 pub use journal_entries::{EntryLine, JournalEntry, book_journal_entries, split_into_postable_amounts};
 
 pub(crate) use balances::{BalanceChange, Side};

@@ -73,7 +73,7 @@ impl Fiat {
 
 /// Returns `price / rate` in base units of an asset with `decimals` decimal places, rounded up, by exact integer
 /// arithmetic. `None` when the price is negative, the rate is not positive, or the amount is too large.
-pub fn convert_price_to_amount(price: Fiat, rate: Decimal, decimals: u8) -> Option<Amount> {
+pub fn convert_price_to_amount_rounded_up(price: Fiat, rate: Decimal, decimals: u8) -> Option<Amount> {
     let ten = Units::from(10);
     let minor = u64::try_from(price.minor).ok()?;
     let mantissa = u128::try_from(rate.mantissa()).ok().filter(|mantissa| *mantissa > 0)?;

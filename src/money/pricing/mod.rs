@@ -9,8 +9,8 @@ mod tests;
 
 use db::{self, Tx};
 
-pub use fiat::{Currency, Fiat, convert_price_to_amount};
-pub use rate_book::{Quote, QuoteError, Rate, RateBook, convert_price_to_usd_minor};
+pub use fiat::{Currency, Fiat, convert_price_to_amount_rounded_up};
+pub use rate_book::{Quote, QuoteError, Rate, RateBook, convert_price_to_usd_rounded_up};
 
 /// Stores an accepted rate, so that the daemon can use it after a restart.
 ///
@@ -24,6 +24,6 @@ pub async fn store_accepted_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Ra
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn find_accepted_rate(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
+pub async fn find_newest_accepted_rate(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
     store::find_newest_rate(tx, base, quote).await
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use chain::Amount;
 use rust_decimal::Decimal;
 
-use crate::pricing::fiat::{Fiat, convert_price_to_amount};
+use crate::pricing::fiat::{Fiat, convert_price_to_amount_rounded_up};
 use clock::Instant;
 
 /// An accepted rate of one base currency or asset in a quote currency.
@@ -103,7 +103,7 @@ impl RateBook {
     /// # Errors
     /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
     /// [`QuoteError::OutOfRange`] when the product is too large.
-    pub fn compute_exchange_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
+    pub fn find_fresh_or_crossed_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         if base == quote {
             return Ok(Rate { value: Decimal::ONE, source: "same".into(), observed_at: now });
         }
@@ -124,7 +124,7 @@ impl RateBook {
     /// # Errors
     /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
     /// [`QuoteError::OutOfRange`] when the amount is too large.
-    pub fn compute_quote(
+    pub fn compute_quote_with_spread(
         &self,
         now: Instant,
         base: &str,
@@ -132,11 +132,11 @@ impl RateBook {
         kept_decimals: u8,
         price: Fiat,
     ) -> Result<Quote, QuoteError> {
-        let rate = self.compute_exchange_rate(now, base, price.currency.as_str())?;
+        let rate = self.find_fresh_or_crossed_rate(now, base, price.currency.as_str())?;
         let spread = Decimal::new(i64::from(self.spread_basis_points), 4);
         let net = Decimal::ONE.checked_sub(spread).and_then(|share| rate.value.checked_mul(share));
         let net = net.filter(|rate| *rate > Decimal::ZERO).ok_or(QuoteError::OutOfRange)?;
-        let due = convert_price_to_amount(price, net, decimals)
+        let due = convert_price_to_amount_rounded_up(price, net, decimals)
             .and_then(|due| due.round_up_to_decimals(decimals, kept_decimals));
         let rated_at = rate.observed_at.min(now);
         Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
@@ -156,8 +156,8 @@ impl RateBook {
 
 /// Returns a price converted to minor units of USD, rounded up, for the tiers of [`Depths`]. `None` while no fresh
 /// rate is known.
-pub fn convert_price_to_usd_minor(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
-    let rate = rates.compute_exchange_rate(now, "USD", price.currency.as_str()).ok()?;
+pub fn convert_price_to_usd_rounded_up(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
+    let rate = rates.find_fresh_or_crossed_rate(now, "USD", price.currency.as_str()).ok()?;
     let worth = rust_decimal::Decimal::from(price.minor).checked_div(rate.value)?;
     i64::try_from(worth.ceil().mantissa()).ok()
 }

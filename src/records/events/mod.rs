@@ -38,6 +38,6 @@ db::text_enum!(Kind {
 
 /// Records one event. `subject` is the public id of the order or payment that it is about; `body` is JSON without personal
 /// data and without goods. The statement is queued: it runs with the next statements of the transaction.
-pub fn record_event(tx: &mut Tx, now: Instant, shop: Shop, kind: Kind, subject: &str, body: &str) {
+pub fn queue_event(tx: &mut Tx, now: Instant, shop: Shop, kind: Kind, subject: &str, body: &str) {
     store::queue_event_insert(tx, now, shop, kind, subject, body);
 }

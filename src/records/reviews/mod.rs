@@ -104,13 +104,19 @@ db::text_enum!(ClosingReason { Decided => "decided", Resolved => "resolved", Ret
 
 /// Opens a review unless one of this kind and subject is open. `subject` names what it is about, such as `invoice/7`;
 /// `detail` is a sentence for the operator.
-pub async fn open_review(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, detail: &str) -> Result<(), db::Error> {
+pub async fn open_or_reopen_review(
+    tx: &mut Tx,
+    now: Instant,
+    kind: Kind,
+    subject: &str,
+    detail: &str,
+) -> Result<(), db::Error> {
     store::insert_or_reopen_review(tx, now, kind, subject, detail, None).await
 }
 
 /// Opens a review about `amount` base units, unless one is open or the operator already decided on this amount or a larger
 /// one.
-pub async fn open_review_for_amount(
+pub async fn open_review_unless_decided(
     tx: &mut Tx,
     now: Instant,
     kind: Kind,
@@ -125,14 +131,20 @@ pub async fn open_review_for_amount(
 }
 
 /// Closes a review because its cause is over; does nothing when none is open.
-pub async fn resolve_review(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, note: &str) -> Result<(), db::Error> {
+pub async fn resolve_review_if_open(
+    tx: &mut Tx,
+    now: Instant,
+    kind: Kind,
+    subject: &str,
+    note: &str,
+) -> Result<(), db::Error> {
     store::close_review(tx, now, kind, subject, ClosingReason::Resolved, note).await?;
     Ok(())
 }
 
 /// Closes a review because the money or fact that it was about vanished. Returns false when no such review is open, for
 /// example because the operator decided before.
-pub async fn retract_review(
+pub async fn retract_review_if_open(
     tx: &mut Tx,
     now: Instant,
     kind: Kind,
@@ -160,8 +172,8 @@ pub async fn close_review_by_operator(
 }
 
 /// Returns the open reviews, oldest first.
-pub async fn list_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
-    store::list_open_reviews(tx, limit).await
+pub async fn list_oldest_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
+    store::list_oldest_open_reviews(tx, limit).await
 }
 
 /// Returns the number of open reviews.

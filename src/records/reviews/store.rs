@@ -75,7 +75,7 @@ pub async fn find_closed_review(
     found.map(|row| Ok((row.get("closing_reason")?, row.get("amount")?))).transpose()
 }
 
-pub async fn list_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
+pub async fn list_oldest_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
     let found = rows!(
         tx,
         "select kind, subject, detail, opened_at from reviews where closed_at is null order by opened_at, id limit $1",

@@ -15,7 +15,7 @@ use crate::workers::follow::cross_check::{Corroboration, EndpointDispute};
 use clock::Instant;
 use ids::InvoiceId;
 use money::assets::FollowedChain;
-use money::deposits::{self, Cursor, Position};
+use money::cursors::{self, Cursor, Position};
 
 /// Minimum time, in milliseconds, between two searches for expired invoices while the follower catches up with the tip.
 const EXPIRY_INTERVAL_MS: i64 = 5_000;
@@ -587,9 +587,9 @@ impl Machine {
         match known {
             Some((mark, false)) => Err(mark),
             Some((mark, true)) => {
-                Ok(deposits::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
+                Ok(cursors::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
             }
-            None => Ok(deposits::compute_position(&self.chain, follower.cursor().height, None)),
+            None => Ok(cursors::compute_position(&self.chain, follower.cursor().height, None)),
         }
     }
 
