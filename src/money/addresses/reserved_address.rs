@@ -50,7 +50,7 @@ impl ReservedAddress {
     }
 
     /// Adds the address to the watch set and returns its text. Call this function when nothing in the database
-    /// transaction can reject the order any more. The address is watched before the commit, because the outcome of a
+    /// transaction can refuse the order any more. The address is watched before the commit, because the outcome of a
     /// commit can stay unknown; watching an unused address is harmless.
     ///
     /// # Panics

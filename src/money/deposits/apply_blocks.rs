@@ -30,7 +30,7 @@ impl DepositService {
     ///
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the chain was never started, and when the ledger
-    /// rejects an entry.
+    /// refuses an entry.
     pub async fn apply_blocks(
         &self,
         tx: &mut Tx,
@@ -58,7 +58,7 @@ impl DepositService {
         if let (true, Some(reached)) = (before.due, reached) {
             batch.lock_and_add_advancing_deposits(tx, reached, ADVANCE_MAX).await?;
         }
-        let mut stored = batch.store_deposits(tx, reached).await?;
+        let mut stored = batch.store_deposits_and_settle_invoices(tx, reached).await?;
         outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
 

@@ -54,7 +54,8 @@ pub enum UnexplainedCredit {
     Booked,
     /// The block is not on the branch that the follower has read, so nothing was booked.
     OffBranch,
-    /// Since `check` was read, another deposit to the address was booked. The caller has to compare the balance again.
+    /// Another deposit to the address was booked after the balance check was read, so the credit was not booked. The caller
+    /// has to compare the balance again.
     Outdated,
 }
 
@@ -92,7 +93,7 @@ impl DepositService {
     /// a second balance check can book the same money twice.
     ///
     /// # Errors
-    /// Returns an error when the chain was never started, and when the ledger rejects an entry.
+    /// Returns an error when the chain was never started, and when the ledger refuses an entry.
     pub async fn book_unexplained_credit(
         &self,
         tx: &mut Tx,
@@ -131,7 +132,7 @@ impl DepositService {
             };
             batch.add_received_transfers(tx, self.limits.grace, &[(header, &transfer)]).await?;
         }
-        let stored = batch.store_deposits(tx, None).await?;
+        let stored = batch.store_deposits_and_settle_invoices(tx, None).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
         changes.dispatch_to_listener(tx, now, &*self.listener).await?;
         Ok(UnexplainedCredit::Booked)

@@ -206,7 +206,7 @@ impl<'c> DepositBatch<'c> {
 
     /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
     /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
-    pub async fn store_deposits(mut self, tx: &mut Tx, position: Option<Position>) -> Result<StoredBatch, db::Error> {
+    pub async fn store_deposits_and_settle_invoices(mut self, tx: &mut Tx, position: Option<Position>) -> Result<StoredBatch, db::Error> {
         let reached = |deposit: &Deposit| match position {
             Some(position) => {
                 machine::next_deposit_state(deposit.state, deposit.height, deposit.confirm_height, position)
@@ -242,7 +242,7 @@ impl<'c> DepositBatch<'c> {
         }
         store::set_changed_deposit_states(tx, self.now, &older).await?;
 
-        let counted = self.sum_counted_deposits(tx, &(&settling | &releasing), &fresh).await?;
+        let counted = self.sum_stored_and_new_counted_deposits(tx, &(&settling | &releasing), &fresh).await?;
         for (id, counted) in &counted {
             let Some(invoice) = self.invoices.get_mut(id) else { continue };
             if settling.contains(id) {
@@ -263,7 +263,7 @@ impl<'c> DepositBatch<'c> {
 
     /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
     /// ones and needs no query.
-    async fn sum_counted_deposits(
+    async fn sum_stored_and_new_counted_deposits(
         &self,
         tx: &mut Tx,
         ids: &BTreeSet<InvoiceId>,

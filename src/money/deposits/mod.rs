@@ -169,7 +169,7 @@ impl DepositService {
     /// is given, each expired invoice gets a review.
     ///
     /// # Errors
-    /// Returns an error when the ledger rejects an entry.
+    /// Returns an error when the ledger refuses an entry.
     pub async fn expire_ended_invoices(
         &self,
         tx: &mut Tx,

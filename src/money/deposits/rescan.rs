@@ -36,7 +36,7 @@ pub enum RescanError {
     /// The block at this height is not on the branch that the follower has read.
     #[error("block {0} is not on the branch that is followed; try again")]
     Elsewhere(Height),
-    /// The ledger rejected an entry, or the database failed.
+    /// The ledger refused an entry, or the database failed.
     #[error(transparent)]
     Post(#[from] PostError),
 }
@@ -95,7 +95,7 @@ impl DepositService {
         rescanned.booked = u64::try_from(missing.len()).unwrap_or(u64::MAX);
         batch.add_received_transfers(tx, self.limits.grace, &missing).await?;
         let position = Position { cursor: cursor.height, last: cursor.final_height };
-        let mut stored = batch.store_deposits(tx, Some(position)).await?;
+        let mut stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;
         outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
         changes.dispatch_to_listener(tx, now, &*self.listener).await?;

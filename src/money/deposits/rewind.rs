@@ -21,7 +21,7 @@ impl DepositService {
     ///
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the block `to` is no longer stored, and when the ledger
-    /// rejects an entry.
+    /// refuses an entry.
     pub async fn rewind_cursor_and_deposits(
         &self,
         tx: &mut Tx,
@@ -31,7 +31,7 @@ impl DepositService {
     ) -> Result<(), PostError> {
         let chain = &self.chain;
         let before = cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?;
-        let deposits = store::lock_deposits_above(tx, &chain.id, to.height).await?;
+        let deposits = store::lock_unorphaned_deposits_above(tx, &chain.id, to.height).await?;
         let mut invoices =
             invoices::lock_invoices(tx, &deposits.iter().map(|deposit| deposit.invoice).collect()).await?;
         let mut effects = Effects::default();

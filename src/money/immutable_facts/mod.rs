@@ -21,17 +21,17 @@ pub struct Fact {
 
 impl Fact {
     /// Returns the fact that a chain has the identity `id`: its chain id, or the hash of its genesis block.
-    pub fn chain_identity(chain: &ChainId, id: String) -> Fact {
+    pub fn new_chain_identity(chain: &ChainId, id: String) -> Fact {
         Fact { name: format!("identity of {chain}"), value: id }
     }
 
     /// Returns the fact that amounts of an asset have `decimals` decimal places.
-    pub fn asset_decimals(asset: &AssetId, decimals: u8) -> Fact {
+    pub fn new_asset_decimals(asset: &AssetId, decimals: u8) -> Fact {
         Fact { name: format!("decimals of {asset}"), value: decimals.to_string() }
     }
 }
 
-/// The reason why facts were rejected.
+/// The reason why facts were refused.
 #[derive(Debug, thiserror::Error)]
 pub enum FactError {
     /// A fact differs from its recorded value.

@@ -17,7 +17,7 @@ pub struct ReceivedSums {
     /// The id of the newest deposit transaction; `None` when no deposit has a known transaction. Money that a balance
     /// check found has no known transaction.
     pub txid: Option<TxId>,
-    /// The unconfirmed transfers, which `seen` does not include.
+    /// The sum of the unconfirmed transfers to the invoice, which `seen` does not include.
     pub unconfirmed: UnconfirmedSum,
 }
 
@@ -38,7 +38,7 @@ impl ReceivedSums {
     ///
     /// # Errors
     /// [`db::Error::Value`] when a sum is out of range or a column is invalid.
-    pub fn from_deposit_rows(rows: &[db::Row]) -> Result<ReceivedSums, db::Error> {
+    pub fn sum_deposit_rows(rows: &[db::Row]) -> Result<ReceivedSums, db::Error> {
         let mut received = ReceivedSums::default();
         for row in rows {
             let Some(amount) = row.get::<Option<Amount>>("deposit_amount")? else { continue };

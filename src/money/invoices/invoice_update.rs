@@ -12,7 +12,7 @@ use clock::Instant;
 use db::{self, Locked, Tx};
 use ids::{InvoiceId, PaymentId};
 
-/// A locked invoice with changes in memory, which [`effects::apply_effects`] stores.
+/// A locked invoice with changes in memory, which [`crate::effects::apply_effects`] stores.
 #[derive(Debug)]
 pub(crate) struct InvoiceUpdate {
     /// The state of the invoice in the database, before the changes.

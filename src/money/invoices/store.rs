@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chain::{Address, AddressKey, Amount, AssetId, AssetKind, ChainId};
+use chain::{Address, AddressKey, AssetId, AssetKind, ChainId};
 
 use crate::deposits::Grace;
 use crate::invoices::{CountedSums, Invoice, NewInvoice, ReceivedSums, State};
@@ -132,7 +132,7 @@ pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) 
         id,
         chain.as_str()
     )?;
-    ReceivedSums::from_deposit_rows(&found)
+    ReceivedSums::sum_deposit_rows(&found)
 }
 
 /// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.

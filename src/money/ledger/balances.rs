@@ -151,7 +151,7 @@ pub(super) async fn update_non_negative_balances(
 async fn compute_current_balance(tx: &mut Tx, account: &store::AccountRow) -> Result<Balance, db::Error> {
     let (mut balance, rolled_up_to) = store::find_balance_row(tx, account.id).await?;
     if !account.non_negative {
-        for (side, change) in store::list_balance_changes_after(tx, account.id, rolled_up_to).await? {
+        for (side, change) in store::list_balance_changes_after_or_unhashed(tx, account.id, rolled_up_to).await? {
             balance.apply_balance_change(side, change).ok_or_else(|| balance_out_of_range_error(account.id))?;
         }
     }

@@ -193,7 +193,7 @@ pub fn split_into_postable_amounts(amount: Amount) -> impl Iterator<Item = Amoun
 }
 
 /// Returns true for an amount from 1 to 2^127 − 1 base units.
-fn is_postable_amount(amount: Amount) -> bool {
+pub(super) fn is_postable_amount(amount: Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= usize::try_from(AMOUNT_BITS_MAX).expect("127 fits into a usize")
 }
 

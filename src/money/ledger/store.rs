@@ -447,7 +447,7 @@ macro_rules! hashed_changes_after {
 
 /// Lists the balance changes of an account. Changes of postings with a hash chain number above `hash_chain_no` come first,
 /// then those of postings that have no hash chain number yet.
-pub async fn list_balance_changes_after(
+pub async fn list_balance_changes_after_or_unhashed(
     tx: &mut Tx,
     account: AccountId,
     hash_chain_no: i64,

@@ -6,6 +6,7 @@ use chain::{Amount, AssetId};
 
 use super::*;
 use crate::audit::{AuditReport, audit_ledger};
+use crate::ledger::journal_entries::is_postable_amount;
 use clock::Instant;
 use db::both;
 use db::{Backend, Db, execute, testing};

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
+use chain::amount::Units;
 use clock::Instant;
+use rust_decimal::Decimal;
 
 use super::*;
 

@@ -164,7 +164,7 @@ fn parse_order_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::E
     let invoice = match first.get("invoice_id")? {
         Some(id) => Some((
             parse_invoice_terms(id, first)?,
-            ReceivedSums::from_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
+            ReceivedSums::sum_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
         )),
         None => None,
     };

@@ -16,6 +16,7 @@ use clock::Instant;
 use ids::InvoiceId;
 use money::assets::FollowedChain;
 use money::cursors::{self, Cursor, Position};
+use money::deposits::DepositLimits;
 
 /// Minimum time, in milliseconds, between two searches for expired invoices while the follower catches up with the tip.
 const EXPIRY_INTERVAL_MS: i64 = 5_000;
@@ -218,7 +219,7 @@ pub enum StepError {
 pub struct Machine {
     chain: FollowedChain,
     limits: Limits,
-    deposit_limits: deposits::Limits,
+    deposit_limits: DepositLimits,
     branch: Branch,
     /// True when the source has a second endpoint for cross-checks.
     cross_checkable: bool,
@@ -352,7 +353,7 @@ impl Machine {
     pub fn new(
         chain: FollowedChain,
         limits: Limits,
-        deposit_limits: deposits::Limits,
+        deposit_limits: DepositLimits,
         cursor: Cursor,
         now: Instant,
     ) -> Option<Machine> {
@@ -914,7 +915,7 @@ impl Machine {
 }
 
 impl Branch {
-    fn from_cursor(limits: &Limits, deposit_limits: &deposits::Limits, cursor: Cursor, now: Instant) -> Option<Branch> {
+    fn from_cursor(limits: &Limits, deposit_limits: &DepositLimits, cursor: Cursor, now: Instant) -> Option<Branch> {
         let stored = cursor.recent.last().copied()?;
         let keep = usize::try_from(deposit_limits.keep).unwrap_or(usize::MAX);
         Some(Branch {

@@ -80,14 +80,14 @@ impl FollowWorker {
     /// Stores the identity of the chain and the decimals of its tokens at the first start. Later fails when the node
     /// reports another identity, or when the decimals of a token differ from the configuration or the stored value.
     async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
-        let mut facts = vec![Fact::chain_identity(&self.chain.id, self.source.identity().await?.id)];
+        let mut facts = vec![Fact::new_chain_identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };
             let decimals = self.source.decimals(contract).await?;
             if decimals != asset.decimals {
                 bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
             }
-            facts.push(Fact::asset_decimals(&asset.id, decimals));
+            facts.push(Fact::new_asset_decimals(&asset.id, decimals));
         }
         let now = self.clock.now();
         Ok(self
