@@ -79,7 +79,7 @@ impl fmt::Display for AuditReport {
 }
 
 /// Account ids by mode, account code and asset.
-pub type AccountIds = HashMap<(Mode, String, AssetId), AccountId>;
+type AccountIds = HashMap<(Mode, String, AssetId), AccountId>;
 
 /// A hold that no later posting has posted or voided so far.
 struct OpenHold {

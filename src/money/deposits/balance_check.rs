@@ -70,7 +70,7 @@ pub async fn list_open_native_invoices(
     limit: i64,
 ) -> Result<(Option<BlockRef>, Vec<InvoiceId>), db::Error> {
     let cursor = cursors::find_cursor(tx, chain).await?;
-    let invoices = invoices::list_open_native_invoices(tx, chain, limit).await?;
+    let invoices = invoices::list_open_native_invoices_by_expiry(tx, chain, limit).await?;
     Ok((cursor.and_then(|cursor| cursor.recent.last().copied()), invoices))
 }
 

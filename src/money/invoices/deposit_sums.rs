@@ -19,9 +19,7 @@ pub struct ReceivedSums {
     pub txid: Option<TxId>,
     /// The sum of the unconfirmed transfers to the invoice, which `seen` does not include.
     pub unconfirmed: UnconfirmedSum,
-}
 
-impl ReceivedSums {
     /// Returns the sum of deposits and unconfirmed transfers, in base units.
     pub fn total_with_unconfirmed(&self) -> Amount {
         self.seen.checked_add(self.unconfirmed.amount).unwrap_or(Amount::MAX)
