@@ -256,7 +256,8 @@ fn print_first_addresses(report: &mut Report, config: &Config) {
 fn check_stored_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let identity = chain.identity.clone().map(|id| Fact::new_chain_identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
-    let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::new_asset_decimals(&asset.id, asset.decimals)));
+    let facts =
+        identity.into_iter().chain(tokens.map(|(_, asset)| Fact::new_asset_decimals(&asset.id, asset.decimals)));
     let mut matching = 0;
     for fact in facts {
         match find_differing_fact(immutable_facts, &fact) {

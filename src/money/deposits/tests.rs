@@ -16,7 +16,7 @@ use crate::assets::{Depths, Dust};
 use crate::cursors::{Position, compute_final_height, compute_position, start_following_chain};
 use crate::invoices::decide_disposition;
 use crate::invoices::machine::{self as invoice_machine, Input};
-use crate::ledger;
+use crate::ledger::{self, Account};
 use crate::payments::PaymentChange;
 use crate::pricing::{Currency, Fiat, Rate, RateBook};
 use db::{Backend, Db, execute, rows, testing};

@@ -19,7 +19,9 @@ pub struct ReceivedSums {
     pub txid: Option<TxId>,
     /// The sum of the unconfirmed transfers to the invoice, which `seen` does not include.
     pub unconfirmed: UnconfirmedSum,
+}
 
+impl ReceivedSums {
     /// Returns the sum of deposits and unconfirmed transfers, in base units.
     pub fn total_with_unconfirmed(&self) -> Amount {
         self.seen.checked_add(self.unconfirmed.amount).unwrap_or(Amount::MAX)
@@ -29,9 +31,7 @@ pub struct ReceivedSums {
     pub fn has_unconfirmed_amount(&self) -> bool {
         self.seen > self.confirmed || !self.unconfirmed.amount.is_zero()
     }
-}
 
-impl ReceivedSums {
     /// Sums up rows of deposits, oldest first. A row without a deposit, from an outer join, adds nothing.
     ///
     /// # Errors

@@ -99,7 +99,7 @@ pub async fn sum_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Resul
     let mut sum = UnconfirmedSum::default();
     for row in &found {
         // The sum is only displayed, never booked, so the largest amount can replace a sum that is out of range.
-        sum.amount = expected.amount.checked_add(row.get("amount")?).unwrap_or(Amount::MAX);
+        sum.amount = sum.amount.checked_add(row.get("amount")?).unwrap_or(Amount::MAX);
         sum.txid = Some(TxId(row.get("txid")?));
         sum.replaceable |= row.get::<bool>("replaceable")?;
     }
