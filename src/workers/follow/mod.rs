@@ -261,7 +261,7 @@ impl FollowWorker {
         let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         let expired = expired.into_iter().collect();
         self.db
-            .write("expire_ended_invoices", move |tx| {
+            .write("expire_invoices", move |tx| {
                 Box::pin(async move { deposits.expire_ended_invoices(tx, now, &expired, unchecked.as_deref()).await })
             })
             .await?;
