@@ -43,8 +43,8 @@ impl MempoolWorker {
     /// request, because providers bill each request.
     async fn is_mempool_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
-        let waiting = self.db.select_one("is_money_expected", move |tx| {
-            Box::pin(async move { unconfirmed::is_money_expected(tx, &chain).await })
+        let waiting = self.db.select_one("is_invoice_or_transfer_waiting", move |tx| {
+            Box::pin(async move { unconfirmed::is_invoice_or_transfer_waiting(tx, &chain).await })
         });
         waiting.await
     }
@@ -99,8 +99,8 @@ impl Worker for MempoolWorker {
         let snapshot = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };
         let observed = self
             .db
-            .write("store_mempool_snapshot", move |tx| {
-                Box::pin(async move { unconfirmed::store_mempool_snapshot(tx, now, &chain, &snapshot).await })
+            .write("store_mempool_differences", move |tx| {
+                Box::pin(async move { unconfirmed::store_mempool_differences(tx, now, &chain, &snapshot).await })
             })
             .await?;
         *last = (!observed.open).then_some(unconfirmed);

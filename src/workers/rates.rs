@@ -79,8 +79,8 @@ impl RateWorker {
             let wanted = pair.clone();
             let last = self
                 .db
-                .read("find_accepted_rate", move |tx| {
-                    Box::pin(async move { pricing::find_accepted_rate(tx, &wanted.base, &wanted.quote).await })
+                .read("find_newest_accepted_rate", move |tx| {
+                    Box::pin(async move { pricing::find_newest_accepted_rate(tx, &wanted.base, &wanted.quote).await })
                 })
                 .await?;
             if let Some(last) = last {

@@ -7,7 +7,8 @@ use crate::workers::follow::FollowWorker;
 use crate::workers::follow::machine::actions::{Action, Observation};
 use clock::Instant;
 use ids::InvoiceId;
-use money::deposits::{self, Position};
+use money::cursors::{self, Position};
+use money::deposits;
 use money::invoices;
 
 /// Maximum number of invoices that expire in one transaction.
@@ -45,7 +46,7 @@ impl FollowWorker {
                     Err(Err(error)) => return Err(error),
                 }
             }
-            Action::ExpireInvoices { invoices, unchecked } => self.expire_invoices(invoices, unchecked).await?,
+            Action::ExpireInvoices { invoices, unchecked } => self.expire_ended_invoices(invoices, unchecked).await?,
             Action::Rewind { from, to } => self.rewind_chain(from, to).await?,
             Action::Halt(reason) => self.halt_chain(reason).await?,
             Action::Finish(_) => Observation::Done,
@@ -56,8 +57,8 @@ impl FollowWorker {
     /// no deposit would.
     async fn find_newest_due_height(&self, position: Position) -> Result<Option<u64>, db::Error> {
         let chain = self.chain.id.clone();
-        let newest = self.db.select_one("find_highest_due_deposit", move |tx| {
-            Box::pin(async move { deposits::find_highest_due_deposit(tx, &chain, position).await })
+        let newest = self.db.select_one("find_highest_due_height", move |tx| {
+            Box::pin(async move { deposits::find_highest_due_height(tx, &chain, position).await })
         });
         newest.await
     }
@@ -74,8 +75,8 @@ impl FollowWorker {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         error!(chain = %chain, "endpoints of {chain} contradict each other: {reason}");
         self.db
-            .write("open_disputed_review", move |tx| {
-                Box::pin(async move { deposits::open_disputed_review(tx, now, &chain, &reason).await })
+            .write("open_chain_disputed_review", move |tx| {
+                Box::pin(async move { cursors::halt::open_chain_disputed_review(tx, now, &chain, &reason).await })
             })
             .await?;
         Ok(Observation::Done)
@@ -84,8 +85,8 @@ impl FollowWorker {
     async fn close_dispute_review(&self) -> anyhow::Result<Observation> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
-            .write("resolve_disputed_review", move |tx| {
-                Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await })
+            .write("resolve_chain_disputed_review", move |tx| {
+                Box::pin(async move { cursors::halt::resolve_chain_disputed_review(tx, now, &chain).await })
             })
             .await?;
         Ok(Observation::Done)
@@ -119,12 +120,12 @@ impl FollowWorker {
             .await
     }
 
-    async fn expire_invoices(&self, expired: Vec<InvoiceId>, unchecked: Option<String>) -> anyhow::Result<Observation> {
+    async fn expire_ended_invoices(&self, expired: Vec<InvoiceId>, unchecked: Option<String>) -> anyhow::Result<Observation> {
         let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         let expired = expired.into_iter().collect();
         self.db
-            .write("expire_invoices", move |tx| {
-                Box::pin(async move { deposits.expire_invoices(tx, now, &expired, unchecked.as_deref()).await })
+            .write("expire_ended_invoices", move |tx| {
+                Box::pin(async move { deposits.expire_ended_invoices(tx, now, &expired, unchecked.as_deref()).await })
             })
             .await?;
         Ok(Observation::Done)
@@ -144,8 +145,8 @@ impl FollowWorker {
         error!(chain = %self.chain.id, "{} is halted: {reason}", self.chain.id);
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
-            .write("halt_chain", move |tx| {
-                Box::pin(async move { deposits::halt_chain(tx, now, &chain, &reason).await })
+            .write("halt_chain_and_open_review", move |tx| {
+                Box::pin(async move { cursors::halt::halt_chain_and_open_review(tx, now, &chain, &reason).await })
             })
             .await?;
         Ok(Observation::Done)
@@ -156,7 +157,7 @@ impl FollowWorker {
         let chain = self.chain.id.clone();
         let halted = self
             .db
-            .read("find_halt_reason", move |tx| Box::pin(async move { deposits::find_halt_reason(tx, &chain).await }));
+            .read("find_halt_reason", move |tx| Box::pin(async move { cursors::halt::find_halt_reason(tx, &chain).await }));
         Ok(halted.await?.is_some())
     }
 }

@@ -23,7 +23,7 @@ use clock::Clock;
 use db::Db;
 use money::addresses::Addresses;
 use money::assets::FollowedChain;
-use money::deposits::{self, Cursor};
+use money::cursors::{self, Cursor};
 use money::immutable_facts::{self, Fact};
 
 /// The worker that follows one chain.
@@ -71,14 +71,14 @@ impl FollowWorker {
     /// Stores the identity of the chain and the decimals of its tokens at the first start. Later fails when the node
     /// reports another identity, or when the decimals of a token differ from the configuration or the stored value.
     async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
-        let mut facts = vec![Fact::chain_identity(&self.chain.id, self.source.identity().await?.id)];
+        let mut facts = vec![Fact::new_chain_identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };
             let decimals = self.source.decimals(contract).await?;
             if decimals != asset.decimals {
                 bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
             }
-            facts.push(Fact::asset_decimals(&asset.id, decimals));
+            facts.push(Fact::new_asset_decimals(&asset.id, decimals));
         }
         let now = self.clock.now();
         Ok(self
@@ -103,7 +103,7 @@ impl FollowWorker {
         let id = self.chain.id.clone();
         self.db
             .write("start_following_chain", move |tx| {
-                Box::pin(async move { deposits::start_following_chain(tx, &id, &header).await })
+                Box::pin(async move { cursors::start_following_chain(tx, &id, &header).await })
             })
             .await?;
         info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
@@ -113,7 +113,7 @@ impl FollowWorker {
     /// Returns the stored cursor; `None` when the chain has never been followed.
     async fn find_stored_cursor(&self) -> Result<Option<Cursor>, db::Error> {
         let id = self.chain.id.clone();
-        self.db.read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await })).await
+        self.db.read("find_cursor", move |tx| Box::pin(async move { cursors::find_cursor(tx, &id).await })).await
     }
 
     /// Reads the header of the configured first block or, without one, of the newest block that cannot be reorganised.

@@ -6,7 +6,7 @@ use chain::{Block, BlockRef, Header, Height, SourceError, Tip};
 use crate::workers::Ran;
 use clock::Instant;
 use ids::InvoiceId;
-use money::deposits::Position;
+use money::cursors::Position;
 
 /// The next step of the worker. After every action except [`Action::Finish`], the worker passes the result to
 /// [`Machine::decide_next_action`](super::Machine::decide_next_action).

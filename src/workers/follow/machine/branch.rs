@@ -9,7 +9,8 @@ use crate::workers::follow::machine::cross_check::{Corroboration, CrossCheckPurp
 use crate::workers::follow::machine::invoice_expiry::{EXPIRY_INTERVAL_MS, ExpiryCheck};
 use crate::workers::follow::machine::{AfterStore, FollowLimits, Machine, Phase, StepError};
 use clock::Instant;
-use money::deposits::{self, Cursor, Position};
+use money::cursors::{self, Cursor, Position};
+use money::deposits::DepositLimits;
 
 /// The newest blocks of the followed branch that were read. Blocks up to the stored cursor are also in the database;
 /// later blocks are only in memory.
@@ -48,7 +49,7 @@ impl Branch {
     /// Creates the branch that ends at a stored cursor; `None` when the cursor has no block.
     pub(super) fn from_cursor(
         limits: &FollowLimits,
-        deposit_limits: &deposits::Limits,
+        deposit_limits: &DepositLimits,
         cursor: Cursor,
         now: Instant,
     ) -> Option<Branch> {
@@ -120,9 +121,9 @@ impl Machine {
         match known {
             Some((mark, false)) => Err(mark),
             Some((mark, true)) => {
-                Ok(deposits::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
+                Ok(cursors::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
             }
-            None => Ok(deposits::compute_position(&self.chain, follower.cursor().height, None)),
+            None => Ok(cursors::compute_position(&self.chain, follower.cursor().height, None)),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::workers::follow::machine::actions::Action;
 use crate::workers::follow::machine::notices::Notice;
 use crate::workers::follow::machine::{AfterStore, Machine, Phase};
 use clock::Instant;
-use money::deposits::Position;
+use money::cursors::Position;
 
 /// Minimum time, in milliseconds, between two cross-checks at the tip while deposits wait for a second endpoint.
 pub(super) const CROSS_CHECK_INTERVAL_MS: i64 = 1_000;

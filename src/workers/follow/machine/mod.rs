@@ -28,7 +28,8 @@ use crate::workers::follow::machine::notices::Notice;
 use clock::Instant;
 use ids::InvoiceId;
 use money::assets::FollowedChain;
-use money::deposits::{self, Cursor, Position};
+use money::cursors::{Cursor, Position};
+use money::deposits::DepositLimits;
 
 /// The limits of one follower.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +81,7 @@ pub enum StepError {
 pub struct Machine {
     chain: FollowedChain,
     limits: FollowLimits,
-    deposit_limits: deposits::Limits,
+    deposit_limits: DepositLimits,
     branch: Branch,
     /// True when the source has a second endpoint for cross-checks.
     cross_checkable: bool,
@@ -152,7 +153,7 @@ impl Machine {
     pub fn new(
         chain: FollowedChain,
         limits: FollowLimits,
-        deposit_limits: deposits::Limits,
+        deposit_limits: DepositLimits,
         cursor: Cursor,
         now: Instant,
     ) -> Option<Machine> {
