@@ -88,7 +88,7 @@ pub async fn resume_chain(context: &Context, resume: Resume) -> Result<String, S
     let (now, actor, id) = (context.clock.now(), context.actor.clone(), chain.clone());
     let reason = context
         .db
-        .write("resume_chain", move |tx| {
+        .write("resume_halted_chain", move |tx| {
             Box::pin(async move {
                 let reason = cursors::halt::resume_halted_chain(tx, now, &actor, &id).await?;
                 reason.ok_or_else(|| AdminError::Rejected(format!("{id} is not halted")))

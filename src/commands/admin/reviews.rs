@@ -58,7 +58,7 @@ pub async fn list_open_reviews(context: &Context, list: List) -> Result<String, 
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (open, count) = context
         .db
-        .read("list_open_reviews", move |tx| {
+        .read("list_oldest_open_reviews", move |tx| {
             Box::pin(async move {
                 Ok::<_, AdminError>((
                     reviews::list_oldest_open_reviews(tx, limit).await?,
