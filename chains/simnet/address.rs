@@ -5,7 +5,7 @@ use std::str::FromStr;
 use bitcoin::{WitnessVersion, address::NetworkUnchecked, base58};
 use chain::{Address, AddressKey, Family};
 
-/// The text is not an address that a model chain of this family accepts.
+/// The error for a text that is not an address of the family.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not an address: {reason}")]
 pub struct InvalidAddress {

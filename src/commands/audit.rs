@@ -19,7 +19,7 @@ pub async fn run_audit(args: Args) -> Result<(), CommandError> {
     let db = open_existing_database(&args.installation.load_config()?).await?;
     require_current_schema(&db).await?;
     let (ledger, stock) = db
-        .read_without_time_limit("audit", |tx| {
+        .read_without_time_limit("audit_ledger", |tx| {
             Box::pin(async move {
                 Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_stock_count_mismatches(tx).await?))
             })

@@ -173,7 +173,7 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
 /// Checks that the key ring has every key with which stock was encrypted.
 async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
     let keys: Result<_, db::Error> =
-        db.read("list_keys", move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await })).await;
+        db.read("list_stock_keys", move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await })).await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
         report.print_failure(
@@ -190,7 +190,7 @@ async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> R
 async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
     for (name, mount) in config.surfaces.list_mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
-        let found = db.read("find_merchant", move |tx| {
+        let found = db.read("find_merchant_by_slug", move |tx| {
             Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await })
         });
         let found: Result<_, db::Error> = found.await;
@@ -211,8 +211,8 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| {
-            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+        .read("count_waiting_unfollowed_invoices", move |tx| {
+            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
         })
         .await;
     for (chain, count) in orphaned_invoices? {
@@ -231,7 +231,7 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
 fn print_first_addresses(report: &mut Report, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        let Some(account) = config.find_deposit_account(chain) else { continue };
+        let Some(account) = config.find_deposit_account_key(chain) else { continue };
         let subject = format!("keys of {}", chain.id);
         match Deriver::new(&account.xpub, chain.address_scheme()).and_then(|deriver| deriver.derive_address(0)) {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {
@@ -254,9 +254,10 @@ fn print_first_addresses(report: &mut Report, config: &Config) {
 /// Compares the configuration with the stored facts. The daemon does not start when a chain's identity or a token's
 /// decimals have changed.
 fn check_stored_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
-    let identity = chain.identity.clone().map(|id| Fact::chain_identity(&chain.id, id));
+    let identity = chain.identity.clone().map(|id| Fact::new_chain_identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
-    let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::asset_decimals(&asset.id, asset.decimals)));
+    let facts =
+        identity.into_iter().chain(tokens.map(|(_, asset)| Fact::new_asset_decimals(&asset.id, asset.decimals)));
     let mut matching = 0;
     for fact in facts {
         match find_differing_fact(immutable_facts, &fact) {
@@ -314,7 +315,7 @@ async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, 
         let chain::AssetKind::Token { contract } = &asset.kind else { continue };
         let token = format!("{subject}, {code}");
         match source.decimals(contract).await {
-            Ok(decimals) if find_differing_fact(immutable_facts, &Fact::asset_decimals(&asset.id, decimals)).is_some() => report.print_failure(
+            Ok(decimals) if find_differing_fact(immutable_facts, &Fact::new_asset_decimals(&asset.id, decimals)).is_some() => report.print_failure(
                     &token,
                     format_args!("the contract reports {decimals} decimals, but the database has stored another number; {RESTORE}"),
                 ),
@@ -351,7 +352,7 @@ async fn check_chain_identity(
             );
         }
         (Ok(identity), _) => {
-            match find_differing_fact(immutable_facts, &Fact::chain_identity(&chain.id, identity.id.clone())) {
+            match find_differing_fact(immutable_facts, &Fact::new_chain_identity(&chain.id, identity.id.clone())) {
                 Some(stored) => report.print_failure(
                     subject,
                     format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),
@@ -423,7 +424,7 @@ async fn check_rate_feeds(report: &mut Report, config: &Config) {
 
 /// Returns the dollar pairs of all payment assets that have no fixed rate.
 fn list_pairs_from_feeds(config: &Config) -> Vec<Pair> {
-    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_checkout_asset(code));
+    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_enabled_checkout_asset(code));
     let pairs: BTreeSet<Pair> = assets.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();
     pairs.into_iter().filter(|pair| !config.rates.fixed.contains_key(pair)).collect()
 }

@@ -92,6 +92,6 @@ impl Operation for RescanRange {
                     .map_err(in_words)?
             }
         };
-        rescan.rescan_block_range(&context.actor, self.from, self.to).await.map_err(in_words)
+        rescan.rescan_next_piece(&context.actor, self.from, self.to).await.map_err(in_words)
     }
 }

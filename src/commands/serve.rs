@@ -72,7 +72,7 @@ pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
 
     let ended = tokio::select! {
         () = shutdown_signal => Ok(()),
-        lost = instance_lock.hold_until_lost() => Err(CommandError::daemon_error(format!(
+        lost = instance_lock.renew_lock_until_lost() => Err(CommandError::daemon_error(format!(
             "the lock on the database is lost ({lost}); this daemon has stopped, so that two daemons never write to it"
         ))),
     };

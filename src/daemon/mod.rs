@@ -19,7 +19,8 @@ use tracing::{error, info, warn};
 
 use crate::daemon::workers::{DaemonWorkers, WorkerServices};
 use crate::workers::rescan::Rescanner;
-use crate::workers::{Heartbeats, Workers, rates};
+use crate::workers::heartbeats::Heartbeats;
+use crate::workers::{Workers, rates};
 use clock::{Clock, Instant};
 use config::Config;
 use db::Db;
@@ -192,8 +193,8 @@ fn build_payment_service(
 async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<()> {
     let followed: Vec<ChainId> = assets.list_followed_chains().map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| {
-            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+        .read("count_waiting_unfollowed_invoices", move |tx| {
+            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
         })
         .await;
     for (chain, count) in orphaned_invoices? {
@@ -211,7 +212,7 @@ async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<(
 async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
     let missing: Result<_, db::Error> = db
-        .write("review_keys", move |tx| {
+        .write("sync_missing_key_reviews", move |tx| {
             Box::pin(async move { stock::sync_missing_key_reviews(tx, now, &envelope).await })
         })
         .await;
@@ -228,7 +229,7 @@ async fn find_shop_of_surface(db: &Db, mount: &config::Mount) -> anyhow::Result<
     }
     let (slug, mode) = (mount.merchant.clone(), mount.mode);
     let merchant = db
-        .read("find_merchant", move |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await }))
+        .read("find_merchant_by_slug", move |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await }))
         .await?;
     Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
 }

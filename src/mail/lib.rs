@@ -65,7 +65,7 @@ pub async fn queue_mail(
 /// Sends the mails that are due and returns the number that were sent. A mail that could not be sent is retried later.
 pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> Result<usize, db::Error> {
     let until = now.plus_ms(CLAIM_MS);
-    let due = db.write("claim_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
+    let due = db.write("claim_due_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
     let mut sent = 0;
     for mail in due {
         let (id, attempts) = (mail.id, mail.attempts);
@@ -78,7 +78,7 @@ pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> 
             Err(error) => warn!(mail.id = id, attempts, "mail {id} was not sent: {error}"),
         }
         let step = decide_delivery_step(&outcome, attempts, transport.attempts_max());
-        db.write("record_mail_attempt", move |tx| Box::pin(record_delivery_step(tx, now, id, attempts, step))).await?;
+        db.write("record_delivery_step", move |tx| Box::pin(record_delivery_step(tx, now, id, attempts, step))).await?;
     }
     Ok(sent)
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::daemon::Daemon;
-use crate::workers::Heartbeats;
+use crate::workers::heartbeats::Heartbeats;
 use db::{self, Db};
 use tasks::Tasks;
 use web::health::Health;
@@ -102,7 +102,7 @@ impl Supervisor {
                 problems.insert(worker, format!("the worker has failed for {} s: {error}", since.as_secs()));
             }
         }
-        let lost_tasks = self.tasks.lost();
+        let lost_tasks = self.tasks.count_lost_tasks();
         if lost_tasks > 0 {
             problems.insert(
                 "tasks".into(),

@@ -41,7 +41,7 @@ impl Worker for ExpiryWorker {
         let now = self.clock.now();
         let expired = self
             .db
-            .write("expire_external_orders", move |tx| Box::pin(orders::expire_overdue_external_payments(tx, now)));
+            .write("expire_overdue_external_payments", move |tx| Box::pin(orders::expire_overdue_external_payments(tx, now)));
         let expired = expired.await?;
         let deleted = self
             .db

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chain::{Amount, ChainId};
 use config::Config;
 use envelope::Envelope;
-use money::deposits;
+use money::cursors;
 use money::ledger::{Account, Suspense};
 use records::reviews;
 use serde_json::{Value, json};
@@ -182,7 +182,7 @@ both! {
         let token = "[[chains.ethereum.assets]]\ncode = \"usdt\"\nsymbol = \"USDT\"\ndecimals = 30\nquote_decimals = 6
             contract = \"0xdAC17F958D2ee523a2206206994597C13D831ec7\"\n";
         let text = format!("{}\n{token}\n{}", include_str!("world.toml"), accounts());
-        *config = Config::parse_toml(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
+        *config = Config::parse_and_validate(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
     }) {
         let hostile = world.place_order("erc20_usdt").await;
         let asset = world.asset(hostile.coin);
@@ -406,7 +406,7 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         let (now, halted) = (world.clock.now(), chain.clone());
-        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt_chain(tx, now, &halted, "a drill").await })).await.unwrap();
+        world.db.write("halt", move |tx| Box::pin(async move { cursors::halt::halt_chain_and_open_review(tx, now, &halted, "a drill").await })).await.unwrap();
         world.crash_and_boot().await;
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);
@@ -456,14 +456,14 @@ both! {
     async fn a_rescan_does_not_book_a_balance_credit_again(world: World) {
         let order = world.place_order("eth").await;
         let chain = world.chain_of("eth");
-        world.simnet.set_internal_by_balance(&chain, true);
-        world.simnet.pay_internal(&chain, &order.address, order.due).unwrap();
+        world.simnet.set_internal_transfers_hidden(&chain, true);
+        world.simnet.pay_from_contract(&chain, &order.address, order.due).unwrap();
         world.mine("eth", 20);
         world.run_until_idle().await;
         world.mine_deep("eth");
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        world.simnet.set_internal_by_balance(&chain, false);
+        world.simnet.set_internal_transfers_hidden(&chain, false);
         let head = world.simnet.tip(&chain).head.height;
         assert_eq!(rescan(&world, &chain, head).await, Ok((0, 0, 1)));
         assert!(world.has_open_review("rescan.possible_duplicate").await);

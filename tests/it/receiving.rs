@@ -296,7 +296,7 @@ both! {
 
     async fn internal_transfers_count(world: World) {
         let order = world.place_order("eth").await;
-        world.simnet.pay_internal(&world.chain_of("eth"), &order.address, order.due).unwrap();
+        world.simnet.pay_from_contract(&world.chain_of("eth"), &order.address, order.due).unwrap();
         world.mine_deep("eth");
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
@@ -304,11 +304,11 @@ both! {
 
     async fn internal_transfers_are_found_by_balance(world: World) {
         let chain = world.chain_of("eth");
-        world.simnet.set_internal_by_balance(&chain, true);
+        world.simnet.set_internal_transfers_hidden(&chain, true);
         let order = world.place_order("eth").await;
         world.mine("eth", 40);
         world.run_until_idle().await;
-        world.simnet.pay_internal(&chain, &order.address, order.due).unwrap();
+        world.simnet.pay_from_contract(&chain, &order.address, order.due).unwrap();
         world.mine("eth", 20);
         world.run_until_idle().await;
         world.mine_deep("eth");

@@ -153,7 +153,7 @@ impl Play {
     }
 
     fn any_chain(&mut self) -> ChainId {
-        self.world.simnet.chains().choose(&mut self.rng).expect("there are chains").clone()
+        self.world.simnet.list_chains().choose(&mut self.rng).expect("there are chains").clone()
     }
 
     /// Notes an action; the notes are printed only when the play fails.
@@ -163,7 +163,7 @@ impl Play {
 
     /// Repairs the nodes, lets the windows pass, and mines until everything is final.
     async fn settle_everything(&mut self) {
-        let chains = self.world.simnet.chains();
+        let chains = self.world.simnet.list_chains();
         for chain in &chains {
             for fault in [
                 NodeFault::Unavailable,

@@ -119,8 +119,8 @@ impl World {
         let mut config = test_config(folder.path());
         configure(&mut config);
         let clock = Clock::manual(START);
-        let simnet = Simnet::in_memory(list_simnet_specs(&config), 7, START.unix_seconds() - 3_600);
-        for chain in simnet.chains() {
+        let simnet = Simnet::create_in_memory(list_simnet_specs(&config), 7, START.unix_seconds() - 3_600);
+        for chain in simnet.list_chains() {
             simnet.mine(&chain, 3, START.unix_seconds() - 60);
         }
         let db = Db::open(&scratch.config()).await.expect("the database opens");
@@ -249,7 +249,7 @@ impl World {
     // ---- chains
 
     pub fn asset(&self, coin: &str) -> Asset {
-        self.config.find_checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+        self.config.find_enabled_checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
     }
 
     /// Sends `amount` whole coins to an address; the payment waits for a block.
@@ -396,7 +396,7 @@ impl World {
     ) -> money::ledger::Balance {
         self.db
             .read("balance", move |tx| {
-                Box::pin(async move { money::ledger::load_account_balance(tx, mode, &account, &asset).await })
+                Box::pin(async move { money::ledger::find_balance_or_zero(tx, mode, &account, &asset).await })
             })
             .await
             .expect("a balance")
@@ -412,7 +412,7 @@ impl World {
             .expect("a coupon");
     }
 
-    pub async fn audit(&self) -> audit::Report {
+    pub async fn audit(&self) -> audit::AuditReport {
         self.db
             .read("audit", |tx| Box::pin(async move { audit::audit_ledger(tx).await }))
             .await
@@ -475,7 +475,7 @@ fn client() -> reqwest::Client {
 /// A configuration with model chains only, fixed rates, generous limits and the accounts of the test mnemonic.
 pub fn test_config(folder: &Path) -> Config {
     let text = format!("{}\n{}", include_str!("world.toml"), accounts());
-    Config::parse_toml(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    Config::parse_and_validate(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The accounts of the test mnemonic as configuration text.

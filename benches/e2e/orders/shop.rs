@@ -58,8 +58,8 @@ impl BenchShop {
         let config = config(folder.path());
         let clock = Clock::System;
         let seconds = clock.now().unix_seconds();
-        let simnet = Simnet::in_memory(list_simnet_specs(&config), 7, seconds - 3_600);
-        for chain in simnet.chains() {
+        let simnet = Simnet::create_in_memory(list_simnet_specs(&config), 7, seconds - 3_600);
+        for chain in simnet.list_chains() {
             simnet.mine(&chain, 3, seconds - 60);
         }
         let envelope =
@@ -123,7 +123,7 @@ fn config(folder: &Path) -> Config {
         xpub = "{xpub}"
         "#
     );
-    Config::parse_toml(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    Config::parse_and_validate(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The actor of the actions that set up the shop.

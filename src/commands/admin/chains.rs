@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use config::ChainConfig;
-use money::deposits::{self, Unspent as Spendable};
+use money::cursors;
+use money::deposits::{self, UnspentOutput};
 
 /// The maximum number of outputs in one listing. It keeps the response below the size limit of the control socket.
 const LISTED_MAX: i64 = 20_000;
@@ -63,13 +64,13 @@ pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result
     let id = chain.id.clone();
     let outputs = context
         .db
-        .read("list_unspent", move |tx| {
+        .read("list_unspent_outputs", move |tx| {
             Box::pin(async move { deposits::list_unspent_outputs(tx, &id, LISTED_MAX).await })
         })
         .await
         .map_err(|e| e.to_string())?;
     let mut text = String::new();
-    for Spendable { output, amount, height, state, address, index } in &outputs {
+    for UnspentOutput { output, amount, height, state, address, index } in &outputs {
         let (amount, state) = (amount.to_decimal(decimals), state.as_str());
         let _ = writeln!(text, "{}:{} {height} {state} {amount} {index} {address}", output.txid, output.vout);
     }
@@ -87,9 +88,9 @@ pub async fn resume_chain(context: &Context, resume: Resume) -> Result<String, S
     let (now, actor, id) = (context.clock.now(), context.actor.clone(), chain.clone());
     let reason = context
         .db
-        .write("resume_chain", move |tx| {
+        .write("resume_halted_chain", move |tx| {
             Box::pin(async move {
-                let reason = deposits::resume_chain(tx, now, &actor, &id).await?;
+                let reason = cursors::halt::resume_halted_chain(tx, now, &actor, &id).await?;
                 reason.ok_or_else(|| AdminError::Rejected(format!("{id} is not halted")))
             })
         })

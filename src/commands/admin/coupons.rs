@@ -213,7 +213,7 @@ pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Res
 pub async fn list_coupons(context: &Context, owner: Owner) -> Result<String, String> {
     let coupons = context
         .db
-        .read("list_coupons", move |tx| {
+        .read("list_active_coupons", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &owner).await?;
                 Ok::<_, AdminError>(coupons::list_active_coupons(tx, shop).await?)

@@ -158,7 +158,7 @@ pub async fn create_or_change_products(
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), products.len());
     let created = context
         .db
-        .write("put_products", move |tx| {
+        .write("create_or_change_products", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &owner).await?;
                 let mut created = 0;
@@ -202,7 +202,7 @@ pub async fn set_product_state(context: &Context, set: Set) -> Result<String, St
     let message = format!("Product `{}` is {}.", set.product, state.as_str());
     context
         .db
-        .write("set_product", move |tx| {
+        .write("set_product_state", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &set.owner).await?;
                 let product = find_product(tx, shop, &set.product).await?;
@@ -219,7 +219,7 @@ pub async fn set_product_state(context: &Context, set: Set) -> Result<String, St
 pub async fn list_products(context: &Context, owner: Owner) -> Result<String, String> {
     let products = context
         .db
-        .read("list_products", move |tx| {
+        .read("list_products_with_prices", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &owner).await?;
                 Ok::<_, AdminError>(catalog::list_products_with_prices(tx, shop).await?)

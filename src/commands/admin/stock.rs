@@ -144,7 +144,7 @@ pub async fn import_stock_lines(context: &Context, import: Import) -> Result<Str
     let product_slug = slug.clone();
     let result = context
         .db
-        .write("import_stock", move |tx| {
+        .write("import_stock_items", move |tx| {
             Box::pin(async move {
                 Ok::<_, AdminError>(stock::import_stock_items(tx, now, &actor, &product_slug, sku, items).await?)
             })
@@ -159,7 +159,7 @@ pub async fn list_stock_items(context: &Context, list: List) -> Result<String, S
     let (product, all) = (list.product.clone(), list.all);
     let items = context
         .db
-        .read("list_stock", move |tx| {
+        .read("list_stock_items", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &list.owner).await?;
                 let sku = find_product(tx, shop, &list.product).await?.sku;
@@ -186,7 +186,7 @@ pub async fn withdraw_stock_item(context: &Context, withdraw: Withdraw) -> Resul
     let (now, actor, item) = (context.clock.now(), context.actor.clone(), withdraw.item);
     let is_withdrawn = context
         .db
-        .write("withdraw_stock", move |tx| {
+        .write("withdraw_stock_item", move |tx| {
             Box::pin(async move {
                 Ok::<_, AdminError>(stock::withdraw_stock_item(tx, now, &actor, StockItemId(item)).await?)
             })

@@ -150,7 +150,7 @@ pub async fn set_user_state(context: &Context, set: Set) -> Result<String, Strin
     let message = format!("User `{}` is {}.", set.name, state.as_str());
     context
         .db
-        .write("set_user", move |tx| {
+        .write("set_user_state", move |tx| {
             Box::pin(async move {
                 let (_, user) = find_user(tx, &set.owner, &set.name).await?;
                 Ok::<_, AdminError>(users::set_user_state(tx, now, &actor, &user, state).await?)
@@ -192,7 +192,7 @@ pub async fn issue_token(context: &Context, issue: Issue) -> Result<String, Stri
     let revealed = token.reveal_token().to_owned();
     context
         .db
-        .write("issue_token", move |tx| {
+        .write("issue_user_token", move |tx| {
             Box::pin(async move {
                 let (_, user) = find_user(tx, &issue.owner, &issue.user).await?;
                 Ok::<_, AdminError>(users::issue_user_token(tx, now, &actor, &user, &token, expires_at).await?)
@@ -207,7 +207,7 @@ pub async fn revoke_tokens(context: &Context, revoke: Revoke) -> Result<String, 
     let (now, actor, name) = (context.clock.now(), context.actor.clone(), revoke.user.clone());
     let count = context
         .db
-        .write("revoke_tokens", move |tx| {
+        .write("revoke_user_tokens", move |tx| {
             Box::pin(async move {
                 let (_, user) = find_user(tx, &revoke.owner, &revoke.user).await?;
                 Ok::<_, AdminError>(users::revoke_user_tokens(tx, now, &actor, &user).await?)
@@ -227,7 +227,7 @@ pub async fn credit_user(context: &Context, credit: Credit) -> Result<String, St
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let balance = context
         .db
-        .write("credit_user", move |tx| {
+        .write("credit_user_balance", move |tx| {
             Box::pin(async move {
                 let (shop, user) = find_user(tx, &credit.owner, &credit.user).await?;
                 let credit = users::Credit { currency, amount, reference: credit.reference };

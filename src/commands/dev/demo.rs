@@ -225,7 +225,7 @@ async fn execute_demo_command(context: &Context, demo: &Demo, command: DemoComma
 
 /// Returns the id of the simulated chain with this name. Fails when the demo does not simulate such a chain.
 fn find_simulated_chain(demo: &Demo, chain: &str) -> Result<ChainId, String> {
-    let found = demo.simnet.chains().into_iter().find(|known| known.as_str() == chain);
+    let found = demo.simnet.list_chains().into_iter().find(|known| known.as_str() == chain);
     found.ok_or_else(|| format!("{chain} is not a simulated chain"))
 }
 
@@ -233,7 +233,7 @@ async fn find_order(context: &Context, order: &str) -> Result<orders::OrderDetai
     let name = order.to_owned();
     let found = context
         .db
-        .read("find_order", move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &name).await }))
+        .read("find_order_by_number_or_id", move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &name).await }))
         .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
     found.ok_or_else(|| format!("there is no order {order}; copy the `order_no` from the response that created it"))
@@ -256,7 +256,7 @@ async fn find_demo_order(context: &Context, order: &str) -> Result<DemoOrder, St
 fn to_demo_invoice(
     context: &Context,
     invoice: &invoices::InvoiceTerms,
-    received: &invoices::Received,
+    received: &invoices::ReceivedSums,
 ) -> Result<DemoInvoice, String> {
     let chain = context.config.chains.get(&invoice.chain).ok_or("the order's chain is no longer configured")?;
     let asset = chain.assets().map(|(_, asset)| asset).find(|asset| asset.id == invoice.asset);
@@ -268,7 +268,7 @@ fn to_demo_invoice(
         decimals: asset.decimals,
         address: invoice.address.clone(),
         due: invoice.due.to_string(),
-        received: received.total_with_pending().to_string(),
+        received: received.total_with_unconfirmed().to_string(),
         confirmations: invoice.confirmations,
         final_depth: chain.final_depth,
         expires_at: invoice.expires_at.to_string(),
@@ -308,7 +308,7 @@ async fn advance_clock_past_window(context: &Context, order: &str) -> Result<Str
 async fn list_open_reviews(context: &Context) -> Result<String, String> {
     let open = context
         .db
-        .read("list_reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, REVIEWS_MAX).await }))
+        .read("list_oldest_open_reviews", |tx| Box::pin(async move { reviews::list_oldest_open_reviews(tx, REVIEWS_MAX).await }))
         .await;
     let open = open.map_err(|e: db::Error| e.to_string())?;
     let lines: Vec<String> = open.iter().map(|r| format!("{} ({}): {}", r.kind, r.subject, r.detail)).collect();

@@ -40,7 +40,7 @@ pub fn build_demo_config(folder: &Path, options: &Options) -> Result<Config, Com
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with("SETTLED__"))
         .collect();
-    Ok(Config::parse_toml(&folder.join("settled dev"), &text, env)?)
+    Ok(Config::parse_and_validate(&folder.join("settled dev"), &text, env)?)
 }
 
 const ETHEREUM: &str = r#"

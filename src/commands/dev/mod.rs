@@ -115,7 +115,7 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     let chains = folder.join("chains");
     create_data_folder(&chains)?;
     let specs = daemon::drivers::list_simnet_specs(&config);
-    let simnet = simnet::Simnet::open(&chains, specs, clock.now().unix_seconds())
+    let simnet = simnet::Simnet::open_or_create(&chains, specs, clock.now().unix_seconds())
         .map_err(|e| CommandError::error_with_context("simulated chains", e))?;
     let daemon = Daemon::start_daemon(Setup {
         config: config.clone(),

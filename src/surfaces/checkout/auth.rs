@@ -22,7 +22,7 @@ pub enum AuthError {
 pub async fn authenticate_user(checkout: &Checkout, headers: &HeaderMap) -> Result<UserId, AuthError> {
     let token = find_bearer_token(headers).ok_or(AuthError::Unauthorized)?.to_owned();
     let (now, shop) = (checkout.now(), checkout.shop);
-    let user = checkout.db.read("authenticate_user", move |tx| {
+    let user = checkout.db.read("authenticate_token", move |tx| {
         Box::pin(async move { tokens::authenticate_token(tx, now, shop, &token).await })
     });
     let user: Result<Option<UserId>, db::Error> = user.await;

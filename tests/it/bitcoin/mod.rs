@@ -189,7 +189,7 @@ pub fn described(urls: &[String], api: Api, plan: StorySetup) -> String {
 
 fn configured(urls: &[String], api: Api, plan: StorySetup) -> config::ChainConfig {
     let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", described(urls, api, plan), accounts());
-    let mut config = Config::parse_toml("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+    let mut config = Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
     config.chains.remove(&ChainId::new("bitcoin").expect("a name")).expect("the text has the chain")
 }
 

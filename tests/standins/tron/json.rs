@@ -80,7 +80,7 @@ impl JsonEncoding {
     /// Returns the JSON of a transaction in a block.
     pub fn included_to_json(self, included: &IncludedTransaction) -> Value {
         let mut transaction = self.transaction_to_json(&included.tx);
-        transaction["ret"] = json!([{ "contractRet": included.ret.name() }]);
+        transaction["ret"] = json!([{ "contractRet": included.ret.json_name() }]);
         transaction
     }
 
@@ -186,7 +186,7 @@ impl JsonEncoding {
             "receipt": remove_default_fields(json!({
                 "net_usage": net_usage, "net_fee": net_fee, "energy_usage": energy_usage, "energy_fee": energy_fee,
                 "energy_usage_total": energy_total, "energy_penalty_total": penalty,
-                "result": called.map(|_| included.ret.name()),
+                "result": called.map(|_| included.ret.json_name()),
             })),
             "log": logs,
             "internal_transactions": internal_transfers,

@@ -168,7 +168,7 @@ impl TronNode {
         let limit = if matches!(operation, Operation::Trigger { .. }) { fee_limit } else { 0 };
         let params = TransactionParams::new(reference, expiration, timestamp).with_fee_limit(limit);
         let signed = transaction::build_transaction(from.account, operation, &params)
-            .sign_transaction(&from.key)
+            .sign_if_owner(&from.key)
             .expect("the key is that of the owner");
         let message =
             proto::Transaction::decode(signed.bytes.as_slice()).expect("the transaction was encoded by this crate");

@@ -427,7 +427,7 @@ async fn slow_and_truncated_replies_are_timeouts_and_refused_connections_are_not
             Pool::new(config).unwrap().send_request(Request::json_rpc_call("m", &()), parse_text).await.unwrap_err();
         assert!(matches!(failure, RpcError::Timeout(_)), "{failure:?}");
         let mut size = AdaptiveSize::new(100, 100);
-        assert!(size.record_failure(100, &failure) && size.size() == 50 && !size.record_failure(1, &failure));
+        assert!(size.shrink_if_too_large(100, &failure) && size.size() == 50 && !size.shrink_if_too_large(1, &failure));
     }
     let bad_gateway = StandIn::start_stand_in(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
     for down in [Endpoint::new("http://127.0.0.1:9").unwrap(), bad_gateway.endpoint()] {
@@ -435,7 +435,7 @@ async fn slow_and_truncated_replies_are_timeouts_and_refused_connections_are_not
         let failure =
             Pool::new(config).unwrap().send_request(Request::json_rpc_call("m", &()), parse_text).await.unwrap_err();
         assert!(matches!(failure, RpcError::Unavailable(_)), "{failure:?}");
-        assert!(!AdaptiveSize::new(100, 100).record_failure(100, &failure));
+        assert!(!AdaptiveSize::new(100, 100).shrink_if_too_large(100, &failure));
     }
 }
 

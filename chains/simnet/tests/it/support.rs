@@ -32,7 +32,7 @@ pub fn build_specs() -> Vec<ChainSpec> {
 }
 
 pub fn new_simnet() -> Simnet {
-    Simnet::in_memory(build_specs(), 7, GENESIS)
+    Simnet::create_in_memory(build_specs(), 7, GENESIS)
 }
 
 pub fn chain_id(name: &str) -> ChainId {

@@ -133,7 +133,7 @@ async fn look_up_order(checkout: &Checkout, client: Client, lookup: Lookup) -> R
     let shop = checkout.shop;
     let found = checkout
         .db
-        .read("query_order", move |tx| Box::pin(async move { find_order_with_goods(tx, shop, &lookup).await }));
+        .read("find_order_with_goods", move |tx| Box::pin(async move { find_order_with_goods(tx, shop, &lookup).await }));
     let found: Result<_, db::Error> = found.await;
     let OrderWithGoods { details, lines, goods } = found?.ok_or(RouteError::NotFound)?;
     let envelope = &checkout.envelope;

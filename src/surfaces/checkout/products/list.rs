@@ -48,7 +48,7 @@ impl IntoResponse for RouteError {
 ))]
 pub async fn list_products(State(checkout): State<Arc<Checkout>>) -> Result<Response, RouteError> {
     let shop = checkout.shop;
-    let products = checkout.db.read("list_products", move |tx| {
+    let products = checkout.db.read("list_active_products", move |tx| {
         Box::pin(async move { catalog::list_active_products(tx, shop, CURRENCY).await })
     });
     let products: Result<Vec<catalog::Product>, db::Error> = products.await;

@@ -57,7 +57,7 @@ pub async fn get_product(
 ) -> Result<Response, RouteError> {
     let Path(id_or_slug) = path.map_err(|_| RouteError::NotFound)?;
     let shop = checkout.shop;
-    let found = checkout.db.read("find_product", move |tx| {
+    let found = checkout.db.read("find_active_product", move |tx| {
         Box::pin(async move { catalog::find_active_product(tx, shop, CURRENCY, &id_or_slug).await })
     });
     let found: Result<Option<catalog::Product>, db::Error> = found.await;
