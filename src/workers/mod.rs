@@ -24,7 +24,8 @@ use tasks::{Tasks, Wake};
 
 /// Maximum pause of a worker between two runs after repeated errors.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Maximum number of passes of [`Workers::run_workers_until_idle`]. A worker that still has work after these passes never becomes idle.
+/// Maximum number of passes of [`Workers::run_workers_until_idle`]. A worker that still has work after these passes is
+/// assumed to be faulty.
 const PASSES_MAX: usize = 10_000;
 
 /// The result of one run.
