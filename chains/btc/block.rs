@@ -69,7 +69,7 @@ pub fn parse_and_verify_block(
     let (front, rest) = bytes.split_at_checked(Header::SIZE).ok_or(InvalidBlock::Malformed)?;
     let header: Header = consensus::deserialize(front).map_err(|_| InvalidBlock::Malformed)?;
     let mut reader = ByteReader::new(rest);
-    let count = reader.read_compact_size()?;
+    let count = reader.read_bounded_compact_size()?;
     let mut block = ParsedBlock { header, outputs: Vec::new(), coinbase_outputs: Vec::new(), coinbase_height: None };
     let mut roots = MerkleRoots::new(if verify_roots { count } else { 0 });
     // Outputs of one transaction to watched addresses; the allocation is reused for all transactions.
@@ -120,7 +120,7 @@ pub fn find_watched_spends(bytes: &[u8], watched: &WatchedOutputs<'_>) -> Result
     let (_, rest) = bytes.split_at_checked(Header::SIZE).ok_or(InvalidBlock::Malformed)?;
     let mut reader = ByteReader::new(rest);
     let mut spent = Vec::new();
-    for _ in 0..reader.read_compact_size()? {
+    for _ in 0..reader.read_bounded_compact_size()? {
         let visit = |input: Input| {
             let txid = TxId(to_display_order(sha256d::Hash::from_byte_array(input.txid)));
             let output = OutPoint { txid, vout: input.vout };
