@@ -42,7 +42,7 @@ impl BalanceReconciler {
     pub async fn reconcile_balances(&self, cursor: BlockRef, invoices: Vec<InvoiceId>) -> anyhow::Result<bool> {
         let checks = self
             .db
-            .read("list_bookable_balance_checks", move |tx| {
+            .read("list_balance_checks", move |tx| {
                 Box::pin(async move { deposits::list_bookable_balance_checks(tx, &invoices).await })
             })
             .await?;

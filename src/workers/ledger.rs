@@ -42,7 +42,7 @@ impl Worker for HashChainWorker {
         }
         let appended = self
             .db
-            .write("append_postings_to_hash_chain", |tx| {
+            .write("append_to_hash_chain", |tx| {
                 Box::pin(async move { ledger::append_postings_to_hash_chain(tx, HASH_CHAIN_MAX).await })
             })
             .await?;
