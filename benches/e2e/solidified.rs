@@ -17,7 +17,8 @@ use db::Db;
 use ids::Mode;
 use money::addresses::Addresses;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, DepositService, Grace};
+use money::cursors;
+use money::deposits::{DepositLimits, DepositService, Grace};
 use prost::Message;
 use serde_json::{Value, json};
 use settled::workers::balance_check::BalanceReconciler;
@@ -139,7 +140,7 @@ impl BenchFollower {
         };
         let deposits = DepositService::new(
             chain,
-            deposits::Limits { grace: Grace { ms: 60_000 }, keep: 512 },
+            DepositLimits { grace: Grace { ms: 60_000 }, keep: 512 },
             Arc::new(PaymentChangeHandler),
         );
         let reconciler = BalanceReconciler::new(db.clone(), Clock::manual(NOW), deposits, Arc::new(driver(url)));
@@ -170,7 +171,7 @@ impl BenchFollower {
 
     /// Returns the height of the last stored block.
     async fn cursor(&self) -> u64 {
-        let cursor = self.db.read("load_cursor", |tx| Box::pin(async { deposits::find_cursor(tx, &chain_id()).await }));
+        let cursor = self.db.read("load_cursor", |tx| Box::pin(async { cursors::find_cursor(tx, &chain_id()).await }));
         let cursor = cursor.await.expect("the database opens");
         cursor.and_then(|cursor| cursor.recent.last().copied()).map_or(FIRST, |block| block.height)
     }

@@ -9,7 +9,8 @@ use db::Db;
 use evm::logs::{TokenContracts, for_each_watched_transfer};
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, DepositService, Grace, Limits};
+use money::cursors;
+use money::deposits::{DepositLimits, DepositService, Grace};
 use money::invoices;
 use money::ledger::PostError;
 use rpc::Rejection;
@@ -28,7 +29,7 @@ const BLOCKS: u64 = 40;
 const LOGS: u64 = 150;
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
-const LIMITS: Limits = Limits { grace: Grace { ms: 60_000 }, keep: 256 };
+const LIMITS: DepositLimits = DepositLimits { grace: Grace { ms: 60_000 }, keep: 256 };
 
 /// Measures and reports P8.
 pub fn run(report: &mut Report, runtime: &Runtime) {
@@ -77,7 +78,7 @@ impl FollowBench {
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| {
-            Box::pin(async move { deposits::start_following_chain(tx, &id, &header(0)).await })
+            Box::pin(async move { cursors::start_following_chain(tx, &id, &header(0)).await })
         });
         start.await.expect("the cursor is stored");
         let statements_before = db.counters().sql_statements;
@@ -117,7 +118,7 @@ impl FollowBench {
 
     /// Books a block as the follow worker does at the tip.
     async fn book(&self, block: Block) -> Result<(), PostError> {
-        let reached = Some(deposits::compute_position(&self.chain, block.header.height, None));
+        let reached = Some(cursors::compute_position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
         let id = self.chain.id.clone();
         let service = DepositService::new(self.chain.clone(), LIMITS, Arc::new(PaidCounter::default()));

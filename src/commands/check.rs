@@ -212,7 +212,7 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
         .read("count_orphaned", move |tx| {
-            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
         })
         .await;
     for (chain, count) in orphaned_invoices? {
@@ -254,9 +254,10 @@ fn print_first_addresses(report: &mut Report, config: &Config) {
 /// Compares the configuration with the stored facts. The daemon does not start when a chain's identity or a token's
 /// decimals have changed.
 fn check_stored_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
-    let identity = chain.identity.clone().map(|id| Fact::chain_identity(&chain.id, id));
+    let identity = chain.identity.clone().map(|id| Fact::new_chain_identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
-    let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::asset_decimals(&asset.id, asset.decimals)));
+    let facts =
+        identity.into_iter().chain(tokens.map(|(_, asset)| Fact::new_asset_decimals(&asset.id, asset.decimals)));
     let mut matching = 0;
     for fact in facts {
         match find_differing_fact(immutable_facts, &fact) {
@@ -314,7 +315,7 @@ async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, 
         let chain::AssetKind::Token { contract } = &asset.kind else { continue };
         let token = format!("{subject}, {code}");
         match source.decimals(contract).await {
-            Ok(decimals) if find_differing_fact(immutable_facts, &Fact::asset_decimals(&asset.id, decimals)).is_some() => report.print_failure(
+            Ok(decimals) if find_differing_fact(immutable_facts, &Fact::new_asset_decimals(&asset.id, decimals)).is_some() => report.print_failure(
                     &token,
                     format_args!("the contract reports {decimals} decimals, but the database has stored another number; {RESTORE}"),
                 ),
@@ -351,7 +352,7 @@ async fn check_chain_identity(
             );
         }
         (Ok(identity), _) => {
-            match find_differing_fact(immutable_facts, &Fact::chain_identity(&chain.id, identity.id.clone())) {
+            match find_differing_fact(immutable_facts, &Fact::new_chain_identity(&chain.id, identity.id.clone())) {
                 Some(stored) => report.print_failure(
                     subject,
                     format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),

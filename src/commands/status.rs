@@ -8,7 +8,7 @@ use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{Operation, execute_in_daemon};
 use crate::commands::out::print_line;
-use money::deposits;
+use money::cursors;
 use records::reviews;
 
 /// Selects the installation whose daemon is described.
@@ -47,7 +47,7 @@ impl Operation for Status {
             let id = chain.clone();
             let cursor = context
                 .db
-                .read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await }))
+                .read("find_cursor", move |tx| Box::pin(async move { cursors::find_cursor(tx, &id).await }))
                 .await;
             let line = match cursor.map_err(|e: db::Error| e.to_string())? {
                 None => format!("{chain}: no block has been read yet"),

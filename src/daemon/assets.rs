@@ -13,7 +13,7 @@ use ids::Mode;
 use money::addresses::{Addresses, ChainAccount};
 use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
 use money::deposits;
-use money::immutable_facts::{self, Fact, Mismatch};
+use money::immutable_facts::{self, Fact, FactError};
 use money::pricing::{Currency, Fiat, RateBook};
 
 /// Returns the payment assets of the enabled chains. Chains of the same family and mode are siblings: they share one set
@@ -109,7 +109,7 @@ pub async fn check_facts_and_load_addresses(
     let open = db.write("check_facts_and_load_addresses", move |tx| {
         Box::pin(async move {
             immutable_facts::record_or_compare_facts(tx, now, &kinds).await?;
-            let addresses = Addresses::load_or_create_accounts(tx, accounts).await?;
+            let addresses = Addresses::store_accounts_and_watch_addresses(tx, accounts).await?;
             for (chain, watched) in &with_outputs {
                 watched.insert_outputs(
                     deposits::list_unspent_outputs(tx, chain, i64::MAX)
@@ -121,7 +121,7 @@ pub async fn check_facts_and_load_addresses(
             for (chain, sibling) in &siblings {
                 addresses.watch_sibling_addresses(tx, chain, sibling).await?;
             }
-            Ok::<_, Mismatch>(addresses)
+            Ok::<_, FactError>(addresses)
         })
     });
     Ok(open.await?)

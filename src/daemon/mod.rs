@@ -193,7 +193,7 @@ async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<(
     let followed: Vec<ChainId> = assets.list_followed_chains().map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
         .read("count_orphaned", move |tx| {
-            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
         })
         .await;
     for (chain, count) in orphaned_invoices? {

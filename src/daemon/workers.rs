@@ -18,7 +18,7 @@ use db::Db;
 use envelope::Envelope;
 use money::addresses::Addresses;
 use money::assets::{Assets, FollowedChain};
-use money::deposits::{self, DepositService, Grace};
+use money::deposits::{DepositLimits, DepositService, Grace};
 use money::pricing::RateBook;
 use shop::fulfilment::EmailTemplates;
 use shop::orders::PaymentChangeHandler;
@@ -202,6 +202,6 @@ fn quiet_tip_max_ms(chain: &ChainConfig) -> Option<i64> {
 /// Returns the service that books the deposits of a chain and updates the orders that these deposits pay.
 fn build_deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
     let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
-    let limits = deposits::Limits { grace, keep: chain_config.keep_blocks };
+    let limits = DepositLimits { grace, keep: chain_config.keep_blocks };
     DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))
 }

@@ -43,7 +43,7 @@ impl BalanceReconciler {
         let checks = self
             .db
             .read("list_balance_checks", move |tx| {
-                Box::pin(async move { deposits::list_balance_checks(tx, &invoices).await })
+                Box::pin(async move { deposits::list_bookable_balance_checks(tx, &invoices).await })
             })
             .await?;
         let mut explained = true;

@@ -44,7 +44,7 @@ impl MempoolWorker {
     async fn is_mempool_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
-            Box::pin(async move { unconfirmed::is_money_expected(tx, &chain).await })
+            Box::pin(async move { unconfirmed::is_invoice_or_transfer_waiting(tx, &chain).await })
         });
         waiting.await
     }
@@ -99,7 +99,7 @@ impl Worker for MempoolWorker {
         let observed = self
             .db
             .write("observe_unconfirmed", move |tx| {
-                Box::pin(async move { unconfirmed::store_mempool_snapshot(tx, now, &chain, &look).await })
+                Box::pin(async move { unconfirmed::store_mempool_differences(tx, now, &chain, &look).await })
             })
             .await?;
         *last = (!observed.open).then_some(unconfirmed);

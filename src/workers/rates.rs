@@ -80,7 +80,7 @@ impl RateWorker {
             let last = self
                 .db
                 .read("find_rate", move |tx| {
-                    Box::pin(async move { pricing::find_accepted_rate(tx, &wanted.base, &wanted.quote).await })
+                    Box::pin(async move { pricing::find_newest_accepted_rate(tx, &wanted.base, &wanted.quote).await })
                 })
                 .await?;
             if let Some(last) = last {

@@ -6,10 +6,8 @@ use chain::{Height, SourceError};
 use serde::{Deserialize, Serialize};
 
 use crate::workers::balance_check::BalanceReconciler;
-use money::deposits::{
-    self,
-    rescan::{RescanError, Rescanned},
-};
+use money::cursors;
+use money::deposits::{RescanError, Rescanned};
 use records::audit_log::{self, Action, Actor};
 
 /// Maximum number of blocks in one call, so that the operator sees the progress.
@@ -51,7 +49,7 @@ impl Rescanner {
         let cursor = self
             .reconciler
             .db
-            .read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &chain).await }));
+            .read("find_cursor", move |tx| Box::pin(async move { cursors::find_cursor(tx, &chain).await }));
         let Some(at) = cursor.await?.and_then(|cursor| cursor.recent.last().copied()) else {
             return Err(RescanError::NotBegun.into());
         };

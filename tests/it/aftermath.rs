@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chain::{Amount, ChainId};
 use config::Config;
 use envelope::Envelope;
-use money::deposits;
+use money::cursors;
 use money::ledger::{Account, Suspense};
 use records::reviews;
 use serde_json::{Value, json};
@@ -406,7 +406,7 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         let (now, halted) = (world.clock.now(), chain.clone());
-        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt_chain(tx, now, &halted, "a drill").await })).await.unwrap();
+        world.db.write("halt", move |tx| Box::pin(async move { cursors::halt::halt_chain_and_open_review(tx, now, &halted, "a drill").await })).await.unwrap();
         world.crash_and_boot().await;
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);

@@ -103,8 +103,10 @@ impl World {
 
     /// The open reviews, oldest first.
     pub async fn open_reviews(&self) -> Vec<Review> {
-        let open =
-            self.db.read("list_reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, 100).await })).await;
+        let open = self
+            .db
+            .read("list_reviews", |tx| Box::pin(async move { reviews::list_oldest_open_reviews(tx, 100).await }))
+            .await;
         open.expect("reviews can be listed")
     }
 

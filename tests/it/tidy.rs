@@ -73,11 +73,13 @@ const FOREIGN_READS: &[(&str, &[&str])] = &[
     ("src/access/tokens/store.rs", &["users"]),
     // The audit compares every table of `money` with the postings.
     ("src/money/audit/store.rs", &["accounts", "balances", "deposits", "invoices", "payments"]),
+    // The statement that locks a cursor also says if the chain has deposits to confirm, which saves a round trip.
+    ("src/money/cursors/store.rs", &["deposits"]),
     // A transfer is matched by the address's key, and classified by its invoice; both in the statement that locks.
-    ("src/money/deposits/store.rs", &["addresses", "invoices", "reviews", "unconfirmed"]),
+    ("src/money/deposits/store.rs", &["addresses", "blocks", "invoices", "reviews", "unconfirmed"]),
     // The state of an invoice is shown with its address, the chain's cursor and its unconfirmed transfers.
     ("src/money/invoices/store.rs", &["addresses", "cursors", "deposits", "unconfirmed"]),
-    ("src/money/unconfirmed/store.rs", &["addresses", "cursors", "deposits", "invoices"]),
+    ("src/money/unconfirmed/store.rs", &["addresses", "deposits", "invoices"]),
     // The order status is one statement, because it is polled most.
     (
         "src/shop/orders/store.rs",

@@ -101,7 +101,7 @@ both! {
         world.crash_and_boot().await;
         let followed = vec![ethereum];
         let orphaned_invoices = world.db.read("count_orphaned", move |tx| {
-            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
         });
         assert_eq!(orphaned_invoices.await.unwrap(), [("bitcoin".to_owned(), 2)].into());
         for order in &orders {

@@ -396,7 +396,7 @@ impl World {
     ) -> money::ledger::Balance {
         self.db
             .read("balance", move |tx| {
-                Box::pin(async move { money::ledger::load_account_balance(tx, mode, &account, &asset).await })
+                Box::pin(async move { money::ledger::find_balance_or_zero(tx, mode, &account, &asset).await })
             })
             .await
             .expect("a balance")
@@ -412,7 +412,7 @@ impl World {
             .expect("a coupon");
     }
 
-    pub async fn audit(&self) -> audit::Report {
+    pub async fn audit(&self) -> audit::AuditReport {
         self.db
             .read("audit", |tx| Box::pin(async move { audit::audit_ledger(tx).await }))
             .await

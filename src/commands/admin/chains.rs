@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use config::ChainConfig;
-use money::deposits::{self, Unspent as Spendable};
+use money::cursors;
+use money::deposits::{self, UnspentOutput};
 
 /// The maximum number of outputs in one listing. It keeps the response below the size limit of the control socket.
 const LISTED_MAX: i64 = 20_000;
@@ -69,7 +70,7 @@ pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result
         .await
         .map_err(|e| e.to_string())?;
     let mut text = String::new();
-    for Spendable { output, amount, height, state, address, index } in &outputs {
+    for UnspentOutput { output, amount, height, state, address, index } in &outputs {
         let (amount, state) = (amount.to_decimal(decimals), state.as_str());
         let _ = writeln!(text, "{}:{} {height} {state} {amount} {index} {address}", output.txid, output.vout);
     }
@@ -89,7 +90,7 @@ pub async fn resume_chain(context: &Context, resume: Resume) -> Result<String, S
         .db
         .write("resume_chain", move |tx| {
             Box::pin(async move {
-                let reason = deposits::resume_chain(tx, now, &actor, &id).await?;
+                let reason = cursors::halt::resume_halted_chain(tx, now, &actor, &id).await?;
                 reason.ok_or_else(|| AdminError::Rejected(format!("{id} is not halted")))
             })
         })

@@ -8,7 +8,7 @@ use crate::commands::admin::parse::format_fiat;
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use db::Tx;
-use money::invoices::{InvoiceTerms, Received};
+use money::invoices::{InvoiceTerms, ReceivedSums};
 use money::payments::Method;
 use shop::orders::{self, CancelError, Order, OrderDetails, OrderLine, OrderStatus};
 use shop::{catalog, merchants, users};
@@ -128,7 +128,7 @@ fn format_order_amount(order: &Order) -> String {
     }
 }
 
-fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &Received) -> Vec<String> {
+fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &ReceivedSums) -> Vec<String> {
     let chain = context.config.chains.get(&invoice.chain);
     let asset = chain.and_then(|chain| chain.assets().map(|(_, asset)| asset).find(|a| a.id == invoice.asset));
     let format_units = |amount: Amount| match asset {
@@ -140,8 +140,8 @@ fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &Received
         format!("  due: {} until {}, {}", format_units(invoice.due), invoice.expires_at, invoice.state.as_str()),
         format!("  received: {}, confirmed {}", format_units(received.seen), format_units(received.confirmed)),
     ];
-    if !received.expected.amount.is_zero() {
-        text.push(format!("  on its way: {}", format_units(received.expected.amount)));
+    if !received.unconfirmed.amount.is_zero() {
+        text.push(format!("  on its way: {}", format_units(received.unconfirmed.amount)));
     }
     let confirmations =
         received.confirmations.map(|count| format!("  confirmations: {count} of {}", invoice.confirmations));

@@ -61,7 +61,7 @@ pub async fn list_open_reviews(context: &Context, list: List) -> Result<String, 
         .read("list_reviews", move |tx| {
             Box::pin(async move {
                 Ok::<_, AdminError>((
-                    reviews::list_open_reviews(tx, limit).await?,
+                    reviews::list_oldest_open_reviews(tx, limit).await?,
                     reviews::count_open_reviews(tx).await?,
                 ))
             })

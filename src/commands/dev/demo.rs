@@ -256,7 +256,7 @@ async fn find_demo_order(context: &Context, order: &str) -> Result<DemoOrder, St
 fn to_demo_invoice(
     context: &Context,
     invoice: &invoices::InvoiceTerms,
-    received: &invoices::Received,
+    received: &invoices::ReceivedSums,
 ) -> Result<DemoInvoice, String> {
     let chain = context.config.chains.get(&invoice.chain).ok_or("the order's chain is no longer configured")?;
     let asset = chain.assets().map(|(_, asset)| asset).find(|asset| asset.id == invoice.asset);
@@ -268,7 +268,7 @@ fn to_demo_invoice(
         decimals: asset.decimals,
         address: invoice.address.clone(),
         due: invoice.due.to_string(),
-        received: received.total_with_pending().to_string(),
+        received: received.total_with_unconfirmed().to_string(),
         confirmations: invoice.confirmations,
         final_depth: chain.final_depth,
         expires_at: invoice.expires_at.to_string(),
@@ -308,7 +308,7 @@ async fn advance_clock_past_window(context: &Context, order: &str) -> Result<Str
 async fn list_open_reviews(context: &Context) -> Result<String, String> {
     let open = context
         .db
-        .read("list_reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, REVIEWS_MAX).await }))
+        .read("list_reviews", |tx| Box::pin(async move { reviews::list_oldest_open_reviews(tx, REVIEWS_MAX).await }))
         .await;
     let open = open.map_err(|e: db::Error| e.to_string())?;
     let lines: Vec<String> = open.iter().map(|r| format!("{} ({}): {}", r.kind, r.subject, r.detail)).collect();

@@ -141,7 +141,7 @@ async fn deliver_order(
     let order = orders::advance_order_state(tx, now, order, State::Completed).await?;
     orders::record_order_event(tx, now, &order, events::Kind::OrderCompleted);
     let note = "the key was restored, and the order was delivered";
-    reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, note).await?;
+    reviews::resolve_review_if_open(tx, now, UNREADABLE, &order.public_id, note).await?;
     if let Some(email) = orders::find_order_email(tx, order.id).await? {
         let (subject, body) = format_completion_email(&order, templates);
         mail::queue_mail(tx, now, &email, &subject, &body).await?;
@@ -217,7 +217,7 @@ async fn reschedule_or_fail_order(
     let cause = classify_delivery_failure(tx, envelope, error).await?;
     if cause == FailureCause::MissingKey {
         let detail = format!("order {} is paid and waits until its items can be decrypted: {error}", order.order_no);
-        reviews::open_review(tx, now, UNREADABLE, &order.public_id, &detail).await?;
+        reviews::open_or_reopen_review(tx, now, UNREADABLE, &order.public_id, &detail).await?;
     }
     match machine::choose_step_after_failure(cause, attempts) {
         NextStep::Retry { attempts, after_ms } => {
@@ -230,9 +230,16 @@ async fn reschedule_or_fail_order(
             let order = orders::advance_order_state(tx, now, order, State::Failed).await?;
             orders::record_order_event(tx, now, &order, events::Kind::OrderFailed);
             let detail = format!("order {} is paid and could not be delivered: {error}", order.order_no);
-            reviews::open_review(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
-            reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason")
+            reviews::open_or_reopen_review(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail)
                 .await?;
+            reviews::resolve_review_if_open(
+                tx,
+                now,
+                UNREADABLE,
+                &order.public_id,
+                "the order failed for another reason",
+            )
+            .await?;
             delete_finished_delivery(tx, id).await
         }
     }

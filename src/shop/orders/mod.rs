@@ -26,7 +26,7 @@ use db::{self, Db, Locked, Tx};
 use ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
 use money::addresses::{IssueError, ReservedAddress};
 use money::effects::PaymentListener;
-use money::invoices::{self, InvoiceTerms, Received};
+use money::invoices::{self, InvoiceTerms, ReceivedSums};
 use money::payments::{self, Method, PaymentChange};
 use money::pricing::{Currency, Fiat};
 use records::audit_log::{self, Action, Actor};
@@ -163,7 +163,7 @@ pub struct OrderStatus {
     /// The page of the external provider where the buyer pays; `None` for other methods.
     pub pay_url: Option<String>,
     /// The invoice of an on-chain payment and the amounts received for it; `None` for other methods.
-    pub invoice: Option<(InvoiceTerms, Received)>,
+    pub invoice: Option<(InvoiceTerms, ReceivedSums)>,
 }
 
 /// An order together with its status.
@@ -329,10 +329,10 @@ async fn apply_payment_changes_to_orders(
 pub async fn cancel_unpaid_order(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
     // Lock the invoice before the order, because database transactions that book deposits lock them in this sequence.
     if let Some(payment) = payments::find_newest_payment(tx, id).await? {
-        payments::close_external_payment(tx, now, payment, false).await?;
+        payments::close_pending_external_payment(tx, now, payment, false).await?;
         if let Some(invoice) = invoices::find_invoice_by_payment(tx, payment).await?
             && invoice.state == invoices::State::Open
-            && !invoices::cancel_unpaid_invoice(tx, now, invoice.id).await?
+            && !invoices::cancel_invoice_if_unpaid(tx, now, invoice.id).await?
         {
             return Err(CancelError::MoneyArrived);
         }
@@ -369,7 +369,7 @@ pub async fn cancel_order_by_operator(
 pub async fn expire_overdue_external_payments(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
     let mut changes = Vec::new();
     for payment in store::list_overdue_external_payments(tx, now, EXPIRED_PER_RUN_MAX).await? {
-        changes.extend(payments::close_external_payment(tx, now, payment, false).await?);
+        changes.extend(payments::close_pending_external_payment(tx, now, payment, false).await?);
     }
     apply_payment_changes_to_orders(tx, now, &changes).await?;
     Ok(changes.len())
@@ -379,7 +379,7 @@ pub async fn expire_overdue_external_payments(tx: &mut Tx, now: Instant) -> Resu
 /// order does not wait for an external payment.
 pub async fn mark_external_payment_received(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
     let Some(payment) = payments::find_newest_payment(tx, id).await? else { return Ok(false) };
-    let change = payments::close_external_payment(tx, now, payment, true).await?;
+    let change = payments::close_pending_external_payment(tx, now, payment, true).await?;
     apply_payment_changes_to_orders(tx, now, change.as_slice()).await?;
     Ok(change.is_some())
 }
@@ -526,7 +526,7 @@ pub(crate) async fn set_order_line_state(
 
 /// Records an event about an order in the event log.
 pub(crate) fn record_order_event(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) {
-    events::record_event(tx, now, order.shop, kind, &order.public_id, &format_event_payload(order));
+    events::queue_event(tx, now, order.shop, kind, &order.public_id, &format_event_payload(order));
 }
 
 /// Returns the JSON body of an event about an order.
@@ -559,7 +559,7 @@ async fn to_order_details(
 async fn add_unconfirmed_transfers(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
     let OrderStatusRow { mut status, has_unconfirmed } = row;
     if has_unconfirmed && let Some((invoice, received)) = status.invoice.take() {
-        let received = invoices::add_unconfirmed_payment(tx, &invoice, received).await?;
+        let received = invoices::add_unconfirmed_transfers_if_waiting(tx, &invoice, received).await?;
         status.invoice = Some((invoice, received));
     }
     Ok(status)

@@ -11,10 +11,10 @@ use clock::Instant;
 use db::{Db, ResultRef, Tx};
 use ids::{OrderId, PaymentId, Shop, UserId};
 use money::addresses::{Addresses, ReservedAddress};
-use money::assets::{self, Assets, PaymentAsset};
+use money::assets::{Assets, PaymentAsset};
 use money::invoices::{self, NewInvoice};
 use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
-use money::payments::{self, Method, NewPayment, Taken};
+use money::payments::{self, BalanceDebit, Method, NewPayment};
 use money::pricing::{self, Currency, Fiat, Quote, RateBook};
 
 /// The assets, rates and addresses that new payments need. Only rates and addresses change while the daemon runs.
@@ -77,7 +77,7 @@ pub enum PaymentInstructions {
 pub(super) enum PaymentPlan {
     Free { method: Method },
     Invoice { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
-    Balance { method: Method, user: UserId, taken: Taken },
+    Balance { method: Method, user: UserId, taken: BalanceDebit },
     External { method: Method, pay_url: String, provider_ref: Option<String> },
 }
 
@@ -157,12 +157,17 @@ impl PaymentService {
             return Err(CreateError::MethodUnavailable);
         }
         let asset = payment_asset.asset.clone();
-        let quote =
-            self.rates.compute_quote(now, &payment_asset.rate_symbol, asset.decimals, asset.quote_decimals, price);
+        let quote = self.rates.compute_quote_with_spread(
+            now,
+            &payment_asset.rate_symbol,
+            asset.decimals,
+            asset.quote_decimals,
+            price,
+        );
         let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
         let tolerance = self.compute_tolerance(now, payment_asset, quote.due).ok_or(CreateError::AmountOutOfRange)?;
         let confirmations =
-            chain.depths.required_confirmations(assets::convert_price_to_usd_minor(&self.rates, now, price));
+            chain.depths.required_confirmations(pricing::convert_price_to_usd_rounded_up(&self.rates, now, price));
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
     }
 
@@ -170,22 +175,22 @@ impl PaymentService {
     /// in USD, the tolerance is the share of the quote.
     fn compute_tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
-        let rate = self.rates.compute_exchange_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
+        let rate = self.rates.find_fresh_or_crossed_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
         let value = rate.and_then(|rate| {
-            pricing::convert_price_to_amount(self.tolerance.usd, rate.value, payment_asset.asset.decimals)
+            pricing::convert_price_to_amount_rounded_up(self.tolerance.usd, rate.value, payment_asset.asset.decimals)
         });
         Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_mul_ratio(1, 2)?))
     }
 
     /// Returns the debit of a USD balance: the price converted at the current rate and rounded up to the decimal
     /// places of the balance.
-    fn compute_usd_debit(&self, now: Instant, price: Fiat) -> Result<Taken, CreateError> {
+    fn compute_usd_debit(&self, now: Instant, price: Fiat) -> Result<BalanceDebit, CreateError> {
         let rate = self
             .rates
-            .compute_exchange_rate(now, "USD", price.currency.as_str())
+            .find_fresh_or_crossed_rate(now, "USD", price.currency.as_str())
             .map_err(|_| CreateError::MethodUnavailable)?;
-        let amount = pricing::convert_price_to_amount(price, rate.value, users::USD_DECIMALS);
-        Ok(Taken {
+        let amount = pricing::convert_price_to_amount_rounded_up(price, rate.value, users::USD_DECIMALS);
+        Ok(BalanceDebit {
             asset: users::to_balance_asset(Currency::USD),
             amount: amount.ok_or(CreateError::AmountOutOfRange)?,
             rate: Some((rate.value.normalize().to_string(), rate.source, rate.observed_at.min(now))),
@@ -194,12 +199,12 @@ impl PaymentService {
 }
 
 /// Returns the debit of a CNY balance: the price itself.
-fn compute_cny_debit(price: Fiat) -> Result<Taken, CreateError> {
+fn compute_cny_debit(price: Fiat) -> Result<BalanceDebit, CreateError> {
     if price.currency != Currency::CNY {
         return Err(CreateError::MethodUnavailable);
     }
     let minor = u64::try_from(price.minor).map_err(|_| CreateError::AmountOutOfRange)?;
-    Ok(Taken { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
+    Ok(BalanceDebit { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
 /// A payment whose statements are queued, with the data that [`complete_queued_payment`] needs.
@@ -207,7 +212,7 @@ pub(super) enum QueuedPayment {
     Free,
     External { pay_url: String },
     Invoice { asset: Asset, family: Family, due: Amount, address: ReservedAddress },
-    Balance { payment: ResultRef<PaymentId>, user: UserId, taken: Taken },
+    Balance { payment: ResultRef<PaymentId>, user: UserId, taken: BalanceDebit },
 }
 
 /// Queues the statements that store the payment and, for an on-chain payment, its invoice.
@@ -259,7 +264,7 @@ pub(super) fn queue_payment(
                 confirmations,
                 expires_at: order.expires_at.unwrap_or(now),
             };
-            invoices::queue_invoice_insert(tx, now, &address, &invoice);
+            invoices::queue_invoice_and_address_insert(tx, now, &address, &invoice);
             Ok(QueuedPayment::Invoice { asset, family, due, address })
         }
     }
@@ -277,7 +282,7 @@ pub(super) async fn complete_queued_payment(
         QueuedPayment::Free => Ok(PaymentInstructions::AlreadyPaid),
         QueuedPayment::External { pay_url } => Ok(PaymentInstructions::External { pay_url }),
         QueuedPayment::Invoice { asset, family, due, address } => {
-            Ok(PaymentInstructions::Transfer { asset, family, address: address.issue_address(), due })
+            Ok(PaymentInstructions::Transfer { asset, family, address: address.watch_and_issue_address(), due })
         }
         QueuedPayment::Balance { payment, user, taken } => {
             debit_user_balance(tx, now, order, tx.id_of(payment)?, user, taken).await?;
@@ -293,7 +298,7 @@ async fn debit_user_balance(
     order: &Order,
     payment: PaymentId,
     user: UserId,
-    taken: Taken,
+    taken: BalanceDebit,
 ) -> Result<(), CreateError> {
     let (asset, amount): (AssetId, Amount) = (taken.asset, taken.amount);
     let credit = Account::MerchantAvailable(order.shop.merchant);

@@ -31,15 +31,17 @@ pub(super) async fn apply_payment_paid(tx: &mut Tx, now: Instant, payment: Payme
         // A reorg reversed the payment before the items were delivered; now the payment is confirmed again.
         State::Paid | State::Processing => {
             schedule_fulfilment(tx, now, order.id).await?;
-            reviews::resolve_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again)
+                .await
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Failed | State::Refunded => {
-            reviews::resolve_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again)
+                .await
         }
         // The reserved stock was released, so an operator decides if the order can still be delivered.
         State::Expired | State::Cancelled => {
             let detail = format!("order {} was paid after it had ended", order.order_no);
-            reviews::open_review(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
+            reviews::open_or_reopen_review(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
         }
     }
 }
@@ -58,7 +60,7 @@ pub(super) async fn apply_payment_reversed(tx: &mut Tx, now: Instant, payment: P
     let order = lock_order_of_payment(tx, payment).await?;
     fulfilment::suspend_delivery(tx, order.id).await?;
     let detail = format!("a reorg reversed the payment of order {} ({})", order.order_no, order.state.as_str());
-    reviews::open_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
+    reviews::open_or_reopen_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
     record_order_event(tx, now, &order, events::Kind::PaymentReversed);
     Ok(())
 }
@@ -87,22 +89,22 @@ pub(super) async fn apply_payment_lost(
         State::Paid | State::Processing => {
             fulfilment::suspend_delivery(tx, order.id).await?;
             let note = "the payment was not confirmed again, so the order has failed";
-            reviews::resolve_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
-            reviews::resolve_review(tx, now, reviews::Kind::OrderUnreadable, &order.public_id, note).await?;
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::OrderUnreadable, &order.public_id, note).await?;
             Ok(Some(order))
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Refunded => {
             let (number, state) = (&order.order_no, order.state.as_str());
             let detail =
                 format!("order {number} is {state}, but a reorg reversed its payment and it was not confirmed again");
-            reviews::open_review(tx, now, reviews::Kind::OrderUnpaid, &order.public_id, &detail).await?;
+            reviews::open_or_reopen_review(tx, now, reviews::Kind::OrderUnpaid, &order.public_id, &detail).await?;
             let note = "the payment was not confirmed again: see the review order.unpaid";
-            reviews::resolve_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
             record_order_event(tx, now, &order, events::Kind::OrderUnpaid);
             Ok(None)
         }
         State::Expired | State::Cancelled | State::Failed => {
-            reviews::resolve_review(
+            reviews::resolve_review_if_open(
                 tx,
                 now,
                 reviews::Kind::PaymentReversed,

@@ -6,7 +6,7 @@ use crate::orders::{LineState, Order, OrderLine, OrderStatus, State};
 use clock::Instant;
 use db::{self, Locked, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
-use money::invoices::{self, InvoiceTerms, Received};
+use money::invoices::{self, InvoiceTerms, ReceivedSums};
 use money::pricing::{Currency, Fiat};
 
 /// Inserts an order. The result has its id.
@@ -164,7 +164,7 @@ fn parse_order_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::E
     let invoice = match first.get("invoice_id")? {
         Some(id) => Some((
             parse_invoice_terms(id, first)?,
-            Received::from_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
+            ReceivedSums::sum_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
         )),
         None => None,
     };

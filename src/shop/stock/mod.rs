@@ -296,10 +296,11 @@ pub async fn sync_missing_key_reviews(
     for key in list_stock_keys(tx, envelope).await? {
         let subject = format!("key/{}", key.id);
         let Some(error) = &key.error else {
-            reviews::resolve_review(tx, now, UNREADABLE, &subject, "the key was restored").await?;
+            reviews::resolve_review_if_open(tx, now, UNREADABLE, &subject, "the key was restored").await?;
             continue;
         };
-        reviews::open_review(tx, now, UNREADABLE, &subject, &format!("stock cannot be decrypted: {error}")).await?;
+        reviews::open_or_reopen_review(tx, now, UNREADABLE, &subject, &format!("stock cannot be decrypted: {error}"))
+            .await?;
         missing.push(key);
     }
     Ok(missing)

@@ -169,7 +169,7 @@ pub async fn load_available_balance(
     user: UserId,
     asset: &AssetId,
 ) -> Result<Amount, db::Error> {
-    Ok(ledger::load_account_balance(tx, shop.mode, &Account::User(user), asset).await?.available_amount())
+    Ok(ledger::find_balance_or_zero(tx, shop.mode, &Account::User(user), asset).await?.available_amount())
 }
 
 /// Credits the user's balance from the operator's equity, records the action in the audit log, and returns the new

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use clock::Instant;
 use money::assets::Assets;
-use money::invoices::{self, InvoiceTerms, Received};
+use money::invoices::{self, InvoiceTerms, ReceivedSums};
 use money::payments;
 use shop::catalog;
 use shop::orders::payment::PaymentInstructions;
@@ -312,17 +312,17 @@ impl Progress {
 }
 
 impl OnChainProgress {
-    fn new(terms: &InvoiceTerms, received: &Received, now: Instant, assets: &Assets) -> Option<OnChainProgress> {
+    fn new(terms: &InvoiceTerms, received: &ReceivedSums, now: Instant, assets: &Assets) -> Option<OnChainProgress> {
         let payment_asset = assets.find_payment_asset_by_id(&terms.asset)?;
         let family = assets.find_followed_chain(&terms.chain)?.family;
-        let missing = terms.due.saturating_sub(received.total_with_pending());
+        let missing = terms.due.saturating_sub(received.total_with_unconfirmed());
         // An unconfirmed transfer can keep the invoice open after its window, but a new payment would be too late.
         let is_payable = terms.state == invoices::State::Open && missing > terms.tolerance && now <= terms.expires_at;
         Some(OnChainProgress {
             coin: payment_asset.code.clone(),
             address: terms.address.clone(),
             expected_amount: terms.due.to_decimal(payment_asset.asset.decimals),
-            received_amount: received.total_with_pending().to_decimal(payment_asset.asset.decimals),
+            received_amount: received.total_with_unconfirmed().to_decimal(payment_asset.asset.decimals),
             confirmations: received.confirmations.unwrap_or(0),
             required_confirmations: terms.confirmations,
             tx_hash: received.txid.map(|txid| match family {
@@ -407,7 +407,7 @@ fn derive_status_from_payment(status: &OrderStatus) -> PaymentStatus {
     }
 }
 
-fn derive_status_from_invoice(state: invoices::State, received: &Received) -> PaymentStatus {
+fn derive_status_from_invoice(state: invoices::State, received: &ReceivedSums) -> PaymentStatus {
     match state {
         invoices::State::Paid => PaymentStatus::Paid,
         invoices::State::Expired | invoices::State::Cancelled => PaymentStatus::Expired,
@@ -450,10 +450,10 @@ mod tests {
     #[test]
     fn the_payment_status_of_an_invoice_shows_what_has_arrived() {
         use invoices::State::*;
-        let received = |seen: u128, confirmed: u128| Received {
+        let received = |seen: u128, confirmed: u128| ReceivedSums {
             seen: chain::Amount::from_units(seen),
             confirmed: chain::Amount::from_units(confirmed),
-            ..Received::default()
+            ..ReceivedSums::default()
         };
         for (state, seen, confirmed, expected) in [
             (Open, 0, 0, PaymentStatus::Pending),

@@ -15,7 +15,8 @@ use crate::workers::follow::cross_check::{Corroboration, EndpointDispute};
 use clock::Instant;
 use ids::InvoiceId;
 use money::assets::FollowedChain;
-use money::deposits::{self, Cursor, Position};
+use money::cursors::{self, Cursor, Position};
+use money::deposits::DepositLimits;
 
 /// Minimum time, in milliseconds, between two searches for expired invoices while the follower catches up with the tip.
 const EXPIRY_INTERVAL_MS: i64 = 5_000;
@@ -218,7 +219,7 @@ pub enum StepError {
 pub struct Machine {
     chain: FollowedChain,
     limits: Limits,
-    deposit_limits: deposits::Limits,
+    deposit_limits: DepositLimits,
     branch: Branch,
     /// True when the source has a second endpoint for cross-checks.
     cross_checkable: bool,
@@ -352,7 +353,7 @@ impl Machine {
     pub fn new(
         chain: FollowedChain,
         limits: Limits,
-        deposit_limits: deposits::Limits,
+        deposit_limits: DepositLimits,
         cursor: Cursor,
         now: Instant,
     ) -> Option<Machine> {
@@ -587,9 +588,9 @@ impl Machine {
         match known {
             Some((mark, false)) => Err(mark),
             Some((mark, true)) => {
-                Ok(deposits::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
+                Ok(cursors::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
             }
-            None => Ok(deposits::compute_position(&self.chain, follower.cursor().height, None)),
+            None => Ok(cursors::compute_position(&self.chain, follower.cursor().height, None)),
         }
     }
 
@@ -914,7 +915,7 @@ impl Machine {
 }
 
 impl Branch {
-    fn from_cursor(limits: &Limits, deposit_limits: &deposits::Limits, cursor: Cursor, now: Instant) -> Option<Branch> {
+    fn from_cursor(limits: &Limits, deposit_limits: &DepositLimits, cursor: Cursor, now: Instant) -> Option<Branch> {
         let stored = cursor.recent.last().copied()?;
         let keep = usize::try_from(deposit_limits.keep).unwrap_or(usize::MAX);
         Some(Branch {

@@ -25,7 +25,8 @@ use db::Db;
 use ids::InvoiceId;
 use money::addresses::Addresses;
 use money::assets::FollowedChain;
-use money::deposits::{self, Cursor, Position};
+use money::cursors::{self, Cursor, Position};
+use money::deposits;
 use money::immutable_facts::{self, Fact};
 use money::invoices;
 
@@ -79,14 +80,14 @@ impl FollowWorker {
     /// Stores the identity of the chain and the decimals of its tokens at the first start. Later fails when the node
     /// reports another identity, or when the decimals of a token differ from the configuration or the stored value.
     async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
-        let mut facts = vec![Fact::chain_identity(&self.chain.id, self.source.identity().await?.id)];
+        let mut facts = vec![Fact::new_chain_identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };
             let decimals = self.source.decimals(contract).await?;
             if decimals != asset.decimals {
                 bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
             }
-            facts.push(Fact::asset_decimals(&asset.id, decimals));
+            facts.push(Fact::new_asset_decimals(&asset.id, decimals));
         }
         let now = self.clock.now();
         Ok(self
@@ -111,7 +112,7 @@ impl FollowWorker {
         let id = self.chain.id.clone();
         self.db
             .write("start_chain", move |tx| {
-                Box::pin(async move { deposits::start_following_chain(tx, &id, &header).await })
+                Box::pin(async move { cursors::start_following_chain(tx, &id, &header).await })
             })
             .await?;
         info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
@@ -120,7 +121,7 @@ impl FollowWorker {
 
     async fn find_stored_cursor(&self) -> Result<Option<Cursor>, db::Error> {
         let id = self.chain.id.clone();
-        self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await })).await
+        self.db.read("load_cursor", move |tx| Box::pin(async move { cursors::find_cursor(tx, &id).await })).await
     }
 
     /// Reads the header of the configured first block or, without one, of the newest block that cannot be reorganised.
@@ -180,7 +181,7 @@ impl FollowWorker {
                     Err(Err(error)) => return Err(error),
                 }
             }
-            Action::ExpireInvoices { invoices, unchecked } => self.expire_invoices(invoices, unchecked).await?,
+            Action::ExpireInvoices { invoices, unchecked } => self.expire_ended_invoices(invoices, unchecked).await?,
             Action::Rewind { from, to } => self.rewind_chain(from, to).await?,
             Action::Halt(reason) => self.halt_chain(reason).await?,
             Action::Finish(_) => Observation::Done,
@@ -190,7 +191,7 @@ impl FollowWorker {
     async fn find_newest_due_height(&self, position: Position) -> Result<Option<u64>, db::Error> {
         let chain = self.chain.id.clone();
         let newest = self.db.select_one("newest_due", move |tx| {
-            Box::pin(async move { deposits::find_highest_due_deposit(tx, &chain, position).await })
+            Box::pin(async move { deposits::find_highest_due_height(tx, &chain, position).await })
         });
         newest.await
     }
@@ -208,7 +209,7 @@ impl FollowWorker {
         error!(chain = %chain, "endpoints of {chain} contradict each other: {reason}");
         self.db
             .write("dispute", move |tx| {
-                Box::pin(async move { deposits::open_disputed_review(tx, now, &chain, &reason).await })
+                Box::pin(async move { cursors::halt::open_chain_disputed_review(tx, now, &chain, &reason).await })
             })
             .await?;
         Ok(Observation::Done)
@@ -217,7 +218,9 @@ impl FollowWorker {
     async fn close_dispute_review(&self) -> anyhow::Result<Observation> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
-            .write("agree", move |tx| Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await }))
+            .write("agree", move |tx| {
+                Box::pin(async move { cursors::halt::resolve_chain_disputed_review(tx, now, &chain).await })
+            })
             .await?;
         Ok(Observation::Done)
     }
@@ -250,12 +253,16 @@ impl FollowWorker {
             .await
     }
 
-    async fn expire_invoices(&self, expired: Vec<InvoiceId>, unchecked: Option<String>) -> anyhow::Result<Observation> {
+    async fn expire_ended_invoices(
+        &self,
+        expired: Vec<InvoiceId>,
+        unchecked: Option<String>,
+    ) -> anyhow::Result<Observation> {
         let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         let expired = expired.into_iter().collect();
         self.db
             .write("expire_invoices", move |tx| {
-                Box::pin(async move { deposits.expire_invoices(tx, now, &expired, unchecked.as_deref()).await })
+                Box::pin(async move { deposits.expire_ended_invoices(tx, now, &expired, unchecked.as_deref()).await })
             })
             .await?;
         Ok(Observation::Done)
@@ -276,7 +283,7 @@ impl FollowWorker {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
             .write("halt_chain", move |tx| {
-                Box::pin(async move { deposits::halt_chain(tx, now, &chain, &reason).await })
+                Box::pin(async move { cursors::halt::halt_chain_and_open_review(tx, now, &chain, &reason).await })
             })
             .await?;
         Ok(Observation::Done)
@@ -287,7 +294,7 @@ impl FollowWorker {
         let chain = self.chain.id.clone();
         let halted = self
             .db
-            .read("find_halted", move |tx| Box::pin(async move { deposits::find_halt_reason(tx, &chain).await }));
+            .read("find_halted", move |tx| Box::pin(async move { cursors::halt::find_halt_reason(tx, &chain).await }));
         Ok(halted.await?.is_some())
     }
 

@@ -11,7 +11,8 @@ use crate::workers::follow::machine::{Action, Limits, Machine, Notice, Observati
 use clock::Instant;
 use ids::{InvoiceId, Mode};
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, Cursor, Grace, Position};
+use money::cursors::{Cursor, Position};
+use money::deposits::{DepositLimits, Grace};
 
 const NOW: Instant = Instant(1_000_000_000);
 /// The height of the stored cursor. A deposit has 2 blocks when it is confirmed and 5 blocks when it is final.
@@ -43,7 +44,7 @@ fn followed_chain(family: Family) -> FollowedChain {
 fn new_machine_with(family: Family, limits: Limits) -> Machine {
     let recent = (CURSOR - 20..=CURSOR).map(|height| block_ref(0, height)).collect();
     let cursor = Cursor { recent, final_height: CURSOR - 4, time: block_time(CURSOR), halted: None };
-    let deposit_limits = deposits::Limits { grace: Grace { ms: 60_000 }, keep: 100 };
+    let deposit_limits = DepositLimits { grace: Grace { ms: 60_000 }, keep: 100 };
     Machine::new(followed_chain(family), limits, deposit_limits, cursor, NOW).unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use config::AddressKind;
 use db::Db;
-use money::deposits::{self, Unspent};
+use money::deposits::{self, UnspentOutput};
 use provision::node;
 use records::reviews::{self, Review};
 use serde_json::json;
@@ -13,7 +13,7 @@ use crate::aftermath::request;
 use crate::placed_order::{PlacedOrder, split};
 use crate::world::PHRASE;
 
-async fn unspent(world: &Onchain) -> Vec<Unspent> {
+async fn unspent(world: &Onchain) -> Vec<UnspentOutput> {
     let chain = world.chain_of(COIN);
     let listed =
         world.db.read("unspent", |tx| Box::pin(async move { deposits::list_unspent_outputs(tx, &chain, 100).await }));
@@ -21,13 +21,15 @@ async fn unspent(world: &Onchain) -> Vec<Unspent> {
 }
 
 async fn spent_reviews(db: &Db) -> Vec<Review> {
-    let open =
-        db.read("reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, 100).await })).await.unwrap();
+    let open = db
+        .read("reviews", |tx| Box::pin(async move { reviews::list_oldest_open_reviews(tx, 100).await }))
+        .await
+        .unwrap();
     open.into_iter().filter(|review| review.kind.as_str() == "deposit.spent").collect()
 }
 
 /// Spends these outputs in one transaction with a bitcoinjs-lib wallet that has the seed.
-async fn spend_outputs(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> String {
+async fn spend_outputs(world: &Onchain, kind: AddressKind, outputs: &[UnspentOutput]) -> String {
     let account = KeyAccount::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).unwrap();
     let account = account.with_address_kind(match kind {
         AddressKind::P2wpkh => accounts::AddressKind::P2wpkh,

@@ -94,7 +94,7 @@ both! {
                 (5, Kind::DepositUnallocated, "deposit/1"),
                 (6, Kind::PaymentShort, "invoice/2")] {
                 let detail = format!("{subject} was short");
-                reviews::open_review(tx, now.plus_seconds(seconds), kind, subject, &detail).await?;
+                reviews::open_or_reopen_review(tx, now.plus_seconds(seconds), kind, subject, &detail).await?;
             }
             Ok::<_, db::Error>(())
         })).await.unwrap();

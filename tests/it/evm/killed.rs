@@ -190,7 +190,7 @@ impl Installation {
                         Account::Suspense(merchant, Suspense::Surplus),
                     ] {
                         holds.push(
-                            ledger::load_account_balance(tx, Mode::Test, &account, &asset).await?.available_amount(),
+                            ledger::find_balance_or_zero(tx, Mode::Test, &account, &asset).await?.available_amount(),
                         );
                     }
                     let rows =

@@ -53,8 +53,11 @@ struct Availability {
 pub async fn list_payment_methods(State(checkout): State<Arc<Checkout>>) -> Response {
     let now = checkout.now();
     let coins = assets::list_available_assets(&checkout, now);
-    let has_rate =
-        checkout.payment_service.rates.compute_exchange_rate(now, Currency::USD.as_str(), CURRENCY.as_str()).is_ok();
+    let has_rate = checkout
+        .payment_service
+        .rates
+        .find_fresh_or_crossed_rate(now, Currency::USD.as_str(), CURRENCY.as_str())
+        .is_ok();
     let availability = |enabled| Availability { enabled };
     let external = |provider| availability(checkout.pay_links.is_provider_enabled(provider));
     let methods = Methods {
