@@ -58,7 +58,9 @@ impl Fixture {
                     merchants::create_merchant(tx, NOW, &OPERATOR, Uuid::new_v4(), "acme", "Acme").await.unwrap();
                 let shop = Shop { merchant, mode: Mode::Test };
                 let (product, sku) =
-                    catalog::create_product_without_stock(tx, NOW, shop, new_mailbox_product(product_id)).await.unwrap();
+                    catalog::create_product_without_stock(tx, NOW, shop, new_mailbox_product(product_id))
+                        .await
+                        .unwrap();
                 Ok((shop, product, sku))
             })
         })

@@ -196,7 +196,11 @@ pub enum PricingScheme {
 }
 
 /// Returns the active products of a shop that have a price in this currency, sorted by position.
-pub async fn list_active_priced_products(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
+pub async fn list_active_priced_products(
+    tx: &mut Tx,
+    shop: Shop,
+    currency: Currency,
+) -> Result<Vec<Product>, db::Error> {
     store::list_active_priced_products(tx, shop, currency).await
 }
 
@@ -228,7 +232,9 @@ pub async fn find_priced_product(
     match id_or_slug.parse::<Uuid>() {
         // A UUID can be written in several ways; the hyphenated lower-case form is stored.
         Ok(id) => store::find_priced_product_by_public_id(tx, shop, currency, &id.to_string()).await,
-        Err(_) if has_slug_syntax(id_or_slug) => store::find_priced_product_by_slug(tx, shop, currency, id_or_slug).await,
+        Err(_) if has_slug_syntax(id_or_slug) => {
+            store::find_priced_product_by_slug(tx, shop, currency, id_or_slug).await
+        }
         Err(_) => Ok(None),
     }
 }

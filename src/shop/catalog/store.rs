@@ -10,7 +10,11 @@ use money::pricing::{Currency, Fiat};
 const LIST_ROWS_MAX: u32 = 100_000;
 
 /// Returns the active products of a shop with a price in this currency, sorted by position.
-pub async fn list_active_priced_products(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
+pub async fn list_active_priced_products(
+    tx: &mut Tx,
+    shop: Shop,
+    currency: Currency,
+) -> Result<Vec<Product>, db::Error> {
     let found = rows!(
         tx,
         "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,

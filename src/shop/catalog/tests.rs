@@ -9,8 +9,10 @@ const CNY: Currency = Currency::CNY;
 
 async fn find(shop: &Fixture, name: &str) -> Option<catalog::Product> {
     let (owner, name) = (shop.shop, name.to_owned());
-    run_read(&shop.db, move |tx| Box::pin(async move { catalog::find_active_priced_product(tx, owner, CNY, &name).await }))
-        .await
+    run_read(&shop.db, move |tx| {
+        Box::pin(async move { catalog::find_active_priced_product(tx, owner, CNY, &name).await })
+    })
+    .await
 }
 
 async fn find_sku(shop: &Fixture, quantity: u32, scheme: PricingScheme) -> Option<OrderableSku> {

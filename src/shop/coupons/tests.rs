@@ -44,11 +44,7 @@ fn the_discount_follows_the_terms() {
         (fixed(300), vec![new_line(1, 200)], Ok(200)),
         (Terms { product: Some(ProductId(2)), ..percent(5_000) }, vec![new_line(1, 100), new_line(2, 50)], Ok(25)),
         (Terms { product: Some(ProductId(2)), ..fixed(80) }, vec![new_line(1, 100), new_line(2, 50)], Ok(50)),
-        (
-            Terms { product: Some(ProductId(3)), ..fixed(80) },
-            vec![new_line(1, 100)],
-            Err(CouponRefusal::OtherProduct),
-        ),
+        (Terms { product: Some(ProductId(3)), ..fixed(80) }, vec![new_line(1, 100)], Err(CouponRefusal::OtherProduct)),
         (Terms { min_amount: 100, ..fixed(80) }, vec![new_line(1, 100)], Ok(80)),
         (
             Terms { min_amount: 101, ..fixed(80) },
@@ -56,11 +52,7 @@ fn the_discount_follows_the_terms() {
             Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
         ),
         (Terms { starts_at: Some(NOW), ..fixed(1) }, vec![new_line(1, 9)], Ok(1)),
-        (
-            Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) },
-            vec![new_line(1, 9)],
-            Err(CouponRefusal::NotYetValid),
-        ),
+        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![new_line(1, 9)], Err(CouponRefusal::NotYetValid)),
         (Terms { ends_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![new_line(1, 9)], Ok(1)),
         (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![new_line(1, 9)], Err(CouponRefusal::Expired)),
         (

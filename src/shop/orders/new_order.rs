@@ -7,9 +7,7 @@ use crate::catalog::{self, OrderableSku, PricingScheme};
 use crate::coupons::{self, AppliedCoupon, BasketLine, CouponRefusal, RedeemError};
 use crate::fulfilment;
 use crate::orders::new_payment::{self, PaymentInstructions, PaymentMethod, PaymentService};
-use crate::orders::{
-    LineState, Order, OrderLine, OrderReference, State, normalize_email, record_order_event, store,
-};
+use crate::orders::{LineState, Order, OrderLine, OrderReference, State, normalize_email, record_order_event, store};
 use crate::stock::{self, Reservation, ReserveError};
 use clock::Instant;
 use db::{self, ResultRef, Tx};
@@ -265,7 +263,8 @@ fn queue_lines_and_reservations(
     }
     let mut by_sku: Vec<_> = lines.iter().collect();
     by_sku.sort_unstable_by_key(|(line, _)| line.sku);
-    let reservations = by_sku.iter().map(|(line, id)| stock::queue_item_reservation(tx, line.sku, *id, line.quantity)).collect();
+    let reservations =
+        by_sku.iter().map(|(line, id)| stock::queue_item_reservation(tx, line.sku, *id, line.quantity)).collect();
     ReservedLines { lines, reservations }
 }
 

@@ -167,7 +167,8 @@ impl PaymentService {
         let quote =
             self.rates.compute_quote(now, &payment_asset.rate_symbol, asset.decimals, asset.quote_decimals, price);
         let quote = quote.map_err(|_| CreateOrderError::MethodUnavailable)?;
-        let tolerance = self.compute_tolerance(now, payment_asset, quote.due).ok_or(CreateOrderError::AmountOutOfRange)?;
+        let tolerance =
+            self.compute_tolerance(now, payment_asset, quote.due).ok_or(CreateOrderError::AmountOutOfRange)?;
         let confirmations =
             chain.depths.required_confirmations(assets::convert_price_to_usd_minor(&self.rates, now, price));
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })

@@ -45,10 +45,10 @@ pub(super) async fn apply_payment_changes_to_orders(
         match *change {
             PaymentChange::Confirming(_) => {}
             PaymentChange::Paid(payment) => mark_order_paid_or_open_review(tx, now, payment).await?,
-            PaymentChange::Expired(payment) => {
-                unpaid.extend(lock_unpaid_order_of_newest_payment(tx, payment).await?)
+            PaymentChange::Expired(payment) => unpaid.extend(lock_unpaid_order_of_newest_payment(tx, payment).await?),
+            PaymentChange::Lost(payment) => {
+                unpaid.extend(lock_order_of_lost_payment_or_review(tx, now, payment).await?)
             }
-            PaymentChange::Lost(payment) => unpaid.extend(lock_order_of_lost_payment_or_review(tx, now, payment).await?),
             PaymentChange::Reversed(payment) => unschedule_delivery_and_open_review(tx, now, payment).await?,
         }
     }

@@ -52,7 +52,12 @@ pub fn queue_order_contact_insert(
 
 /// Queues the insertion of an order line. `number` is the line number, counted from 1. The result has the id of the
 /// line.
-pub fn queue_order_line_insert(tx: &mut Tx, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
+pub fn queue_order_line_insert(
+    tx: &mut Tx,
+    order: ResultRef<OrderId>,
+    number: i64,
+    line: &OrderLine,
+) -> ResultRef<LineId> {
     queued!(
         tx,
         "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
@@ -317,7 +322,12 @@ pub async fn set_order_state_and_times(
 }
 
 /// Sets the delivery state of an order line, and `delivered_at` when the line is delivered.
-pub async fn set_order_line_state_and_time(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
+pub async fn set_order_line_state_and_time(
+    tx: &mut Tx,
+    now: Instant,
+    line: LineId,
+    to: LineState,
+) -> Result<(), db::Error> {
     let delivered_at = match to {
         LineState::Delivered => Some(now),
         LineState::Pending | LineState::Failed => None,

@@ -67,7 +67,8 @@ async fn create_coupon(shop: &Fixture, code: &'static str, discount: Discount) {
 async fn create_second_product(shop: &Fixture, items: usize) -> Uuid {
     let (owner, id) = (shop.shop, Uuid::new_v4());
     let new = NewProduct { slug: format!("with-{items}"), ..new_mailbox_product(id) };
-    let created = shop.db.write("product", move |tx| Box::pin(catalog::create_product_without_stock(tx, NOW, owner, new))).await;
+    let created =
+        shop.db.write("product", move |tx| Box::pin(catalog::create_product_without_stock(tx, NOW, owner, new))).await;
     let (_, sku) = created.unwrap();
     let lines: Vec<String> = (0..items).map(|n| format!("second {n}")).collect();
     let items = stock::validate_and_encrypt_lines(&shop.envelope, sku, lines.iter().map(String::as_str)).unwrap();

@@ -56,7 +56,12 @@ pub async fn insert_stock_item(
 
 /// Queues the statement that reserves the oldest items in stock of a SKU for an order line. `sku` is the result of the
 /// previous statement; when it has no row, no item is reserved.
-pub fn queue_reservation_of_oldest_items(tx: &mut Tx, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
+pub fn queue_reservation_of_oldest_items(
+    tx: &mut Tx,
+    sku: ResultRef<SkuId>,
+    line: Bind,
+    quantity: u32,
+) -> ResultRef<StockItemId> {
     queued!(
         tx,
         "with chosen as materialized (

@@ -25,7 +25,11 @@ impl PayLinks {
     }
 
     /// Returns the external payment method with the pay link of an order; `None` when the provider is disabled.
-    pub fn build_external_payment_method(&self, provider: Provider, reference: &OrderReference) -> Option<PaymentMethod> {
+    pub fn build_external_payment_method(
+        &self,
+        provider: Provider,
+        reference: &OrderReference,
+    ) -> Option<PaymentMethod> {
         let pay_url = self.link_template(provider).replace(ORDER_NO, &reference.order_no);
         self.is_provider_enabled(provider).then_some(PaymentMethod::External { provider, pay_url, provider_ref: None })
     }

@@ -279,7 +279,11 @@ impl Payment {
 impl FoundOrder {
     /// Returns the JSON value of an order for its buyer. `credentials` are the texts of the delivered items; `None`
     /// until the order is completed.
-    pub fn from_order_details(details: &OrderDetails, lines: &[OrderLine], credentials: Option<Vec<String>>) -> FoundOrder {
+    pub fn from_order_details(
+        details: &OrderDetails,
+        lines: &[OrderLine],
+        credentials: Option<Vec<String>>,
+    ) -> FoundOrder {
         let order = &details.order;
         let line = lines.first();
         FoundOrder {
@@ -315,7 +319,12 @@ impl Progress {
 impl OnChainProgress {
     /// Returns the progress of an on-chain payment; `None` when the asset or the chain of the invoice is no longer
     /// configured.
-    fn from_invoice(terms: &InvoiceTerms, received: &Received, now: Instant, assets: &Assets) -> Option<OnChainProgress> {
+    fn from_invoice(
+        terms: &InvoiceTerms,
+        received: &Received,
+        now: Instant,
+        assets: &Assets,
+    ) -> Option<OnChainProgress> {
         let payment_asset = assets.find_payment_asset_by_id(&terms.asset)?;
         let family = assets.find_followed_chain(&terms.chain)?.family;
         let missing = terms.due.saturating_sub(received.total_with_pending());

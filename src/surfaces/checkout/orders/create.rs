@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::auth::AuthError;
 use crate::error::{self, Code};
 use crate::orders::create_request::{OrderRequest, OrderRequestSchema, PaymentChoice};
-use crate::{CURRENCY, SharedState, SURFACE, auth, wire};
+use crate::{CURRENCY, SURFACE, SharedState, auth, wire};
 use access::limits::{Key, Limited};
 use clock::Instant;
 use ids::UserId;
@@ -150,7 +150,9 @@ pub async fn create_order(
     checkout.orders.admit_hit(checkout.clock.monotonic_now(), [Key::from_ip(client.0)])?;
     let request = OrderRequest::parse_and_validate(&Fields::from_json(&headers, &body)?)?;
     let user = match request.payment {
-        PaymentChoice::BalanceCny | PaymentChoice::BalanceCrypto => Some(auth::authenticate_user(&checkout, &headers).await?),
+        PaymentChoice::BalanceCny | PaymentChoice::BalanceCrypto => {
+            Some(auth::authenticate_user(&checkout, &headers).await?)
+        }
         PaymentChoice::Crypto { .. } | PaymentChoice::Alipay | PaymentChoice::Wechat => None,
     };
     let key = parse_idempotency_key(&checkout, &headers, &request, user)?;
@@ -206,8 +208,9 @@ async fn reserve_address_and_build_order(
     now: Instant,
 ) -> Result<(NewOrder, Option<ReservedAddress>), RouteError> {
     let reference = OrderReference::new_random(&mut rand::rng(), NUMBER_PREFIX, now);
-    let external =
-        |provider| checkout.pay_links.build_external_payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable);
+    let external = |provider| {
+        checkout.pay_links.build_external_payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable)
+    };
     let payment_method = match &request.payment {
         PaymentChoice::Crypto { coin } => PaymentMethod::Crypto(coin.clone()),
         PaymentChoice::BalanceCny => PaymentMethod::BalanceCny,

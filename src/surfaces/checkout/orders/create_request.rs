@@ -116,7 +116,10 @@ impl PaymentChoice {
     pub fn asset_code(&self) -> Option<&str> {
         match self {
             PaymentChoice::Crypto { coin } => Some(coin),
-            PaymentChoice::BalanceCny | PaymentChoice::BalanceCrypto | PaymentChoice::Alipay | PaymentChoice::Wechat => None,
+            PaymentChoice::BalanceCny
+            | PaymentChoice::BalanceCrypto
+            | PaymentChoice::Alipay
+            | PaymentChoice::Wechat => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::error::{self, Code};
 use crate::wire::FoundOrder;
-use crate::{SharedState, SURFACE};
+use crate::{SURFACE, SharedState};
 use access::limits::{Key, Limited};
 use db::{self, Tx};
 use envelope::DecryptError;
@@ -128,13 +128,17 @@ pub async fn query_order_by_body(
 
 /// Finds an order, decrypts its delivered items and returns the response. Every look-up counts against both rate
 /// limits, whether it finds an order or not. A look-up that a rate limit refuses does not count.
-async fn look_up_order_within_limits(checkout: &SharedState, client: Client, lookup: Lookup) -> Result<Response, RouteError> {
+async fn look_up_order_within_limits(
+    checkout: &SharedState,
+    client: Client,
+    lookup: Lookup,
+) -> Result<Response, RouteError> {
     let pair = Key::from_subject((&lookup.order_no, orders::normalize_email(&lookup.email)));
     checkout.lookups.admit_hit(checkout.clock.monotonic_now(), [Key::from_ip(client.0), pair])?;
     let shop = checkout.shop;
-    let found = checkout
-        .db
-        .read("query_order", move |tx| Box::pin(async move { find_order_with_delivered_items(tx, shop, &lookup).await }));
+    let found = checkout.db.read("query_order", move |tx| {
+        Box::pin(async move { find_order_with_delivered_items(tx, shop, &lookup).await })
+    });
     let found: Result<_, db::Error> = found.await;
     let OrderWithItems { details, lines, items } = found?.ok_or(RouteError::NotFound)?;
     let envelope = &checkout.envelope;
@@ -154,7 +158,11 @@ struct OrderWithItems {
 
 /// Returns the order with this number and e-mail address, its lines and its delivered items; `None` when this surface
 /// and shop have no such order.
-async fn find_order_with_delivered_items(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<OrderWithItems>, db::Error> {
+async fn find_order_with_delivered_items(
+    tx: &mut Tx,
+    shop: Shop,
+    lookup: &Lookup,
+) -> Result<Option<OrderWithItems>, db::Error> {
     let Some(details) =
         orders::find_order_by_number_and_email(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await?
     else {

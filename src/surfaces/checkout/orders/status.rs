@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::error::{self, Code};
 use crate::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
-use crate::{SharedState, SURFACE, ids};
+use crate::{SURFACE, SharedState, ids};
 use shop::orders;
 use web::response;
 
