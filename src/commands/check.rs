@@ -173,7 +173,7 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
 /// Checks that the key ring has every key with which stock was encrypted.
 async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
     let keys: Result<_, db::Error> =
-        db.read("list_stock_keys", move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await })).await;
+        db.read("list_stock_keys", move |tx| Box::pin(async move { stock::list_and_test_stock_keys(tx, &envelope).await })).await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
         report.print_failure(

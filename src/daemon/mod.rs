@@ -30,7 +30,7 @@ use money::addresses::Addresses;
 use money::assets::Assets;
 use money::invoices;
 use money::pricing::{Currency, Fiat, RateBook};
-use shop::orders::payment::{PaymentService, Tolerance};
+use shop::orders::new_payment::{PaymentService, Tolerance};
 use shop::{merchants, stock};
 use tasks::{Tasks, Wake};
 use web::guard::Guard;

@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::catalog::{self, LocalizedTexts, NewProduct, PriceTier, PricingScheme};
-use crate::orders::payment::{PaymentMethod, PaymentService, Tolerance};
-use crate::orders::{self, CreateError, NewLine, NewOrder, OrderReference, PlacedOrder};
+use crate::orders::new_payment::{PaymentMethod, PaymentService, Tolerance};
+use crate::orders::{self, CreateOrderError, NewLine, NewOrder, OrderReference, PlacedOrder};
 use crate::users::{self, Credit, NewUser, User};
 use crate::{merchants, stock};
 use clock::Instant;
@@ -58,7 +58,9 @@ impl Fixture {
                     merchants::create_merchant(tx, NOW, &OPERATOR, Uuid::new_v4(), "acme", "Acme").await.unwrap();
                 let shop = Shop { merchant, mode: Mode::Test };
                 let (product, sku) =
-                    catalog::create_product(tx, NOW, shop, new_mailbox_product(product_id)).await.unwrap();
+                    catalog::create_product_without_stock(tx, NOW, shop, new_mailbox_product(product_id))
+                        .await
+                        .unwrap();
                 Ok((shop, product, sku))
             })
         })
@@ -74,7 +76,7 @@ impl Fixture {
     pub async fn import_lines(&self, numbers: impl IntoIterator<Item = usize>) -> stock::ImportResult {
         let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
         let sku = self.sku;
-        let items = stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+        let items = stock::validate_and_encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
         run_write(&self.db, move |tx| Box::pin(stock::import_stock_items(tx, NOW, &OPERATOR, "mailbox", sku, items)))
             .await
     }
@@ -142,7 +144,7 @@ impl Fixture {
     }
 
     /// Reserves a payment address if the order needs one, and creates the order.
-    pub async fn create_order(&self, new: NewOrder) -> Result<PlacedOrder, CreateError> {
+    pub async fn create_order(&self, new: NewOrder) -> Result<PlacedOrder, CreateOrderError> {
         let payment_service = self.payment_service.clone();
         let address = payment_service.reserve_payment_address(&self.db, new.shop, &new.payment_method).await?;
         self.db
@@ -156,7 +158,7 @@ impl Fixture {
     pub async fn count_available_items(&self) -> u64 {
         let (shop, id) = (self.shop, self.product_id.to_string());
         let found = run_read(&self.db, move |tx| {
-            Box::pin(async move { catalog::find_product(tx, shop, Currency::CNY, &id).await })
+            Box::pin(async move { catalog::find_priced_product(tx, shop, Currency::CNY, &id).await })
         })
         .await;
         found.unwrap().stock

@@ -300,7 +300,7 @@ impl World {
                             .with_text("name", "zh", "企业/教育邮箱")
                             .with_text("name", "en", "Mailbox"),
                     };
-                    catalog::create_product(tx, now, shop, new).await
+                    catalog::create_product_without_stock(tx, now, shop, new).await
                 })
             })
             .await
@@ -322,7 +322,7 @@ impl World {
         self.secrets.lock().expect("no holder panics").extend(lines.iter().cloned());
         let (now, sku) = (self.clock.now(), product.sku);
         let slug = product.slug.clone();
-        let sealed = stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str))
+        let sealed = stock::validate_and_encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str))
             .expect("lines are encrypted");
         self.db
             .write("import_stock", move |tx| {
@@ -345,7 +345,7 @@ impl World {
             .write("set_state", move |tx| {
                 Box::pin(async move {
                     let product =
-                        catalog::find_product(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
+                        catalog::find_priced_product(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
                     catalog::set_product_state(tx, now, &SETUP, product.id, &product.slug, state).await
                 })
             })

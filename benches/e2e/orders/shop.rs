@@ -145,14 +145,14 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
                 tiers: vec![PriceTier { from_quantity: 1, unit_price: 724 }],
                 texts: LocalizedTexts::default().with_text("name", "en", "Mailbox"),
             };
-            let created = catalog::create_product(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
+            let created = catalog::create_product_without_stock(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
             Ok::<_, anyhow::Error>(created)
         })
     });
     let (_, sku) = created.await.expect("the product is created");
     for part in 0..ITEMS / stock::IMPORT_LINES_MAX {
         let lines: Vec<String> = (0..stock::IMPORT_LINES_MAX).map(|line| format!("account-{part}-{line}")).collect();
-        let sealed = stock::encrypt_stock_lines(envelope, sku, lines.iter().map(String::as_str))
+        let sealed = stock::validate_and_encrypt_lines(envelope, sku, lines.iter().map(String::as_str))
             .expect("the lines are encrypted");
         let import = db.write("import", move |tx| {
             Box::pin(async move { stock::import_stock_items(tx, now, &SETUP, "mailbox", sku, sealed).await })

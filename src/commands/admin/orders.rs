@@ -86,7 +86,7 @@ async fn load_order_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderRe
     let email = orders::find_order_email(tx, order.id).await?;
     let mut lines = Vec::new();
     for line in orders::list_order_lines(tx, order).await? {
-        let product = catalog::find_product_with_prices(tx, order.shop, &line.product).await?;
+        let product = catalog::find_any_product(tx, order.shop, &line.product).await?;
         let slug = product.map_or_else(|| line.product.clone(), |product| product.slug);
         lines.push((line, slug));
     }

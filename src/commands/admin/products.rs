@@ -222,7 +222,7 @@ pub async fn list_products(context: &Context, owner: Owner) -> Result<String, St
         .read("list_products_with_prices", move |tx| {
             Box::pin(async move {
                 let shop = find_shop(tx, &owner).await?;
-                Ok::<_, AdminError>(catalog::list_products_with_prices(tx, shop).await?)
+                Ok::<_, AdminError>(catalog::list_all_products(tx, shop).await?)
             })
         })
         .await?;
@@ -243,6 +243,6 @@ fn format_product(product: &ProductWithPrices) -> String {
 
 /// Returns the product with this public id or slug. Fails when the shop has no such product.
 pub(super) async fn find_product(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<ProductWithPrices, AdminError> {
-    let product = catalog::find_product_with_prices(tx, shop, id_or_slug).await?;
+    let product = catalog::find_any_product(tx, shop, id_or_slug).await?;
     product.ok_or_else(|| AdminError::Rejected(format!("there is no product `{id_or_slug}`")))
 }

@@ -140,7 +140,7 @@ pub async fn import_stock_lines(context: &Context, import: Import) -> Result<Str
         })
         .await?;
     let items =
-        stock::encrypt_stock_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+        stock::validate_and_encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     let product_slug = slug.clone();
     let result = context
         .db
@@ -166,7 +166,7 @@ pub async fn list_stock_items(context: &Context, list: List) -> Result<String, S
                 // Fetch one item more than the limit. If it exists, the listing is incomplete.
                 let (after, fetched_max) = (StockItemId(list.after), limit.saturating_add(1));
                 Ok::<_, AdminError>(match all {
-                    true => stock::list_stock_items(tx, sku, after, fetched_max).await?,
+                    true => stock::list_items_in_any_state(tx, sku, after, fetched_max).await?,
                     false => stock::list_items_in_stock(tx, sku, after, fetched_max).await?,
                 })
             })

@@ -210,7 +210,7 @@ pub async fn revoke_tokens(context: &Context, revoke: Revoke) -> Result<String, 
         .write("revoke_user_tokens", move |tx| {
             Box::pin(async move {
                 let (_, user) = find_user(tx, &revoke.owner, &revoke.user).await?;
-                Ok::<_, AdminError>(users::revoke_user_tokens(tx, now, &actor, &user).await?)
+                Ok::<_, AdminError>(users::revoke_all_user_tokens(tx, now, &actor, &user).await?)
             })
         })
         .await?;

@@ -118,7 +118,7 @@ async fn restock_demo_products(context: &Context) -> Result<(), CommandError> {
                     return Ok(Vec::new());
                 };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
-                catalog::list_products_with_prices(tx, shop).await
+                catalog::list_all_products(tx, shop).await
             })
         })
         .await?;

@@ -1,5 +1,5 @@
-//! The error format of this surface: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching
-//! status. Each operation has its own `RouteError`, which uses these functions to build its response.
+//! The error responses of this surface. The body is `{"success": false, "error": "<code>", "message": "<text>"}`. Each
+//! operation has its own `RouteError`, which uses these functions to build its response.
 
 use std::fmt::Display;
 
@@ -58,23 +58,23 @@ pub enum Code {
     InternalError,
 }
 
-/// Returns a response in the error format of this surface.
+/// Returns an error response of this surface with this HTTP status and error code.
 pub fn error_response(status: StatusCode, code: Code, message: impl Display) -> Response {
     response::json_response(status, &Body { success: false, error: code, message: message.to_string() })
 }
 
-/// Returns the response to a request with a missing or wrong field.
+/// Returns the response (400) to a request with a missing or wrong field.
 pub fn bad_request_response(error: &BadRequest) -> Response {
     error_response(StatusCode::BAD_REQUEST, Code::ValidationError, error)
 }
 
-/// Returns the response to a request without a valid token.
+/// Returns the response (401) to a request without a valid user token.
 pub fn unauthorized_response(message: impl Display) -> Response {
     let response = error_response(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);
     response::with_response_header(response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// Returns the response to a request beyond a rate limit.
+/// Returns the response (429) to a request that exceeds a rate limit, with the header `Retry-After`.
 pub fn rate_limited_response(limited: Limited) -> Response {
     let after_seconds = limited.after_seconds;
     let message = format_args!("too many requests; try again in {after_seconds} s");
@@ -82,13 +82,13 @@ pub fn rate_limited_response(limited: Limited) -> Response {
     response::with_response_header(response, RETRY_AFTER, after_seconds.into())
 }
 
-/// Logs the cause for the operator, and returns a response without the cause.
-pub fn log_internal_error(cause: impl Display) -> Response {
+/// Logs the cause of an internal error, and returns a response (500) that does not contain the cause.
+pub fn log_and_hide_internal_error(cause: impl Display) -> Response {
     error!("a request of the checkout surface failed: {cause}");
     error_response(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, "an internal error occurred")
 }
 
-/// Renders an error of the HTTP server in this surface's error format.
+/// Returns the response to an error of the HTTP server, such as a timeout, in the error format of this surface.
 pub fn render_http_error(error: HttpError) -> Response {
     let code = match error {
         HttpError::NotFound => Code::NotFound,

@@ -38,7 +38,7 @@ both! {
         let (now, short) = (world.clock.now(), Token::generate(&mut rand::rng()));
         let short_lived = short.reveal_token().to_owned();
         let issued = world.db.write("issue", move |tx| {
-            Box::pin(async move { tokens::issue_token(tx, now, user, &short, Some(now.plus_seconds(60))).await })
+            Box::pin(async move { tokens::store_token_hash(tx, now, user, &short, Some(now.plus_seconds(60))).await })
         });
         issued.await.expect("a token is issued");
         world.advance_seconds(60);

@@ -1,11 +1,11 @@
-//! The payment of an order. It is planned before anything is stored; then an invoice is created or a balance is
-//! debited.
+//! The payment of a new order. The payment is planned before anything is stored; then an invoice is created or a
+//! balance is debited.
 
 use std::sync::Arc;
 
 use chain::{Amount, Asset, AssetId, Family};
 
-use crate::orders::{CreateError, Order};
+use crate::orders::{CreateOrderError, Order};
 use crate::users;
 use clock::Instant;
 use db::{Db, ResultRef, Tx};
@@ -17,14 +17,15 @@ use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::payments::{self, BalanceDebit, Method, NewPayment};
 use money::pricing::{self, Currency, Fiat, Quote, RateBook};
 
-/// The assets, rates and addresses that new payments need. Only rates and addresses change while the daemon runs.
+/// The assets, rates, addresses and tolerance that new payments need. Only the rates and the addresses change while the
+/// daemon runs.
 #[derive(Debug, Clone)]
 pub struct PaymentService {
     /// The assets that buyers can pay with.
     pub assets: Arc<Assets>,
     /// The current exchange rates.
     pub rates: RateBook,
-    /// Issues an address for each on-chain payment.
+    /// The addresses of the shop, which issue a new address for each on-chain payment.
     pub addresses: Addresses,
     /// The shortfall of on-chain payments that is accepted.
     pub tolerance: Tolerance,
@@ -73,16 +74,21 @@ pub enum PaymentInstructions {
     External { pay_url: String },
 }
 
-/// A payment that is planned and not stored yet.
+/// The plan of a payment that is not stored yet.
 pub(super) enum PaymentPlan {
+    /// The order costs nothing, so it is paid at once.
     Free { method: Method },
+    /// The buyer pays on a chain. `confirmations` is the number of confirmations that the payment needs.
     Invoice { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
+    /// The amount `taken` is debited from the balance of the user.
     Balance { method: Method, user: UserId, taken: BalanceDebit },
+    /// The buyer pays on the page `pay_url` of an external provider.
     External { method: Method, pay_url: String, provider_ref: Option<String> },
 }
 
 impl PaymentMethod {
-    fn to_method(&self) -> Method {
+    /// Returns the method that is stored with the payment, without the asset or the link.
+    fn to_method_without_details(&self) -> Method {
         match self {
             PaymentMethod::Crypto(_) => Method::Crypto,
             PaymentMethod::BalanceCny => Method::BalanceCny,
@@ -106,23 +112,24 @@ impl PaymentPlan {
 impl PaymentService {
     /// Reserves an address for an on-chain payment, before the transaction of the order begins. Returns `None` for
     /// other payment methods, and for an asset that is not accepted, so that [`plan_payment`](Self::plan_payment) then
-    /// rejects the order.
+    /// refuses the order.
     pub async fn reserve_payment_address(
         &self,
         db: &Db,
         shop: Shop,
         payment_method: &PaymentMethod,
-    ) -> Result<Option<ReservedAddress>, CreateError> {
+    ) -> Result<Option<ReservedAddress>, CreateOrderError> {
         let PaymentMethod::Crypto(code) = payment_method else { return Ok(None) };
         match self.assets.find_payment_asset(shop.mode, code) {
             Some((chain, _)) if self.addresses.can_issue_address(&chain.id) => {
-                self.addresses.reserve_address(db, &chain.id).await.map(Some).map_err(CreateError::Issue)
+                self.addresses.reserve_address(db, &chain.id).await.map(Some).map_err(CreateOrderError::Issue)
             }
             Some(_) | None => Ok(None),
         }
     }
 
-    /// Plans the payment of `price`. Methods that need an exchange rate are unavailable while no fresh rate is known.
+    /// Plans the payment of `price`. A method that needs an exchange rate is unavailable while no fresh rate is known.
+    /// A price of 0 gives the plan `Free`, whatever the method is.
     pub(super) fn plan_payment(
         &self,
         now: Instant,
@@ -130,16 +137,16 @@ impl PaymentService {
         user: Option<UserId>,
         payment_method: &PaymentMethod,
         price: Fiat,
-    ) -> Result<PaymentPlan, CreateError> {
-        let method = payment_method.to_method();
+    ) -> Result<PaymentPlan, CreateOrderError> {
+        let method = payment_method.to_method_without_details();
         let plan = match payment_method {
             PaymentMethod::Crypto(code) => self.plan_invoice(now, shop, code, price)?,
             PaymentMethod::BalanceCny => {
-                let user = user.ok_or(CreateError::UserRequired)?;
+                let user = user.ok_or(CreateOrderError::UserRequired)?;
                 PaymentPlan::Balance { method, user, taken: compute_cny_debit(price)? }
             }
             PaymentMethod::BalanceCrypto => {
-                let user = user.ok_or(CreateError::UserRequired)?;
+                let user = user.ok_or(CreateOrderError::UserRequired)?;
                 PaymentPlan::Balance { method, user, taken: self.compute_usd_debit(now, price)? }
             }
             PaymentMethod::External { pay_url, provider_ref, .. } => {
@@ -150,11 +157,11 @@ impl PaymentService {
     }
 
     /// Plans an on-chain payment in the asset with this code.
-    fn plan_invoice(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateError> {
+    fn plan_invoice(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateOrderError> {
         let (chain, payment_asset) =
-            self.assets.find_payment_asset(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
+            self.assets.find_payment_asset(shop.mode, code).ok_or(CreateOrderError::MethodUnavailable)?;
         if !self.addresses.can_issue_address(&chain.id) {
-            return Err(CreateError::MethodUnavailable);
+            return Err(CreateOrderError::MethodUnavailable);
         }
         let asset = payment_asset.asset.clone();
         let quote = self.rates.compute_quote_with_spread(
@@ -164,15 +171,16 @@ impl PaymentService {
             asset.quote_decimals,
             price,
         );
-        let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
-        let tolerance = self.compute_tolerance(now, payment_asset, quote.due).ok_or(CreateError::AmountOutOfRange)?;
+        let quote = quote.map_err(|_| CreateOrderError::MethodUnavailable)?;
+        let tolerance =
+            self.compute_tolerance(now, payment_asset, quote.due).ok_or(CreateOrderError::AmountOutOfRange)?;
         let confirmations =
             chain.depths.required_confirmations(pricing::convert_price_to_usd_rounded_up(&self.rates, now, price));
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
     }
 
-    /// Returns the tolerance in base units of the asset; `None` when it is out of range. Without a fresh exchange rate
-    /// in USD, the tolerance is the share of the quote.
+    /// Returns the accepted shortfall of a payment of `due`, in base units of the asset; `None` when it is out of
+    /// range. Without a fresh exchange rate in USD, the shortfall is the configured share of `due`.
     fn compute_tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.mul_ratio_rounded_down(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.find_fresh_or_crossed_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
@@ -184,26 +192,27 @@ impl PaymentService {
 
     /// Returns the debit of a USD balance: the price converted at the current rate and rounded up to the decimal
     /// places of the balance.
-    fn compute_usd_debit(&self, now: Instant, price: Fiat) -> Result<BalanceDebit, CreateError> {
+    fn compute_usd_debit(&self, now: Instant, price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
         let rate = self
             .rates
             .find_fresh_or_crossed_rate(now, "USD", price.currency.as_str())
-            .map_err(|_| CreateError::MethodUnavailable)?;
+            .map_err(|_| CreateOrderError::MethodUnavailable)?;
         let amount = pricing::convert_price_to_amount_rounded_up(price, rate.value, users::USD_DECIMALS);
         Ok(BalanceDebit {
             asset: users::to_balance_asset(Currency::USD),
-            amount: amount.ok_or(CreateError::AmountOutOfRange)?,
+            amount: amount.ok_or(CreateOrderError::AmountOutOfRange)?,
             rate: Some((rate.value.normalize().to_string(), rate.source, rate.observed_at.min(now))),
         })
     }
 }
 
-/// Returns the debit of a CNY balance: the price itself.
-fn compute_cny_debit(price: Fiat) -> Result<BalanceDebit, CreateError> {
+/// Returns the debit of a CNY balance, which is the price itself. The method is unavailable for a price in another
+/// currency.
+fn compute_cny_debit(price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
     if price.currency != Currency::CNY {
-        return Err(CreateError::MethodUnavailable);
+        return Err(CreateOrderError::MethodUnavailable);
     }
-    let minor = u64::try_from(price.minor).map_err(|_| CreateError::AmountOutOfRange)?;
+    let minor = u64::try_from(price.minor).map_err(|_| CreateOrderError::AmountOutOfRange)?;
     Ok(BalanceDebit { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
@@ -223,7 +232,7 @@ pub(super) fn queue_payment(
     id: ResultRef<OrderId>,
     plan: PaymentPlan,
     address: Option<ReservedAddress>,
-) -> Result<QueuedPayment, CreateError> {
+) -> Result<QueuedPayment, CreateOrderError> {
     match plan {
         PaymentPlan::Free { method } => {
             let free = NewPayment {
@@ -248,7 +257,7 @@ pub(super) fn queue_payment(
         }
         PaymentPlan::Invoice { asset, family, quote, tolerance, confirmations } => {
             let address = address.filter(|address| *address.chain() == asset.chain);
-            let address = address.ok_or(CreateError::MethodUnavailable)?;
+            let address = address.ok_or(CreateOrderError::MethodUnavailable)?;
             let due = quote.due;
             let invoice = NewInvoice {
                 payment: payments::queue_payment_insert(
@@ -270,15 +279,15 @@ pub(super) fn queue_payment(
     }
 }
 
-/// Issues the address of an on-chain payment, or debits the balance, and returns the instructions for the buyer. It
-/// runs after the queued statements in the same transaction.
+/// Issues the address of an on-chain payment, or debits the user's balance, and returns the payment instructions for
+/// the buyer. This function must be called after the queued statements have run, in the same transaction.
 pub(super) async fn complete_queued_payment(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
-    requested: QueuedPayment,
-) -> Result<PaymentInstructions, CreateError> {
-    match requested {
+    queued: QueuedPayment,
+) -> Result<PaymentInstructions, CreateOrderError> {
+    match queued {
         QueuedPayment::Free => Ok(PaymentInstructions::AlreadyPaid),
         QueuedPayment::External { pay_url } => Ok(PaymentInstructions::External { pay_url }),
         QueuedPayment::Invoice { asset, family, due, address } => {
@@ -299,7 +308,7 @@ async fn debit_user_balance(
     payment: PaymentId,
     user: UserId,
     taken: BalanceDebit,
-) -> Result<(), CreateError> {
+) -> Result<(), CreateOrderError> {
     let (asset, amount): (AssetId, Amount) = (taken.asset, taken.amount);
     let credit = Account::MerchantAvailable(order.shop.merchant);
     let line = EntryLine { debit: Account::User(user), credit, asset, amount };
@@ -307,10 +316,10 @@ async fn debit_user_balance(
     let entry = JournalEntry::new_post_entry(order.shop.mode, entry, "order paid from a balance", vec![line]);
     match ledger::book_journal_entries(tx, now, &[entry]).await {
         Ok(()) => Ok(()),
-        Err(PostError::Insufficient { .. }) => Err(CreateError::InsufficientBalance),
+        Err(PostError::Insufficient { .. }) => Err(CreateOrderError::InsufficientBalance),
         Err(
             PostError::BadAmount(_) | PostError::OutOfRange(_) | PostError::AboveHold { .. } | PostError::NoHold(_),
-        ) => Err(CreateError::AmountOutOfRange),
-        Err(PostError::Db(error)) => Err(CreateError::Db(error)),
+        ) => Err(CreateOrderError::AmountOutOfRange),
+        Err(PostError::Db(error)) => Err(CreateOrderError::Db(error)),
     }
 }

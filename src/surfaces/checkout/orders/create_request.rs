@@ -1,4 +1,5 @@
-//! Parses and validates the body of Create Order, except for the rules that need the database.
+//! The request body of `POST /api/orders`: parses and validates the fields. The shop checks the rules that need the
+//! database.
 
 use email_address::{EmailAddress, Options};
 use serde::Serialize;
@@ -9,13 +10,13 @@ use crate::{assets, ids, wire};
 use money::payments::Method;
 use web::body::{BadRequest, Fields};
 
-/// Longest e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
+/// The maximum length of an e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
 const EMAIL_LENGTH_MAX: usize = 254;
 
 /// The body of Create Order.
 #[derive(ToSchema)]
 #[schema(as = NewOrder)]
-#[expect(dead_code, reason = "it documents what `OrderRequest::parse_order_request` parses")]
+#[expect(dead_code, reason = "it documents what `OrderRequest::parse_and_validate` parses")]
 pub struct OrderRequestSchema {
     /// The product's `id`; a slug is not accepted here.
     #[schema(rename = "productId")]
@@ -36,25 +37,25 @@ pub struct OrderRequestSchema {
     coupon_code: Option<String>,
 }
 
-/// A parsed request. Its serialisation is the fingerprint of the request for the idempotency key, so equal requests
-/// must have the same serialisation, whatever their JSON text is.
+/// A parsed request for a new order. The fingerprint of the request for the idempotency key is computed from the
+/// serialisation of this struct. So equal requests must have the same serialisation, whatever their JSON text is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
-    /// The `id` of the product to order.
+    /// The public id of the product to order.
     pub product: Uuid,
     /// The number of units, at least 1.
     pub quantity: u32,
     /// The e-mail address of the buyer, to which the mails about the order are sent.
     pub email: String,
     /// The buyer's choice of payment.
-    pub payment: Payment,
+    pub payment: PaymentChoice,
     /// The code of a coupon; `None` for an order without a discount.
     pub coupon: Option<String>,
 }
 
 /// The buyer's choice of payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub enum Payment {
+pub enum PaymentChoice {
     /// A transfer on a chain, in the asset with the code `coin`, such as `trc20_usdt`.
     Crypto { coin: String },
     /// The user's CNY balance.
@@ -68,31 +69,31 @@ pub enum Payment {
 }
 
 impl OrderRequest {
-    /// Parses the fields of the body; fields that the surface does not know are ignored.
-    pub fn parse_order_request(fields: &Fields) -> Result<OrderRequest, BadRequest> {
-        let product = ids::parse_public_id(fields.required_text("productId")?);
+    /// Parses and validates the fields of the body. Fields that this surface does not know are ignored.
+    pub fn parse_and_validate(fields: &Fields) -> Result<OrderRequest, BadRequest> {
+        let product = ids::parse_hyphenated_uuid(fields.required_text("productId")?);
         Ok(OrderRequest {
             product: product.ok_or_else(|| BadRequest::for_field("productId", "must be the id of a product"))?,
-            quantity: parse_quantity(fields.required_integer("quantity")?)?,
-            email: parse_email(fields.required_text("contactEmail")?)?,
-            payment: Payment::parse_payment(fields)?,
+            quantity: parse_and_cap_quantity(fields.required_integer("quantity")?)?,
+            email: parse_and_trim_email(fields.required_text("contactEmail")?)?,
+            payment: PaymentChoice::parse_choice_and_asset(fields)?,
             coupon: fields.optional_text("couponCode")?.map(|code| code.trim().to_owned()),
         })
     }
 }
 
-impl Payment {
+impl PaymentChoice {
     /// Parses the fields `paymentMethod` and `coin`. `coin` is ignored unless the method is `crypto`.
-    fn parse_payment(fields: &Fields) -> Result<Payment, BadRequest> {
+    fn parse_choice_and_asset(fields: &Fields) -> Result<PaymentChoice, BadRequest> {
         match fields.required_text("paymentMethod")? {
             "crypto" => match fields.required_text("coin")? {
-                coin if assets::is_known_asset(coin) => Ok(Payment::Crypto { coin: coin.to_owned() }),
+                coin if assets::is_known_asset(coin) => Ok(PaymentChoice::Crypto { coin: coin.to_owned() }),
                 _ => Err(BadRequest::for_field("coin", format!("must be one of {}", assets::ALL.join(", ")))),
             },
-            "balance_cny" => Ok(Payment::BalanceCny),
-            "balance_crypto" => Ok(Payment::BalanceCrypto),
-            "alipay" => Ok(Payment::Alipay),
-            "wechat" => Ok(Payment::Wechat),
+            "balance_cny" => Ok(PaymentChoice::BalanceCny),
+            "balance_crypto" => Ok(PaymentChoice::BalanceCrypto),
+            "alipay" => Ok(PaymentChoice::Alipay),
+            "wechat" => Ok(PaymentChoice::Wechat),
             _ => {
                 let known = "must be one of crypto, balance_cny, balance_crypto, alipay, wechat";
                 Err(BadRequest::for_field("paymentMethod", known))
@@ -100,37 +101,41 @@ impl Payment {
         }
     }
 
-    /// Returns the payment method, without the asset.
+    /// Returns the payment method, without the code of the asset.
     pub fn payment_method(&self) -> Method {
         match self {
-            Payment::Crypto { .. } => Method::Crypto,
-            Payment::BalanceCny => Method::BalanceCny,
-            Payment::BalanceCrypto => Method::BalanceCrypto,
-            Payment::Alipay => Method::Alipay,
-            Payment::Wechat => Method::Wechat,
+            PaymentChoice::Crypto { .. } => Method::Crypto,
+            PaymentChoice::BalanceCny => Method::BalanceCny,
+            PaymentChoice::BalanceCrypto => Method::BalanceCrypto,
+            PaymentChoice::Alipay => Method::Alipay,
+            PaymentChoice::Wechat => Method::Wechat,
         }
     }
 
     /// Returns the code of the asset for a payment on a chain; `None` for all other payment methods.
     pub fn asset_code(&self) -> Option<&str> {
         match self {
-            Payment::Crypto { coin } => Some(coin),
-            Payment::BalanceCny | Payment::BalanceCrypto | Payment::Alipay | Payment::Wechat => None,
+            PaymentChoice::Crypto { coin } => Some(coin),
+            PaymentChoice::BalanceCny
+            | PaymentChoice::BalanceCrypto
+            | PaymentChoice::Alipay
+            | PaymentChoice::Wechat => None,
         }
     }
 }
 
-/// Parses a quantity of at least 1. Returns `u32::MAX` for larger quantities, which the maximum quantity of an order
-/// rejects later.
-fn parse_quantity(quantity: u64) -> Result<u32, BadRequest> {
+/// Returns a quantity of at least 1 as 32 bits; fails for 0. A quantity above `u32::MAX` is returned as `u32::MAX`,
+/// which the shop refuses later as too large.
+fn parse_and_cap_quantity(quantity: u64) -> Result<u32, BadRequest> {
     match u32::try_from(quantity).unwrap_or(u32::MAX) {
         0 => Err(BadRequest::for_field("quantity", "must be a positive integer")),
         quantity => Ok(quantity),
     }
 }
 
-/// Parses an e-mail address without a display name and with a domain of at least two labels.
-fn parse_email(text: &str) -> Result<String, BadRequest> {
+/// Returns the trimmed e-mail address. Fails when the text is not an e-mail address, has a display name, or has a
+/// domain of fewer than two labels.
+fn parse_and_trim_email(text: &str) -> Result<String, BadRequest> {
     let options = Options { minimum_sub_domains: 2, allow_domain_literal: false, allow_display_text: false };
     let text = text.trim();
     let valid = text.len() <= EMAIL_LENGTH_MAX && EmailAddress::parse_with_options(text, options).is_ok();
@@ -146,7 +151,7 @@ mod tests {
     #[test]
     fn only_plain_addresses_with_a_domain_are_accepted() {
         for text in ["buyer@example.com", " Buyer+tag@Example.co.uk ", "a.b@x-y.example"] {
-            assert_eq!(parse_email(text).unwrap(), text.trim());
+            assert_eq!(parse_and_trim_email(text).unwrap(), text.trim());
         }
         let long = format!("{}@example.com", "a".repeat(250));
         for text in [
@@ -163,7 +168,7 @@ mod tests {
             "a@example.com, b@example.com",
             &long,
         ] {
-            assert!(parse_email(text).is_err(), "{text}");
+            assert!(parse_and_trim_email(text).is_err(), "{text}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Computes the discount that a coupon gives. Pure: no database, no clock.
+//! The discount of a coupon: its terms, and the amount that the discount takes off an order. This file uses no database
+//! and no clock.
 
 use clock::Instant;
 use ids::ProductId;
@@ -45,17 +46,17 @@ pub struct BasketLine {
 
 /// The reason why an order cannot use a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CouponRejection {
+pub enum CouponRefusal {
     /// No active coupon of the shop has this code.
     #[error("there is no such coupon")]
     Unknown,
-    /// The time `starts_at` has not come yet.
+    /// The coupon is not valid before its time `starts_at`.
     #[error("the coupon is not valid yet")]
     NotYetValid,
-    /// The time `ends_at` has passed.
+    /// The coupon expired at its time `ends_at`.
     #[error("the coupon has expired")]
     Expired,
-    /// All allowed uses have been taken by other orders.
+    /// Other orders have taken all uses of the coupon.
     #[error("the coupon has been used up")]
     Exhausted,
     /// The order total is below the minimum amount.
@@ -64,7 +65,7 @@ pub enum CouponRejection {
     /// The order has no line of the coupon's product.
     #[error("the coupon is for another product")]
     OtherProduct,
-    /// The order is in another currency than the coupon. The field is the coupon's currency.
+    /// The order is in another currency than the coupon. The field is the currency of the coupon.
     #[error("the coupon is for orders in {0}")]
     OtherCurrency(Currency),
     /// A sum of the order exceeds the range of `i64`.
@@ -78,7 +79,8 @@ impl Terms {
         Terms { discount, currency, min_amount: 0, product: None, starts_at: None, ends_at: None }
     }
 
-    /// Returns true when the discount and the minimum amount are in range.
+    /// Returns true when the discount and the minimum amount are in range: a percentage of 1 to 10,000 basis points, a
+    /// fixed discount above 0, and a minimum amount of at least 0.
     pub fn are_valid(&self) -> bool {
         let is_discount_valid = match self.discount {
             Discount::Percent(points) => (1..=BASIS_POINTS_MAX).contains(&points),
@@ -88,42 +90,43 @@ impl Terms {
     }
 }
 
-/// Returns the discount for an order, or the reason why the order cannot use the coupon. The discount never exceeds the
-/// total of the eligible lines.
-pub fn compute_discount(
+/// Returns the discount of a coupon for an order, or the reason why the order cannot use the coupon. The discount never
+/// exceeds the total of the eligible lines.
+pub fn check_terms_and_compute_discount(
     terms: &Terms,
     now: Instant,
     currency: Currency,
     basket: &[BasketLine],
-) -> Result<Fiat, CouponRejection> {
+) -> Result<Fiat, CouponRefusal> {
     if terms.starts_at.is_some_and(|at| now < at) {
-        return Err(CouponRejection::NotYetValid);
+        return Err(CouponRefusal::NotYetValid);
     }
     if terms.ends_at.is_some_and(|at| now >= at) {
-        return Err(CouponRejection::Expired);
+        return Err(CouponRefusal::Expired);
     }
     if terms.currency != currency {
-        return Err(CouponRejection::OtherCurrency(terms.currency));
+        return Err(CouponRefusal::OtherCurrency(terms.currency));
     }
     if sum_line_totals(basket.iter())? < terms.min_amount {
-        return Err(CouponRejection::BelowMinimum { min_amount: Fiat::new(currency, terms.min_amount) });
+        return Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(currency, terms.min_amount) });
     }
     let is_eligible = |line: &&BasketLine| terms.product.is_none_or(|product| product == line.product);
     if !basket.iter().any(|line| is_eligible(&line)) {
-        return Err(CouponRejection::OtherProduct);
+        return Err(CouponRefusal::OtherProduct);
     }
     let eligible_total = sum_line_totals(basket.iter().filter(is_eligible))?;
     let minor = match terms.discount {
         Discount::Percent(points) => {
-            compute_share_rounded_down(eligible_total, points).ok_or(CouponRejection::OutOfRange)?
+            compute_share_rounded_down(eligible_total, points).ok_or(CouponRefusal::OutOfRange)?
         }
         Discount::Fixed(minor) => minor.min(eligible_total),
     };
     Ok(Fiat::new(currency, minor))
 }
 
-fn sum_line_totals<'a>(mut lines: impl Iterator<Item = &'a BasketLine>) -> Result<i64, CouponRejection> {
-    lines.try_fold(0_i64, |sum, line| sum.checked_add(line.total)).ok_or(CouponRejection::OutOfRange)
+/// Returns the sum of the totals of order lines, in minor units. Fails when the sum exceeds the range of `i64`.
+fn sum_line_totals<'a>(mut lines: impl Iterator<Item = &'a BasketLine>) -> Result<i64, CouponRefusal> {
+    lines.try_fold(0_i64, |sum, line| sum.checked_add(line.total)).ok_or(CouponRefusal::OutOfRange)
 }
 
 /// Returns `points` basis points of the amount `minor`, rounded down; `None` when the result exceeds the range of

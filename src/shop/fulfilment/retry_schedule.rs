@@ -1,11 +1,12 @@
-//! The retry schedule of failed deliveries. Pure: no database, no clock.
+//! The retry schedule of failed deliveries. This file uses no database and no clock.
 
-/// The number of failed attempts after which the order has failed.
+/// The number of failed delivery attempts after which the order has failed.
 pub const ATTEMPTS_MAX: u32 = 8;
 
-/// The delay after the first failed attempt, in milliseconds. Each further failure makes it four times as long.
+/// The delay after the first failed delivery attempt, in milliseconds. Each further failure makes the delay four times
+/// as long.
 const FIRST_DELAY_MS: i64 = 10_000;
-/// The longest delay, in milliseconds.
+/// The longest delay between two delivery attempts, in milliseconds.
 const LONGEST_DELAY_MS: i64 = 15 * 60_000;
 
 /// The cause of a failed delivery attempt.
@@ -21,18 +22,19 @@ pub enum FailureCause {
 /// The step after a failed delivery attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
-    /// Deliver again after a delay.
+    /// The delivery is attempted again after a delay.
     Retry {
         /// The number of failed attempts to store.
         attempts: u32,
-        /// The delay in milliseconds.
+        /// The delay until the next attempt, in milliseconds.
         after_ms: i64,
     },
     /// The order has failed and is not retried.
     Fail,
 }
 
-/// Returns the step after a failed attempt; `attempts` is the number of attempts that had failed before it.
+/// Returns the step after a failed delivery attempt. `attempts` is the number of attempts that had failed before this
+/// one.
 pub fn choose_step_after_failure(cause: FailureCause, attempts: u32) -> NextStep {
     match cause {
         // Attempts without the key are not counted, so that all attempts remain for a later failure with another cause.

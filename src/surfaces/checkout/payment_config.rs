@@ -1,4 +1,4 @@
-//! `GET /api/payment-config`
+//! `GET /api/payment-config`: lists the payment methods, and the coins that can be used now.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{CURRENCY, Checkout, assets};
+use crate::{CURRENCY, SharedState, assets};
 use money::pricing::Currency;
-use shop::orders::payment::Provider;
+use shop::orders::new_payment::Provider;
 use web::response;
 
 /// The response with the payment methods.
@@ -50,7 +50,7 @@ struct Availability {
 #[utoipa::path(get, operation_id = "show", path = "/api/payment-config", tag = "Payment methods", responses(
     (status = 200, body = PaymentConfigResponse, description = "All five methods, each with its availability"),
 ))]
-pub async fn list_payment_methods(State(checkout): State<Arc<Checkout>>) -> Response {
+pub async fn get_payment_config(State(checkout): State<Arc<SharedState>>) -> Response {
     let now = checkout.now();
     let coins = assets::list_available_assets(&checkout, now);
     let has_rate = checkout

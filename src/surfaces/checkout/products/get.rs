@@ -1,4 +1,4 @@
-//! `GET /api/products/{id_or_slug}`
+//! `GET /api/products/{id_or_slug}`: returns one active product.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::error::{self, Code};
 use crate::wire::Product;
-use crate::{CURRENCY, Checkout};
+use crate::{CURRENCY, SharedState};
 use shop::catalog;
 use web::response;
 
@@ -39,7 +39,7 @@ impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         match &self {
             RouteError::NotFound => error::error_response(StatusCode::NOT_FOUND, Code::ProductNotFound, &self),
-            RouteError::Db(cause) => error::log_internal_error(cause),
+            RouteError::Db(cause) => error::log_and_hide_internal_error(cause),
         }
     }
 }
@@ -52,13 +52,13 @@ impl IntoResponse for RouteError {
         (status = 404, body = error::Body, description = "No such active product (`product_not_found`)"),
     ))]
 pub async fn get_product(
-    State(checkout): State<Arc<Checkout>>,
+    State(checkout): State<Arc<SharedState>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, RouteError> {
     let Path(id_or_slug) = path.map_err(|_| RouteError::NotFound)?;
     let shop = checkout.shop;
     let found = checkout.db.read("find_active_product", move |tx| {
-        Box::pin(async move { catalog::find_active_product(tx, shop, CURRENCY, &id_or_slug).await })
+        Box::pin(async move { catalog::find_active_priced_product(tx, shop, CURRENCY, &id_or_slug).await })
     });
     let found: Result<Option<catalog::Product>, db::Error> = found.await;
     let product = found?.ok_or(RouteError::NotFound)?.into();
