@@ -2,20 +2,17 @@
 //! an operation and contains its arguments as JSON. This module only transports requests; a [`Handler`] executes them.
 
 pub mod client;
+mod json_line;
 pub mod server;
 
-use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 /// The name of the socket in the data folder.
 const SOCKET_FILE: &str = "control.sock";
-/// The maximum length of a request or response, in bytes. Commands split larger imports of goods into several requests.
-const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The maximum time to send a request or a response.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,15 +33,5 @@ pub type Response = Result<Value, String>;
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// Executes a request. `uid` is the operating system's id of the user who sent it.
-    async fn handle(&self, uid: u32, request: Request) -> Response;
-}
-
-/// Reads one line and returns it without its line feed. Fails when the line is longer than [`LINE_BYTES_MAX`].
-async fn read_limited_line(stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX)).read_until(b'\n', &mut line).await?;
-    match line.pop() {
-        Some(b'\n') => Ok(line),
-        Some(_) | None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the line is incomplete or too long")),
-    }
+    async fn execute_request(&self, uid: u32, request: Request) -> Response;
 }

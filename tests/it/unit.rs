@@ -4,15 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// The exposure that `systemd-analyze security` may report, times ten.
+/// The maximum exposure score that `systemd-analyze security` may report for the unit, times ten.
 const EXPOSURE_MAX: &str = "15";
-/// Skips these tests, with a line that says so, on a machine where `systemd-analyze` cannot be installed.
+/// The environment variable that skips these tests on a machine where `systemd-analyze` cannot be installed.
 const SKIP: &str = "SETTLED_SKIP_SYSTEMD_ANALYZE";
 
-/// Returns the tool's output; `None` when the tool is not installed and the run is told to skip these tests.
+/// Runs `systemd-analyze` and returns its output; `None` when it is not installed and the tests are to be skipped.
 ///
 /// # Panics
-/// When the tool is not installed and the run is not told to skip these tests.
+/// Panics when `systemd-analyze` is not installed and the tests are not to be skipped.
 fn analyze(arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).output() {
         Ok(output) => Some(output),

@@ -47,7 +47,7 @@ pub async fn create_merchant(context: &Context, new: Create) -> Result<String, S
         .write("create_merchant", move |tx| {
             Box::pin(async move {
                 let created = merchants::create_merchant(tx, now, &actor, public_id, &slug, &name).await;
-                created.map_err(AdminError::from_rejection)
+                created.map_err(AdminError::from_refusal)
             })
         })
         .await?;

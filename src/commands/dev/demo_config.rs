@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use crate::commands::dev::node::Node;
-use crate::commands::exit::CommandError;
+use crate::commands::dev::evm_node::DemoNode;
+use crate::commands::command_error::CommandError;
 use config::Config;
 
 const TEXT: &str = include_str!("dev.toml");
@@ -17,7 +17,7 @@ pub struct Options {
     /// The `[[accounts]]` tables as TOML.
     pub accounts: String,
     /// The node that replaces the simulated Ethereum; `None` when Ethereum is simulated.
-    pub node: Option<Node>,
+    pub node: Option<DemoNode>,
 }
 
 /// Returns a listen address for commands that need the configuration but do not listen.
@@ -27,12 +27,12 @@ pub fn placeholder_listen_address() -> SocketAddr {
 
 /// Returns the configuration of the demo in a data folder. Environment variables that begin with `SETTLED__` override
 /// it.
-pub fn build_demo_config(folder: &Path, options: &Options) -> Result<Config, CommandError> {
+pub fn build_demo_config_with_env(folder: &Path, options: &Options) -> Result<Config, CommandError> {
     let listen = options.listen;
     let mut text =
         format!("[server]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\n\n{TEXT}\n{}", options.accounts);
     match &options.node {
-        Some(node) => node.write_chain_config(&mut text),
+        Some(node) => node.append_chain_config_toml(&mut text),
         None => writeln!(text, "{ETHEREUM}"),
     }
     .expect("writing to a string cannot fail");

@@ -8,8 +8,8 @@ use crate::commands::admin::coupons::NewCoupon;
 use crate::commands::admin::products::NewProduct;
 use crate::commands::admin::{self, AdminOperation, Owner};
 use crate::commands::context::Context;
-use crate::commands::dev::keys::write_private_file;
-use crate::commands::exit::CommandError;
+use crate::commands::command_error::CommandError;
+use crate::commands::private_files::write_private_file;
 use ids::{Mode, Shop};
 use shop::{catalog, merchants};
 
@@ -94,7 +94,7 @@ async fn create_demo_user(context: &Context) -> Result<String, CommandError> {
             admin::users::Credit { user, amount, currency: currency.into(), reference, owner: new_demo_owner() };
         rejections.extend(admin::execute_admin_operation(context, AdminOperation::Credit(credit)).await.err());
     }
-    let coupon = NewCoupon::new_percent(COUPON, "10");
+    let coupon = NewCoupon::with_percent_discount(COUPON, "10");
     rejections.extend(
         admin::execute_admin_operation(context, AdminOperation::PutCoupons(new_demo_owner(), vec![coupon])).await.err(),
     );

@@ -1,5 +1,5 @@
-//! The binary itself with a configuration file, on a node whose login is read from a file: `settled check` reports the node's
-//! state, `settled serve` sells.
+//! The binary itself with a configuration file, on a node whose login is read from a file: `settled check` reports the
+//! node's state, `settled serve` sells.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -26,7 +26,7 @@ struct Installation {
 }
 
 impl Installation {
-    /// An installation on SQLite with the node's login in a file, as Bitcoin Core writes it.
+    /// Returns an installation on SQLite. It reads the node's login from a file, as Bitcoin Core writes it.
     fn new(node: &Bitcoind) -> Installation {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join(".cookie"), "settled:of-a-test").expect("a file is written");

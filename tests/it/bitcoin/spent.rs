@@ -66,7 +66,7 @@ async fn spent_outputs_return_after_a_reorg(world: &mut Onchain, kind: AddressKi
 
     let txid = spend_outputs(world, kind, &all[..2]).await;
     world.mine(1).await;
-    // The remaining output, and the change, which pays one of our addresses.
+    // Two outputs are unspent: the remaining output, and the change, which pays one of our addresses.
     let left = unspent(world).await;
     assert_eq!(left[0], all[2]);
     assert_eq!(left[1..].iter().map(|unspent| unspent.output.txid.to_string()).collect::<Vec<_>>(), [txid.as_str()]);
@@ -74,7 +74,8 @@ async fn spent_outputs_return_after_a_reorg(world: &mut Onchain, kind: AddressKi
     assert_eq!(reviews.len(), 2, "{reviews:?}");
     assert!(reviews.iter().all(|review| review.detail.contains(&txid)), "{reviews:?}");
 
-    // The block that spent the outputs is replaced and returns; a daemon started in between still watches the outputs.
+    // The block that spent the outputs is replaced and later returns. A daemon that was started in between still
+    // watches the outputs.
     world.crash_and_boot().await;
     world.node().rollback(1).await.expect(NODE);
     world.node().mine_only(&[]).await.expect(NODE);

@@ -86,7 +86,7 @@ both! {
         let answer = world.post_as(&token, "/api/orders", &with_method(&world.product, 10, "balance_crypto")).await;
         created(&answer);
         assert_eq!(answer.text_at("order.status"), "paid");
-        // 5 CNY at 7.24 are 0.690607… USD, rounded up to six decimals.
+        // 5 CNY at 7.24 CNY/USD are 0.690607… USD, which is rounded up to six decimals.
         assert_eq!(world.balance(user, "USD").await, Amount::from_units(7_000_000 - 690_608));
         assert_eq!(world.balance(user, "CNY").await, Amount::from_units(1_000));
         assert_eq!(earned(&world, "USD").await, Amount::from_units(690_608));

@@ -41,7 +41,7 @@ async fn waiting(world: &World) -> TcpStream {
     stream
 }
 
-/// The status of a response on a new connection; `None` if it is closed without a response.
+/// Returns the status of a response on a new connection; `None` if the server closes the connection without a response.
 async fn answered(world: &World) -> Option<String> {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
     // A closed connection may refuse the request or lose the response.
@@ -71,7 +71,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The server URL in the OpenAPI document.
+/// Returns the server URL in the OpenAPI document.
 async fn documented_url(world: &World) -> String {
     world.get("/openapi/checkout.json").await.body["servers"][0]["url"].as_str().expect("a URL").to_owned()
 }
@@ -201,7 +201,7 @@ both! {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("a small buffer");
         let mut stalled = socket.connect(world.address()).await.expect("a connection");
-        // Requests more response bytes than the buffers of both sides hold and reads none.
+        // The client requests more response bytes than the buffers of both sides can hold, and reads none of them.
         let requests = b"GET /reference/checkout HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500);
         let sent = tokio::time::timeout(Duration::from_secs(1), stalled.write_all(&requests)).await;
         assert!(sent.is_err() || sent.is_ok_and(|sent| sent.is_ok()), "the server still reads or waits");

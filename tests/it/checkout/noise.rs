@@ -34,7 +34,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A valid body with some fields replaced, so that random values reach the inner checks.
+/// Returns a valid body with some fields replaced, so that random values reach the inner checks.
 fn bodies(sound: Value) -> impl Strategy<Value = Value> {
     prop::collection::vec((prop::sample::select(FIELDS.to_vec()), values()), 0..4).prop_map(move |changes| {
         let mut body = sound.clone();
@@ -45,7 +45,7 @@ fn bodies(sound: Value) -> impl Strategy<Value = Value> {
     })
 }
 
-/// The seed is fixed: every run has the same cases.
+/// Random input never causes a server error. The seed is fixed, so every run has the same cases.
 fn draw<T>(strategy: impl Strategy<Value = T>) -> Vec<T> {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);

@@ -160,7 +160,7 @@ async fn init_does_not_overwrite_an_unreadable_configuration() {
         eprintln!("only root can become somebody else: a configuration of another user was NOT checked");
         return;
     }
-    // A folder that every user can enter.
+    // Every user can enter this folder.
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let (binary, config) = (folder.path().join("settled"), folder.path().join("settled.toml"));
@@ -188,7 +188,7 @@ async fn a_missing_key_may_be_passed_by_the_systemd_unit() {
         assert!(said.contains("LoadCredential=envelope.keys:FILE") && said.contains("restore the file"), "{said}");
     }
     assert_eq!((check.code, list.code), (1, 1));
-    // Passed as systemd does, through CREDENTIALS_DIRECTORY.
+    // The keys are passed as systemd passes them, in the folder that CREDENTIALS_DIRECTORY names.
     let mut passed = settled(&["admin", "merchant", "list", "--config", &config]);
     assert!(passed.env("CREDENTIALS_DIRECTORY", &away).output().await.unwrap().status.success());
 

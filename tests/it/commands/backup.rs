@@ -30,7 +30,7 @@ fn assert_copy(copy: &Path) {
     assert_eq!(sound, "ok");
 }
 
-/// Refusals that hold with and without a daemon.
+/// Asserts that wrong targets are refused. The refusals are the same with and without a daemon.
 async fn refusals(config: &str, folder: &Path) {
     let taken = folder.join("taken");
     std::fs::write(&taken, "mine").unwrap();
@@ -60,7 +60,7 @@ async fn refusals(config: &str, folder: &Path) {
     assert_eq!(names(folder), ["cut.db.part", "dangling", "led.db.part", "taken"]);
 }
 
-/// A later backup reuses what a killed one left.
+/// A backup succeeds after an earlier backup to the same target was killed.
 async fn a_backup_works_after_an_interrupted_one(config: &str, folder: &Path) {
     let cut = folder.join("cut.db");
     run(&["backup", cut.to_str().unwrap(), "--config", config]).await.done();
@@ -103,7 +103,7 @@ async fn serving_apart(config: &str, hidden: &Path) -> (Child, String) {
     started(apart(&[binary, "serve", "--config", config])).await
 }
 
-/// The control socket opens after the HTTP listener.
+/// Waits until the control socket answers, because it opens after the HTTP listener.
 async fn answering(config: &str) {
     while run(&["status", "--config", config]).await.code != 0 {}
 }
@@ -113,7 +113,7 @@ async fn the_command_moves_the_copy_of_a_confined_daemon() {
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (installed(folder.path()).await, folder.path().join("data"));
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
-    // Copies that an earlier daemon left, beside files of other programs.
+    // The data folder contains copies that an earlier daemon left, and files of other programs.
     let left = format!("outgoing-backup-{}.db", uuid::Uuid::new_v4());
     let kept = ["outgoing-backup-of-monday.db", "backup.db"];
     for name in [&left, &format!("{left}.part"), kept[0], kept[1]] {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// Longer than any step takes on a busy machine.
+/// The maximum time to wait for one step of a program. No step takes so long, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The exit code and output of a command.
@@ -21,7 +21,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The standard output of a command that succeeded.
+    /// Asserts that the command succeeded and returns its standard output.
     pub fn done(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
@@ -89,7 +89,7 @@ impl Running {
         Running::spawn(command, "products ").await
     }
 
-    /// Starts the program; its address follows `mark` on a line of standard output.
+    /// Starts the program and reads its address, which follows `mark` on a line of standard output.
     pub async fn spawn(mut command: Command, mark: &str) -> Running {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -1,5 +1,5 @@
-//! Unmodified third-party wallets pay with only what the API returned. They encode, hash and sign with their own code, so
-//! they verify the stand-in node, and with it the driver.
+//! Unmodified third-party wallets pay with only what the API returned. They encode, hash and sign with their own code,
+//! so they verify the stand-in node, and with it the driver.
 
 use provision::{node, python};
 use serde_json::json;
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::node::evm;
 use super::{Onchain, PlacedOrder, account};
 
-/// The payment that the wallet is asked to make: the API's data and the token's public contract address.
+/// Returns the payment request for a wallet script: the data of the API's answer and the token's contract address.
 fn wish(world: &Onchain, order: &PlacedOrder) -> serde_json::Value {
     let mut wish = json!({
         "node": world.gateways[0].url,
@@ -39,12 +39,12 @@ async fn confirm(world: &Onchain, order: &PlacedOrder, paid: serde_json::Value) 
     assert_eq!(world.merchant_available(order.coin).await, order.due);
 }
 
-/// The order's deposit address as the virtual machine encodes it.
+/// Returns the order's deposit address in the 20-byte form of the virtual machine.
 fn recipient(order: &PlacedOrder) -> String {
     evm(account(order)).to_checksum(None)
 }
 
-/// Logs as viem reads them through JSON-RPC: transaction, recipient, amount.
+/// Returns the transfer logs that viem reads through JSON-RPC, each with transaction, recipient and amount.
 async fn logs_by_viem(world: &Onchain, orders: &[&PlacedOrder]) -> serde_json::Value {
     let recipients: Vec<String> = orders.iter().map(|order| recipient(order)).collect();
     let token = evm(world.tron.usdt).to_checksum(None);
