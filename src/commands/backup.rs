@@ -66,7 +66,7 @@ impl BackupFile {
 /// Copies the database to the target file, which must not exist.
 pub async fn back_up_database_to_target(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
-    let target = BackupTarget::create_incomplete_target(&args.to)?;
+    let target = BackupTarget::check_absent_and_create_part_file(&args.to)?;
     let copy = match choose_executor_by_folder_lock(&config).await? {
         Executor::ThisProcess(offline) => {
             let copy = CopyDatabase.execute(&offline.context).await;
@@ -144,7 +144,7 @@ struct BackupTarget {
 impl BackupTarget {
     /// Creates the incomplete file. This happens before the database is copied, so that a wrong target fails
     /// immediately.
-    fn create_incomplete_target(to: &Path) -> Result<BackupTarget, CommandError> {
+    fn check_absent_and_create_part_file(to: &Path) -> Result<BackupTarget, CommandError> {
         let path = std::path::absolute(to).map_err(|e| CommandError::error_with_context(to.display(), e))?;
         match fs::symlink_metadata(&path) {
             Ok(_) => return Err(BackupTarget::target_exists_error(&path)),
@@ -163,7 +163,7 @@ impl BackupTarget {
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
         let created = match create() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                BackupTarget::remove_abandoned_file(part)?;
+                BackupTarget::remove_abandoned_part_file(part)?;
                 create()
             }
             created => created,
@@ -185,7 +185,7 @@ impl BackupTarget {
 
     /// Removes the incomplete file of a backup whose process has ended. The process has ended when the file is not
     /// locked. The file is not reused, because it may belong to another user.
-    fn remove_abandoned_file(part: &Path) -> Result<(), CommandError> {
+    fn remove_abandoned_part_file(part: &Path) -> Result<(), CommandError> {
         let in_the_way = || {
             CommandError::general_error(format!(
                 "{} is there already, and it may not be the rest of a backup; when no backup runs, remove it",
@@ -234,7 +234,7 @@ impl BackupTarget {
                 error,
             )
         };
-        let copied = self.copy_into_incomplete_file(copy).map_err(failed);
+        let copied = self.copy_and_sync_part_file(copy).map_err(failed);
         match fs::remove_file(copy) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 eprintln!("settled: {} cannot be removed: {error}", copy.display());
@@ -242,10 +242,10 @@ impl BackupTarget {
             Ok(()) | Err(_) => {}
         }
         copied?;
-        self.rename_to_final_name()
+        self.rename_without_overwriting_and_sync()
     }
 
-    fn copy_into_incomplete_file(&self, copy: &Path) -> io::Result<()> {
+    fn copy_and_sync_part_file(&self, copy: &Path) -> io::Result<()> {
         // The data folder may belong to another user. So a link in it is not followed, and a pipe must not block the
         // command.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -262,7 +262,7 @@ impl BackupTarget {
     }
 
     /// Renames the complete file to its final name and syncs the folder, so that the name survives a crash.
-    fn rename_to_final_name(&self) -> Result<(), CommandError> {
+    fn rename_without_overwriting_and_sync(&self) -> Result<(), CommandError> {
         let failed = |error: io::Error| {
             CommandError::error_with_context(format!("{} cannot be created", self.path.display()), error)
         };

@@ -41,12 +41,12 @@ pub struct Args {
 
 /// Prints findings and counts the failures and warnings among them.
 #[derive(Default)]
-struct Report {
+struct CheckReport {
     failures: u32,
     warnings: u32,
 }
 
-impl Report {
+impl CheckReport {
     fn print_ok(&mut self, subject: &str, finding: impl Display) {
         print_line_or_exit(format_args!("OK    {subject}: {finding}"));
     }
@@ -66,7 +66,7 @@ impl Report {
 /// failure.
 pub async fn run_and_print_all_checks(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
-    let mut report = Report::default();
+    let mut report = CheckReport::default();
     report.print_ok("configuration", "all options are known and within their bounds");
     check_data_folder_and_disk(&mut report, &config.data.folder);
     let immutable_facts = check_database_and_list_facts(&mut report, &config).await?;
@@ -87,7 +87,7 @@ pub async fn run_and_print_all_checks(args: Args) -> Result<(), CommandError> {
     if report.failures == 0 { Ok(()) } else { Err(CommandError::findings_error()) }
 }
 
-fn check_data_folder_and_disk(report: &mut Report, folder: &Path) {
+fn check_data_folder_and_disk(report: &mut CheckReport, folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
 
     let name = folder.display();
@@ -125,7 +125,7 @@ fn check_data_folder_and_disk(report: &mut Report, folder: &Path) {
 /// The immutable facts about chains and tokens that are stored in the database, by name.
 type StoredFacts = BTreeMap<String, String>;
 
-async fn check_database_and_list_facts(report: &mut Report, config: &Config) -> Result<StoredFacts, CommandError> {
+async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config) -> Result<StoredFacts, CommandError> {
     let mut immutable_facts = StoredFacts::new();
     let url = &config.database.url;
     if let Some(file) = find_missing_database_file(config)? {
@@ -173,7 +173,7 @@ async fn check_database_and_list_facts(report: &mut Report, config: &Config) -> 
 }
 
 /// Checks that the key ring has every key with which stock was encrypted.
-async fn check_keys_of_stock(report: &mut Report, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
+async fn check_keys_of_stock(report: &mut CheckReport, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
     let keys: Result<_, db::Error> =
         db.read("list_keys", move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await })).await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
@@ -189,7 +189,7 @@ async fn check_keys_of_stock(report: &mut Report, db: &Db, envelope: Envelope) -
     Ok(())
 }
 
-async fn check_merchants_of_surfaces(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
+async fn check_merchants_of_surfaces(report: &mut CheckReport, config: &Config, db: &Db) -> Result<(), CommandError> {
     for (name, mount) in config.surfaces.list_mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
         let found = db.read("find_merchant", move |tx| {
@@ -209,7 +209,7 @@ async fn check_merchants_of_surfaces(report: &mut Report, config: &Config, db: &
 }
 
 /// Prints a warning for each chain that has open invoices but is disabled or no longer configured.
-async fn warn_of_unfollowed_invoices(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
+async fn warn_of_unfollowed_invoices(report: &mut CheckReport, config: &Config, db: &Db) -> Result<(), CommandError> {
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let unfollowed_invoices: Result<_, db::Error> = db
@@ -230,7 +230,7 @@ async fn warn_of_unfollowed_invoices(report: &mut Report, config: &Config, db: &
 }
 
 /// Prints the first address of each account. The operator compares it with the address that the signer derives.
-fn print_first_deposit_addresses(report: &mut Report, config: &Config) {
+fn print_first_deposit_addresses(report: &mut CheckReport, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
         let Some(account) = config.find_deposit_account(chain) else { continue };
@@ -255,7 +255,7 @@ fn print_first_deposit_addresses(report: &mut Report, config: &Config) {
 
 /// Compares the configuration with the stored facts. The daemon does not start when a chain's identity or a token's
 /// decimals have changed.
-fn compare_config_with_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
+fn compare_config_with_facts(report: &mut CheckReport, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let identity = chain.identity.clone().map(|id| Fact::chain_identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
     let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::asset_decimals(&asset.id, asset.decimals)));
@@ -289,7 +289,7 @@ fn find_differing_stored_value<'a>(immutable_facts: &'a StoredFacts, fact: &Fact
     immutable_facts.get(&fact.name).filter(|stored| **stored != fact.value)
 }
 
-async fn check_nodes_and_tokens(report: &mut Report, config: &Config, chain: &ChainConfig, immutable_facts: &StoredFacts) {
+async fn check_nodes_and_tokens(report: &mut CheckReport, config: &Config, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let subject = format!("chain {}", chain.id);
     let only_this_chain = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
     let source = match daemon::drivers::open_chain_sources(&only_this_chain, None) {
@@ -333,7 +333,7 @@ async fn check_nodes_and_tokens(report: &mut Report, config: &Config, chain: &Ch
 }
 
 async fn check_identity_of_node(
-    report: &mut Report,
+    report: &mut CheckReport,
     subject: &str,
     chain: &ChainConfig,
     source: &dyn Source,
@@ -364,7 +364,7 @@ async fn check_identity_of_node(
     }
 }
 
-async fn check_tip_age_and_clock(report: &mut Report, subject: &str, chain: &ChainConfig, source: &dyn Source, now: Instant) {
+async fn check_tip_age_and_clock(report: &mut CheckReport, subject: &str, chain: &ChainConfig, source: &dyn Source, now: Instant) {
     let tip = match source.tip().await {
         Ok(tip) => tip,
         Err(e) => return report.print_failure(subject, e),
@@ -389,14 +389,14 @@ async fn check_tip_age_and_clock(report: &mut Report, subject: &str, chain: &Cha
     }
 }
 
-async fn check_rates(report: &mut Report, config: &Config) {
+async fn check_rates(report: &mut CheckReport, config: &Config) {
     match config.rates.mode {
         RatesMode::Fixed => report.print_ok("rates", "the configuration fixes all rates"),
         RatesMode::Feeds => check_rates_of_exchanges(report, config).await,
     }
 }
 
-async fn check_rates_of_exchanges(report: &mut Report, config: &Config) {
+async fn check_rates_of_exchanges(report: &mut CheckReport, config: &Config) {
     let pairs = list_pairs_without_fixed_rate(config);
     let feeds = match Feeds::new(&config.rates, Clock::System) {
         Ok(feeds) => feeds,

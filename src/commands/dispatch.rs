@@ -7,23 +7,23 @@ use serde_json::Value;
 use crate::commands::context::Context;
 use crate::commands::operation::Operation;
 use crate::commands::{admin, backup, rescan, status};
-use crate::control::{Handler, Request, Response};
+use crate::control::{RequestHandler, ControlRequest, ControlResponse};
 use records::audit_log::Actor;
 
 /// Executes the requests of the control socket with the daemon's context.
 pub struct Dispatcher(pub Context);
 
 #[async_trait]
-impl Handler for Dispatcher {
-    async fn execute_request(&self, uid: u32, request: Request) -> Response {
+impl RequestHandler for Dispatcher {
+    async fn execute_request(&self, uid: u32, request: ControlRequest) -> ControlResponse {
         let context = Context { actor: Actor::CommandLine { uid }, ..self.0.clone() };
         execute_named_operation(&context, request).await
     }
 }
 
 /// Executes the operation that the request names and returns its output. An unknown name is an error for the operator.
-pub async fn execute_named_operation(context: &Context, request: Request) -> Response {
-    let Request { operation, arguments } = request;
+pub async fn execute_named_operation(context: &Context, request: ControlRequest) -> ControlResponse {
+    let ControlRequest { operation, arguments } = request;
     match operation.as_str() {
         status::DescribeDaemon::NAME => decode_and_execute::<status::DescribeDaemon>(context, arguments).await,
         backup::CopyDatabase::NAME => decode_and_execute::<backup::CopyDatabase>(context, arguments).await,
@@ -36,7 +36,7 @@ pub async fn execute_named_operation(context: &Context, request: Request) -> Res
 }
 
 /// Decodes the JSON arguments of an operation, executes the operation and returns its output as the response.
-pub async fn decode_and_execute<O: Operation>(context: &O::Context, arguments: Value) -> Response {
+pub async fn decode_and_execute<O: Operation>(context: &O::Context, arguments: Value) -> ControlResponse {
     // The error's text may quote goods, so it is not part of the message.
     let operation: O = serde_json::from_value(arguments).map_err(|_| {
         format!(

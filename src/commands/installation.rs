@@ -30,7 +30,7 @@ impl Installation {
     /// Loads the configuration of the installation from its file or from the demo's data folder.
     pub fn load_config(&self) -> Result<Config, CommandError> {
         match &self.data {
-            Some(folder) => dev::load_existing_demo_config(folder),
+            Some(folder) => dev::demo_config::load_existing_demo_config(folder),
             None => Ok(Config::load_file(&self.config)?),
         }
     }
@@ -46,7 +46,7 @@ pub struct OfflineInstallation {
 impl OfflineInstallation {
     /// Opens the database and loads the envelope keys. Fails when migrations are pending, because only the daemon and
     /// `settled migrate` apply migrations.
-    pub async fn open_migrated_installation(config: Config, lock: DataFolderLock) -> Result<OfflineInstallation, CommandError> {
+    pub async fn open_without_migrating(config: Config, lock: DataFolderLock) -> Result<OfflineInstallation, CommandError> {
         let db = open_or_create_database(&config).await?;
         require_no_pending_migrations(&db).await?;
         let envelope = Arc::new(load_existing_envelope_keys(&config.data.folder)?);

@@ -80,7 +80,7 @@ enum Command {
 }
 
 /// Parses the command line, runs the command and returns its exit code.
-pub fn main() -> ExitCode {
+pub fn run_command_line() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

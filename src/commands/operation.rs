@@ -11,7 +11,7 @@ use crate::commands::command_error::CommandError;
 use crate::commands::installation::{Installation, OfflineInstallation};
 use crate::commands::private_files::create_private_folder;
 use crate::control::client;
-use crate::control::Request;
+use crate::control::ControlRequest;
 use config::Config;
 use db::file_lock::{DataFolderLock, DataFolderLockError};
 
@@ -44,7 +44,7 @@ pub enum Executor {
 pub async fn choose_executor_by_folder_lock(config: &Config) -> Result<Executor, CommandError> {
     create_private_folder(&config.data.folder)?;
     match DataFolderLock::lock_data_folder(&config.data.folder) {
-        Ok(lock) => Ok(Executor::ThisProcess(Box::new(OfflineInstallation::open_migrated_installation(config.clone(), lock).await?))),
+        Ok(lock) => Ok(Executor::ThisProcess(Box::new(OfflineInstallation::open_without_migrating(config.clone(), lock).await?))),
         Err(DataFolderLockError::Held { .. }) => Ok(Executor::Daemon),
         Err(error @ DataFolderLockError::Io { .. }) => Err(error.into()),
     }
@@ -55,7 +55,7 @@ pub async fn choose_executor_by_folder_lock(config: &Config) -> Result<Executor,
 ///
 /// # Errors
 /// Fails when the installation cannot be opened, or when the operation fails.
-pub async fn execute_operation<O>(installation: &Installation, operation: O) -> Result<O::Output, CommandError>
+pub async fn execute_in_daemon_or_locally<O>(installation: &Installation, operation: O) -> Result<O::Output, CommandError>
 where
     O: Operation<Context = Context>,
 {
@@ -77,7 +77,7 @@ where
 pub async fn execute_in_daemon<O: Operation>(folder: &Path, operation: &O) -> Result<O::Output, CommandError> {
     let arguments = serde_json::to_value(operation)
         .map_err(|e| CommandError::error_with_context(format!("the arguments of `{}`", O::NAME), e))?;
-    let response = client::send_request(folder, &Request { operation: O::NAME.to_owned(), arguments }).await?;
+    let response = client::send_request(folder, &ControlRequest { operation: O::NAME.to_owned(), arguments }).await?;
     let output = response.map_err(CommandError::general_error)?;
     serde_json::from_value(output).map_err(|_| client::ClientError::Malformed.into())
 }

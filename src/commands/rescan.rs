@@ -54,7 +54,7 @@ pub async fn rescan_piecewise_and_print(args: Args) -> Result<(), CommandError> 
     let (mut next, mut sum) = (from, RescanPiece { to, booked: 0, known: 0, doubtful: 0 });
     while next <= to {
         let range = RescanNextPiece { chain: chain.clone(), from: next, to };
-        let piece = operation::execute_operation(&installation, range).await?;
+        let piece = operation::execute_in_daemon_or_locally(&installation, range).await?;
         print_line_or_exit(format_args!(
             "{chain}: blocks {next} to {} of {to}: {} booked, {} known",
             piece.to, piece.booked, piece.known

@@ -13,7 +13,7 @@ use crate::commands::database::{self, MigratedDatabase};
 use crate::commands::installation::Installation;
 use crate::commands::logging;
 use crate::commands::private_files::create_private_folder;
-use crate::control::server::Server;
+use crate::control::server::ControlServer;
 use crate::daemon::{Daemon, Setup};
 use crate::ops::{signals, supervisor};
 use clock::Clock;
@@ -63,11 +63,11 @@ pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
         );
     }
 
-    let running = RunningDaemon::new(&daemon, clock.now());
+    let running = RunningDaemon::from_started_daemon(&daemon, clock.now());
     let context = Context::without_daemon(Arc::new(config), db, clock, envelope);
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let (stop, stopped) = watch::channel(false);
-    let server = Server::remove_old_and_bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
+    let server = ControlServer::remove_old_and_bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
     let serving = server.serve_requests_until_stopped(Arc::new(Dispatcher(context)), daemon.tasks.clone(), stopped.clone());
     let control = daemon.tasks.spawn("control socket", serving);
     let watchdog = supervisor::notify_ready_and_spawn_supervisor(&daemon, &stopped);

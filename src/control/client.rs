@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use crate::control::json_line::{LINE_BYTES_MAX, encode_json_line, read_limited_line};
-use crate::control::{Request, Response, SOCKET_FILE, TRANSFER_TIMEOUT};
+use crate::control::{ControlRequest, ControlResponse, SOCKET_FILE, TRANSFER_TIMEOUT};
 
 /// The maximum time to wait for a response. It is long, because a backup of a large database takes minutes.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -34,7 +34,7 @@ pub enum ClientError {
 ///
 /// # Errors
 /// Fails when no daemon responds. When the daemon refused the request, the response is an `Err`.
-pub async fn send_request(folder: &Path, request: &Request) -> Result<Response, ClientError> {
+pub async fn send_request(folder: &Path, request: &ControlRequest) -> Result<ControlResponse, ClientError> {
     let path = folder.join(SOCKET_FILE);
     let stream = match UnixStream::connect(&path).await {
         Ok(stream) => stream,
@@ -47,7 +47,7 @@ pub async fn send_request(folder: &Path, request: &Request) -> Result<Response, 
     serde_json::from_slice(&line).map_err(|_| ClientError::Malformed)
 }
 
-async fn send_and_receive_line(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
+async fn send_and_receive_line(mut stream: UnixStream, request: &ControlRequest) -> io::Result<Vec<u8>> {
     let line = encode_json_line(request)?;
     if u64::try_from(line.len()).is_ok_and(|length| length > LINE_BYTES_MAX) {
         return Err(io::Error::other("the command is too large; split what it imports"));

@@ -1,5 +1,6 @@
 //! The control socket: a Unix socket in the data folder over which commands reach the running daemon. A request names
-//! an operation and contains its arguments as JSON. This module only transports requests; a [`Handler`] executes them.
+//! an operation and contains its arguments as JSON. This module only transports requests; a [`RequestHandler`] executes
+//! them.
 
 pub mod client;
 mod json_line;
@@ -18,7 +19,7 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request: one line of JSON. It has no `Debug`, because its arguments may hold goods and tokens.
 #[derive(Serialize, Deserialize)]
-pub struct Request {
+pub struct ControlRequest {
     /// The name of the requested operation, such as `backup`.
     pub operation: String,
     /// The arguments, in the JSON format that the operation defines.
@@ -27,11 +28,11 @@ pub struct Request {
 
 /// The response to a request, one line of JSON: the operation's output, or a sentence that explains to the operator why
 /// the operation failed.
-pub type Response = Result<Value, String>;
+pub type ControlResponse = Result<Value, String>;
 
 /// Executes the requests that arrive over the socket.
 #[async_trait]
-pub trait Handler: Send + Sync + 'static {
+pub trait RequestHandler: Send + Sync + 'static {
     /// Executes a request. `uid` is the operating system's id of the user who sent it.
-    async fn execute_request(&self, uid: u32, request: Request) -> Response;
+    async fn execute_request(&self, uid: u32, request: ControlRequest) -> ControlResponse;
 }

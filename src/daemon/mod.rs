@@ -31,7 +31,6 @@ use money::addresses::Addresses;
 use money::assets::Assets;
 use money::pricing::{Currency, Fiat, RateBook};
 use shop::orders::payment::{PaymentService, Tolerance};
-use shop::merchants;
 use tasks::{Tasks, Wake};
 use web::guard::Guard;
 use web::health::Health;
@@ -95,7 +94,7 @@ impl Daemon {
         let addresses = Arc::new(addresses::load_addresses_and_record_kinds(&config, &assets, &db, clock.now()).await?);
         startup_checks::warn_of_unfollowed_invoices(&assets, &db).await?;
         startup_checks::sync_and_log_missing_key_reviews(&db, clock.now(), &envelope).await?;
-        let checkout_shop = find_shop_of_enabled_surface(&db, &config.surfaces.checkout.mount).await?;
+        let checkout_shop = mounts::find_shop_of_enabled_surface(&db, &config.surfaces.checkout.mount).await?;
 
         let services = WorkerServices {
             config: &config,
@@ -187,16 +186,4 @@ fn build_payment_service(
             usd: Fiat::new(Currency::USD, policy.tolerance_usd_cents),
         },
     }
-}
-
-/// Returns the shop whose products a surface sells; `None` when the surface is disabled or the merchant does not exist.
-async fn find_shop_of_enabled_surface(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop>> {
-    if !mount.enabled {
-        return Ok(None);
-    }
-    let (slug, mode) = (mount.merchant.clone(), mount.mode);
-    let merchant = db
-        .read("find_merchant", move |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await }))
-        .await?;
-    Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
 }

@@ -158,7 +158,7 @@ fn stale_tip_age_ms(chain: &ChainConfig) -> i64 {
 }
 
 /// Returns the maximum age, in milliseconds, of a tip that counts as the present state of a chain with slow blocks: two
-/// block times, which one block in seven exceeds. Returns `None` on chains with steady blocks, where an invoice always
+/// block times. One block in seven takes longer. Returns `None` on chains with steady blocks, where an invoice always
 /// waits for a block that is younger than the end of its payment window.
 fn slow_chain_tip_age_max_ms(chain: &ChainConfig) -> Option<i64> {
     let is_slow = chain.block_time > STEADY_BLOCK_TIME_MAX;

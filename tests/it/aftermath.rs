@@ -12,7 +12,7 @@ use records::reviews;
 use serde_json::{Value, json};
 use settled::commands::context::{Context, RunningDaemon};
 use settled::commands::dispatch::execute_named_operation;
-use settled::control::Request;
+use settled::control::ControlRequest;
 use settled::workers::rescan::RescanPiece;
 use simnet::{NodeFault, ReplacedTxs};
 
@@ -22,11 +22,11 @@ use crate::world::{SETUP, World, accounts};
 /// Executes an operation as a request over the control socket does.
 pub async fn request(world: &World, operation: &str, arguments: Value) -> Result<Value, String> {
     let daemon = world.daemon.as_ref().unwrap();
-    let running = RunningDaemon::new(daemon, world.clock.now());
+    let running = RunningDaemon::from_started_daemon(daemon, world.clock.now());
     let config = std::sync::Arc::new(world.config.clone());
     let offline = Context::without_daemon(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
     let context = Context { daemon: Some(running), ..offline };
-    execute_named_operation(&context, Request { operation: operation.to_owned(), arguments }).await
+    execute_named_operation(&context, ControlRequest { operation: operation.to_owned(), arguments }).await
 }
 
 async fn resume(world: &World, chain: &str) -> Result<String, String> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use config::ChainConfig;
-use money::deposits::{self, Unspent as UnspentOutput};
+use money::deposits::{self, Unspent};
 
 /// The maximum number of outputs in one listing. It keeps the response below the size limit of the control socket.
 const LISTED_MAX: i64 = 20_000;
@@ -20,7 +20,7 @@ pub enum Command {
     /// Resume a halted chain, after you compared its nodes.
     Resume(Resume),
     /// List the unspent outputs of the Bitcoin deposit addresses: output, block, state, amount, address index, address.
-    Unspent(Unspent),
+    Unspent(ListUnspent),
 }
 
 /// Selects the halted chain to resume.
@@ -32,7 +32,7 @@ pub struct Resume {
 
 /// Selects the Bitcoin chain whose unspent outputs are listed.
 #[derive(clap::Args, Serialize, Deserialize)]
-pub struct Unspent {
+pub struct ListUnspent {
     /// Name of the chain in the configuration.
     pub chain: String,
 }
@@ -54,7 +54,7 @@ fn require_chain_config<'c>(context: &'c Context, name: &str) -> Result<&'c Chai
 }
 
 /// Returns one line for each unspent output of the deposit addresses, and a last line with their sum.
-pub async fn list_unspent_outputs_with_sum(context: &Context, unspent: Unspent) -> Result<String, String> {
+pub async fn list_unspent_outputs_with_sum(context: &Context, unspent: ListUnspent) -> Result<String, String> {
     let chain = require_chain_config(context, &unspent.chain)?;
     if chain.family != Family::Bitcoin {
         return Err(format!("{} has no unspent outputs, because it is not a Bitcoin chain", chain.id));
@@ -69,7 +69,7 @@ pub async fn list_unspent_outputs_with_sum(context: &Context, unspent: Unspent) 
         .await
         .map_err(|e| e.to_string())?;
     let mut text = String::new();
-    for UnspentOutput { output, amount, height, state, address, index } in &outputs {
+    for Unspent { output, amount, height, state, address, index } in &outputs {
         let (amount, state) = (amount.to_decimal(decimals), state.as_str());
         let _ = writeln!(text, "{}:{} {height} {state} {amount} {index} {address}", output.txid, output.vout);
     }

@@ -7,7 +7,8 @@ use crate::commands::admin::csv::CsvRecord;
 use crate::commands::admin::import_file::ImportFile;
 use crate::commands::admin::parse::{parse_percent_in_basis_points, parse_currency, parse_instant, parse_price_in_minor_units};
 use crate::commands::admin::products::require_product;
-use crate::commands::admin::{AdminError, AdminOperation, Owner, require_shop};
+use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::{AdminError, AdminOperation, Owner};
 use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
 use db::Tx;
@@ -33,7 +34,7 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct Create {
     #[command(flatten)]
-    coupon: NewCoupon,
+    coupon: CouponInput,
     #[command(flatten)]
     owner: Owner,
 }
@@ -41,7 +42,7 @@ pub struct Create {
 /// A coupon in the form of command-line arguments and import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NewCoupon {
+pub struct CouponInput {
     /// The code that buyers enter. Upper and lower case are the same.
     pub code: String,
     /// Discount in percent of the order, such as 10 or 2.5.
@@ -89,10 +90,10 @@ pub struct Deactivate {
     pub owner: Owner,
 }
 
-impl NewCoupon {
+impl CouponInput {
     /// Returns a coupon with a discount in percent and without conditions.
-    pub fn with_percent_discount(code: &str, percent: &str) -> NewCoupon {
-        NewCoupon {
+    pub fn with_percent_discount(code: &str, percent: &str) -> CouponInput {
+        CouponInput {
             code: code.to_owned(),
             percent: Some(percent.to_owned()),
             fixed: None,
@@ -121,8 +122,8 @@ impl Command {
     }
 }
 
-fn parse_coupon_record(mut record: CsvRecord) -> Result<NewCoupon, CommandError> {
-    let coupon = NewCoupon {
+fn parse_coupon_record(mut record: CsvRecord) -> Result<CouponInput, CommandError> {
+    let coupon = CouponInput {
         code: record.take_required_field("code")?,
         percent: record.take_field("percent"),
         fixed: record.take_field("fixed"),
@@ -144,7 +145,7 @@ fn default_currency() -> String {
 }
 
 /// Creates the coupons in one database transaction: all of them, or none when one fails.
-pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Result<String, String> {
+pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<CouponInput>) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), coupons.len());
     context
         .db
@@ -166,7 +167,7 @@ pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<NewCou
     Ok(format!("{count} coupons were created."))
 }
 
-async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, AdminError> {
+async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &CouponInput) -> Result<Terms, AdminError> {
     let discount = match (&coupon.percent, &coupon.fixed) {
         (Some(percent), None) => Discount::Percent(parse_percent_in_basis_points(percent).map_err(AdminError::Refused)?),
         (None, Some(fixed)) => Discount::Fixed(parse_price_in_minor_units(fixed).map_err(AdminError::Refused)?),

@@ -22,8 +22,7 @@ use crate::commands::command_error::CommandError;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{self, Operation};
 use crate::commands::output::print_line_or_exit;
-use db::{self, Tx};
-use ids::{Mode, Shop};
+use ids::Mode;
 
 /// The record type and the command, and the installation on which it works.
 #[derive(clap::Args)]
@@ -46,7 +45,7 @@ enum Resource {
     #[command(subcommand)]
     Token(users::TokenCommand),
     /// Credit a user's balance from the operator's equity.
-    Credit(users::Credit),
+    Credit(users::CreditUser),
     /// Manage products.
     #[command(subcommand)]
     Product(products::Command),
@@ -86,9 +85,9 @@ pub enum AdminOperation {
     /// Revokes all access tokens of a user.
     RevokeTokens(users::Revoke),
     /// Credits a user's balance from the operator's equity.
-    Credit(users::Credit),
+    Credit(users::CreditUser),
     /// Creates or changes products in one database transaction: all of them, or none when one fails.
-    PutProducts(Owner, Vec<products::NewProduct>),
+    PutProducts(Owner, Vec<products::ProductInput>),
     /// Lists all products of a merchant.
     ListProducts(Owner),
     /// Activates or deactivates a product.
@@ -100,7 +99,7 @@ pub enum AdminOperation {
     /// Withdraws a stock item from sale permanently.
     WithdrawStock(stock::Withdraw),
     /// Creates coupons in one database transaction: all of them, or none when one fails.
-    PutCoupons(Owner, Vec<coupons::NewCoupon>),
+    PutCoupons(Owner, Vec<coupons::CouponInput>),
     /// Lists all active coupons of a merchant.
     ListCoupons(Owner),
     /// Deactivates a coupon.
@@ -118,7 +117,7 @@ pub enum AdminOperation {
     /// Resumes a halted chain.
     ResumeChain(chains::Resume),
     /// Lists the unspent outputs of the deposit addresses on a Bitcoin chain.
-    ListUnspent(chains::Unspent),
+    ListUnspent(chains::ListUnspent),
 }
 
 /// The merchant and the mode to which an operation applies.
@@ -147,7 +146,7 @@ pub async fn execute_and_print_operations(args: Args) -> Result<(), CommandError
         Resource::Chain(command) => vec![command.into_operation()],
     };
     for operation in operations {
-        print_line_or_exit(operation::execute_operation(&args.installation, operation).await?);
+        print_line_or_exit(operation::execute_in_daemon_or_locally(&args.installation, operation).await?);
     }
     Ok(())
 }
@@ -214,16 +213,4 @@ impl From<AdminError> for String {
     fn from(error: AdminError) -> String {
         error.to_string()
     }
-}
-
-/// Returns the shop of the merchant in the mode. When the merchant does not exist, the error names the command that
-/// creates it.
-async fn require_shop(tx: &mut Tx, owner: &Owner) -> Result<Shop, AdminError> {
-    let merchant = shop::merchants::find_merchant_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
-        let slug = &owner.merchant;
-        AdminError::Refused(format!(
-            "there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"
-        ))
-    })?;
-    Ok(Shop { merchant: merchant.id, mode: owner.mode })
 }

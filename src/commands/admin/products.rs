@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::csv::CsvRecord;
 use crate::commands::admin::import_file::ImportFile;
 use crate::commands::admin::parse::{parse_currency, parse_price_in_minor_units};
-use crate::commands::admin::{AdminError, AdminOperation, Owner, require_shop};
+use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::{AdminError, AdminOperation, Owner};
 use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
 use db::Tx;
@@ -38,7 +39,7 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct Put {
     #[command(flatten)]
-    product: NewProduct,
+    product: ProductInput,
     /// Name in a language, such as `en=Mailbox`; repeat the option for more languages.
     #[arg(long = "name", value_name = "LANGUAGE=TEXT", value_parser = parse_language_and_text)]
     names: Vec<(String, String)>,
@@ -49,7 +50,7 @@ pub struct Put {
 /// A product in the form of command-line arguments and import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NewProduct {
+pub struct ProductInput {
     /// Name of the product in URLs: a-z, 0-9 and -.
     pub slug: String,
     /// Price of one unit, such as 0.50.
@@ -104,7 +105,7 @@ impl Command {
     pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Put(put) => {
-                let product = NewProduct { names: put.names.into_iter().collect(), ..put.product };
+                let product = ProductInput { names: put.names.into_iter().collect(), ..put.product };
                 Ok(AdminOperation::PutProducts(put.owner, vec![product]))
             }
             Command::Import(import) => Ok(AdminOperation::PutProducts(
@@ -117,8 +118,8 @@ impl Command {
     }
 }
 
-fn parse_product_record(mut record: CsvRecord) -> Result<NewProduct, CommandError> {
-    let mut product = NewProduct {
+fn parse_product_record(mut record: CsvRecord) -> Result<ProductInput, CommandError> {
+    let mut product = ProductInput {
         slug: record.take_required_field("slug")?,
         price: record.take_required_field("price")?,
         currency: record.take_field("currency").unwrap_or_else(default_currency),
@@ -155,7 +156,7 @@ fn parse_language_and_text(text: &str) -> Result<(String, String), String> {
 pub async fn create_or_change_products(
     context: &Context,
     owner: Owner,
-    products: Vec<NewProduct>,
+    products: Vec<ProductInput>,
 ) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), products.len());
     let created = context
@@ -178,7 +179,7 @@ pub async fn create_or_change_products(
     Ok(format!("{created} products were created, {} were changed.", count - created))
 }
 
-impl NewProduct {
+impl ProductInput {
     fn parse_into_product_change(self, position: i64) -> Result<ProductChange, String> {
         let names = self.names.iter().map(|(language, text)| ("name", language, text));
         let descriptions = self.descriptions.iter().map(|(language, text)| ("description", language, text));

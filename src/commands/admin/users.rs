@@ -7,7 +7,8 @@ use uuid::Uuid;
 use chain::Amount;
 
 use crate::commands::admin::parse::parse_currency;
-use crate::commands::admin::{AdminError, AdminOperation, Owner, require_shop};
+use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::{AdminError, AdminOperation, Owner};
 use crate::commands::context::Context;
 use access::tokens::Token;
 use db::Tx;
@@ -87,7 +88,7 @@ pub struct Revoke {
 
 /// The amount to credit, and the user who gets it.
 #[derive(clap::Args, Serialize, Deserialize)]
-pub struct Credit {
+pub struct CreditUser {
     /// Name of the user.
     pub user: String,
     /// Amount, such as 100.00.
@@ -218,7 +219,7 @@ pub async fn revoke_all_tokens(context: &Context, revoke: Revoke) -> Result<Stri
 }
 
 /// Credits a user's balance and returns a message with the new balance.
-pub async fn credit_user(context: &Context, credit: Credit) -> Result<String, String> {
+pub async fn credit_user(context: &Context, credit: CreditUser) -> Result<String, String> {
     let currency = parse_currency(&credit.currency)?;
     let decimals = users::find_balance_decimals(currency)
         .ok_or_else(|| format!("balances are in CNY or USD, not in {}", credit.currency))?;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use crate::commands::dev::evm_node::DemoNode;
+use crate::commands::dev::keys;
 use crate::commands::command_error::CommandError;
 use config::Config;
 
@@ -21,8 +22,26 @@ pub struct Options {
 }
 
 /// Returns a listen address for commands that need the configuration but do not listen.
-pub fn placeholder_listen_address() -> SocketAddr {
+fn placeholder_listen_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
+}
+
+/// Returns the configuration of the demo in `folder`. Fails when no demo was ever started there.
+pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> {
+    let seed = keys::open_demo_seed(folder)?.ok_or_else(|| {
+        CommandError::daemon_error(format!(
+            "{} is not a data folder of `settled dev`; start the demo first",
+            folder.display()
+        ))
+    })?;
+    build_demo_config_with_env(
+        folder,
+        &Options {
+            listen: placeholder_listen_address(),
+            accounts: keys::format_accounts_toml(&seed)?,
+            node: None,
+        },
+    )
 }
 
 /// Returns the configuration of the demo in a data folder. Environment variables that begin with `SETTLED__` override
@@ -41,6 +60,15 @@ pub fn build_demo_config_with_env(folder: &Path, options: &Options) -> Result<Co
         .filter(|(name, _)| name.starts_with("SETTLED__"))
         .collect();
     Ok(Config::parse_toml(&folder.join("settled dev"), &text, env)?)
+}
+
+/// Replaces port 0 by a free port, so that the configuration and the printed texts contain the real port.
+pub fn replace_port_zero_by_free_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
+    if listen.port() != 0 {
+        return Ok(listen);
+    }
+    let probe = std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
+    probe.map_err(|e| CommandError::error_with_context(format!("cannot listen on {listen}"), e))
 }
 
 const ETHEREUM: &str = r#"

@@ -2,7 +2,7 @@
 //! value.
 
 mod miners;
-mod demo_config;
+pub mod demo_config;
 mod demo_clock;
 pub mod operations;
 mod keys;
@@ -12,7 +12,7 @@ mod shop;
 mod walk_through;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Subcommand;
@@ -27,10 +27,9 @@ use crate::commands::database::{self, MigratedDatabase};
 use crate::commands::logging;
 use crate::commands::output::print_line_or_exit;
 use crate::commands::private_files::create_private_folder;
-use crate::control::server::Server;
+use crate::control::server::ControlServer;
 use crate::daemon::{self, Daemon, Setup};
 use crate::ops::{signals, supervisor};
-use config::Config;
 use db::file_lock::DataFolderLock;
 
 /// The default data folder of the demo.
@@ -74,24 +73,6 @@ pub async fn run_demo_or_subcommand(args: Args) -> Result<(), CommandError> {
     }
 }
 
-/// Returns the configuration of the demo in `folder`. Fails when no demo was ever started there.
-pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> {
-    let seed = keys::open_demo_seed(folder)?.ok_or_else(|| {
-        CommandError::daemon_error(format!(
-            "{} is not a data folder of `settled dev`; start the demo first",
-            folder.display()
-        ))
-    })?;
-    demo_config::build_demo_config_with_env(
-        folder,
-        &demo_config::Options {
-            listen: demo_config::placeholder_listen_address(),
-            accounts: keys::format_accounts_toml(&seed)?,
-            node: None,
-        },
-    )
-}
-
 async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     create_private_folder(&args.data)?;
     let folder = args.data.canonicalize().map_err(|e| CommandError::error_with_context(args.data.display(), e))?;
@@ -103,7 +84,7 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     let accounts = keys::format_accounts_toml(&keys::open_or_create_demo_seed(&folder)?)?;
     let config = demo_config::build_demo_config_with_env(
         &folder,
-        &demo_config::Options { listen: replace_port_zero_by_free_port(args.listen)?, accounts, node: node.clone() },
+        &demo_config::Options { listen: demo_config::replace_port_zero_by_free_port(args.listen)?, accounts, node: node.clone() },
     )?;
     logging::start_logging_to_stderr(&config.log)?;
     backup::remove_leftover_backups(&folder);
@@ -112,7 +93,7 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     let clock = demo_clock::load_demo_clock(&folder)?;
     let MigratedDatabase { db, envelope, .. } = database::lock_migrate_and_load_keys(&config).await?;
     let context = Context::without_daemon(Arc::new(config.clone()), db.clone(), clock.clone(), envelope);
-    let token = shop::prepare_demo_shop(&context, &folder).await?;
+    let token = shop::create_missing_shop_and_load_token(&context, &folder).await?;
 
     let chains = folder.join("chains");
     create_private_folder(&chains)?;
@@ -130,11 +111,11 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     })
     .await?;
 
-    let running = RunningDaemon::new(&daemon, clock.now());
+    let running = RunningDaemon::from_started_daemon(&daemon, clock.now());
     let (stop, stopped) = watch::channel(false);
     let demo = operations::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
     let blocks = miners::spawn_miners(&daemon.tasks, &config, &demo, &clock, &stopped);
-    let server = Server::remove_old_and_bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
+    let server = ControlServer::remove_old_and_bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let handler = operations::DemoHandler { dispatcher: Dispatcher(context), demo };
     let serving = server.serve_requests_until_stopped(Arc::new(handler), daemon.tasks.clone(), stopped.clone());
@@ -157,13 +138,4 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     }
     drop(lock);
     Ok(())
-}
-
-/// Replaces port 0 by a free port, so that the configuration and the printed texts contain the real port.
-fn replace_port_zero_by_free_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
-    if listen.port() != 0 {
-        return Ok(listen);
-    }
-    let probe = std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
-    probe.map_err(|e| CommandError::error_with_context(format!("cannot listen on {listen}"), e))
 }

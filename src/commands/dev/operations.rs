@@ -15,7 +15,7 @@ use crate::commands::dev::demo_clock::advance_and_store_demo_clock;
 use crate::commands::dev::evm_node;
 use crate::commands::dispatch::{Dispatcher, decode_and_execute};
 use crate::commands::operation::Operation;
-use crate::control::{Handler, Request, Response};
+use crate::control::{RequestHandler, ControlRequest, ControlResponse};
 use clock::Instant;
 use config::Driver;
 use money::invoices;
@@ -123,8 +123,8 @@ pub struct DemoHandler {
 }
 
 #[async_trait]
-impl Handler for DemoHandler {
-    async fn execute_request(&self, uid: u32, request: Request) -> Response {
+impl RequestHandler for DemoHandler {
+    async fn execute_request(&self, uid: u32, request: ControlRequest) -> ControlResponse {
         let is_demo_operation = [DemoCommand::NAME, FindOrder::NAME].contains(&request.operation.as_str());
         if !is_demo_operation {
             return self.dispatcher.execute_request(uid, request).await;
@@ -144,7 +144,7 @@ impl Operation for FindOrder {
     type Output = DemoOrder;
 
     async fn execute(self, DemoContext { context, .. }: &DemoContext) -> Result<DemoOrder, String> {
-        require_demo_order(context, &self.order).await
+        describe_demo_order(context, &self.order).await
     }
 }
 
@@ -179,34 +179,34 @@ async fn execute_demo_command(context: &Context, demo: &Demo, command: DemoComma
     match command {
         DemoCommand::Pay { order, amount } => pay_invoice_of_order(context, demo, &order, &amount).await,
         DemoCommand::Pause { chain } => {
-            demo.pause_miner_until(&require_simulated_chain(demo, &chain)?, context.clock.now().plus_ms(PAUSE_MS));
+            demo.pause_miner_until(&parse_simulated_chain_id(demo, &chain)?, context.clock.now().plus_ms(PAUSE_MS));
             Ok(String::new())
         }
         DemoCommand::Mine { chain, blocks } => {
-            let chain = require_simulated_chain(demo, &chain)?;
+            let chain = parse_simulated_chain_id(demo, &chain)?;
             let head = demo.simnet.mine(&chain, blocks.min(100), context.clock.now().unix_seconds());
             Ok(head.height.to_string())
         }
         DemoCommand::Reorg { chain, blocks } => {
-            let chain = require_simulated_chain(demo, &chain)?;
+            let chain = parse_simulated_chain_id(demo, &chain)?;
             demo.simnet.set_mempool_held(&chain, true);
             let head =
                 demo.simnet.reorg(&chain, blocks.min(1_000), ReplacedTxs::Remine, context.clock.now().unix_seconds());
             Ok(head.height.to_string())
         }
         DemoCommand::Release { chain } => {
-            let chain = require_simulated_chain(demo, &chain)?;
+            let chain = parse_simulated_chain_id(demo, &chain)?;
             demo.simnet.set_mempool_held(&chain, false);
             demo.pause_miner_until(&chain, context.clock.now());
             Ok(String::new())
         }
         DemoCommand::PassWindow { order } => advance_clock_past_payment_window(context, &order).await,
-        DemoCommand::ListReviews => format_open_reviews(context).await,
+        DemoCommand::ListReviews => list_open_reviews_as_lines(context).await,
     }
 }
 
 /// Returns the id of the simulated chain with this name. Fails when the demo does not simulate such a chain.
-fn require_simulated_chain(demo: &Demo, chain: &str) -> Result<ChainId, String> {
+fn parse_simulated_chain_id(demo: &Demo, chain: &str) -> Result<ChainId, String> {
     let found = demo.simnet.chains().into_iter().find(|known| known.as_str() == chain);
     found.ok_or_else(|| format!("{chain} is not a simulated chain"))
 }
@@ -221,7 +221,7 @@ async fn require_order(context: &Context, order: &str) -> Result<orders::OrderDe
     found.ok_or_else(|| format!("there is no order {order}; copy the `order_no` from the response that created it"))
 }
 
-async fn require_demo_order(context: &Context, order: &str) -> Result<DemoOrder, String> {
+async fn describe_demo_order(context: &Context, order: &str) -> Result<DemoOrder, String> {
     let orders::OrderDetails { order, status } = require_order(context, order).await?;
     let address = context.daemon.as_ref().ok_or("no daemon runs")?.address;
     let prefix = &context.config.surfaces.checkout.mount.prefix;
@@ -283,7 +283,7 @@ async fn advance_clock_past_payment_window(context: &Context, order: &str) -> Re
     Ok(format!("The demo's clock was advanced by {minutes} minutes to {} and stays ahead.", context.clock.now()))
 }
 
-async fn format_open_reviews(context: &Context) -> Result<String, String> {
+async fn list_open_reviews_as_lines(context: &Context) -> Result<String, String> {
     let open = context
         .db
         .read("list_reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, REVIEWS_MAX).await }))

@@ -8,7 +8,8 @@ use chain::Amount;
 use serde::Deserialize;
 
 use crate::commands::dev::operations::{self, DemoInvoice};
-use crate::commands::dev::{FOLDER, load_existing_demo_config};
+use crate::commands::dev::FOLDER;
+use crate::commands::dev::demo_config::load_existing_demo_config;
 use crate::commands::command_error::CommandError;
 use crate::commands::operation::execute_in_daemon;
 use crate::commands::output::print_line_or_exit;
@@ -49,11 +50,11 @@ struct StatusResponse {
     payment_status: String,
     fulfillment_status: String,
     #[serde(default)]
-    payment: Progress,
+    payment: PaymentProgress,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-struct Progress {
+struct PaymentProgress {
     #[serde(default)]
     expected_amount: String,
     #[serde(default)]
@@ -311,7 +312,7 @@ impl PaymentRun {
     }
 
     fn print_order_status(&self, now: &StatusResponse) {
-        let Progress { expected_amount, received_amount, confirmations, required_confirmations } = &now.payment;
+        let PaymentProgress { expected_amount, received_amount, confirmations, required_confirmations } = &now.payment;
         let depth = match (confirmations, required_confirmations) {
             (Some(confirmations), Some(required)) => format!(", {confirmations} of {required} confirmations"),
             _ => String::new(),
@@ -331,7 +332,7 @@ impl PaymentRun {
 impl StatusResponse {
     /// Returns true when all payments are confirmed but their sum is too small.
     fn is_confirmed_and_short(&self) -> bool {
-        let Progress { confirmations, required_confirmations, .. } = self.payment;
+        let PaymentProgress { confirmations, required_confirmations, .. } = self.payment;
         self.payment_status == "underpaid" && confirmations.zip(required_confirmations).is_some_and(|(n, of)| n >= of)
     }
 }

@@ -100,7 +100,7 @@ impl Onchain {
             Api::Esplora => Some(Esplora::start_server(&node.url()).await),
         };
         let urls = vec![esplora.as_ref().map_or_else(|| node.url(), |esplora| esplora.url.clone())];
-        let chain = configured(&urls, api, plan);
+        let chain = build_chain_config(&urls, api, plan);
         let world = World::with(backend, move |config| {
             config.chains.insert(chain.id.clone(), chain);
         })
@@ -173,7 +173,7 @@ impl DerefMut for Onchain {
 }
 
 /// Returns the configuration of the regtest network with these endpoints.
-pub fn described(urls: &[String], api: Api, plan: StorySetup) -> String {
+pub fn format_chain_config(urls: &[String], api: Api, plan: StorySetup) -> String {
     let endpoints: Vec<String> = urls.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
     let api = match api {
         Api::Core => "core",
@@ -188,8 +188,8 @@ pub fn described(urls: &[String], api: Api, plan: StorySetup) -> String {
     )
 }
 
-fn configured(urls: &[String], api: Api, plan: StorySetup) -> config::ChainConfig {
-    let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", described(urls, api, plan), accounts());
+fn build_chain_config(urls: &[String], api: Api, plan: StorySetup) -> config::ChainConfig {
+    let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", format_chain_config(urls, api, plan), accounts());
     let mut config = Config::parse_toml("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
     config.chains.remove(&ChainId::new("bitcoin").expect("a name")).expect("the text has the chain")
 }

@@ -52,14 +52,14 @@ pub async fn run_with(arguments: &[&str], input: &str) -> Ended {
 }
 
 /// Writes a configuration with a temporary data folder and a free port, and migrates it.
-pub async fn installed(folder: &Path) -> String {
-    let file = configured(folder).await;
+pub async fn install_migrated(folder: &Path) -> String {
+    let file = write_configuration(folder).await;
     run(&["migrate", "--config", &file]).await.done();
     file
 }
 
 /// Writes the same configuration with an empty data folder.
-pub async fn configured(folder: &Path) -> String {
+pub async fn write_configuration(folder: &Path) -> String {
     let config = folder.join("settled.toml");
     let file = config.to_str().unwrap().to_owned();
     run(&["init", "--config", &file]).await.done();

@@ -143,7 +143,7 @@ impl Installation {
 
     /// Returns the asset that the coin `erc20_usdt` stands for.
     fn usdt(&self) -> Asset {
-        let chain = self.node.configured(&[self.node.anvil.url()], "none");
+        let chain = self.node.build_chain_config(&[self.node.anvil.url()], "none");
         chain.find_asset("usdt").expect("the node has USDT").clone()
     }
 

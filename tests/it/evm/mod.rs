@@ -56,9 +56,9 @@ impl Onchain {
         if urls.is_empty() {
             urls.push(ethereum.anvil.url());
         }
-        let mut chains = vec![ethereum.configured(&urls, plan.trace)];
+        let mut chains = vec![ethereum.build_chain_config(&urls, plan.trace)];
         if let Some(bsc) = &bsc {
-            chains.push(bsc.configured(&[bsc.anvil.url()], plan.trace));
+            chains.push(bsc.build_chain_config(&[bsc.anvil.url()], plan.trace));
         }
         let world = World::with(backend, move |config| {
             config.chains.extend(chains.into_iter().map(|chain| (chain.id.clone(), chain)));

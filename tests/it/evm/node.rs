@@ -42,7 +42,7 @@ impl Network {
     }
 
     /// Returns the options of the preset with other assets, because the preset's token is not deployed on a test node.
-    fn facts(self, usdt: Address) -> String {
+    fn format_chain_options(self, usdt: Address) -> String {
         match self {
             Network::Ethereum => format!(
                 "finality = \"tag\"\nfinal_depth = 96\nconfirmations = [{{ depth = 12 }}]\nassets = [\n\
@@ -77,13 +77,13 @@ impl Node {
         let before = (START.unix_seconds() - 3_600).to_string();
         let anvil = Node::open(network, &["--timestamp", &before]).await;
         anvil.call_rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
-        Node::furnish(network, anvil).await
+        Node::deploy_contracts(network, anvil).await
     }
 
     /// Starts the node. The time of its blocks is the time of the machine.
     pub async fn start_today(network: Network) -> Node {
         let anvil = Node::open(network, &[]).await;
-        Node::furnish(network, anvil).await
+        Node::deploy_contracts(network, anvil).await
     }
 
     async fn open(network: Network, extra: &[&str]) -> Anvil {
@@ -93,7 +93,7 @@ impl Node {
         Anvil::start_node(options).await.expect(NODE)
     }
 
-    async fn furnish(network: Network, anvil: Anvil) -> Node {
+    async fn deploy_contracts(network: Network, anvil: Anvil) -> Node {
         let token = match network {
             Network::Ethereum => "UsdtLike",
             Network::Bsc => "Bep20Like",
@@ -149,7 +149,7 @@ impl Node {
 
     /// Returns the chain's configuration with these endpoints, as TOML text.
     pub fn describe(&self, endpoints: &[String], trace: &str) -> String {
-        let (chain, id, facts) = (self.network.chain(), self.network.chain_id(), self.network.facts(self.usdt));
+        let (chain, id, facts) = (self.network.chain(), self.network.chain_id(), self.network.format_chain_options(self.usdt));
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
         format!(
             "[chains.{chain}]\nenabled = true\ndriver = \"node\"\npreset = \"\"\nmode = \"test\"\nfamily = \"evm\"\n\
@@ -159,7 +159,7 @@ impl Node {
     }
 
     /// Returns the chain's configuration with these endpoints, to be inserted in the configuration of a world.
-    pub fn configured(&self, endpoints: &[String], trace: &str) -> config::ChainConfig {
+    pub fn build_chain_config(&self, endpoints: &[String], trace: &str) -> config::ChainConfig {
         let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", self.describe(endpoints, trace), accounts());
         let mut config = Config::parse_toml("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
         config.chains.remove(&self.network.chain()).expect("the text has the chain")
@@ -239,7 +239,7 @@ fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
             }
         })),
         (EndpointFault::OnlyEmptyLogs | EndpointFault::NoReceipts, "eth_getBlockReceipts") => missing(),
-        (EndpointFault::StaleHead(head), "eth_getBlockByNumber") => stale(head, params),
+        (EndpointFault::StaleHead(head), "eth_getBlockByNumber") => answer_with_stale_head(head, params),
         (EndpointFault::NoTraces, method) if method.starts_with("debug_") || method.starts_with("trace_") => missing(),
         (EndpointFault::Generous, "eth_getProof") => {
             Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER)))
@@ -250,7 +250,7 @@ fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
     }
 }
 
-fn stale(head: u64, params: &Value) -> Intervention {
+fn answer_with_stale_head(head: u64, params: &Value) -> Intervention {
     match params[0].as_str() {
         Some("latest") => Intervention::ReplaceParams(json!([format!("{head:#x}"), params[1]])),
         Some(text) => match u64::from_str_radix(text.trim_start_matches("0x"), 16) {

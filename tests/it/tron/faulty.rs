@@ -86,7 +86,7 @@ both! {
 
     async fn the_endpoint_is_replaced_during_a_payment(world: Onchain = StorySetup { gateways: 2 }) {
         let urls: Vec<String> = world.gateways.iter().map(|gateway| gateway.url.clone()).collect();
-        let only = |url: &str| world.tron.configured(&[url.to_owned()]);
+        let only = |url: &str| world.tron.build_chain_config(&[url.to_owned()]);
         let (first, second) = (only(&urls[0]), only(&urls[1]));
         world.config.chains.insert(first.id.clone(), first);
         world.crash_and_boot().await;

@@ -45,7 +45,7 @@ impl Onchain {
             gateways.push(tron.node.start_gateway().await);
         }
         let urls: Vec<String> = gateways.iter().map(|gateway| gateway.url.clone()).collect();
-        let chain = tron.configured(&urls);
+        let chain = tron.build_chain_config(&urls);
         let world = World::with(backend, move |config| drop(config.chains.insert(chain.id.clone(), chain))).await;
         Onchain { world, tron, gateways }
     }

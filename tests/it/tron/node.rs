@@ -72,7 +72,7 @@ impl Tron {
     }
 
     /// Returns the chain's configuration with these endpoints, to be inserted in the configuration of a world.
-    pub fn configured(&self, endpoints: &[String]) -> config::ChainConfig {
+    pub fn build_chain_config(&self, endpoints: &[String]) -> config::ChainConfig {
         let usdt = chain::derive::tron_address(self.usdt).text;
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
         let text = format!(
