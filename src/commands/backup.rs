@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::Context;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{Executor, Operation, choose_executor_by_folder_lock, execute_in_daemon};
 use crate::commands::output::print_line_or_exit;
@@ -85,7 +85,9 @@ pub async fn back_up_database_to_target(args: Args) -> Result<(), CommandError> 
         ),
     };
     let path = target.path.display();
-    print_line_or_exit(format_args!("{path} is a complete copy of the database. Goods in it can be read only with {keys}."));
+    print_line_or_exit(format_args!(
+        "{path} is a complete copy of the database. Goods in it can be read only with {keys}."
+    ));
     Ok(())
 }
 
@@ -171,7 +173,9 @@ impl BackupTarget {
         let failed = |error| CommandError::error_with_context(format!("{} cannot be created", part.display()), error);
         let file = match created {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(BackupTarget::target_in_use_error(part)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(BackupTarget::target_in_use_error(part));
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(CommandError::general_error(format!("the folder {} does not exist", folder.display())));
             }

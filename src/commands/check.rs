@@ -289,7 +289,12 @@ fn find_differing_stored_value<'a>(immutable_facts: &'a StoredFacts, fact: &Fact
     immutable_facts.get(&fact.name).filter(|stored| **stored != fact.value)
 }
 
-async fn check_nodes_and_tokens(report: &mut CheckReport, config: &Config, chain: &ChainConfig, immutable_facts: &StoredFacts) {
+async fn check_nodes_and_tokens(
+    report: &mut CheckReport,
+    config: &Config,
+    chain: &ChainConfig,
+    immutable_facts: &StoredFacts,
+) {
     let subject = format!("chain {}", chain.id);
     let only_this_chain = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
     let source = match daemon::drivers::open_chain_sources(&only_this_chain, None) {
@@ -364,7 +369,13 @@ async fn check_identity_of_node(
     }
 }
 
-async fn check_tip_age_and_clock(report: &mut CheckReport, subject: &str, chain: &ChainConfig, source: &dyn Source, now: Instant) {
+async fn check_tip_age_and_clock(
+    report: &mut CheckReport,
+    subject: &str,
+    chain: &ChainConfig,
+    source: &dyn Source,
+    now: Instant,
+) {
     let tip = match source.tip().await {
         Ok(tip) => tip,
         Err(e) => return report.print_failure(subject, e),

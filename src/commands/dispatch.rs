@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::commands::context::Context;
 use crate::commands::operation::Operation;
 use crate::commands::{admin, backup, rescan, status};
-use crate::control::{RequestHandler, ControlRequest, ControlResponse};
+use crate::control::{ControlRequest, ControlResponse, RequestHandler};
 use records::audit_log::Actor;
 
 /// Executes the requests of the control socket with the daemon's context.

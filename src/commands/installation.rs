@@ -46,7 +46,10 @@ pub struct OfflineInstallation {
 impl OfflineInstallation {
     /// Opens the database and loads the envelope keys. Fails when migrations are pending, because only the daemon and
     /// `settled migrate` apply migrations.
-    pub async fn open_without_migrating(config: Config, lock: DataFolderLock) -> Result<OfflineInstallation, CommandError> {
+    pub async fn open_without_migrating(
+        config: Config,
+        lock: DataFolderLock,
+    ) -> Result<OfflineInstallation, CommandError> {
         let db = open_or_create_database(&config).await?;
         require_no_pending_migrations(&db).await?;
         let envelope = Arc::new(load_existing_envelope_keys(&config.data.folder)?);

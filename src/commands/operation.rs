@@ -6,12 +6,12 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::Context;
 use crate::commands::installation::{Installation, OfflineInstallation};
 use crate::commands::private_files::create_private_folder;
-use crate::control::client;
 use crate::control::ControlRequest;
+use crate::control::client;
 use config::Config;
 use db::file_lock::{DataFolderLock, DataFolderLockError};
 
@@ -44,7 +44,9 @@ pub enum Executor {
 pub async fn choose_executor_by_folder_lock(config: &Config) -> Result<Executor, CommandError> {
     create_private_folder(&config.data.folder)?;
     match DataFolderLock::lock_data_folder(&config.data.folder) {
-        Ok(lock) => Ok(Executor::ThisProcess(Box::new(OfflineInstallation::open_without_migrating(config.clone(), lock).await?))),
+        Ok(lock) => Ok(Executor::ThisProcess(Box::new(
+            OfflineInstallation::open_without_migrating(config.clone(), lock).await?,
+        ))),
         Err(DataFolderLockError::Held { .. }) => Ok(Executor::Daemon),
         Err(error @ DataFolderLockError::Io { .. }) => Err(error.into()),
     }
@@ -55,7 +57,10 @@ pub async fn choose_executor_by_folder_lock(config: &Config) -> Result<Executor,
 ///
 /// # Errors
 /// Fails when the installation cannot be opened, or when the operation fails.
-pub async fn execute_in_daemon_or_locally<O>(installation: &Installation, operation: O) -> Result<O::Output, CommandError>
+pub async fn execute_in_daemon_or_locally<O>(
+    installation: &Installation,
+    operation: O,
+) -> Result<O::Output, CommandError>
 where
     O: Operation<Context = Context>,
 {

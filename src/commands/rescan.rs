@@ -5,8 +5,8 @@ use chain::ChainId;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin;
-use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::Context;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{self, Operation};
 use crate::commands::output::print_line_or_exit;
@@ -91,11 +91,9 @@ impl Operation for RescanNextPiece {
         }
         let rescan = match &context.daemon {
             Some(daemon) => daemon.rescans.get(&chain).cloned().ok_or(format!("the daemon does not follow {chain}"))?,
-            None => {
-                open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), &chain)
-                    .await
-                    .map_err(in_words)?
-            }
+            None => open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), &chain)
+                .await
+                .map_err(in_words)?,
         };
         rescan.rescan_block_range(&context.actor, self.from, self.to).await.map_err(in_words)
     }
@@ -105,18 +103,14 @@ impl Operation for RescanNextPiece {
 ///
 /// # Errors
 /// Fails when the chain is not enabled, is a model chain, or cannot be opened.
-async fn open_standalone_rescanner(
-    config: &Config,
-    db: &Db,
-    clock: Clock,
-    id: &ChainId,
-) -> anyhow::Result<Rescanner> {
+async fn open_standalone_rescanner(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> anyhow::Result<Rescanner> {
     let chain_config = config.chains.get(id).filter(|chain| chain.enabled);
     let chain_config = chain_config.with_context(|| format!("[chains.{id}] is not enabled in the configuration"))?;
     if chain_config.driver == Driver::Simnet {
         bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
     }
-    let payment_assets = assets::build_assets_and_followed_chains(config, &rates::build_fixed_rate_book(&config.rates))?;
+    let payment_assets =
+        assets::build_assets_and_followed_chains(config, &rates::build_fixed_rate_book(&config.rates))?;
     addresses::load_addresses_and_record_kinds(config, &payment_assets, db, clock.now()).await?;
     let chain = payment_assets.find_followed_chain(id).context("an enabled chain is followed")?;
     let deposits = workers::build_deposit_service(config, chain_config, chain);

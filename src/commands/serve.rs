@@ -6,10 +6,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::commands::backup;
-use crate::commands::context::{Context, RunningDaemon};
-use crate::commands::dispatch::Dispatcher;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::{Context, RunningDaemon};
 use crate::commands::database::{self, MigratedDatabase};
+use crate::commands::dispatch::Dispatcher;
 use crate::commands::installation::Installation;
 use crate::commands::logging;
 use crate::commands::private_files::create_private_folder;
@@ -67,8 +67,10 @@ pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
     let context = Context::without_daemon(Arc::new(config), db, clock, envelope);
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let (stop, stopped) = watch::channel(false);
-    let server = ControlServer::remove_old_and_bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
-    let serving = server.serve_requests_until_stopped(Arc::new(Dispatcher(context)), daemon.tasks.clone(), stopped.clone());
+    let server = ControlServer::remove_old_and_bind_socket(&folder)
+        .map_err(|e| CommandError::error_with_context("control socket", e))?;
+    let serving =
+        server.serve_requests_until_stopped(Arc::new(Dispatcher(context)), daemon.tasks.clone(), stopped.clone());
     let control = daemon.tasks.spawn("control socket", serving);
     let watchdog = supervisor::notify_ready_and_spawn_supervisor(&daemon, &stopped);
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin;
-use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::Context;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{Operation, execute_in_daemon};
 use crate::commands::output::print_line_or_exit;

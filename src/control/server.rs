@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use crate::control::json_line::{encode_json_line, read_limited_line};
-use crate::control::{RequestHandler, ControlRequest, SOCKET_FILE, TRANSFER_TIMEOUT};
+use crate::control::{ControlRequest, RequestHandler, SOCKET_FILE, TRANSFER_TIMEOUT};
 use tasks::Tasks;
 
 /// The maximum number of connections served at the same time. Further connections wait in the kernel's queue.
@@ -47,7 +47,12 @@ impl ControlServer {
     }
 
     /// Serves requests until `stop` is true, then removes the socket.
-    pub async fn serve_requests_until_stopped(self, handler: Arc<dyn RequestHandler>, tasks: Tasks, mut stop: watch::Receiver<bool>) {
+    pub async fn serve_requests_until_stopped(
+        self,
+        handler: Arc<dyn RequestHandler>,
+        tasks: Tasks,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");

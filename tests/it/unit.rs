@@ -56,7 +56,9 @@ fn the_unit_is_valid() {
 fn the_unit_is_hardened() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/settled.service");
     let threshold = format!("--threshold={EXPOSURE_MAX}");
-    if let Some(output) = run_systemd_analyze(&["security", "--offline=true", "--no-pager", &threshold, unit.to_str().unwrap()]) {
+    if let Some(output) =
+        run_systemd_analyze(&["security", "--offline=true", "--no-pager", &threshold, unit.to_str().unwrap()])
+    {
         assert!(output.status.success(), "{}", collect_output(&output));
     }
 }

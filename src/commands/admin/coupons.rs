@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::csv::CsvRecord;
 use crate::commands::admin::import_file::ImportFile;
-use crate::commands::admin::parse::{parse_percent_in_basis_points, parse_currency, parse_instant, parse_price_in_minor_units};
-use crate::commands::admin::products::require_product;
 use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::parse::{
+    parse_currency, parse_instant, parse_percent_in_basis_points, parse_price_in_minor_units,
+};
+use crate::commands::admin::products::require_product;
 use crate::commands::admin::{AdminError, AdminOperation, Owner};
-use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::Context;
 use db::Tx;
 use ids::Shop;
 use money::pricing::Fiat;
@@ -169,7 +171,9 @@ pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<Coupon
 
 async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &CouponInput) -> Result<Terms, AdminError> {
     let discount = match (&coupon.percent, &coupon.fixed) {
-        (Some(percent), None) => Discount::Percent(parse_percent_in_basis_points(percent).map_err(AdminError::Refused)?),
+        (Some(percent), None) => {
+            Discount::Percent(parse_percent_in_basis_points(percent).map_err(AdminError::Refused)?)
+        }
         (None, Some(fixed)) => Discount::Fixed(parse_price_in_minor_units(fixed).map_err(AdminError::Refused)?),
         (Some(_), Some(_)) | (None, None) => {
             return Err(AdminError::Refused("a coupon has either `percent` or `fixed`".into()));
@@ -179,7 +183,8 @@ async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &CouponIn
         Some(product) => Some(require_product(tx, shop, product).await?.id),
         None => None,
     };
-    let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), parse_price_in_minor_units).map_err(AdminError::Refused)?;
+    let min_amount =
+        coupon.min_amount.as_deref().map_or(Ok(0), parse_price_in_minor_units).map_err(AdminError::Refused)?;
     let parse_time =
         |text: &Option<String>| text.as_deref().map(parse_instant).transpose().map_err(AdminError::Refused);
     Ok(Terms {

@@ -17,8 +17,8 @@ pub mod users;
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::Context;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{self, Operation};
 use crate::commands::output::print_line_or_exit;

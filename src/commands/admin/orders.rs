@@ -161,8 +161,7 @@ pub async fn cancel_unpaid_order(context: &Context, name: OrderName) -> Result<S
             Box::pin(async move {
                 let order = require_order(tx, &name).await?;
                 let number = &order.order.order_no;
-                let refused =
-                    |e: CancelError| AdminError::Refused(format!("order {number} cannot be cancelled: {e}"));
+                let refused = |e: CancelError| AdminError::Refused(format!("order {number} cannot be cancelled: {e}"));
                 orders::cancel_order_by_operator(tx, now, &actor, &order).await.map_err(refused)?;
                 Ok::<_, AdminError>(order)
             })

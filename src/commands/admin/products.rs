@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::csv::CsvRecord;
 use crate::commands::admin::import_file::ImportFile;
-use crate::commands::admin::parse::{parse_currency, parse_price_in_minor_units};
 use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::parse::{parse_currency, parse_price_in_minor_units};
 use crate::commands::admin::{AdminError, AdminOperation, Owner};
-use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::Context;
 use db::Tx;
 use ids::Shop;
 use money::pricing::Fiat;
@@ -245,7 +245,11 @@ fn format_product(product: &ProductWithPrices) -> String {
 }
 
 /// Returns the product with this public id or slug. Fails when the shop has no such product.
-pub(super) async fn require_product(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<ProductWithPrices, AdminError> {
+pub(super) async fn require_product(
+    tx: &mut Tx,
+    shop: Shop,
+    id_or_slug: &str,
+) -> Result<ProductWithPrices, AdminError> {
     let product = catalog::find_product_with_prices(tx, shop, id_or_slug).await?;
     product.ok_or_else(|| AdminError::Refused(format!("there is no product `{id_or_slug}`")))
 }

@@ -4,11 +4,11 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::import_file::{Format, ImportFile};
-use crate::commands::admin::products::require_product;
 use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::products::require_product;
 use crate::commands::admin::{AdminError, AdminOperation, Owner};
-use crate::commands::context::Context;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::Context;
 use ids::StockItemId;
 use shop::stock::{self, IMPORT_LINES_MAX, ItemSummary};
 

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use chain::Amount;
 
-use crate::commands::admin::parse::parse_currency;
 use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::parse::parse_currency;
 use crate::commands::admin::{AdminError, AdminOperation, Owner};
 use crate::commands::context::Context;
 use access::tokens::Token;
@@ -232,9 +232,7 @@ pub async fn credit_user(context: &Context, credit: CreditUser) -> Result<String
             Box::pin(async move {
                 let (shop, user) = require_shop_and_user(tx, &credit.owner, &credit.user).await?;
                 let credit = users::Credit { currency, amount, reference: credit.reference };
-                users::credit_user_balance(tx, now, &actor, shop, &user, credit)
-                    .await
-                    .map_err(AdminError::from_refusal)
+                users::credit_user_balance(tx, now, &actor, shop, &user, credit).await.map_err(AdminError::from_refusal)
             })
         })
         .await?;

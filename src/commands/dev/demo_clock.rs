@@ -28,9 +28,7 @@ pub fn load_demo_clock(folder: &Path) -> Result<Clock, CommandError> {
 pub fn advance_and_store_demo_clock(clock: &Clock, folder: &Path, ms: i64) -> Result<(), CommandError> {
     clock.advance_ms(ms);
     match clock {
-        Clock::Ahead(total) => {
-            write_private_file(&folder.join(CLOCK_FILE), &total.load(Ordering::SeqCst).to_string())
-        }
+        Clock::Ahead(total) => write_private_file(&folder.join(CLOCK_FILE), &total.load(Ordering::SeqCst).to_string()),
         Clock::System | Clock::Manual(_) => Ok(()),
     }
 }

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use crate::commands::command_error::CommandError;
 use crate::commands::dev::evm_node::DemoNode;
 use crate::commands::dev::keys;
-use crate::commands::command_error::CommandError;
 use config::Config;
 
 const TEXT: &str = include_str!("dev.toml");
@@ -36,11 +36,7 @@ pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> 
     })?;
     build_demo_config_with_env(
         folder,
-        &Options {
-            listen: placeholder_listen_address(),
-            accounts: keys::format_accounts_toml(&seed)?,
-            node: None,
-        },
+        &Options { listen: placeholder_listen_address(), accounts: keys::format_accounts_toml(&seed)?, node: None },
     )
 }
 

@@ -20,10 +20,10 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::commands::backup;
-use crate::commands::context::{Context, RunningDaemon};
-use crate::commands::dispatch::Dispatcher;
 use crate::commands::command_error::CommandError;
+use crate::commands::context::{Context, RunningDaemon};
 use crate::commands::database::{self, MigratedDatabase};
+use crate::commands::dispatch::Dispatcher;
 use crate::commands::logging;
 use crate::commands::output::print_line_or_exit;
 use crate::commands::private_files::create_private_folder;
@@ -84,7 +84,11 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     let accounts = keys::format_accounts_toml(&keys::open_or_create_demo_seed(&folder)?)?;
     let config = demo_config::build_demo_config_with_env(
         &folder,
-        &demo_config::Options { listen: demo_config::replace_port_zero_by_free_port(args.listen)?, accounts, node: node.clone() },
+        &demo_config::Options {
+            listen: demo_config::replace_port_zero_by_free_port(args.listen)?,
+            accounts,
+            node: node.clone(),
+        },
     )?;
     logging::start_logging_to_stderr(&config.log)?;
     backup::remove_leftover_backups(&folder);
@@ -115,7 +119,8 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     let (stop, stopped) = watch::channel(false);
     let demo = operations::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
     let blocks = miners::spawn_miners(&daemon.tasks, &config, &demo, &clock, &stopped);
-    let server = ControlServer::remove_old_and_bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
+    let server = ControlServer::remove_old_and_bind_socket(&folder)
+        .map_err(|e| CommandError::error_with_context("control socket", e))?;
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let handler = operations::DemoHandler { dispatcher: Dispatcher(context), demo };
     let serving = server.serve_requests_until_stopped(Arc::new(handler), daemon.tasks.clone(), stopped.clone());

@@ -15,7 +15,7 @@ use crate::commands::dev::demo_clock::advance_and_store_demo_clock;
 use crate::commands::dev::evm_node;
 use crate::commands::dispatch::{Dispatcher, decode_and_execute};
 use crate::commands::operation::Operation;
-use crate::control::{RequestHandler, ControlRequest, ControlResponse};
+use crate::control::{ControlRequest, ControlResponse, RequestHandler};
 use clock::Instant;
 use config::Driver;
 use money::invoices;
@@ -268,7 +268,9 @@ async fn pay_invoice_of_order(context: &Context, demo: &Demo, order: &str, amoun
             .pay(chain, asset, &invoice.address, amount)
             .map(|txid| txid.to_string())
             .map_err(|e| e.to_string()),
-        (Driver::Node, Some(url)) => evm_node::pay_from_first_account(url, configured, asset, &invoice.address, amount).await,
+        (Driver::Node, Some(url)) => {
+            evm_node::pay_from_first_account(url, configured, asset, &invoice.address, amount).await
+        }
         (Driver::Node, None) => Err(format!("{chain} is followed on a node that the demo does not know")),
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use chain::Amount;
 use serde::Deserialize;
 
-use crate::commands::dev::operations::{self, DemoInvoice};
+use crate::commands::command_error::CommandError;
 use crate::commands::dev::FOLDER;
 use crate::commands::dev::demo_config::load_existing_demo_config;
-use crate::commands::command_error::CommandError;
+use crate::commands::dev::operations::{self, DemoInvoice};
 use crate::commands::operation::execute_in_daemon;
 use crate::commands::output::print_line_or_exit;
 
@@ -93,7 +93,8 @@ pub async fn pay_order_and_print_progress(args: Args) -> Result<(), CommandError
 impl PaymentRun {
     async fn find_and_print_order(args: &Args) -> Result<PaymentRun, CommandError> {
         let find = operations::FindOrder { order: args.order.clone() };
-        let operations::DemoOrder { order_no, state, status_url, invoice } = execute_in_daemon(&args.data, &find).await?;
+        let operations::DemoOrder { order_no, state, status_url, invoice } =
+            execute_in_daemon(&args.data, &find).await?;
         let invoice = invoice.ok_or_else(|| {
             CommandError::general_error(format!("order {order_no} is {state} and is not paid on a chain: it was not created with `\"paymentMethod\": \"crypto\"`"))
         })?;
@@ -170,7 +171,9 @@ impl PaymentRun {
 
     async fn advance_clock_and_pay_late(&mut self) -> Result<(), CommandError> {
         self.require_simulated_chain("--late")?;
-        print_line_or_exit(self.send_demo_command(operations::DemoCommand::PassWindow { order: self.order.clone() }).await?);
+        print_line_or_exit(
+            self.send_demo_command(operations::DemoCommand::PassWindow { order: self.order.clone() }).await?,
+        );
         self.print_status_changes_until(PaymentRun::is_order_finished).await?;
         let before = self.fetch_open_reviews().await?;
         self.send_and_print_payment(self.due).await?;
@@ -222,7 +225,9 @@ impl PaymentRun {
         } else {
             self.print_status_changes_until(|status| status.payment.confirmations.is_none_or(|n| n == 0)).await?;
         }
-        print_line_or_exit("The credit was taken back, because its block was replaced. Now the payment is mined again.");
+        print_line_or_exit(
+            "The credit was taken back, because its block was replaced. Now the payment is mined again.",
+        );
         self.send_demo_command(operations::DemoCommand::Release { chain }).await?;
         if was_finished {
             self.wait_until_new_reviews_are_closed(&before).await
@@ -283,7 +288,10 @@ impl PaymentRun {
     }
 
     /// Prints each change of the order's status until `is_done` returns true for the status.
-    async fn print_status_changes_until(&mut self, is_done: impl Fn(&StatusResponse) -> bool) -> Result<(), CommandError> {
+    async fn print_status_changes_until(
+        &mut self,
+        is_done: impl Fn(&StatusResponse) -> bool,
+    ) -> Result<(), CommandError> {
         let mut silence = 0;
         loop {
             let status = self.fetch_order_status().await?;

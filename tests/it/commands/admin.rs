@@ -6,7 +6,7 @@ use std::path::Path;
 use provision::anvil::{Anvil, AnvilOptions};
 use rusqlite::Connection;
 
-use crate::commands::program::{write_configuration, install_migrated, run, run_with, settled};
+use crate::commands::program::{install_migrated, run, run_with, settled, write_configuration};
 use crate::world::accounts;
 
 #[tokio::test]

@@ -149,7 +149,8 @@ impl Node {
 
     /// Returns the chain's configuration with these endpoints, as TOML text.
     pub fn describe(&self, endpoints: &[String], trace: &str) -> String {
-        let (chain, id, facts) = (self.network.chain(), self.network.chain_id(), self.network.format_chain_options(self.usdt));
+        let (chain, id, facts) =
+            (self.network.chain(), self.network.chain_id(), self.network.format_chain_options(self.usdt));
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
         format!(
             "[chains.{chain}]\nenabled = true\ndriver = \"node\"\npreset = \"\"\nmode = \"test\"\nfamily = \"evm\"\n\
