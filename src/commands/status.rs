@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin;
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{Operation, execute_in_daemon};
-use crate::commands::out::print_line;
+use crate::commands::output::print_line_or_exit;
 use money::cursors;
 use records::reviews;
 
@@ -20,16 +20,16 @@ pub struct Args {
 
 /// The operation that describes the running daemon, with one line for each chain and each problem.
 #[derive(Serialize, Deserialize)]
-pub struct Status;
+pub struct DescribeDaemon;
 
 /// Prints the state of the running daemon. Fails with exit code 4 when no daemon runs.
-pub async fn run_status(args: Args) -> Result<(), CommandError> {
+pub async fn print_daemon_status(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
-    print_line(execute_in_daemon(&config.data.folder, &Status).await?);
+    print_line_or_exit(execute_in_daemon(&config.data.folder, &DescribeDaemon).await?);
     Ok(())
 }
 
-impl Operation for Status {
+impl Operation for DescribeDaemon {
     const NAME: &'static str = "status";
     type Context = Context;
     type Output = String;

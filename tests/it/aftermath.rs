@@ -1,5 +1,5 @@
-//! Stories of money that needs an operator or a rescan: after reorgs, on sibling chains, behind nodes without balances, of
-//! tokens that were listed late.
+//! Stories of money that needs an operator or a rescan: after reorgs, on sibling chains, behind nodes without balances,
+//! of tokens that were listed late.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use money::ledger::{Account, Suspense};
 use records::reviews;
 use serde_json::{Value, json};
 use settled::commands::context::{Context, RunningDaemon};
-use settled::commands::dispatch::dispatch_request;
-use settled::control::Request;
+use settled::commands::dispatch::execute_named_operation;
+use settled::control::ControlRequest;
 use settled::workers::rescan::RescanPiece;
 use simnet::{NodeFault, ReplacedTxs};
 
@@ -22,11 +22,11 @@ use crate::world::{SETUP, World, accounts};
 /// Executes an operation as a request over the control socket does.
 pub async fn request(world: &World, operation: &str, arguments: Value) -> Result<Value, String> {
     let daemon = world.daemon.as_ref().unwrap();
-    let running = RunningDaemon::new(daemon, world.clock.now());
+    let running = RunningDaemon::from_started_daemon(daemon, world.clock.now());
     let config = std::sync::Arc::new(world.config.clone());
     let offline = Context::without_daemon(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
     let context = Context { daemon: Some(running), ..offline };
-    dispatch_request(&context, Request { operation: operation.to_owned(), arguments }).await
+    execute_named_operation(&context, ControlRequest { operation: operation.to_owned(), arguments }).await
 }
 
 async fn resume(world: &World, chain: &str) -> Result<String, String> {
@@ -217,7 +217,7 @@ both! {
         world.run_until_idle().await;
         assert!(!world.has_open_review("payment.surplus").await && !world.has_open_review("deposit.unallocated").await);
 
-        // Less money arrives than before: a new review opens with the new figure.
+        // Less money arrives than before, so a new review opens with the new amount.
         world.pay_order(&order, due.checked_mul(2).unwrap());
         world.mine_deep(order.coin);
         world.run_until_idle().await;
@@ -351,7 +351,8 @@ both! {
         world.run_until_idle().await;
         assert_eq!(world.suspense("trx", Suspense::Dust).await, Amount::from_units(1), "of any asset");
 
-        // The first transfer leaves less than a cent; a smaller transfer is dust; the exact rest pays.
+        // After the first transfer less than a cent is missing. A smaller transfer is dust. A transfer of exactly the
+        // missing amount pays the invoice.
         let rest = Amount::from_units(9_000);
         world.pay_order(&order, due.checked_sub(rest).unwrap());
         world.pay(order.coin, &order.address, "0.008999");

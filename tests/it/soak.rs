@@ -53,7 +53,7 @@ impl Play {
             86..94 => self.wait(),
             _ => self.crash().await,
         }
-        // Not after every action, so that several actions happen between two runs of the workers.
+        // The workers do not run after every action, so that several actions happen between two runs.
         if self.rng.random_bool(0.6) {
             self.world.run_until_idle().await;
         }
@@ -156,7 +156,7 @@ impl Play {
         self.world.simnet.list_chains().choose(&mut self.rng).expect("there are chains").clone()
     }
 
-    /// Notes an action; the notes are printed only when the play fails.
+    /// Stores a note about an action. The notes are printed only when the test fails.
     fn note(&self, what: String) {
         eprintln!("  {what}");
     }
@@ -267,7 +267,7 @@ async fn a_process_killed_at_any_moment_loses_nothing() {
     }
     let demo = Running::demo(folder.path(), &[]).await;
     for order in &orders {
-        // A payment that is already on the chain is found without being sent again.
+        // A payment that is already on the chain is found, so it is not sent again.
         let completed = loop {
             let query = format!("/api/orders/query?orderNo={order}&email=buyer@example.com");
             let found = demo.get(&query).await;

@@ -11,7 +11,7 @@ use envelope::Envelope;
 use ids::{Mode, Shop as Owner};
 use money::pricing::Currency;
 use records::audit_log::Actor;
-use settled::daemon::drivers::list_simnet_specs;
+use settled::daemon::drivers::list_enabled_simnet_chains;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::{catalog, merchants, stock};
@@ -58,7 +58,7 @@ impl BenchShop {
         let config = config(folder.path());
         let clock = Clock::System;
         let seconds = clock.now().unix_seconds();
-        let simnet = Simnet::create_in_memory(list_simnet_specs(&config), 7, seconds - 3_600);
+        let simnet = Simnet::create_in_memory(list_enabled_simnet_chains(&config), 7, seconds - 3_600);
         for chain in simnet.list_chains() {
             simnet.mine(&chain, 3, seconds - 60);
         }

@@ -54,7 +54,7 @@ impl Command {
 }
 
 /// Returns the open reviews as text, oldest first.
-pub async fn list_open_reviews(context: &Context, list: List) -> Result<String, String> {
+pub async fn list_oldest_open_reviews(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (open, count) = context
         .db
@@ -102,7 +102,7 @@ pub async fn close_review(context: &Context, close: Close) -> Result<String, Str
                 };
                 if !is_closed {
                     let missing = format!("no review `{kind}` of `{subject}` is open; `{LIST}` shows those that are");
-                    return Err(AdminError::Rejected(missing));
+                    return Err(AdminError::Refused(missing));
                 }
                 Ok(())
             })

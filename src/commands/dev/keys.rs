@@ -1,8 +1,5 @@
 //! The seed of the demo. Its passphrase is stored in the same folder, because the coins of the demo have no value.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bitcoin::Network;
@@ -12,7 +9,8 @@ use signer::accounts::{KeyAccount, AccountPurpose};
 use signer::seed::Seed;
 use signer::seed_file::{KdfCost, SeedFile};
 
-use crate::commands::exit::CommandError;
+use crate::commands::command_error::CommandError;
+use crate::commands::private_files::write_private_file;
 
 const SEED: &str = "seed";
 const PASSPHRASE: &str = "seed.passphrase";
@@ -59,15 +57,4 @@ pub fn format_accounts_toml(seed: &Seed) -> Result<String, CommandError> {
         ));
     }
     Ok(text)
-}
-
-/// Writes a file that only its owner can read. An existing file is replaced.
-pub fn write_private_file(path: &Path, text: &str) -> Result<(), CommandError> {
-    let failed = |e: std::io::Error| CommandError::error_with_context(path.display(), e);
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed)
 }

@@ -45,7 +45,7 @@ impl Desk {
     }
 }
 
-/// The configuration section of this database.
+/// Returns the configuration section that names this database.
 async fn database_of(db: &Db, folder: &Path) -> String {
     match db.backend() {
         Backend::Sqlite => {
@@ -197,7 +197,7 @@ both! {
         assert!(shown.contains("3 of mailbox-usa-fresh at 0.5 CNY: delivered"), "{shown}");
         assert!(!shown.contains("----"), "goods are never shown: {shown}");
 
-        // Through its socket the daemon delivers at once.
+        // The daemon receives the command through its control socket, so it delivers at once.
         let (second, id) = order().await;
         let confirm = serde_json::json!({ "confirm-order": { "order": second } });
         assert!(request(&world, "admin", confirm).await.unwrap().to_string().contains("it is being delivered"));

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use crate::commands::dev::node::Node;
+use crate::commands::dev::evm_node::DemoNode;
 use crate::commands::dev::{FOLDER, shop};
 
-/// The values that the text contains.
+/// The values that the walk-through contains.
 pub struct Facts<'a> {
     /// The address on which the demo listens.
     pub address: SocketAddr,
@@ -16,7 +16,7 @@ pub struct Facts<'a> {
     /// A token of the demo's user.
     pub token: &'a str,
     /// The node of `--evm`; `None` when all chains are simulated.
-    pub node: Option<&'a Node>,
+    pub node: Option<&'a DemoNode>,
 }
 
 /// Returns the text that the demo prints when it is ready.
@@ -67,7 +67,7 @@ Coins for your own orders: trc20_usdt, erc20_usdt, bep20_usdt, btc, eth, trx, bn
 "#
     );
     if let Some(node) = facts.node {
-        node.write_payment_instructions(&mut text).expect("writing to a string cannot fail");
+        node.append_payment_instructions(&mut text).expect("writing to a string cannot fail");
     }
     writeln!(text, "\nThe demo's log follows.").expect("writing to a string cannot fail");
     text

@@ -2,7 +2,6 @@
 //! clock.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -12,21 +11,18 @@ use simnet::{ReplacedTxs, Simnet};
 use url::Url;
 
 use crate::commands::context::Context;
-use crate::commands::dev::keys::write_private_file;
-use crate::commands::dev::node;
-use crate::commands::dispatch::Dispatcher;
-use crate::commands::exit::CommandError;
-use crate::commands::operation::{Operation, execute_request};
-use crate::control::{Handler, Request, Response};
-use clock::{Clock, Instant};
+use crate::commands::dev::demo_clock::advance_and_store_demo_clock;
+use crate::commands::dev::evm_node;
+use crate::commands::dispatch::{Dispatcher, decode_and_execute};
+use crate::commands::operation::Operation;
+use crate::control::{ControlRequest, ControlResponse, RequestHandler};
+use clock::Instant;
 use config::Driver;
 use money::invoices;
 use records::audit_log::Actor;
 use records::reviews;
 use shop::orders;
 
-/// The file that holds the time by which the demo's clock is ahead of the system clock, in milliseconds.
-const CLOCK_FILE: &str = "clock-ahead-ms";
 /// The duration after which a paused miner resumes, in milliseconds. It lets the miner resume even when the client that
 /// paused it has ended.
 const PAUSE_MS: i64 = 20_000;
@@ -127,17 +123,17 @@ pub struct DemoHandler {
 }
 
 #[async_trait]
-impl Handler for DemoHandler {
-    async fn handle(&self, uid: u32, request: Request) -> Response {
+impl RequestHandler for DemoHandler {
+    async fn execute_request(&self, uid: u32, request: ControlRequest) -> ControlResponse {
         let is_demo_operation = [DemoCommand::NAME, FindOrder::NAME].contains(&request.operation.as_str());
         if !is_demo_operation {
-            return self.dispatcher.handle(uid, request).await;
+            return self.dispatcher.execute_request(uid, request).await;
         }
         let context = Context { actor: Actor::CommandLine { uid }, ..self.dispatcher.0.clone() };
         let context = DemoContext { context, demo: self.demo.clone() };
         match request.operation == FindOrder::NAME {
-            true => execute_request::<FindOrder>(&context, request.arguments).await,
-            false => execute_request::<DemoCommand>(&context, request.arguments).await,
+            true => decode_and_execute::<FindOrder>(&context, request.arguments).await,
+            false => decode_and_execute::<DemoCommand>(&context, request.arguments).await,
         }
     }
 }
@@ -148,7 +144,7 @@ impl Operation for FindOrder {
     type Output = DemoOrder;
 
     async fn execute(self, DemoContext { context, .. }: &DemoContext) -> Result<DemoOrder, String> {
-        find_demo_order(context, &self.order).await
+        describe_demo_order(context, &self.order).await
     }
 }
 
@@ -179,57 +175,43 @@ impl Demo {
     }
 }
 
-/// Returns a clock that is ahead of the system clock by the stored duration. So the demo's clock never shows an earlier
-/// time than its previous runs did.
-pub fn load_demo_clock(folder: &Path) -> Result<Clock, CommandError> {
-    let file = folder.join(CLOCK_FILE);
-    match std::fs::read_to_string(&file) {
-        Ok(text) => {
-            let ms = text.trim().parse().map_err(|e| CommandError::error_with_context(file.display(), e))?;
-            Ok(Clock::ahead(ms))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Clock::ahead(0)),
-        Err(e) => Err(CommandError::error_with_context(file.display(), e)),
-    }
-}
-
 async fn execute_demo_command(context: &Context, demo: &Demo, command: DemoCommand) -> Result<String, String> {
     match command {
         DemoCommand::Pay { order, amount } => pay_invoice_of_order(context, demo, &order, &amount).await,
         DemoCommand::Pause { chain } => {
-            demo.pause_miner_until(&find_simulated_chain(demo, &chain)?, context.clock.now().plus_ms(PAUSE_MS));
+            demo.pause_miner_until(&parse_simulated_chain_id(demo, &chain)?, context.clock.now().plus_ms(PAUSE_MS));
             Ok(String::new())
         }
         DemoCommand::Mine { chain, blocks } => {
-            let chain = find_simulated_chain(demo, &chain)?;
+            let chain = parse_simulated_chain_id(demo, &chain)?;
             let head = demo.simnet.mine(&chain, blocks.min(100), context.clock.now().unix_seconds());
             Ok(head.height.to_string())
         }
         DemoCommand::Reorg { chain, blocks } => {
-            let chain = find_simulated_chain(demo, &chain)?;
+            let chain = parse_simulated_chain_id(demo, &chain)?;
             demo.simnet.set_mempool_held(&chain, true);
             let head =
                 demo.simnet.reorg(&chain, blocks.min(1_000), ReplacedTxs::Remine, context.clock.now().unix_seconds());
             Ok(head.height.to_string())
         }
         DemoCommand::Release { chain } => {
-            let chain = find_simulated_chain(demo, &chain)?;
+            let chain = parse_simulated_chain_id(demo, &chain)?;
             demo.simnet.set_mempool_held(&chain, false);
             demo.pause_miner_until(&chain, context.clock.now());
             Ok(String::new())
         }
-        DemoCommand::PassWindow { order } => advance_clock_past_window(context, &order).await,
-        DemoCommand::ListReviews => list_open_reviews(context).await,
+        DemoCommand::PassWindow { order } => advance_clock_past_payment_window(context, &order).await,
+        DemoCommand::ListReviews => list_open_reviews_as_lines(context).await,
     }
 }
 
 /// Returns the id of the simulated chain with this name. Fails when the demo does not simulate such a chain.
-fn find_simulated_chain(demo: &Demo, chain: &str) -> Result<ChainId, String> {
+fn parse_simulated_chain_id(demo: &Demo, chain: &str) -> Result<ChainId, String> {
     let found = demo.simnet.list_chains().into_iter().find(|known| known.as_str() == chain);
     found.ok_or_else(|| format!("{chain} is not a simulated chain"))
 }
 
-async fn find_order(context: &Context, order: &str) -> Result<orders::OrderDetails, String> {
+async fn require_order(context: &Context, order: &str) -> Result<orders::OrderDetails, String> {
     let name = order.to_owned();
     let found = context
         .db
@@ -239,12 +221,12 @@ async fn find_order(context: &Context, order: &str) -> Result<orders::OrderDetai
     found.ok_or_else(|| format!("there is no order {order}; copy the `order_no` from the response that created it"))
 }
 
-async fn find_demo_order(context: &Context, order: &str) -> Result<DemoOrder, String> {
-    let orders::OrderDetails { order, status } = find_order(context, order).await?;
+async fn describe_demo_order(context: &Context, order: &str) -> Result<DemoOrder, String> {
+    let orders::OrderDetails { order, status } = require_order(context, order).await?;
     let address = context.daemon.as_ref().ok_or("no daemon runs")?.address;
     let prefix = &context.config.surfaces.checkout.mount.prefix;
     let invoice =
-        status.invoice.map(|(invoice, received)| to_demo_invoice(context, &invoice, &received)).transpose()?;
+        status.invoice.map(|(invoice, received)| build_demo_invoice(context, &invoice, &received)).transpose()?;
     Ok(DemoOrder {
         status_url: format!("http://{address}{prefix}/api/orders/{}/status", order.public_id),
         order_no: order.order_no,
@@ -253,7 +235,7 @@ async fn find_demo_order(context: &Context, order: &str) -> Result<DemoOrder, St
     })
 }
 
-fn to_demo_invoice(
+fn build_demo_invoice(
     context: &Context,
     invoice: &invoices::InvoiceTerms,
     received: &invoices::ReceivedSums,
@@ -276,7 +258,7 @@ fn to_demo_invoice(
 }
 
 async fn pay_invoice_of_order(context: &Context, demo: &Demo, order: &str, amount: &str) -> Result<String, String> {
-    let (invoice, _) = find_order(context, order).await?.status.invoice.ok_or("the order is not paid on a chain")?;
+    let (invoice, _) = require_order(context, order).await?.status.invoice.ok_or("the order is not paid on a chain")?;
     let amount = Amount::parse_decimal(amount, 0).map_err(|e| e.to_string())?;
     let (chain, asset): (&ChainId, &AssetId) = (&invoice.chain, &invoice.asset);
     let configured = context.config.chains.get(chain).ok_or("the order's chain is no longer configured")?;
@@ -286,26 +268,24 @@ async fn pay_invoice_of_order(context: &Context, demo: &Demo, order: &str, amoun
             .pay(chain, asset, &invoice.address, amount)
             .map(|txid| txid.to_string())
             .map_err(|e| e.to_string()),
-        (Driver::Node, Some(url)) => node::send_node_payment(url, configured, asset, &invoice.address, amount).await,
+        (Driver::Node, Some(url)) => {
+            evm_node::pay_from_first_account(url, configured, asset, &invoice.address, amount).await
+        }
         (Driver::Node, None) => Err(format!("{chain} is followed on a node that the demo does not know")),
     }
 }
 
-async fn advance_clock_past_window(context: &Context, order: &str) -> Result<String, String> {
-    let (invoice, _) = find_order(context, order).await?.status.invoice.ok_or("the order is not paid on a chain")?;
+async fn advance_clock_past_payment_window(context: &Context, order: &str) -> Result<String, String> {
+    let (invoice, _) = require_order(context, order).await?.status.invoice.ok_or("the order is not paid on a chain")?;
     let grace = i64::try_from(context.config.policy.grace.as_millis()).map_err(|e| e.to_string())?;
     let now = context.clock.now();
     let ahead = invoice.expires_at.plus_ms(grace).plus_ms(MARGIN_MS).since(now).max(0);
-    context.clock.advance_ms(ahead);
-    if let Clock::Ahead(total) = &context.clock {
-        let total = total.load(std::sync::atomic::Ordering::SeqCst).to_string();
-        write_private_file(&context.config.data.folder.join(CLOCK_FILE), &total).map_err(|e| e.to_string())?;
-    }
+    advance_and_store_demo_clock(&context.clock, &context.config.data.folder, ahead).map_err(|e| e.to_string())?;
     let minutes = ahead / 60_000;
     Ok(format!("The demo's clock was advanced by {minutes} minutes to {} and stays ahead.", context.clock.now()))
 }
 
-async fn list_open_reviews(context: &Context) -> Result<String, String> {
+async fn list_open_reviews_as_lines(context: &Context) -> Result<String, String> {
     let open = context
         .db
         .read("list_oldest_open_reviews", |tx| Box::pin(async move { reviews::list_oldest_open_reviews(tx, REVIEWS_MAX).await }))

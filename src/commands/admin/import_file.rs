@@ -1,6 +1,5 @@
 //! Import files: JSON, CSV or plain lines, from a file or from standard input.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,15 +7,15 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 
-use crate::commands::admin::csv;
-use crate::commands::exit::CommandError;
+use crate::commands::admin::csv::{CsvRecord, parse_csv_records};
+use crate::commands::command_error::CommandError;
 
 /// The maximum size of an import file, in bytes.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// The file from which a command imports records, and its format.
 #[derive(clap::Args)]
-pub struct Source {
+pub struct ImportFile {
     /// The file to import; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
@@ -36,43 +35,7 @@ pub enum Format {
     Lines,
 }
 
-/// A record of a CSV file.
-pub struct Record {
-    /// The file and the line number, for error messages.
-    pub name: String,
-    /// The fields by column name.
-    pub fields: BTreeMap<String, String>,
-}
-
-impl Record {
-    /// Removes the field of a column and returns it; `None` when the field is missing or empty.
-    pub fn take_field(&mut self, column: &str) -> Option<String> {
-        self.fields.remove(column).filter(|field| !field.is_empty())
-    }
-
-    /// Removes the field of a column and returns it.
-    ///
-    /// # Errors
-    /// Fails when the field is missing or empty.
-    pub fn take_required_field(&mut self, column: &str) -> Result<String, CommandError> {
-        let missing = format!("{}: the column `{column}` is missing or empty", self.name);
-        self.take_field(column).ok_or_else(|| CommandError::general_error(missing))
-    }
-
-    /// Removes the field of a column and parses it as a number; `None` when the field is missing or empty.
-    pub fn take_number_field<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
-        let Some(text) = self.take_field(column) else { return Ok(None) };
-        let rejected = || {
-            CommandError::general_error(format!(
-                "{}: `{column}` is \"{text}\", which is not a whole number in range",
-                self.name
-            ))
-        };
-        text.parse().map(Some).map_err(|_| rejected())
-    }
-}
-
-impl Source {
+impl ImportFile {
     /// Returns the format that the command line gives, or else the format of the file extension. Files with unknown
     /// extensions have plain lines.
     pub fn detect_format(&self) -> Format {
@@ -85,7 +48,7 @@ impl Source {
     }
 
     /// Reads the whole file. Fails when the file is larger than 256 MiB.
-    pub fn read_import_file(&self) -> Result<String, CommandError> {
+    pub fn read_file_text(&self) -> Result<String, CommandError> {
         let failed = |error: io::Error| CommandError::error_with_context(self.file.display(), error);
         let mut text = String::new();
         let mut read = |from: &mut dyn Read| from.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed);
@@ -108,39 +71,25 @@ impl Source {
         serde_json::from_str(text).map_err(|e| CommandError::error_with_context(self.file.display(), e))
     }
 
+    /// Parses the text of the file as CSV with a header line.
+    pub fn parse_csv_file(&self, text: &str) -> Result<Vec<CsvRecord>, CommandError> {
+        parse_csv_records(&self.file, text)
+    }
+
     /// Reads the records of a JSON or CSV file. `parse_record` converts each CSV record. `noun` is the plural name of
     /// the records in error messages.
-    pub fn read_import_records<T: DeserializeOwned>(
+    pub fn read_json_or_csv_records<T: DeserializeOwned>(
         &self,
         noun: &str,
-        parse_record: impl Fn(Record) -> Result<T, CommandError>,
+        parse_record: impl Fn(CsvRecord) -> Result<T, CommandError>,
     ) -> Result<Vec<T>, CommandError> {
-        let text = self.read_import_file()?;
+        let text = self.read_file_text()?;
         match self.detect_format() {
             Format::Json => self.parse_json_array(&text),
-            Format::Csv => self.parse_csv_records(&text)?.into_iter().map(parse_record).collect(),
+            Format::Csv => self.parse_csv_file(&text)?.into_iter().map(parse_record).collect(),
             Format::Lines => Err(CommandError::usage_error(format!(
                 "{noun} are imported from JSON or CSV; give the format with --format"
             ))),
         }
-    }
-
-    /// Parses the text of the file as CSV with a header line.
-    pub fn parse_csv_records(&self, text: &str) -> Result<Vec<Record>, CommandError> {
-        let rejected = |problem: String| CommandError::error_with_context(self.file.display(), problem);
-        let mut rows = csv::parse_csv_rows(text).map_err(rejected)?.into_iter();
-        let (_, header) = rows.next().ok_or_else(|| rejected("the file has no header line".into()))?;
-        let record = |(line, fields): (usize, Vec<String>)| {
-            let name = format!("{}, line {line}", self.file.display());
-            if fields.len() != header.len() {
-                return Err(CommandError::general_error(format!(
-                    "{name}: {} fields, but the header has {} columns",
-                    fields.len(),
-                    header.len()
-                )));
-            }
-            Ok(Record { name, fields: header.iter().cloned().zip(fields).collect() })
-        };
-        rows.map(record).collect()
     }
 }

@@ -9,7 +9,7 @@ use chain::{Amount, AssetId, AssetKind};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::commands::exit::CommandError;
+use crate::commands::command_error::CommandError;
 use config::ChainConfig;
 
 /// The bytecode of the test token, compiled from `tests/standins/contracts/UsdtLike.sol`.
@@ -28,7 +28,7 @@ const RECEIPT_POLLS: u32 = 100;
 
 /// A node on which the demo accepts payments.
 #[derive(Clone)]
-pub struct Node {
+pub struct DemoNode {
     /// The URL of the node's JSON-RPC interface.
     pub url: Url,
     /// The chain id in the configuration. It contains part of the genesis hash, because each run of anvil is a new
@@ -42,36 +42,36 @@ pub struct Node {
 
 /// Reads the chain id and the genesis block of a node. When the node is anvil, also deploys the test token and starts
 /// interval mining.
-pub async fn prepare_demo_node(folder: &Path, url: &Url) -> Result<Node, CommandError> {
+pub async fn inspect_node_and_deploy_usdt(folder: &Path, url: &Url) -> Result<DemoNode, CommandError> {
     let failed = |problem: String| CommandError::general_error(format!("--evm {url}: {problem}"));
-    let rpc = Rpc::new(url).map_err(failed)?;
+    let rpc = NodeClient::new(url).map_err(failed)?;
     let chain_id =
-        rpc.call_rpc_method("eth_chainId", json!([])).await.and_then(|id| parse_hex_quantity(&id)).map_err(failed)?;
-    let genesis = rpc.call_rpc_method("eth_getBlockByNumber", json!(["0x0", false])).await.map_err(failed)?;
+        rpc.call_json_rpc("eth_chainId", json!([])).await.and_then(|id| parse_hex_quantity(&id)).map_err(failed)?;
+    let genesis = rpc.call_json_rpc("eth_getBlockByNumber", json!(["0x0", false])).await.map_err(failed)?;
     let hash = genesis["hash"]
         .as_str()
         .and_then(|hash| hash.get(2..10))
         .ok_or_else(|| failed("the node returned no genesis block".into()))?;
-    let version = rpc.call_rpc_method("web3_clientVersion", json!([])).await.map_err(failed)?;
+    let version = rpc.call_json_rpc("web3_clientVersion", json!([])).await.map_err(failed)?;
     let is_anvil = version.as_str().is_some_and(|version| version.starts_with("anvil"));
     let chain = format!("evm-{hash}");
     let usdt = if is_anvil {
-        Some(rpc.find_or_deploy_usdt(&folder.join(format!("{chain}.usdt"))).await.map_err(failed)?)
+        Some(rpc.find_or_deploy_test_usdt(&folder.join(format!("{chain}.usdt"))).await.map_err(failed)?)
     } else {
         None
     };
-    if is_anvil && rpc.call_rpc_method("anvil_getAutomine", json!([])).await.map_err(failed)? == json!(true) {
+    if is_anvil && rpc.call_json_rpc("anvil_getAutomine", json!([])).await.map_err(failed)? == json!(true) {
         // With automine, anvil mines a block only when it receives a transaction, so payments would get no
         // confirmations.
-        rpc.call_rpc_method("evm_setIntervalMining", json!([1])).await.map_err(failed)?;
+        rpc.call_json_rpc("evm_setIntervalMining", json!([1])).await.map_err(failed)?;
     }
-    Ok(Node { url: url.clone(), chain, chain_id, is_anvil, usdt })
+    Ok(DemoNode { url: url.clone(), chain, chain_id, is_anvil, usdt })
 }
 
-impl Node {
+impl DemoNode {
     /// Appends the configuration of the chain and its assets to `text`, as TOML.
-    pub fn write_chain_config(&self, text: &mut String) -> fmt::Result {
-        let Node { url, chain, chain_id, usdt, .. } = self;
+    pub fn append_chain_config_toml(&self, text: &mut String) -> fmt::Result {
+        let DemoNode { url, chain, chain_id, usdt, .. } = self;
         let coin = usdt.as_ref().map_or_else(String::new, |_| format!("{chain}/usdt"));
         writeln!(text, "[surfaces.checkout.assets]\neth = \"{chain}/eth\"\nerc20_usdt = \"{coin}\"\n")?;
         writeln!(
@@ -88,8 +88,8 @@ impl Node {
     }
 
     /// Appends instructions to `text` for payments on the node with foundry's `cast`.
-    pub fn write_payment_instructions(&self, text: &mut String) -> fmt::Result {
-        let Node { url, chain_id, is_anvil, usdt, .. } = self;
+    pub fn append_payment_instructions(&self, text: &mut String) -> fmt::Result {
+        let DemoNode { url, chain_id, is_anvil, usdt, .. } = self;
         writeln!(text, "\nThe coin eth is on the node at {url} (chain id {chain_id}), paid with foundry's cast:\n")?;
         let key = if *is_anvil { format!("--private-key {ANVIL_KEY}") } else { "--private-key …".into() };
         writeln!(text, "   cast send --rpc-url {url} {key} --value 0.01ether ADDRESS")?;
@@ -103,15 +103,15 @@ impl Node {
 }
 
 /// Sends an amount, in base units, from the node's first account and returns the transaction hash.
-pub async fn send_node_payment(
+pub async fn pay_from_first_account(
     url: &Url,
     chain: &ChainConfig,
     asset: &AssetId,
     to: &str,
     amount: Amount,
 ) -> Result<String, String> {
-    let rpc = Rpc::new(url)?;
-    let from = rpc.fetch_first_account().await?;
+    let rpc = NodeClient::new(url)?;
+    let from = rpc.fetch_first_unlocked_account().await?;
     let known = chain.assets().map(|(_, asset)| asset).find(|known| known.id == *asset);
     let transaction = match &known.ok_or("the asset is no longer configured")?.kind {
         AssetKind::Native => json!({ "from": from, "to": to, "value": format!("{:#x}", amount.units()) }),
@@ -119,7 +119,7 @@ pub async fn send_node_payment(
             json!({ "from": from, "to": contract, "data": encode_contract_call(TRANSFER, to, amount)? })
         }
     };
-    let hash = rpc.call_rpc_method("eth_sendTransaction", json!([transaction])).await?;
+    let hash = rpc.call_json_rpc("eth_sendTransaction", json!([transaction])).await?;
     hash.as_str().map(String::from).ok_or_else(|| "the node returned no transaction hash".into())
 }
 
@@ -129,19 +129,19 @@ fn encode_contract_call(selector: &str, address: &str, amount: Amount) -> Result
     Ok(format!("0x{selector}{address:0>64}{:064x}", amount.units()))
 }
 
-struct Rpc {
+struct NodeClient {
     url: Url,
     client: reqwest::Client,
 }
 
-impl Rpc {
-    fn new(url: &Url) -> Result<Rpc, String> {
+impl NodeClient {
+    fn new(url: &Url) -> Result<NodeClient, String> {
         let client =
             reqwest::Client::builder().no_proxy().timeout(ANSWER_TIMEOUT).build().map_err(|e| e.to_string())?;
-        Ok(Rpc { url: url.clone(), client })
+        Ok(NodeClient { url: url.clone(), client })
     }
 
-    async fn call_rpc_method(&self, method: &str, params: Value) -> Result<Value, String> {
+    async fn call_json_rpc(&self, method: &str, params: Value) -> Result<Value, String> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let failed = |e: reqwest::Error| {
             format!("the request {method} to the node failed: {:#}", anyhow::Error::from(e.without_url()))
@@ -157,18 +157,18 @@ impl Rpc {
     }
 
     /// Returns the address of the node's first unlocked account.
-    async fn fetch_first_account(&self) -> Result<String, String> {
-        let accounts = self.call_rpc_method("eth_accounts", json!([])).await?;
+    async fn fetch_first_unlocked_account(&self) -> Result<String, String> {
+        let accounts = self.call_json_rpc("eth_accounts", json!([])).await?;
         let first = accounts.get(0).and_then(Value::as_str).map(String::from);
         first.ok_or_else(|| "the node has no account of its own; pay with a wallet instead".into())
     }
 
     /// Returns the address of the test token. Deploys the token when `file` contains no address of a deployed contract.
-    async fn find_or_deploy_usdt(&self, file: &Path) -> Result<String, String> {
+    async fn find_or_deploy_test_usdt(&self, file: &Path) -> Result<String, String> {
         if let Ok(stored) = std::fs::read_to_string(file) {
             let stored = stored.trim().to_owned();
             if self
-                .call_rpc_method("eth_getCode", json!([stored, "latest"]))
+                .call_json_rpc("eth_getCode", json!([stored, "latest"]))
                 .await?
                 .as_str()
                 .is_some_and(|code| code.len() > 2)
@@ -176,7 +176,7 @@ impl Rpc {
                 return Ok(stored);
             }
         }
-        let owner = self.fetch_first_account().await?;
+        let owner = self.fetch_first_unlocked_account().await?;
         let deploy = json!({ "from": owner, "data": format!("0x{}", USDT_LIKE.trim()), "gas": DEPLOY_GAS });
         let receipt = self.send_transaction_and_wait(deploy).await?;
         let contract = receipt["contractAddress"].as_str().ok_or("the token was not deployed")?.to_owned();
@@ -188,9 +188,9 @@ impl Rpc {
 
     /// Sends a transaction and waits for its receipt.
     async fn send_transaction_and_wait(&self, transaction: Value) -> Result<Value, String> {
-        let hash = self.call_rpc_method("eth_sendTransaction", json!([transaction])).await?;
+        let hash = self.call_json_rpc("eth_sendTransaction", json!([transaction])).await?;
         for _ in 0..RECEIPT_POLLS {
-            let receipt = self.call_rpc_method("eth_getTransactionReceipt", json!([hash])).await?;
+            let receipt = self.call_json_rpc("eth_getTransactionReceipt", json!([hash])).await?;
             if receipt["status"] == "0x1" {
                 return Ok(receipt);
             }

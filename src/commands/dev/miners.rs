@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::commands::dev::demo::Demo;
+use crate::commands::dev::operations::Demo;
 use clock::Clock;
 use config::{ChainConfig, Config, Driver};
 use tasks::Tasks;
