@@ -12,7 +12,7 @@ use cpu_time::ThreadTime;
 use provision::anvil::{Anvil, AnvilOptions, Mining};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use signer::accounts::{KeyAccount, AccountPurpose};
+use signer::accounts::{AccountPurpose, KeyAccount};
 use signer::seed::Seed;
 use tokio::runtime::Runtime;
 

@@ -40,14 +40,18 @@ pub const GENESIS_HASH_PATH: &str = "block-height/0";
 /// Returns the hash of the newest block and the index of the endpoint that returned it. The endpoint `first` gets the
 /// request before all others.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_text_of_status_200()?)?)));
+    let accept =
+        |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_text_of_status_200()?)?)));
     pool.send_request(Request::http_get("blocks/tip/hash").with_target(Target::From(first)), accept).await
 }
 
 /// Returns the height of one server's newest block.
 pub async fn fetch_head_height(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let height = reply.parse_text_of_status_200()?.parse().map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
+        let height = reply
+            .parse_text_of_status_200()?
+            .parse()
+            .map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
         Ok(Verdict::Accept(height))
     };
     pool.send_request(Request::http_get("blocks/tip/height").with_target(Target::Probe(endpoint)), accept).await

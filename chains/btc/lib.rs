@@ -13,7 +13,7 @@ mod transaction;
 mod paid_output;
 mod coinbase;
 mod merkle_roots;
-mod block;
+pub mod block;
 mod proof_of_work;
 mod recent_blocks;
 mod bitcoin_core;

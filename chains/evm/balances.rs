@@ -129,7 +129,12 @@ impl Evm {
             })?;
             Ok(Verdict::Accept(account))
         };
-        match self.pool.send_calls_in_batches("eth_getProof", &params, PROOFS_PER_BATCH, accept).await.into_all_results() {
+        match self
+            .pool
+            .send_calls_in_batches("eth_getProof", &params, PROOFS_PER_BATCH, accept)
+            .await
+            .into_all_results()
+        {
             Ok(accounts) => Ok(Some(accounts)),
             Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(None),
             Err(RpcError::NodeError(node_error)) if node_error.kind != NodeErrorKind::NotFound => Ok(None),
@@ -191,7 +196,8 @@ impl Evm {
             Ok((reply.endpoint, Amount::new(balance)))
         };
         let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Verdict::Accept);
-        let first = self.pool.send_calls_in_batches(method, &params, BALANCES_PER_BATCH, accept).await.into_all_results();
+        let first =
+            self.pool.send_calls_in_batches(method, &params, BALANCES_PER_BATCH, accept).await.into_all_results();
         let first = first.map_err(|failure| failure.into_source_error(at.height))?;
 
         if self.count_read_endpoints() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {

@@ -6,7 +6,8 @@
 
 use alloy_primitives::{Address, B256};
 use chain::{
-    AddressKey, Amount, AssetId, Transfer, TransferIndex, TxId, TxPart, address::encode_evm_address, watch::WatchedAddresses,
+    AddressKey, Amount, AssetId, Transfer, TransferIndex, TxId, TxPart, address::encode_evm_address,
+    watch::WatchedAddresses,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;

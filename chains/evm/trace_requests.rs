@@ -121,7 +121,8 @@ impl Evm {
         }
         let at = body.header.block_ref();
         let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
-        let received: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (encode_evm_address(to), sum)).collect();
+        let received: Vec<(Address, Amount)> =
+            sums.into_iter().map(|(to, sum)| (encode_evm_address(to), sum)).collect();
         let contradicted = self.are_amounts_contradicted_by_proofs(&parent, &at, &received).await;
         let contradicted: BTreeSet<AddressKey> = received
             .iter()

@@ -6,8 +6,8 @@ use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_rlp::{BufMut, Encodable};
 use chain::{
-    AddressKey, Amount, AssetId, SourceError, Transfer, TransferIndex, TxId, TxPart, WatchSet, address::encode_evm_address,
-    watch::WatchedAddresses,
+    AddressKey, Amount, AssetId, SourceError, Transfer, TransferIndex, TxId, TxPart, WatchSet,
+    address::encode_evm_address, watch::WatchedAddresses,
 };
 use rpc::{Rejection, Reply, Request, RpcError, Verdict};
 use serde::Deserialize;

@@ -114,7 +114,13 @@ impl EndpointHealth {
     /// Starts or extends the cool-down after the failure of a request sent at `sent_at`. Each failure in a row doubles
     /// the cool-down, unless the node names a duration. Concurrent requests that fail together count as one failure,
     /// and none of them shortens the cool-down.
-    pub fn start_or_extend_cool_down(&mut self, reason: String, retry_after: Option<Duration>, sent_at: Instant, now: Instant) {
+    pub fn start_or_extend_cool_down(
+        &mut self,
+        reason: String,
+        retry_after: Option<Duration>,
+        sent_at: Instant,
+        now: Instant,
+    ) {
         self.last_failure = reason;
         let current = self.cool_down.filter(|_| self.cool_down_began_since(sent_at));
         if current.is_none() {

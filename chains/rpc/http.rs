@@ -114,7 +114,8 @@ impl HttpClient {
             }
             body.extend_from_slice(&chunk);
         }
-        let retry_after = retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::parse_suspension_duration));
+        let retry_after =
+            retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::parse_suspension_duration));
         if is_throttling_status(status) || is_gateway_error_status(status) && !reply::is_json_rpc_error(&body) {
             let class = match status {
                 _ if is_throttling_status(status) || retry_after.is_some() => ErrorClass::Throttled,

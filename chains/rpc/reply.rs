@@ -24,10 +24,7 @@ enum Content<'a> {
     /// The whole body of the HTTP reply.
     Body(&'a [u8]),
     /// One item of the reply to a JSON-RPC batch.
-    BatchItem {
-        result: Option<&'a RawValue>,
-        error: Option<&'a RawValue>,
-    },
+    BatchItem { result: Option<&'a RawValue>, error: Option<&'a RawValue> },
 }
 
 /// The value of a reply that the caller's closure did not reject.
@@ -132,9 +129,8 @@ impl<'a> Reply<'a> {
                 let envelope: Envelope<'a, T> = match serde_json::from_slice(body) {
                     Ok(envelope) => envelope,
                     Err(error) => {
-                        return Err(
-                            find_json_rpc_error(body).map_or_else(|| reject_unexpected_json(error), Rejection::NodeError)
-                        );
+                        return Err(find_json_rpc_error(body)
+                            .map_or_else(|| reject_unexpected_json(error), Rejection::NodeError));
                     }
                 };
                 match (envelope.result, envelope.error.and_then(parse_node_error)) {

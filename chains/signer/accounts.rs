@@ -82,7 +82,8 @@ impl FromStr for AccountPurpose {
             }
         };
         // Only the form that `Display` writes is valid, so `hot-007` and `hot-+7` are errors.
-        let known = !matches!(purpose, AccountPurpose::Hot(number) if number > HOT_WALLET_MAX) && purpose.to_string() == text;
+        let known =
+            !matches!(purpose, AccountPurpose::Hot(number) if number > HOT_WALLET_MAX) && purpose.to_string() == text;
         if known { Ok(purpose) } else { Err(BadPurpose) }
     }
 }
@@ -126,7 +127,12 @@ impl KeyAccount {
     /// # Errors
     ///
     /// Fails when the number of the hot wallet or the epoch is too high.
-    pub fn new(family: Family, network: Network, purpose: AccountPurpose, epoch: u32) -> Result<KeyAccount, AccountError> {
+    pub fn new(
+        family: Family,
+        network: Network,
+        purpose: AccountPurpose,
+        epoch: u32,
+    ) -> Result<KeyAccount, AccountError> {
         match purpose {
             AccountPurpose::Hot(number) if number > HOT_WALLET_MAX => Err(AccountError::NoSuchWallet(number)),
             AccountPurpose::Deposit | AccountPurpose::TestDeposit | AccountPurpose::Hot(_) if epoch > EPOCH_MAX => {
@@ -255,11 +261,7 @@ mod tests {
     }
 
     fn derive_from_xpub(seed: &Seed, account: &KeyAccount, index: u32) -> String {
-        Deriver::new(&account.derive_xpub(seed), account.address_scheme())
-            .unwrap()
-            .derive_address(index)
-            .unwrap()
-            .text
+        Deriver::new(&account.derive_xpub(seed), account.address_scheme()).unwrap().derive_address(index).unwrap().text
     }
 
     /// The vector of BIP84, the BIP44 addresses of the BIP39 test phrase, and the first accounts of anvil.
@@ -324,7 +326,8 @@ mod tests {
 
     #[test]
     fn different_purposes_and_epochs_have_different_accounts() {
-        let purposes = (0..=HOT_WALLET_MAX).map(AccountPurpose::Hot).chain([AccountPurpose::Deposit, AccountPurpose::TestDeposit]);
+        let purposes =
+            (0..=HOT_WALLET_MAX).map(AccountPurpose::Hot).chain([AccountPurpose::Deposit, AccountPurpose::TestDeposit]);
         let mut numbers: Vec<u32> = purposes
             .flat_map(|purpose| (0..4).map(move |epoch| (purpose, epoch)))
             .map(|(purpose, epoch)| {
@@ -347,7 +350,9 @@ mod tests {
 
     #[test]
     fn a_purpose_has_exactly_one_text() {
-        for purpose in [AccountPurpose::Deposit, AccountPurpose::TestDeposit, AccountPurpose::Hot(0), AccountPurpose::Hot(89)] {
+        for purpose in
+            [AccountPurpose::Deposit, AccountPurpose::TestDeposit, AccountPurpose::Hot(0), AccountPurpose::Hot(89)]
+        {
             assert_eq!(purpose.to_string().parse(), Ok(purpose));
         }
         for text in ["", "Deposit", "hot", "hot-", "hot-90", "hot-007", "hot-+7", "hot--1", "hot-256"] {
@@ -385,7 +390,10 @@ mod tests {
     #[test]
     fn an_xprv_in_place_of_an_xpub_is_rejected_and_not_printed() {
         let account = deposit_account(Family::Evm);
-        let xprv = test_seed(ABANDON).derive_private_key(&account.hardened_child_numbers()).to_extended_key(Prefix::XPRV).to_string();
+        let xprv = test_seed(ABANDON)
+            .derive_private_key(&account.hardened_child_numbers())
+            .to_extended_key(Prefix::XPRV)
+            .to_string();
         let error = Deriver::new(&xprv, account.address_scheme()).unwrap_err();
         let printed = format!("{error} {error:?}");
         // No part of the key may be printed: eight characters after the prefix are more than chance.

@@ -7,7 +7,7 @@ use chain::Family;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
-    accounts::{AccountError, AddressKind, KeyAccount, AccountPurpose},
+    accounts::{AccountError, AccountPurpose, AddressKind, KeyAccount},
     passphrase::{EncryptionArgs, PassphraseArgs},
 };
 

@@ -137,7 +137,12 @@ fn print_derived_addresses(args: &DeriveArgs, out: &mut impl Write) -> anyhow::R
     let seed = args.passphrase.ask_passphrase_and_open_file(&args.file)?;
     let account = args.account.select_account(args.chain, args.purpose, AddressKind::P2wpkh)?;
     for index in args.index.0.clone() {
-        writeln!(out, "{index}\t{}/0/{index}\t{}", account.derivation_path(), derive_address_twice(&seed, &account, index)?)?;
+        writeln!(
+            out,
+            "{index}\t{}/0/{index}\t{}",
+            account.derivation_path(),
+            derive_address_twice(&seed, &account, index)?
+        )?;
     }
     Ok(())
 }
@@ -181,8 +186,7 @@ fn compare_with_seed_file(args: &CheckArgs, out: &mut impl Write) -> anyhow::Res
 /// the two addresses differ.
 fn derive_address_twice(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
     let from_seed = account.derive_address(seed, index)?.text;
-    let from_xpub =
-        Deriver::new(&account.derive_xpub(seed), account.address_scheme())?.derive_address(index)?.text;
+    let from_xpub = Deriver::new(&account.derive_xpub(seed), account.address_scheme())?.derive_address(index)?.text;
     if from_seed != from_xpub {
         let item = format!("address {}/0/{index}", account.derivation_path());
         bail!(KeyMismatch { item, derived: from_seed, given: from_xpub });

@@ -4,9 +4,7 @@
 use std::collections::BTreeSet;
 
 use bitcoin::secp256k1::SecretKey;
-use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, BroadcastOutcome, ChainId, Family, OutPoint, TxId,
-};
+use chain::{Address, AddressKey, Amount, AssetId, AssetKind, BroadcastOutcome, ChainId, Family, OutPoint, TxId};
 use sha2::{Digest, Sha256};
 
 use crate::{

@@ -174,8 +174,11 @@ async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config
 
 /// Checks that the key ring has every key with which stock was encrypted.
 async fn check_keys_of_stock(report: &mut CheckReport, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
-    let keys: Result<_, db::Error> =
-        db.read("list_stock_keys", move |tx| Box::pin(async move { stock::list_and_test_stock_keys(tx, &envelope).await })).await;
+    let keys: Result<_, db::Error> = db
+        .read("list_stock_keys", move |tx| {
+            Box::pin(async move { stock::list_and_test_stock_keys(tx, &envelope).await })
+        })
+        .await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
         report.print_failure(
@@ -359,7 +362,10 @@ async fn check_identity_of_node(
             );
         }
         (Ok(identity), _) => {
-            match find_differing_stored_value(immutable_facts, &Fact::new_chain_identity(&chain.id, identity.id.clone())) {
+            match find_differing_stored_value(
+                immutable_facts,
+                &Fact::new_chain_identity(&chain.id, identity.id.clone()),
+            ) {
                 Some(stored) => report.print_failure(
                     subject,
                     format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),

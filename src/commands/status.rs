@@ -64,8 +64,10 @@ impl Operation for DescribeDaemon {
             };
             lines.push(line);
         }
-        let open =
-            context.db.read("count_open_reviews", |tx| Box::pin(async move { reviews::count_open_reviews(tx).await })).await;
+        let open = context
+            .db
+            .read("count_open_reviews", |tx| Box::pin(async move { reviews::count_open_reviews(tx).await }))
+            .await;
         lines.push(match open.map_err(|e: db::Error| e.to_string())? {
             0 => "no review waits for a person".into(),
             open => format!("{open} reviews wait for a person: see `{}`", admin::reviews::LIST),

@@ -388,7 +388,8 @@ fn paths_are_relative_to_the_file_and_secrets_are_read_when_used() {
     std::fs::remove_file(folder.path().join("pg")).unwrap();
     assert!(config.load_database_config().unwrap_err().to_string().contains("No such file"));
 
-    let sqlite = Config::parse_and_validate(&folder.path().join("settled.toml"), "[data]\nfolder = \"d\"", Vec::new()).unwrap();
+    let sqlite =
+        Config::parse_and_validate(&folder.path().join("settled.toml"), "[data]\nfolder = \"d\"", Vec::new()).unwrap();
     assert_eq!(
         sqlite.load_database_config().unwrap().url,
         format!("sqlite:{}", folder.path().join("d/settled.db").display())

@@ -20,8 +20,9 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::daemon::workers::{DaemonWorkers, WorkerServices};
+use crate::workers::heartbeats::Heartbeats;
 use crate::workers::rescan::Rescanner;
-use crate::workers::{Heartbeats, Workers, rates};
+use crate::workers::{Workers, rates};
 use clock::Clock;
 use config::Config;
 use db::Db;

@@ -46,7 +46,9 @@ pub async fn find_shop_of_enabled_surface(db: &Db, mount: &config::Mount) -> any
     }
     let (slug, mode) = (mount.merchant.clone(), mount.mode);
     let merchant = db
-        .read("find_merchant_by_slug", move |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await }))
+        .read("find_merchant_by_slug", move |tx| {
+            Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await })
+        })
         .await?;
     Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
 }

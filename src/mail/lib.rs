@@ -65,7 +65,8 @@ pub async fn queue_mail(
 /// Sends the mails that are due and returns the number that were sent. A mail that could not be sent is retried later.
 pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> Result<usize, db::Error> {
     let until = now.plus_ms(CLAIM_MS);
-    let due = db.write("claim_due_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
+    let due =
+        db.write("claim_due_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
     let mut sent = 0;
     for mail in due {
         let (id, attempts) = (mail.id, mail.attempts);

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::daemon::Daemon;
 use crate::ops::{disk, systemd};
-use crate::workers::Heartbeats;
+use crate::workers::heartbeats::Heartbeats;
 use db::{self, Db};
 use tasks::Tasks;
 use web::health::Health;

@@ -26,7 +26,7 @@ use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::users::{Credit, NewUser};
 use shop::{catalog, coupons, merchants, stock, users};
-use signer::accounts::{AddressKind, KeyAccount, AccountPurpose};
+use signer::accounts::{AccountPurpose, AddressKind, KeyAccount};
 use signer::seed::Seed;
 use simnet::Simnet;
 
@@ -344,8 +344,9 @@ impl World {
         self.db
             .write("set_state", move |tx| {
                 Box::pin(async move {
-                    let product =
-                        catalog::find_priced_product(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
+                    let product = catalog::find_priced_product(tx, shop, Currency::CNY, &public_id)
+                        .await?
+                        .expect("the product exists");
                     catalog::set_product_state(tx, now, &SETUP, product.id, &product.slug, state).await
                 })
             })
@@ -486,7 +487,8 @@ pub fn accounts() -> String {
     for (family, name) in
         [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")]
     {
-        let account = KeyAccount::new(family, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0).expect("an account");
+        let account =
+            KeyAccount::new(family, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0).expect("an account");
         let kinds: &[AddressKind] = if family == chain::Family::Bitcoin {
             &[AddressKind::P2wpkh, AddressKind::P2tr]
         } else {

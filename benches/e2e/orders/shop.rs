@@ -15,7 +15,7 @@ use settled::daemon::drivers::list_enabled_simnet_chains;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::{catalog, merchants, stock};
-use signer::accounts::{KeyAccount, AccountPurpose};
+use signer::accounts::{AccountPurpose, KeyAccount};
 use signer::seed::Seed;
 use simnet::Simnet;
 
@@ -145,7 +145,8 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
                 tiers: vec![PriceTier { from_quantity: 1, unit_price: 724 }],
                 texts: LocalizedTexts::default().with_text("name", "en", "Mailbox"),
             };
-            let created = catalog::create_product_without_stock(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
+            let created =
+                catalog::create_product_without_stock(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
             Ok::<_, anyhow::Error>(created)
         })
     });

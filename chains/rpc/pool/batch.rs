@@ -51,7 +51,13 @@ impl Pool {
     /// Sends one call for each element of `params`, in batches of at most `batch_max` calls if the endpoints accept
     /// batches. Calls without an accepted reply are sent again one by one, with fail-over. The first argument of
     /// `accept` is the index of the call. Stops after the first call that fails.
-    pub async fn send_calls_in_batches<T, P, F>(&self, method: &str, params: &[P], batch_max: usize, accept: F) -> CallResults<T>
+    pub async fn send_calls_in_batches<T, P, F>(
+        &self,
+        method: &str,
+        params: &[P],
+        batch_max: usize,
+        accept: F,
+    ) -> CallResults<T>
     where
         T: Send,
         P: Serialize + Sync,
@@ -76,7 +82,13 @@ impl Pool {
 
     /// Sends the calls of one chunk, which begins at index `offset`, in batches of the size that the endpoints accept.
     /// Sends the calls without an accepted reply again one by one, and stops after the first call that fails.
-    async fn send_chunk_in_batches<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F) -> CallResults<T>
+    async fn send_chunk_in_batches<T, P, F>(
+        &self,
+        method: &str,
+        offset: usize,
+        params: &[P],
+        accept: &F,
+    ) -> CallResults<T>
     where
         T: Send,
         P: Serialize + Sync,
@@ -86,7 +98,9 @@ impl Pool {
         let mut sent = 0;
         while params.len() - sent > 1 {
             let (remaining, values) = (&params[sent..], &mut values[sent..]);
-            let Some(count) = self.send_leading_batch(method, offset + sent, remaining, accept, values).await else { break };
+            let Some(count) = self.send_leading_batch(method, offset + sent, remaining, accept, values).await else {
+                break;
+            };
             sent += count;
         }
         let mut results = Vec::with_capacity(params.len());
@@ -150,23 +164,26 @@ impl Pool {
         let mut attempts = Attempts::new();
         let sent_at = Instant::now();
         let request = Request::json_rpc_batch(method, params);
-        let exchange = match self.count_and_send_http_request(endpoint, &request, to_request_count(params.len()), timeout).await {
-            Ok(exchange) => exchange,
-            Err(error) => {
-                let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
-                if class != Some(ErrorClass::Broken) {
-                    state.lock_batch_size().shrink_after_too_large(size, "");
+        let exchange =
+            match self.count_and_send_http_request(endpoint, &request, to_request_count(params.len()), timeout).await {
+                Ok(exchange) => exchange,
+                Err(error) => {
+                    let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
+                    if class != Some(ErrorClass::Broken) {
+                        state.lock_batch_size().shrink_after_too_large(size, "");
+                    }
+                    return None;
                 }
-                return None;
-            }
-        };
+            };
         let mut result = ExchangeResult::default();
         match reply::split_batch_reply(endpoint, exchange.status, &exchange.body) {
             Ok(items) => {
                 for (id, reply) in items {
                     let Some(slot) = usize::try_from(id).ok().filter(|i| *i < params.len()) else { continue };
                     let verdict = accept(offset + slot, &reply);
-                    if let Some(value) = self.record_verdict_and_take_value(endpoint, method, verdict, &mut attempts, &mut result) {
+                    if let Some(value) =
+                        self.record_verdict_and_take_value(endpoint, method, verdict, &mut attempts, &mut result)
+                    {
                         values[slot] = Some(value);
                     }
                 }

@@ -128,7 +128,9 @@ impl Pool {
                 Err(Rejection::NodeError(error)) => EndpointFailure::new(ErrorClass::Broken, error.message),
                 Err(Rejection::Invalid(reason)) => EndpointFailure::new(ErrorClass::Broken, reason),
             },
-            Err(TransportError::Failed { class, reason, retry_after }) => EndpointFailure { class, reason, retry_after },
+            Err(TransportError::Failed { class, reason, retry_after }) => {
+                EndpointFailure { class, reason, retry_after }
+            }
             Err(TransportError::TooLarge { bytes_max }) => {
                 EndpointFailure::new(ErrorClass::Broken, RpcError::reply_too_large(bytes_max).to_string())
             }

@@ -160,7 +160,9 @@ impl Pool {
     /// failure starts one.
     pub(super) fn record_exchange_in_health(&self, endpoint: usize, result: ExchangeResult, sent_at: Instant) {
         match result {
-            ExchangeResult { failure: Some(failure), .. } => drop(self.record_failure_in_health(endpoint, failure, sent_at)),
+            ExchangeResult { failure: Some(failure), .. } => {
+                drop(self.record_failure_in_health(endpoint, failure, sent_at))
+            }
             ExchangeResult { accepted: true, failure: None } => {
                 self.endpoints[endpoint].lock_health().end_earlier_cool_down(sent_at);
             }
@@ -194,7 +196,12 @@ impl Pool {
 
     /// Starts or extends the cool-down of an endpoint after a failure, and logs a reason that differs from that of the
     /// last failure. Returns the reason with the name of the endpoint.
-    pub(super) fn record_failure_in_health(&self, endpoint: usize, failure: EndpointFailure, sent_at: Instant) -> String {
+    pub(super) fn record_failure_in_health(
+        &self,
+        endpoint: usize,
+        failure: EndpointFailure,
+        sent_at: Instant,
+    ) -> String {
         let label = self.endpoint_label(endpoint);
         let EndpointFailure { reason, retry_after, .. } = failure;
         let retry_after = retry_after.or_else(|| reply::parse_suspension_duration(&reason));

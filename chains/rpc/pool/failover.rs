@@ -23,20 +23,26 @@ impl Pool {
         let mut attempts = Attempts::new();
         loop {
             let now = Instant::now();
-            let (endpoint, others) =
-                match self.select_endpoint_or_wait(method, target, &attempted, now, wait_until, !attempts.has_fallback_or_error()) {
-                    Selection::Send { endpoint, others } if now < deadline => {
-                        if !self.endpoints[endpoint].lock_health().charge_requests_if_available(method, 1, now) {
-                            continue;
-                        }
-                        (endpoint, others)
-                    }
-                    Selection::Wait(until) => {
-                        tokio::time::sleep_until(until).await;
+            let (endpoint, others) = match self.select_endpoint_or_wait(
+                method,
+                target,
+                &attempted,
+                now,
+                wait_until,
+                !attempts.has_fallback_or_error(),
+            ) {
+                Selection::Send { endpoint, others } if now < deadline => {
+                    if !self.endpoints[endpoint].lock_health().charge_requests_if_available(method, 1, now) {
                         continue;
                     }
-                    Selection::Send { .. } | Selection::None => break,
-                };
+                    (endpoint, others)
+                }
+                Selection::Wait(until) => {
+                    tokio::time::sleep_until(until).await;
+                    continue;
+                }
+                Selection::Send { .. } | Selection::None => break,
+            };
             let timeout = compute_endpoint_timeout(deadline - now, others);
             // An endpoint that throttled the request did not process it. The endpoint may therefore get the request
             // again after its cool-down.

@@ -31,7 +31,7 @@ pub use self::{
 };
 use crate::{
     Endpoint, Rejection, Reply, Request, Role, RpcError, Target, Verdict,
-    http::{HttpClient, Exchange, TransportError},
+    http::{Exchange, HttpClient, TransportError},
 };
 
 /// The endpoints of one chain.

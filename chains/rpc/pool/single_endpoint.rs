@@ -30,7 +30,9 @@ impl Pool {
             let now = Instant::now();
             let availability = self.endpoints[endpoint].lock_health().availability_for_method(method, now);
             match availability {
-                Availability::Now if self.endpoints[endpoint].lock_health().charge_requests_if_available(method, 1, now) => {
+                Availability::Now
+                    if self.endpoints[endpoint].lock_health().charge_requests_if_available(method, 1, now) =>
+                {
                     break now;
                 }
                 Availability::Now => {}

@@ -195,7 +195,7 @@ pub async fn execute_admin_operation(context: &Context, operation: AdminOperatio
 
 /// The reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
-enum AdminError {
+pub enum AdminError {
     /// The request was refused. The text is for the operator.
     #[error("{0}")]
     Refused(String),

@@ -141,8 +141,8 @@ pub async fn encrypt_and_import_stock_lines(context: &Context, import: Import) -
             })
         })
         .await?;
-    let items =
-        stock::validate_and_encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let items = stock::validate_and_encrypt_lines(&envelope, sku, lines.iter().map(String::as_str))
+        .map_err(|e| e.to_string())?;
     let product_slug = slug.clone();
     let result = context
         .db

@@ -5,7 +5,7 @@ use std::path::Path;
 use bitcoin::Network;
 use chain::Family;
 use secrecy::SecretString;
-use signer::accounts::{KeyAccount, AccountPurpose};
+use signer::accounts::{AccountPurpose, KeyAccount};
 use signer::seed::Seed;
 use signer::seed_file::{KdfCost, SeedFile};
 

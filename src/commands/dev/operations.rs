@@ -215,7 +215,9 @@ async fn require_order(context: &Context, order: &str) -> Result<orders::OrderDe
     let name = order.to_owned();
     let found = context
         .db
-        .read("find_order_by_number_or_id", move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &name).await }))
+        .read("find_order_by_number_or_id", move |tx| {
+            Box::pin(async move { orders::find_order_by_number_or_id(tx, &name).await })
+        })
         .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
     found.ok_or_else(|| format!("there is no order {order}; copy the `order_no` from the response that created it"))
@@ -288,7 +290,9 @@ async fn advance_clock_past_payment_window(context: &Context, order: &str) -> Re
 async fn list_open_reviews_as_lines(context: &Context) -> Result<String, String> {
     let open = context
         .db
-        .read("list_oldest_open_reviews", |tx| Box::pin(async move { reviews::list_oldest_open_reviews(tx, REVIEWS_MAX).await }))
+        .read("list_oldest_open_reviews", |tx| {
+            Box::pin(async move { reviews::list_oldest_open_reviews(tx, REVIEWS_MAX).await })
+        })
         .await;
     let open = open.map_err(|e: db::Error| e.to_string())?;
     let lines: Vec<String> = open.iter().map(|r| format!("{} ({}): {}", r.kind, r.subject, r.detail)).collect();

@@ -62,7 +62,9 @@ const SAMPLES: [Sample; 3] = [
 pub async fn create_missing_shop_and_load_token(context: &Context, folder: &Path) -> Result<String, CommandError> {
     let merchant = context
         .db
-        .read("find_merchant_by_slug", |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, MERCHANT).await }))
+        .read("find_merchant_by_slug", |tx| {
+            Box::pin(async move { merchants::find_merchant_by_slug(tx, MERCHANT).await })
+        })
         .await?;
     if merchant.is_none() {
         let name = Some("Demo Shop".to_owned());

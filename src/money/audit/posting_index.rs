@@ -79,7 +79,9 @@ impl PostingIndex {
             (["deposit", _, "unallocated"], PostingKind::Posted) => {
                 self.find_or_add_deposit_postings(id).unallocated = Some(posted)
             }
-            (["deposit", _, "orphaned"], PostingKind::Posted) => self.find_or_add_deposit_postings(id).reversal = Some(posted),
+            (["deposit", _, "orphaned"], PostingKind::Posted) => {
+                self.find_or_add_deposit_postings(id).reversal = Some(posted)
+            }
             (["invoice", _, "paid", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Paid, number, posted);
             }

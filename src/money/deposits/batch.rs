@@ -206,7 +206,11 @@ impl<'c> DepositBatch<'c> {
 
     /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
     /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
-    pub async fn store_deposits_and_settle_invoices(mut self, tx: &mut Tx, position: Option<Position>) -> Result<StoredBatch, db::Error> {
+    pub async fn store_deposits_and_settle_invoices(
+        mut self,
+        tx: &mut Tx,
+        position: Option<Position>,
+    ) -> Result<StoredBatch, db::Error> {
         let reached = |deposit: &Deposit| match position {
             Some(position) => {
                 machine::next_deposit_state(deposit.state, deposit.height, deposit.confirm_height, position)

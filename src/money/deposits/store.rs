@@ -177,7 +177,11 @@ pub async fn lock_advancing_deposits(
 }
 
 /// Locks and returns the deposits above `height` that are not orphaned, oldest first.
-pub async fn lock_unorphaned_deposits_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
+pub async fn lock_unorphaned_deposits_above(
+    tx: &mut Tx,
+    chain: &ChainId,
+    height: Height,
+) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
         "select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits

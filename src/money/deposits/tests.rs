@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use chain::{
-    AddressKey, Amount, Asset, AssetId, AssetKind, Block, BlockHash, ChainId, Family, Header, Transfer,
-    TransferIndex, TxId, TxPart,
+    AddressKey, Amount, Asset, AssetId, AssetKind, Block, BlockHash, ChainId, Family, Header, Transfer, TransferIndex,
+    TxId, TxPart,
 };
 use futures_util::future::BoxFuture;
 use proptest::prelude::*;

@@ -59,11 +59,9 @@ async fn run_audit(db: &Db) -> AuditReport {
 }
 
 async fn append_all_to_hash_chain(db: &Db) {
-    db.write("append_to_hash_chain", |tx| {
-        Box::pin(async move { append_postings_to_hash_chain(tx, 10_000).await })
-    })
-    .await
-    .unwrap();
+    db.write("append_to_hash_chain", |tx| Box::pin(async move { append_postings_to_hash_chain(tx, 10_000).await }))
+        .await
+        .unwrap();
 }
 
 both! {

@@ -9,7 +9,11 @@ use super::*;
 const NOW: Instant = Instant(1_000_000);
 
 fn example_rates() -> RateBook {
-    let rates = RateBook::new(60_000, 0);
+    example_rates_with_spread(0)
+}
+
+fn example_rates_with_spread(basis_points: u32) -> RateBook {
+    let rates = RateBook::new(60_000, basis_points);
     let rate = |value: &str| Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW };
     rates.set_rate("USDT", "USD", rate("1"));
     rates.set_rate("USD", "CNY", rate("7.24"));
@@ -49,7 +53,7 @@ fn there_is_no_quote_without_a_fresh_rate() {
 
 #[test]
 fn the_buyer_pays_the_spread() {
-    let rates = RateBook { spread_basis_points: 100, ..example_rates() };
+    let rates = example_rates_with_spread(100);
     let quote = rates.compute_quote_with_spread(NOW, "USDT", 6, 6, Fiat::new(Currency::USD, 9_900)).unwrap();
     assert_eq!(quote.due.to_decimal(6), "100");
 }

@@ -74,9 +74,8 @@ pub async fn deliver_due_orders(
     envelope: &Arc<Envelope>,
     templates: &Arc<EmailTemplates>,
 ) -> Result<usize, db::Error> {
-    let due = db
-        .read("list_due_orders", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX)))
-        .await?;
+    let due =
+        db.read("list_due_orders", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX))).await?;
     let deliveries = due.into_iter().map(|order| deliver_or_reschedule_order(db, now, envelope, templates, order));
     let outcomes: Vec<Result<bool, db::Error>> =
         futures_util::stream::iter(deliveries).buffer_unordered(CONCURRENT_DELIVERIES).collect().await;

@@ -341,7 +341,8 @@ impl OnChainProgress {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),
             }),
-            qr_code: is_payable.then(|| build_uri_or_plain_address(family, &payment_asset.asset, &terms.address, missing)),
+            qr_code: is_payable
+                .then(|| build_uri_or_plain_address(family, &payment_asset.asset, &terms.address, missing)),
             expires_at: terms.expires_at.to_string(),
         })
     }

@@ -120,7 +120,11 @@ impl FollowWorker {
             .await
     }
 
-    async fn expire_ended_invoices(&self, expired: Vec<InvoiceId>, unchecked: Option<String>) -> anyhow::Result<Observation> {
+    async fn expire_ended_invoices(
+        &self,
+        expired: Vec<InvoiceId>,
+        unchecked: Option<String>,
+    ) -> anyhow::Result<Observation> {
         let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         let expired = expired.into_iter().collect();
         self.db
@@ -155,9 +159,9 @@ impl FollowWorker {
     /// Returns true when the chain is halted in the database, where an operator may have resumed it meanwhile.
     pub(super) async fn is_chain_halted(&self) -> anyhow::Result<bool> {
         let chain = self.chain.id.clone();
-        let halted = self
-            .db
-            .read("find_halt_reason", move |tx| Box::pin(async move { cursors::halt::find_halt_reason(tx, &chain).await }));
+        let halted = self.db.read("find_halt_reason", move |tx| {
+            Box::pin(async move { cursors::halt::find_halt_reason(tx, &chain).await })
+        });
         Ok(halted.await?.is_some())
     }
 }

@@ -191,7 +191,8 @@ pub fn format_chain_config(urls: &[String], api: Api, plan: StorySetup) -> Strin
 fn build_chain_config(urls: &[String], api: Api, plan: StorySetup) -> config::ChainConfig {
     let text =
         format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", format_chain_config(urls, api, plan), accounts());
-    let mut config = Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+    let mut config =
+        Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
     config.chains.remove(&ChainId::new("bitcoin").expect("a name")).expect("the text has the chain")
 }
 

@@ -6,7 +6,7 @@ use money::deposits::{self, UnspentOutput};
 use provision::node;
 use records::reviews::{self, Review};
 use serde_json::json;
-use signer::accounts::{self, KeyAccount, AccountPurpose};
+use signer::accounts::{self, AccountPurpose, KeyAccount};
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, StorySetup, sats};
 use crate::aftermath::request;
@@ -30,7 +30,8 @@ async fn list_reviews_of_spends(db: &Db) -> Vec<Review> {
 
 /// Spends these outputs in one transaction with a bitcoinjs-lib wallet that has the seed.
 async fn spend_outputs(world: &Onchain, kind: AddressKind, outputs: &[UnspentOutput]) -> String {
-    let account = KeyAccount::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0).unwrap();
+    let account =
+        KeyAccount::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0).unwrap();
     let account = account.with_address_kind(match kind {
         AddressKind::P2wpkh => accounts::AddressKind::P2wpkh,
         AddressKind::P2tr => accounts::AddressKind::P2tr,

@@ -162,7 +162,8 @@ impl Node {
     /// Returns the chain's configuration with these endpoints, to be inserted in the configuration of a world.
     pub fn build_chain_config(&self, endpoints: &[String], trace: &str) -> config::ChainConfig {
         let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", self.describe(endpoints, trace), accounts());
-        let mut config = Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+        let mut config =
+            Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
         config.chains.remove(&self.network.chain()).expect("the text has the chain")
     }
 }

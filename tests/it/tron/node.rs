@@ -85,7 +85,8 @@ impl Tron {
             endpoints.join(", "),
             accounts()
         );
-        let mut config = Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+        let mut config =
+            Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
         config.chains.remove(&ChainId::new("tron").unwrap()).expect("the text has the chain")
     }
 }

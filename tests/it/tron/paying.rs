@@ -129,7 +129,7 @@ both! {
         let ended = |txid: [u8; 32]| {
             let model = world.tron.node.model();
             let (_, included) = model.find(&txid, model.head_height()).unwrap();
-            (included.ret.name().to_owned(), included.receipt.logs.len())
+            (included.ret.json_name().to_owned(), included.receipt.logs.len())
         };
         world.tron.call(0, world.tron.usdt, blacklisted(true));
         let frozen = world.pay(&order, order.due);
@@ -224,7 +224,7 @@ both! {
         let ended = |txid: &[u8; 32]| {
             let model = tron.node.model();
             let (_, included) = model.find(txid, model.head_height()).unwrap();
-            (included.ret.name().to_owned(), included.receipt.logs.len())
+            (included.ret.json_name().to_owned(), included.receipt.logs.len())
         };
         assert_eq!(ended(&reverted), ("REVERT".to_owned(), 0));
         assert_eq!(ended(&starved), ("OUT_OF_ENERGY".to_owned(), 0));

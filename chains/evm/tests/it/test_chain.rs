@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::SolCall;
 use chain::{
-    AddressKey, Amount, Asset, AssetId, AssetKind, Block, ChainId, Source, Transfer, WatchSet, address::encode_evm_address,
+    AddressKey, Amount, Asset, AssetId, AssetKind, Block, ChainId, Source, Transfer, WatchSet,
+    address::encode_evm_address,
 };
 use evm::{Commitments, Evm, EvmConfig, FinalitySource, TraceApi};
 use provision::{

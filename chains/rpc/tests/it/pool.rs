@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use rpc::{
-    AdaptiveSize, ChainCheck, Config, Endpoint, RateLimits, NodeError, NodeErrorKind, Pool, Rejection, Reply, Request,
+    AdaptiveSize, ChainCheck, Config, Endpoint, NodeError, NodeErrorKind, Pool, RateLimits, Rejection, Reply, Request,
     Role, RpcError, Target, Verdict,
 };
 use serde_json::{Value, json};
@@ -247,7 +247,8 @@ async fn batch_results_are_in_order_and_missing_items_are_requested_again() {
     .await;
     let pool = build_pool(vec![node.endpoint()]);
     let calls = build_params(25);
-    let answers = pool.send_calls_in_batches("m", &calls, 10, |_, reply| parse_text(reply)).await.into_all_results().unwrap();
+    let answers =
+        pool.send_calls_in_batches("m", &calls, 10, |_, reply| parse_text(reply)).await.into_all_results().unwrap();
     assert_eq!(answers, expected_texts(25));
     assert_eq!(pool.requests_sent(), 25 + 3, "every item counts, and so do the three that were sent again");
     assert_eq!(node.request_count(), 3 + 3);
@@ -336,7 +337,9 @@ async fn a_batch_that_times_out_is_split() {
     let pool = Pool::new(config).unwrap();
     for _ in 0..2 {
         assert_eq!(
-            pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
+            pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply))
+                .await
+                .into_all_results(),
             Ok(expected_texts(10))
         );
     }
@@ -353,7 +356,10 @@ async fn an_outage_behind_a_gateway_does_not_shrink_batches() {
     let node = node.await;
     let pool = build_pool(vec![node.endpoint()]);
     assert!(
-        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results().is_err()
+        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply))
+            .await
+            .into_all_results()
+            .is_err()
     );
     // The pool waits for the end of the cool-down.
     assert_eq!(
@@ -385,7 +391,9 @@ async fn the_results_before_the_first_failed_call_can_be_kept() {
     .await;
     let pool = build_pool(vec![node.endpoint()]);
     assert_eq!(
-        pool.send_calls_in_batches("m", &build_params(5), 1, |_, reply| parse_text(reply)).await.into_results_before_failure(),
+        pool.send_calls_in_batches("m", &build_params(5), 1, |_, reply| parse_text(reply))
+            .await
+            .into_results_before_failure(),
         Ok(expected_texts(3))
     );
     let failed = pool

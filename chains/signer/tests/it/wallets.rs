@@ -7,7 +7,7 @@ use provision::node;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use signer::{
-    accounts::{AddressKind, KeyAccount, AccountPurpose},
+    accounts::{AccountPurpose, AddressKind, KeyAccount},
     seed::Seed,
 };
 

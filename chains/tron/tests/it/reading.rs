@@ -110,8 +110,10 @@ async fn reading_takes_one_request_per_range_and_one_per_block_with_transactions
 async fn past_balances_come_from_nodes_that_keep_their_history() {
     let world = World::start_world().await;
     let driver = world.build_driver();
-    let (rich, unknown) =
-        (chain::address::encode_tron_address(world.rich[1].account), chain::address::encode_tron_address(AddressKey([7; 20])));
+    let (rich, unknown) = (
+        chain::address::encode_tron_address(world.rich[1].account),
+        chain::address::encode_tron_address(AddressKey([7; 20])),
+    );
     let before = driver.tip().await.unwrap().head.block_ref();
     world.node.send_operation(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce_blocks(30, 0);
