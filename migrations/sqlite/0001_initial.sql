@@ -350,6 +350,33 @@ create table address_accounts (
     next_index bigint not null
 );
 
+-- Leases of address indices. The daemon takes the indices of new addresses from a lease, which belongs to one chain. Each
+-- index is in at most one lease.
+create table address_leases (
+    account_id bigint not null references address_accounts (id),
+    first_index bigint not null,
+    index_count bigint not null check (index_count >= 1),
+    chain text not null,
+    -- The height of the highest block of the chain that was known when the indices were leased. Transfers in this block and
+    -- below are older than the addresses, so they pay no invoice.
+    height bigint not null,
+    -- The height of the block at which the balances of the leased addresses were read; null until they are read.
+    balances_height bigint,
+    primary key (account_id, first_index)
+);
+create index address_leases_without_balances on address_leases (chain, first_index) where balances_height is null;
+
+-- The balances of leased addresses at the block `balances_height` of their lease. Balances of zero have no row. Later
+-- comparisons of balances with deposits leave this money out.
+create table initial_balances (
+    account_id bigint not null references address_accounts (id),
+    derivation_index bigint not null,
+    asset text not null,
+    -- The balance in base units; null when no node could return it, so that later balances are not compared.
+    amount blob check (amount is null or length(amount) = 32),
+    primary key (account_id, derivation_index, asset)
+);
+
 create table addresses (
     id integer primary key autoincrement,
     chain text not null,
@@ -446,6 +473,7 @@ create table deposits (
     -- counted: the deposit counts towards the amount due of its invoice. The other values say why it does not count. short:
     -- the invoice expired with too little money. surplus: the invoice was already paid. late: the deposit was mined after
     -- the payment window. foreign: the invoice requests another asset. dust: the amount is too small to be a payment.
+    -- before_lease: the block is not above the height of the address's lease, so the money is older than the invoice.
     disposition text not null,
     -- The deposit is confirmed when the cursor of the chain reaches this height.
     confirm_height bigint not null,

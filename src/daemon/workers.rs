@@ -10,7 +10,9 @@ use chain::{ChainId, Source};
 use crate::daemon::startup_checks;
 use crate::feeds::Feeds;
 use crate::workers::rescan::Rescanner;
-use crate::workers::{Worker, Workers, balance_check, expiry, follow, fulfilment, ledger, mempool, rates};
+use crate::workers::{
+    Worker, Workers, balance_check, expiry, follow, fulfilment, initial_balances, ledger, mempool, rates,
+};
 use clock::Clock;
 use config::{ChainConfig, Config, RatesMode};
 use db::Db;
@@ -89,6 +91,8 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let deposits = build_deposit_service(config, chain_config, chain);
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
+        // The balances of new addresses are read first, because later comparisons need them.
+        all.push(build_initial_balance_worker(services, chain_config, source.clone()));
         all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
         let follower = build_follow_worker(services, chain_config, reconciler);
         followers.push(follower.clone());
@@ -123,6 +127,22 @@ fn build_follow_worker(
     };
     let assets = chain.assets().map(|(_, asset)| asset.clone()).collect();
     Arc::new(follow::FollowWorker::new(reconciler, services.addresses.clone(), assets, limits, chain.poll))
+}
+
+fn build_initial_balance_worker(
+    services: &WorkerServices<'_>,
+    chain: &ChainConfig,
+    source: Arc<dyn Source>,
+) -> Arc<initial_balances::InitialBalanceWorker> {
+    Arc::new(initial_balances::InitialBalanceWorker {
+        db: services.db.clone(),
+        clock: services.clock.clone(),
+        chain: chain.id.clone(),
+        assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
+        addresses: services.addresses.clone(),
+        source,
+        pause: chain.poll,
+    })
 }
 
 fn build_mempool_worker(

@@ -46,6 +46,7 @@ impl BalanceReconciler {
                 Box::pin(async move { deposits::list_bookable_balance_checks(tx, &invoices).await })
             })
             .await?;
+        let (checks, waiting): (Vec<_>, Vec<_>) = checks.into_iter().partition(|check| check.initial.is_some());
         let mut explained = true;
         for (asset, checks) in group_checks_by_asset(checks) {
             let addresses: Vec<Address> = checks.iter().map(|check| check.address.clone()).collect();
@@ -60,11 +61,15 @@ impl BalanceReconciler {
                 )
                 .into());
             }
-            for (check, balance) in checks.iter().zip(balances).filter(|(check, has)| *has > check.explained) {
+            for (check, balance) in checks.iter().zip(balances).filter(|(check, has)| *has > check.expected_balance()) {
                 let (block, credit) = self.locate_unexplained_credit(check, cursor, balance).await?;
                 self.book_unexplained_credit(check, block, credit).await?;
                 explained = false;
             }
+        }
+        if !waiting.is_empty() {
+            let reason = "the balances of newly leased addresses have not been read yet";
+            return Err(SourceError::Unavailable(reason.to_owned()).into());
         }
         Ok(explained)
     }
@@ -86,14 +91,14 @@ impl BalanceReconciler {
                 .await?
                 .with_context(|| format!("block {middle} is not on the node's chain any more"))?;
             match self.read_balance_at(check, header.block_ref()).await {
-                Ok(more) if more > check.explained => (high, balance) = (header.block_ref(), more),
+                Ok(more) if more > check.expected_balance() => (high, balance) = (header.block_ref(), more),
                 // If the node no longer stores older balances, the credit is booked in the oldest block for which the
                 // node returned a balance.
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok((high, balance.saturating_sub(check.explained)))
+        Ok((high, balance.saturating_sub(check.expected_balance())))
     }
 
     /// Returns the balance of the address in the asset after the block `at`.

@@ -8,6 +8,7 @@ pub mod expiry;
 pub mod ledger;
 pub mod mail;
 pub mod balance_check;
+pub mod initial_balances;
 pub mod rates;
 pub mod rescan;
 pub mod mempool;

@@ -23,4 +23,5 @@ mod soak;
 mod tidy;
 mod tron;
 mod unit;
+mod used_addresses;
 mod windows;

@@ -76,9 +76,14 @@ const FOREIGN_READS: &[(&str, &[&str])] = &[
     // The statement that locks a cursor also says if the chain has deposits to confirm, which saves a round trip.
     ("src/money/cursors/store.rs", &["deposits"]),
     // A transfer is matched by the address's key, and classified by its invoice; both in the statement that locks.
-    ("src/money/deposits/store.rs", &["addresses", "blocks", "invoices", "reviews", "unconfirmed"]),
-    // The state of an invoice is shown with its address, the chain's cursor and its unconfirmed transfers.
-    ("src/money/invoices/store.rs", &["addresses", "cursors", "deposits", "unconfirmed"]),
+    // A balance is compared with the initial balance of its address.
+    (
+        "src/money/deposits/store.rs",
+        &["address_leases", "addresses", "blocks", "initial_balances", "invoices", "reviews", "unconfirmed"],
+    ),
+    // The state of an invoice is shown with its address, the chain's cursor and its unconfirmed transfers. The lock by
+    // address also reads the height of the address's lease.
+    ("src/money/invoices/store.rs", &["address_leases", "addresses", "cursors", "deposits", "unconfirmed"]),
     ("src/money/unconfirmed/store.rs", &["addresses", "deposits", "invoices"]),
     // The order status is one statement, because it is polled most.
     (

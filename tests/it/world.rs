@@ -108,14 +108,7 @@ impl World {
     pub async fn with(backend: Backend, configure: impl FnOnce(&mut Config)) -> World {
         capture_logs();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let scratch = match backend {
-            Backend::Sqlite => TestDatabase::create_sqlite(),
-            Backend::Postgres => {
-                let url = tokio::task::block_in_place(provision::postgres::start_shared_cluster)
-                    .unwrap_or_else(|e| panic!("{e}"));
-                TestDatabase::create_postgres(&url).await
-            }
-        };
+        let scratch = create_database(backend).await;
         let mut config = test_config(folder.path());
         configure(&mut config);
         let clock = Clock::manual(START);
@@ -126,19 +119,10 @@ impl World {
         let db = Db::open(&scratch.config()).await.expect("the database opens");
         db.migrate().await.expect("the database migrates");
         let envelope = Arc::new(Envelope::load_or_create_key_file(folder.path()).expect("envelope keys"));
-        let now = clock.now();
         // The length is read in a separate statement. A lock guard inside the expression below would be held to its
         // end, and log calls in it would deadlock.
         let log_start = captured().lock().expect("no holder panics").len();
-        let merchant = db
-            .write("create_merchant", move |tx| {
-                Box::pin(async move {
-                    merchants::create_merchant(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await
-                })
-            })
-            .await
-            .expect("a merchant");
-        let shop = Shop { merchant, mode: Mode::Test };
+        let shop = create_shop(&db, clock.now()).await;
         let mut world = World {
             daemon: None,
             db,
@@ -179,6 +163,19 @@ impl World {
     pub async fn crash_and_boot(&mut self) {
         drop(self.daemon.take());
         self.db = Db::open(&self._scratch.config()).await.expect("the database opens again");
+        self.boot().await;
+    }
+
+    /// Drops the daemon and starts another one on an empty database, with the same configuration, account keys and
+    /// chains, as after the data folder was lost. The new shop has the same product.
+    pub async fn lose_database_and_boot(&mut self) {
+        drop(self.daemon.take());
+        let scratch = create_database(self.db.backend()).await;
+        self.db = Db::open(&scratch.config()).await.expect("the database opens");
+        self.db.migrate().await.expect("the database migrates");
+        self._scratch = Arc::new(scratch);
+        self.shop = create_shop(&self.db, self.clock.now()).await;
+        self.product = self.new_product("mailbox-usa-fresh", 50, 1, 300).await;
         self.boot().await;
     }
 
@@ -467,6 +464,25 @@ impl Drop for World {
         }
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.assert_in_order()));
     }
+}
+
+async fn create_database(backend: Backend) -> TestDatabase {
+    match backend {
+        Backend::Sqlite => TestDatabase::create_sqlite(),
+        Backend::Postgres => {
+            let url = tokio::task::block_in_place(provision::postgres::start_shared_cluster)
+                .unwrap_or_else(|e| panic!("{e}"));
+            TestDatabase::create_postgres(&url).await
+        }
+    }
+}
+
+/// Creates the merchant of a test and returns its shop in test mode.
+async fn create_shop(db: &Db, now: Instant) -> Shop {
+    let merchant = db.write("create_merchant", move |tx| {
+        Box::pin(async move { merchants::create_merchant(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await })
+    });
+    Shop { merchant: merchant.await.expect("a merchant"), mode: Mode::Test }
 }
 
 fn client() -> reqwest::Client {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use chain::Address;
+use chain::{Address, ChainId, Height};
 
 use crate::addresses::store;
 use db::{self, Db};
@@ -11,7 +11,7 @@ use db::{self, Db};
 /// The number of indices in a lease. When the daemon stops, at most this number of indices stays unused.
 const LEASE: u32 = 64;
 
-/// The leased indices of an account that are not used yet.
+/// The leased indices of an account that are not used yet. They are leased for addresses on one chain.
 #[derive(Debug, Default)]
 pub(super) struct IndexLease {
     /// The remaining indices of the current lease.
@@ -31,11 +31,22 @@ impl IndexLease {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(unused);
     }
 
-    /// Returns the next leased index. Stores a new lease when the current one is used up.
-    pub async fn take_or_lease_index(&self, db: &Db, account: i64) -> Result<u32, db::Error> {
+    /// Returns the next leased index. Stores a new lease when the current one is used up; `tip` is the height of the
+    /// highest known block of the chain.
+    pub async fn take_or_lease_index(
+        &self,
+        db: &Db,
+        account: i64,
+        chain: &ChainId,
+        tip: Height,
+    ) -> Result<u32, db::Error> {
         let mut leased = self.leased.lock().await;
         if leased.is_empty() {
-            let first = db.write("lease_indices", move |tx| Box::pin(store::lease_indices(tx, account, LEASE))).await?;
+            let chain = chain.clone();
+            let lease = db.write("lease_indices", move |tx| {
+                Box::pin(async move { store::lease_indices(tx, account, LEASE, &chain, tip).await })
+            });
+            let first = lease.await?;
             *leased = first..first.saturating_add(LEASE);
         }
         leased.next().ok_or_else(|| db::Error::Statement("an account has no address indices left".into()))

@@ -6,6 +6,7 @@
 
 mod index_lease;
 mod reserved_address;
+mod initial_balances;
 mod store;
 
 #[cfg(test)]
@@ -13,13 +14,14 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use chain::derive::DeriveError;
-use chain::{ChainId, Deriver, Family, WatchSet};
+use chain::{Address, ChainId, Deriver, Family, Height, WatchSet};
 
 use db::{self, Db, Tx};
 
+pub use initial_balances::{InitialBalance, LeasedIndices, store_initial_balances_and_review_old_money};
 pub use reserved_address::ReservedAddress;
 
 use index_lease::IndexLease;
@@ -33,6 +35,8 @@ struct Issuer {
     /// True while the follower reads the chain. While false, no address is issued, because the daemon would not see
     /// payments to the address.
     followed: Arc<AtomicBool>,
+    /// The height of the highest block that a node of the chain has reported.
+    tip: Arc<AtomicU64>,
     lease: Arc<IndexLease>,
 }
 
@@ -89,6 +93,7 @@ impl Addresses {
                 deriver: new.deriver,
                 watched: new.watched,
                 followed: Arc::new(AtomicBool::new(true)),
+                tip: Arc::default(),
                 lease: Arc::default(),
             };
             issuers.insert(new.chain, issuer);
@@ -116,15 +121,52 @@ impl Addresses {
 
     /// Returns true when the chain has an account key and is followed.
     pub fn can_issue_address(&self, chain: &ChainId) -> bool {
-        self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Relaxed))
+        self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Acquire))
     }
 
-    /// Records if the chain is followed. The follower calls this function with true when the first block is stored, and
-    /// with false when the chain is halted.
-    pub fn set_chain_followed(&self, chain: &ChainId, followed: bool) {
+    /// Records that the chain is followed and that a node reported a block at the height `tip`. The follower calls this
+    /// function whenever it has read the tip. Money in blocks up to the highest reported one pays no invoice whose
+    /// address is leased later.
+    pub fn set_chain_followed_at_tip(&self, chain: &ChainId, tip: Height) {
         if let Some(issuer) = self.0.get(chain) {
-            issuer.followed.store(followed, Ordering::Relaxed);
+            issuer.tip.fetch_max(tip, Ordering::Relaxed);
+            issuer.followed.store(true, Ordering::Release);
         }
+    }
+
+    /// Records that the chain is not followed, or not yet. The follower calls this function at its start and while the
+    /// chain is halted.
+    pub fn set_chain_unfollowed(&self, chain: &ChainId) {
+        if let Some(issuer) = self.0.get(chain) {
+            issuer.followed.store(false, Ordering::Release);
+        }
+    }
+
+    /// Returns the oldest lease for addresses on the chain whose initial balances are not stored; `None` when there is
+    /// none. Leases of an account key that is not used any more are left out.
+    ///
+    /// # Errors
+    /// Any [`db::Error`] of the database.
+    pub async fn find_lease_without_balances(
+        &self,
+        tx: &mut Tx,
+        chain: &ChainId,
+    ) -> Result<Option<LeasedIndices>, db::Error> {
+        let Some(issuer) = self.0.get(chain) else { return Ok(None) };
+        store::find_lease_without_balances(tx, issuer.account, chain).await
+    }
+
+    /// Derives the addresses of leased indices on a chain. Returns no address when the chain has no account key.
+    ///
+    /// # Errors
+    /// [`DeriveError`] when an address cannot be derived.
+    pub fn derive_leased_addresses(
+        &self,
+        chain: &ChainId,
+        lease: &LeasedIndices,
+    ) -> Result<Vec<(u32, Address)>, DeriveError> {
+        let Some(issuer) = self.0.get(chain) else { return Ok(Vec::new()) };
+        lease.indices.clone().map(|index| Ok((index, issuer.deriver.derive_address(index)?))).collect()
     }
 
     /// Reserves an address for one order. When all leased indices are used, this function stores a new lease before it
@@ -138,7 +180,8 @@ impl Addresses {
         let (index, address) = match issuer.lease.take_returned_address() {
             Some(returned) => returned,
             None => {
-                let index = issuer.lease.take_or_lease_index(db, issuer.account).await?;
+                let tip = issuer.tip.load(Ordering::Relaxed);
+                let index = issuer.lease.take_or_lease_index(db, issuer.account, chain, tip).await?;
                 (index, issuer.deriver.derive_address(index)?)
             }
         };

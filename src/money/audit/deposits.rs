@@ -55,7 +55,8 @@ impl Auditor {
                         | Disposition::Surplus
                         | Disposition::Late
                         | Disposition::Foreign
-                        | Disposition::Dust,
+                        | Disposition::Dust
+                        | Disposition::BeforeLease,
                         _,
                     ) => continue,
                 };

@@ -25,7 +25,10 @@ pub struct BalanceCheck {
     pub address: chain::Address,
     /// The asset that the invoice requests.
     pub asset: AssetKind,
-    /// The sum of the deposits in this asset, in base units.
+    /// The balance of the address before it was issued, in base units; `None` while it has not been read yet, so that the
+    /// balance cannot be compared.
+    pub initial: Option<chain::Amount>,
+    /// The sum of the deposits in this asset after the initial balance was read, in base units.
     pub explained: chain::Amount,
     /// The block height after which any unbooked money arrived.
     pub since: Height,
@@ -39,6 +42,11 @@ impl BalanceCheck {
     /// Never: the value has 31 bits.
     pub fn synthetic_tx_index(&self) -> u32 {
         u32::try_from(self.id.0 & 0x7fff_ffff).expect("31 bits")
+    }
+
+    /// Returns the balance that the address has when no deposit is missing, in base units.
+    pub fn expected_balance(&self) -> chain::Amount {
+        self.initial.unwrap_or_default().checked_add(self.explained).unwrap_or(chain::Amount::MAX)
     }
 
     /// Returns the id of the asset on `chain`.

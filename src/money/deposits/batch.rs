@@ -11,7 +11,7 @@ use crate::assets::{FollowedChain, is_dust_amount};
 use crate::cursors::Position;
 use crate::deposits::{self, Deposit, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
-use crate::invoices::{self, CountedSums, Disposition, InvoiceUpdate, decide_disposition};
+use crate::invoices::{self, Arrival, CountedSums, Disposition, InvoiceUpdate, decide_disposition};
 use crate::ledger::{Account, EntryLine, JournalEntry};
 use clock::Instant;
 use db::{self, Tx};
@@ -106,10 +106,27 @@ impl<'c> DepositBatch<'c> {
         // A transfer that was in time before a reorg stays in time when it is mined again later.
         let was_in_time = store::list_transactions_seen_in_time(tx, &late).await?;
 
-        let in_time = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
-            !is_late(header, invoice) || was_in_time.contains(&(invoice.id, transfer.txid))
+        let is_old =
+            |header: &Header, invoice: &InvoiceUpdate| invoice.is_older_than_lease(&self.chain.id, header.height);
+        let old = received.iter().filter_map(|(header, transfer, target)| {
+            let invoice = self.invoices.get(target)?;
+            is_old(header, invoice).then_some((*target, transfer.txid))
+        });
+        let old: Vec<_> = old.collect();
+        // After a reorg, a transfer that was seen after the lease may be mined again in a block as low as the lease.
+        let was_new = store::list_transactions_seen_after_lease(tx, &old).await?;
+
+        let arrival = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
+            let transaction = (invoice.id, transfer.txid);
+            if is_old(header, invoice) && !was_new.contains(&transaction) {
+                Arrival::BeforeLease
+            } else if is_late(header, invoice) && !was_in_time.contains(&transaction) {
+                Arrival::Late
+            } else {
+                Arrival::InTime
+            }
         };
-        let dispositions = self.decide_dispositions(tx, &received, in_time).await?;
+        let dispositions = self.decide_dispositions(tx, &received, arrival).await?;
         for ((header, transfer, target), used) in received.into_iter().zip(dispositions) {
             let Some(invoice) = self.invoices.get(&target) else { continue };
             self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used));
@@ -126,7 +143,7 @@ impl<'c> DepositBatch<'c> {
         &self,
         tx: &mut Tx,
         received: &[ReceivedTransfer<'_>],
-        in_time: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> bool,
+        arrival: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> Arrival,
     ) -> Result<Vec<Disposition>, db::Error> {
         let is_small = |transfer: &Transfer| transfer.amount < self.compute_dust_limit_of_transfer(transfer);
         let small: Vec<_> = received.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
@@ -149,7 +166,7 @@ impl<'c> DepositBatch<'c> {
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
             let own = invoice.asset == transfer.asset;
-            let mut used = decide_disposition(invoice.state, own, in_time(header, transfer, invoice));
+            let mut used = decide_disposition(invoice.state, own, arrival(header, transfer, invoice));
             let so_far = seen.entry(*target).or_insert(Amount::ZERO);
             let missing = match used {
                 Disposition::Counted => invoice.due.saturating_sub(invoice.tolerance).saturating_sub(*so_far),
@@ -157,7 +174,8 @@ impl<'c> DepositBatch<'c> {
                 | Disposition::Surplus
                 | Disposition::Late
                 | Disposition::Foreign
-                | Disposition::Dust => Amount::ZERO,
+                | Disposition::Dust
+                | Disposition::BeforeLease => Amount::ZERO,
             };
             if may_be_dust(transfer, *target)
                 && is_dust_amount(

@@ -97,7 +97,7 @@ async fn reverse_orphaned_deposit(
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}
             Disposition::Short => invoice.retract_short_payment_review(left, effects),
-            Disposition::Surplus | Disposition::Late | Disposition::Foreign => {
+            Disposition::Surplus | Disposition::Late | Disposition::Foreign | Disposition::BeforeLease => {
                 effects.reviews.push(ReviewChange::Retract(Retraction {
                     kind: reviews::Kind::DepositUnallocated,
                     subject: format!("deposit/{}", deposit.id),

@@ -33,6 +33,25 @@ pub async fn list_transactions_seen_in_time(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
+/// Returns the transactions of `old` that were seen after the lease of their address, although they are in a block as low
+/// as the lease now: a reorg removed a deposit that was not older than the lease, or the node showed an unconfirmed
+/// transfer.
+pub async fn list_transactions_seen_after_lease(
+    tx: &mut Tx,
+    old: &[(InvoiceId, TxId)],
+) -> Result<HashSet<(InvoiceId, TxId)>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        old.iter().map(|(invoice, txid)| batch_row![*invoice, txid.0]).collect(),
+        "with given (invoice bigint, txid bytea)
+         select d.invoice_id, d.txid from given, deposits d
+         where d.invoice_id = given.invoice and d.txid = given.txid and d.state = 'orphaned' and d.disposition <> 'before_lease'
+         union all select s.invoice_id, s.txid from given, unconfirmed s
+         where s.invoice_id = given.invoice and s.txid = given.txid"
+    )?;
+    found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
+}
+
 /// Returns the transfers of `small` that an invoice counted before a reorg removed their block.
 pub async fn list_previously_counted_transfers(
     tx: &mut Tx,
@@ -306,27 +325,46 @@ pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) 
 }
 
 /// Returns the address of an invoice with the sum of its booked deposits. Any unbooked money arrived after the oldest
-/// stored block and after the newest deposit. `None` when an earlier check found that the balance is too large to be
-/// booked.
+/// stored block, after the newest deposit, and after the block at which the initial balance was read. `None` when an
+/// earlier check found that the balance is too large to be booked, or when no node could return the initial balance.
 pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
         "select a.id, a.key, a.text, i.chain, i.asset,
-         (select min(b.height) from blocks b where b.chain = i.chain) as oldest
-         from invoices i join addresses a on a.id = i.address_id where i.id = $1
+         (select min(b.height) from blocks b where b.chain = i.chain) as oldest,
+         l.first_index, l.balances_height, s.asset as initial_asset, s.amount as initial_amount
+         from invoices i join addresses a on a.id = i.address_id
+         left join address_leases l on l.account_id = a.account_id and l.first_index = (
+             select max(first_index) from address_leases where account_id = a.account_id and first_index <= a.derivation_index)
+         left join initial_balances s
+             on s.account_id = a.account_id and s.derivation_index = a.derivation_index and s.asset = i.asset
+         where i.id = $1
          and not exists (select 1 from reviews r where r.kind = $2 and r.subject = 'invoice/' || i.id)",
         invoice,
         reviews::Kind::BalanceOutOfRange
     )?;
     let Some(found) = found else { return Ok(None) };
     let (chain, asset): (String, String) = (found.get("chain")?, found.get("asset")?);
+    let is_leased = found.get::<Option<i64>>("first_index")?.is_some();
+    let read_at: Option<Height> = found.get("balances_height")?;
+    let has_initial = found.get::<Option<String>>("initial_asset")?.is_some();
+    let initial: Option<Amount> = match (is_leased && read_at.is_none(), has_initial) {
+        (true, _) => None,
+        (false, false) => Some(Amount::ZERO),
+        (false, true) => match found.get("initial_amount")? {
+            Some(amount) => Some(amount),
+            None => return Ok(None),
+        },
+    };
     let booked = rows!(
         tx,
-        "select amount, height from deposits where invoice_id = $1 and asset = $2 and state <> 'orphaned'",
+        "select amount, height from deposits where invoice_id = $1 and asset = $2 and state <> 'orphaned' and height > $3",
         invoice,
-        &asset
+        &asset,
+        // Without a lease, as in tests, deposits of every height count.
+        read_at.map_or(-1, |height| i64::try_from(height).unwrap_or(i64::MAX))
     )?;
-    let mut since: Height = found.get::<Option<Height>>("oldest")?.unwrap_or(0);
+    let mut since: Height = found.get::<Option<Height>>("oldest")?.unwrap_or(0).max(read_at.unwrap_or(0));
     let mut amounts = Vec::with_capacity(booked.len());
     for deposit in &booked {
         amounts.push(deposit.get::<Amount>("amount")?);
@@ -343,6 +381,7 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
         id: found.get("id")?,
         address: Address { key: AddressKey(found.get("key")?), text: found.get("text")? },
         asset,
+        initial,
         explained: Amount::checked_sum(amounts).ok_or_else(out_of_range)?,
         since,
     }))

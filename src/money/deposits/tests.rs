@@ -14,8 +14,8 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::assets::{Depths, Dust};
 use crate::cursors::{Position, compute_final_height, compute_position, start_following_chain};
-use crate::invoices::decide_disposition;
 use crate::invoices::machine::{self as invoice_machine, Input};
+use crate::invoices::{Arrival, decide_disposition};
 use crate::ledger::{self, Account};
 use crate::payments::PaymentChange;
 use crate::pricing::{Currency, Fiat, Rate, RateBook};
@@ -235,7 +235,8 @@ impl Model {
                 (earlier.invoice, earlier.txid, earlier.state) == (movement.to, movement.txid, State::Orphaned)
                     && earlier.time <= window_end
             });
-        let used = decide_disposition(invoice.state, !movement.foreign, in_time);
+        let arrival = if in_time { Arrival::InTime } else { Arrival::Late };
+        let used = decide_disposition(invoice.state, !movement.foreign, arrival);
         if used == Disposition::Counted && invoice.state == invoices::State::Open {
             invoice.payment = "confirming";
             self.changes.push(PaymentChange::Confirming(PaymentId(movement.to)));
@@ -418,7 +419,7 @@ fn suspense_account(used: Disposition) -> Option<Account> {
         Disposition::Short => Suspense::Short,
         Disposition::Surplus => Suspense::Surplus,
         Disposition::Late => Suspense::Late,
-        Disposition::Foreign => Suspense::Foreign,
+        Disposition::Foreign | Disposition::BeforeLease => Suspense::Foreign,
         Disposition::Dust => Suspense::Dust,
     };
     Some(Account::Suspense(MERCHANT, suspense))

@@ -19,6 +19,20 @@ pub enum Disposition {
     Foreign,
     /// The amount is too small to be a payment.
     Dust,
+    /// The deposit was mined before the index of the address was leased, so it is older than the invoice: the address
+    /// was issued before, by a database that was lost or by another installation.
+    BeforeLease,
+}
+
+/// The time of a transfer's block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// The block was known when the index of the address was leased, so the transfer is older than the invoice.
+    BeforeLease,
+    /// The transfer was mined, or first seen in a mempool, before the payment window ended.
+    InTime,
+    /// The transfer was mined after the payment window.
+    Late,
 }
 
 db::text_enum!(Disposition {
@@ -28,6 +42,7 @@ db::text_enum!(Disposition {
     Late => "late",
     Foreign => "foreign",
     Dust => "dust",
+    BeforeLease => "before_lease",
 });
 
 impl Disposition {
@@ -38,21 +53,24 @@ impl Disposition {
             Disposition::Short => Some(Suspense::Short),
             Disposition::Surplus => Some(Suspense::Surplus),
             Disposition::Late => Some(Suspense::Late),
-            Disposition::Foreign => Some(Suspense::Foreign),
+            // Money of an earlier owner of the address is as foreign to the invoice as money in another asset.
+            Disposition::Foreign | Disposition::BeforeLease => Some(Suspense::Foreign),
             Disposition::Dust => Some(Suspense::Dust),
         }
     }
 }
 
 /// Returns the use of a new deposit for an invoice in `state`. `own_asset` is true when the deposit is in the asset
-/// that the invoice requests. `in_time` is true when the deposit was mined, or first seen in a mempool, before the
-/// window ended.
-pub fn decide_disposition(state: State, own_asset: bool, in_time: bool) -> Disposition {
+/// that the invoice requests.
+pub fn decide_disposition(state: State, own_asset: bool, arrival: Arrival) -> Disposition {
     if !own_asset {
         return Disposition::Foreign;
     }
+    if arrival == Arrival::BeforeLease {
+        return Disposition::BeforeLease;
+    }
     match state {
-        State::Open if in_time => Disposition::Counted,
+        State::Open if arrival == Arrival::InTime => Disposition::Counted,
         // The removed deposit may be mined again in a block after the end of the window.
         State::Reversed => Disposition::Counted,
         State::Paid => Disposition::Surplus,
@@ -68,20 +86,23 @@ mod tests {
     fn the_disposition_follows_state_asset_and_time() {
         use {Disposition::*, State::*};
         let table = [
-            (Open, true, Counted),
-            (Open, false, Late),
-            (Paid, true, Surplus),
-            (Paid, false, Surplus),
-            (Reversed, true, Counted),
-            (Reversed, false, Counted),
-            (Expired, true, Late),
-            (Expired, false, Late),
-            (Cancelled, true, Late),
-            (Cancelled, false, Late),
+            (Open, Counted, Late),
+            (Paid, Surplus, Surplus),
+            (Reversed, Counted, Counted),
+            (Expired, Late, Late),
+            (Cancelled, Late, Late),
         ];
-        for (state, in_time, expected) in table {
-            assert_eq!(decide_disposition(state, true, in_time), expected, "{state:?} in time: {in_time}");
-            assert_eq!(decide_disposition(state, false, in_time), Foreign);
+        for (state, in_time, late) in table {
+            assert_eq!(decide_disposition(state, true, Arrival::InTime), in_time, "{state:?} in time");
+            assert_eq!(decide_disposition(state, true, Arrival::Late), late, "{state:?} late");
+            assert_eq!(
+                decide_disposition(state, true, Arrival::BeforeLease),
+                BeforeLease,
+                "{state:?} before the lease"
+            );
+            for arrival in [Arrival::BeforeLease, Arrival::InTime, Arrival::Late] {
+                assert_eq!(decide_disposition(state, false, arrival), Foreign, "{state:?} {arrival:?}");
+            }
         }
     }
 }

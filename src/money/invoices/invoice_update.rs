@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 
-use chain::{AddressKey, ChainId};
+use chain::{AddressKey, ChainId, Height};
 
 use crate::effects::Effects;
 use crate::invoices::{Invoice, State, store};
@@ -20,6 +20,9 @@ pub(crate) struct InvoiceUpdate {
     pub(super) invoice: Invoice,
     /// True when the invoice may have had deposits before this database transaction.
     reached: bool,
+    /// The height of the highest block that was known when the index of the address was leased; `None` when the invoice
+    /// was not locked by its address. Money in blocks up to this height is older than the invoice.
+    leased_height: Option<Height>,
     /// True when the row of the invoice must be updated.
     pub(super) changed: bool,
     /// The new state of the payment; `None` when it stays the same.
@@ -35,8 +38,15 @@ impl Deref for InvoiceUpdate {
 }
 
 impl InvoiceUpdate {
-    fn new(locked: Locked<Invoice>, reached: bool) -> InvoiceUpdate {
-        InvoiceUpdate { was: locked.state, invoice: locked.into_inner(), reached, changed: false, payment: None }
+    fn new(locked: Locked<Invoice>, reached: bool, leased_height: Option<Height>) -> InvoiceUpdate {
+        let was = locked.state;
+        InvoiceUpdate { was, invoice: locked.into_inner(), reached, leased_height, changed: false, payment: None }
+    }
+
+    /// Returns true when a block at `height` of the chain was known when the index of the invoice's address was leased.
+    /// The invoice must have been locked by its address. Heights of other chains cannot be compared.
+    pub fn is_older_than_lease(&self, chain: &ChainId, height: Height) -> bool {
+        self.invoice.chain == *chain && self.leased_height.is_some_and(|leased| height <= leased)
     }
 
     /// Returns true when the invoice may have had deposits before this database transaction.
@@ -69,7 +79,7 @@ pub(crate) async fn lock_invoices(
     ids: &BTreeSet<InvoiceId>,
 ) -> Result<BTreeMap<InvoiceId, InvoiceUpdate>, db::Error> {
     let locked = store::lock_invoices(tx, ids).await?;
-    Ok(locked.into_iter().map(|invoice| (invoice.id, InvoiceUpdate::new(invoice, true))).collect())
+    Ok(locked.into_iter().map(|invoice| (invoice.id, InvoiceUpdate::new(invoice, true, None))).collect())
 }
 
 /// Locks the invoices of addresses and returns them by address. Addresses without an invoice are left out.
@@ -79,7 +89,10 @@ pub(crate) async fn lock_invoices_by_address(
     keys: &BTreeSet<AddressKey>,
 ) -> Result<HashMap<AddressKey, InvoiceUpdate>, db::Error> {
     let locked = store::lock_invoices_by_address(tx, chain, keys).await?;
-    Ok(locked.into_iter().map(|(key, reached, invoice)| (key, InvoiceUpdate::new(invoice, reached))).collect())
+    let update = |found: store::InvoiceOfAddress| {
+        (found.key, InvoiceUpdate::new(found.invoice, found.has_deposits, found.leased_height))
+    };
+    Ok(locked.into_iter().map(update).collect())
 }
 
 pub(super) async fn lock_invoice_or_fail(tx: &mut Tx, id: InvoiceId) -> Result<InvoiceUpdate, db::Error> {

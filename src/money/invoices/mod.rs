@@ -25,7 +25,7 @@ use db::{self, ResultRef, Tx};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
 pub use deposit_sums::ReceivedSums;
-pub use disposition::Disposition;
+pub use disposition::{Arrival, Disposition};
 pub use expiry::{count_waiting_unfollowed_invoices, list_expirable_invoices};
 pub use machine::{Input, State};
 pub use store::parse_stored_chain;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chain::{Address, AddressKey, AssetId, AssetKind, ChainId};
+use chain::{Address, AddressKey, AssetId, AssetKind, ChainId, Height};
 
 use crate::deposits::Grace;
 use crate::invoices::{CountedSums, Invoice, NewInvoice, ReceivedSums, State};
@@ -68,27 +68,47 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
     found.iter().map(|row| parse_invoice_row(row).map(Locked::new)).collect()
 }
 
-/// Locks the invoices of addresses in the order of their ids. Returns each invoice with the key of its address, and
-/// true when the invoice has deposits. Addresses without an invoice are left out.
+/// A locked invoice that was found by its address.
+pub struct InvoiceOfAddress {
+    /// The key of the address.
+    pub key: AddressKey,
+    /// True when the invoice has deposits.
+    pub has_deposits: bool,
+    /// The height of the highest block that was known when the index of the address was leased; `None` when no lease is
+    /// stored.
+    pub leased_height: Option<Height>,
+    /// The invoice.
+    pub invoice: Locked<Invoice>,
+}
+
+/// Locks the invoices of addresses in the order of their ids and returns them. Addresses without an invoice are left out.
 pub async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,
     keys: &BTreeSet<AddressKey>,
-) -> Result<Vec<(AddressKey, bool, Locked<Invoice>)>, db::Error> {
+) -> Result<Vec<InvoiceOfAddress>, db::Error> {
     let found = rows_for_each!(
         tx,
         keys.iter().map(|key| batch_row![key.0]).collect(),
         "with given (key bytea)
          select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
          i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at, a.key,
-         case when exists (select 1 from deposits d where d.invoice_id = i.id) then 1 else 0 end as reached
+         case when exists (select 1 from deposits d where d.invoice_id = i.id) then 1 else 0 end as has_deposits,
+         (select l.height from address_leases l where l.account_id = a.account_id and l.first_index <= a.derivation_index
+          order by l.first_index desc limit 1) as leased_height
          from given, addresses a join invoices i on i.address_id = a.id
          where a.chain = $1 and a.key = given.key order by i.id for update",
         chain.as_str()
     )?;
-    let target =
-        |row| Ok((AddressKey(db::Row::get(row, "key")?), row.get("reached")?, Locked::new(parse_invoice_row(row)?)));
-    found.iter().map(target).collect()
+    let parse = |row: &db::Row| {
+        Ok(InvoiceOfAddress {
+            key: AddressKey(row.get("key")?),
+            has_deposits: row.get("has_deposits")?,
+            leased_height: row.get("leased_height")?,
+            invoice: Locked::new(parse_invoice_row(row)?),
+        })
+    };
+    found.iter().map(parse).collect()
 }
 
 fn parse_invoice_row(row: &db::Row) -> Result<Invoice, db::Error> {

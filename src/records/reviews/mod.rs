@@ -30,6 +30,8 @@ pub enum Kind {
     DepositOutOfRange,
     /// A transaction that the daemon did not create spent the output of a deposit.
     DepositSpent,
+    /// Addresses had money before they were issued: another database has issued them before.
+    AddressUsedBefore,
     /// The balance of an address exceeds its booked deposits by an amount that is too large to be booked.
     BalanceOutOfRange,
     /// An invoice expired, and no endpoint had returned the balance of its address.
@@ -59,6 +61,7 @@ db::text_enum!(Kind {
     DepositUnallocated => "deposit.unallocated",
     DepositOutOfRange => "deposit.out_of_range",
     DepositSpent => "deposit.spent",
+    AddressUsedBefore => "address.used_before",
     BalanceOutOfRange => "balance.out_of_range",
     BalanceUnverified => "balance.unverified",
     RescanPossibleDuplicate => "rescan.possible_duplicate",

@@ -18,7 +18,11 @@ impl FollowWorker {
     /// Executes one action and returns its result.
     pub(super) async fn execute_action(&self, action: Action) -> anyhow::Result<Observation> {
         Ok(match action {
-            Action::ReadTip => Observation::Tip(self.source.tip().await?),
+            Action::ReadTip => {
+                let tip = self.source.tip().await?;
+                self.addresses.set_chain_followed_at_tip(&self.chain.id, tip.head.height);
+                Observation::Tip(tip)
+            }
             Action::ReadBlocks { from, to } => {
                 Observation::Blocks(self.source.blocks(from, to, &self.chain.watched).await?)
             }

@@ -63,7 +63,7 @@ impl FollowWorker {
     ) -> FollowWorker {
         let BalanceReconciler { db, clock, deposits, source } = reconciler.clone();
         let chain = deposits.chain().clone();
-        addresses.set_chain_followed(&chain.id, false);
+        addresses.set_chain_unfollowed(&chain.id);
         let state = Mutex::default();
         FollowWorker { db, clock, chain, addresses, assets, source, reconciler, limits, pause, state }
     }
@@ -233,8 +233,8 @@ impl Worker for FollowWorker {
                 machine.insert(created.with_context(|| format!("{}: no block is stored", self.chain.id))?)
             }
         };
-        self.addresses.set_chain_followed(&self.chain.id, !machine.is_halted());
         if machine.is_halted() {
+            self.addresses.set_chain_unfollowed(&self.chain.id);
             *loaded = true;
             bail!("{} is halted until an operator decides: see the review `chain.halted`", self.chain.id);
         }
