@@ -69,6 +69,7 @@ pub fn fill_sqlite(file: &Path, asset: &Asset, count: u64) {
         key: "unhex(printf('%08x%032x', (i * 2654435761) & 4294967295, i))",
         due: "unhex(printf('%064x', 1000000))",
         zero: "zeroblob(32)",
+        account_key: "zeroblob(65)",
     };
     let batch: String = rows.statements(asset).map(|sql| sql + ";").collect();
     let connection = Connection::open(file).expect("the database opens");
@@ -101,12 +102,14 @@ pub struct InvoiceRows<'a> {
     pub due: &'a str,
     /// The amount 0.
     pub zero: &'a str,
+    /// The key bytes of the account, 65 zeros.
+    pub account_key: &'a str,
 }
 
 impl InvoiceRows<'_> {
     /// Returns the statements that insert all rows.
     pub fn statements(&self, asset: &Asset) -> impl Iterator<Item = String> {
-        let InvoiceRows { before, from, key, due, zero } = self;
+        let InvoiceRows { before, from, key, due, zero, account_key } = self;
         // The invoices are open for a hundred years, so that a daemon with the real clock does not expire them.
         let (now, later) = (NOW.0, NOW.plus_seconds(3_155_760_000).0);
         let (chain, id) = (&asset.chain, &asset.id);
@@ -117,9 +120,10 @@ impl InvoiceRows<'_> {
                 "insert into merchants (id, public_id, slug, name, created_at) values (1, 'm', 'bench', 'Bench', {now})
                  on conflict do nothing"
             ),
-            "insert into address_accounts (id, family, xpub, next_index) values (1, 'evm', 'none', 0)
-             on conflict do nothing"
-                .to_owned(),
+            format!(
+                "insert into address_accounts (id, family, key, purpose, mode, path, next_index)
+                 values (1, 'evm', {account_key}, 'deposit-test', 'test', '', 0) on conflict do nothing"
+            ),
             format!(
                 "insert into orders (id, public_id, order_no, merchant_id, mode, surface, state, currency, original_amount,
                  discount_amount, amount, created_at, expires_at) {before}

@@ -23,6 +23,7 @@ pub async fn fill_postgres(connection: &mut sqlx::PgConnection, asset: &Asset, c
         key: "decode(lpad(to_hex((i * 2654435761) & 4294967295), 8, '0') || lpad(to_hex(i), 32, '0'), 'hex')",
         due: "decode(lpad(to_hex(1000000), 64, '0'), 'hex')",
         zero: "decode(repeat('00', 32), 'hex')",
+        account_key: "decode(repeat('00', 65), 'hex')",
     };
     for sql in rows.statements(asset) {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.expect("the rows are valid");

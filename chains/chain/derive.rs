@@ -45,6 +45,8 @@ pub enum DeriveError {
 pub struct Deriver {
     /// The key at `m/…account'/0`. It is derived once, so that each address takes one more curve operation only.
     external: Xpub,
+    /// The chain code and the public key of the account.
+    account_key: [u8; 65],
     scheme: AddressScheme,
 }
 
@@ -63,7 +65,16 @@ impl Deriver {
         let external = account
             .derive_pub(&*CURVE, &[ChildNumber::from_normal_idx(0).expect("0 is a normal index")])
             .map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
-        Ok(Deriver { external, scheme })
+        let mut account_key = [0; 65];
+        account_key[..32].copy_from_slice(account.chain_code.as_bytes());
+        account_key[32..].copy_from_slice(&account.public_key.serialize());
+        Ok(Deriver { external, account_key, scheme })
+    }
+
+    /// Returns the chain code and the public key of the account, which identify it: the same key written as xpub and as
+    /// zpub has the same bytes.
+    pub fn account_key_bytes(&self) -> [u8; 65] {
+        self.account_key
     }
 
     /// Returns the rule that makes an address from a derived public key.
@@ -129,6 +140,12 @@ mod tests {
         for other in [AddressScheme::P2tr(KnownHrp::Mainnet), AddressScheme::Evm, AddressScheme::Tron] {
             assert_eq!(Deriver::new(zpub, other).unwrap_err(), DeriveError::UnsuitableKeyVersion, "{other:?}");
         }
+        let from_xpub = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
+        assert_eq!(
+            from_zpub.account_key_bytes(),
+            from_xpub.account_key_bytes(),
+            "one key in two spellings is one account"
+        );
         let bip86 = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
         let taproot = Deriver::new(bip86, AddressScheme::P2tr(KnownHrp::Mainnet)).unwrap();
         assert_eq!(

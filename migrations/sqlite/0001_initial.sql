@@ -346,17 +346,32 @@ create index payments_external on payments (order_id) where state = 'pending' an
 create table address_accounts (
     id integer primary key autoincrement,
     family text not null,
-    xpub text not null unique,
+    -- The chain code and the public key of the account, 65 bytes. The same key written as xpub and as zpub is one account.
+    key blob not null unique check (length(key) = 65),
+    purpose text not null,
+    mode text not null check (mode in ('live', 'test')),
+    -- The derivation path in the configuration when the account was first used; may be empty.
+    path text not null,
     next_index bigint not null
 );
 
+-- The epoch of the issued addresses, in one row. `settled restore` raises it. A daemon that was started with an earlier
+-- epoch leases no indices.
+create table address_epochs (
+    id integer primary key check (id = 1),
+    epoch bigint not null
+);
+insert into address_epochs (id, epoch) values (1, 1);
+
 -- Leases of address indices. The daemon takes the indices of new addresses from a lease, which belongs to one chain. Each
--- index is in at most one lease.
+-- index is in at most one lease. Every leased address is watched.
 create table address_leases (
     account_id bigint not null references address_accounts (id),
     first_index bigint not null,
     index_count bigint not null check (index_count >= 1),
-    chain text not null,
+    -- The chain of the addresses; null when `settled restore` skipped the indices, so that their addresses are watched on all
+    -- chains of the account and never issued.
+    chain text,
     -- The height of the highest block of the chain that was known when the indices were leased. Transfers in this block and
     -- below are older than the addresses, so they pay no invoice.
     height bigint not null,
@@ -499,6 +514,25 @@ create index deposits_by_output on deposits (chain, txid, part)
 create index deposits_unspent on deposits (chain, id)
     where part >= 12884901888 and part < 17179869184 and state <> 'orphaned' and spending_txid is null;
 create index deposits_spent on deposits (chain, spent_height) where spent_height is not null;
+
+-- Transfers to addresses of our account keys that belong to no invoice of this database, such as late payments to addresses
+-- that were issued after a backup. They are booked in the ledger when they are final, and each opens a review.
+create table unclaimed_transfers (
+    id integer primary key autoincrement,
+    chain text not null,
+    height bigint not null,
+    tx_index bigint not null,
+    part bigint not null,
+    txid blob not null check (length(txid) = 32),
+    asset text not null,
+    address_key blob not null check (length(address_key) = 20),
+    amount blob not null check (length(amount) = 32),
+    -- The state of the transfer. seen: a reorg can remove its block. final: it is booked. orphaned: a reorg removed its block.
+    state text not null,
+    seen_at bigint not null
+);
+create unique index unclaimed_transfers_once on unclaimed_transfers (chain, height, tx_index, part) where state <> 'orphaned';
+create index unclaimed_transfers_seen on unclaimed_transfers (chain, height) where state = 'seen';
 
 -- Unconfirmed transfers: transfers in a mempool, or in a block that a reorg can still remove. Buyers see these transfers,
 -- but the ledger does not book them. A transfer that was first seen before the end of the payment window is in time.

@@ -13,12 +13,14 @@ use crate::commands::envelope_keys::load_existing_envelope_keys;
 use crate::commands::installation::Installation;
 use crate::commands::output::print_line_or_exit;
 use crate::daemon;
+use crate::daemon::address_mark::{self, MarkCheck};
 use crate::feeds::{Feeds, RateConsensus};
 use crate::ops::disk;
 use clock::{Clock, Instant};
 use config::{ChainConfig, Config, Pair, RatesMode};
 use db::{self, Db};
 use envelope::Envelope;
+use money::addresses::MarkFile;
 use money::immutable_facts::{self, Fact};
 use money::invoices;
 use shop::{merchants, stock};
@@ -158,6 +160,7 @@ async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config
             report.print_ok("database", format_args!("{url} has the schema of this version"));
             check_merchants_of_surfaces(report, config, &db).await?;
             warn_of_unfollowed_invoices(report, config, &db).await?;
+            check_address_mark(report, config, &db).await;
             let stored: Result<_, db::Error> = db
                 .read("list_immutable_facts", |tx| Box::pin(async move { immutable_facts::list_facts(tx).await }))
                 .await;
@@ -170,6 +173,33 @@ async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config
     }
     db.close().await;
     Ok(immutable_facts)
+}
+
+/// Compares the database with the address mark. The daemon does not serve a database that is older than the mark.
+async fn check_address_mark(report: &mut CheckReport, config: &Config, db: &Db) {
+    let mark = MarkFile::new(config.mark_path());
+    let path = mark.path().display();
+    if mark.path().starts_with(&config.data.folder) {
+        report.print_warning(
+            "address mark",
+            format_args!(
+                "{path} is in the data folder, so it is restored and lost together with the database; name a place outside in                  [data] mark_path"
+            ),
+        );
+    }
+    let check = match address_mark::compare_database_with_mark(&mark, db).await {
+        Ok(check) => check,
+        Err(e) => return report.print_failure("address mark", e),
+    };
+    match (address_mark::describe_mark_problem(&mark, &check), check) {
+        (Some(problem), _) => report.print_failure("address mark", problem),
+        (None, MarkCheck::New) => {
+            report.print_ok("address mark", format_args!("{path} is created by the first start of the daemon"));
+        }
+        (None, MarkCheck::Ok | MarkCheck::Missing | MarkCheck::Behind(_)) => {
+            report.print_ok("address mark", format_args!("the database is not older than {path}"));
+        }
+    }
 }
 
 /// Checks that the key ring has every key with which stock was encrypted.

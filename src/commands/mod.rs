@@ -19,6 +19,7 @@ pub mod operation;
 mod output;
 mod private_files;
 pub mod rescan;
+mod restore;
 mod serve;
 mod status;
 
@@ -71,6 +72,9 @@ enum Command {
     /// Copy the database to a new file, also while the daemon runs.
     #[command(after_help = EXIT_CODES)]
     Backup(backup::Args),
+    /// After the database was restored from a backup: skip the addresses that were given out since.
+    #[command(after_help = EXIT_CODES)]
+    Restore(restore::Args),
     /// Print the state of the running daemon.
     #[command(after_help = EXIT_CODES)]
     Status(status::Args),
@@ -105,6 +109,7 @@ async fn run_command(command: Command) -> Result<(), CommandError> {
         Command::Audit(args) => audit::audit_and_print_report(args).await,
         Command::Rescan(args) => rescan::rescan_piecewise_and_print(args).await,
         Command::Backup(args) => backup::back_up_database_to_target(args).await,
+        Command::Restore(args) => restore::skip_addresses_and_print(args).await,
         Command::Status(args) => status::print_daemon_status(args).await,
         Command::Admin(args) => admin::execute_and_print_operations(args).await,
     }

@@ -26,6 +26,10 @@ const CURSOR_FLUSH_MS: i64 = 1_000;
 /// Selects the installation that the daemon serves.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Let this instance create its address mark ([data] mark_path), although the database has given out addresses. Needed
+    /// once for each further machine, and when the mark is lost but the database is not older than it.
+    #[arg(long)]
+    join: bool,
     #[command(flatten)]
     installation: Installation,
 }
@@ -52,6 +56,7 @@ pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
         envelope: envelope.clone(),
         simnet: None,
         cursor_flush_ms: CURSOR_FLUSH_MS,
+        join: args.join,
         autonomous: true,
     })
     .await?;

@@ -104,6 +104,8 @@ pub struct Server {
 pub struct Data {
     /// The path of the folder that holds the database, the keys and the control socket.
     pub folder: PathBuf,
+    /// The file with the highest leased address indices; empty for a file in a folder beside the data folder.
+    pub mark_path: PathBuf,
 }
 
 /// `[database]`: the database and the sizes of its pools.
@@ -304,12 +306,30 @@ impl Config {
     /// Makes the data folder and the paths of secret files absolute, with `folder` as their base.
     fn make_paths_absolute(&mut self, folder: &Path) {
         self.data.folder = folder.join(&self.data.folder);
+        if !self.data.mark_path.as_os_str().is_empty() {
+            self.data.mark_path = folder.join(&self.data.mark_path);
+        }
         let chains = self.chains.values_mut();
         let endpoints = chains.flat_map(|chain| chain.endpoints.iter_mut());
         let endpoint_files = endpoints
             .flat_map(|endpoint| [&mut endpoint.url_file, &mut endpoint.headers_file, &mut endpoint.login_file]);
         for file in endpoint_files.chain([&mut self.database.password_file, &mut self.mail.smtp.password_file]) {
             file.make_path_absolute(folder);
+        }
+    }
+
+    /// Returns the path of the file with the highest leased address indices. Without the option, the file `addresses` in
+    /// the folder whose name is that of the data folder with `-mark` appended.
+    pub fn mark_path(&self) -> PathBuf {
+        let folder = &self.data.folder;
+        match folder.file_name() {
+            _ if !self.data.mark_path.as_os_str().is_empty() => self.data.mark_path.clone(),
+            Some(name) => {
+                let mut beside = name.to_owned();
+                beside.push("-mark");
+                folder.with_file_name(beside).join("addresses")
+            }
+            None => folder.join("addresses.mark"),
         }
     }
 

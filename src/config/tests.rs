@@ -379,6 +379,10 @@ fn paths_are_relative_to_the_file_and_secrets_are_read_when_used() {
     let text = "[data]\nfolder = \"data\"\n[database]\nurl = \"postgres://settled@db/pay\"\npassword_file = \"pg\"";
     let config = Config::parse_and_validate(&folder.path().join("settled.toml"), text, Vec::new()).unwrap();
     assert_eq!(config.data.folder, folder.path().join("data"));
+    assert_eq!(config.mark_path(), folder.path().join("data-mark/addresses"));
+    let named = "[data]\nfolder = \"data\"\nmark_path = \"elsewhere/mark\"";
+    let named = Config::parse_and_validate(&folder.path().join("settled.toml"), named, Vec::new()).unwrap();
+    assert_eq!(named.mark_path(), folder.path().join("elsewhere/mark"));
     assert_eq!(config.load_database_config().unwrap().url, "postgres://settled:p%40ss%2Fword@db/pay");
     assert!(!format!("{config:?}").contains("p@ss"));
 

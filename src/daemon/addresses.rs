@@ -41,7 +41,9 @@ pub async fn load_addresses_and_record_kinds(
         accounts.push(ChainAccount {
             chain: chain.id.clone(),
             family: chain.family,
-            xpub: account.xpub.clone(),
+            purpose: account.purpose.as_str().to_owned(),
+            mode: chain.mode,
+            path: account.path.clone(),
             deriver,
             watched: chain.watched.clone(),
         });

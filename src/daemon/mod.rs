@@ -2,6 +2,7 @@
 
 pub mod assets;
 pub mod addresses;
+pub mod address_mark;
 pub mod drivers;
 mod startup_checks;
 mod mounts;
@@ -28,7 +29,7 @@ use config::Config;
 use db::Db;
 use envelope::Envelope;
 use ids::Shop;
-use money::addresses::Addresses;
+use money::addresses::{Addresses, MarkFile};
 use money::assets::Assets;
 use money::pricing::{Currency, Fiat, RateBook};
 use shop::orders::new_payment::{PaymentService, Tolerance};
@@ -51,6 +52,8 @@ pub struct Setup {
     pub simnet: Option<simnet::Simnet>,
     /// Maximum delay, in milliseconds, before the cursor is stored after blocks without transfers.
     pub cursor_flush_ms: i64,
+    /// True when this instance may create its address mark although the database has leased addresses.
+    pub join: bool,
     /// True when each worker runs in its own loop; false when only [`Daemon::run_workers_until_idle`] runs them.
     pub autonomous: bool,
 }
@@ -85,14 +88,18 @@ impl Daemon {
     /// # Errors
     /// Fails when the configuration cannot be used, the database fails, or the address cannot be bound.
     pub async fn start_daemon(setup: Setup) -> anyhow::Result<Daemon> {
-        let Setup { config, clock, db, envelope, simnet, cursor_flush_ms, autonomous } = setup;
+        let Setup { config, clock, db, envelope, simnet, cursor_flush_ms, join, autonomous } = setup;
         let config = Arc::new(config);
         let tasks = Tasks::default();
         let wake = Wake::default();
         let sources = drivers::open_chain_sources(&config, simnet.as_ref())?;
         let rates = rates::build_fixed_rate_book(&config.rates);
         let assets = Arc::new(assets::build_assets_and_followed_chains(&config, &rates)?);
-        let addresses = Arc::new(addresses::load_addresses_and_record_kinds(&config, &assets, &db, clock.now()).await?);
+        let mark = Arc::new(MarkFile::new(config.mark_path()));
+        address_mark::refuse_database_behind_mark(&mark, &db, join).await?;
+        let addresses = addresses::load_addresses_and_record_kinds(&config, &assets, &db, clock.now()).await?;
+        let addresses = Arc::new(addresses.with_mark_file(mark.clone()));
+        mark.copy_database_mark(&db).await?;
         startup_checks::warn_of_unfollowed_invoices(&assets, &db).await?;
         startup_checks::sync_and_log_missing_key_reviews(&db, clock.now(), &envelope).await?;
         let checkout_shop = mounts::find_shop_of_enabled_surface(&db, &config.surfaces.checkout.mount).await?;

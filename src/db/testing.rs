@@ -75,6 +75,32 @@ impl TestDatabase {
     pub async fn create_postgres(server: &str) -> TestDatabase {
         let mut session = connect_to_server(server).await;
         let template = create_template_if_absent(&mut session, server).await;
+        TestDatabase::create_from_template(session, server, &template).await
+    }
+
+    /// Returns a copy of this database, as a backup has it. On PostgreSQL all connections to this database are closed.
+    ///
+    /// # Panics
+    /// When the copy cannot be made.
+    pub async fn create_copy(&self) -> TestDatabase {
+        if self.folder.is_some() {
+            let copy = TestDatabase::create_sqlite();
+            let file = PathBuf::from(copy.url.trim_start_matches("sqlite:"));
+            let db = Db::open(&self.config()).await.expect("the database opens");
+            db.backup(&file).await.expect("the database is copied");
+            db.close().await;
+            return copy;
+        }
+        let server = provision_postgres_url();
+        let name = Url::parse(&self.url).expect("it was made from a URL").path().trim_start_matches('/').to_owned();
+        let mut session = connect_to_server(&server).await;
+        // A daemon that was dropped may still have connections.
+        let end = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
+        run_statement(&mut session, end).await;
+        TestDatabase::create_from_template(session, &server, &name).await
+    }
+
+    async fn create_from_template(mut session: PgConnection, server: &str, template: &str) -> TestDatabase {
         let mut number = 0_i32;
         while !try_advisory_lock(&mut session, "select pg_try_advisory_lock(7362, $1)", number).await {
             number += 1;

@@ -207,6 +207,38 @@ impl Tx {
         }
     }
 
+    /// Raises the number of the next row of a table with generated row numbers by `count`.
+    ///
+    /// # Errors
+    /// Any [`Error`] of the database.
+    pub async fn skip_row_numbers(
+        &mut self,
+        table: &'static str,
+        column: &'static str,
+        count: u32,
+    ) -> Result<(), Error> {
+        match self.backend() {
+            Backend::Sqlite => {
+                let raised = self
+                    .execute(
+                        "update sqlite_sequence set seq = seq + $2 where name = $1",
+                        vec![table.into(), count.into()],
+                    )
+                    .await?;
+                if raised == 0 {
+                    let insert = "insert into sqlite_sequence (name, seq) values ($1, $2)";
+                    self.execute(insert, vec![table.into(), count.into()]).await?;
+                }
+            }
+            Backend::Postgres => {
+                let raise = "select setval(sequence, nextval(sequence) + $3) as number
+                             from (select pg_get_serial_sequence($1, $2)::regclass as sequence) s";
+                self.rows(raise, vec![table.into(), column.into(), count.into()]).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Registers `hook` to run once, after the transaction is durable and before its caller gets the result. It does
     /// not run when the transaction fails. It must be short and must not use the database: on SQLite the writer waits
     /// for it.

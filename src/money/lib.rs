@@ -11,6 +11,7 @@ pub mod payments;
 pub mod invoices;
 pub mod cursors;
 pub mod unconfirmed;
+pub(crate) mod unclaimed;
 pub mod deposits;
 pub mod audit;
 pub mod immutable_facts;

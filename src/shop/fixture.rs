@@ -228,7 +228,9 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
     let account = ChainAccount {
         chain: id,
         family: Family::Evm,
-        xpub: XPUB.into(),
+        purpose: "deposit-test".into(),
+        mode: Mode::Test,
+        path: String::new(),
         deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };

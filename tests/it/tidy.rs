@@ -74,12 +74,21 @@ const FOREIGN_READS: &[(&str, &[&str])] = &[
     // The audit compares every table of `money` with the postings.
     ("src/money/audit/store.rs", &["accounts", "balances", "deposits", "invoices", "payments"]),
     // The statement that locks a cursor also says if the chain has deposits to confirm, which saves a round trip.
-    ("src/money/cursors/store.rs", &["deposits"]),
+    ("src/money/cursors/store.rs", &["deposits", "unclaimed_transfers"]),
     // A transfer is matched by the address's key, and classified by its invoice; both in the statement that locks.
     // A balance is compared with the initial balance of its address.
     (
         "src/money/deposits/store.rs",
-        &["address_leases", "addresses", "blocks", "initial_balances", "invoices", "reviews", "unconfirmed"],
+        &[
+            "address_leases",
+            "addresses",
+            "blocks",
+            "initial_balances",
+            "invoices",
+            "reviews",
+            "unclaimed_transfers",
+            "unconfirmed",
+        ],
     ),
     // The state of an invoice is shown with its address, the chain's cursor and its unconfirmed transfers. The lock by
     // address also reads the height of the address's lease.

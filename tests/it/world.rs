@@ -17,12 +17,13 @@ use db::testing::TestDatabase;
 use db::{Backend, Db};
 use envelope::Envelope;
 use ids::{Mode, Shop, SkuId, UserId};
+use money::addresses::RestoredAddresses;
 use money::audit;
 use money::pricing::Currency;
 use records::audit_log::Actor;
 use serde_json::Value;
 use settled::daemon::drivers::list_enabled_simnet_chains;
-use settled::daemon::{Daemon, Setup};
+use settled::daemon::{Daemon, Setup, address_mark};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::users::{Credit, NewUser};
 use shop::{catalog, coupons, merchants, stock, users};
@@ -145,6 +146,12 @@ impl World {
 
     /// Starts a daemon on the world's database, as after a crash or a stop.
     pub async fn boot(&mut self) {
+        self.try_boot(false).await.unwrap_or_else(|e| panic!("the daemon starts: {e:#}"));
+    }
+
+    /// Starts a daemon on the world's database, or returns the reason why it does not start. `join` lets it create its
+    /// address mark.
+    pub async fn try_boot(&mut self, join: bool) -> anyhow::Result<()> {
         let setup = Setup {
             config: self.config.clone(),
             clock: self.clock.clone(),
@@ -152,11 +159,43 @@ impl World {
             envelope: self.envelope.clone(),
             simnet: Some(self.simnet.clone()),
             cursor_flush_ms: 0,
+            join,
             autonomous: false,
         };
-        let daemon = Daemon::start_daemon(setup).await.unwrap_or_else(|e| panic!("the daemon starts: {e:#}"));
-        self.daemon = Some(daemon);
+        self.daemon = Some(Daemon::start_daemon(setup).await?);
         self.run_until_idle().await;
+        Ok(())
+    }
+
+    /// Makes a backup of the database. On PostgreSQL the daemon is stopped for it.
+    pub async fn back_up(&mut self) -> TestDatabase {
+        if self.db.backend() == Backend::Sqlite {
+            return self._scratch.create_copy().await;
+        }
+        drop(self.daemon.take());
+        self.db.close().await;
+        let copy = self._scratch.create_copy().await;
+        self.db = Db::open(&self._scratch.config()).await.expect("the database opens again");
+        self.boot().await;
+        copy
+    }
+
+    /// Drops the daemon and replaces the database by a backup. No daemon is started.
+    pub async fn restore_database(&mut self, backup: TestDatabase) {
+        drop(self.daemon.take());
+        self.db = Db::open(&backup.config()).await.expect("the backup opens");
+        self._scratch = Arc::new(backup);
+    }
+
+    /// Does what `settled restore` does.
+    pub async fn skip_used_addresses(&self, skip: Option<u32>) -> anyhow::Result<RestoredAddresses> {
+        let (config, now) = (&self.config, self.clock.now());
+        address_mark::skip_used_addresses_and_write_mark(config, &self.db, now, &SETUP, skip).await
+    }
+
+    /// Removes the file with the address mark.
+    pub fn lose_address_mark(&self) {
+        std::fs::remove_file(self.config.mark_path()).expect("the mark is removed");
     }
 
     /// Drops the daemon without a shutdown and starts another one on the same database.
@@ -167,9 +206,10 @@ impl World {
     }
 
     /// Drops the daemon and starts another one on an empty database, with the same configuration, account keys and
-    /// chains, as after the data folder was lost. The new shop has the same product.
+    /// chains, as after the data folder and the address mark were lost. The new shop has the same product.
     pub async fn lose_database_and_boot(&mut self) {
         drop(self.daemon.take());
+        self.lose_address_mark();
         let scratch = create_database(self.db.backend()).await;
         self.db = Db::open(&scratch.config()).await.expect("the database opens");
         self.db.migrate().await.expect("the database migrates");

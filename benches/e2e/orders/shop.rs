@@ -64,8 +64,16 @@ impl BenchShop {
         }
         let envelope =
             Arc::new(Envelope::load_or_create_key_file(folder.path()).expect("the envelope keys are created"));
-        let setup =
-            Setup { config, clock, db, envelope, simnet: Some(simnet), cursor_flush_ms: 1_000, autonomous: false };
+        let setup = Setup {
+            config,
+            clock,
+            db,
+            envelope,
+            simnet: Some(simnet),
+            cursor_flush_ms: 1_000,
+            join: false,
+            autonomous: false,
+        };
         let daemon = Daemon::start_daemon(setup).await.expect("the daemon starts");
         BenchShop { daemon, product, folder }
     }
@@ -104,6 +112,7 @@ fn config(folder: &Path) -> Config {
         requests_per_minute = 1_000_000
         [data]
         folder = "."
+        mark_path = "addresses.mark"
         [surfaces.checkout]
         mode = "test"
         orders_per_ip_per_minute = 1_000_000

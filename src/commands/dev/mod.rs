@@ -111,6 +111,7 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
         envelope: context.envelope.clone(),
         simnet: Some(simnet.clone()),
         cursor_flush_ms: 0,
+        join: true,
         autonomous: true,
     })
     .await?;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use chain::{Address, ChainId, Height};
 
-use crate::addresses::store;
+use crate::addresses::{IssueError, MarkFile, store};
 use db::{self, Db};
 
 /// The number of indices in a lease. When the daemon stops, at most this number of indices stays unused.
@@ -31,24 +31,30 @@ impl IndexLease {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(unused);
     }
 
-    /// Returns the next leased index. Stores a new lease when the current one is used up; `tip` is the height of the
-    /// highest known block of the chain.
+    /// Returns the next leased index. Stores a new lease when the current one is used up, and copies the database's mark to
+    /// the mark file before the lease is used. `account` is the id of the account and the epoch of this daemon; `tip` is
+    /// the height of the highest known block of the chain.
     pub async fn take_or_lease_index(
         &self,
         db: &Db,
-        account: i64,
+        account: (i64, u64),
         chain: &ChainId,
         tip: Height,
-    ) -> Result<u32, db::Error> {
+        mark: Option<&MarkFile>,
+    ) -> Result<u32, IssueError> {
         let mut leased = self.leased.lock().await;
         if leased.is_empty() {
             let chain = chain.clone();
             let lease = db.write("lease_indices", move |tx| {
                 Box::pin(async move { store::lease_indices(tx, account, LEASE, &chain, tip).await })
             });
-            let first = lease.await?;
+            let first: u32 = lease.await?;
+            if let Some(mark) = mark {
+                mark.copy_database_mark(db).await?;
+            }
             *leased = first..first.saturating_add(LEASE);
         }
-        leased.next().ok_or_else(|| db::Error::Statement("an account has no address indices left".into()))
+        let exhausted = || db::Error::Statement("an account has no address indices left".into());
+        Ok(leased.next().ok_or_else(exhausted)?)
     }
 }

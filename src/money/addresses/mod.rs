@@ -7,6 +7,9 @@
 mod index_lease;
 mod reserved_address;
 mod initial_balances;
+mod mark;
+mod mark_file;
+mod restore;
 mod store;
 
 #[cfg(test)]
@@ -20,11 +23,23 @@ use chain::derive::DeriveError;
 use chain::{Address, ChainId, Deriver, Family, Height, WatchSet};
 
 use db::{self, Db, Tx};
+use ids::Mode;
 
 pub use initial_balances::{InitialBalance, LeasedIndices, store_initial_balances_and_review_old_money};
+pub use mark::{AccountKeyBytes, AddressMark, MarkedAccount};
+pub use mark_file::{MarkFile, MarkFileError};
 pub use reserved_address::ReservedAddress;
+pub use restore::{DEFAULT_SKIP, RestoreError, RestoredAddresses, SkippedIndices, skip_indices_after_restore};
 
 use index_lease::IndexLease;
+
+/// Returns the high-water mark of the database.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn load_database_mark(tx: &mut Tx) -> Result<AddressMark, db::Error> {
+    store::load_database_mark(tx).await
+}
 
 /// The data to issue addresses of one chain. Chains of one family share the account key and its index counter.
 #[derive(Debug, Clone)]
@@ -42,7 +57,13 @@ struct Issuer {
 
 /// Issues addresses for every chain that has an account key.
 #[derive(Debug, Clone, Default)]
-pub struct Addresses(HashMap<ChainId, Issuer>);
+pub struct Addresses {
+    issuers: HashMap<ChainId, Issuer>,
+    /// The epoch of the issued addresses when the daemon started.
+    epoch: u64,
+    /// The file to which the mark is copied before a lease is used; `None` in tests and in commands that issue nothing.
+    mark: Option<Arc<MarkFile>>,
+}
 
 /// The account key of a chain and the objects that use it.
 pub struct ChainAccount {
@@ -50,9 +71,13 @@ pub struct ChainAccount {
     pub chain: ChainId,
     /// The family of the chain, which determines the form of addresses.
     pub family: Family,
-    /// The extended public key of the account, from the configuration.
-    pub xpub: String,
-    /// Derives addresses from `xpub`.
+    /// The purpose of the account in the configuration, such as `deposit`.
+    pub purpose: String,
+    /// The mode of payments to the addresses.
+    pub mode: Mode,
+    /// The derivation path of the account in the configuration; may be empty.
+    pub path: String,
+    /// Derives addresses from the account key.
     pub deriver: Deriver,
     /// The watch set of the chain. It contains every issued address, so that the follower finds deposits.
     pub watched: Arc<WatchSet>,
@@ -64,6 +89,9 @@ pub enum IssueError {
     /// The chain has no account key.
     #[error("no account key is configured for {0}")]
     NoAccount(ChainId),
+    /// The mark file could not be written, so no address is issued.
+    #[error(transparent)]
+    Mark(#[from] MarkFileError),
     /// The address could not be derived.
     #[error(transparent)]
     Derive(#[from] DeriveError),
@@ -73,8 +101,9 @@ pub enum IssueError {
 }
 
 impl Addresses {
-    /// Stores the account keys that are not in the database yet, adds every issued address to the watch sets, and
-    /// returns the issuers of all chains.
+    /// Stores the account keys that are not in the database yet, adds every issued and every leased address to the watch
+    /// sets, and returns the issuers of all chains. Issued addresses are read; only leased ones that were not issued, such
+    /// as the skipped ones after a restore, are derived.
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
@@ -84,7 +113,19 @@ impl Addresses {
     ) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
-            let account = store::find_or_insert_address_account(tx, new.family, new.xpub.trim()).await?;
+            let marked = MarkedAccount {
+                family: new.family,
+                purpose: new.purpose,
+                mode: new.mode,
+                path: new.path,
+                next_index: 0,
+            };
+            let key = new.deriver.account_key_bytes();
+            let account = store::find_or_insert_address_account(tx, &key, &marked).await?;
+            for index in store::list_unissued_indices(tx, account, &new.chain).await? {
+                let derived = new.deriver.derive_address(index);
+                new.watched.insert(derived.map_err(|e| db::Error::Statement(e.to_string()))?.key);
+            }
             for key in store::list_address_keys(tx, &new.chain).await? {
                 new.watched.insert(key);
             }
@@ -98,7 +139,12 @@ impl Addresses {
             };
             issuers.insert(new.chain, issuer);
         }
-        Ok(Addresses(issuers))
+        Ok(Addresses { issuers, epoch: store::find_epoch(tx).await?, mark: None })
+    }
+
+    /// Returns the same addresses with a mark file, to which the database's mark is copied before a lease is used.
+    pub fn with_mark_file(self, mark: Arc<MarkFile>) -> Addresses {
+        Addresses { mark: Some(mark), ..self }
     }
 
     /// Adds the addresses that were issued on the chain `sibling` to the watch set of `chain`. Both chains share an
@@ -112,7 +158,7 @@ impl Addresses {
         chain: &ChainId,
         sibling: &ChainId,
     ) -> Result<(), db::Error> {
-        let Some(issuer) = self.0.get(chain) else { return Ok(()) };
+        let Some(issuer) = self.issuers.get(chain) else { return Ok(()) };
         for key in store::list_address_keys(tx, sibling).await? {
             issuer.watched.insert(key);
         }
@@ -121,14 +167,14 @@ impl Addresses {
 
     /// Returns true when the chain has an account key and is followed.
     pub fn can_issue_address(&self, chain: &ChainId) -> bool {
-        self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Acquire))
+        self.issuers.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Acquire))
     }
 
     /// Records that the chain is followed and that a node reported a block at the height `tip`. The follower calls this
     /// function whenever it has read the tip. Money in blocks up to the highest reported one pays no invoice whose
     /// address is leased later.
     pub fn set_chain_followed_at_tip(&self, chain: &ChainId, tip: Height) {
-        if let Some(issuer) = self.0.get(chain) {
+        if let Some(issuer) = self.issuers.get(chain) {
             issuer.tip.fetch_max(tip, Ordering::Relaxed);
             issuer.followed.store(true, Ordering::Release);
         }
@@ -137,7 +183,7 @@ impl Addresses {
     /// Records that the chain is not followed, or not yet. The follower calls this function at its start and while the
     /// chain is halted.
     pub fn set_chain_unfollowed(&self, chain: &ChainId) {
-        if let Some(issuer) = self.0.get(chain) {
+        if let Some(issuer) = self.issuers.get(chain) {
             issuer.followed.store(false, Ordering::Release);
         }
     }
@@ -152,7 +198,7 @@ impl Addresses {
         tx: &mut Tx,
         chain: &ChainId,
     ) -> Result<Option<LeasedIndices>, db::Error> {
-        let Some(issuer) = self.0.get(chain) else { return Ok(None) };
+        let Some(issuer) = self.issuers.get(chain) else { return Ok(None) };
         store::find_lease_without_balances(tx, issuer.account, chain).await
     }
 
@@ -165,7 +211,7 @@ impl Addresses {
         chain: &ChainId,
         lease: &LeasedIndices,
     ) -> Result<Vec<(u32, Address)>, DeriveError> {
-        let Some(issuer) = self.0.get(chain) else { return Ok(Vec::new()) };
+        let Some(issuer) = self.issuers.get(chain) else { return Ok(Vec::new()) };
         lease.indices.clone().map(|index| Ok((index, issuer.deriver.derive_address(index)?))).collect()
     }
 
@@ -176,12 +222,13 @@ impl Addresses {
     /// [`IssueError::NoAccount`] when the chain has no account key; otherwise the error of the derivation or the
     /// database.
     pub async fn reserve_address(&self, db: &Db, chain: &ChainId) -> Result<ReservedAddress, IssueError> {
-        let issuer = self.0.get(chain).ok_or_else(|| IssueError::NoAccount(chain.clone()))?;
+        let issuer = self.issuers.get(chain).ok_or_else(|| IssueError::NoAccount(chain.clone()))?;
         let (index, address) = match issuer.lease.take_returned_address() {
             Some(returned) => returned,
             None => {
                 let tip = issuer.tip.load(Ordering::Relaxed);
-                let index = issuer.lease.take_or_lease_index(db, issuer.account, chain, tip).await?;
+                let (account, mark) = ((issuer.account, self.epoch), self.mark.as_deref());
+                let index = issuer.lease.take_or_lease_index(db, account, chain, tip, mark).await?;
                 (index, issuer.deriver.derive_address(index)?)
             }
         };

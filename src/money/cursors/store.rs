@@ -18,7 +18,7 @@ pub struct Cursor {
     pub halted: Option<String>,
 }
 
-/// The row of a cursor, with two facts about the deposits of its chain.
+/// The row of a cursor, with facts about the deposits and unclaimed transfers of its chain.
 pub struct CursorRow {
     /// The height of the last block that the follower has read.
     pub height: Height,
@@ -28,6 +28,8 @@ pub struct CursorRow {
     pub unfinished: bool,
     /// True when some deposits have enough confirmations to become confirmed or final.
     pub due: bool,
+    /// True when some unclaimed transfers become final.
+    pub unclaimed_due: bool,
 }
 
 /// Returns the cursor of a chain with the recent blocks; `None` before the first start.
@@ -59,7 +61,9 @@ pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Re
          case when exists (select 1 from deposits where chain = $1 and state = 'seen' and confirm_height <= $2)
                 or exists (select 1 from deposits where chain = $1 and state = 'seen' and height <= $3)
                 or exists (select 1 from deposits where chain = $1 and state = 'confirmed' and height <= $3)
-              then 1 else 0 end as due
+              then 1 else 0 end as due,
+         case when exists (select 1 from unclaimed_transfers where chain = $1 and state = 'seen' and height <= $3)
+              then 1 else 0 end as unclaimed_due
          from cursors where chain = $1 for update",
         chain.as_str(),
         position.cursor,
@@ -71,6 +75,7 @@ pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Re
             final_height: row.get("final_height")?,
             unfinished: row.get("unfinished")?,
             due: row.get("due")?,
+            unclaimed_due: row.get("unclaimed_due")?,
         })
     };
     found.map(at).transpose()

@@ -7,6 +7,7 @@ use crate::deposits::batch::DepositBatch;
 use crate::deposits::{DepositService, outputs};
 use crate::effects;
 use crate::ledger::PostError;
+use crate::unclaimed;
 use clock::Instant;
 use db::{self, Tx};
 
@@ -60,6 +61,9 @@ impl DepositService {
         }
         let mut stored = batch.store_deposits_and_settle_invoices(tx, reached).await?;
         outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;
+        if before.unclaimed_due || stored.unclaimed {
+            stored.effects.entries.extend(unclaimed::finish_transfers_up_to(tx, chain, final_height).await?);
+        }
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
 
         if let Some(last) = blocks.last() {

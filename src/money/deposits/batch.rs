@@ -13,6 +13,7 @@ use crate::deposits::{self, Deposit, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use crate::invoices::{self, Arrival, CountedSums, Disposition, InvoiceUpdate, decide_disposition};
 use crate::ledger::{Account, EntryLine, JournalEntry};
+use crate::unclaimed;
 use clock::Instant;
 use db::{self, Tx};
 use ids::InvoiceId;
@@ -28,6 +29,8 @@ pub(super) struct DepositBatch<'c> {
     fresh: Vec<NewDeposit>,
     /// Deposits that are already stored, each with its next state.
     older: Vec<(Deposit, State)>,
+    /// Transfers to addresses that belong to no invoice.
+    unclaimed: Vec<(Header, Transfer)>,
     /// The effects that have been decided so far.
     effects: Effects,
 }
@@ -40,6 +43,8 @@ pub(super) struct StoredBatch {
     pub unfinished: bool,
     /// True when some of the deposits became final.
     pub finished: bool,
+    /// True when the batch had transfers to addresses that belong to no invoice.
+    pub unclaimed: bool,
 }
 
 /// A transfer with its block and with the invoice whose address received it.
@@ -48,12 +53,12 @@ type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 impl<'c> DepositBatch<'c> {
     /// Returns an empty batch.
     pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
-        let (invoices, fresh, older) = (BTreeMap::new(), Vec::new(), Vec::new());
-        DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
+        let (invoices, fresh, older, unclaimed) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
+        DepositBatch { now, chain, invoices, fresh, older, unclaimed, effects: Effects::default() }
     }
 
     /// Adds the transfers as new deposits, each with its disposition. A transfer whose amount is too large to be booked
-    /// opens a review instead.
+    /// opens a review instead. A transfer to an address without an invoice is added as unclaimed.
     pub async fn add_received_transfers(
         &mut self,
         tx: &mut Tx,
@@ -77,7 +82,12 @@ impl<'c> DepositBatch<'c> {
 
         let mut received = Vec::with_capacity(transfers.len());
         for (header, transfer) in transfers {
-            let Some(target) = invoice_of.get(&transfer.to) else { continue };
+            let Some(target) = invoice_of.get(&transfer.to) else {
+                if deposits::is_bookable_amount(transfer.amount) {
+                    self.unclaimed.push((*header, (*transfer).clone()));
+                }
+                continue;
+            };
             // Any contract can emit transfers of zero base units to any address, so they are ignored.
             if transfer.amount.is_zero() {
                 continue;
@@ -242,6 +252,7 @@ impl<'c> DepositBatch<'c> {
             *to = reached(deposit);
         }
         // `insert_unbooked_deposits` returns only the transfers that were not booked before.
+        unclaimed::insert_transfers_and_open_reviews(tx, self.now, self.chain, &self.unclaimed).await?;
         let fresh =
             store::insert_unbooked_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
@@ -280,6 +291,7 @@ impl<'c> DepositBatch<'c> {
             effects: self.effects,
             unfinished: reached.clone().any(|to| to != State::Final),
             finished: reached.any(|to| to == State::Final),
+            unclaimed: !self.unclaimed.is_empty(),
         })
     }
 

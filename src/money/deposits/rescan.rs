@@ -8,6 +8,7 @@ use crate::deposits::batch::DepositBatch;
 use crate::deposits::{DepositService, outputs, store};
 use crate::effects::{self, ReviewRequest};
 use crate::ledger::PostError;
+use crate::unclaimed;
 use clock::Instant;
 use db::{self, Tx};
 use records::reviews;
@@ -97,6 +98,9 @@ impl DepositService {
         let position = Position { cursor: cursor.height, last: cursor.final_height };
         let mut stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;
         outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;
+        if stored.unclaimed {
+            stored.effects.entries.extend(unclaimed::finish_transfers_up_to(tx, chain, cursor.final_height).await?);
+        }
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
         changes.dispatch_to_listener(tx, now, &*self.listener).await?;
         Ok(rescanned)

@@ -11,6 +11,7 @@ use crate::deposits::{Deposit, DepositService, State, store};
 use crate::effects::{self, Effects, Retraction, ReviewChange};
 use crate::invoices::{self, Disposition, InvoiceUpdate};
 use crate::ledger::{Account, EntryLine, JournalEntry, PostError};
+use crate::unclaimed;
 use clock::Instant;
 use db::{self, Tx};
 use records::reviews;
@@ -51,6 +52,7 @@ impl DepositService {
                 replacement: None,
             }));
         }
+        unclaimed::orphan_transfers_above(tx, now, chain, to.height).await?;
         cursors::delete_blocks_above(tx, &chain.id, to.height).await?;
         let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
         let header = cursors::find_block_header(tx, &chain.id, to).await?.ok_or_else(not_kept)?;

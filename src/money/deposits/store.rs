@@ -68,7 +68,8 @@ pub async fn list_previously_counted_transfers(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
 }
 
-/// Returns true when a deposit that is not orphaned is stored for this transfer of the block at `height`.
+/// Returns true when a deposit or an unclaimed transfer that is not orphaned is stored for this transfer of the block at
+/// `height`.
 pub async fn is_transfer_booked(
     tx: &mut Tx,
     chain: &ChainId,
@@ -78,6 +79,8 @@ pub async fn is_transfer_booked(
     let found = row!(
         tx,
         "select 1 as one from deposits
+         where chain = $1 and height = $2 and tx_index = $3 and part = $4 and state <> 'orphaned'
+         union all select 1 as one from unclaimed_transfers
          where chain = $1 and height = $2 and tx_index = $3 and part = $4 and state <> 'orphaned'",
         chain.as_str(),
         height,

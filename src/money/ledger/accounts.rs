@@ -26,6 +26,8 @@ pub enum Account {
     User(UserId),
     /// The operator's own funds, from which administrators credit users.
     OperatorEquity,
+    /// Money at addresses of our account keys that belong to no invoice. The operator decides whose it is.
+    OperatorUnclaimed,
 }
 
 /// The reason why money is unallocated.
@@ -58,6 +60,7 @@ impl Account {
             Account::Suspense(merchant, Suspense::Dust) => format!("merchant:{merchant}:suspense:dust"),
             Account::User(user) => format!("user:{user}"),
             Account::OperatorEquity => "operator:equity".to_owned(),
+            Account::OperatorUnclaimed => "operator:unclaimed".to_owned(),
         }
     }
 
@@ -69,7 +72,8 @@ impl Account {
             | Account::MerchantIncoming(_)
             | Account::MerchantPending(_)
             | Account::Suspense(..)
-            | Account::OperatorEquity => false,
+            | Account::OperatorEquity
+            | Account::OperatorUnclaimed => false,
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum Action {
     ReviewClose,
     /// An operator resumed a halted chain; the detail is the reason of the halt.
     ChainResume,
+    /// An operator repaired a restored database; the subject is the new epoch, the detail the skipped address indices.
+    DatabaseRestore,
     /// A rescan that an operator requested booked transfers; the detail is the range of blocks.
     ChainRescan,
 }
@@ -82,6 +84,7 @@ db::text_enum!(Action {
     OrderConfirm => "order.confirm",
     ReviewClose => "review.close",
     ChainResume => "chain.resume",
+    DatabaseRestore => "database.restore",
     ChainRescan => "chain.rescan",
 });
 

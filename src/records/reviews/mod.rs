@@ -26,6 +26,8 @@ pub enum Kind {
     PaymentReversed,
     /// No invoice counts a deposit: the invoice was already paid, the deposit was late, or it is in another asset.
     DepositUnallocated,
+    /// A transfer reached an address of our account key that belongs to no invoice of the database.
+    DepositUnclaimed,
     /// The amount of a transfer is too large to be booked.
     DepositOutOfRange,
     /// A transaction that the daemon did not create spent the output of a deposit.
@@ -59,6 +61,7 @@ db::text_enum!(Kind {
     PaymentShort => "payment.short",
     PaymentReversed => "payment.reversed",
     DepositUnallocated => "deposit.unallocated",
+    DepositUnclaimed => "deposit.unclaimed",
     DepositOutOfRange => "deposit.out_of_range",
     DepositSpent => "deposit.spent",
     AddressUsedBefore => "address.used_before",

@@ -33,7 +33,7 @@ impl Installation {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         let scratch = TestDatabase::create_sqlite();
         let text = format!(
-            "[server]\nlisten = \"{address}\"\nrequests_per_minute = 1_000_000\n[data]\nfolder = \"{}\"\n\
+            "[server]\nlisten = \"{address}\"\nrequests_per_minute = 1_000_000\n[data]\nfolder = \"{}\"\nmark_path = \"addresses.mark\"\n\
              [database]\nurl = \"{}\"\n[surfaces.checkout]\nmode = \"test\"\n\
              [rates]\nmode = \"fixed\"\n[rates.fixed]\n\"USD/CNY\" = \"7.24\"\n\"BTC/USD\" = \"65000\"\n\
              [chains.bitcoin]\nenabled = true\npreset = \"regtest\"\npoll_ms = 400\n\

@@ -228,7 +228,7 @@ fn configuration(address: SocketAddr, scratch: &TestDatabase, folder: &tempfile:
         database.set_password(None).expect("a URL that has a password can lose it");
     }
     format!(
-        "[server]\nlisten = \"{address}\"\nrequests_per_minute = 1_000_000\n\n[data]\nfolder = \"{}\"\n\n\
+        "[server]\nlisten = \"{address}\"\nrequests_per_minute = 1_000_000\n\n[data]\nfolder = \"{}\"\nmark_path = \"addresses.mark\"\n\n\
          [database]\nurl = \"{database}\"\npassword_file = \"{password_file}\"\n\n[surfaces.checkout]\nmode = \"test\"\norders_per_ip_per_minute = 10_000\n\n\
          [rates]\nmode = \"fixed\"\n\n[rates.fixed]\n\"USD/CNY\" = \"7.24\"\n\"ETH/USD\" = \"3200\"\n\"USDT/USD\" = \"1\"\n\n{}\n{}",
         folder.path().display(),
