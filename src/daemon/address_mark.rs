@@ -1,8 +1,6 @@
 //! The high-water mark of the address indices at a start and after a restore: a database that is older than the mark file
 //! is not served, because it would issue addresses again.
 
-use std::sync::Arc;
-
 use anyhow::bail;
 
 use crate::daemon::{addresses, assets};
@@ -108,16 +106,19 @@ pub async fn skip_used_addresses_and_write_mark(
     let file = mark.read_if_present()?;
     let assets = assets::build_assets_and_followed_chains(config, &rates::build_fixed_rate_book(&config.rates))?;
     // Stores the account keys of the configuration, which an empty database does not have.
-    addresses::load_addresses_and_record_kinds(config, &Arc::new(assets), db, now).await?;
+    addresses::load_addresses_and_record_kinds(config, &assets, db, now).await?;
     let actor = actor.clone();
     let restored: Result<RestoredAddresses, RestoreError> = db
         .write("skip_indices_after_restore", move |tx| {
             Box::pin(async move {
+                let restored =
+                    money_addresses::skip_indices_after_restore(tx, now, &actor, file.as_ref(), skip).await?;
+                let skipped = restored.accounts.iter().map(|account| account.next.saturating_sub(account.first)).max();
+                let numbers = skipped.unwrap_or(0).max(money_addresses::DEFAULT_SKIP);
                 for (table, column) in NUMBERED_TABLES {
-                    let numbers = skip.unwrap_or(money_addresses::DEFAULT_SKIP);
                     tx.skip_row_numbers(table, column, numbers).await?;
                 }
-                money_addresses::skip_indices_after_restore(tx, now, &actor, file.as_ref(), skip).await
+                Ok(restored)
             })
         })
         .await;

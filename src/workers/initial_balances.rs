@@ -82,6 +82,10 @@ impl Worker for InitialBalanceWorker {
         self.pause
     }
 
+    fn is_wakeable(&self) -> bool {
+        false
+    }
+
     async fn run_once(&self) -> anyhow::Result<Ran> {
         let Some(lease) = self.find_lease_without_balances().await? else { return Ok(Ran::Idle) };
         let at = self.source.tip().await?.head.block_ref();
