@@ -1,4 +1,5 @@
-//! Leases of address indices. The database never gives the same index to two leases.
+//! Leases of address indices. A lease is a range of indices that one process may use. The database never gives the same
+//! index to two leases.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +9,7 @@ use chain::{Address, ChainId, Height};
 use crate::addresses::{IssueError, MarkFile, store};
 use db::{self, Db};
 
-/// The number of indices in a lease. When the daemon stops, at most this number of indices stays unused.
+/// The number of indices in a lease. When the daemon stops, up to this many indices of its lease stay unused for ever.
 const LEASE: u32 = 64;
 
 /// The leased indices of an account that are not used yet. They are leased for addresses on one chain.
@@ -21,7 +22,8 @@ pub(super) struct IndexLease {
 }
 
 impl IndexLease {
-    /// Returns an address whose reservation was dropped, with its index; `None` when there is none.
+    /// Takes an address whose reservation was dropped, and returns it with its index. `None` when no such address is
+    /// left.
     pub fn take_returned_address(&self) -> Option<(u32, Address)> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }

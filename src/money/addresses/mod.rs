@@ -47,8 +47,8 @@ struct Issuer {
     account: i64,
     deriver: Deriver,
     watched: Arc<WatchSet>,
-    /// True while the follower reads the chain. While false, no address is issued, because the daemon would not see
-    /// payments to the address.
+    /// True while the follower reads the chain. While it is false, no address of the chain is issued, because the
+    /// daemon would not see payments to the address.
     followed: Arc<AtomicBool>,
     /// The height of the highest block that a node of the chain has reported.
     tip: Arc<AtomicU64>,
@@ -165,7 +165,7 @@ impl Addresses {
         Ok(())
     }
 
-    /// Returns true when the chain has an account key and is followed.
+    /// Returns true when the chain has an account key and the follower reads the chain.
     pub fn can_issue_address(&self, chain: &ChainId) -> bool {
         self.issuers.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Acquire))
     }

@@ -27,7 +27,7 @@ pub(super) struct DepositBatch<'c> {
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
     /// Deposits that are not stored yet.
     fresh: Vec<NewDeposit>,
-    /// Deposits that are already stored, each with its next state.
+    /// Deposits that are already stored, each with the state that it changes to.
     older: Vec<(Deposit, State)>,
     /// Transfers to addresses that belong to no invoice.
     unclaimed: Vec<(Header, Transfer)>,
@@ -35,13 +35,13 @@ pub(super) struct DepositBatch<'c> {
     effects: Effects,
 }
 
-/// The result of storing a batch.
+/// The result of storing a batch of deposits.
 pub(super) struct StoredBatch {
-    /// The effects of the batch, which the caller must apply.
+    /// The journal entries, reviews and payment changes of the batch, which the caller must apply.
     pub effects: Effects,
-    /// True when some of the deposits are not final yet.
+    /// True when some deposits of the batch are not final yet.
     pub unfinished: bool,
-    /// True when some of the deposits became final.
+    /// True when some deposits of the batch became final.
     pub finished: bool,
     /// True when the batch had transfers to addresses that belong to no invoice.
     pub unclaimed: bool,
@@ -51,7 +51,7 @@ pub(super) struct StoredBatch {
 type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> DepositBatch<'c> {
-    /// Returns an empty batch.
+    /// Returns a batch without deposits.
     pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
         let (invoices, fresh, older, unclaimed) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
         DepositBatch { now, chain, invoices, fresh, older, unclaimed, effects: Effects::default() }
@@ -67,7 +67,8 @@ impl<'c> DepositBatch<'c> {
     ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
         let mut targets = invoices::lock_invoices_by_address(tx, &self.chain.id, &keys).await?;
-        // The same key owns the address on every chain of the family, so the address may receive money on all of them.
+        // The key of the receiving address owns the same address on every chain of the family, so the address may
+        // receive money on each of these chains.
         for siblings in &self.chain.siblings {
             let missing: BTreeSet<AddressKey> =
                 keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
@@ -113,7 +114,7 @@ impl<'c> DepositBatch<'c> {
             is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
         });
         let late: Vec<_> = late.collect();
-        // A transfer that was in time before a reorg stays in time when it is mined again later.
+        // When the transaction of a transfer was in time before a reorg, it stays in time when it is mined again later.
         let was_in_time = store::list_transactions_seen_in_time(tx, &late).await?;
 
         let is_old =
@@ -144,7 +145,7 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Returns the disposition of each transfer.
+    /// Returns the disposition of each transfer: its invoice counts it, or the reason why not.
     ///
     /// Transfers that may be dust are decided after all others, and larger transfers before smaller ones. Therefore the
     /// result does not depend on the order of transactions in a block. A transfer that an invoice counted before a
@@ -171,7 +172,7 @@ impl<'c> DepositBatch<'c> {
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // The loop below overwrites each element.
+        // These are only initial values: the loop below overwrites each element.
         let mut dispositions = vec![Disposition::Dust; received.len()];
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
@@ -232,8 +233,8 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
-    /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
+    /// Stores each deposit in the state that it has at `position`, and returns the journal entries and other effects.
+    /// New deposits are held in the ledger; confirmed deposits are posted and settle the invoices that they pay.
     pub async fn store_deposits_and_settle_invoices(
         mut self,
         tx: &mut Tx,
@@ -251,7 +252,7 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // `insert_unbooked_deposits` returns only the transfers that were not booked before.
+        // `insert_unbooked_deposits` returns only those transfers that are stored for the first time.
         unclaimed::insert_transfers_and_open_reviews(tx, self.now, self.chain, &self.unclaimed).await?;
         let fresh =
             store::insert_unbooked_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
@@ -295,8 +296,8 @@ impl<'c> DepositBatch<'c> {
         })
     }
 
-    /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
-    /// ones and needs no query.
+    /// Returns the sums of the counted deposits by invoice id. For an invoice without earlier deposits no query is
+    /// needed, because all its deposits are in this batch.
     async fn sum_stored_and_new_counted_deposits(
         &self,
         tx: &mut Tx,
@@ -336,8 +337,9 @@ impl<'c> DepositBatch<'c> {
         }
     }
 
-    /// Posts the held amount. If the invoice does not count the deposit, moves the money to a suspense account at once.
-    /// A counted deposit becomes surplus when earlier deposits have already paid the invoice.
+    /// Books a deposit as confirmed: posts the amount that the ledger held. If the invoice does not count the deposit,
+    /// moves the money to a suspense account at once. If earlier deposits have already paid the invoice, a counted
+    /// deposit becomes surplus.
     fn confirm_deposit_and_move_unallocated(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
