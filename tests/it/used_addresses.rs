@@ -102,7 +102,8 @@ impl Drill {
             if self.rng.random_bool(0.3) {
                 self.world.crash_and_boot().await;
             }
-            let order = self.world.place_order_of(10, COINS.choose(&mut self.rng).unwrap()).await;
+            let coin = *COINS.choose(&mut self.rng).unwrap();
+            let order = self.world.place_order_of(10, coin).await;
             assert!(self.given.insert(order.address.clone()), "{} was given out twice", order.address);
             placed.push(order);
         }
