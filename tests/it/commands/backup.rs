@@ -168,3 +168,25 @@ async fn backup_of_postgresql_names_its_own_tools() {
     assert!(!list_file_names(&data).iter().any(|name| name.contains("backup")));
     assert!(!copy.exists() && !folder.path().join("copy.db.part").exists());
 }
+
+#[tokio::test]
+async fn a2_the_restore_command_says_what_it_did_and_an_older_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data) = (install_migrated(folder.path()).await, folder.path().join("data"));
+    let refused = run(&["restore", "--config", &config]).await;
+    assert!(refused.code == 1 && refused.err.contains("pass `--skip N`"), "{refused:?}");
+    let said = run(&["restore", "--skip", "10", "--config", &config]).await.done();
+    assert!(said.contains("epoch 2") && said.contains("data-mark/addresses"), "{said}");
+    let mode = std::fs::metadata(folder.path().join("data-mark/addresses")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let checked = run(&["check", "--config", &config]).await.out;
+    assert!(checked.contains("OK    address mark: the database is not older"), "{checked}");
+    for name in list_file_names(&data).iter().filter(|name| name.starts_with("settled.db")) {
+        std::fs::remove_file(data.join(name)).unwrap();
+    }
+    run(&["migrate", "--config", &config]).await.done();
+    let checked = run(&["check", "--config", &config]).await.out;
+    assert!(checked.contains("FAIL  address mark: the database is older than"), "{checked}");
+    let refused = run(&["serve", "--config", &config]).await;
+    assert!(refused.code == 1 && refused.err.contains("Run `settled restore`"), "{refused:?}");
+}
