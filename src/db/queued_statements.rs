@@ -56,10 +56,13 @@ impl Tx {
             return Ok(());
         }
         let first = self.returned.len();
-        match self.backend() {
-            Backend::Sqlite => self.run_queued_one_by_one(statements).await?,
-            Backend::Postgres => self.run_queued_as_one(statements).await?,
-        }
+        let result = match self.backend() {
+            Backend::Sqlite => self.run_queued_one_by_one(statements).await,
+            Backend::Postgres => self.run_queued_as_one(statements).await,
+        };
+        // Also an error before the first statement ran, for example of a reference, ends the transaction: the queue is
+        // empty, so a commit would store only a part of what the caller wanted.
+        self.record_failure(result)?;
         self.changed |= self.returned.iter().skip(first).any(|ids| ids.rows > 0);
         Ok(())
     }
