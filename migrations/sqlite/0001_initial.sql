@@ -358,7 +358,7 @@ create table address_accounts (
 -- The epoch of the issued addresses, in one row. `settled restore` raises it. A daemon that was started with an earlier
 -- epoch leases no indices.
 create table address_epochs (
-    id integer primary key check (id = 1),
+    id bigint primary key check (id = 1),
     epoch bigint not null
 );
 insert into address_epochs (id, epoch) values (1, 1);

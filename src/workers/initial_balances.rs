@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use async_trait::async_trait;
-use chain::{Address, Asset, ChainId, Source, SourceError};
+use chain::{Address, Amount, Asset, ChainId, Height, Source, SourceError};
 
 use crate::workers::{Ran, Worker};
 use clock::Clock;
@@ -40,17 +40,22 @@ impl InitialBalanceWorker {
         found.await
     }
 
-    /// Reads the balances of the addresses at the node's newest block, with one request for each asset. Balances of zero
-    /// are left out.
-    async fn read_balances(
-        &self,
-        at: &chain::BlockRef,
-        leased: &[(u32, Address)],
-    ) -> anyhow::Result<Vec<InitialBalance>> {
+    /// Reads the balances of the addresses after the block at `height`, with one request for each asset. Balances of zero
+    /// are left out. Balances that no node can return are unknown.
+    async fn read_balances(&self, height: Height, leased: &[(u32, Address)]) -> anyhow::Result<Vec<InitialBalance>> {
+        let at = match self.source.header(height).await {
+            Ok(header) => Some(header.ok_or(SourceError::BlockNotFound(height))?.block_ref()),
+            Err(SourceError::Unsupported(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
         let addresses: Vec<Address> = leased.iter().map(|(_, address)| address.clone()).collect();
         let mut found = Vec::new();
         for asset in &self.assets {
-            let amounts = match self.source.balances(at, &asset.kind, &addresses).await {
+            let balances = match &at {
+                Some(at) => self.source.balances(at, &asset.kind, &addresses).await,
+                None => Err(SourceError::Unsupported("the block of the lease is pruned".into())),
+            };
+            let amounts: Vec<Option<Amount>> = match balances {
                 Ok(amounts) => amounts.into_iter().map(Some).collect(),
                 Err(SourceError::Unsupported(_)) => vec![None; addresses.len()],
                 Err(error) => return Err(error.into()),
@@ -88,13 +93,12 @@ impl Worker for InitialBalanceWorker {
 
     async fn run_once(&self) -> anyhow::Result<Ran> {
         let Some(lease) = self.find_lease_without_balances().await? else { return Ok(Ran::Idle) };
-        let at = self.source.tip().await?.head.block_ref();
-        let balances = self.read_balances(&at, &self.addresses.derive_leased_addresses(&self.chain, &lease)?).await?;
+        let leased = self.addresses.derive_leased_addresses(&self.chain, &lease)?;
+        let balances = self.read_balances(lease.height, &leased).await?;
         let (now, chain) = (self.clock.now(), self.chain.clone());
         let store = self.db.write("store_initial_balances", move |tx| {
             Box::pin(async move {
-                let height = at.height;
-                addresses::store_initial_balances_and_review_old_money(tx, now, &chain, &lease, height, &balances).await
+                addresses::store_initial_balances_and_review_old_money(tx, now, &chain, &lease, &balances).await
             })
         });
         store.await?;

@@ -18,6 +18,9 @@ pub struct LeasedIndices {
     pub account: i64,
     /// The leased indices.
     pub indices: Range<u32>,
+    /// The height of the highest block of the chain that was known when the indices were leased. The initial balances are
+    /// those after this block.
+    pub height: Height,
 }
 
 /// The balance of one asset that a leased address had before it was issued.
@@ -31,8 +34,8 @@ pub struct InitialBalance {
     pub amount: Option<Amount>,
 }
 
-/// Stores the initial balances of a lease, read after the block at `height`; balances of zero are left out of
-/// `balances`. Opens a review when an address already had money, because then the addresses were issued before.
+/// Stores the initial balances of a lease; balances of zero are left out of `balances`. Opens a review when an address
+/// already had money, because then the addresses were issued before.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -41,10 +44,9 @@ pub async fn store_initial_balances_and_review_old_money(
     now: Instant,
     chain: &ChainId,
     lease: &LeasedIndices,
-    height: Height,
     balances: &[InitialBalance],
 ) -> Result<(), db::Error> {
-    store::insert_initial_balances(tx, lease, height, balances).await?;
+    store::insert_initial_balances(tx, lease, balances).await?;
     let used = balances.iter().filter(|balance| balance.amount.is_some_and(|amount| !amount.is_zero()));
     let used: BTreeSet<u32> = used.map(|balance| balance.index).collect();
     let (Some(first), Some(last)) = (used.first(), used.last()) else { return Ok(()) };
@@ -52,7 +54,8 @@ pub async fn store_initial_balances_and_review_old_money(
         "{} addresses with indices from {first} to {last} had money on {chain} before this database issued them, at block \
          {height}: a lost or older database, or another installation, has issued them before; this money pays no order; \
          stop the daemon and skip the used indices with `settled restore`, or use a new account key",
-        used.len()
+        used.len(),
+        height = lease.height
     );
     let subject = format!("address_lease/{}/{}", lease.account, lease.indices.start);
     reviews::open_or_reopen_review(tx, now, reviews::Kind::AddressUsedBefore, &subject, &detail).await

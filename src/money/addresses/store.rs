@@ -166,7 +166,7 @@ pub async fn find_lease_without_balances(
 ) -> Result<Option<LeasedIndices>, db::Error> {
     let found = row!(
         tx,
-        "select account_id, first_index, index_count from address_leases
+        "select account_id, first_index, index_count, height from address_leases
          where chain = $1 and account_id = $2 and balances_height is null order by first_index limit 1",
         chain.as_str(),
         account
@@ -176,16 +176,16 @@ pub async fn find_lease_without_balances(
         Ok(LeasedIndices {
             account: row.get("account_id")?,
             indices: first..first.saturating_add(row.get::<u32>("index_count")?),
+            height: row.get("height")?,
         })
     };
     found.map(lease).transpose()
 }
 
-/// Stores the initial balances of a lease, read after the block at `height`. Does nothing when they are already stored.
+/// Stores the initial balances of a lease. Does nothing when they are already stored.
 pub async fn insert_initial_balances(
     tx: &mut Tx,
     lease: &LeasedIndices,
-    height: Height,
     balances: &[InitialBalance],
 ) -> Result<(), db::Error> {
     let changed = execute!(
@@ -194,7 +194,7 @@ pub async fn insert_initial_balances(
          where account_id = $1 and first_index = $2 and balances_height is null",
         lease.account,
         lease.indices.start,
-        height
+        lease.height
     )?;
     if changed == 0 {
         return Ok(());
