@@ -221,7 +221,9 @@ fn rebuild_chain_from_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result
     let parse = |line: &[u8]| serde_json::from_slice::<FileLine>(line).map_err(|e| e.to_string());
     let snapshot = match lines.next().map(|(_, line)| parse(line)) {
         Some(Ok(FileLine::Snapshot(snapshot))) => snapshot,
-        Some(Ok(FileLine::Block(_) | FileLine::Rewind(_) | FileLine::Pending(_))) | None => return Err(damaged(0, "no snapshot".into())),
+        Some(Ok(FileLine::Block(_) | FileLine::Rewind(_) | FileLine::Pending(_))) | None => {
+            return Err(damaged(0, "no snapshot".into()));
+        }
         Some(Err(reason)) => return Err(damaged(0, reason)),
     };
     if snapshot.chain != spec.chain || snapshot.family != spec.family {
@@ -292,8 +294,7 @@ impl FileLine {
     fn apply_to_chain(self, model: &mut ModelChain, pending: &mut Vec<SignedTx>) -> Result<(), String> {
         match self {
             FileLine::Pending(raw) => {
-                let tx =
-                    SignedTx::decode_canonical(model.spec.family, &model.spec.chain, raw.get().as_bytes());
+                let tx = SignedTx::decode_canonical(model.spec.family, &model.spec.chain, raw.get().as_bytes());
                 pending.push(tx.map_err(|e| e.to_string())?);
                 Ok(())
             }

@@ -42,7 +42,10 @@ mod tests {
         assert_eq!(named("/my shop/settled.toml"), "`settled migrate --config '/my shop/settled.toml'`");
         let mut demo = Config { file: None, ..Config::default() };
         demo.data.folder = "/home/me/.settled-dev".into();
-        assert_eq!(format_hint(&demo, "admin product list"), "`settled admin product list --data /home/me/.settled-dev`");
+        assert_eq!(
+            format_hint(&demo, "admin product list"),
+            "`settled admin product list --data /home/me/.settled-dev`"
+        );
         assert_eq!(quote_for_shell("it's"), r"'it'\''s'");
     }
 }

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::csv::CsvRecord;
 use crate::commands::admin::import_file::ImportFile;
 use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::owner::Owner;
 use crate::commands::admin::parse::{
     parse_currency, parse_instant, parse_percent_in_basis_points, parse_price_in_minor_units,
 };
 use crate::commands::admin::products::require_product;
-use crate::commands::admin::owner::Owner;
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::commands::admin::owner::ShopName;
 use crate::commands::admin::{AdminError, AdminOperation};
-use crate::commands::hints::format_hint;
 use crate::commands::context::Context;
+use crate::commands::hints::format_hint;
 use db::Tx;
 use ids::Shop;
 use shop::merchants;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::csv::CsvRecord;
 use crate::commands::admin::import_file::ImportFile;
 use crate::commands::admin::merchants::require_shop;
-use crate::commands::admin::parse::{parse_currency, parse_language_tag, parse_price_in_minor_units};
 use crate::commands::admin::owner::Owner;
+use crate::commands::admin::parse::{parse_currency, parse_language_tag, parse_price_in_minor_units};
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
@@ -189,7 +189,9 @@ pub async fn create_or_change_products(
     let mut message = format!("{created} products were created, {} were changed.{note}", count - created);
     for slug in hidden {
         let currency = checkout::CURRENCY;
-        message += &format!("\n`{slug}` has no price in {currency}, so buyers do not see it; add one with --currency {currency}.");
+        message += &format!(
+            "\n`{slug}` has no price in {currency}, so buyers do not see it; add one with --currency {currency}."
+        );
     }
     Ok(message)
 }

@@ -103,7 +103,8 @@ pub async fn close_review(context: &Context, close: Close) -> Result<String, Str
                     Err(_) => false,
                 };
                 if !is_closed {
-                    let missing = format!("no review `{kind}` of `{subject}` is open; {list_hint} shows those that are");
+                    let missing =
+                        format!("no review `{kind}` of `{subject}` is open; {list_hint} shows those that are");
                     return Err(AdminError::Refused(missing));
                 }
                 Ok(())

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use chain::Amount;
 
 use crate::commands::admin::merchants::require_shop;
-use crate::commands::admin::parse::parse_currency;
 use crate::commands::admin::owner::{Owner, ShopName};
+use crate::commands::admin::parse::parse_currency;
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use access::tokens::Token;
@@ -144,7 +144,10 @@ pub async fn create_user(context: &Context, new: Create) -> Result<String, Strin
             })
         })
         .await?;
-    Ok(format!("User `{name}` was created. A token for it: {}.", hint.format_hint(&format!("admin token issue {name}"))))
+    Ok(format!(
+        "User `{name}` was created. A token for it: {}.",
+        hint.format_hint(&format!("admin token issue {name}"))
+    ))
 }
 
 /// Disables or enables a user.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::commands::admin::coupons::CouponInput;
-use crate::commands::admin::products::ProductInput;
 use crate::commands::admin::owner::Owner;
+use crate::commands::admin::products::ProductInput;
 use crate::commands::admin::{self, AdminOperation};
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;

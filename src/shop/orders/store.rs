@@ -124,11 +124,7 @@ pub async fn find_order_status(
     surface: &str,
     public_id: &str,
 ) -> Result<Option<OrderStatusRow>, db::Error> {
-    let found = rows!(
-        tx,
-        select_status!("o.merchant_id, o.mode, o.surface,", "o.public_id = $1"),
-        public_id
-    )?;
+    let found = rows!(tx, select_status!("o.merchant_id, o.mode, o.surface,", "o.public_id = $1"), public_id)?;
     let Some(first) = found.first() else { return Ok(None) };
     if !is_order_of(first, shop, surface)? {
         return Ok(None);

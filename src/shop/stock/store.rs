@@ -89,12 +89,7 @@ pub async fn mark_staged_items_in_stock(tx: &mut Tx, sku: SkuId, import_at: Inst
 
 /// Deletes the staged items of an import and returns their number.
 pub async fn delete_staged_items(tx: &mut Tx, sku: SkuId, import_at: Instant) -> Result<u64, db::Error> {
-    execute!(
-        tx,
-        "delete from stock_items where sku_id = $1 and imported_at = $2 and state = 'staged'",
-        sku,
-        import_at
-    )
+    execute!(tx, "delete from stock_items where sku_id = $1 and imported_at = $2 and state = 'staged'", sku, import_at)
 }
 
 /// Queues the statement that reserves the oldest items in stock of a SKU for an order line. `sku` is the result of the

@@ -22,10 +22,22 @@ async fn stock_files_of_every_editor_are_imported_line_by_line() {
         run_with(&arguments, text).await.done().trim().lines().last().unwrap_or_default().to_owned()
     };
     let cases = [
-        ("lines", "\u{feff}one----1\rtwo----2\r\rthree----3", "3 items were added to `box`; 0 duplicates were skipped."),
-        ("lines", "one----1\r\ntwo----2\n\u{feff}three----3\n", "0 items were added to `box`; 3 duplicates were skipped."),
+        (
+            "lines",
+            "\u{feff}one----1\rtwo----2\r\rthree----3",
+            "3 items were added to `box`; 0 duplicates were skipped.",
+        ),
+        (
+            "lines",
+            "one----1\r\ntwo----2\n\u{feff}three----3\n",
+            "0 items were added to `box`; 3 duplicates were skipped.",
+        ),
         ("csv", "\u{feff}line\rfour----4\r\"five----5\"\r", "2 items were added to `box`; 0 duplicates were skipped."),
-        ("json", "\u{feff}[\"\u{feff}five----5\", \"six----6\"]", "1 items were added to `box`; 1 duplicates were skipped."),
+        (
+            "json",
+            "\u{feff}[\"\u{feff}five----5\", \"six----6\"]",
+            "1 items were added to `box`; 1 duplicates were skipped.",
+        ),
     ];
     for (format, text, expected) in cases {
         assert_eq!(import(format, text).await, expected, "{format} {text:?}");
@@ -46,7 +58,11 @@ async fn a_stock_file_is_imported_whole_or_not_at_all() {
     let mut lines: Vec<String> = (1..=12_000).map(|n| format!("key-{n}\n")).collect();
     lines.insert(11_000, format!("\n\n{long}\n"));
     let refused = import("lines", &lines.concat()).await;
-    assert!(refused.code == 1 && refused.err.contains("line 11003") && refused.err.contains("8192 bytes"), "{}", refused.err);
+    assert!(
+        refused.code == 1 && refused.err.contains("line 11003") && refused.err.contains("8192 bytes"),
+        "{}",
+        refused.err
+    );
     assert!(!refused.err.contains(&long), "the text of an item is never shown");
     assert!(in_stock().await.contains("\t0 in stock"), "not one line was imported");
     let csv = format!("line\n\"a\n---\"\n{long}\n");
@@ -84,7 +100,8 @@ async fn a_coupon_begins_before_it_ends_and_is_listed_with_its_terms() {
     let dates = ["coupon", "create", "spring", "--percent", "2.5", "--starts-at", spring, "--ends-at", summer];
     admin(&[&dates[..], &["--min-amount", "20", "--product", "box"]].concat()).await.done();
     let listed = admin(&["coupon", "list"]).await.done();
-    let terms = "SPRING\t2.5 %\tused 0, no limit\tfrom 2030-03-01T00:00:00Z\tuntil 2030-06-01T00:00:00Z\tfrom 20 CNY\tonly box";
+    let terms =
+        "SPRING\t2.5 %\tused 0, no limit\tfrom 2030-03-01T00:00:00Z\tuntil 2030-06-01T00:00:00Z\tfrom 20 CNY\tonly box";
     assert_eq!(listed.trim(), terms);
 }
 
@@ -119,7 +136,10 @@ async fn a_price_of_zero_must_be_meant() {
     assert!(refused.code == 1 && refused.err.contains("--free"), "{refused:?}");
     let csv = ["product", "import", "--file", "-", "--format", "csv"];
     let refused = admin(&csv, "slug,price\ngift,0\n").await;
-    assert!(refused.code == 1 && refused.err.contains("product `gift`") && refused.err.contains("`free`"), "{refused:?}");
+    assert!(
+        refused.code == 1 && refused.err.contains("product `gift`") && refused.err.contains("`free`"),
+        "{refused:?}"
+    );
     admin(&["product", "put", "gift", "--price", "0", "--free"], "").await.done();
     admin(&csv, "slug,price,free\nsample,0,true\n").await.done();
     let refused = admin(&["product", "put", "gift", "--price", "1", "--free"], "").await;
@@ -161,6 +181,9 @@ async fn names_are_shown_in_every_spelling_of_a_language_tag() {
     admin(&["product", "put", "one", "--price", "1", "--name", "zh=箱子"]).await.done();
     assert_eq!(demo.get("/api/products/one").await["product"]["name_zh"], "箱子");
     let refused = admin(&["product", "put", "one", "--price", "1", "--name", "中文=盒子"]).await;
-    assert!(refused.code != 0 && refused.err.contains("`中文` is not a language tag such as en or zh-CN"), "{refused:?}");
+    assert!(
+        refused.code != 0 && refused.err.contains("`中文` is not a language tag such as en or zh-CN"),
+        "{refused:?}"
+    );
     demo.end().await;
 }
