@@ -25,7 +25,7 @@ pub struct OrderRequestSchema {
     #[schema(minimum = 1, maximum = 200)]
     quantity: u32,
     /// Used to contact the buyer and to look the order up.
-    #[schema(rename = "contactEmail", format = "email")]
+    #[schema(rename = "contactEmail", format = "email", min_length = 5, max_length = 254)]
     contact_email: String,
     /// `crypto`, `balance_cny`, `balance_crypto`, `alipay` or `wechat`.
     #[schema(rename = "paymentMethod")]
