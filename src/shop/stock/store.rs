@@ -12,7 +12,7 @@ const MISMATCHES_MAX: u32 = 100;
 const KEYS_MAX: u32 = 1_000;
 
 /// The maximum number of items in each state that [`list_newest_items_of_key`] returns. These samples show whether a
-/// key works, because so many items are unlikely to be damaged at once.
+/// key works: it is unlikely that all of them are damaged.
 const SAMPLES_MAX: u32 = 8;
 
 /// A SKU whose column `available` differs from the number of its items in stock.
@@ -55,7 +55,7 @@ pub async fn insert_stock_item(
 }
 
 /// Queues the statement that reserves the oldest items in stock of a SKU for an order line. `sku` is the result of the
-/// previous statement; when it has no row, no item is reserved.
+/// statement before it; when that result has no row, no item is reserved.
 pub fn queue_reservation_of_oldest_items(
     tx: &mut Tx,
     sku: ResultRef<SkuId>,
