@@ -22,7 +22,7 @@ pub(super) struct Stats {
     pub(super) statements: AtomicU64,
     commits: AtomicU64,
     transactions: AtomicU64,
-    /// The values that [`Tx::shared_cache`](crate::Tx::shared_cache) returns, by their types.
+    /// The shared values of [`Tx::shared_cache`](crate::Tx::shared_cache): one value of each type.
     pub(super) cache: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 

@@ -1,4 +1,4 @@
-//! The closure of a transaction, run in the same way on both databases.
+//! The closure of a transaction, and the function that runs it in the same way on both databases.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -24,7 +24,7 @@ where
 {
     let run = async {
         let value = body(&mut *tx).await?;
-        // This also fails when an earlier statement failed and the closure ignored the error.
+        // This also fails when an earlier statement failed and the closure ignored its error.
         tx.run_deferred_and_queued().await?;
         Ok(value)
     };
