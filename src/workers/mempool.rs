@@ -32,15 +32,15 @@ pub struct MempoolWorker {
 }
 
 impl MempoolWorker {
-    /// Creates a worker that reads `source` after each `pause`.
+    /// Creates a worker that reads the mempool from `source` and waits for `pause` after each run.
     pub fn new(db: Db, clock: Clock, chain: FollowedChain, source: Arc<dyn Source>, pause: Duration) -> MempoolWorker {
         MempoolWorker { db, clock, chain, source, pause, last: Mutex::new(None) }
     }
 }
 
 impl MempoolWorker {
-    /// Returns true when the chain has an open invoice or a stored unconfirmed transfer. Otherwise the worker sends no
-    /// request, because providers bill each request.
+    /// Returns true when the mempool must be read: the chain has an open invoice or a stored unconfirmed transfer.
+    /// Otherwise the worker sends no request, because providers bill each request.
     async fn is_mempool_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_invoice_or_transfer_waiting", move |tx| {
