@@ -34,7 +34,8 @@ pub struct Args {
     installation: Installation,
 }
 
-/// The operation that copies the database to a new file in the data folder.
+/// The operation that copies the database to a new file in the data folder. The command then moves this file to its
+/// target.
 #[derive(Serialize, Deserialize)]
 pub struct CopyDatabase;
 
@@ -132,8 +133,8 @@ pub fn remove_leftover_backups(folder: &Path) {
     }
 }
 
-/// The target file of a backup. Until the file is complete, it has a temporary name in the same folder. Dropping the
-/// value removes a file with this temporary name.
+/// The target file of a backup. Until the file is complete, it has a temporary name in the same folder. When the value
+/// is dropped, a file that still has the temporary name is removed.
 struct BackupTarget {
     path: PathBuf,
     folder: PathBuf,
@@ -286,7 +287,7 @@ impl BackupTarget {
     }
 }
 
-/// The outcome of locking a file.
+/// The result of trying to lock a file.
 enum PartFileLock {
     Acquired,
     HeldByAnother,

@@ -41,7 +41,7 @@ pub struct Create {
     owner: Owner,
 }
 
-/// A coupon in the form of command-line arguments and import files.
+/// A coupon as it is written on the command line and in import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CouponInput {
@@ -110,7 +110,7 @@ impl CouponInput {
 }
 
 impl Command {
-    /// Returns the operation that this command requests. The subcommand `import` reads its file.
+    /// Returns the operation that this subcommand requests. The subcommand `import` reads its file first.
     pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Create(create) => Ok(AdminOperation::PutCoupons(create.owner, vec![create.coupon])),
@@ -146,7 +146,7 @@ fn default_currency() -> String {
     "CNY".into()
 }
 
-/// Creates the coupons in one database transaction: all of them, or none when one fails.
+/// Creates the coupons in one database transaction: either all of them or, when one fails, none.
 pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<CouponInput>) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), coupons.len());
     context
@@ -234,7 +234,7 @@ pub async fn list_active_coupons(context: &Context, owner: Owner) -> Result<Stri
 fn format_coupon((code, coupon): &(String, coupons::Coupon)) -> String {
     let currency = coupon.terms.currency;
     let discount = match coupon.terms.discount {
-        // A percentage is formatted like an amount, because basis points are hundredths of a percent.
+        // A percentage is formatted like an amount of money, because one basis point is a hundredth of a percent.
         Discount::Percent(points) => format!("{} %", Fiat::new(currency, points).to_decimal()),
         Discount::Fixed(minor) => Fiat::new(currency, minor).to_decimal().to_string(),
     };

@@ -7,19 +7,19 @@ use crate::commands::command_error::CommandError;
 
 /// A record of a CSV file.
 pub struct CsvRecord {
-    /// The file and the line number, for error messages.
+    /// The file and the line number of the record, for error messages.
     pub name: String,
     /// The fields by column name.
     pub fields: BTreeMap<String, String>,
 }
 
 impl CsvRecord {
-    /// Removes the field of a column and returns it; `None` when the field is missing or empty.
+    /// Takes the field of a column out of the record and returns it; `None` when the field is missing or empty.
     pub fn take_field(&mut self, column: &str) -> Option<String> {
         self.fields.remove(column).filter(|field| !field.is_empty())
     }
 
-    /// Removes the field of a column and returns it.
+    /// Takes the field of a column out of the record and returns it.
     ///
     /// # Errors
     /// Fails when the field is missing or empty.
@@ -28,7 +28,8 @@ impl CsvRecord {
         self.take_field(column).ok_or_else(|| CommandError::general_error(missing))
     }
 
-    /// Removes the field of a column and parses it as a number; `None` when the field is missing or empty.
+    /// Takes the field of a column out of the record and parses it as a number; `None` when the field is missing or
+    /// empty.
     pub fn take_number_field<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
         let Some(text) = self.take_field(column) else { return Ok(None) };
         let refused = || {
@@ -96,7 +97,8 @@ fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     Ok(rows)
 }
 
-/// Appends the current row to `rows` and clears `fields` and `field`. A row without fields is skipped.
+/// Appends the current row to `rows` and clears `fields` and `field` for the next row. A row without fields is not
+/// appended.
 fn push_row_unless_empty(
     rows: &mut Vec<(usize, Vec<String>)>,
     first_line: usize,

@@ -30,7 +30,7 @@ pub struct Create {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::Create(create) => AdminOperation::CreateMerchant(create),
@@ -72,8 +72,8 @@ pub async fn list_merchants(context: &Context) -> Result<String, String> {
     Ok(lines.join("\n"))
 }
 
-/// Returns the shop of the merchant in the mode. When the merchant does not exist, the error names the command that
-/// creates it.
+/// Returns the shop of a merchant in a mode. When the merchant does not exist, the error text tells the command that
+/// creates the merchant.
 pub async fn require_shop(tx: &mut Tx, owner: &Owner) -> Result<Shop, AdminError> {
     let merchant = merchants::find_merchant_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
         let slug = &owner.merchant;

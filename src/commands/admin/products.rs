@@ -47,7 +47,7 @@ pub struct Put {
     owner: Owner,
 }
 
-/// A product in the form of command-line arguments and import files.
+/// A product as it is written on the command line and in import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProductInput {
@@ -101,7 +101,7 @@ pub struct Set {
 }
 
 impl Command {
-    /// Returns the operation that this command requests. The subcommand `import` reads its file.
+    /// Returns the operation that this subcommand requests. The subcommand `import` reads its file first.
     pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Put(put) => {
@@ -140,7 +140,7 @@ fn parse_product_record(mut record: CsvRecord) -> Result<ProductInput, CommandEr
     Ok(product)
 }
 
-/// The columns of a CSV file whose names do not contain a language tag.
+/// The fixed column names of a CSV file. All other columns have a language tag in their name.
 const PLAIN_COLUMNS: [&str; 5] = ["slug", "price", "currency", "min_quantity", "max_quantity"];
 
 fn default_currency() -> String {
@@ -152,7 +152,7 @@ fn parse_language_and_text(text: &str) -> Result<(String, String), String> {
     Ok((language.to_owned(), text.to_owned()))
 }
 
-/// Creates or changes the products in one database transaction: all of them, or none when one fails.
+/// Creates or changes the products in one database transaction: either all of them or, when one fails, none.
 pub async fn create_or_change_products(
     context: &Context,
     owner: Owner,

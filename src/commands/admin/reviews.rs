@@ -7,7 +7,7 @@ use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use records::reviews::{self, Kind, Review};
 
-/// The command line that lists the open reviews; messages refer to it.
+/// The command line that lists the open reviews. Messages to the operator contain it.
 pub const LIST: &str = "settled admin review list";
 
 /// The maximum number of reviews in one listing. It keeps the response below the size limit of the control socket.
@@ -44,7 +44,7 @@ pub struct Close {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::List(list) => AdminOperation::ListReviews(list),
@@ -76,7 +76,8 @@ pub async fn list_oldest_open_reviews(context: &Context, list: List) -> Result<S
     Ok(blocks.join("\n\n"))
 }
 
-/// Formats a review. The first line contains the kind and the subject, which `review close` takes as arguments.
+/// Formats a review as text. The first line contains the kind and the subject, which are the arguments of `review
+/// close`.
 fn format_review(review: &Review) -> String {
     let Review { kind, subject, detail, opened_at } = review;
     let detail = detail.replace('\n', "\n  ");

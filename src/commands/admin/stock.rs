@@ -26,7 +26,7 @@ pub enum Command {
     Import(Files),
     /// List the items of a product by number, with their import time. The text of an item is never shown.
     List(List),
-    /// Take an item off sale for good.
+    /// Take an item off sale permanently.
     Withdraw(Withdraw),
 }
 
@@ -41,7 +41,7 @@ pub struct Files {
     owner: Owner,
 }
 
-/// One request of `stock import`. A large import is split into several requests.
+/// One request of `stock import`. The lines of a large file are split over several requests.
 #[derive(Serialize, Deserialize)]
 pub struct Import {
     /// The merchant and the mode of the product.
@@ -78,8 +78,8 @@ pub struct Withdraw {
 }
 
 impl Command {
-    /// Returns the operations that this command requests. The subcommand `import` reads its file; a large import needs
-    /// several operations.
+    /// Returns the operations that this subcommand requests. The subcommand `import` reads its file first; a large file
+    /// needs several operations.
     pub fn read_files_into_operations(self) -> Result<Vec<AdminOperation>, CommandError> {
         match self {
             Command::List(list) => Ok(vec![AdminOperation::ListStock(list)]),
@@ -127,7 +127,7 @@ fn split_lines_into_requests(lines: Vec<String>) -> Vec<Vec<String>> {
     parts
 }
 
-/// Imports one part in one database transaction: all of its lines, or none when one fails.
+/// Imports the lines of one request in one database transaction: either all of them or, when one fails, none.
 pub async fn encrypt_and_import_stock_lines(context: &Context, import: Import) -> Result<String, String> {
     let (now, actor, envelope) = (context.clock.now(), context.actor.clone(), context.envelope.clone());
     let Import { owner, product, lines } = import;
@@ -155,7 +155,7 @@ pub async fn encrypt_and_import_stock_lines(context: &Context, import: Import) -
     Ok(format!("{} items were added to `{slug}`; {} duplicates were skipped.", result.added, result.duplicates))
 }
 
-/// Returns one line for each item, sorted by number. Items are sold in this sequence.
+/// Returns one line for each item, sorted by number. The item with the lowest number is sold first.
 pub async fn list_stock_items_page(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (product, all) = (list.product.clone(), list.all);
@@ -165,7 +165,7 @@ pub async fn list_stock_items_page(context: &Context, list: List) -> Result<Stri
             Box::pin(async move {
                 let shop = require_shop(tx, &list.owner).await?;
                 let sku = require_product(tx, shop, &list.product).await?.sku;
-                // Fetch one item more than the limit. If it exists, the listing is incomplete.
+                // Fetch one item more than the limit. If this item exists, the listing is incomplete.
                 let (after, fetched_max) = (StockItemId(list.after), limit.saturating_add(1));
                 Ok::<_, AdminError>(match all {
                     true => stock::list_items_in_any_state(tx, sku, after, fetched_max).await?,

@@ -97,7 +97,8 @@ pub struct CreditUser {
     /// Currency of the balance: CNY (two decimal places) or USD (six decimal places).
     #[arg(long, value_name = "CNY|USD")]
     pub currency: String,
-    /// Name for this credit, such as the number of an invoice. A user is credited once for each reference.
+    /// Your own name for this credit, such as the number of an invoice. A user can be credited only once with the same
+    /// reference.
     #[arg(long)]
     pub reference: String,
     #[command(flatten)]
@@ -105,7 +106,7 @@ pub struct CreditUser {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::Create(create) => AdminOperation::CreateUser(create),
@@ -116,7 +117,7 @@ impl Command {
 }
 
 impl TokenCommand {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             TokenCommand::Issue(issue) => AdminOperation::IssueToken(issue),
