@@ -1,4 +1,5 @@
-//! Requests to Bitcoin Core over JSON-RPC. Written for version 28 and later; older versions have the same methods.
+//! Requests to Bitcoin Core over JSON-RPC. This module was written for version 28 and later. Older versions have the
+//! same methods.
 
 use bitcoin::{BlockHash, CompactTarget, block::Header, block::Version};
 use chain::{Height, TxId};
@@ -38,19 +39,19 @@ pub struct ChainInfo {
     pub chain: String,
     /// Height of the newest block that the node has verified.
     pub blocks: Height,
-    /// Height of the newest header that the node has; above `blocks` while it syncs.
+    /// Height of the newest header that the node has. It is above `blocks` while the node downloads blocks.
     pub headers: Height,
     /// True until the node has caught up with the network for the first time.
     pub initialblockdownload: bool,
-    /// True if the node deletes old blocks.
+    /// True if the node deletes old blocks (pruning).
     pub pruned: bool,
     /// Height of the oldest block that a pruned node still has; `None` if the node does not prune.
     #[serde(default)]
     pub pruneheight: Option<Height>,
 }
 
-/// Returns the hash of the newest block and the index of the endpoint that returned it. The endpoint `first` gets the
-/// request before all others.
+/// Returns the hash of the newest block and the index of the endpoint that returned it. The request goes first to the
+/// endpoint with the index `first`.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
     let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_result()?)?)));
     pool.send_request(Request::json_rpc_call("getbestblockhash", &[(); 0]).with_target(Target::From(first)), accept)
@@ -72,7 +73,7 @@ pub async fn fetch_block_hashes_until_failure(
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.parse_result::<&str>() {
         Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
-        // The node may lag behind, so the pool sends the request to another endpoint too.
+        // The node may be behind, so the pool also sends the request to another endpoint.
         Err(Rejection::NodeError(error)) if error.code == INVALID_PARAMETER => Ok(Verdict::Fallback(None)),
         Err(rejection) => Err(rejection),
     };
