@@ -51,7 +51,7 @@ pub enum FileLine {
     Snapshot(Box<Snapshot>),
     /// A block whose parent is the newest block of the lines before.
     Block(BlockRecord),
-    /// All blocks above this height were replaced; the next line is the first of the new ones.
+    /// All blocks above this height were replaced. The next line is the first of the new blocks.
     Rewind(Height),
 }
 
@@ -143,8 +143,8 @@ impl BlockFile {
 }
 
 impl ModelChain {
-    /// Appends the blocks above `from` to the chain's file, after a rewind to `rewound` when blocks were replaced, and
-    /// drops the oldest blocks from memory. A failure is kept in `storage_error`.
+    /// Appends the blocks above `from` to the chain's file, and drops the oldest blocks from memory. When blocks were
+    /// replaced, first appends a rewind to the height `rewound`. A failure is stored in `storage_error`.
     pub fn store_new_and_drop_old_blocks(&mut self, rewound: Option<Height>, from: Height) {
         if let Some(mut file) = self.file.take() {
             let known = usize::try_from(from - self.oldest_height() + 1).unwrap_or(usize::MAX);

@@ -1,4 +1,5 @@
-//! The conformance suite of the chain contract. Drivers run it in their tests with [`assert_source_keeps_contract`].
+//! The conformance suite: tests that every chain driver must pass. Drivers run it in their tests with
+//! [`assert_source_keeps_contract`].
 
 use async_trait::async_trait;
 use chain::{Address, Amount, Asset, AssetKind, Block, BlockRef, Height, Source, SourceError, Transfer, WatchSet};
@@ -26,7 +27,7 @@ pub struct SourceUnderTest<'a> {
     pub addresses: [Address; 3],
 }
 
-/// Reads the blocks `from..=to` with as many requests as it takes.
+/// Reads the blocks `from..=to` with as many requests as are needed.
 ///
 /// # Panics
 /// Panics when a request fails, or when an answer is empty, has a gap, or has transfers that are not in order.
@@ -50,7 +51,7 @@ pub async fn read_blocks(source: &dyn Source, from: Height, to: Height, watched:
     blocks
 }
 
-/// Runs the conformance suite of the chain contract against one source.
+/// Runs the conformance suite against one source.
 ///
 /// # Panics
 /// Panics when the source breaks a rule of the contract.
@@ -125,7 +126,8 @@ async fn assert_tip_matches_headers(source: &dyn Source) -> BlockRef {
     head
 }
 
-/// Asserts that native balances are those after the requested block, in the order of the requested addresses.
+/// Asserts that the balances in the native coin are those after the requested block, in the order of the requested
+/// addresses.
 async fn assert_native_balances(
     source: &dyn Source,
     assets: &[Asset],

@@ -101,13 +101,13 @@ impl Simnet {
         self.lock_model(chain).faults.switch_fault(fault, on);
     }
 
-    /// Makes the next `calls` requests of source and sender fail as unavailable.
+    /// Makes the next `calls` requests of the source and the sender fail as if the node were unavailable.
     pub fn fail_next_requests(&self, chain: &ChainId, calls: u64) {
         self.lock_model(chain).faults.fail_next = calls;
     }
 
-    /// Hides or shows the transfers by contracts. While they are hidden, blocks do not contain them, and they show only
-    /// in balances. Has no effect on Bitcoin.
+    /// Hides or shows the transfers by contracts. While they are hidden, blocks do not contain them, and only the
+    /// balances show them. Has no effect on Bitcoin.
     pub fn set_internal_transfers_hidden(&self, chain: &ChainId, on: bool) {
         let mut model = self.lock_model(chain);
         model.internal_transfers = match (model.spec.family, on) {
@@ -117,7 +117,7 @@ impl Simnet {
         };
     }
 
-    /// Returns the true tip, which faults do not change.
+    /// Returns the real tip of the chain. Faults do not change it.
     pub fn tip(&self, chain: &ChainId) -> Tip {
         self.lock_model(chain).tip()
     }
@@ -161,7 +161,8 @@ impl Simnet {
         self.lock_model(chain).drop_mempool();
     }
 
-    /// Holds or releases the mempool. While the mempool is held, mined blocks are empty and all transactions wait.
+    /// Holds or releases the mempool. While it is held, mined blocks are empty and all transactions stay in the
+    /// mempool.
     pub fn set_mempool_held(&self, chain: &ChainId, held: bool) {
         self.lock_model(chain).mempool.held = held;
     }

@@ -26,10 +26,11 @@ use crate::{
     transaction::SignedTx,
 };
 
-/// The number of blocks that are kept with their transactions. Older ones are dropped; their effects stay in the state.
+/// The number of blocks whose transactions are stored. Older blocks are dropped, but the state still contains their
+/// effects.
 pub const KEPT_BLOCKS: usize = 5_000;
 
-/// The fate of transactions in blocks that a reorganisation replaces.
+/// What happens to the transactions of blocks that a reorganisation replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplacedTxs {
     /// The transactions return to the mempool, and the first new block includes them unless the mempool is held.
@@ -41,13 +42,13 @@ pub enum ReplacedTxs {
     DoubleSpend,
 }
 
-/// A block of a model chain, with its transactions and the values that they replaced in the state.
+/// A block of a model chain, with its transactions and the old values that they replaced in the state.
 #[derive(Debug)]
 pub struct ModelBlock {
     /// Height, hash, parent and time.
     pub header: Header,
-    /// The number of reorganisations before the block. It is hashed, so that blocks with equal content on two branches
-    /// differ.
+    /// The number of reorganisations before the block. It is part of the block hash, so that blocks with equal content
+    /// on two branches have different hashes.
     pub branch: u64,
     /// The transactions in block order.
     pub txs: Vec<Arc<SignedTx>>,
@@ -96,7 +97,7 @@ pub struct ModelChain {
     mined: HashMap<TxId, Height>,
     /// The file that stores the blocks; `None` for a chain in memory.
     pub file: Option<BlockFile>,
-    /// The error that prevented the storing of a block; `None` while storing works. After an error the chain gets no
+    /// The error that prevented a block from being stored; `None` while storing works. After an error the chain gets no
     /// further blocks.
     pub storage_error: Option<String>,
 }
@@ -115,7 +116,7 @@ impl ModelChain {
         ModelChain::from_base_block(spec, seed, hash, header)
     }
 
-    /// Returns a chain whose oldest kept block is `base`, with the state at genesis.
+    /// Returns a chain whose oldest stored block is `base`. The state is that of the genesis block.
     pub fn from_base_block(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> ModelChain {
         let buyers = Buyers::from_seed(&spec.chain, spec.family, seed);
         let rules =
@@ -161,7 +162,8 @@ impl ModelChain {
         }
     }
 
-    /// Returns the block at a height; `None` above the head and below the oldest kept block.
+    /// Returns the block at a height; `None` when the height is above the newest block or below the oldest stored
+    /// block.
     pub fn find_block_ref(&self, height: Height) -> Option<BlockRef> {
         self.find_block(height).map(|block| block.header.block_ref())
     }
@@ -171,7 +173,8 @@ impl ModelChain {
         self.blocks.front().expect("a chain has at least one block").header.height
     }
 
-    /// Returns the block at a height with its transactions; `None` above the head and below the oldest kept block.
+    /// Returns the block at a height with its transactions; `None` when the height is above the newest block or below
+    /// the oldest stored block.
     pub fn find_block(&self, height: Height) -> Option<&ModelBlock> {
         let index = usize::try_from(height.checked_sub(self.oldest_height())?).ok()?;
         self.blocks.get(index)
@@ -293,8 +296,8 @@ impl ModelChain {
         state
     }
 
-    /// Returns a conflicting transaction that pays the money back to the buyer; the same transaction when its sender is
-    /// no buyer.
+    /// Returns a conflicting transaction that pays the money back to the buyer. When the sender is not a buyer, returns
+    /// the same transaction.
     fn double_spend_if_by_buyer(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
         self.buyers.sign_double_spend(&self.state, &paid).map_or(paid, Arc::new)
     }

@@ -7,10 +7,12 @@ use ruint::aliases::U256;
 
 use crate::chain_state::ChainRules;
 
-/// Initial bitcoin of each buyer's wallet, in satoshi. 64 wallets together stay below 21 million bitcoin.
+/// The initial amount in each buyer's wallet on Bitcoin, in satoshi. The 64 wallets together have less than 21 million
+/// bitcoin.
 const BUYER_SATOSHI: u64 = 100_000 * 100_000_000;
 
-/// Initial whole coins of every asset in each buyer's wallet on account-based chains, as a power of ten.
+/// On account-based chains, each buyer's wallet has 10 to the power of this number whole coins of every asset at the
+/// start.
 const ENDOWMENT_DIGITS: u8 = 9;
 
 /// The specification of one model chain.
