@@ -41,7 +41,7 @@ pub enum AccountError {
     NoSuchEpoch(u32),
 }
 
-/// The purpose of an account.
+/// What an account is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AccountPurpose {
     /// The account of the deposit addresses, one for each invoice. The daemon has the xpub of this account.
@@ -53,7 +53,7 @@ pub enum AccountPurpose {
     Hot(u8),
 }
 
-/// Writes `deposit`, `deposit-test` or `hot-N`.
+/// Writes the purpose as `deposit`, `deposit-test` or `hot-N`.
 impl fmt::Display for AccountPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -81,7 +81,7 @@ impl FromStr for AccountPurpose {
                 AccountPurpose::Hot(number)
             }
         };
-        // Only the form that `Display` writes is valid, so `hot-007` and `hot-+7` are errors.
+        // Only the form that `Display` writes is valid, so texts such as `hot-007` and `hot-+7` are errors.
         let known =
             !matches!(purpose, AccountPurpose::Hot(number) if number > HOT_WALLET_MAX) && purpose.to_string() == text;
         if known { Ok(purpose) } else { Err(BadPurpose) }
@@ -299,7 +299,7 @@ mod tests {
         }
     }
 
-    /// The zpub of the vector of BIP84, with the version bytes of an xpub.
+    /// The account key of BIP84's test vector, with the version bytes of an xpub instead of a zpub.
     #[test]
     fn an_account_key_matches_the_bip84_vector() {
         let xpub = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
