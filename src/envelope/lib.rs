@@ -58,7 +58,7 @@ pub struct Envelope {
 /// The reason why a ciphertext cannot be decrypted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecryptError {
-    /// The bytes do not have the format of a ciphertext.
+    /// The bytes are not a ciphertext: their format is wrong.
     #[error("this is not a ciphertext of settled")]
     Malformed,
     /// The key ring does not have the key with this id.
@@ -139,7 +139,7 @@ impl Envelope {
     }
 }
 
-/// Formats the ids of the keys, and never a key.
+/// `Debug` shows only the ids of the keys, and never a key.
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<u32> = self.keys.iter().map(|(id, _)| *id).collect();
