@@ -20,7 +20,7 @@ pub use store::Review;
 pub enum Kind {
     /// The buyer paid more than the amount due of the invoice.
     PaymentSurplus,
-    /// An invoice expired with partial payments.
+    /// An invoice expired after it had received only partial payments.
     PaymentShort,
     /// A reorg removed money of a paid order.
     PaymentReversed,
@@ -34,7 +34,8 @@ pub enum Kind {
     BalanceOutOfRange,
     /// An invoice expired, and no endpoint had returned the balance of its address.
     BalanceUnverified,
-    /// A rescan found a transfer that may be booked already, because a balance check has booked money of its address.
+    /// A rescan found a transfer that may be booked already: a balance check has booked money of the same address
+    /// without knowing its transaction.
     RescanPossibleDuplicate,
     /// Two endpoints of a chain report different blocks at the same height.
     ChainDisputed,
@@ -44,7 +45,7 @@ pub enum Kind {
     OrderPaidLate,
     /// The goods of a paid order cannot be decrypted, because their key is missing.
     OrderUnreadable,
-    /// A reorg removed the money of a delivered order for good.
+    /// A reorg removed the money of an order permanently after the order was delivered.
     OrderUnpaid,
     /// A paid order could not be delivered.
     OrderUndeliverable,
@@ -95,7 +96,7 @@ impl FromStr for Kind {
 pub enum ClosingReason {
     /// The operator closed the review.
     Decided,
-    /// The cause of the review has ended.
+    /// The cause of the review does not exist any more.
     Resolved,
     /// A reorg removed the money that the review was about.
     Retracted,
