@@ -38,7 +38,7 @@ impl HostRouter {
     }
 }
 
-/// The complete routers. The router of a named host also serves the surfaces without a host of their own.
+/// The complete router of each host. The router of a named host also serves the surfaces without a host of their own.
 struct RoutersByHost {
     every_host: Router,
     by_host: BTreeMap<String, Router>,
