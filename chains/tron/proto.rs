@@ -178,7 +178,7 @@ pub struct TransactionResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
 pub enum ContractRet {
-    /// No result was set, for example because no contract was run.
+    /// No result was set.
     Default = 0,
     /// The call succeeded. Transfers are credited only with this result.
     Success = 1,
