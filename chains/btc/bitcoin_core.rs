@@ -12,7 +12,7 @@ use crate::{
     hashes::{parse_block_hash, parse_merkle_root, parse_txid, verify_header_hash, zero_block_hash},
 };
 
-/// Code `RPC_INVALID_PARAMETER`, which `getblockhash` returns for a height above the head.
+/// Code `RPC_INVALID_PARAMETER`, which `getblockhash` returns for a height above the node's newest block.
 const INVALID_PARAMETER: i64 = -8;
 /// Code `RPC_INVALID_ADDRESS_OR_KEY`, which `getrawtransaction` returns for a transaction that the node does not have.
 const UNKNOWN_TRANSACTION: i64 = -5;
@@ -64,8 +64,8 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
     pool.send_request(Request::json_rpc_call("getblockhash", &[0]).with_target(target), accept).await
 }
 
-/// Returns the block hash at each height, or `None` for a height above the node's head. If a request fails, the list
-/// ends before that height, and the hashes in the list are still valid.
+/// Returns the block hash at each height, or `None` for a height above the node's newest block. If a request fails, the
+/// list ends before that height, and the hashes in the list are still valid.
 pub async fn fetch_block_hashes_until_failure(
     pool: &Pool,
     heights: &[Height],

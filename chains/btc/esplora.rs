@@ -64,8 +64,8 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
         .await
 }
 
-/// Returns the block hash at each height, or `None` for a height above the server's head. Sends one request for each
-/// height. If a request fails, the list ends before that height, and the hashes in the list are still valid.
+/// Returns the block hash at each height, or `None` for a height above the server's newest block. Sends one request for
+/// each height. If a request fails, the list ends before that height, and the hashes in the list are still valid.
 pub async fn fetch_block_hashes_until_failure(
     pool: &Pool,
     heights: &[Height],

@@ -38,12 +38,12 @@ impl RecentBlocks {
         }
     }
 
-    /// Returns the block that is `depth` blocks below the newest block, or `None` if fewer blocks are kept.
+    /// Returns the block that is `depth` blocks below the newest block, or `None` if fewer blocks are stored here.
     pub fn find_block_below_tip(&self, depth: usize) -> Option<&RecentBlock> {
         self.0.len().checked_sub(depth + 1).and_then(|index| self.0.get(index))
     }
 
-    /// Returns the header of the kept block with this hash, or `None` if the block is not kept.
+    /// Returns the header of the recent block with this hash, or `None` if no such block is stored here.
     pub fn find_header_by_hash(&self, hash: BlockHash) -> Option<Header> {
         self.0.iter().rev().find(|block| block.hash == hash).map(|block| block.header)
     }

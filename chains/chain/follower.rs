@@ -26,13 +26,13 @@ pub struct Follower {
 /// What the caller must do next, after it has read the node's tip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
-    /// Wait: the head of the node is the cursor, so there is no block to read.
+    /// Wait: the newest block of the node is the cursor, so there is no block to read.
     Wait,
     /// Read the blocks of this range from the node, and pass the header of each to [`Follower::classify_next_block`].
     ReadBlocks {
         /// The first height to read, directly above the cursor.
         from: Height,
-        /// The last height to read, not above the node's head.
+        /// The last height to read. It is not above the node's newest block.
         to: Height,
     },
     /// Ask [`Follower::is_on_our_branch`] whether the node's head is one of our blocks. The head is at or below the
@@ -92,7 +92,7 @@ impl Follower {
         self.final_height
     }
 
-    /// Decides whether to read blocks, to wait or to compare the node's head with our branch.
+    /// Decides whether to read blocks, to wait, or to compare the node's newest block with our branch.
     pub fn decide_next_step(&self, tip: &Tip) -> NextStep {
         let cursor = self.cursor();
         if tip.head.height > cursor.height {
@@ -140,7 +140,8 @@ impl Follower {
         }
     }
 
-    /// Removes all blocks above `to`, which must be a kept block of our branch. The block `to` becomes the cursor.
+    /// Removes all blocks above `to`, which must be one of the stored blocks of our branch. The block `to` becomes the
+    /// cursor.
     pub fn rewind_to(&mut self, to: BlockRef) {
         while self.recent.len() > 1 && self.cursor().height > to.height {
             self.recent.pop_back();
@@ -155,13 +156,13 @@ impl Follower {
     }
 
     /// Returns true when the block is on our branch, false when our branch has another block at its height, and `None`
-    /// when that height was not read yet or is no longer kept.
+    /// when the height was not read yet, or when the follower has dropped its block.
     pub fn is_on_our_branch(&self, block: BlockRef) -> Option<bool> {
         self.find_hash(block.height).map(|ours| ours == block.hash)
     }
 
-    /// Returns the block of our branch at a height, or the nearest kept block: the oldest one for a lower height, the
-    /// cursor for a higher one.
+    /// Returns the block of our branch at a height. For a height below the oldest block that the follower keeps,
+    /// returns the oldest block; for a height above the cursor, returns the cursor.
     pub fn find_nearest_block(&self, height: Height) -> BlockRef {
         let oldest = self.recent.front().expect("never empty");
         self.find_hash(height).map_or_else(
@@ -170,7 +171,8 @@ impl Follower {
         )
     }
 
-    /// Returns the hash of our block at a height, or `None` when the height was not read yet or is no longer kept.
+    /// Returns the hash of our block at a height, or `None` when the height was not read yet, or when the follower has
+    /// dropped its block.
     fn find_hash(&self, height: Height) -> Option<BlockHash> {
         let oldest = self.recent.front().expect("never empty").height;
         let index = usize::try_from(height.checked_sub(oldest)?).ok()?;

@@ -81,15 +81,16 @@ pub enum Corroboration {
         /// Host and port of the endpoint that shows the transfer.
         endpoint: String,
     },
-    /// The head of the second endpoint has passed the block (on TRON its solidified head), and the second endpoint has
-    /// another block at that height or does not have the transfer.
+    /// The newest block of the second endpoint (on TRON its newest solidified block) is at or above the height of the
+    /// block, and the second endpoint has another block at that height or does not have the transfer.
     Contradicted {
         /// Host and port of the second endpoint.
         endpoint: String,
         /// A sentence that names both endpoints and says what each of them shows.
         detail: String,
     },
-    /// No endpoint of another provider can answer now: there is none, or it is behind, pruned, throttled or silent.
+    /// No endpoint of another provider can answer now: there is none, or it is behind, has deleted the data, got too
+    /// many requests, or does not reply.
     CannotSay {
         /// The reason, with host and port of the endpoints that were asked.
         reason: String,
@@ -132,7 +133,8 @@ pub trait Source: Send + Sync {
     /// See [`Source`].
     async fn tip(&self) -> Result<Tip, SourceError>;
 
-    /// Reads the header at a height of the node's current branch. Returns `None` above the node's head.
+    /// Reads the header at a height of the node's current branch. Returns `None` when the height is above the node's
+    /// newest block.
     ///
     /// # Errors
     /// See [`Source`].

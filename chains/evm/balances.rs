@@ -2,8 +2,8 @@
 //! rely on the unproven reply of a single endpoint.
 //!
 //! Native balances are proven by the state root in the block's header. Each token contract stores its balances in its
-//! own way, so they cannot be proven in general: a token balance above zero counts only if two endpoints return the
-//! same one.
+//! own way, so they cannot be proven in general: a token balance above zero is used only if two endpoints return the
+//! same balance.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -2,8 +2,8 @@
 //! with as few requests as possible.
 //!
 //! A block is requested by number once, and by hash from then on. Its bloom filter proves that most blocks have no
-//! transfer to a watched address; for the others, the receipts root proves that no log was left out. No header commits
-//! to the answer of `eth_getLogs`, so these logs are only used to skip a block and never become transfers.
+//! transfer to a watched address; for the others, the receipts root proves that no log was left out. Nothing in a
+//! header proves the reply to `eth_getLogs`, so these logs are only used to skip a block and never become transfers.
 
 use std::sync::atomic::Ordering;
 

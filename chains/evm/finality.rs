@@ -1,4 +1,5 @@
-//! Requests the finalized block from the endpoints in turn, and decides from their claims which block is final.
+//! Requests the finalized block from one endpoint after another. What an endpoint reports is only its claim; this
+//! module decides from the claims which block is final.
 //!
 //! As long as two endpoints answer, one endpoint alone cannot raise the final block. Only recent claims are kept, so
 //! the final block can also move back; the follower decides how to react.
@@ -48,9 +49,9 @@ impl FinalityClaims {
         self.list_fresh_claims(now).len()
     }
 
-    /// Returns the second-highest recent claim, because two endpoints report at least that height as final. Returns the
-    /// only recent claim if there is just one. Returns `None` without claims, or when the two highest claims name
-    /// different blocks at the same height.
+    /// Returns the second-highest recent claim, because two endpoints report at least that height as final. If there is
+    /// only one recent claim, returns it. Returns `None` without claims, or when the two highest claims name different
+    /// blocks at the same height.
     pub fn find_final_block(&self, now: Instant) -> Option<BlockRef> {
         let mut fresh = self.list_fresh_claims(now);
         fresh.sort_unstable_by_key(|claim| Reverse(claim.height));
@@ -77,7 +78,7 @@ impl Evm {
 
     /// Requests the final block from the next endpoint in turn and stores the endpoint's claim. If the endpoint does
     /// not reply, its last claim stays valid for a while. A claim is ignored when the endpoint is too far behind the
-    /// others, or when the claimed block is above the best known head.
+    /// others, or when the claimed block is above the highest known block.
     pub(crate) async fn request_next_finality_claim(&self) {
         let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
         let claim = self.pool.send_request(

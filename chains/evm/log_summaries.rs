@@ -156,8 +156,8 @@ impl Evm {
 
     /// Requests the logs of one block. Returns false when it is certain that the block has no transfer to a watched
     /// address, so that the caller need not request each receipt. An endpoint could leave a log out, so two endpoints
-    /// must show a transfer of every contract in `in_bloom`. Logs that show fewer contracts count only when all
-    /// endpoints return no transfer to a watched address, because a bloom has false positives.
+    /// must show a transfer of every contract in `in_bloom`. The bloom may contain a contract by chance, so logs that
+    /// show fewer contracts are accepted only when no endpoint returns a transfer to a watched address.
     pub(crate) async fn request_logs_for_possible_transfer(
         &self,
         body: &BlockBody,

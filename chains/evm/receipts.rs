@@ -63,8 +63,9 @@ enum OneRequestOutcome {
     Complete(BlockReceipts),
     /// No endpoint offers the method.
     NotOffered,
-    /// Every endpoint rejected the request with an unclassified error, which may be permanent or temporary. The driver
-    /// then requests the receipts one by one, which gives the same proof, and does not use unproven logs instead.
+    /// Every endpoint rejected the request with an error of unknown kind, which may be permanent or temporary. The
+    /// driver then requests the receipts one by one, which gives the same proof, and does not use unproven logs
+    /// instead.
     Rejected,
 }
 

@@ -93,7 +93,7 @@ impl Endpoint {
     }
 
     /// Sets another base URL for all paths that begin with `first_segment`. java-tron needs this setting, because it
-    /// serves head blocks and solidified blocks on two ports.
+    /// serves the newest blocks on one port and the solidified (irreversible) blocks on another.
     pub fn with_path_override(mut self, first_segment: &str, url: &str) -> Result<Endpoint, EndpointError> {
         self.path_override = Some((first_segment.to_owned(), parse_http_url(url)?));
         Ok(self)

@@ -73,7 +73,7 @@ impl EndpointHealth {
         }
     }
 
-    /// Returns the availability of the endpoint for a request of this method sent now.
+    /// Returns whether a request of this method can be sent to the endpoint now and, if not, the reason.
     pub fn availability_for_method(&self, method: &str, now: Instant) -> Availability {
         if self.methods_missing.get(method).is_some_and(|until| *until > now) {
             return Availability::MethodMissing;

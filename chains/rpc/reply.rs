@@ -40,11 +40,11 @@ pub enum Verdict<T> {
 /// The reason why the caller's closure rejects a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// The node replied with an error instead of a result. Such an error does not count against the health of the
-    /// endpoint.
+    /// The node replied with an error instead of a result. Such an error does not make the health of the endpoint
+    /// worse.
     NodeError(NodeError),
-    /// The reply is malformed, is about something else, or contradicts the hash or root that the reply must match. Such
-    /// a reply counts against the health of the endpoint.
+    /// The reply is malformed, is about another object than requested, or does not match the hash or root that it must
+    /// match. Such a reply makes the health of the endpoint worse.
     Invalid(String),
 }
 

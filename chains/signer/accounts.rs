@@ -18,13 +18,14 @@ use chain::{Address, Family, address::AddressScheme};
 
 use crate::seed::Seed;
 
-/// The number of accounts in one epoch.
+/// The number of account numbers in one epoch. The epoch is increased by one with every restore of a backup.
 const EPOCH: u32 = 100;
 
-/// The account number of the first hot wallet, within its epoch.
+/// The account number of the first hot wallet, within its epoch. Payouts and fees are paid from hot wallets.
 const FIRST_HOT_WALLET: u32 = 10;
 
-/// The highest epoch; its account numbers are all below 2^31.
+/// The highest epoch. The epoch is increased with every restore of a backup. All account numbers of this epoch are
+/// below 2^31.
 pub const EPOCH_MAX: u32 = (ChildNumber::HARDENED_FLAG - EPOCH) / EPOCH;
 
 /// The highest number of a hot wallet.
@@ -36,7 +37,7 @@ pub enum AccountError {
     /// The number of the hot wallet is above [`HOT_WALLET_MAX`].
     #[error("there is no hot wallet {0}; hot wallets have the numbers 0 to {HOT_WALLET_MAX}")]
     NoSuchWallet(u8),
-    /// The epoch is above [`EPOCH_MAX`].
+    /// The epoch (the number of restores from a backup) is above [`EPOCH_MAX`].
     #[error("there is no epoch {0}; epochs have the numbers 0 to {EPOCH_MAX}")]
     NoSuchEpoch(u32),
 }

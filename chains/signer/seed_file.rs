@@ -54,7 +54,7 @@ const HEADER: usize = MAGIC.len() + 2 + 12 + SALT + NONCE;
 const ENTROPY_MAX: usize = 32;
 /// The length of the plaintext and of the ciphertext, in bytes.
 const PLAIN: usize = 1 + ENTROPY_MAX + 2 + seed::PASSPHRASE_MAX;
-/// The length of the tag, in bytes.
+/// The length of the authentication tag of the ciphertext, in bytes.
 const TAG: usize = 16;
 /// The length of the checksum, in bytes.
 const CHECKSUM: usize = 32;

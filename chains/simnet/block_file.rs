@@ -47,7 +47,7 @@ pub enum OpenError {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileLine {
-    /// The state after the oldest kept block; always the first line and only there.
+    /// The state after the oldest stored block. It is always the first line of the file, and only the first.
     Snapshot(Box<Snapshot>),
     /// A block whose parent is the newest block of the lines before.
     Block(BlockRecord),
@@ -55,7 +55,7 @@ pub enum FileLine {
     Rewind(Height),
 }
 
-/// The oldest kept block with the state after it. Hashes, accounts and ids are hexadecimal; amounts are decimal.
+/// The oldest stored block, with the state after it. Hashes, accounts and ids are hexadecimal; amounts are decimal.
 #[derive(Serialize, Deserialize)]
 pub struct Snapshot {
     version: u32,
@@ -135,7 +135,7 @@ impl BlockFile {
         self.lines > LINES_MAX
     }
 
-    /// Replaces the file by a snapshot of the oldest kept block and the blocks after it.
+    /// Replaces the file with one that contains only a snapshot of the oldest stored block and the blocks after it.
     pub fn replace_by_shorter_file(&mut self, model: &ModelChain) -> io::Result<()> {
         (self.file, self.lines) = replace_file_atomically(&self.path, model)?;
         Ok(())
@@ -161,7 +161,7 @@ impl ModelChain {
         }
     }
 
-    /// Returns the lines of a new file: a snapshot of the oldest kept block, and the blocks after it.
+    /// Returns the lines of a new file: a snapshot of the oldest stored block, and the blocks after it.
     fn list_file_lines(&self) -> impl Iterator<Item = FileLine> + '_ {
         iter::once(FileLine::snapshot_from_model(self)).chain(self.blocks.iter().skip(1).map(FileLine::from_block))
     }
@@ -223,7 +223,7 @@ impl FileLine {
         })
     }
 
-    /// Returns the line for the oldest kept block and the state after it.
+    /// Returns the line for the oldest stored block and the state after it.
     pub fn snapshot_from_model(model: &ModelChain) -> FileLine {
         let base = model.blocks.front().expect("a chain has at least one block");
         let state = model.compute_state_at_oldest_block();

@@ -111,7 +111,7 @@ pub async fn assert_source_keeps_contract(subject: SourceUnderTest<'_>, operator
     assert_eq!(branch[0].header.parent, fork.hash, "the new branch starts at the fork");
 }
 
-/// Asserts that the tip agrees with the headers and that no block is above it. Returns the head.
+/// Asserts that the tip agrees with the headers, and that no block is above it. Returns the newest block.
 async fn assert_tip_matches_headers(source: &dyn Source) -> BlockRef {
     let tip = source.tip().await.expect("the node answers");
     if let Some(mark) = tip.finalized {

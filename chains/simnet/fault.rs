@@ -80,7 +80,7 @@ impl ActiveFaults {
         self.on.iter().find_map(lag).unwrap_or(0)
     }
 
-    /// Returns the number of blocks by which the second endpoint lags behind the chain; see
+    /// Returns the number of blocks by which the second endpoint is behind the chain; see
     /// [`NodeFault::SecondEndpointBehind`].
     pub fn count_second_endpoint_lag_blocks(&self) -> u64 {
         let lag = |fault: &NodeFault| {

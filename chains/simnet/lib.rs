@@ -84,14 +84,15 @@ impl Simnet {
     }
 
     /// Mines `blocks` blocks. The first one includes the mempool. `time` is the time of the last block, in unix
-    /// seconds; the blocks before it are one second apart, and no block is older than its parent. Returns the head.
+    /// seconds; the blocks before it are one second apart, and no block is older than its parent. Returns the newest
+    /// block.
     pub fn mine(&self, chain: &ChainId, blocks: u64, time: i64) -> BlockRef {
         self.lock_model(chain).mine_and_store_blocks(blocks, time)
     }
 
     /// Replaces the last `depth` blocks by `depth + 1` new ones, of which the first includes the mempool. `replaced`
     /// decides about the transactions of the replaced blocks. The oldest kept block is never replaced. `time` has the
-    /// same meaning as in [`Simnet::mine`]. Returns the head.
+    /// same meaning as in [`Simnet::mine`]. Returns the newest block.
     pub fn reorg(&self, chain: &ChainId, depth: u64, replaced: ReplacedTxs, time: i64) -> BlockRef {
         self.lock_model(chain).replace_last_blocks(depth, replaced, time)
     }
@@ -122,7 +123,7 @@ impl Simnet {
         self.lock_model(chain).tip()
     }
 
-    /// Returns the balance of an address after the head; zero for an invalid address.
+    /// Returns the balance of an address after the newest block; zero for an invalid address.
     pub fn balance(&self, chain: &ChainId, asset: &AssetId, address: &str) -> Amount {
         let model = self.lock_model(chain);
         let account = address::parse_address(model.spec.family, address);

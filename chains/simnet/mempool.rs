@@ -54,8 +54,8 @@ impl Mempool {
     }
 
     /// Applies a transaction to the state and adds it to the ready ones. A transaction whose nonce is too high is
-    /// queued; a conflicting one replaces others if its fee is higher; any other is rejected. `now` is the time of the
-    /// head, in unix seconds.
+    /// queued. A transaction that conflicts with others replaces them if its fee is higher. All other transactions are
+    /// rejected. `now` is the time of the newest block, in Unix seconds.
     pub fn admit_transaction(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
         if self.contains_transaction(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;

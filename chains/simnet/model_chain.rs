@@ -1,8 +1,8 @@
 //! One model chain: its recent blocks, the state after them, and its mempool.
 //!
 //! The chain changes only when a method is called, and the same calls give the same hashes. The state includes the
-//! transactions of the mempool. The values that the mempool and recent blocks replaced are kept, so that the balances
-//! after every recent block can be computed.
+//! transactions of the mempool. The old values that the mempool and recent blocks replaced are stored, so that the
+//! balances after every recent block can be computed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -63,7 +63,7 @@ pub struct TxStatus {
     pub txid: TxId,
     /// The block that includes the transaction; `None` while it is in the mempool.
     pub block: Option<BlockRef>,
-    /// Number of blocks from the transaction's block to the head: 1 in the head block, 0 in the mempool.
+    /// The number of blocks from the transaction's block to the newest block: 1 in the newest block, 0 in the mempool.
     pub confirmations: u64,
     /// True when the transaction was mined and moved nothing.
     pub reverted: bool,
@@ -80,7 +80,7 @@ pub struct ModelChain {
     pub genesis: BlockHash,
     /// The state after all transactions in the mempool.
     pub state: ChainState,
-    /// The kept blocks, oldest first and never empty; each is the parent of the next.
+    /// The stored blocks, oldest first and never empty. Each is the parent of the next one.
     pub blocks: VecDeque<ModelBlock>,
     /// The number of reorganisations so far.
     pub branch: u64,
@@ -153,8 +153,8 @@ impl ModelChain {
         Tip { head: self.head(), finalized: self.find_finalized_block(self.head().height) }
     }
 
-    /// Returns the finalized block of a chain whose newest height is `head`; `None` when the chain has no finality mark
-    /// or the block is no longer kept.
+    /// Returns the finalized block of a chain whose newest height is `head`; `None` when the chain marks no block as
+    /// final, or when the block was dropped.
     pub fn find_finalized_block(&self, head: Height) -> Option<BlockRef> {
         match self.spec.finality {
             FinalityMark::Depth(depth) => self.find_block_ref(head.saturating_sub(depth)),
@@ -168,7 +168,7 @@ impl ModelChain {
         self.find_block(height).map(|block| block.header.block_ref())
     }
 
-    /// Returns the height of the oldest kept block.
+    /// Returns the height of the oldest stored block.
     pub fn oldest_height(&self) -> Height {
         self.blocks.front().expect("a chain has at least one block").header.height
     }
@@ -202,7 +202,7 @@ impl ModelChain {
     }
 
     /// Mines `count` blocks. The first one includes the mempool. `time` is the time of the last block, in unix seconds;
-    /// the blocks before it are one second apart, and no block is older than its parent. Returns the head.
+    /// the blocks before it are one second apart, and no block is older than its parent. Returns the newest block.
     pub fn mine_and_store_blocks(&mut self, count: u64, time: i64) -> BlockRef {
         if self.storage_error.is_none() {
             let from = self.head().height;
@@ -212,8 +212,8 @@ impl ModelChain {
         self.head().block_ref()
     }
 
-    /// Replaces the last `depth` blocks by `depth + 1` new ones. The oldest kept block is never replaced. Returns the
-    /// head.
+    /// Replaces the last `depth` blocks by `depth + 1` new ones. The oldest stored block is never replaced. Returns the
+    /// newest block.
     pub fn replace_last_blocks(&mut self, depth: u64, keep: ReplacedTxs, time: i64) -> BlockRef {
         if self.storage_error.is_some() {
             return self.head().block_ref();
@@ -268,7 +268,7 @@ impl ModelChain {
         Ok(self.head().hash == hash)
     }
 
-    /// Returns the status of a transaction; `None` when it is neither in the mempool nor in a kept block.
+    /// Returns the status of a transaction; `None` when it is neither in the mempool nor in a stored block.
     pub fn find_transaction_status(&self, txid: TxId) -> Option<TxStatus> {
         if let Some(height) = self.mined.get(&txid) {
             let block = self.find_block(*height).expect("the index has kept blocks only");
@@ -280,14 +280,14 @@ impl ModelChain {
         self.mempool.find_transaction(&txid).map(|_| TxStatus { txid, block: None, confirmations: 0, reverted: false })
     }
 
-    /// Returns the balance after the block at `height`, which must be a kept block.
+    /// Returns the balance after the block at `height`, which must be a stored block.
     pub fn balance_at(&self, height: Height, asset: &AssetId, account: AddressKey) -> Amount {
         let above = usize::try_from(height - self.oldest_height() + 1).unwrap_or(usize::MAX);
         let blocks = self.blocks.iter().skip(above).flat_map(|block| &block.undos);
         self.state.balance_before(asset, account, blocks.chain(self.mempool.list_undos()))
     }
 
-    /// Returns the state after the oldest kept block.
+    /// Returns the state after the oldest stored block.
     pub fn compute_state_at_oldest_block(&self) -> ChainState {
         let mut state = self.state.clone();
         let undos: Vec<&Undo> =

@@ -32,7 +32,7 @@ pub struct ChainSpec {
 /// The rule by which the model marks a block as finalized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinalityMark {
-    /// The finalized block is this many blocks below the head.
+    /// The finalized block is this many blocks below the newest block.
     Depth(u64),
     /// No block is marked as finalized, as on Bitcoin, where only the number of confirmations counts.
     None,

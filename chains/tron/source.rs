@@ -79,7 +79,7 @@ impl Tron {
     }
 
     /// Returns the newest header of a view. Each call begins with the next endpoint. In the solidified view, the height
-    /// is also recorded as the head of the endpoint and as the newest solidified height.
+    /// is also recorded in the pool as the newest block of the endpoint, and in `solid_height`.
     pub(crate) async fn fetch_and_record_newest_header(&self, view: ApiView) -> Result<Header, SourceError> {
         let next_endpoint = match view {
             ApiView::Solid => &self.next_endpoint[0],

@@ -220,7 +220,7 @@ fn serialize_with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
 
 impl Tron {
     /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after
-    /// the time of the head block.
+    /// the time of the newest block.
     ///
     /// # Errors
     ///

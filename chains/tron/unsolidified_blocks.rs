@@ -7,8 +7,8 @@ use chain::{Block, Header, Height, SourceError, UnconfirmedTransfer, WatchSet};
 
 use crate::{Tron, http_api::ApiView};
 
-/// The maximum number of cached blocks. When fewer than 19 block producers work, no block becomes solidified while the
-/// head advances, so without this limit, the number of blocks between them could grow without end.
+/// The maximum number of cached blocks. When fewer than 19 block producers work, no block becomes solidified while new
+/// blocks are still produced, so without this limit, the number of blocks between them could grow without end.
 const KEEP_MAX: usize = 600;
 
 /// The cached blocks, oldest first. Each is the parent of the next one.
@@ -20,8 +20,8 @@ pub struct UnsolidifiedBlocks {
 impl UnsolidifiedBlocks {
     /// Returns the first and last height that must be read so that the cache covers the blocks above `solid` up to
     /// `head`. Returns `None` when no block is missing, or when `head` is lower than the newest cached block: block
-    /// producers extend the longest branch, so such a head comes from a lagging node or from a losing branch. Removes
-    /// the cached block that `head` replaces, or all cached blocks when the newest of them is below `solid`.
+    /// producers extend the longest branch, so a node that is behind or on a shorter branch returned this `head`.
+    /// Removes the cached block that `head` replaces, or all cached blocks when the newest of them is below `solid`.
     pub fn drop_stale_and_find_missing(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
         if self.blocks.back().is_some_and(|last| last.header.height < solid) {
             self.blocks.clear();

@@ -3,9 +3,9 @@
 //! session of its own holds an advisory lock.
 //!
 //! A session can die while its daemon lives, and the lock alone would let the next daemon start beside it. So the lock
-//! is a fence too. Every connection that the daemon opens holds a shared advisory lock and is opened only while the
-//! epoch in the database is the daemon's own. The next daemon raises the epoch, so that the old one cannot open further
-//! connections, and waits until the last of them is closed.
+//! must also stop the old daemon. Every connection that the daemon opens holds a shared advisory lock and is opened
+//! only while the epoch in the database is the daemon's own. The next daemon raises the epoch, so that the old one
+//! cannot open further connections, and waits until the last of them is closed.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -77,8 +77,8 @@ impl Worker for MempoolWorker {
         false
     }
 
-    /// Reads the mempool once. Always returns `Idle`, so that a pause follows. Otherwise endpoints at different heights,
-    /// which return different mempools in turn, would keep the worker busy for ever.
+    /// Reads the mempool once. Always returns `Idle`, so that a pause follows. Otherwise the worker would never pause
+    /// when its requests reach several nodes with different mempools.
     async fn run_once(&self) -> anyhow::Result<Ran> {
         if !self.is_mempool_needed().await? {
             *self.last.lock().await = None;
@@ -92,8 +92,8 @@ impl Worker for MempoolWorker {
         if last.as_ref() == Some(&unconfirmed) {
             return Ok(Ran::Idle);
         }
-        // The head is read after the mempool. A transfer that left the mempool because it was mined is therefore in a
-        // block at or below this head.
+        // The newest block is read after the mempool. So a transfer that left the mempool because it was mined is in
+        // this block or below it.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
         let snapshot = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };

@@ -13,7 +13,7 @@ use crate::{
     reply,
 };
 
-/// A failure that counts against the health of an endpoint.
+/// A failure that makes the health of an endpoint worse: the endpoint gets no requests for some time.
 pub struct EndpointFailure {
     /// The kind of the failure. It decides whether the request is sent again.
     pub class: ErrorClass,
@@ -35,7 +35,8 @@ impl EndpointFailure {
 pub struct ExchangeResult {
     /// True if at least one reply of the exchange was accepted.
     pub accepted: bool,
-    /// The failure of the exchange or of one of its replies; `None` if no failure counts against the endpoint.
+    /// The failure of the exchange or of one of its replies; `None` if there is no failure that makes the health of the
+    /// endpoint worse.
     pub failure: Option<EndpointFailure>,
 }
 
@@ -172,7 +173,8 @@ impl Pool {
     }
 
     /// Records an exchange without a usable reply, in the attempts of its request and in the health of its endpoint.
-    /// Returns the error class, or `None` if the reply was too large. A large reply does not count against the health.
+    /// Returns the error class, or `None` if the reply was too large. A reply that is too large does not make the
+    /// health of the endpoint worse.
     pub(super) fn record_transport_error<T>(
         &self,
         endpoint: usize,

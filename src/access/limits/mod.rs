@@ -1,7 +1,6 @@
 //! Rate limits in memory: exact sliding windows for small limits, token buckets for large limits. A hit is one request
-//! that counts against a limit. Both kinds of limits remove entries that they no longer need, and both have a maximum
-//! size. Hits are counted for each key. A key is a hash with a secret seed, so a client cannot choose values that
-//! collide.
+//! that a limit counts. Both kinds of limits remove entries that they no longer need, and both have a maximum size.
+//! Hits are counted for each key. A key is a hash with a secret seed, so a client cannot choose values that collide.
 
 mod bucket;
 mod window;

@@ -35,7 +35,7 @@ pub struct Connections {
     stats: Arc<Stats>,
 }
 
-/// The connections that are not in use, and the fence state in which they were opened.
+/// The connections that are not in use, and the state of the instance lock under which they were opened.
 struct IdleConnections {
     connections: Vec<PgConnection>,
     fence: FenceState,
@@ -192,7 +192,8 @@ impl Connections {
         Ok(connection)
     }
 
-    /// Opens a connection if the fence state allows that, and takes the shared lock that a fenced connection needs.
+    /// Opens a connection if the fence state allows that. If this process holds the instance lock, the connection takes
+    /// the shared lock of the daemon's connections.
     pub async fn open_connection(&self) -> Result<PgConnection, Error> {
         let fence = self.lock_idle_connections().fence;
         if fence == FenceState::Lost {
@@ -223,7 +224,7 @@ impl Connections {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the fence state and drops the idle connections, which were opened in the previous state.
+    /// Sets whether connections may be opened, and drops the idle connections, which were opened in the previous state.
     pub fn set_fence(&self, fence: FenceState) {
         let mut idle = self.lock_idle_connections();
         idle.fence = fence;

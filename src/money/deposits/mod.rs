@@ -145,7 +145,7 @@ impl NewDeposit {
 }
 
 /// Books the deposits of one chain and reports payment changes to the listener. Every function that can change a
-/// payment is a method of this type, so that no change is kept from the listener.
+/// payment is a method of this type, so that the listener hears of every change.
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,

@@ -9,7 +9,7 @@ use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use db::{self, Tx};
 use records::reviews;
 
-/// An unspent output of a deposit, on chains with outputs such as Bitcoin.
+/// A transaction output that is a deposit and is not spent yet, on chains with outputs such as Bitcoin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnspentOutput {
     /// The transaction and the index of the output.

@@ -1,7 +1,7 @@
 //! Invoices: requests for on-chain payments. An invoice requests that the buyer transfers an amount of one asset to the
 //! address of this invoice before the end of a payment window.
 //!
-//! The ledger books the money of a deposit before the invoice counts it.
+//! The ledger books the money of a deposit before the invoice counts the deposit as payment.
 
 pub mod machine;
 mod disposition;

@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
-//! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero
-//!   or more. Every database transaction that posts to the account locks and updates its balance row.
+//! - The balance of a non-negative account is never below zero: its posted credits minus its posted and held debits are
+//!   zero or more. Every database transaction that posts to the account locks and updates its balance row.
 //! - All other accounts may go below zero. Database transactions do not touch their balance rows; [`roll_up_balances`]
 //!   updates these rows later, so that concurrent transactions do not wait for each other.
 //! - All postings form one hash chain, so [`crate::audit`] finds every posting that was changed later.

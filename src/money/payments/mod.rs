@@ -125,7 +125,7 @@ pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> Resu
     store::queue_payment_insert(tx, now, new)
 }
 
-/// Returns the order of a payment; `None` when the payment does not exist.
+/// Returns the id of the order that the payment is for; `None` when the payment does not exist.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

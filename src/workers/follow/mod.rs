@@ -48,8 +48,8 @@ pub struct FollowWorker {
 struct FollowState {
     /// The state machine; `None` before the first run.
     machine: Option<Machine>,
-    /// True when the state machine has the present cursor. False after a failed or cancelled run, so that the next run
-    /// loads the stored cursor first.
+    /// True when the state machine continues from the cursor that the database has. False after a failed or cancelled
+    /// run, so that the next run loads the stored cursor first.
     loaded: bool,
 }
 

@@ -87,9 +87,10 @@ impl Machine {
         Action::CrossCheck(block)
     }
 
-    /// Acts on the result of a cross-check. When the second endpoint does not respond, or its head does not move,
-    /// deposits advance without it, so that a broken endpoint does not stop all payments. When the endpoint is slightly
-    /// behind, deposits wait for it, because a forged block is always ahead of honest endpoints.
+    /// Acts on the result of a cross-check. When the second endpoint does not respond, or its newest block stays the
+    /// same for a long time, deposits advance without it, so that a broken endpoint does not stop all payments. When
+    /// the endpoint is slightly behind, deposits wait for it, because a forged block is always ahead of honest
+    /// endpoints.
     pub(super) fn act_on_cross_check_result(
         &mut self,
         now: Instant,
