@@ -19,7 +19,7 @@ const UNKNOWN_TRANSACTION: i64 = -5;
 /// Maximum number of small calls in one batch.
 const BATCH_MAX: usize = 100;
 
-/// Result of `getblockheader`.
+/// The result of the RPC method `getblockheader`.
 #[derive(Deserialize)]
 struct VerboseHeader<'a> {
     height: Height,
@@ -32,7 +32,7 @@ struct VerboseHeader<'a> {
     previousblockhash: Option<&'a str>,
 }
 
-/// Result of `getblockchaininfo`.
+/// The result of the RPC method `getblockchaininfo`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ChainInfo {
     /// Name of the network: `main`, `test`, `testnet4`, `signet` or `regtest`.

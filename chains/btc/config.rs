@@ -30,12 +30,12 @@ impl Verify {
     pub const ALL: Verify = Verify { work: true, commitments: true };
 }
 
-/// The configuration of a Bitcoin network.
+/// The configuration of the driver for one Bitcoin network.
 #[derive(Debug, Clone)]
 pub struct BitcoinConfig {
     /// The network, which decides the genesis block and the rules of difficulty.
     pub network: Network,
-    /// The coin of the network.
+    /// The coin of the network, as an asset.
     pub asset: Asset,
     /// The software that all endpoints of the pool run.
     pub backend: Backend,

@@ -21,7 +21,7 @@ const CONCURRENCY: usize = 4;
 /// The maximum number of characters of a server's error text that an error message contains.
 const ERROR_LENGTH_MAX: usize = 200;
 
-/// The reply to `block/{hash}`.
+/// The reply of a server to the path `block/{hash}`.
 #[derive(Deserialize)]
 struct BlockInfo<'a> {
     height: Height,
@@ -110,7 +110,7 @@ pub async fn fetch_and_parse_block<T>(
     pool.send_request(Request::http_get(&format!("block/{hash}/raw")).with_method("block/raw"), accept).await
 }
 
-/// The reply to `mempool`.
+/// The reply of a server to the path `mempool`.
 #[derive(Deserialize)]
 struct MempoolInfo {
     count: u64,

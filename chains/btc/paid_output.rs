@@ -34,7 +34,7 @@ impl AddressType {
 pub struct PaidOutput {
     /// The index of the transaction in its block; 0 for a transaction that is not in a block.
     pub tx_index: u32,
-    /// Transaction id in hash order.
+    /// The transaction id in hash order, which is the reverse of the displayed order.
     pub txid: sha256d::Hash,
     /// Index of the output in its transaction.
     pub vout: u32,

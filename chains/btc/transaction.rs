@@ -58,7 +58,7 @@ impl<'a> ByteReader<'a> {
         ByteReader(bytes)
     }
 
-    /// Returns true if all bytes are read.
+    /// Returns true if no bytes are left to read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

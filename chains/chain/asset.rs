@@ -75,7 +75,7 @@ pub enum Family {
 pub enum AssetKind {
     /// The coin in which the chain takes its fees.
     Native,
-    /// A token, identified by its contract.
+    /// A token, identified by the address of its contract.
     Token {
         /// The address of the token contract, as canonical text.
         contract: String,

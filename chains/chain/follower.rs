@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Block `height` of branch `branch`.
+    /// Returns the block `height` of the branch `branch`, with a made-up hash.
     fn block(branch: u8, height: Height) -> BlockRef {
         let mut hash = [branch; 32];
         hash[..8].copy_from_slice(&height.to_be_bytes());

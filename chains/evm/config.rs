@@ -5,7 +5,7 @@ use chain::{Asset, ChainId};
 /// The configuration of [`crate::Evm`].
 #[derive(Debug, Clone)]
 pub struct EvmConfig {
-    /// The configured name of the chain.
+    /// The name of the chain in the configuration.
     pub chain: ChainId,
     /// The EIP-155 chain id. An endpoint is used only after it has returned this id.
     pub chain_id: u64,

@@ -40,7 +40,7 @@ pub struct Topics<'a> {
 }
 
 impl<'a> Topics<'a> {
-    /// Returns the topics in order.
+    /// Returns the topics in the order of the log.
     pub fn as_slice(&self) -> &[&'a str] {
         &self.texts[..self.count]
     }

@@ -61,7 +61,7 @@ pub struct BlockReceipts {
 enum OneRequestOutcome {
     /// The reply contained all receipts of the block.
     Complete(BlockReceipts),
-    /// No endpoint offers the method.
+    /// No endpoint offers the method `eth_getBlockReceipts`.
     NotOffered,
     /// Every endpoint rejected the request with an error of unknown kind, which may be permanent or temporary. The
     /// driver then requests the receipts one by one, which gives the same proof, and does not use unproven logs

@@ -35,7 +35,7 @@ const DECIMALS_SELECTOR: &str = "0x313ce567";
 /// The reason why a driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum EvmBuildError {
-    /// A token's contract is not an address.
+    /// The configured contract of a token is not an address.
     #[error(transparent)]
     Contract(#[from] InvalidContract),
     /// The configuration of the endpoints cannot be used.

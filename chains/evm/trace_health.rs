@@ -35,7 +35,7 @@ pub struct TraceHealth {
     paused_until: Option<Instant>,
     /// The time until which balances are compared, because a block may lack transfers.
     degraded_until: Option<Instant>,
-    /// The causes for which a warning was logged.
+    /// The causes about which a warning was already logged.
     warned: BTreeSet<&'static str>,
 }
 

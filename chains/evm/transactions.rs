@@ -36,9 +36,9 @@ pub struct ValueTransfer {
     pub txid: B256,
     /// The sender, recovered from the signature if the transaction has one.
     pub from: Address,
-    /// The watched address.
+    /// The watched address that receives the coins.
     pub to: AddressKey,
-    /// Amount in wei, above zero.
+    /// The amount in wei. It is above zero.
     pub amount: Amount,
 }
 

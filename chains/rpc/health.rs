@@ -23,7 +23,7 @@ const HEAD_AGE_MAX: Duration = Duration::from_secs(60);
 /// The maximum number of methods that are recorded as missing for one endpoint. Drivers use about a dozen methods.
 const METHODS_MISSING_MAX: usize = 64;
 
-/// The health of one endpoint.
+/// The health of one endpoint: how its recent requests ended, and when it may get the next one.
 #[derive(Debug)]
 pub struct EndpointHealth {
     failures_in_a_row: u32,
@@ -51,7 +51,7 @@ struct CoolDown {
 pub enum Availability {
     /// A request may be sent now.
     Now,
-    /// A rate limit is exhausted until this time.
+    /// The allowed requests of a rate limit are used up until this time.
     RateLimited(Instant),
     /// Requests to the endpoint failed, so it gets no requests until this time.
     CoolingDown(Instant),

@@ -30,7 +30,7 @@ enum Content<'a> {
 /// What the caller's closure decides about a reply that it does not reject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<T> {
-    /// The value is the result of the request.
+    /// The value is accepted as the result of the request.
     Accept(T),
     /// The value may be right, but another endpoint may know more, for example a block that this endpoint does not have
     /// yet. The value becomes the result only if no value of another endpoint is accepted.

@@ -92,7 +92,7 @@ impl FromStr for AccountPurpose {
 /// The kind of the addresses of a Bitcoin account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressKind {
-    /// P2WPKH addresses (BIP84).
+    /// P2WPKH addresses (BIP84), which begin with `bc1q` on mainnet.
     P2wpkh,
     /// P2TR addresses without a script path (BIP86), also called Taproot addresses.
     P2tr,
@@ -283,7 +283,7 @@ mod tests {
         }
     }
 
-    /// The vector of BIP86.
+    /// The test vector of BIP86: an account and its first addresses.
     #[test]
     fn a_taproot_account_matches_the_bip86_vector() {
         let (seed, account) =

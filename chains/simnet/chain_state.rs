@@ -57,7 +57,7 @@ pub struct ChainRules {
 /// A map that records the old value at every change, so that the change can be undone.
 #[derive(Debug, Clone)]
 pub struct ReversibleMap<K, V> {
-    /// The present keys and values.
+    /// The current keys and values.
     pub rows: BTreeMap<K, V>,
     replaced: Vec<(K, Option<V>)>,
 }

@@ -10,7 +10,7 @@ pub trait ChainOperator: Send {
     /// Sends a payment, which the next mined block includes.
     async fn pay(&mut self, asset: &Asset, to: &Address, amount: Amount);
 
-    /// Mines this many blocks.
+    /// Mines this number of blocks.
     async fn mine(&mut self, blocks: u64);
 
     /// Replaces the last `depth` blocks by a longer branch.

@@ -45,7 +45,7 @@ pub enum ReplacedTxs {
 /// A block of a model chain, with its transactions and the old values that they replaced in the state.
 #[derive(Debug)]
 pub struct ModelBlock {
-    /// Height, hash, parent and time.
+    /// The header of the block: height, hash, parent and time.
     pub header: Header,
     /// The number of reorganisations before the block. It is part of the block hash, so that blocks with equal content
     /// on two branches have different hashes.
@@ -69,7 +69,7 @@ pub struct TxStatus {
     pub reverted: bool,
 }
 
-/// One model chain.
+/// One model chain, with its blocks, its state and its mempool.
 #[derive(Debug)]
 pub struct ModelChain {
     /// The specification of the chain.

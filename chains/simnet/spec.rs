@@ -25,7 +25,7 @@ pub struct ChainSpec {
     /// The listed assets. Transfers of all other assets are never reported; this holds for the native coin too if it is
     /// not listed.
     pub assets: Vec<Asset>,
-    /// The rule for the finalized block.
+    /// The rule by which the model marks a block as finalized.
     pub finality: FinalityMark,
 }
 

@@ -25,7 +25,7 @@ pub enum ReplayProtection {
     Nonce(u64),
     /// The latest block time at which the transaction is valid, at most one day ahead (TRON).
     Expiry {
-        /// The latest block time, in unix seconds.
+        /// The latest block time at which the transaction is valid, in Unix seconds.
         time: i64,
         /// A number that makes two equal payments different.
         salt: u64,
@@ -39,7 +39,7 @@ pub enum ReplayProtection {
 pub struct Move {
     /// The asset that moves.
     pub asset: AssetId,
-    /// The recipient.
+    /// The recipient of the asset.
     pub to: Address,
     /// The amount in base units; may be zero.
     pub amount: Amount,

@@ -100,7 +100,7 @@ pub struct Transaction<'a> {
     pub ret: Vec<TransactionResult<'a>>,
 }
 
-/// The result of a transaction.
+/// The result of one operation of a transaction.
 #[derive(Debug, Deserialize)]
 pub struct TransactionResult<'a> {
     /// A name of [`crate::proto::ContractRet`], such as `SUCCESS`; `None` if the node leaves it out.
@@ -111,7 +111,7 @@ pub struct TransactionResult<'a> {
 /// The blocks of a range. There are fewer than requested when the node's chain ends within the range.
 #[derive(Debug, Deserialize)]
 pub struct Blocks<'a> {
-    /// The blocks in ascending order.
+    /// The blocks, in ascending order of their heights.
     #[serde(borrow, default)]
     pub block: Vec<Block<'a>>,
 }
@@ -210,7 +210,7 @@ pub struct AccountState<'a> {
 /// The balance of an account after a past block, and the block in which the balance changed last (`getaccountbalance`).
 #[derive(Debug, Default, Deserialize)]
 pub struct PastBalance<'a> {
-    /// Balance in sun.
+    /// The balance of the account after the block, in sun.
     #[serde(default)]
     pub balance: i64,
     /// The block in which the balance changed last; `None` if the node does not report it.
@@ -255,7 +255,7 @@ pub struct AccountResource {
 /// The parameters that block producers vote on (`getchainparameters`).
 #[derive(Debug, Deserialize)]
 pub struct ChainParameters<'a> {
-    /// All chain parameters, in no particular order.
+    /// All parameters of the chain, in no particular order.
     #[serde(borrow, default, rename = "chainParameter")]
     pub parameters: Vec<ChainParameter<'a>>,
 }
@@ -266,7 +266,7 @@ pub struct ChainParameter<'a> {
     /// Name of the parameter, such as `getEnergyFee`.
     #[serde(borrow, default)]
     pub key: Cow<'a, str>,
-    /// Value of the parameter; nodes leave out 0.
+    /// The value of the parameter. Nodes leave the field out when it is 0.
     #[serde(default)]
     pub value: i64,
 }

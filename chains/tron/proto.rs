@@ -77,9 +77,9 @@ pub struct Any {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
 pub enum ContractType {
-    /// Activates an account.
+    /// Creates (activates) an account.
     AccountCreate = 0,
-    /// Moves TRX; see [`TransferContract`].
+    /// Sends TRX to an account; see [`TransferContract`].
     Transfer = 1,
     /// Calls a smart contract; see [`TriggerSmartContract`].
     TriggerSmart = 31,
@@ -89,7 +89,7 @@ pub enum ContractType {
     UnDelegateResource = 58,
 }
 
-/// The operation that moves TRX.
+/// The operation that sends TRX to an account.
 #[derive(Clone, PartialEq, Message)]
 pub struct TransferContract {
     /// The account that pays: the prefix 0x41 and 20 bytes.

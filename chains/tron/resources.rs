@@ -35,7 +35,7 @@ pub struct ResourcePrices {
 pub struct Resources {
     /// Energy from staked TRX, or lent by another account.
     pub energy: u64,
-    /// Bandwidth from staked TRX, in bytes.
+    /// The unused bandwidth from staked TRX, in bytes.
     pub bandwidth: u64,
     /// The unused part of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth,
     /// never a part of each.

@@ -23,7 +23,7 @@ const RESULT_BYTES: usize = 64;
 /// The operation that a transaction performs. Amounts are in sun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Sends TRX.
+    /// Sends `sun` sun of TRX to the account `to`.
     Transfer { to: AddressKey, sun: i64 },
     /// Calls a smart contract and sends it `call_value` sun.
     Trigger { contract: AddressKey, call_value: i64, data: Vec<u8> },
@@ -79,7 +79,7 @@ impl TransactionParams {
 pub struct UnsignedTransaction {
     /// The serialised `raw_data`; its SHA-256 hash is the transaction id.
     pub raw: Vec<u8>,
-    /// The transaction id, which is signed.
+    /// The transaction id. The signature signs this id.
     pub txid: TxId,
 }
 

@@ -17,7 +17,7 @@ use db::file_lock::{DataFolderLock, DataFolderLockError};
 
 /// The work that a command does. A value of this type contains the arguments of the command.
 pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
-    /// The name of the operation in requests.
+    /// The name by which a request to the daemon names the operation.
     const NAME: &'static str;
     /// The type of the context with which the operation is executed.
     type Context: Sync;

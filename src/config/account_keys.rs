@@ -34,9 +34,9 @@ pub struct AccountKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
-    /// Deposits on chains in live mode.
+    /// The addresses receive deposits on chains in live mode.
     Deposit,
-    /// Deposits on chains in test mode.
+    /// The addresses receive deposits on chains in test mode.
     DepositTest,
 }
 

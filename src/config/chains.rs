@@ -34,7 +34,7 @@ pub struct ChainConfig {
     pub mode: Mode,
     /// The RPC endpoints of the chain's nodes; empty for a model chain.
     pub endpoints: Vec<Endpoint>,
-    /// Time limit of one request to an endpoint.
+    /// The time limit of one request to an endpoint of the chain.
     pub timeout: Duration,
     /// The maximum size of an endpoint's response, in bytes.
     pub answer_bytes_max: u64,
@@ -43,14 +43,14 @@ pub struct ChainConfig {
     /// The height of the first block to read. With `None`, the first block is near the newest one at the time when the
     /// chain is first enabled.
     pub start_height: Option<u64>,
-    /// The format of addresses and transactions.
+    /// The family of the chain, which determines the format of addresses and transactions.
     pub family: Family,
     /// The chain id, or the hash of the genesis block, that nodes must report. `None` accepts what the first node
     /// reports.
     pub identity: Option<String>,
     /// The usual time between two blocks of the chain.
     pub block_time: Duration,
-    /// The criterion by which a block is final.
+    /// The rule by which a block is final.
     pub finality: Finality,
     /// The minimum number of confirmations of a final block, even if the node marks the block as final earlier.
     pub final_depth_min: u64,
@@ -80,13 +80,13 @@ pub struct ChainConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
-    /// Real nodes of the chain's family.
+    /// The blocks come from real nodes of the chain's family.
     Node,
-    /// A model chain, which this process simulates.
+    /// The blocks come from a model chain, which this process simulates.
     Simnet,
 }
 
-/// The criterion by which a block is final.
+/// The rule by which a block is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finality {
@@ -111,9 +111,9 @@ pub struct Confirmation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressKind {
-    /// Native SegWit (BIP 84).
+    /// Native SegWit addresses (BIP 84).
     P2wpkh,
-    /// Taproot (BIP 86).
+    /// Taproot addresses (BIP 86).
     P2tr,
 }
 
@@ -141,7 +141,7 @@ pub enum Api {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// The URL; `None` when `url_file` contains it.
+    /// The URL of the endpoint; `None` when the file `url_file` contains the URL.
     #[serde(default, deserialize_with = "deserializers::deserialize_some_url")]
     pub url: Option<Url>,
     /// The file that contains the URL, for URLs with an API key.
@@ -172,9 +172,9 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Reading blocks and balances.
+    /// The endpoint is used to read blocks and balances.
     Read,
-    /// Broadcasting signed transactions.
+    /// The endpoint is used to broadcast signed transactions.
     Broadcast,
 }
 

@@ -21,7 +21,7 @@ pub struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// Returns the file's name in messages.
+    /// Returns the name of the configuration file, as messages show it.
     pub fn name_in_messages(&self) -> &str {
         if self.file.is_empty() { "config/default.toml" } else { &self.file }
     }

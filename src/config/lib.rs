@@ -47,7 +47,7 @@ const ENV_PREFIX: &str = "SETTLED__";
 pub struct Config {
     /// `[server]`: the HTTP server of all surfaces.
     pub server: Server,
-    /// `[data]`: the folder of the daemon's files.
+    /// `[data]`: the folder in which the daemon stores its files.
     pub data: Data,
     /// `[database]`: the address of the database and the number of its connections.
     pub database: Database,
@@ -64,7 +64,7 @@ pub struct Config {
     pub rates: Rates,
     /// `[policy]`: how far a payment may be too low or too late, and below which value it is ignored.
     pub policy: Policy,
-    /// `[mail]`: mail to buyers.
+    /// `[mail]`: the e-mails to buyers.
     pub mail: Mail,
 }
 
@@ -99,7 +99,7 @@ pub struct Server {
     pub shutdown_timeout: Duration,
 }
 
-/// `[data]`: the folder of the daemon's files.
+/// `[data]`: the folder in which the daemon stores its files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
@@ -135,9 +135,9 @@ pub struct Log {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Lines of text for people.
     Text,
-    /// JSON for programs.
+    /// One JSON object in each line, for programs.
     Json,
 }
 
@@ -163,7 +163,7 @@ pub struct Policy {
     pub balance_timeout: Duration,
 }
 
-/// `[mail]`: mail to buyers.
+/// `[mail]`: the e-mails to buyers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {

@@ -101,7 +101,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Returns the pair of two symbols.
+    /// Returns the pair of a base symbol and a quote symbol.
     pub fn new(base: &str, quote: &str) -> Pair {
         Pair { base: base.to_owned(), quote: quote.to_owned() }
     }

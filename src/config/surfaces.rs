@@ -55,7 +55,7 @@ pub struct Checkout {
     pub query_window: Duration,
     /// Maximum number of orders of one client within any minute.
     pub orders_per_ip_per_minute: u32,
-    /// Maximum quantity of one order.
+    /// The maximum quantity of one order on this surface.
     pub max_quantity: u32,
     /// Length of the payment window of an order.
     pub order_window: Duration,
@@ -73,7 +73,7 @@ pub struct Checkout {
 pub struct AssetRef {
     /// The name of the chain, as in `[chains.NAME]`.
     pub chain: ChainId,
-    /// The asset's code on that chain.
+    /// The code of the asset in the options of that chain.
     pub code: String,
 }
 

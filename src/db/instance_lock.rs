@@ -81,7 +81,7 @@ struct Session {
     connections: Arc<Connections>,
     /// The name of this process, for messages to people.
     owner: String,
-    /// The connection that holds the lock.
+    /// The connection of the session that holds the lock.
     connection: PgConnection,
     /// The epoch of this daemon; `None` before [`InstanceLock::fence_out_previous_daemon`] was called.
     epoch: Option<Epoch>,

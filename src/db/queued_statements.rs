@@ -15,7 +15,7 @@ use crate::{Backend, Bind, Error, FromValue, Tx, postgres, sqlite};
 pub(super) struct QueuedStatement {
     /// The SQL text, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
-    /// The values of the placeholders, in order.
+    /// The values of the placeholders, in the order of their numbers.
     pub binds: Vec<Bind>,
 }
 

@@ -37,7 +37,7 @@ impl Stats {
         self.transactions.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the current counts.
+    /// Returns the current numbers of statements, commits and transactions.
     pub fn counters(&self) -> Counters {
         Counters {
             sql_statements: self.statements.load(Ordering::Relaxed),

@@ -34,7 +34,7 @@ pub async fn open_migrated(backend: Backend) -> Db {
 /// than once. On PostgreSQL the migrations are already applied; on SQLite the file does not exist yet.
 pub struct TestDatabase {
     url: String,
-    /// On SQLite: the folder of the file.
+    /// On SQLite: the folder that contains the database file.
     folder: Option<PathBuf>,
     /// On PostgreSQL: the session that holds the advisory lock on the name of the database.
     _session: Option<PgConnection>,
@@ -85,7 +85,7 @@ impl TestDatabase {
         TestDatabase { url: url_with_database(server, &name), folder: None, _session: Some(session) }
     }
 
-    /// Returns a configuration with few connections.
+    /// Returns a configuration to open this database with few connections.
     pub fn config(&self) -> Config {
         Config { readers: 2, pg_pool: 8, ..Config::new(self.url.clone()) }
     }

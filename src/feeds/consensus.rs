@@ -47,10 +47,10 @@ impl fmt::Display for AgreedRate {
 /// after [`RateRejection::Depegged`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateRejection {
-    /// Too few sources have a recent price.
+    /// Too few exchanges have a recent price.
     #[error("{found} of {needed} required sources have a recent price")]
     TooFew { found: usize, needed: usize },
-    /// Too few sources are near the median.
+    /// Too few exchanges have a price near the median.
     #[error("only {found} of {needed} required sources are near the median {median}")]
     Disagreement { found: usize, needed: usize, median: Decimal },
     /// The median is far from the last accepted rate (a jump), and too few rounds in a row have had this median.

@@ -77,7 +77,7 @@ pub enum SendError {
     /// The server could not be reached, or refused the mail temporarily with this SMTP code.
     #[error("the server did not accept the mail{}", format_smtp_code(.0))]
     NotAccepted(Option<u16>),
-    /// The server did not answer in time.
+    /// The mail server did not answer in time.
     #[error("the server did not answer in time")]
     TimedOut,
 }

@@ -26,7 +26,7 @@ impl HostRouter {
         *router = std::mem::take(router).merge(routes);
     }
 
-    /// Returns one router that serves all surfaces.
+    /// Returns one router that serves all surfaces, each on its host.
     pub fn into_router(self) -> Router {
         if self.by_host.is_empty() {
             return self.every_host;

@@ -21,7 +21,7 @@ pub struct ExpiryWorker {
 }
 
 impl ExpiryWorker {
-    /// Creates the worker.
+    /// Creates a worker that uses this database and this clock.
     pub fn new(db: Db, clock: Clock) -> ExpiryWorker {
         ExpiryWorker { db, clock }
     }

@@ -20,7 +20,7 @@ pub struct HashChainWorker {
 }
 
 impl HashChainWorker {
-    /// Creates the worker.
+    /// Creates a worker that appends the postings of this database.
     pub fn new(db: Db) -> HashChainWorker {
         HashChainWorker { db }
     }
@@ -57,7 +57,7 @@ pub struct BalanceRollUpWorker {
 }
 
 impl BalanceRollUpWorker {
-    /// Creates the worker.
+    /// Creates a worker that updates the balances of this database.
     pub fn new(db: Db) -> BalanceRollUpWorker {
         BalanceRollUpWorker { db }
     }

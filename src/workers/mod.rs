@@ -33,7 +33,7 @@ const PASSES_MAX: usize = 10_000;
 pub enum Ran {
     /// The worker did some work, and more may be left.
     Worked,
-    /// No work is left for now.
+    /// The worker found no more work.
     Idle,
 }
 

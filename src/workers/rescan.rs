@@ -24,7 +24,7 @@ pub struct Rescanner {
 pub struct RescanPiece {
     /// The height of the last block that was read.
     pub to: Height,
-    /// The number of transfers that were booked.
+    /// The number of missing transfers that were booked now.
     pub booked: u64,
     /// The number of transfers that were already booked before the rescan.
     pub known: u64,

@@ -29,9 +29,9 @@ pub struct ChainCheck {
 /// The place in a reply where the expected text must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Location {
-    /// The result of a JSON-RPC call.
+    /// The result in the reply to a JSON-RPC call.
     Result,
-    /// The whole body.
+    /// The whole body of the reply.
     Body,
     /// The end of the text in this field of a JSON object in the body.
     EndOfField(String),

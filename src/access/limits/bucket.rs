@@ -52,7 +52,7 @@ impl Buckets {
         Ok(())
     }
 
-    /// Returns the number of keys in memory.
+    /// Returns the number of keys that have a bucket in memory.
     #[cfg(test)]
     pub fn count_keys(&self) -> usize {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).full_at.len()

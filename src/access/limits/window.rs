@@ -46,7 +46,7 @@ impl<const N: usize> Windows<N> {
     }
 }
 
-/// The admitted hits of one rule.
+/// The hits of one rule that were admitted within its window.
 struct Window {
     /// The maximum number of hits of one key within the window.
     hits: usize,

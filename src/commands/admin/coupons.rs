@@ -50,7 +50,7 @@ pub struct CouponInput {
     /// Discount in percent of the order, such as 10 or 2.5.
     #[arg(long, conflicts_with = "fixed", required_unless_present = "fixed")]
     pub percent: Option<String>,
-    /// Fixed discount, such as 5.00.
+    /// Fixed discount, an amount such as 5.00.
     #[arg(long)]
     pub fixed: Option<String>,
     /// Currency of the orders for which the coupon is valid.

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use crate::commands::command_error::CommandError;
 
-/// A record of a CSV file.
+/// A record of a CSV file: one row below the header line.
 pub struct CsvRecord {
     /// The file and the line number of the record, for error messages.
     pub name: String,
-    /// The fields by column name.
+    /// The fields of the record by column name.
     pub fields: BTreeMap<String, String>,
 }
 

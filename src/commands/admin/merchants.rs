@@ -24,7 +24,7 @@ pub enum Command {
 pub struct Create {
     /// Name of the merchant in the configuration and in commands: a-z, 0-9 and -.
     pub slug: String,
-    /// Name for people; by default the slug.
+    /// Name that people see; by default the slug.
     #[arg(long)]
     pub name: Option<String>,
 }

@@ -91,7 +91,7 @@ pub struct Revoke {
 pub struct CreditUser {
     /// Name of the user.
     pub user: String,
-    /// Amount, such as 100.00.
+    /// Amount to add to the balance, such as 100.00.
     #[arg(long)]
     pub amount: String,
     /// Currency of the balance: CNY (two decimal places) or USD (six decimal places).

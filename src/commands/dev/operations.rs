@@ -67,7 +67,7 @@ pub enum DemoCommand {
 /// The data of an order that a buyer needs for the payment.
 #[derive(Serialize, Deserialize)]
 pub struct DemoOrder {
-    /// The number that the buyer sees.
+    /// The order number, which the buyer sees.
     pub order_no: String,
     /// The state of the order, such as `delivered`.
     pub state: String,

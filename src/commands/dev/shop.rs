@@ -25,7 +25,7 @@ pub const FIRST: &str = "mailbox-usa-fresh";
 const TOKEN: &str = "demo-user.token";
 const ITEMS: usize = 300;
 
-/// A product of the demo.
+/// A product that the demo creates in its shop.
 struct Sample {
     slug: &'static str,
     zh: &'static str,

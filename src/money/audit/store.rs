@@ -21,7 +21,7 @@ pub struct AuditedAccount {
     pub asset: AssetId,
     /// True when the balance of the account may not go below zero.
     pub non_negative: bool,
-    /// The sums in the balance row.
+    /// The sums of debits and credits in the balance row of the account.
     pub balance: Balance,
     /// The balance row includes the postings of the account up to this number in the hash chain.
     pub rolled_up_to: i64,
@@ -61,7 +61,7 @@ pub struct AuditedDeposit {
     pub chain: ChainId,
     /// The asset that was deposited.
     pub asset: AssetId,
-    /// Base units of the asset.
+    /// The amount of the deposit, in base units of the asset.
     pub amount: Amount,
     /// The state of the deposit, as stored.
     pub state: deposits::State,

@@ -22,9 +22,9 @@ use records::reviews;
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
-    /// The locked invoices of the deposits.
+    /// The locked invoices to which the deposits of this batch belong.
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
-    /// Deposits that are not stored yet.
+    /// New deposits, which are not stored yet.
     fresh: Vec<NewDeposit>,
     /// Deposits that are already stored, each with the state that it changes to.
     older: Vec<(Deposit, State)>,

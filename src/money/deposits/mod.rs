@@ -50,7 +50,7 @@ fn is_bookable_amount(amount: chain::Amount) -> bool {
 /// time. It is needed because block times are not exact.
 #[derive(Debug, Clone, Copy)]
 pub struct Grace {
-    /// The duration in milliseconds.
+    /// The duration of the grace time, in milliseconds.
     pub ms: i64,
 }
 

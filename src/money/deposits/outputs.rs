@@ -14,7 +14,7 @@ use records::reviews;
 pub struct UnspentOutput {
     /// The transaction and the index of the output.
     pub output: OutPoint,
-    /// Base units of the native asset.
+    /// The amount of the output, in base units of the native coin.
     pub amount: chain::Amount,
     /// The height of the block with the deposit.
     pub height: Height,

@@ -36,7 +36,7 @@ pub(crate) use expiry::expire_ended_invoices;
 pub(crate) use invoice_update::{InvoiceUpdate, lock_invoices, lock_invoices_by_address, store_invoice_updates};
 pub(crate) use store::list_open_native_invoices_by_expiry;
 
-/// An invoice to store.
+/// The data of an invoice that is not stored yet.
 #[derive(Debug, Clone)]
 pub struct NewInvoice {
     /// The payment that the invoice is for. The same database transaction inserts it.
@@ -54,7 +54,7 @@ pub struct NewInvoice {
     /// The number of confirmations after which a deposit is confirmed. A deposit in the newest block has 1
     /// confirmation.
     pub confirmations: u32,
-    /// The end of the payment window.
+    /// The end of the payment window of the invoice.
     pub expires_at: Instant,
 }
 
@@ -86,7 +86,7 @@ pub struct Invoice {
     pub confirmations: u32,
     /// The time when the invoice was stored.
     pub created_at: Instant,
-    /// The end of the payment window.
+    /// The end of the payment window of the invoice.
     pub expires_at: Instant,
     /// The number of times that the invoice was paid; more than 1 after reorgs.
     pub settlements: i64,
@@ -119,7 +119,7 @@ pub struct InvoiceTerms {
     /// The number of confirmations after which a deposit is confirmed. A deposit in the newest block has 1
     /// confirmation.
     pub confirmations: u32,
-    /// The end of the payment window.
+    /// The end of the payment window of the invoice.
     pub expires_at: Instant,
 }
 

@@ -21,9 +21,9 @@ pub struct EntryLine {
     pub debit: Account,
     /// The account that is credited.
     pub credit: Account,
-    /// The asset of both accounts.
+    /// The asset that the line moves. Both accounts have this asset.
     pub asset: AssetId,
-    /// Base units of the asset; from 1 to 2^127 − 1.
+    /// The amount in base units of the asset; from 1 to 2^127 − 1.
     pub amount: Amount,
 }
 
@@ -57,7 +57,7 @@ enum Operation {
 }
 
 impl JournalEntry {
-    /// Returns an entry that posts all lines.
+    /// Returns an entry that posts all its lines at once, without a hold.
     pub fn new_post_entry(
         mode: Mode,
         name: impl Into<String>,

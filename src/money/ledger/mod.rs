@@ -56,7 +56,7 @@ pub enum PostError {
         /// The amount that the account could spend before the posting, in base units.
         available: Amount,
     },
-    /// An amount is zero, or 2^127 or more.
+    /// The amount of a posting is zero, or 2^127 or more. The field is the amount.
     #[error("an amount of {0} is zero, or 2^{AMOUNT_BITS_MAX} or more")]
     BadAmount(Amount),
     /// No hold has this name, or the hold was already posted or voided.
@@ -65,7 +65,7 @@ pub enum PostError {
     /// The entry posts more than the held amount.
     #[error("the hold covers only {held}")]
     AboveHold {
-        /// Base units that the hold covers.
+        /// The amount that the hold covers, in base units.
         held: Amount,
     },
     /// The balance of the account would exceed 256 bits. The field is the id of the account.

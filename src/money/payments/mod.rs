@@ -76,14 +76,14 @@ pub enum PaymentChange {
 pub struct BalanceDebit {
     /// The asset of the balance.
     pub asset: AssetId,
-    /// Base units of the asset.
+    /// The amount, in base units of the asset.
     pub amount: Amount,
     /// The exchange rate, the source of the rate and the time of the rate; `None` when the price is in the currency of
     /// the balance.
     pub rate: Option<(String, String, Instant)>,
 }
 
-/// A payment to store.
+/// The data of a payment that is not stored yet.
 #[derive(Debug, Clone)]
 pub struct NewPayment {
     /// The order that the payment is for. The same database transaction inserts the order.

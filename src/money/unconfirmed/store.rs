@@ -9,7 +9,7 @@ use ids::InvoiceId;
 
 /// A stored transfer in the state `seen`.
 pub struct SeenTransfer {
-    /// The id of the row.
+    /// The id of the row in the table `unconfirmed`.
     pub id: i64,
     /// The id of the transaction that contains the transfer.
     pub txid: TxId,

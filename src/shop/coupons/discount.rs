@@ -8,7 +8,7 @@ use money::pricing::{Currency, Fiat};
 /// 100 % in basis points.
 const BASIS_POINTS_MAX: i64 = 10_000;
 
-/// The size of a coupon's discount.
+/// How large the discount of a coupon is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discount {
     /// A percentage of the total of the order lines to which the coupon applies, in basis points from 1 to 10,000. The
@@ -39,7 +39,7 @@ pub struct Terms {
 /// One line of an order, with only the data that the discount depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BasketLine {
-    /// The ordered product.
+    /// The product that the line orders.
     pub product: ProductId,
     /// The price of one unit times the quantity, in minor units (cents).
     pub total: i64,

@@ -45,9 +45,9 @@ pub struct Coupon {
 /// A coupon that an order uses, with the resulting discount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliedCoupon {
-    /// The id of the coupon.
+    /// The id of the coupon that the order uses.
     pub coupon: CouponId,
-    /// The discount, in the currency of the order.
+    /// The amount of the discount, in the currency of the order.
     pub discount: Fiat,
 }
 

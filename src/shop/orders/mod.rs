@@ -70,9 +70,9 @@ pub struct OrderLine {
     pub id: LineId,
     /// The public id of the product.
     pub product: String,
-    /// The SKU whose items are delivered.
+    /// The SKU whose items the buyer receives.
     pub sku: SkuId,
-    /// The number of units.
+    /// The ordered number of units.
     pub quantity: u32,
     /// The price of one unit at the time when the order was created.
     pub unit_price: Fiat,
@@ -120,7 +120,7 @@ pub struct OrderDetails {
 /// The reason why an order was not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub enum CancelError {
-    /// There is no such order.
+    /// No order has this id.
     #[error("there is no such order")]
     NotFound,
     /// The order is paid or has ended. The field is the order's state.

@@ -53,7 +53,7 @@ pub struct NewOrder {
 pub struct NewLine {
     /// The public id of the ordered product.
     pub product: Uuid,
-    /// The number of units.
+    /// The ordered number of units.
     pub quantity: u32,
 }
 

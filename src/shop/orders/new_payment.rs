@@ -23,7 +23,7 @@ use money::pricing::{self, Currency, Fiat, Quote, RateBook};
 pub struct PaymentService {
     /// The assets that buyers can pay with.
     pub assets: Arc<Assets>,
-    /// The current exchange rates.
+    /// The current exchange rates, from which amounts due are computed.
     pub rates: RateBook,
     /// The issuers of payment addresses. Each on-chain payment gets a new address.
     pub addresses: Addresses,
@@ -37,7 +37,7 @@ pub struct PaymentService {
 pub struct Tolerance {
     /// The share of the amount due, in basis points.
     pub basis_points: u32,
-    /// The fixed value, in USD.
+    /// The fixed value by which a payment may be too low, in USD.
     pub usd: Fiat,
 }
 
@@ -55,7 +55,7 @@ pub enum PaymentMethod {
     External { provider: Provider, pay_url: String, provider_ref: Option<String> },
 }
 
-/// An external payment provider.
+/// An external provider of payments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// Alipay: the buyer pays on Alipay's payment page.

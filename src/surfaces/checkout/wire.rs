@@ -23,7 +23,7 @@ pub struct Product {
     slug: String,
     name_zh: String,
     name_en: String,
-    /// The number of units that can be ordered now.
+    /// The number of units that a buyer can order now.
     stock: u64,
     /// The smallest quantity in one order.
     min_quantity: u32,
@@ -110,7 +110,7 @@ pub struct FoundOrder {
     credentials: Option<Vec<String>>,
 }
 
-/// The progress of a payment.
+/// The progress of an order's payment.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Progress {
@@ -120,7 +120,7 @@ pub enum Progress {
     External(ExternalPayment),
 }
 
-/// The progress of a payment on a chain.
+/// The progress of an on-chain payment.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CoinProgress)]
 pub struct OnChainProgress {
@@ -175,7 +175,7 @@ pub enum PaymentStatus {
     Underpaid,
     /// The amount due is paid and confirmed.
     Paid,
-    /// The order can no longer be paid.
+    /// The order can no longer be paid, for example because it has expired or was cancelled.
     Expired,
     /// The payment was returned to the buyer.
     Refunded,

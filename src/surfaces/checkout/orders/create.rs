@@ -37,7 +37,7 @@ const KEY_RETENTION_SECONDS: i64 = 24 * 60 * 60;
 /// The response to a new order.
 #[derive(Serialize, ToSchema)]
 pub struct CreatedOrder {
-    /// Always `true`.
+    /// Always `true`, because errors have another body.
     success: bool,
     order: wire::Order,
     /// The data that the buyer needs to pay. Absent when nothing is left to pay.

@@ -53,14 +53,14 @@ pub enum Action {
     },
     /// Compare the balances of the invoices' addresses with their deposits.
     CheckBalances {
-        /// The block at which balances are read.
+        /// The block after which balances are read.
         at: BlockRef,
         /// The invoices that are about to expire.
         invoices: Vec<InvoiceId>,
     },
     /// Mark these invoices as expired.
     ExpireInvoices {
-        /// The invoices to expire.
+        /// The invoices that are marked as expired.
         invoices: Vec<InvoiceId>,
         /// The text of the review that each of these invoices gets when its balance could not be checked; `None` when
         /// the balances were checked.
@@ -79,7 +79,7 @@ pub enum Action {
     Finish(Ran),
 }
 
-/// The result of an [`Action`].
+/// What the worker returns after it has executed an [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
     /// The tip of the node, as the result of [`Action::ReadTip`].

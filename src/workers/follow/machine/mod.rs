@@ -64,9 +64,9 @@ pub enum StepError {
     /// The source returned a block of a different height than the requested one.
     #[error("block {requested} was requested and block {returned} was returned")]
     WrongHeight {
-        /// The requested height.
+        /// The height of the requested block.
         requested: Height,
-        /// The returned height.
+        /// The height of the returned block.
         returned: Height,
     },
     /// The source returned blocks that do not follow each other: a block is not the parent of the block after it. The

@@ -27,7 +27,7 @@ pub enum Notice {
     },
     /// No second endpoint responded, so the block was accepted from a single endpoint.
     NotCrossChecked {
-        /// The height of the block.
+        /// The height of the block that was not cross-checked.
         height: Height,
         /// The reason why no second endpoint responded.
         reason: String,

@@ -14,7 +14,8 @@ use clock::Instant;
 impl Machine {
     /// Handles a newest block that is not above the cursor and not on the followed branch. `preferred` is the header
     /// that the preferred endpoint has at the same height. The follower switches to another branch only when this
-    /// header is not on the followed branch, either. Otherwise the conflict is only logged: endpoints differ for a moment when two new blocks compete, and permanently when an endpoint returns forged blocks.
+    /// header is not on the followed branch, either. Otherwise the conflict is only logged: endpoints differ for a
+    /// moment when two new blocks compete, and permanently when an endpoint returns forged blocks.
     pub(super) fn switch_branch_or_log_conflict(
         &mut self,
         now: Instant,
