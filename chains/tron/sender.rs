@@ -20,8 +20,8 @@ use crate::{
 pub enum BroadcastCode {
     /// The transaction is in this node's pool. It is not in a block yet and may still fail.
     Pending,
-    /// The node has seen this transaction id before. The transaction may be pending, in a block, or discarded within the
-    /// last hour.
+    /// The node has seen this transaction id before. The transaction may be pending, in a block, or discarded within
+    /// the last hour.
     Known,
     /// The signature or the size of the transaction is invalid, so no node will ever accept these bytes.
     Build,

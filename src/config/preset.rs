@@ -35,8 +35,8 @@ pub fn find_preset_options(name: &str) -> Result<Table, String> {
     Ok(convert_to_chain_options(facts))
 }
 
-/// Converts the properties of a network to options of a chain: the chain id becomes `identity`, `test` becomes `mode`, and
-/// the native coin and the tokens become `assets`.
+/// Converts the properties of a network to options of a chain: the chain id becomes `identity`, `test` becomes `mode`,
+/// and the native coin and the tokens become `assets`.
 fn convert_to_chain_options(mut facts: Table) -> Table {
     facts.remove("name");
     if let Some(number) = facts.remove("chain_id") {

@@ -16,7 +16,8 @@ impl<T, E, F> TransactionBody<T, E> for F where
 {
 }
 
-/// Runs the closure, and then the statements that it deferred or queued. A panic of the closure becomes [`Error::Panicked`].
+/// Runs the closure, and then the statements that it deferred or queued. A panic of the closure becomes
+/// [`Error::Panicked`].
 pub(super) async fn run_body_catching_panics<T, E, F>(name: &'static str, tx: &mut Tx, body: F) -> Result<T, E>
 where
     F: TransactionBody<T, E>,

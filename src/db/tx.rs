@@ -163,8 +163,8 @@ impl Tx {
     /// Runs a statement and returns its only row; `None` when it returns no row.
     ///
     /// # Errors
-    /// [`Error::TooManyRows`] when the statement returns several rows, or any [`Error`] of the statement or of a deferred
-    /// one before it.
+    /// [`Error::TooManyRows`] when the statement returns several rows, or any [`Error`] of the statement or of a
+    /// deferred one before it.
     pub async fn row(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Option<Row>, Error> {
         let mut rows = self.rows(sql, binds).await?;
         if rows.len() > 1 {

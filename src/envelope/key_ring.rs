@@ -94,8 +94,8 @@ impl Envelope {
 /// key only after a restart.
 ///
 /// # Errors
-/// Fails when the key file is missing, malformed or full, when other users may read it, when it is a systemd credential,
-/// or when it cannot be replaced.
+/// Fails when the key file is missing, malformed or full, when other users may read it, when it is a systemd
+/// credential, or when it cannot be replaced.
 pub fn add_random_key_to_file(data_folder: &Path) -> Result<u32, KeysError> {
     if let Some(path) = find_credential_path().filter(|path| path.exists()) {
         return Err(KeysError::Credential(path));

@@ -108,8 +108,8 @@ impl Envelope {
     /// Decrypts a text that was encrypted for exactly this purpose and owner.
     ///
     /// # Errors
-    /// Fails when the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key that
-    /// the key ring does not have.
+    /// Fails when the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key
+    /// that the key ring does not have.
     pub fn decrypt(&self, purpose: &str, owner: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, DecryptError> {
         let (header, rest) = sealed.split_at_checked(HEADER_LENGTH).ok_or(DecryptError::Malformed)?;
         let (nonce, encrypted) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or(DecryptError::Malformed)?;

@@ -49,8 +49,8 @@ impl MempoolWorker {
         waiting.await
     }
 
-    /// Returns the addresses that an Esplora server looks up one by one when its mempool is too large to be read; empty on
-    /// chains other than Bitcoin.
+    /// Returns the addresses that an Esplora server looks up one by one when its mempool is too large to be read; empty
+    /// on chains other than Bitcoin.
     async fn list_addresses_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());

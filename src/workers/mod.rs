@@ -1,5 +1,5 @@
-//! Workers: background loops, each of which calls one function of a feature. The only inputs of a worker are the database
-//! and the nodes, so a run after a crash needs no recovery.
+//! Workers: background loops, each of which calls one function of a feature. The only inputs of a worker are the
+//! database and the nodes, so a run after a crash needs no recovery.
 
 pub mod heartbeats;
 pub mod follow;
@@ -107,7 +107,8 @@ impl Workers {
     }
 }
 
-/// Runs one worker again and again until `stop` is true. Pauses after an idle run, and longer after each further failure.
+/// Runs one worker again and again until `stop` is true. Pauses after an idle run, and longer after each further
+/// failure.
 async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartbeats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
     let name = worker.name();

@@ -38,8 +38,9 @@ impl Rescanner {
         Rescanner { reconciler }
     }
 
-    /// Reads the first blocks, at most 1,000, of the range `from..=to` and books missing transfers. The caller continues
-    /// after [`RescanPiece::to`]. The range must end at or below the cursor, because the follower reads all later blocks.
+    /// Reads the first blocks, at most 1,000, of the range `from..=to` and books missing transfers. The caller
+    /// continues after [`RescanPiece::to`]. The range must end at or below the cursor, because the follower reads all
+    /// later blocks.
     ///
     /// # Errors
     /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;

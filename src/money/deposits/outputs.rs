@@ -1,5 +1,5 @@
-//! The outputs of deposits, on chains with transaction outputs such as Bitcoin: unspent outputs, and outputs that a block
-//! spends.
+//! The outputs of deposits, on chains with transaction outputs such as Bitcoin: unspent outputs, and outputs that a
+//! block spends.
 
 use chain::{Block, ChainId, Height, OutPoint};
 

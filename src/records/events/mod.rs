@@ -1,5 +1,5 @@
-//! Events: an append-only log of facts for API clients, such as "the order was paid". The database transaction that causes
-//! an event also inserts the event. Stored events never change.
+//! Events: an append-only log of facts for API clients, such as "the order was paid". The database transaction that
+//! causes an event also inserts the event. Stored events never change.
 
 mod store;
 

@@ -1,4 +1,5 @@
-//! Reviews: cases that no rule of the daemon decides, such as money that no invoice requested. The operator decides them.
+//! Reviews: cases that no rule of the daemon decides, such as money that no invoice requested. The operator decides
+//! them.
 //!
 //! For each kind and subject there is at most one review. When the cause of a closed review occurs again, the review is
 //! opened again.
@@ -104,8 +105,9 @@ pub enum ClosingReason {
 
 db::text_enum!(ClosingReason { Decided => "decided", Resolved => "resolved", Retracted => "retracted" });
 
-/// Opens a review, or opens a closed review of this kind and subject again. Does nothing when the review is already open.
-/// `subject` is the object that the review is about, such as `invoice/7`. `detail` is a sentence for the operator.
+/// Opens a review, or opens a closed review of this kind and subject again. Does nothing when the review is already
+/// open. `subject` is the object that the review is about, such as `invoice/7`. `detail` is a sentence for the
+/// operator.
 pub async fn open_or_reopen_review(
     tx: &mut Tx,
     now: Instant,
@@ -116,8 +118,8 @@ pub async fn open_or_reopen_review(
     store::insert_or_reopen_review(tx, now, kind, subject, detail, None).await
 }
 
-/// Opens a review about `amount` base units. Does nothing when the review is already open, or when the operator has already
-/// decided on this amount or a larger amount.
+/// Opens a review about `amount` base units. Does nothing when the review is already open, or when the operator has
+/// already decided on this amount or a larger amount.
 pub async fn open_review_unless_decided(
     tx: &mut Tx,
     now: Instant,
@@ -156,8 +158,8 @@ pub async fn retract_review_if_open(
     store::close_review_if_open(tx, now, kind, subject, ClosingReason::Retracted, note).await
 }
 
-/// Closes a review that the operator has decided, records the action in the audit log, and returns true. Returns false when
-/// no review of this kind and subject is open.
+/// Closes a review that the operator has decided, records the action in the audit log, and returns true. Returns false
+/// when no review of this kind and subject is open.
 pub async fn close_review_by_operator(
     tx: &mut Tx,
     now: Instant,

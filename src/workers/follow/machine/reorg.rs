@@ -54,7 +54,8 @@ impl Machine {
         })
     }
 
-    /// Continues the search for the common ancestor at the parent of `lowest`, the lowest known block of the other branch.
+    /// Continues the search for the common ancestor at the parent of `lowest`, the lowest known block of the other
+    /// branch.
     ///
     /// # Errors
     /// The endpoint returned another block than the parent, or has no block at this height.
