@@ -40,7 +40,7 @@ pub struct Args {
 pub struct CopyDatabase;
 
 /// A copy of the database in the data folder. It is identified by an id and not by a path: the command, which may run
-/// as root, moves and removes the file, and the daemon must not be able to choose any other file for that.
+/// as root, moves and removes the file that the daemon names, and the daemon must not be able to name any other file.
 #[derive(Serialize, Deserialize)]
 pub struct BackupFile {
     id: Uuid,
@@ -213,8 +213,8 @@ impl BackupTarget {
             PartFileLock::HeldByAnother => return Err(BackupTarget::target_in_use_error(part)),
             PartFileLock::Unsupported => return Err(in_the_way()),
         }
-        // Before this process locked the file, the other backup may have completed and renamed it, and a third backup
-        // may have created a new file with this name.
+        // Another process may have completed and renamed its backup before this process locked the file. A third
+        // process may then have created a new file with the same name.
         let named = fs::symlink_metadata(part).map_err(failed)?;
         if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
             return Err(BackupTarget::target_in_use_error(part));

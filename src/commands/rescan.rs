@@ -27,7 +27,7 @@ pub struct Args {
     chain: String,
     /// First block to read.
     from: u64,
-    /// Last block to read; the daemon must have read it before.
+    /// Last block to read. The daemon must already have read this block.
     to: u64,
     #[command(flatten)]
     installation: Installation,

@@ -9,7 +9,7 @@ use crate::{DEFAULT_TOML, ENV_PREFIX, Error, preset};
 /// The name of the table with the defaults of every chain.
 const CHAIN_DEFAULTS: &str = "chain_defaults";
 
-/// The layers that override the embedded defaults: one file, and environment variables.
+/// The layers of the configuration that replace embedded defaults: one file, and environment variables.
 #[derive(Default)]
 pub struct Layers<'a> {
     /// The file's name in messages; empty when there are only defaults.

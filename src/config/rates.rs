@@ -94,7 +94,7 @@ impl fmt::Display for SourceName {
 /// A currency pair, written `BTC/USD`. Its rate is the price of one unit of the base in units of the quote.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
-    /// The symbol of the currency or asset whose price the rate is.
+    /// The symbol of the base: the currency or asset of which one unit is priced.
     pub base: String,
     /// The symbol of the currency or asset in which the price is given.
     pub quote: String,

@@ -106,7 +106,7 @@ impl fmt::Display for AssetRef {
     }
 }
 
-/// Deserialises references to assets. An empty string removes the asset of its code.
+/// Deserialises references to assets. An empty string instead of a reference removes the asset with this code.
 fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, asset)| !asset.is_empty());

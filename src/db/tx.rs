@@ -211,9 +211,9 @@ impl Tx {
         }
     }
 
-    /// Registers `hook` to run once, after the transaction is durable and before its caller gets the result. It does
-    /// not run when the transaction fails. It must be short and must not use the database: on SQLite the writer waits
-    /// for it.
+    /// Registers `hook` to run once, after the transaction is durable and before its caller gets the result. The hook
+    /// does not run when the transaction fails. It must be short and must not use the database, because on SQLite the
+    /// writer waits for it.
     pub fn after_commit(&mut self, hook: impl FnOnce() + Send + 'static) {
         self.hooks.push(Box::new(hook));
     }

@@ -56,8 +56,8 @@ impl Feeds {
         join_all(requests).await
     }
 
-    /// Requests prices from one exchange, unless the exchange is paused. Pauses the exchange when it limits the request
-    /// rate.
+    /// Requests prices from one exchange, unless the exchange is paused. When the exchange replies that it got too many
+    /// requests, pauses it.
     async fn request_prices_unless_paused(
         &self,
         source: SourceName,

@@ -71,8 +71,8 @@ pub(crate) struct Retraction {
     pub replacement: Option<ReviewRequest>,
 }
 
-/// Is told about every payment whose state changed. The shop implements it. [`PaymentChange`] lists the possible
-/// changes.
+/// The receiver of payment changes: it is told about every payment whose state changed. The shop implements this trait.
+/// [`PaymentChange`] lists the possible changes.
 pub trait PaymentListener: Send + Sync {
     /// Reacts to `changes`, in their order, in the database transaction that made them.
     ///

@@ -23,7 +23,7 @@ use crate::commands::operation::{self, Operation};
 use crate::commands::output::print_line_or_exit;
 use ids::Mode;
 
-/// The record type and the command, and the installation on which it works.
+/// The subcommand for one type of records, and the installation on which it works.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

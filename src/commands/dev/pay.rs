@@ -190,7 +190,7 @@ impl PaymentRun {
     }
 
     /// Pays, mines `blocks` blocks and then replaces them by others. The command mines the blocks itself, so that the
-    /// payment has exactly this number of confirmations before.
+    /// payment has exactly this number of confirmations before the blocks are replaced.
     async fn pay_and_reorganise(&mut self, blocks: u64) -> Result<(), CommandError> {
         self.require_simulated_chain("--reorg")?;
         if blocks >= self.invoice.final_depth {

@@ -116,7 +116,8 @@ pub struct AuditedInvoice {
     pub amount_due: Amount,
     /// The amount, in base units, that may be missing when the invoice is accepted as paid.
     pub tolerance: Amount,
-    /// The number of times that the invoice was paid; more than 1 after reorgs.
+    /// The number of times that the invoice was paid. It is more than 1 when a reorg undid a payment and the invoice
+    /// was paid again.
     pub settlement_count: i64,
     /// The amount credited to the merchant, in base units; `None` unless the invoice is paid.
     pub credited_amount: Option<Amount>,

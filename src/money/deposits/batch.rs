@@ -190,7 +190,8 @@ impl<'c> DepositBatch<'c> {
         self.chain.dust.compute_dust_limit_or_zero(self.now, &transfer.asset)
     }
 
-    /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
+    /// Locks at most `limit` stored deposits that become confirmed or final at `position`, together with their
+    /// invoices.
     pub async fn lock_and_add_advancing_deposits(
         &mut self,
         tx: &mut Tx,

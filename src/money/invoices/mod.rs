@@ -88,7 +88,8 @@ pub struct Invoice {
     pub created_at: Instant,
     /// The end of the payment window of the invoice.
     pub expires_at: Instant,
-    /// The number of times that the invoice was paid; more than 1 after reorgs.
+    /// The number of times that the invoice was paid. It is more than 1 when a reorg undid a payment and the invoice
+    /// was paid again.
     pub settlements: i64,
     /// The amount that the last settlement credited to the merchant, in base units; `None` unless the invoice is paid.
     pub settled: Option<Amount>,

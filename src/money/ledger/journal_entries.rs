@@ -67,7 +67,8 @@ impl JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Post { mode, lines } }
     }
 
-    /// Returns an entry that holds the amount of the line on both accounts until the hold is posted or voided.
+    /// Returns an entry that holds the amount of its line on both accounts. The hold lasts until another entry posts or
+    /// voids it.
     pub fn new_hold_entry(mode: Mode, name: impl Into<String>, reason: &'static str, line: EntryLine) -> JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Hold { mode, line } }
     }

@@ -37,7 +37,7 @@ db::text_enum!(Method {
 pub enum State {
     /// No money has arrived.
     Pending,
-    /// Money has arrived, but it is not confirmed yet.
+    /// Money has arrived for the payment, but it is not confirmed yet.
     Confirming,
     /// The payment is paid. When a reorg removes its money, the payment keeps this state while the invoice waits for
     /// the money to be mined again.

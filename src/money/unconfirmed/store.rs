@@ -41,7 +41,7 @@ pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<See
 
 /// Inserts or updates a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or
 /// when the transfer is dust: its amount is less than `bound`, and the invoice requests more than `bound`. An update
-/// keeps `first_seen_at`.
+/// does not change `first_seen_at`.
 pub async fn upsert_seen_transfer_unless_dust(
     tx: &mut Tx,
     now: Instant,

@@ -33,7 +33,7 @@ pub enum Kind {
     DepositSpent,
     /// The balance of an address exceeds its booked deposits by an amount that is too large to be booked.
     BalanceOutOfRange,
-    /// An invoice expired, and no endpoint had returned the balance of its address.
+    /// An invoice expired although no endpoint had returned the balance of its address.
     BalanceUnverified,
     /// A rescan found a transfer that may be booked already: a balance check has booked money of the same address
     /// without knowing its transaction.
