@@ -35,12 +35,17 @@ impl Mempool {
 
     /// Returns the ready or queued transaction with this id; `None` when the mempool has none.
     pub fn find_transaction(&self, txid: &TxId) -> Option<&Arc<SignedTx>> {
-        self.ready.iter().map(|(tx, _)| tx).chain(&self.queued).find(|tx| tx.txid == *txid)
+        self.list_transactions().find(|tx| tx.txid == *txid)
+    }
+
+    /// Returns all waiting transactions: first the ready ones in order, then the queued ones.
+    pub fn list_transactions(&self) -> impl Iterator<Item = &Arc<SignedTx>> {
+        self.ready.iter().map(|(tx, _)| tx).chain(&self.queued)
     }
 
     /// Returns the ids of all waiting transactions: first the ready ones in order, then the queued ones.
     pub fn list_txids(&self) -> impl Iterator<Item = TxId> + '_ {
-        self.ready.iter().map(|(tx, _)| tx.txid).chain(self.queued.iter().map(|tx| tx.txid))
+        self.list_transactions().map(|tx| tx.txid)
     }
 
     /// Returns the transactions that the next block would include, oldest first.

@@ -180,7 +180,8 @@ impl ModelChain {
         self.blocks.get(index)
     }
 
-    /// Decodes and verifies a transaction and adds it to the mempool, or rejects it as a node does.
+    /// Decodes and verifies a transaction and adds it to the mempool and to the chain's file, or rejects it as a node
+    /// does.
     pub fn verify_and_add_to_mempool(&mut self, raw: &[u8]) -> BroadcastOutcome {
         let tx = match SignedTx::decode_canonical(self.spec.family, &self.spec.chain, raw) {
             Ok(tx) => tx,
@@ -192,13 +193,25 @@ impl ModelChain {
         if let Err(bad) = tx.verify_signatures() {
             return BroadcastOutcome::Rejected(bad.to_string());
         }
+        let (now, encoded) = (self.head().time, tx.raw().to_owned());
+        let outcome = self.mempool.admit_transaction(&mut self.state, tx, now);
+        if matches!(outcome, BroadcastOutcome::Accepted) {
+            self.store_pending_transaction(&encoded);
+        }
+        outcome
+    }
+
+    /// Adds the transactions of a stored mempool that no block includes and that are still valid.
+    pub fn readd_unmined_to_mempool(&mut self, pending: Vec<SignedTx>) {
         let now = self.head().time;
-        self.mempool.admit_transaction(&mut self.state, tx, now)
+        let unmined = pending.into_iter().filter(|tx| !self.mined.contains_key(&tx.txid)).map(Arc::new);
+        self.mempool.readd_valid_transactions(&mut self.state, unmined, now);
     }
 
     /// Drops all transactions in the mempool.
     pub fn drop_mempool(&mut self) {
         self.mempool.undo_and_drain_transactions(&mut self.state);
+        self.store_all();
     }
 
     /// Mines `count` blocks. The first one includes the mempool. `time` is the time of the last block, in unix seconds;

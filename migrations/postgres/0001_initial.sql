@@ -236,7 +236,11 @@ create table stock_items (
     check ((state in ('reserved', 'delivered')) = (order_line_id is not null)),
     unique (sku_id, digest)
 );
-create index stock_items_in_stock on stock_items (sku_id, id) where state = 'in_stock';
+-- The items that can be sold, in the order in which they are sold. No other index has this order, so PostgreSQL reads no
+-- items that are already sold.
+create index stock_items_in_stock on stock_items (sku_id, imported_at, id) where state = 'in_stock';
+-- The items of imports that are not complete yet.
+create index stock_items_staged on stock_items (sku_id, imported_at) where state = 'staged';
 create index stock_items_by_order_line on stock_items (order_line_id) where order_line_id is not null;
 -- This index finds the encryption keys in use, and the newest item of each key and state. At its start the daemon checks
 -- that it can decrypt these items.

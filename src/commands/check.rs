@@ -10,6 +10,7 @@ use chain::{ChainId, Deriver, Family, Source};
 use crate::commands::command_error::CommandError;
 use crate::commands::database::{find_missing_database_file, open_or_create_database};
 use crate::commands::envelope_keys::load_existing_envelope_keys;
+use crate::commands::hints::format_hint;
 use crate::commands::installation::Installation;
 use crate::commands::output::print_line_or_exit;
 use crate::daemon;
@@ -149,8 +150,9 @@ async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config
             report.print_warning(
                 "database",
                 format_args!(
-                    "{url} lacks the migrations {}; start the daemon or run `settled migrate`",
-                    pending.join(", ")
+                    "{url} lacks the migrations {}; start the daemon or run {}",
+                    pending.join(", "),
+                    format_hint(config, "migrate")
                 ),
             );
         }
@@ -204,7 +206,10 @@ async fn check_merchants_of_surfaces(report: &mut CheckReport, config: &Config, 
             Some(merchant) => report.print_ok(&surface, format_args!("sells for `{slug}` ({})", merchant.name)),
             None => report.print_failure(
                 &surface,
-                format_args!("there is no merchant `{slug}`; run `settled admin merchant create {slug}`"),
+                format_args!(
+                    "there is no merchant `{slug}`; run {}",
+                    format_hint(config, &format!("admin merchant create {slug}"))
+                ),
             ),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::commands::command_error::CommandError;
 use crate::commands::envelope_keys::load_existing_envelope_keys;
+use crate::commands::hints::format_hint;
 use config::Config;
 use db::Db;
 use db::instance_lock::InstanceLock;
@@ -41,14 +42,15 @@ pub async fn open_or_create_database(config: &Config) -> Result<Db, CommandError
 }
 
 /// Fails when some migrations were not applied to the database yet.
-pub async fn require_no_pending_migrations(db: &Db) -> Result<(), CommandError> {
+pub async fn require_no_pending_migrations(config: &Config, db: &Db) -> Result<(), CommandError> {
     let pending = db.pending_migrations().await?;
     if pending.is_empty() {
         return Ok(());
     }
     Err(CommandError::general_error(format!(
-        "the database lacks the migrations {}; run `settled migrate` or start the daemon",
-        pending.join(", ")
+        "the database lacks the migrations {}; run {} or start the daemon",
+        pending.join(", "),
+        format_hint(config, "migrate")
     )))
 }
 

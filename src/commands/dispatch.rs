@@ -29,6 +29,9 @@ pub async fn execute_named_operation(context: &Context, request: ControlRequest)
         status::DescribeDaemon::NAME => decode_and_execute::<status::DescribeDaemon>(context, arguments).await,
         backup::CopyDatabase::NAME => decode_and_execute::<backup::CopyDatabase>(context, arguments).await,
         rescan::RescanNextPiece::NAME => decode_and_execute::<rescan::RescanNextPiece>(context, arguments).await,
+        admin::stock_import::ImportStep::NAME => {
+            decode_and_execute::<admin::stock_import::ImportStep>(context, arguments).await
+        }
         admin::AdminOperation::NAME => decode_and_execute::<admin::AdminOperation>(context, arguments).await,
         name => {
             Err(format!("the daemon does not offer the operation `{name}`; use a `settled` of the daemon's version"))

@@ -53,7 +53,7 @@ impl OfflineInstallation {
         lock: DataFolderLock,
     ) -> Result<OfflineInstallation, CommandError> {
         let db = open_or_create_database(&config).await?;
-        require_no_pending_migrations(&db).await?;
+        require_no_pending_migrations(&config, &db).await?;
         let envelope = Arc::new(load_existing_envelope_keys(&config.data.folder)?);
         let context = Context::without_daemon(Arc::new(config), db, Clock::System, envelope);
         Ok(OfflineInstallation { context, _lock: lock })

@@ -10,6 +10,7 @@ use crate::commands::command_error::CommandError;
 use crate::commands::context::{Context, RunningDaemon};
 use crate::commands::database::{self, MigratedDatabase};
 use crate::commands::dispatch::Dispatcher;
+use crate::commands::hints::format_hint;
 use crate::commands::installation::Installation;
 use crate::commands::logging;
 use crate::commands::private_files::create_private_folder;
@@ -58,8 +59,8 @@ pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
     if daemon.checkout_shop.is_none() && config.surfaces.checkout.mount.enabled {
         let slug = &config.surfaces.checkout.mount.merchant;
         warn!(
-            "the checkout surface is not served, because there is no merchant `{slug}`: run `settled admin merchant create \
-             {slug}`, then restart"
+            "the checkout surface is not served, because there is no merchant `{slug}`: run {}, then restart",
+            format_hint(&config, &format!("admin merchant create {slug}"))
         );
     }
 

@@ -45,6 +45,10 @@ const ENV_PREFIX: &str = "SETTLED__";
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The file from which the configuration was loaded, as an absolute path. `None` when there is no file, as in
+    /// `settled dev`, which builds its configuration from its data folder.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// `[server]`: the HTTP server of all surfaces.
     pub server: Server,
     /// `[data]`: the folder in which the daemon stores its files.
@@ -284,8 +288,9 @@ impl Config {
     /// Fails when an option is wrong.
     pub fn parse_and_validate(path: &Path, text: &str, env: Vec<(String, String)>) -> Result<Config, Error> {
         let mut config = Config::merge_and_validate(&layers::Layers { file: path.display().to_string(), text, env })?;
-        let folder = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        config.make_paths_absolute(folder.parent().unwrap_or(Path::new("/")));
+        let file = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        config.make_paths_absolute(file.parent().unwrap_or(Path::new("/")));
+        config.file = Some(file);
         Ok(config)
     }
 

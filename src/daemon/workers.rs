@@ -88,7 +88,7 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         startup_checks::warn_if_single_endpoint(chain_config, source.as_ref());
-        let deposits = build_deposit_service(config, chain_config, chain);
+        let deposits = build_deposit_service(config, chain_config, chain, wake.clone());
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
         all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
@@ -168,9 +168,16 @@ fn slow_chain_tip_age_max_ms(chain: &ChainConfig) -> Option<i64> {
     is_slow.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Returns the service that books the deposits of a chain and updates the orders that these deposits pay.
-pub fn build_deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
+/// Returns the service that books the deposits of a chain and updates the orders that these deposits pay. A payment wakes
+/// the workers, which then deliver its order.
+pub fn build_deposit_service(
+    config: &Config,
+    chain_config: &ChainConfig,
+    chain: &FollowedChain,
+    wake: Wake,
+) -> DepositService {
     let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
     let limits = DepositLimits { grace, keep: chain_config.keep_blocks };
-    DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))
+    let listener = fulfilment::WakingPaymentListener::new(PaymentChangeHandler, wake);
+    DepositService::new(chain.clone(), limits, Arc::new(listener))
 }

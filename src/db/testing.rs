@@ -1,13 +1,15 @@
 //! Databases for the tests of this crate and of other crates. Each test gets its own database.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use url::Url;
 
-use crate::{Backend, Config, Db, migrations};
+use crate::{Backend, Config, Db, Error, Row, migrations};
 
 /// Returns the URL of the PostgreSQL server that the tests share: `SETTLED_TEST_POSTGRES`, or a server that this
 /// function starts.
@@ -147,6 +149,43 @@ async fn run_statement(session: &mut PgConnection, sql: String) {
 
 async fn try_advisory_lock(session: &mut PgConnection, sql: &'static str, number: i32) -> bool {
     sqlx::query_scalar(sql).bind(number).fetch_one(session).await.expect("the statement succeeds")
+}
+
+/// The largest number of steps that each statement of this process has taken on SQLite.
+static SQLITE_STEPS: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
+
+/// Records the steps of one run of a statement.
+pub(crate) fn record_sqlite_steps(sql: &str, steps: u32) {
+    let mut recorded = SQLITE_STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    match recorded.get_mut(sql) {
+        Some(largest) => *largest = steps.max(*largest),
+        None => drop(recorded.insert(sql.to_owned(), steps)),
+    }
+}
+
+/// Returns the statements that ran on SQLite since the last call, each with the largest number of virtual machine steps of
+/// one run. A row that a statement reads takes several steps. Statements for several given rows are not recorded. Other
+/// tests of the process count too.
+pub fn take_sqlite_steps() -> BTreeMap<String, u32> {
+    std::mem::take(&mut *SQLITE_STEPS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Returns the number of rows and index entries that PostgreSQL has read since the database was created, by table. All work
+/// must have been done through `db`, whose pool must have only one connection: each connection reports its own work.
+///
+/// # Panics
+/// When the database is no PostgreSQL database.
+pub async fn count_postgres_rows_read(db: &Db) -> BTreeMap<String, i64> {
+    let flush = "select 1 as done from (select pg_stat_force_next_flush()) as flushed";
+    let flushed = db.write("flush_statistics", move |tx| Box::pin(async move { tx.rows(flush, Vec::new()).await }));
+    let _done: Vec<Row> = flushed.await.map_err(|e: Error| e).expect("PostgreSQL 15 or newer reports its statistics");
+    let read = "select t.relname::text as name, (t.seq_tup_read + coalesce(sum(i.idx_tup_read), 0))::bigint as n
+        from pg_stat_user_tables t left join pg_stat_user_indexes i on i.relid = t.relid
+        group by t.relname, t.seq_tup_read";
+    let rows = db.read("read_statistics", move |tx| Box::pin(async move { tx.rows(read, Vec::new()).await }));
+    let rows: Vec<Row> = rows.await.map_err(|e: Error| e).expect("the statistics are read");
+    let pair = |row: &Row| (row.get("name").expect("a name"), row.get("n").expect("a number"));
+    rows.iter().map(pair).collect()
 }
 
 /// Makes two tests from one body, `name::sqlite` and `name::postgres`. The body gets a new database.

@@ -12,6 +12,9 @@ pub mod rates;
 pub mod rescan;
 pub mod mempool;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,9 +114,12 @@ impl Workers {
 /// failure.
 async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartbeats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
+    let mut woken = wake.subscribe();
     let name = worker.name();
     heartbeats.record_run(&name, Ok(()));
     while !*stop.borrow() {
+        // A wake during the run may be about work that the run has not seen, so it ends the pause after the run.
+        woken.take_wakes();
         let ran = worker.run_once().await;
         heartbeats.record_run(&name, ran.as_ref().map(drop));
         let pause = match ran {
@@ -135,7 +141,7 @@ async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartb
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // After a failure the wake signal is ignored, so that a failing service gets no additional requests.
-            () = wake.wait_for_wake(), if failures == 0 && worker.is_wakeable() => {}
+            () = woken.wait_for_wake(), if failures == 0 && worker.is_wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }
     }

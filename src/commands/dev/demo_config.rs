@@ -55,7 +55,8 @@ pub fn build_demo_config_with_env(folder: &Path, options: &Options) -> Result<Co
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with("SETTLED__"))
         .collect();
-    Ok(Config::parse_and_validate(&folder.join("settled dev"), &text, env)?)
+    let config = Config::parse_and_validate(&folder.join("settled dev"), &text, env)?;
+    Ok(Config { file: None, ..config })
 }
 
 /// Replaces port 0 by a free port, so that the configuration and the printed texts contain the real port.

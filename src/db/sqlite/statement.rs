@@ -28,6 +28,7 @@ pub fn execute_statement(
         // When this statement changes no rows, `changes` still returns the number of an earlier statement.
         changed += if connection.total_changes() == before { 0 } else { connection.changes() };
     }
+    record_steps_for_tests(&prepared, given.len());
     Ok(changed)
 }
 
@@ -52,6 +53,7 @@ pub fn select_rows(
             found.push(Row::new(columns.clone(), values));
         }
     }
+    record_steps_for_tests(&prepared, given.len());
     Ok(found)
 }
 
@@ -79,8 +81,23 @@ pub fn execute_returning_least_id(
         ids =
             ReturnedRows { count: ids.count + 1, least_id: Some(ids.least_id.map_or(id, |least: i64| least.min(id))) };
     }
+    drop(rows);
+    record_steps_for_tests(&prepared, RUN_ONCE.len());
     Ok(ids)
 }
+
+/// Records how many steps a statement took that ran once, for tests that compare its work with the size of the tables.
+#[cfg(feature = "testing")]
+fn record_steps_for_tests(prepared: &PreparedStatement<'_>, runs: usize) {
+    let steps = prepared.statement.reset_status(rusqlite::StatementStatus::VmStep);
+    if runs == 1 {
+        crate::testing::record_sqlite_steps(&prepared.plan.text, u32::try_from(steps).unwrap_or(u32::MAX));
+    }
+}
+
+/// Does nothing outside tests.
+#[cfg(not(feature = "testing"))]
+fn record_steps_for_tests(_: &PreparedStatement<'_>, _: usize) {}
 
 /// Runs several statements without binds, such as those of a migration.
 pub fn run_sql_script(connection: &Connection, sql: &str) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! The catalog: products with their SKUs, prices and texts. Buyers see only active products.
 
+pub mod languages;
 mod store;
 
 #[cfg(test)]
@@ -88,15 +89,21 @@ pub struct ProductWithPrices {
 pub struct LocalizedTexts(BTreeMap<(String, String), String>);
 
 impl LocalizedTexts {
-    /// Returns these texts with one text added, which replaces the text of the same field and language.
+    /// Returns these texts with one text added, which replaces the text of the same field and language. The language is a
+    /// tag in [canonical form](languages::normalize_language_tag).
     pub fn with_text(mut self, field: &str, language: &str, body: &str) -> LocalizedTexts {
         self.0.insert((field.to_owned(), language.to_owned()), body.to_owned());
         self
     }
 
-    /// Returns the text of a field, `name` or `description`, in a language; `None` when the product has no such text.
+    /// Returns the text of a field in a language such as `zh`. A product without such a text may have one in a variant of
+    /// the language, such as `zh-CN`; the text of the alphabetically first variant is returned then. `None` when the
+    /// product has neither.
     pub fn find_text(&self, field: &str, language: &str) -> Option<&str> {
-        self.0.get(&(field.to_owned(), language.to_owned())).map(String::as_str)
+        let exact = self.0.get(&(field.to_owned(), language.to_owned()));
+        let is_variant = |stored: &(String, String)| stored.0 == field && languages::is_variant_of(&stored.1, language);
+        let variant = || self.0.iter().find(|(stored, _)| is_variant(stored)).map(|(_, text)| text);
+        exact.or_else(variant).map(String::as_str)
     }
 }
 

@@ -60,6 +60,12 @@ pub enum CreateCouponError {
     /// The discount or the minimum amount of the coupon is out of range.
     #[error("a percentage is 0.01 to 100, a fixed discount is more than 0, and a minimum amount is not negative")]
     BadTerms,
+    /// The coupon ends at or before its beginning, so no order could use it.
+    #[error("the coupon ends before it begins: it would be valid from {starts_at} until {ends_at}")]
+    NeverValid { starts_at: Instant, ends_at: Instant },
+    /// The maximum number of uses is 0, so no order could use the coupon.
+    #[error("the maximum number of uses is 0; it must be at least 1")]
+    NoUses,
     /// Another coupon of the shop has the code.
     #[error("another coupon has this code")]
     CodeTaken,
@@ -90,6 +96,14 @@ pub async fn create_coupon(
     let code = normalize_coupon_code(&new.code).ok_or(CreateCouponError::BadCode)?;
     if !new.terms.are_valid() {
         return Err(CreateCouponError::BadTerms);
+    }
+    if let (Some(starts_at), Some(ends_at)) = (new.terms.starts_at, new.terms.ends_at)
+        && ends_at <= starts_at
+    {
+        return Err(CreateCouponError::NeverValid { starts_at, ends_at });
+    }
+    if new.max_uses == Some(0) {
+        return Err(CreateCouponError::NoUses);
     }
     let coupon = store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateCouponError::CodeTaken)?;
     audit_log::record_action(tx, now, actor, Action::CouponCreate, &new.code, "").await?;

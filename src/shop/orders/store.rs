@@ -116,23 +116,27 @@ macro_rules! select_order_and_status {
     };
 }
 
-/// Returns the status of the order with this public id, a UUID in hyphenated lower-case form; `None` when no order of
-/// this surface and shop has the id.
+/// Returns the status of the order with this public id, a UUID in hyphenated lower-case form; `None` when the surface
+/// and shop have no such order. The statement asks by the unique id alone: without statistics PostgreSQL takes an index
+/// on the merchant for equally good, and reads all orders of the merchant.
 pub async fn find_order_status(
     tx: &mut Tx,
     shop: Shop,
     surface: &str,
     public_id: &str,
 ) -> Result<Option<OrderStatusRow>, db::Error> {
-    let found = rows!(
-        tx,
-        select_status!("", "o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
-        public_id,
-        shop.merchant,
-        shop.mode,
-        surface
-    )?;
-    found.first().map(|first| parse_order_status(first, &found)).transpose()
+    let found = rows!(tx, select_status!("o.merchant_id, o.mode, o.surface,", "o.public_id = $1"), public_id)?;
+    let Some(first) = found.first() else { return Ok(None) };
+    if !is_order_of(first, shop, surface)? {
+        return Ok(None);
+    }
+    parse_order_status(first, &found).map(Some)
+}
+
+/// Returns true when the order was placed in this shop and on this surface.
+fn is_order_of(row: &Row, shop: Shop, surface: &str) -> Result<bool, db::Error> {
+    let owner = Shop { merchant: row.get("merchant_id")?, mode: row.get("mode")? };
+    Ok(owner == shop && row.get::<String>("surface")? == surface)
 }
 
 /// Returns the order with this number and this normalized e-mail address (`email_key`), with its status; `None` when no
@@ -147,16 +151,17 @@ pub async fn find_order_by_number_and_email(
     let found = rows!(
         tx,
         select_order_and_status!(
-            "o.order_no = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4
-                and exists (select 1 from order_contacts k where k.order_id = o.id and k.normalized_email = $5)"
+            "o.order_no = $1
+                and exists (select 1 from order_contacts k where k.order_id = o.id and k.normalized_email = $2)"
         ),
         order_no,
-        shop.merchant,
-        shop.mode,
-        surface,
         email_key
     )?;
-    found.first().map(|first| Ok((parse_order(first)?, parse_order_status(first, &found)?))).transpose()
+    let Some(first) = found.first() else { return Ok(None) };
+    if !is_order_of(first, shop, surface)? {
+        return Ok(None);
+    }
+    Ok(Some((parse_order(first)?, parse_order_status(first, &found)?)))
 }
 
 /// Returns the order of any shop with this number or public id, with its status; `None` when no shop has such an order.

@@ -1,6 +1,6 @@
 //! Stock: encrypted items, each a line of text that is delivered at most once. The column `skus.available` always
 //! equals the number of items in stock, because a transaction locks the row of the SKU before it changes the
-//! column or an item.
+//! column or an item. Staged items are not in stock yet, so adding and deleting them needs no lock.
 
 mod store;
 
@@ -33,6 +33,8 @@ const UNREADABLE: reviews::Kind = reviews::Kind::StockUnreadable;
 /// The state of a stock item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
+    /// The item belongs to an import that is not complete yet. Buyers cannot get the item.
+    Staged,
     /// The item is available for orders.
     InStock,
     /// The item is reserved for an order line.
@@ -44,6 +46,7 @@ pub enum State {
 }
 
 db::text_enum!(State {
+    Staged => "staged",
     InStock => "in_stock",
     Reserved => "reserved",
     Delivered => "delivered",
@@ -69,11 +72,22 @@ pub struct ImportResult {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The line with this number, counted from 1, is empty or too long.
-    #[error("line {number} is empty or has more than {LINE_BYTES_MAX} bytes")]
-    BadLine { number: usize },
+    #[error("line {number} {problem}")]
+    BadLine { number: usize, problem: BadLine },
     /// The import has more than [`IMPORT_LINES_MAX`] lines.
     #[error("one import has at most {IMPORT_LINES_MAX} lines; this one has at least {found}")]
     TooMany { found: usize },
+}
+
+/// The reason why a text cannot be a stock item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadLine {
+    /// The text has only whitespace.
+    #[error("is empty")]
+    Empty,
+    /// The text has more than [`LINE_BYTES_MAX`] bytes.
+    #[error("has {0} bytes; an item has at most {LINE_BYTES_MAX} bytes")]
+    TooLong(usize),
 }
 
 /// The reason why items were not reserved.
@@ -105,6 +119,20 @@ pub struct ItemSummary {
     pub imported_at: Instant,
 }
 
+/// Returns the text that is sold for a line of an import: the line without whitespace and byte order marks at both ends.
+/// Editors write a byte order mark at the start of a file, where buyers would get it as part of the first item.
+///
+/// # Errors
+/// Fails when the text is empty or too long.
+pub fn trim_and_validate_line(line: &str) -> Result<&str, BadLine> {
+    let text = line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    match text.len() {
+        0 => Err(BadLine::Empty),
+        1..=LINE_BYTES_MAX => Ok(text),
+        length => Err(BadLine::TooLong(length)),
+    }
+}
+
 /// Encrypts the lines of an import, after removing the whitespace at both ends of each line. Fails when a line is empty
 /// or too long, or when the import has too many lines. The encryption takes time, so this function must be called
 /// before the transaction of the import.
@@ -115,10 +143,7 @@ pub fn validate_and_encrypt_lines<'a>(
 ) -> Result<Vec<NewItem>, ImportError> {
     let mut items = Vec::new();
     for (number, line) in (1..).zip(lines) {
-        let line = line.trim();
-        if line.is_empty() || line.len() > LINE_BYTES_MAX {
-            return Err(ImportError::BadLine { number });
-        }
+        let line = trim_and_validate_line(line).map_err(|problem| ImportError::BadLine { number, problem })?;
         if number > IMPORT_LINES_MAX {
             return Err(ImportError::TooMany { found: number });
         }
@@ -157,6 +182,47 @@ pub async fn import_stock_items(
     catalog::add_to_available_count(tx, sku, result.added).await?;
     audit_log::record_action(tx, now, actor, Action::StockImport, product_slug, &result.added.to_string()).await?;
     Ok(result)
+}
+
+/// Adds items of an import that consists of several transactions. Buyers cannot get them before
+/// [`publish_staged_items`]. `import_at` is the time at which the import began, and identifies it among the imports of
+/// the SKU. An item is skipped when the SKU already has an item with the same text. Items of an earlier import that was
+/// never published count as new, and belong to this import from now on.
+pub async fn stage_items(
+    tx: &mut Tx,
+    sku: SkuId,
+    import_at: Instant,
+    items: Vec<NewItem>,
+) -> Result<ImportResult, db::Error> {
+    let mut result = ImportResult::default();
+    for item in items {
+        match store::insert_or_adopt_staged_item(tx, import_at, sku, item.ciphertext, item.digest).await? {
+            true => result.added += 1,
+            false => result.duplicates += 1,
+        }
+    }
+    Ok(result)
+}
+
+/// Puts all staged items of an import in stock and records the action in the audit log. Returns the number of the items.
+pub async fn publish_staged_items(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    product_slug: &str,
+    sku: SkuId,
+    import_at: Instant,
+) -> Result<u64, db::Error> {
+    store::lock_sku(tx, sku).await?;
+    let added = store::mark_staged_items_in_stock(tx, sku, import_at).await?;
+    catalog::add_to_available_count(tx, sku, added).await?;
+    audit_log::record_action(tx, now, actor, Action::StockImport, product_slug, &added.to_string()).await?;
+    Ok(added)
+}
+
+/// Deletes the staged items of an import that failed.
+pub async fn delete_staged_items(tx: &mut Tx, sku: SkuId, import_at: Instant) -> Result<u64, db::Error> {
+    store::delete_staged_items(tx, sku, import_at).await
 }
 
 /// The stock items that queued statements will reserve for an order line.
@@ -212,7 +278,8 @@ pub async fn list_delivered_items(tx: &mut Tx, line: LineId) -> Result<Vec<Seale
     store::list_delivered_items(tx, line).await
 }
 
-/// Returns at most `limit` items of a SKU that are in stock and have ids above `after`, sorted by id.
+/// Returns at most `limit` items of a SKU that are in stock and are sold after the item `after`, in the order in which
+/// they are sold.
 pub async fn list_items_in_stock(
     tx: &mut Tx,
     sku: SkuId,

@@ -47,7 +47,7 @@ struct Availability {
 /// List the payment methods and coins that can be used now
 ///
 /// The list changes while the shop runs: a coin without a fresh exchange rate is not available.
-#[utoipa::path(get, operation_id = "show", path = "/api/payment-config", tag = "Payment methods", responses(
+#[utoipa::path(get, operation_id = "get_payment_config", path = "/api/payment-config", tag = "Payment methods", responses(
     (status = 200, body = PaymentConfigResponse, description = "All five methods, each with its availability"),
 ))]
 pub async fn get_payment_config(State(checkout): State<Arc<SharedState>>) -> Response {

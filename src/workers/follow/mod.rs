@@ -204,6 +204,10 @@ impl Worker for FollowWorker {
         self.pause
     }
 
+    fn is_wakeable(&self) -> bool {
+        false
+    }
+
     async fn run_once(&self) -> anyhow::Result<Ran> {
         let mut state = self.state.lock().await;
         let FollowState { machine, loaded } = &mut *state;

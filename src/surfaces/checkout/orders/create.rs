@@ -128,8 +128,8 @@ impl OperationError for RouteError {
 ///
 /// Reserves the stock for the payment window. A balance payment is taken in the same step; the order is then paid at
 /// once.
-#[utoipa::path(post, operation_id = "create", path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
-    params(("Idempotency-Key" = Option<String>, Header,
+#[utoipa::path(post, operation_id = "create_order", path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
         description = "Repeating a request with the same key and body returns the first order and creates no second one")),
     responses(
         (status = 201, body = CreatedOrder, description = "The order, and what is left to do to pay it"),

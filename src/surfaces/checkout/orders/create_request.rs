@@ -24,8 +24,8 @@ pub struct OrderRequestSchema {
     /// The number of units: at least the product's `min_quantity`, at most 200, and never more than the stock.
     #[schema(minimum = 1, maximum = 200)]
     quantity: u32,
-    /// The buyer's e-mail address. It is used to contact the buyer and to look the order up.
-    #[schema(rename = "contactEmail", format = "email")]
+    /// Used to contact the buyer and to look the order up.
+    #[schema(rename = "contactEmail", format = "email", min_length = 5, max_length = 254)]
     contact_email: String,
     /// The payment method: `crypto`, `balance_cny`, `balance_crypto`, `alipay` or `wechat`.
     #[schema(rename = "paymentMethod")]

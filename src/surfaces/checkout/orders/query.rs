@@ -37,9 +37,10 @@ pub struct OrderResponse {
 #[schema(as = OrderQuery)]
 #[expect(dead_code, reason = "it documents what `Lookup::parse_lookup` parses")]
 pub struct LookupSchema {
-    #[schema(rename = "orderNo")]
+    #[schema(rename = "orderNo", min_length = 1)]
     order_no: String,
-    #[schema(format = "email")]
+    /// The order's e-mail address, in any case.
+    #[schema(format = "email", min_length = 1)]
     email: String,
 }
 
@@ -92,9 +93,9 @@ impl IntoResponse for RouteError {
 ///
 /// Finds an order by its number and its e-mail address. At most 3 requests per client and 2 per number and address are
 /// allowed within 60 seconds. The response has the delivered credentials once the order is completed.
-#[utoipa::path(get, operation_id = "query_by_url", path = "/api/orders/query", tag = "Orders",
-    params(("orderNo" = String, Query, description = "Order number"),
-        ("email" = String, Query, description = "The order's e-mail address, in any case")),
+#[utoipa::path(get, operation_id = "query_order_by_url", path = "/api/orders/query", tag = "Orders",
+    params(("orderNo" = String, Query, min_length = 1, description = "Order number"),
+        ("email" = String, Query, min_length = 1, description = "The order's e-mail address, in any case")),
     responses(
         (status = 200, body = OrderResponse, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
@@ -110,7 +111,9 @@ pub async fn query_order_by_url(
 }
 
 /// Look an order up, without its e-mail address in the URL
-#[utoipa::path(post, operation_id = "query_by_body", path = "/api/orders/query", tag = "Orders", request_body = LookupSchema,
+///
+/// Does the same as the look-up by URL, and shares its limits. URLs are often logged; bodies are not.
+#[utoipa::path(post, operation_id = "query_order_by_body", path = "/api/orders/query", tag = "Orders", request_body = LookupSchema,
     responses(
         (status = 200, body = OrderResponse, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),

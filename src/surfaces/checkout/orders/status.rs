@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::error::{self, Code};
 use crate::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
@@ -52,8 +53,10 @@ impl IntoResponse for RouteError {
 }
 
 /// Get the status of an order
-#[utoipa::path(get, operation_id = "status", path = "/api/orders/{id}/status", tag = "Orders",
-    params(("id" = String, Path, description = "The order's id")),
+///
+/// Needs no credential and may be polled. The response shows the progress of the payment and of the delivery.
+#[utoipa::path(get, operation_id = "get_order_status", path = "/api/orders/{id}/status", tag = "Orders",
+    params(("id" = Uuid, Path, description = "The order's id")),
     responses(
         (status = 200, body = StatusResponse, description = "The states of payment and fulfilment"),
         (status = 404, body = error::Body, description = "No such order (`order_not_found`)"),

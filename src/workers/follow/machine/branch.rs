@@ -33,6 +33,8 @@ pub(super) struct Branch {
     /// The time of the read before `quiet_at` that returned the same tip. All blocks that were made before this time
     /// have been read.
     pub(super) quiet_until: Option<Instant>,
+    /// The time of the last notice that the tip is old; `None` while the tip is young.
+    pub(super) old_tip_noticed_at: Option<Instant>,
     /// The time of the last search for expired invoices.
     pub(super) expiry_checked_at: Instant,
     /// True when some deposits of the chain are not final yet.
@@ -65,6 +67,7 @@ impl Branch {
             time: cursor.time.min(now.unix_seconds()),
             quiet_at: None,
             quiet_until: None,
+            old_tip_noticed_at: None,
             expiry_checked_at: Instant(0),
             unfinished: true,
             cross_check_pending_at: None,

@@ -11,6 +11,9 @@ use crate::workers::follow::machine::notices::Notice;
 use crate::workers::follow::machine::{AfterStore, Machine, Phase};
 use clock::Instant;
 
+/// The time between two notices about an old tip, in milliseconds. Followers read the tip several times per second.
+const OLD_TIP_NOTICE_INTERVAL_MS: i64 = 600_000;
+
 impl Machine {
     /// Requests the next blocks when the tip is above the cursor, or the preferred header when the tip is on another
     /// branch. Otherwise there is no new block, so this function stores blocks that are not stored yet or expires
@@ -41,10 +44,13 @@ impl Machine {
     /// payment. An old tip is ignored, because the node may have lost its peers.
     pub(super) fn track_quiet_tip(&mut self, now: Instant, tip: &Tip) {
         let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
-        if age_ms > self.limits.tip_age_max_ms {
+        let branch = &mut self.branch;
+        if age_ms <= self.limits.tip_age_max_ms {
+            branch.old_tip_noticed_at = None;
+        } else if branch.old_tip_noticed_at.is_none_or(|at| now.since(at) >= OLD_TIP_NOTICE_INTERVAL_MS) {
+            branch.old_tip_noticed_at = Some(now);
             self.notices.push(Notice::OldTip { age_ms });
         }
-        let branch = &mut self.branch;
         if self.limits.quiet_tip_max_ms.is_some_and(|max_ms| (-max_ms..=max_ms).contains(&age_ms)) {
             branch.quiet_until = branch.quiet_at.or(branch.quiet_until);
             branch.quiet_at = Some(now);
