@@ -47,17 +47,17 @@ pub enum OpenError {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileLine {
-    /// The state after the oldest kept block; always the first line and only there.
+    /// The state after the oldest stored block. It is always the first line of the file, and only the first.
     Snapshot(Box<Snapshot>),
     /// A block whose parent is the newest block of the lines before.
     Block(BlockRecord),
-    /// All blocks above this height were replaced; the next line is the first of the new ones.
+    /// All blocks above this height were replaced. The next line is the first of the new blocks.
     Rewind(Height),
     /// An encoded transaction that came into the mempool. Later blocks may include it.
     Pending(Box<RawValue>),
 }
 
-/// The oldest kept block with the state after it. Hashes, accounts and ids are hexadecimal; amounts are decimal.
+/// The oldest stored block, with the state after it. Hashes, accounts and ids are hexadecimal; amounts are decimal.
 #[derive(Serialize, Deserialize)]
 pub struct Snapshot {
     version: u32,
@@ -137,7 +137,7 @@ impl BlockFile {
         self.lines > LINES_MAX
     }
 
-    /// Replaces the file by a snapshot of the oldest kept block and the blocks after it.
+    /// Replaces the file with one that contains only a snapshot of the oldest stored block and the blocks after it.
     pub fn replace_by_shorter_file(&mut self, model: &ModelChain) -> io::Result<()> {
         (self.file, self.lines) = replace_file_atomically(&self.path, model)?;
         Ok(())
@@ -145,8 +145,8 @@ impl BlockFile {
 }
 
 impl ModelChain {
-    /// Appends the blocks above `from` to the chain's file, after a rewind to `rewound` when blocks were replaced, and
-    /// drops the oldest blocks from memory. A failure is kept in `storage_error`.
+    /// Appends the blocks above `from` to the chain's file, and drops the oldest blocks from memory. When blocks were
+    /// replaced, first appends a rewind to the height `rewound`. A failure is stored in `storage_error`.
     pub fn store_new_and_drop_old_blocks(&mut self, rewound: Option<Height>, from: Height) {
         if let Some(mut file) = self.file.take() {
             let known = usize::try_from(from - self.oldest_height() + 1).unwrap_or(usize::MAX);
@@ -260,7 +260,7 @@ impl FileLine {
         })
     }
 
-    /// Returns the line for the oldest kept block and the state after it.
+    /// Returns the line for the oldest stored block and the state after it.
     pub fn snapshot_from_model(model: &ModelChain) -> FileLine {
         let base = model.blocks.front().expect("a chain has at least one block");
         let state = model.compute_state_at_oldest_block();

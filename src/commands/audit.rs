@@ -15,7 +15,7 @@ pub struct Args {
 }
 
 /// Audits the ledger and the stock counts and prints the report. Fails with exit code 1 when a stored balance or count
-/// differs from the recomputed one.
+/// is different from the recomputed one.
 pub async fn audit_and_print_report(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     let db = open_existing_database(&config).await?;

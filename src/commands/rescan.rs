@@ -21,22 +21,22 @@ use tasks::Wake;
 
 /// The blocks to read again. An operator uses the command after adding a token to the configuration, because transfers
 /// of the token in earlier blocks are not booked yet. Transfers that are already booked do not change, so a range can
-/// be read any number of times. A transfer without an open invoice is booked as unallocated and opens a review. On
-/// Bitcoin the range should end at the newest block, because the later blocks show which outputs were spent.
+/// be read any number of times. A transfer that no open invoice expects is booked in a suspense account and opens a
+/// review. On Bitcoin the range should end at the newest block, because the later blocks show which outputs were spent.
 #[derive(clap::Args)]
 pub struct Args {
     /// Name of the chain in the configuration.
     chain: String,
     /// First block to read.
     from: u64,
-    /// Last block to read; the daemon must have read it before.
+    /// Last block to read. The daemon must already have read this block.
     to: u64,
     #[command(flatten)]
     installation: Installation,
 }
 
-/// Reads the first blocks of a range again and books missing transfers. The command repeats the operation until the
-/// whole range is read.
+/// The operation that reads the first blocks of a range again and books missing transfers. The command repeats it until
+/// the whole range is read.
 #[derive(Serialize, Deserialize)]
 pub struct RescanNextPiece {
     /// Name of the chain in the configuration.

@@ -20,8 +20,8 @@ use crate::ops::{signals, supervisor};
 use clock::Clock;
 use db::file_lock::DataFolderLock;
 
-/// The maximum delay, in milliseconds, before a chain's cursor is stored when its blocks have no transfers. After a
-/// crash these blocks are read again, which has no other effect.
+/// The maximum time, in milliseconds, for which a chain's cursor is not stored when the new blocks contain no
+/// transfers. After a crash these blocks are read again, which has no other effect.
 const CURSOR_FLUSH_MS: i64 = 1_000;
 
 /// Selects the installation that the daemon serves.
@@ -84,7 +84,7 @@ pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
     stop.send_replace(true);
     daemon.shut_down().await;
     for task in [control, watchdog] {
-        // A panic in the task was reported when it happened.
+        // If the task panicked, the panic was already reported.
         let _ended = task.await;
     }
     instance_lock.release().await;

@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::error;
 
-/// Starts tasks and counts panics. Clones share the counts.
+/// Starts background tasks and counts their panics. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
-    /// Tasks that a panic ended.
+    /// The number of tasks that ended because of a panic.
     lost: Arc<AtomicU64>,
-    /// Panics that a caller caught and recorded.
+    /// The number of panics that a caller caught and recorded.
     caught: Arc<AtomicU64>,
 }
 
@@ -46,13 +46,14 @@ impl Tasks {
         self.count_lost_tasks() + self.caught.load(Ordering::SeqCst)
     }
 
-    /// Returns the number of tasks that a panic ended. Their work is not done any more.
+    /// Returns the number of tasks that ended because of a panic. Nobody does their work any more.
     pub fn count_lost_tasks(&self) -> u64 {
         self.lost.load(Ordering::SeqCst)
     }
 }
 
-/// Wakes all workers before their next turn. It is a hint only: workers find their work in the database.
+/// A signal that wakes all workers, so that they run before their pause ends. It is only a hint: workers find their
+/// work in the database.
 #[derive(Clone, Default)]
 pub struct Wake(Arc<watch::Sender<()>>);
 

@@ -1,4 +1,4 @@
-//! Delivers paid orders.
+//! The worker that delivers paid orders.
 
 use std::sync::Arc;
 use std::time::Duration;

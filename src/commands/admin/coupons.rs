@@ -44,7 +44,7 @@ pub struct Create {
     owner: Owner,
 }
 
-/// A coupon in the form of command-line arguments and import files.
+/// A coupon as it is written on the command line and in import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CouponInput {
@@ -53,7 +53,7 @@ pub struct CouponInput {
     /// Discount in percent of the order, such as 10 or 2.5.
     #[arg(long, conflicts_with = "fixed", required_unless_present = "fixed")]
     pub percent: Option<String>,
-    /// Fixed discount, such as 5.00.
+    /// Fixed discount, an amount such as 5.00.
     #[arg(long)]
     pub fixed: Option<String>,
     /// Currency of the orders for which the coupon is valid.
@@ -113,7 +113,7 @@ impl CouponInput {
 }
 
 impl Command {
-    /// Returns the operation that this command requests. The subcommand `import` reads its file.
+    /// Returns the operation that this subcommand requests. The subcommand `import` reads its file first.
     pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Create(create) => Ok(AdminOperation::PutCoupons(create.owner, vec![create.coupon])),
@@ -149,7 +149,7 @@ fn default_currency() -> String {
     "CNY".into()
 }
 
-/// Creates the coupons in one database transaction: all of them, or none when one fails.
+/// Creates the coupons in one database transaction: either all of them or, when one fails, none.
 pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<CouponInput>) -> Result<String, String> {
     let shop_name = owner.name_shop(&context.config);
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), coupons.len());

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::commands::command_error::CommandError;
 
-/// A record of a CSV file.
+/// A record of a CSV file: one row below the header line.
 pub struct CsvRecord {
-    /// The file and the line number, for error messages.
+    /// The file and the line number of the record, for error messages.
     pub name: String,
     /// The number of the line, counted from 1, in which the record begins.
     pub line: usize,
@@ -16,12 +16,12 @@ pub struct CsvRecord {
 }
 
 impl CsvRecord {
-    /// Removes the field of a column and returns it; `None` when the field is missing or empty.
+    /// Takes the field of a column out of the record and returns it; `None` when the field is missing or empty.
     pub fn take_field(&mut self, column: &str) -> Option<String> {
         self.fields.remove(column).filter(|field| !field.is_empty())
     }
 
-    /// Removes the field of a column and returns it.
+    /// Takes the field of a column out of the record and returns it.
     ///
     /// # Errors
     /// Fails when the field is missing or empty.
@@ -38,7 +38,8 @@ impl CsvRecord {
         })
     }
 
-    /// Removes the field of a column and parses it as a number; `None` when the field is missing or empty.
+    /// Takes the field of a column out of the record and parses it as a number; `None` when the field is missing or
+    /// empty.
     pub fn take_number_field<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
         let Some(text) = self.take_field(column) else { return Ok(None) };
         let refused = || {
@@ -108,7 +109,8 @@ fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     Ok(rows)
 }
 
-/// Appends the current row to `rows` and clears `fields` and `field`. A row without fields is skipped.
+/// Appends the current row to `rows` and clears `fields` and `field` for the next row. A row without fields is not
+/// appended.
 fn push_row_unless_empty(
     rows: &mut Vec<(usize, Vec<String>)>,
     first_line: usize,

@@ -38,8 +38,8 @@ pub enum Format {
 }
 
 impl ImportFile {
-    /// Returns the format that the command line gives, or else the format of the file extension. Files with unknown
-    /// extensions have plain lines.
+    /// Returns the format that the command line gives or, without it, the format that the file extension means. A file
+    /// with an unknown extension has one record in each line.
     pub fn detect_format(&self) -> Format {
         let by_extension = match self.file.extension().and_then(|end| end.to_str()) {
             Some("json") => Format::Json,
@@ -86,8 +86,8 @@ impl ImportFile {
         parse_csv_records(&self.file, text)
     }
 
-    /// Reads the records of a JSON or CSV file. `parse_record` converts each CSV record. `noun` is the plural name of
-    /// the records in error messages.
+    /// Reads the records of a JSON or CSV file. `parse_record` converts each record of a CSV file. `noun` is the word
+    /// for the records in error messages, in the plural.
     pub fn read_json_or_csv_records<T: DeserializeOwned>(
         &self,
         noun: &str,

@@ -26,13 +26,13 @@ pub enum Command {
 pub struct Create {
     /// Name of the merchant in the configuration and in commands: a-z, 0-9 and -.
     pub slug: String,
-    /// Name for people; by default the slug.
+    /// Name that people see; by default the slug.
     #[arg(long)]
     pub name: Option<String>,
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::Create(create) => AdminOperation::CreateMerchant(create),
@@ -75,8 +75,8 @@ pub async fn list_merchants(context: &Context) -> Result<String, String> {
     Ok(lines.join("\n"))
 }
 
-/// Returns the shop of the merchant in the mode. When the merchant does not exist, the error names the command that
-/// creates it.
+/// Returns the shop of a merchant in a mode. When the merchant does not exist, the error text tells the command that
+/// creates the merchant.
 pub async fn require_shop(tx: &mut Tx, shop: &ShopName) -> Result<Shop, AdminError> {
     let merchant = merchants::find_merchant_by_slug(tx, &shop.merchant).await?.ok_or_else(|| {
         let (slug, create) = (&shop.merchant, shop.format_merchant_hint());

@@ -1,6 +1,5 @@
-//! The commands `settled admin …`, with which an operator creates, changes and lists records. The called function of
-//! the crate `shop`, `money` or `records` makes each change and adds it to the audit log in the same database
-//! transaction.
+//! The commands `settled admin …`, with which an operator creates, changes and lists records. Functions of the crates
+//! `shop`, `money` and `records` make each change, and add it to the audit log in the same database transaction.
 
 pub mod chains;
 pub mod coupons;
@@ -26,7 +25,7 @@ use crate::commands::operation::{self, Operation};
 use crate::commands::output::print_line_or_exit;
 use owner::Owner;
 
-/// The record type and the command, and the installation on which it works.
+/// The subcommand for one type of records, and the installation on which it works.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -88,7 +87,7 @@ pub enum AdminOperation {
     RevokeTokens(users::Revoke),
     /// Credits a user's balance from the operator's equity.
     Credit(users::CreditUser),
-    /// Creates or changes products in one database transaction: all of them, or none when one fails.
+    /// Creates or changes products in one database transaction: either all of them or, when one fails, none.
     PutProducts(Owner, Vec<products::ProductInput>),
     /// Lists all products of a merchant.
     ListProducts(Owner),
@@ -98,13 +97,13 @@ pub enum AdminOperation {
     ListStock(stock::List),
     /// Withdraws a stock item from sale permanently.
     WithdrawStock(stock::Withdraw),
-    /// Creates coupons in one database transaction: all of them, or none when one fails.
+    /// Creates coupons in one database transaction: either all of them or, when one fails, none.
     PutCoupons(Owner, Vec<coupons::CouponInput>),
     /// Lists all active coupons of a merchant.
     ListCoupons(Owner),
     /// Deactivates a coupon.
     DeactivateCoupon(coupons::Deactivate),
-    /// Describes an order, but does not show its delivered items.
+    /// Describes an order without its delivered items.
     ShowOrder(orders::OrderName),
     /// Cancels an unpaid order.
     CancelOrder(orders::OrderName),
@@ -183,7 +182,7 @@ pub async fn execute_admin_operation(context: &Context, operation: AdminOperatio
 /// The reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The request was refused. The text is for the operator.
+    /// The request was refused. The text tells the operator why.
     #[error("{0}")]
     Refused(String),
     #[error("database: {0}")]

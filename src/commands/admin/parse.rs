@@ -16,8 +16,8 @@ pub fn parse_mode(text: &str) -> Result<Mode, String> {
     }
 }
 
-/// Parses a price such as `0.50` into minor units, here 50. Signs, exponents and more than two decimal places are
-/// errors.
+/// Parses a price such as `0.50` into minor units (cents), here 50. Signs, exponents and more than two decimal places
+/// are errors.
 pub fn parse_price_in_minor_units(text: &str) -> Result<i64, String> {
     let units = Amount::parse_decimal(text, 2).map_err(|e| e.to_string())?.units();
     i64::try_from(units).map_err(|_| format!("{text} is too large"))

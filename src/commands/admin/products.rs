@@ -48,7 +48,7 @@ pub struct Put {
     owner: Owner,
 }
 
-/// A product in the form of command-line arguments and import files.
+/// A product as it is written on the command line and in import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProductInput {
@@ -106,7 +106,7 @@ pub struct Set {
 }
 
 impl Command {
-    /// Returns the operation that this command requests. The subcommand `import` reads its file.
+    /// Returns the operation that this subcommand requests. The subcommand `import` reads its file first.
     pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Put(put) => {
@@ -146,7 +146,7 @@ fn parse_product_record(mut record: CsvRecord) -> Result<ProductInput, CommandEr
     Ok(product)
 }
 
-/// The columns of a CSV file whose names do not contain a language tag.
+/// The fixed column names of a CSV file. All other columns have a language tag in their name.
 const PLAIN_COLUMNS: [&str; 6] = ["slug", "price", "currency", "min_quantity", "max_quantity", "free"];
 
 fn default_currency() -> String {
@@ -158,7 +158,7 @@ fn parse_language_and_text(text: &str) -> Result<(String, String), String> {
     Ok((parse_language_tag(language)?, text.to_owned()))
 }
 
-/// Creates or changes the products in one database transaction: all of them, or none when one fails.
+/// Creates or changes the products in one database transaction: either all of them or, when one fails, none.
 pub async fn create_or_change_products(
     context: &Context,
     owner: Owner,

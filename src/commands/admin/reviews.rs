@@ -45,7 +45,7 @@ pub struct Close {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::List(list) => AdminOperation::ListReviews(list),
@@ -77,7 +77,8 @@ pub async fn list_oldest_open_reviews(context: &Context, list: List) -> Result<S
     Ok(blocks.join("\n\n"))
 }
 
-/// Formats a review. The first line contains the kind and the subject, which `review close` takes as arguments.
+/// Formats a review as text. The first line contains the kind and the subject, which are the arguments of `review
+/// close`.
 fn format_review(review: &Review) -> String {
     let Review { kind, subject, detail, opened_at } = review;
     let detail = detail.replace('\n', "\n  ");

@@ -27,7 +27,7 @@ pub enum Command {
     Import(Import),
     /// List the items of a product by number, with their import time. The text of an item is never shown.
     List(List),
-    /// Take an item off sale for good.
+    /// Take an item off sale permanently.
     Withdraw(Withdraw),
 }
 
@@ -77,7 +77,7 @@ pub async fn list_stock_items_page(context: &Context, list: List) -> Result<Stri
             Box::pin(async move {
                 let shop = require_shop(tx, &shop_name).await?;
                 let sku = require_product(tx, shop, &list.product).await?.sku;
-                // Fetch one item more than the limit. If it exists, the listing is incomplete.
+                // Fetch one item more than the limit. If this item exists, the listing is incomplete.
                 let (after, fetched_max) = (StockItemId(list.after), limit.saturating_add(1));
                 Ok::<_, AdminError>(match all {
                     true => stock::list_items_in_any_state(tx, sku, after, fetched_max).await?,

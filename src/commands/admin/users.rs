@@ -92,13 +92,14 @@ pub struct Revoke {
 pub struct CreditUser {
     /// Name of the user.
     pub user: String,
-    /// Amount, such as 100.00.
+    /// Amount to add to the balance, such as 100.00.
     #[arg(long)]
     pub amount: String,
     /// Currency of the balance: CNY (two decimal places) or USD (six decimal places).
     #[arg(long, value_name = "CNY|USD")]
     pub currency: String,
-    /// Name for this credit, such as the number of an invoice. A user is credited once for each reference.
+    /// Your own name for this credit, such as the number of an invoice. A user can be credited only once with the same
+    /// reference.
     #[arg(long)]
     pub reference: String,
     #[command(flatten)]
@@ -106,7 +107,7 @@ pub struct CreditUser {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::Create(create) => AdminOperation::CreateUser(create),
@@ -117,7 +118,7 @@ impl Command {
 }
 
 impl TokenCommand {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             TokenCommand::Issue(issue) => AdminOperation::IssueToken(issue),

@@ -15,13 +15,13 @@ const TEXT: &str = include_str!("dev.toml");
 pub struct Options {
     /// The address and port on which the demo listens.
     pub listen: SocketAddr,
-    /// The `[[accounts]]` tables as TOML.
+    /// The account keys, as `[[accounts]]` tables in TOML.
     pub accounts: String,
     /// The node that replaces the simulated Ethereum; `None` when Ethereum is simulated.
     pub node: Option<DemoNode>,
 }
 
-/// Returns a listen address for commands that need the configuration but do not listen.
+/// Returns an address for commands that load the configuration but do not listen on the address.
 fn placeholder_listen_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
 }

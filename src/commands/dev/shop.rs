@@ -20,13 +20,13 @@ pub const MERCHANT: &str = "demo";
 pub const USER: &str = "alice";
 /// The code of the demo's coupon.
 pub const COUPON: &str = "WELCOME10";
-/// The slug of the product that the reader of the walk-through orders.
+/// The slug of the product that the printed walk-through uses for its first order.
 pub const FIRST: &str = "mailbox-usa-fresh";
 
 const TOKEN: &str = "demo-user.token";
 const ITEMS: usize = 300;
 
-/// A product of the demo.
+/// A product that the demo creates in its shop.
 struct Sample {
     slug: &'static str,
     zh: &'static str,
@@ -86,7 +86,7 @@ pub async fn create_missing_shop_and_load_token(context: &Context, folder: &Path
 }
 
 /// Creates the demo's user, its balances, the coupon and an access token, and returns the token. After an interrupted
-/// start some of them already exist, so errors of the first three are ignored.
+/// start some of them already exist, so errors about the user, the balances and the coupon are ignored.
 async fn create_demo_user_and_coupon(context: &Context) -> Result<String, CommandError> {
     let user = admin::users::Create { name: USER.into(), email: None, owner: new_demo_owner() };
     let mut refusals = Vec::new();

@@ -1,4 +1,4 @@
-//! All SQL of the catalog.
+//! All SQL of products, SKUs, prices and product texts.
 
 use crate::catalog::{LocalizedTexts, NewProduct, OrderableSku, PriceTier, Product, ProductWithPrices, State};
 use clock::Instant;
@@ -331,15 +331,15 @@ pub async fn set_product_state(tx: &mut Tx, product: ProductId, state: State) ->
     expect_changed(n, 1)
 }
 
-/// Adds `quantity` to the number of available items of a SKU, `skus.available`.
+/// Adds `quantity` to the column `skus.available`, the number of items of the SKU that are available for orders.
 pub async fn add_to_available_count(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
     let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
     expect_changed(n, 1)
 }
 
-/// Queues the statement that subtracts `quantity` from the number of available items of a SKU, `skus.available`. The
-/// result has no row when fewer items are available. The row of the SKU stays locked until the end of the transaction,
-/// so that the next statement can choose the items.
+/// Queues the statement that subtracts `quantity` from the column `skus.available`, the number of available items of
+/// the SKU. The result has no row when fewer items are available. The row of the SKU stays locked until the end of the
+/// transaction, so that the next statement can choose the items.
 pub fn queue_subtraction_from_available_count(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     queued!(
         tx,

@@ -19,12 +19,12 @@ use records::reviews;
 
 pub use store::CountMismatch;
 
-/// The maximum number of lines in one import.
+/// The maximum number of lines, each one stock item, in one import.
 pub const IMPORT_LINES_MAX: usize = 5_000;
-/// The maximum length of one line, in bytes.
+/// The maximum length of one line, which is one stock item, in bytes.
 pub const LINE_BYTES_MAX: usize = 8_192;
 
-/// The purpose for which stock items are encrypted; see [`Envelope::encrypt`].
+/// The purpose under which stock items are encrypted; see [`Envelope::encrypt`].
 const PURPOSE: &str = "stock";
 
 /// The kind of the review for stock items that cannot be decrypted.
@@ -59,12 +59,12 @@ pub struct NewItem {
     digest: [u8; 32],
 }
 
-/// The numbers of lines that an import added and skipped.
+/// The numbers of lines that an import added to the stock and skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImportResult {
-    /// Lines that were added to the stock.
+    /// The number of lines that were added to the stock.
     pub added: u64,
-    /// Lines that were skipped because the SKU already has an item with the same text, in any state.
+    /// The number of lines that were skipped, because the SKU already has an item with the same text, in any state.
     pub duplicates: u64,
 }
 
@@ -104,9 +104,9 @@ pub enum ReserveError {
 /// An encrypted stock item.
 #[derive(Debug)]
 pub struct SealedItem {
-    /// The SKU of the item, which decryption needs.
+    /// The SKU of the item. Decryption fails with another SKU.
     pub sku: SkuId,
-    /// The encrypted line. The first five bytes identify the key.
+    /// The encrypted line. The first five bytes identify the key that encrypted it.
     pub ciphertext: Vec<u8>,
 }
 
@@ -133,9 +133,9 @@ pub fn trim_and_validate_line(line: &str) -> Result<&str, BadLine> {
     }
 }
 
-/// Encrypts the lines of an import, without the whitespace at both ends of each line. Fails when a line is empty or too
-/// long, or when the import has too many lines. The encryption takes time, so this function must be called before the
-/// transaction of the import.
+/// Encrypts the lines of an import, after removing the whitespace at both ends of each line. Fails when a line is empty
+/// or too long, or when the import has too many lines. The encryption takes time, so this function must be called
+/// before the transaction of the import.
 pub fn validate_and_encrypt_lines<'a>(
     envelope: &Envelope,
     sku: SkuId,
@@ -155,7 +155,7 @@ pub fn validate_and_encrypt_lines<'a>(
     Ok(items)
 }
 
-/// Returns the text of a stock item. Bytes that are not UTF-8 are replaced.
+/// Returns the text of a stock item. Bytes that are not UTF-8 are replaced by the character U+FFFD.
 pub fn decrypt_stock_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<String>, DecryptError> {
     let bytes = envelope.decrypt(PURPOSE, &format_envelope_owner(item.sku), &item.ciphertext)?;
     Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
@@ -225,7 +225,7 @@ pub async fn delete_staged_items(tx: &mut Tx, sku: SkuId, import_at: Instant) ->
     store::delete_staged_items(tx, sku, import_at).await
 }
 
-/// Items that queued statements reserve for an order line.
+/// The stock items that queued statements will reserve for an order line.
 #[derive(Debug)]
 pub struct Reservation {
     sku: ResultRef<SkuId>,
@@ -234,8 +234,8 @@ pub struct Reservation {
 }
 
 /// Queues the statements that reserve `quantity` items of a SKU for an order line. The statements lock the row of the
-/// SKU until the end of the transaction, and other transactions for the same SKU wait. So these statements should be
-/// the last statements of the transaction.
+/// SKU until the end of the transaction, and other transactions for the same SKU wait. So queue these statements as the
+/// last statements of the transaction.
 pub fn queue_item_reservation(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
     let sku = catalog::queue_subtraction_from_available_count(tx, sku, quantity);
     let items = store::queue_reservation_of_oldest_items(tx, sku, line.into(), quantity);
@@ -243,11 +243,11 @@ pub fn queue_item_reservation(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>
 }
 
 impl Reservation {
-    /// Fails when the queued statements have not reserved all items.
+    /// Fails when the queued statements did not reserve all items. Call this function after the statements have run.
     ///
     /// # Errors
-    /// [`ReserveError::Insufficient`] when the SKU has too few items, and a conflict when a retry may find the items. The
-    /// caller must roll the transaction back after either error.
+    /// [`ReserveError::Insufficient`] when the SKU has too few items, and a conflict when a retry may find the items.
+    /// The caller must roll the transaction back after either error.
     pub fn ensure_fully_reserved(&self, tx: &Tx) -> Result<(), ReserveError> {
         if tx.row_count_of(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
@@ -328,9 +328,9 @@ pub async fn list_stock_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatc
 /// A key with which stored stock items are encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInUse {
-    /// The id of the key in the key ring.
+    /// The id of the key in the key ring, which holds the encryption keys.
     pub id: u32,
-    /// The error of decrypting one item with the key; `None` when the key decrypted the item.
+    /// The error when one item was decrypted with the key as a test; `None` when the key decrypted the item.
     pub error: Option<DecryptError>,
 }
 
@@ -345,7 +345,8 @@ pub async fn list_and_test_stock_keys(tx: &mut Tx, envelope: &Envelope) -> Resul
 }
 
 /// Returns true when the key of an item decrypts at least one of the newest items of this key. In that case an item
-/// that the key cannot decrypt is damaged. Otherwise the key ring holds a different key under the id of the key.
+/// that the key cannot decrypt is damaged. When the result is false, the key ring holds a different key under the id of
+/// the key.
 pub async fn can_key_decrypt_other_items(
     tx: &mut Tx,
     envelope: &Envelope,
@@ -376,8 +377,8 @@ pub async fn sync_missing_key_reviews(
     Ok(missing)
 }
 
-/// Returns the owner name of the ciphertexts of a SKU, such as `sku:5`; see [`Envelope::encrypt`]. A ciphertext that is
-/// moved to another SKU cannot be decrypted.
+/// Returns the text that binds the ciphertexts of a SKU to this SKU, such as `sku:5`; see [`Envelope::encrypt`]. A
+/// ciphertext that is moved to another SKU cannot be decrypted.
 fn format_envelope_owner(sku: SkuId) -> String {
     format!("sku:{sku}")
 }

@@ -12,7 +12,7 @@ const MISMATCHES_MAX: u32 = 100;
 const KEYS_MAX: u32 = 1_000;
 
 /// The maximum number of items in each state that [`list_newest_items_of_key`] returns. These samples show whether a
-/// key works, because so many items are unlikely to be damaged at once.
+/// key works: it is unlikely that all of them are damaged.
 const SAMPLES_MAX: u32 = 8;
 
 /// A SKU whose column `available` differs from the number of its items in stock.

@@ -51,8 +51,8 @@ impl Modify for UserToken {
     }
 }
 
-/// The responses that every operation may return, in addition to the responses that the operation lists itself: HTTP
-/// status and description.
+/// The responses that every operation may return, in addition to those that its own documentation lists. Each is the
+/// HTTP status and a description.
 const COMMON_RESPONSES: [(&str, &str); 5] = [
     ("408", "`validation_error`: the body did not arrive in time"),
     ("413", "`validation_error`: the body is too large"),

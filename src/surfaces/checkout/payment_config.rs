@@ -22,7 +22,7 @@ pub struct PaymentConfigResponse {
     methods: Methods,
 }
 
-/// The availability of each payment method.
+/// For each payment method: whether buyers can use it now.
 #[derive(Serialize, ToSchema)]
 struct Methods {
     crypto: Crypto,
@@ -35,7 +35,7 @@ struct Methods {
 #[derive(Serialize, ToSchema)]
 struct Crypto {
     enabled: bool,
-    /// The values that `coin` may have in a new order at the moment.
+    /// The codes that the field `coin` of a new order may have now.
     coins: Vec<&'static str>,
 }
 

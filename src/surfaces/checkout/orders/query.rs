@@ -32,7 +32,7 @@ pub struct OrderResponse {
     order: FoundOrder,
 }
 
-/// The body of Query Order.
+/// The JSON body of the operation Query Order.
 #[derive(ToSchema)]
 #[schema(as = OrderQuery)]
 #[expect(dead_code, reason = "it documents what `Lookup::parse_lookup` parses")]
@@ -64,7 +64,7 @@ pub enum RouteError {
     /// A field of the request is missing or wrong.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
-    /// The client sent too many look-ups, or there were too many look-ups for this pair of number and e-mail address.
+    /// The client looked up too many orders, or this pair of order number and e-mail address was looked up too often.
     #[error(transparent)]
     RateLimited(#[from] Limited),
     /// No order has this number, or the order has another e-mail address. The response is the same in both cases.
@@ -129,8 +129,8 @@ pub async fn query_order_by_body(
     look_up_order_within_limits(&checkout, client, Lookup::parse_lookup(&Fields::from_json(&headers, &body)?)?).await
 }
 
-/// Finds an order, decrypts its delivered items and returns the response. Every look-up counts against both rate
-/// limits, whether it finds an order or not. A look-up that a rate limit refuses does not count.
+/// Finds an order, decrypts its delivered items and returns the response. Every look-up counts towards both rate
+/// limits, whether it finds an order or not. Only a look-up that a rate limit refuses does not count.
 async fn look_up_order_within_limits(
     checkout: &SharedState,
     client: Client,
@@ -151,7 +151,7 @@ async fn look_up_order_within_limits(
     Ok(response::json_response(StatusCode::OK, &OrderResponse { success: true, order }))
 }
 
-/// An order with its lines and its delivered items, which are still encrypted. `items` is `None` until the order is
+/// An order with its lines and its delivered items, which are still encrypted. The items are `None` until the order is
 /// completed.
 struct OrderWithItems {
     details: OrderDetails,

@@ -15,7 +15,8 @@ use crate::{SURFACE, SharedState, ids};
 use shop::orders;
 use web::response;
 
-/// The status of an order. It can be read without a credential, so it has nothing that only the buyer may see.
+/// The status of an order. Any client that knows the order id can read it, so it has no data that only the buyer may
+/// see.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OrderStatus)]
 pub struct StatusResponse {
@@ -25,7 +26,7 @@ pub struct StatusResponse {
     status: Status,
     payment_status: PaymentStatus,
     fulfillment_status: FulfillmentStatus,
-    /// Absent when the order was paid at once.
+    /// The progress of the payment. Absent when the order was paid as soon as it was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment: Option<Progress>,
 }
