@@ -14,9 +14,10 @@ use crate::daemon;
 use crate::feeds::{Feeds, RateConsensus};
 use crate::ops::disk;
 use clock::{Clock, Instant};
-use config::{ChainConfig, Config, Pair, RatesMode};
+use config::{ChainConfig, Config, MailTransport, Pair, RatesMode};
 use db::{self, Db};
 use envelope::Envelope;
+use mail::Transport;
 use money::immutable_facts::{self, Fact};
 use money::invoices;
 use shop::{merchants, stock};
@@ -81,6 +82,7 @@ pub async fn run_check(args: Args) -> Result<(), CommandError> {
         );
     }
     check_rates(&mut report, &config).await;
+    check_mail_server(&mut report, &config).await;
     print_line(format_args!("{} failures, {} warnings", report.failures, report.warnings));
     if report.failures == 0 { Ok(()) } else { Err(CommandError::findings_error()) }
 }
@@ -384,6 +386,31 @@ async fn check_chain_tip(report: &mut Report, subject: &str, chain: &ChainConfig
             format_args!("the newest block is {age} s old: the node is still syncing, or the chain has stopped"),
         ),
         age => report.print_ok(subject, format_args!("block {} is {} s old", tip.head.height, age.max(0))),
+    }
+}
+
+/// Connects to the mail server and logs in, as for a mail, but sends none.
+async fn check_mail_server(report: &mut Report, config: &Config) {
+    let server = format!("{}:{}", config.mail.smtp.host, config.mail.smtp.port);
+    match config.mail.transport {
+        MailTransport::Log => {
+            return report.print_warning("mail", "[mail] transport is \"log\", so buyers get no mail; set it to \"smtp\"");
+        }
+        MailTransport::File => {
+            return report.print_ok("mail", "mails are written to the folder `mail` in the data folder, and not sent");
+        }
+        MailTransport::Smtp => {}
+    }
+    let transport = match Transport::new(&config.mail, &config.data.folder) {
+        Ok(transport) => transport,
+        Err(e) => return report.print_failure("mail", e),
+    };
+    match transport.try_server().await {
+        Ok(()) => report.print_ok("mail", format_args!("{server} accepts connection, encryption and login")),
+        Err(e) => report.print_failure(
+            "mail",
+            format_args!("{server}: {e}; check [mail.smtp]: host, port, security, user, password_file and ca_file"),
+        ),
     }
 }
 

@@ -70,6 +70,8 @@ impl Operation for Status {
             0 => "no review waits for a person".into(),
             open => format!("{open} reviews wait for a person: see `{}`", admin::reviews::LIST),
         });
+        let backlog = context.db.read("count_mails", |tx| Box::pin(async move { mail::count_backlog(tx).await })).await;
+        lines.extend(describe_mail_backlog(&backlog.map_err(|e: db::Error| e.to_string())?));
         let problems = daemon.health.problems();
         if problems.is_empty() {
             lines.push("the daemon is ready; there are no problems".into());
@@ -77,4 +79,14 @@ impl Operation for Status {
         lines.extend(problems.into_iter().map(|(part, reason)| format!("PROBLEM {part}: {reason}")));
         Ok(lines.join("\n"))
     }
+}
+
+/// Returns a line about the mails that are not sent; `None` when all are sent.
+fn describe_mail_backlog(backlog: &mail::Backlog) -> Option<String> {
+    let mail::Backlog { queued, failing, parked, last_error } = backlog;
+    if *queued == 0 && *parked == 0 {
+        return None;
+    }
+    let error = last_error.as_deref().map_or_else(String::new, |error| format!("; last error: {error}"));
+    Some(format!("mail: {queued} wait, {failing} of them after a failure; {parked} are parked{error}"))
 }

@@ -46,6 +46,8 @@ pub struct Mount {
 pub struct Checkout {
     /// The host, the path prefix and the shop of the surface.
     pub mount: Mount,
+    /// The origins whose pages may call the surface from a browser, such as `https://shop.example`.
+    pub cors_origins: Vec<String>,
     /// Maximum number of look-ups of one client within `query_window`.
     pub query_per_ip: u32,
     /// Maximum number of look-ups of one pair of order number and e-mail address within `query_window`.
@@ -120,6 +122,7 @@ struct RawCheckout {
     prefix: String,
     merchant: String,
     mode: Mode,
+    cors_origins: Vec<String>,
     query_per_ip: u32,
     query_per_pair: u32,
     #[serde(rename = "query_window_seconds", deserialize_with = "text::deserialize_seconds")]
@@ -139,6 +142,7 @@ impl From<RawCheckout> for Checkout {
         let RawCheckout { enabled, host, prefix, merchant, mode, .. } = raw;
         Checkout {
             mount: Mount { enabled, host, prefix, merchant, mode },
+            cors_origins: raw.cors_origins,
             query_per_ip: raw.query_per_ip,
             query_per_pair: raw.query_per_pair,
             query_window: raw.query_window,

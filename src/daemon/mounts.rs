@@ -4,6 +4,7 @@ use axum::Router;
 use axum::routing::any;
 
 use config::Config;
+use web::cors;
 use web::guard::Guard;
 use web::health::{self, Health};
 use web::host_router::HostRouter;
@@ -22,6 +23,7 @@ pub fn build_http_router(
     if let Some(services) = checkout {
         let mount = &config.surfaces.checkout.mount;
         let surface = guard.protect_surface(checkout::build_checkout_routes(services), checkout::render_http_error);
+        let surface = cors::allow_origins(surface, &config.surfaces.checkout.cors_origins);
         hosts.add_surface(&mount.host, nest_under_prefix(&mount.prefix, surface));
         let reference = reference::build_reference_routes("checkout", checkout::build_openapi_document(config));
         hosts.add_surface("", guard.protect_surface(reference, HttpError::render_plain_error));

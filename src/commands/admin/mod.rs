@@ -6,6 +6,7 @@ pub mod chains;
 pub mod coupons;
 mod csv;
 mod file;
+pub mod mails;
 pub mod merchants;
 pub mod orders;
 mod parse;
@@ -62,6 +63,9 @@ enum Resource {
     /// Show and close reviews: cases in which an operator must decide.
     #[command(subcommand)]
     Review(reviews::Command),
+    /// Manage the mails to buyers.
+    #[command(subcommand)]
+    Mail(mails::Command),
     /// Manage the followed chains.
     #[command(subcommand)]
     Chain(chains::Command),
@@ -115,6 +119,8 @@ pub enum AdminOperation {
     ListReviews(reviews::List),
     /// Closes a review with the operator's decision.
     CloseReview(reviews::Close),
+    /// Queues all parked mails again.
+    RetryMails,
     /// Resumes a halted chain.
     ResumeChain(chains::Resume),
     /// Lists the unspent outputs of the deposit addresses on a Bitcoin chain.
@@ -144,6 +150,7 @@ pub async fn run_admin_command(args: Args) -> Result<(), CommandError> {
         Resource::Coupon(command) => vec![command.into_operation()?],
         Resource::Order(command) => vec![command.into_operation()],
         Resource::Review(command) => vec![command.into_operation()],
+        Resource::Mail(command) => vec![command.into_operation()],
         Resource::Chain(command) => vec![command.into_operation()],
     };
     for operation in operations {
@@ -189,6 +196,7 @@ pub async fn execute_admin_operation(context: &Context, operation: AdminOperatio
         AdminOperation::ConfirmOrder(name) => orders::mark_external_payment_received(context, name).await,
         AdminOperation::ListReviews(list) => reviews::list_open_reviews(context, list).await,
         AdminOperation::CloseReview(close) => reviews::close_review(context, close).await,
+        AdminOperation::RetryMails => mails::retry_parked_mails(context).await,
         AdminOperation::ResumeChain(resume) => chains::resume_chain(context, resume).await,
         AdminOperation::ListUnspent(unspent) => chains::list_unspent_outputs(context, unspent).await,
     }

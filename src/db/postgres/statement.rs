@@ -246,8 +246,8 @@ fn classify_sqlstate(code: &str, message: &str) -> Error {
     let message = format!("{message} ({code})");
     match code {
         "40001" | "40P01" | "55P03" => Error::Conflict(message),
-        // A cancelled statement and an idle session that the server ended.
-        "57014" | "25P03" => Error::Unavailable(message),
+        // A cancelled statement, an idle session that the server ended, and a server that has become a standby.
+        "57014" | "25P03" | "25006" => Error::Unavailable(message),
         // Classes: connection, authorization, database, resources, operator intervention, system, internal error.
         _ if ["08", "28", "3D", "53", "57P", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
             Error::Unavailable(message)

@@ -2,6 +2,7 @@
 
 mod command;
 mod direct_readers;
+mod log_size;
 mod reader;
 pub(super) mod statement;
 mod writer;
@@ -30,9 +31,6 @@ const OLDEST_VERSION: i32 = 3_051_003;
 /// Transactions that may wait for a thread; further callers wait before they are queued.
 const QUEUE_MAX: usize = 4096;
 const STATEMENT_CACHE: usize = 512;
-/// Number of pages in the write-ahead log, 64 MiB, after which the writer makes a checkpoint. No other connection makes
-/// one.
-const CHECKPOINT_PAGES: i64 = 16_384;
 const WRITER_CACHE_KIB: i64 = 65_536;
 const READER_CACHE_KIB: i64 = 16_384;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -203,11 +201,11 @@ fn open_writer_connection(path: &Path) -> Result<Connection, Error> {
     let configure = || {
         let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
         connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         Ok(mode)
     };
     let mode = configure().map_err(|e| to_error(&e))?;
+    log_size::bound_log_by_database(&connection)?;
     if mode != "wal" {
         return Err(Error::Unsupported(format!(
             "{} cannot use a write-ahead log (its journal mode is {mode}); put it on a local file system",

@@ -240,6 +240,7 @@ pub fn to_error(error: &rusqlite::Error) -> Error {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Error::Conflict(error.to_string()),
         ffi::SQLITE_IOERR
         | ffi::SQLITE_FULL
+        | ffi::SQLITE_READONLY
         | ffi::SQLITE_CANTOPEN
         | ffi::SQLITE_NOMEM
         | ffi::SQLITE_CORRUPT

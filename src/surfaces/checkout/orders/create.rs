@@ -18,12 +18,12 @@ use crate::{CURRENCY, Checkout, SURFACE, auth, wire};
 use access::limits::{Key, Limited};
 use clock::Instant;
 use ids::UserId;
-use money::addresses::ReservedAddress;
+use money::addresses::{IssueError, ReservedAddress};
 use shop::catalog::PricingScheme;
 use shop::orders::OrderReference;
 use shop::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
 use shop::orders::{self, CreateError, NewLine, NewOrder, PlacedOrder};
-use web::body::{BadRequest, Fields};
+use web::fields::{BadRequest, Fields};
 use web::client::Client;
 use web::idempotent::{self, IdempotencyKey, OperationError, Retention, Scope, StoredResponse};
 use web::response;
@@ -80,7 +80,7 @@ impl IntoResponse for RouteError {
             }
             RouteError::KeyReused => error::error_response(StatusCode::CONFLICT, Code::IdempotencyConflict, &self),
             RouteError::Order(rejection) => rejected_order_response(rejection),
-            RouteError::Auth(AuthError::Db(cause)) | RouteError::Db(cause) => error::log_internal_error(cause),
+            RouteError::Auth(AuthError::Db(cause)) | RouteError::Db(cause) => error::database_error_response(cause),
         }
     }
 }
@@ -97,7 +97,10 @@ fn rejected_order_response(rejection: &CreateError) -> Response {
         CreateError::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
         CreateError::UserRequired => return error::unauthorized_response(rejection),
         CreateError::InsufficientBalance => (StatusCode::PAYMENT_REQUIRED, Code::InsufficientBalance),
-        CreateError::Issue(_) | CreateError::Db(_) => return error::log_internal_error(rejection),
+        CreateError::Issue(IssueError::Db(cause)) | CreateError::Db(cause) => {
+            return error::database_error_response(cause);
+        }
+        CreateError::Issue(_) => return error::failed_response(rejection),
     };
     error::error_response(status, code, rejection)
 }

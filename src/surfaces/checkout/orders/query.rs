@@ -19,7 +19,7 @@ use envelope::DecryptError;
 use ids::Shop;
 use shop::orders::{self, OrderDetails, OrderLine};
 use shop::stock::{self, SealedItem};
-use web::body::{BadRequest, Fields};
+use web::fields::{BadRequest, Fields};
 use web::client::Client;
 use web::response;
 
@@ -82,7 +82,8 @@ impl IntoResponse for RouteError {
             RouteError::BadRequest(bad_request) => error::bad_request_response(bad_request),
             RouteError::RateLimited(limited) => error::rate_limited_response(*limited),
             RouteError::NotFound => error::error_response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
-            RouteError::Db(_) | RouteError::Goods(_) => error::log_internal_error(&self),
+            RouteError::Db(cause) => error::database_error_response(cause),
+            RouteError::Goods(_) => error::failed_response(&self),
         }
     }
 }
