@@ -83,6 +83,7 @@ pub async fn run_check(args: Args) -> Result<(), CommandError> {
     }
     check_rates(&mut report, &config).await;
     check_mail_server(&mut report, &config).await;
+    warn_of_missing_proxy(&mut report, &config);
     print_line(format_args!("{} failures, {} warnings", report.failures, report.warnings));
     if report.failures == 0 { Ok(()) } else { Err(CommandError::findings_error()) }
 }
@@ -386,6 +387,17 @@ async fn check_chain_tip(report: &mut Report, subject: &str, chain: &ChainConfig
             format_args!("the newest block is {age} s old: the node is still syncing, or the chain has stopped"),
         ),
         age => report.print_ok(subject, format_args!("block {} is {} s old", tip.head.height, age.max(0))),
+    }
+}
+
+/// Prints a warning when clients use HTTPS, which only a proxy can speak, and no proxy is trusted.
+fn warn_of_missing_proxy(report: &mut Report, config: &Config) {
+    if config.server.public_url.scheme() == "https" && config.server.trusted_proxies.is_empty() {
+        report.print_warning(
+            "proxy",
+            "[server] public_url is https, so a proxy is in front of the daemon, but trusted_proxies is empty: all clients \
+             share the rate limits of one address; name the proxy's network, such as \"127.0.0.1/32\"",
+        );
     }
 }
 

@@ -87,6 +87,6 @@ fn describe_mail_backlog(backlog: &mail::Backlog) -> Option<String> {
     if *queued == 0 && *parked == 0 {
         return None;
     }
-    let error = last_error.as_deref().map_or_else(String::new, |error| format!("; last error: {error}"));
+    let error = last_error.as_deref().map_or_else(String::new, |error| format!("; an error: {error}"));
     Some(format!("mail: {queued} wait, {failing} of them after a failure; {parked} are parked{error}"))
 }

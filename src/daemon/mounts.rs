@@ -30,7 +30,7 @@ pub fn build_http_router(
     }
     let not_found = Router::new().fallback(any(async || HttpError::NotFound.render_plain_error()));
     hosts.add_surface("", guard.protect_surface(not_found, HttpError::render_plain_error));
-    hosts.add_surface("", health::build_health_routes(health.clone()));
+    hosts.add_surface("", guard.require_valid_host(health::build_health_routes(health.clone())));
     guard.add_request_log(hosts.into_router())
 }
 

@@ -36,6 +36,8 @@ impl Address {
         let is_valid = ascii.len() <= ADDRESS_LENGTH_MAX
             && local_part.len() <= LOCAL_PART_LENGTH_MAX
             && !local_part.chars().any(char::is_control)
+            // A last label of digits is an IP address.
+            && !domain.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
             && EmailAddress::parse_with_options(&ascii, options).is_ok()
             && lettre::Address::new(&local_part, &domain).is_ok();
         if is_valid { Ok(Address { local_part, domain }) } else { Err(InvalidAddress) }
@@ -70,6 +72,7 @@ mod tests {
             ("a.b@x-y.example", "a.b@x-y.example"),
             ("Kunde@bu\u{308}cher.example", "Kunde@xn--bcher-kva.example"),
             ("o'neil@example.com", "o'neil@example.com"),
+            ("\"a b\"@example.com", "\"a b\"@example.com"),
         ] {
             assert_eq!(Address::parse_address(text).map(|address| address.to_text()), Ok(sent_to.to_owned()), "{text}");
         }
@@ -84,6 +87,7 @@ mod tests {
             "a@@example.com",
             "A <a@example.com>",
             "a@[127.0.0.1]",
+            "a@127.0.0.1",
             "a@127.0.0.1@",
             "a@example..com",
             "a@example.com, b@example.com",

@@ -27,7 +27,9 @@ use records::reviews;
 pub use address::{Address, InvalidAddress};
 pub use smtp::SmtpError;
 pub use store::Backlog;
-pub use transport::{Connection, SendError, SetupError, Transport};
+pub use transport::{SendError, SetupError, Transport};
+
+use transport::Connection;
 
 /// Maximum mails that one call of [`deliver_due_mails`] sends. Together with the longest `mail.smtp.timeout_ms` it bounds
 /// the time of a call, which must be shorter than [`CLAIM_MS`].
@@ -82,7 +84,7 @@ pub async fn queue_mail(
     store::insert_mail(tx, now, &Uuid::new_v4().to_string(), recipient, subject, body).await
 }
 
-/// Returns the number of mails that wait or are parked, and the error of the latest failure.
+/// Returns the number of mails that wait or are parked, and the error of one of them.
 pub async fn count_backlog(tx: &mut Tx) -> Result<Backlog, db::Error> {
     store::count_backlog(tx).await
 }

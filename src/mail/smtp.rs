@@ -9,7 +9,7 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
-use lettre::transport::smtp::{self, response::Severity};
+use lettre::transport::smtp;
 use secrecy::ExposeSecret;
 
 use crate::transport::SetupError;
@@ -221,11 +221,11 @@ fn parse_enhanced_code(text: &str) -> Option<(u16, u16, u16)> {
 
 /// Returns the text of the innermost cause, such as "invalid peer certificate: UnknownIssuer".
 fn find_root_cause(error: &smtp::Error) -> String {
-    let mut cause: &dyn Error = error;
+    let mut cause: &(dyn Error + 'static) = error;
     loop {
         // An I/O error may wrap an error of TLS, which is not its source.
         let wrapped = cause.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
-        match wrapped.map(|inner| inner as &dyn Error).or_else(|| cause.source()) {
+        match wrapped.map(|inner| inner as &(dyn Error + 'static)).or_else(|| cause.source()) {
             Some(inner) => cause = inner,
             None => return cause.to_string(),
         }

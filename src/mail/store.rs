@@ -11,7 +11,7 @@ pub struct Backlog {
     pub failing: i64,
     /// Mails that were not sent within five days.
     pub parked: i64,
-    /// The error of the failing or parked mail that was queued last; `None` when there is none.
+    /// The error of a failing mail, or else of a parked one; `None` when there is none.
     pub last_error: Option<String>,
 }
 
@@ -125,25 +125,24 @@ pub async fn schedule_mail_retry(
     Ok(())
 }
 
-/// Counts the mails that are not sent, and finds the error of the latest failure.
+/// Counts the mails that are not sent, and finds the error of one of them.
 pub async fn count_backlog(tx: &mut Tx) -> Result<Backlog, db::Error> {
-    let count = async |tx: &mut Tx, state: State| -> Result<(i64, i64), db::Error> {
-        let counted = row!(
-            tx,
-            "select count(*) as total, count(last_error) as failing from mails where state = $1",
-            state
-        )?;
-        counted.map_or(Ok((0, 0)), |row| Ok((row.get("total")?, row.get("failing")?)))
-    };
-    let (queued, failing) = count(tx, State::Queued).await?;
-    let (parked, _) = count(tx, State::Parked).await?;
-    let latest = row!(
+    let queued = row!(
         tx,
-        "select last_error from mails where state in ('queued', 'parked') and last_error is not null
-         order by id desc limit 1"
+        "select count(*) as total, count(last_error) as failing, max(last_error) as last_error
+         from mails where state = 'queued'"
     )?;
-    let last_error = latest.map(|row| row.get("last_error")).transpose()?;
-    Ok(Backlog { queued, failing, parked, last_error })
+    let parked = row!(tx, "select count(*) as total, max(last_error) as last_error from mails where state = 'parked'")?;
+    let (Some(queued), Some(parked)) = (queued, parked) else {
+        return Err(db::Error::Statement("a count returned no row".to_owned()));
+    };
+    let last_error: Option<String> = queued.get("last_error")?;
+    Ok(Backlog {
+        queued: queued.get("total")?,
+        failing: queued.get("failing")?,
+        parked: parked.get("total")?,
+        last_error: last_error.map_or_else(|| parked.get("last_error"), |error| Ok(Some(error)))?,
+    })
 }
 
 fn parse_mail(row: &Row) -> Result<QueuedMail, db::Error> {

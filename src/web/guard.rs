@@ -77,6 +77,11 @@ impl Guard {
         surface.layer(middleware::from_fn_with_state((self.clone(), render), handle_protected_request))
     }
 
+    /// Wraps routes that belong to no surface and need no limits: refuses requests without one valid host.
+    pub fn require_valid_host(&self, routes: Router) -> Router {
+        routes.layer(middleware::from_fn(refuse_invalid_host))
+    }
+
     /// Wraps the whole router: adds request ids, security headers and the request log.
     pub fn add_request_log(&self, router: Router) -> Router {
         router.layer(middleware::from_fn_with_state(self.clone(), handle_logged_request))
@@ -147,6 +152,10 @@ fn warn_once_of_untrusted_proxy(guard: &Inner, peer: IpAddr, request: &Request) 
              your proxy, all its clients share one rate limit; add its network to server.trusted_proxies"
         );
     }
+}
+
+async fn refuse_invalid_host(request: Request, next: Next) -> Response {
+    if has_one_valid_host(&request) { next.run(request).await } else { HttpError::HostInvalid.render_plain_error() }
 }
 
 /// Returns true when the request has one valid `Host` header. HTTP/1.0 allows a request without one.

@@ -197,6 +197,8 @@ both! {
             let answer = raw(&world, format!("GET /api/products HTTP/1.1\r\nConnection: close\r\n{hosts}\r\n").as_bytes()).await;
             assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"validation_error\""), "{hosts:?}: {answer}");
         }
+        let health = raw(&world, b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+        assert!(health.starts_with("HTTP/1.1 400 "), "{health}");
         for head in ["1.0\r\n", "1.0\r\nHost: a\r\n", "1.1\r\nConnection: close\r\nHost: [::1]:80\r\n", "1.1\r\nConnection: close\r\nHost:\r\n"] {
             let answer = raw(&world, format!("GET /api/products HTTP/{head}\r\n").as_bytes()).await;
             assert!(answer.contains(" 200 OK\r\n"), "{head:?}: {answer}");
@@ -240,7 +242,7 @@ both! {
                 world.request("GET", "/api/products"),
                 world.request("POST", "/api/orders").json(&on_chain(&world.product, 1, "eth")),
                 world.request("GET", &format!("/api/orders/{id}/status")),
-                world.request("GET", "/api/orders/query?orderNo=CO1&email=a@example.org").header("x-forwarded-for", format!("10.0.0.{n}")),
+                world.request("GET", &format!("/api/orders/query?orderNo=CO{n}&email=a@example.org")).header("x-forwarded-for", format!("10.0.0.{n}")),
             ] {
                 let answer = world.send(request.header("x-request-id", format!("{id}-{n}"))).await;
                 refused(&answer, 503, "internal_error");

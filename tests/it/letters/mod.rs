@@ -139,6 +139,10 @@ on_both! {
         assert_eq!(letters.len(), 1, "{:?}", latest_letter(&world).await);
         assert!(letters[0].contains("RCPT TO:<Kunde@xn--bcher-kva.example>"), "{}", letters[0]);
         assert!(letters[0].contains("\nTo: Kunde@xn--bcher-kva.example\n"), "{}", letters[0]);
+        // An address with a quoted part.
+        sell_to(&world, "\"a b\"@example.com").await;
+        let quoted = server.letters().pop().expect("a letter");
+        assert!(quoted.contains("RCPT TO:<\"a b\"@example.com>") && quoted.contains("\nTo: \"a b\"@example.com\n"), "{quoted}");
         let id = letters[0].lines().find(|line| line.starts_with("Message-ID: <")).expect("a Message-ID");
         assert!(id.ends_with("@localhost>"), "the domain of the sender: {id}");
     }
