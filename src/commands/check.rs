@@ -417,7 +417,7 @@ async fn check_mail_server(report: &mut Report, config: &Config) {
         Ok(transport) => transport,
         Err(e) => return report.print_failure("mail", e),
     };
-    match transport.try_server().await {
+    match transport.log_in_to_server().await {
         Ok(()) => report.print_ok("mail", format_args!("{server} accepts connection, encryption and login")),
         Err(e) => report.print_failure(
             "mail",

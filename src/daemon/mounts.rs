@@ -31,7 +31,7 @@ pub fn build_http_router(
     let not_found = Router::new().fallback(any(async || HttpError::NotFound.render_plain_error()));
     hosts.add_surface("", guard.protect_surface(not_found, HttpError::render_plain_error));
     hosts.add_surface("", guard.require_valid_host(health::build_health_routes(health.clone())));
-    guard.add_request_log(hosts.into_router())
+    guard.add_request_log_and_headers(hosts.into_router())
 }
 
 fn nest_under_prefix(prefix: &str, router: Router) -> Router {

@@ -101,7 +101,7 @@ impl Transport {
     ///
     /// # Errors
     /// When the mail server refuses a step or cannot be reached.
-    pub async fn try_server(&self) -> Result<(), SmtpError> {
+    pub async fn log_in_to_server(&self) -> Result<(), SmtpError> {
         let MailBackend::Smtp(server) = &self.backend else { return Ok(()) };
         let session = server.open_session().await?;
         server.close_session(session).await;

@@ -18,7 +18,7 @@ use tracing::error;
 pub struct Tasks {
     /// Tasks that a panic ended.
     lost: Arc<AtomicU64>,
-    /// Panics that a caller caught and recorded.
+    /// Panics that a caller caught and counted.
     caught: Arc<AtomicU64>,
 }
 
@@ -35,10 +35,9 @@ impl Tasks {
         })
     }
 
-    /// Logs and counts a panic that the caller caught, such as that of one request. `place` names what panicked.
-    pub fn record_panic(&self, place: &'static str) {
+    /// Counts a panic that the caller caught and logs, such as that of one request.
+    pub fn count_caught_panic(&self) {
         self.caught.fetch_add(1, Ordering::SeqCst);
-        error!(place, "a {place} panicked");
     }
 
     /// Returns the number of all panics.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::body;
 use crate::client::{self, Client, Peer};
-use crate::failure::OutageLog;
+use crate::failure::{self, OutageLog};
 use crate::http_error::{ErrorRenderer, HttpError};
 use access::limits::{Buckets, Key};
 use clock::Clock;
@@ -74,7 +74,7 @@ impl Guard {
     pub fn protect_surface(&self, surface: Router, render: ErrorRenderer) -> Router {
         // This middleware bounds and reads the body, so that no endpoint has to.
         let surface = surface.layer(DefaultBodyLimit::disable());
-        surface.layer(middleware::from_fn_with_state((self.clone(), render), handle_protected_request))
+        surface.layer(middleware::from_fn_with_state((self.clone(), render), protect_request))
     }
 
     /// Wraps routes that belong to no surface and need no limits: refuses requests without one valid host.
@@ -83,12 +83,12 @@ impl Guard {
     }
 
     /// Wraps the whole router: adds request ids, security headers and the request log.
-    pub fn add_request_log(&self, router: Router) -> Router {
-        router.layer(middleware::from_fn_with_state(self.clone(), handle_logged_request))
+    pub fn add_request_log_and_headers(&self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(self.clone(), log_request_and_set_headers))
     }
 }
 
-async fn handle_protected_request(
+async fn protect_request(
     State((guard, render)): State<(Guard, ErrorRenderer)>,
     request: Request,
     next: Next,
@@ -130,8 +130,8 @@ async fn call_endpoint_within_limits(
         Ok(Ok(response)) => response,
         Ok(Err(_elapsed)) => render(HttpError::TimedOut),
         Err(_panic) => {
-            guard.tasks.record_panic("request");
-            render(HttpError::Internal)
+            guard.tasks.count_caught_panic();
+            failure::failure_response(render, "the endpoint panicked", None)
         }
     }
 }
@@ -190,7 +190,7 @@ async fn receive_body_until_stopped(guard: &Inner, body: Body) -> Result<Vec<u8>
 
 /// Assigns an id to the request, calls the next handler, logs the request, and sets the headers of the response. The
 /// log contains the route instead of the path, no query string and no body, because they may contain personal data.
-async fn handle_logged_request(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+async fn log_request_and_set_headers(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let started = Stopwatch::now();
     let id = proxy_request_id_or_new(&request);
     let method = request.method().clone();
