@@ -199,6 +199,16 @@ impl SmtpError {
         }
     }
 
+    /// Returns true when the server refused or ended the session before it learned the recipient of the mail.
+    pub fn is_before_recipient(&self) -> bool {
+        match self {
+            SmtpError::Refused(step, _) | SmtpError::Failed(step, _) => {
+                matches!(step, Step::Connect | Step::StartTls | Step::Login | Step::Sender)
+            }
+            SmtpError::TimedOut | SmtpError::NonAsciiAddress | SmtpError::NonAsciiContent => false,
+        }
+    }
+
     /// Returns true when the fault is likely to hit every mail, so that further attempts can wait.
     pub fn concerns_every_mail(&self) -> bool {
         match self {

@@ -119,11 +119,20 @@ impl Transport {
             }
             MailBackend::File(folder) => folder.send(message).await.map(drop).map_err(|_| SendError::NotWritten),
             MailBackend::Smtp(server) => {
-                let mut session = match connection.0.take() {
-                    Some(session) => session,
-                    None => server.open_session().await?,
-                };
-                server.send_mail(&mut session, &self.from.email, &recipient, &message.formatted()).await?;
+                let (from, message) = (&self.from.email, message.formatted());
+                if let Some(mut session) = connection.0.take() {
+                    match server.send_mail(&mut session, from, &recipient, &message).await {
+                        Ok(()) => {
+                            connection.0 = Some(session);
+                            return Ok(());
+                        }
+                        // The server may end a connection after a number of mails. This mail is sent on a new one.
+                        Err(error) if error.is_before_recipient() => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                let mut session = server.open_session().await?;
+                server.send_mail(&mut session, from, &recipient, &message).await?;
                 connection.0 = Some(session);
                 Ok(())
             }
