@@ -1,6 +1,7 @@
 //! E-mail addresses of buyers: parsing, the form to which mail is sent, and the form in which addresses are compared.
 
 use email_address::{EmailAddress, Options};
+use idna::AsciiDenyList;
 use unicode_normalization::UnicodeNormalization;
 
 /// Longest e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
@@ -30,17 +31,18 @@ impl Address {
     pub fn parse_address(text: &str) -> Result<Address, InvalidAddress> {
         let (local_part, domain) = text.trim().rsplit_once('@').ok_or(InvalidAddress)?;
         let local_part: String = local_part.nfc().collect();
-        let domain = idna::domain_to_ascii_strict(domain).map_err(|_| InvalidAddress)?;
+        let domain = idna::domain_to_ascii_cow(domain.as_bytes(), AsciiDenyList::STD3).map_err(|_| InvalidAddress)?;
         let ascii = format!("{local_part}@{domain}");
         let options = Options { minimum_sub_domains: 2, allow_domain_literal: false, allow_display_text: false };
         let is_valid = ascii.len() <= ADDRESS_LENGTH_MAX
             && local_part.len() <= LOCAL_PART_LENGTH_MAX
             && !local_part.chars().any(char::is_control)
+            && !domain.split('.').any(|label| label.starts_with('-') || label.ends_with('-'))
             // A last label of digits is an IP address.
             && !domain.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
             && EmailAddress::parse_with_options(&ascii, options).is_ok()
-            && lettre::Address::new(&local_part, &domain).is_ok();
-        if is_valid { Ok(Address { local_part, domain }) } else { Err(InvalidAddress) }
+            && lettre::Address::new(&local_part, domain.as_ref()).is_ok();
+        if is_valid { Ok(Address { local_part, domain: domain.into_owned() }) } else { Err(InvalidAddress) }
     }
 
     /// Returns the address with its domain in ASCII form, to which mail is sent.
@@ -71,6 +73,7 @@ mod tests {
             (" Buyer+tag@Example.co.uk ", "Buyer+tag@example.co.uk"),
             ("a.b@x-y.example", "a.b@x-y.example"),
             ("Kunde@bu\u{308}cher.example", "Kunde@xn--bcher-kva.example"),
+            ("a@ab--cd.example", "a@ab--cd.example"),
             ("o'neil@example.com", "o'neil@example.com"),
             ("\"a b\"@example.com", "\"a b\"@example.com"),
         ] {

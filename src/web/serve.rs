@@ -59,7 +59,10 @@ pub async fn serve_http(
     let limits = ConnectionLimits::new(&server);
     loop {
         // A connection above the limit waits in the kernel's queue.
-        let free = limits.wait_for_free_connection().await;
+        let free = tokio::select! {
+            () = wait_until_stopped(&mut stop) => break,
+            free = limits.wait_for_free_connection() => free,
+        };
         let (stream, peer) = tokio::select! {
             () = wait_until_stopped(&mut stop) => break,
             accepted = accept_connection(&listener) => accepted,
