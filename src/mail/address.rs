@@ -37,11 +37,10 @@ impl Address {
         let is_valid = ascii.len() <= ADDRESS_LENGTH_MAX
             && local_part.len() <= LOCAL_PART_LENGTH_MAX
             && !local_part.chars().any(char::is_control)
-            && !domain.split('.').any(|label| label.starts_with('-') || label.ends_with('-'))
             // A last label of digits is an IP address.
             && !domain.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
             && EmailAddress::parse_with_options(&ascii, options).is_ok()
-            && lettre::Address::new(&local_part, domain.as_ref()).is_ok();
+            && lettre::Address::new(&local_part, &*domain).is_ok();
         if is_valid { Ok(Address { local_part, domain: domain.into_owned() }) } else { Err(InvalidAddress) }
     }
 
