@@ -9,6 +9,7 @@ use std::{
 
 use lettre::{
     AsyncFileTransport, AsyncTransport, Message, Tokio1Executor,
+    address::Envelope,
     message::{Mailbox, header::ContentType},
     transport::smtp as lettre_smtp,
 };
@@ -152,7 +153,10 @@ impl Transport {
         let address = Address::parse_address(&mail.recipient).map_err(|_| SendError::InvalidRecipient)?;
         let recipient: lettre::Address = address.to_text().parse().map_err(|_| SendError::InvalidRecipient)?;
         let id = format!("<{}@{}>", mail.message_id, self.from.email.domain());
+        // The library would parse the addresses of the headers again, and does not know quoted ones.
+        let envelope = Envelope::new(Some(self.from.email.clone()), vec![recipient.clone()]);
         let message = Message::builder()
+            .envelope(envelope.map_err(|_| SendError::InvalidMessage)?)
             .message_id(Some(id))
             .from(self.from.clone())
             .to(Mailbox::new(None, recipient.clone()))

@@ -2,8 +2,6 @@
 
 mod server;
 
-use std::path::Path;
-
 use config::{Config, MailTransport, SmtpSecurity};
 use db::Bind;
 use serde_json::json;
@@ -149,9 +147,8 @@ on_both! {
 }
 
 /// Runs `settled check` with this mail server, and returns its line about mail.
-async fn check_server(folder: &Path, settings: &[(&str, &str)]) -> String {
-    let config = configured(folder).await;
-    let mut command = settled(&["check", "--config", &config]);
+async fn check_server(config: &str, settings: &[(&str, &str)]) -> String {
+    let mut command = settled(&["check", "--config", config]);
     command.env("SETTLED__MAIL__TRANSPORT", "smtp").env("SETTLED__MAIL__SMTP__TIMEOUT_MS", "5000");
     for (option, value) in settings {
         command.env(format!("SETTLED__MAIL__SMTP__{option}"), value);
@@ -165,6 +162,7 @@ async fn check_server(folder: &Path, settings: &[(&str, &str)]) -> String {
 async fn check_tries_the_mail_server_and_tells_the_failures_apart() {
     let server = SmtpServer::start_tls().await;
     let folder = tempfile::tempdir().unwrap();
+    let config = configured(folder.path()).await;
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -174,7 +172,7 @@ async fn check_tries_the_mail_server_and_tells_the_failures_apart() {
     let (port, closed_port) = (server.port.to_string(), "1".to_owned());
     let check = async |host, port, ca_file| {
         let settings = [("HOST", host), ("PORT", port), ("CA_FILE", ca_file), ("USER", "me"), ("PASSWORD_FILE", &password)];
-        check_server(folder.path(), &settings).await
+        check_server(&config, &settings).await
     };
     let accepted = check("localhost", &port, &ca).await;
     assert!(accepted.starts_with("OK ") && accepted.contains("login"), "{accepted}");
