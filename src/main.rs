@@ -1,3 +1,3 @@
 fn main() -> std::process::ExitCode {
-    settled::commands::main()
+    settled::commands::run_command_line()
 }

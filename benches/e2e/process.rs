@@ -12,7 +12,7 @@ use cpu_time::ThreadTime;
 use provision::anvil::{Anvil, AnvilOptions, Mining};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use signer::accounts::{KeyAccount, Purpose};
+use signer::accounts::{AccountPurpose, KeyAccount};
 use signer::seed::Seed;
 use tokio::runtime::Runtime;
 
@@ -76,9 +76,9 @@ impl BenchInstallation {
         let address = port.expect("the machine has a free port");
         let words = PHRASE.to_owned().into();
         let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-        let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0)
+        let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, AccountPurpose::Deposit, 0)
             .expect("the account exists");
-        let xpub = seed.derive_account_xpub(&account);
+        let xpub = account.derive_xpub(&seed);
         let text = format!(
             r#"
             [server]

@@ -10,18 +10,20 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::Uri;
-use chain::derive::tron_address;
+use chain::address::encode_tron_address;
 use chain::{AddressKey, Amount, Asset, AssetKind, BlockHash, BlockRef, ChainId, Family, Source, WatchSet};
 use clock::Clock;
 use db::Db;
 use ids::Mode;
 use money::addresses::Addresses;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, DepositService, Grace};
+use money::cursors;
+use money::deposits::{DepositLimits, DepositService, Grace};
 use prost::Message;
 use serde_json::{Value, json};
 use settled::workers::balance_check::BalanceReconciler;
-use settled::workers::follow::{FollowWorker, Limits};
+use settled::workers::follow::FollowWorker;
+use settled::workers::follow::machine::FollowLimits;
 use settled::workers::{Ran, Worker};
 use sha2::{Digest, Sha256};
 use shop::orders::PaymentChangeHandler;
@@ -94,7 +96,7 @@ fn chain_id() -> ChainId {
 }
 
 fn usdt() -> Asset {
-    Asset::new(chain_id(), AssetKind::Token { contract: tron_address(TOKEN).text }, "USDT", 6, 6)
+    Asset::new(chain_id(), AssetKind::Token { contract: encode_tron_address(TOKEN).text }, "USDT", 6, 6)
 }
 
 fn driver(url: &str) -> Tron {
@@ -139,11 +141,11 @@ impl BenchFollower {
         };
         let deposits = DepositService::new(
             chain,
-            deposits::Limits { grace: Grace { ms: 60_000 }, keep: 512 },
+            DepositLimits { grace: Grace { ms: 60_000 }, keep: 512 },
             Arc::new(PaymentChangeHandler),
         );
         let reconciler = BalanceReconciler::new(db.clone(), Clock::manual(NOW), deposits, Arc::new(driver(url)));
-        let limits = Limits {
+        let limits = FollowLimits {
             batch: 100,
             tip_age_max_ms: i64::MAX,
             quiet_tip_max_ms: None,
@@ -170,7 +172,7 @@ impl BenchFollower {
 
     /// Returns the height of the last stored block.
     async fn cursor(&self) -> u64 {
-        let cursor = self.db.read("load_cursor", |tx| Box::pin(async { deposits::find_cursor(tx, &chain_id()).await }));
+        let cursor = self.db.read("find_cursor", |tx| Box::pin(async { cursors::find_cursor(tx, &chain_id()).await }));
         let cursor = cursor.await.expect("the database opens");
         cursor.and_then(|cursor| cursor.recent.last().copied()).map_or(FIRST, |block| block.height)
     }

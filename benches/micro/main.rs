@@ -7,10 +7,11 @@ mod node_answers;
 
 use std::hint::black_box;
 
-use chain::{AddressKey, Amount, Deriver, WatchSet, derive::AddressScheme};
+use chain::{AddressKey, Amount, Deriver, WatchSet, address::AddressScheme};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher};
-use evm::logs::{TokenContracts, for_each_watched_transfer};
+use evm::logs::for_each_watched_transfer_in_reply;
+use evm::token_contracts::TokenContracts;
 
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
@@ -49,7 +50,7 @@ fn a_thousand_logs(bencher: Bencher, hits: u64) {
     let contracts = TokenContracts::new(&[usdt::asset()]).expect("the contract is valid");
     bencher.counter(ItemsCount::new(1_000u32)).counter(BytesCount::new(body.len())).bench_local(|| {
         let mut found = 0;
-        for_each_watched_transfer(black_box(&body), &watched.read_addresses(), &contracts, |_, _| found += 1)
+        for_each_watched_transfer_in_reply(black_box(&body), &watched.lock_addresses(), &contracts, |_, _| found += 1)
             .map(|_| found)
     });
 }
@@ -60,7 +61,7 @@ fn watch_look_up(bencher: Bencher) {
     for number in 0..100_000 {
         watched.insert(usdt::holder(number));
     }
-    let read = watched.read_addresses();
+    let read = watched.lock_addresses();
     let mut number = 0;
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         number = (number + 7_919) % 200_000;

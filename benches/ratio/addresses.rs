@@ -6,7 +6,7 @@ use std::time::Duration;
 use bitcoin::bip32::{ChildNumber, Xpub};
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha512};
 use bitcoin::secp256k1::{Scalar, Secp256k1};
-use chain::{Deriver, derive, derive::AddressScheme};
+use chain::{Deriver, address::AddressScheme, derive};
 use cpu_time::ThreadTime;
 
 use crate::report::{Bounds, Report, take_samples};

@@ -55,10 +55,13 @@ pub fn run(report: &mut Report) {
         move || {
             let start = ThreadTime::now();
             for _ in 0..BLOCKS {
-                let body = block::parse_block(bytes, AddressType::P2wpkh, prove, &watched.read_addresses())
+                let body = block::parse_and_verify_block(bytes, AddressType::P2wpkh, prove, &watched.lock_addresses())
                     .expect("the block is valid");
                 assert_eq!(body.outputs.len(), HITS);
-                black_box((body, block::find_spends(bytes, &watched.read_outputs()).expect("the block is valid")));
+                black_box((
+                    body,
+                    block::find_watched_spends(bytes, &watched.lock_outputs()).expect("the block is valid"),
+                ));
             }
             start.elapsed()
         }
@@ -73,9 +76,9 @@ pub fn run(report: &mut Report) {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
             let bytes = const_hex::decode(&hex).expect("the text is hexadecimal");
-            let body = block::parse_block(&bytes, AddressType::P2wpkh, false, &watched.read_addresses())
+            let body = block::parse_and_verify_block(&bytes, AddressType::P2wpkh, false, &watched.lock_addresses())
                 .expect("the block is valid");
-            black_box((body, block::find_spends(&bytes, &watched.read_outputs()).expect("the block is valid")));
+            black_box((body, block::find_watched_spends(&bytes, &watched.lock_outputs()).expect("the block is valid")));
         }
         start.elapsed()
     };

@@ -6,10 +6,12 @@ use std::time::Duration;
 use chain::{Block, BlockRef, Header, TxId, WatchSet};
 use cpu_time::ProcessTime;
 use db::Db;
-use evm::logs::{TokenContracts, for_each_watched_transfer};
+use evm::logs::for_each_watched_transfer_in_reply;
+use evm::token_contracts::TokenContracts;
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, DepositService, Grace, Limits};
+use money::cursors;
+use money::deposits::{DepositLimits, DepositService, Grace};
 use money::invoices;
 use money::ledger::PostError;
 use rpc::Rejection;
@@ -28,7 +30,7 @@ const BLOCKS: u64 = 40;
 const LOGS: u64 = 150;
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
-const LIMITS: Limits = Limits { grace: Grace { ms: 60_000 }, keep: 256 };
+const LIMITS: DepositLimits = DepositLimits { grace: Grace { ms: 60_000 }, keep: 256 };
 
 /// Measures and reports P8.
 pub fn run(report: &mut Report, runtime: &Runtime) {
@@ -77,7 +79,7 @@ impl FollowBench {
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| {
-            Box::pin(async move { deposits::start_following_chain(tx, &id, &header(0)).await })
+            Box::pin(async move { cursors::start_following_chain(tx, &id, &header(0)).await })
         });
         start.await.expect("the cursor is stored");
         let statements_before = db.counters().sql_statements;
@@ -107,7 +109,7 @@ impl FollowBench {
 
     fn read(&self, answer: &[u8], header: Header) -> Result<Block, Rejection> {
         let mut transfers = Vec::new();
-        for_each_watched_transfer(answer, &self.chain.watched.read_addresses(), &self.contracts, |hit, _| {
+        for_each_watched_transfer_in_reply(answer, &self.chain.watched.lock_addresses(), &self.contracts, |hit, _| {
             let mut txid = header.hash.0;
             txid[31] = u8::try_from(transfers.len()).unwrap_or(u8::MAX);
             transfers.push(hit.into_transfer(TxId(txid), 1, 77));
@@ -117,7 +119,7 @@ impl FollowBench {
 
     /// Books a block as the follow worker does at the tip.
     async fn book(&self, block: Block) -> Result<(), PostError> {
-        let reached = Some(deposits::compute_position(&self.chain, block.header.height, None));
+        let reached = Some(cursors::compute_position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
         let id = self.chain.id.clone();
         let service = DepositService::new(self.chain.clone(), LIMITS, Arc::new(PaidCounter::default()));
@@ -127,7 +129,7 @@ impl FollowBench {
             })
             .await?;
         let passed = NOW.plus_ms(-LIMITS.grace.ms);
-        let expirable = self.db.read("list_expirable", move |tx| {
+        let expirable = self.db.read("list_expirable_invoices", move |tx| {
             Box::pin(async move { invoices::list_expirable_invoices(tx, &id, NOW, passed, LIMITS.grace, 100).await })
         });
         assert!(expirable.await?.is_empty());

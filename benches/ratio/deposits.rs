@@ -13,7 +13,8 @@ use db::{Config, Db, Tx};
 use futures_util::future::BoxFuture;
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, DepositService, Grace, Limits};
+use money::cursors;
+use money::deposits::{DepositLimits, DepositService, Grace};
 use money::effects::PaymentListener;
 use money::ledger::PostError;
 use money::payments::PaymentChange;
@@ -32,7 +33,7 @@ const OPEN: u64 = 6_000;
 const DEPOSITS: u64 = 256;
 /// The number of deposits per sample, with one deposit in each block.
 const SINGLE_DEPOSITS: u64 = 48;
-const LIMITS: Limits = Limits { grace: Grace { ms: 60_000 }, keep: 256 };
+const LIMITS: DepositLimits = DepositLimits { grace: Grace { ms: 60_000 }, keep: 256 };
 
 /// Measures and reports P11, P12 and P13.
 pub fn run(report: &mut Report, runtime: &Runtime) {
@@ -155,7 +156,7 @@ impl DepositBench {
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| {
-            Box::pin(async move { deposits::start_following_chain(tx, &id, &header(0)).await })
+            Box::pin(async move { cursors::start_following_chain(tx, &id, &header(0)).await })
         });
         start.await.expect("the cursor is stored");
         DepositBench { db, chain, asset: token.id, height: 0, paid: 0 }
@@ -194,7 +195,7 @@ impl DepositBench {
 
     async fn apply(&self, block: Block) -> Result<(), PostError> {
         let expected = block.transfers.len();
-        let reached = Some(deposits::compute_position(&self.chain, block.header.height, None));
+        let reached = Some(cursors::compute_position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
         let paid = Arc::new(PaidCounter::default());
         let service = DepositService::new(self.chain.clone(), LIMITS, paid.clone());

@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use chain::{AddressKey, WatchSet};
 use cpu_time::ThreadTime;
-use evm::logs::{EventLog, TokenContracts, for_each_watched_transfer};
+use evm::logs::{EventLog, for_each_watched_transfer_in_reply};
+use evm::token_contracts::TokenContracts;
 use serde::Deserialize;
 
 use crate::databases;
@@ -43,8 +44,9 @@ pub fn run(report: &mut Report) {
         let decode_and_match = || {
             let start = ThreadTime::now();
             let mut hits = 0;
-            let found = for_each_watched_transfer(&body, &watched.read_addresses(), &contracts, |_, _| hits += 1)
-                .expect("the logs are valid");
+            let found =
+                for_each_watched_transfer_in_reply(&body, &watched.lock_addresses(), &contracts, |_, _| hits += 1)
+                    .expect("the logs are valid");
             assert_eq!((found, hits), (10_000, HITS));
             start.elapsed()
         };
@@ -88,7 +90,7 @@ fn look_up(report: &mut Report, watched: &WatchSet) {
         assert_eq!(black_box(found), 200);
         start.elapsed()
     };
-    let read = watched.read_addresses();
+    let read = watched.lock_addresses();
     let ours = || {
         let start = ThreadTime::now();
         let found = wanted.iter().filter(|key| read.contains(key)).count();

@@ -11,12 +11,14 @@ use rpc::{NodeError, NodeErrorKind, Pool, Rejection, Reply, Request, RpcError, T
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::core::{parse_block_hash, parse_merkle_root, parse_txid, verify_header_hash, zero_block_hash};
-use crate::fees::FeeRate;
+use crate::{
+    fees::FeeRate,
+    hashes::{parse_block_hash, parse_merkle_root, parse_txid, verify_header_hash, zero_block_hash},
+};
 
 /// Maximum number of concurrent small requests.
 const CONCURRENCY: usize = 4;
-/// Maximum length of a server's error text that is kept, in characters.
+/// Maximum length of a server's error text in an error, in characters.
 const ERROR_LENGTH_MAX: usize = 200;
 
 /// The reply to `block/{hash}`.
@@ -35,16 +37,21 @@ struct BlockInfo<'a> {
 /// URL path that returns the hash of the genesis block.
 pub const GENESIS_HASH_PATH: &str = "block-height/0";
 
-/// Returns the hash of the newest block and the index of the endpoint that returned it.
+/// Returns the hash of the newest block and the index of the endpoint that returned it. The endpoint `first` gets the
+/// request before all others.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_text()?)?)));
+    let accept =
+        |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_text_of_status_200()?)?)));
     pool.send_request(Request::http_get("blocks/tip/hash").with_target(Target::From(first)), accept).await
 }
 
 /// Returns the height of one server's newest block.
 pub async fn fetch_head_height(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let height = reply.parse_text()?.parse().map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
+        let height = reply
+            .parse_text_of_status_200()?
+            .parse()
+            .map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
         Ok(Verdict::Accept(height))
     };
     pool.send_request(Request::http_get("blocks/tip/height").with_target(Target::Probe(endpoint)), accept).await
@@ -52,27 +59,32 @@ pub async fn fetch_head_height(pool: &Pool, endpoint: usize) -> Result<Height, R
 
 /// Returns the hash of the genesis block.
 pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| parse_block_hash(reply.parse_text()?).map(Verdict::Accept);
+    let accept = |reply: &Reply<'_>| parse_block_hash(reply.parse_text_of_status_200()?).map(Verdict::Accept);
     pool.send_request(Request::http_get(GENESIS_HASH_PATH).with_method("block-height").with_target(target), accept)
         .await
 }
 
-/// Returns the same as [`crate::core::fetch_block_hashes`], with one request for each height.
-pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+/// Returns the block hash at each height, or `None` for a height above the server's head. Sends one request for each
+/// height. If a request fails, the list ends before that height, and the hashes in the list are still valid.
+pub async fn fetch_block_hashes_until_failure(
+    pool: &Pool,
+    heights: &[Height],
+) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let request_hash = |height: &Height| {
         let request = Request::http_get(&format!("block-height/{height}")).with_method("block-height");
-        pool.send_request(request, |reply: &Reply<'_>| match reply.parse_text() {
+        pool.send_request(request, |reply: &Reply<'_>| match reply.parse_text_of_status_200() {
             Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
             // The server may lag behind, so the pool sends the request to another endpoint too.
             Err(Rejection::NodeError(error)) if error.kind == NodeErrorKind::NotFound => Ok(Verdict::Fallback(None)),
             Err(rejection) => Err(rejection),
         })
     };
-    collect_results_before_failure(heights.iter().map(request_hash).collect()).await
+    run_requests_until_failure(heights.iter().map(request_hash).collect()).await
 }
 
-/// Returns the same as [`crate::core::fetch_header`].
-pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
+/// Returns the header with this hash and the height that the server reports for it. The hash of the header is verified;
+/// the height is not.
+pub async fn fetch_header_by_hash(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
         let info: BlockInfo<'_> = reject_error_status(reply)?.parse_json()?;
         let header = Header {
@@ -88,8 +100,8 @@ pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Heade
     pool.send_request(Request::http_get(&format!("block/{hash}")).with_method("block"), accept).await
 }
 
-/// Returns the same as [`crate::core::fetch_block`].
-pub async fn fetch_block<T>(
+/// Fetches the bytes of a block and returns the result of `parse`. If `parse` fails, another endpoint gets the request.
+pub async fn fetch_and_parse_block<T>(
     pool: &Pool,
     hash: BlockHash,
     parse: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
@@ -104,7 +116,7 @@ struct MempoolInfo {
     count: u64,
 }
 
-/// Returns the number of transactions in the mempool.
+/// Returns the number of transactions in the server's mempool.
 pub async fn count_mempool_transactions(pool: &Pool) -> Result<u64, RpcError> {
     let accept =
         |reply: &Reply<'_>| Ok(Verdict::Accept(reject_error_status(reply)?.parse_json::<MempoolInfo>()?.count));
@@ -136,7 +148,7 @@ pub async fn list_mempool_txids_by_address(pool: &Pool, addresses: &[Address]) -
     Ok(txids)
 }
 
-/// Returns the same as [`crate::core::list_mempool_txids`].
+/// Returns the ids of all transactions in the server's mempool.
 pub async fn list_mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let txids: Vec<&str> = reject_error_status(reply)?.parse_json()?;
@@ -145,8 +157,9 @@ pub async fn list_mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     pool.send_request(Request::http_get("mempool/txids"), accept).await
 }
 
-/// Returns the same as [`crate::core::fetch_transactions`], with one request for each transaction.
-pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
+/// Returns the bytes of each mempool transaction, or `None` for a transaction that left the mempool. Sends one request
+/// for each transaction. If a request fails, the list ends before that transaction.
+pub async fn fetch_transactions_until_failure(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let request_bytes = |txid: &TxId| {
         let request = Request::http_get(&format!("tx/{txid}/raw")).with_method("tx/raw");
         pool.send_request(request, |reply: &Reply<'_>| match reject_error_status(reply) {
@@ -155,11 +168,12 @@ pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Optio
             Err(rejection) => Err(rejection),
         })
     };
-    collect_results_before_failure(txids.iter().map(request_bytes).collect()).await
+    run_requests_until_failure(txids.iter().map(request_bytes).collect()).await
 }
 
-/// Returns the results before the first failed request. Returns the error if the first request fails.
-async fn collect_results_before_failure<T>(
+/// Sends requests, up to [`CONCURRENCY`] at once, and returns the results before the first request that fails. Fails
+/// only if the first request of the list fails.
+async fn run_requests_until_failure<T>(
     requests: Vec<impl Future<Output = Result<T, RpcError>>>,
 ) -> Result<Vec<T>, RpcError> {
     let mut results = Vec::with_capacity(requests.len());
@@ -182,8 +196,8 @@ pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRat
         let targets = estimates.iter().filter_map(|(target, rate)| Some((target.parse::<u16>().ok()?, rate.get())));
         let nearest = targets.filter(|(target, _)| *target >= blocks).min_by_key(|(target, _)| *target);
         let Some((_, text)) = nearest else { return Ok(Verdict::Fallback(None)) };
-        let rate =
-            FeeRate::parse_decimal(text, 3).ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
+        let rate = FeeRate::parse_decimal_rounding_up(text, 3)
+            .ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
         Ok(Verdict::Accept(Some(rate)))
     };
     pool.send_request(Request::http_get("fee-estimates"), accept).await

@@ -5,18 +5,25 @@
 //! transactions and of their witnesses. The blocks come from the operator's node ([`Backend::Core`]) or from public
 //! servers ([`Backend::Esplora`]); the driver verifies both in the same way. The driver has no database and no keys.
 
-pub mod transaction;
-pub mod block;
 pub mod fees;
 
-mod core;
-mod esplora;
-mod recent_blocks;
-mod mempool;
-mod sender;
-mod source;
+mod config;
+mod hashes;
+mod transaction;
+mod paid_output;
+mod coinbase;
+mod merkle_roots;
+pub mod block;
 mod proof_of_work;
+mod recent_blocks;
+mod bitcoin_core;
+mod esplora;
+mod mempool;
+mod source;
+mod endpoint_check;
+mod sender;
 
-pub use block::AddressType;
+pub use config::{Backend, BitcoinConfig, BuildError, Verify};
+pub use paid_output::AddressType;
 pub use sender::{MempoolRejection, classify_error_text};
-pub use source::{Backend, Bitcoin, BitcoinConfig, BuildError, Verify};
+pub use source::Bitcoin;

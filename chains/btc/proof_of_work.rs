@@ -32,9 +32,14 @@ pub fn verify_proof_of_work(network: Network, height: Height, header: &Header) -
 
 /// Checks that a block with the parent's difficulty may be followed by a block with this header's difficulty. Test
 /// networks allow exceptions, so this function accepts every difficulty on them.
-pub fn verify_difficulty(network: Network, height: Height, header: &Header, parent: &Header) -> Result<(), String> {
+pub fn verify_difficulty_against_parent(
+    network: Network,
+    height: Height,
+    header: &Header,
+    parent: &Header,
+) -> Result<(), String> {
     let constant = network == Network::Regtest;
-    if !constant && !difficulty_follows_parent(network) {
+    if !constant && !parent_determines_difficulty(network) {
         return Ok(());
     }
     let is_allowed = if constant || !height.is_multiple_of(PERIOD) {
@@ -55,7 +60,7 @@ pub fn verify_difficulty(network: Network, height: Height, header: &Header, pare
 }
 
 /// Returns true if the parent alone determines which difficulty a block may have.
-pub fn difficulty_follows_parent(network: Network) -> bool {
+pub fn parent_determines_difficulty(network: Network) -> bool {
     network == Network::Bitcoin || network == Network::Signet || network == Network::Regtest
 }
 
@@ -95,14 +100,16 @@ mod tests {
             header
         };
         let (parent, quarter, fourfold) = (with(0x1702_8000), with(0x1700_a000), with(0x170a_0000));
-        let follows = |height, header: &Header| verify_difficulty(Network::Bitcoin, height, header, &parent).is_ok();
+        let follows = |height, header: &Header| {
+            verify_difficulty_against_parent(Network::Bitcoin, height, header, &parent).is_ok()
+        };
         assert!(follows(840_001, &parent) && !follows(840_001, &quarter));
         assert!(follows(840_672, &quarter) && follows(840_672, &fourfold));
         assert!(!follows(840_672, &with(0x1700_9fff)) && !follows(840_672, &with(0x170a_0001)));
         assert!(
-            verify_difficulty(Network::Testnet4, 5, &quarter, &parent).is_ok(),
+            verify_difficulty_against_parent(Network::Testnet4, 5, &quarter, &parent).is_ok(),
             "a block after 20 minutes may be easy"
         );
-        assert!(verify_difficulty(Network::Regtest, PERIOD, &quarter, &parent).is_err());
+        assert!(verify_difficulty_against_parent(Network::Regtest, PERIOD, &quarter, &parent).is_err());
     }
 }

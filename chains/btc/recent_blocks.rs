@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bitcoin::{BlockHash, block::Header};
 
-use crate::block::PaidOutput;
+use crate::paid_output::PaidOutput;
 
 /// Maximum number of blocks kept. It exceeds the 100 blocks after which a coinbase may be spent.
 const BLOCKS_MAX: usize = 200;
@@ -26,8 +26,8 @@ pub struct RecentBlock {
 pub struct RecentBlocks(VecDeque<RecentBlock>);
 
 impl RecentBlocks {
-    /// Adds a block and removes all blocks that are not its ancestors.
-    pub fn push_block(&mut self, block: RecentBlock) {
+    /// Adds a block and removes all blocks that are not its ancestors. Keeps the newest [`BLOCKS_MAX`] blocks.
+    pub fn push_block_dropping_non_ancestors(&mut self, block: RecentBlock) {
         while self.0.back().is_some_and(|last| last.hash != block.header.prev_blockhash) {
             self.0.pop_back();
         }
@@ -37,13 +37,13 @@ impl RecentBlocks {
         }
     }
 
-    /// Returns the block that is `depth` blocks below the newest one.
+    /// Returns the block that is `depth` blocks below the newest block, or `None` if fewer blocks are kept.
     pub fn find_block_below_tip(&self, depth: usize) -> Option<&RecentBlock> {
         self.0.len().checked_sub(depth + 1).and_then(|index| self.0.get(index))
     }
 
-    /// Returns the header of the block with this hash.
-    pub fn find_header(&self, hash: BlockHash) -> Option<Header> {
+    /// Returns the header of the kept block with this hash, or `None` if the block is not kept.
+    pub fn find_header_by_hash(&self, hash: BlockHash) -> Option<Header> {
         self.0.iter().rev().find(|block| block.hash == hash).map(|block| block.header)
     }
 }
@@ -70,23 +70,23 @@ mod tests {
         }
         let mut recent = RecentBlocks::default();
         for block in &blocks {
-            recent.push_block(block.clone());
+            recent.push_block_dropping_non_ancestors(block.clone());
         }
         assert_eq!(recent.find_block_below_tip(99).map(|block| block.hash), Some(blocks[201].hash));
         assert_eq!(recent.find_block_below_tip(BLOCKS_MAX).map(|block| block.hash), None);
-        assert_eq!(recent.find_header(blocks[10].hash), None);
+        assert_eq!(recent.find_header_by_hash(blocks[10].hash), None);
 
         let fork = child_block(&blocks[250], 2);
-        recent.push_block(fork.clone());
+        recent.push_block_dropping_non_ancestors(fork.clone());
         assert_eq!(recent.find_block_below_tip(1).map(|block| block.hash), Some(blocks[250].hash));
-        assert_eq!(recent.find_header(blocks[251].hash), None);
-        recent.push_block(fork);
+        assert_eq!(recent.find_header_by_hash(blocks[251].hash), None);
+        recent.push_block_dropping_non_ancestors(fork);
         assert_eq!(
             recent.find_block_below_tip(1).map(|block| block.hash),
             Some(blocks[250].hash),
             "a block that is read twice is kept once"
         );
-        recent.push_block(blocks[5].clone());
+        recent.push_block_dropping_non_ancestors(blocks[5].clone());
         assert_eq!(recent.find_block_below_tip(1).map(|block| block.hash), None);
     }
 }

@@ -6,7 +6,7 @@ use chain::{BroadcastOutcome, Sender, TxId};
 use rpc::{Rejection, Reply, Request};
 use tracing::info;
 
-use crate::{Backend, Bitcoin, block::to_display_order, transaction::Reader};
+use crate::{Backend, Bitcoin, hashes::to_display_order, transaction::ByteReader};
 
 /// The class of a node's error text, which decides the outcome of a broadcast attempt. The texts are those of Bitcoin
 /// Core, which Esplora passes on.
@@ -22,7 +22,7 @@ pub enum MempoolRejection {
     FeeTooLow,
     /// The transaction is not valid yet, because of its lock time or because it spends an immature coinbase.
     NotFinal,
-    /// The transaction is invalid and can never be accepted.
+    /// The transaction is invalid, or the policy of the node forbids it, for example an output that is dust.
     InvalidTransaction,
     /// The text is not recognised.
     Unknown,
@@ -43,7 +43,7 @@ impl MempoolRejection {
     }
 }
 
-/// Phrases of each class, in the order in which they are tried.
+/// The phrases in a node's error text by which each class is recognised. The first class with a matching phrase counts.
 const PHRASES: [(MempoolRejection, &[&str]); 6] = [
     (
         MempoolRejection::AlreadyKnown,
@@ -83,14 +83,14 @@ const PHRASES: [(MempoolRejection, &[&str]); 6] = [
     ),
 ];
 
-/// Returns the class of a node's error text.
+/// Returns the class of a node's error text, or [`MempoolRejection::Unknown`] if no phrase matches.
 pub fn classify_error_text(text: &str) -> MempoolRejection {
     let text = text.to_ascii_lowercase();
     let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     PHRASES.iter().find(|(_, phrases)| contains_any(phrases)).map_or(MempoolRejection::Unknown, |(class, _)| *class)
 }
 
-/// Maximum length of an error text that is kept, in characters.
+/// Maximum length of a node's error text in an outcome, in characters.
 const ERROR_LENGTH_MAX: usize = 300;
 
 #[async_trait]
@@ -98,8 +98,8 @@ impl Sender for Bitcoin {
     /// Broadcasts to every endpoint with the role `broadcast`. A rejection text begins with the code of its class:
     /// `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
-        let Ok(tx) = Reader::new(raw).read_transaction(|_| {}) else {
-            return BroadcastOutcome::Refused("invalid_transaction: the bytes are not a transaction".to_owned());
+        let Ok(tx) = ByteReader::new(raw).read_transaction(|_| {}) else {
+            return BroadcastOutcome::Rejected("invalid_transaction: the bytes are not a transaction".to_owned());
         };
         let txid = TxId(to_display_order(tx.compute_txid()));
         let hex = const_hex::encode(raw);
@@ -143,6 +143,7 @@ impl Bitcoin {
     }
 }
 
+/// Returns the outcome of a broadcast to the endpoint `label`, which returned the error text `message`.
 fn classify_broadcast_error(label: &str, message: &str) -> BroadcastOutcome {
     match classify_error_text(message) {
         MempoolRejection::AlreadyKnown => BroadcastOutcome::AlreadyKnown,
@@ -152,7 +153,7 @@ fn classify_broadcast_error(label: &str, message: &str) -> BroadcastOutcome {
         | MempoolRejection::FeeTooLow
         | MempoolRejection::NotFinal
         | MempoolRejection::InvalidTransaction) => {
-            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.rejection_code()))
+            BroadcastOutcome::Rejected(format!("{}: {label}: {message}", class.rejection_code()))
         }
     }
 }

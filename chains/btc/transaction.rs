@@ -7,7 +7,7 @@ const COINBASE_VOUT: u32 = u32::MAX;
 /// Sequence number from which an input does not signal replaceability (BIP125).
 const NOT_REPLACEABLE_FROM: u32 = 0xffff_fffe;
 
-/// The bytes are not a complete transaction.
+/// The error for bytes that are not a complete transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes of a transaction are incomplete or malformed")]
 pub struct MalformedTransaction;
@@ -15,7 +15,7 @@ pub struct MalformedTransaction;
 /// One output of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Output<'a> {
-    /// Index in the transaction.
+    /// Index of the output in its transaction.
     pub vout: u32,
     /// Amount in satoshi.
     pub sats: u64,
@@ -34,8 +34,8 @@ pub struct Input {
 
 /// A parsed transaction, borrowing its bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Tx<'a> {
-    /// All bytes, witnesses included.
+pub struct ParsedTransaction<'a> {
+    /// All bytes of the transaction, including its witnesses.
     whole: &'a [u8],
     /// The bytes from the number of inputs to the end of the outputs. The txid is the hash of the version, these bytes
     /// and the lock time.
@@ -50,12 +50,12 @@ pub struct Tx<'a> {
 
 /// A reader of serialised data. It holds the bytes that are not read yet.
 #[derive(Debug, Clone, Copy)]
-pub struct Reader<'a>(&'a [u8]);
+pub struct ByteReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> ByteReader<'a> {
     /// Returns a reader that starts at the beginning of `bytes`.
-    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader(bytes)
+    pub fn new(bytes: &'a [u8]) -> ByteReader<'a> {
+        ByteReader(bytes)
     }
 
     /// Returns true if all bytes are read.
@@ -63,22 +63,23 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
-    /// Returns the next `count` bytes.
+    /// Returns the next `count` bytes, or an error if fewer are left.
     pub fn take_bytes(&mut self, count: usize) -> Result<&'a [u8], MalformedTransaction> {
         let (front, rest) = self.0.split_at_checked(count).ok_or(MalformedTransaction)?;
         self.0 = rest;
         Ok(front)
     }
 
+    /// Returns the next `N` bytes as an array.
     fn take_array<const N: usize>(&mut self) -> Result<[u8; N], MalformedTransaction> {
         let (front, rest) = self.0.split_first_chunk::<N>().ok_or(MalformedTransaction)?;
         self.0 = rest;
         Ok(*front)
     }
 
-    /// Reads a compact size. Fails if the number exceeds the number of bytes left, because each counted item has at
-    /// least one byte.
-    pub fn read_compact_size(&mut self) -> Result<usize, MalformedTransaction> {
+    /// Reads a number of items in Bitcoin's compact encoding of 1, 3, 5 or 9 bytes. Fails if the number exceeds the
+    /// number of bytes that are not read yet, because each counted item has at least one byte.
+    pub fn read_bounded_compact_size(&mut self) -> Result<usize, MalformedTransaction> {
         let [first] = self.take_array()?;
         let count = match first {
             0xfd => u64::from(u16::from_le_bytes(self.take_array()?)),
@@ -89,22 +90,26 @@ impl<'a> Reader<'a> {
         usize::try_from(count).ok().filter(|count| *count <= self.0.len()).ok_or(MalformedTransaction)
     }
 
+    /// Reads a script: its length as a compact size, then its bytes.
     fn read_script(&mut self) -> Result<&'a [u8], MalformedTransaction> {
-        let length = self.read_compact_size()?;
+        let length = self.read_bounded_compact_size()?;
         self.take_bytes(length)
     }
 
     /// Reads one transaction and calls `output` for each of its outputs.
-    pub fn read_transaction(&mut self, output: impl FnMut(Output<'a>)) -> Result<Tx<'a>, MalformedTransaction> {
-        self.read_transaction_with_inputs(|_| {}, output)
+    pub fn read_transaction(
+        &mut self,
+        output: impl FnMut(Output<'a>),
+    ) -> Result<ParsedTransaction<'a>, MalformedTransaction> {
+        self.read_transaction_with_callbacks(|_| {}, output)
     }
 
     /// Reads one transaction and calls `input` and `output` for each of its inputs and outputs.
-    pub fn read_transaction_with_inputs(
+    pub fn read_transaction_with_callbacks(
         &mut self,
         mut input: impl FnMut(Input),
         mut output: impl FnMut(Output<'a>),
-    ) -> Result<Tx<'a>, MalformedTransaction> {
+    ) -> Result<ParsedTransaction<'a>, MalformedTransaction> {
         let start = self.0;
         self.take_bytes(4)?;
         // A transaction has at least one input, so a zero here marks a transaction with witnesses.
@@ -113,7 +118,7 @@ impl<'a> Reader<'a> {
             return Err(MalformedTransaction);
         }
         let body = self.0;
-        let inputs = self.read_compact_size()?;
+        let inputs = self.read_bounded_compact_size()?;
         let (mut is_coinbase, mut is_replaceable) = (false, false);
         for _ in 0..inputs {
             let previous: [u8; 32] = self.take_array()?;
@@ -123,7 +128,7 @@ impl<'a> Reader<'a> {
             self.read_script()?;
             is_replaceable |= u32::from_le_bytes(self.take_array()?) < NOT_REPLACEABLE_FROM;
         }
-        let outputs = self.read_compact_size()?;
+        let outputs = self.read_bounded_compact_size()?;
         for vout in 0..outputs {
             let sats = u64::from_le_bytes(self.take_array()?);
             let script = self.read_script()?;
@@ -132,7 +137,7 @@ impl<'a> Reader<'a> {
         let body = &body[..body.len() - self.0.len()];
         if has_witness {
             for _ in 0..inputs {
-                for _ in 0..self.read_compact_size()? {
+                for _ in 0..self.read_bounded_compact_size()? {
                     self.read_script()?;
                 }
             }
@@ -142,11 +147,11 @@ impl<'a> Reader<'a> {
             return Err(MalformedTransaction);
         }
         let whole = &start[..start.len() - self.0.len()];
-        Ok(Tx { whole, body, has_witness, is_coinbase, is_replaceable: is_replaceable && !is_coinbase })
+        Ok(ParsedTransaction { whole, body, has_witness, is_coinbase, is_replaceable: is_replaceable && !is_coinbase })
     }
 }
 
-impl<'a> Tx<'a> {
+impl<'a> ParsedTransaction<'a> {
     /// Returns the transaction id in hash order, which is the reverse of the displayed order.
     pub fn compute_txid(&self) -> sha256d::Hash {
         if !self.has_witness {
@@ -159,7 +164,7 @@ impl<'a> Tx<'a> {
         sha256d::Hash::from_engine(engine)
     }
 
-    /// Returns the hash of all bytes, witnesses included.
+    /// Returns the hash of all bytes of the transaction, including its witnesses.
     pub fn compute_wtxid(&self) -> sha256d::Hash {
         sha256d::Hash::hash(self.whole)
     }
@@ -169,14 +174,14 @@ impl<'a> Tx<'a> {
         if !self.has_witness {
             return None;
         }
-        let mut rest = Reader(&self.whole[6 + self.body.len()..]);
-        if rest.read_compact_size().ok()? == 0 { None } else { rest.read_script().ok() }
+        let mut rest = ByteReader(&self.whole[6 + self.body.len()..]);
+        if rest.read_bounded_compact_size().ok()? == 0 { None } else { rest.read_script().ok() }
     }
 
     /// Returns the script of the first input; in a coinbase it begins with the height (BIP34).
     pub fn first_input_script(&self) -> Option<&'a [u8]> {
-        let mut reader = Reader(self.body);
-        reader.read_compact_size().ok()?;
+        let mut reader = ByteReader(self.body);
+        reader.read_bounded_compact_size().ok()?;
         reader.take_bytes(36).ok()?;
         reader.read_script().ok()
     }
@@ -226,7 +231,7 @@ mod tests {
         #[test]
         fn transactions_are_parsed_as_rust_bitcoin_parses_them(tx in any_tx()) {
             let bytes = consensus::serialize(&tx);
-            let mut reader = Reader::new(&bytes);
+            let mut reader = ByteReader::new(&bytes);
             let mut outputs = Vec::new();
             let parsed = reader.read_transaction(|output| outputs.push((output.vout, output.sats, output.script.to_vec()))).unwrap();
             prop_assert!(reader.is_empty());
@@ -245,14 +250,14 @@ mod tests {
 
         #[test]
         fn any_bytes_are_parsed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Reader::new(&bytes).read_transaction(|_| {});
+            let _ = ByteReader::new(&bytes).read_transaction(|_| {});
         }
 
         #[test]
         fn a_truncated_transaction_is_malformed(tx in any_tx(), at: prop::sample::Index) {
             let bytes = consensus::serialize(&tx);
             let cut = &bytes[..at.index(bytes.len())];
-            let parsed = Reader::new(cut).read_transaction(|_| ());
+            let parsed = ByteReader::new(cut).read_transaction(|_| ());
             prop_assert!(parsed.is_err());
         }
     }

@@ -1,4 +1,4 @@
-//! Amounts: base units of one asset, as unsigned 256-bit integers with checked arithmetic only.
+//! Amounts: numbers of base units of one asset, as unsigned 256-bit integers with checked arithmetic only.
 
 use std::fmt;
 
@@ -15,34 +15,35 @@ pub struct Amount(U256);
 /// The reason why a text is not an exact amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// The text, cut to 100 characters, has something other than digits and one decimal point.
+    /// The text is not made of digits and at most one decimal point between them. The field contains its first 100
+    /// characters.
     #[error("`{0}` is not a decimal number")]
     NotANumber(String),
-    /// The text has more decimal places than the asset, whose number of decimals is the second field.
+    /// The text has more decimal places than the asset. The fields contain the text and the decimals of the asset.
     #[error("`{0}` has more than {1} decimal places")]
     TooManyDecimals(String, u8),
-    /// The text is 2^256 base units or more.
+    /// The text stands for 2^256 base units or more; the field contains the text.
     #[error("`{0}` is larger than the largest amount, 2^256 − 1 base units")]
     TooLarge(String),
 }
 
 impl Amount {
-    /// No base units.
+    /// The amount of 0 base units.
     pub const ZERO: Amount = Amount(U256::ZERO);
-    /// 2^256 − 1 base units.
+    /// The largest amount, 2^256 − 1 base units.
     pub const MAX: Amount = Amount(U256::MAX);
 
-    /// The amount of `units` base units.
+    /// Returns the amount of `units` base units.
     pub const fn new(units: U256) -> Amount {
         Amount(units)
     }
 
-    /// The amount of `units` base units.
+    /// Returns the amount of `units` base units.
     pub fn from_units(units: u128) -> Amount {
         Amount(U256::from(units))
     }
 
-    /// The number of base units.
+    /// Returns the number of base units.
     pub const fn units(self) -> U256 {
         self.0
     }
@@ -52,61 +53,65 @@ impl Amount {
         self.0.is_zero()
     }
 
-    /// `self + other`, or `None` on overflow.
+    /// Returns `self + other`, or `None` on overflow.
     pub fn checked_add(self, other: Amount) -> Option<Amount> {
         self.0.checked_add(other.0).map(Amount)
     }
 
-    /// `self − other`, or `None` when `other` is larger.
+    /// Returns `self − other`, or `None` when `other` is larger.
     pub fn checked_sub(self, other: Amount) -> Option<Amount> {
         self.0.checked_sub(other.0).map(Amount)
     }
 
-    /// `self · factor`, or `None` on overflow.
+    /// Returns `self · factor`, or `None` on overflow.
     pub fn checked_mul(self, factor: u64) -> Option<Amount> {
         self.0.checked_mul(U256::from(factor)).map(Amount)
     }
 
-    /// `self · numerator / denominator`, rounded down; `None` on overflow or a zero denominator.
-    pub fn checked_mul_ratio(self, numerator: u64, denominator: u64) -> Option<Amount> {
+    /// Returns `self · numerator / denominator`, rounded down, or `None` when the product overflows or the denominator
+    /// is zero.
+    pub fn mul_ratio_rounded_down(self, numerator: u64, denominator: u64) -> Option<Amount> {
         self.0.checked_mul(U256::from(numerator))?.checked_div(U256::from(denominator)).map(Amount)
     }
 
-    /// `self − other`, or zero when `other` is larger.
+    /// Returns `self − other`, or zero when `other` is larger.
     pub fn saturating_sub(self, other: Amount) -> Amount {
         Amount(self.0.saturating_sub(other.0))
     }
 
-    /// The sum of all amounts (zero for none), or `None` on overflow.
+    /// Returns the sum of all amounts, which is zero when there are none, or `None` on overflow.
     pub fn checked_sum(amounts: impl IntoIterator<Item = Amount>) -> Option<Amount> {
         amounts.into_iter().try_fold(Amount::ZERO, Amount::checked_add)
     }
 
-    /// The 32 bytes, most significant first, that both databases store: their byte order is the numeric order.
+    /// Returns the 32 bytes that both databases store, the most significant byte first. Stored amounts therefore sort
+    /// by their value.
     pub fn to_be_bytes(self) -> [u8; 32] {
         self.0.to_be_bytes()
     }
 
-    /// The inverse of [`Amount::to_be_bytes`].
+    /// Returns the amount that [`Amount::to_be_bytes`] encoded.
     pub fn from_be_bytes(bytes: [u8; 32]) -> Amount {
         Amount(U256::from_be_bytes(bytes))
     }
 
-    /// The inverse of [`Amount::to_be_bytes`]; `None` unless the slice has exactly 32 bytes.
+    /// Returns the amount that [`Amount::to_be_bytes`] encoded, or `None` when the slice does not have exactly 32
+    /// bytes.
     pub fn from_be_slice(bytes: &[u8]) -> Option<Amount> {
         bytes.try_into().ok().map(Amount::from_be_bytes)
     }
 
-    /// The least amount that is not below `self` and has at most `keep_decimals` decimal places, where one whole coin is
-    /// 10^`decimals` base units. Expected amounts are rounded like this, so that a buyer can type them into a wallet.
-    /// `None` on overflow.
+    /// Returns the least amount that is not below `self` and has at most `keep_decimals` decimal places, or `None` on
+    /// overflow. One whole coin is 10^`decimals` base units. Amounts due are rounded like this, so that a buyer can
+    /// type them into a wallet.
     pub fn round_up_to_decimals(self, decimals: u8, keep_decimals: u8) -> Option<Amount> {
         let step = power_of_ten(decimals.saturating_sub(keep_decimals))?;
         let excess = self.0 % step;
         if excess.is_zero() { Some(self) } else { self.0.checked_add(step - excess).map(Amount) }
     }
 
-    /// The exact decimal text in whole coins, without trailing zeros: 690608 with 6 decimals is `0.690608`.
+    /// Returns the amount as decimal text in whole coins, exact and without trailing zeros: 690600 base units of an
+    /// asset with 6 decimals are `0.6906`.
     pub fn to_decimal(self, decimals: u8) -> String {
         let digits = self.0.to_string();
         let places = usize::from(decimals);
@@ -118,12 +123,13 @@ impl Amount {
         }
     }
 
-    /// The inverse of [`Amount::to_decimal`]. Trailing zeros after the decimal point are ignored.
+    /// Parses a decimal text in whole coins, as [`Amount::to_decimal`] returns it. Trailing zeros after the decimal
+    /// point are ignored, and nothing is rounded.
     ///
     /// # Errors
-    /// Refuses signs, exponents, blanks and texts of more than 200 bytes ([`ParseError::NotANumber`]), more decimal places
-    /// than `decimals` ([`ParseError::TooManyDecimals`]; nothing is rounded), and amounts of 2^256 base units or more
-    /// ([`ParseError::TooLarge`]).
+    /// Fails with [`ParseError::NotANumber`] for signs, exponents, blanks and texts of more than 200 bytes, with
+    /// [`ParseError::TooManyDecimals`] for more decimal places than `decimals`, and with [`ParseError::TooLarge`] for
+    /// amounts of 2^256 base units or more.
     pub fn parse_decimal(text: &str, decimals: u8) -> Result<Amount, ParseError> {
         let not_a_number = || ParseError::NotANumber(text.chars().take(100).collect());
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -151,7 +157,7 @@ impl From<u64> for Amount {
     }
 }
 
-/// The base units as a plain integer. A text in whole coins needs the asset's decimals: see [`Amount::to_decimal`].
+/// Writes the number of base units. A text in whole coins needs the asset's decimals: see [`Amount::to_decimal`].
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct ChainId(Arc<str>);
 
-/// The refused text of a chain name.
+/// The error for a text that is not a chain name; the field contains the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a chain name (1 to 32 of a-z, 0-9 and -)")]
 pub struct InvalidChainId(String);
@@ -19,14 +19,14 @@ impl ChainId {
     /// Parses a chain name.
     ///
     /// # Errors
-    /// [`InvalidChainId`] unless the name has 1 to 32 characters of `a-z`, `0-9` and `-`.
+    /// Fails with [`InvalidChainId`] unless the name has 1 to 32 characters of `a-z`, `0-9` and `-`.
     pub fn new(name: &str) -> Result<ChainId, InvalidChainId> {
         let valid = (1..=32).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if valid { Ok(ChainId(name.into())) } else { Err(InvalidChainId(name.to_owned())) }
     }
 
-    /// The name as text.
+    /// Returns the name of the chain as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -58,7 +58,7 @@ impl fmt::Debug for ChainId {
     }
 }
 
-/// The kind of a chain: it decides the formats of addresses, transactions and blocks.
+/// The family of a chain, which decides the formats of addresses, transactions and blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -75,20 +75,21 @@ pub enum Family {
 pub enum AssetKind {
     /// The coin in which the chain takes its fees.
     Native,
-    /// A token.
+    /// A token, identified by its contract.
     Token {
-        /// Canonical text of the address of its contract.
+        /// The address of the token contract, as canonical text.
         contract: String,
     },
 }
 
-/// The name of an asset in the ledger: `ethereum/native`, `bsc/0x55d3…7955`, or `fiat/CNY` for a balance in a currency.
+/// The name of an asset in the ledger, such as `ethereum/native`, `bsc/0x55d3…7955`, or `fiat/CNY` for a balance in
+/// fiat.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AssetId(Arc<str>);
 
 impl AssetId {
-    /// The name of a native coin or token of a chain.
+    /// Returns the name of the native coin or of a token of a chain.
     pub fn on_chain(chain: &ChainId, kind: &AssetKind) -> AssetId {
         match kind {
             AssetKind::Native => AssetId(format!("{chain}/native").into()),
@@ -96,18 +97,18 @@ impl AssetId {
         }
     }
 
-    /// The name of a fiat balance; `currency` is an ISO 4217 code.
+    /// Returns the name of a fiat balance; `currency` is an ISO 4217 code.
     pub fn fiat(currency: &str) -> AssetId {
         AssetId(format!("fiat/{currency}").into())
     }
 
-    /// The name as the database or the configuration stored it. The text is not checked: [`AssetId::on_chain`] or
-    /// [`AssetId::fiat`] made it.
+    /// Returns the asset name that the database or the configuration contains. The text is not checked, because
+    /// [`AssetId::on_chain`] or [`AssetId::fiat`] made it.
     pub fn from_stored(text: &str) -> AssetId {
         AssetId(text.into())
     }
 
-    /// The name as text.
+    /// Returns the asset name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -125,26 +126,27 @@ impl fmt::Debug for AssetId {
     }
 }
 
-/// A coin or token that can be paid with.
+/// A native coin or a token with which buyers can pay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asset {
-    /// The name in the ledger, made of `chain` and `kind`.
+    /// The name of the asset in the ledger, made of `chain` and `kind`.
     pub id: AssetId,
     /// The chain that the asset is on.
     pub chain: ChainId,
-    /// Native coin or token.
+    /// The kind of the asset: the native coin or a token.
     pub kind: AssetKind,
-    /// The label that people read, such as `USDT`. It is not unique.
+    /// The label of the asset that people read, such as `USDT`. It is not unique.
     pub symbol: String,
-    /// Decimal places of a whole coin: one coin is 10^`decimals` base units. Set by the configuration and compared with the
-    /// token contract at start: USDT has 6 on Ethereum and TRON, 18 on BSC.
+    /// The decimal places of the asset: one whole coin is 10^`decimals` base units. The configuration sets the number,
+    /// and the daemon compares it with the token contract at start. USDT has 6 decimals on Ethereum and TRON, and 18 on
+    /// BSC.
     pub decimals: u8,
-    /// Decimal places of an amount that a buyer is asked to pay, at most `decimals`: as many as a wallet lets people type.
+    /// The maximum number of decimal places of an amount due, at most `decimals`. Wallets do not let people type more.
     pub quote_decimals: u8,
 }
 
 impl Asset {
-    /// An asset; `quote_decimals` above `decimals` is lowered to it.
+    /// Returns an asset. A value of `quote_decimals` above `decimals` is lowered to `decimals`.
     pub fn new(chain: ChainId, kind: AssetKind, symbol: &str, decimals: u8, quote_decimals: u8) -> Asset {
         let id = AssetId::on_chain(&chain, &kind);
         Asset { id, chain, kind, symbol: symbol.to_owned(), decimals, quote_decimals: quote_decimals.min(decimals) }

@@ -4,10 +4,10 @@ use std::fmt;
 
 use crate::{Spend, Transfer};
 
-/// A block's number: the genesis block has 0.
+/// The height of a block: the genesis block has height 0.
 pub type Height = u64;
 
-/// A block's hash: 32 bytes in the order in which the chain's own tools print them.
+/// The hash of a block: 32 bytes in the order in which the chain's own tools print them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockHash(pub [u8; 32]);
 
@@ -23,7 +23,7 @@ impl fmt::Debug for BlockHash {
     }
 }
 
-/// A reference to one block of one branch.
+/// A reference to one block. The hash tells blocks of the same height on different branches apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockRef {
     /// The block's height.
@@ -39,44 +39,44 @@ pub struct Header {
     pub height: Height,
     /// The block's hash.
     pub hash: BlockHash,
-    /// The hash of the block before it.
+    /// The hash of the parent, the block before this one.
     pub parent: BlockHash,
-    /// The timestamp that its producer wrote into it, in unix seconds.
+    /// The timestamp that the producer of the block wrote into it, in Unix seconds.
     pub time: i64,
 }
 
 impl Header {
-    /// The reference to this block.
+    /// Returns the reference to the block of this header.
     pub fn block_ref(&self) -> BlockRef {
         BlockRef { height: self.height, hash: self.hash }
     }
 }
 
-/// The newest block of a node and its mark of final blocks.
+/// The newest block of a node, and the highest block that the node reports as final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tip {
-    /// The newest block.
+    /// The header of the node's newest block.
     pub head: Header,
-    /// The highest block that the chain itself declares final (`finalized` on EVM, solidified on TRON). `None` where the chain
-    /// or the node has no such mark and only depth decides. It has a hash, because a block of the same height on another
-    /// branch is not final.
+    /// The highest block that the chain itself declares final: `finalized` on EVM, solidified on TRON. `None` when the
+    /// chain or the node declares none, so that only the depth of a block decides. The field contains a hash, because a
+    /// block of the same height on another branch is not final.
     pub finalized: Option<BlockRef>,
 }
 
-/// A block, with its transfers to watched addresses only.
+/// A block as a driver returns it: the header, the transfers to watched addresses, and the spends of watched outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// Its header.
+    /// The header of the block.
     pub header: Header,
-    /// Its transfers to watched addresses, ascending by [`Transfer::index`].
+    /// The transfers of the block to watched addresses, ascending by [`Transfer::index`].
     pub transfers: Vec<Transfer>,
-    /// The watched outputs that its transactions spend; empty on chains without outputs.
+    /// The spends of watched outputs in the block; empty on chains without outputs.
     pub spends: Vec<Spend>,
 }
 
 impl Block {
-    /// Returns true when the block has a transfer to a watched address or spends a watched output. All other blocks move the
-    /// cursor only.
+    /// Returns true when the block has a transfer to a watched address or spends a watched output. Any other
+    /// block only moves the cursor.
     pub fn has_watched_activity(&self) -> bool {
         !(self.transfers.is_empty() && self.spends.is_empty())
     }

@@ -1,92 +1,62 @@
-//! Derives deposit addresses from a watch-only account key (BIP32 public derivation). No secret key is used here.
+//! Derives deposit addresses from the public key of an account (BIP32 public derivation). No private key is used here.
 
-use std::sync::{
-    LazyLock,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use alloy_primitives::keccak256;
 use bitcoin::{
-    CompressedPublicKey, KnownHrp, Network, base58,
+    base58,
     bip32::{ChildNumber, Xpub},
-    hashes::{Hash, sha256},
-    key::TapTweak,
-    secp256k1::{Secp256k1, VerifyOnly},
 };
 
-use crate::{Address, AddressKey, Family};
+use crate::{
+    Address,
+    address::{AddressScheme, CURVE},
+};
 
-static CURVE: LazyLock<Secp256k1<VerifyOnly>> = LazyLock::new(Secp256k1::verification_only);
-
+/// The number of calls of [`Deriver::derive_address`] with a valid index since the process started.
 static DERIVATIONS: AtomicU64 = AtomicU64::new(0);
 
-/// The number of addresses derived since the process started, at one curve operation each. Benchmarks use it to show that
-/// a restart loads issued addresses from the database and derives none of them.
+/// Returns the number of addresses derived since the process started. Benchmarks use the number to show that a restart
+/// loads issued addresses from the database and derives none of them again.
 pub fn count_derivations() -> u64 {
     DERIVATIONS.load(Ordering::Relaxed)
 }
 
-/// Base58Check version of TRON accounts (tron.md, chapter 1).
-const TRON_VERSION: u8 = 0x41;
-
 /// The reason why no address could be derived.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeriveError {
-    /// The text is not an extended public key of depth 3; the field says why.
+    /// The text is not an extended public key of depth 3; the field contains the reason.
     #[error("not an account xpub: {0}")]
     InvalidXpub(String),
-    /// A key with SLIP-132 version bytes (`zpub`, `vpub`), which stand for P2WPKH addresses, and another scheme.
+    /// The key has SLIP-132 version bytes (`zpub` or `vpub`), which mark an account of P2WPKH addresses, but the scheme
+    /// makes other addresses.
     #[error(
         "a zpub or vpub is the key of an account of P2WPKH addresses (BIP84, m/84'); use the key of another account for other \
          addresses, that of BIP86 (m/86') for Taproot"
     )]
     UnsuitableKeyVersion,
-    /// The index is 2^31 or more, or has no valid key, which has a probability below 2^-127 (BIP32).
+    /// The index is 2^31 or more, or the key at this index is not valid. An invalid key has a probability below 2^-127
+    /// (BIP32).
     #[error("index {0} cannot be derived from this account")]
     InvalidIndex(u32),
 }
 
-/// The rule that makes an address of a public key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AddressScheme {
-    /// BIP84: P2WPKH with the network's Bech32 prefix (`bc`, `tb`, `bcrt`).
-    P2wpkh(KnownHrp),
-    /// BIP86: P2TR with the key path only, in Bech32m with the same prefixes.
-    P2tr(KnownHrp),
-    /// The last 20 bytes of the Keccak-256 of the uncompressed key, as EIP-55 text.
-    Evm,
-    /// The same account bytes in Base58Check with version 0x41.
-    Tron,
-}
-
-impl AddressScheme {
-    /// The default scheme of a family: P2WPKH on Bitcoin, where `network` chooses the prefix.
-    pub fn for_family(family: Family, network: Network) -> AddressScheme {
-        match family {
-            Family::Bitcoin => AddressScheme::P2wpkh(KnownHrp::from(network)),
-            Family::Evm => AddressScheme::Evm,
-            Family::Tron => AddressScheme::Tron,
-        }
-    }
-}
-
-/// Derives the addresses `m/…account'/0/index` of one account, at one curve operation per address: the key of the external
-/// chain (`/0`) is computed once.
+/// Derives the addresses at `m/…account'/0/index` of one account.
 #[derive(Debug, Clone)]
 pub struct Deriver {
+    /// The key at `m/…account'/0`. It is derived once, so that each address takes one more curve operation only.
     external: Xpub,
     scheme: AddressScheme,
 }
 
 impl Deriver {
-    /// A deriver for the account key `xpub` (depth 3, in Base58Check, as `settled-signer keys` prints it).
+    /// Returns a deriver for the account key `xpub`: depth 3, in Base58Check, as `settled-signer keys` prints it.
     ///
     /// # Errors
-    /// [`DeriveError::InvalidXpub`] for any other text, [`DeriveError::UnsuitableKeyVersion`] for a `zpub` or `vpub` with a
-    /// scheme other than P2WPKH.
+    /// Fails with [`DeriveError::UnsuitableKeyVersion`] for a `zpub` or `vpub` with a scheme other than P2WPKH, and
+    /// with [`DeriveError::InvalidXpub`] for any other text that is not an account key.
     pub fn new(xpub: &str, scheme: AddressScheme) -> Result<Deriver, DeriveError> {
         let account: Xpub =
-            normalize_to_xpub(xpub.trim(), scheme)?.parse().map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
+            convert_zpub_to_xpub(xpub.trim(), scheme)?.parse().map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
         if account.depth != 3 {
             return Err(DeriveError::InvalidXpub(format!("its depth is {}, an account has depth 3", account.depth)));
         }
@@ -96,31 +66,27 @@ impl Deriver {
         Ok(Deriver { external, scheme })
     }
 
-    /// The rule by which addresses are made.
+    /// Returns the rule that makes an address from a derived public key.
     pub fn scheme(&self) -> AddressScheme {
         self.scheme
     }
 
-    /// The address at `index` (below 2^31).
+    /// Returns the address at an index below 2^31.
     ///
     /// # Errors
-    /// [`DeriveError::InvalidIndex`] for an index of 2^31 or more, or one that BIP32 skips.
+    /// Fails with [`DeriveError::InvalidIndex`] if the index is 2^31 or more, or if BIP32 skips it.
     pub fn derive_address(&self, index: u32) -> Result<Address, DeriveError> {
         let child = ChildNumber::from_normal_idx(index).map_err(|_| DeriveError::InvalidIndex(index))?;
         DERIVATIONS.fetch_add(1, Ordering::Relaxed);
-        let key = self.external.ckd_pub(&*CURVE, child).map_err(|_| DeriveError::InvalidIndex(index))?.public_key;
-        Ok(match self.scheme {
-            AddressScheme::P2wpkh(hrp) => encode_p2wpkh_address(&CompressedPublicKey(key), hrp),
-            AddressScheme::P2tr(hrp) => p2tr_address(&key, hrp),
-            AddressScheme::Evm => evm_address(compute_account_key(&key)),
-            AddressScheme::Tron => tron_address(compute_account_key(&key)),
-        })
+        let key = self.external.ckd_pub(&*CURVE, child).map_err(|_| DeriveError::InvalidIndex(index))?;
+        Ok(self.scheme.encode_address(&key.public_key))
     }
 }
 
-/// The account key with the version bytes of BIP32 in place of those of SLIP-132 (`zpub`, `vpub`). SLIP-132 marks keys of
-/// P2WPKH wallets, so another scheme is refused: the wallet that exported the key would not show such deposits.
-fn normalize_to_xpub(text: &str, scheme: AddressScheme) -> Result<String, DeriveError> {
+/// Returns a `zpub` or `vpub` (SLIP-132) with the version bytes of an `xpub` or `tpub` (BIP32), and any other text
+/// unchanged. SLIP-132 marks the keys of P2WPKH wallets, so a `zpub` with another scheme is an error: the wallet that
+/// exported the key would not show deposits to other addresses.
+fn convert_zpub_to_xpub(text: &str, scheme: AddressScheme) -> Result<String, DeriveError> {
     let Ok(mut payload) = base58::decode_check(text) else { return Ok(text.to_owned()) };
     let version = match payload.first_chunk() {
         Some([0x04, 0xb2, 0x47, 0x46]) => [0x04, 0x88, 0xb2, 0x1e],
@@ -137,50 +103,14 @@ fn normalize_to_xpub(text: &str, scheme: AddressScheme) -> Result<String, Derive
     Ok(base58::encode_check(&payload))
 }
 
-fn encode_p2wpkh_address(key: &CompressedPublicKey, hrp: KnownHrp) -> Address {
-    let program: [u8; 20] = *AsRef::<[u8; 20]>::as_ref(&key.wpubkey_hash());
-    Address { key: AddressKey(program), text: bitcoin::Address::p2wpkh(key, hrp).to_string() }
-}
-
-/// The P2TR address of an internal key without a script path (BIP86).
-pub fn p2tr_address(key: &bitcoin::secp256k1::PublicKey, hrp: KnownHrp) -> Address {
-    let (output, _) = key.x_only_public_key().0.tap_tweak(&*CURVE, None);
-    let text = bitcoin::Address::p2tr_tweaked(output, hrp).to_string();
-    Address { key: p2tr_address_key(&output.to_x_only_public_key().serialize()), text }
-}
-
-/// The key of a P2TR output in the watch set: the first 20 bytes of the SHA-256 of the output key. The output key itself is
-/// not cut to 20 bytes, because a sender can choose all its 32 bytes and so imitate a watched one.
-pub fn p2tr_address_key(output: &[u8; 32]) -> AddressKey {
-    let hash = sha256::Hash::hash(output).to_byte_array();
-    AddressKey(*hash.first_chunk().expect("32 bytes"))
-}
-
-/// Last 20 bytes of Keccak-256 over the uncompressed key without its prefix (Yellow Paper, appendix F).
-fn compute_account_key(key: &bitcoin::secp256k1::PublicKey) -> AddressKey {
-    let hash = keccak256(&key.serialize_uncompressed()[1..]);
-    AddressKey(hash[12..].try_into().expect("32 − 12 bytes"))
-}
-
-/// The address of an EVM account, with its EIP-55 text.
-pub fn evm_address(key: AddressKey) -> Address {
-    let text = alloy_primitives::Address::from(key.0).to_checksum(None);
-    Address { key, text }
-}
-
-/// The address of a TRON account, with its Base58Check text.
-pub fn tron_address(key: AddressKey) -> Address {
-    let mut payload = [0u8; 21];
-    payload[0] = TRON_VERSION;
-    payload[1..].copy_from_slice(&key.0);
-    Address { key, text: base58::encode_check(&payload) }
-}
-
 #[cfg(test)]
 mod tests {
+    use bitcoin::KnownHrp;
+
     use super::*;
 
-    /// Account keys of the BIP39 test phrase "abandon … about", as published in BIP84 and reproduced by ethers and TronWeb.
+    /// Account keys of the BIP39 test phrase "abandon … about", as published in BIP84 and reproduced by ethers and
+    /// TronWeb.
     const BIP84_ZPUB_AS_XPUB: &str = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
     #[test]

@@ -1,70 +1,74 @@
-//! Decides how to follow a chain: read blocks, rewind or wait. It does no I/O: the caller does what it decides and reports
-//! the result.
+//! The follower decides how to follow a chain: read blocks, rewind or wait. It does no I/O: the caller acts on its
+//! decisions and passes the results to it.
 //!
-//! The cursor advances only to blocks whose parent is the cursor, and goes back only to a block that the node still has. It
-//! never goes below the highest final block: where that would be needed, the chain is halted and an operator must decide.
+//! The cursor advances only to a block whose parent is the cursor, and goes back only to a block that the node still
+//! has. It never goes below the highest final block. If a fork lies deeper, the caller halts the chain until an
+//! operator decides.
 
 use std::collections::VecDeque;
 
 use crate::{BlockHash, BlockRef, Header, Height, Tip};
 
-/// The recent blocks of our branch. The last one is the cursor: the newest block that was read.
+/// The recent blocks of our branch. The newest block that was read is called the cursor.
 #[derive(Debug, Clone)]
 pub struct Follower {
-    /// Ascending without gaps, never empty.
+    /// The recent blocks of our branch, ascending without gaps and never empty. The last one is the cursor.
     recent: VecDeque<BlockRef>,
     /// The height of the highest final block, which may not be rewound.
     final_height: Height,
-    /// Maximum length of `recent`: the deepest reorganisation that can be followed, in blocks.
+    /// The maximum length of `recent`. A deeper reorganisation cannot be followed.
     keep_blocks: usize,
-    /// Maximum number of blocks of one request.
+    /// The maximum number of blocks that one request reads.
     batch_blocks_max: u64,
 }
 
-/// The next thing to do after the node's tip was read.
+/// The decision of the follower after the caller has read the node's tip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
-    /// The node's tip is the cursor: there is nothing to read.
+    /// Wait: the head of the node is the cursor, so there is no block to read.
     Wait,
-    /// Read these blocks and offer them to [`Follower::classify_next_block`].
+    /// Read the blocks of this range and pass each to [`Follower::classify_next_block`].
     ReadBlocks {
-        /// The height after the cursor.
+        /// The first height to read, directly above the cursor.
         from: Height,
-        /// The highest height to read, not above the node's head.
+        /// The last height to read, not above the node's head.
         to: Height,
     },
-    /// The node's head is not above the cursor and is another block: look it up with [`Follower::contains`].
+    /// Look up the node's head with [`Follower::is_on_our_branch`]: the head is not above the cursor and is not the
+    /// cursor.
     CompareHead,
 }
 
 /// The relation of a block to the cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextBlock {
-    /// It is the next block of our branch.
+    /// The block is the next block of our branch.
     Extends,
-    /// It has the next height, but its parent is not the cursor: search the fork with [`Follower::search_fork`].
+    /// The block has the next height, but its parent is not the cursor. The caller searches the fork with
+    /// [`Follower::search_fork_below`].
     Forks,
-    /// It does not have the height after the cursor, so the answer cannot be used.
+    /// The block does not have the height directly above the cursor, so the node's answer cannot be used.
     WrongHeight,
 }
 
-/// One step of the search for the last block that our branch and another branch have in common.
+/// The next step of the search for the last block that our branch and the node's branch have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForkSearch {
-    /// Read the node's header at this height: the parent of the lowest known block of the other branch.
+    /// Read the node's header at this height. It is the parent of the lowest known block of the node's branch.
     RequestHeader(Height),
-    /// Rewind to this block: it is the last common one.
+    /// Rewind to this block, the last one that both branches have in common.
     RewindTo(BlockRef),
-    /// There is no common block at or above the highest final block, or none within the kept ones.
+    /// Halt the chain: no common block is at or above the highest final block and among the kept blocks.
     TooDeep,
 }
 
 impl Follower {
-    /// A follower that continues after the last of the stored blocks `recent`, which ascend without gaps. It keeps at most
-    /// `keep_blocks` blocks and requests at most `batch_blocks_max` blocks at once; both are at least 1.
+    /// Returns a follower that continues after the last of the stored blocks `recent`, which ascend without gaps. It
+    /// keeps at most `keep_blocks` blocks and requests at most `batch_blocks_max` blocks at once. Zero counts as one in
+    /// both.
     ///
     /// # Panics
-    /// When `recent` is empty.
+    /// Panics when `recent` is empty.
     pub fn new(
         recent: impl IntoIterator<Item = BlockRef>,
         final_height: Height,
@@ -76,18 +80,18 @@ impl Follower {
         Follower { recent, final_height, keep_blocks: keep_blocks.max(1), batch_blocks_max: batch_blocks_max.max(1) }
     }
 
-    /// The newest block of our branch that was read.
+    /// Returns the cursor: the newest block of our branch that was read.
     pub fn cursor(&self) -> BlockRef {
         *self.recent.back().expect("never empty")
     }
 
-    /// The height of the highest final block of our branch.
+    /// Returns the height of the highest final block of our branch.
     pub fn final_height(&self) -> Height {
         self.final_height
     }
 
-    /// Decides what to do about the node's tip.
-    pub fn next_step(&self, tip: &Tip) -> NextStep {
+    /// Decides whether to read blocks, to wait or to compare the node's head with our branch.
+    pub fn decide_next_step(&self, tip: &Tip) -> NextStep {
         let cursor = self.cursor();
         if tip.head.height > cursor.height {
             let to = tip.head.height.min(cursor.height.saturating_add(self.batch_blocks_max));
@@ -99,7 +103,8 @@ impl Follower {
         NextStep::CompareHead
     }
 
-    /// Returns how a block relates to the cursor: it extends the followed branch, it is on another branch, or it is unusable.
+    /// Returns how a block relates to the cursor: it extends the followed branch, it is on another branch, or it is
+    /// unusable.
     pub fn classify_next_block(&self, header: &Header) -> NextBlock {
         let cursor = self.cursor();
         if header.height != cursor.height + 1 {
@@ -108,10 +113,11 @@ impl Follower {
         if header.parent == cursor.hash { NextBlock::Extends } else { NextBlock::Forks }
     }
 
-    /// One step of the search for the last common block. `lowest` is the lowest known block of the other branch: at first the
-    /// block that forks, then the header that the last [`ForkSearch::RequestHeader`] asked for. The caller must check that
-    /// this header is the parent of the previous one: otherwise the node changed its branch meanwhile or invented it.
-    pub fn search_fork(&self, lowest: &Header) -> ForkSearch {
+    /// Returns the next step of the search for the last block that our branch and the node's branch have in common.
+    /// `lowest` is the lowest known block of the node's branch: at first the block that forks, then the header that the
+    /// last [`ForkSearch::RequestHeader`] asked for. The caller must check that this header is the parent of the
+    /// previous one. Otherwise the node has changed its branch in the meantime, or has invented the header.
+    pub fn search_fork_below(&self, lowest: &Header) -> ForkSearch {
         let Some(height) = lowest.height.checked_sub(1).filter(|height| *height >= self.final_height) else {
             return ForkSearch::TooDeep;
         };
@@ -122,8 +128,8 @@ impl Follower {
         }
     }
 
-    /// Makes `block`, which extends our branch, the cursor.
-    pub fn push(&mut self, block: BlockRef) {
+    /// Adds the next block of our branch, which becomes the cursor, and drops the oldest blocks above `keep_blocks`.
+    pub fn push_block(&mut self, block: BlockRef) {
         debug_assert_eq!(block.height, self.cursor().height + 1);
         self.recent.push_back(block);
         while self.recent.len() > self.keep_blocks {
@@ -131,28 +137,29 @@ impl Follower {
         }
     }
 
-    /// Removes all blocks above `to`, which becomes the cursor.
-    pub fn rewind(&mut self, to: BlockRef) {
+    /// Removes all blocks above `to`, a kept block of our branch. It becomes the cursor.
+    pub fn rewind_to(&mut self, to: BlockRef) {
         while self.recent.len() > 1 && self.cursor().height > to.height {
             self.recent.pop_back();
         }
         debug_assert_eq!(self.cursor(), to);
     }
 
-    /// Records that our blocks up to `height` are final. The mark never falls and never passes the cursor.
+    /// Records that the blocks of our branch up to `height` are final. The final height never falls and never passes
+    /// the cursor.
     pub fn raise_final_height(&mut self, height: Height) {
         self.final_height = self.final_height.max(height.min(self.cursor().height));
     }
 
-    /// Returns true when the block is on our branch, false when our branch has another block at its height, and `None` when
-    /// that height was not read yet or is not kept any more.
-    pub fn contains(&self, block: BlockRef) -> Option<bool> {
+    /// Returns true when the block is on our branch, false when our branch has another block at its height, and `None`
+    /// when that height was not read yet or is no longer kept.
+    pub fn is_on_our_branch(&self, block: BlockRef) -> Option<bool> {
         self.find_hash(block.height).map(|ours| ours == block.hash)
     }
 
-    /// Our block at a height, or the kept block that is nearest to it: the oldest one for a height below all of them, the
-    /// cursor for a height above it.
-    pub fn nearest_block(&self, height: Height) -> BlockRef {
+    /// Returns the block of our branch at a height, or the nearest kept block: the oldest one for a lower height, the
+    /// cursor for a higher one.
+    pub fn find_nearest_block(&self, height: Height) -> BlockRef {
         let oldest = self.recent.front().expect("never empty");
         self.find_hash(height).map_or_else(
             || if height < oldest.height { *oldest } else { self.cursor() },
@@ -160,6 +167,7 @@ impl Follower {
         )
     }
 
+    /// Returns the hash of our block at a height, or `None` when the height was not read yet or is no longer kept.
     fn find_hash(&self, height: Height) -> Option<BlockHash> {
         let oldest = self.recent.front().expect("never empty").height;
         let index = usize::try_from(height.checked_sub(oldest)?).ok()?;
@@ -195,13 +203,13 @@ mod tests {
     #[test]
     fn the_tip_decides_the_next_step() {
         let f = follower(5);
-        assert_eq!(f.next_step(&tip(block(0, 5))), NextStep::Wait);
-        assert_eq!(f.next_step(&tip(block(0, 6))), NextStep::ReadBlocks { from: 6, to: 6 });
-        assert_eq!(f.next_step(&tip(block(0, 99))), NextStep::ReadBlocks { from: 6, to: 15 });
-        assert_eq!(f.next_step(&tip(block(0, 3))), NextStep::CompareHead);
-        assert_eq!(f.next_step(&tip(block(1, 5))), NextStep::CompareHead);
-        assert_eq!(f.contains(block(0, 3)), Some(true));
-        assert_eq!(f.contains(block(1, 3)), Some(false));
+        assert_eq!(f.decide_next_step(&tip(block(0, 5))), NextStep::Wait);
+        assert_eq!(f.decide_next_step(&tip(block(0, 6))), NextStep::ReadBlocks { from: 6, to: 6 });
+        assert_eq!(f.decide_next_step(&tip(block(0, 99))), NextStep::ReadBlocks { from: 6, to: 15 });
+        assert_eq!(f.decide_next_step(&tip(block(0, 3))), NextStep::CompareHead);
+        assert_eq!(f.decide_next_step(&tip(block(1, 5))), NextStep::CompareHead);
+        assert_eq!(f.is_on_our_branch(block(0, 3)), Some(true));
+        assert_eq!(f.is_on_our_branch(block(1, 3)), Some(false));
         assert_eq!(f.classify_next_block(&header(block(0, 6), block(0, 5))), NextBlock::Extends);
         assert_eq!(f.classify_next_block(&header(block(1, 6), block(1, 5))), NextBlock::Forks);
         assert_eq!(f.classify_next_block(&header(block(0, 7), block(0, 6))), NextBlock::WrongHeight);
@@ -213,10 +221,10 @@ mod tests {
         f.raise_final_height(7);
         f.raise_final_height(3);
         assert_eq!(f.final_height(), 7);
-        assert_eq!(f.search_fork(&header(block(1, 9), block(1, 8))), ForkSearch::RequestHeader(8));
-        assert_eq!(f.search_fork(&header(block(1, 8), block(0, 7))), ForkSearch::RewindTo(block(0, 7)));
-        assert_eq!(f.search_fork(&header(block(1, 8), block(1, 7))), ForkSearch::TooDeep);
-        assert_eq!(f.search_fork(&header(block(1, 7), block(0, 6))), ForkSearch::TooDeep);
+        assert_eq!(f.search_fork_below(&header(block(1, 9), block(1, 8))), ForkSearch::RequestHeader(8));
+        assert_eq!(f.search_fork_below(&header(block(1, 8), block(0, 7))), ForkSearch::RewindTo(block(0, 7)));
+        assert_eq!(f.search_fork_below(&header(block(1, 8), block(1, 7))), ForkSearch::TooDeep);
+        assert_eq!(f.search_fork_below(&header(block(1, 7), block(0, 6))), ForkSearch::TooDeep);
         f.raise_final_height(50);
         assert_eq!(f.final_height(), 9, "the final mark does not pass the cursor");
     }
@@ -225,13 +233,13 @@ mod tests {
     fn only_kept_blocks_are_found() {
         let mut f = Follower::new([block(0, 0)], 0, 3, 10);
         for height in 1..=9 {
-            f.push(block(0, height));
+            f.push_block(block(0, height));
         }
-        assert_eq!(f.contains(block(0, 7)), Some(true));
-        assert_eq!(f.contains(block(1, 8)), Some(false));
-        assert_eq!((f.contains(block(0, 6)), f.contains(block(0, 10))), (None, None));
+        assert_eq!(f.is_on_our_branch(block(0, 7)), Some(true));
+        assert_eq!(f.is_on_our_branch(block(1, 8)), Some(false));
+        assert_eq!((f.is_on_our_branch(block(0, 6)), f.is_on_our_branch(block(0, 10))), (None, None));
         assert_eq!(
-            (f.nearest_block(3), f.nearest_block(8), f.nearest_block(12)),
+            (f.find_nearest_block(3), f.find_nearest_block(8), f.find_nearest_block(12)),
             (block(0, 7), block(0, 8), block(0, 9))
         );
     }
@@ -242,21 +250,21 @@ mod tests {
         fn the_search_finds_the_last_common_block(length in 2u64..60, fork in 0u64..60, keep_blocks in 1usize..80, final_height in 0u64..60) {
             let fork = fork.min(length - 1);
             let mut f = Follower::new([block(0, 0)], 0, keep_blocks, 10);
-            for h in 1..=length { f.push(block(0, h)); }
+            for h in 1..=length { f.push_block(block(0, h)); }
             f.raise_final_height(final_height);
             let node_block = |h: Height| if h <= fork { block(0, h) } else { block(1, h) };
             let node_header = |h: Height| header(node_block(h), node_block(h - 1));
             let oldest = length + 1 - u64::try_from(f.recent.len()).unwrap();
             let mut lowest = node_header(length + 1);
             let found = loop {
-                match f.search_fork(&lowest) {
+                match f.search_fork_below(&lowest) {
                     ForkSearch::RequestHeader(h) => lowest = node_header(h),
                     found @ (ForkSearch::RewindTo(_) | ForkSearch::TooDeep) => break found,
                 }
             };
             if fork >= oldest && fork >= f.final_height() {
                 prop_assert_eq!(found, ForkSearch::RewindTo(block(0, fork)));
-                f.rewind(block(0, fork));
+                f.rewind_to(block(0, fork));
                 prop_assert_eq!(f.cursor(), block(0, fork));
                 prop_assert_eq!(f.classify_next_block(&node_header(fork + 1)), NextBlock::Extends);
             } else {

@@ -1,7 +1,7 @@
 //! The contract between settled and a blockchain.
 //!
-//! This crate has the value types that every other crate may use, the traits that a driver implements, and the pure
-//! follower that decides whether to read blocks, to rewind or to wait. It does no I/O, has no database and reads no
+//! This crate contains the value types that every other crate may use, the traits that a driver implements, and the
+//! follower, which decides whether to read blocks, to rewind or to wait. It does no I/O, uses no database and reads no
 //! clock.
 
 #![deny(missing_docs)]
@@ -15,6 +15,7 @@ pub mod block;
 pub mod transfer;
 pub mod watch;
 pub mod source;
+pub mod sender;
 pub mod follower;
 
 pub use address::{Address, AddressKey};
@@ -22,6 +23,7 @@ pub use amount::Amount;
 pub use asset::{Asset, AssetId, AssetKind, ChainId, Family};
 pub use block::{Block, BlockHash, BlockRef, Header, Height, Tip};
 pub use derive::Deriver;
-pub use source::{BroadcastOutcome, Identity, InternalTransfers, Sender, Source, SourceError};
+pub use sender::{BroadcastOutcome, Sender};
+pub use source::{Identity, InternalTransfers, Source, SourceError};
 pub use transfer::{OutPoint, Spend, Transfer, TransferIndex, TxId, TxPart, UnconfirmedTransfer};
 pub use watch::WatchSet;

@@ -1,10 +1,10 @@
-//! Transfers: movements of value on a chain.
+//! Transfers: movements of an asset on a chain.
 
 use std::fmt;
 
 use crate::{AddressKey, Amount, AssetId};
 
-/// A transaction's identifier: 32 bytes in the order in which the chain's own tools print them.
+/// The identifier of a transaction: 32 bytes in the order in which the chain's own tools print them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxId(pub [u8; 32]);
 
@@ -20,26 +20,28 @@ impl fmt::Debug for TxId {
     }
 }
 
-/// The part of a transaction that moves value. With the transaction's index it identifies one transfer of a block.
+/// The part of a transaction that moves an asset. The index of the transaction and this part identify one transfer of a
+/// block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TxPart {
-    /// The value that the transaction itself carries.
+    /// The native coin that the transaction itself carries (the `value` field of an EVM transaction).
     Value,
-    /// An event log, by its index in the block.
+    /// An event log of a token contract; the field is the index of the log in the block.
     Log(u32),
-    /// A call inside the transaction, by its index in trace order.
+    /// A call inside the transaction that carries native coin; the field is the index of the call in trace order.
     Internal(u32),
-    /// A transaction output.
+    /// An output of a Bitcoin transaction; the field is the index of the output.
     Output(u32),
-    /// An increase of a balance that no visible transfer explains, found by comparing balances.
+    /// An increase of a balance that no visible transfer explains. The driver finds it by comparing balances.
     BalanceIncrease,
 }
 
 impl TxPart {
-    /// The range of the codes of [`TxPart::Output`].
+    /// The range of the codes that [`TxPart::code`] returns for [`TxPart::Output`].
     pub const OUTPUT_CODES: std::ops::Range<i64> = (3 << 32)..(4 << 32);
 
-    /// The number that the database stores: unique for each part, and in the order of parts.
+    /// Returns the number that the database stores for this part. Each part has another number, and the numbers have
+    /// the same order as the parts.
     pub fn code(self) -> i64 {
         let (kind, index) = match self {
             TxPart::Value => (0, 0),
@@ -57,29 +59,30 @@ impl TxPart {
 pub struct TransferIndex {
     /// The index of the transaction in the block, from 0.
     pub tx_index: u32,
-    /// The part of the transaction.
+    /// The part of the transaction that moves the asset.
     pub part: TxPart,
 }
 
-/// Value that a successful transaction moved to a watched address.
+/// A movement of an asset to a watched address by a successful transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
-    /// The transaction; all zeros for [`TxPart::BalanceIncrease`], where only the block is known.
+    /// The identifier of the transaction. All bytes are zero for [`TxPart::BalanceIncrease`], because only the block is
+    /// known there.
     pub txid: TxId,
-    /// The position in the block.
+    /// The position of the transfer in its block.
     pub index: TransferIndex,
-    /// The asset that moved.
+    /// The asset that the transfer moved.
     pub asset: AssetId,
-    /// The recipient.
+    /// The watched address that received the asset.
     pub to: AddressKey,
-    /// Canonical text of the sender's address; `None` on Bitcoin, where a transaction has no single sender, and for
+    /// The sender's address as canonical text. `None` on Bitcoin, where a transaction has no single sender, and for
     /// [`TxPart::BalanceIncrease`].
     pub from: Option<String>,
-    /// The amount in base units; may be zero.
+    /// The amount of the transfer in base units, which may be zero.
     pub amount: Amount,
 }
 
-/// A reference to an output of a transaction.
+/// A reference to an output of a Bitcoin transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutPoint {
     /// The transaction that created the output.
@@ -88,30 +91,30 @@ pub struct OutPoint {
     pub vout: u32,
 }
 
-/// The spending of a watched output.
+/// A transaction input that spends a watched output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spend {
-    /// The output that is spent.
+    /// The watched output.
     pub output: OutPoint,
-    /// The transaction that spends it.
+    /// The transaction that spends the output.
     pub spent_by: TxId,
 }
 
-/// A transfer that the follower cannot read from a block yet: it is in a node's mempool, or on TRON in a block that is not
-/// solidified. It is shown to the buyer and its time is stored (a payment first seen before the invoice expires is in
-/// time), but it is never booked.
+/// A transfer in a node's mempool or, on TRON, in a block that is not solidified yet. The buyer sees the transfer, but
+/// the ledger never books it. The time of the first sight is stored, because a payment first seen before its invoice
+/// expires is in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnconfirmedTransfer {
-    /// The transaction.
+    /// The identifier of the unconfirmed transaction.
     pub txid: TxId,
-    /// The part of the transaction.
+    /// The part of the transaction that moves the asset.
     pub part: TxPart,
-    /// The asset that would move.
+    /// The asset that the transfer moves once it is confirmed.
     pub asset: AssetId,
-    /// The recipient.
+    /// The watched address that receives the asset.
     pub to: AddressKey,
-    /// The amount in base units.
+    /// The amount of the transfer in base units.
     pub amount: Amount,
-    /// The transaction signals that its sender may replace it (BIP125).
+    /// True if the transaction signals that its sender may replace it (BIP125).
     pub replaceable: bool,
 }

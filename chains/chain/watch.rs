@@ -1,5 +1,5 @@
-//! The watch set: every address ever issued on a chain, in memory. Sibling chains, whose addresses have the same keys, share
-//! one set.
+//! The watch set: every address ever issued on a chain, and every known output to them, in memory. Chains whose
+//! addresses have the same keys share one watch set.
 
 use std::sync::{RwLock, RwLockReadGuard};
 
@@ -8,24 +8,25 @@ use crate::{AddressKey, OutPoint};
 type Keys = hashbrown::HashSet<AddressKey, ahash::RandomState>;
 type Outputs = hashbrown::HashSet<OutPoint, ahash::RandomState>;
 
-/// The watched addresses and outputs. Both only grow. An address is inserted before it is returned to a buyer, so that no
-/// block that pays it is matched without it. The hash function has a random key, because senders choose the addresses that
-/// are looked up.
+/// The watched addresses and the watched outputs. Neither is ever removed. An address is inserted before the buyer
+/// learns it, so that the set contains the address when the first block with a payment to it is matched. The hash
+/// function has a random key, because senders choose the addresses that are looked up and could otherwise cause
+/// collisions.
 #[derive(Default)]
 pub struct WatchSet {
     keys: RwLock<Keys>,
-    /// Outputs to watched addresses, spent or not. Outputs of a block that the follower read and then did not apply stay in
-    /// it, although they may never have existed on our branch.
+    /// The outputs to watched addresses, spent or not. The set also keeps outputs of blocks that the follower read and
+    /// then did not apply, although such outputs may never exist on our branch.
     outputs: RwLock<Outputs>,
 }
 
-/// The watched addresses under a read lock, held while one block is matched.
+/// The watched addresses under a read lock, which a driver holds while it matches the transfers of one block.
 pub struct WatchedAddresses<'a>(RwLockReadGuard<'a, Keys>);
 
-/// The watched outputs under a read lock, held while the inputs of one block are matched.
+/// The watched outputs under a read lock, which a driver holds while it matches the inputs of one block.
 pub struct WatchedOutputs<'a>(RwLockReadGuard<'a, Outputs>);
 
-/// Prints no addresses, because there may be millions.
+/// Prints the type name only, because there may be millions of addresses.
 impl std::fmt::Debug for WatchSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WatchSet").finish_non_exhaustive()
@@ -33,41 +34,41 @@ impl std::fmt::Debug for WatchSet {
 }
 
 impl WatchSet {
-    /// An empty set with room for `addresses` addresses.
+    /// Returns an empty watch set with memory for `addresses` addresses.
     pub fn with_capacity(addresses: usize) -> WatchSet {
         let keys = Keys::with_capacity_and_hasher(addresses, ahash::RandomState::default());
         WatchSet { keys: RwLock::new(keys), outputs: RwLock::default() }
     }
 
-    /// Adds an address.
+    /// Adds an address to the watch set.
     pub fn insert(&self, key: AddressKey) {
         self.keys.write().expect("no thread panics while it holds the lock").insert(key);
     }
 
-    /// Adds outputs. The driver calls this as soon as it has read the block that creates them, and the daemon at start for
-    /// all unspent ones.
+    /// Adds outputs to the watch set. The driver adds the outputs of a block as soon as it has read the block, and the
+    /// daemon adds all unspent outputs at start.
     pub fn insert_outputs(&self, new: impl IntoIterator<Item = OutPoint>) {
         self.outputs.write().expect("no thread panics while it holds the lock").extend(new);
     }
 
     /// Locks the watched outputs for reading.
-    pub fn read_outputs(&self) -> WatchedOutputs<'_> {
+    pub fn lock_outputs(&self) -> WatchedOutputs<'_> {
         WatchedOutputs(self.outputs.read().expect("no thread panics while it holds the lock"))
     }
 
     /// Locks the watched addresses for reading.
-    pub fn read_addresses(&self) -> WatchedAddresses<'_> {
+    pub fn lock_addresses(&self) -> WatchedAddresses<'_> {
         WatchedAddresses(self.keys.read().expect("no thread panics while it holds the lock"))
     }
 
     /// Returns true when the address is watched.
     pub fn contains(&self, key: &AddressKey) -> bool {
-        self.read_addresses().contains(key)
+        self.lock_addresses().contains(key)
     }
 
-    /// The number of watched addresses.
+    /// Returns the number of watched addresses.
     pub fn len(&self) -> usize {
-        self.read_addresses().0.len()
+        self.lock_addresses().0.len()
     }
 
     /// Returns true when no address is watched.
@@ -99,12 +100,12 @@ impl WatchedAddresses<'_> {
         self.0.is_empty()
     }
 
-    /// The number of watched addresses.
+    /// Returns the number of watched addresses.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// All watched addresses, in no order.
+    /// Returns all watched addresses, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &AddressKey> {
         self.0.iter()
     }

@@ -30,16 +30,17 @@ const PROOFS_PER_BATCH: usize = 50;
 const CONCURRENCY: usize = 3;
 /// Selector of `balanceOf(address)` (ERC-20).
 const BALANCE_OF_SELECTOR: &str = "0x70a08231";
-/// A hash that no block has.
+/// The hash of a block that does not exist. Requests with it show which endpoints ignore the block hash.
 const NONEXISTENT_BLOCK: B256 = B256::repeat_byte(0x5e);
 
-/// Results that the driver keeps between calls.
+/// Results that the driver keeps between requests for balances.
 #[derive(Debug, Default)]
 pub struct BalanceCache {
-    /// The block whose state root was read last, and that root.
+    /// The hash of the block whose state root was requested last, and the state root; `None` before the first request.
     last_state_root: Option<(B256, B256)>,
-    /// True for endpoints that support a block hash as parameter (EIP-1898), false for endpoints that ignore it.
-    supports_eip1898: HashMap<usize, bool>,
+    /// True when the endpoint returns the balance at the requested block hash (EIP-1898), false when the endpoint
+    /// ignores the hash; by endpoint index.
+    honors_block_hash: HashMap<usize, bool>,
 }
 
 /// The account part of an answer to `eth_getProof` (EIP-1186).
@@ -61,8 +62,9 @@ struct ProvenAccount {
 }
 
 impl Evm {
-    /// Returns the balances after block `at`, in the order of `addresses`.
-    pub(crate) async fn read_balances(
+    /// Returns the balances after block `at`, in the order of `addresses`. They are proven by the state root, or two
+    /// endpoints agree on them.
+    pub(crate) async fn fetch_verified_balances(
         &self,
         at: &BlockRef,
         asset: &AssetKind,
@@ -73,27 +75,27 @@ impl Evm {
         }
         if *asset == AssetKind::Native
             && self.config.verify.header
-            && let Some(proven) = self.fetch_proven_accounts(at, addresses).await?
+            && let Some(proven) = self.fetch_proven_accounts_if_offered(at, addresses).await?
         {
             return Ok(proven.into_iter().map(|account| account.balance).collect());
         }
-        self.fetch_balances_from_two_endpoints(at, asset, addresses).await
+        self.fetch_balances_agreed_by_two_endpoints(at, asset, addresses).await
     }
 
     /// Returns true for each sum in `received` that the proven balances contradict, because the balance of the address
     /// did not increase enough in block `at`, whose parent is `parent`. Returns false for a sum without a proof, and
     /// for an address that also sent coins in the block.
-    pub(crate) async fn find_contradicted_amounts(
+    pub(crate) async fn are_amounts_contradicted_by_proofs(
         &self,
         parent: &BlockRef,
         at: &BlockRef,
         received: &[(Address, Amount)],
     ) -> Vec<bool> {
         let addresses: Vec<Address> = received.iter().map(|(address, _)| address.clone()).collect();
-        let Ok(Some(after)) = self.fetch_proven_accounts(at, &addresses).await else {
+        let Ok(Some(after)) = self.fetch_proven_accounts_if_offered(at, &addresses).await else {
             return vec![false; received.len()];
         };
-        let Ok(Some(before)) = self.fetch_proven_accounts(parent, &addresses).await else {
+        let Ok(Some(before)) = self.fetch_proven_accounts_if_offered(parent, &addresses).await else {
             // Nodes delete the oldest states first, so the state of the parent may be missing. The balance of an
             // address that never sent anything is at least the amount that it received.
             let is_contradicted =
@@ -107,18 +109,19 @@ impl Evm {
         received.iter().zip(before.iter().zip(&after)).map(is_contradicted).collect()
     }
 
-    /// Returns the proven accounts, or `None` when no endpoint offers proofs for that block.
-    async fn fetch_proven_accounts(
+    /// Returns the accounts after block `at`, proven by its state root, in the order of `addresses`; `None` when no
+    /// endpoint offers proofs for that block.
+    async fn fetch_proven_accounts_if_offered(
         &self,
         at: &BlockRef,
         addresses: &[Address],
     ) -> Result<Option<Vec<ProvenAccount>>, SourceError> {
-        let root = self.fetch_state_root(at).await?;
-        let block = to_block_parameter(at);
+        let root = self.get_or_fetch_state_root(at).await?;
+        let block = to_block_hash_parameter(at);
         let params: Vec<Value> = addresses.iter().map(|address| json!([address.text, [], block])).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
             let proof: AccountProof<'_> = reply.parse_result()?;
-            let account = proof.verify_account_proof(&addresses[i], root).ok_or_else(|| {
+            let account = proof.verify_against_state_root(&addresses[i], root).ok_or_else(|| {
                 Rejection::Invalid(format!(
                     "the proof for {} does not match the state root of block {}",
                     addresses[i].text, at.height
@@ -126,16 +129,21 @@ impl Evm {
             })?;
             Ok(Verdict::Accept(account))
         };
-        match self.pool.send_calls("eth_getProof", &params, PROOFS_PER_BATCH, accept).await.into_all_results() {
+        match self
+            .pool
+            .send_calls_in_batches("eth_getProof", &params, PROOFS_PER_BATCH, accept)
+            .await
+            .into_all_results()
+        {
             Ok(accounts) => Ok(Some(accounts)),
             Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(None),
-            Err(RpcError::NodeError(refusal)) if refusal.kind != NodeErrorKind::NotFound => Ok(None),
+            Err(RpcError::NodeError(node_error)) if node_error.kind != NodeErrorKind::NotFound => Ok(None),
             Err(failure) => Err(failure.into_source_error(at.height)),
         }
     }
 
-    /// Returns the state root of a block from its verified header.
-    async fn fetch_state_root(&self, at: &BlockRef) -> Result<B256, SourceError> {
+    /// Returns the state root of a block. Requests and verifies the block's header, unless the cache has the root.
+    async fn get_or_fetch_state_root(&self, at: &BlockRef) -> Result<B256, SourceError> {
         let hash = B256::from(at.hash.0);
         if let Some((_, root)) = self.lock_balance_cache().last_state_root.filter(|(block, _)| *block == hash) {
             return Ok(root);
@@ -143,7 +151,8 @@ impl Evm {
         let params = (hash, false);
         let answer = self.pool.send_request(Request::json_rpc_call("eth_getBlockByHash", &params), |reply| {
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let (header, chain_header) = block::parse_header(raw, self.config.verify).map_err(Rejection::Invalid)?;
+            let (header, chain_header) =
+                block::parse_verified_header(raw, self.config.verify).map_err(Rejection::Invalid)?;
             if chain_header.hash != at.hash {
                 return Err(Rejection::Invalid(format!(
                     "block {hash} was requested, but block {} was returned",
@@ -160,13 +169,13 @@ impl Evm {
 
     /// Requests each balance from one endpoint, and every balance above zero from a second endpoint too. A zero balance
     /// needs no second reply, because it cannot be booked as a payment.
-    async fn fetch_balances_from_two_endpoints(
+    async fn fetch_balances_agreed_by_two_endpoints(
         &self,
         at: &BlockRef,
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        let block = to_block_parameter(at);
+        let block = to_block_hash_parameter(at);
         let (method, params): (&str, Vec<Value>) = match asset {
             AssetKind::Native => {
                 ("eth_getBalance", addresses.iter().map(|address| json!([address.text, block])).collect())
@@ -187,7 +196,8 @@ impl Evm {
             Ok((reply.endpoint, Amount::new(balance)))
         };
         let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Verdict::Accept);
-        let first = self.pool.send_calls(method, &params, BALANCES_PER_BATCH, accept).await.into_all_results();
+        let first =
+            self.pool.send_calls_in_batches(method, &params, BALANCES_PER_BATCH, accept).await.into_all_results();
         let first = first.map_err(|failure| failure.into_source_error(at.height))?;
 
         if self.count_read_endpoints() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
@@ -223,7 +233,7 @@ impl Evm {
         let confirmed: Vec<(Amount, Option<[usize; 2]>)> = confirmed.try_collect().await?;
         let confirming: BTreeSet<usize> = confirmed.iter().filter_map(|(_, endpoints)| *endpoints).flatten().collect();
         for endpoint in confirming {
-            self.verify_eip1898_support(endpoint, at.height).await?;
+            self.ensure_endpoint_honors_block_hash(endpoint, at.height).await?;
         }
         Ok(confirmed.into_iter().map(|(balance, _)| balance).collect())
     }
@@ -232,8 +242,8 @@ impl Evm {
     /// would be credited twice: once as a balance increase and once with its block. The function requests a balance in
     /// a block that does not exist, where a correct endpoint returns an error. It stores the result, unless the request
     /// timed out or a gateway failed.
-    async fn verify_eip1898_support(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
-        let cached = self.lock_balance_cache().supports_eip1898.get(&endpoint).copied();
+    async fn ensure_endpoint_honors_block_hash(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
+        let cached = self.lock_balance_cache().honors_block_hash.get(&endpoint).copied();
         let is_supported = match cached {
             Some(is_supported) => is_supported,
             None => {
@@ -250,10 +260,10 @@ impl Evm {
                     .await
                 {
                     Ok(balance) => !balance,
-                    Err(RpcError::NodeError(refusal)) if is_block_related_error(refusal.kind) => true,
+                    Err(RpcError::NodeError(node_error)) if is_block_related_error(node_error.kind) => true,
                     Err(failure) => return Err(failure.into_source_error(height)),
                 };
-                self.lock_balance_cache().supports_eip1898.insert(endpoint, is_supported);
+                self.lock_balance_cache().honors_block_hash.insert(endpoint, is_supported);
                 is_supported
             }
         };
@@ -284,7 +294,7 @@ impl Evm {
 impl AccountProof<'_> {
     /// Returns the account if the proof matches the state root, and `None` otherwise. If the proof shows that the
     /// account does not exist, the returned account is empty.
-    fn verify_account_proof(&self, address: &Address, root: B256) -> Option<ProvenAccount> {
+    fn verify_against_state_root(&self, address: &Address, root: B256) -> Option<ProvenAccount> {
         let (nonce, balance) = (hex::parse_quantity(self.nonce)?, hex::parse_u256(self.balance)?);
         let account = alloy_rlp::encode(TrieAccount::new(nonce, balance, self.storage_hash, self.code_hash));
         let key = Nibbles::unpack(keccak256(address.key.0));
@@ -306,7 +316,7 @@ fn is_block_related_error(kind: NodeErrorKind) -> bool {
 
 /// Returns the parameter that selects a block by its hash (EIP-1898). A number would select another block after a
 /// reorg.
-fn to_block_parameter(at: &BlockRef) -> Value {
+fn to_block_hash_parameter(at: &BlockRef) -> Value {
     json!({ "blockHash": B256::from(at.hash.0) })
 }
 

@@ -1,24 +1,39 @@
-//! Parses one block, verifies its hash and transactions root, and finds the native payments in it.
+//! The blocks of a chain: requests and parses them, verifies their hashes and parent links, and adds their transfers in
+//! as few requests as the commitments of the header allow.
+//!
+//! A block is requested by number once, and by hash from then on. Its bloom filter proves that most blocks have no
+//! transfer to a watched address; for the others, the receipts root proves that no log was left out. No header commits
+//! to the answer of `eth_getLogs`, so these logs are only used to skip a block and never become transfers.
 
-use alloy_consensus::{Header, TxEnvelope, proofs};
-use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bloom, Bytes, U256, keccak256};
-use alloy_rlp::{BufMut, Encodable};
-use chain::{AddressKey, Amount, BlockHash, Height, watch::WatchedAddresses};
+use std::sync::atomic::Ordering;
+
+use alloy_consensus::Header;
+use alloy_primitives::{B256, Bloom};
+use chain::{Block, BlockHash, Height, SourceError, WatchSet, watch::WatchedAddresses};
+use futures_util::{StreamExt, future, stream};
+use rpc::{Rejection, Reply, Verdict};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Commitments, hex};
+use crate::{
+    Commitments, Evm, hex,
+    log_summaries::{LogSummaries, LogSummary},
+    transactions::{self, UnprovenTransactions, ValueTransfer},
+};
 
-/// Transaction type of a deposit from layer 1 on OP-stack chains (specs.optimism.io, "Deposited transaction type").
-pub const DEPOSIT_TX_TYPE: u64 = 0x7e;
-/// The newest Ethereum transaction type that alloy can encode (EIP-7702).
-const NEWEST_TX_TYPE: u64 = 4;
+/// Maximum blocks per call near the head, where most calls request one or two.
+const BLOCKS_NEAR_HEAD_MAX: u64 = 16;
+/// Maximum blocks per call during catch-up.
+const BLOCKS_PER_RANGE_MAX: u64 = 100;
+/// Maximum full blocks in one JSON-RPC batch. A busy block has about one megabyte.
+const BODIES_PER_BATCH: usize = 10;
+/// Maximum blocks whose receipts and traces are requested at the same time.
+const CONCURRENCY: usize = 3;
 
 /// A parsed block with a verified hash, and the payments found in the block.
 #[derive(Debug, Clone)]
 pub struct BlockBody {
-    /// Position, parent and time of the block.
+    /// Height, hash, parent hash and time of the block.
     pub header: chain::Header,
     /// The bloom filter of the block's logs.
     pub bloom: Bloom,
@@ -37,70 +52,15 @@ pub struct BlockBody {
     pub unproven: Option<UnprovenTransactions>,
 }
 
-/// The transactions of a block whose root cannot be recomputed yet, because some of them are of an unknown type.
-#[derive(Debug, Clone)]
-pub struct UnprovenTransactions {
-    root: B256,
-    /// The encoded transactions in block order; empty where the raw bytes are missing.
-    encoded: Vec<Vec<u8>>,
-    /// One of the unknown transaction types.
-    pub tx_type: u64,
-}
-
-impl UnprovenTransactions {
-    /// Returns the indexes in the block of the transactions whose raw bytes are missing.
-    pub fn list_missing_indexes(&self) -> Vec<usize> {
-        (0..self.encoded.len()).filter(|index| self.encoded[*index].is_empty()).collect()
-    }
-
-    /// Returns true when the root of all transactions equals the transactions root in the header. `missing` contains
-    /// the missing raw bytes in block order.
-    pub fn matches_transactions_root(&self, missing: Vec<Vec<u8>>) -> bool {
-        let mut encoded = self.encoded.clone();
-        for (index, bytes) in self.list_missing_indexes().into_iter().zip(missing) {
-            encoded[index] = bytes;
-        }
-        proofs::ordered_trie_root_encoded(&encoded) == self.root
-    }
-}
-
-/// A payment of native coins to a watched address by the transaction itself, not by a contract that it calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ValueTransfer {
-    /// Index of the transaction in the block.
-    pub tx_index: u32,
-    /// Hash of the transaction.
-    pub txid: B256,
-    /// The sender, recovered from the signature if the transaction has one.
-    pub from: Address,
-    /// The watched address.
-    pub to: AddressKey,
-    /// Amount in wei, above zero.
-    pub amount: Amount,
-}
-
 #[derive(Deserialize)]
 struct BlockJson<'a> {
     #[serde(borrow)]
     transactions: Vec<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct TxJson<'a> {
-    hash: &'a str,
-    #[serde(default)]
-    r#type: Option<&'a str>,
-    #[serde(default)]
-    from: Option<&'a str>,
-    #[serde(default)]
-    to: Option<&'a str>,
-    /// `None` if the node omits this field, as it does for some transaction types.
-    #[serde(default)]
-    value: Option<&'a str>,
-}
-
-/// Parses the header of a block. Verifies its hash unless the configuration disables this check.
-pub fn parse_header(block: &RawValue, verify: Commitments) -> Result<(Header, chain::Header), String> {
+/// Parses the header of a block. Fails when the header does not have the stated hash, unless `verify` disables this
+/// check.
+pub fn parse_verified_header(block: &RawValue, verify: Commitments) -> Result<(Header, chain::Header), String> {
     #[derive(Deserialize)]
     struct HashJson {
         hash: B256,
@@ -121,14 +81,14 @@ pub fn parse_header(block: &RawValue, verify: Commitments) -> Result<(Header, ch
 
 /// Parses the block at `height`. If `native` is true, verifies the full transactions and finds payments of native
 /// coins.
-pub fn parse_block(
+pub fn parse_verified_block(
     block: &RawValue,
     height: Height,
     verify: Commitments,
     native: bool,
     watched: &WatchedAddresses<'_>,
 ) -> Result<BlockBody, String> {
-    let (header, chain_header) = parse_header(block, verify)?;
+    let (header, chain_header) = parse_verified_header(block, verify)?;
     if header.number != height {
         return Err(format!("block {height} was requested, but block {} was returned", header.number));
     }
@@ -149,187 +109,150 @@ pub fn parse_block(
         }
         return Ok(body);
     }
-
-    let mut encoded = Vec::with_capacity(json.transactions.len());
-    let mut unknown_type = None;
-    for (index, raw) in json.transactions.iter().enumerate() {
-        let tx: TxJson<'_> = parse_json(raw.get())?;
-        let hash = hex::parse_hash(tx.hash).ok_or("a transaction has an invalid hash")?;
-        body.txids.push(hash);
-        // Neither this transaction nor its receipt is in a trie, so no root can prove it.
-        if index + 1 == json.transactions.len() && hash == compute_bor_state_sync_txid(&body.header) {
-            continue;
-        }
-        let signed = match encode_transaction(raw.get(), tx.r#type)? {
-            EncodedTx::Known { bytes, signed } => {
-                if keccak256(&bytes) != hash {
-                    return Err(format!("transaction {hash} of block {height} does not have that hash"));
-                }
-                encoded.push(bytes);
-                signed
-            }
-            EncodedTx::Unknown(tx_type) => {
-                unknown_type = Some(tx_type);
-                encoded.push(Vec::new());
-                None
-            }
-        };
-        let index = u32::try_from(index).map_err(|_| "too many transactions")?;
-        if let Some(payment) = find_watched_payment(&tx, index, hash, signed, watched)? {
-            // The fields of a transaction of unknown type cannot be checked against its hash.
-            if encoded.last().is_some_and(Vec::is_empty) {
-                body.has_unproven_payment = true;
-            } else {
-                body.payments.push(payment);
-            }
-        }
-    }
-    let root = header.transactions_root;
-    if let Some(tx_type) = unknown_type {
-        body.unproven = Some(UnprovenTransactions { root, encoded, tx_type });
-    } else if verify.header && verify.transactions && proofs::ordered_trie_root_encoded(&encoded) != root {
-        return Err(format!("the transactions of block {height} do not match its transactions root"));
-    }
+    transactions::parse_transactions_into_body(
+        &json.transactions,
+        header.transactions_root,
+        verify,
+        watched,
+        &mut body,
+    )?;
     Ok(body)
 }
 
-/// Returns the pseudo transaction hash of the state sync that Polygon's bor node added to a block before PIP-74. It is
-/// derived from the block's height and hash only.
-pub fn compute_bor_state_sync_txid(header: &chain::Header) -> B256 {
-    keccak256([b"matic-bor-receipt-".as_slice(), &header.height.to_be_bytes(), &header.hash.0].concat())
-}
-
-/// Returns the payment if the transaction pays a watched address, and `None` otherwise.
-fn find_watched_payment(
-    tx: &TxJson<'_>,
-    tx_index: u32,
-    txid: B256,
-    signed: Option<SignedTx>,
-    watched: &WatchedAddresses<'_>,
-) -> Result<Option<ValueTransfer>, String> {
-    let Some(to) = tx.to else { return Ok(None) };
-    let to = AddressKey(hex::parse_address(to).ok_or("a recipient is not an address")?.into());
-    if !watched.contains(&to) {
-        return Ok(None);
+impl Evm {
+    /// Returns blocks `from..=to` with all transfers to watched addresses; see [`chain::Source::blocks`]. If a block
+    /// after the first one fails, only the blocks before the failed block are returned.
+    pub(crate) async fn fetch_blocks_before_failure(
+        &self,
+        from: Height,
+        to: Height,
+        watched: &WatchSet,
+    ) -> Result<Vec<Block>, SourceError> {
+        // An endpoint that reported a false head may have raised `stable_height` too far, so the height is lowered to
+        // the end of the requested range.
+        let stable_height = self.stable_height.fetch_min(to, Ordering::Relaxed).min(to);
+        let (bodies, mut log_summaries) = if stable_height > from && self.are_log_ranges_worthwhile(watched) {
+            let to = stable_height.min(from.saturating_add(BLOCKS_PER_RANGE_MAX - 1));
+            let (bodies, log_summaries) = future::join(
+                self.fetch_linked_bodies(from, to, watched),
+                self.fetch_agreed_log_summaries(from, to, watched),
+            )
+            .await;
+            (bodies?, log_summaries)
+        } else {
+            let blocks_max = if stable_height > from { BLOCKS_PER_RANGE_MAX } else { BLOCKS_NEAR_HEAD_MAX };
+            let to = to.min(from.saturating_add(blocks_max - 1));
+            (self.fetch_linked_bodies(from, to, watched).await?, LogSummaries::new())
+        };
+        let mut blocks = Vec::with_capacity(bodies.len());
+        for body in bodies {
+            let log_summary = log_summaries.remove(&body.header.height);
+            blocks.push(self.complete_block_with_transfers(body, log_summary, watched));
+        }
+        let mut blocks = stream::iter(blocks).buffered(CONCURRENCY);
+        let mut completed = Vec::new();
+        while let Some(block) = blocks.next().await {
+            match block {
+                Ok(block) => completed.push(block),
+                Err(error) if completed.is_empty() => return Err(error),
+                // The blocks before the failed one are complete. The next call starts with the failed block.
+                Err(_) => break,
+            }
+        }
+        Ok(completed)
     }
-    let amount =
-        Amount::new(tx.value.map_or(Some(U256::ZERO), hex::parse_u256).ok_or("a transaction value is not a number")?);
-    if amount.is_zero() {
-        return Ok(None);
+
+    /// Returns the verified bodies of blocks `from..=to`, each the parent of the next. The list ends early if the
+    /// endpoint lacks a block or a parent hash does not match. The list is never empty.
+    async fn fetch_linked_bodies(
+        &self,
+        from: Height,
+        to: Height,
+        watched: &WatchSet,
+    ) -> Result<Vec<BlockBody>, SourceError> {
+        let native = self.native.is_some();
+        let params: Vec<(String, bool)> = (from..=to).map(|height| (hex::to_quantity(height), native)).collect();
+        let accept = |i: usize, reply: &Reply<'_>| {
+            let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
+            let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let body = parse_verified_block(raw, height, self.config.verify, native, &watched.lock_addresses())
+                .map_err(Rejection::Invalid)?;
+            // The endpoint may have invented the unknown transaction type, so the driver prefers an endpoint whose
+            // reply can be verified at once.
+            let is_proven = body.unproven.is_none() || !self.config.verify.transactions;
+            let origin_and_body = Some((reply.endpoint, body));
+            Ok(if is_proven { Verdict::Accept(origin_and_body) } else { Verdict::Fallback(origin_and_body) })
+        };
+        let answers = self
+            .pool
+            .send_calls_in_batches("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept)
+            .await
+            .into_results_before_failure();
+        let answers = answers.map_err(|failure| failure.into_source_error(from))?;
+
+        let mut bodies: Vec<BlockBody> = Vec::with_capacity(answers.len());
+        for (endpoint, body) in answers.into_iter().map_while(|found| found) {
+            // This block is on another branch: the endpoint switched to that branch, or another endpoint answered. The
+            // blocks before it are valid.
+            if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
+                break;
+            }
+            self.record_origin_of_block(body.header.block_ref(), endpoint);
+            bodies.push(body);
+        }
+        if bodies.is_empty() { Err(SourceError::BlockNotFound(from)) } else { Ok(bodies) }
     }
-    let from = match signed.and_then(|signed| signed.recover_sender()) {
-        Some(from) => from,
-        None => tx.from.and_then(hex::parse_address).ok_or("a sender is not an address")?,
-    };
-    Ok(Some(ValueTransfer { tx_index, txid, from, to, amount }))
-}
 
-/// A transaction in its EIP-2718 encoding, or only the transaction type if the type is unknown.
-enum EncodedTx {
-    Known { bytes: Vec<u8>, signed: Option<SignedTx> },
-    Unknown(u64),
-}
-
-/// A signed transaction. Its sender is recovered only for payments to watched addresses, because recovery is by far the
-/// most expensive step of parsing a block.
-struct SignedTx(Box<TxEnvelope>);
-
-impl SignedTx {
-    fn recover_sender(&self) -> Option<Address> {
-        self.0.signature().recover_address_from_prehash(&self.0.signature_hash()).ok()
+    /// Returns the block with all its transfers to watched addresses. `log_summary` is the summary of the block's logs
+    /// on which two endpoints agree; `None` when the logs were not requested by range.
+    async fn complete_block_with_transfers(
+        &self,
+        mut body: BlockBody,
+        log_summary: Option<LogSummary>,
+        watched: &WatchSet,
+    ) -> Result<Block, SourceError> {
+        if !self.verify_transactions_with_raw_bytes(&body).await? {
+            body.has_unproven_payment = true;
+            body.payments.clear();
+        }
+        if body.has_unproven_payment {
+            let reason = "some of its transactions have a type that this version cannot encode, and no endpoint returns their \
+                                     raw bytes";
+            self.mark_incomplete_and_warn_once(&body, "type", reason);
+        }
+        let same_block_logs = log_summary.filter(|summary| summary.hash.0 == body.header.hash.0);
+        let has_no_token_transfer = self.config.verify.header
+            && same_block_logs.is_some_and(|summary| {
+                summary.rules_out_watched_transfer(&self.list_possible_contracts_of_block(&body, watched))
+            });
+        let mut transfers = if has_no_token_transfer && body.payments.is_empty() {
+            Vec::new()
+        } else {
+            self.fetch_transfers_proven_by_receipts(&body, watched).await?
+        };
+        let internal = self.fetch_internal_transfers_or_mark_incomplete(&body, &transfers, watched).await?;
+        transfers.extend(internal);
+        transfers.sort_by_key(|transfer| transfer.index);
+        Ok(Block { header: body.header, transfers, spends: Vec::new() })
     }
 }
 
-/// Returns true when these raw bytes are a transaction of a type that this version can encode (EIP-2718).
-pub fn is_known_encoding(bytes: &[u8]) -> bool {
-    bytes.first().is_none_or(|first| *first >= 0xc0 || is_known_tx_type(u64::from(*first)))
-}
-
-/// Returns true when this version can encode transactions of this type.
-pub fn is_known_tx_type(tx_type: u64) -> bool {
-    tx_type <= NEWEST_TX_TYPE || tx_type == DEPOSIT_TX_TYPE
-}
-
-/// Encodes a transaction from its JSON as in the transactions trie.
-fn encode_transaction(tx: &str, tx_type: Option<&str>) -> Result<EncodedTx, String> {
-    let tx_type = tx_type.map_or(Some(0), hex::parse_quantity).ok_or("a transaction type is not a number")?;
-    if tx_type == DEPOSIT_TX_TYPE {
-        return Ok(EncodedTx::Known { bytes: encode_op_deposit(tx)?, signed: None });
-    }
-    if !is_known_tx_type(tx_type) {
-        return Ok(EncodedTx::Unknown(tx_type));
-    }
-    let envelope: TxEnvelope = parse_json(tx)?;
-    Ok(EncodedTx::Known { bytes: envelope.encoded_2718(), signed: Some(SignedTx(Box::new(envelope))) })
-}
-
-/// Encodes a deposit of the OP stack from its JSON.
-fn encode_op_deposit(tx: &str) -> Result<Vec<u8>, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct OpDepositJson {
-        source_hash: B256,
-        from: Address,
-        #[serde(default)]
-        to: Option<Address>,
-        #[serde(default)]
-        mint: Option<U256>,
-        value: U256,
-        gas: U256,
-        #[serde(default)]
-        is_system_tx: bool,
-        input: Bytes,
-    }
-    let tx: OpDepositJson = parse_json(tx)?;
-    let mut fields = Vec::new();
-    tx.source_hash.encode(&mut fields);
-    tx.from.encode(&mut fields);
-    match tx.to {
-        Some(to) => to.encode(&mut fields),
-        None => fields.put_u8(alloy_rlp::EMPTY_STRING_CODE),
-    }
-    tx.mint.unwrap_or_default().encode(&mut fields);
-    tx.value.encode(&mut fields);
-    tx.gas.encode(&mut fields);
-    tx.is_system_tx.encode(&mut fields);
-    tx.input.encode(&mut fields);
-    let mut bytes = vec![0x7e];
-    alloy_rlp::Header { list: true, payload_length: fields.len() }.encode(&mut bytes);
-    bytes.extend_from_slice(&fields);
-    Ok(bytes)
-}
-
-fn parse_json<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
+/// Parses JSON. The error is a sentence.
+pub fn parse_json<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|error| format!("unexpected JSON: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use alloy_consensus::{SignableTransaction, TxLegacy};
-    use alloy_primitives::Signature;
+    use alloy_consensus::{SignableTransaction, TxEnvelope, TxLegacy, proofs};
+    use alloy_eips::eip2718::Encodable2718;
+    use alloy_primitives::{Address, Signature, U256, keccak256};
+    use chain::{AddressKey, Amount};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
-
-    /// The first transaction of block 128,359,212 of OP Mainnet, as returned by a public node.
-    const OP_DEPOSIT: &str = r#"{
-        "blockHash": "0x1ff2fcd80ed93d75855364f7e879795dbd5790210c5224ad2c1083d9744297d6", "blockNumber": "0x7a69b2c",
-        "from": "0xdeaddeaddeaddeaddeaddeaddeaddeaddead0001", "gas": "0xf4240", "gasPrice": "0x0",
-        "hash": "0x4fae8f6c70a4f50cf8894bf9847ed364922826658c3cb73e291e03934637a853",
-        "input": "0x440a5e200000146b000f79c500000000000000040000000067410f83000000000144320300000000000000000000000000000000000000000000000000000002fe2cca3c00000000000000000000000000000000000000000000000000000000001f11bf37aac56bf514562b0ee38600119c0a4f70b20f0c6abc66a2011d1bdd9b18cb1c0000000000000000000000006887246668a3b87f54deb3b94ba47a6f63f32985",
-        "nonce": "0x160d8b6", "to": "0x4200000000000000000000000000000000000015", "transactionIndex": "0x0", "value": "0x0",
-        "type": "0x7e", "v": "0x0", "r": "0x0", "s": "0x0", "mint": "0x0", "depositReceiptVersion": "0x1",
-        "sourceHash": "0xf14ecb423df1f95f609d9781126cdd9ea4d248f4502c083507b2f1f72aa779a8" }"#;
-
-    #[test]
-    fn a_deposit_of_the_op_stack_is_encoded_to_its_hash() {
-        let EncodedTx::Known { bytes, .. } = encode_transaction(OP_DEPOSIT, Some("0x7e")).unwrap() else {
-            panic!("the type is known")
-        };
-        let tx: TxJson<'_> = parse_json(OP_DEPOSIT).unwrap();
-        assert_eq!(Some(keccak256(bytes)), hex::parse_hash(tx.hash));
-    }
+    use crate::transactions::{compute_bor_state_sync_txid, starts_with_known_tx_type};
 
     const WATCHED_ADDRESS: &str = "0x00000000000000000000000000000000000000b1";
 
@@ -367,7 +290,13 @@ mod tests {
     fn parse_test_block(block: &Value, verify: Commitments) -> Result<BlockBody, String> {
         let watched = chain::WatchSet::default();
         watched.insert(AddressKey(hex::parse_bytes(WATCHED_ADDRESS).unwrap()));
-        parse_block(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.read_addresses())
+        parse_verified_block(
+            &serde_json::value::to_raw_value(block).unwrap(),
+            7,
+            verify,
+            true,
+            &watched.lock_addresses(),
+        )
     }
 
     #[test]
@@ -380,10 +309,10 @@ mod tests {
         .unwrap();
         assert_eq!(body.payments[0].amount, Amount::from_units(5));
         let unproven = body.unproven.unwrap();
-        assert_eq!(unproven.list_missing_indexes(), [1]);
+        assert_eq!(unproven.list_indexes_without_raw_bytes(), [1]);
         assert!(unproven.matches_transactions_root(vec![message_bytes.clone()]));
         assert!(!unproven.matches_transactions_root(vec![message_bytes[..3].to_vec()]));
-        assert!(!is_known_encoding(&message_bytes) && is_known_encoding(&build_signed_payment(5).1));
+        assert!(!starts_with_known_tx_type(&message_bytes) && starts_with_known_tx_type(&build_signed_payment(5).1));
     }
 
     #[test]
@@ -424,19 +353,12 @@ mod tests {
         assert!(parse_test_block(&build_block_json(&[paid], &[]), without_root).unwrap_err().contains("hash"));
     }
 
-    #[test]
-    fn a_future_type_is_unknown_and_a_malformed_one_an_error() {
-        assert!(matches!(encode_transaction("{}", Some("0x7f")), Ok(EncodedTx::Unknown(0x7f))));
-        assert!(encode_transaction("{}", Some("0x2")).is_err());
-        assert!(encode_transaction("{}", Some("two")).is_err());
-    }
-
     proptest! {
         #[test]
         fn no_input_makes_the_parser_panic(text in r#"[\[\]{}:,"a-z0-9]{0,80}"#, height: u64) {
             let watched = chain::WatchSet::default();
             if let Ok(raw) = serde_json::from_str::<&RawValue>(&text) {
-                prop_assert!(parse_block(raw, height, Commitments::ALL, true, &watched.read_addresses()).is_err());
+                prop_assert!(parse_verified_block(raw, height, Commitments::ALL, true, &watched.lock_addresses()).is_err());
             }
         }
     }

@@ -9,40 +9,46 @@ use serde_json::value::RawValue;
 
 use crate::{Evm, block, hex};
 
-/// Maximum number of blocks for which the driver stores the origin. It cross-checks older blocks with two endpoints.
+/// Maximum number of blocks for which the driver stores the endpoint that returned the block. The driver cross-checks
+/// older blocks with two endpoints.
 const ORIGINS_MAX: usize = 10_000;
 
-/// The endpoint from which each recent block was read, by height.
+/// The hash of each recent block and the index of the endpoint that returned the block, by height.
 #[derive(Debug, Default)]
 pub struct BlockOrigins(BTreeMap<Height, (BlockHash, usize)>);
 
 impl BlockOrigins {
-    fn insert_origin(&mut self, block: BlockRef, endpoint: usize) {
+    /// Stores the endpoint that returned a block, and drops the lowest blocks above [`ORIGINS_MAX`].
+    fn insert_and_drop_oldest(&mut self, block: BlockRef, endpoint: usize) {
         self.0.insert(block.height, (block.hash, endpoint));
         while self.0.len() > ORIGINS_MAX {
             self.0.pop_first();
         }
     }
 
+    /// Returns the index of the endpoint that returned the block; `None` when that is not stored.
     fn find_origin(&self, block: &BlockRef) -> Option<usize> {
         self.0.get(&block.height).filter(|(hash, _)| *hash == block.hash).map(|(_, endpoint)| *endpoint)
     }
 }
 
 impl Evm {
-    /// Remembers that a block was read from this endpoint.
-    pub(crate) fn record_block_origin(&self, block: BlockRef, endpoint: usize) {
-        self.block_origins.lock().expect("no panic while the block origins are locked").insert_origin(block, endpoint);
+    /// Stores the index of the endpoint that returned a block.
+    pub(crate) fn record_origin_of_block(&self, block: BlockRef, endpoint: usize) {
+        self.block_origins
+            .lock()
+            .expect("no panic while the block origins are locked")
+            .insert_and_drop_oldest(block, endpoint);
     }
 
-    /// Requests the block from an endpoint other than its origin. If the origin is not known, requests it from two
-    /// endpoints.
+    /// Requests a block again from an endpoint other than the one that returned the block first. If that endpoint is
+    /// not known, requests the block from two endpoints.
     pub(crate) async fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
         let mut origin =
             self.block_origins.lock().expect("no panic while the block origins are locked").find_origin(at);
         let tag = hex::to_quantity(at.height);
         loop {
-            match self.fetch_from_other_endpoint(origin, &tag).await {
+            match self.fetch_header_from_other_endpoint(origin, &tag).await {
                 Ok(Some((endpoint, header))) if header.block_ref() != *at => {
                     return CrossCheckResult::Conflicting {
                         endpoint: self.pool.endpoint_label(endpoint),
@@ -55,7 +61,7 @@ impl Evm {
                 Err(failure) => return CrossCheckResult::NoAnswer(failure.to_string()),
             }
         }
-        match self.fetch_from_other_endpoint(origin, "latest").await {
+        match self.fetch_header_from_other_endpoint(origin, "latest").await {
             Ok(Some((endpoint, head))) => {
                 CrossCheckResult::Behind { endpoint: self.pool.endpoint_label(endpoint), head }
             }
@@ -64,9 +70,9 @@ impl Evm {
         }
     }
 
-    /// Requests a block from any endpoint except `origin`. Returns the block and the index of the endpoint that
-    /// returned it.
-    async fn fetch_from_other_endpoint(
+    /// Requests the header of a block, by its number or block tag, from any endpoint except `origin`. Returns the index
+    /// of the endpoint that answered with the header; `None` when no other endpoint has the block.
+    async fn fetch_header_from_other_endpoint(
         &self,
         origin: Option<usize>,
         tag: &str,
@@ -74,7 +80,7 @@ impl Evm {
         let params = (tag, false);
         let accept = |reply: &Reply<'_>| {
             let Some(block) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+            let (_, header) = block::parse_verified_header(block, self.config.verify).map_err(Rejection::Invalid)?;
             Ok(Verdict::Accept(Some((reply.endpoint, header))))
         };
         let target = origin.map_or(Target::From(0), Target::Excluding);

@@ -1,17 +1,27 @@
-//! Decides which block is final from the claims of several endpoints. This module does no I/O and reads no clock: the
-//! time is a parameter.
+//! Requests the finalized block from the endpoints in turn, and decides from their claims which block is final.
 //!
 //! While a second endpoint answers, a single endpoint cannot advance the final block. Only recent claims are kept, so
 //! the final block can also move back; the follower decides how to react.
 
-use std::cmp::Reverse;
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    sync::{MutexGuard, atomic::Ordering},
+    time::Duration,
+};
 
 use chain::BlockRef;
+use rpc::{Rejection, Request, Target, Verdict};
+use serde_json::value::RawValue;
 use tokio::time::Instant;
+use tracing::debug;
 
-/// Age after which a claim is ignored.
+use crate::{Evm, block};
+
+/// Age after which an endpoint's claim about the final block is ignored.
 const CLAIM_MAX_AGE: Duration = Duration::from_secs(300);
+
+/// Maximum number of blocks that an endpoint may be behind the best one for its claim about the final block to count.
+const LAG_BLOCKS_MAX: u64 = 32;
 
 /// The latest claim of each endpoint about the final block.
 #[derive(Debug, Default)]
@@ -25,14 +35,14 @@ impl FinalityClaims {
         FinalityClaims { by_endpoint: vec![None; endpoints] }
     }
 
-    /// Replaces the endpoint's claim, or removes it with `None`.
-    pub fn set_finality_claim(&mut self, endpoint: usize, claim: Option<BlockRef>, now: Instant) {
+    /// Replaces the endpoint's claim about the final block, or removes the claim when `claim` is `None`.
+    pub fn set_or_remove_claim(&mut self, endpoint: usize, claim: Option<BlockRef>, now: Instant) {
         if let Some(slot) = self.by_endpoint.get_mut(endpoint) {
             *slot = claim.map(|claim| (claim, now));
         }
     }
 
-    /// Returns the number of endpoints with a recent claim.
+    /// Returns the number of endpoints whose claim about the final block is recent.
     pub fn count_fresh_claims(&self, now: Instant) -> usize {
         self.list_fresh_claims(now).len()
     }
@@ -40,7 +50,7 @@ impl FinalityClaims {
     /// Returns the second-highest recent claim, because two endpoints report at least that height as final. Returns the
     /// only recent claim if there is just one. Returns `None` without claims, or when the two highest claims name
     /// different blocks at the same height.
-    pub fn find_agreed_block(&self, now: Instant) -> Option<BlockRef> {
+    pub fn find_final_block(&self, now: Instant) -> Option<BlockRef> {
         let mut fresh = self.list_fresh_claims(now);
         fresh.sort_unstable_by_key(|claim| Reverse(claim.height));
         match fresh.as_slice() {
@@ -51,9 +61,47 @@ impl FinalityClaims {
         }
     }
 
+    /// Returns the blocks that endpoints have recently claimed to be final, one for each endpoint.
     fn list_fresh_claims(&self, now: Instant) -> Vec<BlockRef> {
         let fresh = |(_, at): &&(BlockRef, Instant)| now.saturating_duration_since(*at) < CLAIM_MAX_AGE;
         self.by_endpoint.iter().flatten().filter(fresh).map(|(claim, _)| *claim).collect()
+    }
+}
+
+impl Evm {
+    /// Locks and returns the finality claims of all endpoints.
+    pub(crate) fn lock_finality_claims(&self) -> MutexGuard<'_, FinalityClaims> {
+        self.finality_claims.lock().expect("no panic while the finality claims are locked")
+    }
+
+    /// Requests the final block from the next endpoint in turn and stores the endpoint's claim. If the endpoint does
+    /// not reply, its last claim stays valid for a while. A claim is ignored when the endpoint lags behind, or when the
+    /// claimed block is above the best known head.
+    pub(crate) async fn request_next_finality_claim(&self) {
+        let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
+        let claim = self.pool.send_request(
+            Request::json_rpc_call("eth_getBlockByNumber", &("finalized", false)).with_target(Target::From(first)),
+            |reply| {
+                let Some(block) = reply.parse_result::<Option<&RawValue>>()? else {
+                    return Ok(Verdict::Fallback(None));
+                };
+                let (_, header) =
+                    block::parse_verified_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept(Some((reply.endpoint, header.block_ref()))))
+            },
+        );
+        match claim.await {
+            Ok(Some((endpoint, block))) => {
+                let heads = self.pool.recent_heads();
+                let best = heads.iter().flatten().max().copied().unwrap_or(0);
+                let lags_behind =
+                    heads.get(endpoint).copied().flatten().is_some_and(|head| best - head > LAG_BLOCKS_MAX);
+                let is_usable = !lags_behind && block.height <= best;
+                self.lock_finality_claims().set_or_remove_claim(endpoint, is_usable.then_some(block), Instant::now());
+            }
+            Ok(None) => debug!(chain = %self.config.chain, "the endpoint has no finalized block yet"),
+            Err(failure) => debug!(chain = %self.config.chain, "cannot read the finalized block: {failure}"),
+        }
     }
 }
 
@@ -71,31 +119,31 @@ mod tests {
     fn two_endpoints_must_claim_a_block_before_it_is_final() {
         let start = Instant::now();
         let mut claims = FinalityClaims::new(2);
-        assert_eq!(claims.find_agreed_block(start), None);
-        claims.set_finality_claim(0, Some(test_block(100)), start);
-        assert_eq!(claims.find_agreed_block(start), Some(test_block(100)), "there is no second claim");
-        claims.set_finality_claim(1, Some(test_block(90)), start);
-        claims.set_finality_claim(0, Some(test_block(1_000)), start);
+        assert_eq!(claims.find_final_block(start), None);
+        claims.set_or_remove_claim(0, Some(test_block(100)), start);
+        assert_eq!(claims.find_final_block(start), Some(test_block(100)), "there is no second claim");
+        claims.set_or_remove_claim(1, Some(test_block(90)), start);
+        claims.set_or_remove_claim(0, Some(test_block(1_000)), start);
         assert_eq!(
-            claims.find_agreed_block(start),
+            claims.find_final_block(start),
             Some(test_block(90)),
             "a single endpoint cannot advance the final block"
         );
-        claims.set_finality_claim(1, Some(test_block(900)), start);
-        assert_eq!(claims.find_agreed_block(start), Some(test_block(900)));
-        claims.set_finality_claim(0, Some(BlockRef { height: 900, hash: BlockHash([8; 32]) }), start);
-        assert_eq!(claims.find_agreed_block(start), None, "the endpoints name different blocks of one height");
-        claims.set_finality_claim(0, Some(test_block(10)), start);
-        assert_eq!(claims.find_agreed_block(start), Some(test_block(10)), "the final block can move back");
-        claims.set_finality_claim(0, None, start);
-        assert_eq!(claims.find_agreed_block(start), Some(test_block(900)), "a claim can be withdrawn");
-        claims.set_finality_claim(0, Some(test_block(2_000)), start + CLAIM_MAX_AGE);
+        claims.set_or_remove_claim(1, Some(test_block(900)), start);
+        assert_eq!(claims.find_final_block(start), Some(test_block(900)));
+        claims.set_or_remove_claim(0, Some(BlockRef { height: 900, hash: BlockHash([8; 32]) }), start);
+        assert_eq!(claims.find_final_block(start), None, "the endpoints name different blocks of one height");
+        claims.set_or_remove_claim(0, Some(test_block(10)), start);
+        assert_eq!(claims.find_final_block(start), Some(test_block(10)), "the final block can move back");
+        claims.set_or_remove_claim(0, None, start);
+        assert_eq!(claims.find_final_block(start), Some(test_block(900)), "a claim can be withdrawn");
+        claims.set_or_remove_claim(0, Some(test_block(2_000)), start + CLAIM_MAX_AGE);
         let later = start + CLAIM_MAX_AGE;
         assert_eq!(
-            claims.find_agreed_block(later),
+            claims.find_final_block(later),
             Some(test_block(2_000)),
             "a silent endpoint holds the final block back for a limited time only"
         );
-        assert_eq!(claims.find_agreed_block(later + CLAIM_MAX_AGE), None, "all claims are too old");
+        assert_eq!(claims.find_final_block(later + CLAIM_MAX_AGE), None, "all claims are too old");
     }
 }

@@ -6,19 +6,21 @@
 //! no cursor, no database and no keys.
 
 pub mod logs;
+pub mod token_contracts;
 
-mod balances;
 mod block;
-mod config;
-mod finality;
-mod hex;
-mod cross_check;
-mod log_ranges;
+mod transactions;
 mod receipts;
-mod call_traces;
+mod log_summaries;
+mod trace_parser;
+mod trace_requests;
 mod trace_health;
-mod internal_transfers;
-mod block_reader;
+mod balances;
+mod finality;
+mod cross_check;
+mod hex;
+mod config;
+mod endpoint_reports;
 mod source;
 mod sender;
 

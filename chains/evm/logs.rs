@@ -1,22 +1,17 @@
-//! Finds token transfers to watched addresses in event logs. Logs are parsed without copying and matched in memory, so
-//! that logs of other transfers cost no allocation.
+//! Parses event logs and finds the token transfers to watched addresses in them. Logs are parsed without copying and
+//! matched in memory, so that logs of other transfers cost no allocation.
 
-use alloy_primitives::{Address, B256, Bloom, BloomInput, b256};
-use chain::{
-    AddressKey, Amount, Asset, AssetId, AssetKind, Transfer, TransferIndex, TxId, TxPart, watch::WatchedAddresses,
-};
+use alloy_primitives::{B256, Bloom, b256};
+use chain::{AddressKey, Amount, AssetId, Transfer, TransferIndex, TxId, TxPart, watch::WatchedAddresses};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::hex;
+use crate::{hex, token_contracts::TokenContracts};
 
 /// `keccak256("Transfer(address,address,uint256)")`, the first topic of every ERC-20 transfer.
 pub const TRANSFER_TOPIC: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
 
-/// Maximum number of watched addresses that are looked up in a block's bloom. With more, most blocks would have a false
-/// positive.
-const BLOOM_LOOKUPS_MAX: usize = 1_000;
-
-/// An event log as returned by a node. The log index is not read, because the caller counts it.
+/// An event log as returned by a node. The log index in the node's answer is ignored, because the driver counts the
+/// logs of a block itself.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventLog<'a> {
@@ -77,89 +72,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for Topics<'a> {
     }
 }
 
-/// The accepted token contracts of a chain. A token is identified by its contract alone, and other tokens are never
-/// credited.
-#[derive(Debug, Clone)]
-pub struct TokenContracts {
-    entries: Vec<TokenContract>,
-}
-
-#[derive(Debug, Clone)]
-struct TokenContract {
-    address: Address,
-    asset: AssetId,
-    /// The bits that a transfer of this contract always sets in the bloom.
-    bloom: Bloom,
-}
-
-/// A token's contract that is not an address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a contract address")]
-pub struct InvalidContract(pub String);
-
-impl TokenContracts {
-    /// Collects the token contracts among the assets of one chain.
-    ///
-    /// # Errors
-    /// Fails when a contract is not an address.
-    pub fn new(assets: &[Asset]) -> Result<TokenContracts, InvalidContract> {
-        let mut entries = Vec::new();
-        for asset in assets {
-            let AssetKind::Token { contract } = &asset.kind else { continue };
-            let address = hex::parse_address(contract).ok_or_else(|| InvalidContract(contract.clone()))?;
-            let mut bloom = Bloom::ZERO;
-            bloom.accrue_raw_log(address, &[TRANSFER_TOPIC]);
-            entries.push(TokenContract { address, asset: asset.id.clone(), bloom });
-        }
-        Ok(TokenContracts { entries })
-    }
-
-    /// Returns true when no token is accepted.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Returns the number of contracts.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Returns the contract addresses in index order.
-    pub fn contract_addresses(&self) -> impl Iterator<Item = Address> {
-        self.entries.iter().map(|entry| entry.address)
-    }
-
-    /// Returns the index of a contract, or `None` when it is not accepted.
-    pub fn find_contract_index(&self, address: &str) -> Option<usize> {
-        let address = hex::parse_address(address)?;
-        self.entries.iter().position(|entry| entry.address == address)
-    }
-
-    /// Returns true when the watched addresses are few enough to look each one up in a bloom.
-    pub fn fits_bloom_lookup(&self, watched: &WatchedAddresses<'_>) -> bool {
-        watched.len() <= BLOOM_LOOKUPS_MAX
-    }
-
-    /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this
-    /// bloom. A missing bit proves that there is none; a set bit may be a false positive.
-    pub fn list_contracts_matching_bloom(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
-        let is_in_bloom = |i: &usize| bloom.contains(&self.entries[*i].bloom);
-        let possible: Vec<usize> = (0..self.entries.len()).filter(is_in_bloom).collect();
-        let no_watched_address = !possible.is_empty()
-            && self.fits_bloom_lookup(watched)
-            && !watched.iter().any(|key| bloom.contains_input(BloomInput::Raw(&encode_address_topic(key))));
-        if no_watched_address { Vec::new() } else { possible }
-    }
-}
-
 /// Encodes an address as an indexed event argument: left-padded with 12 zero bytes.
-fn encode_address_topic(key: &AddressKey) -> [u8; 32] {
+pub(crate) fn encode_address_topic(key: &AddressKey) -> [u8; 32] {
     let mut topic = [0; 32];
     topic[12..].copy_from_slice(&key.0);
     topic
 }
 
-/// Decodes an indexed address; the inverse of [`encode_address_topic`]. Returns `None` when the padding is not zero.
+/// Parses an address from an indexed event argument; the inverse of [`encode_address_topic`]. Returns `None` when the
+/// padding is not zero.
 fn parse_address_topic(topic: &str) -> Option<AddressKey> {
     let bytes: [u8; 32] = hex::parse_bytes(topic)?;
     let (zeros, account) = bytes.split_at(12);
@@ -183,14 +104,14 @@ pub struct TokenTransfer {
 }
 
 impl TokenTransfer {
-    /// Converts to a [`Transfer`] by adding the position in the block.
+    /// Converts the token transfer to a [`Transfer`] by adding the position in the block.
     pub fn into_transfer(self, txid: TxId, tx_index: u32, log_index: u32) -> Transfer {
         Transfer {
             txid,
             index: TransferIndex { tx_index, part: TxPart::Log(log_index) },
             asset: self.asset,
             to: self.to,
-            from: Some(chain::derive::evm_address(self.from).text),
+            from: Some(chain::address::encode_evm_address(self.from).text),
             amount: self.amount,
         }
     }
@@ -200,7 +121,7 @@ impl EventLog<'_> {
     /// Returns the transfer if this log is an ERC-20 `Transfer` event of an accepted contract, with two indexed
     /// addresses, a watched recipient and an amount above zero; otherwise `None`. Does not check
     /// [`EventLog::is_marked_removed`].
-    pub fn parse_token_transfer(
+    pub fn parse_transfer_to_watched_address(
         &self,
         contracts: &TokenContracts,
         watched: &WatchedAddresses<'_>,
@@ -210,7 +131,7 @@ impl EventLog<'_> {
         if !is_transfer_topic(kind) {
             return None;
         }
-        let asset = contracts.entries[contracts.find_contract_index(self.address)?].asset.clone();
+        let asset = contracts.find_asset(self.address)?.clone();
         let amount = Amount::from_be_bytes(hex::parse_bytes(self.data)?);
         if amount.is_zero() {
             return None;
@@ -252,7 +173,7 @@ fn is_transfer_topic(topic: &str) -> bool {
 ///
 /// # Errors
 /// Fails when the answer is an error or malformed.
-pub fn for_each_watched_transfer<'a>(
+pub fn for_each_watched_transfer_in_reply<'a>(
     body: &'a [u8],
     watched: &WatchedAddresses<'_>,
     contracts: &TokenContracts,
@@ -260,7 +181,7 @@ pub fn for_each_watched_transfer<'a>(
 ) -> Result<usize, rpc::Rejection> {
     let logs: Vec<EventLog<'a>> = rpc::Reply::new(0, 200, body).parse_result()?;
     for log in logs.iter().filter(|log| !log.is_marked_removed()) {
-        if let Some(transfer) = log.parse_token_transfer(contracts, watched) {
+        if let Some(transfer) = log.parse_transfer_to_watched_address(contracts, watched) {
             found(transfer, log);
         }
     }
@@ -269,7 +190,7 @@ pub fn for_each_watched_transfer<'a>(
 
 #[cfg(test)]
 mod tests {
-    use chain::{ChainId, WatchSet};
+    use chain::{Asset, AssetKind, ChainId, WatchSet};
     use proptest::prelude::*;
 
     use super::*;
@@ -302,9 +223,9 @@ mod tests {
     /// Returns the number of transfers that are found in the answer.
     fn count_transfers(body: &[u8]) -> usize {
         let mut count = 0;
-        for_each_watched_transfer(
+        for_each_watched_transfer_in_reply(
             body,
-            &build_watch_set().read_addresses(),
+            &build_watch_set().lock_addresses(),
             &build_token_contracts(),
             |transfer, _| {
                 assert_eq!(
@@ -357,20 +278,20 @@ mod tests {
     fn a_bloom_proves_that_no_watched_address_was_paid() {
         let (contracts, watched) = (build_token_contracts(), build_watch_set());
         let mut bloom = Bloom::ZERO;
-        assert!(contracts.list_contracts_matching_bloom(&bloom, &watched.read_addresses()).is_empty());
+        assert!(contracts.list_contracts_with_possible_transfer(&bloom, &watched.lock_addresses()).is_empty());
         bloom.accrue_raw_log(
             hex::parse_address(USDT).unwrap(),
             &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap()],
         );
         assert!(
-            contracts.list_contracts_matching_bloom(&bloom, &watched.read_addresses()).is_empty(),
+            contracts.list_contracts_with_possible_transfer(&bloom, &watched.lock_addresses()).is_empty(),
             "the transfer is to another address"
         );
         bloom.accrue_raw_log(
             hex::parse_address(USDT).unwrap(),
             &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap(), hex::parse_hash(WATCHED_TOPIC).unwrap()],
         );
-        assert_eq!(contracts.list_contracts_matching_bloom(&bloom, &watched.read_addresses()), [0]);
+        assert_eq!(contracts.list_contracts_with_possible_transfer(&bloom, &watched.lock_addresses()), [0]);
     }
 
     proptest! {
@@ -381,9 +302,9 @@ mod tests {
         ) {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let mut body = build_block_body(&address, &topics, &data, false);
-            let _ = for_each_watched_transfer(&body, &build_watch_set().read_addresses(), &build_token_contracts(), |_, _| {});
+            let _ = for_each_watched_transfer_in_reply(&body, &build_watch_set().lock_addresses(), &build_token_contracts(), |_, _| {});
             body.truncate(cut);
-            let _ = for_each_watched_transfer(&body, &build_watch_set().read_addresses(), &build_token_contracts(), |_, _| {});
+            let _ = for_each_watched_transfer_in_reply(&body, &build_watch_set().lock_addresses(), &build_token_contracts(), |_, _| {});
         }
 
         #[test]

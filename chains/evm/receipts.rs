@@ -1,17 +1,27 @@
-//! Parses the receipts of one block and verifies them against the receipts root, so that no log can be left out.
+//! The receipts of a block: requests them, verifies them against the receipts root, so that no log can be left out, and
+//! takes the transfers from them.
 
 use alloy_consensus::proofs;
 use alloy_primitives::{B256, Bloom};
 use alloy_rlp::{BufMut, Encodable, Header};
-use chain::{Transfer, TxId, watch::WatchedAddresses};
+use chain::{SourceError, Transfer, TxId, WatchSet, watch::WatchedAddresses};
+use rpc::{NodeErrorKind, Rejection, Reply, Request, RpcError, Verdict};
 use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    Commitments,
-    block::{self, BlockBody, compute_bor_state_sync_txid},
+    Commitments, Evm,
+    block::BlockBody,
     hex,
-    logs::{EventLog, TokenContracts},
+    logs::EventLog,
+    token_contracts::TokenContracts,
+    transactions::{self, compute_bor_state_sync_txid},
 };
+
+/// Maximum `eth_getTransactionReceipt` requests in one JSON-RPC batch.
+const RECEIPTS_PER_BATCH: usize = 100;
+/// JSON-RPC 2.0 error code "Invalid params".
+const INVALID_PARAMS: i64 = -32_602;
 
 /// A transaction receipt as returned by a node.
 #[derive(Debug, Deserialize)]
@@ -47,9 +57,140 @@ pub struct BlockReceipts {
     pub transfers: Vec<Transfer>,
 }
 
+/// The outcome of requesting all receipts of a block with one `eth_getBlockReceipts`.
+enum OneRequestOutcome {
+    /// All receipts of the block.
+    Complete(BlockReceipts),
+    /// No endpoint offers the method.
+    NotOffered,
+    /// Every endpoint rejected the request with an unclassified error, which may be permanent or temporary. The driver
+    /// then requests the receipts one by one, which gives the same proof, and does not use unproven logs instead.
+    Rejected,
+}
+
+impl Evm {
+    /// Returns the native payments and token transfers of one block, as its receipts prove them.
+    pub(crate) async fn fetch_transfers_proven_by_receipts(
+        &self,
+        body: &BlockBody,
+        watched: &WatchSet,
+    ) -> Result<Vec<Transfer>, SourceError> {
+        let contracts = self.list_possible_contracts_of_block(body, watched);
+        if contracts.is_empty() && body.payments.is_empty() {
+            return Ok(Vec::new());
+        }
+        let receipts = match self.fetch_receipts_in_one_request(body, watched).await? {
+            OneRequestOutcome::Complete(receipts) => receipts,
+            OneRequestOutcome::NotOffered => {
+                if body.payments.is_empty() && !self.request_logs_for_possible_transfer(body, &contracts, watched).await
+                {
+                    return Ok(Vec::new());
+                }
+                self.fetch_receipts_one_by_one(body, watched).await?
+            }
+            OneRequestOutcome::Rejected => self.fetch_receipts_one_by_one(body, watched).await?,
+        };
+        let is_provable = self.config.verify.header && self.config.verify.receipts;
+        if is_provable && !receipts.proven && !self.has_proven_unknown_tx_type(body, watched).await? {
+            let height = body.header.height;
+            return Err(SourceError::Unsupported(format!(
+                "the receipts of block {height} cannot be verified, and no endpoint returns the raw bytes of its transactions"
+            )));
+        }
+        let successful_payments = body.payments.iter().filter(|payment| {
+            usize::try_from(payment.tx_index).is_ok_and(|index| receipts.succeeded.get(index) == Some(&true))
+        });
+        Ok(successful_payments
+            .filter_map(|payment| Some(payment.to_transfer(self.native.clone()?)))
+            .chain(receipts.transfers)
+            .collect())
+    }
+
+    /// Requests all receipts of a block with one `eth_getBlockReceipts`, and verifies them against the block's header.
+    async fn fetch_receipts_in_one_request(
+        &self,
+        body: &BlockBody,
+        watched: &WatchSet,
+    ) -> Result<OneRequestOutcome, SourceError> {
+        let (height, hash) = (body.header.height, B256::from(body.header.hash.0));
+        let answer = match self.request_and_verify_receipts(json!([hash]), body, watched).await {
+            // Some nodes accept only a block number in this request. The receipts are verified against the block hash
+            // in both cases.
+            Err(RpcError::NodeError(node_error)) if node_error.code == INVALID_PARAMS => {
+                self.request_and_verify_receipts(json!([hex::to_quantity(height)]), body, watched).await
+            }
+            answer => answer,
+        };
+        match answer {
+            Ok(Some(receipts)) => Ok(OneRequestOutcome::Complete(receipts)),
+            Ok(None) => Err(SourceError::BlockNotFound(height)),
+            Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(OneRequestOutcome::NotOffered),
+            Err(RpcError::NodeError(node_error)) if node_error.kind == NodeErrorKind::Other => {
+                Ok(OneRequestOutcome::Rejected)
+            }
+            Err(failure) => Err(failure.into_source_error(height)),
+        }
+    }
+
+    /// Sends one `eth_getBlockReceipts`. Returns the verified receipts, or `None` when no endpoint has the block.
+    async fn request_and_verify_receipts(
+        &self,
+        params: Value,
+        body: &BlockBody,
+        watched: &WatchSet,
+    ) -> Result<Option<BlockReceipts>, RpcError> {
+        let answer = self.pool.send_request(Request::json_rpc_call("eth_getBlockReceipts", &params), |reply| {
+            let Some(all) = reply.parse_result::<Option<Vec<TxReceipt<'_>>>>()? else {
+                return Ok(Verdict::Fallback(None));
+            };
+            let receipts =
+                verify_and_parse_receipts(&all, body, self.config.verify, &self.contracts, &watched.lock_addresses());
+            let receipts = receipts.map_err(Rejection::Invalid)?;
+            let is_sure = receipts.proven || !self.config.verify.receipts;
+            Ok(if is_sure { Verdict::Accept(Some(receipts)) } else { Verdict::Fallback(Some(receipts)) })
+        });
+        answer.await
+    }
+
+    /// Requests the receipts of a block one by one. This needs many requests but gives the same proof as one request
+    /// for all receipts.
+    async fn fetch_receipts_one_by_one(
+        &self,
+        body: &BlockBody,
+        watched: &WatchSet,
+    ) -> Result<BlockReceipts, SourceError> {
+        let height = body.header.height;
+        let params: Vec<[B256; 1]> = body.txids.iter().map(|txid| [*txid]).collect();
+        let accept = |i: usize, reply: &Reply<'_>| {
+            let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let receipt: TxReceipt<'_> =
+                serde_json::from_str(raw.get()).map_err(|e| Rejection::Invalid(e.to_string()))?;
+            if !receipt.belongs_to_transaction(body.txids[i], body) {
+                return Err(Rejection::Invalid(format!(
+                    "the receipt of {} belongs to another transaction or block",
+                    body.txids[i]
+                )));
+            }
+            Ok(Verdict::Accept(Some(raw.to_owned())))
+        };
+        let answers = self
+            .pool
+            .send_calls_in_batches("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept)
+            .await
+            .into_all_results();
+        let texts: Option<Vec<Box<RawValue>>> =
+            answers.map_err(|failure| failure.into_source_error(height))?.into_iter().collect();
+        let texts = texts.ok_or(SourceError::BlockNotFound(height))?;
+        let parsed: Result<Vec<TxReceipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
+        let parsed = parsed.map_err(|error| SourceError::InvalidResponse(error.to_string()))?;
+        verify_and_parse_receipts(&parsed, body, self.config.verify, &self.contracts, &watched.lock_addresses())
+            .map_err(SourceError::InvalidResponse)
+    }
+}
+
 /// Verifies all receipts of `body` and returns the token transfers in them. Fails when a receipt is missing or does not
 /// belong to the block.
-pub fn parse_receipts(
+pub fn verify_and_parse_receipts(
     receipts: &[TxReceipt<'_>],
     body: &BlockBody,
     verify: Commitments,
@@ -86,7 +227,7 @@ pub fn parse_receipts(
         let succeeded = receipt.has_succeeded();
         parsed.succeeded.push(succeeded);
         for log in &receipt.logs {
-            if succeeded && let Some(transfer) = log.parse_token_transfer(contracts, watched) {
+            if succeeded && let Some(transfer) = log.parse_transfer_to_watched_address(contracts, watched) {
                 if !proven && verify.header && log.is_log_in_bloom(&body.bloom) != Some(true) {
                     return Err(format!("a transfer of block {height} is not in its header's bloom"));
                 }
@@ -129,9 +270,9 @@ impl TxReceipt<'_> {
         self.status.and_then(hex::parse_quantity) == Some(1)
     }
 
-    /// Encodes the receipt as in the receipts trie (EIP-2718, EIP-658; specs.optimism.io for deposits). Returns `None`
-    /// when a field is malformed.
-    fn encode_receipt_for_trie(&self, out: &mut Vec<u8>) -> Option<()> {
+    /// Appends the receipt to `out`, encoded as in the receipts trie (EIP-2718, EIP-658; specs.optimism.io for
+    /// deposits). Returns `None` when a field is malformed.
+    fn append_trie_encoding(&self, out: &mut Vec<u8>) -> Option<()> {
         let tx_type = self.parse_tx_type()?;
         let mut fields = Vec::new();
         match (self.status, self.root) {
@@ -142,10 +283,10 @@ impl TxReceipt<'_> {
         Bloom::new(hex::parse_bytes(self.logs_bloom)?).encode(&mut fields);
         let mut logs = Vec::new();
         for log in &self.logs {
-            rlp_encode_log(log, &mut logs)?;
+            append_rlp_log(log, &mut logs)?;
         }
-        encode_rlp_list(&logs, &mut fields);
-        if tx_type == block::DEPOSIT_TX_TYPE
+        append_rlp_list(&logs, &mut fields);
+        if tx_type == transactions::DEPOSIT_TX_TYPE
             && let (Some(nonce), Some(version)) = (self.deposit_nonce, self.deposit_receipt_version)
         {
             hex::parse_quantity(nonce)?.encode(&mut fields);
@@ -154,25 +295,27 @@ impl TxReceipt<'_> {
         if tx_type != 0 {
             out.put_u8(u8::try_from(tx_type).ok()?);
         }
-        encode_rlp_list(&fields, out);
+        append_rlp_list(&fields, out);
         Some(())
     }
 }
 
-fn rlp_encode_log(log: &EventLog<'_>, out: &mut Vec<u8>) -> Option<()> {
+/// Appends the RLP encoding of a log to `out`. Returns `None` when a field is malformed.
+fn append_rlp_log(log: &EventLog<'_>, out: &mut Vec<u8>) -> Option<()> {
     let mut fields = Vec::new();
     hex::parse_address(log.address)?.encode(&mut fields);
     let mut topics = Vec::with_capacity(33 * 4);
     for topic in log.topics.as_slice() {
         hex::parse_hash(topic)?.encode(&mut topics);
     }
-    encode_rlp_list(&topics, &mut fields);
+    append_rlp_list(&topics, &mut fields);
     const_hex::decode(log.data).ok()?.as_slice().encode(&mut fields);
-    encode_rlp_list(&fields, out);
+    append_rlp_list(&fields, out);
     Some(())
 }
 
-fn encode_rlp_list(payload: &[u8], out: &mut Vec<u8>) {
+/// Appends an RLP list whose items are already encoded in `payload` to `out`.
+fn append_rlp_list(payload: &[u8], out: &mut Vec<u8>) {
     Header { list: true, payload_length: payload.len() }.encode(out);
     out.extend_from_slice(payload);
 }
@@ -185,23 +328,24 @@ fn verify_receipts_root(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<
     for receipt in receipts {
         let mut bytes = Vec::new();
         receipt
-            .encode_receipt_for_trie(&mut bytes)
+            .append_trie_encoding(&mut bytes)
             .ok_or_else(|| format!("a receipt of block {height} cannot be encoded"))?;
         encoded.push(bytes);
     }
     if proofs::ordered_trie_root_encoded(&encoded) == body.receipts_root {
         return Ok(true);
     }
-    let has_unknown_type =
-        receipts.iter().any(|receipt| receipt.parse_tx_type().is_none_or(|tx_type| !block::is_known_tx_type(tx_type)));
+    let has_unknown_type = receipts
+        .iter()
+        .any(|receipt| receipt.parse_tx_type().is_none_or(|tx_type| !transactions::is_known_tx_type(tx_type)));
     if body.unproven.is_some() || (!body.has_full_transactions && has_unknown_type) {
         return Ok(false);
     }
     Err(format!("the receipts of block {height} do not match its receipts root"))
 }
 
-/// Checks that the logs set every bit of the header's bloom. This check is weaker than the receipts root, and replaces
-/// it when the root cannot be recomputed.
+/// Fails when a bit of the header's bloom is not set by any log, because then logs are missing. This check is weaker
+/// than the receipts root, and replaces that check when the root cannot be recomputed.
 fn verify_logs_bloom(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<(), String> {
     let mut bloom = Bloom::ZERO;
     for log in receipts.iter().flat_map(|receipt| &receipt.logs) {
@@ -216,12 +360,10 @@ fn verify_logs_bloom(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use alloy_primitives::U256;
-    use chain::{AddressKey, Asset, AssetKind, BlockHash, ChainId, WatchSet};
-    use serde_json::{Value, json};
-
     use super::*;
     use crate::logs::TRANSFER_TOPIC;
+    use alloy_primitives::U256;
+    use chain::{AddressKey, Asset, AssetKind, BlockHash, ChainId, WatchSet};
 
     const TOKEN: &str = "0xc2132d05d31c914a87c6611c10748aeb04b58e8f";
     const WATCHED_ADDRESS: [u8; 20] = [0xb1; 20];
@@ -248,7 +390,7 @@ mod tests {
         receipts.iter().flat_map(|receipt| &receipt.logs).for_each(|log| log.add_log_to_bloom(&mut bloom).unwrap());
         let encode = |receipt: &TxReceipt<'_>| {
             let mut bytes = Vec::new();
-            receipt.encode_receipt_for_trie(&mut bytes).unwrap();
+            receipt.append_trie_encoding(&mut bytes).unwrap();
             bytes
         };
         let receipts_root = proofs::ordered_trie_root_encoded(&receipts.iter().map(encode).collect::<Vec<Vec<u8>>>());
@@ -274,7 +416,7 @@ mod tests {
         watched.insert(AddressKey(WATCHED_ADDRESS));
         let texts = to_json_texts(receipts);
         let receipts: Vec<TxReceipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
-        parse_receipts(&receipts, body, verify, &contracts, &watched.read_addresses())
+        verify_and_parse_receipts(&receipts, body, verify, &contracts, &watched.lock_addresses())
     }
 
     fn test_txid(n: u8) -> B256 {

@@ -128,9 +128,10 @@ impl Sender for Evm {
                         "{label}: accepted the transaction, but returned another hash than {txid}"
                     )),
                     Err(Rejection::Invalid(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
-                    Err(Rejection::NodeError(refusal)) => {
-                        classify_broadcast_error(&label, &self.pool.redact_secrets(endpoint, &refusal.message))
-                    }
+                    Err(Rejection::NodeError(node_error)) => error_text_to_broadcast_outcome(
+                        &label,
+                        &self.pool.redact_secrets(endpoint, &node_error.message),
+                    ),
                 },
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
@@ -141,7 +142,7 @@ impl Sender for Evm {
 }
 
 /// Converts a node's error text to the outcome of the broadcast.
-fn classify_broadcast_error(label: &str, message: &str) -> BroadcastOutcome {
+fn error_text_to_broadcast_outcome(label: &str, message: &str) -> BroadcastOutcome {
     match classify_error_text(message) {
         TxPoolError::AlreadyKnown => BroadcastOutcome::AlreadyKnown,
         TxPoolError::Unknown => BroadcastOutcome::Unknown(format!("{label}: {message}")),
@@ -151,7 +152,7 @@ fn classify_broadcast_error(label: &str, message: &str) -> BroadcastOutcome {
         | TxPoolError::FeeTooLow
         | TxPoolError::InsufficientFunds
         | TxPoolError::InvalidTransaction) => {
-            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.rejection_code()))
+            BroadcastOutcome::Rejected(format!("{}: {label}: {message}", class.rejection_code()))
         }
     }
 }

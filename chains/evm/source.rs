@@ -1,11 +1,10 @@
 //! Implements [`Source`] for EVM chains, on top of the endpoint pool and the readers of blocks and balances.
 
 use std::sync::{
-    Mutex, MutexGuard,
+    Mutex,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-use alloy_primitives::B256;
 use async_trait::async_trait;
 use chain::{
     Address, Amount, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, InternalTransfers, Source,
@@ -16,7 +15,6 @@ use rpc::{AdaptiveSize, ChainCheck, NodeErrorKind, Pool, Rejection, Reply, Reque
 use ruint::aliases::U256;
 use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
-use tracing::debug;
 
 use crate::{
     EvmConfig, FinalitySource, TraceApi,
@@ -25,12 +23,10 @@ use crate::{
     cross_check::BlockOrigins,
     finality::FinalityClaims,
     hex,
-    logs::{InvalidContract, TokenContracts},
+    token_contracts::{InvalidContract, TokenContracts},
     trace_health::TraceHealth,
 };
 
-/// Maximum number of blocks that an endpoint may be behind the best one for its claim about the final block to count.
-const LAG_BLOCKS_MAX: u64 = 32;
 /// Initial and maximum number of blocks in one `eth_getLogs` request.
 const LOG_RANGE_BLOCKS: (u64, u64) = (2_000, 10_000);
 /// Selector of `decimals()` (ERC-20).
@@ -45,7 +41,7 @@ pub enum EvmBuildError {
     /// The endpoints are not usable.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
-    /// The asset belongs to another chain; payments on this chain would be credited as that asset.
+    /// A configured asset belongs to another chain; payments on this chain would be credited as that asset.
     #[error("asset {0} does not belong to chain {1}")]
     ForeignAsset(AssetId, ChainId),
 }
@@ -59,17 +55,17 @@ pub struct Evm {
     pub(crate) native: Option<AssetId>,
     /// The number of blocks in one `eth_getLogs` request.
     pub(crate) log_range_size: Mutex<AdaptiveSize>,
-    /// The height up to which blocks are not expected to change.
+    /// The height up to which blocks are not expected to change, so that they are read in long ranges.
     pub(crate) stable_height: AtomicU64,
     pub(crate) balance_cache: Mutex<BalanceCache>,
     /// True after the log contains the warning that balances from a single endpoint cannot be verified.
     pub(crate) single_endpoint_warned: AtomicBool,
-    trace_health: Mutex<TraceHealth>,
+    pub(crate) trace_health: Mutex<TraceHealth>,
     /// Counters of requests for the head and for the final block. They select the endpoint of the next request; the
     /// endpoints take turns.
     next_head_endpoint: AtomicUsize,
-    next_finality_endpoint: AtomicUsize,
-    finality_claims: Mutex<FinalityClaims>,
+    pub(crate) next_finality_endpoint: AtomicUsize,
+    pub(crate) finality_claims: Mutex<FinalityClaims>,
     last_head: Mutex<Option<BlockRef>>,
     pub(crate) block_origins: Mutex<BlockOrigins>,
 }
@@ -101,124 +97,15 @@ impl Evm {
         })
     }
 
-    /// Locks the state of the trace requests.
-    pub(crate) fn lock_trace_health(&self) -> MutexGuard<'_, TraceHealth> {
-        self.trace_health.lock().expect("no panic while the trace health is locked")
-    }
-
-    fn lock_finality_claims(&self) -> MutexGuard<'_, FinalityClaims> {
-        self.finality_claims.lock().expect("no panic while the finality claims are locked")
-    }
-
-    /// Stores the latest head and returns true if it changed. The final block can change only together with the head.
-    fn update_last_head(&self, head: BlockRef) -> bool {
+    /// Stores the latest head. Returns true when the head differs from the one stored before.
+    fn replace_last_head_and_compare(&self, head: BlockRef) -> bool {
         let mut last = self.last_head.lock().expect("no panic while the last head is locked");
         last.replace(head) != Some(head)
-    }
-
-    /// Requests the final block from the next endpoint in turn and stores the endpoint's claim. If the endpoint does
-    /// not reply, its last claim stays valid for a while. A claim is ignored when the endpoint lags behind, or when the
-    /// claimed block is above the best known head.
-    async fn poll_finality(&self) {
-        let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
-        let claim = self.pool.send_request(
-            Request::json_rpc_call("eth_getBlockByNumber", &("finalized", false)).with_target(Target::From(first)),
-            |reply| {
-                let Some(block) = reply.parse_result::<Option<&RawValue>>()? else {
-                    return Ok(Verdict::Fallback(None));
-                };
-                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
-                Ok(Verdict::Accept(Some((reply.endpoint, header.block_ref()))))
-            },
-        );
-        match claim.await {
-            Ok(Some((endpoint, block))) => {
-                let heads = self.pool.recent_heads();
-                let best = heads.iter().flatten().max().copied().unwrap_or(0);
-                let lags_behind =
-                    heads.get(endpoint).copied().flatten().is_some_and(|head| best - head > LAG_BLOCKS_MAX);
-                let is_usable = !lags_behind && block.height <= best;
-                self.lock_finality_claims().set_finality_claim(endpoint, is_usable.then_some(block), Instant::now());
-            }
-            Ok(None) => debug!(chain = %self.config.chain, "the endpoint has no finalized block yet"),
-            Err(failure) => debug!(chain = %self.config.chain, "cannot read the finalized block: {failure}"),
-        }
     }
 
     /// Returns the number of endpoints that may be read from.
     pub(crate) fn count_read_endpoints(&self) -> usize {
         self.pool.endpoints().filter(|endpoint| endpoint.has_role(Role::Read)).count()
-    }
-
-    /// Returns the endpoint's head and a text about its state and the methods that it offers.
-    async fn report_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
-        let requested_at = Instant::now();
-        let id: String =
-            self.fetch_text_result(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
-        let latency = requested_at.elapsed().as_millis();
-        if hex::parse_quantity(&id) != Some(self.config.chain_id) {
-            return Err(format!("the endpoint belongs to chain {id}, not to {:#x}", self.config.chain_id));
-        }
-        let header = |tag: &'static str| async move {
-            let accept = |reply: &Reply<'_>| {
-                let Some(block) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Accept(None)) };
-                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
-                Ok(Verdict::Accept(Some(header)))
-            };
-            self.pool
-                .send_request(
-                    Request::json_rpc_call("eth_getBlockByNumber", &(tag, false)).with_target(Target::Probe(endpoint)),
-                    accept,
-                )
-                .await
-        };
-        let head =
-            header("latest").await.map_err(|failure| failure.to_string())?.ok_or("the endpoint has no latest block")?;
-        self.pool.record_head(endpoint, head.height);
-        let hash = B256::from(head.hash.0);
-        let finality = match header("finalized").await {
-            Ok(Some(block)) => format!("finalized up to {}", block.height),
-            Ok(None) => "no finalized block yet".to_owned(),
-            Err(_) => "no `finalized` tag".to_owned(),
-        };
-        let receipts = self.probe_method_support(endpoint, "eth_getBlockReceipts", json!([hash])).await;
-        let proof_params = json!([alloy_primitives::Address::ZERO, [], { "blockHash": hash }]);
-        let proofs = self.probe_method_support(endpoint, "eth_getProof", proof_params).await;
-        let yes_or_no = |offered: bool| if offered { "yes" } else { "no" };
-        let mut text = format!(
-            "chain {}, head {}, {finality}, receipts by block: {}, proofs of balances: {}, {latency} ms",
-            self.config.chain_id,
-            head.height,
-            yes_or_no(receipts),
-            yes_or_no(proofs),
-        );
-        if let Some((method, params)) = self.build_trace_request(&head) {
-            let traces = self.probe_method_support(endpoint, method, params).await;
-            text.push_str(&format!(", traces: {}", yes_or_no(traces)));
-        }
-        Ok((head.height, text))
-    }
-
-    /// Returns true when the endpoint answers this request with a result.
-    async fn probe_method_support(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
-        let accept = |reply: &Reply<'_>| reply.parse_result::<&RawValue>().map(|_| Verdict::Accept(()));
-        self.pool
-            .send_request(Request::json_rpc_call(method, &params).with_target(Target::Probe(endpoint)), accept)
-            .await
-            .is_ok()
-    }
-
-    /// Requests a string result from one endpoint.
-    async fn fetch_text_result(
-        &self,
-        endpoint: usize,
-        method: &str,
-        params: serde_json::Value,
-    ) -> Result<String, RpcError> {
-        let accept = |reply: &Reply<'_>| reply.parse_result::<String>().map(Verdict::Accept);
-        self.pool
-            .send_request(Request::json_rpc_call(method, &params).with_target(Target::Probe(endpoint)), accept)
-            .await
     }
 }
 
@@ -275,20 +162,21 @@ impl Source for Evm {
             Request::json_rpc_call("eth_getBlockByNumber", &("latest", false)).with_target(Target::From(first)),
             |reply| {
                 let block: &RawValue = reply.parse_result()?;
-                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                let (_, header) =
+                    block::parse_verified_header(block, self.config.verify).map_err(Rejection::Invalid)?;
                 Ok(Verdict::Accept((reply.endpoint, header)))
             },
         );
         let (endpoint, head) = latest.await.map_err(|failure| failure.into_source_error(0))?;
         self.pool.record_head(endpoint, head.height);
-        if self.config.finality == FinalitySource::Tag && self.update_last_head(head.block_ref()) {
-            self.poll_finality().await;
+        if self.config.finality == FinalitySource::Tag && self.replace_last_head_and_compare(head.block_ref()) {
+            self.request_next_finality_claim().await;
             let fresh_claims = self.lock_finality_claims().count_fresh_claims(Instant::now());
             if fresh_claims == 1 && self.count_read_endpoints() > 1 {
-                self.poll_finality().await;
+                self.request_next_finality_claim().await;
             }
         }
-        let finalized = self.lock_finality_claims().find_agreed_block(Instant::now());
+        let finalized = self.lock_finality_claims().find_final_block(Instant::now());
         let deep_height = head.height.saturating_sub(self.config.range_depth);
         self.stable_height
             .store(finalized.map_or(deep_height, |block| block.height.max(deep_height)), Ordering::Relaxed);
@@ -299,7 +187,7 @@ impl Source for Evm {
         let params = (hex::to_quantity(height), false);
         let header = self.pool.send_request(Request::json_rpc_call("eth_getBlockByNumber", &params), |reply| {
             let Some(block) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+            let (_, header) = block::parse_verified_header(block, self.config.verify).map_err(Rejection::Invalid)?;
             if header.height == height {
                 Ok(Verdict::Accept(Some(header)))
             } else {
@@ -310,7 +198,7 @@ impl Source for Evm {
             }
         });
         match header.await {
-            Err(RpcError::NodeError(refusal)) if refusal.kind == NodeErrorKind::NotFound => Ok(None),
+            Err(RpcError::NodeError(node_error)) if node_error.kind == NodeErrorKind::NotFound => Ok(None),
             header => header.map_err(|failure| failure.into_source_error(height)),
         }
     }
@@ -324,7 +212,7 @@ impl Source for Evm {
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
-        self.read_leading_blocks(from, to, watched).await
+        self.fetch_blocks_before_failure(from, to, watched).await
     }
 
     async fn balances(
@@ -333,7 +221,7 @@ impl Source for Evm {
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        self.read_balances(at, asset, addresses).await
+        self.fetch_verified_balances(at, asset, addresses).await
     }
 
     fn internal_transfers(&self) -> InternalTransfers {
@@ -354,18 +242,6 @@ impl Source for Evm {
     }
 
     async fn check_endpoints(&self) -> Vec<EndpointReport> {
-        let mut reports = Vec::new();
-        for endpoint in 0..self.pool.endpoints().len() {
-            reports.push((self.pool.endpoint_label(endpoint), self.report_endpoint(endpoint).await));
-        }
-        let best = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).map(|(height, _)| *height).max();
-        let lag = |height: Height| best.map_or(0, |best| best - height);
-        let to_text = |(height, text)| match lag(height) {
-            0 => text,
-            behind => format!("{text}, {behind} blocks behind the best endpoint"),
-        };
-        let report =
-            |(endpoint, report): (String, Result<_, _>)| EndpointReport { endpoint, outcome: report.map(to_text) };
-        reports.into_iter().map(report).collect()
+        self.probe_and_describe_endpoints().await
     }
 }

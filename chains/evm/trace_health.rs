@@ -1,19 +1,22 @@
-//! Tracks the availability of call traces, from which blocks get the transfers by contracts. This module does no I/O
-//! and reads no clock: the time is a parameter.
+//! Tracks the availability of call traces, from which blocks get the transfers by contracts, and the blocks that may
+//! lack transfers.
 //!
 //! A missing trace must never block the chain: the sender of a cheap transaction can make the traces of its block very
 //! large, and after an outage nodes have pruned old states. Such a block is read without traces, and balances are
 //! compared for the time of [`DEGRADED_FOR`].
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::MutexGuard, time::Duration};
 
 use tokio::time::Instant;
+use tracing::warn;
 
-/// Time that a block waits for traces when no endpoint answers.
+use crate::{Evm, block::BlockBody};
+
+/// Time for which a block waits for its traces while no endpoint answers.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// Number of failures in a row after which no traces are requested for the time of [`PAUSE`].
+/// Number of blocks in a row whose traces failed, after which no traces are requested for the time of [`PAUSE`].
 const FAILURES_MAX: u32 = 3;
-/// Time without trace requests after repeated failures.
+/// Time for which no traces are requested after repeated failures.
 const PAUSE: Duration = Duration::from_secs(60);
 /// Time for which the daemon compares balances after a block was read without internal transfers. When an invoice
 /// expires, the daemon compares its balance once more, so it finds later payments too.
@@ -22,39 +25,46 @@ const DEGRADED_FOR: Duration = Duration::from_secs(3_600);
 /// The recent successes and failures of trace requests.
 #[derive(Debug, Default)]
 pub struct TraceHealth {
+    /// The time of the first of the present requests in a row that no endpoint answered.
     silent_since: Option<Instant>,
+    /// The number of blocks in a row whose traces failed.
     failures: u32,
+    /// The time until which no traces are requested.
     paused_until: Option<Instant>,
+    /// The time until which balances are compared, because a block may lack transfers.
     degraded_until: Option<Instant>,
+    /// The causes for which a warning was logged.
     warned: BTreeSet<&'static str>,
 }
 
 impl TraceHealth {
-    /// Returns false during the pause after repeated failures.
+    /// Returns false while trace requests are paused after repeated failures.
     pub fn may_request_traces(&self, now: Instant) -> bool {
         self.paused_until.is_none_or(|until| until <= now)
     }
 
     /// Records that an endpoint returned valid traces.
-    pub fn record_traces(&mut self) {
+    pub fn record_success(&mut self) {
         (self.silent_since, self.failures, self.paused_until) = (None, 0, None);
     }
 
-    /// Records that no endpoint answered. Returns true while the block may wait for another try.
-    pub fn record_silent_endpoints(&mut self, now: Instant) -> bool {
+    /// Records that no endpoint answered a request for traces. Returns true while the block may wait for another try.
+    pub fn record_silence_and_may_wait(&mut self, now: Instant) -> bool {
         now.saturating_duration_since(*self.silent_since.get_or_insert(now)) < SILENCE_MAX
     }
 
-    /// Records that a block went without traces; starts the pause after [`FAILURES_MAX`] in a row.
-    pub fn record_failed_traces(&mut self, now: Instant) {
+    /// Records that a block was read without its traces. After [`FAILURES_MAX`] such blocks in a row, trace requests
+    /// are paused.
+    pub fn record_failure_and_maybe_pause(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_MAX {
             self.paused_until = Some(now + PAUSE);
         }
     }
 
-    /// Records that a block may lack transfers. Returns true the first time for each cause, so that it is logged once.
-    pub fn record_incomplete_block(&mut self, now: Instant, cause: &'static str) -> bool {
+    /// Records that a block may lack transfers. Returns true the first time for each cause, so that each cause is
+    /// logged once.
+    pub fn record_incomplete_and_is_first(&mut self, now: Instant, cause: &'static str) -> bool {
         self.degraded_until = Some(now + DEGRADED_FOR);
         self.warned.insert(cause)
     }
@@ -62,6 +72,25 @@ impl TraceHealth {
     /// Returns true while balances must be compared, because a recent block may lack transfers.
     pub fn must_compare_balances(&self, now: Instant) -> bool {
         self.degraded_until.is_some_and(|until| until > now)
+    }
+}
+
+impl Evm {
+    /// Locks and returns the recent successes and failures of trace requests.
+    pub(crate) fn lock_trace_health(&self) -> MutexGuard<'_, TraceHealth> {
+        self.trace_health.lock().expect("no panic while the trace health is locked")
+    }
+
+    /// Records that the block may lack transfers, so that balances are compared for the time of [`DEGRADED_FOR`]. Logs
+    /// a warning for the first block of each cause.
+    pub(crate) fn mark_incomplete_and_warn_once(&self, body: &BlockBody, cause: &'static str, reason: &str) {
+        if self.lock_trace_health().record_incomplete_and_is_first(Instant::now(), cause) {
+            warn!(
+                chain = %self.config.chain,
+                "transfers may be missing from block {}, so balances are compared instead: {reason}",
+                body.header.height
+            );
+        }
     }
 }
 
@@ -73,11 +102,11 @@ mod tests {
     fn a_block_waits_for_a_silent_endpoint_for_a_limited_time() {
         let start = Instant::now();
         let mut health = TraceHealth::default();
-        assert!(health.record_silent_endpoints(start));
-        assert!(health.record_silent_endpoints(start + SILENCE_MAX / 2));
-        assert!(!health.record_silent_endpoints(start + SILENCE_MAX));
-        health.record_traces();
-        assert!(health.record_silent_endpoints(start + SILENCE_MAX), "an answer restarts the waiting time");
+        assert!(health.record_silence_and_may_wait(start));
+        assert!(health.record_silence_and_may_wait(start + SILENCE_MAX / 2));
+        assert!(!health.record_silence_and_may_wait(start + SILENCE_MAX));
+        health.record_success();
+        assert!(health.record_silence_and_may_wait(start + SILENCE_MAX), "an answer restarts the waiting time");
     }
 
     #[test]
@@ -85,14 +114,14 @@ mod tests {
         let start = Instant::now();
         let mut health = TraceHealth::default();
         for _ in 1..FAILURES_MAX {
-            health.record_failed_traces(start);
+            health.record_failure_and_maybe_pause(start);
             assert!(health.may_request_traces(start));
         }
-        health.record_failed_traces(start);
+        health.record_failure_and_maybe_pause(start);
         assert!(!health.may_request_traces(start));
         assert!(health.may_request_traces(start + PAUSE));
-        health.record_traces();
-        health.record_failed_traces(start + PAUSE);
+        health.record_success();
+        health.record_failure_and_maybe_pause(start + PAUSE);
         assert!(health.may_request_traces(start + PAUSE));
     }
 
@@ -102,9 +131,9 @@ mod tests {
         let mut health = TraceHealth::default();
         assert!(!health.must_compare_balances(start));
         assert!(
-            health.record_incomplete_block(start, "too large")
-                && !health.record_incomplete_block(start, "too large")
-                && health.record_incomplete_block(start, "refused")
+            health.record_incomplete_and_is_first(start, "too large")
+                && !health.record_incomplete_and_is_first(start, "too large")
+                && health.record_incomplete_and_is_first(start, "refused")
         );
         assert!(health.must_compare_balances(start + DEGRADED_FOR / 2));
         assert!(!health.must_compare_balances(start + DEGRADED_FOR));

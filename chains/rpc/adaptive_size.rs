@@ -1,11 +1,13 @@
-//! The number of blocks or calls in one request, adapted to the sizes that the nodes accept. This module does no I/O.
+//! The number of blocks or calls in one request, which adapts to the sizes that the nodes accept. This module does no
+//! I/O.
 
 use crate::RpcError;
 
-/// Number of successes in a row after which the size grows.
+/// The number of successes in a row after which the size grows.
 const GROW_AFTER: u32 = 10;
 
-/// The size of the next request. It grows by a quarter after ten successes and halves when a request was too large.
+/// The number of blocks or calls in the next request. The size grows by a quarter after ten successes in a row, and is
+/// halved when a request was too large.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveSize {
     size: u64,
@@ -25,8 +27,9 @@ impl AdaptiveSize {
         self.size
     }
 
-    /// Records that a request of this size succeeded. Requests below the current size are ignored.
-    pub fn record_success(&mut self, used: u64) {
+    /// Counts the success of a request of size `used`, and lets the size grow by a quarter after ten successes in a
+    /// row. Requests below the current size are ignored.
+    pub fn count_success_and_grow(&mut self, used: u64) {
         if used < self.size {
             return;
         }
@@ -38,10 +41,10 @@ impl AdaptiveSize {
         }
     }
 
-    /// Records that a request of this size was too large. The next size is the one that the node's message proposes if
-    /// that is smaller, and half of `used` otherwise. Returns false if `used` was 1, because such a request cannot be
-    /// split.
-    pub fn record_too_large(&mut self, used: u64, message: &str) -> bool {
+    /// Reduces the size after a request of size `used` was too large: to the size that the node's message proposes if
+    /// that is smaller, and to half of `used` otherwise. Returns false if `used` was 1, because such a request cannot
+    /// be split.
+    pub fn shrink_after_too_large(&mut self, used: u64, message: &str) -> bool {
         self.successes = 0;
         let half = (used / 2).max(1);
         self.size =
@@ -49,12 +52,12 @@ impl AdaptiveSize {
         used > 1
     }
 
-    /// Records that a request of this size failed. Returns true if the request was too large or timed out, so that a
-    /// smaller request may succeed.
-    pub fn record_failure(&mut self, used: u64, error: &RpcError) -> bool {
+    /// Reduces the size if a request of size `used` was too large or timed out. Returns true if a smaller request may
+    /// succeed.
+    pub fn shrink_if_too_large(&mut self, used: u64, error: &RpcError) -> bool {
         match error {
-            RpcError::TooLarge(message) => self.record_too_large(used, message),
-            RpcError::Timeout(_) => self.record_too_large(used, ""),
+            RpcError::TooLarge(message) => self.shrink_after_too_large(used, message),
+            RpcError::Timeout(_) => self.shrink_after_too_large(used, ""),
             RpcError::Unavailable(_) | RpcError::MethodMissing(_) | RpcError::NodeError(_) | RpcError::Invalid(_) => {
                 false
             }
@@ -62,19 +65,21 @@ impl AdaptiveSize {
     }
 }
 
-/// Returns the number of blocks that an error message proposes, as in `[0x9, 0xfa0]`, `up to 500 blocks` or `10K block
-/// range`. Ignores numbers of results and of bytes.
+/// Returns the number of blocks that a node's error message proposes, as in `[0x9, 0xfa0]`, `up to 500 blocks` or `10K
+/// block range`. Ignores numbers of results and of bytes.
 fn parse_proposed_block_count(message: &str) -> Option<u64> {
-    parse_bracketed_range(message).or_else(|| parse_block_count(message)).filter(|blocks| *blocks > 0)
+    parse_length_of_bracketed_range(message).or_else(|| parse_number_before_block(message)).filter(|blocks| *blocks > 0)
 }
 
-fn parse_bracketed_range(message: &str) -> Option<u64> {
+/// Returns the number of blocks in a range such as `[0x9, 0xfa0]`, both ends included.
+fn parse_length_of_bracketed_range(message: &str) -> Option<u64> {
     let inside = message.split_once('[')?.1.split_once(']')?.0;
     let (from, to) = inside.split_once(',')?;
-    parse_number(to.trim())?.checked_sub(parse_number(from.trim())?)?.checked_add(1)
+    parse_hex_or_decimal(to.trim())?.checked_sub(parse_hex_or_decimal(from.trim())?)?.checked_add(1)
 }
 
-fn parse_block_count(message: &str) -> Option<u64> {
+/// Returns the number before a word that begins with `block`, as in `up to 500 blocks` or `10K block range`.
+fn parse_number_before_block(message: &str) -> Option<u64> {
     let words: Vec<&str> = message.split(|c: char| c.is_whitespace() || matches!(c, '-' | '(' | ')' | ':')).collect();
     let pairs = words.iter().zip(words.iter().skip(1));
     pairs.filter(|(_, next)| next.to_ascii_lowercase().starts_with("block")).find_map(|(word, _)| {
@@ -86,7 +91,7 @@ fn parse_block_count(message: &str) -> Option<u64> {
     })
 }
 
-fn parse_number(text: &str) -> Option<u64> {
+fn parse_hex_or_decimal(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
@@ -103,16 +108,16 @@ mod tests {
     fn the_size_grows_slowly_and_halves_when_too_large() {
         let mut size = AdaptiveSize::new(2_000, 10_000);
         for _ in 0..10 {
-            size.record_success(2_000);
+            size.count_success_and_grow(2_000);
         }
         assert_eq!(size.size(), 2_500);
         for _ in 0..100 {
-            size.record_success(10);
+            size.count_success_and_grow(10);
         }
         assert_eq!(size.size(), 2_500, "requests below the size are ignored");
-        assert!(size.record_too_large(2_500, "query returned more than 10000 results"));
+        assert!(size.shrink_after_too_large(2_500, "query returned more than 10000 results"));
         assert_eq!(size.size(), 1_250);
-        assert!(!size.record_too_large(1, "too many results"));
+        assert!(!size.shrink_after_too_large(1, "too many results"));
         assert_eq!(size.size(), 1);
     }
 
@@ -130,7 +135,7 @@ mod tests {
             ("[", 8, 4),
         ] {
             let mut size = AdaptiveSize::new(used, 100_000);
-            size.record_too_large(used, message);
+            size.shrink_after_too_large(used, message);
             assert_eq!(size.size(), expected, "{message}");
         }
     }
@@ -140,8 +145,8 @@ mod tests {
         fn the_size_stays_within_its_bounds(steps in prop::collection::vec((any::<bool>(), 0u64..1 << 40, ".{0,60}"), 0..200)) {
             let mut size = AdaptiveSize::new(2_000, 5_000);
             for (worked, used, message) in steps {
-                if worked { size.record_success(used) } else {
-                    size.record_too_large(used.min(size.size()), &message);
+                if worked { size.count_success_and_grow(used) } else {
+                    size.shrink_after_too_large(used.min(size.size()), &message);
                 }
                 prop_assert!((1..=5_000).contains(&size.size()));
             }

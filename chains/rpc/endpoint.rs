@@ -6,30 +6,34 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::health::Limits;
+use crate::rate_limits::RateLimits;
 
-/// Minimum length of a URL part that is redacted. Shorter parts are texts such as `v2` or `mainnet`, not keys.
+/// Minimum length of a part of a URL, and of a header value, that is redacted. Shorter parts are words such as `v2` or
+/// `mainnet`, not keys.
 const SECRET_LENGTH_MIN: usize = 8;
 
-/// A use of an endpoint.
+/// A purpose for which the pool may use an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Answers requests about the chain.
+    /// The endpoint answers requests about the chain.
     Read,
-    /// Receives signed transactions.
+    /// The endpoint gets signed transactions.
     Broadcast,
 }
 
-/// One node of a chain. `Display` and `Debug` show host and port only.
+/// One node of a chain: its URL, roles, rate limits and credentials. `Display` and `Debug` show no path and no
+/// credentials.
 #[derive(Clone)]
 pub struct Endpoint {
     url: Url,
     roles: Vec<Role>,
-    limits: Limits,
+    limits: RateLimits,
     headers: HeaderMap,
-    /// First path segment of the requests that go to another base URL, and that URL; `None` if all requests use `url`.
+    /// The first path segment of requests that go to another base URL, and that base URL. `None` if all requests go to
+    /// `url`.
     path_override: Option<(String, Url)>,
+    /// File with `user:password`; `None` if the endpoint needs no login from a file.
     login_file: Option<PathBuf>,
 }
 
@@ -47,26 +51,26 @@ pub enum EndpointError {
 impl Endpoint {
     /// Returns an endpoint with every role and without rate limits.
     pub fn new(url: &str) -> Result<Endpoint, EndpointError> {
-        let url = parse_url(url)?;
+        let url = parse_http_url(url)?;
         let roles = vec![Role::Read, Role::Broadcast];
         Ok(Endpoint {
             url,
             roles,
-            limits: Limits::default(),
+            limits: RateLimits::default(),
             headers: HeaderMap::new(),
             path_override: None,
             login_file: None,
         })
     }
 
-    /// Sets the roles.
+    /// Sets the roles of the endpoint.
     pub fn with_roles(mut self, roles: &[Role]) -> Endpoint {
         self.roles = roles.to_vec();
         self
     }
 
-    /// Sets the rate limits of the provider.
-    pub fn with_limits(mut self, limits: Limits) -> Endpoint {
+    /// Sets the rate limits of the endpoint.
+    pub fn with_limits(mut self, limits: RateLimits) -> Endpoint {
         self.limits = limits;
         self
     }
@@ -81,8 +85,8 @@ impl Endpoint {
         Ok(self)
     }
 
-    /// Sets a file with `user:password`. The file is read before every request, because Bitcoin Core writes a new one
-    /// at each start.
+    /// Sets a file that contains `user:password`. The file is read before every request, because Bitcoin Core writes a
+    /// new file at each start.
     pub fn with_login_file(mut self, file: PathBuf) -> Endpoint {
         self.login_file = Some(file);
         self
@@ -91,7 +95,7 @@ impl Endpoint {
     /// Sets another base URL for all paths that begin with `first_segment`. java-tron needs this setting, because it
     /// serves head blocks and solidified blocks on two ports.
     pub fn with_path_override(mut self, first_segment: &str, url: &str) -> Result<Endpoint, EndpointError> {
-        self.path_override = Some((first_segment.to_owned(), parse_url(url)?));
+        self.path_override = Some((first_segment.to_owned(), parse_http_url(url)?));
         Ok(self)
     }
 
@@ -100,8 +104,8 @@ impl Endpoint {
         self.roles.contains(&role)
     }
 
-    /// Returns the rate limits of the provider.
-    pub fn limits(&self) -> Limits {
+    /// Returns the rate limits of the endpoint.
+    pub fn limits(&self) -> RateLimits {
         self.limits
     }
 
@@ -114,8 +118,8 @@ impl Endpoint {
         }
     }
 
-    /// Returns a node's text with every long part of the URL and every header value replaced by `…`, because a node's
-    /// error message may repeat the key that the request contained.
+    /// Returns a text with every long part of the URL and every long header value replaced by `…`. A node's error
+    /// message may repeat the key that the request contained.
     pub fn redact_secrets(&self, text: &str) -> String {
         let urls = || std::iter::once(&self.url).chain(self.path_override.iter().map(|(_, url)| url));
         let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
@@ -126,10 +130,10 @@ impl Endpoint {
         secrets.fold(text.to_owned(), |text, secret| text.replace(&secret, "…"))
     }
 
-    /// Returns the current user and password, `None` without a login file.
+    /// Reads user and password from the login file. Returns `None` if the endpoint has no login file.
     pub(crate) fn read_login_file(&self) -> Result<Option<(String, String)>, String> {
         let Some(file) = &self.login_file else { return Ok(None) };
-        // A node that is down has no login file, so the error is handled like a refused connection.
+        // A node that is down has no login file, so the caller handles the error like a refused connection.
         let text = std::fs::read_to_string(file).map_err(|e| format!("the login file cannot be read: {e}"))?;
         let (user, password) = text.trim().split_once(':').ok_or("the login file is not `user:password`")?;
         Ok(Some((user.to_owned(), password.to_owned())))
@@ -139,7 +143,8 @@ impl Endpoint {
         &self.headers
     }
 
-    /// Returns the URL of a path, which may have a query. Returns the endpoint's own URL for an empty path.
+    /// Returns the URL of a request: `path`, which may have a query, below the URL of the endpoint. An empty path gives
+    /// the URL of the endpoint itself.
     pub(crate) fn build_url(&self, path: &str) -> Url {
         let path_override = self.path_override.as_ref().filter(|(first, _)| path.split('/').next() == Some(first));
         let base = path_override.map_or(&self.url, |(_, url)| url);
@@ -158,7 +163,7 @@ impl Endpoint {
     }
 }
 
-fn parse_url(url: &str) -> Result<Url, EndpointError> {
+fn parse_http_url(url: &str) -> Result<Url, EndpointError> {
     let url = Url::parse(url.trim()).map_err(|_| EndpointError::BadUrl)?;
     let usable = matches!(url.scheme(), "http" | "https") && url.host().is_some();
     if usable { Ok(url) } else { Err(EndpointError::BadUrl) }

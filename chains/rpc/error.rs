@@ -1,4 +1,4 @@
-//! The error of a request that no endpoint answered.
+//! The error of a request for which no endpoint gave an accepted reply.
 
 use chain::{Height, SourceError};
 
@@ -7,7 +7,7 @@ use crate::{NodeError, NodeErrorKind};
 /// The reason why no endpoint gave an accepted reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RpcError {
-    /// No endpoint gave a usable reply; the text holds the reason for each endpoint.
+    /// No endpoint gave a usable reply; the text contains the reason for each endpoint.
     #[error("{0}")]
     Unavailable(String),
     /// No endpoint gave a usable reply, and at least one of them timed out or broke off its reply, so a smaller request
@@ -17,19 +17,24 @@ pub enum RpcError {
     /// No endpoint offers the method.
     #[error("no endpoint offers {0}")]
     MethodMissing(String),
-    /// The reply would be too large. The node's message may propose a size; see [`crate::AdaptiveSize`].
+    /// The reply is too large. The text may contain the size that the node proposes; see [`crate::AdaptiveSize`].
     #[error("the answer would be too large: {0}")]
     TooLarge(String),
     /// The node processed the request and replied with an error.
-    #[error("refused: {} ({})", .0.message, .0.code)]
+    #[error("the node replied with an error: {} ({})", .0.message, .0.code)]
     NodeError(NodeError),
-    /// Every reply was malformed or contradicted the hash or root that it must match.
+    /// Every reply was malformed, or contradicted the hash or root that the reply must match.
     #[error("{0}")]
     Invalid(String),
 }
 
 impl RpcError {
-    /// Converts to the error of [`chain::Source`], for a request about the block at `height`.
+    /// Returns the error for a reply that is larger than the limit of `bytes_max` bytes.
+    pub(crate) fn reply_too_large(bytes_max: usize) -> RpcError {
+        RpcError::TooLarge(format!("more than {bytes_max} bytes"))
+    }
+
+    /// Converts this error to the error of [`chain::Source`], for a request about the block at `height`.
     pub fn into_source_error(self, height: Height) -> SourceError {
         match self {
             RpcError::Unavailable(reason) | RpcError::Timeout(reason) => SourceError::Unavailable(reason),

@@ -1,32 +1,39 @@
-//! The health of one endpoint: cool-downs after failures, rate limits, missing methods and its head. This module does
-//! no I/O and reads no clock: the time is a parameter.
+//! The health of one endpoint: cool-downs after failures, used rate limits, missing methods and the height of its
+//! newest block. This module does no I/O and reads no clock: the time is a parameter.
 
 use std::{collections::HashMap, time::Duration};
 
 use chain::Height;
 use tokio::time::Instant;
 
+use crate::rate_limits::{Quota, RateLimits};
+
+/// Duration of the cool-down after the first failure; each further failure in a row doubles it.
 const COOL_DOWN_FIRST: Duration = Duration::from_millis(500);
+/// Maximum duration of a cool-down if the node names no duration.
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
-/// Maximum cool-down that a provider can request. The endpoint gets a request after this time in any case, because
-/// operators often raise a rate limit by hand.
+/// Maximum duration of a cool-down that a node can name. The endpoint gets requests after this time in any case,
+/// because the operator may have raised its rate limit.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// Time for which an endpoint gets no requests of a method that it does not offer.
 const METHOD_MISSING_FOR: Duration = Duration::from_secs(600);
-/// Age from which a head is ignored.
+/// Age from which the recorded height of an endpoint's newest block is ignored.
 const HEAD_AGE_MAX: Duration = Duration::from_secs(60);
 /// Maximum number of methods recorded as missing; drivers use about a dozen.
 const METHODS_MISSING_MAX: usize = 64;
 
 /// The health of one endpoint.
 #[derive(Debug)]
-pub struct Health {
+pub struct EndpointHealth {
     failures_in_a_row: u32,
+    /// The last cool-down, which may be over; `None` after a success.
     cool_down: Option<CoolDown>,
+    /// The reason of the last failure; empty before the first failure.
     last_failure: String,
     /// Methods that the endpoint does not offer, with the time until which no request of the method is sent.
     methods_missing: HashMap<String, Instant>,
-    /// Height of the last known head and the time at which it was recorded; `None` before the first one.
+    /// Height of the endpoint's newest block and the time at which the height was recorded; `None` before the first
+    /// record.
     head: Option<(Height, Instant)>,
     quotas: Vec<Quota>,
 }
@@ -51,11 +58,11 @@ pub enum Availability {
     MethodMissing,
 }
 
-impl Health {
+impl EndpointHealth {
     /// Returns the health of an endpoint that has not received any request yet.
-    pub fn new(limits: Limits) -> Health {
+    pub fn new(limits: RateLimits) -> EndpointHealth {
         let (second, day) = (limits.per_second.map(Quota::per_second), limits.per_day.map(Quota::per_day));
-        Health {
+        EndpointHealth {
             failures_in_a_row: 0,
             cool_down: None,
             last_failure: String::new(),
@@ -79,8 +86,8 @@ impl Health {
         }
     }
 
-    /// Charges requests to the rate limits if the endpoint is available now. Returns true if it is.
-    pub fn try_charge_requests(&mut self, method: &str, requests: u32, now: Instant) -> bool {
+    /// Charges requests to the rate limits if the endpoint is available now. Returns true if the endpoint is available.
+    pub fn charge_requests_if_available(&mut self, method: &str, requests: u32, now: Instant) -> bool {
         let available = self.availability_for_method(method, now) == Availability::Now;
         if available {
             self.charge_requests(requests, now);
@@ -95,19 +102,25 @@ impl Health {
         }
     }
 
-    /// Records the success of a request sent at `sent_at`. A cool-down that began after `sent_at` continues, because
-    /// the node requested it later.
-    pub fn record_success(&mut self, sent_at: Instant) {
+    /// Ends the cool-down after the success of a request sent at `sent_at`. A cool-down that began after `sent_at`
+    /// continues, because its reason is newer than the success.
+    pub fn end_earlier_cool_down(&mut self, sent_at: Instant) {
         if !self.cool_down_began_since(sent_at) {
             self.failures_in_a_row = 0;
             self.cool_down = None;
         }
     }
 
-    /// Records the failure of a request sent at `sent_at`. Each failure in a row doubles the cool-down, unless the node
-    /// names a duration. Concurrent requests that fail together count as one failure, and none of them shortens the
-    /// cool-down.
-    pub fn record_failure(&mut self, reason: String, retry_after: Option<Duration>, sent_at: Instant, now: Instant) {
+    /// Starts or extends the cool-down after the failure of a request sent at `sent_at`. Each failure in a row doubles
+    /// the cool-down, unless the node names a duration. Concurrent requests that fail together count as one failure,
+    /// and none of them shortens the cool-down.
+    pub fn start_or_extend_cool_down(
+        &mut self,
+        reason: String,
+        retry_after: Option<Duration>,
+        sent_at: Instant,
+        now: Instant,
+    ) {
         self.last_failure = reason;
         let current = self.cool_down.filter(|_| self.cool_down_began_since(sent_at));
         if current.is_none() {
@@ -120,7 +133,8 @@ impl Health {
         self.cool_down = Some(CoolDown { began_at: now, ends_at });
     }
 
-    /// Returns true if the last cool-down began while a request sent at `sent_at` was under way.
+    /// Returns true if the last cool-down began at `sent_at` or later, while the request sent at `sent_at` was under
+    /// way.
     fn cool_down_began_since(&self, sent_at: Instant) -> bool {
         self.cool_down.is_some_and(|cool_down| cool_down.began_at >= sent_at)
     }
@@ -130,7 +144,7 @@ impl Health {
         &self.last_failure
     }
 
-    /// Records that the endpoint does not offer a method.
+    /// Records that the endpoint does not offer a method, for ten minutes. At most 64 methods are recorded.
     pub fn record_method_missing(&mut self, method: &str, now: Instant) {
         self.methods_missing.retain(|_, until| *until > now);
         if self.methods_missing.len() < METHODS_MISSING_MAX {
@@ -150,50 +164,6 @@ impl Health {
     }
 }
 
-/// The rate limits of a provider; `None` is unlimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
-    /// Maximum number of requests per second.
-    pub per_second: Option<u32>,
-    /// Maximum number of requests in 24 hours.
-    pub per_day: Option<u32>,
-}
-
-/// A rate limit: evenly spaced requests with an allowed burst. A batch is sent as soon as its first request is allowed,
-/// and all its requests delay the ones after them.
-#[derive(Debug)]
-struct Quota {
-    interval: Duration,
-    burst: Duration,
-    /// The time at which all requests so far would have been sent at an even pace; `None` before the first request.
-    charged_until: Option<Instant>,
-}
-
-impl Quota {
-    /// Returns a limit per second. The burst is the number of requests of a quarter of a second.
-    fn per_second(allowed: u32) -> Quota {
-        let interval = Duration::from_secs(1) / allowed.max(1);
-        Quota { interval, burst: interval.saturating_mul((allowed / 4).max(1) - 1), charged_until: None }
-    }
-
-    /// Returns a limit per day. A quarter of the requests may be used at once, to catch up, and the others are spread
-    /// over the day, so that some are left in its last hour. Any 24 hours of one process stay within the limit.
-    fn per_day(allowed: u32) -> Quota {
-        let at_once = (allowed / 4).max(1);
-        let interval = Duration::from_secs(86_400) / allowed.saturating_sub(at_once).max(1);
-        Quota { interval, burst: interval.saturating_mul(at_once - 1), charged_until: None }
-    }
-
-    fn next_free_time(&self, now: Instant) -> Instant {
-        self.charged_until.and_then(|until| until.checked_sub(self.burst)).unwrap_or(now)
-    }
-
-    fn charge_requests(&mut self, requests: u32, now: Instant) {
-        let start = self.charged_until.map_or(now, |until| until.max(now));
-        self.charged_until = Some(start + self.interval.saturating_mul(requests));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,11 +175,11 @@ mod tests {
     #[test]
     fn the_cool_down_doubles_with_each_failure() {
         let start = Instant::now();
-        let mut health = Health::new(Limits::default());
+        let mut health = EndpointHealth::new(RateLimits::default());
         let mut now = start;
         let cool_downs: Vec<Duration> = (0..9)
             .map(|_| {
-                health.record_failure("refused".into(), None, now, now + seconds(1));
+                health.start_or_extend_cool_down("refused".into(), None, now, now + seconds(1));
                 let Availability::CoolingDown(until) = health.availability_for_method("m", now + seconds(1)) else {
                     panic!("it cools down")
                 };
@@ -221,8 +191,8 @@ mod tests {
         assert_eq!(cool_downs[0], COOL_DOWN_FIRST);
         assert!(cool_downs.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(COOL_DOWN_MAX)));
         assert_eq!(health.availability_for_method("m", now), Availability::Now);
-        health.record_success(now);
-        health.record_failure("refused".into(), None, now, now);
+        health.end_earlier_cool_down(now);
+        health.start_or_extend_cool_down("refused".into(), None, now, now);
         assert_eq!(
             health.availability_for_method("m", now),
             Availability::CoolingDown(now + COOL_DOWN_FIRST),
@@ -233,34 +203,34 @@ mod tests {
     #[test]
     fn a_request_sent_before_a_cool_down_neither_ends_nor_doubles_it() {
         let start = Instant::now();
-        let mut health = Health::new(Limits::default());
-        health.record_failure("429".into(), Some(seconds(30)), start, start + seconds(1));
-        health.record_success(start);
+        let mut health = EndpointHealth::new(RateLimits::default());
+        health.start_or_extend_cool_down("429".into(), Some(seconds(30)), start, start + seconds(1));
+        health.end_earlier_cool_down(start);
         assert_eq!(
             health.availability_for_method("m", start + seconds(2)),
             Availability::CoolingDown(start + seconds(31))
         );
         for late in [2, 3] {
-            health.record_failure("429".into(), None, start, start + seconds(late));
+            health.start_or_extend_cool_down("429".into(), None, start, start + seconds(late));
             assert_eq!(
                 health.availability_for_method("m", start + seconds(late)),
                 Availability::CoolingDown(start + seconds(31)),
                 "not shorter"
             );
         }
-        health.record_failure("429".into(), Some(seconds(60)), start, start + seconds(4));
+        health.start_or_extend_cool_down("429".into(), Some(seconds(60)), start, start + seconds(4));
         assert_eq!(
             health.availability_for_method("m", start + seconds(5)),
             Availability::CoolingDown(start + seconds(64)),
             "but longer"
         );
-        health.record_success(start + seconds(5));
+        health.end_earlier_cool_down(start + seconds(5));
         assert_eq!(
             health.availability_for_method("m", start + seconds(5)),
             Availability::Now,
             "a request sent during the cool-down succeeded"
         );
-        health.record_failure("429".into(), None, start + seconds(5), start + seconds(5));
+        health.start_or_extend_cool_down("429".into(), None, start + seconds(5), start + seconds(5));
         assert_eq!(
             health.availability_for_method("m", start + seconds(5)),
             Availability::CoolingDown(start + seconds(5) + COOL_DOWN_FIRST)
@@ -270,17 +240,17 @@ mod tests {
     #[test]
     fn retry_after_is_respected_up_to_a_maximum() {
         let start = Instant::now();
-        let mut health = Health::new(Limits::default());
-        health.record_failure("429".into(), Some(seconds(7)), start, start);
+        let mut health = EndpointHealth::new(RateLimits::default());
+        health.start_or_extend_cool_down("429".into(), Some(seconds(7)), start, start);
         assert_eq!(health.availability_for_method("m", start), Availability::CoolingDown(start + seconds(7)));
-        health.record_failure("429".into(), Some(seconds(86_400)), start, start);
+        health.start_or_extend_cool_down("429".into(), Some(seconds(86_400)), start, start);
         assert_eq!(health.availability_for_method("m", start), Availability::CoolingDown(start + RETRY_AFTER_MAX));
     }
 
     #[test]
     fn a_missing_method_leaves_the_others_available() {
         let start = Instant::now();
-        let mut health = Health::new(Limits::default());
+        let mut health = EndpointHealth::new(RateLimits::default());
         health.record_method_missing("eth_getBlockReceipts", start);
         assert_eq!(health.availability_for_method("eth_getBlockReceipts", start), Availability::MethodMissing);
         assert_eq!(health.availability_for_method("eth_getLogs", start), Availability::Now);
@@ -293,14 +263,14 @@ mod tests {
     #[test]
     fn the_limit_per_second_is_kept() {
         let start = Instant::now();
-        let mut health = Health::new(Limits { per_second: Some(15), per_day: None });
+        let mut health = EndpointHealth::new(RateLimits { per_second: Some(15), per_day: None });
         let mut now = start;
         let mut sent = 0u32;
         while now < start + seconds(20) {
             if let Availability::RateLimited(free_at) = health.availability_for_method("m", now) {
                 now = free_at;
             }
-            assert!(health.try_charge_requests("m", 1, now));
+            assert!(health.charge_requests_if_available("m", 1, now));
             sent += 1;
         }
         assert!((300..=304).contains(&sent), "{sent} requests in 20 s at 15 per second");
@@ -309,14 +279,14 @@ mod tests {
     #[test]
     fn the_limit_per_day_is_kept_and_leaves_requests_for_the_last_hour() {
         let start = Instant::now();
-        let mut health = Health::new(Limits { per_second: Some(15), per_day: Some(100_000) });
+        let mut health = EndpointHealth::new(RateLimits { per_second: Some(15), per_day: Some(100_000) });
         let mut now = start;
         let (mut sent, mut last_hour) = (0u32, 0u32);
         while now < start + seconds(86_400) {
             if let Availability::RateLimited(free_at) = health.availability_for_method("m", now) {
                 now = free_at;
             }
-            assert!(health.try_charge_requests("m", 1, now));
+            assert!(health.charge_requests_if_available("m", 1, now));
             sent += 1;
             last_hour += u32::from(now >= start + seconds(82_800));
         }
@@ -327,7 +297,7 @@ mod tests {
     #[test]
     fn a_batch_delays_the_requests_after_it() {
         let start = Instant::now();
-        let mut health = Health::new(Limits { per_second: Some(10), per_day: None });
+        let mut health = EndpointHealth::new(RateLimits { per_second: Some(10), per_day: None });
         health.charge_requests(20, start);
         assert_eq!(
             health.availability_for_method("m", start + seconds(1)),
@@ -338,7 +308,7 @@ mod tests {
     #[test]
     fn an_old_head_is_ignored() {
         let start = Instant::now();
-        let mut health = Health::new(Limits::default());
+        let mut health = EndpointHealth::new(RateLimits::default());
         health.record_head(7, start);
         assert_eq!(health.recent_head(start), Some(7));
         assert_eq!(health.recent_head(start + HEAD_AGE_MAX), None);

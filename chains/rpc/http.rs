@@ -10,6 +10,7 @@ use reqwest::{
 
 use crate::{Endpoint, Request, reply};
 
+/// Maximum time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time after which an idle connection is closed. It is shorter than the timeout of the nodes (Bitcoin Core: 30 s), so
 /// that no request is sent on a connection that the node is closing.
@@ -18,12 +19,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// HTTP status that Cloudflare returns when the node behind it did not reply in time.
 const CLOUDFLARE_TIMEOUT: u16 = 524;
 
-/// The reply of a node to one HTTP request, not yet parsed.
+/// The HTTP reply of a node to one request, not yet parsed.
 #[derive(Debug)]
 pub struct Exchange {
-    /// HTTP status.
+    /// The HTTP status of the reply.
     pub status: u16,
-    /// The complete body, at most as long as the limit of the request.
+    /// The complete body of the reply, at most as long as the limit of the request.
     pub body: Vec<u8>,
 }
 
@@ -43,26 +44,26 @@ impl TransportError {
     }
 }
 
-/// The kind of a failure. The pool treats each kind differently.
+/// The kind of a failed HTTP exchange. The pool treats each kind differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// No connection, an error status of a gateway, or an invalid reply.
+    /// The connection failed, a gateway sent an error status, or the reply was invalid.
     Broken,
     /// The reply did not come in time or broke off: a smaller request may succeed.
     Timeout,
-    /// The node rejected the request because it got too many. It did not process the request, so it may get the same
-    /// request again.
+    /// The node rejected the request because it got too many requests. The node did not process the request and may get
+    /// it again.
     Throttled,
 }
 
 /// An HTTP client that follows no redirects and uses no proxies.
 #[derive(Debug, Clone)]
-pub struct Client(reqwest::Client);
+pub struct HttpClient(reqwest::Client);
 
-impl Client {
+impl HttpClient {
     /// Returns a client that follows no redirects and ignores the proxy settings of the environment. A redirect or a
-    /// proxy would send keys, and the login of a local node, to a host that is not in the configuration.
-    pub fn new() -> Result<Client, reqwest::Error> {
+    /// proxy would send the keys of endpoints to a host that is not in the configuration.
+    pub fn new() -> Result<HttpClient, reqwest::Error> {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
@@ -71,11 +72,11 @@ impl Client {
             .tcp_nodelay(true)
             .user_agent(concat!("settled/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Client(client))
+        Ok(HttpClient(client))
     }
 
-    /// Sends a request and reads a body of at most `bytes_max` bytes. Error statuses with a JSON-RPC error in the body
-    /// are returned as a reply.
+    /// Sends a request and reads a reply of at most `bytes_max` bytes. A reply with an error status is an error, unless
+    /// its body contains a JSON-RPC error.
     pub async fn send_and_read_reply(
         &self,
         endpoint: &Endpoint,
@@ -95,7 +96,7 @@ impl Client {
         };
         let failed = |class: ErrorClass, error: reqwest::Error| {
             let class = if error.is_timeout() && !error.is_connect() { ErrorClass::Timeout } else { class };
-            TransportError::new(class, describe_transport_error(endpoint, error))
+            TransportError::new(class, describe_innermost_cause(endpoint, error))
         };
         let sent = builder.headers(endpoint.header_map().clone()).timeout(timeout).send().await;
         let mut response = sent.map_err(|error| failed(ErrorClass::Broken, error))?;
@@ -113,10 +114,11 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        let retry_after = retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::parse_suspension));
-        if is_throttled(status) || is_gateway_error(status) && !reply::is_json_rpc_error(&body) {
+        let retry_after =
+            retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::parse_suspension_duration));
+        if is_throttling_status(status) || is_gateway_error_status(status) && !reply::is_json_rpc_error(&body) {
             let class = match status {
-                _ if is_throttled(status) || retry_after.is_some() => ErrorClass::Throttled,
+                _ if is_throttling_status(status) || retry_after.is_some() => ErrorClass::Throttled,
                 // A gateway sends 502 at once while its node is down; a smaller request would not succeed either.
                 StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => ErrorClass::Timeout,
                 _ if status.as_u16() == CLOUDFLARE_TIMEOUT => ErrorClass::Timeout,
@@ -129,26 +131,29 @@ impl Client {
     }
 }
 
-/// Returns true for a status with which a node rejects a request without processing it. Providers send 402 when the
-/// requests of a day are used up.
-fn is_throttled(status: StatusCode) -> bool {
+/// Returns true for an HTTP status with which a node rejects a request without processing it. Providers send 402 when
+/// the requests of a day are used up.
+fn is_throttling_status(status: StatusCode) -> bool {
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYMENT_REQUIRED)
 }
 
-/// Returns true for a status that a gateway sends in place of the node, unless the body holds a JSON-RPC error.
-fn is_gateway_error(status: StatusCode) -> bool {
+/// Returns true for an HTTP status that usually comes from a gateway in front of the node. A JSON-RPC error in the body
+/// shows that the node itself replied.
+fn is_gateway_error_status(status: StatusCode) -> bool {
     status.is_server_error()
         || status.is_redirection()
         || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::REQUEST_TIMEOUT)
 }
 
-/// Returns the duration in a `Retry-After` header that is a number of seconds. Nodes do not use its date form.
+/// Returns the duration that a `Retry-After` header names in seconds, or `None` without such a header. A date in the
+/// header is ignored, because nodes do not use dates there.
 fn parse_retry_after(response: &reqwest::Response) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Returns the text of the innermost cause: "connection refused" is more useful than "error sending request".
-fn describe_transport_error(endpoint: &Endpoint, error: reqwest::Error) -> String {
+/// Returns the text of the innermost cause of an error, without secrets. The innermost cause, such as "connection
+/// refused", is more useful than "error sending request".
+fn describe_innermost_cause(endpoint: &Endpoint, error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }

@@ -1,25 +1,24 @@
-//! Sends requests to the HTTP nodes of a chain through a pool of several endpoints per chain.
+//! The endpoint pool, which sends the requests of a driver to the HTTP nodes of a chain.
 //!
-//! A reply counts only after the caller's closure has accepted it; after an error or an invalid reply the next endpoint
-//! gets the request. This crate has no notion of blocks. Paths and credentials of endpoints never leave it, because
-//! they contain keys.
+//! The pool returns a reply only after the caller's closure has accepted the reply. After an error or an invalid reply,
+//! the next endpoint gets the request. This crate parses no blocks. Paths and credentials of endpoints never leave this
+//! crate, because they contain keys.
 
 pub mod endpoint;
 pub mod request;
 pub mod reply;
 pub mod error;
 pub mod pool;
-pub mod chain_check;
 pub mod adaptive_size;
 
 mod health;
+mod rate_limits;
 mod http;
 
 pub use adaptive_size::AdaptiveSize;
-pub use chain_check::ChainCheck;
 pub use endpoint::{Endpoint, Role};
 pub use error::RpcError;
-pub use health::Limits;
-pub use pool::{Config, Pool};
+pub use pool::{ChainCheck, Config, Pool};
+pub use rate_limits::RateLimits;
 pub use reply::{NodeError, NodeErrorKind, Rejection, Reply, Verdict};
 pub use request::{Request, Target};

@@ -1,31 +1,30 @@
-//! The reply of a node. It is parsed once, into types that borrow from its body.
+//! The reply of a node: results, errors and batches. A reply is parsed once, into types that borrow from its body.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-/// Maximum length of a node's message that is kept, in bytes or characters.
+/// Maximum length of the message of a node's error, in characters. A longer message is cut off.
 const MESSAGE_LENGTH_MAX: usize = 300;
 
 /// The reply of one endpoint to one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply<'a> {
-    /// Index of the endpoint in the configuration.
+    /// The index in the configuration of the endpoint that sent the reply.
     pub endpoint: usize,
-    /// HTTP status.
+    /// The HTTP status of the reply.
     pub status: u16,
     content: Content<'a>,
 }
 
+/// The part of an HTTP reply that answers one request.
 #[derive(Debug, Clone, Copy)]
 enum Content<'a> {
+    /// The whole body of the HTTP reply.
     Body(&'a [u8]),
     /// One item of the reply to a JSON-RPC batch.
-    BatchItem {
-        result: Option<&'a RawValue>,
-        error: Option<&'a RawValue>,
-    },
+    BatchItem { result: Option<&'a RawValue>, error: Option<&'a RawValue> },
 }
 
 /// The value of a reply that the caller's closure did not reject.
@@ -41,19 +40,20 @@ pub enum Verdict<T> {
 /// The reason why the caller's closure rejects a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// The node replied with an error instead of a result. This does not count against its health.
+    /// The node replied with an error instead of a result. Such an error does not count against the health of the
+    /// endpoint.
     NodeError(NodeError),
-    /// The reply is malformed, is about something else, or contradicts the hash or root that it must match. This counts
-    /// against the health of the endpoint.
+    /// The reply is malformed, is about something else, or contradicts the hash or root that the reply must match. Such
+    /// a reply counts against the health of the endpoint.
     Invalid(String),
 }
 
-/// An error that a node replied with: a JSON-RPC error object, or an HTTP error status with a text.
+/// An error with which a node replied: a JSON-RPC error object, or an HTTP error status with a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeError {
-    /// Code of the JSON-RPC error, or the HTTP status.
+    /// The code of the JSON-RPC error, or the HTTP status.
     pub code: i64,
-    /// Beginning of the node's message, at most 300 characters, without control characters.
+    /// The beginning of the node's message, at most 300 characters, without control characters.
     pub message: String,
     /// The meaning of the error, which decides about further attempts.
     pub kind: NodeErrorKind,
@@ -65,18 +65,19 @@ pub struct NodeError {
 pub enum NodeErrorKind {
     /// The node does not offer the method.
     MethodMissing,
-    /// The requested range or its results are too large.
+    /// The requested range is too large, or its results are.
     TooLarge,
-    /// Too many requests.
+    /// The node got too many requests.
     RateLimited,
     /// The node does not have the requested block or transaction.
     NotFound,
     /// The node no longer has the state or the history of the block.
     Pruned,
-    /// Any other error, and every message that is not recognised.
+    /// The node replied with any other error, or with a message that is not recognised.
     Other,
 }
 
+/// The fields of a JSON-RPC reply.
 #[derive(Deserialize)]
 struct Envelope<'a, T> {
     #[serde(default = "Field::absent")]
@@ -85,7 +86,7 @@ struct Envelope<'a, T> {
     error: Option<&'a RawValue>,
 }
 
-/// A JSON field, with `null` distinguished from a missing field.
+/// A field of a JSON object. Unlike `Option`, this type tells `null` from a missing field.
 enum Field<T> {
     Absent,
     Present(T),
@@ -128,9 +129,8 @@ impl<'a> Reply<'a> {
                 let envelope: Envelope<'a, T> = match serde_json::from_slice(body) {
                     Ok(envelope) => envelope,
                     Err(error) => {
-                        return Err(
-                            find_json_rpc_error(body).map_or_else(|| unexpected_json(error), Rejection::NodeError)
-                        );
+                        return Err(find_json_rpc_error(body)
+                            .map_or_else(|| reject_unexpected_json(error), Rejection::NodeError));
                     }
                 };
                 match (envelope.result, envelope.error.and_then(parse_node_error)) {
@@ -141,18 +141,18 @@ impl<'a> Reply<'a> {
             }
             Content::BatchItem { result, error } => match (result, error.and_then(parse_node_error)) {
                 (_, Some(error)) => Err(Rejection::NodeError(error)),
-                (Some(result), None) => serde_json::from_str(result.get()).map_err(unexpected_json),
+                (Some(result), None) => serde_json::from_str(result.get()).map_err(reject_unexpected_json),
                 (None, None) => Err(Rejection::Invalid("neither a result nor an error".to_owned())),
             },
         }
     }
 
-    /// Returns the body of a plain-text reply with status 200, without surrounding white space.
+    /// Returns the body of a plain-text reply with status 200, without leading and trailing white space.
     ///
     /// # Errors
     /// Returns [`Rejection::NodeError`] for another status, of kind `NotFound` for 400 and 404, and
     /// [`Rejection::Invalid`] if the body is not UTF-8.
-    pub fn parse_text(&self) -> Result<&'a str, Rejection> {
+    pub fn parse_text_of_status_200(&self) -> Result<&'a str, Rejection> {
         match std::str::from_utf8(self.body()).map(str::trim) {
             Ok(text) if self.status == 200 => Ok(text),
             Ok(text) => {
@@ -160,7 +160,7 @@ impl<'a> Reply<'a> {
                 let kind = if not_found { NodeErrorKind::NotFound } else { NodeErrorKind::Other };
                 Err(Rejection::NodeError(NodeError {
                     code: i64::from(self.status),
-                    message: shorten_message(text),
+                    message: clean_and_shorten_message(text),
                     kind,
                 }))
             }
@@ -173,16 +173,17 @@ impl<'a> Reply<'a> {
     /// # Errors
     /// Returns [`Rejection::Invalid`] if the body is not a `T`.
     pub fn parse_json<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
-        serde_json::from_slice(self.body()).map_err(unexpected_json)
+        serde_json::from_slice(self.body()).map_err(reject_unexpected_json)
     }
 }
 
-fn unexpected_json(error: serde_json::Error) -> Rejection {
+/// Returns the rejection of a reply that is not the expected JSON.
+fn reject_unexpected_json(error: serde_json::Error) -> Rejection {
     Rejection::Invalid(format!("not the expected JSON: {error}"))
 }
 
-/// Splits the reply to a batch into pairs of id and reply, in the order in which the node sent them.
-pub(crate) fn parse_batch_reply(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u64, Reply<'_>)>, Rejection> {
+/// Splits the reply to a batch into its items: the id of each call with the reply to it, in the order of the node.
+pub(crate) fn split_batch_reply(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u64, Reply<'_>)>, Rejection> {
     #[derive(Deserialize)]
     struct Item<'a> {
         id: u64,
@@ -206,9 +207,9 @@ pub(crate) fn parse_batch_reply(endpoint: usize, status: u16, body: &[u8]) -> Re
     Ok(replies)
 }
 
-/// Returns the time for which a gateway suspends requests, from a text such as `… the query server is suspended for
-/// 30s`.
-pub(crate) fn parse_suspension(text: &str) -> Option<Duration> {
+/// Returns the time for which a gateway rejects requests, from a text such as `… the query server is suspended for
+/// 30s`. Returns `None` for any other text.
+pub(crate) fn parse_suspension_duration(text: &str) -> Option<Duration> {
     let seconds = text.split_once("suspended for ")?.1.split_once('s')?.0;
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
@@ -218,6 +219,7 @@ pub(crate) fn is_json_rpc_error(body: &[u8]) -> bool {
     find_json_rpc_error(body).is_some()
 }
 
+/// Returns the error of a JSON-RPC reply, or `None` if the body is not a JSON-RPC error.
 fn find_json_rpc_error(body: &[u8]) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct ErrorOnly<'a> {
@@ -227,8 +229,8 @@ fn find_json_rpc_error(body: &[u8]) -> Option<NodeError> {
     parse_node_error(serde_json::from_slice::<ErrorOnly<'_>>(body).ok()?.error)
 }
 
-/// Parses the `error` field of a reply. Returns `None` for `null`. Some gateways send a plain text instead of an
-/// object.
+/// Parses the `error` field of a JSON-RPC reply. Returns `None` if the field is `null`. Some gateways send a plain text
+/// instead of an object.
 fn parse_node_error(error: &RawValue) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct Object {
@@ -252,12 +254,12 @@ fn parse_node_error(error: &RawValue) -> Option<NodeError> {
         Some(object) => (object.code, object.message),
         None => (0, parse::<String>(error).unwrap_or_else(|| error.get().to_owned())),
     };
-    let message = shorten_message(&message);
+    let message = clean_and_shorten_message(&message);
     Some(NodeError { code, kind: classify_node_error(code, &message), message })
 }
 
-/// Returns the beginning of a node's message, without control characters.
-fn shorten_message(message: &str) -> String {
+/// Returns the first 300 characters of a node's message, without control characters.
+fn clean_and_shorten_message(message: &str) -> String {
     message.chars().filter(|c| !c.is_control()).take(MESSAGE_LENGTH_MAX).collect()
 }
 
@@ -383,21 +385,21 @@ mod tests {
     #[test]
     fn the_duration_of_a_suspension_is_parsed() {
         let text = "The key exceeds the frequency limit(15), and the query server is suspended for 30s";
-        assert_eq!(parse_suspension(text), Some(Duration::from_secs(30)));
+        assert_eq!(parse_suspension_duration(text), Some(Duration::from_secs(30)));
         for other in ["", "suspended for ever", "suspended for 5 minutes"] {
-            assert_eq!(parse_suspension(other), None, "{other}");
+            assert_eq!(parse_suspension_duration(other), None, "{other}");
         }
     }
 
     #[test]
     fn batch_items_keep_their_ids() {
         let body = br#"[{"id":1,"result":"b"},{"id":0,"error":{"code":1,"message":"no"}}]"#;
-        let items = parse_batch_reply(3, 200, body).unwrap();
+        let items = split_batch_reply(3, 200, body).unwrap();
         assert_eq!(items[0].0, 1);
         assert_eq!(items[0].1.parse_result::<&str>(), Ok("b"));
         assert!(matches!(items[1].1.parse_result::<&str>(), Err(Rejection::NodeError(_))));
         assert!(matches!(
-            parse_batch_reply(0, 200, br#"{"error":{"code":1,"message":"no batches"}}"#),
+            split_batch_reply(0, 200, br#"{"error":{"code":1,"message":"no batches"}}"#),
             Err(Rejection::NodeError(_))
         ));
     }
@@ -406,7 +408,7 @@ mod tests {
         #[test]
         fn any_body_is_parsed_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Reply::new(0, 200, &body).parse_result::<Vec<String>>();
-            let _ = parse_batch_reply(0, 200, &body);
+            let _ = split_batch_reply(0, 200, &body);
         }
 
         #[test]

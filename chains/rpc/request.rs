@@ -5,12 +5,12 @@ use serde::Serialize;
 /// One HTTP request to the nodes of a chain, either a JSON-RPC call or a plain GET or POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// JSON-RPC method or path. It names the request in logs and errors, and in the health of an endpoint that does not
-    /// offer it.
+    /// The JSON-RPC method or the path. Logs and errors name the request by this text, and the health of an endpoint
+    /// records under this text that the endpoint does not offer the method.
     pub(crate) method: String,
-    /// Path below the URL of the endpoint; empty for JSON-RPC.
+    /// The path below the URL of the endpoint; empty for JSON-RPC.
     pub(crate) path: String,
-    /// JSON body of a POST; `None` for a GET.
+    /// The JSON body of a POST request; `None` for a GET request.
     pub(crate) body: Option<Vec<u8>>,
     pub(crate) target: Target,
 }
@@ -18,26 +18,28 @@ pub struct Request {
 /// The endpoints that a request may go to, each given by its index in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Target {
-    /// One endpoint after another until one answers, in order of preference.
+    /// The request goes to one endpoint after another until one answers, in the order of the configuration.
     #[default]
     Any,
-    /// One endpoint after another, starting with the endpoint at this index even if its head lags. An index past the
-    /// last endpoint wraps around. A caller that increments the index sends requests to all endpoints in turn.
+    /// The request goes to one endpoint after another, starting with the endpoint at this index even if its head lags.
+    /// An index past the last endpoint wraps around. A caller that increments the index sends requests to all endpoints
+    /// in turn.
     From(usize),
-    /// Every endpoint except this one, starting with the next. Used to verify a reply of this endpoint independently.
-    /// The pool waits for rate limits and cool-downs of the other endpoints.
+    /// The request goes to every endpoint except the one at this index, starting with the next endpoint. A caller uses
+    /// this target to verify a reply of the excluded endpoint independently. The pool waits for rate limits and
+    /// cool-downs of the other endpoints.
     Excluding(usize),
-    /// Only this endpoint, without fail-over and without the chain check, even if it lacks the role `read`. Waits for
-    /// its rate limits, fails while it cools down, and records the result in its health. For requests that the caller
-    /// repeats until they succeed.
+    /// The request goes only to the endpoint at this index, without fail-over and without the chain check, even if the
+    /// endpoint lacks the role `read`. The pool waits for its rate limits, fails while it cools down, and records the
+    /// result in its health. This target is for requests that the caller repeats until they succeed.
     Only(usize),
-    /// Only this endpoint, at once, even while it cools down, and without an effect on its health. For diagnosis by the
-    /// operator.
+    /// The request goes only to the endpoint at this index, at once, even while the endpoint cools down. The result
+    /// does not change its health. This target is for diagnosis by the operator.
     Probe(usize),
 }
 
 impl Target {
-    /// Returns the endpoint that gets the request first, or `None` for the order of preference.
+    /// Returns the index of the endpoint that gets the request first, or `None` for the order of the configuration.
     pub(crate) fn first_endpoint(self) -> Option<usize> {
         match self {
             Target::Any => None,
@@ -46,12 +48,13 @@ impl Target {
         }
     }
 
-    /// Returns true if the endpoint must not get the request.
+    /// Returns true if the endpoint at this index must not get the request.
     pub(crate) fn excludes_endpoint(self, endpoint: usize) -> bool {
         self == Target::Excluding(endpoint)
     }
 }
 
+/// One call in the form of JSON-RPC 2.0.
 #[derive(Serialize)]
 struct Call<'a, P: ?Sized> {
     jsonrpc: &'static str,
@@ -63,26 +66,27 @@ struct Call<'a, P: ?Sized> {
 impl Request {
     /// Returns a JSON-RPC call.
     pub fn json_rpc_call<P: Serialize + ?Sized>(method: &str, params: &P) -> Request {
-        Request::build_json_rpc(method, &Call { jsonrpc: "2.0", id: 0, method, params })
+        Request::build_json_rpc_post(method, &Call { jsonrpc: "2.0", id: 0, method, params })
     }
 
-    /// Returns JSON-RPC calls of one method in one HTTP request, with ids that count from zero.
+    /// Returns one HTTP request with many JSON-RPC calls of one method. The ids of the calls count from zero.
     pub(crate) fn json_rpc_batch<P: Serialize>(method: &str, params: &[P]) -> Request {
         let calls = params.iter().enumerate().map(|(id, params)| Call { jsonrpc: "2.0", id, method, params });
-        Request::build_json_rpc(method, &calls.collect::<Vec<_>>())
+        Request::build_json_rpc_post(method, &calls.collect::<Vec<_>>())
     }
 
-    /// Returns a GET of a path below the URL of the endpoint.
+    /// Returns a GET request for a path below the URL of the endpoint.
     pub fn http_get(path: &str) -> Request {
         Request { method: path.to_owned(), path: path.to_owned(), body: None, target: Target::Any }
     }
 
-    /// Returns a POST of JSON to a path below the URL of the endpoint.
+    /// Returns a POST request with a JSON body to a path below the URL of the endpoint.
     pub fn http_post(path: &str, body: Vec<u8>) -> Request {
         Request { body: Some(body), ..Request::http_get(path) }
     }
 
-    fn build_json_rpc(method: &str, calls: &impl Serialize) -> Request {
+    /// Returns a POST request whose body is one JSON-RPC call or a list of calls.
+    fn build_json_rpc_post(method: &str, calls: &impl Serialize) -> Request {
         let body = serde_json::to_vec(calls).expect("parameters are strings, numbers and lists of them");
         Request { method: method.to_owned(), path: String::new(), body: Some(body), target: Target::Any }
     }

@@ -1,21 +1,20 @@
-//! The accounts of a seed and their purposes.
+//! The accounts of a seed: their purposes, paths, xpubs and addresses.
 //!
-//! An account is a hardened child `m/purpose'/coin'/account'`: BIP84 or BIP86 for Bitcoin (coin 0 on mainnet, 1
-//! elsewhere), BIP44 for EVM (coin 60) and TRON (coin 195). Every purpose has an account of its own, because an xpub
-//! and one private key below it reveal all other private keys below it; so deposits never share an account with hot
-//! wallets. Each kind of Bitcoin address has an account of its own too, because wallets search for Taproot addresses
-//! only below `m/86'`.
+//! An account is the key at the hardened path `m/purpose'/coin'/account'` (BIP32). The first level is 84 (BIP84) or 86
+//! (BIP86) for Bitcoin, and 44 (BIP44) for EVM and TRON. The coin is 0 for Bitcoin on mainnet, 1 on other Bitcoin
+//! networks, 60 for EVM and 195 for TRON. Deposits and each hot wallet have accounts of their own, because an xpub and
+//! one private key below it reveal all other private keys below it. Each kind of Bitcoin address has an account of its
+//! own too, because wallets search for Taproot addresses only below `m/86'`.
 //!
 //! The account number is `use + 100 × epoch`. The use is 0 for deposits, 1 for deposits in test mode, and 10 + n for
-//! hot wallet n. A restore of a backup increases the epoch, so that no address which was issued after the backup is
+//! hot wallet n. A restore of a backup increases the epoch, so that no address that was issued after the backup is
 //! issued again.
 
 use std::{fmt, str::FromStr};
 
-use alloy_primitives::keccak256;
 use bip32::{ChildNumber, Prefix};
-use bitcoin::{CompressedPublicKey, KnownHrp, Network};
-use chain::{Address, AddressKey, Family, derive::AddressScheme};
+use bitcoin::{CompressedPublicKey, Network};
+use chain::{Address, Family, address::AddressScheme};
 
 use crate::seed::Seed;
 
@@ -44,22 +43,23 @@ pub enum AccountError {
 
 /// The purpose of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Purpose {
-    /// Deposit addresses, one per invoice. The daemon has the xpub.
+pub enum AccountPurpose {
+    /// The account of the deposit addresses, one for each invoice. The daemon has the xpub of this account.
     Deposit,
-    /// Deposit addresses in test mode.
+    /// The account of the deposit addresses in test mode.
     TestDeposit,
-    /// A hot wallet, which pays payouts and fees; numbered from 0 to [`HOT_WALLET_MAX`].
+    /// The account of a hot wallet, from which payouts and fees are paid. The field is the number of the wallet, from 0
+    /// to [`HOT_WALLET_MAX`].
     Hot(u8),
 }
 
 /// Writes `deposit`, `deposit-test` or `hot-N`.
-impl fmt::Display for Purpose {
+impl fmt::Display for AccountPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Purpose::Deposit => f.write_str("deposit"),
-            Purpose::TestDeposit => f.write_str("deposit-test"),
-            Purpose::Hot(number) => write!(f, "hot-{number}"),
+            AccountPurpose::Deposit => f.write_str("deposit"),
+            AccountPurpose::TestDeposit => f.write_str("deposit-test"),
+            AccountPurpose::Hot(number) => write!(f, "hot-{number}"),
         }
     }
 }
@@ -69,83 +69,102 @@ impl fmt::Display for Purpose {
 #[error("a purpose is `deposit`, `deposit-test` or `hot-N` with N from 0 to {HOT_WALLET_MAX}")]
 pub struct BadPurpose;
 
-impl FromStr for Purpose {
+impl FromStr for AccountPurpose {
     type Err = BadPurpose;
 
-    fn from_str(text: &str) -> Result<Purpose, BadPurpose> {
+    fn from_str(text: &str) -> Result<AccountPurpose, BadPurpose> {
         let purpose = match text {
-            "deposit" => Purpose::Deposit,
-            "deposit-test" => Purpose::TestDeposit,
+            "deposit" => AccountPurpose::Deposit,
+            "deposit-test" => AccountPurpose::TestDeposit,
             other => {
                 let number = other.strip_prefix("hot-").and_then(|number| number.parse().ok()).ok_or(BadPurpose)?;
-                Purpose::Hot(number)
+                AccountPurpose::Hot(number)
             }
         };
-        // Only the form that `Display` writes is valid: not `hot-007`, `hot-+7` or `hot-90`.
-        let known = !matches!(purpose, Purpose::Hot(number) if number > HOT_WALLET_MAX) && purpose.to_string() == text;
+        // Only the form that `Display` writes is valid, so `hot-007` and `hot-+7` are errors.
+        let known =
+            !matches!(purpose, AccountPurpose::Hot(number) if number > HOT_WALLET_MAX) && purpose.to_string() == text;
         if known { Ok(purpose) } else { Err(BadPurpose) }
     }
 }
 
-/// The kind of addresses of a Bitcoin account.
+/// The kind of the addresses of a Bitcoin account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressKind {
-    /// BIP84.
+    /// P2WPKH addresses (BIP84).
     P2wpkh,
-    /// BIP86: Taproot with a key path only.
+    /// P2TR addresses without a script path (BIP86), also called Taproot addresses.
     P2tr,
 }
 
-/// An account of a seed (BIP32 path of depth 3). It contains no key.
+impl AddressKind {
+    /// Returns P2TR for the text of a Taproot address (`bc1p…`, `tb1p…` or `bcrt1p…`), and P2WPKH for any other text.
+    pub(crate) fn detect_in_address(address: &str) -> AddressKind {
+        let address = address.trim().to_ascii_lowercase();
+        if ["bc1p", "tb1p", "bcrt1p"].iter().any(|prefix| address.starts_with(prefix)) {
+            AddressKind::P2tr
+        } else {
+            AddressKind::P2wpkh
+        }
+    }
+}
+
+/// An account of a seed: a chain family, a purpose and an epoch, which decide the BIP32 path. This type contains no
+/// key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyAccount {
     family: Family,
     network: Network,
     kind: AddressKind,
-    purpose: Purpose,
+    purpose: AccountPurpose,
     epoch: u32,
 }
 
 impl KeyAccount {
     /// Returns an account. `network` matters for Bitcoin only, because EVM and TRON use the same keys on all networks.
-    /// A Bitcoin account has P2WPKH addresses unless [`KeyAccount::with_address_kind`] sets another kind.
+    /// A Bitcoin account has P2WPKH addresses, unless [`KeyAccount::with_address_kind`] sets another kind.
     ///
     /// # Errors
     ///
     /// Fails when the number of the hot wallet or the epoch is too high.
-    pub fn new(family: Family, network: Network, purpose: Purpose, epoch: u32) -> Result<KeyAccount, AccountError> {
+    pub fn new(
+        family: Family,
+        network: Network,
+        purpose: AccountPurpose,
+        epoch: u32,
+    ) -> Result<KeyAccount, AccountError> {
         match purpose {
-            Purpose::Hot(number) if number > HOT_WALLET_MAX => Err(AccountError::NoSuchWallet(number)),
-            Purpose::Deposit | Purpose::TestDeposit | Purpose::Hot(_) if epoch > EPOCH_MAX => {
+            AccountPurpose::Hot(number) if number > HOT_WALLET_MAX => Err(AccountError::NoSuchWallet(number)),
+            AccountPurpose::Deposit | AccountPurpose::TestDeposit | AccountPurpose::Hot(_) if epoch > EPOCH_MAX => {
                 Err(AccountError::NoSuchEpoch(epoch))
             }
-            Purpose::Deposit | Purpose::TestDeposit | Purpose::Hot(_) => {
+            AccountPurpose::Deposit | AccountPurpose::TestDeposit | AccountPurpose::Hot(_) => {
                 Ok(KeyAccount { family, network, kind: AddressKind::P2wpkh, purpose, epoch })
             }
         }
     }
 
-    /// Returns the Bitcoin account with addresses of the given kind. The other families ignore the kind.
+    /// Returns the same account with addresses of another kind. The kind matters for Bitcoin only.
     pub fn with_address_kind(self, kind: AddressKind) -> KeyAccount {
         KeyAccount { kind, ..self }
     }
 
-    /// Returns the chain family.
+    /// Returns the chain family of the account.
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// Returns the Bitcoin network. It has no meaning for the other families.
+    /// Returns the Bitcoin network of the account, which has no meaning for EVM and TRON.
     pub fn network(&self) -> Network {
         self.network
     }
 
-    /// Returns the purpose, which decides the account number within the epoch.
-    pub fn purpose(&self) -> Purpose {
+    /// Returns the purpose of the account, which decides the account number within the epoch.
+    pub fn purpose(&self) -> AccountPurpose {
         self.purpose
     }
 
-    /// Returns the epoch, from 0 to [`EPOCH_MAX`].
+    /// Returns the epoch of the account, from 0 to [`EPOCH_MAX`].
     pub fn epoch(&self) -> u32 {
         self.epoch
     }
@@ -153,20 +172,20 @@ impl KeyAccount {
     /// Returns the number of the account in its path, below 2^31.
     pub fn account_number(&self) -> u32 {
         let within = match self.purpose {
-            Purpose::Deposit => 0,
-            Purpose::TestDeposit => 1,
-            Purpose::Hot(number) => FIRST_HOT_WALLET + u32::from(number),
+            AccountPurpose::Deposit => 0,
+            AccountPurpose::TestDeposit => 1,
+            AccountPurpose::Hot(number) => FIRST_HOT_WALLET + u32::from(number),
         };
         within + self.epoch * EPOCH
     }
 
     /// Returns the derivation path, such as `m/84'/0'/0'`.
     pub fn derivation_path(&self) -> String {
-        let [purpose, coin, number] = self.path_levels();
+        let [purpose, coin, number] = self.path_numbers();
         format!("m/{purpose}'/{coin}'/{number}'")
     }
 
-    /// Returns the rule that converts public keys of this account to addresses.
+    /// Returns the rule that makes addresses from the public keys of this account.
     pub fn address_scheme(&self) -> AddressScheme {
         match (self.family, self.kind) {
             (Family::Bitcoin, AddressKind::P2tr) => AddressScheme::P2tr(self.network.into()),
@@ -174,8 +193,30 @@ impl KeyAccount {
         }
     }
 
-    /// Returns the purpose, the coin (SLIP-44) and the account number of the path; all are hardened.
-    fn path_levels(&self) -> [u32; 3] {
+    /// Returns the public key of the account (depth 3) in Base58Check (BIP32), as [`chain::Deriver::new`] expects it.
+    /// The text begins with `xpub` on all networks. The key reveals all addresses of the account and cannot spend.
+    pub fn derive_xpub(&self, seed: &Seed) -> String {
+        let key = seed.derive_private_key(&self.hardened_child_numbers());
+        key.public_key().to_extended_key(Prefix::XPUB).to_string()
+    }
+
+    /// Returns the address at `…account'/0/index`, derived from the private key. The daemon derives the same address
+    /// from the xpub with another library, so each derivation verifies the other.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the index is 2^31 or more.
+    pub fn derive_address(&self, seed: &Seed, index: u32) -> Result<Address, BadIndex> {
+        let index = ChildNumber::new(index, false).map_err(|_| BadIndex(index))?;
+        let [purpose, coin, number] = self.hardened_child_numbers();
+        let key = seed.derive_private_key(&[purpose, coin, number, ChildNumber::default(), index]);
+        let public_key = CompressedPublicKey::from_slice(&key.public_key().to_bytes());
+        Ok(self.address_scheme().encode_address(&public_key.expect("a private key has a valid public key").0))
+    }
+
+    /// Returns the three numbers of the path: the purpose (84, 86 or 44), the coin (SLIP-44) and the account number.
+    /// All three levels are hardened.
+    fn path_numbers(&self) -> [u32; 3] {
         let (purpose, coin) = match self.family {
             Family::Bitcoin => {
                 let purpose = match self.kind {
@@ -190,63 +231,15 @@ impl KeyAccount {
         [purpose, coin, self.account_number()]
     }
 
-    fn child_numbers(&self) -> [ChildNumber; 3] {
-        self.path_levels().map(|level| ChildNumber::new(level, true).expect("account numbers stay below 2^31"))
+    fn hardened_child_numbers(&self) -> [ChildNumber; 3] {
+        self.path_numbers().map(|level| ChildNumber::new(level, true).expect("account numbers stay below 2^31"))
     }
 }
 
-/// The address index is 2^31 or more.
+/// The error for an address index of 2^31 or more; the field is the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an address index must be below 2^31, but is {0}")]
 pub struct BadIndex(pub u32);
-
-impl Seed {
-    /// Returns the public account key (depth 3) in Base58Check (BIP32), as [`chain::Deriver::new`] expects it. The
-    /// version is `xpub` on all networks. The key reveals all addresses of the account and cannot spend.
-    pub fn derive_account_xpub(&self, account: &KeyAccount) -> String {
-        self.derive_key_at(&account.child_numbers()).public_key().to_extended_key(Prefix::XPUB).to_string()
-    }
-
-    /// Returns the address at `…account'/0/index`, derived from the private key. The daemon derives the same address
-    /// from the xpub with another library, so each verifies the other.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the index is 2^31 or more.
-    pub fn derive_address(&self, account: &KeyAccount, index: u32) -> Result<Address, BadIndex> {
-        let index = ChildNumber::new(index, false).map_err(|_| BadIndex(index))?;
-        let [purpose, coin, number] = account.child_numbers();
-        let key = self.derive_key_at(&[purpose, coin, number, ChildNumber::default(), index]);
-        let public_key = *key.private_key().verifying_key();
-        Ok(match account.address_scheme() {
-            AddressScheme::P2wpkh(hrp) => encode_p2wpkh_address(&key.public_key().to_bytes(), hrp),
-            AddressScheme::P2tr(hrp) => {
-                let key = CompressedPublicKey::from_slice(&key.public_key().to_bytes());
-                chain::derive::p2tr_address(&key.expect("a private key has a valid public key").0, hrp)
-            }
-            AddressScheme::Evm => {
-                chain::derive::evm_address(hash_account_key(public_key.to_sec1_point(false).as_bytes()))
-            }
-            AddressScheme::Tron => {
-                chain::derive::tron_address(hash_account_key(public_key.to_sec1_point(false).as_bytes()))
-            }
-        })
-    }
-}
-
-fn encode_p2wpkh_address(compressed: &[u8], hrp: KnownHrp) -> Address {
-    let key = CompressedPublicKey::from_slice(compressed).expect("a private key has a valid public key");
-    let program: [u8; 20] = *AsRef::<[u8; 20]>::as_ref(&key.wpubkey_hash());
-    Address { key: AddressKey(program), text: bitcoin::Address::p2wpkh(&key, hrp).to_string() }
-}
-
-/// Returns the last 20 bytes of the Keccak-256 hash of an uncompressed key without its prefix (Ethereum Yellow Paper,
-/// appendix F).
-fn hash_account_key(uncompressed: &[u8]) -> AddressKey {
-    AddressKey(
-        keccak256(&uncompressed[1..])[12..].try_into().expect("a 32-byte hash without its first 12 bytes has 20"),
-    )
-}
 
 #[cfg(test)]
 mod tests {
@@ -264,15 +257,11 @@ mod tests {
     }
 
     fn deposit_account(family: Family) -> KeyAccount {
-        KeyAccount::new(family, Network::Bitcoin, Purpose::Deposit, 0).unwrap()
+        KeyAccount::new(family, Network::Bitcoin, AccountPurpose::Deposit, 0).unwrap()
     }
 
     fn derive_from_xpub(seed: &Seed, account: &KeyAccount, index: u32) -> String {
-        Deriver::new(&seed.derive_account_xpub(account), account.address_scheme())
-            .unwrap()
-            .derive_address(index)
-            .unwrap()
-            .text
+        Deriver::new(&account.derive_xpub(seed), account.address_scheme()).unwrap().derive_address(index).unwrap().text
     }
 
     /// The vector of BIP84, the BIP44 addresses of the BIP39 test phrase, and the first accounts of anvil.
@@ -288,7 +277,7 @@ mod tests {
         ];
         for (words, family, index, address) in vectors {
             let (seed, account) = (test_seed(words), deposit_account(family));
-            assert_eq!(seed.derive_address(&account, index).unwrap().text, address);
+            assert_eq!(account.derive_address(&seed, index).unwrap().text, address);
             assert_eq!(derive_from_xpub(&seed, &account, index), address);
         }
     }
@@ -300,12 +289,12 @@ mod tests {
             (test_seed(ABANDON), deposit_account(Family::Bitcoin).with_address_kind(AddressKind::P2tr));
         assert_eq!(account.derivation_path(), "m/86'/0'/0'");
         let xpub = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
-        assert_eq!(seed.derive_account_xpub(&account), xpub);
+        assert_eq!(account.derive_xpub(&seed), xpub);
         for (index, address) in [
             (0, "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"),
             (1, "bc1p4qhjn9zdvkux4e44uhx8tc55attvtyu358kutcqkudyccelu0was9fqzwh"),
         ] {
-            assert_eq!(seed.derive_address(&account, index).unwrap().text, address);
+            assert_eq!(account.derive_address(&seed, index).unwrap().text, address);
             assert_eq!(derive_from_xpub(&seed, &account, index), address);
         }
     }
@@ -314,7 +303,7 @@ mod tests {
     #[test]
     fn an_account_key_matches_the_bip84_vector() {
         let xpub = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
-        assert_eq!(test_seed(ABANDON).derive_account_xpub(&deposit_account(Family::Bitcoin)), xpub);
+        assert_eq!(deposit_account(Family::Bitcoin).derive_xpub(&test_seed(ABANDON)), xpub);
     }
 
     #[test]
@@ -322,22 +311,23 @@ mod tests {
         let path = |family, network, purpose, epoch| {
             KeyAccount::new(family, network, purpose, epoch).unwrap().derivation_path()
         };
-        assert_eq!(path(Family::Bitcoin, Network::Bitcoin, Purpose::Deposit, 0), "m/84'/0'/0'");
-        assert_eq!(path(Family::Bitcoin, Network::Regtest, Purpose::TestDeposit, 0), "m/84'/1'/1'");
-        assert_eq!(path(Family::Bitcoin, Network::Testnet, Purpose::Deposit, 2), "m/84'/1'/200'");
-        let taproot = KeyAccount::new(Family::Bitcoin, Network::Regtest, Purpose::Hot(1), 1)
+        assert_eq!(path(Family::Bitcoin, Network::Bitcoin, AccountPurpose::Deposit, 0), "m/84'/0'/0'");
+        assert_eq!(path(Family::Bitcoin, Network::Regtest, AccountPurpose::TestDeposit, 0), "m/84'/1'/1'");
+        assert_eq!(path(Family::Bitcoin, Network::Testnet, AccountPurpose::Deposit, 2), "m/84'/1'/200'");
+        let taproot = KeyAccount::new(Family::Bitcoin, Network::Regtest, AccountPurpose::Hot(1), 1)
             .unwrap()
             .with_address_kind(AddressKind::P2tr);
         assert_eq!(taproot.derivation_path(), "m/86'/1'/111'");
-        assert_eq!(path(Family::Evm, Network::Bitcoin, Purpose::Hot(0), 0), "m/44'/60'/10'");
-        assert_eq!(path(Family::Evm, Network::Testnet, Purpose::Deposit, 0), "m/44'/60'/0'");
-        assert_eq!(path(Family::Tron, Network::Bitcoin, Purpose::Hot(89), 3), "m/44'/195'/399'");
-        assert_eq!(path(Family::Evm, Network::Bitcoin, Purpose::Hot(89), EPOCH_MAX), "m/44'/60'/2147483599'");
+        assert_eq!(path(Family::Evm, Network::Bitcoin, AccountPurpose::Hot(0), 0), "m/44'/60'/10'");
+        assert_eq!(path(Family::Evm, Network::Testnet, AccountPurpose::Deposit, 0), "m/44'/60'/0'");
+        assert_eq!(path(Family::Tron, Network::Bitcoin, AccountPurpose::Hot(89), 3), "m/44'/195'/399'");
+        assert_eq!(path(Family::Evm, Network::Bitcoin, AccountPurpose::Hot(89), EPOCH_MAX), "m/44'/60'/2147483599'");
     }
 
     #[test]
     fn different_purposes_and_epochs_have_different_accounts() {
-        let purposes = (0..=HOT_WALLET_MAX).map(Purpose::Hot).chain([Purpose::Deposit, Purpose::TestDeposit]);
+        let purposes =
+            (0..=HOT_WALLET_MAX).map(AccountPurpose::Hot).chain([AccountPurpose::Deposit, AccountPurpose::TestDeposit]);
         let mut numbers: Vec<u32> = purposes
             .flat_map(|purpose| (0..4).map(move |epoch| (purpose, epoch)))
             .map(|(purpose, epoch)| {
@@ -353,18 +343,20 @@ mod tests {
     #[test]
     fn accounts_that_do_not_exist_are_rejected() {
         let new = |purpose, epoch| KeyAccount::new(Family::Evm, Network::Bitcoin, purpose, epoch);
-        assert_eq!(new(Purpose::Hot(90), 0), Err(AccountError::NoSuchWallet(90)));
-        assert_eq!(new(Purpose::Deposit, EPOCH_MAX + 1), Err(AccountError::NoSuchEpoch(EPOCH_MAX + 1)));
-        assert_eq!(test_seed(ABANDON).derive_address(&deposit_account(Family::Evm), 1 << 31), Err(BadIndex(1 << 31)));
+        assert_eq!(new(AccountPurpose::Hot(90), 0), Err(AccountError::NoSuchWallet(90)));
+        assert_eq!(new(AccountPurpose::Deposit, EPOCH_MAX + 1), Err(AccountError::NoSuchEpoch(EPOCH_MAX + 1)));
+        assert_eq!(deposit_account(Family::Evm).derive_address(&test_seed(ABANDON), 1 << 31), Err(BadIndex(1 << 31)));
     }
 
     #[test]
     fn a_purpose_has_exactly_one_text() {
-        for purpose in [Purpose::Deposit, Purpose::TestDeposit, Purpose::Hot(0), Purpose::Hot(89)] {
+        for purpose in
+            [AccountPurpose::Deposit, AccountPurpose::TestDeposit, AccountPurpose::Hot(0), AccountPurpose::Hot(89)]
+        {
             assert_eq!(purpose.to_string().parse(), Ok(purpose));
         }
         for text in ["", "Deposit", "hot", "hot-", "hot-90", "hot-007", "hot-+7", "hot--1", "hot-256"] {
-            assert_eq!(text.parse::<Purpose>(), Err(BadPurpose), "{text}");
+            assert_eq!(text.parse::<AccountPurpose>(), Err(BadPurpose), "{text}");
         }
     }
 
@@ -373,7 +365,7 @@ mod tests {
     #[test]
     fn the_xpub_and_the_seed_derive_the_same_addresses() {
         let seed = Seed::generate().unwrap();
-        let purposes = [Purpose::Deposit, Purpose::TestDeposit, Purpose::Hot(3)];
+        let purposes = [AccountPurpose::Deposit, AccountPurpose::TestDeposit, AccountPurpose::Hot(3)];
         let kinds = [AddressKind::P2wpkh, AddressKind::P2tr];
         let accounts = [Family::Bitcoin, Family::Evm, Family::Tron]
             .into_iter()
@@ -382,11 +374,11 @@ mod tests {
             for network in [Network::Bitcoin, Network::Testnet, Network::Regtest] {
                 for (purpose, epoch) in purposes.into_iter().zip([0, 1, EPOCH_MAX]) {
                     let account = KeyAccount::new(family, network, purpose, epoch).unwrap().with_address_kind(kind);
-                    let deriver = Deriver::new(&seed.derive_account_xpub(&account), account.address_scheme()).unwrap();
+                    let deriver = Deriver::new(&account.derive_xpub(&seed), account.address_scheme()).unwrap();
                     for index in [0, 1, 999, (1 << 31) - 1] {
                         assert_eq!(
                             deriver.derive_address(index).unwrap(),
-                            seed.derive_address(&account, index).unwrap()
+                            account.derive_address(&seed, index).unwrap()
                         );
                     }
                 }
@@ -398,7 +390,10 @@ mod tests {
     #[test]
     fn an_xprv_in_place_of_an_xpub_is_rejected_and_not_printed() {
         let account = deposit_account(Family::Evm);
-        let xprv = test_seed(ABANDON).derive_key_at(&account.child_numbers()).to_extended_key(Prefix::XPRV).to_string();
+        let xprv = test_seed(ABANDON)
+            .derive_private_key(&account.hardened_child_numbers())
+            .to_extended_key(Prefix::XPRV)
+            .to_string();
         let error = Deriver::new(&xprv, account.address_scheme()).unwrap_err();
         let printed = format!("{error} {error:?}");
         // No part of the key may be printed: eight characters after the prefix are more than chance.

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use signer::keys;
+use signer::{keys_args, keys_command};
 
 /// Manages the private keys of settled. The daemon `settled` itself needs only the account xpubs.
 #[derive(Parser)]
-#[command(name = "settled-signer", version, after_help = keys::EXIT_CODES)]
+#[command(name = "settled-signer", version, after_help = keys_command::EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -19,22 +19,22 @@ struct Cli {
 enum Command {
     /// Create, import, show and check keys.
     #[command(subcommand)]
-    Keys(keys::Command),
+    Keys(keys_args::Command),
 }
 
 fn main() -> ExitCode {
     let Cli { command: Command::Keys(command) } = Cli::parse();
-    match disable_core_dumps().and_then(|()| keys::run_keys_command(&command, &mut std::io::stdout())) {
+    match forbid_reading_memory().and_then(|()| keys_command::run_keys_command(&command, &mut std::io::stdout())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("settled-signer: {error:#}");
-            keys::exit_code(&error)
+            keys_command::exit_code_of_error(&error)
         }
     }
 }
 
-/// Disables core dumps and attaching debuggers of the same user, because both would reveal the seed.
-fn disable_core_dumps() -> anyhow::Result<()> {
+/// Disables core dumps of this process, and debuggers that the same user attaches to it. Both would reveal the seed.
+fn forbid_reading_memory() -> anyhow::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("cannot disable core dumps")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .context("cannot protect the memory of this process against other programs")

@@ -23,32 +23,33 @@ const NEW_ENTROPY: usize = 32;
 /// The length of the BIP39 seed that is derived from the words, in bytes.
 const STRETCHED: usize = 64;
 
-/// The capacity for 24 words with a space after each; the longest English word has 8 letters. A reallocation would
-/// leave a copy of the words in memory.
+/// The capacity in bytes for the text of 24 words, with a space after each; the longest English word has 8 letters. The
+/// text is allocated with this size, because a reallocation would leave a copy of the words in memory.
 const WORDS_CAPACITY: usize = 24 * 9;
 
 /// The reason why words or entropy are not a valid seed. No variant contains a word, because an error may be written to
 /// a log.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
-    /// The number of words is not that of a mnemonic.
+    /// The text has this number of words, but a mnemonic has 12, 15, 18, 21 or 24.
     #[error("a mnemonic has 12, 15, 18, 21 or 24 words, not {0}")]
     WordCount(usize),
-    /// A word is not in the list. The number is its position, counted from 1.
+    /// A word is not in the English BIP39 list. The field is the position of the word, counted from 1.
     #[error("word {0} is not in the English BIP39 list")]
     UnknownWord(usize),
     /// All words are in the list, but the checksum in the last word does not match.
     #[error("the BIP39 checksum is wrong: a word is wrong, or the order of the words is")]
     Checksum,
-    /// The entropy has this length, in bits, which gives no mnemonic.
+    /// The entropy has this number of bits, but BIP39 defines words only for 128 to 256 bits in steps of 32.
     #[error("entropy has 128 to 256 bits in steps of 32, not {0}")]
     EntropyBits(usize),
-    /// The passphrase does not fit into the seed file; see [`PASSPHRASE_MAX`].
+    /// The BIP39 passphrase is longer than [`PASSPHRASE_MAX`] bytes, so it does not fit into the seed file.
     #[error("the BIP39 passphrase is longer than {PASSPHRASE_MAX} bytes")]
     PassphraseTooLong,
 }
 
-/// BIP39 words with their passphrase, and the 64-byte seed derived from them. All of it is wiped on drop.
+/// BIP39 words with their passphrase, and the 64-byte seed derived from them. All three are wiped from memory when this
+/// value is dropped.
 ///
 /// A seed can neither be printed nor cloned:
 ///
@@ -77,7 +78,7 @@ impl Seed {
         SysRng.try_fill_bytes(entropy.as_mut_slice())?;
         let words = Mnemonic::from_entropy_in(Language::English, entropy.as_slice())
             .expect("BIP39 defines 24 words for 256 bits");
-        Ok(Seed::from_mnemonic(words, SecretString::default()))
+        Ok(Seed::stretch_mnemonic(words, SecretString::default()))
     }
 
     /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty passphrase means
@@ -88,7 +89,7 @@ impl Seed {
     /// Fails when the words are not a valid mnemonic, or the passphrase is too long.
     pub fn from_words(words: &SecretString, passphrase: SecretString) -> Result<Seed, SeedError> {
         let lower = Zeroizing::new(words.expose_secret().to_ascii_lowercase());
-        Seed::new(Mnemonic::parse_in_normalized(Language::English, &lower), passphrase)
+        Seed::from_parsed_words(Mnemonic::parse_in_normalized(Language::English, &lower), passphrase)
     }
 
     /// Returns the seed of 16, 20, 24, 28 or 32 bytes of entropy. An empty BIP39 passphrase means none.
@@ -97,7 +98,7 @@ impl Seed {
     ///
     /// Fails when the entropy has another length, or the passphrase is too long.
     pub fn from_entropy(entropy: &[u8], passphrase: SecretString) -> Result<Seed, SeedError> {
-        Seed::new(Mnemonic::from_entropy_in(Language::English, entropy), passphrase)
+        Seed::from_parsed_words(Mnemonic::from_entropy_in(Language::English, entropy), passphrase)
     }
 
     /// Returns the words, separated by spaces.
@@ -107,36 +108,41 @@ impl Seed {
         SecretString::from(text)
     }
 
-    /// Returns the BIP32 fingerprint of the master key: eight hexadecimal digits that identify the seed. It is public.
+    /// Returns the BIP32 fingerprint of the master key: eight hexadecimal digits that identify the seed. The
+    /// fingerprint may be printed.
     pub fn fingerprint(&self) -> String {
-        const_hex::encode(self.derive_key_at(&[]).public_key().fingerprint())
+        const_hex::encode(self.derive_private_key(&[]).public_key().fingerprint())
     }
 
+    /// Returns the entropy of the words: 16, 20, 24, 28 or 32 bytes.
     pub(crate) fn entropy(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.words.to_entropy())
     }
 
+    /// Returns the BIP39 passphrase, which is empty when there is none.
     pub(crate) fn passphrase(&self) -> &SecretString {
         &self.passphrase
     }
 
-    /// Returns the private key at a path from the master key. The key is wiped on drop; callers derive it where they
-    /// use it and do not store it.
-    pub(crate) fn derive_key_at(&self, path: &[ChildNumber]) -> XPrv {
+    /// Returns the private key at a path from the master key. The key is wiped from memory when it is dropped. Callers
+    /// derive a key where they use it and never store it.
+    pub(crate) fn derive_private_key(&self, path: &[ChildNumber]) -> XPrv {
         let master = XPrv::new(self.stretched.expose_secret());
         path.iter()
             .fold(master, |key, &child| key?.derive_child(child))
             .expect("an invalid key has a probability below 2^-127 (BIP32)")
     }
 
-    fn new(words: Result<Mnemonic, bip39::Error>, passphrase: SecretString) -> Result<Seed, SeedError> {
+    /// Returns the seed of parsed words, or the error of parsing them. Fails when the passphrase is too long.
+    fn from_parsed_words(words: Result<Mnemonic, bip39::Error>, passphrase: SecretString) -> Result<Seed, SeedError> {
         if passphrase.expose_secret().len() > PASSPHRASE_MAX {
             return Err(SeedError::PassphraseTooLong);
         }
-        Ok(Seed::from_mnemonic(words?, passphrase))
+        Ok(Seed::stretch_mnemonic(words?, passphrase))
     }
 
-    fn from_mnemonic(words: Mnemonic, passphrase: SecretString) -> Seed {
+    /// Returns the seed of a mnemonic, with the 64 bytes that PBKDF2 derives from words and passphrase (BIP39).
+    fn stretch_mnemonic(words: Mnemonic, passphrase: SecretString) -> Seed {
         let stretched = Zeroizing::new(words.to_seed(passphrase.expose_secret()));
         Seed { words, passphrase, stretched: SecretBox::new(Box::new(*stretched)) }
     }

@@ -1,5 +1,5 @@
 //! The encrypted seed file. Argon2id derives a key from the passphrase, and XChaCha20-Poly1305 encrypts the seed with
-//! it.
+//! this key.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | 16 | salt |
 //! | 24 | nonce |
 //! | 307 | encrypted: length and 32 bytes of entropy, length and 256 bytes of BIP39 passphrase |
-//! | 16 | tag; the associated data is everything before the ciphertext, and [`PURPOSE`] |
+//! | 16 | tag; the associated data is everything before the ciphertext, and [`FILE_KIND`] |
 //! | 32 | SHA-256 of everything before |
 //!
 //! Numbers are big-endian. All files have the same size, so the size reveals nothing about the seed. A wrong checksum
@@ -35,29 +35,41 @@ use zeroize::Zeroizing;
 
 use crate::seed::{self, Seed};
 
+/// The first bytes of every seed file.
 const MAGIC: [u8; 8] = *b"SETTSEED";
+/// The version of the layout of the file.
 const VERSION: u16 = 1;
 
-/// A part of the associated data, so that another kind of file with the same layout and passphrase does not open as a
-/// seed.
-const PURPOSE: &[u8] = b"settled seed";
+/// The end of the associated data. It prevents another kind of encrypted file, with the same layout and passphrase,
+/// from being opened as a seed file.
+const FILE_KIND: &[u8] = b"settled seed";
 
+/// The length of the salt, in bytes.
 const SALT: usize = 16;
+/// The length of the nonce, in bytes.
 const NONCE: usize = 24;
+/// The length of all fields before the ciphertext, in bytes.
 const HEADER: usize = MAGIC.len() + 2 + 12 + SALT + NONCE;
+/// The maximum length of the entropy of a seed, in bytes.
 const ENTROPY_MAX: usize = 32;
+/// The length of the plaintext and of the ciphertext, in bytes.
 const PLAIN: usize = 1 + ENTROPY_MAX + 2 + seed::PASSPHRASE_MAX;
+/// The length of the tag, in bytes.
 const TAG: usize = 16;
+/// The length of the checksum, in bytes.
 const CHECKSUM: usize = 32;
 
 /// The size of a seed file, in bytes.
 pub const FILE_SIZE: usize = HEADER + PLAIN + TAG + CHECKSUM;
 
-/// The parameters of Argon2id, which determine the cost of one guess of the passphrase.
+/// The parameters of Argon2id, which decide how much time and memory one guess of the passphrase takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KdfCost {
+    /// Memory, in KiB.
     memory_kib: u32,
+    /// Number of passes over the memory.
     passes: u32,
+    /// Number of lanes, which may run in parallel.
     lanes: u32,
 }
 
@@ -67,11 +79,11 @@ pub struct KdfCost {
 pub struct BadKdfCost;
 
 impl KdfCost {
-    /// 256 MiB, 3 passes and 1 lane; one guess takes about a second.
+    /// The default parameters: 256 MiB, 3 passes and 1 lane. One guess of the passphrase takes about a second.
     pub const DEFAULT: KdfCost = KdfCost { memory_kib: 256 * 1024, passes: 3, lanes: 1 };
 
-    /// Checks the parameters. The same limits apply to the cost that a file contains, so that a forged file cannot
-    /// exhaust the machine.
+    /// Returns the parameters if they are in range. The limits also apply to the parameters that a file contains, so
+    /// that a forged file cannot exhaust the machine.
     ///
     /// # Errors
     ///
@@ -93,7 +105,7 @@ pub enum CreateError {
     /// The key cannot be derived from the passphrase, for example because memory is short.
     #[error("Argon2id: {0}")]
     Kdf(argon2::Error),
-    /// The salt and the nonce cannot be generated.
+    /// The operating system returned no random bytes for the salt and the nonce.
     #[error("the operating system returned no entropy: {0}")]
     Entropy(#[from] SysError),
     /// The file cannot be written.
@@ -107,13 +119,13 @@ pub enum OpenError {
     /// The file does not begin with the magic bytes.
     #[error("the file is not a seed file of settled")]
     NotASeedFile,
-    /// The file has this version, which is not supported.
+    /// The file has this version, which this program does not support.
     #[error("the file has version {0}, but this program supports only version {VERSION}")]
     Version(u16),
-    /// The file was changed or cut off. The text names the part that is wrong.
+    /// The file was changed or cut off. The field describes the part that is wrong.
     #[error("the file is damaged: {0}; restore it from a backup or import the words again")]
     Damaged(&'static str),
-    /// The tag does not match, although the checksum does.
+    /// The tag does not match, although the checksum does: the passphrase is wrong, or the file was forged.
     #[error("the passphrase is wrong (or the file was forged)")]
     WrongPassphrase,
     /// The key cannot be derived from the passphrase, for example because memory is short.
@@ -124,17 +136,18 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
-/// The parsed content of a seed file; the seed is still encrypted.
+/// The parsed content of a seed file, in which the seed is still encrypted.
 pub struct SeedFile {
     header: [u8; HEADER],
     cost: KdfCost,
+    /// The ciphertext.
     sealed: [u8; PLAIN],
     tag: [u8; TAG],
 }
 
 impl SeedFile {
-    /// Encrypts `seed` into a new file that only its owner can read. The file is on disk when this returns. An existing
-    /// file is never overwritten.
+    /// Encrypts a seed and writes it to a new file that only its owner can read. The file is on disk when this function
+    /// returns. An existing file is never overwritten.
     ///
     /// # Errors
     ///
@@ -145,8 +158,8 @@ impl SeedFile {
         passphrase: &SecretString,
         cost: KdfCost,
     ) -> Result<(), CreateError> {
-        // Encrypt before creating the file: if the program is stopped while Argon2id runs, it leaves no file.
-        let bytes = SeedFile::encrypt_seed(seed, passphrase, cost)?.to_bytes();
+        // The seed is encrypted before the file is created, so that a program stopped during Argon2id leaves no file.
+        let bytes = SeedFile::encrypt_seed(seed, passphrase, cost)?.to_bytes_with_checksum();
         let mut file = match File::options().write(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(CreateError::Exists),
@@ -154,31 +167,31 @@ impl SeedFile {
         };
         let written = file.write_all(&bytes).and_then(|()| file.sync_all()).and_then(|()| sync_parent_folder(path));
         if written.is_err() {
-            // This call created the file, so it may remove it. Only the first error is reported.
+            // This call created the file, so the file may be removed. An error of the removal is not reported.
             let _ = std::fs::remove_file(path);
         }
         Ok(written?)
     }
 
-    /// Reads a file and decrypts its seed.
+    /// Reads a seed file and decrypts its seed.
     ///
     /// # Errors
     ///
     /// Fails when the file is not a valid seed file, or the passphrase is wrong.
     pub fn open_and_decrypt(path: &Path, passphrase: &SecretString) -> Result<Seed, OpenError> {
-        SeedFile::read_seed_file(path)?.decrypt_seed(passphrase)
+        SeedFile::read_and_verify_checksum(path)?.decrypt_seed(passphrase)
     }
 
-    /// Reads a file and verifies its version and checksum, without decrypting it.
+    /// Reads a seed file and verifies its version and checksum. The seed stays encrypted.
     ///
     /// # Errors
     ///
     /// Fails when the file is not a valid seed file.
-    pub fn read_seed_file(path: &Path) -> Result<SeedFile, OpenError> {
+    pub fn read_and_verify_checksum(path: &Path) -> Result<SeedFile, OpenError> {
         let mut bytes = Vec::with_capacity(FILE_SIZE);
         let bound = u64::try_from(FILE_SIZE + 1).expect("a seed file has a few hundred bytes");
         File::open(path)?.take(bound).read_to_end(&mut bytes)?;
-        SeedFile::from_bytes(&bytes)
+        SeedFile::parse_and_verify_checksum(&bytes)
     }
 
     /// Returns the parameters of Argon2id that this file uses.
@@ -186,6 +199,7 @@ impl SeedFile {
         self.cost
     }
 
+    /// Encrypts a seed with a new salt and a new nonce. Writes no file.
     fn encrypt_seed(seed: &Seed, passphrase: &SecretString, cost: KdfCost) -> Result<SeedFile, CreateError> {
         let mut header = [0; HEADER];
         let (fixed, random) = header.split_at_mut(HEADER - SALT - NONCE);
@@ -193,8 +207,8 @@ impl SeedFile {
         fixed.copy_from_slice(&[&MAGIC[..], &VERSION.to_be_bytes(), numbers.as_flattened()].concat());
         SysRng.try_fill_bytes(random)?;
 
-        let mut sealed = *encode_seed(seed);
-        let key = derive_key(passphrase, &header, cost).map_err(CreateError::Kdf)?;
+        let mut sealed = *encode_padded_seed(seed);
+        let key = derive_encryption_key(passphrase, &header, cost).map_err(CreateError::Kdf)?;
         let tag = XChaCha20Poly1305::new((&*key).into())
             .encrypt_inout_detached(
                 &parse_nonce(&header),
@@ -205,13 +219,13 @@ impl SeedFile {
         Ok(SeedFile { header, cost, sealed, tag: tag.into() })
     }
 
-    /// Decrypts the seed. The duration depends on the file's [`KdfCost`].
+    /// Derives the key from the passphrase and decrypts the seed. Takes as long as the [`KdfCost`] of the file demands.
     ///
     /// # Errors
     ///
     /// Fails when the passphrase is wrong.
     pub fn decrypt_seed(&self, passphrase: &SecretString) -> Result<Seed, OpenError> {
-        let key = derive_key(passphrase, &self.header, self.cost).map_err(OpenError::Kdf)?;
+        let key = derive_encryption_key(passphrase, &self.header, self.cost).map_err(OpenError::Kdf)?;
         let mut plain = Zeroizing::new(self.sealed);
         XChaCha20Poly1305::new((&*key).into())
             .decrypt_inout_detached(
@@ -221,17 +235,19 @@ impl SeedFile {
                 &Tag::from(self.tag),
             )
             .map_err(|_| OpenError::WrongPassphrase)?;
-        decode_seed(&plain).ok_or(OpenError::Damaged("its content is not a seed"))
+        decode_padded_seed(&plain).ok_or(OpenError::Damaged("its content is not a seed"))
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    /// Returns the bytes of the file, with the checksum at their end.
+    fn to_bytes_with_checksum(&self) -> Vec<u8> {
         let mut bytes = [&self.header[..], &self.sealed, &self.tag].concat();
         let checksum = Sha256::digest(&bytes);
         bytes.extend_from_slice(&checksum);
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<SeedFile, OpenError> {
+    /// Parses the bytes of a file, and verifies the magic bytes, the version, the size and the checksum.
+    fn parse_and_verify_checksum(bytes: &[u8]) -> Result<SeedFile, OpenError> {
         let rest = bytes.strip_prefix(&MAGIC).ok_or(OpenError::NotASeedFile)?;
         let (version, _) = rest.split_first_chunk().ok_or(OpenError::Damaged("it is cut off"))?;
         let version = u16::from_be_bytes(*version);
@@ -246,11 +262,11 @@ impl SeedFile {
         let (header, content) = content.split_first_chunk().expect("the size was checked");
         let (sealed, tag) = content.split_first_chunk().expect("the size was checked");
         let tag = tag.try_into().expect("the size was checked");
-        Ok(SeedFile { header: *header, cost: parse_cost(header)?, sealed: *sealed, tag })
+        Ok(SeedFile { header: *header, cost: parse_kdf_cost(header)?, sealed: *sealed, tag })
     }
 }
 
-fn parse_cost(header: &[u8; HEADER]) -> Result<KdfCost, OpenError> {
+fn parse_kdf_cost(header: &[u8; HEADER]) -> Result<KdfCost, OpenError> {
     let number =
         |offset: usize| u32::from_be_bytes(header[offset..offset + 4].try_into().expect("the slice has four bytes"));
     let first = MAGIC.len() + 2;
@@ -264,10 +280,11 @@ fn parse_nonce(header: &[u8; HEADER]) -> XNonce {
 }
 
 fn build_associated_data(header: &[u8; HEADER]) -> Vec<u8> {
-    [&header[..], PURPOSE].concat()
+    [&header[..], FILE_KIND].concat()
 }
 
-fn derive_key(
+/// Derives the encryption key of a file from the passphrase and the salt in the header, with Argon2id.
+fn derive_encryption_key(
     passphrase: &SecretString,
     header: &[u8; HEADER],
     cost: KdfCost,
@@ -283,7 +300,9 @@ fn derive_key(
     Ok(key)
 }
 
-fn encode_seed(seed: &Seed) -> Zeroizing<[u8; PLAIN]> {
+/// Returns the plaintext of a file: the entropy and the BIP39 passphrase of a seed, each with its length before it and
+/// padded with zeros.
+fn encode_padded_seed(seed: &Seed) -> Zeroizing<[u8; PLAIN]> {
     let (entropy, passphrase) = (seed.entropy(), seed.passphrase().expose_secret().as_bytes());
     let mut plain = Zeroizing::new([0; PLAIN]);
     plain[0] = u8::try_from(entropy.len()).expect("at most 32 bytes");
@@ -295,7 +314,8 @@ fn encode_seed(seed: &Seed) -> Zeroizing<[u8; PLAIN]> {
     plain
 }
 
-fn decode_seed(plain: &[u8; PLAIN]) -> Option<Seed> {
+/// Returns the seed that [`encode_padded_seed`] encoded, or `None` when the plaintext is not a seed.
+fn decode_padded_seed(plain: &[u8; PLAIN]) -> Option<Seed> {
     let (&entropy_length, rest) = plain.split_first()?;
     let (entropy, rest) = rest.split_first_chunk::<ENTROPY_MAX>()?;
     let (passphrase_length, passphrase) = rest.split_first_chunk()?;
@@ -305,7 +325,7 @@ fn decode_seed(plain: &[u8; PLAIN]) -> Option<Seed> {
     Seed::from_entropy(entropy, passphrase).ok()
 }
 
-/// Syncs the folder of a file, so that the new file name is durable.
+/// Writes the folder of a new file to the disk, so that the name of the file is not lost when the power fails.
 fn sync_parent_folder(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -332,11 +352,11 @@ mod tests {
 
     fn encrypt_test_seed(passphrase: &str) -> Vec<u8> {
         let seed = Seed::from_words(&to_secret(WORDS), to_secret("пароль")).unwrap();
-        SeedFile::encrypt_seed(&seed, &to_secret(passphrase), low_kdf_cost()).unwrap().to_bytes()
+        SeedFile::encrypt_seed(&seed, &to_secret(passphrase), low_kdf_cost()).unwrap().to_bytes_with_checksum()
     }
 
     fn decrypt_test_file(bytes: &[u8], passphrase: &str) -> Result<Seed, OpenError> {
-        SeedFile::from_bytes(bytes)?.decrypt_seed(&to_secret(passphrase))
+        SeedFile::parse_and_verify_checksum(bytes)?.decrypt_seed(&to_secret(passphrase))
     }
 
     fn decrypt_error(bytes: &[u8], passphrase: &str) -> OpenError {

@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use bitcoin::{WitnessVersion, address::NetworkUnchecked, base58};
-use chain::{Address, AddressKey, Family, derive};
+use chain::{Address, AddressKey, Family};
 
-/// The text is not an address that a model chain of this family accepts.
+/// The error for a text that is not an address of the family.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not an address: {reason}")]
 pub struct InvalidAddress {
@@ -39,8 +39,8 @@ pub fn address_from_public_key(family: Family, key: &bitcoin::secp256k1::PublicK
             let text = bitcoin::Address::p2wpkh(&key, bitcoin::KnownHrp::Regtest).to_string();
             Address { key: AddressKey(program), text }
         }
-        Family::Evm => derive::evm_address(account()),
-        Family::Tron => derive::tron_address(account()),
+        Family::Evm => chain::address::encode_evm_address(account()),
+        Family::Tron => chain::address::encode_tron_address(account()),
     }
 }
 
@@ -56,7 +56,7 @@ fn parse_bitcoin_address(text: &str) -> Result<Address, &'static str> {
         return Err("only P2WPKH and P2TR are supported");
     }
     let key = match <&[u8; 32]>::try_from(bytes) {
-        Ok(output) => derive::p2tr_address_key(output),
+        Ok(output) => chain::address::hash_p2tr_output_key(output),
         Err(_) => AddressKey(bytes.try_into().expect("20 or 32 bytes")),
     };
     Ok(Address { key, text: address.to_string() })
@@ -65,7 +65,7 @@ fn parse_bitcoin_address(text: &str) -> Result<Address, &'static str> {
 fn parse_evm_address(text: &str) -> Result<Address, &'static str> {
     let digits = text.strip_prefix("0x").ok_or("it does not begin with 0x")?;
     let key: [u8; 20] = const_hex::decode_to_array(digits).map_err(|_| "it does not have 40 hexadecimal digits")?;
-    let address = derive::evm_address(AddressKey(key));
+    let address = chain::address::encode_evm_address(AddressKey(key));
     let has = |case: fn(&char) -> bool| digits.chars().any(|c| case(&c));
     if has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && address.text != text {
         return Err("its EIP-55 checksum is wrong");
@@ -77,7 +77,7 @@ fn parse_tron_address(text: &str) -> Result<Address, &'static str> {
     let payload = base58::decode_check(text).map_err(|_| "it is not Base58, or its checksum is wrong")?;
     match payload.as_slice() {
         [0x41, key @ ..] if key.len() == 20 => {
-            Ok(derive::tron_address(AddressKey(key.try_into().expect("the length was checked"))))
+            Ok(chain::address::encode_tron_address(AddressKey(key.try_into().expect("the length was checked"))))
         }
         _ => Err("it is not a TRON account (version 0x41, 20 bytes)"),
     }

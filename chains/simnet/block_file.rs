@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
+    iter,
     path::{Path, PathBuf},
 };
 
@@ -22,10 +23,10 @@ use crate::{
     transaction::{SignedTx, parse_amount, parse_txid},
 };
 
-/// The number of lines above which the file is replaced by a shorter one.
+/// The number of lines above which the file is replaced by a shorter file.
 const LINES_MAX: usize = 4 * KEPT_BLOCKS;
 
-/// Version of the format of the lines.
+/// Version of the file format. Files of other versions cannot be opened.
 const VERSION: u32 = 1;
 
 /// The reason for which a stored chain cannot be opened.
@@ -42,13 +43,13 @@ pub enum OpenError {
     OtherChain { path: PathBuf, chain: ChainId, found: Family },
 }
 
-/// One line of the file.
+/// One line of the file that stores a model chain.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileLine {
     /// The state after the oldest kept block; always the first line and only there.
     Snapshot(Box<Snapshot>),
-    /// A block on top of the one before it.
+    /// A block whose parent is the newest block of the lines before.
     Block(BlockRecord),
     /// All blocks above this height were replaced; the next line is the first of the new ones.
     Rewind(Height),
@@ -73,7 +74,7 @@ pub struct Snapshot {
     used: Vec<(String, i64)>,
 }
 
-/// A block with its encoded transactions.
+/// A stored block with its encoded transactions.
 #[derive(Serialize, Deserialize)]
 pub struct BlockRecord {
     hash: String,
@@ -82,7 +83,7 @@ pub struct BlockRecord {
     txs: Vec<Box<RawValue>>,
 }
 
-/// The open file of one chain.
+/// The open file that stores one model chain.
 #[derive(Debug)]
 pub struct BlockFile {
     path: PathBuf,
@@ -101,24 +102,24 @@ pub fn open_or_create_chain(
     let failed = |source| OpenError::Io { path: path.clone(), source };
     fs::create_dir_all(folder).map_err(failed)?;
     let mut model = match fs::read(&path) {
-        Ok(bytes) => parse_block_file(&path, spec, &bytes)?,
+        Ok(bytes) => rebuild_chain_from_file(&path, spec, &bytes)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => ModelChain::new(spec, seed, genesis_time),
         Err(e) => return Err(failed(e)),
     };
     model.drop_old_blocks();
-    let journal = BlockFile::create(path.clone(), &model).map_err(failed)?;
-    model.set_block_file(journal);
+    let file = BlockFile::create_or_replace(path.clone(), &model).map_err(failed)?;
+    model.file = Some(file);
     Ok(model)
 }
 
 impl BlockFile {
-    fn create(path: PathBuf, model: &ModelChain) -> io::Result<BlockFile> {
-        let (file, lines) = replace_file(&path, model)?;
+    fn create_or_replace(path: PathBuf, model: &ModelChain) -> io::Result<BlockFile> {
+        let (file, lines) = replace_file_atomically(&path, model)?;
         Ok(BlockFile { path, file, lines })
     }
 
-    /// Appends lines and waits until they are on disk.
-    pub fn append_lines(&mut self, lines: impl Iterator<Item = FileLine>) -> io::Result<()> {
+    /// Appends lines to the file and waits until they are on disk.
+    pub fn append_lines_and_sync(&mut self, lines: impl Iterator<Item = FileLine>) -> io::Result<()> {
         let mut text = Vec::new();
         for line in lines {
             serde_json::to_writer(&mut text, &line)?;
@@ -129,21 +130,46 @@ impl BlockFile {
         self.file.sync_data()
     }
 
-    /// Returns true when the file has so many lines that it is to be rewritten.
-    pub fn needs_rewrite(&self) -> bool {
+    /// Returns true when the file has more than [`LINES_MAX`] lines, so that it is to be replaced by a shorter file.
+    pub fn has_too_many_lines(&self) -> bool {
         self.lines > LINES_MAX
     }
 
     /// Replaces the file by a snapshot of the oldest kept block and the blocks after it.
-    pub fn rewrite_from_snapshot(&mut self, model: &ModelChain) -> io::Result<()> {
-        (self.file, self.lines) = replace_file(&self.path, model)?;
+    pub fn replace_by_shorter_file(&mut self, model: &ModelChain) -> io::Result<()> {
+        (self.file, self.lines) = replace_file_atomically(&self.path, model)?;
         Ok(())
+    }
+}
+
+impl ModelChain {
+    /// Appends the blocks above `from` to the chain's file, after a rewind to `rewound` when blocks were replaced, and
+    /// drops the oldest blocks from memory. A failure is kept in `storage_error`.
+    pub fn store_new_and_drop_old_blocks(&mut self, rewound: Option<Height>, from: Height) {
+        if let Some(mut file) = self.file.take() {
+            let known = usize::try_from(from - self.oldest_height() + 1).unwrap_or(usize::MAX);
+            let above = self.blocks.iter().skip(known);
+            let lines = rewound.map(FileLine::Rewind).into_iter().chain(above.map(FileLine::from_block));
+            let stored = file.append_lines_and_sync(lines);
+            self.drop_old_blocks();
+            let stored = stored
+                .and_then(|()| if file.has_too_many_lines() { file.replace_by_shorter_file(self) } else { Ok(()) });
+            self.storage_error = stored.err().map(|e| format!("the chain's file cannot be written: {e}"));
+            self.file = Some(file);
+        } else {
+            self.drop_old_blocks();
+        }
+    }
+
+    /// Returns the lines of a new file: a snapshot of the oldest kept block, and the blocks after it.
+    fn list_file_lines(&self) -> impl Iterator<Item = FileLine> + '_ {
+        iter::once(FileLine::snapshot_from_model(self)).chain(self.blocks.iter().skip(1).map(FileLine::from_block))
     }
 }
 
 /// Replaces the whole file atomically: after a crash, either the old or the new file exists completely. Returns the
 /// open file and its number of lines.
-fn replace_file(path: &Path, model: &ModelChain) -> io::Result<(File, usize)> {
+fn replace_file_atomically(path: &Path, model: &ModelChain) -> io::Result<(File, usize)> {
     let new_path = path.with_extension("journal.new");
     let mut out = BufWriter::new(File::create(&new_path)?);
     let mut lines = 0;
@@ -159,7 +185,8 @@ fn replace_file(path: &Path, model: &ModelChain) -> io::Result<(File, usize)> {
     Ok((OpenOptions::new().append(true).open(path)?, lines))
 }
 
-fn parse_block_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelChain, OpenError> {
+/// Returns the chain that the lines of a file describe. Drops an incomplete last line.
+fn rebuild_chain_from_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelChain, OpenError> {
     let damaged = |line: usize, reason: String| OpenError::Damaged { path: path.to_owned(), line: line + 1, reason };
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
     let mut lines = bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate().peekable();
@@ -185,11 +212,6 @@ fn parse_block_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelC
 }
 
 impl FileLine {
-    /// Returns the line for a rewind to this height.
-    pub fn from_rewind(to: Height) -> FileLine {
-        FileLine::Rewind(to)
-    }
-
     /// Returns the line for a block.
     pub fn from_block(block: &ModelBlock) -> FileLine {
         let raw = |tx: &SignedTx| RawValue::from_string(tx.raw().to_owned()).expect("an encoded transaction is JSON");
@@ -202,9 +224,9 @@ impl FileLine {
     }
 
     /// Returns the line for the oldest kept block and the state after it.
-    pub fn from_snapshot(model: &ModelChain) -> FileLine {
+    pub fn snapshot_from_model(model: &ModelChain) -> FileLine {
         let base = model.blocks.front().expect("a chain has at least one block");
-        let state = model.state_at_base();
+        let state = model.compute_state_at_oldest_block();
         let hex = |key: &AddressKey| const_hex::encode(key.0);
         let balance = |((asset, account), amount): (&(AssetId, AddressKey), &chain::Amount)| {
             (asset.clone(), hex(account), amount.to_string())
@@ -230,10 +252,11 @@ impl FileLine {
         }))
     }
 
+    /// Appends the block of the line to the chain, or rewinds the chain. Fails for a snapshot.
     fn apply_to_chain(self, model: &mut ModelChain) -> Result<(), String> {
         match self {
             FileLine::Snapshot(_) => Err("a second snapshot".into()),
-            FileLine::Rewind(to) if to < model.base_height() || to > model.head().height => {
+            FileLine::Rewind(to) if to < model.oldest_height() || to > model.head().height => {
                 Err("a rewind to a block that is not kept".into())
             }
             FileLine::Rewind(to) => {
@@ -242,7 +265,8 @@ impl FileLine {
             }
             FileLine::Block(block) => {
                 let spec = model.spec.clone();
-                let decode = |raw: Box<RawValue>| SignedTx::decode(spec.family, &spec.chain, raw.get().as_bytes());
+                let decode =
+                    |raw: Box<RawValue>| SignedTx::decode_canonical(spec.family, &spec.chain, raw.get().as_bytes());
                 let txs = block
                     .txs
                     .into_iter()
@@ -250,8 +274,8 @@ impl FileLine {
                     .collect::<Result<Vec<SignedTx>, _>>()
                     .map_err(|e| e.to_string())?;
                 let same = model
-                    .append_stored_block(parse_block_hash(&block.hash)?, block.time, block.branch, txs)
-                    .map_err(|refusal| refusal.to_string())?;
+                    .replay_block_and_compare_hash(parse_block_hash(&block.hash)?, block.time, block.branch, txs)
+                    .map_err(|rejection| rejection.to_string())?;
                 if same { Ok(()) } else { Err("the block's hash does not match its content".into()) }
             }
         }
@@ -259,6 +283,7 @@ impl FileLine {
 }
 
 impl Snapshot {
+    /// Returns a chain whose only block is the one of the snapshot.
     fn restore_chain(self, spec: ChainSpec) -> Result<ModelChain, String> {
         if self.version != VERSION {
             return Err(format!("version {} is not supported", self.version));

@@ -1,15 +1,16 @@
-//! The wallets of the buyers, with real keys and with funds from genesis on. Payments rotate over the wallets, so that
-//! they come from different senders and rarely depend on each other.
+//! The wallets of the buyers, with real keys and with funds from genesis on, and the payments that buyers send.
+//! Payments rotate over the wallets, so that they come from different senders and rarely depend on each other.
 
 use std::collections::BTreeSet;
 
 use bitcoin::secp256k1::SecretKey;
-use chain::{Address, AddressKey, Amount, AssetId, ChainId, Family, OutPoint};
+use chain::{Address, AddressKey, Amount, AssetId, AssetKind, BroadcastOutcome, ChainId, Family, OutPoint, TxId};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    address,
+    Simnet, address,
     chain_state::ChainState,
+    model_chain::ModelChain,
     transaction::{self, Move, ReplayProtection, SignedTx, TxDraft},
 };
 
@@ -39,7 +40,7 @@ impl std::fmt::Debug for Wallet {
 
 impl Buyers {
     /// Returns the wallets whose keys follow from the chain and the seed. The same seed gives the same addresses.
-    pub fn new(chain: &ChainId, family: Family, seed: u64) -> Buyers {
+    pub fn from_seed(chain: &ChainId, family: Family, seed: u64) -> Buyers {
         let wallet = |index: u64| {
             let bytes = derive_secret_bytes(chain, seed, index);
             let secret = SecretKey::from_slice(&bytes).expect("a hash is a valid key except with probability 2^-128");
@@ -52,16 +53,21 @@ impl Buyers {
     }
 
     /// Returns the accounts of all wallets, which are funded at genesis.
-    pub fn list_accounts(&self) -> BTreeSet<AddressKey> {
+    pub fn list_wallet_accounts(&self) -> BTreeSet<AddressKey> {
         self.wallets.iter().map(|wallet| wallet.address.key).collect()
     }
 
     /// Returns a signed payment from the next wallet with sufficient funds; `None` when no wallet has them.
-    pub fn sign_payment(&mut self, state: &ChainState, moves: Vec<Move>, reverts: bool) -> Option<SignedTx> {
+    pub fn sign_payment_from_next_wallet(
+        &mut self,
+        state: &ChainState,
+        moves: Vec<Move>,
+        reverts: bool,
+    ) -> Option<SignedTx> {
         let count = self.wallets.len();
         let (turn, replay_protection, moves) = (0..count).find_map(|ahead| {
             let turn = (self.next_wallet + ahead) % count;
-            let (replay_protection, moves) = plan_payment(state, &self.wallets[turn].address, &moves)?;
+            let (replay_protection, moves) = choose_nonce_or_coins(state, &self.wallets[turn].address, &moves)?;
             Some((turn, replay_protection, moves))
         })?;
         self.next_wallet = (turn + 1) % count;
@@ -83,9 +89,9 @@ impl Buyers {
     }
 }
 
-/// Returns the nonce or inputs with which the wallet can make these moves, and the moves with an added output for the
-/// change. Returns `None` when the funds are insufficient.
-fn plan_payment(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(ReplayProtection, Vec<Move>)> {
+/// Returns the nonce or, on Bitcoin, the coins with which the wallet can make these moves, and the moves with an added
+/// output for the change. Returns `None` when the wallet's funds are insufficient.
+fn choose_nonce_or_coins(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(ReplayProtection, Vec<Move>)> {
     let total = |asset: &AssetId| Amount::checked_sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
     if state.rules.family != Family::Bitcoin {
         let listed = moves.iter().map(|m| &m.asset).filter(|asset| state.rules.endowment.contains_key(asset));
@@ -117,7 +123,135 @@ pub fn derive_miner_account(chain: &ChainId, seed: u64) -> AddressKey {
     AddressKey(derive_secret_bytes(chain, seed, u64::MAX)[..20].try_into().expect("20 of 32 bytes"))
 }
 
+/// Returns 32 bytes that follow from the chain, the seed and the index of the wallet.
 fn derive_secret_bytes(chain: &ChainId, seed: u64, index: u64) -> [u8; 32] {
     let hash = Sha256::new().chain_update("simnet key").chain_update(chain.as_str());
     hash.chain_update(seed.to_be_bytes()).chain_update(index.to_be_bytes()).finalize().into()
+}
+
+/// The reason for which a buyer cannot pay.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PayError {
+    /// The set has no such chain.
+    #[error("there is no model chain {0}")]
+    UnknownChain(ChainId),
+    /// The asset is not listed.
+    #[error("{0} is not listed")]
+    UnknownAsset(AssetId),
+    /// The recipient is not an address of the chain's family.
+    #[error(transparent)]
+    InvalidAddress(#[from] address::InvalidAddress),
+    /// No buyer's wallet has sufficient funds.
+    #[error("no buyer has that much")]
+    InsufficientFunds,
+    /// The chain's family has no payments of this kind.
+    #[error("the family has no such payment")]
+    Unsupported,
+    /// The node rejected the transaction for this reason, or its outcome is unknown.
+    #[error("the node rejects the transaction: {0}")]
+    Rejected(String),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PaymentKind {
+    Plain,
+    Internal,
+    Reverting,
+    Unlisted,
+}
+
+impl Simnet {
+    /// Sends a payment from a buyer's wallet. The payment is in the mempool until a block is mined.
+    ///
+    /// # Errors
+    /// See [`PayError`].
+    pub fn pay(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
+        self.pay_many(chain, vec![(asset.clone(), to.to_owned(), amount)])
+    }
+
+    /// Sends several payments in one transaction. On account-based chains the first native payment is the transaction's
+    /// value, and further native payments are internal, like those of a distributing contract.
+    ///
+    /// # Errors
+    /// See [`PayError`].
+    pub fn pay_many(&self, chain: &ChainId, payments: Vec<(AssetId, String, Amount)>) -> Result<TxId, PayError> {
+        self.send_payment(chain, payments, PaymentKind::Plain)
+    }
+
+    /// Sends the native coin from a contract inside a transaction.
+    ///
+    /// # Errors
+    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
+    pub fn pay_from_contract(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
+        self.send_payment(
+            chain,
+            vec![(AssetId::on_chain(chain, &AssetKind::Native), to.to_owned(), amount)],
+            PaymentKind::Internal,
+        )
+    }
+
+    /// Sends a payment that is mined, reverts and moves nothing.
+    ///
+    /// # Errors
+    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
+    pub fn pay_reverting(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
+        self.send_payment(chain, vec![(asset.clone(), to.to_owned(), amount)], PaymentKind::Reverting)
+    }
+
+    /// Sends a transfer of amount zero, as in address poisoning attacks.
+    ///
+    /// # Errors
+    /// See [`PayError`].
+    pub fn pay_zero(&self, chain: &ChainId, asset: &AssetId, to: &str) -> Result<TxId, PayError> {
+        self.pay(chain, asset, to, Amount::ZERO)
+    }
+
+    /// Sends a transfer of an unlisted token, like a fake token that copies the symbol of a listed one.
+    ///
+    /// # Errors
+    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
+    pub fn pay_fake_token(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
+        let account = AddressKey([0xfa; 20]);
+        let contract = match self.find_family(chain)? {
+            Family::Bitcoin => return Err(PayError::Unsupported),
+            Family::Evm => chain::address::encode_evm_address(account).text,
+            Family::Tron => chain::address::encode_tron_address(account).text,
+        };
+        let fake = AssetId::on_chain(chain, &AssetKind::Token { contract });
+        self.send_payment(chain, vec![(fake, to.to_owned(), amount)], PaymentKind::Unlisted)
+    }
+
+    fn send_payment(
+        &self,
+        chain: &ChainId,
+        payments: Vec<(AssetId, String, Amount)>,
+        kind: PaymentKind,
+    ) -> Result<TxId, PayError> {
+        let family = self.find_family(chain)?;
+        if family == Family::Bitcoin && matches!(kind, PaymentKind::Internal | PaymentKind::Reverting) {
+            return Err(PayError::Unsupported);
+        }
+        let mut model = self.lock_model(chain);
+        let mut moves = Vec::new();
+        for (asset, to, amount) in payments {
+            let to: Address = address::parse_address(family, &to)?;
+            if kind != PaymentKind::Unlisted && !model.state.rules.endowment.contains_key(&asset) {
+                return Err(PayError::UnknownAsset(asset));
+            }
+            moves.push(Move { asset, to, amount, internal: kind == PaymentKind::Internal });
+        }
+        let ModelChain { buyers, state, .. } = &mut *model;
+        let tx = buyers
+            .sign_payment_from_next_wallet(state, moves, kind == PaymentKind::Reverting)
+            .ok_or(PayError::InsufficientFunds)?;
+        match model.verify_and_add_to_mempool(tx.raw().as_bytes()) {
+            BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),
+            BroadcastOutcome::Rejected(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Rejected(reason)),
+        }
+    }
+
+    fn find_family(&self, chain: &ChainId) -> Result<Family, PayError> {
+        let node = self.nodes.get(chain).ok_or_else(|| PayError::UnknownChain(chain.clone()))?;
+        Ok(node.lock_model().spec.family)
+    }
 }

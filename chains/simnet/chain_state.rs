@@ -14,7 +14,7 @@ pub const EXPIRY_SECONDS_MAX: i64 = 86_400;
 
 /// The reason why a transaction cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TxRefusal {
+pub enum TxRejection {
     /// A transaction with this nonce was already applied; `next` is the next free one.
     #[error("nonce too low: next is {next}")]
     NonceTooLow { next: u64 },
@@ -56,18 +56,19 @@ pub struct ChainRules {
 /// A map that records the value that every write replaced.
 #[derive(Debug, Clone)]
 pub struct ReversibleMap<K, V> {
-    /// The current rows.
+    /// The present keys and values.
     pub rows: BTreeMap<K, V>,
     replaced: Vec<(K, Option<V>)>,
 }
 
 impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
-    /// Returns a map with these rows and nothing to undo.
+    /// Returns a map with these rows, whose writes so far cannot be undone.
     pub fn new(rows: BTreeMap<K, V>) -> ReversibleMap<K, V> {
         ReversibleMap { rows, replaced: Vec::new() }
     }
 
-    fn set_row(&mut self, key: K, value: Option<V>) {
+    /// Sets or, with `None`, removes a row, and records the value that the write replaced.
+    fn set_row_and_record_old(&mut self, key: K, value: Option<V>) {
         let old = match value {
             Some(value) => self.rows.insert(key.clone(), value),
             None => self.rows.remove(&key),
@@ -75,7 +76,8 @@ impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
         self.replaced.push((key, old));
     }
 
-    fn undo_writes(&mut self, replaced: &[(K, Option<V>)]) {
+    /// Undoes writes: restores the replaced values in reverse order.
+    fn restore_old_rows(&mut self, replaced: &[(K, Option<V>)]) {
         for (key, old) in replaced.iter().rev() {
             match old {
                 Some(old) => self.rows.insert(key.clone(), old.clone()),
@@ -88,7 +90,7 @@ impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
 type Balances = ReversibleMap<(AssetId, AddressKey), Amount>;
 type CoinKey = (AddressKey, OutPoint);
 
-/// The values that a transaction replaced, oldest first.
+/// The values in the chain state that one transaction replaced, oldest first. They allow to undo the transaction.
 #[derive(Debug, Clone, Default)]
 pub struct Undo {
     balances: Vec<((AssetId, AddressKey), Option<Amount>)>,
@@ -108,7 +110,7 @@ impl Undo {
 /// Balances, nonces and coins after the applied transactions.
 #[derive(Debug, Clone)]
 pub struct ChainState {
-    /// The constant facts of the chain.
+    /// The facts about the chain that never change.
     pub rules: ChainRules,
     /// Balances that were changed at least once. An account without a row has its endowment, or zero if it is not
     /// funded.
@@ -141,7 +143,7 @@ impl ChainState {
         }
     }
 
-    /// Returns the balance in base units; zero for an asset that is not listed.
+    /// Returns the balance after all applied transactions, in base units; zero for an asset that is not listed.
     pub fn balance(&self, asset: &AssetId, account: AddressKey) -> Amount {
         self.balance_or_initial(&(asset.clone(), account), self.balances.rows.get(&(asset.clone(), account)).copied())
     }
@@ -160,7 +162,7 @@ impl ChainState {
         }
     }
 
-    /// Returns the next nonce of an account.
+    /// Returns the nonce of the account's next transaction, from 0.
     pub fn next_nonce(&self, account: AddressKey) -> u64 {
         self.nonces.rows.get(&account).copied().unwrap_or(0)
     }
@@ -182,8 +184,8 @@ impl ChainState {
     }
 
     /// Applies a transaction at a block time (unix seconds). After an error the state is unchanged.
-    pub fn apply_transaction(&mut self, tx: &SignedTx, time: i64) -> Result<Undo, TxRefusal> {
-        let outcome = self.apply_without_rollback(tx, time);
+    pub fn apply_transaction_or_roll_back(&mut self, tx: &SignedTx, time: i64) -> Result<Undo, TxRejection> {
+        let outcome = self.apply_transaction_without_rollback(tx, time);
         let undo = Undo {
             balances: std::mem::take(&mut self.balances.replaced),
             nonces: std::mem::take(&mut self.nonces.replaced),
@@ -198,105 +200,109 @@ impl ChainState {
 
     /// Undoes the latest transaction that is still applied.
     pub fn undo_transaction(&mut self, undo: &Undo) {
-        self.balances.undo_writes(&undo.balances);
-        self.nonces.undo_writes(&undo.nonces);
-        self.coins.undo_writes(&undo.coins);
-        self.used.undo_writes(&undo.used);
+        self.balances.restore_old_rows(&undo.balances);
+        self.nonces.restore_old_rows(&undo.nonces);
+        self.coins.restore_old_rows(&undo.coins);
+        self.used.restore_old_rows(&undo.used);
     }
 
-    fn apply_without_rollback(&mut self, tx: &SignedTx, time: i64) -> Result<(), TxRefusal> {
+    fn apply_transaction_without_rollback(&mut self, tx: &SignedTx, time: i64) -> Result<(), TxRejection> {
         let spends_coins = matches!(tx.draft.replay_protection, ReplayProtection::Inputs(_));
         if spends_coins != (self.rules.family == Family::Bitcoin) {
-            return Err(TxRefusal::WrongFamily);
+            return Err(TxRejection::WrongFamily);
         }
         match &tx.draft.replay_protection {
-            ReplayProtection::Nonce(nonce) => self.use_nonce(tx.sender(), *nonce)?,
-            ReplayProtection::Expiry { time: until, .. } => self.mark_txid_used(tx.txid, *until, time)?,
+            ReplayProtection::Nonce(nonce) => self.use_next_nonce(tx.sender(), *nonce)?,
+            ReplayProtection::Expiry { time: until, .. } => self.use_unexpired_txid_once(tx.txid, *until, time)?,
             ReplayProtection::Inputs(coins) => return self.apply_bitcoin_transaction(tx, coins),
         }
-        self.move_balance(&self.rules.native.clone(), tx.sender(), self.rules.miner, tx.draft.fee)?;
+        self.move_listed_asset(&self.rules.native.clone(), tx.sender(), self.rules.miner, tx.draft.fee)?;
         if tx.draft.reverts {
             return Ok(());
         }
-        tx.draft.moves.iter().try_for_each(|m| self.move_balance(&m.asset, tx.sender(), m.to.key, m.amount))
+        tx.draft.moves.iter().try_for_each(|m| self.move_listed_asset(&m.asset, tx.sender(), m.to.key, m.amount))
     }
 
-    fn use_nonce(&mut self, account: AddressKey, nonce: u64) -> Result<(), TxRefusal> {
+    /// Counts up the nonce of an account. Fails when `nonce` is not the next one.
+    fn use_next_nonce(&mut self, account: AddressKey, nonce: u64) -> Result<(), TxRejection> {
         let next = self.next_nonce(account);
         if nonce < next {
-            return Err(TxRefusal::NonceTooLow { next });
+            return Err(TxRejection::NonceTooLow { next });
         }
         if nonce > next {
-            return Err(TxRefusal::NonceGap { next });
+            return Err(TxRejection::NonceGap { next });
         }
-        self.nonces.set_row(account, Some(next + 1));
+        self.nonces.set_row_and_record_old(account, Some(next + 1));
         Ok(())
     }
 
-    fn mark_txid_used(&mut self, txid: TxId, until: i64, time: i64) -> Result<(), TxRefusal> {
+    /// Marks a TRON transaction as used. Fails when it was used before, has expired, or expires too late.
+    fn use_unexpired_txid_once(&mut self, txid: TxId, until: i64, time: i64) -> Result<(), TxRejection> {
         if self.rules.family != Family::Tron {
-            return Err(TxRefusal::WrongFamily);
+            return Err(TxRejection::WrongFamily);
         }
         if self.used.rows.contains_key(&txid) {
-            return Err(TxRefusal::Mined);
+            return Err(TxRejection::Mined);
         }
         if until < time || until > time.saturating_add(EXPIRY_SECONDS_MAX) {
-            return Err(TxRefusal::BadExpiry);
+            return Err(TxRejection::BadExpiry);
         }
-        self.used.set_row(txid, Some(until));
+        self.used.set_row_and_record_old(txid, Some(until));
         Ok(())
     }
 
     /// Applies a Bitcoin transaction. Its inputs must equal its outputs plus the fee, all in the native coin, and it
     /// cannot revert.
-    fn apply_bitcoin_transaction(&mut self, tx: &SignedTx, coins: &[OutPoint]) -> Result<(), TxRefusal> {
+    fn apply_bitcoin_transaction(&mut self, tx: &SignedTx, coins: &[OutPoint]) -> Result<(), TxRejection> {
         let native = self.rules.native.clone();
         let foreign = tx.draft.moves.iter().any(|m| m.asset != native || m.internal);
         if tx.draft.reverts || foreign || coins.is_empty() {
-            return Err(TxRefusal::WrongFamily);
+            return Err(TxRejection::WrongFamily);
         }
         let mut inputs = Amount::ZERO;
         for coin in coins {
             let owned = |owner: &AddressKey| self.coins.rows.get(&(*owner, *coin)).map(|amount| (*owner, *amount));
-            let (owner, amount) = tx.signers.iter().find_map(owned).ok_or(TxRefusal::MissingCoin)?;
-            self.coins.set_row((owner, *coin), None);
-            self.change_balance(&native, owner, amount, false)?;
-            inputs = inputs.checked_add(amount).ok_or(TxRefusal::InsufficientFunds)?;
+            let (owner, amount) = tx.signers.iter().find_map(owned).ok_or(TxRejection::MissingCoin)?;
+            self.coins.set_row_and_record_old((owner, *coin), None);
+            self.credit_or_debit(&native, owner, amount, false)?;
+            inputs = inputs.checked_add(amount).ok_or(TxRejection::InsufficientFunds)?;
         }
         let mut outputs = tx.draft.fee;
-        self.change_balance(&native, self.rules.miner, tx.draft.fee, true)?;
+        self.credit_or_debit(&native, self.rules.miner, tx.draft.fee, true)?;
         for (vout, output) in (0u32..).zip(&tx.draft.moves) {
-            outputs = outputs.checked_add(output.amount).ok_or(TxRefusal::InsufficientFunds)?;
-            self.coins.set_row((output.to.key, OutPoint { txid: tx.txid, vout }), Some(output.amount));
-            self.change_balance(&native, output.to.key, output.amount, true)?;
+            outputs = outputs.checked_add(output.amount).ok_or(TxRejection::InsufficientFunds)?;
+            self.coins.set_row_and_record_old((output.to.key, OutPoint { txid: tx.txid, vout }), Some(output.amount));
+            self.credit_or_debit(&native, output.to.key, output.amount, true)?;
         }
-        if inputs == outputs { Ok(()) } else { Err(TxRefusal::InsufficientFunds) }
+        if inputs == outputs { Ok(()) } else { Err(TxRejection::InsufficientFunds) }
     }
 
-    fn move_balance(
+    /// Moves an amount of a listed asset between two balances. Does nothing for an asset that is not listed.
+    fn move_listed_asset(
         &mut self,
         asset: &AssetId,
         from: AddressKey,
         to: AddressKey,
         amount: Amount,
-    ) -> Result<(), TxRefusal> {
+    ) -> Result<(), TxRejection> {
         if !self.rules.endowment.contains_key(asset) || amount.is_zero() {
             return Ok(());
         }
-        self.change_balance(asset, from, amount, false)?;
-        self.change_balance(asset, to, amount, true)
+        self.credit_or_debit(asset, from, amount, false)?;
+        self.credit_or_debit(asset, to, amount, true)
     }
 
-    fn change_balance(
+    fn credit_or_debit(
         &mut self,
         asset: &AssetId,
         account: AddressKey,
         amount: Amount,
         is_credit: bool,
-    ) -> Result<(), TxRefusal> {
+    ) -> Result<(), TxRejection> {
         let old = self.balance(asset, account);
         let new = if is_credit { old.checked_add(amount) } else { old.checked_sub(amount) };
-        self.balances.set_row((asset.clone(), account), Some(new.ok_or(TxRefusal::InsufficientFunds)?));
+        self.balances
+            .set_row_and_record_old((asset.clone(), account), Some(new.ok_or(TxRejection::InsufficientFunds)?));
         Ok(())
     }
 

@@ -1,9 +1,9 @@
-//! The conformance suite of the chain contract. Drivers run it in their tests with [`check_source`].
+//! The conformance suite of the chain contract. Drivers run it in their tests with [`assert_source_keeps_contract`].
 
 use async_trait::async_trait;
 use chain::{Address, Amount, Asset, AssetKind, Block, BlockRef, Height, Source, SourceError, Transfer, WatchSet};
 
-/// Controls the chain under test: pays, mines and reorganises.
+/// Controls the chain that the conformance suite reads: pays, mines and reorganises.
 #[async_trait]
 pub trait ChainOperator: Send {
     /// Sends a payment, which the next mined block includes.
@@ -16,9 +16,9 @@ pub trait ChainOperator: Send {
     async fn reorg(&mut self, depth: u64);
 }
 
-/// The source under test, with its assets and addresses.
+/// The source that the conformance suite tests, with its assets and addresses.
 pub struct SourceUnderTest<'a> {
-    /// The driver that [`check_source`] calls.
+    /// The driver that [`assert_source_keeps_contract`] calls.
     pub source: &'a dyn Source,
     /// The listed assets, with which the operator pays.
     pub assets: &'a [Asset],
@@ -50,16 +50,16 @@ pub async fn read_blocks(source: &dyn Source, from: Height, to: Height, watched:
     blocks
 }
 
-/// Runs the suite.
+/// Runs the conformance suite of the chain contract against one source.
 ///
 /// # Panics
 /// Panics when the source breaks a rule of the contract.
-pub async fn check_source(subject: SourceUnderTest<'_>, operator: &mut dyn ChainOperator) {
+pub async fn assert_source_keeps_contract(subject: SourceUnderTest<'_>, operator: &mut dyn ChainOperator) {
     let SourceUnderTest { source, assets, addresses } = subject;
     assert_eq!(source.identity().await, source.identity().await, "a chain stays the same chain");
     let requests_before = source.requests();
     operator.mine(1).await;
-    let before = check_tip(source).await;
+    let before = assert_tip_matches_headers(source).await;
     assert!(source.requests() > requests_before, "requests are counted");
 
     // The first two addresses are watched; the third one is not.
@@ -74,7 +74,7 @@ pub async fn check_source(subject: SourceUnderTest<'_>, operator: &mut dyn Chain
         expected.extend(addresses[..2].iter().map(|to| (asset.id.clone(), to.key, Amount::from(units))));
     }
     operator.mine(3).await;
-    let after = check_tip(source).await;
+    let after = assert_tip_matches_headers(source).await;
     assert!(after.height >= before.height + 3);
 
     let blocks = read_blocks(source, before.height + 1, after.height, &watched).await;
@@ -93,7 +93,7 @@ pub async fn check_source(subject: SourceUnderTest<'_>, operator: &mut dyn Chain
     let unwatched = read_blocks(source, before.height + 1, after.height, &WatchSet::default()).await;
     assert!(unwatched.iter().all(|block| block.transfers.is_empty()));
 
-    check_balances(source, assets, &addresses, before, after).await;
+    assert_native_balances(source, assets, &addresses, before, after).await;
     for asset in assets {
         if let chain::AssetKind::Token { contract } = &asset.kind {
             assert_eq!(source.decimals(contract).await, Ok(asset.decimals));
@@ -102,7 +102,7 @@ pub async fn check_source(subject: SourceUnderTest<'_>, operator: &mut dyn Chain
     assert!(source.check_endpoints().await.iter().all(|report| report.outcome.is_ok()));
 
     operator.reorg(2).await;
-    let forked = check_tip(source).await;
+    let forked = assert_tip_matches_headers(source).await;
     assert_ne!(source.header(after.height).await.unwrap_or(None).map(|header| header.hash), Some(after.hash));
     let fork = after.height - 2;
     let fork = source.header(fork).await.expect("the node answers").expect("below the head").block_ref();
@@ -111,7 +111,7 @@ pub async fn check_source(subject: SourceUnderTest<'_>, operator: &mut dyn Chain
 }
 
 /// Asserts that the tip agrees with the headers and that no block is above it. Returns the head.
-async fn check_tip(source: &dyn Source) -> BlockRef {
+async fn assert_tip_matches_headers(source: &dyn Source) -> BlockRef {
     let tip = source.tip().await.expect("the node answers");
     if let Some(mark) = tip.finalized {
         let header = source.header(mark.height).await.map(|header| header.map(|header| header.block_ref()));
@@ -126,7 +126,7 @@ async fn check_tip(source: &dyn Source) -> BlockRef {
 }
 
 /// Asserts that native balances are those after the requested block, in the order of the requested addresses.
-async fn check_balances(
+async fn assert_native_balances(
     source: &dyn Source,
     assets: &[Asset],
     addresses: &[Address],

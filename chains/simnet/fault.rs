@@ -1,4 +1,4 @@
-//! Faults of a model node.
+//! The faults of a model node, which tests switch on and off.
 
 /// A fault of a model node. It lasts until it is switched off. Buyers use other nodes, which have no faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,22 +31,22 @@ pub enum NodeFault {
     AnswerLost,
     /// A broadcast transaction is acknowledged and then dropped.
     BroadcastLost,
-    /// Every broadcast transaction is refused.
-    RefuseBroadcast,
+    /// Every broadcast transaction is rejected.
+    RejectBroadcast,
 }
 
 /// The faults of a node that are switched on.
 #[derive(Debug, Default)]
 pub struct ActiveFaults {
     on: Vec<NodeFault>,
-    /// The number of the next requests that fail, before any other fault applies.
+    /// The number of requests that still fail as unavailable, whatever other faults are on.
     pub fail_next: u64,
 }
 
 impl ActiveFaults {
     /// Switches a fault on or off. A fault replaces another one of its kind: `Stale(3)` ends `Stale(5)`, and switching
     /// off any `Stale` ends all of them.
-    pub fn set(&mut self, fault: NodeFault, on: bool) {
+    pub fn switch_fault(&mut self, fault: NodeFault, on: bool) {
         self.on.retain(|other| std::mem::discriminant(other) != std::mem::discriminant(&fault));
         if on {
             self.on.push(fault);
@@ -54,20 +54,20 @@ impl ActiveFaults {
     }
 
     /// Returns true when exactly this fault is on, with the same number of blocks.
-    pub fn has(&self, fault: NodeFault) -> bool {
+    pub fn is_on(&self, fault: NodeFault) -> bool {
         self.on.contains(&fault)
     }
 
     /// Returns the number of newest blocks that the tip includes and the node does not return; see
     /// [`NodeFault::WithheldBlocks`].
-    pub fn withheld_blocks(&self) -> u64 {
+    pub fn count_withheld_blocks(&self) -> u64 {
         let withheld =
             |fault: &NodeFault| if let NodeFault::WithheldBlocks(blocks) = fault { Some(*blocks) } else { None };
         self.on.iter().find_map(withheld).unwrap_or(0)
     }
 
     /// Returns the number of blocks by which answers lag behind the chain; see [`NodeFault::Stale`].
-    pub fn lag_blocks(&self) -> u64 {
+    pub fn count_lag_blocks(&self) -> u64 {
         let lag = |fault: &NodeFault| if let NodeFault::Stale(blocks) = fault { Some(*blocks) } else { None };
         self.on.iter().find_map(lag).unwrap_or(0)
     }

@@ -4,34 +4,33 @@
 //! it, with the time that the caller gives. This crate reads no clock, and the same seed with the same calls gives the
 //! same hashes. Operators and buyers use [`Simnet`]; settled reads and broadcasts through [`Source`] and [`Sender`].
 
-pub mod address;
-mod buyers;
-pub mod conformance;
-pub mod fault;
-mod block_file;
-mod chain_state;
 mod model_chain;
-mod model_node;
+mod chain_state;
 mod mempool;
-pub mod spec;
 pub mod transaction;
+mod transfers;
+mod buyers;
+pub mod address;
+pub mod spec;
+mod block_file;
+mod model_node;
+pub mod fault;
+pub mod conformance;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, BlockRef, BroadcastOutcome, ChainId, Family, InternalTransfers,
-    OutPoint, Sender, Source, Tip, TxId, derive,
+    AddressKey, Amount, AssetId, BlockRef, ChainId, Family, InternalTransfers, OutPoint, Sender, Source, Tip, TxId,
 };
 use model_chain::ModelChain;
 use model_node::ModelNode;
 use rand::Rng as _;
 
 pub use block_file::OpenError;
+pub use buyers::PayError;
 pub use fault::NodeFault;
 pub use model_chain::{KEPT_BLOCKS, ReplacedTxs, TxStatus};
 pub use spec::{ChainSpec, FinalityMark};
-
-use crate::transaction::Move;
 
 /// A set of model chains. Clones share the chains.
 ///
@@ -43,32 +42,9 @@ pub struct Simnet {
     nodes: Arc<BTreeMap<ChainId, Arc<ModelNode>>>,
 }
 
-/// The reason for which a buyer cannot pay.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PayError {
-    /// The set has no such chain.
-    #[error("there is no model chain {0}")]
-    UnknownChain(ChainId),
-    /// The asset is not listed.
-    #[error("{0} is not listed")]
-    UnknownAsset(AssetId),
-    /// The recipient is not an address of the chain's family.
-    #[error(transparent)]
-    InvalidAddress(#[from] address::InvalidAddress),
-    /// No buyer's wallet has sufficient funds.
-    #[error("no buyer has that much")]
-    InsufficientFunds,
-    /// The chain's family has no payments of this kind.
-    #[error("the family has no such payment")]
-    Unsupported,
-    /// The node refused the transaction for this reason, or its outcome is unknown.
-    #[error("the node refuses it: {0}")]
-    Refused(String),
-}
-
 impl Simnet {
     /// Returns chains in memory, which are lost with the last clone. `genesis_time` is in unix seconds.
-    pub fn in_memory(specs: Vec<ChainSpec>, seed: u64, genesis_time: i64) -> Simnet {
+    pub fn create_in_memory(specs: Vec<ChainSpec>, seed: u64, genesis_time: i64) -> Simnet {
         let node = |spec: ChainSpec| (spec.chain.clone(), ModelNode::new(ModelChain::new(spec, seed, genesis_time)));
         Simnet { nodes: Arc::new(specs.into_iter().map(node).collect()) }
     }
@@ -78,7 +54,7 @@ impl Simnet {
     ///
     /// # Errors
     /// Fails when a file cannot be read or written, is damaged, or contains another chain.
-    pub fn open(folder: &Path, specs: Vec<ChainSpec>, genesis_time: i64) -> Result<Simnet, OpenError> {
+    pub fn open_or_create(folder: &Path, specs: Vec<ChainSpec>, genesis_time: i64) -> Result<Simnet, OpenError> {
         let mut nodes = BTreeMap::new();
         for spec in specs {
             let seed = rand::rng().next_u64();
@@ -101,82 +77,26 @@ impl Simnet {
     }
 
     /// Returns the names of all chains, in alphabetical order.
-    pub fn chains(&self) -> Vec<ChainId> {
+    pub fn list_chains(&self) -> Vec<ChainId> {
         self.nodes.keys().cloned().collect()
-    }
-
-    /// Sends a payment from a buyer's wallet. The payment is in the mempool until a block is mined.
-    ///
-    /// # Errors
-    /// See [`PayError`].
-    pub fn pay(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
-        self.pay_many(chain, vec![(asset.clone(), to.to_owned(), amount)])
-    }
-
-    /// Sends several payments in one transaction. On account-based chains the first native payment is the transaction's
-    /// value, and further native payments are internal, like those of a distributing contract.
-    ///
-    /// # Errors
-    /// See [`PayError`].
-    pub fn pay_many(&self, chain: &ChainId, payments: Vec<(AssetId, String, Amount)>) -> Result<TxId, PayError> {
-        self.send_payment(chain, payments, PaymentKind::Plain)
-    }
-
-    /// Sends the native coin from a contract inside a transaction.
-    ///
-    /// # Errors
-    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
-    pub fn pay_internal(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
-        self.send_payment(chain, vec![(native_asset(chain), to.to_owned(), amount)], PaymentKind::Internal)
-    }
-
-    /// Sends a payment that is mined, reverts and moves nothing.
-    ///
-    /// # Errors
-    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
-    pub fn pay_reverting(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
-        self.send_payment(chain, vec![(asset.clone(), to.to_owned(), amount)], PaymentKind::Reverting)
-    }
-
-    /// Sends a transfer of amount zero, as in address poisoning attacks.
-    ///
-    /// # Errors
-    /// See [`PayError`].
-    pub fn pay_zero(&self, chain: &ChainId, asset: &AssetId, to: &str) -> Result<TxId, PayError> {
-        self.pay(chain, asset, to, Amount::ZERO)
-    }
-
-    /// Sends a transfer of an unlisted token, like a fake token that copies the symbol of a listed one.
-    ///
-    /// # Errors
-    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
-    pub fn pay_fake_token(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
-        let account = AddressKey([0xfa; 20]);
-        let contract = match self.find_family(chain)? {
-            Family::Bitcoin => return Err(PayError::Unsupported),
-            Family::Evm => derive::evm_address(account).text,
-            Family::Tron => derive::tron_address(account).text,
-        };
-        let fake = AssetId::on_chain(chain, &AssetKind::Token { contract });
-        self.send_payment(chain, vec![(fake, to.to_owned(), amount)], PaymentKind::Unlisted)
     }
 
     /// Mines `blocks` blocks. The first one includes the mempool. `time` is the time of the last block, in unix
     /// seconds; the blocks before it are one second apart, and no block is older than its parent. Returns the head.
     pub fn mine(&self, chain: &ChainId, blocks: u64, time: i64) -> BlockRef {
-        self.lock_model(chain).mine(blocks, time)
+        self.lock_model(chain).mine_and_store_blocks(blocks, time)
     }
 
     /// Replaces the last `depth` blocks by `depth + 1` new ones, of which the first includes the mempool. `replaced`
     /// decides about the transactions of the replaced blocks. The oldest kept block is never replaced. `time` has the
     /// same meaning as in [`Simnet::mine`]. Returns the head.
     pub fn reorg(&self, chain: &ChainId, depth: u64, replaced: ReplacedTxs, time: i64) -> BlockRef {
-        self.lock_model(chain).reorg(depth, replaced, time)
+        self.lock_model(chain).replace_last_blocks(depth, replaced, time)
     }
 
     /// Switches a fault of the chain's node on or off. A fault replaces another one of its kind.
     pub fn set_fault(&self, chain: &ChainId, fault: NodeFault, on: bool) {
-        self.lock_model(chain).faults.set(fault, on);
+        self.lock_model(chain).faults.switch_fault(fault, on);
     }
 
     /// Makes the next `calls` requests of source and sender fail as unavailable.
@@ -184,8 +104,9 @@ impl Simnet {
         self.lock_model(chain).faults.fail_next = calls;
     }
 
-    /// With `on`, internal transfers are left out of blocks and show only in balances. Has no effect on Bitcoin.
-    pub fn set_internal_by_balance(&self, chain: &ChainId, on: bool) {
+    /// Hides or shows the transfers by contracts. While they are hidden, blocks do not contain them, and they show only
+    /// in balances. Has no effect on Bitcoin.
+    pub fn set_internal_transfers_hidden(&self, chain: &ChainId, on: bool) {
         let mut model = self.lock_model(chain);
         model.internal_transfers = match (model.spec.family, on) {
             (Family::Bitcoin, _) => InternalTransfers::None,
@@ -207,13 +128,13 @@ impl Simnet {
     }
 
     /// Returns the sum of all balances of an asset, which is the same after every block.
-    pub fn supply(&self, chain: &ChainId, asset: &AssetId) -> Amount {
+    pub fn sum_balances(&self, chain: &ChainId, asset: &AssetId) -> Amount {
         self.lock_model(chain).state.sum_balances(asset)
     }
 
     /// Finds a transaction in the mempool or in a kept block. Returns `None` for one that was never broadcast, was
     /// dropped, or is in an older block.
-    pub fn find_transaction(&self, chain: &ChainId, txid: TxId) -> Option<TxStatus> {
+    pub fn find_transaction_status(&self, chain: &ChainId, txid: TxId) -> Option<TxStatus> {
         self.lock_model(chain).find_transaction_status(txid)
     }
 
@@ -238,57 +159,12 @@ impl Simnet {
         self.lock_model(chain).drop_mempool();
     }
 
-    /// Holds or releases the mempool. While it is held, blocks are empty and all transactions wait.
+    /// Holds or releases the mempool. While the mempool is held, mined blocks are empty and all transactions wait.
     pub fn set_mempool_held(&self, chain: &ChainId, held: bool) {
         self.lock_model(chain).mempool.held = held;
-    }
-
-    fn send_payment(
-        &self,
-        chain: &ChainId,
-        payments: Vec<(AssetId, String, Amount)>,
-        kind: PaymentKind,
-    ) -> Result<TxId, PayError> {
-        let family = self.find_family(chain)?;
-        if family == Family::Bitcoin && matches!(kind, PaymentKind::Internal | PaymentKind::Reverting) {
-            return Err(PayError::Unsupported);
-        }
-        let mut model = self.lock_model(chain);
-        let mut moves = Vec::new();
-        for (asset, to, amount) in payments {
-            let to: Address = address::parse_address(family, &to)?;
-            if kind != PaymentKind::Unlisted && !model.state.rules.endowment.contains_key(&asset) {
-                return Err(PayError::UnknownAsset(asset));
-            }
-            moves.push(Move { asset, to, amount, internal: kind == PaymentKind::Internal });
-        }
-        let ModelChain { buyers, state, .. } = &mut *model;
-        let tx =
-            buyers.sign_payment(state, moves, kind == PaymentKind::Reverting).ok_or(PayError::InsufficientFunds)?;
-        match model.broadcast(tx.raw().as_bytes()) {
-            BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),
-            BroadcastOutcome::Refused(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Refused(reason)),
-        }
-    }
-
-    fn find_family(&self, chain: &ChainId) -> Result<Family, PayError> {
-        let node = self.nodes.get(chain).ok_or_else(|| PayError::UnknownChain(chain.clone()))?;
-        Ok(node.lock_model().spec.family)
     }
 
     fn lock_model(&self, chain: &ChainId) -> std::sync::MutexGuard<'_, ModelChain> {
         self.nodes.get(chain).expect("the set has this chain").lock_model()
     }
-}
-
-fn native_asset(chain: &ChainId) -> AssetId {
-    AssetId::on_chain(chain, &AssetKind::Native)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum PaymentKind {
-    Plain,
-    Internal,
-    Reverting,
-    Unlisted,
 }

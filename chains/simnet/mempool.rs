@@ -6,34 +6,34 @@ use std::{collections::HashSet, sync::Arc};
 use chain::{Amount, BroadcastOutcome, TxId};
 
 use crate::{
-    chain_state::{ChainState, TxRefusal, Undo},
+    chain_state::{ChainState, TxRejection, Undo},
     transaction::{ReplayProtection, SignedTx},
 };
 
-/// Maximum number of ready transactions.
+/// Maximum number of ready transactions, which the next block includes.
 const READY_MAX: usize = 100_000;
 
-/// Maximum number of queued transactions.
+/// Maximum number of queued transactions, which wait for a lower nonce of their sender.
 const QUEUED_MAX: usize = 1_000;
 
-/// Transactions that wait for a block.
+/// The transactions of a model chain that wait for a block.
 #[derive(Debug, Default)]
 pub struct Mempool {
     ready: Vec<(Arc<SignedTx>, Undo)>,
     /// Transactions whose nonce is above the next one. They become ready when the missing ones arrive.
     queued: Vec<Arc<SignedTx>>,
     known: HashSet<TxId>,
-    /// While true, blocks stay empty.
+    /// While true, mined blocks include no transactions.
     pub held: bool,
 }
 
 impl Mempool {
-    /// Returns true when the transaction waits, ready or queued.
+    /// Returns true when the transaction is in the mempool, ready or queued.
     pub fn contains_transaction(&self, txid: &TxId) -> bool {
         self.known.contains(txid)
     }
 
-    /// Finds a waiting transaction by its id.
+    /// Returns the ready or queued transaction with this id; `None` when the mempool has none.
     pub fn find_transaction(&self, txid: &TxId) -> Option<&Arc<SignedTx>> {
         self.ready.iter().map(|(tx, _)| tx).chain(&self.queued).find(|tx| tx.txid == *txid)
     }
@@ -53,29 +53,30 @@ impl Mempool {
         self.ready.iter().map(|(_, undo)| undo)
     }
 
-    /// Applies a transaction to the state and adds it, parks it, or refuses it. `now` is the time of the head, in unix
-    /// seconds.
-    pub fn add_transaction(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
+    /// Applies a transaction to the state and adds it to the ready ones. A transaction whose nonce is too high is
+    /// queued; a conflicting one replaces others if its fee is higher; any other is rejected. `now` is the time of the
+    /// head, in unix seconds.
+    pub fn admit_transaction(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
         if self.contains_transaction(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;
         }
         if self.ready.len() >= READY_MAX {
-            return BroadcastOutcome::Refused("the mempool is full".into());
+            return BroadcastOutcome::Rejected("the mempool is full".into());
         }
         let tx = Arc::new(tx);
-        match self.try_add_transaction(state, tx.clone(), now) {
+        match self.apply_and_add_transaction(state, tx.clone(), now) {
             Ok(()) => BroadcastOutcome::Accepted,
-            Err(TxRefusal::NonceGap { .. }) if self.queued.len() < QUEUED_MAX => {
+            Err(TxRejection::NonceGap { .. }) if self.queued.len() < QUEUED_MAX => {
                 self.known.insert(tx.txid);
                 self.queued.push(tx);
                 BroadcastOutcome::Accepted
             }
-            Err(refusal) => self.replace_conflicting_transactions(state, tx, now, &refusal),
+            Err(rejection) => self.replace_conflicting_if_fee_is_higher(state, tx, now, &rejection),
         }
     }
 
-    /// Removes all transactions, undoes the ready ones and returns all of them.
-    pub fn drain_transactions(&mut self, state: &mut ChainState) -> Vec<Arc<SignedTx>> {
+    /// Removes all transactions from the mempool, undoes the ready ones in the state, and returns all of them.
+    pub fn undo_and_drain_transactions(&mut self, state: &mut ChainState) -> Vec<Arc<SignedTx>> {
         for (_, undo) in self.ready.iter().rev() {
             state.undo_transaction(undo);
         }
@@ -83,7 +84,7 @@ impl Mempool {
         self.ready.drain(..).map(|(tx, _)| tx).chain(self.queued.drain(..)).collect()
     }
 
-    /// Adds, in order, the transactions that are still valid, and drops the others.
+    /// Adds, in order, the transactions that are still valid, as ready or queued, and drops the others.
     pub fn readd_valid_transactions(
         &mut self,
         state: &mut ChainState,
@@ -94,7 +95,7 @@ impl Mempool {
             if self.contains_transaction(&tx.txid) {
                 continue;
             }
-            if let Err(TxRefusal::NonceGap { .. }) = self.try_add_transaction(state, tx.clone(), now) {
+            if let Err(TxRejection::NonceGap { .. }) = self.apply_and_add_transaction(state, tx.clone(), now) {
                 self.known.insert(tx.txid);
                 self.queued.push(tx);
             }
@@ -103,7 +104,7 @@ impl Mempool {
 
     /// Removes and returns the transactions for the next block: none while held, otherwise all that have not expired by
     /// the time of the block.
-    pub fn take_block_transactions(
+    pub fn take_unexpired_transactions(
         &mut self,
         state: &mut ChainState,
         now: i64,
@@ -114,7 +115,7 @@ impl Mempool {
         }
         let expired = |tx: &SignedTx| matches!(tx.draft.replay_protection, ReplayProtection::Expiry { time, .. } if time < block_time);
         if self.ready.iter().any(|(tx, _)| expired(tx)) {
-            let all = self.drain_transactions(state);
+            let all = self.undo_and_drain_transactions(state);
             self.readd_valid_transactions(state, all.into_iter().filter(|tx| !expired(tx)), now);
         }
         for (tx, _) in &self.ready {
@@ -123,24 +124,32 @@ impl Mempool {
         self.ready.drain(..).unzip()
     }
 
-    fn try_add_transaction(&mut self, state: &mut ChainState, tx: Arc<SignedTx>, now: i64) -> Result<(), TxRefusal> {
-        let undo = state.apply_transaction(&tx, now)?;
+    /// Applies a transaction to the state and adds it to the ready ones, with the queued transactions that follow on
+    /// it.
+    fn apply_and_add_transaction(
+        &mut self,
+        state: &mut ChainState,
+        tx: Arc<SignedTx>,
+        now: i64,
+    ) -> Result<(), TxRejection> {
+        let undo = state.apply_transaction_or_roll_back(&tx, now)?;
         self.known.insert(tx.txid);
         self.ready.push((tx, undo));
-        self.apply_queued_transactions(state, now);
+        self.apply_or_drop_queued_transactions(state, now);
         Ok(())
     }
 
-    /// Applies queued transactions as long as one of them has the next nonce of its sender.
-    fn apply_queued_transactions(&mut self, state: &mut ChainState, now: i64) {
+    /// Applies queued transactions as long as one of them has the next nonce of its sender, and drops those that became
+    /// invalid.
+    fn apply_or_drop_queued_transactions(&mut self, state: &mut ChainState, now: i64) {
         let mut index = 0;
         while let Some(tx) = self.queued.get(index) {
-            match state.apply_transaction(tx, now) {
+            match state.apply_transaction_or_roll_back(tx, now) {
                 Ok(undo) => {
                     self.ready.push((self.queued.remove(index), undo));
                     index = 0;
                 }
-                Err(TxRefusal::NonceGap { .. }) => index += 1,
+                Err(TxRejection::NonceGap { .. }) => index += 1,
                 Err(_) => {
                     self.known.remove(&self.queued.remove(index).txid);
                 }
@@ -149,22 +158,22 @@ impl Mempool {
     }
 
     /// Replaces the waiting transactions that conflict with `tx`, if its fee is higher than all their fees together.
-    fn replace_conflicting_transactions(
+    fn replace_conflicting_if_fee_is_higher(
         &mut self,
         state: &mut ChainState,
         tx: Arc<SignedTx>,
         now: i64,
-        refusal: &TxRefusal,
+        rejection: &TxRejection,
     ) -> BroadcastOutcome {
         let conflicting_fees: Vec<Amount> =
             self.ready.iter().filter(|(r, _)| r.conflicts_with(&tx)).map(|(r, _)| r.draft.fee).collect();
         if conflicting_fees.is_empty() {
-            return BroadcastOutcome::Refused(refusal.to_string());
+            return BroadcastOutcome::Rejected(rejection.to_string());
         }
         if Amount::checked_sum(conflicting_fees).is_none_or(|conflicting_fees| tx.draft.fee <= conflicting_fees) {
-            return BroadcastOutcome::Refused("replacement transaction underpriced".into());
+            return BroadcastOutcome::Rejected("replacement transaction underpriced".into());
         }
-        let before = self.drain_transactions(state);
+        let before = self.undo_and_drain_transactions(state);
         let first_conflict = before.iter().position(|waiting| waiting.conflicts_with(&tx)).unwrap_or(before.len());
         let (head, tail) = before.split_at(first_conflict);
         let rest = tail.iter().filter(|waiting| !waiting.conflicts_with(&tx));
@@ -172,8 +181,8 @@ impl Mempool {
         if self.contains_transaction(&tx.txid) {
             return BroadcastOutcome::Accepted;
         }
-        self.drain_transactions(state);
+        self.undo_and_drain_transactions(state);
         self.readd_valid_transactions(state, before, now);
-        BroadcastOutcome::Refused(refusal.to_string())
+        BroadcastOutcome::Rejected(rejection.to_string())
     }
 }

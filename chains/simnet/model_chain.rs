@@ -6,20 +6,19 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    iter,
     sync::Arc,
 };
 
 use chain::{
     AddressKey, Amount, AssetId, BlockHash, BlockRef, BroadcastOutcome, Family, Header, Height, InternalTransfers, Tip,
-    Transfer, TransferIndex, TxId, TxPart, UnconfirmedTransfer, derive, watch::WatchedAddresses,
+    TxId,
 };
 use sha2::{Digest, Sha256};
 
 use crate::{
-    block_file::{BlockFile, FileLine},
+    block_file::BlockFile,
     buyers::{self, Buyers},
-    chain_state::{ChainState, TxRefusal, Undo},
+    chain_state::{ChainState, TxRejection, Undo},
     fault::ActiveFaults,
     mempool::Mempool,
     spec::{ChainSpec, FinalityMark},
@@ -41,7 +40,7 @@ pub enum ReplacedTxs {
     DoubleSpend,
 }
 
-/// A kept block.
+/// A block of a model chain, with its transactions and the values that they replaced in the state.
 #[derive(Debug)]
 pub struct ModelBlock {
     /// Height, hash, parent and time.
@@ -51,10 +50,11 @@ pub struct ModelBlock {
     pub branch: u64,
     /// The transactions in block order.
     pub txs: Vec<Arc<SignedTx>>,
+    /// The values that each transaction replaced in the state, in block order. They can be undone in a reorganisation.
     undos: Vec<Undo>,
 }
 
-/// The status of one transaction.
+/// The status of one transaction on a model chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxStatus {
     /// Id of the transaction.
@@ -91,19 +91,11 @@ pub struct ModelChain {
     /// The faults of the node that are switched on.
     pub faults: ActiveFaults,
     mined: HashMap<TxId, Height>,
-    file: Option<BlockFile>,
+    /// The file that stores the blocks; `None` for a chain in memory.
+    pub file: Option<BlockFile>,
     /// The error that prevented the storing of a block; `None` while storing works. After an error the chain gets no
     /// further blocks.
     pub storage_error: Option<String>,
-}
-
-/// The selection of transfers that a reader gets.
-#[derive(Clone, Copy)]
-pub struct TransferFilter<'a> {
-    /// Only transfers to these addresses are returned.
-    pub watched: &'a WatchedAddresses<'a>,
-    /// Transfers by contracts are returned only with `Included`.
-    pub internal_transfers: InternalTransfers,
 }
 
 impl ModelChain {
@@ -122,8 +114,9 @@ impl ModelChain {
 
     /// Returns a chain whose oldest kept block is `base`, with the state at genesis.
     pub fn from_base_block(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> ModelChain {
-        let buyers = Buyers::new(&spec.chain, spec.family, seed);
-        let rules = spec.build_chain_rules(buyers::derive_miner_account(&spec.chain, seed), buyers.list_accounts());
+        let buyers = Buyers::from_seed(&spec.chain, spec.family, seed);
+        let rules =
+            spec.build_chain_rules(buyers::derive_miner_account(&spec.chain, seed), buyers.list_wallet_accounts());
         let internal_transfers = match spec.family {
             Family::Bitcoin => InternalTransfers::None,
             Family::Evm | Family::Tron => InternalTransfers::Included,
@@ -143,11 +136,6 @@ impl ModelChain {
             file: None,
             storage_error: None,
         }
-    }
-
-    /// Stores all further blocks in this file.
-    pub fn set_block_file(&mut self, file: BlockFile) {
-        self.file = Some(file);
     }
 
     /// Returns the header of the newest block.
@@ -175,68 +163,68 @@ impl ModelChain {
     }
 
     /// Returns the height of the oldest kept block.
-    pub fn base_height(&self) -> Height {
+    pub fn oldest_height(&self) -> Height {
         self.blocks.front().expect("a chain has at least one block").header.height
     }
 
     /// Returns the block at a height with its transactions; `None` above the head and below the oldest kept block.
     pub fn find_block(&self, height: Height) -> Option<&ModelBlock> {
-        let index = usize::try_from(height.checked_sub(self.base_height())?).ok()?;
+        let index = usize::try_from(height.checked_sub(self.oldest_height())?).ok()?;
         self.blocks.get(index)
     }
 
-    /// Accepts or refuses an encoded transaction as a node does.
-    pub fn broadcast(&mut self, raw: &[u8]) -> BroadcastOutcome {
-        let tx = match SignedTx::decode(self.spec.family, &self.spec.chain, raw) {
+    /// Decodes and verifies a transaction and adds it to the mempool, or rejects it as a node does.
+    pub fn verify_and_add_to_mempool(&mut self, raw: &[u8]) -> BroadcastOutcome {
+        let tx = match SignedTx::decode_canonical(self.spec.family, &self.spec.chain, raw) {
             Ok(tx) => tx,
-            Err(bad) => return BroadcastOutcome::Refused(bad.to_string()),
+            Err(bad) => return BroadcastOutcome::Rejected(bad.to_string()),
         };
         if self.mined.contains_key(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;
         }
-        if let Err(bad) = tx.verify() {
-            return BroadcastOutcome::Refused(bad.to_string());
+        if let Err(bad) = tx.verify_signatures() {
+            return BroadcastOutcome::Rejected(bad.to_string());
         }
         let now = self.head().time;
-        self.mempool.add_transaction(&mut self.state, tx, now)
+        self.mempool.admit_transaction(&mut self.state, tx, now)
     }
 
-    /// Drops all waiting transactions.
+    /// Drops all transactions in the mempool.
     pub fn drop_mempool(&mut self) {
-        self.mempool.drain_transactions(&mut self.state);
+        self.mempool.undo_and_drain_transactions(&mut self.state);
     }
 
     /// Mines `count` blocks. The first one includes the mempool. `time` is the time of the last block, in unix seconds;
     /// the blocks before it are one second apart, and no block is older than its parent. Returns the head.
-    pub fn mine(&mut self, count: u64, time: i64) -> BlockRef {
+    pub fn mine_and_store_blocks(&mut self, count: u64, time: i64) -> BlockRef {
         if self.storage_error.is_none() {
             let from = self.head().height;
             self.append_mined_blocks(count, time);
-            self.store_new_blocks(None, from);
+            self.store_new_and_drop_old_blocks(None, from);
         }
         self.head().block_ref()
     }
 
     /// Replaces the last `depth` blocks by `depth + 1` new ones. The oldest kept block is never replaced. Returns the
     /// head.
-    pub fn reorg(&mut self, depth: u64, keep: ReplacedTxs, time: i64) -> BlockRef {
+    pub fn replace_last_blocks(&mut self, depth: u64, keep: ReplacedTxs, time: i64) -> BlockRef {
         if self.storage_error.is_some() {
             return self.head().block_ref();
         }
-        let fork = self.head().height.saturating_sub(depth).max(self.base_height());
+        let fork = self.head().height.saturating_sub(depth).max(self.oldest_height());
         let depth = self.head().height - fork;
-        let waiting = self.mempool.drain_transactions(&mut self.state);
+        let waiting = self.mempool.undo_and_drain_transactions(&mut self.state);
         let removed = self.rewind_to(fork);
         self.branch += 1;
         let returning: Vec<Arc<SignedTx>> = match keep {
             ReplacedTxs::Remine => removed,
             ReplacedTxs::Drop => Vec::new(),
-            ReplacedTxs::DoubleSpend => removed.into_iter().map(|paid| self.replace_by_double_spend(paid)).collect(),
+            ReplacedTxs::DoubleSpend => removed.into_iter().map(|paid| self.double_spend_if_by_buyer(paid)).collect(),
         };
         let now = self.head().time;
         self.mempool.readd_valid_transactions(&mut self.state, returning.into_iter().chain(waiting), now);
         self.append_mined_blocks(depth + 1, time);
-        self.store_new_blocks(Some(fork), fork);
+        self.store_new_and_drop_old_blocks(Some(fork), fork);
         self.head().block_ref()
     }
 
@@ -254,18 +242,21 @@ impl ModelChain {
         removed.into_iter().rev().flat_map(|block| block.txs).collect()
     }
 
-    /// Appends a stored block. Returns false when the hash of the appended block differs from `hash`.
-    pub fn append_stored_block(
+    /// Applies the transactions of a stored block and appends the block. Returns false when the hash of the appended
+    /// block differs from the stored `hash`.
+    pub fn replay_block_and_compare_hash(
         &mut self,
         hash: BlockHash,
         time: i64,
         branch: u64,
         txs: Vec<SignedTx>,
-    ) -> Result<bool, TxRefusal> {
+    ) -> Result<bool, TxRejection> {
         self.branch = branch;
         let txs: Vec<Arc<SignedTx>> = txs.into_iter().map(Arc::new).collect();
-        let undos =
-            txs.iter().map(|tx| self.state.apply_transaction(tx, time)).collect::<Result<Vec<Undo>, TxRefusal>>()?;
+        let undos = txs
+            .iter()
+            .map(|tx| self.state.apply_transaction_or_roll_back(tx, time))
+            .collect::<Result<Vec<Undo>, TxRejection>>()?;
         self.append_block(time, txs, undos);
         Ok(self.head().hash == hash)
     }
@@ -284,13 +275,13 @@ impl ModelChain {
 
     /// Returns the balance after the block at `height`, which must be a kept block.
     pub fn balance_at(&self, height: Height, asset: &AssetId, account: AddressKey) -> Amount {
-        let above = usize::try_from(height - self.base_height() + 1).unwrap_or(usize::MAX);
+        let above = usize::try_from(height - self.oldest_height() + 1).unwrap_or(usize::MAX);
         let blocks = self.blocks.iter().skip(above).flat_map(|block| &block.undos);
         self.state.balance_before(asset, account, blocks.chain(self.mempool.list_undos()))
     }
 
     /// Returns the state after the oldest kept block.
-    pub fn state_at_base(&self) -> ChainState {
+    pub fn compute_state_at_oldest_block(&self) -> ChainState {
         let mut state = self.state.clone();
         let undos: Vec<&Undo> =
             self.blocks.iter().skip(1).flat_map(|block| &block.undos).chain(self.mempool.list_undos()).collect();
@@ -298,75 +289,13 @@ impl ModelChain {
         state
     }
 
-    /// Returns the transfers of waiting transactions to watched addresses. Transactions of this model never signal a
-    /// replacement.
-    pub fn list_unconfirmed_transfers(&self, filter: TransferFilter<'_>) -> Vec<UnconfirmedTransfer> {
-        let unconfirmed = |transfer: Transfer| UnconfirmedTransfer {
-            txid: transfer.txid,
-            part: transfer.index.part,
-            asset: transfer.asset,
-            to: transfer.to,
-            amount: transfer.amount,
-            replaceable: false,
-        };
-        self.list_transfers(self.mempool.list_ready_transactions(), filter).into_iter().map(unconfirmed).collect()
-    }
-
-    /// Returns the transfers of a block's transactions to watched addresses, in ascending order of their index.
-    pub fn list_transfers<'t>(
-        &self,
-        txs: impl IntoIterator<Item = &'t Arc<SignedTx>>,
-        filter: TransferFilter<'_>,
-    ) -> Vec<Transfer> {
-        let mut logs = 0u32..;
-        let mut found = Vec::new();
-        for (tx_index, tx) in (0u32..).zip(txs).filter(|(_, tx)| !tx.draft.reverts) {
-            let (mut internal_transfers, mut is_value_unused) = (0u32.., true);
-            for (index, moved) in (0u32..).zip(&tx.draft.moves) {
-                let next = |counter: &mut dyn Iterator<Item = u32>| counter.next().expect("fewer than 2^32");
-                let part = match self.spec.family {
-                    Family::Bitcoin => TxPart::Output(index),
-                    Family::Evm | Family::Tron if moved.asset != self.state.rules.native => {
-                        TxPart::Log(next(&mut logs))
-                    }
-                    Family::Evm | Family::Tron if !moved.internal && is_value_unused => {
-                        is_value_unused = false;
-                        TxPart::Value
-                    }
-                    Family::Evm | Family::Tron => TxPart::Internal(next(&mut internal_transfers)),
-                };
-                let hidden =
-                    matches!(part, TxPart::Internal(_)) && filter.internal_transfers != InternalTransfers::Included;
-                let listed = self.spec.assets.iter().any(|asset| asset.id == moved.asset);
-                if hidden || !listed || moved.amount.is_zero() || !filter.watched.contains(&moved.to.key) {
-                    continue;
-                }
-                found.push(Transfer {
-                    txid: tx.txid,
-                    index: TransferIndex { tx_index, part },
-                    asset: moved.asset.clone(),
-                    to: moved.to.key,
-                    from: self.account_address(tx.sender()),
-                    amount: moved.amount,
-                });
-            }
-        }
-        found.sort_by_key(|transfer| transfer.index);
-        found
-    }
-
-    fn account_address(&self, account: AddressKey) -> Option<String> {
-        match self.spec.family {
-            Family::Bitcoin => None,
-            Family::Evm => Some(derive::evm_address(account).text),
-            Family::Tron => Some(derive::tron_address(account).text),
-        }
-    }
-
-    fn replace_by_double_spend(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
+    /// Returns a conflicting transaction that pays the money back to the buyer; the same transaction when its sender is
+    /// no buyer.
+    fn double_spend_if_by_buyer(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
         self.buyers.sign_double_spend(&self.state, &paid).map_or(paid, Arc::new)
     }
 
+    /// Appends `count` new blocks, of which the first includes the mempool. Does not store them.
     fn append_mined_blocks(&mut self, count: u64, time: i64) {
         for remaining in (0..count).rev() {
             let parent = self.head();
@@ -374,7 +303,7 @@ impl ModelChain {
             let time = time.saturating_sub(earlier).max(parent.time);
             let first = remaining + 1 == count;
             let (txs, undos) = if first {
-                self.mempool.take_block_transactions(&mut self.state, parent.time, time)
+                self.mempool.take_unexpired_transactions(&mut self.state, parent.time, time)
             } else {
                 (Vec::new(), Vec::new())
             };
@@ -382,6 +311,7 @@ impl ModelChain {
         }
     }
 
+    /// Appends one block whose transactions are already applied to the state.
     fn append_block(&mut self, time: i64, txs: Vec<Arc<SignedTx>>, undos: Vec<Undo>) {
         let parent = self.head();
         let height = parent.height + 1;
@@ -397,24 +327,6 @@ impl ModelChain {
         self.blocks.push_back(ModelBlock { header, branch: self.branch, txs, undos });
     }
 
-    /// Stores the blocks above `from`, after a rewind to `rewound` when blocks were replaced, and drops the oldest
-    /// blocks.
-    fn store_new_blocks(&mut self, rewound: Option<Height>, from: Height) {
-        if let Some(mut file) = self.file.take() {
-            let known = usize::try_from(from - self.base_height() + 1).unwrap_or(usize::MAX);
-            let above = self.blocks.iter().skip(known);
-            let lines = rewound.map(FileLine::from_rewind).into_iter().chain(above.map(FileLine::from_block));
-            let stored = file.append_lines(lines);
-            self.drop_old_blocks();
-            let stored =
-                stored.and_then(|()| if file.needs_rewrite() { file.rewrite_from_snapshot(self) } else { Ok(()) });
-            self.storage_error = stored.err().map(|e| format!("the chain's file cannot be written: {e}"));
-            self.file = Some(file);
-        } else {
-            self.drop_old_blocks();
-        }
-    }
-
     /// Drops all but the newest [`KEPT_BLOCKS`] blocks.
     pub fn drop_old_blocks(&mut self) {
         if self.blocks.len() <= KEPT_BLOCKS {
@@ -427,10 +339,5 @@ impl ModelChain {
         }
         let oldest = self.blocks.front().expect("a chain has at least one block").header.time;
         self.state.used.rows.retain(|_, until| *until >= oldest);
-    }
-
-    /// Returns the lines from which this chain can be loaded again.
-    pub fn list_file_lines(&self) -> impl Iterator<Item = FileLine> + '_ {
-        iter::once(FileLine::from_snapshot(self)).chain(self.blocks.iter().skip(1).map(FileLine::from_block))
     }
 }

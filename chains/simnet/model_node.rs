@@ -12,10 +12,7 @@ use chain::{
     source::{CrossCheckResult, EndpointReport},
 };
 
-use crate::{
-    fault::NodeFault,
-    model_chain::{ModelChain, TransferFilter},
-};
+use crate::{fault::NodeFault, model_chain::ModelChain, transfers::TransferFilter};
 
 /// Maximum number of blocks in one answer.
 const BLOCKS_MAX: u64 = 500;
@@ -33,12 +30,12 @@ impl ModelNode {
         Arc::new(ModelNode { model: Mutex::new(model), requests: AtomicU64::new(0) })
     }
 
-    /// Locks and returns the chain.
+    /// Locks and returns the model chain of the node.
     pub fn lock_model(&self) -> MutexGuard<'_, ModelChain> {
         self.model.lock().expect("no thread panics while it holds the lock")
     }
 
-    /// Counts a request and returns the locked chain. Fails when a fault concerns all requests.
+    /// Counts a request, then locks and returns the model chain. Fails when a fault concerns all requests.
     fn count_request_and_lock_model(&self) -> Result<MutexGuard<'_, ModelChain>, SourceError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut model = self.lock_model();
@@ -49,7 +46,7 @@ impl ModelNode {
             model.faults.fail_next -= 1;
             return Err(SourceError::Unavailable("the test makes this request fail".into()));
         }
-        if model.faults.has(NodeFault::Unavailable) {
+        if model.faults.is_on(NodeFault::Unavailable) {
             return Err(SourceError::Unavailable("the model chain is switched off".into()));
         }
         Ok(model)
@@ -57,8 +54,8 @@ impl ModelNode {
 }
 
 /// Returns the head that the node reports, which lags behind with [`NodeFault::Stale`].
-fn find_visible_head(model: &ModelChain) -> Header {
-    let height = model.head().height.saturating_sub(model.faults.lag_blocks()).max(model.base_height());
+fn find_reported_head(model: &ModelChain) -> Header {
+    let height = model.head().height.saturating_sub(model.faults.count_lag_blocks()).max(model.oldest_height());
     model.find_block(height).expect("the height is between those of the oldest kept block and the head").header
 }
 
@@ -66,7 +63,7 @@ fn find_visible_head(model: &ModelChain) -> Header {
 impl Source for ModelNode {
     async fn identity(&self) -> Result<Identity, SourceError> {
         let model = self.count_request_and_lock_model()?;
-        let genesis = if model.faults.has(NodeFault::OtherChain) { BlockHash([0xee; 32]) } else { model.genesis };
+        let genesis = if model.faults.is_on(NodeFault::OtherChain) { BlockHash([0xee; 32]) } else { model.genesis };
         Ok(Identity { id: genesis.to_string() })
     }
 
@@ -76,14 +73,14 @@ impl Source for ModelNode {
         let asset = model.spec.assets.iter().find(|asset| is_contract(&asset.kind));
         let decimals = asset.map(|asset| asset.decimals);
         let decimals = decimals.ok_or_else(|| SourceError::Unsupported(format!("no token contract at {contract}")))?;
-        Ok(if model.faults.has(NodeFault::WrongDecimals) { decimals.saturating_add(1) } else { decimals })
+        Ok(if model.faults.is_on(NodeFault::WrongDecimals) { decimals.saturating_add(1) } else { decimals })
     }
 
     async fn tip(&self) -> Result<Tip, SourceError> {
         let model = self.count_request_and_lock_model()?;
-        let head = find_visible_head(&model);
+        let head = find_reported_head(&model);
         let finalized = model.find_finalized_block(head.height);
-        let halved = model.faults.has(NodeFault::FinalityRegresses);
+        let halved = model.faults.is_on(NodeFault::FinalityRegresses);
         let finalized =
             finalized.and_then(|mark| if halved { model.find_block_ref(mark.height / 2) } else { Some(mark) });
         Ok(Tip { head, finalized })
@@ -91,7 +88,7 @@ impl Source for ModelNode {
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
         let model = self.count_request_and_lock_model()?;
-        if height > find_visible_head(&model).height {
+        if height > find_reported_head(&model).height {
             return Ok(None);
         }
         model.find_block(height).map(|block| Some(block.header)).ok_or_else(|| pruned_block_error(height))
@@ -104,7 +101,7 @@ impl Source for ModelNode {
 
     async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
         let (model, endpoint) = (self.lock_model(), "another model node".to_owned());
-        if model.faults.has(NodeFault::ConflictingEndpoint) {
+        if model.faults.is_on(NodeFault::ConflictingEndpoint) {
             return CrossCheckResult::Conflicting { endpoint, hash: BlockHash([0xee; 32]) };
         }
         match model.find_block_ref(at.height) {
@@ -117,21 +114,21 @@ impl Source for ModelNode {
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
         let model = self.count_request_and_lock_model()?;
-        let head = find_visible_head(&model).height.saturating_sub(model.faults.withheld_blocks());
-        if from > head || from > to || model.faults.has(NodeFault::MissingBlocks) {
+        let head = find_reported_head(&model).height.saturating_sub(model.faults.count_withheld_blocks());
+        if from > head || from > to || model.faults.is_on(NodeFault::MissingBlocks) {
             return Err(SourceError::BlockNotFound(from));
         }
-        let addresses = watched.read_addresses();
+        let addresses = watched.lock_addresses();
         let filter = TransferFilter { watched: &addresses, internal_transfers: model.internal_transfers };
         let last = to.min(head).min(from.saturating_add(BLOCKS_MAX - 1));
         let mut blocks = Vec::new();
         for height in from..=last {
             let block = model.find_block(height).ok_or_else(|| pruned_block_error(height))?;
-            let hidden = block.txs.is_empty() || model.faults.has(NodeFault::HideTransfers);
-            let transfers = if hidden { Vec::new() } else { model.list_transfers(&block.txs, filter) };
+            let hidden = block.txs.is_empty() || model.faults.is_on(NodeFault::HideTransfers);
+            let transfers = if hidden { Vec::new() } else { model.list_watched_transfers(&block.txs, filter) };
             blocks.push(Block { header: block.header, transfers, spends: Vec::new() });
         }
-        if model.faults.has(NodeFault::WrongParent) {
+        if model.faults.is_on(NodeFault::WrongParent) {
             blocks[0].header.parent = BlockHash([0xee; 32]);
         }
         Ok(blocks)
@@ -144,10 +141,10 @@ impl Source for ModelNode {
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
         let model = self.count_request_and_lock_model()?;
-        if model.faults.has(NodeFault::NoBalances) {
+        if model.faults.is_on(NodeFault::NoBalances) {
             return Err(SourceError::Unavailable("no endpoint returns balances".into()));
         }
-        if at.height > find_visible_head(&model).height {
+        if at.height > find_reported_head(&model).height {
             return Err(SourceError::BlockNotFound(at.height));
         }
         let block = model.find_block(at.height).ok_or_else(|| pruned_block_error(at.height))?;
@@ -158,16 +155,16 @@ impl Source for ModelNode {
         Ok(addresses.iter().map(|address| model.balance_at(at.height, &asset, address.key)).collect())
     }
 
-    /// Available on Bitcoin only, as with real nodes.
+    /// Returns the unconfirmed transfers on Bitcoin, and `None` on the other families.
     async fn unconfirmed(
         &self,
         watched: &WatchSet,
         _expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let model = self.count_request_and_lock_model()?;
-        let addresses = watched.read_addresses();
+        let addresses = watched.lock_addresses();
         let filter = TransferFilter { watched: &addresses, internal_transfers: model.internal_transfers };
-        Ok((model.spec.family == Family::Bitcoin).then(|| model.list_unconfirmed_transfers(filter)))
+        Ok((model.spec.family == Family::Bitcoin).then(|| model.list_watched_unconfirmed_transfers(filter)))
     }
 
     fn internal_transfers(&self) -> InternalTransfers {
@@ -181,11 +178,12 @@ impl Source for ModelNode {
     async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let outcome = self
             .count_request_and_lock_model()
-            .map(|model| format!("model chain, block {}", find_visible_head(&model).height));
+            .map(|model| format!("model chain, block {}", find_reported_head(&model).height));
         vec![EndpointReport { endpoint: "simnet".into(), outcome: outcome.map_err(|e| e.to_string()) }]
     }
 }
 
+/// Returns the error for a block that the chain no longer keeps.
 fn pruned_block_error(height: Height) -> SourceError {
     SourceError::Unsupported(format!("block {height} is older than the kept blocks"))
 }
@@ -197,14 +195,14 @@ impl Sender for ModelNode {
             Ok(model) => model,
             Err(e) => return BroadcastOutcome::Unknown(e.to_string()),
         };
-        if model.faults.has(NodeFault::RefuseBroadcast) {
-            return BroadcastOutcome::Refused("this node refuses all transactions".into());
+        if model.faults.is_on(NodeFault::RejectBroadcast) {
+            return BroadcastOutcome::Rejected("this node rejects all transactions".into());
         }
-        if model.faults.has(NodeFault::BroadcastLost) {
+        if model.faults.is_on(NodeFault::BroadcastLost) {
             return BroadcastOutcome::Accepted;
         }
-        let outcome = model.broadcast(raw);
-        if model.faults.has(NodeFault::AnswerLost) {
+        let outcome = model.verify_and_add_to_mempool(raw);
+        if model.faults.is_on(NodeFault::AnswerLost) {
             BroadcastOutcome::Unknown("the answer was lost".into())
         } else {
             outcome

@@ -38,18 +38,20 @@ pub enum FinalityMark {
 
 impl ChainSpec {
     /// Returns the id of the chain's native coin, whether or not it is listed.
-    pub fn native(&self) -> AssetId {
+    pub fn native_asset_id(&self) -> AssetId {
         AssetId::on_chain(&self.chain, &AssetKind::Native)
     }
 
+    /// Returns the constant facts of the chain, with the initial balances of the funded accounts.
     pub(crate) fn build_chain_rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> ChainRules {
-        let native = self.native();
+        let native = self.native_asset_id();
         let mut endowment: BTreeMap<AssetId, Amount> = BTreeMap::new();
         endowment.insert(native.clone(), self.compute_endowment(18));
         endowment.extend(self.assets.iter().map(|asset| (asset.id.clone(), self.compute_endowment(asset.decimals))));
         ChainRules { family: self.family, native, miner, funded, endowment }
     }
 
+    /// Returns the initial balance of a buyer's wallet in base units, for an asset with this number of decimals.
     fn compute_endowment(&self, decimals: u8) -> Amount {
         match self.family {
             Family::Bitcoin => Amount::from(BUYER_SATOSHI),

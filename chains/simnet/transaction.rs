@@ -1,6 +1,6 @@
 //! Transactions of a model chain: their content, signatures and encoding.
 //!
-//! The encoding is JSON with a fixed order of fields; a node refuses any other JSON with the same content. The id
+//! The encoding is JSON with a fixed order of fields; a node rejects any other JSON with the same content. The id
 //! covers the content and the signers' keys but not the signatures, so changing a signature does not change the id.
 
 use std::sync::LazyLock;
@@ -63,7 +63,7 @@ pub struct TxDraft {
     pub reverts: bool,
 }
 
-/// A public key with its signature over [`TxDraft::digest`].
+/// A public key with its signature over [`TxDraft::compute_digest`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Witness {
     /// The signer's key.
@@ -72,12 +72,12 @@ pub struct Witness {
     pub signature: Signature,
 }
 
-/// A transaction with its signatures, in canonical form. [`SignedTx::verify`] checks the signatures.
+/// A transaction with its signatures, in canonical form. [`SignedTx::verify_signatures`] checks the signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedTx {
     /// The signed content.
     pub draft: TxDraft,
-    /// The transaction id: [`TxDraft::digest`] with the signers' keys.
+    /// The transaction id: [`TxDraft::compute_digest`] with the signers' keys.
     pub txid: TxId,
     /// The accounts of the signers, in the order of the signatures. The first one pays on account-based chains; on
     /// Bitcoin the spent coins may belong to any of them.
@@ -86,7 +86,7 @@ pub struct SignedTx {
     raw: String,
 }
 
-/// The reason why bytes are not a valid transaction.
+/// The reason why encoded bytes are not a valid transaction of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTx {
     /// The bytes are too long, not JSON of the expected form, or not canonical.
@@ -103,7 +103,7 @@ pub enum InvalidTx {
 impl TxDraft {
     /// Returns the digest that the owners of these keys sign, in the order of their signatures: SHA-256 over the draft
     /// and all keys. It is also the transaction id.
-    pub fn digest(&self, keys: &[PublicKey]) -> [u8; 32] {
+    pub fn compute_digest(&self, keys: &[PublicKey]) -> [u8; 32] {
         let text = serde_json::to_string(&WireDraft::from(self)).expect("a draft has only texts and numbers");
         let hash = Sha256::new().chain_update("simnet transaction").chain_update(text);
         keys.iter().fold(hash, |hash, key| hash.chain_update(key.serialize())).finalize().into()
@@ -112,26 +112,26 @@ impl TxDraft {
     /// Signs the draft with these keys. The first key belongs to the paying account.
     pub fn sign(self, family: Family, keys: &[SecretKey]) -> SignedTx {
         let public: Vec<PublicKey> = keys.iter().map(derive_public_key).collect();
-        let message = Message::from_digest(self.digest(&public));
+        let message = Message::from_digest(self.compute_digest(&public));
         let signature = |secret: &SecretKey| CURVE.sign_ecdsa(&message, secret);
         let witness = |(key, secret): (PublicKey, &SecretKey)| Witness { key, signature: signature(secret) };
-        SignedTx::assemble(family, self, public.into_iter().zip(keys).map(witness).collect())
+        SignedTx::from_witnesses(family, self, public.into_iter().zip(keys).map(witness).collect())
     }
 }
 
 impl SignedTx {
     /// Returns the transaction of a draft and signatures that were made elsewhere. Does not verify the signatures.
-    pub fn assemble(family: Family, draft: TxDraft, witnesses: Vec<Witness>) -> SignedTx {
+    pub fn from_witnesses(family: Family, draft: TxDraft, witnesses: Vec<Witness>) -> SignedTx {
         let signers = witnesses.iter().map(|w| address::address_from_public_key(family, &w.key).key).collect();
         let wire =
             Wire { draft: WireDraft::from(&draft), witnesses: witnesses.iter().map(WireWitness::from).collect() };
         let raw = serde_json::to_string(&wire).expect("a transaction has only texts and numbers");
         let keys: Vec<PublicKey> = witnesses.iter().map(|w| w.key).collect();
-        SignedTx { txid: TxId(draft.digest(&keys)), draft, signers, witnesses, raw }
+        SignedTx { txid: TxId(draft.compute_digest(&keys)), draft, signers, witnesses, raw }
     }
 
     /// Decodes a transaction of this chain from its canonical form. Does not verify the signatures.
-    pub fn decode(family: Family, chain: &ChainId, raw: &[u8]) -> Result<SignedTx, InvalidTx> {
+    pub fn decode_canonical(family: Family, chain: &ChainId, raw: &[u8]) -> Result<SignedTx, InvalidTx> {
         let malformed = |reason: &str| InvalidTx::Malformed(reason.to_owned());
         if raw.len() > RAW_BYTES_MAX {
             return Err(malformed("too large"));
@@ -142,7 +142,7 @@ impl SignedTx {
             return Err(InvalidTx::OtherChain(draft.chain));
         }
         let witnesses: Option<Vec<Witness>> = wire.witnesses.iter().map(WireWitness::parse).collect();
-        let tx = SignedTx::assemble(family, draft, witnesses.ok_or(InvalidTx::BadSignature)?);
+        let tx = SignedTx::from_witnesses(family, draft, witnesses.ok_or(InvalidTx::BadSignature)?);
         if tx.signers.is_empty() || tx.raw.as_bytes() != raw {
             return Err(malformed("not in canonical form"));
         }
@@ -150,7 +150,7 @@ impl SignedTx {
     }
 
     /// Verifies all signatures.
-    pub fn verify(&self) -> Result<(), InvalidTx> {
+    pub fn verify_signatures(&self) -> Result<(), InvalidTx> {
         let message = Message::from_digest(self.txid.0);
         let holds = |w: &Witness| CURVE.verify_ecdsa(&message, &w.signature, &w.key).is_ok();
         if self.witnesses.iter().all(holds) { Ok(()) } else { Err(InvalidTx::BadSignature) }
@@ -298,10 +298,12 @@ impl WireWitness {
     }
 }
 
+/// Parses a transaction id from 64 hexadecimal digits.
 pub(crate) fn parse_txid(text: &str) -> Option<TxId> {
     const_hex::decode_to_array(text).ok().map(TxId)
 }
 
+/// Parses a decimal amount in base units.
 pub(crate) fn parse_amount(text: &str) -> Result<Amount, String> {
     Amount::parse_decimal(text, 0).map_err(|e| e.to_string())
 }

@@ -2,7 +2,7 @@
 //! machine uses only the 20 bytes of the key.
 
 use bitcoin::base58;
-use chain::{Address, AddressKey, derive::tron_address};
+use chain::{Address, AddressKey, address::encode_tron_address};
 
 /// The byte that precedes the key in both text forms and in every protobuf field that holds an address.
 pub const PREFIX: u8 = 0x41;
@@ -15,7 +15,7 @@ pub struct BadAddress;
 /// Parses the Base58Check form, as wallets show it. Length, alphabet, checksum and prefix must be correct.
 pub fn parse_tron_address(text: &str) -> Result<Address, BadAddress> {
     let payload = base58::decode_check(text).map_err(|_| BadAddress)?;
-    let address = parse_prefixed_bytes(&payload).map(tron_address).ok_or(BadAddress)?;
+    let address = parse_prefixed_bytes(&payload).map(encode_tron_address).ok_or(BadAddress)?;
     if address.text == text { Ok(address) } else { Err(BadAddress) }
 }
 
@@ -72,7 +72,7 @@ mod tests {
     proptest! {
         #[test]
         fn texts_round_trip(key in any::<[u8; 20]>().prop_map(AddressKey)) {
-            prop_assert_eq!(parse_tron_address(&tron_address(key).text).map(|address| address.key), Ok(key));
+            prop_assert_eq!(parse_tron_address(&encode_tron_address(key).text).map(|address| address.key), Ok(key));
             prop_assert_eq!(parse_prefixed_hex(&to_prefixed_hex(key)), Some(key));
         }
 

@@ -1,17 +1,14 @@
 //! Parses blocks and verifies them: the block id against the hash of the header, each transaction id against the hash
 //! of its content, and an empty transaction list against the transaction root.
 
-use chain::{
-    AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, derive::tron_address,
-    watch::WatchedAddresses,
-};
+use chain::{AssetId, BlockHash, Header, Height, Transfer, TxId, watch::WatchedAddresses};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    address,
-    proto::{self, ContractRet, ContractType, TransferContract},
-    wire,
+    http_api,
+    proto::{self, ContractRet},
+    transfers::parse_trx_payment,
 };
 
 /// The transaction root of a block without transactions.
@@ -22,7 +19,7 @@ const NO_TRANSACTIONS: [u8; 32] = [0; 32];
 pub struct ParsedBlock {
     /// Header whose hash matches the block id.
     pub header: Header,
-    /// Verified transaction ids, in block order. The receipts must have the same ids in the same order.
+    /// Verified ids of the block's transactions, in block order. The receipts must have the same ids in the same order.
     pub txids: Vec<TxId>,
     /// Successful TRX transfers to watched addresses (`TransferContract`). Transfers made by contracts are in the
     /// receipts.
@@ -31,7 +28,7 @@ pub struct ParsedBlock {
 
 /// Parses a header and verifies that the block id is its hash. Returns `None` for `{}`, which a node returns for a
 /// block that it does not have (yet).
-pub fn parse_header(block: &wire::Block<'_>) -> Result<Option<Header>, String> {
+pub fn parse_and_verify_header(block: &http_api::Block<'_>) -> Result<Option<Header>, String> {
     let (Some(id), Some(header)) = (block.id, &block.block_header) else { return Ok(None) };
     let raw = &header.raw_data;
     let id: [u8; 32] = parse_bytes32(id).ok_or("an invalid block id")?;
@@ -47,7 +44,7 @@ pub fn parse_header(block: &wire::Block<'_>) -> Result<Option<Header>, String> {
 }
 
 /// Returns the SHA-256 hash of a header's protobuf encoding.
-fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
+fn hash_header(raw: &http_api::HeaderRaw<'_>) -> Result<[u8; 32], String> {
     let decode = |text: &str| const_hex::decode(text).map_err(|_| "a header field that is not hexadecimal".to_owned());
     let raw = proto::HeaderRaw {
         timestamp: raw.timestamp,
@@ -64,12 +61,12 @@ fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
 
 /// Parses a block and verifies the ids of its transactions. Returns `None` when the node does not have the block or
 /// omits its transactions. If `native` is given, collects the successful TRX transfers to `watched` addresses.
-pub fn parse_block(
-    block: &wire::Block<'_>,
+pub fn parse_and_verify_block(
+    block: &http_api::Block<'_>,
     native: Option<&AssetId>,
     watched: &WatchedAddresses<'_>,
 ) -> Result<Option<ParsedBlock>, String> {
-    let Some(header) = parse_header(block)? else { return Ok(None) };
+    let Some(header) = parse_and_verify_header(block)? else { return Ok(None) };
     let root =
         block.block_header.as_ref().and_then(|header| parse_bytes32(header.raw_data.root)).unwrap_or(NO_TRANSACTIONS);
     if block.transactions.is_empty() != (root == NO_TRANSACTIONS) {
@@ -89,7 +86,7 @@ pub fn parse_block(
         let tx_index = u32::try_from(index).map_err(|_| "too many transactions")?;
         if let Some(asset) = native
             && has_succeeded(transaction)
-            && let Some(payment) = parse_native_payment(&raw, watched)
+            && let Some(payment) = parse_trx_payment(&raw, watched)
         {
             payments.push(payment.into_transfer(txid, tx_index, asset));
         }
@@ -98,42 +95,33 @@ pub fn parse_block(
     Ok(Some(ParsedBlock { header, txids, payments }))
 }
 
-fn has_succeeded(transaction: &wire::Transaction<'_>) -> bool {
-    transaction.ret.first().and_then(|ret| ret.contract_ret) == Some(ContractRet::Success.name())
-}
-
-/// A TRX transfer to a watched address.
-struct NativePayment {
-    from: chain::AddressKey,
-    to: chain::AddressKey,
-    sun: u64,
-}
-
-impl NativePayment {
-    fn into_transfer(self, txid: TxId, tx_index: u32, asset: &AssetId) -> Transfer {
-        Transfer {
-            txid,
-            index: TransferIndex { tx_index, part: TxPart::Value },
-            asset: asset.clone(),
-            to: self.to,
-            from: Some(tron_address(self.from).text),
-            amount: self.sun.into(),
+/// Parses the blocks of a reply, which must have the heights from `from` to `to`. The list ends before the first block
+/// that is incomplete or is not the child of the previous block.
+pub fn parse_blocks_while_linked(
+    answer: &http_api::Blocks<'_>,
+    from: Height,
+    to: Height,
+    native: Option<&AssetId>,
+    watched: &WatchedAddresses<'_>,
+) -> Result<Vec<ParsedBlock>, String> {
+    let mut blocks: Vec<ParsedBlock> = Vec::with_capacity(answer.block.len());
+    for (height, found) in (from..=to).zip(&answer.block) {
+        let Some(body) = parse_and_verify_block(found, native, watched)? else { break };
+        if body.header.height != height {
+            return Err(format!("requested block {height}, received block {}", body.header.height));
         }
+        // The node switched to another branch; the blocks before this one are still linked.
+        if blocks.last().is_some_and(|last| last.header.hash != body.header.parent) {
+            break;
+        }
+        blocks.push(body);
     }
+    Ok(blocks)
 }
 
-/// Returns the TRX transfer of a transaction, or `None` when the transaction does something else, the receiver is not
-/// watched, or the amount is not positive.
-fn parse_native_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<NativePayment> {
-    let raw = proto::TransactionRaw::decode(raw).ok()?;
-    let contract = raw.contract.first()?;
-    if contract.r#type != i32::from(ContractType::Transfer) {
-        return None;
-    }
-    let transfer = TransferContract::decode(contract.parameter.as_ref()?.value.as_slice()).ok()?;
-    let to = address::parse_prefixed_bytes(&transfer.to_address).filter(|to| watched.contains(to))?;
-    let sun = u64::try_from(transfer.amount).ok().filter(|sun| *sun > 0)?;
-    Some(NativePayment { from: address::parse_prefixed_bytes(&transfer.owner_address)?, to, sun })
+/// Returns true if the result of the transaction's operation is SUCCESS.
+fn has_succeeded(transaction: &http_api::Transaction<'_>) -> bool {
+    transaction.ret.first().and_then(|ret| ret.contract_ret) == Some(ContractRet::Success.json_name())
 }
 
 /// Parses 64 hexadecimal digits.
@@ -165,24 +153,25 @@ mod tests {
     #[test]
     fn a_block_id_that_is_not_the_hash_of_its_header_is_rejected() {
         for text in HEADERS {
-            let found = parse_header(&serde_json::from_str(text).unwrap()).unwrap().unwrap();
+            let found = parse_and_verify_header(&serde_json::from_str(text).unwrap()).unwrap().unwrap();
             assert_eq!(found.height, found.hash.0[..8].try_into().map(Height::from_be_bytes).unwrap());
             for (original, changed) in
                 [("timestamp\":17", "timestamp\":18"), ("\"version\":3", "\"version\":4"), ("\"41", "\"42")]
             {
                 let forged = text.replacen(original, changed, 1);
-                assert!(parse_header(&serde_json::from_str(&forged).unwrap()).is_err(), "{forged}");
+                assert!(parse_and_verify_header(&serde_json::from_str(&forged).unwrap()).is_err(), "{forged}");
             }
         }
-        assert_eq!(parse_header(&wire::Block::default()), Ok(None));
+        assert_eq!(parse_and_verify_header(&http_api::Block::default()), Ok(None));
     }
 
     #[test]
     fn a_block_without_its_transactions_counts_as_missing() {
-        let block: wire::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
-        assert!(parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().is_none());
-        let block: wire::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
-        let empty = parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().unwrap();
+        let block: http_api::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
+        assert!(parse_and_verify_block(&block, None, &chain::WatchSet::default().lock_addresses()).unwrap().is_none());
+        let block: http_api::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
+        let empty =
+            parse_and_verify_block(&block, None, &chain::WatchSet::default().lock_addresses()).unwrap().unwrap();
         assert_eq!(empty.header.time, 1_745_423_034);
     }
 }

@@ -10,13 +10,19 @@ pub mod address;
 pub mod proto;
 pub mod transaction;
 pub mod resources;
+pub mod simulated_calls;
 
-mod block;
-mod heads;
-mod reader;
+mod config;
+mod http_api;
+mod node_errors;
+mod transfers;
 mod receipts;
-mod send;
+mod block;
 mod source;
-mod wire;
+mod unsolidified_blocks;
+mod balances;
+mod endpoint_check;
+mod sender;
 
-pub use source::{BuildError, Tron, TronConfig};
+pub use config::{BuildError, TronConfig};
+pub use source::Tron;

@@ -9,7 +9,7 @@ pub const TYPE_URL: &str = "type.googleapis.com/protocol.";
 /// A signed transaction (`Transaction`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Transaction {
-    /// The content; `None` is invalid.
+    /// The content of the transaction; a transaction without content is invalid.
     #[prost(message, optional, tag = "1")]
     pub raw_data: Option<TransactionRaw>,
     /// One signature of 65 bytes per signing key: `r`, `s` and the recovery id.
@@ -52,7 +52,8 @@ pub struct Contract {
     /// The kind of operation, as a number of [`ContractType`].
     #[prost(enumeration = "ContractType", tag = "1")]
     pub r#type: i32,
-    /// The message of the operation, whose type depends on `type`; `None` is invalid.
+    /// The message of the operation, such as [`TransferContract`]; `type` decides which. An operation without a message
+    /// is invalid.
     #[prost(message, optional, tag = "2")]
     pub parameter: Option<Any>,
     /// The account permission that the signatures satisfy; 0 for the owner permission.
@@ -87,7 +88,7 @@ pub enum ContractType {
     UnDelegateResource = 58,
 }
 
-/// Moves TRX.
+/// The operation that moves TRX.
 #[derive(Clone, PartialEq, Message)]
 pub struct TransferContract {
     /// Paying account: the prefix 0x41 and 20 bytes.
@@ -101,7 +102,7 @@ pub struct TransferContract {
     pub amount: i64,
 }
 
-/// Calls a smart contract.
+/// The operation that calls a smart contract.
 #[derive(Clone, PartialEq, Message)]
 pub struct TriggerSmartContract {
     /// Calling account: the prefix 0x41 and 20 bytes.
@@ -118,7 +119,7 @@ pub struct TriggerSmartContract {
     pub data: Vec<u8>,
 }
 
-/// Lends the resource of staked TRX to another account.
+/// The operation that lends the resource of staked TRX to another account.
 #[derive(Clone, PartialEq, Message)]
 pub struct DelegateResourceContract {
     /// Lending account: the prefix 0x41 and 20 bytes.
@@ -141,7 +142,7 @@ pub struct DelegateResourceContract {
     pub lock_period: i64,
 }
 
-/// Takes a lent resource back.
+/// The operation that takes a lent resource back.
 #[derive(Clone, PartialEq, Message)]
 pub struct UnDelegateResourceContract {
     /// Lending account: the prefix 0x41 and 20 bytes.
@@ -212,7 +213,7 @@ pub enum ContractRet {
 
 impl ContractRet {
     /// Returns the name that nodes write in JSON.
-    pub fn name(self) -> &'static str {
+    pub fn json_name(self) -> &'static str {
         match self {
             ContractRet::Default => "DEFAULT",
             ContractRet::Success => "SUCCESS",

@@ -1,32 +1,17 @@
-//! Finds transfers in transaction receipts: token transfers in logs, and TRX that contracts sent in internal
-//! transactions. Only receipts with the result SUCCESS count, because a transaction that ran out of time keeps logs of
-//! transfers that never happened.
+//! Receipts of transactions. Only receipts with the result SUCCESS count, because a transaction that ran out of time
+//! keeps logs of transfers that never happened.
 
-use chain::{
-    Address, AddressKey, Amount, Asset, AssetId, AssetKind, Transfer, TransferIndex, TxId, TxPart,
-    derive::tron_address, watch::WatchedAddresses,
-};
+use chain::{Block, SourceError, Transfer, TransferIndex, TxId, TxPart, WatchSet, watch::WatchedAddresses};
+use rpc::{Rejection, Request, RpcError, Verdict};
+use serde_json::json;
 
 use crate::{
-    abi,
-    address::{self, BadAddress},
+    Tron,
     block::{ParsedBlock, parse_bytes32},
+    http_api::{self, ApiView, TransactionInfo, serialize_body},
     proto::ContractRet,
-    wire::{InternalTransaction, Log, TransactionInfo},
+    transfers::{TrackedAssets, parse_internal_transfer, parse_token_transfer},
 };
-
-/// The notes of internal transactions that move TRX, as hexadecimal text: call, create, suicide.
-const TRX_MOVING_NOTES: [&str; 3] = ["63616c6c", "637265617465", "73756963696465"];
-
-/// The assets whose transfers the driver reports.
-#[derive(Debug)]
-pub struct TrackedAssets {
-    /// TRX, or `None` when it is not accepted.
-    pub native: Option<AssetId>,
-    /// Token contracts in the form that logs contain (40 hexadecimal digits without the prefix `41`), with their
-    /// assets.
-    tokens: Vec<(String, AssetId)>,
-}
 
 /// The reason why receipts do not match their block.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,34 +22,9 @@ pub enum ReceiptsError {
     Wrong(String),
 }
 
-impl TrackedAssets {
-    /// Returns the contract of any tracked token, or `None` when no token is tracked.
-    pub fn find_any_token(&self) -> Option<Address> {
-        let (contract, _) = self.tokens.first()?;
-        const_hex::decode_to_array(contract).ok().map(|key| tron_address(AddressKey(key)))
-    }
-
-    /// # Errors
-    ///
-    /// Fails when a token contract is not a TRON address.
-    pub fn new(assets: &[Asset]) -> Result<TrackedAssets, BadAddress> {
-        let mut found = TrackedAssets { native: None, tokens: Vec::new() };
-        for asset in assets {
-            match &asset.kind {
-                AssetKind::Native => found.native = Some(asset.id.clone()),
-                AssetKind::Token { contract } => {
-                    let key = address::parse_tron_address(contract)?.key;
-                    found.tokens.push((const_hex::encode(key.0), asset.id.clone()));
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Returns all transfers to watched addresses in a block, in chain order. The receipts must be those of the block's
-/// transactions, in the same order.
-pub fn list_transfers(
+/// Checks that the receipts are those of the block's transactions, in the same order. Returns all transfers of
+/// successful transactions to watched addresses, in chain order.
+pub fn verify_receipts_and_list_transfers(
     body: &ParsedBlock,
     receipts: &[TransactionInfo<'_>],
     assets: &TrackedAssets,
@@ -81,7 +41,7 @@ pub fn list_transfers(
                 body.header.height
             )));
         }
-        if info.receipt.result != Some(ContractRet::Success.name()) || info.result == Some("FAILED") {
+        if info.receipt.result != Some(ContractRet::Success.json_name()) || info.result == Some("FAILED") {
             continue;
         }
         let tx_index = u32::try_from(index).map_err(|_| ReceiptsError::Wrong("too many transactions".to_owned()))?;
@@ -104,36 +64,63 @@ pub fn list_transfers(
     Ok(transfers)
 }
 
-fn parse_token_transfer(
-    log: &Log<'_>,
-    (txid, index): (TxId, TransferIndex),
-    assets: &TrackedAssets,
-    watched: &WatchedAddresses<'_>,
-) -> Option<Transfer> {
-    let [topic, from, to] = log.topics.as_slice() else { return None };
-    if *topic != abi::TRANSFER_TOPIC {
-        return None;
+impl Tron {
+    /// Fetches the receipts of a block and returns the block with all its transfers to watched addresses. A block
+    /// without transactions has no receipts, so none are requested.
+    pub(crate) async fn complete_block_with_receipts(
+        &self,
+        view: ApiView,
+        found: ParsedBlock,
+        watched: &WatchSet,
+    ) -> Result<Block, SourceError> {
+        let header = found.header;
+        if found.txids.is_empty() {
+            return Ok(Block { header, transfers: Vec::new(), spends: Vec::new() });
+        }
+        let path = view.api_path("gettransactioninfobyblocknum");
+        let request = serialize_body(&json!({ "num": header.height }));
+        let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
+            let infos: Vec<http_api::TransactionInfo<'_>> = http_api::parse_json_reply(reply)?;
+            match verify_receipts_and_list_transfers(&found, &infos, &self.assets, &watched.lock_addresses()) {
+                Ok(transfers) => Ok(Verdict::Accept(Some(transfers))),
+                Err(ReceiptsError::Incomplete) => Ok(Verdict::Fallback(None)),
+                // The node may have switched to another branch between the two requests.
+                Err(ReceiptsError::Wrong(_)) if view == ApiView::Head => Ok(Verdict::Fallback(None)),
+                Err(ReceiptsError::Wrong(reason)) => Err(Rejection::Invalid(reason)),
+            }
+        });
+        match answer.await.map_err(|failure| failure.into_source_error(header.height))? {
+            Some(transfers) => Ok(Block { header, transfers, spends: Vec::new() }),
+            None => Err(SourceError::Unavailable(format!("no endpoint has the receipts of block {}", header.height))),
+        }
     }
-    let (_, asset) = assets.tokens.iter().find(|(contract, _)| contract == log.address)?;
-    let to = abi::parse_address_word(to).filter(|to| watched.contains(to))?;
-    let amount = abi::parse_amount_word(log.data).filter(|amount| !amount.is_zero())?;
-    let from = abi::parse_address_word(from).map(|from| tron_address(from).text);
-    Some(Transfer { txid, index, asset: asset.clone(), to, from, amount })
-}
 
-fn parse_internal_transfer(
-    internal: &InternalTransaction<'_>,
-    (txid, index): (TxId, TransferIndex),
-    native: &AssetId,
-    watched: &WatchedAddresses<'_>,
-) -> Option<Transfer> {
-    if internal.rejected || !TRX_MOVING_NOTES.contains(&internal.note) {
-        return None;
+    /// Returns the height of the solidified block that contains a transaction, and the result of the transaction.
+    /// Returns `None` while no solidified block contains the transaction.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no endpoint answers.
+    pub async fn fetch_solidified_outcome(&self, txid: TxId) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
+        let path = ApiView::Solid.api_path("gettransactioninfobyid");
+        let request = serialize_body(&json!({ "value": txid.to_string() }));
+        let answer: Result<_, RpcError> = self
+            .pool
+            .send_request(Request::http_post(&path, request), |reply| {
+                let info: http_api::TransactionInfo<'_> = http_api::parse_json_reply(reply)?;
+                if info.id.is_empty() {
+                    return Ok(Verdict::Fallback(None));
+                }
+                let height =
+                    u64::try_from(info.block_number).map_err(|_| Rejection::Invalid("a negative height".to_owned()))?;
+                // Nodes leave the result out if the virtual machine did not run. If it ran, a missing result is not a
+                // success.
+                let default = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
+                let vm = info.receipt.result.unwrap_or(default);
+                let failed = info.result == Some("FAILED") || vm != "SUCCESS";
+                Ok(Verdict::Accept(Some((height, if failed { Err(vm.to_owned()) } else { Ok(()) }))))
+            })
+            .await;
+        answer.map_err(|failure| failure.into_source_error(0))
     }
-    let to: AddressKey = address::parse_prefixed_hex(internal.to).filter(|to| watched.contains(to))?;
-    let sun = internal.values.iter().filter(|value| value.token.is_none());
-    let sun = sun.filter_map(|value| u64::try_from(value.value).ok()).map(Amount::from);
-    let amount = Amount::checked_sum(sun).filter(|amount| !amount.is_zero())?;
-    let from = address::parse_prefixed_hex(internal.caller_address).map(|from| tron_address(from).text);
-    Some(Transfer { txid, index, asset: native.clone(), to, from, amount })
 }

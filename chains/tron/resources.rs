@@ -3,16 +3,19 @@
 //! read from the chain.
 
 use chain::{AddressKey, SourceError};
-use rpc::{Rejection, Request, RpcError, Verdict};
+use rpc::{Rejection, Request, Verdict};
 use serde_json::json;
 
-use crate::{Tron, address, reader::ApiView, source::serialize_body, transaction::TransactionParams, wire};
+use crate::{
+    Tron, address,
+    http_api::{self, ApiView, serialize_body},
+};
 
 /// The energy that a fee limit covers, in percent of the simulated energy. A call may need more when it runs than in
 /// the simulation: the energy penalty of a popular contract changes by up to 20 % per maintenance period.
 const LIMIT_PERCENT: u64 = 125;
 
-/// The chain's prices, in sun.
+/// The prices of bandwidth, energy and new accounts, in sun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourcePrices {
     /// Price of one unit of energy that is neither staked nor lent.
@@ -37,15 +40,6 @@ pub struct Resources {
     /// The unused part of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth,
     /// never a part of each.
     pub free_bandwidth: u64,
-}
-
-/// The result of a simulated call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Simulation {
-    /// Energy that the call uses, with the penalty of popular contracts.
-    pub energy: u64,
-    /// The returned values, each as 64 hexadecimal digits, or the reason for the failure.
-    pub outcome: Result<Vec<String>, String>,
 }
 
 /// The cost of a contract call.
@@ -77,7 +71,7 @@ impl ResourcePrices {
     /// # Errors
     ///
     /// Fails when the needed fee limit is above the operator's or the chain's maximum.
-    pub fn compute_call_cost(
+    pub fn compute_call_cost_within_limit(
         &self,
         energy: u64,
         bytes: u64,
@@ -116,7 +110,7 @@ impl ResourcePrices {
     /// # Errors
     ///
     /// Fails when the fee exceeds 64 bits.
-    pub fn compute_transfer_fee(
+    pub fn compute_trx_transfer_fee(
         &self,
         bytes: u64,
         have: Resources,
@@ -131,7 +125,7 @@ impl ResourcePrices {
 }
 
 impl Tron {
-    /// Returns the prices in force at the head.
+    /// Returns the prices of resources that are in force at the newest block.
     ///
     /// # Errors
     ///
@@ -139,7 +133,7 @@ impl Tron {
     pub async fn fetch_resource_prices(&self) -> Result<ResourcePrices, SourceError> {
         let path = ApiView::Head.api_path("getchainparameters");
         let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&json!({}))), |reply| {
-            let chain: wire::ChainParameters<'_> = wire::parse_json_reply(reply)?;
+            let chain: http_api::ChainParameters<'_> = http_api::parse_json_reply(reply)?;
             let value = |key: &str| chain.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
             let price = |key: &str| {
                 // Nodes leave out values of zero.
@@ -164,11 +158,11 @@ impl Tron {
     /// # Errors
     ///
     /// Fails when no endpoint answers.
-    pub async fn fetch_account_resources(&self, account: AddressKey) -> Result<Resources, SourceError> {
+    pub async fn fetch_unused_resources(&self, account: AddressKey) -> Result<Resources, SourceError> {
         let path = ApiView::Head.api_path("getaccountresource");
         let request = serialize_body(&json!({ "address": address::to_prefixed_hex(account) }));
         let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
-            let account: wire::AccountResource = wire::parse_json_reply(reply)?;
+            let account: http_api::AccountResource = http_api::parse_json_reply(reply)?;
             let left = Resources {
                 energy: account.energy_limit.saturating_sub(account.energy_used),
                 bandwidth: account.net_limit.saturating_sub(account.net_used),
@@ -178,107 +172,6 @@ impl Tron {
             Ok(if account.free_net_limit > 0 { Verdict::Accept(left) } else { Verdict::Fallback(left) })
         });
         answer.await.map_err(|failure| failure.into_source_error(0))
-    }
-
-    /// Returns the TRX balance of an account after the newest solidified block, in sun.
-    ///
-    /// # Errors
-    ///
-    /// Fails when no endpoint answers.
-    pub async fn fetch_trx_balance(&self, account: AddressKey) -> Result<u64, SourceError> {
-        let path = ApiView::Solid.api_path("getaccount");
-        let request = serialize_body(&json!({ "address": address::to_prefixed_hex(account) }));
-        let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
-            let state: wire::AccountState<'_> = wire::parse_json_reply(reply)?;
-            let sun = u64::try_from(state.balance).map_err(|_| Rejection::Invalid("a negative balance".to_owned()))?;
-            Ok(if state.address.is_some() { Verdict::Accept(sun) } else { Verdict::Fallback(sun) })
-        });
-        answer.await.map_err(|failure| failure.into_source_error(0))
-    }
-
-    /// Simulates a call from `owner` at the head. A call that fails here would burn energy on the chain.
-    ///
-    /// # Errors
-    ///
-    /// Fails when no endpoint simulates the call; a call that fails is an `Ok` with [`Simulation::outcome`].
-    pub async fn simulate_call(
-        &self,
-        owner: AddressKey,
-        contract: AddressKey,
-        data: &[u8],
-    ) -> Result<Simulation, SourceError> {
-        let path = ApiView::Head.api_path("triggerconstantcontract");
-        let request = json!({
-            "owner_address": address::to_prefixed_hex(owner),
-            "contract_address": address::to_prefixed_hex(contract),
-            "data": const_hex::encode(data),
-        });
-        let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
-            let call = wire::parse_constant_call(reply)?;
-            Ok(Verdict::Accept(Simulation { energy: call.energy_used, outcome: parse_simulation_outcome(&call) }))
-        });
-        answer.await.map_err(|failure| failure.into_source_error(0))
-    }
-
-    /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after
-    /// the time of the head block.
-    ///
-    /// # Errors
-    ///
-    /// Fails when no endpoint returns its newest blocks.
-    pub async fn fetch_transaction_params(
-        &self,
-        lifetime_ms: i64,
-        timestamp_ms: i64,
-    ) -> Result<TransactionParams, SourceError> {
-        let (reference, head) =
-            (self.read_newest_header(ApiView::Solid).await?, self.read_newest_header(ApiView::Head).await?);
-        let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
-        Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
-    }
-
-    /// Returns the height of the solidified block that contains a transaction, and the result of the transaction.
-    /// Returns `None` while no solidified block contains the transaction.
-    ///
-    /// # Errors
-    ///
-    /// Fails when no endpoint answers.
-    pub async fn fetch_solid_outcome(
-        &self,
-        txid: chain::TxId,
-    ) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
-        let path = ApiView::Solid.api_path("gettransactioninfobyid");
-        let request = serialize_body(&json!({ "value": txid.to_string() }));
-        let answer: Result<_, RpcError> = self
-            .pool
-            .send_request(Request::http_post(&path, request), |reply| {
-                let info: wire::TransactionInfo<'_> = wire::parse_json_reply(reply)?;
-                if info.id.is_empty() {
-                    return Ok(Verdict::Fallback(None));
-                }
-                let height =
-                    u64::try_from(info.block_number).map_err(|_| Rejection::Invalid("a negative height".to_owned()))?;
-                // Nodes leave the result out if the virtual machine did not run. If it ran, a missing result is not a
-                // success.
-                let default = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
-                let vm = info.receipt.result.unwrap_or(default);
-                let failed = info.result == Some("FAILED") || vm != "SUCCESS";
-                Ok(Verdict::Accept(Some((height, if failed { Err(vm.to_owned()) } else { Ok(()) }))))
-            })
-            .await;
-        answer.map_err(|failure| failure.into_source_error(0))
-    }
-}
-
-/// Returns the values that a simulated call returned, or the reason for its failure. A node reports a revert as
-/// `result: true` with a message, or in the `ret` of the transaction.
-fn parse_simulation_outcome(call: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
-    let failed = call.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));
-    match (&call.result.message, &call.result.code) {
-        (Some(message), _) => Err(wire::decode_message(message)),
-        (None, Some(code)) => Err(code.clone().into_owned()),
-        (None, None) if failed || !call.result.result => Err("failed without a reason".to_owned()),
-        (None, None) => Ok(call.constant_result.iter().map(|word| (*word).to_owned()).collect()),
     }
 }
 
@@ -297,15 +190,15 @@ mod tests {
     #[test]
     fn the_fee_limit_covers_lent_energy_too() {
         let lent = Resources { energy: 200_000, bandwidth: 0, free_bandwidth: 600 };
-        let cost = PRICES.compute_call_cost(130_285, 345, lent, 40_000_000).unwrap();
+        let cost = PRICES.compute_call_cost_within_limit(130_285, 345, lent, 40_000_000).unwrap();
         assert_eq!(cost, CallCost { fee_limit: 16_285_700, trx_needed: 0 });
-        let poor = PRICES.compute_call_cost(130_285, 345, Resources::default(), 40_000_000).unwrap();
+        let poor = PRICES.compute_call_cost_within_limit(130_285, 345, Resources::default(), 40_000_000).unwrap();
         assert_eq!(poor, CallCost { fee_limit: 16_285_700, trx_needed: 16_285_700 + 345_000 });
         assert_eq!(
-            PRICES.compute_call_cost(130_285, 345, lent, 10_000_000),
+            PRICES.compute_call_cost_within_limit(130_285, 345, lent, 10_000_000),
             Err(CallCostError::TooExpensive { needed: 16_285_700, allowed: 10_000_000 })
         );
-        assert_eq!(PRICES.compute_call_cost(u64::MAX, 345, lent, 1), Err(CallCostError::OutOfRange));
+        assert_eq!(PRICES.compute_call_cost_within_limit(u64::MAX, 345, lent, 1), Err(CallCostError::OutOfRange));
     }
 
     #[test]
@@ -313,20 +206,8 @@ mod tests {
         let half = Resources { energy: 0, bandwidth: 300, free_bandwidth: 300 };
         assert_eq!(PRICES.compute_bandwidth_fee(345, half), Ok(345_000));
         assert_eq!(PRICES.compute_bandwidth_fee(300, half), Ok(0));
-        assert_eq!(PRICES.compute_transfer_fee(267, half, false), Ok(0));
-        assert_eq!(PRICES.compute_transfer_fee(267, half, true), Ok(1_000_000));
-        assert_eq!(PRICES.compute_transfer_fee(301, half, true), Ok(1_100_000));
-    }
-
-    #[test]
-    fn a_revert_with_the_result_true_is_a_failure() {
-        let parse = |text: &str| parse_simulation_outcome(&serde_json::from_str(text).unwrap());
-        let ok = r#"{"result":{"result":true},"energy_used":1,"constant_result":["01"],"transaction":{"ret":[{}]}}"#;
-        assert_eq!(parse(ok), Ok(vec!["01".to_owned()]));
-        let reverted = r#"{"result":{"result":true,"message":"524556455254206f70636f6465206578656375746564"},
-            "constant_result":[""],"transaction":{"ret":[{"ret":"FAILED"}]}}"#;
-        assert_eq!(parse(reverted), Err("REVERT opcode executed".to_owned()));
-        assert!(parse(r#"{"result":{"code":"OTHER_ERROR"}}"#).is_err());
-        assert!(parse("{}").is_err());
+        assert_eq!(PRICES.compute_trx_transfer_fee(267, half, false), Ok(0));
+        assert_eq!(PRICES.compute_trx_transfer_fee(267, half, true), Ok(1_000_000));
+        assert_eq!(PRICES.compute_trx_transfer_fee(301, half, true), Ok(1_100_000));
     }
 }

@@ -2,13 +2,14 @@
 //! computes every id that it signs, and never signs a transaction that a node built.
 
 use alloy_primitives::keccak256;
-use chain::{AddressKey, BlockRef, TxId};
+use chain::{AddressKey, BlockRef, SourceError, TxId};
 use k256::ecdsa::{RecoveryId, Signature, SigningKey, VerifyingKey};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    address,
+    Tron, address,
+    http_api::ApiView,
     proto::{
         self, ContractType, DelegateResourceContract, TYPE_URL, TransferContract, TriggerSmartContract,
         UnDelegateResourceContract,
@@ -100,16 +101,16 @@ pub enum SignError {
 }
 
 /// Builds an unsigned transaction. Equal arguments give equal bytes.
-pub fn build_transaction(owner: AddressKey, act: &Operation, frame: &TransactionParams) -> UnsignedTransaction {
-    let mut ref_block_bytes = frame.reference.height.to_be_bytes().to_vec();
+pub fn build_transaction(owner: AddressKey, operation: &Operation, params: &TransactionParams) -> UnsignedTransaction {
+    let mut ref_block_bytes = params.reference.height.to_be_bytes().to_vec();
     let raw = proto::TransactionRaw {
         ref_block_bytes: ref_block_bytes.split_off(6),
-        ref_block_hash: frame.reference.hash.0[8..16].to_vec(),
-        expiration: frame.expiration_ms,
-        data: frame.memo.clone(),
-        contract: vec![build_contract(owner, act, frame.permission_id)],
-        timestamp: frame.timestamp_ms,
-        fee_limit: frame.fee_limit,
+        ref_block_hash: params.reference.hash.0[8..16].to_vec(),
+        expiration: params.expiration_ms,
+        data: params.memo.clone(),
+        contract: vec![encode_operation_as_contract(owner, operation, params.permission_id)],
+        timestamp: params.timestamp_ms,
+        fee_limit: params.fee_limit,
     };
     let raw = raw.encode_to_vec();
     UnsignedTransaction { txid: compute_txid(&raw), raw }
@@ -120,9 +121,10 @@ pub fn compute_txid(raw: &[u8]) -> TxId {
     TxId(Sha256::digest(raw).into())
 }
 
-fn build_contract(owner: AddressKey, act: &Operation, permission_id: i32) -> proto::Contract {
+/// Encodes an operation as the protobuf message `Contract` of a transaction.
+fn encode_operation_as_contract(owner: AddressKey, operation: &Operation, permission_id: i32) -> proto::Contract {
     let owner_address = address::to_prefixed_bytes(owner);
-    let (kind, name, value) = match act {
+    let (kind, name, value) = match operation {
         Operation::Transfer { to, sun } => {
             let message = TransferContract { owner_address, to_address: address::to_prefixed_bytes(*to), amount: *sun };
             (ContractType::Transfer, "TransferContract", message.encode_to_vec())
@@ -153,6 +155,7 @@ fn build_contract(owner: AddressKey, act: &Operation, permission_id: i32) -> pro
 }
 
 impl Resource {
+    /// Returns the number that java-tron uses for the resource.
     fn resource_code(self) -> i32 {
         match self {
             Resource::Bandwidth => 0,
@@ -167,7 +170,7 @@ impl UnsignedTransaction {
     /// # Errors
     ///
     /// Fails when `key` does not belong to the owner of the transaction.
-    pub fn sign_transaction(&self, key: &SigningKey) -> Result<SignedTransaction, SignError> {
+    pub fn sign_if_owner(&self, key: &SigningKey) -> Result<SignedTransaction, SignError> {
         let (signature, recovery) = key.sign_prehash_recoverable(&self.txid.0);
         let mut packed = [0u8; 65];
         packed[..64].copy_from_slice(&signature.to_bytes());
@@ -194,6 +197,7 @@ impl UnsignedTransaction {
     }
 }
 
+/// The field that all operations of this module have in common: the account that the operation acts for.
 #[derive(Clone, PartialEq, Message)]
 struct ContractOwner {
     #[prost(bytes = "vec", tag = "1")]
@@ -212,8 +216,46 @@ fn serialize_with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
     bytes
 }
 
+impl Tron {
+    /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after
+    /// the time of the head block.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no endpoint returns its newest blocks.
+    pub async fn fetch_transaction_params(
+        &self,
+        lifetime_ms: i64,
+        timestamp_ms: i64,
+    ) -> Result<TransactionParams, SourceError> {
+        let (reference, head) = (
+            self.fetch_and_record_newest_header(ApiView::Solid).await?,
+            self.fetch_and_record_newest_header(ApiView::Head).await?,
+        );
+        let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
+        Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
+    }
+}
+
+/// Returns the id of a signed transaction: the hash of its content bytes, which are not encoded again. Returns `None`
+/// when the bytes are not a signed transaction.
+pub(crate) fn compute_signed_txid(signed: &[u8]) -> Option<TxId> {
+    let envelope = SignedEnvelope::decode(signed).ok().filter(|envelope| !envelope.signature.is_empty())?;
+    proto::TransactionRaw::decode(envelope.raw.as_slice()).ok()?;
+    Some(compute_txid(&envelope.raw))
+}
+
+/// A signed transaction whose content is not decoded, so that its hash can be computed from the original bytes.
+#[derive(Clone, PartialEq, Message)]
+struct SignedEnvelope {
+    #[prost(bytes = "vec", tag = "1")]
+    raw: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    signature: Vec<Vec<u8>>,
+}
+
 /// Returns the bandwidth that a signed transaction with one contract takes, in bytes (java-tron: `BandwidthProcessor`).
-pub fn compute_bandwidth(signed: &[u8]) -> usize {
+pub fn compute_bandwidth_bytes(signed: &[u8]) -> usize {
     signed.len() + RESULT_BYTES
 }
 

@@ -1,9 +1,10 @@
--- Columns are BIGINT, TEXT and BLOB. Instants end in `_at` and are milliseconds since 1970-01-01 UTC; block times are
--- seconds. Flags are 0 or 1. Fiat amounts are in minor units of their currency. Amounts of assets are 32 bytes big-endian,
--- so that the order of the bytes is the order of the numbers. States and kinds are checked by the program: SQLite cannot
--- change a check constraint.
+-- Columns have the types BIGINT, TEXT and BLOB. Columns whose names end in `_at` contain times in milliseconds since
+-- 1970-01-01 UTC; `block_time` contains seconds. Flags are 0 or 1. Fiat amounts are minor units of their currency. Asset
+-- amounts are base units, stored as 32 big-endian bytes, so that sorting the bytes sorts the numbers. The program checks
+-- states and kinds, because SQLite cannot change a check constraint later.
 
--- Work that only one instance may do at a time. The epoch is a fencing token: it grows with each change of the owner.
+-- Tasks that only one instance of the daemon may do at a time. `epoch` is a fencing token: it grows by each change of the
+-- owner, so that the statements of an earlier owner are refused.
 create table leases (
     name text primary key,
     owner text not null,
@@ -11,7 +12,7 @@ create table leases (
     expires_at bigint not null
 );
 
--- Facts that must be the same at every start: chain ids, genesis hashes, decimals of tokens.
+-- Facts that must be the same at every start of the daemon: chain ids, genesis hashes, and the decimals of tokens.
 create table immutable_facts (
     name text primary key,
     value text not null,
@@ -31,24 +32,25 @@ create table events (
 );
 create index events_by_merchant on events (merchant_id, mode, seq);
 
--- The operator's inbox: money or facts that no rule decides.
+-- Cases that no rule of the daemon decides, such as money without an invoice. The operator decides them.
 create table reviews (
     id integer primary key autoincrement,
     kind text not null,
     subject text not null,
     detail text not null,
-    -- The amount that the review is about, in base units; null where it is about none.
+    -- The amount that the review is about, in base units; null when the review is not about an amount.
     amount blob check (amount is null or length(amount) = 32),
     opened_at bigint not null,
     closed_at bigint,
-    -- decided (by the operator), resolved (the cause is over) or retracted (the money or fact vanished).
+    -- The reason why the review was closed. decided: the operator closed it. resolved: its cause has ended. retracted: a
+    -- reorg removed the money that it was about. Null while the review is open.
     closing_reason text,
     closing_note text,
     unique (kind, subject)
 );
 create index reviews_open on reviews (opened_at) where closed_at is null;
 
--- Actions of administrators.
+-- The actions of operators, such as the creation of a product. Rows are only added, never changed.
 create table audit_log (
     seq integer primary key autoincrement,
     actor text not null,
@@ -65,14 +67,15 @@ create table accounts (
     mode text not null check (mode in ('live', 'test')),
     code text not null,
     asset text not null,
-    -- 1: posted credits minus posted and held debits may not go below zero, and every transaction updates the balance row.
+    -- 1 when the account may not go below zero: its posted credits are never less than its posted and held debits. Every
+    -- database transaction that posts to such an account updates its balance row.
     non_negative bigint not null check (non_negative in (0, 1)),
     unique (code, asset, mode)
 );
 create index accounts_rolled_up on accounts (id) where non_negative = 0;
 
--- Sums of the postings of an account. Every transaction updates the row of a non-negative account. A worker updates all
--- others; their rows hold the postings up to the hash chain number `rolled_up_to`.
+-- The sums of the postings of each account. The row of a non-negative account always includes all postings. A worker
+-- updates the other rows later; these include the postings up to the hash chain number `rolled_up_to`.
 create table balances (
     account_id integer primary key references accounts (id),
     debits_pending blob not null check (length(debits_pending) = 32),
@@ -82,22 +85,24 @@ create table balances (
     rolled_up_to bigint not null
 );
 
--- Immutable: one debit, one credit, one asset. The kind is `posted`, `pending` (a hold), or `post` or `void`, exactly one of
--- which resolves a hold.
+-- The postings of journal entries. A posting moves one amount of one asset from a debited to a credited account, and never
+-- changes. Its kind is `posted`, `pending` (creates a hold), `post` (posts a hold) or `void` (releases a hold). A hold is
+-- posted or voided once.
 create table postings (
     seq integer primary key autoincrement,
-    -- The name of the journal entry, and the number of the posting in it, from 0.
+    -- The name of the journal entry. `line_no` is the number of the posting in the journal entry, from 0.
     entry text not null,
     line_no bigint not null,
     kind text not null,
-    -- The hold that this posting resolves.
+    -- The hold that this posting posts or voids; null for the kinds `posted` and `pending`.
     hold_seq bigint references postings (seq),
     debit_account_id bigint not null references accounts (id),
     credit_account_id bigint not null references accounts (id),
     amount blob not null check (length(amount) = 32),
     reason text not null,
     created_at bigint not null,
-    -- The place in the hash chain, from 1. Set once: in the same transaction on SQLite, soon after by a worker on PostgreSQL.
+    -- The number of the posting in the hash chain, from 1. On SQLite the transaction of the posting sets this number. On
+    -- PostgreSQL a worker sets this number about a second later; until then it is null.
     hash_chain_no bigint unique,
     hash blob check (length(hash) = 32),
     check ((kind in ('post', 'void')) = (hold_seq is not null)),
@@ -105,7 +110,8 @@ create table postings (
     unique (entry, line_no)
 );
 create unique index postings_resolve_once on postings (hold_seq) where hold_seq is not null;
--- Find the postings of an account after a place in the hash chain, so that a roll-up reads only what is new.
+-- These two indexes find the postings of an account above a hash chain number, so that the worker that updates balance
+-- rows reads only new postings.
 create index postings_by_debit_account on postings (debit_account_id, hash_chain_no);
 create index postings_by_credit_account on postings (credit_account_id, hash_chain_no);
 create index postings_without_hash on postings (seq) where hash_chain_no is null;
@@ -131,7 +137,7 @@ create table users (
     unique (merchant_id, mode, name)
 );
 
--- Personal data has tables of its own, so that it can be erased.
+-- The e-mail addresses of users. Personal data is in a table of its own, so that it can be erased.
 create table user_contacts (
     user_id integer primary key references users (id),
     email text not null
@@ -150,11 +156,11 @@ create table idempotency_keys (
     scope text not null,
     key text not null,
     fingerprint blob not null check (length(fingerprint) = 32),
-    -- 0 until the response is known.
+    -- The HTTP status of the stored response; 0 while the request is still being handled.
     response_status bigint not null,
     response_body text not null,
     created_at bigint not null,
-    -- Null: kept for ever, because the call moved money.
+    -- The time after which the row may be deleted; null when the row is kept for ever, because the request moved money.
     expires_at bigint,
     primary key (scope, key)
 );
@@ -187,7 +193,8 @@ create table products (
     unique (merchant_id, mode, slug)
 );
 
--- Names and descriptions by language tag; `subject` is product:ID, sku:ID or category:ID.
+-- Names and descriptions of products, SKUs and categories, by language tag. `subject` is `product:ID`, `sku:ID` or
+-- `category:ID`.
 create table localized_texts (
     subject text not null,
     language text not null,
@@ -201,12 +208,12 @@ create table skus (
     product_id bigint not null references products (id),
     code text not null,
     state text not null,
-    -- The number of items in stock, kept here so that a reservation is one conditional update.
+    -- The number of stock items in the state `in_stock`. It is stored here, so that one conditional update reserves items.
     available bigint not null check (available >= 0),
     unique (product_id, code)
 );
 
--- The unit price from a quantity on; every SKU has one from 1 on.
+-- The unit prices of SKUs. A row applies to orders of at least `from_quantity` items. Every SKU has a row for 1 item.
 create table sku_prices (
     sku_id bigint not null references skus (id),
     from_quantity bigint not null check (from_quantity >= 1),
@@ -220,9 +227,9 @@ create table stock_items (
     sku_id bigint not null references skus (id),
     state text not null,
     order_line_id bigint,
-    -- The encrypted secret line; its first five bytes are the version and the id of the key.
+    -- The encrypted item that the buyer receives. The first five bytes are the format version and the id of the key.
     ciphertext blob not null,
-    -- Keyed digest of the secret line: the same line is not imported twice.
+    -- A keyed digest of the unencrypted item, so that the same item is not imported twice for a SKU.
     digest blob not null check (length(digest) = 32),
     imported_at bigint not null,
     check ((state in ('reserved', 'delivered')) = (order_line_id is not null)),
@@ -230,7 +237,8 @@ create table stock_items (
 );
 create index stock_items_in_stock on stock_items (sku_id, id) where state = 'in_stock';
 create index stock_items_by_order_line on stock_items (order_line_id) where order_line_id is not null;
--- Finds the keys that are in use, and the newest item of each key in a state: a start checks that it can decrypt them.
+-- This index finds the encryption keys in use, and the newest item of each key and state. At its start the daemon checks
+-- that it can decrypt these items.
 create index stock_items_by_key on stock_items (substr(ciphertext, 1, 5), state, id);
 
 create table coupons (
@@ -238,7 +246,7 @@ create table coupons (
     merchant_id bigint not null references merchants (id),
     mode text not null check (mode in ('live', 'test')),
     code text not null,
-    -- percent: `value` is in basis points; fixed: `value` is in minor units of `currency`.
+    -- The kind of the discount. percent: `value` is basis points of the price. fixed: `value` is minor units of `currency`.
     kind text not null,
     value bigint not null check (value > 0),
     currency text not null,
@@ -281,7 +289,7 @@ create index orders_by_merchant on orders (merchant_id, mode, id);
 create table order_contacts (
     order_id integer primary key references orders (id),
     email text not null,
-    -- The form for comparison: in lower case, in composed Unicode (NFC), with the domain in ASCII form (A-labels).
+    -- The e-mail address for comparisons: in lower case, in composed Unicode (NFC), with the domain in ASCII form (A-labels).
     normalized_email text not null
 );
 
@@ -297,7 +305,7 @@ create table order_lines (
     unique (order_id, line_no)
 );
 
--- Paid orders whose goods are not handed out yet. The row is deleted when they are.
+-- Paid orders whose goods are not delivered yet. The row of an order is deleted when its goods are delivered.
 create table fulfilments (
     order_id integer primary key references orders (id),
     attempts bigint not null,
@@ -307,7 +315,7 @@ create index fulfilments_due on fulfilments (next_attempt_at);
 
 ---------------------------------------------------------------------------------------------------------------- payments
 
--- One attempt to pay an order.
+-- Payments: attempts to pay an order. An order may have several payments.
 create table payments (
     id integer primary key autoincrement,
     public_id text not null unique,
@@ -316,11 +324,12 @@ create table payments (
     mode text not null check (mode in ('live', 'test')),
     method text not null,
     state text not null,
-    -- The user whose balance paid, and the amount taken from it in base units of `asset`; null for all other methods.
+    -- The user whose balance was debited, and the debited `amount` in base units of `asset`. All three are null for payments
+    -- by other methods.
     user_id bigint references users (id),
     asset text,
     amount blob check (amount is null or length(amount) = 32),
-    -- The page of an external checkout, and the id that it gave the payment.
+    -- The payment page of an external provider such as Alipay. `provider_ref` is the id of the payment at the provider.
     pay_url text,
     provider_ref text,
     rate text,
@@ -332,7 +341,8 @@ create table payments (
 create index payments_by_order on payments (order_id);
 create index payments_external on payments (order_id) where state = 'pending' and method in ('alipay', 'wechat');
 
--- A watch-only account key. Its indices are handed out in order, and none twice.
+-- Account keys, which derive deposit addresses but cannot spend. `next_index` is the next unused derivation index; an index
+-- is never used twice.
 create table address_accounts (
     id integer primary key autoincrement,
     family text not null,
@@ -352,7 +362,8 @@ create table addresses (
     unique (chain, key)
 );
 
--- The terms of an on-chain payment: an amount of an asset, an address, and a time limit.
+-- Invoices: requests for on-chain payments. An invoice requests an amount of one asset, to its own address, before
+-- `expires_at`.
 create table invoices (
     id integer primary key autoincrement,
     public_id text not null unique,
@@ -364,24 +375,26 @@ create table invoices (
     address_id bigint not null unique references addresses (id),
     state text not null,
     amount_due blob not null check (length(amount_due) = 32),
-    -- A payment that is short by at most this much still pays the invoice.
+    -- The shortfall that still counts as paid, in base units.
     tolerance blob not null check (length(tolerance) = 32),
     currency text not null,
     price bigint not null,
     rate text not null,
     rate_source text not null,
     rated_at bigint not null,
-    -- Depth at which a deposit to it is confirmed, fixed by chain and price when the invoice is made; 1: in the tip block.
+    -- The number of confirmations that a deposit to the invoice needs; a deposit in the tip block has 1. The chain and the
+    -- price determine the number when the invoice is created.
     confirmations bigint not null check (confirmations >= 1),
     created_at bigint not null,
     expires_at bigint not null,
     closed_at bigint,
-    -- The number of times that the invoice was paid; more than one after a reversal.
+    -- The number of times that the invoice was paid; more than 1 when a reorg reversed a payment that was then mined again.
     settlement_count bigint not null,
-    -- The amount that the merchant was credited at the last settlement, and when the deposits behind it became final.
+    -- The base units that the merchant was credited when the invoice was last paid; null unless the invoice is paid.
+    -- `finalized_at` is the time when all its counted deposits were final; null before.
     credited_amount blob check (credited_amount is null or length(credited_amount) = 32),
     finalized_at bigint,
-    -- A reversed invoice waits until then for its money to arrive again.
+    -- The time until which a reversed invoice waits for its money to be mined again; null in the other states.
     reversal_deadline_at bigint
 );
 create index invoices_reversed on invoices (chain, reversal_deadline_at) where state = 'reversed';
@@ -396,13 +409,15 @@ create table cursors (
     hash blob not null check (length(hash) = 32),
     block_time bigint not null,
     final_height bigint not null,
-    -- The first block that was ever read; every block from there to the cursor was read.
+    -- The height of the block after which the daemon started to follow the chain.
     first_height bigint not null,
-    -- Why the follower of the chain stopped, until the operator resumes it; null while it follows.
+    -- The reason why the follower stopped reading the chain. It is null unless the chain is halted; the operator resumes a
+    -- halted chain.
     halt_reason text
 );
 
--- The recent blocks of the branch that the cursor is on, as many as a reorganisation can be followed back.
+-- The recent blocks that the follower has read, up to the cursor. After a reorg the follower can rewind only to one of
+-- these blocks.
 create table blocks (
     chain text not null,
     height bigint not null,
@@ -425,37 +440,40 @@ create table deposits (
     invoice_id bigint not null references invoices (id),
     amount blob not null check (length(amount) = 32),
     sender text,
-    -- seen, confirmed, final or orphaned.
+    -- The state of the deposit. seen: it has too few confirmations. confirmed: it has enough confirmations. final: a reorg
+    -- cannot remove its block. orphaned: a reorg removed its block.
     state text not null,
-    -- counted: it counts towards its invoice. Not counted: short (the invoice expired unpaid), surplus (it was paid already),
-    -- late (it came after the window), foreign (another asset), dust (too little to be a payment).
+    -- counted: the deposit counts towards the amount due of its invoice. The other values say why it does not count. short:
+    -- the invoice expired with too little money. surplus: the invoice was already paid. late: the deposit was mined after
+    -- the payment window. foreign: the invoice requests another asset. dust: the amount is too small to be a payment.
     disposition text not null,
-    -- The cursor height from which on it has enough confirmations.
+    -- The deposit is confirmed when the cursor of the chain reaches this height.
     confirm_height bigint not null,
     seen_at bigint not null,
     confirmed_at bigint,
     final_at bigint,
     orphaned_at bigint,
-    -- The transaction that spends the deposit's output, and the height of its block; null while it is unspent.
+    -- The transaction that spends the output of the deposit, and the height of its block. Both are null while the output is
+    -- unspent, and on chains without outputs.
     spending_txid blob check (spending_txid is null or length(spending_txid) = 32),
     spent_height bigint
 );
--- The same transfer is booked once. The key grows, which keeps the index cheap.
+-- This index prevents that a transfer is booked twice. New keys are larger than old ones, so insertions stay fast.
 create unique index deposits_once on deposits (chain, height, tx_index, part) where state <> 'orphaned';
 create index deposits_by_invoice on deposits (invoice_id);
 create index deposits_seen on deposits (chain, confirm_height) where state = 'seen';
 create index deposits_confirmed on deposits (chain, height) where state = 'confirmed';
 
--- Deposits that are transaction outputs (parts in `Part::OUTPUTS`): by their outpoint, the unspent ones, and the ones whose
--- spending a reorganisation undoes.
+-- These three indexes are for deposits that are transaction outputs; their `part` is in `TxPart::OUTPUT_CODES`. They find a
+-- deposit by its output, all unspent deposits, and the deposits that were spent above a height.
 create index deposits_by_output on deposits (chain, txid, part)
     where part >= 12884901888 and part < 17179869184 and state <> 'orphaned';
 create index deposits_unspent on deposits (chain, id)
     where part >= 12884901888 and part < 17179869184 and state <> 'orphaned' and spending_txid is null;
 create index deposits_spent on deposits (chain, spent_height) where spent_height is not null;
 
--- Transfers in a mempool, or in a block that can still vanish. They are shown and never booked. A transfer that was first
--- seen before its invoice expired is in time.
+-- Unconfirmed transfers: transfers in a mempool, or in a block that a reorg can still remove. Buyers see these transfers,
+-- but the ledger does not book them. A transfer that was first seen before the end of the payment window is in time.
 create table unconfirmed (
     id integer primary key autoincrement,
     chain text not null,
@@ -465,7 +483,8 @@ create table unconfirmed (
     invoice_id bigint not null references invoices (id),
     amount blob not null check (length(amount) = 32),
     replaceable bigint not null check (replaceable in (0, 1)),
-    -- seen, mined or orphaned.
+    -- The state of the transfer. seen: the node reports it. mined: it is booked as a deposit. orphaned: the node no longer
+    -- reports it.
     state text not null,
     first_seen_at bigint not null,
     ended_at bigint,
@@ -495,7 +514,7 @@ create index mails_parked on mails (id) where state = 'parked';
 
 ------------------------------------------------------------------------------------------------------------------- rates
 
--- Every rate that was accepted: `rate` units of `quote` for one `base`.
+-- All exchange rates that were accepted. `rate` is the number of units of `quote` for one unit of `base`.
 create table rates (
     id integer primary key autoincrement,
     base text not null,

@@ -1,4 +1,4 @@
-//! Access to the surfaces: tokens of users, rate limits, and idempotency keys.
+//! Access to the surfaces: access tokens of users, rate limits, and idempotency keys.
 
 pub mod idempotency;
 pub mod limits;

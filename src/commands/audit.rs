@@ -1,8 +1,9 @@
 //! The command `settled audit`. It only reads the database, so it can run at the same time as the daemon.
 
-use crate::commands::exit::CommandError;
-use crate::commands::installation::{Installation, open_existing_database, require_current_schema};
-use crate::commands::out::print_line;
+use crate::commands::command_error::CommandError;
+use crate::commands::database::{open_existing_database, require_no_pending_migrations};
+use crate::commands::installation::Installation;
+use crate::commands::output::print_line_or_exit;
 use money::audit;
 use shop::stock;
 
@@ -15,26 +16,26 @@ pub struct Args {
 
 /// Audits the ledger and the stock counts and prints the report. Fails with exit code 1 when a stored balance or count
 /// differs from the recomputed one.
-pub async fn run_audit(args: Args) -> Result<(), CommandError> {
+pub async fn audit_and_print_report(args: Args) -> Result<(), CommandError> {
     let db = open_existing_database(&args.installation.load_config()?).await?;
-    require_current_schema(&db).await?;
+    require_no_pending_migrations(&db).await?;
     let (ledger, stock) = db
-        .read_without_time_limit("audit", |tx| {
+        .read_without_time_limit("audit_ledger", |tx| {
             Box::pin(async move {
                 Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_stock_count_mismatches(tx).await?))
             })
         })
         .await?;
     db.close().await;
-    print_line(format_args!("ledger: {ledger}"));
+    print_line_or_exit(format_args!("ledger: {ledger}"));
     for mismatch in &stock {
         let stock::CountMismatch { sku, available, in_stock } = mismatch;
-        print_line(format_args!(
+        print_line_or_exit(format_args!(
             "  WRONG: SKU {sku} counts {available} items as available, but {in_stock} are in stock"
         ));
     }
     if stock.is_empty() {
-        print_line("stock: the counts agree with the items");
+        print_line_or_exit("stock: the counts agree with the items");
     }
     if ledger.has_no_findings() && stock.is_empty() { Ok(()) } else { Err(CommandError::findings_error()) }
 }

@@ -16,11 +16,11 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{Executor, Operation, choose_executor_by_folder_lock, execute_in_daemon};
-use crate::commands::out::print_line;
+use crate::commands::output::print_line_or_exit;
 
 /// The target of a backup. The backup is consistent and complete, or the target file does not exist. The backup does
 /// not contain the keys that encrypt goods (`envelope.keys` in the data folder). The operator must keep a copy of these
@@ -34,9 +34,9 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Copies the database to a file in the data folder.
+/// The operation that copies the database to a new file in the data folder.
 #[derive(Serialize, Deserialize)]
-pub struct Backup;
+pub struct CopyDatabase;
 
 /// A copy of the database in the data folder. It is identified by an id and not by a path: the command, which may run
 /// as root, moves and removes the file, and the daemon must not be able to choose any other file for that.
@@ -56,7 +56,7 @@ impl BackupFile {
     }
 
     /// Returns true when `file` is the name of a complete or incomplete copy.
-    fn is_backup_name(file: &str) -> bool {
+    fn is_backup_file_name(file: &str) -> bool {
         let name = file.strip_suffix(PART).unwrap_or(file);
         let id = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
         id.is_some_and(|id| id.parse::<Uuid>().is_ok())
@@ -64,16 +64,16 @@ impl BackupFile {
 }
 
 /// Copies the database to the target file, which must not exist.
-pub async fn run_backup(args: Args) -> Result<(), CommandError> {
+pub async fn back_up_database_to_target(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
-    let target = Target::reserve_target(&args.to)?;
+    let target = BackupTarget::check_absent_and_create_part_file(&args.to)?;
     let copy = match choose_executor_by_folder_lock(&config).await? {
         Executor::ThisProcess(offline) => {
-            let copy = Backup.execute(&offline.context).await;
+            let copy = CopyDatabase.execute(&offline.context).await;
             offline.close().await;
             copy.map_err(CommandError::general_error)?
         }
-        Executor::Daemon => execute_in_daemon(&config.data.folder, &Backup).await?,
+        Executor::Daemon => execute_in_daemon(&config.data.folder, &CopyDatabase).await?,
     };
     target.move_copy_to_target(&config.data.folder.join(copy.file_name()))?;
     let keys = config.data.folder.join(envelope::FILE_NAME);
@@ -85,11 +85,13 @@ pub async fn run_backup(args: Args) -> Result<(), CommandError> {
         ),
     };
     let path = target.path.display();
-    print_line(format_args!("{path} is a complete copy of the database. Goods in it can be read only with {keys}."));
+    print_line_or_exit(format_args!(
+        "{path} is a complete copy of the database. Goods in it can be read only with {keys}."
+    ));
     Ok(())
 }
 
-impl Operation for Backup {
+impl Operation for CopyDatabase {
     const NAME: &'static str = "backup";
     type Context = Context;
     type Output = BackupFile;
@@ -120,7 +122,7 @@ pub fn remove_leftover_backups(folder: &Path) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if !name.to_str().is_some_and(BackupFile::is_backup_name) {
+        if !name.to_str().is_some_and(BackupFile::is_backup_file_name) {
             continue;
         }
         match fs::remove_file(entry.path()) {
@@ -132,7 +134,7 @@ pub fn remove_leftover_backups(folder: &Path) {
 
 /// The target file of a backup. Until the file is complete, it has a temporary name in the same folder. Dropping the
 /// value removes a file with this temporary name.
-struct Target {
+struct BackupTarget {
     path: PathBuf,
     folder: PathBuf,
     /// The path of the incomplete file.
@@ -141,13 +143,13 @@ struct Target {
     file: File,
 }
 
-impl Target {
+impl BackupTarget {
     /// Creates the incomplete file. This happens before the database is copied, so that a wrong target fails
     /// immediately.
-    fn reserve_target(to: &Path) -> Result<Target, CommandError> {
+    fn check_absent_and_create_part_file(to: &Path) -> Result<BackupTarget, CommandError> {
         let path = std::path::absolute(to).map_err(|e| CommandError::error_with_context(to.display(), e))?;
         match fs::symlink_metadata(&path) {
-            Ok(_) => return Err(Target::target_exists_error(&path)),
+            Ok(_) => return Err(BackupTarget::target_exists_error(&path)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(CommandError::error_with_context(path.display(), error)),
         }
@@ -155,15 +157,15 @@ impl Target {
         let mut part = OsString::from(&path);
         part.push(PART);
         let part = PathBuf::from(part);
-        let file = Target::create_locked_part_file(&folder, &part)?;
-        Ok(Target { path, folder, part, file })
+        let file = BackupTarget::create_locked_part_file(&folder, &part)?;
+        Ok(BackupTarget { path, folder, part, file })
     }
 
     fn create_locked_part_file(folder: &Path, part: &Path) -> Result<File, CommandError> {
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
         let created = match create() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                Target::remove_abandoned_file(part)?;
+                BackupTarget::remove_abandoned_part_file(part)?;
                 create()
             }
             created => created,
@@ -171,21 +173,23 @@ impl Target {
         let failed = |error| CommandError::error_with_context(format!("{} cannot be created", part.display()), error);
         let file = match created {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Target::target_in_use_error(part)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(BackupTarget::target_in_use_error(part));
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(CommandError::general_error(format!("the folder {} does not exist", folder.display())));
             }
             Err(error) => return Err(failed(error)),
         };
-        match try_lock_file(&file).map_err(failed)? {
-            FileLock::Acquired | FileLock::Unsupported => Ok(file),
-            FileLock::HeldByAnother => Err(Target::target_in_use_error(part)),
+        match try_lock_part_file(&file).map_err(failed)? {
+            PartFileLock::Acquired | PartFileLock::Unsupported => Ok(file),
+            PartFileLock::HeldByAnother => Err(BackupTarget::target_in_use_error(part)),
         }
     }
 
     /// Removes the incomplete file of a backup whose process has ended. The process has ended when the file is not
     /// locked. The file is not reused, because it may belong to another user.
-    fn remove_abandoned_file(part: &Path) -> Result<(), CommandError> {
+    fn remove_abandoned_part_file(part: &Path) -> Result<(), CommandError> {
         let in_the_way = || {
             CommandError::general_error(format!(
                 "{} is there already, and it may not be the rest of a backup; when no backup runs, remove it",
@@ -203,16 +207,16 @@ impl Target {
         if !opened.is_file() {
             return Err(in_the_way());
         }
-        match try_lock_file(&abandoned).map_err(failed)? {
-            FileLock::Acquired => {}
-            FileLock::HeldByAnother => return Err(Target::target_in_use_error(part)),
-            FileLock::Unsupported => return Err(in_the_way()),
+        match try_lock_part_file(&abandoned).map_err(failed)? {
+            PartFileLock::Acquired => {}
+            PartFileLock::HeldByAnother => return Err(BackupTarget::target_in_use_error(part)),
+            PartFileLock::Unsupported => return Err(in_the_way()),
         }
         // Before this process locked the file, the other backup may have completed and renamed it, and a third backup
         // may have created a new file with this name.
         let named = fs::symlink_metadata(part).map_err(failed)?;
         if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
-            return Err(Target::target_in_use_error(part));
+            return Err(BackupTarget::target_in_use_error(part));
         }
         fs::remove_file(part).map_err(failed)
     }
@@ -234,7 +238,7 @@ impl Target {
                 error,
             )
         };
-        let copied = self.copy_into_incomplete_file(copy).map_err(failed);
+        let copied = self.copy_and_sync_part_file(copy).map_err(failed);
         match fs::remove_file(copy) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 eprintln!("settled: {} cannot be removed: {error}", copy.display());
@@ -242,10 +246,10 @@ impl Target {
             Ok(()) | Err(_) => {}
         }
         copied?;
-        self.rename_to_final_name()
+        self.rename_without_overwriting_and_sync()
     }
 
-    fn copy_into_incomplete_file(&self, copy: &Path) -> io::Result<()> {
+    fn copy_and_sync_part_file(&self, copy: &Path) -> io::Result<()> {
         // The data folder may belong to another user. So a link in it is not followed, and a pipe must not block the
         // command.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -262,17 +266,17 @@ impl Target {
     }
 
     /// Renames the complete file to its final name and syncs the folder, so that the name survives a crash.
-    fn rename_to_final_name(&self) -> Result<(), CommandError> {
+    fn rename_without_overwriting_and_sync(&self) -> Result<(), CommandError> {
         let failed = |error: io::Error| {
             CommandError::error_with_context(format!("{} cannot be created", self.path.display()), error)
         };
         match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Err(Target::target_exists_error(&self.path)),
+            Err(Errno::EXIST) => return Err(BackupTarget::target_exists_error(&self.path)),
             // Some file systems do not support a rename that never replaces a file.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 if self.path.try_exists().map_err(failed)? {
-                    return Err(Target::target_exists_error(&self.path));
+                    return Err(BackupTarget::target_exists_error(&self.path));
                 }
                 fs::rename(&self.part, &self.path).map_err(failed)?;
             }
@@ -283,7 +287,7 @@ impl Target {
 }
 
 /// The outcome of locking a file.
-enum FileLock {
+enum PartFileLock {
     Acquired,
     HeldByAnother,
     /// The file system does not support locks.
@@ -291,16 +295,16 @@ enum FileLock {
 }
 
 /// Tries to lock the file until it is closed or the process ends. Does not wait for a lock that another process holds.
-fn try_lock_file(file: &File) -> io::Result<FileLock> {
+fn try_lock_part_file(file: &File) -> io::Result<PartFileLock> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(FileLock::Acquired),
-        Err(Errno::WOULDBLOCK) => Ok(FileLock::HeldByAnother),
-        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(FileLock::Unsupported),
+        Ok(()) => Ok(PartFileLock::Acquired),
+        Err(Errno::WOULDBLOCK) => Ok(PartFileLock::HeldByAnother),
+        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(PartFileLock::Unsupported),
         Err(error) => Err(error.into()),
     }
 }
 
-impl Drop for Target {
+impl Drop for BackupTarget {
     fn drop(&mut self) {
         match fs::remove_file(&self.part) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

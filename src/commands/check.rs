@@ -7,9 +7,11 @@ use std::path::Path;
 
 use chain::{ChainId, Deriver, Family, Source};
 
-use crate::commands::exit::CommandError;
-use crate::commands::installation::{Installation, find_missing_database_file, load_envelope_keys, open_database};
-use crate::commands::out::print_line;
+use crate::commands::command_error::CommandError;
+use crate::commands::database::{find_missing_database_file, open_or_create_database};
+use crate::commands::envelope_keys::load_existing_envelope_keys;
+use crate::commands::installation::Installation;
+use crate::commands::output::print_line_or_exit;
 use crate::daemon;
 use crate::feeds::{Feeds, RateConsensus};
 use crate::ops::disk;
@@ -40,39 +42,39 @@ pub struct Args {
 
 /// Prints findings and counts the failures and warnings among them.
 #[derive(Default)]
-struct Report {
+struct CheckReport {
     failures: u32,
     warnings: u32,
 }
 
-impl Report {
+impl CheckReport {
     fn print_ok(&mut self, subject: &str, finding: impl Display) {
-        print_line(format_args!("OK    {subject}: {finding}"));
+        print_line_or_exit(format_args!("OK    {subject}: {finding}"));
     }
 
     fn print_warning(&mut self, subject: &str, finding: impl Display) {
         self.warnings += 1;
-        print_line(format_args!("WARN  {subject}: {finding}"));
+        print_line_or_exit(format_args!("WARN  {subject}: {finding}"));
     }
 
     fn print_failure(&mut self, subject: &str, finding: impl Display) {
         self.failures += 1;
-        print_line(format_args!("FAIL  {subject}: {finding}"));
+        print_line_or_exit(format_args!("FAIL  {subject}: {finding}"));
     }
 }
 
 /// Runs all checks and prints their findings. Fails with exit code 1 when a check fails. Warnings alone do not cause a
 /// failure.
-pub async fn run_check(args: Args) -> Result<(), CommandError> {
+pub async fn run_and_print_all_checks(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
-    let mut report = Report::default();
+    let mut report = CheckReport::default();
     report.print_ok("configuration", "all options are known and within their bounds");
-    check_data_folder(&mut report, &config.data.folder);
-    let immutable_facts = check_database(&mut report, &config).await?;
-    print_first_addresses(&mut report, &config);
+    check_data_folder_and_disk(&mut report, &config.data.folder);
+    let immutable_facts = check_database_and_list_facts(&mut report, &config).await?;
+    print_first_deposit_addresses(&mut report, &config);
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        check_stored_facts(&mut report, chain, &immutable_facts);
-        check_chain(&mut report, &config, chain, &immutable_facts).await;
+        compare_config_with_facts(&mut report, chain, &immutable_facts);
+        check_nodes_and_tokens(&mut report, &config, chain, &immutable_facts).await;
     }
     if !config.chains.values().any(|chain| chain.enabled) {
         report.print_warning(
@@ -84,11 +86,11 @@ pub async fn run_check(args: Args) -> Result<(), CommandError> {
     check_rates(&mut report, &config).await;
     check_mail_server(&mut report, &config).await;
     warn_of_missing_proxy(&mut report, &config);
-    print_line(format_args!("{} failures, {} warnings", report.failures, report.warnings));
+    print_line_or_exit(format_args!("{} failures, {} warnings", report.failures, report.warnings));
     if report.failures == 0 { Ok(()) } else { Err(CommandError::findings_error()) }
 }
 
-fn check_data_folder(report: &mut Report, folder: &Path) {
+fn check_data_folder_and_disk(report: &mut CheckReport, folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
 
     let name = folder.display();
@@ -126,7 +128,7 @@ fn check_data_folder(report: &mut Report, folder: &Path) {
 /// The immutable facts about chains and tokens that are stored in the database, by name.
 type StoredFacts = BTreeMap<String, String>;
 
-async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFacts, CommandError> {
+async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config) -> Result<StoredFacts, CommandError> {
     let mut immutable_facts = StoredFacts::new();
     let url = &config.database.url;
     if let Some(file) = find_missing_database_file(config)? {
@@ -137,7 +139,7 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
         );
         return Ok(immutable_facts);
     }
-    let db = match open_database(config).await {
+    let db = match open_or_create_database(config).await {
         Ok(db) => db,
         Err(e) => {
             report.print_failure("database", e);
@@ -157,14 +159,14 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
         }
         Ok(_) => {
             report.print_ok("database", format_args!("{url} has the schema of this version"));
-            check_merchants(report, config, &db).await?;
-            check_orphaned_invoices(report, config, &db).await?;
+            check_merchants_of_surfaces(report, config, &db).await?;
+            warn_of_unfollowed_invoices(report, config, &db).await?;
             let stored: Result<_, db::Error> = db
                 .read("list_immutable_facts", |tx| Box::pin(async move { immutable_facts::list_facts(tx).await }))
                 .await;
             immutable_facts = stored?;
-            match load_envelope_keys(&config.data.folder) {
-                Ok(envelope) => check_stock_keys(report, &db, envelope).await?,
+            match load_existing_envelope_keys(&config.data.folder) {
+                Ok(envelope) => check_keys_of_stock(report, &db, envelope).await?,
                 Err(e) => report.print_failure("envelope keys", e),
             }
         }
@@ -174,9 +176,12 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
 }
 
 /// Checks that the key ring has every key with which stock was encrypted.
-async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
-    let keys: Result<_, db::Error> =
-        db.read("list_keys", move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await })).await;
+async fn check_keys_of_stock(report: &mut CheckReport, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
+    let keys: Result<_, db::Error> = db
+        .read("list_stock_keys", move |tx| {
+            Box::pin(async move { stock::list_and_test_stock_keys(tx, &envelope).await })
+        })
+        .await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
         report.print_failure(
@@ -190,10 +195,10 @@ async fn check_stock_keys(report: &mut Report, db: &Db, envelope: Envelope) -> R
     Ok(())
 }
 
-async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
+async fn check_merchants_of_surfaces(report: &mut CheckReport, config: &Config, db: &Db) -> Result<(), CommandError> {
     for (name, mount) in config.surfaces.list_mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
-        let found = db.read("find_merchant", move |tx| {
+        let found = db.read("find_merchant_by_slug", move |tx| {
             Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await })
         });
         let found: Result<_, db::Error> = found.await;
@@ -210,15 +215,15 @@ async fn check_merchants(report: &mut Report, config: &Config, db: &Db) -> Resul
 }
 
 /// Prints a warning for each chain that has open invoices but is disabled or no longer configured.
-async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) -> Result<(), CommandError> {
+async fn warn_of_unfollowed_invoices(report: &mut CheckReport, config: &Config, db: &Db) -> Result<(), CommandError> {
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
-    let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| {
-            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+    let unfollowed_invoices: Result<_, db::Error> = db
+        .read("count_waiting_unfollowed_invoices", move |tx| {
+            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
         })
         .await;
-    for (chain, count) in orphaned_invoices? {
+    for (chain, count) in unfollowed_invoices? {
         report.print_warning(
             &format!("chain {chain}"),
             format_args!(
@@ -231,10 +236,10 @@ async fn check_orphaned_invoices(report: &mut Report, config: &Config, db: &Db) 
 }
 
 /// Prints the first address of each account. The operator compares it with the address that the signer derives.
-fn print_first_addresses(report: &mut Report, config: &Config) {
+fn print_first_deposit_addresses(report: &mut CheckReport, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        let Some(account) = config.find_deposit_account(chain) else { continue };
+        let Some(account) = config.find_deposit_account_key(chain) else { continue };
         let subject = format!("keys of {}", chain.id);
         match Deriver::new(&account.xpub, chain.address_scheme()).and_then(|deriver| deriver.derive_address(0)) {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {
@@ -256,13 +261,14 @@ fn print_first_addresses(report: &mut Report, config: &Config) {
 
 /// Compares the configuration with the stored facts. The daemon does not start when a chain's identity or a token's
 /// decimals have changed.
-fn check_stored_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
-    let identity = chain.identity.clone().map(|id| Fact::chain_identity(&chain.id, id));
+fn compare_config_with_facts(report: &mut CheckReport, chain: &ChainConfig, immutable_facts: &StoredFacts) {
+    let identity = chain.identity.clone().map(|id| Fact::new_chain_identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
-    let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::asset_decimals(&asset.id, asset.decimals)));
+    let facts =
+        identity.into_iter().chain(tokens.map(|(_, asset)| Fact::new_asset_decimals(&asset.id, asset.decimals)));
     let mut matching = 0;
     for fact in facts {
-        match find_differing_fact(immutable_facts, &fact) {
+        match find_differing_stored_value(immutable_facts, &fact) {
             Some(stored) => report.print_failure(
                 &format!("chain {}, database", chain.id),
                 format_args!(
@@ -286,11 +292,16 @@ const RESTORE: &str = "restore the old configuration, or use a new database";
 
 /// Returns the stored value of a fact when it differs from the given value; `None` when both are equal or nothing is
 /// stored.
-fn find_differing_fact<'a>(immutable_facts: &'a StoredFacts, fact: &Fact) -> Option<&'a String> {
+fn find_differing_stored_value<'a>(immutable_facts: &'a StoredFacts, fact: &Fact) -> Option<&'a String> {
     immutable_facts.get(&fact.name).filter(|stored| **stored != fact.value)
 }
 
-async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, immutable_facts: &StoredFacts) {
+async fn check_nodes_and_tokens(
+    report: &mut CheckReport,
+    config: &Config,
+    chain: &ChainConfig,
+    immutable_facts: &StoredFacts,
+) {
     let subject = format!("chain {}", chain.id);
     let only_this_chain = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
     let source = match daemon::drivers::open_chain_sources(&only_this_chain, None) {
@@ -311,13 +322,13 @@ async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, 
     if chain.family == Family::Evm && source.independent_endpoints() < 2 {
         report.print_warning(&subject, "the chain has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one");
     }
-    check_chain_identity(report, &subject, chain, source.as_ref(), immutable_facts).await;
-    check_chain_tip(report, &subject, chain, source.as_ref(), Clock::System.now()).await;
+    check_identity_of_node(report, &subject, chain, source.as_ref(), immutable_facts).await;
+    check_tip_age_and_clock(report, &subject, chain, source.as_ref(), Clock::System.now()).await;
     for (code, asset) in chain.assets() {
         let chain::AssetKind::Token { contract } = &asset.kind else { continue };
         let token = format!("{subject}, {code}");
         match source.decimals(contract).await {
-            Ok(decimals) if find_differing_fact(immutable_facts, &Fact::asset_decimals(&asset.id, decimals)).is_some() => report.print_failure(
+            Ok(decimals) if find_differing_stored_value(immutable_facts, &Fact::new_asset_decimals(&asset.id, decimals)).is_some() => report.print_failure(
                     &token,
                     format_args!("the contract reports {decimals} decimals, but the database has stored another number; {RESTORE}"),
                 ),
@@ -333,8 +344,8 @@ async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, 
     }
 }
 
-async fn check_chain_identity(
-    report: &mut Report,
+async fn check_identity_of_node(
+    report: &mut CheckReport,
     subject: &str,
     chain: &ChainConfig,
     source: &dyn Source,
@@ -354,7 +365,10 @@ async fn check_chain_identity(
             );
         }
         (Ok(identity), _) => {
-            match find_differing_fact(immutable_facts, &Fact::chain_identity(&chain.id, identity.id.clone())) {
+            match find_differing_stored_value(
+                immutable_facts,
+                &Fact::new_chain_identity(&chain.id, identity.id.clone()),
+            ) {
                 Some(stored) => report.print_failure(
                     subject,
                     format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),
@@ -365,7 +379,13 @@ async fn check_chain_identity(
     }
 }
 
-async fn check_chain_tip(report: &mut Report, subject: &str, chain: &ChainConfig, source: &dyn Source, now: Instant) {
+async fn check_tip_age_and_clock(
+    report: &mut CheckReport,
+    subject: &str,
+    chain: &ChainConfig,
+    source: &dyn Source,
+    now: Instant,
+) {
     let tip = match source.tip().await {
         Ok(tip) => tip,
         Err(e) => return report.print_failure(subject, e),
@@ -391,7 +411,7 @@ async fn check_chain_tip(report: &mut Report, subject: &str, chain: &ChainConfig
 }
 
 /// Prints a warning when clients use HTTPS, which only a proxy can speak, and no proxy is trusted.
-fn warn_of_missing_proxy(report: &mut Report, config: &Config) {
+fn warn_of_missing_proxy(report: &mut CheckReport, config: &Config) {
     if config.server.public_url.scheme() == "https" && config.server.trusted_proxies.is_empty() {
         report.print_warning(
             "proxy",
@@ -402,7 +422,7 @@ fn warn_of_missing_proxy(report: &mut Report, config: &Config) {
 }
 
 /// Connects to the mail server and logs in, as for a mail, but sends none.
-async fn check_mail_server(report: &mut Report, config: &Config) {
+async fn check_mail_server(report: &mut CheckReport, config: &Config) {
     let server = format!("{}:{}", config.mail.smtp.host, config.mail.smtp.port);
     match config.mail.transport {
         MailTransport::Log => {
@@ -426,15 +446,15 @@ async fn check_mail_server(report: &mut Report, config: &Config) {
     }
 }
 
-async fn check_rates(report: &mut Report, config: &Config) {
+async fn check_rates(report: &mut CheckReport, config: &Config) {
     match config.rates.mode {
         RatesMode::Fixed => report.print_ok("rates", "the configuration fixes all rates"),
-        RatesMode::Feeds => check_rate_feeds(report, config).await,
+        RatesMode::Feeds => check_rates_of_exchanges(report, config).await,
     }
 }
 
-async fn check_rate_feeds(report: &mut Report, config: &Config) {
-    let pairs = list_pairs_from_feeds(config);
+async fn check_rates_of_exchanges(report: &mut CheckReport, config: &Config) {
+    let pairs = list_pairs_without_fixed_rate(config);
     let feeds = match Feeds::new(&config.rates, Clock::System) {
         Ok(feeds) => feeds,
         Err(e) => return report.print_failure("rates", e),
@@ -461,8 +481,8 @@ async fn check_rate_feeds(report: &mut Report, config: &Config) {
 }
 
 /// Returns the dollar pairs of all payment assets that have no fixed rate.
-fn list_pairs_from_feeds(config: &Config) -> Vec<Pair> {
-    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_checkout_asset(code));
+fn list_pairs_without_fixed_rate(config: &Config) -> Vec<Pair> {
+    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_enabled_checkout_asset(code));
     let pairs: BTreeSet<Pair> = assets.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();
     pairs.into_iter().filter(|pair| !config.rates.fixed.contains_key(pair)).collect()
 }

@@ -53,7 +53,7 @@ pub struct RunningDaemon {
 
 impl RunningDaemon {
     /// Returns the description of a daemon that started at `started_at`.
-    pub fn new(daemon: &Daemon, started_at: Instant) -> RunningDaemon {
+    pub fn from_started_daemon(daemon: &Daemon, started_at: Instant) -> RunningDaemon {
         let enabled = daemon.config.chains.values().filter(|chain| chain.enabled);
         RunningDaemon {
             address: daemon.address,

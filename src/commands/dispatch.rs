@@ -1,34 +1,49 @@
-//! The operations that the daemon offers on its control socket. Each request names one of them.
+//! Executes the requests that arrive on the control socket of the daemon. Each request names one operation and contains
+//! its arguments as JSON.
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use crate::commands::context::Context;
-use crate::commands::operation::{Operation, execute_request};
+use crate::commands::operation::Operation;
 use crate::commands::{admin, backup, rescan, status};
-use crate::control::{Handler, Request, Response};
+use crate::control::{ControlRequest, ControlResponse, RequestHandler};
 use records::audit_log::Actor;
 
 /// Executes the requests of the control socket with the daemon's context.
 pub struct Dispatcher(pub Context);
 
 #[async_trait]
-impl Handler for Dispatcher {
-    async fn handle(&self, uid: u32, request: Request) -> Response {
+impl RequestHandler for Dispatcher {
+    async fn execute_request(&self, uid: u32, request: ControlRequest) -> ControlResponse {
         let context = Context { actor: Actor::CommandLine { uid }, ..self.0.clone() };
-        dispatch_request(&context, request).await
+        execute_named_operation(&context, request).await
     }
 }
 
 /// Executes the operation that the request names and returns its output. An unknown name is an error for the operator.
-pub async fn dispatch_request(context: &Context, request: Request) -> Response {
-    let Request { operation, arguments } = request;
+pub async fn execute_named_operation(context: &Context, request: ControlRequest) -> ControlResponse {
+    let ControlRequest { operation, arguments } = request;
     match operation.as_str() {
-        status::Status::NAME => execute_request::<status::Status>(context, arguments).await,
-        backup::Backup::NAME => execute_request::<backup::Backup>(context, arguments).await,
-        rescan::RescanRange::NAME => execute_request::<rescan::RescanRange>(context, arguments).await,
-        admin::AdminOperation::NAME => execute_request::<admin::AdminOperation>(context, arguments).await,
+        status::DescribeDaemon::NAME => decode_and_execute::<status::DescribeDaemon>(context, arguments).await,
+        backup::CopyDatabase::NAME => decode_and_execute::<backup::CopyDatabase>(context, arguments).await,
+        rescan::RescanNextPiece::NAME => decode_and_execute::<rescan::RescanNextPiece>(context, arguments).await,
+        admin::AdminOperation::NAME => decode_and_execute::<admin::AdminOperation>(context, arguments).await,
         name => {
             Err(format!("the daemon does not offer the operation `{name}`; use a `settled` of the daemon's version"))
         }
     }
+}
+
+/// Decodes the JSON arguments of an operation, executes the operation and returns its output as the response.
+pub async fn decode_and_execute<O: Operation>(context: &O::Context, arguments: Value) -> ControlResponse {
+    // The error's text may quote goods, so it is not part of the message.
+    let operation: O = serde_json::from_value(arguments).map_err(|_| {
+        format!(
+            "the daemon does not understand the arguments of `{}`; use a `settled` of the daemon's version",
+            O::NAME
+        )
+    })?;
+    let output = operation.execute(context).await?;
+    serde_json::to_value(output).map_err(|e| format!("the output of `{}` cannot be serialised: {e}", O::NAME))
 }

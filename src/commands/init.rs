@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::PathBuf;
 
-use crate::commands::exit::CommandError;
+use crate::commands::command_error::CommandError;
 use crate::commands::installation::CONFIG;
-use crate::commands::out::print_line;
+use crate::commands::output::print_line_or_exit;
 
 /// The text of the configuration file.
 const TEXT: &str = include_str!("init.toml");
@@ -35,7 +35,7 @@ enum Readers {
 }
 
 /// Writes the configuration file and prints the next steps. Fails when the file exists.
-pub fn run_init(args: &Args) -> Result<(), CommandError> {
+pub fn write_first_config_file(args: &Args) -> Result<(), CommandError> {
     let path = args.config.display();
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&args.config) {
         Ok(file) => file,
@@ -66,7 +66,7 @@ pub fn run_init(args: &Args) -> Result<(), CommandError> {
         ),
     };
     let flag = if args.config.as_os_str() == CONFIG { String::new() } else { format!(" --config {path}") };
-    print_line(format_args!(
+    print_line_or_exit(format_args!(
         "Wrote {path}.{readable} Next:\n\
          1. run `settled-signer keys create SEED` on a machine you trust, and paste the output of `settled-signer keys xpubs SEED` \
          into the file;\n\

@@ -7,14 +7,14 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::commands::exit::CommandError;
+use crate::commands::command_error::CommandError;
 use config::{Log, LogFormat};
 
 /// Starts the log. It must be called once in each process, before the first log message.
 ///
 /// # Errors
 /// Fails when `level` is not valid.
-pub fn start_logging(log: &Log) -> Result<(), CommandError> {
+pub fn start_logging_to_stderr(log: &Log) -> Result<(), CommandError> {
     let wrong_level = |e: &dyn std::fmt::Display| CommandError::configuration_error(format!("[log] level: {e}"));
     let targets: Targets = log.level.parse().map_err(|e| wrong_level(&e))?;
     // A line that cannot be written is dropped. Reporting it on standard error would panic, because the terminal or the

@@ -1,8 +1,10 @@
 //! The command `settled migrate`: applies pending migrations.
 
-use crate::commands::exit::CommandError;
-use crate::commands::installation::{self, Installation, create_data_folder};
-use crate::commands::out::print_line;
+use crate::commands::command_error::CommandError;
+use crate::commands::database;
+use crate::commands::installation::Installation;
+use crate::commands::output::print_line_or_exit;
+use crate::commands::private_files::create_private_folder;
 use db::file_lock::DataFolderLock;
 
 /// Selects the installation whose database is migrated. The daemon also applies migrations when it starts; this command
@@ -14,16 +16,16 @@ pub struct Args {
 }
 
 /// Applies pending migrations and prints their names.
-pub async fn run_migrate(args: Args) -> Result<(), CommandError> {
+pub async fn lock_and_apply_migrations(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
-    create_data_folder(&config.data.folder)?;
+    create_private_folder(&config.data.folder)?;
     let _lock = DataFolderLock::lock_data_folder(&config.data.folder)?;
-    let prepared = installation::lock_and_migrate_database(&config).await?;
+    let prepared = database::lock_migrate_and_load_keys(&config).await?;
     prepared.db.close().await;
     prepared.instance_lock.release().await;
     match prepared.applied.as_slice() {
-        [] => print_line("Nothing to do: no migration is pending."),
-        names => print_line(format_args!("Applied {}.", names.join(", "))),
+        [] => print_line_or_exit("Nothing to do: no migration is pending."),
+        names => print_line_or_exit(format_args!("Applied {}.", names.join(", "))),
     }
     Ok(())
 }

@@ -5,16 +5,19 @@ mod admin;
 mod audit;
 mod backup;
 mod check;
+mod command_error;
 pub mod context;
+mod database;
 mod dev;
 pub mod dispatch;
-mod exit;
+mod envelope_keys;
 mod init;
 mod installation;
 mod logging;
 mod migrate;
 pub mod operation;
-mod out;
+mod output;
+mod private_files;
 pub mod rescan;
 mod serve;
 mod status;
@@ -26,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use exit::CommandError;
+use command_error::CommandError;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 the command failed, or `audit` or `check` found a problem; 2 wrong arguments; 3 the configuration is \
@@ -77,7 +80,7 @@ enum Command {
 }
 
 /// Parses the command line, runs the command and returns its exit code.
-pub fn main() -> ExitCode {
+pub fn run_command_line() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -94,15 +97,15 @@ pub fn main() -> ExitCode {
 
 async fn run_command(command: Command) -> Result<(), CommandError> {
     match command {
-        Command::Dev(args) => dev::run_dev(args).await,
-        Command::Serve(args) => serve::run_daemon(args).await,
-        Command::Init(args) => init::run_init(&args),
-        Command::Migrate(args) => migrate::run_migrate(args).await,
-        Command::Check(args) => check::run_check(args).await,
-        Command::Audit(args) => audit::run_audit(args).await,
-        Command::Rescan(args) => rescan::run_rescan(args).await,
-        Command::Backup(args) => backup::run_backup(args).await,
-        Command::Status(args) => status::run_status(args).await,
-        Command::Admin(args) => admin::run_admin_command(args).await,
+        Command::Dev(args) => dev::run_demo_or_subcommand(args).await,
+        Command::Serve(args) => serve::run_daemon_until_stopped(args).await,
+        Command::Init(args) => init::write_first_config_file(&args),
+        Command::Migrate(args) => migrate::lock_and_apply_migrations(args).await,
+        Command::Check(args) => check::run_and_print_all_checks(args).await,
+        Command::Audit(args) => audit::audit_and_print_report(args).await,
+        Command::Rescan(args) => rescan::rescan_piecewise_and_print(args).await,
+        Command::Backup(args) => backup::back_up_database_to_target(args).await,
+        Command::Status(args) => status::print_daemon_status(args).await,
+        Command::Admin(args) => admin::execute_and_print_operations(args).await,
     }
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::exit::CommandError;
-use crate::commands::installation::{Installation, Offline, create_data_folder};
+use crate::commands::installation::{Installation, OfflineInstallation};
+use crate::commands::private_files::create_private_folder;
+use crate::control::ControlRequest;
 use crate::control::client;
-use crate::control::{Request, Response};
 use config::Config;
 use db::file_lock::{DataFolderLock, DataFolderLockError};
-use serde_json::Value;
 
 /// The work behind a command. A value of the type contains the arguments.
 pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
@@ -33,7 +33,7 @@ pub enum Executor {
     /// The daemon that has locked the data folder.
     Daemon,
     /// This process, which has locked the data folder until the value is closed.
-    ThisProcess(Box<Offline>),
+    ThisProcess(Box<OfflineInstallation>),
 }
 
 /// Tries to lock the data folder, which is created if it is missing. Returns this process as the executor when it got
@@ -42,9 +42,11 @@ pub enum Executor {
 /// # Errors
 /// Fails when the data folder or the database cannot be opened.
 pub async fn choose_executor_by_folder_lock(config: &Config) -> Result<Executor, CommandError> {
-    create_data_folder(&config.data.folder)?;
+    create_private_folder(&config.data.folder)?;
     match DataFolderLock::lock_data_folder(&config.data.folder) {
-        Ok(lock) => Ok(Executor::ThisProcess(Box::new(Offline::open_installation(config.clone(), lock).await?))),
+        Ok(lock) => Ok(Executor::ThisProcess(Box::new(
+            OfflineInstallation::open_without_migrating(config.clone(), lock).await?,
+        ))),
         Err(DataFolderLockError::Held { .. }) => Ok(Executor::Daemon),
         Err(error @ DataFolderLockError::Io { .. }) => Err(error.into()),
     }
@@ -55,7 +57,10 @@ pub async fn choose_executor_by_folder_lock(config: &Config) -> Result<Executor,
 ///
 /// # Errors
 /// Fails when the installation cannot be opened, or when the operation fails.
-pub async fn execute_operation<O>(installation: &Installation, operation: O) -> Result<O::Output, CommandError>
+pub async fn execute_in_daemon_or_locally<O>(
+    installation: &Installation,
+    operation: O,
+) -> Result<O::Output, CommandError>
 where
     O: Operation<Context = Context>,
 {
@@ -77,20 +82,7 @@ where
 pub async fn execute_in_daemon<O: Operation>(folder: &Path, operation: &O) -> Result<O::Output, CommandError> {
     let arguments = serde_json::to_value(operation)
         .map_err(|e| CommandError::error_with_context(format!("the arguments of `{}`", O::NAME), e))?;
-    let response = client::send_request(folder, &Request { operation: O::NAME.to_owned(), arguments }).await?;
+    let response = client::send_request(folder, &ControlRequest { operation: O::NAME.to_owned(), arguments }).await?;
     let output = response.map_err(CommandError::general_error)?;
     serde_json::from_value(output).map_err(|_| client::ClientError::Malformed.into())
-}
-
-/// Executes the operation with these JSON arguments and returns its output as the response.
-pub async fn execute_request<O: Operation>(context: &O::Context, arguments: Value) -> Response {
-    // The error's text may quote goods, so it is not part of the message.
-    let operation: O = serde_json::from_value(arguments).map_err(|_| {
-        format!(
-            "the daemon does not understand the arguments of `{}`; use a `settled` of the daemon's version",
-            O::NAME
-        )
-    })?;
-    let output = operation.execute(context).await?;
-    serde_json::to_value(output).map_err(|e| format!("the output of `{}` cannot be serialised: {e}", O::NAME))
 }

@@ -1,16 +1,21 @@
 //! The command `settled rescan CHAIN FROM TO`.
 
+use anyhow::{Context as _, bail};
 use chain::ChainId;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin;
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{self, Operation};
-use crate::commands::out::print_line;
-use crate::daemon;
-use crate::workers::rescan::RescanPiece;
+use crate::commands::output::print_line_or_exit;
+use crate::daemon::{addresses, assets, drivers, workers};
+use crate::workers::rescan::{RescanPiece, Rescanner};
+use crate::workers::{balance_check, rates};
+use clock::Clock;
+use config::{Config, Driver};
+use db::Db;
 
 /// The blocks to read again. An operator uses the command after adding a token to the configuration, because transfers
 /// of the token in earlier blocks are not booked yet. Transfers that are already booked do not change, so a range can
@@ -31,7 +36,7 @@ pub struct Args {
 /// Reads the first blocks of a range again and books missing transfers. The command repeats the operation until the
 /// whole range is read.
 #[derive(Serialize, Deserialize)]
-pub struct RescanRange {
+pub struct RescanNextPiece {
     /// Name of the chain in the configuration.
     pub chain: String,
     /// First block to read.
@@ -41,16 +46,16 @@ pub struct RescanRange {
 }
 
 /// Rescans the range piece by piece and prints the progress after each piece.
-pub async fn run_rescan(args: Args) -> Result<(), CommandError> {
+pub async fn rescan_piecewise_and_print(args: Args) -> Result<(), CommandError> {
     let Args { chain, from, to, installation } = args;
     if from > to {
         return Err(CommandError::usage_error(format!("the first block {from} is behind the last block {to}")));
     }
     let (mut next, mut sum) = (from, RescanPiece { to, booked: 0, known: 0, doubtful: 0 });
     while next <= to {
-        let range = RescanRange { chain: chain.clone(), from: next, to };
-        let piece = operation::execute_operation(&installation, range).await?;
-        print_line(format_args!(
+        let range = RescanNextPiece { chain: chain.clone(), from: next, to };
+        let piece = operation::execute_in_daemon_or_locally(&installation, range).await?;
+        print_line_or_exit(format_args!(
             "{chain}: blocks {next} to {} of {to}: {} booked, {} known",
             piece.to, piece.booked, piece.known
         ));
@@ -59,12 +64,12 @@ pub async fn run_rescan(args: Args) -> Result<(), CommandError> {
         sum.doubtful += piece.doubtful;
         next = piece.to.saturating_add(1);
     }
-    print_line(format_args!(
+    print_line_or_exit(format_args!(
         "{} transfers were missing and are booked now, {} were booked before.",
         sum.booked, sum.known
     ));
     if sum.doubtful > 0 {
-        print_line(format_args!(
+        print_line_or_exit(format_args!(
             "{} transfers may be booked already by the balance of their address: see the reviews `rescan.possible_duplicate` in `{}`.",
             sum.doubtful,
             admin::reviews::LIST
@@ -73,7 +78,7 @@ pub async fn run_rescan(args: Args) -> Result<(), CommandError> {
     Ok(())
 }
 
-impl Operation for RescanRange {
+impl Operation for RescanNextPiece {
     const NAME: &'static str = "rescan";
     type Context = Context;
     type Output = RescanPiece;
@@ -86,12 +91,30 @@ impl Operation for RescanRange {
         }
         let rescan = match &context.daemon {
             Some(daemon) => daemon.rescans.get(&chain).cloned().ok_or(format!("the daemon does not follow {chain}"))?,
-            None => {
-                daemon::workers::open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), &chain)
-                    .await
-                    .map_err(in_words)?
-            }
+            None => open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), &chain)
+                .await
+                .map_err(in_words)?,
         };
-        rescan.rescan_block_range(&context.actor, self.from, self.to).await.map_err(in_words)
+        rescan.rescan_next_piece(&context.actor, self.from, self.to).await.map_err(in_words)
     }
+}
+
+/// Returns a rescanner of the chain that works in this process, without a daemon.
+///
+/// # Errors
+/// Fails when the chain is not enabled, is a model chain, or cannot be opened.
+async fn open_standalone_rescanner(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> anyhow::Result<Rescanner> {
+    let chain_config = config.chains.get(id).filter(|chain| chain.enabled);
+    let chain_config = chain_config.with_context(|| format!("[chains.{id}] is not enabled in the configuration"))?;
+    if chain_config.driver == Driver::Simnet {
+        bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
+    }
+    let payment_assets =
+        assets::build_assets_and_followed_chains(config, &rates::build_fixed_rate_book(&config.rates))?;
+    addresses::load_addresses_and_record_kinds(config, &payment_assets, db, clock.now()).await?;
+    let chain = payment_assets.find_followed_chain(id).context("an enabled chain is followed")?;
+    let deposits = workers::build_deposit_service(config, chain_config, chain);
+    let source = drivers::open_node_source(chain_config)?;
+    let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);
+    Ok(Rescanner::new(reconciler))
 }

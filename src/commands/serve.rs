@@ -6,14 +6,16 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::commands::backup;
+use crate::commands::command_error::CommandError;
 use crate::commands::context::{Context, RunningDaemon};
+use crate::commands::database::{self, MigratedDatabase};
 use crate::commands::dispatch::Dispatcher;
-use crate::commands::exit::CommandError;
-use crate::commands::installation::{self, Installation, Prepared, create_data_folder};
+use crate::commands::installation::Installation;
 use crate::commands::logging;
-use crate::control::server::Server;
+use crate::commands::private_files::create_private_folder;
+use crate::control::server::ControlServer;
 use crate::daemon::{Daemon, Setup};
-use crate::ops;
+use crate::ops::{signals, supervisor};
 use clock::Clock;
 use db::file_lock::DataFolderLock;
 
@@ -29,16 +31,16 @@ pub struct Args {
 }
 
 /// Runs the daemon until a signal ends it or its instance lock is lost.
-pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
+pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
-    logging::start_logging(&config.log)?;
-    let shutdown_signal = ops::catch_shutdown_signals()?;
+    logging::start_logging_to_stderr(&config.log)?;
+    let shutdown_signal = signals::catch_shutdown_signals()?;
     let folder = config.data.folder.clone();
-    create_data_folder(&folder)?;
+    create_private_folder(&folder)?;
     let lock = DataFolderLock::lock_data_folder(&folder)?;
     backup::remove_leftover_backups(&folder);
-    let Prepared { db, mut instance_lock, envelope, applied } =
-        installation::lock_and_migrate_database(&config).await?;
+    let MigratedDatabase { db, mut instance_lock, envelope, applied } =
+        database::lock_migrate_and_load_keys(&config).await?;
     for migration in applied {
         info!("migration {migration} was applied to the database");
     }
@@ -61,18 +63,20 @@ pub async fn run_daemon(args: Args) -> Result<(), CommandError> {
         );
     }
 
-    let running = RunningDaemon::new(&daemon, clock.now());
+    let running = RunningDaemon::from_started_daemon(&daemon, clock.now());
     let context = Context::without_daemon(Arc::new(config), db, clock, envelope);
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let (stop, stopped) = watch::channel(false);
-    let server = Server::bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
-    let serving = server.serve_requests(Arc::new(Dispatcher(context)), daemon.tasks.clone(), stopped.clone());
+    let server = ControlServer::remove_old_and_bind_socket(&folder)
+        .map_err(|e| CommandError::error_with_context("control socket", e))?;
+    let serving =
+        server.serve_requests_until_stopped(Arc::new(Dispatcher(context)), daemon.tasks.clone(), stopped.clone());
     let control = daemon.tasks.spawn("control socket", serving);
-    let watchdog = ops::spawn_supervisor(&daemon, &stopped);
+    let watchdog = supervisor::notify_ready_and_spawn_supervisor(&daemon, &stopped);
 
     let ended = tokio::select! {
         () = shutdown_signal => Ok(()),
-        lost = instance_lock.hold_until_lost() => Err(CommandError::daemon_error(format!(
+        lost = instance_lock.renew_lock_until_lost() => Err(CommandError::daemon_error(format!(
             "the lock on the database is lost ({lost}); this daemon has stopped, so that two daemons never write to it"
         ))),
     };

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin;
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{Operation, execute_in_daemon};
-use crate::commands::out::print_line;
-use money::deposits;
+use crate::commands::output::print_line_or_exit;
+use money::cursors;
 use records::reviews;
 
 /// Selects the installation whose daemon is described.
@@ -20,16 +20,16 @@ pub struct Args {
 
 /// The operation that describes the running daemon, with one line for each chain and each problem.
 #[derive(Serialize, Deserialize)]
-pub struct Status;
+pub struct DescribeDaemon;
 
 /// Prints the state of the running daemon. Fails with exit code 4 when no daemon runs.
-pub async fn run_status(args: Args) -> Result<(), CommandError> {
+pub async fn print_daemon_status(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
-    print_line(execute_in_daemon(&config.data.folder, &Status).await?);
+    print_line_or_exit(execute_in_daemon(&config.data.folder, &DescribeDaemon).await?);
     Ok(())
 }
 
-impl Operation for Status {
+impl Operation for DescribeDaemon {
     const NAME: &'static str = "status";
     type Context = Context;
     type Output = String;
@@ -47,7 +47,7 @@ impl Operation for Status {
             let id = chain.clone();
             let cursor = context
                 .db
-                .read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await }))
+                .read("find_cursor", move |tx| Box::pin(async move { cursors::find_cursor(tx, &id).await }))
                 .await;
             let line = match cursor.map_err(|e: db::Error| e.to_string())? {
                 None => format!("{chain}: no block has been read yet"),
@@ -64,8 +64,10 @@ impl Operation for Status {
             };
             lines.push(line);
         }
-        let open =
-            context.db.read("count_reviews", |tx| Box::pin(async move { reviews::count_open_reviews(tx).await })).await;
+        let open = context
+            .db
+            .read("count_open_reviews", |tx| Box::pin(async move { reviews::count_open_reviews(tx).await }))
+            .await;
         lines.push(match open.map_err(|e: db::Error| e.to_string())? {
             0 => "no review waits for a person".into(),
             open => format!("{open} reviews wait for a person: see `{}`", admin::reviews::LIST),

@@ -4,12 +4,12 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bitcoin::base58;
-use chain::{AddressKey, Asset, AssetKind, ChainId, Family, derive};
+use chain::{AddressKey, Asset, AssetKind, ChainId, Family, address};
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use url::Url;
 
-use crate::{SecretFile, text};
+use crate::{SecretFile, deserializers};
 use ids::Mode;
 
 /// The chains by their names.
@@ -56,7 +56,8 @@ pub struct ChainConfig {
     pub final_depth: u64,
     /// Number of recent blocks that are stored. The chain is halted by a reorganisation that is deeper.
     pub keep_blocks: u64,
-    /// The confirmation depths by the value of an invoice, in ascending order. Only the last entry has no `below_usd`.
+    /// The depths at which deposits are confirmed, by the value of the invoice, in ascending order. Only the last entry has
+    /// no `below_usd`.
     pub confirmations: Vec<Confirmation>,
     /// The commitments of a block that the follower recomputes to verify the block.
     pub verify: Verify,
@@ -97,7 +98,7 @@ pub enum Finality {
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
     /// Exclusive upper bound of the value in US dollars; `None` for all larger values.
-    #[serde(default, deserialize_with = "text::deserialize_some_decimal")]
+    #[serde(default, deserialize_with = "deserializers::deserialize_some_decimal")]
     pub below_usd: Option<Decimal>,
     /// Number of blocks, including the block of the deposit.
     pub depth: u64,
@@ -138,13 +139,13 @@ pub enum Api {
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// The URL; `None` when `url_file` contains it.
-    #[serde(default, deserialize_with = "text::deserialize_some_url")]
+    #[serde(default, deserialize_with = "deserializers::deserialize_some_url")]
     pub url: Option<Url>,
     /// The file that contains the URL, for URLs with an API key.
     #[serde(default)]
     pub url_file: SecretFile,
     /// The URL of the solidified state of a TRON node; `None` when it is the same as `url`.
-    #[serde(default, deserialize_with = "text::deserialize_some_url")]
+    #[serde(default, deserialize_with = "deserializers::deserialize_some_url")]
     pub solidity_url: Option<Url>,
     /// The file with additional HTTP headers, one `Name: value` per line.
     #[serde(default)]
@@ -159,7 +160,7 @@ pub struct Endpoint {
     #[serde(default)]
     pub requests_per_day: Option<u32>,
     /// The purposes for which the endpoint is used.
-    #[serde(default = "Role::all")]
+    #[serde(default = "Role::all_roles")]
     pub roles: Vec<Role>,
 }
 
@@ -198,29 +199,30 @@ pub enum Trace {
 }
 
 impl ChainConfig {
-    /// The chain's assets and their codes.
+    /// Returns the chain's assets with their codes, in alphabetical order of the codes.
     pub fn assets(&self) -> impl Iterator<Item = (&str, &Asset)> {
         self.assets.iter().map(|(code, asset)| (code.as_str(), asset))
     }
 
-    /// Returns the asset with this code.
+    /// Returns the asset with this code; `None` when the chain has no such asset.
     pub fn find_asset(&self, code: &str) -> Option<&Asset> {
         self.assets.get(code)
     }
 
     /// Returns the scheme by which addresses of this chain are derived.
-    pub fn address_scheme(&self) -> derive::AddressScheme {
+    pub fn address_scheme(&self) -> address::AddressScheme {
         match (self.family, self.address_kind) {
-            (Family::Bitcoin, AddressKind::P2tr) => derive::AddressScheme::P2tr(self.network.into()),
+            (Family::Bitcoin, AddressKind::P2tr) => address::AddressScheme::P2tr(self.network.into()),
             (family, AddressKind::P2wpkh | AddressKind::P2tr) => {
-                derive::AddressScheme::for_family(family, self.network)
+                address::AddressScheme::for_family(family, self.network)
             }
         }
     }
 }
 
 impl Role {
-    fn all() -> Vec<Role> {
+    /// Returns both roles, which an endpoint has by default.
+    fn all_roles() -> Vec<Role> {
         vec![Role::Read, Role::Broadcast]
     }
 }
@@ -236,7 +238,7 @@ impl Endpoint {
             login_file: SecretFile::default(),
             requests_per_second: None,
             requests_per_day: None,
-            roles: Role::all(),
+            roles: Role::all_roles(),
         }
     }
 }
@@ -260,7 +262,7 @@ struct RawChain {
     _preset: String,
     mode: Mode,
     endpoints: Vec<Endpoint>,
-    #[serde(rename = "timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
+    #[serde(rename = "timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
     timeout: Duration,
     answer_bytes_max: u64,
     poll_ms: u64,
@@ -281,6 +283,7 @@ struct RawChain {
     api: Api,
 }
 
+/// An asset of a chain, as it is written in the configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawAsset {
@@ -299,7 +302,7 @@ impl TryFrom<RawChain> for ChainConfig {
         let mut assets = BTreeMap::new();
         for asset in raw.assets {
             let code = asset.code.clone();
-            let asset = asset.into_asset(&raw.id, raw.family)?;
+            let asset = asset.into_valid_asset(&raw.id, raw.family)?;
             if let Some(twin) = assets.values().find(|other: &&Asset| other.id == asset.id) {
                 return Err(format!("`{code}` is the asset {} a second time; remove one of them", twin.id));
             }
@@ -336,7 +339,8 @@ impl TryFrom<RawChain> for ChainConfig {
 }
 
 impl RawAsset {
-    fn into_asset(self, chain: &ChainId, family: Family) -> Result<Asset, String> {
+    /// Checks the decimals and the address of the contract, and returns the asset.
+    fn into_valid_asset(self, chain: &ChainId, family: Family) -> Result<Asset, String> {
         let RawAsset { code, contract, symbol, decimals, quote_decimals } = self;
         if decimals > 36 || quote_decimals > decimals {
             return Err(format!(
@@ -365,14 +369,14 @@ fn parse_contract_address(family: Family, text: &str) -> Option<String> {
         Family::Evm => {
             let digits = text.strip_prefix("0x")?;
             let key: [u8; 20] = const_hex::decode(digits).ok()?.try_into().ok()?;
-            let canonical = derive::evm_address(AddressKey(key)).text;
+            let canonical = address::encode_evm_address(AddressKey(key)).text;
             let without_checksum = !digits.bytes().any(|b| b.is_ascii_uppercase());
             (without_checksum || canonical == text).then_some(canonical)
         }
         Family::Tron => {
             let payload = base58::decode_check(text).ok()?;
             let key: [u8; 20] = payload.get(1..)?.try_into().ok()?;
-            let canonical = derive::tron_address(AddressKey(key)).text;
+            let canonical = address::encode_tron_address(AddressKey(key)).text;
             (canonical == text).then_some(canonical)
         }
     }

@@ -3,16 +3,17 @@
 //! A loaded configuration is valid: every key is known, every value is in range, and every enabled part has all options
 //! that it needs. The configuration contains only the paths of secret files, which are read when the secret is used.
 
-mod accounts;
-mod chains;
-mod validate;
 mod layers;
-mod network;
+mod key_check;
 mod preset;
+mod deserializers;
+mod validate;
+mod account_keys;
+mod chains;
+mod ip_network;
 mod rates;
 mod secret;
 mod surfaces;
-mod text;
 
 #[cfg(test)]
 mod tests;
@@ -27,9 +28,9 @@ use std::{
 use serde::Deserialize;
 use url::Url;
 
-pub use accounts::{Account, Purpose};
+pub use account_keys::{AccountKey, Purpose};
 pub use chains::{AddressKind, Api, ChainConfig, Confirmation, Driver, Endpoint, Finality, Role, Trace, Verify};
-pub use network::IpNetwork;
+pub use ip_network::IpNetwork;
 pub use rates::{Pair, Rates, RatesMode, SourceName};
 pub use secret::{SecretError, SecretFile};
 pub use surfaces::{AssetRef, Checkout, Mount, Surfaces};
@@ -54,11 +55,11 @@ pub struct Config {
     pub log: Log,
     /// `[surfaces]`: the APIs that are served, and for which shop.
     pub surfaces: Surfaces,
-    /// `[chains.NAME]`: the chains, by their names.
+    /// `[chains.NAME]`: the options of each chain, by the name of the chain.
     pub chains: chains::Chains,
     /// `[[accounts]]`: the account keys from which deposit addresses are derived.
     #[serde(default)]
-    pub accounts: Vec<Account>,
+    pub accounts: Vec<AccountKey>,
     /// `[rates]`: the sources and conditions of exchange rates.
     pub rates: Rates,
     /// `[policy]`: the tolerances for payments that are too low, too small or too late.
@@ -74,7 +75,7 @@ pub struct Server {
     /// Address and port of the listener.
     pub listen: SocketAddr,
     /// The address at which clients reach the daemon, for links and for the API documents.
-    #[serde(deserialize_with = "text::deserialize_url")]
+    #[serde(deserialize_with = "deserializers::deserialize_url")]
     pub public_url: Url,
     /// The networks of trusted proxies. Only their `X-Forwarded-For` header is used.
     pub trusted_proxies: Vec<IpNetwork>,
@@ -89,13 +90,13 @@ pub struct Server {
     /// Maximum size of a request body, in bytes.
     pub body_bytes_max: usize,
     /// Maximum time until a request's body has arrived, and again until its response is ready.
-    #[serde(rename = "request_timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
+    #[serde(rename = "request_timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
     pub request_timeout: Duration,
-    #[serde(rename = "stall_timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
-    /// Maximum time for which a client may not read its response.
+    #[serde(rename = "stall_timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
+    /// Maximum time for which a client may stop reading its response before it is disconnected.
     pub stall_timeout: Duration,
     /// Maximum time for which a shutdown waits for running requests.
-    #[serde(rename = "shutdown_timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
+    #[serde(rename = "shutdown_timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
     pub shutdown_timeout: Duration,
 }
 
@@ -147,16 +148,16 @@ pub enum LogFormat {
 pub struct Policy {
     /// Maximum shortfall with which an invoice still counts as paid, in basis points of the amount due.
     pub tolerance_basis_points: u32,
-    #[serde(rename = "tolerance_usd", deserialize_with = "text::deserialize_cents")]
+    #[serde(rename = "tolerance_usd", deserialize_with = "deserializers::deserialize_cents")]
     /// Maximum shortfall with which an invoice still counts as paid, in US cents. The larger of both limits applies.
     pub tolerance_usd_cents: i64,
-    #[serde(rename = "dust_usd", deserialize_with = "text::deserialize_cents")]
+    #[serde(rename = "dust_usd", deserialize_with = "deserializers::deserialize_cents")]
     /// Value below which a deposit is dust, in US cents.
     pub dust_usd_cents: i64,
-    #[serde(rename = "grace_seconds", deserialize_with = "text::deserialize_seconds")]
+    #[serde(rename = "grace_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     /// Time between the end of the payment window and the expiry of an unpaid invoice.
     pub grace: Duration,
-    #[serde(rename = "balance_timeout_seconds", deserialize_with = "text::deserialize_seconds")]
+    #[serde(rename = "balance_timeout_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     /// Maximum time for which an expired invoice stays open because no endpoint returns balances.
     pub balance_timeout: Duration,
 }
@@ -205,7 +206,7 @@ pub struct Smtp {
     /// The file with certificates of further certificate authorities (PEM) that may sign the server's certificate.
     pub ca_file: SecretFile,
     /// Time limit for the login, and for sending one mail.
-    #[serde(rename = "timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
+    #[serde(rename = "timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
     pub timeout: Duration,
 }
 
@@ -271,23 +272,24 @@ impl Config {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with(ENV_PREFIX))
             .collect();
-        Config::parse_toml(path, &text, env)
+        Config::parse_and_validate(path, &text, env)
     }
 
-    /// Parses the TOML text of a configuration and environment variables. `path` is the path of the file, for error
-    /// messages and as the base of relative paths.
+    /// Merges the TOML text of a configuration and environment variables over the defaults, and validates the result.
+    /// `path` is the path of the file, for error messages and as the base of relative paths.
     ///
     /// # Errors
     /// Fails when an option is wrong.
-    pub fn parse_toml(path: &Path, text: &str, env: Vec<(String, String)>) -> Result<Config, Error> {
+    pub fn parse_and_validate(path: &Path, text: &str, env: Vec<(String, String)>) -> Result<Config, Error> {
         let mut config = Config::merge_and_validate(&layers::Layers { file: path.display().to_string(), text, env })?;
         let folder = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
         config.make_paths_absolute(folder.parent().unwrap_or(Path::new("/")));
         Ok(config)
     }
 
+    /// Merges the layers and validates the result. Relative paths stay relative.
     fn merge_and_validate(layers: &layers::Layers<'_>) -> Result<Config, Error> {
-        let table = layers::merge_layers(layers)?;
+        let table = layers::check_and_merge_layers(layers)?;
         let config: Config = table.try_into().map_err(|e: toml::de::Error| {
             let message = e.to_string();
             format!("{}: {}", layers.name_in_messages(), message.trim_end().replace('\n', " "))
@@ -301,6 +303,7 @@ impl Config {
         })
     }
 
+    /// Makes the data folder and the paths of secret files absolute, with `folder` as their base.
     fn make_paths_absolute(&mut self, folder: &Path) {
         self.data.folder = folder.join(&self.data.folder);
         let chains = self.chains.values_mut();
@@ -332,13 +335,14 @@ impl Config {
 
     /// Returns an asset of the checkout surface and its chain; `None` when the surface has no such asset or the chain
     /// is not enabled. `code` is the code of the asset on the surface, such as `erc20_usdt`.
-    pub fn find_checkout_asset(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
+    pub fn find_enabled_checkout_asset(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
         let asset = self.surfaces.checkout.assets.get(code)?;
         let chain = self.chains.get(&asset.chain).filter(|chain| chain.enabled)?;
         Some((chain, chain.find_asset(&asset.code)?))
     }
 }
 
+/// Adds the password in the file to a database URL; returns the URL unchanged when no file is configured.
 fn add_password_from_file(url: &str, password_file: &SecretFile) -> Result<String, Error> {
     use secrecy::ExposeSecret;
 

@@ -3,7 +3,7 @@
 
 use toml::{Table, Value};
 
-/// The presets by their names.
+/// The names of all presets, each with the text of its file.
 pub const ALL: &[(&str, &str)] = &[
     ("base", include_str!("../../config/chains/base.toml")),
     ("bitcoin", include_str!("../../config/chains/bitcoin.toml")),
@@ -23,7 +23,7 @@ pub const ALL: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// Fails when there is no such preset.
-pub fn parse_preset_options(name: &str) -> Result<Table, String> {
+pub fn find_preset_options(name: &str) -> Result<Table, String> {
     if name.is_empty() {
         return Ok(Table::new());
     }
@@ -35,6 +35,8 @@ pub fn parse_preset_options(name: &str) -> Result<Table, String> {
     Ok(convert_to_chain_options(facts))
 }
 
+/// Converts the properties of a network to options of a chain: the chain id becomes `identity`, `test` becomes `mode`, and
+/// the native coin and the tokens become `assets`.
 fn convert_to_chain_options(mut facts: Table) -> Table {
     facts.remove("name");
     if let Some(number) = facts.remove("chain_id") {

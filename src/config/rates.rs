@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, de::Error};
 use url::Url;
 
-use crate::text;
+use crate::deserializers;
 
 /// The options of exchange rates.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -19,13 +19,13 @@ pub struct Rates {
     /// Minimum number of sources that must agree on a rate.
     pub min_sources: usize,
     /// Time between two rounds of requests to all sources.
-    #[serde(rename = "refresh_seconds", deserialize_with = "text::deserialize_seconds")]
+    #[serde(rename = "refresh_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     pub refresh: Duration,
     /// Maximum age of a ticker or a rate.
-    #[serde(rename = "staleness_seconds", deserialize_with = "text::deserialize_seconds")]
+    #[serde(rename = "staleness_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     pub staleness: Duration,
     /// Time limit of one request to a source.
-    #[serde(rename = "timeout_ms", deserialize_with = "text::deserialize_milliseconds")]
+    #[serde(rename = "timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
     pub timeout: Duration,
     /// Maximum deviation of a source from the median, in percent. Sources with a larger deviation are ignored.
     pub max_deviation_percent: u32,
@@ -124,16 +124,18 @@ impl FromStr for Pair {
     }
 }
 
+/// Deserialises fixed rates. An empty string removes the rate of its pair; a rate of zero is refused.
 fn deserialize_fixed_rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Pair, Decimal>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, rate)| !rate.is_empty());
     let parse = |(pair, rate): (String, String)| {
-        let rate = text::parse_decimal(&rate).map_err(|e| format!("{pair}: {e}"))?;
+        let rate = deserializers::parse_decimal(&rate).map_err(|e| format!("{pair}: {e}"))?;
         if rate.is_zero() { Err(format!("{pair}: a rate is above 0")) } else { Ok((pair.parse()?, rate)) }
     };
     present.map(|entry| parse(entry).map_err(D::Error::custom)).collect()
 }
 
+/// Deserialises the base URLs of the sources.
 fn deserialize_source_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SourceName, Url>, D::Error> {
     let texts = BTreeMap::<SourceName, String>::deserialize(deserializer)?;
     let parse = |(source, text): (SourceName, String)| {

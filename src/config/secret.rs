@@ -7,10 +7,10 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 /// Maximum size of a secret file, in bytes. A larger file is probably the wrong file.
-const LENGTH_MAX: u64 = 64 * 1024;
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// The prefix of an option that names a credential, which systemd provides by `LoadCredential=`.
-const CREDENTIAL: &str = "credential:";
+/// The prefix of a value that names a credential, which systemd provides by `LoadCredential=`.
+const CREDENTIAL_PREFIX: &str = "credential:";
 
 /// The value of an option that ends in `_file`: a path, `credential:NAME`, or empty when no file is configured.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -24,7 +24,7 @@ pub enum SecretError {
     #[error("{path}: {error}")]
     Unreadable { path: PathBuf, error: std::io::Error },
     /// The file is longer than 64 KiB.
-    #[error("{0} is longer than {LENGTH_MAX} bytes; check that it is the right file")]
+    #[error("{0} is longer than {FILE_BYTES_MAX} bytes; check that it is the right file")]
     TooLong(PathBuf),
     /// The file is empty.
     #[error("{0} is empty")]
@@ -47,7 +47,7 @@ impl SecretFile {
     pub fn read_secret(&self) -> Result<Option<SecretString>, SecretError> {
         let Some(path) = self.resolve_path()? else { return Ok(None) };
         let unreadable = |error| SecretError::Unreadable { path: path.clone(), error };
-        if std::fs::metadata(&path).map_err(unreadable)?.len() > LENGTH_MAX {
+        if std::fs::metadata(&path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
             return Err(SecretError::TooLong(path));
         }
         let text = Zeroizing::new(std::fs::read_to_string(&path).map_err(unreadable)?);
@@ -60,7 +60,7 @@ impl SecretFile {
 
     /// Makes a relative path absolute, with `folder` as its base.
     pub(super) fn make_path_absolute(&mut self, folder: &Path) {
-        if !self.is_unset() && !self.0.starts_with(CREDENTIAL) {
+        if !self.is_unset() && !self.0.starts_with(CREDENTIAL_PREFIX) {
             self.0 = folder.join(&self.0).display().to_string();
         }
     }
@@ -73,7 +73,7 @@ impl SecretFile {
         if self.is_unset() {
             return Ok(None);
         }
-        let Some(name) = self.0.strip_prefix(CREDENTIAL) else { return Ok(Some(PathBuf::from(&self.0))) };
+        let Some(name) = self.0.strip_prefix(CREDENTIAL_PREFIX) else { return Ok(Some(PathBuf::from(&self.0))) };
         let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
         let folder = folder.ok_or_else(|| SecretError::NoCredentials(name.to_owned()))?;
         Ok(Some(Path::new(&folder).join(name)))

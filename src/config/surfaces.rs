@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use chain::ChainId;
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::text;
+use crate::deserializers;
 use ids::Mode;
 
 /// The options of all surfaces.
@@ -107,6 +107,7 @@ impl fmt::Display for AssetRef {
     }
 }
 
+/// Deserialises references to assets. An empty string removes the asset of its code.
 fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, asset)| !asset.is_empty());
@@ -125,11 +126,11 @@ struct RawCheckout {
     cors_origins: Vec<String>,
     query_per_ip: u32,
     query_per_pair: u32,
-    #[serde(rename = "query_window_seconds", deserialize_with = "text::deserialize_seconds")]
+    #[serde(rename = "query_window_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     query_window: Duration,
     orders_per_ip_per_minute: u32,
     max_quantity: u32,
-    #[serde(rename = "order_window_minutes", deserialize_with = "text::deserialize_minutes")]
+    #[serde(rename = "order_window_minutes", deserialize_with = "deserializers::deserialize_minutes")]
     order_window: Duration,
     alipay_url: String,
     wechat_url: String,

@@ -10,11 +10,11 @@ const EVM_XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
 fn parse_config(text: &str) -> Result<Config, Error> {
-    Config::parse_toml(Path::new("/etc/settled/settled.toml"), text, Vec::new())
+    Config::parse_and_validate(Path::new("/etc/settled/settled.toml"), text, Vec::new())
 }
 
 fn parse_with_env(name: &str, value: &str) -> Result<Config, Error> {
-    Config::parse_toml(Path::new("/etc/settled/settled.toml"), "", vec![(name.to_owned(), value.to_owned())])
+    Config::parse_and_validate(Path::new("/etc/settled/settled.toml"), "", vec![(name.to_owned(), value.to_owned())])
 }
 
 fn account_toml(family: &str, purpose: &str) -> String {
@@ -72,13 +72,13 @@ fn the_assets_of_the_checkout_surface_are_assets_of_presets() {
         ("trx", "tron", "TRX", 6, 6),
         ("bnb", "bsc", "BNB", 18, 18),
     ] {
-        let (on, asset) = config.find_checkout_asset(code).unwrap();
+        let (on, asset) = config.find_enabled_checkout_asset(code).unwrap();
         assert_eq!((on.id.as_str(), asset.symbol.as_str()), (chain, symbol), "{code}");
         assert_eq!((asset.decimals, asset.quote_decimals), (decimals, quote_decimals), "{code}");
         assert_eq!(asset.is_native(), !code.contains("usdt"), "{code}");
     }
     assert_eq!(config.surfaces.checkout.assets.len(), 7);
-    assert_eq!(Config::default().find_checkout_asset("btc"), None, "its chain is not enabled");
+    assert_eq!(Config::default().find_enabled_checkout_asset("btc"), None, "its chain is not enabled");
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn bitcoin_networks_are_identified_by_their_first_block() {
     let enabled = enabled + "address_kind = \"p2tr\"\napi = \"esplora\"\n";
     let taproot = parse_config(&(enabled + &bitcoin.replace("\"m\"", "\"m/86'/0'/0'\""))).unwrap();
     let chain = &taproot.chains[&chain::ChainId::new("bitcoin").unwrap()];
-    assert!(matches!(chain.address_scheme(), chain::derive::AddressScheme::P2tr(_)));
+    assert!(matches!(chain.address_scheme(), chain::address::AddressScheme::P2tr(_)));
     assert_eq!(chain.poll, Duration::from_secs(10));
 }
 
@@ -278,7 +278,7 @@ fn addresses_are_derived_from_the_account_with_the_highest_epoch() {
     let mut config = Config::default();
     for epoch in [0, 2, 1] {
         let xpub = EVM_XPUB.to_owned();
-        config.accounts.push(Account {
+        config.accounts.push(AccountKey {
             family: Family::Evm,
             purpose: Purpose::Deposit,
             epoch,
@@ -292,9 +292,9 @@ fn addresses_are_derived_from_the_account_with_the_highest_epoch() {
         chain
     };
     let (live, test, tron) = (chain("bsc", Mode::Live), chain("bsc", Mode::Test), chain("tron", Mode::Live));
-    assert_eq!(config.find_deposit_account(&live).map(|account| account.epoch), Some(2));
-    assert_eq!(config.find_deposit_account(&test), None);
-    assert_eq!(config.find_deposit_account(&tron), None);
+    assert_eq!(config.find_deposit_account_key(&live).map(|account| account.epoch), Some(2));
+    assert_eq!(config.find_deposit_account_key(&test), None);
+    assert_eq!(config.find_deposit_account_key(&tron), None);
 }
 
 /// The account key of BIP 84's test vector, with the version bytes of BIP 84.
@@ -320,7 +320,7 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
     for (kind, xpub) in [("p2wpkh", ZPUB), ("p2tr", BIP86_XPUB)] {
         let config = parse_config(&(chain(kind) + &both)).unwrap();
         let chain = &config.chains[&chain::ChainId::new("bitcoin").unwrap()];
-        assert_eq!(config.find_deposit_account(chain).unwrap().xpub, xpub, "{kind}");
+        assert_eq!(config.find_deposit_account_key(chain).unwrap().xpub, xpub, "{kind}");
     }
     for path in ["m/84'/0'/0'", "m/84h/0h/0h", "84'/0'/0'", ""] {
         parse_config(&(chain("p2wpkh") + &account(path, ZPUB))).unwrap();
@@ -343,7 +343,7 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
 fn environment_variables_override_the_file() {
     let file = "[server]\nlisten = \"127.0.0.1:1\"";
     let env = vec![("SETTLED__SERVER__LISTEN".to_owned(), "127.0.0.1:2".to_owned())];
-    let config = Config::parse_toml(Path::new("settled.toml"), file, env).unwrap();
+    let config = Config::parse_and_validate(Path::new("settled.toml"), file, env).unwrap();
     assert_eq!(config.server.listen.port(), 2);
 
     let with = |name, value| parse_with_env(name, value).unwrap();
@@ -380,7 +380,7 @@ fn paths_are_relative_to_the_file_and_secrets_are_read_when_used() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pg"), "p@ss/word\n").unwrap();
     let text = "[data]\nfolder = \"data\"\n[database]\nurl = \"postgres://settled@db/pay\"\npassword_file = \"pg\"";
-    let config = Config::parse_toml(&folder.path().join("settled.toml"), text, Vec::new()).unwrap();
+    let config = Config::parse_and_validate(&folder.path().join("settled.toml"), text, Vec::new()).unwrap();
     assert_eq!(config.data.folder, folder.path().join("data"));
     assert_eq!(config.load_database_config().unwrap().url, "postgres://settled:p%40ss%2Fword@db/pay");
     assert!(!format!("{config:?}").contains("p@ss"));
@@ -391,7 +391,8 @@ fn paths_are_relative_to_the_file_and_secrets_are_read_when_used() {
     std::fs::remove_file(folder.path().join("pg")).unwrap();
     assert!(config.load_database_config().unwrap_err().to_string().contains("No such file"));
 
-    let sqlite = Config::parse_toml(&folder.path().join("settled.toml"), "[data]\nfolder = \"d\"", Vec::new()).unwrap();
+    let sqlite =
+        Config::parse_and_validate(&folder.path().join("settled.toml"), "[data]\nfolder = \"d\"", Vec::new()).unwrap();
     assert_eq!(
         sqlite.load_database_config().unwrap().url,
         format!("sqlite:{}", folder.path().join("d/settled.db").display())

@@ -33,8 +33,10 @@ pub fn find_config_problems(config: &Config) -> Vec<String> {
     validator.problems
 }
 
+/// Collects the problems of a configuration.
 #[derive(Default)]
 struct Validator {
+    /// One sentence for each problem.
     problems: Vec<String>,
 }
 
@@ -187,6 +189,7 @@ impl Validator {
         }
     }
 
+    /// Adds the problems of the host, the prefix and the merchant of one surface.
     fn validate_mount(&mut self, name: &str, mount: &Mount) {
         if mount.enabled && name != "checkout" {
             self.add_problem(
@@ -213,6 +216,8 @@ impl Validator {
         }
     }
 
+    /// Adds a problem for each asset of the checkout surface whose chain or code is unknown, or whose chain has another
+    /// mode.
     fn validate_checkout_assets(&mut self, config: &Config) {
         let checkout = &config.surfaces.checkout;
         for (code, asset) in &checkout.assets {
@@ -240,6 +245,7 @@ impl Validator {
         }
     }
 
+    /// Adds the problems of one chain. A chain that is not enabled needs no assets, account keys and endpoints.
     fn validate_chain(&mut self, config: &Config, chain: &ChainConfig) {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
         self.require_duration_in_range(at("timeout_ms"), chain.timeout, milliseconds(100)..=milliseconds(300_000));
@@ -260,19 +266,20 @@ impl Validator {
         if chain.assets().next().is_none() {
             self.add_problem(at("assets"), "is empty; name a preset, or the assets that can be paid");
         }
-        if config.find_deposit_account(chain).is_none() {
-            self.report_missing_account(config, chain);
+        if config.find_deposit_account_key(chain).is_none() {
+            self.add_problem_of_missing_account(config, chain);
         }
         match chain.driver {
             Driver::Simnet if chain.mode == ids::Mode::Live => {
                 self.add_problem(at("driver"), "is \"simnet\", whose coins are worthless; set mode = \"test\"");
             }
             Driver::Simnet => {}
-            Driver::Node => self.validate_nodes(chain),
+            Driver::Node => self.validate_node_options(chain),
         }
     }
 
-    fn report_missing_account(&mut self, config: &Config, chain: &ChainConfig) {
+    /// Adds the problem of a chain without a fitting account key.
+    fn add_problem_of_missing_account(&mut self, config: &Config, chain: &ChainConfig) {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
         if let Some(problem) = config.describe_address_kind_mismatch(chain) {
             self.add_problem(at("address_kind"), problem);
@@ -289,7 +296,8 @@ impl Validator {
         );
     }
 
-    fn validate_nodes(&mut self, chain: &ChainConfig) {
+    /// Adds the problems of the identity and the endpoints of a chain with real nodes.
+    fn validate_node_options(&mut self, chain: &ChainConfig) {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
         match chain.family {
             Family::Evm => {
@@ -351,6 +359,7 @@ impl Validator {
         }
     }
 
+    /// Adds a problem unless values and depths rise and only the last entry has no `below_usd`.
     fn validate_confirmations(&mut self, chain: &ChainConfig) {
         let at = format!("chains.{}.confirmations", chain.id);
         let Some((last, tiers)) = chain.confirmations.split_last() else {
@@ -370,6 +379,7 @@ impl Validator {
         }
     }
 
+    /// Adds a problem for each account key that is invalid or listed twice.
     fn validate_accounts(&mut self, config: &Config) {
         for (number, account) in config.accounts.iter().enumerate() {
             let at = format!("accounts[{number}].xpub");
@@ -466,6 +476,7 @@ fn is_log_level(text: &str) -> bool {
     is_number || LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))
 }
 
+/// Returns the family as it is written in the configuration.
 fn family_name(family: Family) -> &'static str {
     match family {
         Family::Bitcoin => "bitcoin",

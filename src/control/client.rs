@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use crate::control::{LINE_BYTES_MAX, Request, Response, SOCKET_FILE, TRANSFER_TIMEOUT, read_limited_line};
+use crate::control::json_line::{LINE_BYTES_MAX, encode_json_line, read_limited_line};
+use crate::control::{ControlRequest, ControlResponse, SOCKET_FILE, TRANSFER_TIMEOUT};
 
 /// The maximum time to wait for a response. It is long, because a backup of a large database takes minutes.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -32,8 +33,8 @@ pub enum ClientError {
 /// Sends a request to the daemon that runs on `folder` and returns its response.
 ///
 /// # Errors
-/// Fails when no daemon responds. A request that the daemon rejected is an `Err` inside the response.
-pub async fn send_request(folder: &Path, request: &Request) -> Result<Response, ClientError> {
+/// Fails when no daemon responds. When the daemon refused the request, the response is an `Err`.
+pub async fn send_request(folder: &Path, request: &ControlRequest) -> Result<ControlResponse, ClientError> {
     let path = folder.join(SOCKET_FILE);
     let stream = match UnixStream::connect(&path).await {
         Ok(stream) => stream,
@@ -42,18 +43,17 @@ pub async fn send_request(folder: &Path, request: &Request) -> Result<Response, 
         }
         Err(error) => return Err(ClientError::Connect { path, error }),
     };
-    let line = exchange_lines(stream, request).await.map_err(ClientError::Exchange)?;
+    let line = send_and_receive_line(stream, request).await.map_err(ClientError::Exchange)?;
     serde_json::from_slice(&line).map_err(|_| ClientError::Malformed)
 }
 
-async fn exchange_lines(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
-    line.push(b'\n');
+async fn send_and_receive_line(mut stream: UnixStream, request: &ControlRequest) -> io::Result<Vec<u8>> {
+    let line = encode_json_line(request)?;
     if u64::try_from(line.len()).is_ok_and(|length| length > LINE_BYTES_MAX) {
         return Err(io::Error::other("the command is too large; split what it imports"));
     }
     let (reader, mut writer) = stream.split();
-    // A daemon that rejects the user responds without reading the request. Writing the request then fails, but the
+    // A daemon that refuses the user responds without reading the request. Writing the request then fails, but the
     // response contains the reason.
     let written = tokio::time::timeout(TRANSFER_TIMEOUT, writer.write_all(&line)).await?;
     let response = tokio::time::timeout(RESPONSE_TIMEOUT, read_limited_line(reader)).await?;

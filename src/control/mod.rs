@@ -1,27 +1,25 @@
 //! The control socket: a Unix socket in the data folder over which commands reach the running daemon. A request names
-//! an operation and contains its arguments as JSON. This module only transports requests; a [`Handler`] executes them.
+//! an operation and contains its arguments as JSON. This module only transports requests; a [`RequestHandler`] executes
+//! them.
 
 pub mod client;
+mod json_line;
 pub mod server;
 
-use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 /// The name of the socket in the data folder.
 const SOCKET_FILE: &str = "control.sock";
-/// The maximum length of a request or response, in bytes. Commands split larger imports of goods into several requests.
-const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The maximum time to send a request or a response.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request: one line of JSON. It has no `Debug`, because its arguments may hold goods and tokens.
 #[derive(Serialize, Deserialize)]
-pub struct Request {
+pub struct ControlRequest {
     /// The name of the requested operation, such as `backup`.
     pub operation: String,
     /// The arguments, in the JSON format that the operation defines.
@@ -30,21 +28,11 @@ pub struct Request {
 
 /// The response to a request, one line of JSON: the operation's output, or a sentence that explains to the operator why
 /// the operation failed.
-pub type Response = Result<Value, String>;
+pub type ControlResponse = Result<Value, String>;
 
 /// Executes the requests that arrive over the socket.
 #[async_trait]
-pub trait Handler: Send + Sync + 'static {
+pub trait RequestHandler: Send + Sync + 'static {
     /// Executes a request. `uid` is the operating system's id of the user who sent it.
-    async fn handle(&self, uid: u32, request: Request) -> Response;
-}
-
-/// Reads one line and returns it without its line feed. Fails when the line is longer than [`LINE_BYTES_MAX`].
-async fn read_limited_line(stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX)).read_until(b'\n', &mut line).await?;
-    match line.pop() {
-        Some(b'\n') => Ok(line),
-        Some(_) | None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the line is incomplete or too long")),
-    }
+    async fn execute_request(&self, uid: u32, request: ControlRequest) -> ControlResponse;
 }

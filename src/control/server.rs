@@ -12,7 +12,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
-use crate::control::{Handler, Request, SOCKET_FILE, TRANSFER_TIMEOUT, read_limited_line};
+use crate::control::json_line::{encode_json_line, read_limited_line};
+use crate::control::{ControlRequest, RequestHandler, SOCKET_FILE, TRANSFER_TIMEOUT};
 use tasks::Tasks;
 
 /// The maximum number of connections served at the same time. Further connections wait in the kernel's queue.
@@ -23,18 +24,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 const ROOT: u32 = 0;
 
 /// The bound control socket of a data folder.
-pub struct Server {
+pub struct ControlServer {
     listener: UnixListener,
     path: PathBuf,
 }
 
-impl Server {
+impl ControlServer {
     /// Binds the socket in `folder` and removes an old socket. The caller holds the lock of the data folder, so the
     /// daemon that created the old socket has ended.
     ///
     /// # Errors
     /// Fails when the old socket cannot be removed or the new one cannot be created.
-    pub fn bind_socket(folder: &Path) -> io::Result<Server> {
+    pub fn remove_old_and_bind_socket(folder: &Path) -> io::Result<ControlServer> {
         let path = folder.join(SOCKET_FILE);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -42,11 +43,16 @@ impl Server {
         }
         let listener = UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Server { listener, path })
+        Ok(ControlServer { listener, path })
     }
 
     /// Serves requests until `stop` is true, then removes the socket.
-    pub async fn serve_requests(self, handler: Arc<dyn Handler>, tasks: Tasks, mut stop: watch::Receiver<bool>) {
+    pub async fn serve_requests_until_stopped(
+        self,
+        handler: Arc<dyn RequestHandler>,
+        tasks: Tasks,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -58,7 +64,7 @@ impl Server {
                 Ok((stream, _)) => {
                     let handler = handler.clone();
                     tasks.spawn("control", async move {
-                        if let Err(error) = serve_connection(stream, handler.as_ref()).await {
+                        if let Err(error) = check_user_and_answer_request(stream, handler.as_ref()).await {
                             debug!("a connection of the control socket ended early: {error}");
                         }
                         drop(permit);
@@ -76,14 +82,16 @@ impl Server {
     }
 }
 
-async fn serve_connection(mut stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
+/// Reads one request, executes it and sends the response. A user other than root and the daemon's own user is refused.
+async fn check_user_and_answer_request(mut stream: UnixStream, handler: &dyn RequestHandler) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     let response = if [rustix::process::geteuid().as_raw(), ROOT].contains(&uid) {
         let (reader, _) = stream.split();
         let line = tokio::time::timeout(TRANSFER_TIMEOUT, read_limited_line(reader)).await??;
-        match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => handler.handle(uid, request).await,
-            // The error's text can contain goods from the request, which must not be shown, so only the column is shown.
+        match serde_json::from_slice::<ControlRequest>(&line) {
+            Ok(request) => handler.execute_request(uid, request).await,
+            // The error's text can contain goods from the request, which must not be shown, so only the column is
+            // shown.
             Err(error) => Err(format!(
                 "the daemon does not understand the request (column {}); use a `settled` of the daemon's version",
                 error.column()
@@ -92,7 +100,6 @@ async fn serve_connection(mut stream: UnixStream, handler: &dyn Handler) -> io::
     } else {
         Err(format!("uid {uid} may not use the control socket; run the command as the daemon's user or as root"))
     };
-    let mut line = serde_json::to_vec(&response).map_err(io::Error::other)?;
-    line.push(b'\n');
+    let line = encode_json_line(&response)?;
     tokio::time::timeout(TRANSFER_TIMEOUT, stream.write_all(&line)).await?
 }

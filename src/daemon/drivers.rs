@@ -56,7 +56,7 @@ fn open_evm_driver(chain: &ChainConfig) -> anyhow::Result<evm::Evm> {
         chain: chain.id.clone(),
         chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
         assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
-        pool: load_rpc_pool_config(chain)?,
+        pool: build_pool_config_with_secrets(chain)?,
         finality: match chain.finality {
             config::Finality::Tag => evm::FinalitySource::Tag,
             config::Finality::Depth => evm::FinalitySource::Depth,
@@ -81,7 +81,7 @@ fn open_tron_driver(chain: &ChainConfig) -> anyhow::Result<tron::Tron> {
         chain: chain.id.clone(),
         chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
         assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
-        pool: load_rpc_pool_config(chain)?,
+        pool: build_pool_config_with_secrets(chain)?,
     })?)
 }
 
@@ -100,23 +100,23 @@ fn open_bitcoin_driver(chain: &ChainConfig) -> anyhow::Result<btc::Bitcoin> {
             config::AddressKind::P2tr => btc::AddressType::P2tr,
         },
         verify: btc::Verify { work: chain.verify.header, commitments: chain.verify.transactions },
-        pool: load_rpc_pool_config(chain)?,
+        pool: build_pool_config_with_secrets(chain)?,
     })?)
 }
 
-fn load_rpc_pool_config(chain: &ChainConfig) -> anyhow::Result<rpc::Config> {
+fn build_pool_config_with_secrets(chain: &ChainConfig) -> anyhow::Result<rpc::Config> {
     let mut endpoints = Vec::new();
     for endpoint in &chain.endpoints {
-        endpoints.push(load_rpc_endpoint(endpoint)?);
+        endpoints.push(build_endpoint_with_secrets(endpoint)?);
     }
-    let mut pool = rpc::Config::new(endpoints).with_block_time(chain.block_time);
+    let mut pool = rpc::Config::new(endpoints).with_head_lag_for_block_time(chain.block_time);
     pool.deadline = chain.timeout;
     pool.body_bytes_max = usize::try_from(chain.answer_bytes_max)?;
     Ok(pool)
 }
 
 /// Returns the options of an endpoint. Reads the secret files with its URL and its headers.
-fn load_rpc_endpoint(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
+fn build_endpoint_with_secrets(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     let url = match (&endpoint.url, endpoint.url_file.read_secret()?) {
         (_, Some(url)) => url,
         (Some(url), None) => url.to_string().into(),
@@ -130,7 +130,7 @@ fn load_rpc_endpoint(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoin
             config::Role::Broadcast => rpc::Role::Broadcast,
         })
         .collect();
-    let limits = rpc::Limits { per_second: endpoint.requests_per_second, per_day: endpoint.requests_per_day };
+    let limits = rpc::RateLimits { per_second: endpoint.requests_per_second, per_day: endpoint.requests_per_day };
     let mut configured = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles).with_limits(limits);
     if let Some(solidity) = &endpoint.solidity_url {
         configured = configured.with_path_override("walletsolidity", solidity.as_str())?;
@@ -147,7 +147,7 @@ fn load_rpc_endpoint(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoin
 }
 
 /// Returns the specifications of the model chains that the configuration enables.
-pub fn list_simnet_specs(config: &Config) -> Vec<simnet::ChainSpec> {
+pub fn list_enabled_simnet_chains(config: &Config) -> Vec<simnet::ChainSpec> {
     let chains = config.chains.values().filter(|chain| chain.enabled && chain.driver == Driver::Simnet);
     chains
         .map(|chain| simnet::ChainSpec {

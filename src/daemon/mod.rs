@@ -1,7 +1,9 @@
 //! Starts and stops the daemon: builds drivers and workers, mounts the surfaces, serves HTTP. Has no business rules.
 
-mod assets;
+pub mod assets;
+pub mod addresses;
 pub mod drivers;
+mod startup_checks;
 mod mounts;
 pub mod workers;
 
@@ -14,22 +16,21 @@ use anyhow::Context;
 use chain::ChainId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::daemon::workers::{DaemonWorkers, WorkerServices};
+use crate::workers::heartbeats::Heartbeats;
 use crate::workers::rescan::Rescanner;
-use crate::workers::{Heartbeats, Workers, rates};
-use clock::{Clock, Instant};
+use crate::workers::{Workers, rates};
+use clock::Clock;
 use config::Config;
 use db::Db;
 use envelope::Envelope;
 use ids::Shop;
 use money::addresses::Addresses;
 use money::assets::Assets;
-use money::invoices;
 use money::pricing::{Currency, Fiat, RateBook};
-use shop::orders::payment::{PaymentService, Tolerance};
-use shop::{merchants, stock};
+use shop::orders::new_payment::{PaymentService, Tolerance};
 use tasks::{Tasks, Wake};
 use web::guard::Guard;
 use web::health::Health;
@@ -89,11 +90,11 @@ impl Daemon {
         let wake = Wake::default();
         let sources = drivers::open_chain_sources(&config, simnet.as_ref())?;
         let rates = rates::build_fixed_rate_book(&config.rates);
-        let assets = Arc::new(assets::build_assets(&config, &rates)?);
-        let addresses = Arc::new(assets::check_facts_and_load_addresses(&config, &assets, &db, clock.now()).await?);
-        warn_of_orphaned_invoices(&assets, &db).await?;
-        sync_and_log_missing_key_reviews(&db, clock.now(), &envelope).await?;
-        let checkout_shop = find_shop_of_surface(&db, &config.surfaces.checkout.mount).await?;
+        let assets = Arc::new(assets::build_assets_and_followed_chains(&config, &rates)?);
+        let addresses = Arc::new(addresses::load_addresses_and_record_kinds(&config, &assets, &db, clock.now()).await?);
+        startup_checks::warn_of_unfollowed_invoices(&assets, &db).await?;
+        startup_checks::sync_and_log_missing_key_reviews(&db, clock.now(), &envelope).await?;
+        let checkout_shop = mounts::find_shop_of_enabled_surface(&db, &config.surfaces.checkout.mount).await?;
 
         let services = WorkerServices {
             config: &config,
@@ -109,7 +110,7 @@ impl Daemon {
         let DaemonWorkers { all: workers, followers, rescans } =
             workers::build_daemon_workers(&services, wake.clone())?;
         if autonomous {
-            workers::run_followers_once(&followers).await;
+            workers::run_followers_once_with_timeout(&followers).await;
         }
 
         let health = Health::default();
@@ -137,7 +138,8 @@ impl Daemon {
         if autonomous {
             running.extend(workers.spawn_worker_loops(&tasks, &stopped));
         } else {
-            // This run requests the first exchange rates, so that invoices can be priced before the caller runs the workers.
+            // This run requests the first exchange rates, so that invoices can be priced before the caller runs the
+            // workers.
             workers.run_workers_until_idle().await;
         }
         info!(%address, "settled listens on {address}");
@@ -184,50 +186,4 @@ fn build_payment_service(
             usd: Fiat::new(Currency::USD, policy.tolerance_usd_cents),
         },
     }
-}
-
-/// Logs a warning for open invoices on chains that were disabled or renamed. No worker follows such a chain, so these
-/// invoices never expire.
-async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<()> {
-    let followed: Vec<ChainId> = assets.list_followed_chains().map(|chain| chain.id.clone()).collect();
-    let orphaned_invoices: Result<_, db::Error> = db
-        .read("count_orphaned", move |tx| {
-            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
-        })
-        .await;
-    for (chain, count) in orphaned_invoices? {
-        warn!(
-            chain,
-            "{count} open invoices are on {chain}, which is not enabled: they cannot be paid and do not expire; enable \
-             [chains.{chain}] until none is open"
-        );
-    }
-    Ok(())
-}
-
-/// Opens and closes the reviews for stock whose envelope key is missing, and logs each missing key. Runs at every start,
-/// before the stock is sold.
-async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
-    let envelope = envelope.clone();
-    let missing: Result<_, db::Error> = db
-        .write("review_keys", move |tx| {
-            Box::pin(async move { stock::sync_missing_key_reviews(tx, now, &envelope).await })
-        })
-        .await;
-    for error in missing?.into_iter().filter_map(|key| key.error) {
-        error!("stock cannot be decrypted: {error}");
-    }
-    Ok(())
-}
-
-/// Returns the shop whose products a surface sells; `None` when the surface is disabled or the merchant does not exist.
-async fn find_shop_of_surface(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop>> {
-    if !mount.enabled {
-        return Ok(None);
-    }
-    let (slug, mode) = (mount.merchant.clone(), mount.mode);
-    let merchant = db
-        .read("find_merchant", move |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await }))
-        .await?;
-    Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
 }

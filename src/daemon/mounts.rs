@@ -1,9 +1,12 @@
-//! Mounts each surface under its host and prefix.
+//! Mounts each surface under its host and prefix, and finds the shop that the surface sells for.
 
 use axum::Router;
 use axum::routing::any;
 
 use config::Config;
+use db::Db;
+use ids::Shop;
+use shop::merchants;
 use web::cors;
 use web::guard::Guard;
 use web::health::{self, Health};
@@ -11,8 +14,8 @@ use web::host_router::HostRouter;
 use web::http_error::HttpError;
 use web::reference;
 
-/// Returns the router of the daemon: the surfaces, their API references and the health endpoints. The checkout surface is
-/// not mounted when `checkout` is `None`.
+/// Returns the router of the daemon: the surfaces, their API references and the health endpoints. The checkout surface
+/// is not mounted when `checkout` is `None`.
 pub fn build_http_router(
     config: &Config,
     guard: &Guard,
@@ -36,4 +39,18 @@ pub fn build_http_router(
 
 fn nest_under_prefix(prefix: &str, router: Router) -> Router {
     if prefix.is_empty() { router } else { Router::new().nest(prefix, router) }
+}
+
+/// Returns the shop whose products a surface sells; `None` when the surface is disabled or the merchant does not exist.
+pub async fn find_shop_of_enabled_surface(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop>> {
+    if !mount.enabled {
+        return Ok(None);
+    }
+    let (slug, mode) = (mount.merchant.clone(), mount.mode);
+    let merchant = db
+        .read("find_merchant_by_slug", move |tx| {
+            Box::pin(async move { merchants::find_merchant_by_slug(tx, &slug).await })
+        })
+        .await?;
+    Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
 }

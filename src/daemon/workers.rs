@@ -4,31 +4,30 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use chain::{ChainId, Family, Source};
+use anyhow::Context;
+use chain::{ChainId, Source};
 
-use crate::daemon::assets::{build_assets, check_facts_and_load_addresses};
-use crate::daemon::drivers::open_node_source;
+use crate::daemon::startup_checks;
 use crate::feeds::Feeds;
 use crate::workers::rescan::Rescanner;
 use crate::workers::{Worker, Workers, balance_check, expiry, follow, fulfilment, ledger, mempool, rates};
 use clock::Clock;
-use config::{ChainConfig, Config, Driver, RatesMode};
+use config::{ChainConfig, Config, RatesMode};
 use db::Db;
 use envelope::Envelope;
 use money::addresses::Addresses;
 use money::assets::{Assets, FollowedChain};
-use money::deposits::{self, DepositService, Grace};
+use money::deposits::{DepositLimits, DepositService, Grace};
 use money::pricing::RateBook;
 use shop::fulfilment::EmailTemplates;
 use shop::orders::PaymentChangeHandler;
 use tasks::Wake;
 
-/// Maximum time for which a start waits for the nodes of all chains. A chain whose nodes do not respond in time is
-/// followed later.
+/// Maximum time for which the start of the daemon waits for the nodes of all chains. A chain whose nodes do not respond
+/// in time is followed later.
 const FIRST_RUN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum block time of a chain with steady blocks. On such a chain, an invoice expires only after a block that is younger
-/// than the end of its payment window.
+/// Maximum block time of a chain with steady blocks. On such a chain, an invoice expires only after a block that is
+/// younger than the end of its payment window.
 const STEADY_BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
 /// Maximum number of blocks in one request while the follower catches up.
 const BATCH_BLOCKS: u64 = 100;
@@ -86,7 +85,7 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
     for chain in assets.list_followed_chains() {
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
-        warn_if_single_endpoint(chain_config, source.as_ref());
+        startup_checks::warn_if_single_endpoint(chain_config, source.as_ref());
         let deposits = build_deposit_service(config, chain_config, chain);
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
@@ -94,7 +93,8 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let follower = build_follow_worker(services, chain_config, reconciler);
         followers.push(follower.clone());
         all.push(follower);
-        // The mempool worker runs after the follower, because transfers in the blocks that were just read are confirmed.
+        // The mempool worker runs after the follower, because transfers in the blocks that were just read are
+        // confirmed.
         all.push(build_mempool_worker(services, chain, chain_config, source));
     }
     let templates = EmailTemplates { order_url: config.mail.order_url.clone() };
@@ -113,10 +113,10 @@ fn build_follow_worker(
     reconciler: balance_check::BalanceReconciler,
 ) -> Arc<follow::FollowWorker> {
     let config = services.config;
-    let limits = follow::Limits {
+    let limits = follow::machine::FollowLimits {
         batch: BATCH_BLOCKS,
-        tip_age_max_ms: tip_age_max_ms(chain),
-        quiet_tip_max_ms: quiet_tip_max_ms(chain),
+        tip_age_max_ms: stale_tip_age_ms(chain),
+        quiet_tip_max_ms: slow_chain_tip_age_max_ms(chain),
         start_height: chain.start_height,
         cursor_flush_ms: services.cursor_flush_ms,
         balance_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
@@ -135,19 +135,9 @@ fn build_mempool_worker(
     Arc::new(mempool::MempoolWorker::new(db, clock, chain.clone(), source, chain_config.poll))
 }
 
-fn warn_if_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
-    if chain.family == Family::Evm && chain.driver == Driver::Node && source.independent_endpoints() < 2 {
-        tracing::warn!(
-            chain = %chain.id,
-            "{} has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one",
-            chain.id
-        );
-    }
-}
-
 /// Runs every follower once, so that the first request can already pay with the assets of all chains. The assets of a
 /// chain whose nodes do not respond in time become available later.
-pub async fn run_followers_once(followers: &[Arc<dyn Worker>]) {
+pub async fn run_followers_once_with_timeout(followers: &[Arc<dyn Worker>]) {
     let runs = followers.iter().map(|follower| tokio::time::timeout(FIRST_RUN_TIMEOUT, follower.run_once()));
     for (follower, outcome) in followers.iter().zip(futures_util::future::join_all(runs).await) {
         match outcome {
@@ -161,47 +151,23 @@ pub async fn run_followers_once(followers: &[Arc<dyn Worker>]) {
     }
 }
 
-/// Builds the rescanner of a chain for a command that runs without a daemon.
-///
-/// # Errors
-/// Fails when the chain is not enabled, is a model chain, or cannot be opened.
-pub async fn open_standalone_rescanner(
-    config: &Config,
-    db: &Db,
-    clock: Clock,
-    id: &ChainId,
-) -> anyhow::Result<Rescanner> {
-    let chain_config = config.chains.get(id).filter(|chain| chain.enabled);
-    let chain_config = chain_config.with_context(|| format!("[chains.{id}] is not enabled in the configuration"))?;
-    if chain_config.driver == Driver::Simnet {
-        bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
-    }
-    let assets = build_assets(config, &rates::build_fixed_rate_book(&config.rates))?;
-    check_facts_and_load_addresses(config, &assets, db, clock.now()).await?;
-    let chain = assets.find_followed_chain(id).context("an enabled chain is followed")?;
-    let deposits = build_deposit_service(config, chain_config, chain);
-    let source = open_node_source(chain_config)?;
-    let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);
-    Ok(Rescanner::new(reconciler))
-}
-
 /// Returns the age, in milliseconds, from which a tip is stale: the node is behind, or the chain has stopped.
-fn tip_age_max_ms(chain: &ChainConfig) -> i64 {
+fn stale_tip_age_ms(chain: &ChainConfig) -> i64 {
     let age = chain.block_time.saturating_mul(TIP_AGE_MAX_BLOCKS).max(TIP_AGE_MIN);
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Returns the maximum age, in milliseconds, of a tip that counts as the present state of a chain with slow blocks: two
-/// block times, which one block in seven exceeds. Returns `None` on chains with steady blocks, where an invoice always
+/// block times. One block in seven takes longer. Returns `None` on chains with steady blocks, where an invoice always
 /// waits for a block that is younger than the end of its payment window.
-fn quiet_tip_max_ms(chain: &ChainConfig) -> Option<i64> {
+fn slow_chain_tip_age_max_ms(chain: &ChainConfig) -> Option<i64> {
     let is_slow = chain.block_time > STEADY_BLOCK_TIME_MAX;
     is_slow.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Returns the service that books the deposits of a chain and updates the orders that these deposits pay.
-fn build_deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
+pub fn build_deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
     let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
-    let limits = deposits::Limits { grace, keep: chain_config.keep_blocks };
+    let limits = DepositLimits { grace, keep: chain_config.keep_blocks };
     DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))
 }

@@ -12,9 +12,10 @@ use crate::{Bind, Error};
 /// The rows that a statement runs for; `batch_row![id, state]` makes one.
 pub type BatchRows = Vec<Vec<Bind>>;
 
+/// The start of every statement with given rows.
 const GIVEN: &str = "with given (";
 
-/// One row without values: a statement without given rows runs once.
+/// One given row without values, with which a statement without given rows runs once.
 pub(super) const RUN_ONCE: &[Vec<Bind>] = &[Vec::new()];
 
 /// The type of a column of the given rows.
@@ -37,9 +38,11 @@ impl ColumnType {
     }
 }
 
-struct Parsed<'a> {
-    /// Empty for a statement without given rows.
+/// A statement that was split after the list of its given columns.
+struct ParsedStatement<'a> {
+    /// The names and types of the given columns; empty for a statement without given rows.
     columns: Vec<(&'a str, ColumnType)>,
+    /// The rest of the statement.
     body: &'a str,
 }
 
@@ -48,8 +51,9 @@ pub(super) fn has_given_rows(sql: &str) -> bool {
     sql.starts_with(GIVEN)
 }
 
-fn parse_given_rows(sql: &str) -> Result<Parsed<'_>, Error> {
-    let Some(rest) = sql.strip_prefix(GIVEN) else { return Ok(Parsed { columns: Vec::new(), body: sql }) };
+/// Parses the list of given columns, such as `with given (id bigint)`. A statement without this list is all body.
+fn parse_given_columns(sql: &str) -> Result<ParsedStatement<'_>, Error> {
+    let Some(rest) = sql.strip_prefix(GIVEN) else { return Ok(ParsedStatement { columns: Vec::new(), body: sql }) };
     let invalid = || Error::Statement(format!("the columns of `given` cannot be parsed: {sql}"));
     let (columns, body) = rest.split_once(')').ok_or_else(invalid)?;
     let columns = columns.split(',').map(|column| {
@@ -57,12 +61,13 @@ fn parse_given_rows(sql: &str) -> Result<Parsed<'_>, Error> {
         let column_type = ColumnType::ALL.into_iter().find(|known| known.sql_type_name() == column_type)?;
         Some((name, column_type))
     });
-    Ok(Parsed { columns: columns.collect::<Option<_>>().ok_or_else(invalid)?, body })
+    Ok(ParsedStatement { columns: columns.collect::<Option<_>>().ok_or_else(invalid)?, body })
 }
 
-/// Returns the text that SQLite runs for one row. The values of the row follow `binds` other values.
+/// Returns the SQL text that SQLite runs for one given row. The placeholders of the values of the row are numbered after
+/// those of `binds` other values.
 pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
-    let Parsed { columns, body } = parse_given_rows(sql)?;
+    let ParsedStatement { columns, body } = parse_given_columns(sql)?;
     if columns.is_empty() {
         return Ok(body.to_owned());
     }
@@ -87,10 +92,11 @@ pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Returns the text that PostgreSQL runs for all rows, and the types of their columns. The columns follow `binds` other
-/// values, and all placeholders follow the `used` ones of other statements.
+/// Returns the SQL text that PostgreSQL runs for all given rows, and the types of their columns. The placeholders of the
+/// columns are numbered after those of `binds` other values, and all placeholders after the `used` ones of earlier
+/// statements in the same text.
 pub(super) fn sql_for_postgres(sql: &str, binds: usize, used: usize) -> Result<(String, Vec<ColumnType>), Error> {
-    let Parsed { columns, body } = parse_given_rows(sql)?;
+    let ParsedStatement { columns, body } = parse_given_columns(sql)?;
     let mut text = String::with_capacity(sql.len() + 32 * columns.len());
     if !columns.is_empty() {
         text.push_str(GIVEN);
@@ -115,6 +121,7 @@ pub(super) fn sql_for_postgres(sql: &str, binds: usize, used: usize) -> Result<(
     Ok((text, columns.into_iter().map(|(_, column_type)| column_type).collect()))
 }
 
+/// Appends a formatted text.
 pub(super) fn append_formatted(text: &mut String, piece: Arguments<'_>) {
     text.write_fmt(piece).expect("writing to a string never fails");
 }

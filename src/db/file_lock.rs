@@ -51,13 +51,16 @@ pub(crate) struct FileLock {
     _file: File,
 }
 
+/// The reason why a file could not be locked.
 pub(crate) enum FileLockError {
+    /// Another process has the lock. `holder` is the text in the file, or `unknown`.
     Held { holder: String },
+    /// The file cannot be opened, locked or written.
     Io(io::Error),
 }
 
 impl FileLock {
-    /// Locks the file without waiting, and creates it if needed.
+    /// Locks the file without waiting and writes the owner's name into it. The file is created if needed.
     pub fn lock_file(path: &Path, owner: &str) -> Result<FileLock, FileLockError> {
         let mut options = OpenOptions::new();
         // Opening must not truncate: until the lock is taken, the text names the process that holds it.
@@ -76,6 +79,7 @@ impl FileLock {
     }
 }
 
+/// Returns the owner's name in a lock file; `unknown` when the file is empty or cannot be read.
 fn read_owner_name(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.take(OWNER_LENGTH_MAX).read_to_string(&mut text);

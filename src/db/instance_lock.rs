@@ -26,15 +26,17 @@ const LEASE: &str = "daemon";
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum time to wait for the connections of the previous daemon; longer than any statement may take.
 const PREVIOUS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time between two attempts to take a lock.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Time between two checks that the lock is still held.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Maximum time to wait for an answer of the server.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of the owner's name, in characters: PostgreSQL allows 63 bytes, `settled: ` included.
 const OWNER_LENGTH_MAX: usize = 54;
 /// Settings of the session that holds the lock. With them the server notices within half a minute that the client's
 /// machine is gone.
-const KEEPALIVE: [(&str, &str); 4] = [
+const KEEPALIVE_SETTINGS: [(&str, &str); 4] = [
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
@@ -64,15 +66,21 @@ pub struct InstanceLock {
     holder: Holder,
 }
 
+/// The lock, as each database keeps it.
 enum Holder {
+    /// A lock on the file beside the database.
     Sqlite(FileLock),
+    /// A session that holds an advisory lock.
     Postgres(Session),
 }
 
 /// The session that holds the lock on PostgreSQL.
 struct Session {
+    /// The connections of the daemon, which the fence opens and closes.
     connections: Arc<Connections>,
+    /// The name of this process for people.
     owner: String,
+    /// The connection that holds the lock.
     connection: PgConnection,
     /// The epoch of this daemon; `None` before [`InstanceLock::fence_out_previous_daemon`].
     epoch: Option<Epoch>,
@@ -86,8 +94,10 @@ impl InstanceLock {
     /// [`InstanceLockError::Held`] while another daemon has the lock.
     pub async fn acquire_instance_lock(db: &Db, owner: &str) -> Result<InstanceLock, InstanceLockError> {
         let holder = match &db.0.engine {
-            Engine::Sqlite(engine) => Holder::Sqlite(lock_beside_database(engine.path(), owner)?),
-            Engine::Postgres(engine) => Holder::Postgres(Session::connect_and_lock(engine.connections(), owner).await?),
+            Engine::Sqlite(engine) => Holder::Sqlite(lock_file_beside_database(engine.path(), owner)?),
+            Engine::Postgres(engine) => {
+                Holder::Postgres(Session::connect_and_wait_for_lock(engine.connections(), owner).await?)
+            }
         };
         Ok(InstanceLock { db: db.clone(), holder })
     }
@@ -100,18 +110,19 @@ impl InstanceLock {
     pub async fn fence_out_previous_daemon(&mut self) -> Result<(), InstanceLockError> {
         let Holder::Postgres(session) = &mut self.holder else { return Ok(()) };
         let owner = session.owner.clone();
-        let raise =
-            self.db.write("fence", move |tx| Box::pin(async move { lease::take_over_lease(tx, LEASE, &owner).await }));
+        let raise = self.db.write("take_over_lease", move |tx| {
+            Box::pin(async move { lease::take_over_lease(tx, LEASE, &owner).await })
+        });
         let epoch: Epoch = raise.await?;
         session.connections.set_fence(FenceState::Fenced(epoch));
         session.epoch = Some(epoch);
         session.wait_for_previous_daemon().await
     }
 
-    /// Returns the reason once the lock is lost for good; this process cannot reach the database any more then. A
-    /// session that died is opened again while no other daemon has taken the lock. Never returns on SQLite, where the
-    /// kernel keeps the lock for as long as the process lives.
-    pub async fn hold_until_lost(&mut self) -> String {
+    /// Checks the lock every two seconds and returns the reason once the lock is lost for good. From then on, this process
+    /// cannot reach the database any more. A session that died is opened again while no other daemon has taken the lock.
+    /// Never returns on SQLite, where the kernel keeps the lock for as long as the process lives.
+    pub async fn renew_lock_until_lost(&mut self) -> String {
         let Holder::Postgres(session) = &mut self.holder else { return std::future::pending().await };
         loop {
             sleep(CHECK_INTERVAL).await;
@@ -137,7 +148,7 @@ impl InstanceLock {
 }
 
 /// Locks the file `NAME.lock` beside the database `NAME`.
-fn lock_beside_database(database: &std::path::Path, owner: &str) -> Result<FileLock, InstanceLockError> {
+fn lock_file_beside_database(database: &std::path::Path, owner: &str) -> Result<FileLock, InstanceLockError> {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
@@ -148,7 +159,11 @@ fn lock_beside_database(database: &std::path::Path, owner: &str) -> Result<FileL
 }
 
 impl Session {
-    async fn connect_and_lock(connections: Arc<Connections>, owner: &str) -> Result<Session, InstanceLockError> {
+    /// Opens a session and takes the lock in it, and waits up to three seconds while another daemon has the lock.
+    async fn connect_and_wait_for_lock(
+        connections: Arc<Connections>,
+        owner: &str,
+    ) -> Result<Session, InstanceLockError> {
         let owner: String = owner.chars().filter(char::is_ascii).take(OWNER_LENGTH_MAX).collect();
         let start = Instant::now();
         loop {
@@ -221,6 +236,7 @@ impl Session {
         Ok(Err(format!("another daemon has taken it: {holder}")))
     }
 
+    /// Compares the epoch in the database with the epoch of this daemon. The error is the reason why the lock is lost.
     fn verify_epoch(&self, found: Option<Epoch>) -> Result<(), String> {
         if found == self.epoch { Ok(()) } else { Err("another daemon has taken it".to_owned()) }
     }
@@ -231,7 +247,7 @@ impl Session {
 ///
 /// # Errors
 /// [`Error::Unavailable`] when another daemon has taken over.
-pub(super) async fn enter_fence(connection: &mut PgConnection, expected: Epoch) -> Result<(), Error> {
+pub(super) async fn take_shared_lock_for_epoch(connection: &mut PgConnection, expected: Epoch) -> Result<(), Error> {
     let lost = || Error::Unavailable("another daemon has taken over the database".into());
     if !select_bool(connection, "select pg_try_advisory_lock_shared(7364, 2) as result").await? {
         return Err(lost());
@@ -239,24 +255,27 @@ pub(super) async fn enter_fence(connection: &mut PgConnection, expected: Epoch) 
     if find_epoch(connection).await? == Some(expected) { Ok(()) } else { Err(lost()) }
 }
 
+/// Opens a session for the lock. Its name shows `owner` to an administrator of the server.
 async fn connect_lock_session(connections: &Connections, owner: &str) -> Result<PgConnection, Error> {
     let name = format!("settled: {owner}");
-    let options = connections.options().clone().application_name(&name).options(KEEPALIVE);
+    let options = connections.options().clone().application_name(&name).options(KEEPALIVE_SETTINGS);
     let connected = timeout(SERVER_TIMEOUT, options.connect()).await;
     let connected = connected.map_err(|_elapsed| Error::Unavailable("the server does not answer".into()))?;
     connected.map_err(|e| Error::Unavailable(e.to_string()))
 }
 
-/// Tries to take the instance lock for this session.
+/// Tries to take the instance lock for this session, without waiting. Returns true when the session has the lock.
 async fn try_instance_lock(connection: &mut PgConnection) -> Result<bool, Error> {
     select_bool(connection, "select pg_try_advisory_lock(7364, 1) as result").await
 }
 
+/// Runs a `select` of one boolean column `result`; false when there is no row.
 async fn select_bool(connection: &mut PgConnection, sql: &'static str) -> Result<bool, Error> {
     let found = select_rows(connection, sql, Vec::new(), Vec::new()).await?;
     found.first().map_or(Ok(false), |row| row.get("result"))
 }
 
+/// Returns the epoch of the newest daemon; `None` before the first one.
 async fn find_epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Error> {
     let found =
         select_rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new()).await?;
@@ -276,7 +295,8 @@ const FENCE_HOLDER: &str = "select a.application_name as name, host(a.client_add
     where l.locktype = 'advisory' and l.classid = 7364 and l.objid = 2 and l.objsubid = 2 and l.granted
     and l.database = (select oid from pg_database where datname = current_database()) limit 1";
 
-/// Describes the selected session in words. The server hides the names of sessions of other roles.
+/// Describes the session that `sql` selects in words: its name, address and start. The server hides the names of sessions
+/// of other roles.
 async fn describe_session(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
     let found = select_rows(connection, sql, Vec::new(), Vec::new()).await?;
     let Some(row) = found.first() else { return Ok("a session that has just ended".into()) };
@@ -438,7 +458,7 @@ mod tests {
                 has_started.store(true, Ordering::SeqCst);
             };
             let lose = async {
-                let reason = old.hold_until_lost().await;
+                let reason = old.renew_lock_until_lost().await;
                 assert!(reason.contains("another daemon"), "{reason}");
                 let refusal = insert_fact(&first).await.unwrap_err();
                 assert!(matches!(refusal, Error::Unavailable(_)), "{refusal}");
@@ -467,7 +487,7 @@ mod tests {
             }
         };
         tokio::select! {
-            reason = lock.hold_until_lost() => panic!("the lock was lost although no other daemon started: {reason}"),
+            reason = lock.renew_lock_until_lost() => panic!("the lock was lost although no other daemon started: {reason}"),
             () = renewed => {}
         }
         insert_fact(&db).await.unwrap();

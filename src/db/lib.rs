@@ -8,8 +8,10 @@
 mod tx;
 mod transaction_body;
 mod value;
-mod queue;
+mod queued_statements;
+mod deferred_statements;
 mod batch_rows;
+mod stats;
 mod error;
 mod macros;
 mod migrations;
@@ -32,12 +34,13 @@ use std::sync::Arc;
 
 pub use batch_rows::BatchRows;
 pub use error::{Constraint, Error};
-pub use queue::ResultRef;
+pub use queued_statements::ResultRef;
+pub use stats::Counters;
 pub use transaction_body::TransactionBody;
 pub use tx::Tx;
 pub use value::{Bind, FromValue, Row, Value};
 
-use tx::Stats;
+use stats::Stats;
 
 /// The address of the database, and the number of connections to open.
 #[derive(Clone)]
@@ -57,7 +60,7 @@ impl Config {
     }
 }
 
-/// Leaves out the URL, which may hold a password.
+/// Writes all fields except the URL, which may hold a password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").field("readers", &self.readers).field("pg_pool", &self.pg_pool).finish_non_exhaustive()
@@ -73,17 +76,6 @@ pub enum Backend {
     Postgres,
 }
 
-/// Exact counts since the database was opened. They never decrease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counters {
-    /// Statements that transactions ran, without those that begin and end a transaction.
-    pub sql_statements: u64,
-    /// Durable commits that changed rows. A group of transactions that SQLite commits together counts once.
-    pub commits: u64,
-    /// Transactions that ran, including those that only read and those that were rolled back.
-    pub transactions: u64,
-}
-
 /// A handle to an open database. Clones share its connections.
 #[derive(Clone)]
 pub struct Db(Arc<Inner>);
@@ -95,6 +87,7 @@ struct Inner {
     _owned: Option<Box<dyn Any + Send + Sync>>,
 }
 
+/// The connections to the database, as each database software needs them.
 enum Engine {
     Sqlite(sqlite::Engine),
     Postgres(postgres::Engine),
@@ -110,6 +103,7 @@ impl Db {
         Db::open_with_owned(config, None).await
     }
 
+    /// Opens the database. `owned` is dropped with the last handle.
     async fn open_with_owned(config: &Config, owned: Option<Box<dyn Any + Send + Sync>>) -> Result<Db, Error> {
         let stats = Arc::new(Stats::default());
         let engine = if let Some(path) = config.url.strip_prefix("sqlite:") {
@@ -140,7 +134,7 @@ impl Db {
         migrations::list_pending_migrations(self, migrations::ALL).await
     }
 
-    /// Runs `body` in a transaction and returns when its changes are durable. `name` is for logs.
+    /// Runs `body` in a transaction and returns when its changes are durable. `name` names the transaction in logs.
     ///
     /// # Errors
     /// The error of `body`, or an [`Error`] of the database. Nothing is stored then, except that after
@@ -157,7 +151,7 @@ impl Db {
         }
     }
 
-    /// Like [`Db::write`], without a time limit: a migration may rewrite a table.
+    /// Like [`Db::write`], but without a time limit, because a migration may rewrite a table.
     async fn write_without_time_limit<T, F>(&self, name: &'static str, body: F) -> Result<T, Error>
     where
         F: TransactionBody<T, Error>,
@@ -185,8 +179,8 @@ impl Db {
         }
     }
 
-    /// Like [`Db::read`], without a time limit for the whole transaction: for a command that reads everything. Each
-    /// statement still has its own limit.
+    /// Like [`Db::read`], but without a time limit for the whole transaction, for a command that reads all tables. Each
+    /// statement still has its own time limit.
     ///
     /// # Errors
     /// The error of `body`, or an [`Error`] of the database.

@@ -42,6 +42,7 @@ impl Migration {
         }
     }
 
+    /// Returns the SHA-256 of the SQL script for this database, in hexadecimal digits.
     fn checksum(&self, backend: Backend) -> String {
         const_hex::encode(Sha256::digest(self.sql_for_backend(backend)))
     }
@@ -52,7 +53,7 @@ impl Migration {
 pub(super) async fn apply_pending_migrations(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     while let Some(name) =
-        db.write_without_time_limit("migrate", move |tx| Box::pin(apply_next_migration(tx, all))).await?
+        db.write_without_time_limit("apply_next_migration", move |tx| Box::pin(apply_next_migration(tx, all))).await?
     {
         tracing::info!(migration = name, "migration {name} was applied");
         names.push(name.to_owned());
@@ -62,7 +63,7 @@ pub(super) async fn apply_pending_migrations(db: &Db, all: &'static [Migration])
 
 /// Returns the names of the pending migrations.
 pub(super) async fn list_pending_migrations(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
-    db.read("pending_migrations", move |tx| {
+    db.read("list_pending_migrations", move |tx| {
         Box::pin(async move {
             let applied = if has_migrations_table(tx).await? { list_applied_migrations(tx).await? } else { Vec::new() };
             let pending = find_pending_migrations(tx.backend(), &applied, all)?;
@@ -97,8 +98,8 @@ async fn apply_next_migration(tx: &mut Tx, all: &'static [Migration]) -> Result<
     Ok(Some(next.name))
 }
 
-/// Excludes other instances until the end of the transaction. SQLite's single writer already does. On PostgreSQL the
-/// time limits of statements are lifted, because a migration may rewrite a table.
+/// Prevents other instances from migrating until the end of the transaction. On SQLite nothing is needed, because there
+/// is a single writer. On PostgreSQL the time limits of statements are lifted, because a migration may rewrite a table.
 async fn lock_schema_for_migration(tx: &mut Tx) -> Result<(), Error> {
     match tx.backend() {
         Backend::Sqlite => Ok(()),
@@ -119,24 +120,25 @@ async fn has_migrations_table(tx: &mut Tx) -> Result<bool, Error> {
     row!(tx, sql)?.map_or(Ok(false), |row| row.get("found"))
 }
 
-/// A migration as the database recorded it.
-struct Applied {
+/// A migration that was applied, as the database recorded it.
+struct AppliedMigration {
     name: String,
+    /// SHA-256 of the SQL script, in hexadecimal digits.
     checksum: String,
 }
 
-async fn list_applied_migrations(tx: &mut Tx) -> Result<Vec<Applied>, Error> {
+async fn list_applied_migrations(tx: &mut Tx) -> Result<Vec<AppliedMigration>, Error> {
     let found = rows!(tx, "select name, checksum from schema_migrations order by number")?;
-    found.iter().map(|row| Ok(Applied { name: row.get("name")?, checksum: row.get("checksum")? })).collect()
+    found.iter().map(|row| Ok(AppliedMigration { name: row.get("name")?, checksum: row.get("checksum")? })).collect()
 }
 
-/// Returns the pending migrations.
+/// Returns the migrations that were not applied yet, in order.
 ///
 /// # Errors
 /// When the applied migrations are not the first ones of `all`, in the same order and with the same texts.
 fn find_pending_migrations(
     backend: Backend,
-    applied: &[Applied],
+    applied: &[AppliedMigration],
     all: &'static [Migration],
 ) -> Result<&'static [Migration], Error> {
     if let (Some(first), Some(known)) = (applied.first(), all.first())

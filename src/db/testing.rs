@@ -123,6 +123,7 @@ async fn create_template_if_absent(session: &mut PgConnection, server: &str) -> 
     name
 }
 
+/// Returns the URL of another database on the same server.
 fn url_with_database(server: &str, name: &str) -> String {
     let mut url = Url::parse(server).expect("SETTLED_TEST_POSTGRES is a URL");
     url.set_path(name);
@@ -135,6 +136,10 @@ async fn connect_to_server(url: &str) -> PgConnection {
     connected.expect("the server of SETTLED_TEST_POSTGRES answers")
 }
 
+/// Runs one statement without a result.
+///
+/// # Panics
+/// When the statement fails.
 async fn run_statement(session: &mut PgConnection, sql: String) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(session).await.expect("the statement succeeds");
 }

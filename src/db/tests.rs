@@ -664,8 +664,8 @@ async fn a_transaction_that_succeeds_is_stored_even_when_the_disk_is_full() {
 
 #[test]
 fn a_sqlite_that_loses_commits_is_refused() {
-    assert!(super::sqlite::check_version(3_051_002).is_err());
-    assert!(super::sqlite::check_version(rusqlite::version_number()).is_ok());
+    assert!(super::sqlite::connections::refuse_unsafe_version(3_051_002).is_err());
+    assert!(super::sqlite::connections::refuse_unsafe_version(rusqlite::version_number()).is_ok());
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -785,13 +785,13 @@ both! {
         type Seen = Mutex<Vec<i64>>;
         for id in 1..=2 {
             db.write("insert_into_cache", move |tx| Box::pin(async move {
-                let seen = tx.cache::<Seen>();
+                let seen = tx.shared_cache::<Seen>();
                 assert_eq!(seen.lock().unwrap().len(), usize::try_from(id).unwrap() - 1);
                 tx.after_commit(move || seen.lock().unwrap().push(id));
                 Ok::<_, Error>(())
             })).await.unwrap();
         }
-        let seen = db.read("read_cache", |tx| Box::pin(async move { Ok::<_, Error>(tx.cache::<Seen>()) })).await.unwrap();
+        let seen = db.read("read_cache", |tx| Box::pin(async move { Ok::<_, Error>(tx.shared_cache::<Seen>()) })).await.unwrap();
         assert_eq!(*seen.lock().unwrap(), [1, 2]);
     }
 }

@@ -16,8 +16,8 @@ impl<T, E, F> TransactionBody<T, E> for F where
 {
 }
 
-/// Runs the closure and the statements that it deferred. A panic of the closure becomes [`Error::Panicked`].
-pub(super) async fn run_body<T, E, F>(name: &'static str, tx: &mut Tx, body: F) -> Result<T, E>
+/// Runs the closure, and then the statements that it deferred or queued. A panic of the closure becomes [`Error::Panicked`].
+pub(super) async fn run_body_catching_panics<T, E, F>(name: &'static str, tx: &mut Tx, body: F) -> Result<T, E>
 where
     F: TransactionBody<T, E>,
     E: From<Error>,
@@ -25,7 +25,7 @@ where
     let run = async {
         let value = body(&mut *tx).await?;
         // This also fails when an earlier statement failed and the closure ignored the error.
-        tx.run_pending().await?;
+        tx.run_deferred_and_queued().await?;
         Ok(value)
     };
     match AssertUnwindSafe(run).catch_unwind().await {
@@ -34,6 +34,7 @@ where
     }
 }
 
+/// Returns the text of a panic; `no message` when it has no text.
 fn extract_panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()

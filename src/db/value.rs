@@ -161,7 +161,7 @@ impl<T: Into<Bind>> From<Option<T>> for Bind {
     }
 }
 
-/// Leaves out the value, which may be a secret or an e-mail address.
+/// Writes the type of the value and not the value itself, which may be a secret or an e-mail address.
 impl fmt::Debug for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())
@@ -281,7 +281,7 @@ impl Row {
     /// [`Error::Value`] when there is no such column, or when `T` has no such value.
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
         let index = self.columns.iter().position(|name| **name == *column);
-        self.convert(index, || column.to_owned())
+        self.convert_column(index, || column.to_owned())
     }
 
     /// Returns the value of the column with this index, from 0.
@@ -289,10 +289,12 @@ impl Row {
     /// # Errors
     /// [`Error::Value`] when there is no such column, or when `T` has no such value.
     pub fn get_at<T: FromValue>(&self, index: usize) -> Result<T, Error> {
-        self.convert(Some(index), || self.columns.get(index).map_or_else(|| index.to_string(), ToString::to_string))
+        self.convert_column(Some(index), || {
+            self.columns.get(index).map_or_else(|| index.to_string(), ToString::to_string)
+        })
     }
 
-    fn convert<T: FromValue>(&self, index: Option<usize>, column: impl Fn() -> String) -> Result<T, Error> {
+    fn convert_column<T: FromValue>(&self, index: Option<usize>, column: impl Fn() -> String) -> Result<T, Error> {
         let invalid = |reason| Error::Value { column: column(), reason };
         let value =
             index.and_then(|index| self.values.get(index)).ok_or_else(|| invalid("there is no such column".into()))?;

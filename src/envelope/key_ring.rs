@@ -1,4 +1,5 @@
-//! The key ring and its file, which only its owner may read. Each line has a key id and a key of 64 hexadecimal digits.
+//! The key ring and the key file, which only its owner may read. Each line of the file has a key id and a key of 64
+//! hexadecimal digits.
 
 use std::{
     fs::{self, File},
@@ -12,13 +13,13 @@ use zeroize::Zeroizing;
 
 use crate::{Envelope, KEY_LENGTH};
 
-/// Name of the key file, in the data folder or among the credentials that systemd passes.
+/// The name of the key file, in the data folder or in the folder of the credentials that systemd passes.
 pub const FILE_NAME: &str = "envelope.keys";
 
-/// Maximum keys in one key ring, enough for a weekly rotation over 19 years.
+/// The maximum number of keys in one key ring. With one new key each week, a key ring is full after 19 years.
 const KEYS_MAX: usize = 1_000;
 
-/// First line of the key file.
+/// The first line of the key file, a comment.
 const FILE_COMMENT: &str =
     "# Encryption keys of settled. Without them undelivered stock is lost: keep a copy apart from the backups.\n";
 
@@ -28,58 +29,57 @@ pub enum KeysError {
     /// The file system returned an error.
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
-    /// The file to create exists already.
+    /// The key file that should be created exists already.
     #[error("{0} already exists and was not changed")]
     Exists(PathBuf),
-    /// Other users may read the file.
+    /// Other users may read the key file.
     #[error("{path} can be read by other users (mode {mode:o}); run `chmod 600 {path}`")]
     ReadableByOthers { path: PathBuf, mode: u32 },
-    /// A line of the file is not a key.
+    /// A line of the key file is not a key, or the file has no key.
     #[error("{path}, line {line}: {problem}")]
     Malformed { path: PathBuf, line: usize, problem: &'static str },
-    /// The file has the maximum number of keys.
+    /// The key file already has the maximum number of keys, or the largest possible key id.
     #[error("{0} already has the maximum of {KEYS_MAX} keys")]
     Full(PathBuf),
-    /// The file is a systemd credential.
+    /// The key file is a systemd credential, which this program cannot change.
     #[error("{0} is a systemd credential and cannot be changed here; add the key to its source")]
     Credential(PathBuf),
 }
 
-/// The keys with their ids, ascending by id and never empty.
+/// The encryption keys with their ids, sorted by id in ascending order. A key ring is never empty.
 pub struct KeyRing(Vec<(u32, Zeroizing<[u8; KEY_LENGTH]>)>);
 
 impl Envelope {
-    /// Reads the key file: `$CREDENTIALS_DIRECTORY/envelope.keys` if systemd passes it, else the file in the data
-    /// folder.
+    /// Reads the key file `$CREDENTIALS_DIRECTORY/envelope.keys` if systemd passes this file, and otherwise the key
+    /// file in the data folder.
     ///
     /// # Errors
-    /// When the file is missing, malformed, or readable by other users.
+    /// Fails when the key file is missing or malformed, or when other users may read the key file in the data folder.
     pub fn load_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
         let credential = find_credential_path().filter(|path| path.exists());
         let ring = match credential {
             Some(path) => KeyRing::read_key_file(&path)?,
-            None => KeyRing::read_private_key_file(&data_folder.join(FILE_NAME))?,
+            None => KeyRing::read_key_file_if_private(&data_folder.join(FILE_NAME))?,
         };
-        Ok(Envelope::from_ring(&ring))
+        Ok(Envelope::derive_from_ring(&ring))
     }
 
-    /// Creates the key file in the data folder with one random key. Never overwrites a file, because everything
-    /// encrypted with its keys would be lost.
+    /// Creates the key file in the data folder with one random key. An existing file is never overwritten, because
+    /// everything that is encrypted with its keys would be lost.
     ///
     /// # Errors
-    /// When the file exists or cannot be written.
+    /// Fails when the key file exists or cannot be written.
     pub fn create_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
         let (ring, path) = (KeyRing::generate(), data_folder.join(FILE_NAME));
         ring.write_new_key_file(&path)?;
-        Ok(Envelope::from_ring(&ring))
+        Ok(Envelope::derive_from_ring(&ring))
     }
 
-    /// Reads the key file, or creates it in the data folder when there is none. Does not create a file when systemd
-    /// passes one: the new file would be ignored from the next start on, and everything encrypted with its key would be
-    /// lost.
+    /// Reads the key file, or creates the key file in the data folder when no key file exists. When systemd passes a
+    /// key file, no file is created.
     ///
     /// # Errors
-    /// As for [`Envelope::load_key_file`] and [`Envelope::create_key_file`].
+    /// Fails when [`Envelope::load_key_file`] or [`Envelope::create_key_file`] fails.
     pub fn load_or_create_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
         match Envelope::load_key_file(data_folder) {
             Err(KeysError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
@@ -90,17 +90,18 @@ impl Envelope {
     }
 }
 
-/// Adds a random key to the file in the data folder and returns its id. A running daemon uses it from its next start
-/// on.
+/// Adds a random key to the key file in the data folder and returns the id of the key. A running daemon uses the new
+/// key only after a restart.
 ///
 /// # Errors
-/// When the file is missing, malformed, full or a systemd credential, or cannot be replaced.
-pub fn rotate_key_file(data_folder: &Path) -> Result<u32, KeysError> {
+/// Fails when the key file is missing, malformed or full, when other users may read it, when it is a systemd credential,
+/// or when it cannot be replaced.
+pub fn add_random_key_to_file(data_folder: &Path) -> Result<u32, KeysError> {
     if let Some(path) = find_credential_path().filter(|path| path.exists()) {
         return Err(KeysError::Credential(path));
     }
     let path = data_folder.join(FILE_NAME);
-    let mut ring = KeyRing::read_private_key_file(&path)?;
+    let mut ring = KeyRing::read_key_file_if_private(&path)?;
     let id = ring.add_random_key(&path)?;
     let new_path = data_folder.join(format!("{FILE_NAME}.new"));
     if let Err(error) = fs::remove_file(&new_path)
@@ -120,17 +121,18 @@ impl KeyRing {
         KeyRing(vec![(1, generate_random_key())])
     }
 
-    /// Returns the keys with their ids, ascending by id.
+    /// Returns the keys with their ids, sorted by id in ascending order.
     pub fn keys(&self) -> &[(u32, Zeroizing<[u8; KEY_LENGTH]>)] {
         &self.0
     }
 
-    /// Returns the oldest key.
+    /// Returns the oldest key, which has the smallest id.
     pub fn oldest_key(&self) -> &[u8; KEY_LENGTH] {
         &self.0.first().expect("a key ring is never empty").1
     }
 
-    /// Adds a random key and returns its id. `path` is only used in the error.
+    /// Adds a random key and returns the id of the key. Fails when the key ring is full; `path` is used only in this
+    /// error.
     fn add_random_key(&mut self, path: &Path) -> Result<u32, KeysError> {
         let newest = self.0.last().map_or(0, |(id, _)| *id);
         let id = newest.checked_add(1).filter(|_| self.0.len() < KEYS_MAX);
@@ -139,8 +141,8 @@ impl KeyRing {
         Ok(id)
     }
 
-    /// Reads a key file, and fails when other users may read it.
-    fn read_private_key_file(path: &Path) -> Result<KeyRing, KeysError> {
+    /// Reads a key file. Fails when other users may read the file.
+    fn read_key_file_if_private(path: &Path) -> Result<KeyRing, KeysError> {
         let metadata = fs::metadata(path).map_err(|error| KeysError::Io { path: path.to_owned(), error })?;
         let mode = metadata.mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -173,7 +175,8 @@ impl KeyRing {
         if keys.is_empty() { Err(malformed(1, "the file has no key")) } else { Ok(KeyRing(keys)) }
     }
 
-    /// Writes the keys to a new file that only its owner may read, and makes it durable.
+    /// Writes the keys to a new file that only its owner may read, and flushes the file and its folder to disk. Fails
+    /// when the file exists.
     fn write_new_key_file(&self, path: &Path) -> Result<(), KeysError> {
         let mut text = Zeroizing::new(String::from(FILE_COMMENT));
         for (id, key) in &self.0 {
@@ -198,12 +201,13 @@ fn generate_random_key() -> Zeroizing<[u8; KEY_LENGTH]> {
     key
 }
 
-/// Returns the path that the key file has as a systemd credential, or `None` when systemd passes no credentials.
+/// Returns the path of the key file in the folder of the systemd credentials; `None` when systemd passes no
+/// credentials. The file need not exist.
 fn find_credential_path() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(FILE_NAME))
 }
 
-/// Flushes the folder of a file to disk, because only then a new or renamed file is durable.
+/// Flushes the folder of a file to disk. Without this flush, a new or renamed file may be lost in a power failure.
 fn sync_parent_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()

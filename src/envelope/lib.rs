@@ -1,12 +1,12 @@
-//! Encrypts data at rest that the daemon must be able to read again: stock lines and signing secrets.
+//! Encryption of stored data that the daemon must be able to read again: stock lines and signing secrets.
 //!
-//! A ciphertext can be decrypted only for the purpose and the owner it was encrypted for, so a database row that is
-//! moved to another owner cannot be decrypted. The newest key of the key ring encrypts, and every key of it decrypts.
-//! Digests stay the same when a key is added.
+//! A ciphertext can be decrypted only for the purpose and the owner for which it was encrypted, so a database row that
+//! is moved to another owner cannot be decrypted. The newest key of the key ring encrypts, and every key of the key
+//! ring decrypts. Digests stay the same when a key is added.
 //!
 //! **When the key file is lost, everything encrypted with it is lost**: undelivered stock lines must be imported again,
-//! delivered ones can no longer be shown, and signing secrets must be replaced. Money is not affected. The file is not
-//! part of a database backup, so that a stolen backup reveals no secrets: keep a copy of the file apart from the
+//! delivered stock lines can no longer be shown, and signing secrets must be replaced. Money is not affected. The file
+//! is not part of a database backup, so that a stolen backup reveals no secrets: keep a copy of the file apart from the
 //! backups.
 //!
 //! | bytes | content |
@@ -33,24 +33,25 @@ use rand::{TryRng, rngs::SysRng};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-pub use key_ring::{FILE_NAME, KeysError, rotate_key_file};
+pub use key_ring::{FILE_NAME, KeysError, add_random_key_to_file};
 
-/// Version of the format, the first byte of each ciphertext.
+/// The version of the format, which is the first byte of each ciphertext.
 const VERSION: u8 = 1;
-/// Length of a key, in bytes.
+/// The length of a key, in bytes.
 const KEY_LENGTH: usize = 32;
-/// Length of the nonce, in bytes.
+/// The length of the nonce, in bytes.
 const NONCE_LENGTH: usize = 24;
-/// Length of version and key id, in bytes.
+/// The length of the version and the key id together, in bytes.
 const HEADER_LENGTH: usize = 1 + 4;
 
-/// Number of bytes by which a ciphertext is longer than its plaintext.
+/// The number of bytes by which a ciphertext is longer than its plaintext.
 pub const OVERHEAD: usize = HEADER_LENGTH + NONCE_LENGTH + 16;
 
 /// Encrypts and decrypts with the keys of one key ring.
 pub struct Envelope {
-    /// The keys with their ids, ascending by id; never empty.
+    /// The keys with their ids, sorted by id in ascending order; never empty.
     keys: Vec<(u32, XChaCha20Poly1305)>,
+    /// The key of the digests, derived from the oldest key of the key ring.
     digest_key: Zeroizing<[u8; KEY_LENGTH]>,
 }
 
@@ -73,21 +74,22 @@ pub enum DecryptError {
 impl Envelope {
     /// Creates an envelope with a random key that is not stored anywhere; for tests.
     pub fn generate() -> Envelope {
-        Envelope::from_ring(&key_ring::KeyRing::generate())
+        Envelope::derive_from_ring(&key_ring::KeyRing::generate())
     }
 
-    fn from_ring(ring: &key_ring::KeyRing) -> Envelope {
+    /// Returns an envelope with the encryption keys and the digest key that are derived from the keys of a key ring.
+    fn derive_from_ring(ring: &key_ring::KeyRing) -> Envelope {
         let keys = ring.keys().iter();
         let keys =
             keys.map(|(id, key)| (*id, XChaCha20Poly1305::new((&*derive_subkey(key, b"seal")).into()))).collect();
         Envelope { keys, digest_key: derive_subkey(ring.oldest_key(), b"digest") }
     }
 
-    /// Encrypts a text with the newest key for one purpose and owner. Each call uses a random nonce, so equal texts
+    /// Encrypts a text with the newest key, for one purpose and owner. Each call uses a random nonce, so equal texts
     /// have different ciphertexts.
     ///
     /// # Panics
-    /// When the operating system provides no random bytes.
+    /// Panics when the operating system provides no random bytes.
     pub fn encrypt(&self, purpose: &str, owner: &str, plain: &[u8]) -> Vec<u8> {
         let (id, cipher) = self.keys.last().expect("a key ring is never empty");
         let mut nonce = [0; NONCE_LENGTH];
@@ -106,8 +108,8 @@ impl Envelope {
     /// Decrypts a text that was encrypted for exactly this purpose and owner.
     ///
     /// # Errors
-    /// When the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key that the
-    /// key ring does not have.
+    /// Fails when the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key that
+    /// the key ring does not have.
     pub fn decrypt(&self, purpose: &str, owner: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, DecryptError> {
         let (header, rest) = sealed.split_at_checked(HEADER_LENGTH).ok_or(DecryptError::Malformed)?;
         let (nonce, encrypted) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or(DecryptError::Malformed)?;
@@ -121,14 +123,14 @@ impl Envelope {
         cipher.decrypt(&XNonce::from(*nonce), payload).map(Zeroizing::new).map_err(|_| DecryptError::NotAuthentic)
     }
 
-    /// Returns the id of the key that a text was encrypted with, or `None` when the bytes are not a ciphertext.
+    /// Returns the id of the key with which a ciphertext was encrypted; `None` when the bytes are not a ciphertext.
     pub fn find_key_id(sealed: &[u8]) -> Option<u32> {
         let (version, id) = sealed.first_chunk::<HEADER_LENGTH>()?.split_first_chunk::<1>()?;
         (version == &[VERSION]).then_some(u32::from_be_bytes(id.try_into().ok()?))
     }
 
-    /// Returns a keyed digest that identifies a text without revealing it. It never changes, because it is keyed with
-    /// the first key of the key ring.
+    /// Returns a keyed digest of a text, by which equal texts are recognized without decryption. The digest of a text
+    /// stays the same when a key is added, because the digest key is derived from the oldest key of the key ring.
     pub fn digest(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
         let mut mac = new_hmac(&self.digest_key);
         mac.update(&prefix_with_length(purpose));
@@ -137,7 +139,7 @@ impl Envelope {
     }
 }
 
-/// Shows the key ids, never a key.
+/// Formats the ids of the keys, and never a key.
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<u32> = self.keys.iter().map(|(id, _)| *id).collect();
@@ -145,7 +147,7 @@ impl fmt::Debug for Envelope {
     }
 }
 
-/// Derives a separate key for one use of a key of the ring.
+/// Derives a separate key for one usage, such as `seal` or `digest`, from a key of the key ring.
 fn derive_subkey(key: &[u8; KEY_LENGTH], usage: &[u8]) -> Zeroizing<[u8; KEY_LENGTH]> {
     let mut mac = new_hmac(key);
     mac.update(b"settled envelope 1 ");
@@ -157,12 +159,13 @@ fn new_hmac(key: &[u8; KEY_LENGTH]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC accepts keys of any length")
 }
 
-/// Returns the associated data of a ciphertext. The purpose carries its length, so that its end cannot be read as part
-/// of the owner.
+/// Returns the associated data of a ciphertext: header, purpose and owner. The length of the purpose comes before the
+/// purpose, so that two different pairs of purpose and owner never have the same associated data.
 fn build_associated_data(header: &[u8], purpose: &str, owner: &str) -> Vec<u8> {
     [header, &prefix_with_length(purpose), owner.as_bytes()].concat()
 }
 
+/// Returns the length of the purpose as four big-endian bytes, followed by the purpose.
 fn prefix_with_length(purpose: &str) -> Vec<u8> {
     let length = u32::try_from(purpose.len()).expect("a purpose is a short constant");
     [&length.to_be_bytes(), purpose.as_bytes()].concat()

@@ -66,8 +66,8 @@ fn a_new_key_encrypts_and_the_old_keys_still_decrypt() {
     let folder = tempfile::tempdir().unwrap();
     let before = Envelope::create_key_file(folder.path()).unwrap();
     let old = before.encrypt("stock", "sku:1", LINE);
-    assert_eq!(rotate_key_file(folder.path()).unwrap(), 2);
-    assert_eq!(rotate_key_file(folder.path()).unwrap(), 3);
+    assert_eq!(add_random_key_to_file(folder.path()).unwrap(), 2);
+    assert_eq!(add_random_key_to_file(folder.path()).unwrap(), 3);
 
     let after = Envelope::load_key_file(folder.path()).unwrap();
     let new = after.encrypt("stock", "sku:1", LINE);
@@ -91,7 +91,7 @@ fn only_the_owner_may_read_the_key_file_and_it_is_never_overwritten() {
     let again = Envelope::load_or_create_key_file(folder.path()).unwrap();
     assert_eq!(&**again.decrypt("stock", "sku:1", &sealed).unwrap(), LINE);
 
-    rotate_key_file(folder.path()).unwrap();
+    add_random_key_to_file(folder.path()).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     let error = Envelope::load_key_file(folder.path()).unwrap_err().to_string();

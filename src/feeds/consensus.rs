@@ -14,7 +14,7 @@ use rust_decimal::Decimal;
 
 use super::{
     Observation,
-    median::{compute_median, is_within_percent},
+    price_math::{compute_median, is_within_percent},
 };
 use clock::Instant;
 use config::{Pair, Rates, SourceName};
@@ -67,6 +67,7 @@ pub struct RateConsensus {
     states: BTreeMap<Pair, PairState>,
 }
 
+/// The limits from the configuration, by which a round is judged.
 struct Limits {
     min_sources: usize,
     staleness_ms: i64,
@@ -77,8 +78,10 @@ struct Limits {
     depeg_min_sources: usize,
 }
 
+/// The last accepted rate of one pair, and its jump that waits for more rounds.
 #[derive(Default)]
 struct PairState {
+    /// The last accepted rate; `None` before the first one.
     accepted: Option<Decimal>,
     /// The median of a jump that is not accepted yet, and the number of rounds in a row with this median; `None`
     /// without a jump.
@@ -112,14 +115,14 @@ impl RateConsensus {
         pairs: &[Pair],
         observations: &[Observation],
     ) -> Vec<(Pair, Result<AgreedRate, RateRejection>)> {
-        let peg = self.limits.evaluate_usdt_peg(now, observations);
+        let peg = self.limits.find_usdt_rate_if_pegged(now, observations);
         let evaluate = |pair: &Pair| {
             let state = self.states.entry(pair.clone()).or_default();
             let outcome = if *pair == Pair::new(PEGGED_ASSET, PEG_CURRENCY) {
                 peg.clone()
             } else {
                 let agreed = self.limits.find_agreed_rate(now, pair, observations, peg.is_ok());
-                state.apply_jump_limit(agreed, &self.limits)
+                state.accept_or_delay_jump(agreed, &self.limits)
             };
             (pair.clone(), outcome)
         };
@@ -144,8 +147,13 @@ impl Limits {
         self.find_agreed_median(now, matching, self.min_sources)
     }
 
-    /// Returns a rate of one for USDT while its prices are near one US dollar.
-    fn evaluate_usdt_peg(&self, now: Instant, observations: &[Observation]) -> Result<AgreedRate, RateRejection> {
+    /// Returns a rate of one for USDT while its prices are near one US dollar, or [`RateRejection::Depegged`] while
+    /// they are not.
+    fn find_usdt_rate_if_pegged(
+        &self,
+        now: Instant,
+        observations: &[Observation],
+    ) -> Result<AgreedRate, RateRejection> {
         let tickers = observations
             .iter()
             .filter(|observation| observation.pair.base == PEGGED_ASSET && observation.pair.quote == PEG_CURRENCY);
@@ -157,7 +165,8 @@ impl Limits {
         }
     }
 
-    /// Returns the median of those recent prices that are near the median of all recent prices.
+    /// Returns the median of those recent prices that are near the median of all recent prices. Fails when fewer than
+    /// `needed` sources have a recent price, or when fewer than `needed` prices are near the median.
     fn find_agreed_median<'a>(
         &self,
         now: Instant,
@@ -191,8 +200,9 @@ fn compute_median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -
 }
 
 impl PairState {
-    /// Accepts the rate of a round, or rejects the rate as a jump until enough rounds in a row have had it.
-    fn apply_jump_limit(
+    /// Stores the rate of a round as the accepted rate. A rate far from the last accepted rate is a jump: it is
+    /// rejected until enough rounds in a row have had it.
+    fn accept_or_delay_jump(
         &mut self,
         agreed: Result<AgreedRate, RateRejection>,
         limits: &Limits,

@@ -3,26 +3,24 @@
 //! [`Feeds`] sends the requests and [`RateConsensus`] decides. Without enough sources that agree, the last rate is used
 //! until it is stale. An invoice keeps the rate with which it was created.
 
-mod request;
-mod consensus;
-mod median;
+mod price_requests;
 mod exchanges;
+mod http;
+mod error;
+mod consensus;
+mod price_math;
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Mutex};
-
-use futures_util::future::join_all;
 use rust_decimal::Decimal;
-use tracing::{debug, warn};
-use url::Url;
 
 pub use consensus::{AgreedRate, RateConsensus, RateRejection};
-pub use request::FeedError;
+pub use error::FeedError;
+pub use price_requests::Feeds;
 
-use clock::{Clock, Instant};
-use config::{Pair, Rates, SourceName};
+use clock::Instant;
+use config::{Pair, SourceName};
 
 /// The price of one pair at one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,135 +33,4 @@ pub struct Observation {
     pub price: Decimal,
     /// The time of the price. It is the time of receipt when the exchange reports no time or a later one.
     pub at: Instant,
-}
-
-/// The configured exchanges. After an exchange limits the request rate, it is not requested for the time in its
-/// `Retry-After` header.
-pub struct Feeds {
-    client: reqwest::Client,
-    sources: Vec<(SourceName, Url)>,
-    clock: Clock,
-    paused_until: Mutex<BTreeMap<SourceName, Instant>>,
-}
-
-impl Feeds {
-    /// Builds the HTTP client for the configured exchanges. Sends no request.
-    ///
-    /// # Errors
-    /// Fails when the HTTP client cannot be built.
-    pub fn new(config: &Rates, clock: Clock) -> Result<Feeds, FeedError> {
-        let with_url = |source: &SourceName| Some((*source, config.urls.get(source)?.clone()));
-        let sources = config.sources.iter().filter_map(with_url).collect();
-        Ok(Feeds {
-            client: request::build_http_client(config.timeout)?,
-            sources,
-            clock,
-            paused_until: Mutex::default(),
-        })
-    }
-
-    /// Requests the prices of these pairs from every exchange. A failure of an exchange is logged, and its prices are
-    /// left out.
-    pub async fn request_prices(&self, pairs: &[Pair]) -> Vec<Observation> {
-        let mut observations = Vec::new();
-        for (source, result) in self.request_prices_by_exchange(pairs).await {
-            match result {
-                Ok(observed) => observations.extend(observed),
-                Err(FeedError::Paused) => debug!(%source, "{source} is paused after it limited the request rate"),
-                Err(error) => warn!(%source, "no rates from {source}: {error}"),
-            }
-        }
-        observations
-    }
-
-    /// Requests the prices of these pairs and returns the result of every exchange, for `settled check`.
-    pub async fn request_prices_by_exchange(
-        &self,
-        pairs: &[Pair],
-    ) -> Vec<(SourceName, Result<Vec<Observation>, FeedError>)> {
-        let requests = self
-            .sources
-            .iter()
-            .map(async |(source, root)| (*source, self.request_prices_from_source(*source, root, pairs).await));
-        join_all(requests).await
-    }
-
-    /// Requests prices from one exchange, unless the exchange is paused. Pauses the exchange when it limits the request
-    /// rate.
-    async fn request_prices_from_source(
-        &self,
-        source: SourceName,
-        root: &Url,
-        pairs: &[Pair],
-    ) -> Result<Vec<Observation>, FeedError> {
-        if self.is_source_paused(source) {
-            return Err(FeedError::Paused);
-        }
-        let available: Vec<Pair> =
-            pairs.iter().filter(|pair| exchanges::may_have_market(source, pair)).cloned().collect();
-        let result = match self.request_pairs_from_source(source, root, &available).await {
-            // The exchange rejects the whole request because of one pair that it does not know.
-            Err(FeedError::Rejected(_))
-                if available.len() > 1 && exchanges::accepts_several_pairs_per_request(source) =>
-            {
-                self.request_pairs_one_by_one(source, root, &available).await
-            }
-            result => result,
-        };
-        if let Err(FeedError::RateLimited { seconds }) = &result {
-            self.pause_source(source, *seconds);
-        }
-        result
-    }
-
-    /// Requests these pairs from one exchange, in a single request when the exchange accepts several pairs.
-    async fn request_pairs_from_source(
-        &self,
-        source: SourceName,
-        root: &Url,
-        pairs: &[Pair],
-    ) -> Result<Vec<Observation>, FeedError> {
-        if pairs.is_empty() {
-            return Ok(Vec::new());
-        }
-        if !exchanges::accepts_several_pairs_per_request(source) {
-            return self.request_pairs_one_by_one(source, root, pairs).await;
-        }
-        let body = request::fetch_response_body(&self.client, exchanges::build_ticker_url(source, root, pairs)).await?;
-        exchanges::parse_ticker_response(source, pairs, &body, self.clock.now())
-    }
-
-    /// Sends one request per pair. Pairs that the exchange does not know are left out. Fails when the exchange knows no
-    /// pair.
-    async fn request_pairs_one_by_one(
-        &self,
-        source: SourceName,
-        root: &Url,
-        pairs: &[Pair],
-    ) -> Result<Vec<Observation>, FeedError> {
-        let (mut observations, mut rejection) = (Vec::new(), None);
-        for pair in pairs.chunks(1) {
-            let body =
-                request::fetch_response_body(&self.client, exchanges::build_ticker_url(source, root, pair)).await;
-            match body.and_then(|body| exchanges::parse_ticker_response(source, pair, &body, self.clock.now())) {
-                Ok(observed) => observations.extend(observed),
-                Err(error @ FeedError::Rejected(_)) => rejection = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        match rejection {
-            Some(error) if observations.is_empty() => Err(error),
-            Some(_) | None => Ok(observations),
-        }
-    }
-
-    fn is_source_paused(&self, source: SourceName) -> bool {
-        let paused_until = self.paused_until.lock().expect("no panic while the pauses are locked");
-        paused_until.get(&source).is_some_and(|until| self.clock.now() < *until)
-    }
-
-    fn pause_source(&self, source: SourceName, seconds: u32) {
-        let until = self.clock.now().plus_seconds(seconds.into());
-        self.paused_until.lock().expect("no panic while the pauses are locked").insert(source, until);
-    }
 }

@@ -17,8 +17,10 @@ use axum::{
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use url::Url;
 
 use super::*;
+use clock::Clock;
 use config::Config;
 
 /// 2026-02-11T12:00:00Z, the moment after the times in the fixtures.
@@ -108,8 +110,9 @@ fn respond_with_fixture(uri: &str) -> Response {
 async fn the_requests_and_responses_of_every_exchange_are_supported() {
     let exchanges = start_fake_exchanges(respond_with_fixture).await;
     let feeds = build_feeds(&exchanges, &ALL, &Clock::manual(NOW));
-    let mut observations =
-        feeds.request_prices(&[usd_pair("BTC"), usd_pair("TRX"), usd_pair("USDT"), Pair::new("USD", "CNY")]).await;
+    let mut observations = feeds
+        .request_prices_logging_failures(&[usd_pair("BTC"), usd_pair("TRX"), usd_pair("USDT"), Pair::new("USD", "CNY")])
+        .await;
     observations.sort_by_key(|observation| (observation.pair.clone(), observation.source));
     let observations: Vec<(String, &str, String, i64)> = observations
         .iter()
@@ -145,7 +148,7 @@ async fn an_unknown_pair_does_not_hide_the_prices_of_the_others() {
     };
     let exchanges = start_fake_exchanges(reject_unknown_pair).await;
     let feeds = build_feeds(&exchanges, &[SourceName::Binance, SourceName::Kraken], &Clock::manual(NOW));
-    let observations = feeds.request_prices(&[usd_pair("NOPE"), usd_pair("BTC")]).await;
+    let observations = feeds.request_prices_logging_failures(&[usd_pair("NOPE"), usd_pair("BTC")]).await;
     let observations: Vec<&str> = observations.iter().map(|observation| observation.source.as_str()).collect();
     assert_eq!(observations, ["binance", "kraken"]);
     let answers = feeds.request_prices_by_exchange(&[usd_pair("NOPE")]).await;
@@ -204,7 +207,7 @@ async fn an_unreachable_exchange_fails_within_the_timeout() {
     let answers = feeds.request_prices_by_exchange(&[usd_pair("BTC")]).await;
     assert_eq!(answers[0], (SourceName::Kraken, Err(FeedError::TimedOut)));
     assert!(matches!(answers[1].1, Err(FeedError::Unreachable(_))));
-    assert_eq!(feeds.request_prices(&[usd_pair("BTC")]).await, []);
+    assert_eq!(feeds.request_prices_logging_failures(&[usd_pair("BTC")]).await, []);
 }
 
 #[test]

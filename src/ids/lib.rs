@@ -1,5 +1,6 @@
-//! Typed row ids, and the mode and shop of an object. Surfaces show public ids instead, so that row ids stay internal.
+//! Typed row ids, and the mode and the shop that an object belongs to. Row ids are internal: surfaces show public ids.
 
+/// Defines a type for each kind of row id, which is stored in the database as an integer.
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident)*) => { $(
         $(#[$doc])*
@@ -57,17 +58,17 @@ ids! {
     UserId
 }
 
-/// Every object of a merchant belongs to one of two modes.
+/// The mode of an object: live or test. Every object of a merchant belongs to one mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Real money.
+    /// The mode for real money.
     Live,
-    /// Test money on test networks or simulated chains.
+    /// The mode for test money, on test networks or simulated chains.
     Test,
 }
 
-/// The merchant and mode whose objects a call may read and change.
+/// A merchant in one mode. A call may read and change only the objects of one shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shop {
     /// The merchant who owns the objects.

@@ -106,7 +106,8 @@ pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant, actor: &Actor) -> R
 /// Sends the mails that are due and returns the number that were sent. A mail that could not be sent is retried later.
 pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> Result<usize, db::Error> {
     let until = now.plus_ms(CLAIM_MS);
-    let due = db.write("claim_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
+    let due =
+        db.write("claim_due_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
     let mut sent = 0;
     let mut connection = Connection::default();
     // The error that the other mails of the batch would meet as well, so they are not tried.
@@ -128,7 +129,7 @@ pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> 
             }
         }
         let step = decide_delivery_step(&outcome, mail.attempts, mail.created_at, now);
-        db.write("record_mail_attempt", move |tx| {
+        db.write("record_delivery_step", move |tx| {
             Box::pin(async move { record_delivery_step(tx, now, &mail, step).await })
         })
         .await?;

@@ -110,26 +110,31 @@ pub(crate) async fn apply_effects(tx: &mut Tx, now: Instant, effects: Effects) -
     ledger::book_journal_entries(tx, now, &effects.entries).await?;
     for change in effects.reviews {
         match change {
-            ReviewChange::Open(request) => open_review(tx, now, request).await?,
-            ReviewChange::Retract(retraction) => retract_review(tx, now, retraction).await?,
+            ReviewChange::Open(request) => open_requested_review(tx, now, request).await?,
+            ReviewChange::Retract(retraction) => retract_review_and_open_replacement(tx, now, retraction).await?,
         }
     }
     invoices::store_invoice_updates(tx, now, effects.invoices).await?;
     Ok(PaymentChanges(effects.payments))
 }
 
-async fn open_review(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), db::Error> {
+async fn open_requested_review(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), db::Error> {
     let ReviewRequest { kind, subject, detail, amount } = request;
     match amount {
-        Some(amount) => reviews::open_review_for_amount(tx, now, kind, &subject, &detail, amount).await,
-        None => reviews::open_review(tx, now, kind, &subject, &detail).await,
+        Some(amount) => reviews::open_review_unless_decided(tx, now, kind, &subject, &detail, amount).await,
+        None => reviews::open_or_reopen_review(tx, now, kind, &subject, &detail).await,
     }
 }
 
-async fn retract_review(tx: &mut Tx, now: Instant, retraction: Retraction) -> Result<(), db::Error> {
-    let was_open = reviews::retract_review(tx, now, retraction.kind, &retraction.subject, retraction.note).await?;
+async fn retract_review_and_open_replacement(
+    tx: &mut Tx,
+    now: Instant,
+    retraction: Retraction,
+) -> Result<(), db::Error> {
+    let was_open =
+        reviews::retract_review_if_open(tx, now, retraction.kind, &retraction.subject, retraction.note).await?;
     match retraction.replacement {
-        Some(replacement) if was_open => open_review(tx, now, replacement).await,
+        Some(replacement) if was_open => open_requested_review(tx, now, replacement).await,
         Some(_) | None => Ok(()),
     }
 }

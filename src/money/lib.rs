@@ -9,6 +9,7 @@ pub mod pricing;
 pub mod addresses;
 pub mod payments;
 pub mod invoices;
+pub mod cursors;
 pub mod unconfirmed;
 pub mod deposits;
 pub mod audit;

@@ -1,4 +1,5 @@
-//! Records that any part of the daemon may write: events for API clients, reviews and the audit log for the operator.
+//! Records that every part of the daemon may write: events for API clients, reviews for the operator to decide, and the
+//! audit log of the actions of operators.
 
 pub mod events;
 pub mod reviews;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use chain::derive::AddressScheme;
+use chain::address::AddressScheme;
 use chain::{Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::catalog::{self, LocalizedTexts, NewProduct, PriceTier, PricingScheme};
-use crate::orders::payment::{PaymentMethod, PaymentService, Tolerance};
-use crate::orders::{self, CreateError, NewLine, NewOrder, OrderReference, PlacedOrder};
+use crate::orders::new_payment::{PaymentMethod, PaymentService, Tolerance};
+use crate::orders::{self, CreateOrderError, NewLine, NewOrder, OrderReference, PlacedOrder};
 use crate::users::{self, Credit, NewUser, User};
 use crate::{merchants, stock};
 use clock::Instant;
@@ -58,7 +58,9 @@ impl Fixture {
                     merchants::create_merchant(tx, NOW, &OPERATOR, Uuid::new_v4(), "acme", "Acme").await.unwrap();
                 let shop = Shop { merchant, mode: Mode::Test };
                 let (product, sku) =
-                    catalog::create_product(tx, NOW, shop, new_mailbox_product(product_id)).await.unwrap();
+                    catalog::create_product_without_stock(tx, NOW, shop, new_mailbox_product(product_id))
+                        .await
+                        .unwrap();
                 Ok((shop, product, sku))
             })
         })
@@ -74,7 +76,7 @@ impl Fixture {
     pub async fn import_lines(&self, numbers: impl IntoIterator<Item = usize>) -> stock::ImportResult {
         let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
         let sku = self.sku;
-        let items = stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+        let items = stock::validate_and_encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
         run_write(&self.db, move |tx| Box::pin(stock::import_stock_items(tx, NOW, &OPERATOR, "mailbox", sku, items)))
             .await
     }
@@ -142,7 +144,7 @@ impl Fixture {
     }
 
     /// Reserves a payment address if the order needs one, and creates the order.
-    pub async fn create_order(&self, new: NewOrder) -> Result<PlacedOrder, CreateError> {
+    pub async fn create_order(&self, new: NewOrder) -> Result<PlacedOrder, CreateOrderError> {
         let payment_service = self.payment_service.clone();
         let address = payment_service.reserve_payment_address(&self.db, new.shop, &new.payment_method).await?;
         self.db
@@ -156,7 +158,7 @@ impl Fixture {
     pub async fn count_available_items(&self) -> u64 {
         let (shop, id) = (self.shop, self.product_id.to_string());
         let found = run_read(&self.db, move |tx| {
-            Box::pin(async move { catalog::find_product(tx, shop, Currency::CNY, &id).await })
+            Box::pin(async move { catalog::find_priced_product(tx, shop, Currency::CNY, &id).await })
         })
         .await;
         found.unwrap().stock
@@ -230,7 +232,8 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
         deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
-    let addresses = run_write(db, move |tx| Box::pin(Addresses::load_or_create_accounts(tx, vec![account]))).await;
+    let addresses =
+        run_write(db, move |tx| Box::pin(Addresses::store_accounts_and_watch_addresses(tx, vec![account]))).await;
     let rates = RateBook::new(60_000, 0);
     for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
         rates.set_rate(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });

@@ -42,11 +42,11 @@ impl Tasks {
 
     /// Returns the number of all panics.
     pub fn count_panics(&self) -> u64 {
-        self.lost() + self.caught.load(Ordering::SeqCst)
+        self.count_lost_tasks() + self.caught.load(Ordering::SeqCst)
     }
 
     /// Returns the number of tasks that a panic ended. Their work is not done any more.
-    pub fn lost(&self) -> u64 {
+    pub fn count_lost_tasks(&self) -> u64 {
         self.lost.load(Ordering::SeqCst)
     }
 }

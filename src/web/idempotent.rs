@@ -95,7 +95,7 @@ impl IdempotencyKey {
     ) -> Result<Option<IdempotencyKey>, InvalidKey> {
         let Some(header) = headers.get(HEADER) else { return Ok(None) };
         let key = header.to_str().ok().filter(|key| (1..=KEY_LENGTH_MAX).contains(&key.len())).ok_or(InvalidKey)?;
-        Ok(Some(IdempotencyKey { call: Call::new(scope.to_string(), key, request), retention }))
+        Ok(Some(IdempotencyKey { call: Call::from_request_body(scope.to_string(), key, request), retention }))
     }
 }
 
@@ -141,14 +141,14 @@ where
                     let (response, value) = transact(tx, now, prepared).await?;
                     return Ok(CallOutcome { response, executed: Some(value) });
                 };
-                match idempotency::claim_idempotency_key(tx, now, key.retention.expires_at(now), &key.call).await? {
+                match idempotency::claim_key_or_find_answer(tx, now, key.retention.expires_at(now), &key.call).await? {
                     ClaimResult::Same(stored) => {
                         Ok(CallOutcome { response: StoredResponse::from_stored(stored)?, executed: None })
                     }
                     ClaimResult::Mismatch => Err(E::key_reused_error()),
                     ClaimResult::New(claimed) => {
                         let (response, value) = transact(tx, now, prepared).await?;
-                        claimed.keep(tx, &response.to_stored()).await?;
+                        claimed.store_answer(tx, &response.to_stored()).await?;
                         Ok(CallOutcome { response, executed: Some(value) })
                     }
                 }

@@ -43,7 +43,7 @@ impl BalanceReconciler {
         let checks = self
             .db
             .read("list_balance_checks", move |tx| {
-                Box::pin(async move { deposits::list_balance_checks(tx, &invoices).await })
+                Box::pin(async move { deposits::list_bookable_balance_checks(tx, &invoices).await })
             })
             .await?;
         let mut explained = true;
@@ -96,6 +96,7 @@ impl BalanceReconciler {
         Ok((high, balance.saturating_sub(check.explained)))
     }
 
+    /// Returns the balance of the address in the asset after the block `at`.
     async fn read_balance_at(&self, check: &BalanceCheck, at: BlockRef) -> Result<Amount, SourceError> {
         let balances = self.source.balances(&at, &check.asset, std::slice::from_ref(&check.address)).await?;
         balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("the response has no balance".into()))
@@ -176,7 +177,7 @@ impl Worker for BalanceCheckWorker {
         let (cursor, invoices) = self
             .reconciler
             .db
-            .read("list_native_open", move |tx| {
+            .read("list_open_native_invoices", move |tx| {
                 Box::pin(async move { deposits::list_open_native_invoices(tx, &chain, COMPARE_MAX).await })
             })
             .await?;

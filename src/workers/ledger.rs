@@ -43,7 +43,7 @@ impl Worker for HashChainWorker {
         let appended = self
             .db
             .write("append_to_hash_chain", |tx| {
-                Box::pin(async move { ledger::append_to_hash_chain(tx, HASH_CHAIN_MAX).await })
+                Box::pin(async move { ledger::append_postings_to_hash_chain(tx, HASH_CHAIN_MAX).await })
             })
             .await?;
         Ok(if appended > 0 { Ran::Worked } else { Ran::Idle })

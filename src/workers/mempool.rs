@@ -15,8 +15,8 @@ use money::assets::FollowedChain;
 use money::invoices;
 use money::unconfirmed::{self, MempoolSnapshot};
 
-/// Maximum number of open invoices without an unconfirmed transfer whose addresses one run looks up. Only used when the
-/// source cannot read the whole mempool.
+/// Maximum number of open invoices without an unconfirmed transfer whose addresses are looked up in one run. The limit
+/// applies only when the source cannot read the whole mempool.
 const EXPECTING_PAYMENT_MAX: i64 = 20;
 
 /// Reads the mempool of one chain and stores its transfers to watched addresses.
@@ -43,19 +43,20 @@ impl MempoolWorker {
     /// request, because providers bill each request.
     async fn is_mempool_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
-        let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
-            Box::pin(async move { unconfirmed::is_money_expected(tx, &chain).await })
+        let waiting = self.db.select_one("is_invoice_or_transfer_waiting", move |tx| {
+            Box::pin(async move { unconfirmed::is_invoice_or_transfer_waiting(tx, &chain).await })
         });
         waiting.await
     }
 
-    /// Returns the addresses that an Esplora server looks up one by one; empty on chains other than Bitcoin.
+    /// Returns the addresses that an Esplora server looks up one by one when its mempool is too large to be read; empty on
+    /// chains other than Bitcoin.
     async fn list_addresses_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());
         }
         let chain = self.chain.id.clone();
-        let list = self.db.read("list_expecting_payment", move |tx| {
+        let list = self.db.read("list_addresses_expecting_payment", move |tx| {
             Box::pin(async move { invoices::list_addresses_expecting_payment(tx, &chain, EXPECTING_PAYMENT_MAX).await })
         });
         list.await
@@ -95,11 +96,11 @@ impl Worker for MempoolWorker {
         // block at or below this head.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
-        let look = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };
+        let snapshot = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };
         let observed = self
             .db
-            .write("observe_unconfirmed", move |tx| {
-                Box::pin(async move { unconfirmed::store_mempool_snapshot(tx, now, &chain, &look).await })
+            .write("store_mempool_differences", move |tx| {
+                Box::pin(async move { unconfirmed::store_mempool_differences(tx, now, &chain, &snapshot).await })
             })
             .await?;
         *last = (!observed.open).then_some(unconfirmed);

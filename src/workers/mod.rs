@@ -1,6 +1,7 @@
 //! Workers: background loops, each of which calls one function of a feature. The only inputs of a worker are the database
 //! and the nodes, so a run after a crash needs no recovery.
 
+pub mod heartbeats;
 pub mod follow;
 pub mod fulfilment;
 pub mod expiry;
@@ -11,20 +12,20 @@ pub mod rates;
 pub mod rescan;
 pub mod mempool;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tracing::{error, warn};
 
+use crate::workers::heartbeats::Heartbeats;
 use tasks::{Tasks, Wake};
 
 /// Maximum pause of a worker between two runs after repeated errors.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Maximum number of passes of [`Workers::run_workers_until_idle`]. A worker that still has work after these passes never becomes idle.
+/// Maximum number of passes of [`Workers::run_workers_until_idle`]. A worker that still has work after these passes is
+/// assumed to be faulty.
 const PASSES_MAX: usize = 10_000;
 
 /// The result of one run.
@@ -36,7 +37,7 @@ pub enum Ran {
     Idle,
 }
 
-/// A loop of the daemon.
+/// A background loop of the daemon, which does its due work, pauses, and starts again.
 #[async_trait]
 pub trait Worker: Send + Sync {
     /// Returns the name that logs, `settled status` and `/readyz` show.
@@ -61,44 +62,6 @@ pub struct Workers {
     all: Arc<Vec<Arc<dyn Worker>>>,
     wake: Wake,
     heartbeats: Heartbeats,
-}
-
-/// The last run of each worker, by name. The supervisor and `settled status` read it.
-#[derive(Clone, Default)]
-pub struct Heartbeats(Arc<Mutex<BTreeMap<String, LastRun>>>);
-
-struct LastRun {
-    ended: Instant,
-    /// The error of the last run, and the time since which every run has failed; `None` when the last run succeeded.
-    failing: Option<(String, Instant)>,
-}
-
-/// The state of one worker, as `/readyz` and `settled status` report it.
-pub struct Heartbeat {
-    /// The time since the end of the last run.
-    pub since_end: Duration,
-    /// The error of the last run, and for how long every run has failed; `None` when the last run succeeded.
-    pub failing: Option<(String, Duration)>,
-}
-
-impl Heartbeats {
-    /// Returns the names of all workers, each with its state.
-    pub fn list_by_worker(&self) -> Vec<(String, Heartbeat)> {
-        let heartbeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let to_heartbeat = |(name, kept): (&String, &LastRun)| {
-            let failing = kept.failing.as_ref().map(|(why, since)| (why.clone(), since.elapsed()));
-            (name.clone(), Heartbeat { since_end: kept.ended.elapsed(), failing })
-        };
-        heartbeats.iter().map(to_heartbeat).collect()
-    }
-
-    fn record_run(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
-        let mut heartbeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = Instant::now();
-        let since = heartbeats.get(worker).and_then(|kept| kept.failing.as_ref()).map_or(ended, |(_, since)| *since);
-        let failing = outcome.err().map(|error| (format!("{error:#}"), since));
-        heartbeats.insert(worker.to_owned(), LastRun { ended, failing });
-    }
 }
 
 impl Workers {
@@ -144,6 +107,7 @@ impl Workers {
     }
 }
 
+/// Runs one worker again and again until `stop` is true. Pauses after an idle run, and longer after each further failure.
 async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartbeats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
     let name = worker.name();

@@ -79,8 +79,8 @@ impl RateWorker {
             let wanted = pair.clone();
             let last = self
                 .db
-                .read("find_rate", move |tx| {
-                    Box::pin(async move { pricing::find_accepted_rate(tx, &wanted.base, &wanted.quote).await })
+                .read("find_newest_accepted_rate", move |tx| {
+                    Box::pin(async move { pricing::find_newest_accepted_rate(tx, &wanted.base, &wanted.quote).await })
                 })
                 .await?;
             if let Some(last) = last {
@@ -90,11 +90,12 @@ impl RateWorker {
         Ok(())
     }
 
+    /// Stores an accepted rate in the database and then in the rate book, from which prices are computed.
     async fn store_accepted_rate(&self, pair: Pair, value: Decimal, source: String, at: Instant) -> anyhow::Result<()> {
         let rate = Rate { value, source, observed_at: at };
         let (accepted, accepted_pair) = (rate.clone(), pair.clone());
         self.db
-            .write("accept_rate", move |tx| {
+            .write("store_accepted_rate", move |tx| {
                 Box::pin(async move {
                     pricing::store_accepted_rate(tx, &accepted_pair.base, &accepted_pair.quote, &accepted).await
                 })
@@ -127,7 +128,7 @@ impl Worker for RateWorker {
             state.last_rates_loaded = true;
         }
         state.last_at = Some(now);
-        let tickers = self.feeds.request_prices(&self.pairs).await;
+        let tickers = self.feeds.request_prices_logging_failures(&self.pairs).await;
         for (pair, outcome) in state.consensus.decide_rates(self.clock.now(), &self.pairs, &tickers) {
             match outcome {
                 Ok(agreed) => self.store_accepted_rate(pair, agreed.value, agreed.to_string(), agreed.at).await?,

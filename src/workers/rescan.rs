@@ -6,16 +6,14 @@ use chain::{Height, SourceError};
 use serde::{Deserialize, Serialize};
 
 use crate::workers::balance_check::BalanceReconciler;
-use money::deposits::{
-    self,
-    rescan::{RescanError, Rescanned},
-};
+use money::cursors;
+use money::deposits::{RescanError, Rescanned};
 use records::audit_log::{self, Action, Actor};
 
 /// Maximum number of blocks in one call, so that the operator sees the progress.
 const PIECE_BLOCKS_MAX: u64 = 1_000;
 
-/// Rescans one chain.
+/// Reads old blocks of one chain again and books missing transfers.
 #[derive(Clone)]
 pub struct Rescanner {
     reconciler: BalanceReconciler,
@@ -40,18 +38,18 @@ impl Rescanner {
         Rescanner { reconciler }
     }
 
-    /// Reads at most 1,000 blocks of the range `from..=to` and books missing transfers. The range must end at or below the
-    /// cursor, because the follower reads all later blocks.
+    /// Reads the first blocks, at most 1,000, of the range `from..=to` and books missing transfers. The caller continues
+    /// after [`RescanPiece::to`]. The range must end at or below the cursor, because the follower reads all later blocks.
     ///
     /// # Errors
     /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;
     /// [`SourceError`] when the node does not return the blocks.
-    pub async fn rescan_block_range(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<RescanPiece> {
+    pub async fn rescan_next_piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<RescanPiece> {
         let chain = self.reconciler.deposits.chain().id.clone();
         let cursor = self
             .reconciler
             .db
-            .read("find_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &chain).await }));
+            .read("find_cursor", move |tx| Box::pin(async move { cursors::find_cursor(tx, &chain).await }));
         let Some(at) = cursor.await?.and_then(|cursor| cursor.recent.last().copied()) else {
             return Err(RescanError::NotBegun.into());
         };
@@ -82,6 +80,7 @@ impl Rescanner {
         Ok(piece)
     }
 
+    /// Books the transfers of these blocks that are missing. Writes an entry to the audit log when any was booked.
     async fn book_missing_transfers(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
         let (now, deposits) = (self.reconciler.clock.now(), self.reconciler.deposits.clone());
         let actor = actor.clone();

@@ -1,18 +1,18 @@
-//! Stories of money that needs an operator or a rescan: after reorgs, on sibling chains, behind nodes without balances, of
-//! tokens that were listed late.
+//! Stories of money that needs an operator or a rescan: after reorgs, on sibling chains, behind nodes without balances,
+//! of tokens that were listed late.
 
 use std::sync::Arc;
 
 use chain::{Amount, ChainId};
 use config::Config;
 use envelope::Envelope;
-use money::deposits;
+use money::cursors;
 use money::ledger::{Account, Suspense};
 use records::reviews;
 use serde_json::{Value, json};
 use settled::commands::context::{Context, RunningDaemon};
-use settled::commands::dispatch::dispatch_request;
-use settled::control::Request;
+use settled::commands::dispatch::execute_named_operation;
+use settled::control::ControlRequest;
 use settled::workers::rescan::RescanPiece;
 use simnet::{NodeFault, ReplacedTxs};
 
@@ -22,11 +22,11 @@ use crate::world::{SETUP, World, accounts};
 /// Executes an operation as a request over the control socket does.
 pub async fn request(world: &World, operation: &str, arguments: Value) -> Result<Value, String> {
     let daemon = world.daemon.as_ref().unwrap();
-    let running = RunningDaemon::new(daemon, world.clock.now());
+    let running = RunningDaemon::from_started_daemon(daemon, world.clock.now());
     let config = std::sync::Arc::new(world.config.clone());
     let offline = Context::without_daemon(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
     let context = Context { daemon: Some(running), ..offline };
-    dispatch_request(&context, Request { operation: operation.to_owned(), arguments }).await
+    execute_named_operation(&context, ControlRequest { operation: operation.to_owned(), arguments }).await
 }
 
 async fn resume(world: &World, chain: &str) -> Result<String, String> {
@@ -97,7 +97,7 @@ both! {
     async fn the_rest_of_a_reversed_payment_goes_to_suspense(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;
-        let part = due.checked_mul_ratio(1, 3).unwrap();
+        let part = due.mul_ratio_rounded_down(1, 3).unwrap();
         world.pay_order(&order, part);
         world.mine(order.coin, 5);
         world.pay_order(&order, due.checked_sub(part).unwrap());
@@ -182,7 +182,7 @@ both! {
         let token = "[[chains.ethereum.assets]]\ncode = \"usdt\"\nsymbol = \"USDT\"\ndecimals = 30\nquote_decimals = 6
             contract = \"0xdAC17F958D2ee523a2206206994597C13D831ec7\"\n";
         let text = format!("{}\n{token}\n{}", include_str!("world.toml"), accounts());
-        *config = Config::parse_toml(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
+        *config = Config::parse_and_validate(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
     }) {
         let hostile = world.place_order("erc20_usdt").await;
         let asset = world.asset(hostile.coin);
@@ -217,7 +217,7 @@ both! {
         world.run_until_idle().await;
         assert!(!world.has_open_review("payment.surplus").await && !world.has_open_review("deposit.unallocated").await);
 
-        // Less money arrives than before: a new review opens with the new figure.
+        // Less money arrives than before, so a new review opens with the new amount.
         world.pay_order(&order, due.checked_mul(2).unwrap());
         world.mine_deep(order.coin);
         world.run_until_idle().await;
@@ -351,7 +351,8 @@ both! {
         world.run_until_idle().await;
         assert_eq!(world.suspense("trx", Suspense::Dust).await, Amount::from_units(1), "of any asset");
 
-        // The first transfer leaves less than a cent; a smaller transfer is dust; the exact rest pays.
+        // After the first transfer less than a cent is missing. A smaller transfer is dust. A transfer of exactly the
+        // missing amount pays the invoice.
         let rest = Amount::from_units(9_000);
         world.pay_order(&order, due.checked_sub(rest).unwrap());
         world.pay(order.coin, &order.address, "0.008999");
@@ -406,7 +407,7 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         let (now, halted) = (world.clock.now(), chain.clone());
-        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt_chain(tx, now, &halted, "a drill").await })).await.unwrap();
+        world.db.write("halt", move |tx| Box::pin(async move { cursors::halt::halt_chain_and_open_review(tx, now, &halted, "a drill").await })).await.unwrap();
         world.crash_and_boot().await;
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);
@@ -456,14 +457,14 @@ both! {
     async fn a_rescan_does_not_book_a_balance_credit_again(world: World) {
         let order = world.place_order("eth").await;
         let chain = world.chain_of("eth");
-        world.simnet.set_internal_by_balance(&chain, true);
-        world.simnet.pay_internal(&chain, &order.address, order.due).unwrap();
+        world.simnet.set_internal_transfers_hidden(&chain, true);
+        world.simnet.pay_from_contract(&chain, &order.address, order.due).unwrap();
         world.mine("eth", 20);
         world.run_until_idle().await;
         world.mine_deep("eth");
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        world.simnet.set_internal_by_balance(&chain, false);
+        world.simnet.set_internal_transfers_hidden(&chain, false);
         let head = world.simnet.tip(&chain).head.height;
         assert_eq!(rescan(&world, &chain, head).await, Ok((0, 0, 1)));
         assert!(world.has_open_review("rescan.possible_duplicate").await);

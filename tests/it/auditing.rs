@@ -17,7 +17,7 @@ impl From<db::Error> for Undone {
     }
 }
 
-/// Returns the audit's report after a change that is rolled back.
+/// Makes a change, audits the ledger in the same transaction, rolls the change back and returns the report.
 async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
     let audited = world.db.write("corrupt", move |tx| {
         Box::pin(async move {
@@ -38,8 +38,9 @@ async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
 
 both! {
     async fn the_audit_reports_every_inconsistency(world: World) {
-        // Invoice 1 is paid with a surplus and final; 2 is paid and not final; 3 expired with a part payment and another
-        // asset at its address; 4 is open. Order 5 was paid from a balance.
+        // Invoice 1 is paid with a surplus, and its money is final. Invoice 2 is paid, but its money is not final.
+        // Invoice 3 expired with a part payment and another asset at its address. Invoice 4 is open. Order 5 was paid
+        // from a balance.
         let paid = world.place_order("erc20_usdt").await;
         let twice = paid.due.checked_mul(2).unwrap();
         world.pay_order(&paid, twice);

@@ -1,4 +1,5 @@
-//! Stories of endpoints with conflicting blocks, on model chains: a single endpoint can neither confirm nor reverse money.
+//! Stories of endpoints with conflicting blocks, on model chains: a single endpoint can neither confirm nor reverse
+//! money.
 
 use chain::Amount;
 use money::ledger::Account;
@@ -41,7 +42,7 @@ both! {
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "confirming").await;
         assert!(world.has_open_review("chain.disputed").await);
-        // Also after a restart.
+        // The payment stays unconfirmed after a restart too.
         world.crash_and_boot().await;
         world.assert_status(&order, "pending", "confirming").await;
         set_conflicting(&world, false);

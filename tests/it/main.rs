@@ -1,4 +1,5 @@
-//! Stories at the highest level: the real daemon on a free port, model chains or real nodes, and a clock that tests move.
+//! Stories at the highest level. They run the real daemon on a free port, on model chains or real nodes, with a clock
+//! that tests move.
 
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 

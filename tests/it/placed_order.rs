@@ -1,5 +1,5 @@
-//! An order that a story placed, on any chain, and what the checkout surface and the ledger report about it. Every story
-//! that places an order on a chain uses this.
+//! An order that a story placed, on any chain, and what the checkout surface and the ledger report about it. Every
+//! story that places an order on a chain uses this.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::world::{Answer, World};
 
-/// Longer than an endpoint rests after one or two failures.
+/// The maximum time to wait for the workers. An endpoint that failed once or twice is used again before this time ends.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the checkout surface answered when the order was created.
+/// A created order, with the data of the checkout surface's answer.
 pub struct PlacedOrder {
     pub id: String,
     pub order_no: String,
@@ -24,7 +24,7 @@ pub struct PlacedOrder {
 }
 
 impl PlacedOrder {
-    /// Reads the answer to Create Order. `asset` is the asset that `coin` stands for.
+    /// Parses the answer to Create Order. `asset` is the asset that `coin` stands for.
     pub fn parse(answer: &Value, coin: &'static str, asset: &Asset) -> PlacedOrder {
         let text = |pointer: &str| {
             let found = answer.pointer(pointer).and_then(Value::as_str);
@@ -50,7 +50,8 @@ impl World {
         PlacedOrder::parse(&self.order(quantity, coin).await.body, coin, &self.asset(coin))
     }
 
-    /// Sends `amount` to the order's address on its model chain; the payment waits for a block.
+    /// Sends `amount` to the order's address on its model chain. The payment stays in the mempool until a block is
+    /// mined.
     pub fn pay_order(&self, order: &PlacedOrder, amount: Amount) -> TxId {
         let asset = self.asset(order.coin);
         self.simnet.pay(&asset.chain, &asset.id, &order.address, amount).expect("the buyer can pay")
@@ -68,14 +69,15 @@ impl World {
         assert_eq!(answer.text_at("payment.received_amount"), self.decimal(order.coin, amount), "{}", answer.text);
     }
 
-    /// The confirmations that the order's payment needs.
+    /// Returns the number of confirmations that the order's payment needs.
     pub async fn required_confirmations(&self, order: &PlacedOrder) -> u64 {
         let answer = self.status(&order.id).await;
         let required = answer.body["payment"]["required_confirmations"].as_u64();
         required.unwrap_or_else(|| panic!("no required_confirmations in {}", answer.text))
     }
 
-    /// Runs the workers until the order is completed: endpoints that failed rest by the machine's clock, which no test moves.
+    /// Runs the workers until the order is completed. It waits in real time, because endpoints that failed rest by the
+    /// machine's clock.
     pub async fn run_until_completed(&self, order: &PlacedOrder) {
         let completed = async {
             let mut interval = tokio::time::interval(Duration::from_millis(100));
@@ -101,10 +103,12 @@ impl World {
         assert_eq!(counted, 0, "something was booked or reviewed");
     }
 
-    /// The open reviews, oldest first.
+    /// Returns the open reviews, oldest first.
     pub async fn open_reviews(&self) -> Vec<Review> {
-        let open =
-            self.db.read("list_reviews", |tx| Box::pin(async move { reviews::list_open_reviews(tx, 100).await })).await;
+        let open = self
+            .db
+            .read("list_reviews", |tx| Box::pin(async move { reviews::list_oldest_open_reviews(tx, 100).await }))
+            .await;
         open.expect("reviews can be listed")
     }
 
@@ -122,22 +126,22 @@ impl World {
         amount.to_decimal(self.asset(coin).decimals)
     }
 
-    /// The balance of a suspense account.
+    /// Returns the balance of a suspense account.
     pub async fn suspense(&self, coin: &str, kind: Suspense) -> Amount {
         self.available(coin, Account::Suspense(self.shop.merchant, kind)).await
     }
 
-    /// Final money that the merchant may spend.
+    /// Returns the merchant's available balance: final money that may be spent.
     pub async fn merchant_available(&self, coin: &str) -> Amount {
         self.available(coin, Account::MerchantAvailable(self.shop.merchant)).await
     }
 
-    /// Earned money that is confirmed and not final yet.
+    /// Returns the merchant's pending balance: money of paid invoices that is confirmed but not final.
     pub async fn merchant_pending(&self, coin: &str) -> Amount {
         self.available(coin, Account::MerchantPending(self.shop.merchant)).await
     }
 
-    /// Money that arrived for invoices that are not paid yet.
+    /// Returns the merchant's incoming balance: money that arrived for invoices that are not paid yet.
     pub async fn merchant_incoming(&self, coin: &str) -> Amount {
         self.available(coin, Account::MerchantIncoming(self.shop.merchant)).await
     }
@@ -149,6 +153,6 @@ impl World {
 
 /// Returns `numerator / denominator` of the amount, rounded down, and the rest.
 pub fn split(amount: Amount, numerator: u64, denominator: u64) -> (Amount, Amount) {
-    let part = amount.checked_mul_ratio(numerator, denominator).expect("a ratio below one");
+    let part = amount.mul_ratio_rounded_down(numerator, denominator).expect("a ratio below one");
     (part, amount.checked_sub(part).expect("a part is smaller"))
 }

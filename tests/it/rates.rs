@@ -1,5 +1,5 @@
-//! From exchange tickers to the quoted amount: one server plays all exchanges, each with its own response format;
-//! workers, database, quotes and surface are the daemon's.
+//! Stories of exchange rates, from the exchanges' prices to the quoted amount. One server plays all exchanges, each
+//! with its own response format; workers, database, quotes and surface are the daemon's.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ const QUANTITY: u32 = 10;
 #[derive(Default)]
 struct Market {
     prices: BTreeMap<&'static str, String>,
-    /// An exchange that reports this price for every asset.
+    /// The exchange reports this price, in dollars, for every asset.
     odd: Option<(SourceName, String)>,
     /// All exchanges answer with HTTP 503.
     silent: bool,
@@ -77,7 +77,7 @@ impl Trading {
         self.world.run_until_idle().await;
     }
 
-    /// The quoted amount, in whole coins.
+    /// Returns the quoted amount, in whole coins.
     async fn due(&self, coin: &'static str) -> String {
         self.world.order(QUANTITY, coin).await.text_at("payment.expected_amount")
     }
@@ -190,7 +190,7 @@ both! {
         trading.set("USDT", "0.95");
         trading.round().await;
         assert!(trading.is_refused("trc20_usdt").await, "at once, however young its rate");
-        // Two exchanges quote in USDT and are ignored; the other two are fewer than the required number.
+        // Two exchanges quote in USDT and are ignored. The other two exchanges are fewer than required.
         assert!(!trading.is_refused("eth").await);
         for _ in 0..=STALE_SECONDS / ROUND_SECONDS {
             trading.round().await;

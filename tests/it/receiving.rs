@@ -41,7 +41,7 @@ both! {
     async fn partial_payments_add_up(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;
-        let part = due.checked_mul_ratio(1, 3).unwrap();
+        let part = due.mul_ratio_rounded_down(1, 3).unwrap();
         world.pay_order(&order, part);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
@@ -78,7 +78,7 @@ both! {
     }) {
         let order = world.place_order("trc20_usdt").await;
         let due = order.due;
-        let less = due.checked_mul_ratio(1, 2).and_then(|half| half.checked_sub(Amount::from_units(1))).unwrap();
+        let less = due.mul_ratio_rounded_down(1, 2).and_then(|half| half.checked_sub(Amount::from_units(1))).unwrap();
         world.pay_order(&order, less);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
@@ -296,7 +296,7 @@ both! {
 
     async fn internal_transfers_count(world: World) {
         let order = world.place_order("eth").await;
-        world.simnet.pay_internal(&world.chain_of("eth"), &order.address, order.due).unwrap();
+        world.simnet.pay_from_contract(&world.chain_of("eth"), &order.address, order.due).unwrap();
         world.mine_deep("eth");
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
@@ -304,11 +304,11 @@ both! {
 
     async fn internal_transfers_are_found_by_balance(world: World) {
         let chain = world.chain_of("eth");
-        world.simnet.set_internal_by_balance(&chain, true);
+        world.simnet.set_internal_transfers_hidden(&chain, true);
         let order = world.place_order("eth").await;
         world.mine("eth", 40);
         world.run_until_idle().await;
-        world.simnet.pay_internal(&chain, &order.address, order.due).unwrap();
+        world.simnet.pay_from_contract(&chain, &order.address, order.due).unwrap();
         world.mine("eth", 20);
         world.run_until_idle().await;
         world.mine_deep("eth");

@@ -53,7 +53,7 @@ impl Play {
             86..94 => self.wait(),
             _ => self.crash().await,
         }
-        // Not after every action, so that several actions happen between two runs of the workers.
+        // The workers do not run after every action, so that several actions happen between two runs.
         if self.rng.random_bool(0.6) {
             self.world.run_until_idle().await;
         }
@@ -84,7 +84,7 @@ impl Play {
             *[(1, 1), (1, 1), (1, 2), (1, 3), (3, 2)].choose(&mut self.rng).expect("not empty");
         let order = &self.orders[index];
         let asset = self.world.asset(order.coin);
-        let amount = order.due.checked_mul_ratio(numerator, denominator).unwrap();
+        let amount = order.due.mul_ratio_rounded_down(numerator, denominator).unwrap();
         self.world.simnet.pay(&asset.chain, &asset.id, &order.address, amount).unwrap();
         self.note(format!("{numerator}/{denominator} of order {index}"));
     }
@@ -153,17 +153,17 @@ impl Play {
     }
 
     fn any_chain(&mut self) -> ChainId {
-        self.world.simnet.chains().choose(&mut self.rng).expect("there are chains").clone()
+        self.world.simnet.list_chains().choose(&mut self.rng).expect("there are chains").clone()
     }
 
-    /// Notes an action; the notes are printed only when the play fails.
+    /// Stores a note about an action. The notes are printed only when the test fails.
     fn note(&self, what: String) {
         eprintln!("  {what}");
     }
 
     /// Repairs the nodes, lets the windows pass, and mines until everything is final.
     async fn settle_everything(&mut self) {
-        let chains = self.world.simnet.chains();
+        let chains = self.world.simnet.list_chains();
         for chain in &chains {
             for fault in [
                 NodeFault::Unavailable,
@@ -267,7 +267,7 @@ async fn a_process_killed_at_any_moment_loses_nothing() {
     }
     let demo = Running::demo(folder.path(), &[]).await;
     for order in &orders {
-        // A payment that is already on the chain is found without being sent again.
+        // A payment that is already on the chain is found, so it is not sent again.
         let completed = loop {
             let query = format!("/api/orders/query?orderNo={order}&email=buyer@example.com");
             let found = demo.get(&query).await;

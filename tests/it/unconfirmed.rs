@@ -74,7 +74,7 @@ both! {
         assert_status_when_idle(&world, &order, "completed", "paid").await;
     }
 
-    async fn what_was_seen_in_the_grace_is_in_time_too(world: World) {
+    async fn a_payment_seen_in_the_grace_period_is_in_time(world: World) {
         let order = world.place_order("btc").await;
         world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.advance_seconds(30 * 60 + 30);
@@ -88,7 +88,7 @@ both! {
         assert_status_when_idle(&world, &order, "completed", "paid").await;
     }
 
-    async fn an_order_cannot_be_taken_back_while_money_is_on_its_way(world: World) {
+    async fn an_order_cannot_be_cancelled_while_a_transfer_is_unconfirmed(world: World) {
         let order = world.place_order("btc").await;
         world.pay_order(&order, order.due);
         assert_status_when_idle(&world, &order, "pending", "confirming").await;
@@ -99,7 +99,7 @@ both! {
         assert_status_when_idle(&world, &order, "cancelled", "expired").await;
     }
 
-    async fn dust_on_its_way_holds_up_nothing(world: World) {
+    async fn unconfirmed_dust_does_not_prevent_cancelling(world: World) {
         let order = world.place_order("btc").await;
         world.pay("btc", &order.address, "0.00000001");
         assert_status_when_idle(&world, &order, "pending", "pending").await;
@@ -108,11 +108,11 @@ both! {
         assert_status_when_idle(&world, &order, "cancelled", "expired").await;
     }
 
-    async fn nothing_more_is_asked_for_when_the_window_is_over(world: World) {
+    async fn no_qr_code_asks_for_the_rest_after_the_window(world: World) {
         let order = world.place_order("btc").await;
         let due = order.due;
         world.simnet.set_mempool_held(&bitcoin(&world), true);
-        world.pay("btc", &order.address, &due.checked_mul_ratio(1, 2).unwrap().to_decimal(8));
+        world.pay("btc", &order.address, &due.mul_ratio_rounded_down(1, 2).unwrap().to_decimal(8));
         let answer = assert_status_when_idle(&world, &order, "pending", "confirming").await;
         assert!(answer.text_at("payment.qr_code").starts_with("bitcoin:"), "the rest: {}", answer.text);
         world.advance_seconds(30 * 60 + 1);
@@ -120,7 +120,7 @@ both! {
         assert!(answer.body["payment"]["qr_code"].is_null(), "{}", answer.text);
     }
 
-    async fn what_nobody_mines_for_a_day_holds_nothing_any_more(world: World) {
+    async fn a_transfer_not_mined_for_a_day_does_not_delay_expiry(world: World) {
         let order = world.place_order("btc").await;
         world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.pay_order(&order, order.due);
@@ -136,7 +136,7 @@ both! {
         assert_eq!(kept, order.due, "and still it is booked");
     }
 
-    async fn what_a_reorganisation_puts_back_is_on_its_way_again(world: World) {
+    async fn a_transfer_removed_by_a_reorg_is_unconfirmed_again(world: World) {
         let order = world.place_order("btc").await;
         world.pay_order(&order, order.due);
         assert_status_when_idle(&world, &order, "pending", "confirming").await;
@@ -150,7 +150,7 @@ both! {
         assert_status_when_idle(&world, &order, "completed", "paid").await;
     }
 
-    async fn a_transaction_on_its_way_to_two_orders_shows_at_both(world: World) {
+    async fn an_unconfirmed_transaction_to_two_orders_is_shown_at_both(world: World) {
         let (first, second) = (world.place_order("btc").await, world.place_order("btc").await);
         let asset = world.asset("btc");
         let payments = [&first, &second].map(|order| {

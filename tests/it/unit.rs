@@ -4,16 +4,16 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// The exposure that `systemd-analyze security` may report, times ten.
+/// The maximum exposure score that `systemd-analyze security` may report for the unit, times ten.
 const EXPOSURE_MAX: &str = "15";
-/// Skips these tests, with a line that says so, on a machine where `systemd-analyze` cannot be installed.
+/// The environment variable that skips these tests on a machine where `systemd-analyze` cannot be installed.
 const SKIP: &str = "SETTLED_SKIP_SYSTEMD_ANALYZE";
 
-/// Returns the tool's output; `None` when the tool is not installed and the run is told to skip these tests.
+/// Runs `systemd-analyze` and returns its output; `None` when it is not installed and the tests are to be skipped.
 ///
 /// # Panics
-/// When the tool is not installed and the run is not told to skip these tests.
-fn analyze(arguments: &[&str]) -> Option<Output> {
+/// Panics when `systemd-analyze` is not installed and the tests are not to be skipped.
+fn run_systemd_analyze(arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).output() {
         Ok(output) => Some(output),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && std::env::var_os(SKIP).is_some() => {
@@ -28,7 +28,7 @@ fn analyze(arguments: &[&str]) -> Option<Output> {
     }
 }
 
-fn printed(output: &Output) -> String {
+fn collect_output(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -47,8 +47,8 @@ fn the_unit_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("settled.service");
     fs::write(&copy, unit).unwrap();
-    if let Some(output) = analyze(&["verify", "--man=no", copy.to_str().unwrap()]) {
-        assert!(output.status.success(), "{}", printed(&output));
+    if let Some(output) = run_systemd_analyze(&["verify", "--man=no", copy.to_str().unwrap()]) {
+        assert!(output.status.success(), "{}", collect_output(&output));
     }
 }
 
@@ -64,7 +64,9 @@ fn the_unit_restarts_the_daemon_after_every_end() {
 fn the_unit_is_hardened() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/settled.service");
     let threshold = format!("--threshold={EXPOSURE_MAX}");
-    if let Some(output) = analyze(&["security", "--offline=true", "--no-pager", &threshold, unit.to_str().unwrap()]) {
-        assert!(output.status.success(), "{}", printed(&output));
+    if let Some(output) =
+        run_systemd_analyze(&["security", "--offline=true", "--no-pager", &threshold, unit.to_str().unwrap()])
+    {
+        assert!(output.status.success(), "{}", collect_output(&output));
     }
 }

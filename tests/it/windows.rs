@@ -1,5 +1,5 @@
-//! Stories of invoice expiry, by clock and by chain, on model chains. An invoice expires only after every block that could
-//! contain a payment in time was read.
+//! Stories of invoice expiry, by clock and by chain, on model chains. An invoice expires only after every block that
+//! could contain a payment in time was read.
 
 use money::invoices;
 use simnet::NodeFault;
@@ -15,7 +15,7 @@ both! {
         world.advance_seconds(OVER - 30);
         world.mine(order.coin, 1);
         world.run_until_idle().await;
-        // The clock is past the window; the tip is recent, but older than the window's end.
+        // The clock is past the window. The tip is recent, but older than the window's end.
         world.advance_seconds(40);
         world.run_until_idle().await;
         world.run_until_idle().await;
@@ -41,7 +41,7 @@ both! {
         world.assert_status(&order, "expired", "expired").await;
     }
 
-    async fn where_blocks_are_rare_an_old_tip_ends_nothing(world: World) {
+    async fn an_old_tip_expires_no_invoice_on_slow_chains(world: World) {
         let order = world.place_order("btc").await;
         world.advance_seconds(OVER - 21 * 60);
         world.mine(order.coin, 1);
@@ -56,7 +56,7 @@ both! {
         world.assert_status(&order, "expired", "expired").await;
     }
 
-    async fn a_block_from_the_future_says_nothing_of_what_comes_until_then(world: World) {
+    async fn a_block_from_the_future_does_not_expire_invoices(world: World) {
         let order = world.place_order("btc").await;
         world.simnet.mine(&world.chain_of(order.coin), 1, world.clock.now().unix_seconds() + 2 * 3_600);
         world.run_until_idle().await;
@@ -67,7 +67,7 @@ both! {
         }
     }
 
-    async fn a_chain_that_is_never_read_to_its_tip_ends_windows_too(world: World) {
+    async fn invoices_expire_although_the_newest_blocks_are_withheld(world: World) {
         let order = world.place_order("eth").await;
         world.advance_seconds(OVER + 10);
         world.simnet.set_fault(&world.chain_of(order.coin), NodeFault::WithheldBlocks(3), true);
@@ -76,7 +76,7 @@ both! {
         world.assert_status(&order, "expired", "expired").await;
     }
 
-    async fn while_nobody_waits_nobody_is_asked_what_is_on_its_way(world: World) {
+    async fn the_mempool_is_read_only_while_an_invoice_is_open(world: World) {
         let source = world.simnet.source(&world.chain_of("btc")).unwrap();
         let before = source.requests();
         world.run_until_idle().await;
@@ -94,16 +94,16 @@ both! {
         assert_eq!(source.requests() - before, 1, "it is over");
     }
 
-    async fn invoices_of_a_chain_that_is_disabled_are_counted(world: World) {
+    async fn open_invoices_of_a_disabled_chain_are_counted(world: World) {
         let (bitcoin, ethereum) = (world.chain_of("btc"), world.chain_of("eth"));
         let orders = [world.place_order("btc").await, world.place_order("btc").await, world.place_order("eth").await];
         world.config.chains.get_mut(&bitcoin).unwrap().enabled = false;
         world.crash_and_boot().await;
         let followed = vec![ethereum];
-        let orphaned_invoices = world.db.read("count_orphaned", move |tx| {
-            Box::pin(async move { invoices::count_unfollowed_invoices(tx, &followed).await })
+        let unfollowed_invoices = world.db.read("count_unfollowed", move |tx| {
+            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
         });
-        assert_eq!(orphaned_invoices.await.unwrap(), [("bitcoin".to_owned(), 2)].into());
+        assert_eq!(unfollowed_invoices.await.unwrap(), [("bitcoin".to_owned(), 2)].into());
         for order in &orders {
             world.assert_status(order, "pending", "pending").await;
         }

@@ -1,6 +1,6 @@
-//! The test harness: a real daemon over TCP on port 0, with model chains, a clock that only tests move, and workers that run
-//! on demand. Dropping a world asserts that the audit is clean, that the events match the orders, that no task panicked and
-//! that no secret was logged.
+//! The test harness: a real daemon over TCP on port 0, with model chains, a clock that only tests move, and workers
+//! that run on demand. Dropping a world asserts that the audit is clean, that the events match the orders, that no task
+//! panicked and that no secret was logged.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,19 +21,19 @@ use money::audit;
 use money::pricing::Currency;
 use records::audit_log::Actor;
 use serde_json::Value;
-use settled::daemon::drivers::list_simnet_specs;
+use settled::daemon::drivers::list_enabled_simnet_chains;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::users::{Credit, NewUser};
 use shop::{catalog, coupons, merchants, stock, users};
-use signer::accounts::{AddressKind, KeyAccount, Purpose};
+use signer::accounts::{AccountPurpose, AddressKind, KeyAccount};
 use signer::seed::Seed;
 use simnet::Simnet;
 
-/// The actor of the actions that set up the shop of a test.
+/// The actor that the audit log names for the changes that set up the shop of a test.
 pub const SETUP: Actor = Actor::CommandLine { uid: u32::MAX };
 
-/// 2026-02-11T12:00:00Z.
+/// The time at which each world starts: 2026-02-11T12:00:00Z.
 pub const START: Instant = Instant(1_770_811_200_000);
 
 /// The public test mnemonic of BIP39. Never use it for real funds.
@@ -65,7 +65,7 @@ pub struct World {
     /// The length of the log when this world started, in bytes.
     log_start: usize,
     client: reqwest::Client,
-    /// The database's place; dropped last.
+    /// The test database. It is dropped after the fields above, which use it.
     _scratch: Arc<TestDatabase>,
     _folder: tempfile::TempDir,
 }
@@ -92,7 +92,7 @@ impl Answer {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// The text at a path such as `order.order_no`.
+    /// Returns the text at a path in the JSON body, such as `order.order_no`.
     pub fn text_at(&self, path: &str) -> String {
         let found = path.split('.').try_fold(&self.body, |value, key| value.get(key));
         found.and_then(Value::as_str).unwrap_or_else(|| panic!("no text at {path} in {}", self.text)).to_owned()
@@ -104,7 +104,7 @@ impl World {
         World::with(backend, |_| {}).await
     }
 
-    /// `configure` changes the configuration before the daemon starts.
+    /// Starts a world whose configuration was changed by `configure`.
     pub async fn with(backend: Backend, configure: impl FnOnce(&mut Config)) -> World {
         capture_logs();
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -119,16 +119,16 @@ impl World {
         let mut config = test_config(folder.path());
         configure(&mut config);
         let clock = Clock::manual(START);
-        let simnet = Simnet::in_memory(list_simnet_specs(&config), 7, START.unix_seconds() - 3_600);
-        for chain in simnet.chains() {
+        let simnet = Simnet::create_in_memory(list_enabled_simnet_chains(&config), 7, START.unix_seconds() - 3_600);
+        for chain in simnet.list_chains() {
             simnet.mine(&chain, 3, START.unix_seconds() - 60);
         }
         let db = Db::open(&scratch.config()).await.expect("the database opens");
         db.migrate().await.expect("the database migrates");
         let envelope = Arc::new(Envelope::load_or_create_key_file(folder.path()).expect("envelope keys"));
         let now = clock.now();
-        // A separate statement: a guard inside the expression below would be held to its end, and log calls in it would
-        // deadlock.
+        // The length is read in a separate statement. A lock guard inside the expression below would be held to its
+        // end, and log calls in it would deadlock.
         let log_start = captured().lock().expect("no holder panics").len();
         let merchant = db
             .write("create_merchant", move |tx| {
@@ -159,7 +159,7 @@ impl World {
         world
     }
 
-    /// Starts the daemon on the world's database, as after a crash or a stop.
+    /// Starts a daemon on the world's database, as after a crash or a stop.
     pub async fn boot(&mut self) {
         let setup = Setup {
             config: self.config.clone(),
@@ -249,10 +249,10 @@ impl World {
     // ---- chains
 
     pub fn asset(&self, coin: &str) -> Asset {
-        self.config.find_checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+        self.config.find_enabled_checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
     }
 
-    /// Sends `amount` whole coins to an address; the payment waits for a block.
+    /// Sends `amount` whole coins to an address. The payment stays in the mempool until a block is mined.
     pub fn pay(&self, coin: &str, address: &str, amount: &str) -> chain::TxId {
         let asset = self.asset(coin);
         let amount = Amount::parse_decimal(amount, asset.decimals).expect("a decimal amount");
@@ -263,7 +263,7 @@ impl World {
         self.asset(coin).chain
     }
 
-    /// Mines blocks at the clock's time.
+    /// Mines blocks whose time is the time of the world's clock.
     pub fn mine(&self, coin: &str, blocks: u64) {
         self.simnet.mine(&self.chain_of(coin), blocks, self.clock.now().unix_seconds());
     }
@@ -273,7 +273,7 @@ impl World {
         self.mine(coin, 300);
     }
 
-    /// Moves the clock; no block is mined and no worker runs.
+    /// Advances the clock. No block is mined and no worker runs.
     pub fn advance_seconds(&self, seconds: i64) {
         self.clock.advance_ms(seconds * 1_000);
     }
@@ -300,7 +300,7 @@ impl World {
                             .with_text("name", "zh", "企业/教育邮箱")
                             .with_text("name", "en", "Mailbox"),
                     };
-                    catalog::create_product(tx, now, shop, new).await
+                    catalog::create_product_without_stock(tx, now, shop, new).await
                 })
             })
             .await
@@ -322,7 +322,7 @@ impl World {
         self.secrets.lock().expect("no holder panics").extend(lines.iter().cloned());
         let (now, sku) = (self.clock.now(), product.sku);
         let slug = product.slug.clone();
-        let sealed = stock::encrypt_stock_lines(&self.envelope, sku, lines.iter().map(String::as_str))
+        let sealed = stock::validate_and_encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str))
             .expect("lines are encrypted");
         self.db
             .write("import_stock", move |tx| {
@@ -332,7 +332,7 @@ impl World {
             .expect("stock is imported");
     }
 
-    /// The stock that the surface reports.
+    /// Returns the stock of the product as the checkout surface reports it.
     pub async fn stock(&self, product: &Product) -> i64 {
         let answer = self.get(&format!("/api/products/{}", product.slug)).await;
         answer.body["product"]["stock"].as_i64().unwrap_or_else(|| panic!("no stock in {}", answer.text))
@@ -344,8 +344,9 @@ impl World {
         self.db
             .write("set_state", move |tx| {
                 Box::pin(async move {
-                    let product =
-                        catalog::find_product(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
+                    let product = catalog::find_priced_product(tx, shop, Currency::CNY, &public_id)
+                        .await?
+                        .expect("the product exists");
                     catalog::set_product_state(tx, now, &SETUP, product.id, &product.slug, state).await
                 })
             })
@@ -382,7 +383,7 @@ impl World {
         (user, token)
     }
 
-    /// Available balance in base units of `fiat/CURRENCY`.
+    /// Returns the user's available balance in base units of `fiat/CURRENCY`.
     pub async fn balance(&self, user: UserId, currency: &str) -> Amount {
         let (asset, mode) = (chain::AssetId::fiat(currency), self.shop.mode);
         self.account(mode, money::ledger::Account::User(user), asset).await.available_amount()
@@ -396,7 +397,7 @@ impl World {
     ) -> money::ledger::Balance {
         self.db
             .read("balance", move |tx| {
-                Box::pin(async move { money::ledger::load_account_balance(tx, mode, &account, &asset).await })
+                Box::pin(async move { money::ledger::find_balance_or_zero(tx, mode, &account, &asset).await })
             })
             .await
             .expect("a balance")
@@ -412,7 +413,7 @@ impl World {
             .expect("a coupon");
     }
 
-    pub async fn audit(&self) -> audit::Report {
+    pub async fn audit(&self) -> audit::AuditReport {
         self.db
             .read("audit", |tx| Box::pin(async move { audit::audit_ledger(tx).await }))
             .await
@@ -444,8 +445,8 @@ impl World {
         assert!(!logs.contains(PHRASE), "the seed stands in the logs");
     }
 
-    /// Everything logged by this process since this world started, concurrent worlds included. Returns a copy, because a search
-    /// under the lock would block every task that logs.
+    /// Returns everything that this process logged since this world started, other worlds included. It is a copy,
+    /// because a search under the lock would block every task that logs.
     pub fn logs(&self) -> String {
         let logs = captured().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let own = logs[self.log_start..].to_vec();
@@ -472,13 +473,13 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
-/// A configuration with model chains only, fixed rates, generous limits and the accounts of the test mnemonic.
+/// Returns a configuration with model chains only, fixed rates, generous limits and the accounts of the test mnemonic.
 pub fn test_config(folder: &Path) -> Config {
     let text = format!("{}\n{}", include_str!("world.toml"), accounts());
-    Config::parse_toml(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    Config::parse_and_validate(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The accounts of the test mnemonic as configuration text.
+/// Returns the accounts of the test mnemonic as TOML text.
 pub fn accounts() -> String {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
@@ -486,14 +487,15 @@ pub fn accounts() -> String {
     for (family, name) in
         [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")]
     {
-        let account = KeyAccount::new(family, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("an account");
+        let account =
+            KeyAccount::new(family, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0).expect("an account");
         let kinds: &[AddressKind] = if family == chain::Family::Bitcoin {
             &[AddressKind::P2wpkh, AddressKind::P2tr]
         } else {
             &[AddressKind::P2wpkh]
         };
         for account in kinds.iter().map(|kind| account.with_address_kind(*kind)) {
-            let (path, xpub) = (account.derivation_path(), seed.derive_account_xpub(&account));
+            let (path, xpub) = (account.derivation_path(), account.derive_xpub(&seed));
             text += &format!(
                 "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
             );
@@ -502,7 +504,7 @@ pub fn accounts() -> String {
     text
 }
 
-/// Everything logged by this process.
+/// Returns the buffer that contains everything that this process has logged.
 fn captured() -> &'static Mutex<Vec<u8>> {
     static LOGS: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
     LOGS.get_or_init(Mutex::default)

@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
         Task::Tron { port } => {
             // The node is a separate program, so that its virtual machine is compiled only when it is used.
             let mut node = Command::new(env!("CARGO"));
-            run(node.args(["run", "--quiet", "--package", "tronnode", "--", &port.to_string()]))
+            run_cargo(node.args(["run", "--quiet", "--package", "tronnode", "--", &port.to_string()]))
         }
         Task::Soak { seeds, from, moves, kills } => {
             let mut test = Command::new(env!("CARGO"));
@@ -67,12 +67,12 @@ fn main() -> anyhow::Result<()> {
             ]);
             test.env("SETTLED_SOAK_SEEDS", seeds.to_string()).env("SETTLED_SOAK_FROM", from.to_string());
             test.env("SETTLED_SOAK_MOVES", moves.to_string()).env("SETTLED_SOAK_KILLS", kills.to_string());
-            run(&mut test)
+            run_cargo(&mut test)
         }
     }
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+fn run_cargo(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
         bail!("the task failed: {status}");

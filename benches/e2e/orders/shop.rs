@@ -11,11 +11,11 @@ use envelope::Envelope;
 use ids::{Mode, Shop as Owner};
 use money::pricing::Currency;
 use records::audit_log::Actor;
-use settled::daemon::drivers::list_simnet_specs;
+use settled::daemon::drivers::list_enabled_simnet_chains;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::{catalog, merchants, stock};
-use signer::accounts::{KeyAccount, Purpose};
+use signer::accounts::{AccountPurpose, KeyAccount};
 use signer::seed::Seed;
 use simnet::Simnet;
 
@@ -58,8 +58,8 @@ impl BenchShop {
         let config = config(folder.path());
         let clock = Clock::System;
         let seconds = clock.now().unix_seconds();
-        let simnet = Simnet::in_memory(list_simnet_specs(&config), 7, seconds - 3_600);
-        for chain in simnet.chains() {
+        let simnet = Simnet::create_in_memory(list_enabled_simnet_chains(&config), 7, seconds - 3_600);
+        for chain in simnet.list_chains() {
             simnet.mine(&chain, 3, seconds - 60);
         }
         let envelope =
@@ -94,9 +94,9 @@ impl BenchShop {
 fn config(folder: &Path) -> Config {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-    let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0)
+    let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0)
         .expect("the account exists");
-    let xpub = seed.derive_account_xpub(&account);
+    let xpub = account.derive_xpub(&seed);
     let text = format!(
         r#"
         [server]
@@ -123,7 +123,7 @@ fn config(folder: &Path) -> Config {
         xpub = "{xpub}"
         "#
     );
-    Config::parse_toml(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    Config::parse_and_validate(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The actor of the actions that set up the shop.
@@ -145,14 +145,15 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
                 tiers: vec![PriceTier { from_quantity: 1, unit_price: 724 }],
                 texts: LocalizedTexts::default().with_text("name", "en", "Mailbox"),
             };
-            let created = catalog::create_product(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
+            let created =
+                catalog::create_product_without_stock(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
             Ok::<_, anyhow::Error>(created)
         })
     });
     let (_, sku) = created.await.expect("the product is created");
     for part in 0..ITEMS / stock::IMPORT_LINES_MAX {
         let lines: Vec<String> = (0..stock::IMPORT_LINES_MAX).map(|line| format!("account-{part}-{line}")).collect();
-        let sealed = stock::encrypt_stock_lines(envelope, sku, lines.iter().map(String::as_str))
+        let sealed = stock::validate_and_encrypt_lines(envelope, sku, lines.iter().map(String::as_str))
             .expect("the lines are encrypted");
         let import = db.write("import", move |tx| {
             Box::pin(async move { stock::import_stock_items(tx, now, &SETUP, "mailbox", sku, sealed).await })

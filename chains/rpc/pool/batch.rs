@@ -1,4 +1,4 @@
-//! Sends many calls of one method, in batches of the size that each endpoint accepts.
+//! Sends many calls of one method, in JSON-RPC batches of the size that each endpoint accepts.
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -7,27 +7,27 @@ use tracing::info;
 
 use super::{
     Pool,
-    attempts::{Attempts, ExchangeResult},
-    selection::{Selection, compute_timeout},
+    exchange_results::{Attempts, ExchangeResult},
+    selection::{Selection, compute_endpoint_timeout},
 };
 use crate::{
     NodeErrorKind, Rejection, Reply, Request, RpcError, Target, Verdict, health::Availability, http::ErrorClass, reply,
 };
 
-/// Method name under which the health of an endpoint records that it accepts no batches.
+/// Method name under which the health of an endpoint records that the endpoint accepts no batches.
 const BATCH_METHOD: &str = "(batch)";
 
-/// The results of a batch, in the order of its calls.
+/// The results of many calls, in the order of the calls.
 #[derive(Debug)]
-pub struct BatchReply<T> {
-    /// Results of the calls before the first failed call.
+pub struct CallResults<T> {
+    /// The results of the calls before the first failed call.
     results: Vec<T>,
-    /// Error of the first failed call; `None` if all calls succeeded.
+    /// The error of the first failed call; `None` if all calls succeeded.
     error: Option<RpcError>,
 }
 
-impl<T> BatchReply<T> {
-    /// Returns all results.
+impl<T> CallResults<T> {
+    /// Returns the results of all calls.
     ///
     /// # Errors
     /// Returns the error of the first failed call.
@@ -38,7 +38,7 @@ impl<T> BatchReply<T> {
     /// Returns the results of the calls before the first failed call.
     ///
     /// # Errors
-    /// Fails if the first call of the batch failed.
+    /// Returns the error of the first call if that call failed.
     pub fn into_results_before_failure(self) -> Result<Vec<T>, RpcError> {
         match self.error {
             Some(error) if self.results.is_empty() => Err(error),
@@ -48,10 +48,16 @@ impl<T> BatchReply<T> {
 }
 
 impl Pool {
-    /// Sends one call for each element of `params`, in batches of at most `batch_max` calls where endpoints accept
+    /// Sends one call for each element of `params`, in batches of at most `batch_max` calls if the endpoints accept
     /// batches. Calls without an accepted reply are sent again one by one, with fail-over. The first argument of
-    /// `accept` is the index of the call.
-    pub async fn send_calls<T, P, F>(&self, method: &str, params: &[P], batch_max: usize, accept: F) -> BatchReply<T>
+    /// `accept` is the index of the call. Stops after the first call that fails.
+    pub async fn send_calls_in_batches<T, P, F>(
+        &self,
+        method: &str,
+        params: &[P],
+        batch_max: usize,
+        accept: F,
+    ) -> CallResults<T>
     where
         T: Send,
         P: Serialize + Sync,
@@ -60,10 +66,10 @@ impl Pool {
         let size = batch_max.min(self.config.batch_max).max(1);
         let mut chunks = Vec::with_capacity(params.len().div_ceil(size));
         for (n, chunk) in params.chunks(size).enumerate() {
-            chunks.push(self.send_call_chunk(method, n * size, chunk, &accept));
+            chunks.push(self.send_chunk_in_batches(method, n * size, chunk, &accept));
         }
         let mut chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
-        let mut all = BatchReply { results: Vec::with_capacity(params.len()), error: None };
+        let mut all = CallResults { results: Vec::with_capacity(params.len()), error: None };
         while let Some(chunk) = chunks.next().await {
             all.results.extend(chunk.results);
             all.error = chunk.error;
@@ -75,7 +81,14 @@ impl Pool {
     }
 
     /// Sends the calls of one chunk, which begins at index `offset`, in batches of the size that the endpoints accept.
-    async fn send_call_chunk<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F) -> BatchReply<T>
+    /// Sends the calls without an accepted reply again one by one, and stops after the first call that fails.
+    async fn send_chunk_in_batches<T, P, F>(
+        &self,
+        method: &str,
+        offset: usize,
+        params: &[P],
+        accept: &F,
+    ) -> CallResults<T>
     where
         T: Send,
         P: Serialize + Sync,
@@ -85,7 +98,9 @@ impl Pool {
         let mut sent = 0;
         while params.len() - sent > 1 {
             let (remaining, values) = (&params[sent..], &mut values[sent..]);
-            let Some(count) = self.send_batch(method, offset + sent, remaining, accept, values).await else { break };
+            let Some(count) = self.send_leading_batch(method, offset + sent, remaining, accept, values).await else {
+                break;
+            };
             sent += count;
         }
         let mut results = Vec::with_capacity(params.len());
@@ -99,15 +114,16 @@ impl Pool {
             };
             match result {
                 Ok(value) => results.push(value),
-                Err(error) => return BatchReply { results, error: Some(error) },
+                Err(error) => return CallResults { results, error: Some(error) },
             }
         }
-        BatchReply { results, error: None }
+        CallResults { results, error: None }
     }
 
-    /// Sends the first calls as one batch and stores the accepted values. Returns the number of calls sent, or `None`
-    /// if no reply was accepted; the caller then sends these calls one by one.
-    async fn send_batch<T, P, F>(
+    /// Sends as many of the first calls as the endpoint accepts, in one batch, and stores the accepted results in
+    /// `values`. Returns the number of calls sent, or `None` if no reply was accepted; the caller then sends these
+    /// calls one by one.
+    async fn send_leading_batch<T, P, F>(
         &self,
         method: &str,
         offset: usize,
@@ -124,7 +140,7 @@ impl Pool {
         let wait_until = self.latest_wait_end(deadline);
         let (endpoint, params, timeout) = loop {
             let now = Instant::now();
-            match self.select_endpoint(BATCH_METHOD, Target::Any, &attempted, now, wait_until, true) {
+            match self.select_endpoint_or_wait(BATCH_METHOD, Target::Any, &attempted, now, wait_until, true) {
                 Selection::Send { endpoint, others } => {
                     let state = &self.endpoints[endpoint];
                     let learnt = usize::try_from(state.lock_batch_size().size()).unwrap_or(usize::MAX);
@@ -133,8 +149,8 @@ impl Pool {
                     if size < 2 || health.availability_for_method(method, now) == Availability::MethodMissing {
                         return None;
                     }
-                    if health.try_charge_requests(BATCH_METHOD, to_request_count(size), now) {
-                        let timeout = compute_timeout(deadline.saturating_duration_since(now), others);
+                    if health.charge_requests_if_available(BATCH_METHOD, to_request_count(size), now) {
+                        let timeout = compute_endpoint_timeout(deadline.saturating_duration_since(now), others);
                         break (endpoint, &params[..size], timeout);
                     }
                 }
@@ -142,29 +158,32 @@ impl Pool {
                 Selection::None => return None,
             }
         };
-        self.verify_endpoint_chain(endpoint, timeout).await.ok()?;
+        self.check_endpoint_chain_once(endpoint, timeout).await.ok()?;
         let state = &self.endpoints[endpoint];
         let size = u64::try_from(params.len()).unwrap_or(u64::MAX);
         let mut attempts = Attempts::new();
         let sent_at = Instant::now();
         let request = Request::json_rpc_batch(method, params);
-        let exchange = match self.send_http_request(endpoint, &request, to_request_count(params.len()), timeout).await {
-            Ok(exchange) => exchange,
-            Err(error) => {
-                let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
-                if class != Some(ErrorClass::Broken) {
-                    state.lock_batch_size().record_too_large(size, "");
+        let exchange =
+            match self.count_and_send_http_request(endpoint, &request, to_request_count(params.len()), timeout).await {
+                Ok(exchange) => exchange,
+                Err(error) => {
+                    let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
+                    if class != Some(ErrorClass::Broken) {
+                        state.lock_batch_size().shrink_after_too_large(size, "");
+                    }
+                    return None;
                 }
-                return None;
-            }
-        };
+            };
         let mut result = ExchangeResult::default();
-        match reply::parse_batch_reply(endpoint, exchange.status, &exchange.body) {
+        match reply::split_batch_reply(endpoint, exchange.status, &exchange.body) {
             Ok(items) => {
                 for (id, reply) in items {
                     let Some(slot) = usize::try_from(id).ok().filter(|i| *i < params.len()) else { continue };
                     let verdict = accept(offset + slot, &reply);
-                    if let Some(value) = self.record_verdict(endpoint, method, verdict, &mut attempts, &mut result) {
+                    if let Some(value) =
+                        self.record_verdict_and_take_value(endpoint, method, verdict, &mut attempts, &mut result)
+                    {
                         values[slot] = Some(value);
                     }
                 }
@@ -173,7 +192,7 @@ impl Pool {
                 if matches!(error.kind, NodeErrorKind::RateLimited | NodeErrorKind::TooLarge) =>
             {
                 let verdict = Err(Rejection::NodeError(error));
-                drop(self.record_verdict(endpoint, method, verdict, &mut attempts, &mut result));
+                drop(self.record_verdict_and_take_value(endpoint, method, verdict, &mut attempts, &mut result));
             }
             Err(_) => {
                 let label = self.endpoint_label(endpoint);
@@ -184,15 +203,16 @@ impl Pool {
         }
         let accepted = result.accepted;
         if result.is_throttled() || attempts.too_large.is_some() {
-            state.lock_batch_size().record_too_large(size, "");
+            state.lock_batch_size().shrink_after_too_large(size, "");
         } else {
-            state.lock_batch_size().record_success(size);
+            state.lock_batch_size().count_success_and_grow(size);
         }
-        self.record_exchange(endpoint, result, sent_at);
+        self.record_exchange_in_health(endpoint, result, sent_at);
         accepted.then_some(params.len())
     }
 }
 
+/// Returns a number of calls as the number of requests that the rate limits charge.
 fn to_request_count(calls: usize) -> u32 {
     u32::try_from(calls).unwrap_or(u32::MAX)
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{ChainCheck, Endpoint};
 
-/// Maximum time by which the head of an endpoint may lag behind the best head. The pool uses an endpoint that lags more
-/// only after all others. A lag of one block is always allowed.
+/// Maximum time by which the head of an endpoint may lag behind the highest head of all endpoints. The pool uses an
+/// endpoint that lags more only after all others. A lag of one block is always allowed.
 const HEAD_LAG_MAX: Duration = Duration::from_secs(30);
 
 /// The endpoints of a chain and the limits for requests to them.
@@ -14,7 +14,7 @@ pub struct Config {
     /// Endpoints in order of preference. A later endpoint gets a request only when all earlier endpoints fail, cool
     /// down or have exhausted their rate limits.
     pub endpoints: Vec<Endpoint>,
-    /// Maximum time for one request, over all endpoints together.
+    /// Maximum time for one request, for all endpoints together.
     pub deadline: Duration,
     /// Maximum size of one reply, in bytes.
     pub body_bytes_max: usize,
@@ -23,16 +23,16 @@ pub struct Config {
     pub batch_max: usize,
     /// Maximum number of concurrent batches.
     pub concurrency: usize,
-    /// Maximum number of blocks by which the head of an endpoint may lag behind the best head. The pool uses an
-    /// endpoint that lags more only after all others.
+    /// Maximum number of blocks by which the head of an endpoint may lag behind the highest head of all endpoints. The
+    /// pool uses an endpoint that lags more only after all others.
     pub head_lag_blocks_max: u64,
     /// Check of the chain that every endpoint must pass before the pool uses it; `None` disables the check.
     pub chain_check: Option<ChainCheck>,
 }
 
 impl Config {
-    /// Returns the default limits: a deadline of 10 seconds, replies of 64 MiB, three concurrent batches of 100 calls,
-    /// and a lag of three blocks.
+    /// Returns a configuration with the default limits: a deadline of 10 seconds, replies of 64 MiB, three concurrent
+    /// batches of 100 calls, and a lag of three blocks.
     pub fn new(endpoints: Vec<Endpoint>) -> Config {
         Config {
             endpoints,
@@ -45,8 +45,8 @@ impl Config {
         }
     }
 
-    /// Sets the maximum lag of heads to the number of blocks in half a minute, at least one.
-    pub fn with_block_time(mut self, block_time: Duration) -> Config {
+    /// Sets the maximum number of blocks by which a head may lag to the number of blocks in 30 seconds, at least one.
+    pub fn with_head_lag_for_block_time(mut self, block_time: Duration) -> Config {
         let blocks = HEAD_LAG_MAX.as_millis().div_ceil(block_time.as_millis().max(1));
         self.head_lag_blocks_max = u64::try_from(blocks).unwrap_or(u64::MAX);
         self

@@ -2,17 +2,18 @@
 
 use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
-use crate::{AdaptiveSize, Endpoint, health::Health, pool::Config};
+use crate::{AdaptiveSize, Endpoint, health::EndpointHealth, pool::Config};
 
 /// One endpoint with its health, its batch size and the result of its chain check.
 pub struct EndpointState {
     /// URL, roles, rate limits and credentials, as configured.
     pub endpoint: Endpoint,
-    health: Mutex<Health>,
+    health: Mutex<EndpointHealth>,
+    /// The number of calls that the endpoint accepts in one batch, learnt from its replies.
     batch_size: Mutex<AdaptiveSize>,
     /// True if the endpoint has passed [`Config::chain_check`] or no check is configured.
     pub chain_verified: AtomicBool,
-    /// Lock that is held during the chain check, so that concurrent requests do not send it twice.
+    /// Lock that is held during the chain check, so that concurrent requests do not send the check twice.
     pub chain_check_lock: tokio::sync::Mutex<()>,
 }
 
@@ -21,7 +22,7 @@ impl EndpointState {
     pub fn new(endpoint: &Endpoint, config: &Config) -> EndpointState {
         EndpointState {
             endpoint: endpoint.clone(),
-            health: Mutex::new(Health::new(endpoint.limits())),
+            health: Mutex::new(EndpointHealth::new(endpoint.limits())),
             batch_size: Mutex::new(AdaptiveSize::new(u64::MAX, u64::MAX)),
             chain_verified: AtomicBool::new(config.chain_check.is_none()),
             chain_check_lock: tokio::sync::Mutex::new(()),
@@ -29,7 +30,7 @@ impl EndpointState {
     }
 
     /// Locks and returns the health of the endpoint.
-    pub fn lock_health(&self) -> MutexGuard<'_, Health> {
+    pub fn lock_health(&self) -> MutexGuard<'_, EndpointHealth> {
         self.health.lock().expect("no panic while health is locked")
     }
 
@@ -38,8 +39,8 @@ impl EndpointState {
         self.batch_size.lock().expect("no panic while the batch size is locked")
     }
 
-    /// Returns the maximum number of calls in one batch, which is at most the endpoint's limit per second. If it is
-    /// below 2, no batch is sent.
+    /// Returns the maximum number of calls in one batch: the configured maximum or the endpoint's limit of requests per
+    /// second, whichever is lower. The pool sends no batch if the number is below 2.
     pub fn batch_max(&self, config: &Config) -> usize {
         let per_second = self.endpoint.limits().per_second.unwrap_or(u32::MAX);
         config.batch_max.min(usize::try_from(per_second).unwrap_or(usize::MAX))

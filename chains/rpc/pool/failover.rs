@@ -4,12 +4,14 @@ use tokio::time::Instant;
 
 use super::{
     Pool,
-    attempts::{Attempts, ExchangeResult},
-    selection::{Selection, compute_timeout},
+    exchange_results::{Attempts, ExchangeResult},
+    selection::{Selection, compute_endpoint_timeout},
 };
 use crate::{Rejection, Reply, Request, RpcError, Verdict, http::ErrorClass};
 
 impl Pool {
+    /// Sends a request to the endpoints of its target, one after another, until `accept` accepts a reply or the
+    /// deadline passes. Waits for rate limits and cool-downs that end before the deadline.
     pub(super) async fn send_with_failover<T, F>(&self, request: &Request, mut accept: F) -> Result<T, RpcError>
     where
         F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,
@@ -21,31 +23,37 @@ impl Pool {
         let mut attempts = Attempts::new();
         loop {
             let now = Instant::now();
-            let (endpoint, others) =
-                match self.select_endpoint(method, target, &attempted, now, wait_until, !attempts.has_result()) {
-                    Selection::Send { endpoint, others } if now < deadline => {
-                        if !self.endpoints[endpoint].lock_health().try_charge_requests(method, 1, now) {
-                            continue;
-                        }
-                        (endpoint, others)
-                    }
-                    Selection::Wait(until) => {
-                        tokio::time::sleep_until(until).await;
+            let (endpoint, others) = match self.select_endpoint_or_wait(
+                method,
+                target,
+                &attempted,
+                now,
+                wait_until,
+                !attempts.has_fallback_or_error(),
+            ) {
+                Selection::Send { endpoint, others } if now < deadline => {
+                    if !self.endpoints[endpoint].lock_health().charge_requests_if_available(method, 1, now) {
                         continue;
                     }
-                    Selection::Send { .. } | Selection::None => break,
-                };
-            let timeout = compute_timeout(deadline - now, others);
-            // An endpoint that throttled the request did not process it, so it may get the request again after its
-            // cool-down.
+                    (endpoint, others)
+                }
+                Selection::Wait(until) => {
+                    tokio::time::sleep_until(until).await;
+                    continue;
+                }
+                Selection::Send { .. } | Selection::None => break,
+            };
+            let timeout = compute_endpoint_timeout(deadline - now, others);
+            // An endpoint that throttled the request did not process it. The endpoint may therefore get the request
+            // again after its cool-down.
             attempted[endpoint] = true;
-            if let Err((class, reason)) = self.verify_endpoint_chain(endpoint, timeout).await {
+            if let Err((class, reason)) = self.check_endpoint_chain_once(endpoint, timeout).await {
                 attempted[endpoint] = class != ErrorClass::Throttled;
                 attempts.add_failure(class, reason);
                 continue;
             }
             let sent_at = Instant::now();
-            let exchange = match self.send_http_request(endpoint, request, 1, timeout).await {
+            let exchange = match self.count_and_send_http_request(endpoint, request, 1, timeout).await {
                 Ok(exchange) => exchange,
                 Err(error) => {
                     let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
@@ -55,18 +63,18 @@ impl Pool {
             };
             let verdict = accept(&Reply::new(endpoint, exchange.status, &exchange.body));
             let mut result = ExchangeResult::default();
-            let value = self.record_verdict(endpoint, method, verdict, &mut attempts, &mut result);
+            let value = self.record_verdict_and_take_value(endpoint, method, verdict, &mut attempts, &mut result);
             attempted[endpoint] = !result.is_throttled();
-            self.record_exchange(endpoint, result, sent_at);
+            self.record_exchange_in_health(endpoint, result, sent_at);
             if let Some(value) = value {
                 return Ok(value);
             }
         }
         attempts.failures.extend(self.list_reasons_not_attempted(method, &attempted));
         attempts.method_missing |= self.is_method_missing_everywhere(method, target);
-        if attempts.failures.is_empty() && !attempts.has_result() {
+        if attempts.failures.is_empty() && !attempts.has_fallback_or_error() {
             attempts.failures.push("there is no other endpoint with the role `read`".to_owned());
         }
-        attempts.into_result(method)
+        attempts.into_fallback_or_error(method)
     }
 }

@@ -1,19 +1,19 @@
 //! The endpoints of one chain, with fail-over between them.
 //!
-//! A request goes to each endpoint at most once. The exception is an endpoint that rejected it without processing it,
-//! because it got too many requests. If no endpoint is available, the pool waits for rate limits and cool-downs that
-//! end before the deadline. An error that a node replies with does not count against its health; failed, slow,
-//! throttled and invalid replies do, each once.
+//! A request goes to each endpoint at most once. The exception is an endpoint that rejected the request without
+//! processing it, because the endpoint got too many requests. If no endpoint is available, the pool waits for rate
+//! limits and cool-downs that end before the deadline. An error with which a node replies does not count against the
+//! health of the endpoint. Failed, slow, throttled and invalid replies do count, each once.
 
 mod config;
 mod endpoint_state;
 mod selection;
 mod failover;
-mod single;
+mod single_endpoint;
+mod broadcast;
 mod batch;
-mod chain_verification;
-mod record;
-mod attempts;
+mod chain_check;
+mod exchange_results;
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -21,28 +21,30 @@ use std::{
 };
 
 use chain::Height;
-use futures_util::future;
 use tokio::time::Instant;
 
 use self::endpoint_state::EndpointState;
 pub use self::{
-    batch::BatchReply,
+    batch::CallResults,
+    chain_check::ChainCheck,
     config::{Config, ConfigError},
 };
 use crate::{
     Endpoint, Rejection, Reply, Request, Role, RpcError, Target, Verdict,
-    http::{Client, Exchange, TransportError},
+    http::{Exchange, HttpClient, TransportError},
 };
 
 /// The endpoints of one chain.
 pub struct Pool {
-    client: Client,
+    client: HttpClient,
     endpoints: Vec<EndpointState>,
     config: Config,
     requests_sent: AtomicU64,
 }
 
 impl Pool {
+    /// Returns a pool of the configured endpoints. Sends no request.
+    ///
     /// # Errors
     /// Fails if no endpoint has the role `read`, or if the HTTP client cannot be built.
     pub fn new(config: Config) -> Result<Pool, ConfigError> {
@@ -50,7 +52,7 @@ impl Pool {
             return Err(ConfigError::NoReadEndpoint);
         }
         Ok(Pool {
-            client: Client::new()?,
+            client: HttpClient::new()?,
             endpoints: config.endpoints.iter().map(|endpoint| EndpointState::new(endpoint, &config)).collect(),
             config,
             requests_sent: AtomicU64::new(0),
@@ -69,26 +71,8 @@ impl Pool {
         match request.target {
             Target::Any | Target::From(_) | Target::Excluding(_) => self.send_with_failover(&request, accept).await,
             Target::Only(endpoint) => self.send_to_single_endpoint(endpoint, &request, accept).await,
-            Target::Probe(endpoint) => self.probe_endpoint(endpoint, &request, accept).await,
+            Target::Probe(endpoint) => self.probe_single_endpoint(endpoint, &request, accept).await,
         }
-    }
-
-    /// Sends a request to all endpoints with the role `broadcast` at the same time, even during a cool-down. Ignores
-    /// the target of the request. Returns, for each endpoint, its index and the body of its reply or the reason of the
-    /// failure.
-    pub async fn broadcast_request(&self, request: Request) -> Vec<(usize, Result<Vec<u8>, String>)> {
-        let request = &request;
-        let recipients = (0..self.endpoints.len()).filter(|i| self.endpoints[*i].endpoint.has_role(Role::Broadcast));
-        let replies = recipients.map(|endpoint| async move {
-            self.endpoints[endpoint].lock_health().charge_requests(1, Instant::now());
-            let reply = match self.send_http_request(endpoint, request, 1, self.config.deadline).await {
-                Ok(exchange) => Ok(exchange.body),
-                Err(TransportError::Failed { reason, .. }) => Err(reason),
-                Err(TransportError::TooLarge { bytes_max }) => Err(reply_too_large_error(bytes_max).to_string()),
-            };
-            (endpoint, reply)
-        });
-        future::join_all(replies).await
     }
 
     /// Returns the number of requests sent since the start. Every call of a batch counts, because providers bill each
@@ -102,7 +86,7 @@ impl Pool {
         self.endpoints.iter().map(|state| &state.endpoint)
     }
 
-    /// Records the height of an endpoint's newest block. The pool uses endpoints that lag behind only after all others.
+    /// Records the height of an endpoint's newest block. The pool uses endpoints whose head lags only after all others.
     pub fn record_head(&self, endpoint: usize, height: Height) {
         if let Some(state) = self.endpoints.get(endpoint) {
             state.lock_health().record_head(height, Instant::now());
@@ -120,13 +104,13 @@ impl Pool {
         self.endpoints.get(endpoint).map_or_else(String::new, |state| state.endpoint.redact_secrets(text))
     }
 
-    /// Returns host and port of an endpoint, or `?` if there is none with this index.
+    /// Returns host and port of an endpoint, or `?` if there is no endpoint with this index.
     pub fn endpoint_label(&self, endpoint: usize) -> String {
         self.endpoints.get(endpoint).map_or_else(|| "?".to_owned(), |state| state.endpoint.host_and_port())
     }
 
-    /// Sends one HTTP request to one endpoint and adds `requests`, its number of calls, to the count.
-    async fn send_http_request(
+    /// Sends one HTTP request to one endpoint and adds `requests`, its number of calls, to [`Pool::requests_sent`].
+    async fn count_and_send_http_request(
         &self,
         endpoint: usize,
         request: &Request,
@@ -139,12 +123,9 @@ impl Pool {
             .await
     }
 
-    /// Returns the time at which a wait must end, so that a tenth of the deadline is left for the reply.
+    /// Returns the latest time at which a wait before a request may end. A tenth of the configured time is then left
+    /// for the reply.
     fn latest_wait_end(&self, deadline: Instant) -> Instant {
         deadline - self.config.deadline / 10
     }
-}
-
-fn reply_too_large_error(bytes_max: usize) -> RpcError {
-    RpcError::TooLarge(format!("more than {bytes_max} bytes"))
 }

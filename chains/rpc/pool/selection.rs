@@ -8,25 +8,25 @@ use tokio::time::Instant;
 use super::Pool;
 use crate::{Role, Target, health::Availability};
 
-/// The next step for a request.
+/// The decision where a request is sent next.
 pub enum Selection {
     /// Send the request to this endpoint.
     Send {
         endpoint: usize,
-        /// Number of other endpoints that are available now.
+        /// The number of other endpoints that are available now.
         others: u32,
     },
-    /// Wait until this time, because no endpoint, or no endpoint with a recent head, is available earlier.
+    /// Wait until this time: no endpoint, or only an endpoint whose head lags, is available earlier.
     Wait(Instant),
-    /// No endpoint will be available in time.
+    /// Give up, because no endpoint will be available in time.
     None,
 }
 
 impl Pool {
-    /// Selects the next endpoint for a request, in order of preference or in turn from the first endpoint of its
-    /// target. A wait ends at `wait_until` at the latest. A cool-down is waited for only if `waits_for_cool_downs` is
-    /// true.
-    pub(super) fn select_endpoint(
+    /// Selects the endpoint that gets a request next, or the time until which the request must wait. The order is that
+    /// of the configuration, or begins with the first endpoint of the target. Endpoints whose head lags come last. A
+    /// wait ends at `wait_until` at the latest, and waits for cool-downs only if `waits_for_cool_downs` is true.
+    pub(super) fn select_endpoint_or_wait(
         &self,
         method: &str,
         target: Target,
@@ -72,7 +72,7 @@ impl Pool {
         }
     }
 
-    /// Returns a reason for each endpoint that did not get the request.
+    /// Returns, for each endpoint that did not get the request, the reason with the name of the endpoint.
     pub(super) fn list_reasons_not_attempted(&self, method: &str, attempted: &[bool]) -> Vec<String> {
         let now = Instant::now();
         let remaining = (0..self.endpoints.len()).filter(|i| !attempted[*i]);
@@ -80,7 +80,8 @@ impl Pool {
         readable.map(|endpoint| self.explain_unavailability(endpoint, method, now)).collect()
     }
 
-    /// Returns the reason why the pool does not send a request of this method to an endpoint now.
+    /// Returns the reason why the pool sends no request of this method to an endpoint now, with the name of the
+    /// endpoint.
     pub(super) fn explain_unavailability(&self, endpoint: usize, method: &str, now: Instant) -> String {
         let state = &self.endpoints[endpoint];
         let health = state.lock_health();
@@ -93,7 +94,8 @@ impl Pool {
         format!("{}: {reason}", state.endpoint)
     }
 
-    /// Returns true if the target has at least one endpoint to read from and none of them offers the method.
+    /// Returns true if the target has at least one endpoint with the role `read` and none of these endpoints offers the
+    /// method.
     pub(super) fn is_method_missing_everywhere(&self, method: &str, target: Target) -> bool {
         let now = Instant::now();
         let is_readable = |i: &usize| !target.excludes_endpoint(*i) && self.endpoints[*i].endpoint.has_role(Role::Read);
@@ -105,9 +107,9 @@ impl Pool {
     }
 }
 
-/// Returns the timeout for one endpoint: all the time left, or half of it if other endpoints can get the request
-/// afterwards. A silent endpoint then cools down, so it costs that time only once; a shorter timeout would give up
-/// requests that are merely slow.
-pub fn compute_timeout(time_left: Duration, others: u32) -> Duration {
+/// Returns the timeout of a request at one endpoint: all the time that is left, or half of it if other endpoints can
+/// get the request afterwards. Half is enough, because a silent endpoint cools down and costs that time only once. A
+/// shorter timeout would give up requests that are merely slow.
+pub fn compute_endpoint_timeout(time_left: Duration, others: u32) -> Duration {
     if others == 0 { time_left } else { time_left / 2 }
 }

@@ -1,9 +1,9 @@
-//! Idempotency keys: a repeated call gets the answer of the first one. A call with the same key and another request is
+//! Idempotency keys: a repeated call gets the answer of the first call. A call with the same key and another request is
 //! refused.
 //!
-//! The key is claimed in the transaction that does the work and stores the answer, so the key and the work are stored
-//! together or not at all. Of two calls at the same time, the second waits at the claim until the first has ended. A
-//! refused call stores no key and may be repeated.
+//! The key is claimed in the transaction that does the work and stores the answer, so the key, the work and the answer
+//! are stored together or not at all. When two calls claim a key at the same time, the second call waits until the
+//! transaction of the first call has ended. A refused call stores no key, so the client may repeat it.
 
 mod store;
 
@@ -15,29 +15,30 @@ use sha2::{Digest, Sha256};
 use clock::Instant;
 use db::{self, Tx};
 
-/// Maximum length of a key, in bytes. The surfaces refuse longer keys.
+/// The maximum length of an idempotency key, in bytes. The surfaces refuse longer keys.
 pub const KEY_LENGTH_MAX: usize = 255;
 
 /// A call with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// Surface, shop, operation and caller, such as `checkout/1/live/orders/user/5`. A key is unique within its scope.
+    /// The scope within which the key is unique: surface, merchant, mode, operation and caller, such as
+    /// `checkout/1/live/orders/user/5`.
     pub scope: String,
-    /// The key that the client sent, at most [`KEY_LENGTH_MAX`] characters.
+    /// The key that the client sent, at most [`KEY_LENGTH_MAX`] bytes.
     pub key: String,
-    /// SHA-256 of the request, by which a repetition is distinguished from another request.
+    /// The SHA-256 hash of the request. It distinguishes a repeated request from another request.
     pub fingerprint: [u8; 32],
 }
 
 impl Call {
-    /// Returns the call. `body` is the parsed request in a form that is the same for equal requests, such as its
-    /// serialisation.
-    pub fn new(scope: impl Into<String>, key: impl Into<String>, body: &[u8]) -> Call {
+    /// Returns a call with the SHA-256 hash of its request. `body` is the parsed request in a form that is the same for
+    /// equal requests, such as its serialisation.
+    pub fn from_request_body(scope: impl Into<String>, key: impl Into<String>, body: &[u8]) -> Call {
         Call { scope: scope.into(), key: key.into(), fingerprint: Sha256::digest(body).into() }
     }
 }
 
-/// The stored answer of the first call: its HTTP status and its body.
+/// The stored answer of the first call: the HTTP status and the body of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAnswer {
     /// The HTTP status code of the response.
@@ -46,47 +47,48 @@ pub struct StoredAnswer {
     pub body: String,
 }
 
-/// The time for which a key and its answer are stored.
+/// The time until which an idempotency key and its answer are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyExpiry {
-    /// The key never expires: for calls that move money.
+    /// The key never expires. This value is for calls that move money.
     Never,
-    /// The key is deleted at this time or later; then the same call is executed again.
+    /// The key is deleted at this time or later. The same call is executed again after that.
     At(Instant),
 }
 
-/// The result of claiming a key.
+/// The result of claiming an idempotency key.
 #[derive(Debug)]
 pub enum ClaimResult {
-    /// The key is new: the caller does the work and stores the answer.
+    /// The key is new. The caller does the work and stores the answer.
     New(ClaimedKey),
-    /// The same request was answered before, with this answer.
+    /// The same request was answered before. The field is the stored answer.
     Same(StoredAnswer),
-    /// The key was used with another request.
+    /// The key was used with another request before.
     Mismatch,
 }
 
-/// A key that this transaction has claimed. The transaction must store the answer with [`ClaimedKey::keep`] before it
-/// ends.
-#[must_use = "the answer is kept with the key"]
+/// An idempotency key that this transaction has claimed. The transaction must store the answer with
+/// [`ClaimedKey::store_answer`] before it ends.
+#[must_use = "the answer must be stored with the key"]
 #[derive(Debug)]
 pub struct ClaimedKey {
     scope: String,
     key: String,
 }
 
-/// Claims a key. This must be the first statement of the transaction, so that a repeated call does nothing else.
-pub async fn claim_idempotency_key(
+/// Claims an idempotency key, or returns the stored answer of the first call with this key. This must be the first
+/// statement of the transaction, so that a repeated call does nothing else.
+pub async fn claim_key_or_find_answer(
     tx: &mut Tx,
     now: Instant,
-    keep: KeyExpiry,
+    expiry: KeyExpiry,
     call: &Call,
 ) -> Result<ClaimResult, db::Error> {
-    let expires_at = match keep {
+    let expires_at = match expiry {
         KeyExpiry::Never => None,
         KeyExpiry::At(at) => Some(at),
     };
-    if store::insert_idempotency_key(tx, now, expires_at, call).await? {
+    if store::insert_key_without_answer(tx, now, expires_at, call).await? {
         return Ok(ClaimResult::New(ClaimedKey { scope: call.scope.clone(), key: call.key.clone() }));
     }
     Ok(match store::find_stored_answer(tx, call).await? {
@@ -96,13 +98,13 @@ pub async fn claim_idempotency_key(
 }
 
 impl ClaimedKey {
-    /// Stores the answer of the call with its key.
-    pub async fn keep(self, tx: &mut Tx, answer: &StoredAnswer) -> Result<(), db::Error> {
+    /// Stores the answer of the call with the claimed key.
+    pub async fn store_answer(self, tx: &mut Tx, answer: &StoredAnswer) -> Result<(), db::Error> {
         store::set_answer(tx, &self.scope, &self.key, answer).await
     }
 }
 
-/// Deletes at most `limit` expired keys and returns the number of deleted keys.
+/// Deletes at most `limit` expired idempotency keys and returns the number of deleted keys.
 pub async fn delete_expired_keys(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
     store::delete_expired_keys(tx, now, limit).await
 }

@@ -1,10 +1,12 @@
+//! All SQL of idempotency keys.
+
 use crate::idempotency::{Call, StoredAnswer};
 use clock::Instant;
 use db::{self, Tx, execute, expect_changed, row};
 
-/// Inserts a key without an answer. Returns false when the key exists already. While another transaction has claimed
-/// the key, the insert waits for the end of that transaction.
-pub async fn insert_idempotency_key(
+/// Inserts an idempotency key without an answer and returns true. Returns false when the key exists already. While
+/// another transaction has claimed the key, the statement waits until that transaction has ended.
+pub async fn insert_key_without_answer(
     tx: &mut Tx,
     now: Instant,
     expires_at: Option<Instant>,
@@ -23,7 +25,7 @@ pub async fn insert_idempotency_key(
     Ok(n == 1)
 }
 
-/// Returns the stored fingerprint and answer of a key; `None` when the key is not stored.
+/// Returns the stored request fingerprint and answer of an idempotency key; `None` when the key is not stored.
 pub async fn find_stored_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], StoredAnswer)>, db::Error> {
     let found = row!(
         tx,
@@ -38,7 +40,7 @@ pub async fn find_stored_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8;
     )))
 }
 
-/// Stores the answer of a claimed key. Fails when the key has an answer already.
+/// Stores the answer of a claimed idempotency key. Fails when the key has an answer already.
 pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &StoredAnswer) -> Result<(), db::Error> {
     let n = execute!(
         tx,
@@ -52,7 +54,7 @@ pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &StoredAnsw
     expect_changed(n, 1)
 }
 
-/// Deletes at most `limit` keys that have expired and returns their number.
+/// Deletes at most `limit` expired idempotency keys and returns the number of deleted keys.
 pub async fn delete_expired_keys(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
     execute!(
         tx,

@@ -1,5 +1,4 @@
-//! Token buckets: a maximum number of hits per minute on average, and the same number at once. Each key needs eight
-//! bytes.
+//! Token buckets: each key may have a maximum number of hits per minute on average, and the same number at once.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,35 +6,37 @@ use std::sync::{Mutex, PoisonError};
 use crate::limits::{Key, Limited};
 use clock::Instant;
 
+/// One minute in milliseconds.
 const MINUTE_MS: i64 = 60_000;
-/// Maximum number of keys in the table, which then has about 6 MiB. Further keys are admitted without being counted:
-/// otherwise an attacker could lock all other clients out by filling the table.
+/// The maximum number of keys in the table. A full table needs about 6 MiB. Hits of further keys are admitted and not
+/// counted, because otherwise an attacker could lock out all other clients by filling the table.
 const KEYS_MAX: usize = 1 << 18;
 
-/// A limit per minute for each key.
+/// A limit of hits per minute for each key.
 pub struct Buckets {
     per_minute: i64,
     table: Mutex<Table>,
 }
 
-/// The buckets. Times are in milliseconds multiplied by `per_minute`, so that one hit costs exactly one minute and no
-/// division rounds.
+/// The buckets of all keys. Times are stored in milliseconds multiplied by `per_minute`, so that one hit costs exactly
+/// 60,000 units and no division rounds.
 struct Table {
+    /// The latest time that a caller passed. It never goes back, even if the clock does.
     now: i64,
-    /// The time at which the bucket of a key is full again. A full bucket need not be stored.
+    /// The time at which the bucket of each key is full again. A full bucket need not be stored.
     full_at: HashMap<Key, i64>,
-    /// The number of keys from which on full buckets are removed.
-    crowd: usize,
+    /// The number of stored keys at which full buckets are removed.
+    eviction_threshold: usize,
 }
 
 impl Buckets {
-    /// Creates a limit of `hits` per minute, at least one.
+    /// Creates a limit of `hits` per minute. A limit of 0 is raised to 1.
     pub fn with_hits_per_minute(hits: u32) -> Buckets {
-        let table = Table { now: i64::MIN, full_at: HashMap::new(), crowd: 1024 };
+        let table = Table { now: i64::MIN, full_at: HashMap::new(), eviction_threshold: 1024 };
         Buckets { per_minute: i64::from(hits.max(1)), table: Mutex::new(table) }
     }
 
-    /// Counts a hit of a key. Fails when the bucket of the key is empty; the hit is not counted then.
+    /// Counts a hit of a key. Fails when the bucket of the key is empty; then the hit is not counted.
     pub fn admit_hit(&self, now: Instant, key: Key) -> Result<(), Limited> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.now = table.now.max(now.0.saturating_mul(self.per_minute));
@@ -46,7 +47,7 @@ impl Buckets {
             let wait_ms = excess.saturating_add(self.per_minute - 1) / self.per_minute;
             return Err(Limited::from_wait_ms(wait_ms));
         }
-        table.store_bucket(key, full_at);
+        table.evict_full_and_store_if_room(key, full_at);
         Ok(())
     }
 
@@ -58,11 +59,13 @@ impl Buckets {
 }
 
 impl Table {
-    fn store_bucket(&mut self, key: Key, full_at: i64) {
-        if self.full_at.len() >= self.crowd {
+    /// Stores the bucket of a key. Removes full buckets first when the table has many keys. A new key is not stored
+    /// when the table has [`KEYS_MAX`] keys.
+    fn evict_full_and_store_if_room(&mut self, key: Key, full_at: i64) {
+        if self.full_at.len() >= self.eviction_threshold {
             let now = self.now;
             self.full_at.retain(|_, full_at| *full_at > now);
-            self.crowd = self.full_at.len().saturating_mul(2).clamp(1024, KEYS_MAX);
+            self.eviction_threshold = self.full_at.len().saturating_mul(2).clamp(1024, KEYS_MAX);
         }
         if self.full_at.len() < KEYS_MAX || self.full_at.contains_key(&key) {
             self.full_at.insert(key, full_at);

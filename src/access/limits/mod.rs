@@ -1,6 +1,6 @@
-//! Rate limits in memory: exact sliding windows for few hits, token buckets for many. Both remove entries that no
-//! longer count, and both have a maximum size. A key is a hash with a secret seed, so a client cannot choose values
-//! that collide.
+//! Rate limits in memory: exact sliding windows for small limits, token buckets for large limits. A hit is one request
+//! that counts against a limit. Windows and buckets remove entries that no longer count, and both have a maximum size.
+//! A key is a hash with a secret seed, so a client cannot choose values that collide.
 
 mod bucket;
 mod window;
@@ -15,19 +15,19 @@ use std::sync::LazyLock;
 pub use bucket::Buckets;
 pub use window::{Rule, Windows};
 
-/// The key under which hits are counted: a hash of the client's address or of another subject.
+/// The key under which hits are counted: a hash of the client's IP address or of another subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(u64);
 
 impl Key {
-    /// Returns the key of a subject, such as an address or a pair of order number and e-mail address.
+    /// Returns the key of a subject, such as an IP address, or a pair of order number and e-mail address.
     pub fn from_subject(subject: impl Hash) -> Key {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         Key(HASHER.hash_one(subject))
     }
 
-    /// Returns the key of a client's address. An IPv6 client is counted by its /64 network, because it can use every
-    /// address in it. An IPv4 address that is mapped to IPv6 counts as IPv4.
+    /// Returns the key of a client's IP address. An IPv6 client is counted by its /64 network, because the client can
+    /// use every address of this network. An IPv4 address that is mapped to IPv6 counts as an IPv4 address.
     pub fn from_ip(address: IpAddr) -> Key {
         match address.to_canonical() {
             IpAddr::V4(v4) => Key::from_subject(v4),
@@ -40,11 +40,12 @@ impl Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the rate limit is exceeded for another {after_seconds} s")]
 pub struct Limited {
-    /// Seconds until a hit of the same key is admitted again, at least 1.
+    /// The number of seconds until a hit of the same key is admitted again; at least 1.
     pub after_seconds: u64,
 }
 
 impl Limited {
+    /// Returns the error for a wait of this many milliseconds, which are rounded up to seconds.
     fn from_wait_ms(ms: i64) -> Limited {
         Limited { after_seconds: u64::try_from(ms).unwrap_or(0).div_ceil(1000).max(1) }
     }

@@ -1,37 +1,35 @@
 //! Exact sliding windows: within any window, at most the allowed number of hits of one key is admitted.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
-
-use std::collections::HashMap;
 
 use crate::limits::{Key, Limited};
 use clock::Instant;
 
-/// Maximum number of stored hits of one rule, of all keys together: about 30 MiB. Further hits are refused, so that an
-/// attacker who fills the table cannot make the limit forget earlier hits.
+/// The maximum number of stored hits of one rule, for all keys together. So many hits need about 30 MiB. Further hits
+/// are refused, so that an attacker who fills the table cannot make the limit forget earlier hits.
 const HITS_MAX: usize = 1 << 18;
 
-/// A limit: at most `hits` within any `window_seconds`.
+/// A rate limit: at most `hits` of one key within any period of `window_seconds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// Maximum number of admitted hits within the window; 0 admits none.
+    /// The maximum number of admitted hits within the window; 0 admits no hit.
     pub hits: u32,
-    /// Length of the window, in seconds.
+    /// The length of the window, in seconds.
     pub window_seconds: u32,
 }
 
-/// `N` limits that apply to the same requests. Each limit counts requests by its own key. A request that one limit
-/// rejects is counted by none.
+/// `N` rate limits that apply to the same requests. Each limit counts requests by its own key. A request that one limit
+/// refuses is not counted by any limit.
 pub struct Windows<const N: usize>(Mutex<[Window; N]>);
 
 impl<const N: usize> Windows<N> {
-    /// Creates the rules, without any hit.
+    /// Creates one window for each rule. No hit has been counted yet.
     pub fn new(rules: [Rule; N]) -> Windows<N> {
         Windows(Mutex::new(rules.map(Window::new)))
     }
 
-    /// Counts a hit under one key per rule. Fails when any rule refuses the hit; no rule counts it then.
+    /// Counts a hit under one key for each rule. Fails when any rule refuses the hit; then no rule counts the hit.
     pub fn admit_hit(&self, now: Instant, keys: [Key; N]) -> Result<(), Limited> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wait_ms = windows
@@ -47,13 +45,17 @@ impl<const N: usize> Windows<N> {
     }
 }
 
+/// The admitted hits of one rule.
 struct Window {
+    /// The maximum number of hits of one key within the window.
     hits: usize,
+    /// The length of the window, in milliseconds.
     window_ms: i64,
     /// The latest time that a caller passed. It never goes back, even if the clock does.
     now: Instant,
-    /// The admitted hits of all keys that are still within the window, oldest first. `of_key` has the same hits by key.
+    /// The admitted hits of all keys that are still within the window, the oldest hit first.
     all: VecDeque<(Instant, Key)>,
+    /// The same hits as in `all`, by key, the oldest hit first.
     of_key: HashMap<Key, VecDeque<Instant>>,
 }
 
@@ -64,30 +66,32 @@ impl Window {
         Window { hits, window_ms, now: Instant(i64::MIN), all: VecDeque::new(), of_key: HashMap::new() }
     }
 
-    /// Removes the hits that have left the window. Returns the milliseconds until a hit of this key is admitted; `None`
-    /// when it is admitted now.
+    /// Removes the hits that have left the window. Returns the number of milliseconds until a hit of this key is
+    /// admitted; `None` when the hit is admitted now.
     fn expire_hits_and_find_wait_ms(&mut self, now: Instant, key: Key) -> Option<i64> {
         self.now = self.now.max(now);
         while let Some(&(at, key)) = self.all.front()
             && self.remaining_ms(at) <= 0
         {
             self.all.pop_front();
-            self.remove_oldest_hit(key);
+            self.remove_oldest_hit_of_key(key);
         }
         let of_key = self.of_key.get(&key);
         if of_key.map_or(0, VecDeque::len) >= self.hits {
-            // A rule with 0 hits admits none and has no oldest hit to wait for, so it returns the whole window.
+            // A rule with `hits` = 0 has no oldest hit to wait for, so the wait is the whole window.
             return Some(of_key.and_then(VecDeque::front).map_or(self.window_ms, |at| self.remaining_ms(*at)));
         }
         if self.all.len() >= HITS_MAX { self.all.front().map(|(at, _)| self.remaining_ms(*at)) } else { None }
     }
 
+    /// Stores an admitted hit of a key.
     fn record_hit(&mut self, key: Key) {
         self.all.push_back((self.now, key));
         self.of_key.entry(key).or_default().push_back(self.now);
     }
 
-    fn remove_oldest_hit(&mut self, key: Key) {
+    /// Removes the oldest hit of a key from `of_key`.
+    fn remove_oldest_hit_of_key(&mut self, key: Key) {
         if let std::collections::hash_map::Entry::Occupied(mut entry) = self.of_key.entry(key) {
             entry.get_mut().pop_front();
             if entry.get().is_empty() {
@@ -96,6 +100,7 @@ impl Window {
         }
     }
 
+    /// Returns the number of milliseconds until a hit at this time leaves the window; 0 or less when it has left.
     fn remaining_ms(&self, at: Instant) -> i64 {
         at.plus_ms(self.window_ms).since(self.now)
     }

@@ -1,4 +1,5 @@
-//! Access tokens of users. A token is shown once, stored as a hash, and valid only in the shop of its user.
+//! Access tokens of users. A token is shown to its user once and stored as a hash. It is valid only in the shop of the
+//! user.
 
 mod store;
 
@@ -13,16 +14,17 @@ use clock::Instant;
 use db::{self, Tx};
 use ids::{Shop, UserId};
 
+/// The first characters of every token.
 const PREFIX: &str = "ut_";
-/// Length of a token in characters: the prefix, and 32 bytes in hexadecimal digits. A text of another length is not
-/// hashed.
+/// The length of a token in bytes: the prefix, and 32 bytes in hexadecimal digits. A text of another length is not a
+/// token and is not hashed.
 const LENGTH: usize = PREFIX.len() + 64;
 
 /// A new token in plain text. It is shown to its user once and never stored.
 pub struct Token(SecretString);
 
 impl Token {
-    /// Draws a random token.
+    /// Generates a token from 32 random bytes.
     pub fn generate(rng: &mut impl CryptoRng) -> Token {
         let mut bytes = [0; 32];
         rng.fill_bytes(&mut bytes);
@@ -35,8 +37,9 @@ impl Token {
     }
 }
 
-/// Stores the hash of a token; without `expires_at` the token is valid until it is revoked.
-pub async fn issue_token(
+/// Stores the hash of a user's new token, so that the token is valid from now on. When `expires_at` is `None`, the
+/// token is valid until it is revoked.
+pub async fn store_token_hash(
     tx: &mut Tx,
     now: Instant,
     user: UserId,
@@ -47,8 +50,8 @@ pub async fn issue_token(
 }
 
 /// Returns the active user of this shop to whom the token belongs; `None` when the token is unknown, expired or
-/// revoked.
-pub async fn authenticate_token(
+/// revoked, and when the user is disabled or belongs to another shop.
+pub async fn find_active_user_of_token(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,
@@ -57,21 +60,21 @@ pub async fn authenticate_token(
     if presented.len() != LENGTH || !presented.starts_with(PREFIX) {
         return Ok(None);
     }
-    store::find_user_by_token_hash(tx, now, shop, hash_token(presented)).await
+    store::find_active_user_by_token_hash(tx, now, shop, hash_token(presented)).await
 }
 
-/// Revokes one token. Returns false when the token is unknown or was revoked before.
+/// Revokes one token and returns true. Returns false when the token is unknown or was revoked before.
 pub async fn revoke_token(tx: &mut Tx, now: Instant, presented: &str) -> Result<bool, db::Error> {
     store::set_token_revoked(tx, now, hash_token(presented)).await
 }
 
-/// Revokes all tokens of a user and returns the number that were not revoked yet.
-pub async fn revoke_all_tokens(tx: &mut Tx, now: Instant, user: UserId) -> Result<u64, db::Error> {
+/// Revokes all tokens of a user and returns the number of tokens that were not revoked before.
+pub async fn revoke_all_tokens_of_user(tx: &mut Tx, now: Instant, user: UserId) -> Result<u64, db::Error> {
     store::set_all_tokens_revoked(tx, now, user).await
 }
 
-/// Returns the SHA-256 of a token. A token has 256 random bits, so it cannot be guessed: no slow hash is needed, and
-/// the hash need not be compared in constant time.
+/// Returns the SHA-256 hash of a token. A token has 256 random bits and cannot be guessed. So no slow hash is needed,
+/// and hashes need not be compared in constant time.
 fn hash_token(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }

@@ -1,8 +1,10 @@
+//! All SQL of user tokens.
+
 use clock::Instant;
 use db::{self, Tx, execute, expect_changed, row};
 use ids::{Shop, UserId};
 
-/// Inserts a token by its hash; without `expires_at` it never expires.
+/// Inserts the hash of a user's token. When `expires_at` is `None`, the token never expires.
 pub async fn insert_token(
     tx: &mut Tx,
     now: Instant,
@@ -21,8 +23,9 @@ pub async fn insert_token(
     expect_changed(n, 1)
 }
 
-/// Returns the active user of the shop whose token has this hash; `None` when the token is unknown, revoked or expired.
-pub async fn find_user_by_token_hash(
+/// Returns the active user of the shop whose token has this hash; `None` when the token is unknown, revoked or expired,
+/// and when the user is disabled or belongs to another shop.
+pub async fn find_active_user_by_token_hash(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,
@@ -41,13 +44,13 @@ pub async fn find_user_by_token_hash(
     found.map(|row| row.get("id")).transpose()
 }
 
-/// Revokes the token with this hash. Returns false when there is none that is not revoked yet.
+/// Revokes the token with this hash and returns true. Returns false when the token is unknown or was revoked before.
 pub async fn set_token_revoked(tx: &mut Tx, now: Instant, hash: [u8; 32]) -> Result<bool, db::Error> {
     let n = execute!(tx, "update user_tokens set revoked_at = $2 where hash = $1 and revoked_at is null", hash, now)?;
     Ok(n == 1)
 }
 
-/// Revokes all tokens of a user and returns the number that were not revoked yet.
+/// Revokes all tokens of a user and returns the number of tokens that were not revoked before.
 pub async fn set_all_tokens_revoked(tx: &mut Tx, now: Instant, user: UserId) -> Result<u64, db::Error> {
     execute!(tx, "update user_tokens set revoked_at = $2 where user_id = $1 and revoked_at is null", user, now)
 }

@@ -35,22 +35,22 @@ db::both! {
             let (shop, user) = insert_shop_with_user(tx, "one").await?;
             let (other, _) = insert_shop_with_user(tx, "two").await?;
             let (token, brief) = (Token::generate(&mut rand::rng()), Token::generate(&mut rand::rng()));
-            tokens::issue_token(tx, NOW, user, &token, None).await?;
-            tokens::issue_token(tx, NOW, user, &brief, Some(NOW.plus_seconds(60))).await?;
+            tokens::store_token_hash(tx, NOW, user, &token, None).await?;
+            tokens::store_token_hash(tx, NOW, user, &brief, Some(NOW.plus_seconds(60))).await?;
 
             let mut found = Vec::new();
-            found.push(tokens::authenticate_token(tx, NOW, shop, token.reveal_token()).await? == Some(user));
-            found.push(tokens::authenticate_token(tx, NOW, other, token.reveal_token()).await?.is_none());
-            found.push(tokens::authenticate_token(tx, NOW, Shop { mode: Mode::Live, ..shop }, token.reveal_token()).await?.is_none());
-            found.push(tokens::authenticate_token(tx, NOW.plus_seconds(59), shop, brief.reveal_token()).await? == Some(user));
-            found.push(tokens::authenticate_token(tx, NOW.plus_seconds(60), shop, brief.reveal_token()).await?.is_none());
+            found.push(tokens::find_active_user_of_token(tx, NOW, shop, token.reveal_token()).await? == Some(user));
+            found.push(tokens::find_active_user_of_token(tx, NOW, other, token.reveal_token()).await?.is_none());
+            found.push(tokens::find_active_user_of_token(tx, NOW, Shop { mode: Mode::Live, ..shop }, token.reveal_token()).await?.is_none());
+            found.push(tokens::find_active_user_of_token(tx, NOW.plus_seconds(59), shop, brief.reveal_token()).await? == Some(user));
+            found.push(tokens::find_active_user_of_token(tx, NOW.plus_seconds(60), shop, brief.reveal_token()).await?.is_none());
             for wrong in ["", "ut_", &token.reveal_token()[1..], &token.reveal_token().to_uppercase(), &"u".repeat(100_000)] {
-                found.push(tokens::authenticate_token(tx, NOW, shop, wrong).await?.is_none());
+                found.push(tokens::find_active_user_of_token(tx, NOW, shop, wrong).await?.is_none());
             }
             found.push(tokens::revoke_token(tx, NOW, token.reveal_token()).await?);
             found.push(!tokens::revoke_token(tx, NOW, token.reveal_token()).await?);
-            found.push(tokens::authenticate_token(tx, NOW, shop, token.reveal_token()).await?.is_none());
-            found.push(tokens::revoke_all_tokens(tx, NOW, user).await? == 1);
+            found.push(tokens::find_active_user_of_token(tx, NOW, shop, token.reveal_token()).await?.is_none());
+            found.push(tokens::revoke_all_tokens_of_user(tx, NOW, user).await? == 1);
             Ok(found)
         })).await.unwrap();
         assert!(found.iter().all(|held| *held), "{found:?}");

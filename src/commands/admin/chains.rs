@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use config::ChainConfig;
-use money::deposits::{self, Unspent as Spendable};
+use money::cursors;
+use money::deposits::{self, UnspentOutput};
 
 /// The maximum number of outputs in one listing. It keeps the response below the size limit of the control socket.
 const LISTED_MAX: i64 = 20_000;
@@ -20,7 +21,7 @@ pub enum Command {
     /// Resume a halted chain, after you compared its nodes.
     Resume(Resume),
     /// List the unspent outputs of the Bitcoin deposit addresses: output, block, state, amount, address index, address.
-    Unspent(Unspent),
+    Unspent(ListUnspent),
 }
 
 /// Selects the halted chain to resume.
@@ -32,7 +33,7 @@ pub struct Resume {
 
 /// Selects the Bitcoin chain whose unspent outputs are listed.
 #[derive(clap::Args, Serialize, Deserialize)]
-pub struct Unspent {
+pub struct ListUnspent {
     /// Name of the chain in the configuration.
     pub chain: String,
 }
@@ -48,14 +49,14 @@ impl Command {
 }
 
 /// Returns the configuration of the chain with this name. Fails when no such chain is configured.
-fn find_chain_config<'c>(context: &'c Context, name: &str) -> Result<&'c ChainConfig, String> {
+fn require_chain_config<'c>(context: &'c Context, name: &str) -> Result<&'c ChainConfig, String> {
     let id = ChainId::new(name).map_err(|e| e.to_string())?;
     context.config.chains.get(&id).ok_or_else(|| format!("there is no chain `{id}` in the configuration"))
 }
 
 /// Returns one line for each unspent output of the deposit addresses, and a last line with their sum.
-pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result<String, String> {
-    let chain = find_chain_config(context, &unspent.chain)?;
+pub async fn list_unspent_outputs_with_sum(context: &Context, unspent: ListUnspent) -> Result<String, String> {
+    let chain = require_chain_config(context, &unspent.chain)?;
     if chain.family != Family::Bitcoin {
         return Err(format!("{} has no unspent outputs, because it is not a Bitcoin chain", chain.id));
     }
@@ -63,13 +64,13 @@ pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result
     let id = chain.id.clone();
     let outputs = context
         .db
-        .read("list_unspent", move |tx| {
+        .read("list_unspent_outputs", move |tx| {
             Box::pin(async move { deposits::list_unspent_outputs(tx, &id, LISTED_MAX).await })
         })
         .await
         .map_err(|e| e.to_string())?;
     let mut text = String::new();
-    for Spendable { output, amount, height, state, address, index } in &outputs {
+    for UnspentOutput { output, amount, height, state, address, index } in &outputs {
         let (amount, state) = (amount.to_decimal(decimals), state.as_str());
         let _ = writeln!(text, "{}:{} {height} {state} {amount} {index} {address}", output.txid, output.vout);
     }
@@ -82,15 +83,15 @@ pub async fn list_unspent_outputs(context: &Context, unspent: Unspent) -> Result
 }
 
 /// Resumes a halted chain and returns a message with the reason of the halt.
-pub async fn resume_chain(context: &Context, resume: Resume) -> Result<String, String> {
-    let chain = find_chain_config(context, &resume.chain)?.id.clone();
+pub async fn resume_halted_chain(context: &Context, resume: Resume) -> Result<String, String> {
+    let chain = require_chain_config(context, &resume.chain)?.id.clone();
     let (now, actor, id) = (context.clock.now(), context.actor.clone(), chain.clone());
     let reason = context
         .db
-        .write("resume_chain", move |tx| {
+        .write("resume_halted_chain", move |tx| {
             Box::pin(async move {
-                let reason = deposits::resume_chain(tx, now, &actor, &id).await?;
-                reason.ok_or_else(|| AdminError::Rejected(format!("{id} is not halted")))
+                let reason = cursors::halt::resume_halted_chain(tx, now, &actor, &id).await?;
+                reason.ok_or_else(|| AdminError::Refused(format!("{id} is not halted")))
             })
         })
         .await?;

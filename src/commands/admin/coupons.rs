@@ -3,12 +3,16 @@
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::admin::file::{Record, Source};
-use crate::commands::admin::parse::{parse_basis_points, parse_currency, parse_instant, parse_minor_units};
-use crate::commands::admin::products::find_product;
-use crate::commands::admin::{AdminError, AdminOperation, Owner, find_shop};
+use crate::commands::admin::csv::CsvRecord;
+use crate::commands::admin::import_file::ImportFile;
+use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::parse::{
+    parse_currency, parse_instant, parse_percent_in_basis_points, parse_price_in_minor_units,
+};
+use crate::commands::admin::products::require_product;
+use crate::commands::admin::{AdminError, AdminOperation, Owner};
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::exit::CommandError;
 use db::Tx;
 use ids::Shop;
 use money::pricing::Fiat;
@@ -32,7 +36,7 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct Create {
     #[command(flatten)]
-    coupon: NewCoupon,
+    coupon: CouponInput,
     #[command(flatten)]
     owner: Owner,
 }
@@ -40,7 +44,7 @@ pub struct Create {
 /// A coupon in the form of command-line arguments and import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NewCoupon {
+pub struct CouponInput {
     /// The code that buyers enter. Upper and lower case are the same.
     pub code: String,
     /// Discount in percent of the order, such as 10 or 2.5.
@@ -74,7 +78,7 @@ pub struct NewCoupon {
 #[derive(clap::Args)]
 pub struct Import {
     #[command(flatten)]
-    source: Source,
+    source: ImportFile,
     #[command(flatten)]
     owner: Owner,
 }
@@ -88,10 +92,10 @@ pub struct Deactivate {
     pub owner: Owner,
 }
 
-impl NewCoupon {
+impl CouponInput {
     /// Returns a coupon with a discount in percent and without conditions.
-    pub fn new_percent(code: &str, percent: &str) -> NewCoupon {
-        NewCoupon {
+    pub fn with_percent_discount(code: &str, percent: &str) -> CouponInput {
+        CouponInput {
             code: code.to_owned(),
             percent: Some(percent.to_owned()),
             fixed: None,
@@ -106,13 +110,13 @@ impl NewCoupon {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
-    pub fn into_operation(self) -> Result<AdminOperation, CommandError> {
+    /// Returns the operation that this command requests. The subcommand `import` reads its file.
+    pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Create(create) => Ok(AdminOperation::PutCoupons(create.owner, vec![create.coupon])),
             Command::Import(import) => Ok(AdminOperation::PutCoupons(
                 import.owner,
-                import.source.read_import_records("coupons", parse_coupon_record)?,
+                import.source.read_json_or_csv_records("coupons", parse_coupon_record)?,
             )),
             Command::Deactivate(deactivate) => Ok(AdminOperation::DeactivateCoupon(deactivate)),
             Command::List(owner) => Ok(AdminOperation::ListCoupons(owner)),
@@ -120,8 +124,8 @@ impl Command {
     }
 }
 
-fn parse_coupon_record(mut record: Record) -> Result<NewCoupon, CommandError> {
-    let coupon = NewCoupon {
+fn parse_coupon_record(mut record: CsvRecord) -> Result<CouponInput, CommandError> {
+    let coupon = CouponInput {
         code: record.take_required_field("code")?,
         percent: record.take_field("percent"),
         fixed: record.take_field("fixed"),
@@ -143,20 +147,20 @@ fn default_currency() -> String {
 }
 
 /// Creates the coupons in one database transaction: all of them, or none when one fails.
-pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Result<String, String> {
+pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<CouponInput>) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), coupons.len());
     context
         .db
         .write("create_coupons", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &owner).await?;
+                let shop = require_shop(tx, &owner).await?;
                 for coupon in coupons {
                     let code = coupon.code.clone();
-                    let rejected =
-                        |cause: &dyn ToString| AdminError::Rejected(format!("coupon `{code}`: {}", cause.to_string()));
-                    let terms = parse_coupon_terms(tx, shop, &coupon).await.map_err(|e| rejected(&e))?;
+                    let refused =
+                        |cause: &dyn ToString| AdminError::Refused(format!("coupon `{code}`: {}", cause.to_string()));
+                    let terms = parse_terms_and_find_product(tx, shop, &coupon).await.map_err(|e| refused(&e))?;
                     let new = coupons::NewCoupon { code: code.clone(), terms, max_uses: coupon.max_uses };
-                    coupons::create_coupon(tx, now, &actor, shop, new).await.map_err(|e| rejected(&e))?;
+                    coupons::create_coupon(tx, now, &actor, shop, new).await.map_err(|e| refused(&e))?;
                 }
                 Ok::<_, AdminError>(())
             })
@@ -165,24 +169,27 @@ pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<NewCou
     Ok(format!("{count} coupons were created."))
 }
 
-async fn parse_coupon_terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, AdminError> {
+async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &CouponInput) -> Result<Terms, AdminError> {
     let discount = match (&coupon.percent, &coupon.fixed) {
-        (Some(percent), None) => Discount::Percent(parse_basis_points(percent).map_err(AdminError::Rejected)?),
-        (None, Some(fixed)) => Discount::Fixed(parse_minor_units(fixed).map_err(AdminError::Rejected)?),
+        (Some(percent), None) => {
+            Discount::Percent(parse_percent_in_basis_points(percent).map_err(AdminError::Refused)?)
+        }
+        (None, Some(fixed)) => Discount::Fixed(parse_price_in_minor_units(fixed).map_err(AdminError::Refused)?),
         (Some(_), Some(_)) | (None, None) => {
-            return Err(AdminError::Rejected("a coupon has either `percent` or `fixed`".into()));
+            return Err(AdminError::Refused("a coupon has either `percent` or `fixed`".into()));
         }
     };
     let product = match &coupon.product {
-        Some(product) => Some(find_product(tx, shop, product).await?.id),
+        Some(product) => Some(require_product(tx, shop, product).await?.id),
         None => None,
     };
-    let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), parse_minor_units).map_err(AdminError::Rejected)?;
+    let min_amount =
+        coupon.min_amount.as_deref().map_or(Ok(0), parse_price_in_minor_units).map_err(AdminError::Refused)?;
     let parse_time =
-        |text: &Option<String>| text.as_deref().map(parse_instant).transpose().map_err(AdminError::Rejected);
+        |text: &Option<String>| text.as_deref().map(parse_instant).transpose().map_err(AdminError::Refused);
     Ok(Terms {
         discount,
-        currency: parse_currency(&coupon.currency).map_err(AdminError::Rejected)?,
+        currency: parse_currency(&coupon.currency).map_err(AdminError::Refused)?,
         min_amount,
         product,
         starts_at: parse_time(&coupon.starts_at)?,
@@ -197,7 +204,7 @@ pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Res
         .db
         .write("deactivate_coupon", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &deactivate.owner).await?;
+                let shop = require_shop(tx, &deactivate.owner).await?;
                 Ok::<_, AdminError>(coupons::deactivate_coupon(tx, now, &actor, shop, &deactivate.code).await?)
             })
         })
@@ -210,12 +217,12 @@ pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Res
 }
 
 /// Returns one line for each active coupon of the merchant.
-pub async fn list_coupons(context: &Context, owner: Owner) -> Result<String, String> {
+pub async fn list_active_coupons(context: &Context, owner: Owner) -> Result<String, String> {
     let coupons = context
         .db
-        .read("list_coupons", move |tx| {
+        .read("list_active_coupons", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &owner).await?;
+                let shop = require_shop(tx, &owner).await?;
                 Ok::<_, AdminError>(coupons::list_active_coupons(tx, shop).await?)
             })
         })

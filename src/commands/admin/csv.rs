@@ -1,8 +1,69 @@
-//! A parser for CSV (RFC 4180).
+//! CSV files (RFC 4180): a parser, and records whose fields are found by the name of their column.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::commands::command_error::CommandError;
+
+/// A record of a CSV file.
+pub struct CsvRecord {
+    /// The file and the line number, for error messages.
+    pub name: String,
+    /// The fields by column name.
+    pub fields: BTreeMap<String, String>,
+}
+
+impl CsvRecord {
+    /// Removes the field of a column and returns it; `None` when the field is missing or empty.
+    pub fn take_field(&mut self, column: &str) -> Option<String> {
+        self.fields.remove(column).filter(|field| !field.is_empty())
+    }
+
+    /// Removes the field of a column and returns it.
+    ///
+    /// # Errors
+    /// Fails when the field is missing or empty.
+    pub fn take_required_field(&mut self, column: &str) -> Result<String, CommandError> {
+        let missing = format!("{}: the column `{column}` is missing or empty", self.name);
+        self.take_field(column).ok_or_else(|| CommandError::general_error(missing))
+    }
+
+    /// Removes the field of a column and parses it as a number; `None` when the field is missing or empty.
+    pub fn take_number_field<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
+        let Some(text) = self.take_field(column) else { return Ok(None) };
+        let refused = || {
+            CommandError::general_error(format!(
+                "{}: `{column}` is \"{text}\", which is not a whole number in range",
+                self.name
+            ))
+        };
+        text.parse().map(Some).map_err(|_| refused())
+    }
+}
+
+/// Parses the text of a CSV file into one record for each row below the header line. `file` is its path for error
+/// messages.
+pub fn parse_csv_records(file: &Path, text: &str) -> Result<Vec<CsvRecord>, CommandError> {
+    let refused = |problem: String| CommandError::error_with_context(file.display(), problem);
+    let mut rows = parse_csv_rows(text).map_err(refused)?.into_iter();
+    let (_, header) = rows.next().ok_or_else(|| refused("the file has no header line".into()))?;
+    let record = |(line, fields): (usize, Vec<String>)| {
+        let name = format!("{}, line {line}", file.display());
+        if fields.len() != header.len() {
+            return Err(CommandError::general_error(format!(
+                "{name}: {} fields, but the header has {} columns",
+                fields.len(),
+                header.len()
+            )));
+        }
+        Ok(CsvRecord { name, fields: header.iter().cloned().zip(fields).collect() })
+    };
+    rows.map(record).collect()
+}
 
 /// Returns the fields of each row, with the number of the line, counted from 1, in which the row begins. Empty lines
-/// are skipped.
-pub fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
+/// are skipped. A quotation mark in a wrong place is an error.
+fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let mut rows = Vec::new();
     let (mut fields, mut field) = (Vec::new(), String::new());
     let (mut line, mut first_line, mut is_quoted, mut was_quoted) = (1, 1, false, false);
@@ -21,7 +82,7 @@ pub fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
             }
             '\r' if chars.peek() == Some(&'\n') => {}
             '\n' => {
-                push_finished_row(&mut rows, first_line, &mut fields, &mut field, was_quoted);
+                push_row_unless_empty(&mut rows, first_line, &mut fields, &mut field, was_quoted);
                 (first_line, was_quoted) = (line, false);
             }
             c if was_quoted => return Err(format!("line {line}: `{c}` follows a closing quotation mark")),
@@ -31,12 +92,12 @@ pub fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     if is_quoted {
         return Err(format!("line {first_line}: a quotation mark is not closed"));
     }
-    push_finished_row(&mut rows, first_line, &mut fields, &mut field, was_quoted);
+    push_row_unless_empty(&mut rows, first_line, &mut fields, &mut field, was_quoted);
     Ok(rows)
 }
 
 /// Appends the current row to `rows` and clears `fields` and `field`. A row without fields is skipped.
-fn push_finished_row(
+fn push_row_unless_empty(
     rows: &mut Vec<(usize, Vec<String>)>,
     first_line: usize,
     fields: &mut Vec<String>,

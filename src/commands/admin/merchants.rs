@@ -4,8 +4,10 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::commands::admin::{AdminError, AdminOperation};
+use crate::commands::admin::{AdminError, AdminOperation, Owner};
 use crate::commands::context::Context;
+use db::Tx;
+use ids::Shop;
 use shop::merchants;
 
 /// The subcommands of `settled admin merchant`.
@@ -47,7 +49,7 @@ pub async fn create_merchant(context: &Context, new: Create) -> Result<String, S
         .write("create_merchant", move |tx| {
             Box::pin(async move {
                 let created = merchants::create_merchant(tx, now, &actor, public_id, &slug, &name).await;
-                created.map_err(AdminError::from_rejection)
+                created.map_err(AdminError::from_refusal)
             })
         })
         .await?;
@@ -68,4 +70,16 @@ pub async fn list_merchants(context: &Context) -> Result<String, String> {
     }
     let lines: Vec<String> = all.iter().map(|m| format!("{}\t{}\t{}", m.slug, m.public_id, m.name)).collect();
     Ok(lines.join("\n"))
+}
+
+/// Returns the shop of the merchant in the mode. When the merchant does not exist, the error names the command that
+/// creates it.
+pub async fn require_shop(tx: &mut Tx, owner: &Owner) -> Result<Shop, AdminError> {
+    let merchant = merchants::find_merchant_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
+        let slug = &owner.merchant;
+        AdminError::Refused(format!(
+            "there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"
+        ))
+    })?;
+    Ok(Shop { merchant: merchant.id, mode: owner.mode })
 }

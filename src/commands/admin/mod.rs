@@ -5,7 +5,7 @@
 pub mod chains;
 pub mod coupons;
 mod csv;
-mod file;
+mod import_file;
 pub mod mails;
 pub mod merchants;
 pub mod orders;
@@ -18,13 +18,12 @@ pub mod users;
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{self, Operation};
-use crate::commands::out::print_line;
-use db::{self, Tx};
-use ids::{Mode, Shop};
+use crate::commands::output::print_line_or_exit;
+use ids::Mode;
 
 /// The record type and the command, and the installation on which it works.
 #[derive(clap::Args)]
@@ -47,7 +46,7 @@ enum Resource {
     #[command(subcommand)]
     Token(users::TokenCommand),
     /// Credit a user's balance from the operator's equity.
-    Credit(users::Credit),
+    Credit(users::CreditUser),
     /// Manage products.
     #[command(subcommand)]
     Product(products::Command),
@@ -90,9 +89,9 @@ pub enum AdminOperation {
     /// Revokes all access tokens of a user.
     RevokeTokens(users::Revoke),
     /// Credits a user's balance from the operator's equity.
-    Credit(users::Credit),
+    Credit(users::CreditUser),
     /// Creates or changes products in one database transaction: all of them, or none when one fails.
-    PutProducts(Owner, Vec<products::NewProduct>),
+    PutProducts(Owner, Vec<products::ProductInput>),
     /// Lists all products of a merchant.
     ListProducts(Owner),
     /// Activates or deactivates a product.
@@ -104,7 +103,7 @@ pub enum AdminOperation {
     /// Withdraws a stock item from sale permanently.
     WithdrawStock(stock::Withdraw),
     /// Creates coupons in one database transaction: all of them, or none when one fails.
-    PutCoupons(Owner, Vec<coupons::NewCoupon>),
+    PutCoupons(Owner, Vec<coupons::CouponInput>),
     /// Lists all active coupons of a merchant.
     ListCoupons(Owner),
     /// Deactivates a coupon.
@@ -124,7 +123,7 @@ pub enum AdminOperation {
     /// Resumes a halted chain.
     ResumeChain(chains::Resume),
     /// Lists the unspent outputs of the deposit addresses on a Bitcoin chain.
-    ListUnspent(chains::Unspent),
+    ListUnspent(chains::ListUnspent),
 }
 
 /// The merchant and the mode to which an operation applies.
@@ -139,22 +138,22 @@ pub struct Owner {
 }
 
 /// Executes the operations of one command, in the daemon when one runs, and prints their output.
-pub async fn run_admin_command(args: Args) -> Result<(), CommandError> {
+pub async fn execute_and_print_operations(args: Args) -> Result<(), CommandError> {
     let operations = match args.resource {
         Resource::Merchant(command) => vec![command.into_operation()],
         Resource::User(command) => vec![command.into_operation()],
         Resource::Token(command) => vec![command.into_operation()],
         Resource::Credit(credit) => vec![AdminOperation::Credit(credit)],
-        Resource::Product(command) => vec![command.into_operation()?],
-        Resource::Stock(command) => command.into_operations()?,
-        Resource::Coupon(command) => vec![command.into_operation()?],
+        Resource::Product(command) => vec![command.read_files_into_operation()?],
+        Resource::Stock(command) => command.read_files_into_operations()?,
+        Resource::Coupon(command) => vec![command.read_files_into_operation()?],
         Resource::Order(command) => vec![command.into_operation()],
         Resource::Review(command) => vec![command.into_operation()],
         Resource::Mail(command) => vec![command.into_operation()],
         Resource::Chain(command) => vec![command.into_operation()],
     };
     for operation in operations {
-        print_line(operation::execute_operation(&args.installation, operation).await?);
+        print_line_or_exit(operation::execute_in_daemon_or_locally(&args.installation, operation).await?);
     }
     Ok(())
 }
@@ -175,45 +174,46 @@ pub async fn execute_admin_operation(context: &Context, operation: AdminOperatio
         AdminOperation::ListMerchants => merchants::list_merchants(context).await,
         AdminOperation::CreateMerchant(new) => merchants::create_merchant(context, new).await,
         AdminOperation::CreateUser(new) => users::create_user(context, new).await,
-        AdminOperation::SetUser(set) => users::set_user_state(context, set).await,
-        AdminOperation::ListUsers(owner) => users::list_users(context, owner).await,
-        AdminOperation::IssueToken(issue) => users::issue_token(context, issue).await,
-        AdminOperation::RevokeTokens(revoke) => users::revoke_tokens(context, revoke).await,
+        AdminOperation::SetUser(set) => users::disable_or_enable_user(context, set).await,
+        AdminOperation::ListUsers(owner) => users::list_users_with_balances(context, owner).await,
+        AdminOperation::IssueToken(issue) => users::issue_access_token(context, issue).await,
+        AdminOperation::RevokeTokens(revoke) => users::revoke_all_tokens(context, revoke).await,
         AdminOperation::Credit(credit) => users::credit_user(context, credit).await,
         AdminOperation::PutProducts(owner, products) => {
             products::create_or_change_products(context, owner, products).await
         }
-        AdminOperation::ListProducts(owner) => products::list_products(context, owner).await,
-        AdminOperation::SetProduct(set) => products::set_product_state(context, set).await,
-        AdminOperation::ImportStock(import) => stock::import_stock_lines(context, import).await,
-        AdminOperation::ListStock(list) => stock::list_stock_items(context, list).await,
+        AdminOperation::ListProducts(owner) => products::list_products_with_prices(context, owner).await,
+        AdminOperation::SetProduct(set) => products::activate_or_deactivate_product(context, set).await,
+        AdminOperation::ImportStock(import) => stock::encrypt_and_import_stock_lines(context, import).await,
+        AdminOperation::ListStock(list) => stock::list_stock_items_page(context, list).await,
         AdminOperation::WithdrawStock(withdraw) => stock::withdraw_stock_item(context, withdraw).await,
         AdminOperation::PutCoupons(owner, coupons) => coupons::create_coupons(context, owner, coupons).await,
-        AdminOperation::ListCoupons(owner) => coupons::list_coupons(context, owner).await,
+        AdminOperation::ListCoupons(owner) => coupons::list_active_coupons(context, owner).await,
         AdminOperation::DeactivateCoupon(deactivate) => coupons::deactivate_coupon(context, deactivate).await,
-        AdminOperation::ShowOrder(name) => orders::show_order(context, name).await,
-        AdminOperation::CancelOrder(name) => orders::cancel_order(context, name).await,
+        AdminOperation::ShowOrder(name) => orders::describe_order_and_payment(context, name).await,
+        AdminOperation::CancelOrder(name) => orders::cancel_unpaid_order(context, name).await,
         AdminOperation::ConfirmOrder(name) => orders::mark_external_payment_received(context, name).await,
-        AdminOperation::ListReviews(list) => reviews::list_open_reviews(context, list).await,
+        AdminOperation::ListReviews(list) => reviews::list_oldest_open_reviews(context, list).await,
         AdminOperation::CloseReview(close) => reviews::close_review(context, close).await,
         AdminOperation::RetryMails => mails::retry_parked_mails(context).await,
-        AdminOperation::ResumeChain(resume) => chains::resume_chain(context, resume).await,
-        AdminOperation::ListUnspent(unspent) => chains::list_unspent_outputs(context, unspent).await,
+        AdminOperation::ResumeChain(resume) => chains::resume_halted_chain(context, resume).await,
+        AdminOperation::ListUnspent(unspent) => chains::list_unspent_outputs_with_sum(context, unspent).await,
     }
 }
 
-/// The reason why an operation was rejected.
+/// The reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
-enum AdminError {
+pub enum AdminError {
+    /// The request was refused. The text is for the operator.
     #[error("{0}")]
-    Rejected(String),
+    Refused(String),
     #[error("database: {0}")]
     Db(#[from] db::Error),
 }
 
 impl AdminError {
-    fn from_rejection(cause: impl ToString) -> AdminError {
-        AdminError::Rejected(cause.to_string())
+    fn from_refusal(cause: impl ToString) -> AdminError {
+        AdminError::Refused(cause.to_string())
     }
 }
 
@@ -221,16 +221,4 @@ impl From<AdminError> for String {
     fn from(error: AdminError) -> String {
         error.to_string()
     }
-}
-
-/// Returns the shop of the merchant in the mode. When the merchant does not exist, the error names the command that
-/// creates it.
-async fn find_shop(tx: &mut Tx, owner: &Owner) -> Result<Shop, AdminError> {
-    let merchant = shop::merchants::find_merchant_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
-        let slug = &owner.merchant;
-        AdminError::Rejected(format!(
-            "there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"
-        ))
-    })?;
-    Ok(Shop { merchant: merchant.id, mode: owner.mode })
 }

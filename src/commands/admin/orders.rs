@@ -4,11 +4,11 @@ use chain::{Amount, Family};
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::admin::parse::format_fiat;
+use crate::commands::admin::products::format_price;
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use db::Tx;
-use money::invoices::{InvoiceTerms, Received};
+use money::invoices::{InvoiceTerms, ReceivedSums};
 use money::payments::Method;
 use shop::orders::{self, CancelError, Order, OrderDetails, OrderLine, OrderStatus};
 use shop::{catalog, merchants, users};
@@ -54,19 +54,20 @@ impl Command {
     }
 }
 
-async fn find_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, AdminError> {
+/// Returns the order with this number or public id. Fails when there is none.
+async fn require_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, AdminError> {
     let name = name.order.trim();
     let found = orders::find_order_by_number_or_id(tx, name).await?;
-    found.ok_or_else(|| AdminError::Rejected(format!("there is no order `{name}`")))
+    found.ok_or_else(|| AdminError::Refused(format!("there is no order `{name}`")))
 }
 
 /// Returns a text that describes an order, its payment and its lines.
-pub async fn show_order(context: &Context, name: OrderName) -> Result<String, String> {
+pub async fn describe_order_and_payment(context: &Context, name: OrderName) -> Result<String, String> {
     let report = context
         .db
-        .read("show_order", move |tx| {
+        .read("load_order_report", move |tx| {
             Box::pin(async move {
-                let order = find_order(tx, &name).await?;
+                let order = require_order(tx, &name).await?;
                 load_order_report(tx, order).await
             })
         })
@@ -86,7 +87,7 @@ async fn load_order_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderRe
     let email = orders::find_order_email(tx, order.id).await?;
     let mut lines = Vec::new();
     for line in orders::list_order_lines(tx, order).await? {
-        let product = catalog::find_product_with_prices(tx, order.shop, &line.product).await?;
+        let product = catalog::find_any_product(tx, order.shop, &line.product).await?;
         let slug = product.map_or_else(|| line.product.clone(), |product| product.slug);
         lines.push((line, slug));
     }
@@ -100,7 +101,7 @@ fn format_order_report(context: &Context, report: &OrderReport) -> String {
         format!("order {} ({})", order.order_no, order.public_id),
         format!("  state: {}", order.state.as_str()),
         format!("  shop: {merchant_slug}, {}, surface {}", order.shop.mode.as_str(), order.surface),
-        format!("  amount: {}", format_order_amount(order)),
+        format!("  amount: {}", format_amount_with_discount(order)),
         format!("  created: {}", order.created_at),
     ];
     text.extend(order.expires_at.map(|at| format!("  window ends: {at}")));
@@ -111,24 +112,24 @@ fn format_order_report(context: &Context, report: &OrderReport) -> String {
     text.push(format!("payment {}: {}", status.method.as_str(), status.payment_state.as_str()));
     text.extend(status.pay_url.as_ref().map(|url| format!("  page: {url}")));
     if let Some((invoice, received)) = &status.invoice {
-        text.extend(format_invoice(context, invoice, received));
+        text.extend(format_invoice_lines(context, invoice, received));
     }
     text.push("lines:".into());
     text.extend(lines.iter().map(|(line, slug)| {
-        format!("  {} of {slug} at {}: {}", line.quantity, format_fiat(line.unit_price), line.state.as_str())
+        format!("  {} of {slug} at {}: {}", line.quantity, format_price(line.unit_price), line.state.as_str())
     }));
     text.join("\n")
 }
 
-fn format_order_amount(order: &Order) -> String {
-    let amount = format_fiat(order.amount);
+fn format_amount_with_discount(order: &Order) -> String {
+    let amount = format_price(order.amount);
     match order.discount_amount.minor {
         0 => amount,
-        _ => format!("{amount}, {} less {}", format_fiat(order.original_amount), format_fiat(order.discount_amount)),
+        _ => format!("{amount}, {} less {}", format_price(order.original_amount), format_price(order.discount_amount)),
     }
 }
 
-fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &Received) -> Vec<String> {
+fn format_invoice_lines(context: &Context, invoice: &InvoiceTerms, received: &ReceivedSums) -> Vec<String> {
     let chain = context.config.chains.get(&invoice.chain);
     let asset = chain.and_then(|chain| chain.assets().map(|(_, asset)| asset).find(|a| a.id == invoice.asset));
     let format_units = |amount: Amount| match asset {
@@ -140,8 +141,8 @@ fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &Received
         format!("  due: {} until {}, {}", format_units(invoice.due), invoice.expires_at, invoice.state.as_str()),
         format!("  received: {}, confirmed {}", format_units(received.seen), format_units(received.confirmed)),
     ];
-    if !received.expected.amount.is_zero() {
-        text.push(format!("  on its way: {}", format_units(received.expected.amount)));
+    if !received.unconfirmed.amount.is_zero() {
+        text.push(format!("  on its way: {}", format_units(received.unconfirmed.amount)));
     }
     let confirmations =
         received.confirmations.map(|count| format!("  confirmations: {count} of {}", invoice.confirmations));
@@ -152,17 +153,16 @@ fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &Received
 }
 
 /// Cancels an unpaid order and returns a message about payments that may still arrive.
-pub async fn cancel_order(context: &Context, name: OrderName) -> Result<String, String> {
+pub async fn cancel_unpaid_order(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, status } = context
         .db
         .write("cancel_order", move |tx| {
             Box::pin(async move {
-                let order = find_order(tx, &name).await?;
+                let order = require_order(tx, &name).await?;
                 let number = &order.order.order_no;
-                let rejected =
-                    |e: CancelError| AdminError::Rejected(format!("order {number} cannot be cancelled: {e}"));
-                orders::cancel_order_by_operator(tx, now, &actor, &order).await.map_err(rejected)?;
+                let refused = |e: CancelError| AdminError::Refused(format!("order {number} cannot be cancelled: {e}"));
+                orders::cancel_order_by_operator(tx, now, &actor, &order).await.map_err(refused)?;
                 Ok::<_, AdminError>(order)
             })
         })
@@ -180,11 +180,11 @@ pub async fn mark_external_payment_received(context: &Context, name: OrderName) 
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, .. } = context
         .db
-        .write("confirm_order", move |tx| {
+        .write("mark_external_payment_received", move |tx| {
             Box::pin(async move {
-                let order = find_order(tx, &name).await?;
+                let order = require_order(tx, &name).await?;
                 if !orders::mark_external_payment_received_by_operator(tx, now, &actor, &order).await? {
-                    return Err(AdminError::Rejected(explain_no_pending_payment(&order)));
+                    return Err(AdminError::Refused(explain_why_no_payment_is_awaited(&order)));
                 }
                 Ok(order)
             })
@@ -200,7 +200,7 @@ pub async fn mark_external_payment_received(context: &Context, name: OrderName) 
 }
 
 /// Returns a message that explains why the order does not wait for an external payment.
-fn explain_no_pending_payment(OrderDetails { order, status }: &OrderDetails) -> String {
+fn explain_why_no_payment_is_awaited(OrderDetails { order, status }: &OrderDetails) -> String {
     let OrderStatus { method, payment_state, .. } = status;
     let (number, method_name, state) = (&order.order_no, method.as_str(), order.state.as_str());
     match method {

@@ -1,10 +1,10 @@
-//! Parses amounts, currencies, times and modes from the command line and from imported files, and formats prices.
+//! Parses prices, percentages, currencies, times and modes from the command line and from imported files.
 
 use chain::Amount;
 
 use clock::Instant;
 use ids::Mode;
-use money::pricing::{Currency, Fiat};
+use money::pricing::Currency;
 
 /// Parses a mode: `live` or `test`.
 pub fn parse_mode(text: &str) -> Result<Mode, String> {
@@ -17,15 +17,15 @@ pub fn parse_mode(text: &str) -> Result<Mode, String> {
 
 /// Parses a price such as `0.50` into minor units, here 50. Signs, exponents and more than two decimal places are
 /// errors.
-pub fn parse_minor_units(text: &str) -> Result<i64, String> {
+pub fn parse_price_in_minor_units(text: &str) -> Result<i64, String> {
     let units = Amount::parse_decimal(text, 2).map_err(|e| e.to_string())?.units();
     i64::try_from(units).map_err(|_| format!("{text} is too large"))
 }
 
 /// Parses a percentage such as `2.5` into basis points, here 250.
-pub fn parse_basis_points(text: &str) -> Result<i64, String> {
+pub fn parse_percent_in_basis_points(text: &str) -> Result<i64, String> {
     // One basis point is a hundredth of a percent, so a percentage is parsed like a price with two decimal places.
-    parse_minor_units(text)
+    parse_price_in_minor_units(text)
 }
 
 /// Parses a currency code such as `CNY`.
@@ -36,11 +36,6 @@ pub fn parse_currency(code: &str) -> Result<Currency, String> {
 /// Parses a time such as `2026-02-11T12:00:00Z`.
 pub fn parse_instant(text: &str) -> Result<Instant, String> {
     let parsed = text.parse::<jiff::Timestamp>();
-    let rejected = |_| format!("`{text}` is not a time such as 2026-02-11T12:00:00Z");
-    parsed.map(|at| Instant(at.as_millisecond())).map_err(rejected)
-}
-
-/// Formats a price, such as `0.5 CNY`.
-pub fn format_fiat(price: Fiat) -> String {
-    format!("{} {}", price.to_decimal(), price.currency)
+    let refused = |_| format!("`{text}` is not a time such as 2026-02-11T12:00:00Z");
+    parsed.map(|at| Instant(at.as_millisecond())).map_err(refused)
 }

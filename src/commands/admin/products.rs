@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::admin::file::{Record, Source};
-use crate::commands::admin::parse::{format_fiat, parse_currency, parse_minor_units};
-use crate::commands::admin::{AdminError, AdminOperation, Owner, find_shop};
+use crate::commands::admin::csv::CsvRecord;
+use crate::commands::admin::import_file::ImportFile;
+use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::parse::{parse_currency, parse_price_in_minor_units};
+use crate::commands::admin::{AdminError, AdminOperation, Owner};
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::exit::CommandError;
 use db::Tx;
 use ids::Shop;
+use money::pricing::Fiat;
 use shop::catalog::{self, LocalizedTexts, ProductChange, ProductWithPrices, State};
 
 /// The currency of a price when the operator gives no currency.
@@ -36,9 +39,9 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct Put {
     #[command(flatten)]
-    product: NewProduct,
+    product: ProductInput,
     /// Name in a language, such as `en=Mailbox`; repeat the option for more languages.
-    #[arg(long = "name", value_name = "LANGUAGE=TEXT", value_parser = parse_translation)]
+    #[arg(long = "name", value_name = "LANGUAGE=TEXT", value_parser = parse_language_and_text)]
     names: Vec<(String, String)>,
     #[command(flatten)]
     owner: Owner,
@@ -47,7 +50,7 @@ pub struct Put {
 /// A product in the form of command-line arguments and import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NewProduct {
+pub struct ProductInput {
     /// Name of the product in URLs: a-z, 0-9 and -.
     pub slug: String,
     /// Price of one unit, such as 0.50.
@@ -77,7 +80,7 @@ pub struct NewProduct {
 #[derive(clap::Args)]
 pub struct Import {
     #[command(flatten)]
-    source: Source,
+    source: ImportFile,
     #[command(flatten)]
     owner: Owner,
 }
@@ -98,16 +101,16 @@ pub struct Set {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
-    pub fn into_operation(self) -> Result<AdminOperation, CommandError> {
+    /// Returns the operation that this command requests. The subcommand `import` reads its file.
+    pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Put(put) => {
-                let product = NewProduct { names: put.names.into_iter().collect(), ..put.product };
+                let product = ProductInput { names: put.names.into_iter().collect(), ..put.product };
                 Ok(AdminOperation::PutProducts(put.owner, vec![product]))
             }
             Command::Import(import) => Ok(AdminOperation::PutProducts(
                 import.owner,
-                import.source.read_import_records("products", parse_product_record)?,
+                import.source.read_json_or_csv_records("products", parse_product_record)?,
             )),
             Command::Set(set) => Ok(AdminOperation::SetProduct(set)),
             Command::List(owner) => Ok(AdminOperation::ListProducts(owner)),
@@ -115,8 +118,8 @@ impl Command {
     }
 }
 
-fn parse_product_record(mut record: Record) -> Result<NewProduct, CommandError> {
-    let mut product = NewProduct {
+fn parse_product_record(mut record: CsvRecord) -> Result<ProductInput, CommandError> {
+    let mut product = ProductInput {
         slug: record.take_required_field("slug")?,
         price: record.take_required_field("price")?,
         currency: record.take_field("currency").unwrap_or_else(default_currency),
@@ -144,7 +147,7 @@ fn default_currency() -> String {
     DEFAULT_CURRENCY.into()
 }
 
-fn parse_translation(text: &str) -> Result<(String, String), String> {
+fn parse_language_and_text(text: &str) -> Result<(String, String), String> {
     let (language, text) = text.split_once('=').ok_or("a name has the form `en=Mailbox`")?;
     Ok((language.to_owned(), text.to_owned()))
 }
@@ -153,21 +156,21 @@ fn parse_translation(text: &str) -> Result<(String, String), String> {
 pub async fn create_or_change_products(
     context: &Context,
     owner: Owner,
-    products: Vec<NewProduct>,
+    products: Vec<ProductInput>,
 ) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), products.len());
     let created = context
         .db
-        .write("put_products", move |tx| {
+        .write("create_or_change_products", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &owner).await?;
+                let shop = require_shop(tx, &owner).await?;
                 let mut created = 0;
                 for (position, product) in (1..).zip(products) {
                     let slug = product.slug.clone();
-                    let rejected = |cause: String| AdminError::Rejected(format!("product `{slug}`: {cause}"));
-                    let change = product.into_product_change(position).map_err(rejected)?;
+                    let refused = |cause: String| AdminError::Refused(format!("product `{slug}`: {cause}"));
+                    let change = product.parse_into_product_change(position).map_err(refused)?;
                     let is_new = catalog::create_or_change_product(tx, now, &actor, shop, change).await;
-                    created += usize::from(is_new.map_err(|e| rejected(e.to_string()))?);
+                    created += usize::from(is_new.map_err(|e| refused(e.to_string()))?);
                 }
                 Ok::<_, AdminError>(created)
             })
@@ -176,8 +179,8 @@ pub async fn create_or_change_products(
     Ok(format!("{created} products were created, {} were changed.", count - created))
 }
 
-impl NewProduct {
-    fn into_product_change(self, position: i64) -> Result<ProductChange, String> {
+impl ProductInput {
+    fn parse_into_product_change(self, position: i64) -> Result<ProductChange, String> {
         let names = self.names.iter().map(|(language, text)| ("name", language, text));
         let descriptions = self.descriptions.iter().map(|(language, text)| ("description", language, text));
         let texts = names
@@ -185,7 +188,7 @@ impl NewProduct {
             .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with_text(field, language, text));
         Ok(ProductChange {
             currency: parse_currency(&self.currency)?,
-            unit_price: parse_minor_units(&self.price)?,
+            unit_price: parse_price_in_minor_units(&self.price)?,
             slug: self.slug,
             min_quantity: self.min_quantity,
             max_quantity: self.max_quantity,
@@ -196,16 +199,16 @@ impl NewProduct {
 }
 
 /// Activates or deactivates a product.
-pub async fn set_product_state(context: &Context, set: Set) -> Result<String, String> {
+pub async fn activate_or_deactivate_product(context: &Context, set: Set) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.inactive { State::Inactive } else { State::Active };
     let message = format!("Product `{}` is {}.", set.product, state.as_str());
     context
         .db
-        .write("set_product", move |tx| {
+        .write("set_product_state", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &set.owner).await?;
-                let product = find_product(tx, shop, &set.product).await?;
+                let shop = require_shop(tx, &set.owner).await?;
+                let product = require_product(tx, shop, &set.product).await?;
                 Ok::<_, AdminError>(
                     catalog::set_product_state(tx, now, &actor, product.id, &product.slug, state).await?,
                 )
@@ -216,13 +219,13 @@ pub async fn set_product_state(context: &Context, set: Set) -> Result<String, St
 }
 
 /// Returns one line for each product of the merchant.
-pub async fn list_products(context: &Context, owner: Owner) -> Result<String, String> {
+pub async fn list_products_with_prices(context: &Context, owner: Owner) -> Result<String, String> {
     let products = context
         .db
-        .read("list_products", move |tx| {
+        .read("list_products_with_prices", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &owner).await?;
-                Ok::<_, AdminError>(catalog::list_products_with_prices(tx, shop).await?)
+                let shop = require_shop(tx, &owner).await?;
+                Ok::<_, AdminError>(catalog::list_all_products(tx, shop).await?)
             })
         })
         .await?;
@@ -235,14 +238,23 @@ pub async fn list_products(context: &Context, owner: Owner) -> Result<String, St
 
 fn format_product(product: &ProductWithPrices) -> String {
     let ProductWithPrices { public_id, slug, state, min_quantity, max_quantity, stock, unit_prices, .. } = product;
-    let prices: Vec<String> = unit_prices.iter().map(|price| format_fiat(*price)).collect();
+    let prices: Vec<String> = unit_prices.iter().map(|price| format_price(*price)).collect();
     let prices = if prices.is_empty() { "no price".into() } else { prices.join(", ") };
     let state = state.as_str();
     format!("{slug}\t{public_id}\t{state}\t{prices}\t{stock} in stock\torders of {min_quantity} to {max_quantity}")
 }
 
 /// Returns the product with this public id or slug. Fails when the shop has no such product.
-pub(super) async fn find_product(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<ProductWithPrices, AdminError> {
-    let product = catalog::find_product_with_prices(tx, shop, id_or_slug).await?;
-    product.ok_or_else(|| AdminError::Rejected(format!("there is no product `{id_or_slug}`")))
+pub(super) async fn require_product(
+    tx: &mut Tx,
+    shop: Shop,
+    id_or_slug: &str,
+) -> Result<ProductWithPrices, AdminError> {
+    let product = catalog::find_any_product(tx, shop, id_or_slug).await?;
+    product.ok_or_else(|| AdminError::Refused(format!("there is no product `{id_or_slug}`")))
+}
+
+/// Formats a price, such as `0.5 CNY`.
+pub fn format_price(price: Fiat) -> String {
+    format!("{} {}", price.to_decimal(), price.currency)
 }

@@ -54,14 +54,14 @@ impl Command {
 }
 
 /// Returns the open reviews as text, oldest first.
-pub async fn list_open_reviews(context: &Context, list: List) -> Result<String, String> {
+pub async fn list_oldest_open_reviews(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (open, count) = context
         .db
-        .read("list_reviews", move |tx| {
+        .read("list_oldest_open_reviews", move |tx| {
             Box::pin(async move {
                 Ok::<_, AdminError>((
-                    reviews::list_open_reviews(tx, limit).await?,
+                    reviews::list_oldest_open_reviews(tx, limit).await?,
                     reviews::count_open_reviews(tx).await?,
                 ))
             })
@@ -94,7 +94,7 @@ pub async fn close_review(context: &Context, close: Close) -> Result<String, Str
         (context.clock.now(), context.actor.clone(), format!("Review {kind} {subject} is closed."));
     context
         .db
-        .write("close_review", move |tx| {
+        .write("close_review_by_operator", move |tx| {
             Box::pin(async move {
                 let is_closed = match kind.parse::<Kind>() {
                     Ok(kind) => reviews::close_review_by_operator(tx, now, &actor, kind, &subject, &note).await?,
@@ -102,7 +102,7 @@ pub async fn close_review(context: &Context, close: Close) -> Result<String, Str
                 };
                 if !is_closed {
                     let missing = format!("no review `{kind}` of `{subject}` is open; `{LIST}` shows those that are");
-                    return Err(AdminError::Rejected(missing));
+                    return Err(AdminError::Refused(missing));
                 }
                 Ok(())
             })

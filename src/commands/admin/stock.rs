@@ -3,11 +3,12 @@
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::admin::file::{Format, Source};
-use crate::commands::admin::products::find_product;
-use crate::commands::admin::{AdminError, AdminOperation, Owner, find_shop};
+use crate::commands::admin::import_file::{Format, ImportFile};
+use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::products::require_product;
+use crate::commands::admin::{AdminError, AdminOperation, Owner};
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::exit::CommandError;
 use ids::StockItemId;
 use shop::stock::{self, IMPORT_LINES_MAX, ItemSummary};
 
@@ -35,7 +36,7 @@ pub struct Files {
     /// Id or slug of the product.
     product: String,
     #[command(flatten)]
-    source: Source,
+    source: ImportFile,
     #[command(flatten)]
     owner: Owner,
 }
@@ -77,8 +78,9 @@ pub struct Withdraw {
 }
 
 impl Command {
-    /// Returns the operations that this command requests. A large import needs several operations.
-    pub fn into_operations(self) -> Result<Vec<AdminOperation>, CommandError> {
+    /// Returns the operations that this command requests. The subcommand `import` reads its file; a large import needs
+    /// several operations.
+    pub fn read_files_into_operations(self) -> Result<Vec<AdminOperation>, CommandError> {
         match self {
             Command::List(list) => Ok(vec![AdminOperation::ListStock(list)]),
             Command::Withdraw(withdraw) => Ok(vec![AdminOperation::WithdrawStock(withdraw)]),
@@ -88,7 +90,7 @@ impl Command {
                     return Err(CommandError::general_error("there are no lines to import"));
                 }
                 let new_import = |lines| Import { owner: files.owner.clone(), product: files.product.clone(), lines };
-                Ok(split_into_requests(lines)
+                Ok(split_lines_into_requests(lines)
                     .into_iter()
                     .map(|lines| AdminOperation::ImportStock(new_import(lines)))
                     .collect())
@@ -97,19 +99,19 @@ impl Command {
     }
 }
 
-fn read_stock_lines(source: &Source) -> Result<Vec<String>, CommandError> {
-    let text = source.read_import_file()?;
+fn read_stock_lines(source: &ImportFile) -> Result<Vec<String>, CommandError> {
+    let text = source.read_file_text()?;
     match source.detect_format() {
         Format::Json => source.parse_json_array(&text),
         Format::Csv => {
-            source.parse_csv_records(&text)?.iter_mut().map(|record| record.take_required_field("line")).collect()
+            source.parse_csv_file(&text)?.iter_mut().map(|record| record.take_required_field("line")).collect()
         }
         Format::Lines => Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect()),
     }
 }
 
 /// Splits the lines of an import into parts. Each part fits into one request.
-fn split_into_requests(lines: Vec<String>) -> Vec<Vec<String>> {
+fn split_lines_into_requests(lines: Vec<String>) -> Vec<Vec<String>> {
     let mut parts: Vec<Vec<String>> = Vec::new();
     let mut bytes = 0;
     for line in lines {
@@ -126,25 +128,25 @@ fn split_into_requests(lines: Vec<String>) -> Vec<Vec<String>> {
 }
 
 /// Imports one part in one database transaction: all of its lines, or none when one fails.
-pub async fn import_stock_lines(context: &Context, import: Import) -> Result<String, String> {
+pub async fn encrypt_and_import_stock_lines(context: &Context, import: Import) -> Result<String, String> {
     let (now, actor, envelope) = (context.clock.now(), context.actor.clone(), context.envelope.clone());
     let Import { owner, product, lines } = import;
     let (slug, sku) = context
         .db
-        .read("find_product", move |tx| {
+        .read("require_product", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &owner).await?;
-                let product = find_product(tx, shop, &product).await?;
+                let shop = require_shop(tx, &owner).await?;
+                let product = require_product(tx, shop, &product).await?;
                 Ok::<_, AdminError>((product.slug, product.sku))
             })
         })
         .await?;
-    let items =
-        stock::encrypt_stock_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let items = stock::validate_and_encrypt_lines(&envelope, sku, lines.iter().map(String::as_str))
+        .map_err(|e| e.to_string())?;
     let product_slug = slug.clone();
     let result = context
         .db
-        .write("import_stock", move |tx| {
+        .write("import_stock_items", move |tx| {
             Box::pin(async move {
                 Ok::<_, AdminError>(stock::import_stock_items(tx, now, &actor, &product_slug, sku, items).await?)
             })
@@ -154,19 +156,19 @@ pub async fn import_stock_lines(context: &Context, import: Import) -> Result<Str
 }
 
 /// Returns one line for each item, sorted by number. Items are sold in this sequence.
-pub async fn list_stock_items(context: &Context, list: List) -> Result<String, String> {
+pub async fn list_stock_items_page(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (product, all) = (list.product.clone(), list.all);
     let items = context
         .db
-        .read("list_stock", move |tx| {
+        .read("list_stock_items", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &list.owner).await?;
-                let sku = find_product(tx, shop, &list.product).await?.sku;
+                let shop = require_shop(tx, &list.owner).await?;
+                let sku = require_product(tx, shop, &list.product).await?.sku;
                 // Fetch one item more than the limit. If it exists, the listing is incomplete.
                 let (after, fetched_max) = (StockItemId(list.after), limit.saturating_add(1));
                 Ok::<_, AdminError>(match all {
-                    true => stock::list_stock_items(tx, sku, after, fetched_max).await?,
+                    true => stock::list_items_in_any_state(tx, sku, after, fetched_max).await?,
                     false => stock::list_items_in_stock(tx, sku, after, fetched_max).await?,
                 })
             })
@@ -186,7 +188,7 @@ pub async fn withdraw_stock_item(context: &Context, withdraw: Withdraw) -> Resul
     let (now, actor, item) = (context.clock.now(), context.actor.clone(), withdraw.item);
     let is_withdrawn = context
         .db
-        .write("withdraw_stock", move |tx| {
+        .write("withdraw_stock_item", move |tx| {
             Box::pin(async move {
                 Ok::<_, AdminError>(stock::withdraw_stock_item(tx, now, &actor, StockItemId(item)).await?)
             })

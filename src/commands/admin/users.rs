@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 use chain::Amount;
 
+use crate::commands::admin::merchants::require_shop;
 use crate::commands::admin::parse::parse_currency;
-use crate::commands::admin::{AdminError, AdminOperation, Owner, find_shop};
+use crate::commands::admin::{AdminError, AdminOperation, Owner};
 use crate::commands::context::Context;
 use access::tokens::Token;
 use db::Tx;
@@ -23,7 +24,7 @@ const DAY_MS: i64 = 86_400_000;
 pub enum Command {
     /// Add a user.
     Create(Create),
-    /// Disable a user, whose tokens are then rejected, or enable the user again.
+    /// Disable a user, whose tokens are then refused, or enable the user again.
     Set(Set),
     /// List all users of a merchant with their balances.
     List(Owner),
@@ -55,7 +56,7 @@ pub struct Create {
 pub struct Set {
     /// Name of the user.
     pub name: String,
-    /// Disable the user; the tokens of the user are then rejected.
+    /// Disable the user; the tokens of the user are then refused.
     #[arg(long, conflicts_with = "enable", required_unless_present = "enable")]
     pub disable: bool,
     /// Enable the user again.
@@ -88,7 +89,7 @@ pub struct Revoke {
 
 /// The amount to credit, and the user who gets it.
 #[derive(clap::Args, Serialize, Deserialize)]
-pub struct Credit {
+pub struct CreditUser {
     /// Name of the user.
     pub user: String,
     /// Amount, such as 100.00.
@@ -135,9 +136,9 @@ pub async fn create_user(context: &Context, new: Create) -> Result<String, Strin
         .db
         .write("create_user", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &new.owner).await?;
+                let shop = require_shop(tx, &new.owner).await?;
                 let user = users::NewUser { public_id: Uuid::new_v4(), name: new.name, email: new.email };
-                users::create_user(tx, now, &actor, shop, user).await.map_err(AdminError::from_rejection)
+                users::create_user(tx, now, &actor, shop, user).await.map_err(AdminError::from_refusal)
             })
         })
         .await?;
@@ -145,15 +146,15 @@ pub async fn create_user(context: &Context, new: Create) -> Result<String, Strin
 }
 
 /// Disables or enables a user.
-pub async fn set_user_state(context: &Context, set: Set) -> Result<String, String> {
+pub async fn disable_or_enable_user(context: &Context, set: Set) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.disable { State::Disabled } else { State::Active };
     let message = format!("User `{}` is {}.", set.name, state.as_str());
     context
         .db
-        .write("set_user", move |tx| {
+        .write("set_user_state", move |tx| {
             Box::pin(async move {
-                let (_, user) = find_user(tx, &set.owner, &set.name).await?;
+                let (_, user) = require_shop_and_user(tx, &set.owner, &set.name).await?;
                 Ok::<_, AdminError>(users::set_user_state(tx, now, &actor, &user, state).await?)
             })
         })
@@ -162,12 +163,12 @@ pub async fn set_user_state(context: &Context, set: Set) -> Result<String, Strin
 }
 
 /// Returns one line for each user of the merchant, with the balances of the user.
-pub async fn list_users(context: &Context, owner: Owner) -> Result<String, String> {
+pub async fn list_users_with_balances(context: &Context, owner: Owner) -> Result<String, String> {
     let lines = context
         .db
         .read("list_users", move |tx| {
             Box::pin(async move {
-                let shop = find_shop(tx, &owner).await?;
+                let shop = require_shop(tx, &owner).await?;
                 let mut lines = Vec::new();
                 for user in users::list_users(tx, shop).await? {
                     let mut line = format!("{}\t{}", user.name, user.state.as_str());
@@ -186,16 +187,16 @@ pub async fn list_users(context: &Context, owner: Owner) -> Result<String, Strin
 }
 
 /// Issues an access token and returns its text, which cannot be shown again.
-pub async fn issue_token(context: &Context, issue: Issue) -> Result<String, String> {
+pub async fn issue_access_token(context: &Context, issue: Issue) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let expires_at = issue.days.map(|days| now.plus_ms(i64::from(days).saturating_mul(DAY_MS)));
     let token = Token::generate(&mut rand::rng());
     let revealed = token.reveal_token().to_owned();
     context
         .db
-        .write("issue_token", move |tx| {
+        .write("issue_user_token", move |tx| {
             Box::pin(async move {
-                let (_, user) = find_user(tx, &issue.owner, &issue.user).await?;
+                let (_, user) = require_shop_and_user(tx, &issue.owner, &issue.user).await?;
                 Ok::<_, AdminError>(users::issue_user_token(tx, now, &actor, &user, &token, expires_at).await?)
             })
         })
@@ -204,14 +205,14 @@ pub async fn issue_token(context: &Context, issue: Issue) -> Result<String, Stri
 }
 
 /// Revokes all tokens of a user.
-pub async fn revoke_tokens(context: &Context, revoke: Revoke) -> Result<String, String> {
+pub async fn revoke_all_tokens(context: &Context, revoke: Revoke) -> Result<String, String> {
     let (now, actor, name) = (context.clock.now(), context.actor.clone(), revoke.user.clone());
     let count = context
         .db
-        .write("revoke_tokens", move |tx| {
+        .write("revoke_user_tokens", move |tx| {
             Box::pin(async move {
-                let (_, user) = find_user(tx, &revoke.owner, &revoke.user).await?;
-                Ok::<_, AdminError>(users::revoke_user_tokens(tx, now, &actor, &user).await?)
+                let (_, user) = require_shop_and_user(tx, &revoke.owner, &revoke.user).await?;
+                Ok::<_, AdminError>(users::revoke_all_user_tokens(tx, now, &actor, &user).await?)
             })
         })
         .await?;
@@ -219,7 +220,7 @@ pub async fn revoke_tokens(context: &Context, revoke: Revoke) -> Result<String, 
 }
 
 /// Credits a user's balance and returns a message with the new balance.
-pub async fn credit_user(context: &Context, credit: Credit) -> Result<String, String> {
+pub async fn credit_user(context: &Context, credit: CreditUser) -> Result<String, String> {
     let currency = parse_currency(&credit.currency)?;
     let decimals = users::find_balance_decimals(currency)
         .ok_or_else(|| format!("balances are in CNY or USD, not in {}", credit.currency))?;
@@ -228,13 +229,11 @@ pub async fn credit_user(context: &Context, credit: Credit) -> Result<String, St
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let balance = context
         .db
-        .write("credit_user", move |tx| {
+        .write("credit_user_balance", move |tx| {
             Box::pin(async move {
-                let (shop, user) = find_user(tx, &credit.owner, &credit.user).await?;
+                let (shop, user) = require_shop_and_user(tx, &credit.owner, &credit.user).await?;
                 let credit = users::Credit { currency, amount, reference: credit.reference };
-                users::credit_user_balance(tx, now, &actor, shop, &user, credit)
-                    .await
-                    .map_err(AdminError::from_rejection)
+                users::credit_user_balance(tx, now, &actor, shop, &user, credit).await.map_err(AdminError::from_refusal)
             })
         })
         .await?;
@@ -247,12 +246,13 @@ fn format_balance(balance: Amount, currency: Currency) -> String {
     format!("{} {currency}", balance.to_decimal(decimals))
 }
 
-async fn find_user(tx: &mut Tx, owner: &Owner, name: &str) -> Result<(Shop, User), AdminError> {
-    let shop = find_shop(tx, owner).await?;
+/// Returns the user with this name, and the shop of the merchant. Fails when either does not exist.
+async fn require_shop_and_user(tx: &mut Tx, owner: &Owner, name: &str) -> Result<(Shop, User), AdminError> {
+    let shop = require_shop(tx, owner).await?;
     let user = users::find_user_by_name(tx, shop, name).await?;
     let missing = || {
         let Owner { merchant, mode } = owner;
-        AdminError::Rejected(format!("merchant `{merchant}` has no user `{name}` in {} mode", mode.as_str()))
+        AdminError::Refused(format!("merchant `{merchant}` has no user `{name}` in {} mode", mode.as_str()))
     };
     Ok((shop, user.ok_or_else(missing)?))
 }

@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use crate::commands::dev::node::Node;
-use crate::commands::exit::CommandError;
+use crate::commands::command_error::CommandError;
+use crate::commands::dev::evm_node::DemoNode;
+use crate::commands::dev::keys;
 use config::Config;
 
 const TEXT: &str = include_str!("dev.toml");
@@ -17,22 +18,36 @@ pub struct Options {
     /// The `[[accounts]]` tables as TOML.
     pub accounts: String,
     /// The node that replaces the simulated Ethereum; `None` when Ethereum is simulated.
-    pub node: Option<Node>,
+    pub node: Option<DemoNode>,
 }
 
 /// Returns a listen address for commands that need the configuration but do not listen.
-pub fn placeholder_listen_address() -> SocketAddr {
+fn placeholder_listen_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
+}
+
+/// Returns the configuration of the demo in `folder`. Fails when no demo was ever started there.
+pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> {
+    let seed = keys::open_demo_seed(folder)?.ok_or_else(|| {
+        CommandError::daemon_error(format!(
+            "{} is not a data folder of `settled dev`; start the demo first",
+            folder.display()
+        ))
+    })?;
+    build_demo_config_with_env(
+        folder,
+        &Options { listen: placeholder_listen_address(), accounts: keys::format_accounts_toml(&seed)?, node: None },
+    )
 }
 
 /// Returns the configuration of the demo in a data folder. Environment variables that begin with `SETTLED__` override
 /// it.
-pub fn build_demo_config(folder: &Path, options: &Options) -> Result<Config, CommandError> {
+pub fn build_demo_config_with_env(folder: &Path, options: &Options) -> Result<Config, CommandError> {
     let listen = options.listen;
     let mut text =
         format!("[server]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\n\n{TEXT}\n{}", options.accounts);
     match &options.node {
-        Some(node) => node.write_chain_config(&mut text),
+        Some(node) => node.append_chain_config_toml(&mut text),
         None => writeln!(text, "{ETHEREUM}"),
     }
     .expect("writing to a string cannot fail");
@@ -40,7 +55,16 @@ pub fn build_demo_config(folder: &Path, options: &Options) -> Result<Config, Com
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with("SETTLED__"))
         .collect();
-    Ok(Config::parse_toml(&folder.join("settled dev"), &text, env)?)
+    Ok(Config::parse_and_validate(&folder.join("settled dev"), &text, env)?)
+}
+
+/// Replaces port 0 by a free port, so that the configuration and the printed texts contain the real port.
+pub fn replace_port_zero_by_free_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
+    if listen.port() != 0 {
+        return Ok(listen);
+    }
+    let probe = std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
+    probe.map_err(|e| CommandError::error_with_context(format!("cannot listen on {listen}"), e))
 }
 
 const ETHEREUM: &str = r#"

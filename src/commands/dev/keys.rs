@@ -1,18 +1,16 @@
 //! The seed of the demo. Its passphrase is stored in the same folder, because the coins of the demo have no value.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bitcoin::Network;
 use chain::Family;
 use secrecy::SecretString;
-use signer::accounts::{KeyAccount, Purpose};
+use signer::accounts::{AccountPurpose, KeyAccount};
 use signer::seed::Seed;
 use signer::seed_file::{KdfCost, SeedFile};
 
-use crate::commands::exit::CommandError;
+use crate::commands::command_error::CommandError;
+use crate::commands::private_files::write_private_file;
 
 const SEED: &str = "seed";
 const PASSPHRASE: &str = "seed.passphrase";
@@ -51,23 +49,12 @@ pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
 pub fn format_accounts_toml(seed: &Seed) -> Result<String, CommandError> {
     let mut text = String::new();
     for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {
-        let account = KeyAccount::new(family, Network::Bitcoin, Purpose::TestDeposit, 0);
+        let account = KeyAccount::new(family, Network::Bitcoin, AccountPurpose::TestDeposit, 0);
         let account = account.map_err(|e| CommandError::general_error(e.to_string()))?;
-        let (path, xpub) = (account.derivation_path(), seed.derive_account_xpub(&account));
+        let (path, xpub) = (account.derivation_path(), account.derive_xpub(seed));
         text.push_str(&format!(
             "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
         ));
     }
     Ok(text)
-}
-
-/// Writes a file that only its owner can read. An existing file is replaced.
-pub fn write_private_file(path: &Path, text: &str) -> Result<(), CommandError> {
-    let failed = |e: std::io::Error| CommandError::error_with_context(path.display(), e);
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed)
 }

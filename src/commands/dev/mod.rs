@@ -1,17 +1,18 @@
 //! `settled dev`: the daemon on simulated chains, started by one command without a configuration. Its coins have no
 //! value.
 
-mod blocks;
-mod demo_config;
-pub mod demo;
+mod miners;
+pub mod demo_config;
+mod demo_clock;
+pub mod operations;
 mod keys;
-mod node;
+mod evm_node;
 mod pay;
 mod shop;
-mod walk;
+mod walk_through;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Subcommand;
@@ -19,16 +20,16 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::commands::backup;
+use crate::commands::command_error::CommandError;
 use crate::commands::context::{Context, RunningDaemon};
+use crate::commands::database::{self, MigratedDatabase};
 use crate::commands::dispatch::Dispatcher;
-use crate::commands::exit::CommandError;
-use crate::commands::installation::{self, Prepared, create_data_folder};
 use crate::commands::logging;
-use crate::commands::out::print_line;
-use crate::control::server::Server;
+use crate::commands::output::print_line_or_exit;
+use crate::commands::private_files::create_private_folder;
+use crate::control::server::ControlServer;
 use crate::daemon::{self, Daemon, Setup};
-use crate::ops;
-use config::Config;
+use crate::ops::{signals, supervisor};
 use db::file_lock::DataFolderLock;
 
 /// The default data folder of the demo.
@@ -65,57 +66,43 @@ struct Start {
 }
 
 /// Starts the demo, or runs the given subcommand.
-pub async fn run_dev(args: Args) -> Result<(), CommandError> {
+pub async fn run_demo_or_subcommand(args: Args) -> Result<(), CommandError> {
     match args.command {
-        Some(Command::Pay(args)) => pay::run_dev_pay(args).await,
+        Some(Command::Pay(args)) => pay::pay_order_and_print_progress(args).await,
         None => run_demo_until_stopped(args.start).await,
     }
 }
 
-/// Returns the configuration of the demo in `folder`. Fails when no demo was ever started there.
-pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> {
-    let seed = keys::open_demo_seed(folder)?.ok_or_else(|| {
-        CommandError::daemon_error(format!(
-            "{} is not a data folder of `settled dev`; start the demo first",
-            folder.display()
-        ))
-    })?;
-    demo_config::build_demo_config(
-        folder,
-        &demo_config::Options {
-            listen: demo_config::placeholder_listen_address(),
-            accounts: keys::format_accounts_toml(&seed)?,
-            node: None,
-        },
-    )
-}
-
 async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
-    create_data_folder(&args.data)?;
+    create_private_folder(&args.data)?;
     let folder = args.data.canonicalize().map_err(|e| CommandError::error_with_context(args.data.display(), e))?;
     let lock = DataFolderLock::lock_data_folder(&folder)?;
     let node = match &args.evm {
-        Some(url) => Some(node::prepare_demo_node(&folder, url).await?),
+        Some(url) => Some(evm_node::inspect_node_and_deploy_usdt(&folder, url).await?),
         None => None,
     };
     let accounts = keys::format_accounts_toml(&keys::open_or_create_demo_seed(&folder)?)?;
-    let config = demo_config::build_demo_config(
+    let config = demo_config::build_demo_config_with_env(
         &folder,
-        &demo_config::Options { listen: resolve_listen_port(args.listen)?, accounts, node: node.clone() },
+        &demo_config::Options {
+            listen: demo_config::replace_port_zero_by_free_port(args.listen)?,
+            accounts,
+            node: node.clone(),
+        },
     )?;
-    logging::start_logging(&config.log)?;
+    logging::start_logging_to_stderr(&config.log)?;
     backup::remove_leftover_backups(&folder);
-    let shutdown_signal = ops::catch_shutdown_signals()?;
+    let shutdown_signal = signals::catch_shutdown_signals()?;
 
-    let clock = demo::load_demo_clock(&folder)?;
-    let Prepared { db, envelope, .. } = installation::lock_and_migrate_database(&config).await?;
+    let clock = demo_clock::load_demo_clock(&folder)?;
+    let MigratedDatabase { db, envelope, .. } = database::lock_migrate_and_load_keys(&config).await?;
     let context = Context::without_daemon(Arc::new(config.clone()), db.clone(), clock.clone(), envelope);
-    let token = shop::prepare_demo_shop(&context, &folder).await?;
+    let token = shop::create_missing_shop_and_load_token(&context, &folder).await?;
 
     let chains = folder.join("chains");
-    create_data_folder(&chains)?;
-    let specs = daemon::drivers::list_simnet_specs(&config);
-    let simnet = simnet::Simnet::open(&chains, specs, clock.now().unix_seconds())
+    create_private_folder(&chains)?;
+    let specs = daemon::drivers::list_enabled_simnet_chains(&config);
+    let simnet = simnet::Simnet::open_or_create(&chains, specs, clock.now().unix_seconds())
         .map_err(|e| CommandError::error_with_context("simulated chains", e))?;
     let daemon = Daemon::start_daemon(Setup {
         config: config.clone(),
@@ -128,25 +115,26 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     })
     .await?;
 
-    let running = RunningDaemon::new(&daemon, clock.now());
+    let running = RunningDaemon::from_started_daemon(&daemon, clock.now());
     let (stop, stopped) = watch::channel(false);
-    let demo = demo::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
-    let blocks = blocks::spawn_miners(&daemon.tasks, &config, &demo, &clock, &stopped);
-    let server = Server::bind_socket(&folder).map_err(|e| CommandError::error_with_context("control socket", e))?;
+    let demo = operations::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
+    let blocks = miners::spawn_miners(&daemon.tasks, &config, &demo, &clock, &stopped);
+    let server = ControlServer::remove_old_and_bind_socket(&folder)
+        .map_err(|e| CommandError::error_with_context("control socket", e))?;
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
-    let handler = demo::DemoHandler { dispatcher: Dispatcher(context), demo };
-    let serving = server.serve_requests(Arc::new(handler), daemon.tasks.clone(), stopped.clone());
+    let handler = operations::DemoHandler { dispatcher: Dispatcher(context), demo };
+    let serving = server.serve_requests_until_stopped(Arc::new(handler), daemon.tasks.clone(), stopped.clone());
     let control = daemon.tasks.spawn("control socket", serving);
-    let watcher = ops::spawn_supervisor(&daemon, &stopped);
+    let watcher = supervisor::notify_ready_and_spawn_supervisor(&daemon, &stopped);
 
-    print_line(walk::format_walk_through(&walk::Facts {
+    print_line_or_exit(walk_through::format_walk_through(&walk_through::Facts {
         address: daemon.address,
         folder: &args.data,
         token: &token,
         node: node.as_ref(),
     }));
     shutdown_signal.await;
-    print_line("Stopping. The data stays for the next start.");
+    print_line_or_exit("Stopping. The data stays for the next start.");
     stop.send_replace(true);
     daemon.shut_down().await;
     for task in blocks.into_iter().chain([control, watcher]) {
@@ -155,13 +143,4 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     }
     drop(lock);
     Ok(())
-}
-
-/// Replaces port 0 by a free port, so that the configuration and the printed texts contain the real port.
-fn resolve_listen_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
-    if listen.port() != 0 {
-        return Ok(listen);
-    }
-    let probe = std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
-    probe.map_err(|e| CommandError::error_with_context(format!("cannot listen on {listen}"), e))
 }

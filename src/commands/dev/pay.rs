@@ -7,11 +7,12 @@ use std::time::Duration;
 use chain::Amount;
 use serde::Deserialize;
 
-use crate::commands::dev::demo::{self, DemoInvoice};
-use crate::commands::dev::{FOLDER, load_existing_demo_config};
-use crate::commands::exit::CommandError;
+use crate::commands::command_error::CommandError;
+use crate::commands::dev::FOLDER;
+use crate::commands::dev::demo_config::load_existing_demo_config;
+use crate::commands::dev::operations::{self, DemoInvoice};
 use crate::commands::operation::execute_in_daemon;
-use crate::commands::out::print_line;
+use crate::commands::output::print_line_or_exit;
 
 /// The pause between two requests for the status of the order.
 const POLL: Duration = Duration::from_millis(250);
@@ -49,11 +50,11 @@ struct StatusResponse {
     payment_status: String,
     fulfillment_status: String,
     #[serde(default)]
-    payment: Progress,
+    payment: PaymentProgress,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-struct Progress {
+struct PaymentProgress {
     #[serde(default)]
     expected_amount: String,
     #[serde(default)]
@@ -64,7 +65,7 @@ struct Progress {
     required_confirmations: Option<u64>,
 }
 
-/// The state of one run of the command.
+/// The state of one run of `settled dev pay`.
 struct PaymentRun {
     folder: PathBuf,
     order: String,
@@ -76,13 +77,13 @@ struct PaymentRun {
 }
 
 /// Pays an order and prints each change of its status until the order is finished.
-pub async fn run_dev_pay(args: Args) -> Result<(), CommandError> {
+pub async fn pay_order_and_print_progress(args: Args) -> Result<(), CommandError> {
     // Check the folder first. Otherwise a wrong folder would be reported as a demo that is not running.
     load_existing_demo_config(&args.data)?;
-    let mut run = PaymentRun::from_arguments(&args).await?;
+    let mut run = PaymentRun::find_and_print_order(&args).await?;
     match (&args.amount, args.late, args.reorg, args.split) {
         (Some(amount), ..) => run.pay_given_amount(amount).await,
-        (None, true, ..) => run.pay_after_window().await,
+        (None, true, ..) => run.advance_clock_and_pay_late().await,
         (None, false, Some(blocks), _) => run.pay_and_reorganise(blocks).await,
         (None, false, None, Some(parts)) => run.pay_in_parts(parts).await,
         (None, false, None, None) => run.pay_exact_amount().await,
@@ -90,20 +91,21 @@ pub async fn run_dev_pay(args: Args) -> Result<(), CommandError> {
 }
 
 impl PaymentRun {
-    async fn from_arguments(args: &Args) -> Result<PaymentRun, CommandError> {
-        let find = demo::FindOrder { order: args.order.clone() };
-        let demo::DemoOrder { order_no, state, status_url, invoice } = execute_in_daemon(&args.data, &find).await?;
+    async fn find_and_print_order(args: &Args) -> Result<PaymentRun, CommandError> {
+        let find = operations::FindOrder { order: args.order.clone() };
+        let operations::DemoOrder { order_no, state, status_url, invoice } =
+            execute_in_daemon(&args.data, &find).await?;
         let invoice = invoice.ok_or_else(|| {
             CommandError::general_error(format!("order {order_no} is {state} and is not paid on a chain: it was not created with `\"paymentMethod\": \"crypto\"`"))
         })?;
         if state != "awaiting_payment" {
-            print_line(format_args!(
+            print_line_or_exit(format_args!(
                 "Order {order_no} is already {state}. A payment is booked now, and a review is opened."
             ));
         }
         let due = parse_base_units(&invoice.due)?;
         let location = if invoice.simulated { "a simulated chain" } else { "the node of --evm" };
-        print_line(format_args!(
+        print_line_or_exit(format_args!(
             "Order {order_no} is due: {} {} on {} ({location}), to {}, until {}.",
             due.to_decimal(invoice.decimals),
             invoice.symbol,
@@ -116,29 +118,29 @@ impl PaymentRun {
         let (folder, order) = (args.data.clone(), order_no);
         let mut run =
             PaymentRun { folder, order, invoice, due, status_url, client, last_status: StatusResponse::default() };
-        run.print_status_until(|_| true).await?;
+        run.print_status_changes_until(|_| true).await?;
         Ok(run)
     }
 
     async fn pay_exact_amount(&mut self) -> Result<(), CommandError> {
-        self.send_payment(self.due).await?;
-        self.print_status_until(PaymentRun::is_order_finished).await
+        self.send_and_print_payment(self.due).await?;
+        self.print_status_changes_until(PaymentRun::is_order_finished).await
     }
 
     async fn pay_given_amount(&mut self, amount: &str) -> Result<(), CommandError> {
         let amount = Amount::parse_decimal(amount, self.invoice.decimals)
             .map_err(|e| CommandError::usage_error(e.to_string()))?;
         let before = self.last_status.payment.received_amount.clone();
-        self.send_payment(amount).await?;
+        self.send_and_print_payment(amount).await?;
         let arrived = move |status: &StatusResponse| status.payment.received_amount != before;
-        self.print_status_until(|status| {
+        self.print_status_changes_until(|status| {
             PaymentRun::is_order_finished(status) || (arrived(status) && status.is_confirmed_and_short())
         })
         .await?;
         if self.last_status.is_confirmed_and_short() {
             let received = Amount::parse_decimal(&self.last_status.payment.received_amount, self.invoice.decimals);
             let rest = self.due.saturating_sub(received.map_err(|e| CommandError::general_error(e.to_string()))?);
-            print_line(format_args!(
+            print_line_or_exit(format_args!(
                 "The payment is too small. Pay the rest with `--amount {}` before {}. Otherwise the order expires, and the \
                  received amount is kept for a review.",
                 rest.to_decimal(self.invoice.decimals),
@@ -149,7 +151,7 @@ impl PaymentRun {
     }
 
     async fn pay_in_parts(&mut self, parts: u64) -> Result<(), CommandError> {
-        let part = self.due.checked_mul_ratio(1, parts).unwrap_or_default();
+        let part = self.due.mul_ratio_rounded_down(1, parts).unwrap_or_default();
         let mut rest = self.due;
         for number in 1..=parts {
             let amount = if number == parts { rest } else { part };
@@ -158,26 +160,28 @@ impl PaymentRun {
                 continue;
             }
             let before = self.last_status.payment.received_amount.clone();
-            self.send_payment(amount).await?;
-            self.print_status_until(move |status| {
+            self.send_and_print_payment(amount).await?;
+            self.print_status_changes_until(move |status| {
                 PaymentRun::is_order_finished(status) || status.payment.received_amount != before
             })
             .await?;
         }
-        self.print_status_until(PaymentRun::is_order_finished).await
+        self.print_status_changes_until(PaymentRun::is_order_finished).await
     }
 
-    async fn pay_after_window(&mut self) -> Result<(), CommandError> {
+    async fn advance_clock_and_pay_late(&mut self) -> Result<(), CommandError> {
         self.require_simulated_chain("--late")?;
-        print_line(self.send_demo_command(demo::DemoCommand::PassWindow { order: self.order.clone() }).await?);
-        self.print_status_until(PaymentRun::is_order_finished).await?;
+        print_line_or_exit(
+            self.send_demo_command(operations::DemoCommand::PassWindow { order: self.order.clone() }).await?,
+        );
+        self.print_status_changes_until(PaymentRun::is_order_finished).await?;
         let before = self.fetch_open_reviews().await?;
-        self.send_payment(self.due).await?;
+        self.send_and_print_payment(self.due).await?;
         for _ in 0..SILENCE_MAX {
             let new: Vec<String> = self.fetch_open_reviews().await?.difference(&before).cloned().collect();
             if !new.is_empty() {
-                print_line("The late payment is booked in the ledger, and a review is opened:");
-                new.iter().for_each(|review| print_line(format_args!("  review {review}")));
+                print_line_or_exit("The late payment is booked in the ledger, and a review is opened:");
+                new.iter().for_each(|review| print_line_or_exit(format_args!("  review {review}")));
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
@@ -198,42 +202,44 @@ impl PaymentRun {
         }
         let before = self.fetch_open_reviews().await?;
         let chain = self.invoice.chain.clone();
-        self.send_demo_command(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
-        self.send_payment(self.due).await?;
+        self.send_demo_command(operations::DemoCommand::Pause { chain: chain.clone() }).await?;
+        self.send_and_print_payment(self.due).await?;
         for depth in 1..=blocks {
-            self.send_demo_command(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
-            self.send_demo_command(demo::DemoCommand::Mine { chain: chain.clone(), blocks: 1 }).await?;
+            self.send_demo_command(operations::DemoCommand::Pause { chain: chain.clone() }).await?;
+            self.send_demo_command(operations::DemoCommand::Mine { chain: chain.clone(), blocks: 1 }).await?;
             let required = u64::from(self.invoice.confirmations);
-            self.print_status_until(move |status| {
+            self.print_status_changes_until(move |status| {
                 status.payment.confirmations.is_some_and(|n| n >= depth.min(required))
             })
             .await?;
         }
         if blocks >= u64::from(self.invoice.confirmations) {
-            self.print_status_until(PaymentRun::is_order_finished).await?;
+            self.print_status_changes_until(PaymentRun::is_order_finished).await?;
         }
         let was_finished = PaymentRun::is_order_finished(&self.last_status);
-        print_line(format_args!("Now {blocks} blocks of {chain} are replaced by blocks without the payment."));
-        self.send_demo_command(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
-        self.send_demo_command(demo::DemoCommand::Reorg { chain: chain.clone(), blocks }).await?;
+        print_line_or_exit(format_args!("Now {blocks} blocks of {chain} are replaced by blocks without the payment."));
+        self.send_demo_command(operations::DemoCommand::Pause { chain: chain.clone() }).await?;
+        self.send_demo_command(operations::DemoCommand::Reorg { chain: chain.clone(), blocks }).await?;
         if was_finished {
-            self.wait_for_new_review(&before).await?;
+            self.print_new_review_when_opened(&before).await?;
         } else {
-            self.print_status_until(|status| status.payment.confirmations.is_none_or(|n| n == 0)).await?;
+            self.print_status_changes_until(|status| status.payment.confirmations.is_none_or(|n| n == 0)).await?;
         }
-        print_line("The credit was taken back, because its block was replaced. Now the payment is mined again.");
-        self.send_demo_command(demo::DemoCommand::Release { chain }).await?;
+        print_line_or_exit(
+            "The credit was taken back, because its block was replaced. Now the payment is mined again.",
+        );
+        self.send_demo_command(operations::DemoCommand::Release { chain }).await?;
         if was_finished {
-            self.wait_until_reviews_close(&before).await
+            self.wait_until_new_reviews_are_closed(&before).await
         } else {
-            self.print_status_until(PaymentRun::is_order_finished).await
+            self.print_status_changes_until(PaymentRun::is_order_finished).await
         }
     }
 
-    async fn wait_for_new_review(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
+    async fn print_new_review_when_opened(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
         for _ in 0..SILENCE_MAX {
             if let Some(review) = self.fetch_open_reviews().await?.difference(before).next() {
-                print_line(format_args!("  review {review}"));
+                print_line_or_exit(format_args!("  review {review}"));
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
@@ -241,10 +247,10 @@ impl PaymentRun {
         Err(CommandError::general_error("the daemon did not report the reorg"))
     }
 
-    async fn wait_until_reviews_close(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
+    async fn wait_until_new_reviews_are_closed(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
         for _ in 0..SILENCE_MAX {
             if self.fetch_open_reviews().await?.difference(before).next().is_none() {
-                print_line("The payment is confirmed again, and the review closed itself.");
+                print_line_or_exit("The payment is confirmed again, and the review closed itself.");
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
@@ -262,10 +268,10 @@ impl PaymentRun {
         }
     }
 
-    async fn send_payment(&self, amount: Amount) -> Result<(), CommandError> {
-        let pay = demo::DemoCommand::Pay { order: self.order.clone(), amount: amount.to_string() };
+    async fn send_and_print_payment(&self, amount: Amount) -> Result<(), CommandError> {
+        let pay = operations::DemoCommand::Pay { order: self.order.clone(), amount: amount.to_string() };
         let txid = self.send_demo_command(pay).await?;
-        print_line(format_args!(
+        print_line_or_exit(format_args!(
             "Paid {} {} in transaction {txid}.",
             amount.to_decimal(self.invoice.decimals),
             self.invoice.symbol
@@ -274,15 +280,18 @@ impl PaymentRun {
     }
 
     async fn fetch_open_reviews(&self) -> Result<BTreeSet<String>, CommandError> {
-        Ok(self.send_demo_command(demo::DemoCommand::ListReviews).await?.lines().map(String::from).collect())
+        Ok(self.send_demo_command(operations::DemoCommand::ListReviews).await?.lines().map(String::from).collect())
     }
 
-    async fn send_demo_command(&self, command: demo::DemoCommand) -> Result<String, CommandError> {
+    async fn send_demo_command(&self, command: operations::DemoCommand) -> Result<String, CommandError> {
         execute_in_daemon(&self.folder, &command).await
     }
 
     /// Prints each change of the order's status until `is_done` returns true for the status.
-    async fn print_status_until(&mut self, is_done: impl Fn(&StatusResponse) -> bool) -> Result<(), CommandError> {
+    async fn print_status_changes_until(
+        &mut self,
+        is_done: impl Fn(&StatusResponse) -> bool,
+    ) -> Result<(), CommandError> {
         let mut silence = 0;
         loop {
             let status = self.fetch_order_status().await?;
@@ -311,13 +320,13 @@ impl PaymentRun {
     }
 
     fn print_order_status(&self, now: &StatusResponse) {
-        let Progress { expected_amount, received_amount, confirmations, required_confirmations } = &now.payment;
+        let PaymentProgress { expected_amount, received_amount, confirmations, required_confirmations } = &now.payment;
         let depth = match (confirmations, required_confirmations) {
             (Some(confirmations), Some(required)) => format!(", {confirmations} of {required} confirmations"),
             _ => String::new(),
         };
         let StatusResponse { status, payment_status, fulfillment_status, .. } = now;
-        print_line(format_args!(
+        print_line_or_exit(format_args!(
             "  order {status}, payment {payment_status}, goods {fulfillment_status}: {received_amount} of {expected_amount} {}{depth}",
             self.invoice.symbol
         ));
@@ -331,7 +340,7 @@ impl PaymentRun {
 impl StatusResponse {
     /// Returns true when all payments are confirmed but their sum is too small.
     fn is_confirmed_and_short(&self) -> bool {
-        let Progress { confirmations, required_confirmations, .. } = self.payment;
+        let PaymentProgress { confirmations, required_confirmations, .. } = self.payment;
         self.payment_status == "underpaid" && confirmations.zip(required_confirmations).is_some_and(|(n, of)| n >= of)
     }
 }

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::commands::admin::coupons::NewCoupon;
-use crate::commands::admin::products::NewProduct;
+use crate::commands::admin::coupons::CouponInput;
+use crate::commands::admin::products::ProductInput;
 use crate::commands::admin::{self, AdminOperation, Owner};
+use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
-use crate::commands::dev::keys::write_private_file;
-use crate::commands::exit::CommandError;
+use crate::commands::private_files::write_private_file;
 use ids::{Mode, Shop};
 use shop::{catalog, merchants};
 
@@ -59,10 +59,12 @@ const SAMPLES: [Sample; 3] = [
 ];
 
 /// Creates the missing parts of the demo's shop and returns an access token of the demo's user.
-pub async fn prepare_demo_shop(context: &Context, folder: &Path) -> Result<String, CommandError> {
+pub async fn create_missing_shop_and_load_token(context: &Context, folder: &Path) -> Result<String, CommandError> {
     let merchant = context
         .db
-        .read("find_demo", |tx| Box::pin(async move { merchants::find_merchant_by_slug(tx, MERCHANT).await }))
+        .read("find_merchant_by_slug", |tx| {
+            Box::pin(async move { merchants::find_merchant_by_slug(tx, MERCHANT).await })
+        })
         .await?;
     if merchant.is_none() {
         let name = Some("Demo Shop".to_owned());
@@ -72,34 +74,34 @@ pub async fn prepare_demo_shop(context: &Context, folder: &Path) -> Result<Strin
         )
         .await?;
     }
-    restock_demo_products(context).await?;
+    create_or_restock_demo_products(context).await?;
     let token = folder.join(TOKEN);
     if let Ok(token) = std::fs::read_to_string(&token) {
         return Ok(token.trim().to_owned());
     }
-    let issued = create_demo_user(context).await?;
+    let issued = create_demo_user_and_coupon(context).await?;
     write_private_file(&token, &issued)?;
     Ok(issued)
 }
 
 /// Creates the demo's user, its balances, the coupon and an access token, and returns the token. After an interrupted
 /// start some of them already exist, so errors of the first three are ignored.
-async fn create_demo_user(context: &Context) -> Result<String, CommandError> {
+async fn create_demo_user_and_coupon(context: &Context) -> Result<String, CommandError> {
     let user = admin::users::Create { name: USER.into(), email: None, owner: new_demo_owner() };
-    let mut rejections = Vec::new();
-    rejections.extend(admin::execute_admin_operation(context, AdminOperation::CreateUser(user)).await.err());
+    let mut refusals = Vec::new();
+    refusals.extend(admin::execute_admin_operation(context, AdminOperation::CreateUser(user)).await.err());
     for (amount, currency) in [("1000.00", "CNY"), ("500.00", "USD")] {
         let (user, amount, reference) = (USER.to_owned(), amount.to_owned(), format!("welcome {currency}"));
         let credit =
-            admin::users::Credit { user, amount, currency: currency.into(), reference, owner: new_demo_owner() };
-        rejections.extend(admin::execute_admin_operation(context, AdminOperation::Credit(credit)).await.err());
+            admin::users::CreditUser { user, amount, currency: currency.into(), reference, owner: new_demo_owner() };
+        refusals.extend(admin::execute_admin_operation(context, AdminOperation::Credit(credit)).await.err());
     }
-    let coupon = NewCoupon::new_percent(COUPON, "10");
-    rejections.extend(
+    let coupon = CouponInput::with_percent_discount(COUPON, "10");
+    refusals.extend(
         admin::execute_admin_operation(context, AdminOperation::PutCoupons(new_demo_owner(), vec![coupon])).await.err(),
     );
-    for rejection in rejections {
-        tracing::debug!("part of the demo's shop already exists: {rejection}");
+    for refusal in refusals {
+        tracing::debug!("part of the demo's shop already exists: {refusal}");
     }
     execute_shop_operation(
         context,
@@ -109,7 +111,7 @@ async fn create_demo_user(context: &Context) -> Result<String, CommandError> {
 }
 
 /// Creates missing products and adds items to products that are sold out.
-async fn restock_demo_products(context: &Context) -> Result<(), CommandError> {
+async fn create_or_restock_demo_products(context: &Context) -> Result<(), CommandError> {
     let products = context
         .db
         .read("list_demo_products", |tx| {
@@ -118,7 +120,7 @@ async fn restock_demo_products(context: &Context) -> Result<(), CommandError> {
                     return Ok(Vec::new());
                 };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
-                catalog::list_products_with_prices(tx, shop).await
+                catalog::list_all_products(tx, shop).await
             })
         })
         .await?;
@@ -140,9 +142,9 @@ async fn restock_demo_products(context: &Context) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn to_new_product(sample: &Sample) -> NewProduct {
+fn to_new_product(sample: &Sample) -> ProductInput {
     let names = [("zh", sample.zh), ("en", sample.en)];
-    NewProduct {
+    ProductInput {
         slug: sample.slug.into(),
         price: sample.price.into(),
         currency: "CNY".into(),

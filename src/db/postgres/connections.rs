@@ -1,8 +1,8 @@
 //! The connections to the server, and the transactions that run on them.
 //!
-//! This is not sqlx's pool, because here a connection is only taken and put back by transactions: it needs no ping
-//! between two of them, and a broken one is dropped. A transaction begins on an idle connection, or on the next one
-//! when that is dead.
+//! sqlx's own pool is not used. Here only transactions take and return connections, so that a connection needs no ping
+//! between two transactions, and a broken connection is dropped. A transaction begins on an idle connection. When that
+//! connection is dead, the transaction tries the next one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::statement::{run_control_statement, select_rows, to_error};
 use crate::instance_lock;
 use crate::lease::Epoch;
-use crate::transaction_body::{TransactionBody, run_body};
-use crate::tx::{DbConnection, Stats, TxKind, run_hooks};
+use crate::stats::Stats;
+use crate::transaction_body::{TransactionBody, run_body_catching_panics};
+use crate::tx::{DbConnection, TxKind, run_hooks};
 use crate::{Bind, Error, Row, Tx};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,13 +29,14 @@ pub fn database_closed_error() -> Error {
 /// All connections to the server, at most `count_max` of them.
 pub struct Connections {
     options: PgConnectOptions,
-    idle: Mutex<Idle>,
+    idle: Mutex<IdleConnections>,
     permits: Arc<Semaphore>,
     count_max: u32,
     stats: Arc<Stats>,
 }
 
-struct Idle {
+/// The idle connections, and the fence under which they were opened.
+struct IdleConnections {
     connections: Vec<PgConnection>,
     fence: FenceState,
 }
@@ -53,18 +55,18 @@ pub enum FenceState {
 
 /// The kind of a transaction, which decides its isolation level.
 #[derive(Clone, Copy)]
-pub enum Access {
+pub enum TxAccess {
     /// May change rows. Each statement sees what was committed before it (`read committed`).
     Write,
     /// Cannot change rows. All statements see one snapshot (`repeatable read`).
     Read,
 }
 
-impl Access {
+impl TxAccess {
     const fn begin_sql(self) -> &'static str {
         match self {
-            Access::Write => "begin isolation level read committed",
-            Access::Read => "begin isolation level repeatable read read only",
+            TxAccess::Write => "begin isolation level read committed",
+            TxAccess::Read => "begin isolation level repeatable read read only",
         }
     }
 }
@@ -75,11 +77,11 @@ impl Connections {
         let count_max = count_max.max(1);
         let permits = usize::try_from(count_max).map_err(|_| Error::Unsupported("too many connections".into()))?;
         let permits = Arc::new(Semaphore::new(permits));
-        let idle = Mutex::new(Idle { connections: Vec::new(), fence: FenceState::Open });
+        let idle = Mutex::new(IdleConnections { connections: Vec::new(), fence: FenceState::Open });
         Ok(Connections { options, idle, permits, count_max, stats })
     }
 
-    /// Returns the options with which connections are opened.
+    /// Returns the options with which connections are opened: address, user and settings.
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
     }
@@ -90,7 +92,7 @@ impl Connections {
     }
 
     /// Runs a transaction on one connection: begins, runs `body`, and commits, or rolls back after an error.
-    pub async fn run_transaction<T, E, F>(&self, name: &'static str, access: Access, body: F) -> Result<T, E>
+    pub async fn run_transaction<T, E, F>(&self, name: &'static str, access: TxAccess, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -99,8 +101,8 @@ impl Connections {
         let connection = self.begin_transaction(access).await?;
         self.stats.count_transaction();
         let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
-        let outcome = run_body(name, &mut tx, body).await;
-        let effects = tx.take_commit_effects();
+        let outcome = run_body_catching_panics(name, &mut tx, body).await;
+        let effects = tx.take_effects_and_reset();
         let DbConnection::Postgres(mut connection) = tx.connection else { return outcome };
         if outcome.is_err() {
             // A connection that cannot roll back is dropped, and the server rolls back.
@@ -118,7 +120,7 @@ impl Connections {
             }
             Err(lost) => return Err(Error::CommitUnknown(lost.to_string()).into()),
         }
-        if effects.changed && matches!(access, Access::Write) {
+        if effects.changed && matches!(access, TxAccess::Write) {
             self.stats.count_commit();
         }
         self.return_connection(connection);
@@ -140,8 +142,8 @@ impl Connections {
         self.stats.count_transaction();
         let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
         tx.set_kind(TxKind::SelectOne { fallback: Some(self.clone()), has_selected: false });
-        let outcome = run_body(name, &mut tx, body).await;
-        let (failure, effects) = (tx.failure(), tx.take_commit_effects());
+        let outcome = run_body_catching_panics(name, &mut tx, body).await;
+        let (failure, effects) = (tx.failure(), tx.take_effects_and_reset());
         if let (DbConnection::Postgres(connection), None) = (tx.connection, failure) {
             self.return_connection(connection);
         }
@@ -173,7 +175,8 @@ impl Connections {
         }
     }
 
-    async fn begin_transaction(&self, access: Access) -> Result<PgConnection, Error> {
+    /// Begins a transaction on an idle connection, or on a new one when no idle connection is alive.
+    async fn begin_transaction(&self, access: TxAccess) -> Result<PgConnection, Error> {
         loop {
             let Some(mut connection) = self.take_idle_connection() else { break };
             match run_control_statement(&mut connection, access.begin_sql()).await {
@@ -187,7 +190,7 @@ impl Connections {
         Ok(connection)
     }
 
-    /// Opens a connection, if the fence allows it.
+    /// Opens a connection while the fence allows that, and takes the shared lock that the fence needs.
     pub async fn open_connection(&self) -> Result<PgConnection, Error> {
         let fence = self.lock_idle_connections().fence;
         if fence == FenceState::Lost {
@@ -197,7 +200,7 @@ impl Connections {
         let connection = connection.map_err(|_| Error::Unavailable("the server does not answer".into()))?;
         let mut connection = connection.map_err(|e| to_error(&e))?;
         if let FenceState::Fenced(epoch) = fence {
-            instance_lock::enter_fence(&mut connection, epoch).await?;
+            instance_lock::take_shared_lock_for_epoch(&mut connection, epoch).await?;
         }
         Ok(connection)
     }
@@ -214,7 +217,7 @@ impl Connections {
         }
     }
 
-    fn lock_idle_connections(&self) -> MutexGuard<'_, Idle> {
+    fn lock_idle_connections(&self) -> MutexGuard<'_, IdleConnections> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

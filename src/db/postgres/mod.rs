@@ -11,8 +11,8 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::oneshot;
 
+use crate::stats::Stats;
 use crate::transaction_body::TransactionBody;
-use crate::tx::Stats;
 use crate::{Error, Row};
 
 pub(super) use connections::{Connections, FenceState};
@@ -20,9 +20,11 @@ pub(super) use statement::{
     execute_deferred_statements, execute_statement, run_sql_script, select_only_row, select_rows,
 };
 
-use connections::{Access, database_closed_error};
+use connections::{TxAccess, database_closed_error};
 
+/// The oldest usable version of PostgreSQL, as the server numbers it: 140000 for 14.0.
 const OLDEST_VERSION: i64 = 140_000;
+/// Number of prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 512;
 /// Time limit of a transaction. It is longer than every time limit of the server, so it ends only transactions whose
 /// connection does not respond any more.
@@ -77,8 +79,8 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        self.spawn_transaction(name, limit, |connections| async move {
-            connections.run_transaction(name, Access::Write, body).await
+        self.run_on_own_task(name, limit, |connections| async move {
+            connections.run_transaction(name, TxAccess::Write, body).await
         })
         .await
     }
@@ -90,8 +92,8 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        self.spawn_transaction(name, limit, |connections| async move {
-            connections.run_transaction(name, Access::Read, body).await
+        self.run_on_own_task(name, limit, |connections| async move {
+            connections.run_transaction(name, TxAccess::Read, body).await
         })
         .await
     }
@@ -104,15 +106,16 @@ impl Engine {
         F: TransactionBody<T, E>,
     {
         let limit = TimeLimit::Standard;
-        self.spawn_transaction(name, limit, |connections| async move { connections.select_one(name, body).await }).await
+        self.run_on_own_task(name, limit, |connections| async move { connections.select_one(name, body).await }).await
     }
 
-    /// Runs a transaction on a task of its own as soon as a connection is free.
+    /// Runs a transaction on a task of its own as soon as a connection is free, and returns its result. The transaction
+    /// ends even when the caller is dropped.
     #[expect(
         clippy::disallowed_methods,
-        reason = "a transaction must outlive its caller, and `run_body` catches its panics"
+        reason = "a transaction must outlive its caller, and `run_body_catching_panics` catches its panics"
     )]
-    async fn spawn_transaction<T, E, R>(
+    async fn run_on_own_task<T, E, R>(
         &self,
         name: &'static str,
         limit: TimeLimit,
@@ -149,7 +152,8 @@ impl Engine {
     }
 }
 
-/// Checks the settings that [`Engine::open`] selects.
+/// Refuses a server that is too old, that may lose commits, or whose encoding is not UTF-8. `settings` is the row that
+/// [`Engine::open`] selects.
 fn check_server_settings(settings: &Row) -> Result<(), Error> {
     let version: i64 = settings.get("version")?;
     if version < OLDEST_VERSION {

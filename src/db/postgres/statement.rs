@@ -13,8 +13,8 @@ use sqlx::{
 use sqlx::{TypeInfo, ValueRef};
 
 use crate::batch_rows::{BatchRows, ColumnType, append_formatted, has_given_rows, sql_for_postgres};
+use crate::deferred_statements::DeferredStatement;
 use crate::error::Constraint;
-use crate::tx::DeferredStatement;
 use crate::{Bind, Error, FromValue, Row, expect_changed};
 
 /// Runs a statement without binds, such as `commit`.
@@ -118,6 +118,7 @@ thread_local! {
     static COLUMNS: RefCell<Columns> = RefCell::default();
 }
 
+/// Returns the names of the columns of a statement. They are kept, because building them for each run is slow.
 fn cached_column_names(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
     COLUMNS.with_borrow_mut(|columns| {
         let names = || row.columns().iter().map(|column| Box::from(column.name())).collect();
@@ -125,7 +126,7 @@ fn cached_column_names(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
     })
 }
 
-/// Adds the binds, then each column of the given rows as an array.
+/// Adds the values that all rows share, then each column of the given rows as an array.
 fn add_arguments(
     arguments: &mut PgArguments,
     binds: Vec<Bind>,
@@ -152,6 +153,7 @@ fn add_arguments(
     Ok(())
 }
 
+/// Converts one column of the given rows to an array of `T`. Fails when a value has another type.
 fn to_column_array<T: FromValue>(column: impl Iterator<Item = Bind>) -> Result<Vec<Option<T>>, Error> {
     let value = |bind: Bind| {
         let invalid = || Error::Statement(format!("{} is not of the type of its given column", bind.kind()));
@@ -191,6 +193,7 @@ impl Encode<'_, Postgres> for Bind {
     }
 }
 
+/// Converts one value of a row. Fails for a type that is not an integer, a boolean, text or bytes.
 fn decode_value(row: &PgRow, index: usize) -> Result<Bind, Error> {
     let value = row.try_get_raw(index).map_err(|e| to_error(&e))?;
     if value.is_null() {
@@ -216,7 +219,7 @@ fn decode_value(row: &PgRow, index: usize) -> Result<Bind, Error> {
 pub fn to_error(error: &sqlx::Error) -> Error {
     if let Some(rejection) = error.as_database_error() {
         let code = rejection.code().unwrap_or_default();
-        return classify_sqlstate(&code, rejection.message());
+        return error_for_sqlstate(&code, rejection.message());
     }
     let is_of_statement = matches!(
         error,
@@ -230,8 +233,8 @@ pub fn to_error(error: &sqlx::Error) -> Error {
     if is_of_statement { Error::Statement(error.to_string()) } else { Error::Unavailable(error.to_string()) }
 }
 
-/// Classifies an SQLSTATE of PostgreSQL's appendix A.
-fn classify_sqlstate(code: &str, message: &str) -> Error {
+/// Returns the error for an SQLSTATE, a code of five characters that appendix A of PostgreSQL's manual lists.
+fn error_for_sqlstate(code: &str, message: &str) -> Error {
     let kind = match code {
         "23505" | "23P01" => Some(Constraint::Unique),
         "23503" | "23001" => Some(Constraint::ForeignKey),
@@ -246,8 +249,8 @@ fn classify_sqlstate(code: &str, message: &str) -> Error {
     let message = format!("{message} ({code})");
     match code {
         "40001" | "40P01" | "55P03" => Error::Conflict(message),
-        // A cancelled statement, an idle session that the server ended, and a server that has become a standby.
-        "57014" | "25P03" | "25006" => Error::Unavailable(message),
+        // A cancelled statement and an idle session that the server ended.
+        "57014" | "25P03" => Error::Unavailable(message),
         // Classes: connection, authorization, database, resources, operator intervention, system, internal error.
         _ if ["08", "28", "3D", "53", "57P", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
             Error::Unavailable(message)

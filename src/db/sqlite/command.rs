@@ -3,12 +3,14 @@
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::transaction_body::{TransactionBody, run_body};
+use crate::transaction_body::{TransactionBody, run_body_catching_panics};
 use crate::{Error, Tx};
 
+/// A message to a thread of the database.
 pub(super) enum Message {
+    /// Runs a transaction.
     Run(Box<dyn Command>),
-    /// Ends the thread. The sender reports that the thread has ended.
+    /// Ends the thread, which uses the sender to report its end.
     Close(oneshot::Sender<()>),
 }
 
@@ -16,16 +18,18 @@ pub(super) enum Message {
 pub(super) trait Command: Send {
     /// Returns the name of the transaction, for logs.
     fn name(&self) -> &'static str;
-    /// Runs the closure and returns true when it succeeded. Its result is kept until [`Command::finish`].
-    fn run(&mut self, tx: &mut Tx) -> bool;
-    /// Sends the result to the caller: that of the closure, or the error of the group that it was committed with.
-    fn finish(self: Box<Self>, group: Result<(), Error>);
+    /// Runs the closure and returns true when it succeeded. Its result is kept until [`Command::send_result`].
+    fn run_closure(&mut self, tx: &mut Tx) -> bool;
+    /// Sends the caller the result of the closure, or the error of the group with which the transaction was committed.
+    fn send_result(self: Box<Self>, group: Result<(), Error>);
 }
 
+/// A closure with the channel for its result.
 struct Job<T, E, F> {
     name: &'static str,
     /// The closure; `None` after it has run.
     body: Option<F>,
+    /// The result of the closure; `None` before it has run.
     outcome: Option<Result<T, E>>,
     sender: oneshot::Sender<Result<T, E>>,
 }
@@ -54,17 +58,17 @@ where
         self.name
     }
 
-    fn run(&mut self, tx: &mut Tx) -> bool {
+    fn run_closure(&mut self, tx: &mut Tx) -> bool {
         let Some(body) = self.body.take() else { return false };
         // Statements of SQLite never wait, so a closure that is pending awaits something other than its database.
-        let outcome = run_body(self.name, tx, body).now_or_never();
+        let outcome = run_body_catching_panics(self.name, tx, body).now_or_never();
         let outcome = outcome.unwrap_or_else(|| Err(Error::Suspended { name: self.name }.into()));
         let succeeded = outcome.is_ok();
         self.outcome = Some(outcome);
         succeeded
     }
 
-    fn finish(self: Box<Self>, group: Result<(), Error>) {
+    fn send_result(self: Box<Self>, group: Result<(), Error>) {
         let outcome = match (group, self.outcome) {
             (Ok(()), Some(outcome)) => outcome,
             (Ok(()), None) => Err(Error::Unavailable("the transaction was not run".into()).into()),

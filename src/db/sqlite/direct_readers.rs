@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 
-use crate::sqlite::open_reader_connection;
-use crate::transaction_body::{TransactionBody, run_body};
-use crate::tx::{DbConnection, Stats, TxKind, run_hooks};
+use crate::sqlite::connections::open_reader_connection;
+use crate::stats::Stats;
+use crate::transaction_body::{TransactionBody, run_body_catching_panics};
+use crate::tx::{DbConnection, TxKind, run_hooks};
 use crate::{Error, Tx};
 
+/// Read-only connections that run single `select`s on the threads of their callers.
 pub(super) struct DirectReaders {
     /// The connections that are not in use; `None` after [`DirectReaders::close`].
     idle: Mutex<Option<Vec<Tx>>>,
@@ -39,9 +41,9 @@ impl DirectReaders {
         self.stats.count_transaction();
         tx.set_kind(TxKind::SelectOne { fallback: None, has_selected: false });
         // Statements of SQLite never wait, so a closure that is pending awaits something other than its database.
-        let outcome = run_body(name, &mut tx, body).now_or_never();
+        let outcome = run_body_catching_panics(name, &mut tx, body).now_or_never();
         let outcome = outcome.unwrap_or_else(|| Err(Error::Suspended { name }.into()));
-        let effects = tx.take_commit_effects();
+        let effects = tx.take_effects_and_reset();
         self.return_connection(tx);
         if outcome.is_ok() {
             run_hooks(effects.hooks);

@@ -1,39 +1,34 @@
 //! SQLite: one writer thread that commits transactions in groups, and reader threads that see the committed data.
 
 mod command;
+pub(super) mod connections;
 mod direct_readers;
 mod log_size;
 mod reader;
 pub(super) mod statement;
 mod writer;
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::stats::Stats;
 use crate::transaction_body::TransactionBody;
-use crate::tx::{DbConnection, Stats};
+use crate::tx::DbConnection;
 use crate::{Error, Tx};
 use command::{Message, submit_command};
+use connections::{
+    create_empty_private_file, create_private_file_if_absent, open_connection, open_reader_connection,
+    open_writer_connection, refuse_unsafe_version,
+};
 use direct_readers::DirectReaders;
 use statement::to_error;
 use writer::Writer;
 
-/// The oldest usable version of SQLite. Older ones can lose commits when two connections write and checkpoint at the
-/// same time.
-const OLDEST_VERSION: i32 = 3_051_003;
 /// Transactions that may wait for a thread; further callers wait before they are queued.
 const QUEUE_MAX: usize = 4096;
-const STATEMENT_CACHE: usize = 512;
-const WRITER_CACHE_KIB: i64 = 65_536;
-const READER_CACHE_KIB: i64 = 16_384;
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An open SQLite file and its threads.
 pub(super) struct Engine {
@@ -47,8 +42,9 @@ pub(super) struct Engine {
 impl Engine {
     /// Opens the file, or creates it, and starts the writer thread and `readers` reader threads, at least one.
     pub fn open(path: &Path, readers: u32, stats: &Arc<Stats>) -> Result<Engine, Error> {
-        check_version(rusqlite::version_number())?;
-        create_private_file(path).map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
+        refuse_unsafe_version(rusqlite::version_number())?;
+        create_private_file_if_absent(path)
+            .map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
         let (writes, write_queue) = mpsc::channel(QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(QUEUE_MAX);
         let writer = Tx::new(DbConnection::Sqlite(open_writer_connection(path)?), stats.clone());
@@ -91,8 +87,8 @@ impl Engine {
         submit_command(&self.reads, name, body).await
     }
 
-    /// Runs on the thread of the caller, for some microseconds, or on a reader thread when all direct readers are in
-    /// use.
+    /// Runs a body of exactly one `select` on the thread of the caller, which takes some microseconds, or on a reader
+    /// thread when all direct readers are in use.
     pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -149,86 +145,7 @@ impl Engine {
     }
 }
 
-/// Refuses a version (3.51.3 is 3051003) that can lose commits.
-pub(super) fn check_version(version: i32) -> Result<(), Error> {
-    if version >= OLDEST_VERSION {
-        return Ok(());
-    }
-    Err(Error::Unsupported(format!(
-        "this program is linked with SQLite {}, which can lose commits; build it with 3.51.3 or newer",
-        rusqlite::version()
-    )))
-}
-
-/// Creates the file readable by its owner only, because it holds secrets. The log and index files inherit its
-/// permissions.
-fn create_private_file(path: &Path) -> std::io::Result<()> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
-}
-
-fn create_empty_private_file(path: &Path) -> std::io::Result<()> {
-    OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path).map(drop)
-}
-
 fn spawn_thread(name: String, f: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     let thread = std::thread::Builder::new().name(name).spawn(f);
     thread.map(drop).map_err(|e| Error::Unavailable(format!("cannot start a database thread: {e}")))
-}
-
-fn open_connection(path: &Path) -> Result<Connection, Error> {
-    let open = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
-        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        connection.pragma_update(None, "cell_size_check", true)?;
-        connection.pragma_update(None, "temp_store", "memory")?;
-        // A text in double quotes is a name, as on PostgreSQL, and never a string.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        // Keeps SQLite from planning a statement by its bound values, which would compile it again for other values.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        Ok(connection)
-    };
-    open().map_err(|e| to_error(&e))
-}
-
-fn open_writer_connection(path: &Path) -> Result<Connection, Error> {
-    let connection = open_connection(path)?;
-    let configure = || {
-        let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
-        connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-        Ok(mode)
-    };
-    let mode = configure().map_err(|e| to_error(&e))?;
-    log_size::bound_log_by_database(&connection)?;
-    if mode != "wal" {
-        return Err(Error::Unsupported(format!(
-            "{} cannot use a write-ahead log (its journal mode is {mode}); put it on a local file system",
-            path.display()
-        )));
-    }
-    Ok(connection)
-}
-
-fn open_reader_connection(path: &Path) -> Result<Connection, Error> {
-    let connection = open_connection(path)?;
-    let configure = || {
-        connection.pragma_update(None, "query_only", true)?;
-        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)
-    };
-    configure().map_err(|e| to_error(&e))?;
-    Ok(connection)
-}
-
-/// Returns the connection of a transaction of SQLite.
-fn sqlite_connection(tx: &Tx) -> &Connection {
-    match &tx.connection {
-        DbConnection::Sqlite(connection) => connection,
-        DbConnection::Postgres(_) => unreachable!("the threads of SQLite hold connections of SQLite only"),
-    }
 }

@@ -7,9 +7,10 @@ use tokio::sync::mpsc;
 
 use crate::Tx;
 use crate::sqlite::command::{Command, Message};
-use crate::sqlite::sqlite_connection;
+use crate::sqlite::connections::sqlite_connection;
 use crate::sqlite::statement::to_error;
-use crate::tx::{Stats, run_hooks};
+use crate::stats::Stats;
+use crate::tx::run_hooks;
 
 /// Runs the transactions of the queue until the queue is closed.
 pub(super) fn run_reader_thread(mut tx: Tx, stats: &Stats, queue: &Mutex<mpsc::Receiver<Message>>) {
@@ -37,8 +38,8 @@ fn run_read_transaction(tx: &mut Tx, stats: &Stats, mut command: Box<dyn Command
     };
     let mut result = control(tx, "begin");
     if result.is_ok() {
-        let succeeded = command.run(tx);
-        let effects = tx.take_commit_effects();
+        let succeeded = command.run_closure(tx);
+        let effects = tx.take_effects_and_reset();
         if !sqlite_connection(tx).is_autocommit() {
             result = control(tx, "rollback");
         }
@@ -48,5 +49,5 @@ fn run_read_transaction(tx: &mut Tx, stats: &Stats, mut command: Box<dyn Command
     }
     let (name, elapsed_us) = (command.name(), start.elapsed().as_micros());
     tracing::debug!(name, elapsed_us, "read transaction {name} ended");
-    command.finish(result);
+    command.send_result(result);
 }

@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection, ffi};
 
 use crate::batch_rows::{RUN_ONCE, sql_for_sqlite};
 use crate::error::Constraint;
-use crate::queue::ReturnedIds;
+use crate::queued_statements::ReturnedIds;
 use crate::{Bind, Error, Row};
 
 /// Runs a statement once for each given row and returns the number of rows that all runs changed.
@@ -19,7 +19,7 @@ pub fn execute_statement(
     given: &[Vec<Bind>],
     binds: &[Bind],
 ) -> Result<u64, Error> {
-    let mut prepared = Prepared::new(connection, sql, given, binds, ResultKind::Rows)?;
+    let mut prepared = PreparedStatement::new(connection, sql, given, binds, ResultKind::Rows)?;
     let mut changed = 0;
     for row in given {
         prepared.bind_values(binds, row)?;
@@ -38,15 +38,16 @@ pub fn select_rows(
     given: &[Vec<Bind>],
     binds: &[Bind],
 ) -> Result<Vec<Row>, Error> {
-    let mut prepared = Prepared::new(connection, sql, given, binds, ResultKind::Rows)?;
+    let mut prepared = PreparedStatement::new(connection, sql, given, binds, ResultKind::Rows)?;
     let columns = prepared.plan.columns.clone();
     let mut found = Vec::new();
     for row in given {
         prepared.bind_values(binds, row)?;
         let mut rows = prepared.statement.raw_query();
         while let Some(row) = rows.next().map_err(|e| to_error(&e))? {
-            let value =
-                |index| row.get_ref(index).map_err(|e| to_error(&e)).and_then(|value| to_bind(value, &columns, index));
+            let value = |index| {
+                row.get_ref(index).map_err(|e| to_error(&e)).and_then(|value| decode_value(value, &columns, index))
+            };
             let values = (0..columns.len()).map(value).collect::<Result<_, Error>>()?;
             found.push(Row::new(columns.clone(), values));
         }
@@ -54,9 +55,9 @@ pub fn select_rows(
     Ok(found)
 }
 
-/// Runs a statement that returns ids, and returns their number and the least one.
+/// Runs a statement that returns a column `id`, and returns the number of ids and the least id.
 pub fn execute_returning_ids(connection: &Connection, sql: &'static str, binds: &[Bind]) -> Result<ReturnedIds, Error> {
-    let mut prepared = Prepared::new(connection, sql, RUN_ONCE, binds, ResultKind::Ids)?;
+    let mut prepared = PreparedStatement::new(connection, sql, RUN_ONCE, binds, ResultKind::Ids)?;
     prepared.bind_values(binds, &[])?;
     if prepared.plan.inserts_one {
         let before = connection.total_changes();
@@ -78,7 +79,8 @@ pub fn run_sql_script(connection: &Connection, sql: &str) -> Result<(), Error> {
     connection.execute_batch(sql).map_err(|e| to_error(&e))
 }
 
-struct Prepared<'c> {
+/// A prepared statement with its plan.
+struct PreparedStatement<'c> {
     statement: CachedStatement<'c>,
     plan: Arc<StatementPlan>,
 }
@@ -88,9 +90,10 @@ struct Prepared<'c> {
 struct StatementPlan {
     /// The text that SQLite runs, after the given rows were replaced by placeholders.
     text: String,
-    /// The index of the value for each parameter, among the binds followed by the values of the row. SQLite numbers a
-    /// parameter `$3` by its first place in the text; here its name decides, as on PostgreSQL.
+    /// The index of the value of each parameter: first the shared values, then the values of the given row. SQLite gives
+    /// a parameter the number of its first place in the text; here the name `$3` decides, as on PostgreSQL.
     value_indices: Vec<usize>,
+    /// The names of the columns that the statement returns.
     columns: Arc<[Box<str>]>,
     /// True for an insert of at most one row whose id SQLite reports without `returning`, which would cost a temporary
     /// table at each run.
@@ -106,8 +109,8 @@ enum ResultKind {
     Ids,
 }
 
-/// StatementPlans by the address and length of the text, which is static, the number of values before those of a row, and the
-/// result.
+/// The plans by the address and the length of the SQL text, which is static, the number of values that are not from a
+/// given row, and the kind of the result.
 type StatementPlans = HashMap<(*const u8, usize, usize, ResultKind), Arc<StatementPlan>>;
 
 thread_local! {
@@ -115,6 +118,7 @@ thread_local! {
 }
 
 impl StatementPlan {
+    /// Returns the plan of a statement from the cache of this thread, or creates it.
     fn find_or_create_plan(
         connection: &Connection,
         sql: &'static str,
@@ -167,23 +171,24 @@ fn insert_without_returning(connection: &Connection, text: &str) -> Option<Strin
     (is_number && is_key).then(|| insert.to_owned())
 }
 
-impl Prepared<'_> {
+impl PreparedStatement<'_> {
     fn new<'c>(
         connection: &'c Connection,
         sql: &'static str,
         given: &[Vec<Bind>],
         binds: &[Bind],
         kind: ResultKind,
-    ) -> Result<Prepared<'c>, Error> {
+    ) -> Result<PreparedStatement<'c>, Error> {
         let plan = StatementPlan::find_or_create_plan(connection, sql, binds.len(), kind)?;
         let (count, values) = (plan.value_indices.len(), binds.len() + given.first().map_or(0, Vec::len));
         if count != values {
             return Err(Error::Statement(format!("{values} values for {count} parameters in: {sql}")));
         }
         let statement = connection.prepare_cached(&plan.text).map_err(|e| to_error(&e))?;
-        Ok(Prepared { statement, plan })
+        Ok(PreparedStatement { statement, plan })
     }
 
+    /// Binds the values that all runs share and the values of one given row.
     fn bind_values(&mut self, binds: &[Bind], row: &[Bind]) -> Result<(), Error> {
         for (parameter, index) in (1..).zip(&self.plan.value_indices) {
             let bind = binds.get(*index).or_else(|| row.get(index.checked_sub(binds.len())?));
@@ -203,7 +208,8 @@ impl Prepared<'_> {
     }
 }
 
-fn to_bind(value: ValueRef<'_>, columns: &[Box<str>], index: usize) -> Result<Bind, Error> {
+/// Converts a value of SQLite, and refuses floating-point numbers and texts that are not UTF-8.
+fn decode_value(value: ValueRef<'_>, columns: &[Box<str>], index: usize) -> Result<Bind, Error> {
     let invalid = |reason: &str| {
         let column = columns.get(index).map(ToString::to_string).unwrap_or_default();
         Error::Value { column, reason: reason.to_owned() }
@@ -240,7 +246,6 @@ pub fn to_error(error: &rusqlite::Error) -> Error {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Error::Conflict(error.to_string()),
         ffi::SQLITE_IOERR
         | ffi::SQLITE_FULL
-        | ffi::SQLITE_READONLY
         | ffi::SQLITE_CANTOPEN
         | ffi::SQLITE_NOMEM
         | ffi::SQLITE_CORRUPT

@@ -1,6 +1,6 @@
-//! The writer thread. All transactions that wait for it share one durable commit; a SAVEPOINT for each of them keeps
-//! the failure of one from the others. No caller gets a result before the commit. There is no artificial delay: the
-//! next group collects while the current one commits.
+//! The writer thread. All transactions that are waiting form a group, which is committed durably as one. Each transaction
+//! runs in a SAVEPOINT of its own, so that its failure does not undo the others. No caller gets a result before the
+//! commit. The writer never waits for a group to grow: the next group collects while the current one commits.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,16 +9,18 @@ use rusqlite::{Connection, ffi};
 use tokio::sync::mpsc;
 
 use crate::sqlite::command::{Command, Message};
+use crate::sqlite::connections::sqlite_connection;
 use crate::sqlite::log_size::{COMMITS_PER_ADJUSTMENT, bound_log_by_database};
-use crate::sqlite::sqlite_connection;
 use crate::sqlite::statement::to_error;
-use crate::tx::{CommitHook, Stats, run_hooks};
+use crate::stats::Stats;
+use crate::tx::{CommitHook, run_hooks};
 use crate::{Error, Tx};
 
 /// The maximum number of transactions in one commit.
 const GROUP_MAX: usize = 256;
 
 pub(super) struct Writer {
+    /// The connection through which all changes are made.
     tx: Tx,
     stats: Arc<Stats>,
     /// The error of every later transaction, after the disk failed during a commit: only SQLite's recovery at the next
@@ -103,8 +105,8 @@ impl Writer {
         send_results(group.drain(..ran), &result);
     }
 
-    /// Runs one command. An error means that the transaction of the whole group is lost; a command that failed alone is
-    /// rolled back and is no error.
+    /// Runs one command and collects its effects. A command that fails is rolled back alone and is no error here. An
+    /// error means that the transaction of the whole group is lost.
     fn run_command_in_group(
         &mut self,
         command: &mut dyn Command,
@@ -115,9 +117,9 @@ impl Writer {
         if !is_only {
             self.run_control_statement("savepoint command")?;
         }
-        let succeeded = command.run(&mut self.tx);
+        let succeeded = command.run_closure(&mut self.tx);
         let failure = self.tx.failure();
-        let effects = self.tx.take_commit_effects();
+        let effects = self.tx.take_effects_and_reset();
         if self.connection().is_autocommit() {
             return Err(failure.unwrap_or_else(|| Error::Unavailable("SQLite rolled the transaction back".into())));
         }
@@ -130,6 +132,8 @@ impl Writer {
         if is_only { Ok(()) } else { self.run_control_statement("release command") }
     }
 
+    /// Commits the transaction of the group and counts the commit when rows changed. After a failure of the disk, all
+    /// later transactions are refused.
     fn commit_group(&mut self, changed: bool) -> Result<(), Error> {
         if self.connection().is_autocommit() {
             // The only command failed and was rolled back.
@@ -166,6 +170,8 @@ impl Writer {
         }
     }
 
+    /// Rolls the transaction of the group back, unless SQLite already did. When that fails, all later transactions are
+    /// refused.
     fn roll_back_group(&mut self) {
         if self.connection().is_autocommit() {
             return;
@@ -198,8 +204,9 @@ impl Writer {
     }
 }
 
+/// Sends each command its own result, or the error of its group.
 fn send_results(commands: impl Iterator<Item = Box<dyn Command>>, group: &Result<(), Error>) {
     for command in commands {
-        command.finish(group.clone());
+        command.send_result(group.clone());
     }
 }

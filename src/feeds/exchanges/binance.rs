@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::{FeedError, Observation, append_path_and_query, parse_json, parse_price};
+use super::{FeedError, Observation, append_path_and_query, parse_json, parse_positive_price};
 use clock::Instant;
 use config::{Pair, SourceName};
 
@@ -35,11 +35,12 @@ pub fn parse_ticker_response(pairs: &[Pair], body: &[u8]) -> Result<Vec<Observat
     });
     let to_observation = |(pair, ticker): (&Pair, &BinanceTicker<'_>)| {
         let (pair, at) = (Pair::new(&pair.base, "USDT"), Instant(ticker.close_time));
-        Ok(Observation { source: SourceName::Binance, pair, price: parse_price(ticker.last_price)?, at })
+        Ok(Observation { source: SourceName::Binance, pair, price: parse_positive_price(ticker.last_price)?, at })
     };
     requested.map(to_observation).collect()
 }
 
+/// Returns Binance's name of the market of the base asset in USDT, such as BTCUSDT.
 fn binance_symbol(pair: &Pair) -> String {
     format!("{}USDT", pair.base)
 }

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 use url::Url;
 
-use super::{FeedError, Observation, append_path_and_query, parse_json, parse_price};
+use super::{FeedError, Observation, append_path_and_query, parse_json, parse_positive_price};
 use clock::Instant;
 use config::{Pair, SourceName};
 
@@ -50,8 +50,9 @@ pub fn parse_ticker_response(pairs: &[Pair], body: &[u8], now: Instant) -> Resul
 }
 
 impl KrakenTicker<'_> {
+    /// Returns the middle of the best bid and the best ask. Fails when the bid is above the ask.
     fn compute_mid_price(&self) -> Result<Decimal, FeedError> {
-        let (ask, bid) = (parse_price(self.ask[0])?, parse_price(self.bid[0])?);
+        let (ask, bid) = (parse_positive_price(self.ask[0])?, parse_positive_price(self.bid[0])?);
         let sum = ask.checked_add(bid).filter(|_| bid <= ask);
         let sum = sum.ok_or_else(|| FeedError::new_malformed("the bid is above the ask"))?;
         Ok(sum / Decimal::TWO)
@@ -63,6 +64,7 @@ fn kraken_base_code(pair: &Pair) -> &str {
     if pair.base == "BTC" { "XBT" } else { &pair.base }
 }
 
+/// Returns the name of a pair in requests to Kraken, such as XBTUSD.
 fn kraken_pair_name(pair: &Pair) -> String {
     format!("{}{}", kraken_base_code(pair), pair.quote)
 }

@@ -63,11 +63,12 @@ pub fn parse_ticker_response(
 }
 
 /// Parses a price above zero in plain decimal notation.
-fn parse_price(text: &str) -> Result<Decimal, FeedError> {
+fn parse_positive_price(text: &str) -> Result<Decimal, FeedError> {
     let price = Decimal::from_str_exact(text).ok().filter(|price| *price > Decimal::ZERO);
     price.ok_or_else(|| FeedError::new_malformed(format_args!("`{text}` is not a price")))
 }
 
+/// Parses the JSON body of a response; any other body is [`FeedError::Malformed`].
 fn parse_json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, FeedError> {
     serde_json::from_slice(body).map_err(FeedError::new_malformed)
 }

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::{FeedError, Observation, append_path_and_query, parse_json, parse_price};
+use super::{FeedError, Observation, append_path_and_query, parse_json, parse_positive_price};
 use clock::Instant;
 use config::{Pair, SourceName};
 
@@ -41,11 +41,12 @@ pub fn parse_ticker_response(pair: &Pair, body: &[u8]) -> Result<Observation, Fe
     Ok(Observation {
         source: SourceName::Okx,
         pair: Pair::new(&pair.base, "USDT"),
-        price: parse_price(ticker.last)?,
+        price: parse_positive_price(ticker.last)?,
         at,
     })
 }
 
+/// Returns OKX's name of the market of the base asset in USDT, such as BTC-USDT.
 fn okx_instrument_id(pair: &Pair) -> String {
     format!("{}-USDT", pair.base)
 }

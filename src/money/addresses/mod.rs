@@ -4,7 +4,8 @@
 //! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice. When
 //! the daemon stops, the remaining indices of its lease stay unused for ever.
 
-mod reserved;
+mod index_lease;
+mod reserved_address;
 mod store;
 
 #[cfg(test)]
@@ -19,9 +20,9 @@ use chain::{ChainId, Deriver, Family, WatchSet};
 
 use db::{self, Db, Tx};
 
-pub use reserved::ReservedAddress;
+pub use reserved_address::ReservedAddress;
 
-use reserved::IndexLease;
+use index_lease::IndexLease;
 
 /// The data to issue addresses of one chain. Chains of one family share the account key and its index counter.
 #[derive(Debug, Clone)]
@@ -73,7 +74,10 @@ impl Addresses {
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn load_or_create_accounts(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
+    pub async fn store_accounts_and_watch_addresses(
+        tx: &mut Tx,
+        accounts: Vec<ChainAccount>,
+    ) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
             let account = store::find_or_insert_address_account(tx, new.family, new.xpub.trim()).await?;

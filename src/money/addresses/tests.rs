@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use chain::derive::AddressScheme;
+use chain::address::AddressScheme;
 use chain::{ChainId, Deriver, Family, WatchSet};
 use futures_util::future::join_all;
 
@@ -28,8 +28,10 @@ async fn open_addresses(db: &Db) -> (Addresses, Arc<WatchSet>) {
         watched: watched.clone(),
     };
     let accounts = vec![account("ethereum"), account("polygon")];
-    let addresses =
-        db.write("open", move |tx| Box::pin(Addresses::load_or_create_accounts(tx, accounts))).await.unwrap();
+    let addresses = db
+        .write("open", move |tx| Box::pin(Addresses::store_accounts_and_watch_addresses(tx, accounts)))
+        .await
+        .unwrap();
     (addresses, watched)
 }
 
@@ -39,7 +41,7 @@ async fn store_and_issue_address(db: &Db, reserved: ReservedAddress) -> String {
             let id = reserved.queue_address_insert(tx, Instant(0));
             tx.run_queued().await?;
             tx.id_of(id)?;
-            Ok::<_, Error>(reserved.issue_address())
+            Ok::<_, Error>(reserved.watch_and_issue_address())
         })
     })
     .await

@@ -74,12 +74,14 @@ impl PostingIndex {
         let Some(id) = parts.get(1).and_then(|id| id.parse().ok()) else { return };
         match (parts.as_slice(), posting.kind) {
             (["deposit", _, "seen"], PostingKind::Pending) => {
-                self.deposit_postings_mut(id).hold = Some((posting.seq, posted))
+                self.find_or_add_deposit_postings(id).hold = Some((posting.seq, posted))
             }
             (["deposit", _, "unallocated"], PostingKind::Posted) => {
-                self.deposit_postings_mut(id).unallocated = Some(posted)
+                self.find_or_add_deposit_postings(id).unallocated = Some(posted)
             }
-            (["deposit", _, "orphaned"], PostingKind::Posted) => self.deposit_postings_mut(id).reversal = Some(posted),
+            (["deposit", _, "orphaned"], PostingKind::Posted) => {
+                self.find_or_add_deposit_postings(id).reversal = Some(posted)
+            }
             (["invoice", _, "paid", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Paid, number, posted);
             }
@@ -97,7 +99,7 @@ impl PostingIndex {
         }
     }
 
-    fn deposit_postings_mut(&mut self, id: i64) -> &mut DepositPostings {
+    fn find_or_add_deposit_postings(&mut self, id: i64) -> &mut DepositPostings {
         self.deposits.entry(id).or_default()
     }
 

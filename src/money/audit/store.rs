@@ -10,7 +10,7 @@ use db::{self, Tx, rows};
 use ids::{AccountId, MerchantId, Mode, UserId};
 
 /// A ledger account with its balance row.
-pub struct Account {
+pub struct AuditedAccount {
     /// The id of the account.
     pub id: AccountId,
     /// The mode of the account: live or test.
@@ -28,14 +28,14 @@ pub struct Account {
 }
 
 /// Lists all accounts with their balance rows, in the order of their ids.
-pub async fn list_accounts_with_balances(tx: &mut Tx) -> Result<Vec<Account>, db::Error> {
+pub async fn list_accounts_with_balances(tx: &mut Tx) -> Result<Vec<AuditedAccount>, db::Error> {
     let found = rows!(
         tx,
         "select a.id, a.mode, a.code, a.asset, a.non_negative, b.debits_pending, b.debits_posted, b.credits_pending,
          b.credits_posted, b.rolled_up_to from accounts a left join balances b on b.account_id = a.id order by a.id"
     )?;
     let account = |row: &db::Row| {
-        Ok(Account {
+        Ok(AuditedAccount {
             id: row.get("id")?,
             mode: row.get("mode")?,
             code: row.get("code")?,
@@ -54,7 +54,7 @@ pub async fn list_accounts_with_balances(tx: &mut Tx) -> Result<Vec<Account>, db
 }
 
 /// A deposit with the shop of its invoice.
-pub struct Deposit {
+pub struct AuditedDeposit {
     /// The id of the deposit.
     pub id: i64,
     /// The chain on which the deposit arrived.
@@ -76,7 +76,7 @@ pub struct Deposit {
 }
 
 /// Lists at most `limit` deposits with ids above `after`, in the order of their ids.
-pub async fn list_deposits_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Deposit>, db::Error> {
+pub async fn list_deposits_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedDeposit>, db::Error> {
     let found = rows!(
         tx,
         "select d.id, d.chain, d.asset, d.amount, d.state, d.disposition, d.invoice_id, i.merchant_id, i.mode
@@ -85,7 +85,7 @@ pub async fn list_deposits_after(tx: &mut Tx, after: i64, limit: i64) -> Result<
         limit
     )?;
     let deposit = |row: &db::Row| {
-        Ok(Deposit {
+        Ok(AuditedDeposit {
             id: row.get("id")?,
             chain: invoices::parse_stored_chain(&row.get::<String>("chain")?)?,
             asset: AssetId::from_stored(&row.get::<String>("asset")?),
@@ -101,7 +101,7 @@ pub async fn list_deposits_after(tx: &mut Tx, after: i64, limit: i64) -> Result<
 }
 
 /// The columns of an invoice that the audit compares.
-pub struct Invoice {
+pub struct AuditedInvoice {
     /// The id of the invoice.
     pub id: i64,
     /// The merchant that the invoice belongs to.
@@ -125,7 +125,7 @@ pub struct Invoice {
 }
 
 /// Lists at most `limit` invoices with ids above `after`, in the order of their ids.
-pub async fn list_invoices_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Invoice>, db::Error> {
+pub async fn list_invoices_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedInvoice>, db::Error> {
     let found = rows!(
         tx,
         "select id, merchant_id, mode, asset, state, amount_due, tolerance, settlement_count, credited_amount, finalized_at
@@ -134,7 +134,7 @@ pub async fn list_invoices_after(tx: &mut Tx, after: i64, limit: i64) -> Result<
         limit
     )?;
     let invoice = |row: &db::Row| {
-        Ok(Invoice {
+        Ok(AuditedInvoice {
             id: row.get("id")?,
             merchant: row.get("merchant_id")?,
             mode: row.get("mode")?,
@@ -151,7 +151,7 @@ pub async fn list_invoices_after(tx: &mut Tx, after: i64, limit: i64) -> Result<
 }
 
 /// A payment that was taken from a user's balance.
-pub struct BalancePayment {
+pub struct AuditedBalancePayment {
     /// The id of the payment.
     pub id: i64,
     /// The asset of the balance.
@@ -172,7 +172,7 @@ pub async fn list_balance_payments_after(
     tx: &mut Tx,
     after: i64,
     limit: i64,
-) -> Result<Vec<BalancePayment>, db::Error> {
+) -> Result<Vec<AuditedBalancePayment>, db::Error> {
     let found = rows!(
         tx,
         "select id, asset, amount, merchant_id, mode, user_id from payments
@@ -182,7 +182,7 @@ pub async fn list_balance_payments_after(
         limit
     )?;
     let payment = |row: &db::Row| {
-        Ok(BalancePayment {
+        Ok(AuditedBalancePayment {
             id: row.get("id")?,
             asset: AssetId::from_stored(&row.get::<String>("asset")?),
             amount: row.get("amount")?,

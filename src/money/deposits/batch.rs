@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chain::{AddressKey, Amount, Header, Transfer};
 
-use crate::assets::FollowedChain;
-use crate::deposits::{self, Deposit, Grace, NewDeposit, Position, State, machine, store};
+use crate::assets::{FollowedChain, is_dust_amount};
+use crate::cursors::Position;
+use crate::deposits::{self, Deposit, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
-use crate::invoices::machine::{decide_disposition, is_dust_amount};
-use crate::invoices::{self, Counted, Disposition, InvoiceUpdate};
+use crate::invoices::{self, CountedSums, Disposition, InvoiceUpdate, decide_disposition};
 use crate::ledger::{Account, EntryLine, JournalEntry};
 use clock::Instant;
 use db::{self, Tx};
@@ -33,7 +33,7 @@ pub(super) struct DepositBatch<'c> {
 }
 
 /// The result of storing a batch.
-pub(super) struct Stored {
+pub(super) struct StoredBatch {
     /// The effects of the batch, which the caller must apply.
     pub effects: Effects,
     /// True when some of the deposits are not final yet.
@@ -128,7 +128,7 @@ impl<'c> DepositBatch<'c> {
         received: &[ReceivedTransfer<'_>],
         in_time: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> bool,
     ) -> Result<Vec<Disposition>, db::Error> {
-        let is_small = |transfer: &Transfer| transfer.amount < self.find_dust_limit(transfer);
+        let is_small = |transfer: &Transfer| transfer.amount < self.compute_dust_limit_of_transfer(transfer);
         let small: Vec<_> = received.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
         let asked = small.iter().map(|(_, _, target)| *target).collect();
         let counted = invoices::sum_counted_deposits(tx, &asked).await?;
@@ -160,7 +160,12 @@ impl<'c> DepositBatch<'c> {
                 | Disposition::Dust => Amount::ZERO,
             };
             if may_be_dust(transfer, *target)
-                && is_dust_amount(transfer.amount, self.find_dust_limit(transfer), own.then_some(invoice.due), missing)
+                && is_dust_amount(
+                    transfer.amount,
+                    self.compute_dust_limit_of_transfer(transfer),
+                    own.then_some(invoice.due),
+                    missing,
+                )
             {
                 used = Disposition::Dust;
             }
@@ -180,12 +185,12 @@ impl<'c> DepositBatch<'c> {
     }
 
     /// Returns the dust limit for the asset of a transfer, in base units.
-    fn find_dust_limit(&self, transfer: &Transfer) -> Amount {
-        self.chain.dust.compute_dust_limit(self.now, &transfer.asset)
+    fn compute_dust_limit_of_transfer(&self, transfer: &Transfer) -> Amount {
+        self.chain.dust.compute_dust_limit_or_zero(self.now, &transfer.asset)
     }
 
     /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
-    pub async fn add_advancing_deposits(
+    pub async fn lock_and_add_advancing_deposits(
         &mut self,
         tx: &mut Tx,
         position: Position,
@@ -201,7 +206,11 @@ impl<'c> DepositBatch<'c> {
 
     /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
     /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
-    pub async fn store_deposits(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, db::Error> {
+    pub async fn store_deposits_and_settle_invoices(
+        mut self,
+        tx: &mut Tx,
+        position: Option<Position>,
+    ) -> Result<StoredBatch, db::Error> {
         let reached = |deposit: &Deposit| match position {
             Some(position) => {
                 machine::next_deposit_state(deposit.state, deposit.height, deposit.confirm_height, position)
@@ -214,18 +223,19 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // `insert_deposits` returns only the transfers that were not booked before.
-        let fresh = store::insert_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
+        // `insert_unbooked_deposits` returns only the transfers that were not booked before.
+        let fresh =
+            store::insert_unbooked_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
         for (deposit, _) in &fresh {
-            self.hold_deposit_amount(deposit);
+            self.hold_amount_and_mark_confirming(deposit);
         }
 
         let (mut settling, mut releasing) = (BTreeSet::new(), BTreeSet::new());
         let mut older = std::mem::take(&mut self.older);
         for (deposit, to) in older.iter_mut().chain(&mut fresh) {
             if deposit.state == State::Seen && *to != State::Seen {
-                self.confirm_deposit(deposit);
+                self.confirm_deposit_and_move_unallocated(deposit);
                 if deposit.used == Disposition::Counted {
                     settling.insert(deposit.invoice);
                 }
@@ -234,21 +244,21 @@ impl<'c> DepositBatch<'c> {
                 releasing.insert(deposit.invoice);
             }
         }
-        store::set_deposit_states(tx, self.now, &older).await?;
+        store::set_changed_deposit_states(tx, self.now, &older).await?;
 
-        let counted = self.sum_counted_deposits(tx, &(&settling | &releasing), &fresh).await?;
+        let counted = self.sum_stored_and_new_counted_deposits(tx, &(&settling | &releasing), &fresh).await?;
         for (id, counted) in &counted {
             let Some(invoice) = self.invoices.get_mut(id) else { continue };
             if settling.contains(id) {
                 invoice.settle_invoice_if_paid(self.now, counted.confirmed, &mut self.effects);
             }
             if releasing.contains(id) && counted.all_final {
-                invoice.release_credited_amount(self.now, &mut self.effects);
+                invoice.release_credited_amount_if_paid(self.now, &mut self.effects);
             }
         }
         self.effects.invoices = self.invoices.into_values().collect();
         let mut reached = older.iter().chain(&fresh).map(|(_, to)| *to);
-        Ok(Stored {
+        Ok(StoredBatch {
             effects: self.effects,
             unfinished: reached.clone().any(|to| to != State::Final),
             finished: reached.any(|to| to == State::Final),
@@ -257,19 +267,19 @@ impl<'c> DepositBatch<'c> {
 
     /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
     /// ones and needs no query.
-    async fn sum_counted_deposits(
+    async fn sum_stored_and_new_counted_deposits(
         &self,
         tx: &mut Tx,
         ids: &BTreeSet<InvoiceId>,
         fresh: &[(Deposit, State)],
-    ) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+    ) -> Result<BTreeMap<InvoiceId, CountedSums>, db::Error> {
         let may_have_earlier_deposits =
             |id: &InvoiceId| self.invoices.get(id).is_none_or(InvoiceUpdate::may_have_earlier_deposits);
         let asked = ids.iter().copied().filter(may_have_earlier_deposits).collect();
         let mut counted = invoices::sum_counted_deposits(tx, &asked).await?;
         for (deposit, state) in fresh.iter().filter(|(deposit, _)| deposit.used == Disposition::Counted) {
             if ids.contains(&deposit.invoice) && !asked.contains(&deposit.invoice) {
-                let sums = counted.entry(deposit.invoice).or_insert(Counted::NOTHING);
+                let sums = counted.entry(deposit.invoice).or_insert(CountedSums::NOTHING);
                 sums.add_counted_deposit(deposit.amount, *state != State::Seen, *state == State::Final)?;
             }
         }
@@ -277,7 +287,7 @@ impl<'c> DepositBatch<'c> {
     }
 
     /// Holds the amount of a new deposit in the ledger.
-    fn hold_deposit_amount(&mut self, deposit: &Deposit) {
+    fn hold_amount_and_mark_confirming(&mut self, deposit: &Deposit) {
         let Some(invoice) = self.invoices.get_mut(&deposit.invoice) else { return };
         let line = EntryLine {
             debit: Account::OnChain(self.chain.id.clone()),
@@ -298,7 +308,7 @@ impl<'c> DepositBatch<'c> {
 
     /// Posts the held amount. If the invoice does not count the deposit, moves the money to a suspense account at once.
     /// A counted deposit becomes surplus when earlier deposits have already paid the invoice.
-    fn confirm_deposit(&mut self, deposit: &mut Deposit) {
+    fn confirm_deposit_and_move_unallocated(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
         let entries = &mut self.effects.entries;

@@ -3,8 +3,9 @@
 
 use chain::{Block, Height};
 
+use crate::cursors::{self, Position};
 use crate::deposits::batch::DepositBatch;
-use crate::deposits::{self, DepositService, Position, store};
+use crate::deposits::{DepositService, outputs, store};
 use crate::effects::{self, ReviewRequest};
 use crate::ledger::PostError;
 use clock::Instant;
@@ -35,7 +36,7 @@ pub enum RescanError {
     /// The block at this height is not on the branch that the follower has read.
     #[error("block {0} is not on the branch that is followed; try again")]
     Elsewhere(Height),
-    /// The ledger rejected an entry, or the database failed.
+    /// The ledger refused an entry, or the database failed.
     #[error(transparent)]
     Post(#[from] PostError),
 }
@@ -54,7 +55,7 @@ impl DepositService {
     /// read. Blocks that are no longer stored are final and are not compared.
     pub async fn rescan_blocks(&self, tx: &mut Tx, now: Instant, blocks: &[Block]) -> Result<Rescanned, RescanError> {
         let chain = &self.chain;
-        let cursor = store::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;
+        let cursor = cursors::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;
         let mut rescanned = Rescanned::default();
         let mut missing = Vec::new();
         let mut batch = DepositBatch::new(now, chain);
@@ -63,7 +64,7 @@ impl DepositService {
             if height > cursor.height {
                 return Err(RescanError::Ahead(height, cursor.height));
             }
-            if store::find_block_hash(tx, &chain.id, height).await?.is_some_and(|ours| ours != block.header.hash) {
+            if cursors::find_block_hash(tx, &chain.id, height).await?.is_some_and(|ours| ours != block.header.hash) {
                 return Err(RescanError::Elsewhere(height));
             }
             for transfer in &block.transfers {
@@ -94,8 +95,8 @@ impl DepositService {
         rescanned.booked = u64::try_from(missing.len()).unwrap_or(u64::MAX);
         batch.add_received_transfers(tx, self.limits.grace, &missing).await?;
         let position = Position { cursor: cursor.height, last: cursor.final_height };
-        let mut stored = batch.store_deposits(tx, Some(position)).await?;
-        deposits::mark_spent_outputs(tx, chain, blocks, &mut stored.effects).await?;
+        let mut stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;
+        outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
         changes.dispatch_to_listener(tx, now, &*self.listener).await?;
         Ok(rescanned)

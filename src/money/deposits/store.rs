@@ -1,185 +1,18 @@
-//! All SQL of deposits, cursors and recent blocks.
+//! All SQL of deposits.
 
 use std::collections::{HashMap, HashSet};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Spend,
-    TransferIndex, TxId, TxPart,
+    Address, AddressKey, Amount, AssetId, AssetKind, ChainId, Height, OutPoint, Spend, TransferIndex, TxId, TxPart,
 };
 
-use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspent};
+use crate::cursors::Position;
+use crate::deposits::{BalanceCheck, Deposit, NewDeposit, State, UnspentOutput};
 use crate::invoices::Disposition;
 use clock::Instant;
-use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows, rows_for_each};
+use db::{self, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
 use records::reviews;
-
-/// The stored progress of a chain's follower.
-#[derive(Debug, Clone)]
-pub struct Cursor {
-    /// The most recent blocks that the follower has read, lowest first. The last one is the cursor.
-    pub recent: Vec<BlockRef>,
-    /// The highest final height.
-    pub final_height: Height,
-    /// The block time of the cursor, in Unix seconds.
-    pub time: i64,
-    /// The reason why the chain is halted; `None` when it is not halted.
-    pub halted: Option<String>,
-}
-
-/// The row of a cursor, with two facts about the deposits of its chain.
-pub struct CursorRow {
-    /// The height of the last block that the follower has read.
-    pub height: Height,
-    /// The highest final height.
-    pub final_height: Height,
-    /// True when the chain has deposits that are not final.
-    pub unfinished: bool,
-    /// True when some deposits have enough confirmations to become confirmed or final.
-    pub due: bool,
-}
-
-/// Returns the cursor of a chain with the recent blocks; `None` before the first start.
-pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
-    let found = row!(tx, "select final_height, block_time, halt_reason from cursors where chain = $1", chain.as_str())?;
-    let Some(found) = found else { return Ok(None) };
-    let recent = rows!(tx, "select height, hash from blocks where chain = $1 order by height", chain.as_str())?;
-    let recent = recent
-        .iter()
-        .map(|row| Ok(BlockRef { height: row.get("height")?, hash: BlockHash(row.get("hash")?) }))
-        .collect::<Result<_, db::Error>>()?;
-    Ok(Some(Cursor {
-        recent,
-        final_height: found.get("final_height")?,
-        time: found.get("block_time")?,
-        halted: found.get("halt_reason")?,
-    }))
-}
-
-/// Locks the cursor of a chain and returns its row, with `due` computed for `position`; `None` before the first start.
-/// Every database transaction that books or reverses deposits of the chain locks the cursor first, so that these
-/// transactions run one after another.
-pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
-    let found = row!(
-        tx,
-        "select height, final_height,
-         case when exists (select 1 from deposits where chain = $1 and state = 'seen')
-                or exists (select 1 from deposits where chain = $1 and state = 'confirmed') then 1 else 0 end as unfinished,
-         case when exists (select 1 from deposits where chain = $1 and state = 'seen' and confirm_height <= $2)
-                or exists (select 1 from deposits where chain = $1 and state = 'seen' and height <= $3)
-                or exists (select 1 from deposits where chain = $1 and state = 'confirmed' and height <= $3)
-              then 1 else 0 end as due
-         from cursors where chain = $1 for update",
-        chain.as_str(),
-        position.cursor,
-        position.last
-    )?;
-    let at = |row: db::Row| {
-        Ok(CursorRow {
-            height: row.get("height")?,
-            final_height: row.get("final_height")?,
-            unfinished: row.get("unfinished")?,
-            due: row.get("due")?,
-        })
-    };
-    found.map(at).transpose()
-}
-
-/// Inserts the cursor of a chain at the block `header`.
-pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
-    execute!(
-        tx,
-        "insert into cursors (chain, height, hash, block_time, final_height, first_height) values ($1, $2, $3, $4, 0, $2)",
-        chain.as_str(),
-        header.height,
-        header.hash.0,
-        header.time
-    )?;
-    Ok(())
-}
-
-/// Moves the cursor from the block `from` to the block `to`. Fails when the cursor is not at `from`.
-pub async fn move_cursor(
-    tx: &mut Tx,
-    chain: &ChainId,
-    from: BlockRef,
-    to: &Header,
-    final_height: Height,
-) -> Result<(), db::Error> {
-    deferred!(
-        tx,
-        "update cursors set height = $4, hash = $5, block_time = $6, final_height = $7
-         where chain = $1 and height = $2 and hash = $3",
-        chain.as_str(),
-        from.height,
-        from.hash.0,
-        to.height,
-        to.hash.0,
-        to.time,
-        final_height
-    )
-}
-
-/// Sets the highest final height of a chain.
-pub async fn set_final_height(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
-    execute!(tx, "update cursors set final_height = $2 where chain = $1", chain.as_str(), height)?;
-    Ok(())
-}
-
-/// Returns the reason why the chain is halted; `None` when it is not halted.
-pub async fn find_halt_reason(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
-    let found = row!(tx, "select halt_reason from cursors where chain = $1", chain.as_str())?;
-    found.map_or(Ok(None), |row| row.get("halt_reason"))
-}
-
-/// Sets the reason why the chain is halted; `None` resumes it.
-pub async fn set_halt_reason(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Result<(), db::Error> {
-    execute!(tx, "update cursors set halt_reason = $2 where chain = $1", chain.as_str(), why)?;
-    Ok(())
-}
-
-/// Inserts blocks that the follower has read.
-pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> Result<(), db::Error> {
-    deferred_for_each!(
-        tx,
-        headers.iter().map(|header| batch_row![header.height, header.hash.0, header.time]).collect(),
-        "with given (height bigint, hash bytea, block_time bigint)
-         insert into blocks (chain, height, hash, block_time) select $1, given.height, given.hash, given.block_time from given",
-        chain.as_str()
-    )
-}
-
-/// Returns the hash of the block that the follower has read at `height`; `None` when the block is not stored.
-pub async fn find_block_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Option<BlockHash>, db::Error> {
-    let found = row!(tx, "select hash from blocks where chain = $1 and height = $2", chain.as_str(), height)?;
-    found.map(|row| row.get("hash").map(BlockHash)).transpose()
-}
-
-/// Returns the header of a block that the follower has read; `None` when the block is on another branch or no longer
-/// stored.
-pub async fn find_block_header(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
-    let found = row!(
-        tx,
-        "select block_time from blocks where chain = $1 and height = $2 and hash = $3",
-        chain.as_str(),
-        at.height,
-        at.hash.0
-    )?;
-    let header = |time| Header { height: at.height, hash: at.hash, parent: at.hash, time };
-    found.map(|row| row.get("block_time").map(header)).transpose()
-}
-
-/// Deletes the blocks below `height`.
-pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
-    let sql = "delete from blocks where chain = $1 and height < $2";
-    tx.execute_deferred(sql, Vec::new(), batch_row![chain.as_str(), height], None).await
-}
-
-/// Deletes the blocks above `height`.
-pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
-    execute!(tx, "delete from blocks where chain = $1 and height > $2", chain.as_str(), height)?;
-    Ok(())
-}
 
 /// Returns the transactions of `late` that were already seen by the given instant, either in a block that a reorg has
 /// removed or as an unconfirmed transfer.
@@ -261,7 +94,7 @@ pub async fn find_invoice_with_balance_increase(
 
 /// Inserts deposits in their state `to` and returns the inserted deposits with their ids. A transfer that is already
 /// booked is not inserted and not returned.
-pub async fn insert_deposits(
+pub async fn insert_unbooked_deposits(
     tx: &mut Tx,
     now: Instant,
     chain: &ChainId,
@@ -340,11 +173,15 @@ pub async fn lock_advancing_deposits(
         position.last,
         limit
     )?;
-    found.iter().map(parse_deposit).collect()
+    found.iter().map(parse_deposit_row).collect()
 }
 
 /// Locks and returns the deposits above `height` that are not orphaned, oldest first.
-pub async fn lock_deposits_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
+pub async fn lock_unorphaned_deposits_above(
+    tx: &mut Tx,
+    chain: &ChainId,
+    height: Height,
+) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
         "select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
@@ -352,10 +189,10 @@ pub async fn lock_deposits_above(tx: &mut Tx, chain: &ChainId, height: Height) -
         chain.as_str(),
         height
     )?;
-    found.iter().map(parse_deposit).collect()
+    found.iter().map(parse_deposit_row).collect()
 }
 
-fn parse_deposit(row: &db::Row) -> Result<Deposit, db::Error> {
+fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
     Ok(Deposit {
         id: row.get("id")?,
         invoice: row.get("invoice_id")?,
@@ -405,17 +242,17 @@ pub async fn set_outputs_unspent_above(
         chain.as_str(),
         height
     )?;
-    unspent.iter().map(|row| Ok((row.get("id")?, parse_outpoint(row)?))).collect()
+    unspent.iter().map(|row| Ok((row.get("id")?, parse_deposit_outpoint(row)?))).collect()
 }
 
-fn parse_outpoint(row: &db::Row) -> Result<OutPoint, db::Error> {
+fn parse_deposit_outpoint(row: &db::Row) -> Result<OutPoint, db::Error> {
     let vout = row.get::<i64>("part")? - TxPart::OUTPUT_CODES.start;
     let no_output = |_| db::Error::Value { column: "part".into(), reason: "not an output".into() };
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
 /// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
-pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
+pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<UnspentOutput>, db::Error> {
     let found = rows!(
         tx,
         "select d.txid, d.part, d.amount, d.height, d.state, a.text as address, a.derivation_index from deposits d
@@ -426,8 +263,8 @@ pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> R
         limit
     )?;
     let unspent = |row: &db::Row| {
-        Ok(Unspent {
-            output: parse_outpoint(row)?,
+        Ok(UnspentOutput {
+            output: parse_deposit_outpoint(row)?,
             amount: row.get("amount")?,
             height: row.get("height")?,
             state: row.get("state")?,
@@ -439,7 +276,11 @@ pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> R
 }
 
 /// Stores the next state of each deposit whose state changes.
-pub async fn set_deposit_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
+pub async fn set_changed_deposit_states(
+    tx: &mut Tx,
+    now: Instant,
+    deposits: &[(Deposit, State)],
+) -> Result<(), db::Error> {
     let moved = deposits.iter().filter(|(deposit, to)| deposit.state != *to);
     deferred_for_each!(
         tx,
@@ -464,23 +305,10 @@ pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) 
     db::expect_changed(changed, 1)
 }
 
-/// Returns at most `limit` open invoices in the native asset of a chain, sorted by the end of the payment window.
-pub async fn list_open_native_invoices(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
-    let native = AssetId::on_chain(chain, &AssetKind::Native);
-    let found = rows!(
-        tx,
-        "select id from invoices where chain = $1 and asset = $2 and state = 'open' order by expires_at limit $3",
-        chain.as_str(),
-        native.as_str(),
-        limit
-    )?;
-    found.iter().map(|row| row.get_at(0)).collect()
-}
-
 /// Returns the address of an invoice with the sum of its booked deposits. Any unbooked money arrived after the oldest
 /// stored block and after the newest deposit. `None` when an earlier check found that the balance is too large to be
 /// booked.
-pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
+pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
         "select a.id, a.key, a.text, i.chain, i.asset,
@@ -522,7 +350,7 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
 
 /// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
 /// are none.
-pub async fn find_highest_due_deposit(
+pub async fn find_highest_due_height(
     tx: &mut Tx,
     chain: &ChainId,
     position: Position,
@@ -553,7 +381,7 @@ pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: H
 }
 
 /// Changes the disposition of an invoice's deposits that are not orphaned.
-pub async fn set_deposit_dispositions(
+pub async fn set_disposition_of_invoice_deposits(
     tx: &mut Tx,
     invoice: InvoiceId,
     from: Disposition,

@@ -3,15 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use chain::{AddressKey, Amount, Asset, AssetId, ChainId, Family};
+use chain::{
+    AddressKey, Amount, Asset, AssetId, AssetKind, Block, BlockHash, ChainId, Family, Header, Transfer, TransferIndex,
+    TxId, TxPart,
+};
 use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::assets::{Depths, Dust};
-use crate::invoices::machine::{self as invoice_machine, Input, decide_disposition};
-use crate::ledger;
+use crate::cursors::{Position, compute_final_height, compute_position, start_following_chain};
+use crate::invoices::decide_disposition;
+use crate::invoices::machine::{self as invoice_machine, Input};
+use crate::ledger::{self, Account};
 use crate::payments::PaymentChange;
 use crate::pricing::{Currency, Fiat, Rate, RateBook};
 use db::{Backend, Db, execute, rows, testing};
@@ -66,7 +71,7 @@ fn model_chain() -> FollowedChain {
     }
 }
 
-const LIMITS: Limits = Limits { grace: GRACE, keep: 64 };
+const LIMITS: DepositLimits = DepositLimits { grace: GRACE, keep: 64 };
 
 /// A listener that records the payment changes.
 #[derive(Default)]
@@ -249,7 +254,7 @@ impl Model {
     }
 
     fn advance_deposits(&mut self, cursor: u64, depth: u32) {
-        self.last = self.last.max(machine::compute_final_height(cursor, None, depth, 0));
+        self.last = self.last.max(compute_final_height(cursor, None, depth, 0));
         let position = Position { cursor, last: self.last };
         let (mut settle, mut release) = (BTreeSet::new(), BTreeSet::new());
         for place in 0..self.deposits.len() {
@@ -469,7 +474,7 @@ async fn assert_rows_match_model(tx: &mut Tx, model: &Model) -> Result<(), db::E
     let (pending, available) = (Account::MerchantPending(MERCHANT), Account::MerchantAvailable(MERCHANT));
     let accounts = suspenses.chain([Account::OnChain(model_chain().id), incoming_account(), pending, available]);
     for (account, foreign) in accounts.flat_map(|account| [(account.clone(), false), (account, true)]) {
-        let balance = ledger::load_account_balance(tx, Mode::Test, &account, &model_asset(foreign)).await?;
+        let balance = ledger::find_balance_or_zero(tx, Mode::Test, &account, &model_asset(foreign)).await?;
         let sum = |amount: Amount| i128::try_from(u128::try_from(amount.units()).unwrap()).unwrap();
         let expected = model.balances.get(&(account.account_code(), foreign)).copied().unwrap_or_default();
         assert_eq!(sum(balance.credits_posted) - sum(balance.debits_posted), expected, "{}", account.account_code());
@@ -541,7 +546,9 @@ async fn run_steps_against_model(db: &Db, acts: Vec<Act>) {
         }
         assert_eq!(recorder.take_changes(), std::mem::take(&mut model.changes));
     }
-    db.write("seal", |tx| Box::pin(async move { ledger::append_to_hash_chain(tx, 10_000).await })).await.unwrap();
+    db.write("seal", |tx| Box::pin(async move { ledger::append_postings_to_hash_chain(tx, 10_000).await }))
+        .await
+        .unwrap();
     db.write("compare", |tx| {
         Box::pin(async move {
             assert_rows_match_model(tx, &model).await?;
@@ -671,16 +678,16 @@ db::both! {
                 let (service, block) = (new_deposit_service(model_chain()), block_with_transfers(model_header(1, 0), &most));
                 service.apply_blocks(tx, Instant(1), model_header(0, 0).block_ref(), &[block], reached).await?;
                 let surplus = Account::Suspense(MERCHANT, Suspense::Surplus);
-                let kept = ledger::load_account_balance(tx, Mode::Test, &surplus, &model_asset(false)).await?.available_amount();
+                let kept = ledger::find_balance_or_zero(tx, Mode::Test, &surplus, &model_asset(false)).await?.available_amount();
                 let booked = power_of_two_minus_one(112).checked_mul(2).unwrap();
                 assert_eq!(kept, booked.checked_sub(Amount::from(DUE)).unwrap(), "two are deposits, four are a review");
 
                 // A balance that is too large to be booked is reported once and not checked again.
-                let checks = list_balance_checks(tx, &[InvoiceId(2)]).await?;
+                let checks = list_bookable_balance_checks(tx, &[InvoiceId(2)]).await?;
                 let at = model_header(1, 0).block_ref();
                 let outcome = service.book_unexplained_credit(tx, Instant(1), at, &checks[0], power_of_two_minus_one(127)).await?;
                 assert_eq!(outcome, UnexplainedCredit::Booked);
-                assert!(list_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());
+                assert!(list_bookable_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());
                 let found = rows!(tx, "select kind from reviews order by kind")?;
                 let kinds: Vec<String> = found.iter().map(|row| row.get_at(0)).collect::<Result<_, _>>()?;
                 assert_eq!(kinds, ["balance.out_of_range", "deposit.out_of_range", "payment.surplus"]);

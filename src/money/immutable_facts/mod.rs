@@ -21,19 +21,19 @@ pub struct Fact {
 
 impl Fact {
     /// Returns the fact that a chain has the identity `id`: its chain id, or the hash of its genesis block.
-    pub fn chain_identity(chain: &ChainId, id: String) -> Fact {
+    pub fn new_chain_identity(chain: &ChainId, id: String) -> Fact {
         Fact { name: format!("identity of {chain}"), value: id }
     }
 
     /// Returns the fact that amounts of an asset have `decimals` decimal places.
-    pub fn asset_decimals(asset: &AssetId, decimals: u8) -> Fact {
+    pub fn new_asset_decimals(asset: &AssetId, decimals: u8) -> Fact {
         Fact { name: format!("decimals of {asset}"), value: decimals.to_string() }
     }
 }
 
-/// The reason why facts were rejected.
+/// The reason why facts were refused.
 #[derive(Debug, thiserror::Error)]
-pub enum Mismatch {
+pub enum FactError {
     /// A fact differs from its recorded value.
     #[error(
         "{name} is {found}, but it was {stored} when it was first recorded; check that the configuration does not name \
@@ -63,12 +63,12 @@ pub async fn list_facts(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Err
 /// Records the facts that are new, and compares the others with their recorded values.
 ///
 /// # Errors
-/// [`Mismatch::Changed`] for the first fact that differs; [`Mismatch::Db`] when the database fails.
-pub async fn record_or_compare_facts(tx: &mut Tx, now: Instant, facts: &[Fact]) -> Result<(), Mismatch> {
+/// [`FactError::Changed`] for the first fact that differs; [`FactError::Db`] when the database fails.
+pub async fn record_or_compare_facts(tx: &mut Tx, now: Instant, facts: &[Fact]) -> Result<(), FactError> {
     for Fact { name, value } in facts {
         let stored = store::find_or_insert_fact(tx, now, name, value).await?;
         if stored != *value {
-            return Err(Mismatch::Changed { name: name.clone(), stored, found: value.clone() });
+            return Err(FactError::Changed { name: name.clone(), stored, found: value.clone() });
         }
     }
     Ok(())

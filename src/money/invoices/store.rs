@@ -2,43 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
+use chain::{Address, AddressKey, AssetId, AssetKind, ChainId};
 
 use crate::deposits::Grace;
-use crate::invoices::{Invoice, NewInvoice, State};
-use crate::unconfirmed::PendingAmount;
+use crate::invoices::{CountedSums, Invoice, NewInvoice, ReceivedSums, State};
 use clock::Instant;
 use db::{self, Locked, ResultRef, Tx, batch_row, deferred_for_each, queued, row, rows, rows_for_each};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
-
-/// The sums of the deposits that an invoice counts, or counted until it expired. Amounts are base units of the
-/// requested asset.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Received {
-    /// The sum of all these deposits. Orphaned deposits are left out.
-    pub seen: Amount,
-    /// The part of `seen` that is confirmed or final.
-    pub confirmed: Amount,
-    /// The smallest number of confirmations among these deposits; `None` when there are no deposits.
-    pub confirmations: Option<u64>,
-    /// The id of the newest deposit transaction; `None` when no deposit has a known transaction. Money that a balance
-    /// check found has no known transaction.
-    pub txid: Option<TxId>,
-    /// The unconfirmed transfers, which `seen` does not include.
-    pub expected: PendingAmount,
-}
-
-impl Received {
-    /// Returns the sum of deposits and unconfirmed transfers, in base units.
-    pub fn total_with_pending(&self) -> Amount {
-        self.seen.checked_add(self.expected.amount).unwrap_or(Amount::MAX)
-    }
-
-    /// Returns true while some of the money is not confirmed.
-    pub fn has_unconfirmed_amount(&self) -> bool {
-        self.seen > self.confirmed || !self.expected.amount.is_zero()
-    }
-}
 
 /// Queues the statement that inserts an open invoice. The result contains its id.
 pub fn queue_invoice_insert(
@@ -153,7 +123,7 @@ pub fn parse_stored_chain(name: &str) -> Result<ChainId, db::Error> {
 
 /// Returns the sums of the counted deposits of an invoice. This function adds the amounts in Rust, because SQL cannot
 /// add 256-bit numbers.
-pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<Received, db::Error> {
+pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<ReceivedSums, db::Error> {
     let found = rows!(
         tx,
         "select d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, c.height as cursor_height
@@ -162,62 +132,14 @@ pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) 
         id,
         chain.as_str()
     )?;
-    Received::from_deposit_rows(&found)
-}
-
-impl Received {
-    /// Sums up rows of deposits, oldest first. A row without a deposit, from an outer join, adds nothing.
-    ///
-    /// # Errors
-    /// [`db::Error::Value`] when a sum is out of range or a column is invalid.
-    pub fn from_deposit_rows(rows: &[db::Row]) -> Result<Received, db::Error> {
-        let mut received = Received::default();
-        for row in rows {
-            let Some(amount) = row.get::<Option<Amount>>("deposit_amount")? else { continue };
-            received.seen = received.seen.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
-            if row.get::<String>("deposit_state")? != "seen" {
-                received.confirmed = received.confirmed.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
-            }
-            let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
-            received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
-            // A deposit that a balance check booked has no transaction; its stored transaction id is all zeros.
-            received.txid = Some(TxId(row.get("txid")?)).filter(|txid| txid.0 != [0; 32]).or(received.txid);
-        }
-        Ok(received)
-    }
-}
-
-/// The sums of the counted deposits of an invoice, in base units.
-#[derive(Debug, Clone, Copy)]
-pub struct Counted {
-    /// The sum of all counted deposits.
-    pub seen: Amount,
-    /// The sum of the counted deposits that are confirmed or final.
-    pub confirmed: Amount,
-    /// True when all counted deposits are final.
-    pub all_final: bool,
-}
-
-impl Counted {
-    /// The sums of an invoice without counted deposits.
-    pub const NOTHING: Counted = Counted { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
-
-    /// Adds one counted deposit of `amount` base units.
-    pub fn add_counted_deposit(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
-        self.seen = self.seen.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
-        if confirmed {
-            self.confirmed = self.confirmed.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
-        }
-        self.all_final &= is_final;
-        Ok(())
-    }
+    ReceivedSums::sum_deposit_rows(&found)
 }
 
 /// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
 pub async fn sum_counted_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
-) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+) -> Result<BTreeMap<InvoiceId, CountedSums>, db::Error> {
     let found = rows_for_each!(
         tx,
         ids.iter().map(|id| batch_row![*id]).collect(),
@@ -228,14 +150,10 @@ pub async fn sum_counted_deposits(
     let mut counted = BTreeMap::new();
     for row in &found {
         let state: String = row.get("state")?;
-        let sums = counted.entry(row.get("invoice_id")?).or_insert(Counted::NOTHING);
+        let sums = counted.entry(row.get("invoice_id")?).or_insert(CountedSums::NOTHING);
         sums.add_counted_deposit(row.get("amount")?, state != "seen", state == "final")?;
     }
     Ok(counted)
-}
-
-fn sum_out_of_range_error() -> db::Error {
-    db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() }
 }
 
 /// Returns the addresses that expect money, as described for [`crate::invoices::list_addresses_expecting_payment`].
@@ -312,7 +230,11 @@ pub async fn list_expirable_invoices(
 }
 
 /// Stores changed invoices. The first element of each pair is the previous state, which the row must still have.
-pub async fn update_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
+pub async fn update_invoices_and_reversal_deadlines(
+    tx: &mut Tx,
+    now: Instant,
+    invoices: &[(State, Invoice)],
+) -> Result<(), db::Error> {
     let given = invoices.iter().map(|(was, invoice)| {
         // A removed transaction is usually mined again soon, so a reversed invoice waits for the length of one more
         // payment window.
@@ -344,7 +266,7 @@ pub async fn update_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invo
 }
 
 /// Returns the number of open and reversed invoices by chain name.
-pub async fn count_waiting_invoices(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
+pub async fn count_waiting_invoices_by_chain(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
     let found = rows!(
         tx,
         "select chain, count(*) as waiting from invoices where state = 'open' group by chain
@@ -357,4 +279,21 @@ pub async fn count_waiting_invoices(tx: &mut Tx) -> Result<BTreeMap<String, i64>
         *sum = sum.saturating_add(count);
     }
     Ok(waiting)
+}
+
+/// Returns at most `limit` open invoices in the native asset of a chain, sorted by the end of the payment window.
+pub async fn list_open_native_invoices_by_expiry(
+    tx: &mut Tx,
+    chain: &ChainId,
+    limit: i64,
+) -> Result<Vec<InvoiceId>, db::Error> {
+    let native = AssetId::on_chain(chain, &AssetKind::Native);
+    let found = rows!(
+        tx,
+        "select id from invoices where chain = $1 and asset = $2 and state = 'open' order by expires_at limit $3",
+        chain.as_str(),
+        native.as_str(),
+        limit
+    )?;
+    found.iter().map(|row| row.get_at(0)).collect()
 }

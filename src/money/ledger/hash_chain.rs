@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::ledger::store;
+use crate::ledger::store::{self, StoredPosting};
 use db::{self, Tx};
 
 /// The hash before the first posting.
@@ -63,13 +63,34 @@ impl HashedFields<'_> {
     }
 }
 
+impl StoredPosting {
+    /// Returns the hash of the posting when it has the number `hash_chain_no` in the chain and follows the hash
+    /// `previous`.
+    pub fn compute_hash_after(&self, previous: &[u8; 32], hash_chain_no: i64) -> [u8; 32] {
+        let fields = HashedFields {
+            hash_chain_no,
+            seq: self.seq.0,
+            entry: &self.entry,
+            line_no: self.line_no,
+            kind: self.kind.as_str(),
+            hold_seq: self.hold_seq.map(|seq| seq.0),
+            debit_account_id: self.debit.0,
+            credit_account_id: self.credit.0,
+            amount: self.amount.to_be_bytes(),
+            reason: &self.reason,
+            created_at: self.created_at.0,
+        };
+        fields.compute_posting_hash(previous)
+    }
+}
+
 /// Appends stored postings to the hash chain, at most `limit`, and returns the number of appended postings. Only one
 /// instance of the daemon at a time may call this function. On SQLite the function always returns 0, because there each
 /// posting gets its hash when it is inserted.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn append_to_hash_chain(tx: &mut Tx, limit: i64) -> Result<usize, db::Error> {
+pub async fn append_postings_to_hash_chain(tx: &mut Tx, limit: i64) -> Result<usize, db::Error> {
     let (mut hash_chain_no, mut previous) = store::find_hash_chain_end(tx).await?;
     let postings = store::list_postings_without_hash(tx, limit).await?;
     let hashes = postings.iter().map(|posting| {

@@ -61,19 +61,6 @@ pub struct Hold {
     pub amount: Amount,
 }
 
-impl NewPosting<'_> {
-    /// Returns the change that the posting makes on both of its accounts.
-    pub fn to_balance_change(&self) -> BalanceChange {
-        let held = self.resolves.as_ref().map_or(self.amount, |hold| hold.amount);
-        match self.kind {
-            PostingKind::Posted => BalanceChange::Posted(self.amount),
-            PostingKind::Pending => BalanceChange::Held(self.amount),
-            PostingKind::Post => BalanceChange::Resolved { held, posted: self.amount },
-            PostingKind::Void => BalanceChange::Resolved { held, posted: Amount::ZERO },
-        }
-    }
-}
-
 /// A stored posting.
 pub struct StoredPosting {
     /// The sequence number of the posting, ascending in the order of insertion.
@@ -100,27 +87,6 @@ pub struct StoredPosting {
     pub hash_chain_no: Option<i64>,
     /// The SHA-256 hash of the posting; `None` until the posting is appended to the hash chain.
     pub hash: Option<[u8; 32]>,
-}
-
-impl StoredPosting {
-    /// Returns the hash of the posting when it has the number `hash_chain_no` in the chain and follows the hash
-    /// `previous`.
-    pub fn compute_hash_after(&self, previous: &[u8; 32], hash_chain_no: i64) -> [u8; 32] {
-        let fields = HashedFields {
-            hash_chain_no,
-            seq: self.seq.0,
-            entry: &self.entry,
-            line_no: self.line_no,
-            kind: self.kind.as_str(),
-            hold_seq: self.hold_seq.map(|seq| seq.0),
-            debit_account_id: self.debit.0,
-            credit_account_id: self.credit.0,
-            amount: self.amount.to_be_bytes(),
-            reason: &self.reason,
-            created_at: self.created_at.0,
-        };
-        fields.compute_posting_hash(previous)
-    }
 }
 
 /// Returns the account of this mode and asset; `None` when it was never used.
@@ -481,7 +447,7 @@ macro_rules! hashed_changes_after {
 
 /// Lists the balance changes of an account. Changes of postings with a hash chain number above `hash_chain_no` come first,
 /// then those of postings that have no hash chain number yet.
-pub async fn list_balance_changes_after(
+pub async fn list_balance_changes_after_or_unhashed(
     tx: &mut Tx,
     account: AccountId,
     hash_chain_no: i64,

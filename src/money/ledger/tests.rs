@@ -2,10 +2,15 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use chain::{Amount, AssetId};
+
 use super::*;
-use crate::audit::{Report, audit_ledger};
+use crate::audit::{AuditReport, audit_ledger};
+use crate::ledger::journal_entries::is_postable_amount;
+use clock::Instant;
 use db::both;
-use db::{Db, execute, testing};
+use db::{Backend, Db, execute, testing};
+use ids::{AccountId, MerchantId, Mode, UserId};
 
 const NOW: Instant = Instant(1_000);
 const MERCHANT: MerchantId = MerchantId(1);
@@ -42,19 +47,19 @@ async fn resolve_hold(db: &Db, name: &str, hold: &str, amount: Option<u128>, voi
 async fn load_available_units(db: &Db, account: Account) -> u128 {
     let balance = db
         .read("balance", move |tx| {
-            Box::pin(async move { load_account_balance(tx, Mode::Live, &account, &cny_asset()).await })
+            Box::pin(async move { find_balance_or_zero(tx, Mode::Live, &account, &cny_asset()).await })
         })
         .await
         .unwrap();
     balance.available_amount().units().try_into().unwrap()
 }
 
-async fn run_audit(db: &Db) -> Report {
+async fn run_audit(db: &Db) -> AuditReport {
     db.read("audit", |tx| Box::pin(async move { audit_ledger(tx).await })).await.unwrap()
 }
 
 async fn append_all_to_hash_chain(db: &Db) {
-    db.write("append_to_hash_chain", |tx| Box::pin(async move { append_to_hash_chain(tx, 10_000).await }))
+    db.write("append_to_hash_chain", |tx| Box::pin(async move { append_postings_to_hash_chain(tx, 10_000).await }))
         .await
         .unwrap();
 }
@@ -172,7 +177,7 @@ both! {
         append_all_to_hash_chain(&db).await;
         db.write("roll_up", |tx| Box::pin(async move { roll_up_balances(tx, 100).await })).await.unwrap();
         let equity = db
-            .read("balance", |tx| Box::pin(async move { load_account_balance(tx, Mode::Live, &Account::OperatorEquity, &cny_asset()).await }))
+            .read("balance", |tx| Box::pin(async move { find_balance_or_zero(tx, Mode::Live, &Account::OperatorEquity, &cny_asset()).await }))
             .await
             .unwrap();
         assert_eq!(equity.debits_posted, Amount::from_units(210));

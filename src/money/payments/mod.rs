@@ -73,7 +73,7 @@ pub enum PaymentChange {
 
 /// The amount that was taken from a balance.
 #[derive(Debug, Clone)]
-pub struct Taken {
+pub struct BalanceDebit {
     /// The asset of the balance.
     pub asset: AssetId,
     /// Base units of the asset.
@@ -96,7 +96,7 @@ pub struct NewPayment {
     /// The first state of the payment.
     pub state: State,
     /// The amount that is taken from a balance; `None` for the other methods.
-    pub taken: Option<Taken>,
+    pub taken: Option<BalanceDebit>,
     /// The payment page of the external provider; `None` for the other methods.
     pub pay_url: Option<String>,
     /// The id of the payment at the external provider; `None` when the provider assigned no id.
@@ -145,7 +145,7 @@ pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<P
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn close_external_payment(
+pub async fn close_pending_external_payment(
     tx: &mut Tx,
     now: Instant,
     id: PaymentId,

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use chain::{Amount, ChainId, Height, TxId, UnconfirmedTransfer};
 
 use crate::assets::FollowedChain;
+use crate::cursors;
 use clock::Instant;
 use db::{self, Tx};
 use ids::InvoiceId;
@@ -35,7 +36,7 @@ db::text_enum!(State { Seen => "seen", Mined => "mined", Orphaned => "orphaned" 
 
 /// The sum of the unconfirmed transfers to an invoice, in the asset of the invoice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PendingAmount {
+pub struct UnconfirmedSum {
     /// Base units of the asset.
     pub amount: Amount,
     /// The newest transaction; `None` when there are no transfers.
@@ -56,7 +57,7 @@ pub struct MempoolSnapshot {
 
 /// The result of comparing a snapshot with the stored transfers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Observed {
+pub struct MempoolDifferences {
     /// The number of transfers that were inserted or changed.
     pub appeared: usize,
     /// The number of transfers that the node does not report any more.
@@ -70,19 +71,20 @@ pub struct Observed {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn store_mempool_snapshot(
+pub async fn store_mempool_differences(
     tx: &mut Tx,
     now: Instant,
     chain: &FollowedChain,
     snapshot: &MempoolSnapshot,
-) -> Result<Observed, db::Error> {
+) -> Result<MempoolDifferences, db::Error> {
     let known = store::list_seen_transfers(tx, &chain.id).await?;
-    let mut observed = Observed::default();
+    let mut observed = MempoolDifferences::default();
     let unchanged: HashSet<_> = known.iter().map(|known| (known.txid, known.part, known.replaceable)).collect();
     for unconfirmed in &snapshot.unconfirmed {
         if !unchanged.contains(&(unconfirmed.txid, unconfirmed.part.code(), unconfirmed.replaceable)) {
-            let bound = chain.dust.compute_dust_limit(now, &unconfirmed.asset);
-            observed.appeared += store::upsert_seen_transfer(tx, now, &chain.id, unconfirmed, bound).await?;
+            let bound = chain.dust.compute_dust_limit_or_zero(now, &unconfirmed.asset);
+            observed.appeared +=
+                store::upsert_seen_transfer_unless_dust(tx, now, &chain.id, unconfirmed, bound).await?;
         }
     }
     let shown: HashSet<_> =
@@ -91,12 +93,12 @@ pub async fn store_mempool_snapshot(
     if missing.is_empty() {
         return Ok(observed);
     }
-    if store::find_cursor_height(tx, &chain.id).await?.is_none_or(|read| read < snapshot.head) {
+    if cursors::find_cursor_height(tx, &chain.id).await?.is_none_or(|read| read < snapshot.head) {
         observed.open = true;
         return Ok(observed);
     }
     for known in missing {
-        store::end_unconfirmed_transfer(tx, now, known.id).await?;
+        store::end_transfer_as_mined_or_orphaned(tx, now, known.id).await?;
         observed.ended += 1;
     }
     Ok(observed)
@@ -106,8 +108,8 @@ pub async fn store_mempool_snapshot(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn sum_pending_amount(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
-    store::sum_pending_amount(tx, invoice).await
+pub async fn sum_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Result<UnconfirmedSum, db::Error> {
+    store::sum_unconfirmed_transfers(tx, invoice).await
 }
 
 /// Returns true when an invoice of the chain waits for money, or when an unconfirmed transfer is stored. Otherwise the
@@ -115,6 +117,6 @@ pub async fn sum_pending_amount(tx: &mut Tx, invoice: InvoiceId) -> Result<Pendi
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn is_money_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
-    store::is_money_expected(tx, chain).await
+pub async fn is_invoice_or_transfer_waiting(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
+    store::is_invoice_or_transfer_waiting(tx, chain).await
 }

@@ -1,14 +1,14 @@
 //! All SQL of the table `unconfirmed`, except for conditions inside statements about deposits and invoices.
 
-use chain::{Amount, ChainId, Height, TxId, UnconfirmedTransfer};
+use chain::{Amount, ChainId, TxId, UnconfirmedTransfer};
 
-use crate::unconfirmed::PendingAmount;
+use crate::unconfirmed::UnconfirmedSum;
 use clock::Instant;
 use db::{self, Tx, execute, row, rows};
 use ids::InvoiceId;
 
 /// A stored transfer in the state `seen`.
-pub struct Known {
+pub struct SeenTransfer {
     /// The id of the row.
     pub id: i64,
     /// The transaction.
@@ -20,7 +20,7 @@ pub struct Known {
 }
 
 /// Returns the transfers of a chain in the state `seen`, sorted by id.
-pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Known>, db::Error> {
+pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<SeenTransfer>, db::Error> {
     let found = rows!(
         tx,
         "select id, txid, part, replaceable from unconfirmed where chain = $1 and state = 'seen' order by id",
@@ -29,7 +29,7 @@ pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Kno
     found
         .iter()
         .map(|row| {
-            Ok(Known {
+            Ok(SeenTransfer {
                 id: row.get("id")?,
                 txid: TxId(row.get("txid")?),
                 part: row.get("part")?,
@@ -42,7 +42,7 @@ pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Kno
 /// Inserts or updates a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or
 /// when the transfer is dust: its amount is less than `bound`, and the invoice requests more than `bound`. An update
 /// keeps `first_seen_at`.
-pub async fn upsert_seen_transfer(
+pub async fn upsert_seen_transfer_unless_dust(
     tx: &mut Tx,
     now: Instant,
     chain: &ChainId,
@@ -73,7 +73,7 @@ pub async fn upsert_seen_transfer(
 
 /// Ends a transfer that the node does not report any more. The state becomes `mined` when a deposit of its transaction
 /// is booked, otherwise `orphaned`.
-pub async fn end_unconfirmed_transfer(tx: &mut Tx, now: Instant, id: i64) -> Result<(), db::Error> {
+pub async fn end_transfer_as_mined_or_orphaned(tx: &mut Tx, now: Instant, id: i64) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
         "update unconfirmed set ended_at = $2, state = case when exists (
@@ -86,14 +86,8 @@ pub async fn end_unconfirmed_transfer(tx: &mut Tx, now: Instant, id: i64) -> Res
     db::expect_changed(changed, 1)
 }
 
-/// Returns the height of the last block that the follower has read; `None` before the first block.
-pub async fn find_cursor_height(tx: &mut Tx, chain: &ChainId) -> Result<Option<Height>, db::Error> {
-    let found = row!(tx, "select height from cursors where chain = $1", chain.as_str())?;
-    found.map(|row| row.get("height")).transpose()
-}
-
 /// Returns the sum of the seen transfers to an invoice, without those that are booked as deposits.
-pub async fn sum_pending_amount(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
+pub async fn sum_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Result<UnconfirmedSum, db::Error> {
     let found = rows!(
         tx,
         "select s.amount, s.txid, s.replaceable from unconfirmed s join invoices i on i.id = s.invoice_id
@@ -102,24 +96,24 @@ pub async fn sum_pending_amount(tx: &mut Tx, invoice: InvoiceId) -> Result<Pendi
          order by s.id",
         invoice
     )?;
-    let mut expected = PendingAmount::default();
+    let mut sum = UnconfirmedSum::default();
     for row in &found {
         // The sum is only displayed, never booked, so the largest amount can replace a sum that is out of range.
-        expected.amount = expected.amount.checked_add(row.get("amount")?).unwrap_or(Amount::MAX);
-        expected.txid = Some(TxId(row.get("txid")?));
-        expected.replaceable |= row.get::<bool>("replaceable")?;
+        sum.amount = sum.amount.checked_add(row.get("amount")?).unwrap_or(Amount::MAX);
+        sum.txid = Some(TxId(row.get("txid")?));
+        sum.replaceable |= row.get::<bool>("replaceable")?;
     }
-    Ok(expected)
+    Ok(sum)
 }
 
 /// Returns true when the chain has an open or reversed invoice, or a seen transfer.
-pub async fn is_money_expected(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
+pub async fn is_invoice_or_transfer_waiting(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select case when exists (select 1 from invoices where chain = $1 and state = 'open')
                 or exists (select 1 from invoices where chain = $1 and state = 'reversed')
-                or exists (select 1 from unconfirmed where chain = $1 and state = 'seen') then 1 else 0 end as expected",
+                or exists (select 1 from unconfirmed where chain = $1 and state = 'seen') then 1 else 0 end as waiting",
         chain.as_str()
     )?;
-    found.map_or(Ok(false), |row| row.get("expected"))
+    found.map_or(Ok(false), |row| row.get("waiting"))
 }

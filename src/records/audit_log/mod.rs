@@ -1,5 +1,5 @@
-//! The append-only log of administrative actions. Each entry is written in the transaction of the action that it
-//! reports, so that neither is stored without the other.
+//! The audit log: an append-only log of administrative actions. The database transaction of an action also writes its entry
+//! in the audit log, so that neither is stored without the other.
 
 mod store;
 
@@ -88,8 +88,8 @@ db::text_enum!(Action {
     ChainRescan => "chain.rescan",
 });
 
-/// Appends an entry. `subject` names what the action changed, such as a product's slug; `detail` holds further facts
-/// for a human reader and may be empty. Neither may contain secrets or goods.
+/// Appends an entry to the audit log. `subject` names the object that the action changed, for example by the slug of a
+/// product. `detail` is a text with further facts and may be empty. Neither text may contain secrets or goods.
 pub async fn record_action(
     tx: &mut Tx,
     now: Instant,

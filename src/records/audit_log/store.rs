@@ -4,7 +4,7 @@ use crate::audit_log::{Action, Actor};
 use clock::Instant;
 use db::{self, Tx, execute};
 
-/// Inserts an entry.
+/// Inserts an entry into the audit log.
 pub async fn insert_audit_entry(
     tx: &mut Tx,
     now: Instant,

@@ -1,5 +1,5 @@
-//! The append-only log of facts for API clients. Each event is written in the transaction that caused it; webhook deliveries
-//! read the log, and nothing changes it.
+//! Events: an append-only log of facts for API clients, such as "the order was paid". The database transaction that causes
+//! an event also inserts the event. Stored events never change.
 
 mod store;
 
@@ -10,18 +10,21 @@ use ids::Shop;
 /// The kind of an event, as API clients see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
+    /// A buyer placed an order.
     OrderCreated,
+    /// An order was paid.
     OrderPaid,
-    /// Everything was delivered.
+    /// All goods of an order were delivered.
     OrderCompleted,
-    /// The payment window ended without enough money.
+    /// The payment window of an order ended without enough money.
     OrderExpired,
+    /// An unpaid order was cancelled.
     OrderCancelled,
-    /// A paid order could not be delivered, or its money vanished before it was.
+    /// A paid order could not be delivered, or a reorg removed its money for good before the delivery.
     OrderFailed,
-    /// The order was delivered, and its money vanished for good.
+    /// A reorg removed the money of a delivered order for good.
     OrderUnpaid,
-    /// The payment lost its block; it may be confirmed again.
+    /// A reorg removed money of a paid payment. The same transaction may be mined and confirmed again.
     PaymentReversed,
 }
 
@@ -36,8 +39,9 @@ db::text_enum!(Kind {
     PaymentReversed => "payment.reversed",
 });
 
-/// Records one event. `subject` is the public id of the order or payment that it is about; `body` is JSON without personal
-/// data and without goods. The statement is queued: it runs with the next statements of the transaction.
-pub fn record_event(tx: &mut Tx, now: Instant, shop: Shop, kind: Kind, subject: &str, body: &str) {
+/// Queues the statement that inserts an event; the statement runs together with the next statement of the database
+/// transaction. `subject` is the public id of the order or payment that the event is about. `body` is JSON and contains
+/// neither personal data nor goods.
+pub fn queue_event(tx: &mut Tx, now: Instant, shop: Shop, kind: Kind, subject: &str, body: &str) {
     store::queue_event_insert(tx, now, shop, kind, subject, body);
 }

@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{ResultRef, Tx, queued};
 use ids::Shop;
 
-/// Inserts an event.
+/// Queues the statement that inserts an event. The result contains the sequence number of the event.
 pub fn queue_event_insert(
     tx: &mut Tx,
     now: Instant,

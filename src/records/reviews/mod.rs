@@ -1,6 +1,7 @@
-//! The operator's inbox: money and facts that no rule decides, each waiting for a person.
+//! Reviews: cases that no rule of the daemon decides, such as money that no invoice requested. The operator decides them.
 //!
-//! There is at most one review for a kind and a subject. A review that was closed is opened again when its cause comes back.
+//! For each kind and subject there is at most one review. When the cause of a closed review occurs again, the review is
+//! opened again.
 
 mod store;
 
@@ -14,42 +15,42 @@ use db::{self, FromValue, Tx};
 
 pub use store::Review;
 
-/// The reason for a review.
+/// The kind of a review: the reason why the operator has to decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// More was paid than the invoice asked for.
+    /// The buyer paid more than the amount due of the invoice.
     PaymentSurplus,
-    /// An invoice expired with part payments.
+    /// An invoice expired with partial payments.
     PaymentShort,
-    /// The payment of an order lost its block.
+    /// A reorg removed money of a paid order.
     PaymentReversed,
-    /// A deposit that no invoice asked for: surplus, late or in another asset.
+    /// No invoice counts a deposit: the invoice was already paid, the deposit was late, or it is in another asset.
     DepositUnallocated,
-    /// A transfer whose amount is too large to be booked.
+    /// The amount of a transfer is too large to be booked.
     DepositOutOfRange,
-    /// A deposit's output was spent by a transaction that the daemon did not make.
+    /// A transaction that the daemon did not create spent the output of a deposit.
     DepositSpent,
-    /// A balance that exceeds its deposits by more than can be booked.
+    /// The balance of an address exceeds its booked deposits by an amount that is too large to be booked.
     BalanceOutOfRange,
-    /// An invoice expired although no endpoint returned the balance of its address.
+    /// An invoice expired, and no endpoint had returned the balance of its address.
     BalanceUnverified,
-    /// A rescan found a transfer that may be booked already, from the balance of its address.
+    /// A rescan found a transfer that may be booked already, because a balance check has booked money of its address.
     RescanPossibleDuplicate,
-    /// Two endpoints of a chain show different blocks.
+    /// Two endpoints of a chain report different blocks at the same height.
     ChainDisputed,
-    /// A chain is halted until the operator resumes it.
+    /// The follower stopped reading a chain, until the operator resumes the chain.
     ChainHalted,
-    /// An order was paid after it ended.
+    /// An order was paid after it had expired or was cancelled.
     OrderPaidLate,
-    /// A paid order waits for the key of its goods.
+    /// The goods of a paid order cannot be decrypted, because their key is missing.
     OrderUnreadable,
-    /// An order was delivered, and its money vanished for good.
+    /// A reorg removed the money of a delivered order for good.
     OrderUnpaid,
     /// A paid order could not be delivered.
     OrderUndeliverable,
     /// A mail to a buyer was not delivered: the mailbox does not exist, or every attempt of five days failed.
     MailUndeliverable,
-    /// Stock is encrypted under a key that is missing.
+    /// Stock items cannot be decrypted, because their key is missing.
     StockUnreadable,
 }
 
@@ -79,7 +80,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A text that names no kind of review.
+/// The error for a text that is not the name of a review kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no kind of review `{0}`")]
 pub struct UnknownKind(String);
@@ -95,25 +96,31 @@ impl FromStr for Kind {
 /// The reason why a review is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClosingReason {
-    /// The operator decided.
+    /// The operator closed the review.
     Decided,
-    /// The cause is over.
+    /// The cause of the review has ended.
     Resolved,
-    /// The money or fact that it was about vanished with its block.
+    /// A reorg removed the money that the review was about.
     Retracted,
 }
 
 db::text_enum!(ClosingReason { Decided => "decided", Resolved => "resolved", Retracted => "retracted" });
 
-/// Opens a review unless one of this kind and subject is open. `subject` names what it is about, such as `invoice/7`;
-/// `detail` is a sentence for the operator.
-pub async fn open_review(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, detail: &str) -> Result<(), db::Error> {
+/// Opens a review, or opens a closed review of this kind and subject again. Does nothing when the review is already open.
+/// `subject` is the object that the review is about, such as `invoice/7`. `detail` is a sentence for the operator.
+pub async fn open_or_reopen_review(
+    tx: &mut Tx,
+    now: Instant,
+    kind: Kind,
+    subject: &str,
+    detail: &str,
+) -> Result<(), db::Error> {
     store::insert_or_reopen_review(tx, now, kind, subject, detail, None).await
 }
 
-/// Opens a review about `amount` base units, unless one is open or the operator already decided on this amount or a larger
-/// one.
-pub async fn open_review_for_amount(
+/// Opens a review about `amount` base units. Does nothing when the review is already open, or when the operator has already
+/// decided on this amount or a larger amount.
+pub async fn open_review_unless_decided(
     tx: &mut Tx,
     now: Instant,
     kind: Kind,
@@ -127,26 +134,32 @@ pub async fn open_review_for_amount(
     }
 }
 
-/// Closes a review because its cause is over; does nothing when none is open.
-pub async fn resolve_review(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, note: &str) -> Result<(), db::Error> {
-    store::close_review(tx, now, kind, subject, ClosingReason::Resolved, note).await?;
+/// Closes a review because its cause has ended. Does nothing when no review of this kind and subject is open.
+pub async fn resolve_review_if_open(
+    tx: &mut Tx,
+    now: Instant,
+    kind: Kind,
+    subject: &str,
+    note: &str,
+) -> Result<(), db::Error> {
+    store::close_review_if_open(tx, now, kind, subject, ClosingReason::Resolved, note).await?;
     Ok(())
 }
 
-/// Closes a review because the money or fact that it was about vanished. Returns false when no such review is open, for
-/// example because the operator decided before.
-pub async fn retract_review(
+/// Closes a review because a reorg removed the money that the review is about, and returns true. Returns false when no
+/// review of this kind and subject is open, for example because the operator has already closed it.
+pub async fn retract_review_if_open(
     tx: &mut Tx,
     now: Instant,
     kind: Kind,
     subject: &str,
     note: &str,
 ) -> Result<bool, db::Error> {
-    store::close_review(tx, now, kind, subject, ClosingReason::Retracted, note).await
+    store::close_review_if_open(tx, now, kind, subject, ClosingReason::Retracted, note).await
 }
 
-/// Closes a review that an operator decided and records the action in the audit log. Returns false when no review of this
-/// kind and subject is open.
+/// Closes a review that the operator has decided, records the action in the audit log, and returns true. Returns false when
+/// no review of this kind and subject is open.
 pub async fn close_review_by_operator(
     tx: &mut Tx,
     now: Instant,
@@ -155,16 +168,16 @@ pub async fn close_review_by_operator(
     subject: &str,
     note: &str,
 ) -> Result<bool, db::Error> {
-    let is_closed = store::close_review(tx, now, kind, subject, ClosingReason::Decided, note).await?;
+    let is_closed = store::close_review_if_open(tx, now, kind, subject, ClosingReason::Decided, note).await?;
     if is_closed {
         audit_log::record_action(tx, now, actor, Action::ReviewClose, subject, &format!("{kind}: {note}")).await?;
     }
     Ok(is_closed)
 }
 
-/// Returns the open reviews, oldest first.
-pub async fn list_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
-    store::list_open_reviews(tx, limit).await
+/// Returns at most `limit` open reviews, oldest first.
+pub async fn list_oldest_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
+    store::list_oldest_open_reviews(tx, limit).await
 }
 
 /// Returns the number of open reviews.

@@ -5,16 +5,21 @@ use chain::Amount;
 use clock::Instant;
 use db::{self, Tx, execute, row, rows};
 
-/// A review as the operator sees it.
+/// An open review, as the operator sees it.
 #[derive(Debug, Clone)]
 pub struct Review {
+    /// The reason why the operator has to decide.
     pub kind: Kind,
+    /// The object that the review is about, such as `invoice/7`.
     pub subject: String,
+    /// A sentence that explains the case to the operator.
     pub detail: String,
+    /// The time when the review was opened, or was opened again.
     pub opened_at: Instant,
 }
 
-/// A closed review is opened again with the new detail and amount; an open one stays as it is.
+/// Inserts an open review. When the review exists and is closed, it is opened again with the new detail and amount. When the
+/// review is open, it stays unchanged.
 pub async fn insert_or_reopen_review(
     tx: &mut Tx,
     now: Instant,
@@ -38,8 +43,8 @@ pub async fn insert_or_reopen_review(
     Ok(())
 }
 
-/// Returns false when no such review is open.
-pub async fn close_review(
+/// Closes the open review of this kind and subject, and returns true. Returns false when no such review is open.
+pub async fn close_review_if_open(
     tx: &mut Tx,
     now: Instant,
     kind: Kind,
@@ -60,7 +65,8 @@ pub async fn close_review(
     Ok(closed == 1)
 }
 
-/// Returns why a review was closed, and the amount that it was about; `None` when it is open or never existed.
+/// Returns the reason why a review was closed, and the amount in base units that the review was about. `None` when the
+/// review is open or does not exist.
 pub async fn find_closed_review(
     tx: &mut Tx,
     kind: Kind,
@@ -75,7 +81,8 @@ pub async fn find_closed_review(
     found.map(|row| Ok((row.get("closing_reason")?, row.get("amount")?))).transpose()
 }
 
-pub async fn list_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
+/// Returns at most `limit` open reviews, oldest first.
+pub async fn list_oldest_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
     let found = rows!(
         tx,
         "select kind, subject, detail, opened_at from reviews where closed_at is null order by opened_at, id limit $1",
@@ -92,6 +99,7 @@ pub async fn list_open_reviews(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, d
     found.iter().map(review).collect()
 }
 
+/// Returns the number of open reviews.
 pub async fn count_open_reviews(tx: &mut Tx) -> Result<u64, db::Error> {
     let counted = row!(tx, "select count(*) as n from reviews where closed_at is null")?;
     counted.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?.get("n")

@@ -52,11 +52,11 @@ pub struct Product {
     pub max_quantity: u32,
     /// The product's first active SKU. An order for the product reserves items of this SKU.
     pub sku: SkuId,
-    /// The number of units that are available.
+    /// The number of units that are available for new orders.
     pub stock: u64,
     /// The price of one unit when the quantity is 1.
     pub unit_price: Fiat,
-    /// Names and descriptions in all languages.
+    /// The names and descriptions of the product in all languages.
     pub texts: LocalizedTexts,
 }
 
@@ -75,7 +75,7 @@ pub struct ProductWithPrices {
     pub max_quantity: u32,
     /// The product's first active SKU. An order for the product reserves items of this SKU.
     pub sku: SkuId,
-    /// The number of units that are available.
+    /// The number of units that are available for new orders.
     pub stock: u64,
     /// The price of one unit in each currency when the quantity is 1, sorted by currency code. Empty when the product
     /// has no price.
@@ -87,13 +87,13 @@ pub struct ProductWithPrices {
 pub struct LocalizedTexts(BTreeMap<(String, String), String>);
 
 impl LocalizedTexts {
-    /// Returns these texts with one text added.
+    /// Returns these texts with one text added, which replaces the text of the same field and language.
     pub fn with_text(mut self, field: &str, language: &str, body: &str) -> LocalizedTexts {
         self.0.insert((field.to_owned(), language.to_owned()), body.to_owned());
         self
     }
 
-    /// Returns the text of a field in a language; `None` when the product has no such text.
+    /// Returns the text of a field in a language; `None` when the product has no text for them.
     pub fn find_text(&self, field: &str, language: &str) -> Option<&str> {
         self.0.get(&(field.to_owned(), language.to_owned())).map(String::as_str)
     }
@@ -125,7 +125,7 @@ pub struct NewProduct {
     pub currency: Currency,
     /// The price tiers. One of them starts at quantity 1.
     pub tiers: Vec<PriceTier>,
-    /// Names and descriptions in all languages.
+    /// The names and descriptions of the product in all languages.
     pub texts: LocalizedTexts,
 }
 
@@ -195,31 +195,35 @@ pub enum PricingScheme {
     Tiered,
 }
 
-/// Returns the active products that have a price in this currency, sorted by position.
-pub async fn list_active_products(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
-    store::list_active_products(tx, shop, currency).await
+/// Returns the active products of a shop that have a price in this currency, sorted by position.
+pub async fn list_active_priced_products(
+    tx: &mut Tx,
+    shop: Shop,
+    currency: Currency,
+) -> Result<Vec<Product>, db::Error> {
+    store::list_active_priced_products(tx, shop, currency).await
 }
 
-/// Returns all products, including inactive products and products without a price, sorted by position.
-pub async fn list_products_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
-    store::list_products_with_prices(tx, shop).await
+/// Returns all products of a shop, including inactive products and products without a price, sorted by position.
+pub async fn list_all_products(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
+    store::list_all_products(tx, shop).await
 }
 
 /// Returns the active product with this public id or slug; `None` when the shop has no such product or the product has
 /// no price in this currency.
-pub async fn find_active_product(
+pub async fn find_active_priced_product(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
     id_or_slug: &str,
 ) -> Result<Option<Product>, db::Error> {
-    let found = find_product(tx, shop, currency, id_or_slug).await?;
+    let found = find_priced_product(tx, shop, currency, id_or_slug).await?;
     Ok(found.filter(|product| product.state == State::Active))
 }
 
-/// Returns the product with this public id or slug, including inactive products; `None` when the shop has no such
-/// product or the product has no price in this currency.
-pub async fn find_product(
+/// Returns the product with this public id or slug, active or not; `None` when the shop has no such product or the
+/// product has no price in this currency.
+pub async fn find_priced_product(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
@@ -227,27 +231,30 @@ pub async fn find_product(
 ) -> Result<Option<Product>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
         // A UUID can be written in several ways; the hyphenated lower-case form is stored.
-        Ok(id) => store::find_product_by_public_id(tx, shop, currency, &id.to_string()).await,
-        Err(_) if has_slug_syntax(id_or_slug) => store::find_product_by_slug(tx, shop, currency, id_or_slug).await,
+        Ok(id) => store::find_priced_product_by_public_id(tx, shop, currency, &id.to_string()).await,
+        Err(_) if has_slug_syntax(id_or_slug) => {
+            store::find_priced_product_by_slug(tx, shop, currency, id_or_slug).await
+        }
         Err(_) => Ok(None),
     }
 }
 
-/// Returns the product with this public id or slug, including inactive products and products without a price.
-pub async fn find_product_with_prices(
+/// Returns the product with this public id or slug, active or not, with a price or without; `None` when the shop has no
+/// such product.
+pub async fn find_any_product(
     tx: &mut Tx,
     shop: Shop,
     id_or_slug: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
-        Ok(id) => store::find_product_with_prices_by_public_id(tx, shop, &id.to_string()).await,
-        Err(_) if has_slug_syntax(id_or_slug) => store::find_product_with_prices_by_slug(tx, shop, id_or_slug).await,
+        Ok(id) => store::find_any_product_by_public_id(tx, shop, &id.to_string()).await,
+        Err(_) if has_slug_syntax(id_or_slug) => store::find_any_product_by_slug(tx, shop, id_or_slug).await,
         Err(_) => Ok(None),
     }
 }
 
-/// Returns the SKU of the active product with this public id, with the price for this quantity. `None` when the
-/// product does not exist, is inactive, or has no price in this currency.
+/// Returns the first active SKU of the active product with this public id, with the unit price for this quantity.
+/// `None` when the product does not exist, is inactive, or has no price in this currency.
 pub async fn find_orderable_sku(
     tx: &mut Tx,
     shop: Shop,
@@ -258,14 +265,14 @@ pub async fn find_orderable_sku(
 ) -> Result<Option<OrderableSku>, db::Error> {
     let tier_quantity = match pricing_scheme {
         PricingScheme::PerUnit => 1,
-        // A quantity of 0 gets the price of the first tier. The caller rejects this quantity later.
+        // A quantity of 0 gets the price of the first tier. The caller refuses this quantity later.
         PricingScheme::Tiered => quantity.max(1),
     };
     store::find_orderable_sku(tx, shop, currency, &public_id.to_string(), tier_quantity).await
 }
 
-/// Creates an active product with one SKU and no stock.
-pub async fn create_product(
+/// Creates an active product with one SKU, its price tiers and its texts. The product has no stock.
+pub async fn create_product_without_stock(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,
@@ -277,7 +284,7 @@ pub async fn create_product(
     let product = store::insert_product(tx, now, shop, &new).await?.ok_or(EditError::SlugTaken)?;
     let sku = store::insert_sku(tx, product, ONLY_SKU).await?;
     replace_price_tiers(tx, sku, new.currency, &new.tiers).await?;
-    set_product_texts(tx, product, &new.texts).await?;
+    upsert_product_texts(tx, product, &new.texts).await?;
     Ok((product, sku))
 }
 
@@ -293,21 +300,21 @@ pub async fn create_or_change_product(
     let ProductChange { slug, currency, unit_price, min_quantity, max_quantity, position, texts } = change;
     let tiers = vec![PriceTier { from_quantity: 1, unit_price }];
     let price = Fiat::new(currency, unit_price).to_decimal().to_string();
-    let stored = find_product_with_prices(tx, shop, &slug).await?;
+    let stored = find_any_product(tx, shop, &slug).await?;
     let (stored_min, stored_max) =
         stored.as_ref().map_or((1, MAX_QUANTITY), |product| (product.min_quantity, product.max_quantity));
     let (min_quantity, max_quantity) = (min_quantity.unwrap_or(stored_min), max_quantity.unwrap_or(stored_max));
     if let Some(product) = stored {
         set_quantity_limits(tx, product.id, min_quantity, max_quantity).await?;
         replace_price_tiers(tx, product.sku, currency, &tiers).await?;
-        set_product_texts(tx, product.id, &texts).await?;
+        upsert_product_texts(tx, product.id, &texts).await?;
         audit_log::record_action(tx, now, actor, Action::ProductChange, &slug, &price).await?;
         return Ok(false);
     }
     let public_id = Uuid::new_v4();
     let new = NewProduct { public_id, slug, min_quantity, max_quantity, position, currency, tiers, texts };
     let slug = new.slug.clone();
-    create_product(tx, now, shop, new).await?;
+    create_product_without_stock(tx, now, shop, new).await?;
     audit_log::record_action(tx, now, actor, Action::ProductCreate, &slug, &price).await?;
     Ok(true)
 }
@@ -338,8 +345,8 @@ pub async fn replace_price_tiers(
     Ok(())
 }
 
-/// Adds texts to a product. A text replaces the stored text with the same field and language.
-pub async fn set_product_texts(tx: &mut Tx, product: ProductId, texts: &LocalizedTexts) -> Result<(), db::Error> {
+/// Adds texts to a product. Each text replaces the stored text of the product with the same field and language.
+pub async fn upsert_product_texts(tx: &mut Tx, product: ProductId, texts: &LocalizedTexts) -> Result<(), db::Error> {
     for ((field, language), body) in &texts.0 {
         store::upsert_product_text(tx, product, field, language, body).await?;
     }
@@ -365,16 +372,20 @@ fn has_slug_syntax(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Fails when the slug has invalid syntax or is a UUID. Such a UUID could equal the public id of another product.
+/// Fails when the slug has invalid syntax or is a UUID. A slug that is a UUID could equal the public id of another
+/// product.
 fn validate_slug(slug: &str) -> Result<(), EditError> {
     if has_slug_syntax(slug) && slug.parse::<Uuid>().is_err() { Ok(()) } else { Err(EditError::BadSlug) }
 }
 
+/// Fails when the minimum quantity is 0 or above the maximum quantity.
 fn validate_quantity_limits(min_quantity: u32, max_quantity: u32) -> Result<(), EditError> {
     let is_valid = (1..=max_quantity).contains(&min_quantity);
     if is_valid { Ok(()) } else { Err(EditError::BadLimits { min: min_quantity, max: max_quantity }) }
 }
 
+/// Fails when no price tier starts at quantity 1, when two tiers start at the same quantity, or when a price is
+/// negative.
 fn validate_price_tiers(tiers: &[PriceTier]) -> Result<(), EditError> {
     let mut quantities: Vec<u32> = tiers.iter().map(|tier| tier.from_quantity).collect();
     quantities.sort_unstable();

@@ -9,8 +9,12 @@ use money::pricing::{Currency, Fiat};
 /// The maximum number of rows that one list query returns. A product has one row for each of its texts.
 const LIST_ROWS_MAX: u32 = 100_000;
 
-/// Returns the active products with a price in this currency, sorted by position.
-pub async fn list_active_products(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
+/// Returns the active products of a shop with a price in this currency, sorted by position.
+pub async fn list_active_priced_products(
+    tx: &mut Tx,
+    shop: Shop,
+    currency: Currency,
+) -> Result<Vec<Product>, db::Error> {
     let found = rows!(
         tx,
         "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
@@ -45,8 +49,8 @@ macro_rules! select_products_with_prices {
     };
 }
 
-/// Returns all products with their prices, sorted by position.
-pub async fn list_products_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
+/// Returns all products of a shop, including inactive products and products without a price, sorted by position.
+pub async fn list_all_products(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
     let found = rows!(
         tx,
         select_products_with_prices!("order by p.position, p.id, c.currency limit $3"),
@@ -57,8 +61,9 @@ pub async fn list_products_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<Pr
     group_price_rows_by_product(&found)
 }
 
-/// Returns the product with this public id, in hyphenated lower-case form, and its prices in all currencies.
-pub async fn find_product_with_prices_by_public_id(
+/// Returns the product with this public id, a UUID in hyphenated lower-case form, and its prices in all currencies;
+/// `None` when the shop has no such product.
+pub async fn find_any_product_by_public_id(
     tx: &mut Tx,
     shop: Shop,
     public_id: &str,
@@ -73,8 +78,8 @@ pub async fn find_product_with_prices_by_public_id(
     Ok(group_price_rows_by_product(&found)?.pop())
 }
 
-/// Returns the product with this slug and its prices in all currencies.
-pub async fn find_product_with_prices_by_slug(
+/// Returns the product with this slug and its prices in all currencies; `None` when the shop has no such product.
+pub async fn find_any_product_by_slug(
     tx: &mut Tx,
     shop: Shop,
     slug: &str,
@@ -84,7 +89,8 @@ pub async fn find_product_with_prices_by_slug(
     Ok(group_price_rows_by_product(&found)?.pop())
 }
 
-/// Returns one product for each group of rows with the same product id. The rows of one product must be adjacent.
+/// Returns one product for each group of rows with the same product id. The rows of one product must be adjacent: one
+/// row for each currency, or one row for a product without a price.
 fn group_price_rows_by_product(rows: &[Row]) -> Result<Vec<ProductWithPrices>, db::Error> {
     let mut products: Vec<ProductWithPrices> = Vec::new();
     for row in rows {
@@ -111,7 +117,7 @@ fn group_price_rows_by_product(rows: &[Row]) -> Result<Vec<ProductWithPrices>, d
 
 /// Returns the product with this public id, a UUID in hyphenated lower-case form; `None` when the product does not
 /// exist or has no price in this currency.
-pub async fn find_product_by_public_id(
+pub async fn find_priced_product_by_public_id(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
@@ -135,7 +141,7 @@ pub async fn find_product_by_public_id(
 }
 
 /// Returns the product with this slug; `None` when the product does not exist or has no price in this currency.
-pub async fn find_product_by_slug(
+pub async fn find_priced_product_by_slug(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
@@ -185,8 +191,9 @@ fn group_text_rows_by_product(currency: Currency, rows: &[Row]) -> Result<Vec<Pr
     Ok(products)
 }
 
-/// Returns the first active SKU of an active product. Its price is that of the tier with the largest `from_quantity`
-/// that does not exceed `tier_quantity`.
+/// Returns the first active SKU of the active product with this public id. The price of the SKU is the price of the
+/// tier with the largest `from_quantity` that does not exceed `tier_quantity`. `None` when the product does not exist,
+/// is inactive, or has no such tier in this currency.
 pub async fn find_orderable_sku(
     tx: &mut Tx,
     shop: Shop,
@@ -219,7 +226,7 @@ pub async fn find_orderable_sku(
     }))
 }
 
-/// Inserts an active product and returns its id; `None` when the slug is taken.
+/// Inserts an active product and returns its id; `None` when another product of the shop has the slug.
 pub async fn insert_product(
     tx: &mut Tx,
     now: Instant,
@@ -244,7 +251,7 @@ pub async fn insert_product(
     inserted.map(|row| row.get("id")).transpose()
 }
 
-/// Inserts an active SKU without stock and returns its id.
+/// Inserts an active SKU without stock and returns the id of the SKU.
 pub async fn insert_sku(tx: &mut Tx, product: ProductId, code: &str) -> Result<SkuId, db::Error> {
     let inserted = row!(
         tx,
@@ -277,7 +284,7 @@ pub async fn delete_price_tiers(tx: &mut Tx, sku: SkuId, currency: Currency) -> 
     execute!(tx, "delete from sku_prices where sku_id = $1 and currency = $2", sku, currency)
 }
 
-/// Inserts one price tier.
+/// Inserts one price tier of a SKU. Fails when the SKU already has a tier with this currency and quantity.
 pub async fn insert_price_tier(tx: &mut Tx, sku: SkuId, currency: Currency, tier: PriceTier) -> Result<(), db::Error> {
     let n = execute!(
         tx,
@@ -316,14 +323,15 @@ pub async fn set_product_state(tx: &mut Tx, product: ProductId, state: State) ->
     expect_changed(n, 1)
 }
 
-/// Raises the count of available items.
+/// Adds `quantity` to the number of available items of a SKU, `skus.available`.
 pub async fn add_to_available_count(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
     let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
     expect_changed(n, 1)
 }
 
-/// Lowers the count of available items. The result has no row when too few are available. The row of the SKU stays
-/// locked, so that the next statement can choose the items.
+/// Queues the statement that subtracts `quantity` from the number of available items of a SKU, `skus.available`. The
+/// result has no row when fewer items are available. The row of the SKU stays locked until the end of the transaction,
+/// so that the next statement can choose the items.
 pub fn queue_subtraction_from_available_count(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     queued!(
         tx,

@@ -9,8 +9,10 @@ const CNY: Currency = Currency::CNY;
 
 async fn find(shop: &Fixture, name: &str) -> Option<catalog::Product> {
     let (owner, name) = (shop.shop, name.to_owned());
-    run_read(&shop.db, move |tx| Box::pin(async move { catalog::find_active_product(tx, owner, CNY, &name).await }))
-        .await
+    run_read(&shop.db, move |tx| {
+        Box::pin(async move { catalog::find_active_priced_product(tx, owner, CNY, &name).await })
+    })
+    .await
 }
 
 async fn find_sku(shop: &Fixture, quantity: u32, scheme: PricingScheme) -> Option<OrderableSku> {
@@ -24,10 +26,10 @@ db::both! {
         let owner = shop.shop;
         let first = NewProduct { slug: "first".into(), position: -1, texts: LocalizedTexts::default(), ..new_mailbox_product(Uuid::new_v4()) };
         run_write(&shop.db, move |tx| Box::pin(async move {
-            catalog::create_product(tx, NOW, owner, first).await.unwrap();
+            catalog::create_product_without_stock(tx, NOW, owner, first).await.unwrap();
             Ok(())
         })).await;
-        let list = run_read(&shop.db, move |tx| Box::pin(catalog::list_active_products(tx, owner, CNY))).await;
+        let list = run_read(&shop.db, move |tx| Box::pin(catalog::list_active_priced_products(tx, owner, CNY))).await;
         let slugs: Vec<_> = list.iter().map(|product| (product.slug.as_str(), product.stock)).collect();
         assert_eq!(slugs, [("first", 0), ("mailbox", 3)]);
         assert_eq!(list[1].texts.find_text("name", "zh"), Some("企业邮箱"));
@@ -36,9 +38,9 @@ db::both! {
         assert_eq!(list[1].unit_price, Fiat::new(CNY, 50));
         assert_eq!(list[0].texts, LocalizedTexts::default());
         for other in [Shop { mode: Mode::Live, ..owner }] {
-            assert!(run_read(&shop.db, move |tx| Box::pin(catalog::list_active_products(tx, other, CNY))).await.is_empty());
+            assert!(run_read(&shop.db, move |tx| Box::pin(catalog::list_active_priced_products(tx, other, CNY))).await.is_empty());
         }
-        assert!(run_read(&shop.db, move |tx| Box::pin(catalog::list_active_products(tx, owner, Currency::USD))).await.is_empty());
+        assert!(run_read(&shop.db, move |tx| Box::pin(catalog::list_active_priced_products(tx, owner, Currency::USD))).await.is_empty());
     }
 
     async fn a_product_is_found_by_its_slug_and_by_its_id_in_any_notation(db: Db) {
@@ -58,8 +60,8 @@ db::both! {
         run_write(&shop.db, move |tx| Box::pin(catalog::set_product_state(tx, NOW, &OPERATOR, product, "mailbox", State::Inactive))).await;
         assert_eq!(find(&shop, "mailbox").await, None);
         assert_eq!(find_sku(&shop, 1, PricingScheme::Tiered).await, None);
-        assert!(run_read(&shop.db, move |tx| Box::pin(catalog::list_active_products(tx, owner, CNY))).await.is_empty());
-        let any = run_read(&shop.db, move |tx| Box::pin(catalog::find_product(tx, owner, CNY, "mailbox"))).await;
+        assert!(run_read(&shop.db, move |tx| Box::pin(catalog::list_active_priced_products(tx, owner, CNY))).await.is_empty());
+        let any = run_read(&shop.db, move |tx| Box::pin(catalog::find_priced_product(tx, owner, CNY, "mailbox"))).await;
         assert_eq!(any.unwrap().state, State::Inactive);
         run_write(&shop.db, move |tx| Box::pin(catalog::set_product_state(tx, NOW, &OPERATOR, product, "mailbox", State::Active))).await;
         assert_eq!(find(&shop, "mailbox").await.unwrap().stock, 5);
@@ -72,11 +74,11 @@ db::both! {
         let (product, sku) = run_write(&shop.db, move |tx| Box::pin(async move {
             let tiers = vec![PriceTier { from_quantity: 1, unit_price: 9 }, PriceTier { from_quantity: 10, unit_price: 8 }];
             let new = NewProduct { slug: "abroad".into(), currency: Currency::USD, tiers, ..new_mailbox_product(elsewhere) };
-            Ok(catalog::create_product(tx, NOW, owner, new).await.unwrap())
+            Ok(catalog::create_product_without_stock(tx, NOW, owner, new).await.unwrap())
         })).await;
         let stored = |name: &str| {
             let name = name.to_owned();
-            run_read(&shop.db, move |tx| Box::pin(async move { catalog::find_product_with_prices(tx, owner, &name).await }))
+            run_read(&shop.db, move |tx| Box::pin(async move { catalog::find_any_product(tx, owner, &name).await }))
         };
         for name in ["abroad", &elsewhere.to_string().to_uppercase()] {
             let found = stored(name).await.unwrap();
@@ -88,14 +90,14 @@ db::both! {
             catalog::replace_price_tiers(tx, sku, CNY, &[PriceTier { from_quantity: 1, unit_price: 60 }]).await.unwrap();
             catalog::set_product_state(tx, NOW, &OPERATOR, product, "mailbox", State::Inactive).await
         })).await;
-        let list = run_read(&shop.db, move |tx| Box::pin(catalog::list_products_with_prices(tx, owner))).await;
+        let list = run_read(&shop.db, move |tx| Box::pin(catalog::list_all_products(tx, owner))).await;
         let seen: Vec<_> = list.iter().map(|p| (p.slug.as_str(), p.state, p.stock, p.unit_prices.clone())).collect();
         assert_eq!(seen, [
             ("mailbox", State::Active, 2, vec![Fiat::new(CNY, 50)]),
             ("abroad", State::Inactive, 0, vec![Fiat::new(CNY, 60), Fiat::new(Currency::USD, 9)]),
         ]);
         let live = Shop { mode: Mode::Live, ..owner };
-        assert!(run_read(&shop.db, move |tx| Box::pin(catalog::list_products_with_prices(tx, live))).await.is_empty());
+        assert!(run_read(&shop.db, move |tx| Box::pin(catalog::list_all_products(tx, live))).await.is_empty());
     }
 
     async fn the_price_is_that_of_the_largest_tier_reached(db: Db) {
@@ -113,7 +115,7 @@ db::both! {
         let shop = Fixture::new(db, 0).await;
         let (owner, product, sku) = (shop.shop, shop.product, shop.sku);
         let create = |new: NewProduct| {
-            shop.db.write("create", move |tx| Box::pin(catalog::create_product(tx, NOW, owner, new)))
+            shop.db.write("create", move |tx| Box::pin(catalog::create_product_without_stock(tx, NOW, owner, new)))
         };
         let other = || new_mailbox_product(Uuid::new_v4());
         assert_eq!(create(other()).await, Err(EditError::SlugTaken));
@@ -134,7 +136,7 @@ db::both! {
         shop.db.write("edit", move |tx| Box::pin(async move {
             catalog::set_quantity_limits(tx, product, 5, 10).await?;
             catalog::replace_price_tiers(tx, sku, CNY, &[tier(1, 60)]).await?;
-            catalog::set_product_texts(tx, product, &LocalizedTexts::default().with_text("name", "en", "Mailbox")).await?;
+            catalog::upsert_product_texts(tx, product, &LocalizedTexts::default().with_text("name", "en", "Mailbox")).await?;
             Ok::<_, EditError>(())
         })).await.unwrap();
         let product = find(&shop, "mailbox").await.unwrap();

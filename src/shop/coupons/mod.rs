@@ -1,7 +1,7 @@
 //! Coupons: codes that give a discount. Creating an order with a coupon counts one use of the coupon. When the order
 //! ends unpaid, that use is subtracted again.
 
-pub mod machine;
+pub mod discount;
 mod store;
 
 #[cfg(test)]
@@ -13,9 +13,9 @@ use ids::{CouponId, Shop};
 use money::pricing::{Currency, Fiat};
 use records::audit_log::{self, Action, Actor};
 
-pub use machine::{BasketLine, CouponRejection, Discount, Terms};
+pub use discount::{BasketLine, CouponRefusal, Discount, Terms};
 
-/// The maximum length of a code, in characters.
+/// The maximum length of a coupon code, in characters.
 const CODE_LENGTH_MAX: usize = 64;
 
 /// A coupon to create.
@@ -53,7 +53,7 @@ pub struct AppliedCoupon {
 
 /// The reason why a coupon was not created.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateError {
+pub enum CreateCouponError {
     /// The code is empty or too long.
     #[error("a code has 1 to {CODE_LENGTH_MAX} characters")]
     BadCode,
@@ -73,7 +73,7 @@ pub enum CreateError {
 pub enum RedeemError {
     /// The coupon does not exist or does not apply to the order.
     #[error(transparent)]
-    Rejected(#[from] CouponRejection),
+    Refused(#[from] CouponRefusal),
     /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
@@ -86,18 +86,18 @@ pub async fn create_coupon(
     actor: &Actor,
     shop: Shop,
     new: NewCoupon,
-) -> Result<CouponId, CreateError> {
-    let code = normalize_coupon_code(&new.code).ok_or(CreateError::BadCode)?;
+) -> Result<CouponId, CreateCouponError> {
+    let code = normalize_coupon_code(&new.code).ok_or(CreateCouponError::BadCode)?;
     if !new.terms.are_valid() {
-        return Err(CreateError::BadTerms);
+        return Err(CreateCouponError::BadTerms);
     }
-    let coupon = store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateError::CodeTaken)?;
+    let coupon = store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateCouponError::CodeTaken)?;
     audit_log::record_action(tx, now, actor, Action::CouponCreate, &new.code, "").await?;
     Ok(coupon)
 }
 
-/// Counts one use of a coupon and returns its discount. The database counts atomically, so two concurrent orders
-/// cannot both take the last use.
+/// Counts one use of a coupon for an order and returns the discount. The database counts atomically, so two concurrent
+/// orders cannot both take the last use.
 pub async fn redeem_coupon(
     tx: &mut Tx,
     now: Instant,
@@ -106,16 +106,16 @@ pub async fn redeem_coupon(
     currency: Currency,
     basket: &[BasketLine],
 ) -> Result<AppliedCoupon, RedeemError> {
-    let code = normalize_coupon_code(code).ok_or(CouponRejection::Unknown)?;
-    let coupon = store::find_active_coupon(tx, shop, &code).await?.ok_or(CouponRejection::Unknown)?;
-    let discount = machine::compute_discount(&coupon.terms, now, currency, basket)?;
+    let code = normalize_coupon_code(code).ok_or(CouponRefusal::Unknown)?;
+    let coupon = store::find_active_coupon(tx, shop, &code).await?.ok_or(CouponRefusal::Unknown)?;
+    let discount = discount::check_terms_and_compute_discount(&coupon.terms, now, currency, basket)?;
     if !store::claim_coupon_use(tx, coupon.id).await? {
-        return Err(CouponRejection::Exhausted.into());
+        return Err(CouponRefusal::Exhausted.into());
     }
     Ok(AppliedCoupon { coupon: coupon.id, discount })
 }
 
-/// Subtracts one use of a coupon after its order ended unpaid.
+/// Subtracts one use of a coupon after the order that used it has ended unpaid.
 pub async fn release_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     store::release_coupon_use(tx, coupon).await
 }

@@ -14,7 +14,7 @@ enum DiscountKind {
 
 db::text_enum!(DiscountKind { Percent => "percent", Fixed => "fixed" });
 
-/// Inserts an active coupon and returns its id; `None` when the code is taken.
+/// Inserts an active coupon and returns its id; `None` when another coupon of the shop has the code.
 pub async fn insert_coupon(
     tx: &mut Tx,
     now: Instant,
@@ -48,7 +48,7 @@ pub async fn insert_coupon(
     inserted.map(|row| row.get("id")).transpose()
 }
 
-/// Returns the active coupon with this normalized code.
+/// Returns the active coupon with this normalized code; `None` when the shop has no such coupon.
 pub async fn find_active_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<Coupon>, db::Error> {
     let found = row!(
         tx,
@@ -61,10 +61,10 @@ pub async fn find_active_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<O
     found.as_ref().map(parse_coupon).transpose()
 }
 
-/// The maximum number of coupons that `list` returns.
+/// The maximum number of coupons that [`list_active_coupons`] returns.
 const LIST_MAX: u32 = 10_000;
 
-/// Returns active coupons with their codes, sorted by code.
+/// Returns the active coupons of a shop with their codes, sorted by code.
 pub async fn list_active_coupons(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
     let found = rows!(
         tx,
@@ -107,7 +107,7 @@ pub async fn claim_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db:
     Ok(n == 1)
 }
 
-/// Subtracts one use of a coupon.
+/// Subtracts one use of a coupon. Fails when the coupon has no use.
 pub async fn release_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     let n = execute!(tx, "update coupons set uses = uses - 1 where id = $1 and uses > 0", coupon)?;
     expect_changed(n, 1)

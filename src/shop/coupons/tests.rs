@@ -1,10 +1,10 @@
 use futures_util::future::join_all;
 use proptest::prelude::*;
 
-use crate::coupons::machine::compute_discount;
-use crate::coupons::{self, BasketLine, CouponRejection, CreateError, Discount, NewCoupon, Terms};
+use crate::coupons::discount::check_terms_and_compute_discount;
+use crate::coupons::{self, BasketLine, CouponRefusal, CreateCouponError, Discount, NewCoupon, Terms};
 use crate::fixture::{Fixture, NOW, OPERATOR, run_write};
-use crate::orders::CreateError as OrderError;
+use crate::orders::CreateOrderError;
 use crate::orders::NewOrder;
 use clock::Instant;
 use ids::{CouponId, ProductId};
@@ -21,7 +21,7 @@ async fn create_coupon(
     code: &str,
     terms: Terms,
     max_uses: Option<u32>,
-) -> Result<CouponId, CreateError> {
+) -> Result<CouponId, CreateCouponError> {
     let (owner, new) = (shop.shop, NewCoupon { code: code.into(), terms, max_uses });
     shop.db.write("create_coupon", move |tx| Box::pin(coupons::create_coupon(tx, NOW, &OPERATOR, owner, new))).await
 }
@@ -39,38 +39,30 @@ fn the_discount_follows_the_terms() {
         (percent(10_000), vec![new_line(1, 999)], Ok(999)),
         (percent(1), vec![new_line(1, 9_999)], Ok(0)),
         (percent(5_000), vec![new_line(1, i64::MAX)], Ok(i64::MAX / 2)),
-        (percent(5_000), vec![new_line(1, i64::MAX), new_line(2, 1)], Err(CouponRejection::OutOfRange)),
+        (percent(5_000), vec![new_line(1, i64::MAX), new_line(2, 1)], Err(CouponRefusal::OutOfRange)),
         (fixed(300), vec![new_line(1, 999)], Ok(300)),
         (fixed(300), vec![new_line(1, 200)], Ok(200)),
         (Terms { product: Some(ProductId(2)), ..percent(5_000) }, vec![new_line(1, 100), new_line(2, 50)], Ok(25)),
         (Terms { product: Some(ProductId(2)), ..fixed(80) }, vec![new_line(1, 100), new_line(2, 50)], Ok(50)),
-        (
-            Terms { product: Some(ProductId(3)), ..fixed(80) },
-            vec![new_line(1, 100)],
-            Err(CouponRejection::OtherProduct),
-        ),
+        (Terms { product: Some(ProductId(3)), ..fixed(80) }, vec![new_line(1, 100)], Err(CouponRefusal::OtherProduct)),
         (Terms { min_amount: 100, ..fixed(80) }, vec![new_line(1, 100)], Ok(80)),
         (
             Terms { min_amount: 101, ..fixed(80) },
             vec![new_line(1, 100)],
-            Err(CouponRejection::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
+            Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
         ),
         (Terms { starts_at: Some(NOW), ..fixed(1) }, vec![new_line(1, 9)], Ok(1)),
-        (
-            Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) },
-            vec![new_line(1, 9)],
-            Err(CouponRejection::NotYetValid),
-        ),
+        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![new_line(1, 9)], Err(CouponRefusal::NotYetValid)),
         (Terms { ends_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![new_line(1, 9)], Ok(1)),
-        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![new_line(1, 9)], Err(CouponRejection::Expired)),
+        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![new_line(1, 9)], Err(CouponRefusal::Expired)),
         (
             Terms::unrestricted(Discount::Fixed(1), Currency::USD),
             vec![new_line(1, 9)],
-            Err(CouponRejection::OtherCurrency(Currency::USD)),
+            Err(CouponRefusal::OtherCurrency(Currency::USD)),
         ),
     ];
     for (terms, basket, expected) in table {
-        let found = compute_discount(&terms, NOW, CNY, &basket).map(|fiat| fiat.minor);
+        let found = check_terms_and_compute_discount(&terms, NOW, CNY, &basket).map(|fiat| fiat.minor);
         assert_eq!(found, expected, "{terms:?} {basket:?}");
     }
 }
@@ -79,7 +71,7 @@ proptest! {
     #[test]
     fn a_discount_is_the_exact_share_rounded_down(total in 0_i64..i64::MAX, points in 1_i64..=10_000) {
         let terms = Terms::unrestricted(Discount::Percent(points), CNY);
-        let found = i128::from(compute_discount(&terms, Instant(0), CNY, &[new_line(1, total)]).unwrap().minor);
+        let found = i128::from(check_terms_and_compute_discount(&terms, Instant(0), CNY, &[new_line(1, total)]).unwrap().minor);
         let exact = i128::from(total) * i128::from(points);
         prop_assert!(found * 10_000 <= exact && exact < (found + 1) * 10_000);
         prop_assert!(found <= i128::from(total));
@@ -95,10 +87,10 @@ proptest! {
         let terms = Terms { product: bound_to.map(ProductId), ..Terms::unrestricted(value, CNY) };
         let eligible: i64 =
             totals.iter().filter(|(product, _)| bound_to.is_none_or(|b| b == *product)).map(|(_, total)| total).sum();
-        match compute_discount(&terms, NOW, CNY, &basket) {
+        match check_terms_and_compute_discount(&terms, NOW, CNY, &basket) {
             Ok(fiat) => prop_assert!((0..=eligible).contains(&fiat.minor)),
             Err(rejection) => {
-                prop_assert_eq!(rejection, CouponRejection::OtherProduct);
+                prop_assert_eq!(rejection, CouponRefusal::OtherProduct);
                 prop_assert!(totals.iter().all(|(product, _)| Some(*product) != bound_to));
             }
         }
@@ -114,7 +106,7 @@ db::both! {
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (150, 15, 135));
         for code in ["", "   ", "spring", "spring10x", &"x".repeat(10_000)] {
             let rejected = shop.create_order(build_order_with_coupon(&shop, 3, code)).await;
-            assert!(matches!(rejected, Err(OrderError::CouponInvalid(CouponRejection::Unknown))), "{code:?}");
+            assert!(matches!(rejected, Err(CreateOrderError::CouponInvalid(CouponRefusal::Unknown))), "{code:?}");
         }
         assert_eq!(shop.count_available_items().await, 7);
         assert_eq!(shop.select_number("select count(*) from orders").await, 1);
@@ -124,10 +116,10 @@ db::both! {
         let shop = Fixture::new(db, 0).await;
         let fixed = || Terms::unrestricted(Discount::Fixed(1), CNY);
         create_coupon(&shop, "A", fixed(), None).await.unwrap();
-        assert!(matches!(create_coupon(&shop, "a", fixed(), None).await, Err(CreateError::CodeTaken)));
-        assert!(matches!(create_coupon(&shop, " ", fixed(), None).await, Err(CreateError::BadCode)));
+        assert!(matches!(create_coupon(&shop, "a", fixed(), None).await, Err(CreateCouponError::CodeTaken)));
+        assert!(matches!(create_coupon(&shop, " ", fixed(), None).await, Err(CreateCouponError::BadCode)));
         for value in [Discount::Percent(0), Discount::Percent(10_001), Discount::Fixed(0), Discount::Fixed(-1)] {
-            assert!(matches!(create_coupon(&shop, "b", Terms::unrestricted(value, CNY), None).await, Err(CreateError::BadTerms)));
+            assert!(matches!(create_coupon(&shop, "b", Terms::unrestricted(value, CNY), None).await, Err(CreateCouponError::BadTerms)));
         }
     }
 
@@ -136,7 +128,7 @@ db::both! {
         create_coupon(&shop, "three", Terms::unrestricted(Discount::Percent(1_000), CNY), Some(3)).await.unwrap();
         let outcomes = join_all((0..20).map(|_| shop.create_order(build_order_with_coupon(&shop, 1, "three")))).await;
         let exhausted = outcomes.iter()
-            .filter(|outcome| matches!(outcome, Err(OrderError::CouponInvalid(CouponRejection::Exhausted)))).count();
+            .filter(|outcome| matches!(outcome, Err(CreateOrderError::CouponInvalid(CouponRefusal::Exhausted)))).count();
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), exhausted), (3, 17));
         assert_eq!(shop.select_number("select uses from coupons").await, 3);
         assert_eq!(shop.count_available_items().await, 47);
@@ -153,6 +145,6 @@ db::both! {
         assert!(deactivate(" GONE ").await);
         assert!(!deactivate("gone").await && !deactivate("other").await);
         let rejected = shop.create_order(build_order_with_coupon(&shop, 1, "gone")).await;
-        assert!(matches!(rejected, Err(OrderError::CouponInvalid(CouponRejection::Unknown))));
+        assert!(matches!(rejected, Err(CreateOrderError::CouponInvalid(CouponRefusal::Unknown))));
     }
 }

@@ -2,7 +2,7 @@
 //! transaction that delivers the order also deletes the row. So after a crash an order is either undelivered and has a
 //! row, or was delivered once and has no row. While the payment of an order is reversed, the order has no row.
 
-pub mod machine;
+pub mod retry_schedule;
 mod store;
 
 #[cfg(test)]
@@ -20,15 +20,15 @@ use envelope::{DecryptError, Envelope};
 use ids::OrderId;
 use records::{events, reviews};
 
-use machine::{FailureCause, NextStep};
+use retry_schedule::{FailureCause, NextStep};
 
-/// The kind of the review for an order that waits for a missing key.
+/// The kind of the review for an order that waits for a missing encryption key.
 const UNREADABLE: reviews::Kind = reviews::Kind::OrderUnreadable;
 
 /// The maximum number of orders that one run delivers. Further orders stay due for the next run.
 const ORDERS_PER_RUN_MAX: u32 = 256;
-/// The number of deliveries that run concurrently. SQLite commits them together; PostgreSQL needs one connection for
-/// each.
+/// The number of deliveries that run concurrently. SQLite commits concurrent deliveries together; PostgreSQL needs one
+/// connection for each delivery.
 const CONCURRENT_DELIVERIES: usize = 8;
 
 /// The settings of the e-mail to the buyer. The e-mail never contains the delivered items, because e-mail is not
@@ -51,31 +51,31 @@ enum DeliverError {
     Db(#[from] db::Error),
 }
 
-/// Queues the statement that schedules the delivery of a paid order for now. The result of the statement has
-/// no row when the delivery is already scheduled.
-pub fn schedule_delivery(tx: &mut Tx, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
+/// Queues the statement that schedules the delivery of a paid order for now. The result of the statement has no row
+/// when the delivery is already scheduled.
+pub fn queue_delivery_schedule(tx: &mut Tx, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
     store::queue_delivery_insert(tx, now, order.into())
 }
 
-/// Deletes the scheduled delivery of an order, if there is one.
-pub async fn suspend_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
+/// Deletes the scheduled delivery of an order, if the order has one.
+pub async fn unschedule_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
     store::delete_scheduled_delivery(tx, order).await?;
     Ok(())
 }
 
 /// Delivers the orders whose delivery is due and returns the number of completed orders.
 ///
-/// A failed delivery is retried later; after [`machine::ATTEMPTS_MAX`] attempts the order fails. While the key of its
-/// items is missing, an order is retried without limit. After a database error the order stays due.
+/// A failed delivery is retried later; after [`retry_schedule::ATTEMPTS_MAX`] failed attempts the order fails. While
+/// the key that decrypts its items is missing, an order is retried without limit. After a database error the order
+/// stays due.
 pub async fn deliver_due_orders(
     db: &Db,
     now: Instant,
     envelope: &Arc<Envelope>,
     templates: &Arc<EmailTemplates>,
 ) -> Result<usize, db::Error> {
-    let due = db
-        .read("list_due_fulfilments", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX)))
-        .await?;
+    let due =
+        db.read("list_due_orders", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX))).await?;
     let deliveries = due.into_iter().map(|order| deliver_or_reschedule_order(db, now, envelope, templates, order));
     let outcomes: Vec<Result<bool, db::Error>> =
         futures_util::stream::iter(deliveries).buffer_unordered(CONCURRENT_DELIVERIES).collect().await;
@@ -96,14 +96,14 @@ async fn deliver_or_reschedule_order(
 ) -> Result<bool, db::Error> {
     let (keys, envelope, templates) = (envelope.clone(), envelope.clone(), templates.clone());
     let attempt = db.write("deliver_order", move |tx| {
-        Box::pin(async move { deliver_order(tx, now, &envelope, &templates, order).await })
+        Box::pin(async move { deliver_order_and_queue_mail(tx, now, &envelope, &templates, order).await })
     });
     match attempt.await {
         Ok(is_delivered) => Ok(is_delivered),
         Err(DeliverError::Db(error)) => Err(error),
         Err(error) => {
             tracing::error!(order.id = %order, "order {order} could not be delivered: {error}");
-            let postponed = db.write("postpone_delivery", move |tx| {
+            let postponed = db.write("reschedule_or_fail_order", move |tx| {
                 Box::pin(async move { reschedule_or_fail_order(tx, now, &keys, order, &error).await })
             });
             postponed.await?;
@@ -112,9 +112,9 @@ async fn deliver_or_reschedule_order(
     }
 }
 
-/// Delivers an order and returns true. Returns false when the order has no due delivery, or another transaction is
-/// delivering it.
-async fn deliver_order(
+/// Delivers an order whose delivery is due, queues the e-mail to the buyer, and returns true. Returns false when the
+/// order has no due delivery, or another transaction is delivering the order.
+async fn deliver_order_and_queue_mail(
     tx: &mut Tx,
     now: Instant,
     envelope: &Envelope,
@@ -124,9 +124,9 @@ async fn deliver_order(
     if store::lock_due_delivery(tx, now, order).await?.is_none() {
         return Ok(false);
     }
-    let Some(order) = lock_and_move_to_processing(tx, now, order).await? else { return Ok(false) };
+    let Some(order) = start_processing_or_unschedule(tx, now, order).await? else { return Ok(false) };
     for line in orders::list_order_lines(tx, &order).await? {
-        let items = stock::deliver_reserved_items(tx, line.id).await?;
+        let items = stock::mark_reserved_items_delivered(tx, line.id).await?;
         if u32::try_from(items.len()) != Ok(line.quantity) {
             return Err(DeliverError::Missing { expected: line.quantity, found: items.len() });
         }
@@ -141,7 +141,7 @@ async fn deliver_order(
     let order = orders::advance_order_state(tx, now, order, State::Completed).await?;
     orders::record_order_event(tx, now, &order, events::Kind::OrderCompleted);
     let note = "the key was restored, and the order was delivered";
-    reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, note).await?;
+    reviews::resolve_review_if_open(tx, now, UNREADABLE, &order.public_id, note).await?;
     if let Some(email) = orders::find_order_email(tx, order.id).await? {
         let (subject, body) = format_completion_email(&order, templates);
         mail::queue_mail(tx, now, &email, &subject, &body).await?;
@@ -157,7 +157,7 @@ async fn delete_finished_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db:
 
 /// Locks a paid order, moves it to the state `processing` and returns it. When the order is neither paid nor in
 /// processing, deletes its scheduled delivery and returns `None`.
-async fn lock_and_move_to_processing(
+async fn start_processing_or_unschedule(
     tx: &mut Tx,
     now: Instant,
     id: OrderId,
@@ -181,8 +181,9 @@ async fn lock_and_move_to_processing(
     }
 }
 
-/// Returns the cause of a failed attempt. An item is damaged when its key decrypts other items. When its key decrypts
-/// no item, the key ring holds a different key under this id, and the right key may be restored later.
+/// Returns the cause of a failed delivery attempt. An item that its key cannot decrypt is damaged when the key decrypts
+/// other items. When the key decrypts no item, the key ring holds a different key under this id, and the operator may
+/// restore the right key later.
 async fn classify_delivery_failure(
     tx: &mut Tx,
     envelope: &Envelope,
@@ -203,8 +204,8 @@ async fn classify_delivery_failure(
     }
 }
 
-/// Schedules the next attempt after a failed one, or fails the order after the last attempt. Opens a review at the
-/// first failure for a missing key, and when the order fails.
+/// Schedules the next delivery attempt after a failed attempt, or fails the order after the last attempt. Opens a
+/// review when the key is missing, and when the order fails.
 async fn reschedule_or_fail_order(
     tx: &mut Tx,
     now: Instant,
@@ -213,13 +214,13 @@ async fn reschedule_or_fail_order(
     error: &DeliverError,
 ) -> Result<(), db::Error> {
     let Some(attempts) = store::lock_due_delivery(tx, now, id).await? else { return Ok(()) };
-    let Some(order) = lock_and_move_to_processing(tx, now, id).await? else { return Ok(()) };
+    let Some(order) = start_processing_or_unschedule(tx, now, id).await? else { return Ok(()) };
     let cause = classify_delivery_failure(tx, envelope, error).await?;
     if cause == FailureCause::MissingKey {
         let detail = format!("order {} is paid and waits until its items can be decrypted: {error}", order.order_no);
-        reviews::open_review(tx, now, UNREADABLE, &order.public_id, &detail).await?;
+        reviews::open_or_reopen_review(tx, now, UNREADABLE, &order.public_id, &detail).await?;
     }
-    match machine::choose_step_after_failure(cause, attempts) {
+    match retry_schedule::choose_step_after_failure(cause, attempts) {
         NextStep::Retry { attempts, after_ms } => {
             store::set_next_delivery_attempt(tx, id, attempts, now.plus_ms(after_ms)).await
         }
@@ -230,15 +231,23 @@ async fn reschedule_or_fail_order(
             let order = orders::advance_order_state(tx, now, order, State::Failed).await?;
             orders::record_order_event(tx, now, &order, events::Kind::OrderFailed);
             let detail = format!("order {} is paid and could not be delivered: {error}", order.order_no);
-            reviews::open_review(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
-            reviews::resolve_review(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason")
+            reviews::open_or_reopen_review(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail)
                 .await?;
+            reviews::resolve_review_if_open(
+                tx,
+                now,
+                UNREADABLE,
+                &order.public_id,
+                "the order failed for another reason",
+            )
+            .await?;
             delete_finished_delivery(tx, id).await
         }
     }
 }
 
-/// Returns the subject and the body of the e-mail to the buyer, in English and Chinese.
+/// Returns the subject and the body of the e-mail that tells the buyer that the order is complete, in English and
+/// Chinese.
 fn format_completion_email(order: &Order, templates: &EmailTemplates) -> (String, String) {
     let number = &order.order_no;
     let subject = format!("Order {number} is complete / 订单 {number} 已完成");

@@ -4,7 +4,8 @@ use clock::Instant;
 use db::{self, Bind, ResultRef, Tx, execute, expect_changed, queued, row, rows};
 use ids::OrderId;
 
-/// Inserts the scheduled delivery of an order. The result has no row when the order already has one.
+/// Queues the insertion of the scheduled delivery of an order. The result has no row when the order already has a
+/// scheduled delivery.
 pub fn queue_delivery_insert(tx: &mut Tx, now: Instant, order: Bind) -> ResultRef<OrderId> {
     queued!(
         tx,
@@ -15,7 +16,7 @@ pub fn queue_delivery_insert(tx: &mut Tx, now: Instant, order: Bind) -> ResultRe
     )
 }
 
-/// Returns the orders whose delivery is due, the longest overdue order first.
+/// Returns at most `limit` orders whose delivery is due, the longest overdue order first.
 pub async fn list_due_orders(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<OrderId>, db::Error> {
     let due = rows!(
         tx,
@@ -38,7 +39,7 @@ pub async fn lock_due_delivery(tx: &mut Tx, now: Instant, order: OrderId) -> Res
     found.map(|row| row.get("attempts")).transpose()
 }
 
-/// Sets the number of failed attempts and the time of the next attempt.
+/// Sets the number of failed delivery attempts of an order and the time of the next attempt.
 pub async fn set_next_delivery_attempt(
     tx: &mut Tx,
     order: OrderId,

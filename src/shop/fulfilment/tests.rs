@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use uuid::Uuid;
 
 use crate::fixture::{Fixture, NOW, run_read, run_write};
-use crate::fulfilment::{self, EmailTemplates, machine};
+use crate::fulfilment::{self, EmailTemplates, retry_schedule};
 use crate::orders::{self, LineState, Order, OrderDetails, OrderLine, State};
 use crate::stock;
 use clock::Instant;
@@ -114,7 +114,7 @@ db::both! {
         assert_eq!(deliver_due_orders_at(&shop, NOW.plus_ms(9_999)).await, 0);
         assert_eq!(shop.select_number("select attempts from fulfilments").await, 1);
         let mut now = NOW;
-        for _ in 1..machine::ATTEMPTS_MAX {
+        for _ in 1..retry_schedule::ATTEMPTS_MAX {
             now = now.plus_seconds(3_600);
             assert_eq!(deliver_due_orders_at(&shop, now).await, 0);
         }
@@ -142,7 +142,7 @@ db::both! {
         let waiting = "select count(*) from reviews where kind = 'order.unreadable' and closed_at is null";
         assert_eq!((shop.select_number(waiting).await, shop.select_number("select attempts from fulfilments").await), (1, 0));
         let mut now = NOW;
-        for _ in 0..machine::ATTEMPTS_MAX {
+        for _ in 0..retry_schedule::ATTEMPTS_MAX {
             assert_eq!(find_details(&shop, &order).await.order.state, State::Processing);
             now = now.plus_seconds(900);
             assert_eq!(deliver_due_orders_at(&shop, now).await, 0);
@@ -164,7 +164,7 @@ db::both! {
         assert_eq!(shop.select_number(waiting).await, 1, "the review is opened at the first failure");
         // The delivery is retried without limit, every 15 minutes.
         let mut now = NOW;
-        for _ in 0..3 * machine::ATTEMPTS_MAX {
+        for _ in 0..3 * retry_schedule::ATTEMPTS_MAX {
             assert_eq!(deliver_due_orders_at(&shop, now.plus_seconds(899)).await, 0, "the next attempt is not due");
             now = now.plus_seconds(900);
             fulfilment::deliver_due_orders(&shop.db, now, &foreign, &new_email_templates()).await.unwrap();

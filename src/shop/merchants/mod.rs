@@ -35,7 +35,7 @@ pub struct Merchant {
 
 /// The reason why a merchant was not created.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateError {
+pub enum CreateMerchantError {
     /// The slug has an invalid length or character.
     #[error("a slug has 1 to {SLUG_LENGTH_MAX} characters, each of a-z, 0-9 or -")]
     BadSlug,
@@ -50,7 +50,8 @@ pub enum CreateError {
     Db(#[from] db::Error),
 }
 
-/// Creates a merchant and records the action in the audit log.
+/// Creates a merchant and records the action in the audit log. Fails when the slug or the name is invalid, or when
+/// another merchant has the slug.
 pub async fn create_merchant(
     tx: &mut Tx,
     now: Instant,
@@ -58,16 +59,16 @@ pub async fn create_merchant(
     public_id: Uuid,
     slug: &str,
     name: &str,
-) -> Result<MerchantId, CreateError> {
+) -> Result<MerchantId, CreateMerchantError> {
     let slug_fits = slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !slug_fits || !(1..=SLUG_LENGTH_MAX).contains(&slug.len()) {
-        return Err(CreateError::BadSlug);
+        return Err(CreateMerchantError::BadSlug);
     }
     if !(1..=NAME_LENGTH_MAX).contains(&name.chars().count()) {
-        return Err(CreateError::BadName);
+        return Err(CreateMerchantError::BadName);
     }
     let inserted = store::insert_merchant(tx, now, &public_id.to_string(), slug, name).await?;
-    let merchant = inserted.ok_or(CreateError::SlugTaken)?;
+    let merchant = inserted.ok_or(CreateMerchantError::SlugTaken)?;
     audit_log::record_action(tx, now, actor, Action::MerchantCreate, slug, name).await?;
     Ok(merchant)
 }
@@ -77,7 +78,7 @@ pub async fn find_merchant_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Mer
     store::find_merchant_by_slug(tx, slug).await
 }
 
-/// Returns the merchants in the order of their creation, at most [`LIST_MAX`].
+/// Returns at most [`LIST_MAX`] merchants, sorted by the time of their creation, the oldest first.
 pub async fn list_merchants(tx: &mut Tx) -> Result<Vec<Merchant>, db::Error> {
     store::list_merchants(tx, LIST_MAX).await
 }

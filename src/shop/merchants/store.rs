@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, Row, Tx, row, rows};
 use ids::MerchantId;
 
-/// Inserts a merchant and returns its id; `None` when the slug is taken.
+/// Inserts a merchant and returns its id; `None` when another merchant has the slug.
 pub async fn insert_merchant(
     tx: &mut Tx,
     now: Instant,
@@ -25,13 +25,13 @@ pub async fn insert_merchant(
     inserted.map(|row| row.get("id")).transpose()
 }
 
-/// Returns the merchant with this slug.
+/// Returns the merchant with this slug; `None` when no merchant has it.
 pub async fn find_merchant_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Merchant>, db::Error> {
     let found = row!(tx, "select id, public_id, slug, name, created_at from merchants where slug = $1", slug)?;
     found.as_ref().map(parse_merchant).transpose()
 }
 
-/// Returns at most `limit` merchants in the order of their creation.
+/// Returns at most `limit` merchants, the oldest first.
 pub async fn list_merchants(tx: &mut Tx, limit: u32) -> Result<Vec<Merchant>, db::Error> {
     let found = rows!(tx, "select id, public_id, slug, name, created_at from merchants order by id limit $1", limit)?;
     found.iter().map(parse_merchant).collect()

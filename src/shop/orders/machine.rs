@@ -3,25 +3,25 @@
 /// The state of an order. [`State::can_advance_to`] lists the possible steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Stored, before a payment is requested.
+    /// The order is stored, and no payment has been requested from the buyer yet.
     Created,
     /// A payment has been requested from the buyer.
     AwaitingPayment,
-    /// Paid in full; the delivery is scheduled.
+    /// The order is paid in full, and its delivery is scheduled.
     Paid,
-    /// The items are being delivered.
+    /// The items of the order are being delivered.
     Processing,
-    /// Some of the lines have been delivered.
+    /// Some of the order lines have been delivered.
     PartiallyDelivered,
-    /// All lines have been delivered; the order is not closed yet.
+    /// All order lines have been delivered; the order is not closed yet.
     Delivered,
-    /// Delivered and closed.
+    /// The order is delivered and closed.
     Completed,
     /// The payment window ended without full payment.
     Expired,
-    /// Cancelled before the delivery, by the buyer or an operator.
+    /// The buyer or an operator cancelled the order before its delivery.
     Cancelled,
-    /// Paid, but the items cannot be delivered, or a reorg removed the payment.
+    /// The order was paid, but its items cannot be delivered, or a reorg removed the payment.
     Failed,
     /// The payment was returned to the buyer.
     Refunded,
@@ -42,7 +42,7 @@ db::text_enum!(State {
 });
 
 impl State {
-    /// All states, in the order of their declaration.
+    /// All states of an order, in the sequence of their declaration.
     pub const ALL: [State; 11] = [
         State::Created,
         State::AwaitingPayment,

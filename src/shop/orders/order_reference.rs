@@ -8,14 +8,14 @@ use clock::Instant;
 /// The digits of Crockford's base 32. It leaves out I, L and O, which are easily misread, and U, which could form
 /// offensive words.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-/// The number of random digits, of 5 bits each.
+/// The number of random digits in an order number. Each digit has 5 random bits.
 const RANDOM_DIGITS: usize = 12;
 
 /// The public id and the number of an order. Each attempt to create an order generates new ones, because another order
 /// may have taken the number of the failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderReference {
-    /// The id in the APIs: a random UUID (version 4).
+    /// The order's id in the APIs: a random UUID (version 4).
     pub public_id: Uuid,
     /// The order number for buyers and operators.
     pub order_no: String,
@@ -34,7 +34,7 @@ impl OrderReference {
     }
 }
 
-/// Returns the day in UTC as digits, such as `20260211`.
+/// Returns the day of `now` in UTC as eight digits, such as `20260211`.
 fn format_utc_day(now: Instant) -> String {
     let text = now.to_string();
     text.chars().take(10).filter(|c| *c != '-').collect()

@@ -1,71 +1,157 @@
-//! The effects of payment changes on orders.
+//! Payment changes and their effects on orders: a payment is received, expires, is reversed or is lost.
+
+use futures_util::future::BoxFuture;
 
 use crate::coupons;
 use crate::fulfilment;
-use crate::orders::{LineState, Order, State, advance_order_state, record_order_event, store};
+use crate::orders::{
+    LineState, Order, OrderDetails, State, advance_order_state, format_audit_detail, record_order_event, store,
+};
 use crate::stock;
 use clock::Instant;
 use db::{self, Locked, Tx};
 use ids::{CouponId, OrderId, PaymentId};
-use money::payments;
+use money::effects::PaymentListener;
+use money::payments::{self, PaymentChange};
+use records::audit_log::{self, Action, Actor};
 use records::{events, reviews};
 
-/// Locks the order of a payment and returns the order. Fails when the payment or the order does not exist.
+/// The maximum number of external payments that one database transaction expires.
+const EXPIRED_PER_RUN_MAX: u32 = 100;
+
+/// Applies payment changes to the orders of the payments.
+#[derive(Debug, Clone, Copy)]
+pub struct PaymentChangeHandler;
+
+impl PaymentListener for PaymentChangeHandler {
+    fn on_payment_changes<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        now: Instant,
+        changes: &'a [PaymentChange],
+    ) -> BoxFuture<'a, Result<(), db::Error>> {
+        Box::pin(apply_payment_changes_to_orders(tx, now, changes))
+    }
+}
+
+/// Applies payment changes to the orders, in the database transaction that changed the payments.
+pub(super) async fn apply_payment_changes_to_orders(
+    tx: &mut Tx,
+    now: Instant,
+    changes: &[PaymentChange],
+) -> Result<(), db::Error> {
+    let mut unpaid = Vec::new();
+    for change in changes {
+        match *change {
+            PaymentChange::Confirming(_) => {}
+            PaymentChange::Paid(payment) => mark_order_paid_or_open_review(tx, now, payment).await?,
+            PaymentChange::Expired(payment) => unpaid.extend(lock_unpaid_order_of_newest_payment(tx, payment).await?),
+            PaymentChange::Lost(payment) => {
+                unpaid.extend(lock_order_of_lost_payment_or_review(tx, now, payment).await?)
+            }
+            PaymentChange::Reversed(payment) => unschedule_delivery_and_open_review(tx, now, payment).await?,
+        }
+    }
+    end_orders_and_release_stock(tx, now, unpaid, State::Expired, events::Kind::OrderExpired).await
+}
+
+/// Expires at most 100 pending external payments whose orders' payment window has ended, together with their orders,
+/// and returns the number of expired payments. Orders with an on-chain payment expire with their invoices instead.
+pub async fn expire_overdue_external_payments(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
+    let mut changes = Vec::new();
+    for payment in store::list_overdue_external_payments(tx, now, EXPIRED_PER_RUN_MAX).await? {
+        changes.extend(payments::close_pending_external_payment(tx, now, payment, false).await?);
+    }
+    apply_payment_changes_to_orders(tx, now, &changes).await?;
+    Ok(changes.len())
+}
+
+/// Marks the payment of an order as received by the external provider. Returns false, and changes nothing, when the
+/// order does not wait for an external payment.
+pub async fn mark_external_payment_received(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
+    let Some(payment) = payments::find_newest_payment(tx, id).await? else { return Ok(false) };
+    let change = payments::close_pending_external_payment(tx, now, payment, true).await?;
+    apply_payment_changes_to_orders(tx, now, change.as_slice()).await?;
+    Ok(change.is_some())
+}
+
+/// [Marks](mark_external_payment_received) the external payment of an order as received, after an operator saw the
+/// payment at the provider, and records the action in the audit log.
+pub async fn mark_external_payment_received_by_operator(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    order: &OrderDetails,
+) -> Result<bool, db::Error> {
+    let OrderDetails { order, status } = order;
+    let is_confirmed = mark_external_payment_received(tx, now, order.id).await?;
+    if is_confirmed {
+        let detail = format_audit_detail(order, status.method);
+        audit_log::record_action(tx, now, actor, Action::OrderConfirm, &order.order_no, &detail).await?;
+    }
+    Ok(is_confirmed)
+}
+
+/// Locks the row of the order that a payment belongs to and returns the order. Fails when the payment or the order does
+/// not exist.
 async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
     let missing = || db::Error::Statement(format!("payment {payment} or its order does not exist"));
     let order = payments::find_order_of_payment(tx, payment).await?.ok_or_else(missing)?;
     store::lock_order(tx, order).await?.ok_or_else(missing)
 }
 
-/// Marks the order as paid and schedules its delivery. A payment for an order that has ended opens a review instead.
-pub(super) async fn apply_payment_paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+/// Marks the order of a payment as paid and schedules its delivery. A payment for an order that has ended opens a
+/// review instead.
+async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     let confirmed_again = "the payment was confirmed again";
     match order.state {
         State::Created | State::AwaitingPayment => {
             let order = advance_order_state(tx, now, order, State::Paid).await?;
-            db::expect_changed(schedule_fulfilment(tx, now, order.id).await?, 1)?;
+            db::expect_changed(schedule_delivery_if_missing(tx, now, order.id).await?, 1)?;
             record_order_event(tx, now, &order, events::Kind::OrderPaid);
             Ok(())
         }
         // A reorg reversed the payment before the items were delivered; now the payment is confirmed again.
         State::Paid | State::Processing => {
-            schedule_fulfilment(tx, now, order.id).await?;
-            reviews::resolve_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
+            schedule_delivery_if_missing(tx, now, order.id).await?;
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again)
+                .await
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Failed | State::Refunded => {
-            reviews::resolve_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again)
+                .await
         }
         // The reserved stock was released, so an operator decides if the order can still be delivered.
         State::Expired | State::Cancelled => {
             let detail = format!("order {} was paid after it had ended", order.order_no);
-            reviews::open_review(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
+            reviews::open_or_reopen_review(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
         }
     }
 }
 
-/// Schedules the delivery of an order and returns the number of inserted rows: 0 when the delivery is already
+/// Schedules the delivery of an order. Returns the number of inserted rows: 1, or 0 when the delivery is already
 /// scheduled.
-async fn schedule_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<u64, db::Error> {
-    let scheduled = fulfilment::schedule_delivery(tx, now, order);
+async fn schedule_delivery_if_missing(tx: &mut Tx, now: Instant, order: OrderId) -> Result<u64, db::Error> {
+    let scheduled = fulfilment::queue_delivery_schedule(tx, now, order);
     tx.run_queued().await?;
     Ok(tx.row_count_of(scheduled))
 }
 
-/// Suspends the delivery of an order whose payment was reversed by a reorg, and opens a review. The order keeps its
-/// state, because delivered items cannot be taken back.
-pub(super) async fn apply_payment_reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+/// Deletes the scheduled delivery of an order whose payment was reversed by a reorg, and opens a review. The order
+/// keeps its state, because delivered items cannot be taken back.
+async fn unschedule_delivery_and_open_review(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
-    fulfilment::suspend_delivery(tx, order.id).await?;
+    fulfilment::unschedule_delivery(tx, order.id).await?;
     let detail = format!("a reorg reversed the payment of order {} ({})", order.order_no, order.state.as_str());
-    reviews::open_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
+    reviews::open_or_reopen_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
     record_order_event(tx, now, &order, events::Kind::PaymentReversed);
     Ok(())
 }
 
-/// Returns the unpaid order of an expired payment, with its row locked; `None` when the order is paid, has ended, or
-/// has a newer payment.
-pub(super) async fn lock_order_of_expired_payment(
+/// Locks the order of a payment and returns the order; `None` when the order is paid or has ended, or when the payment
+/// is not the newest payment of the order.
+async fn lock_unpaid_order_of_newest_payment(
     tx: &mut Tx,
     payment: PaymentId,
 ) -> Result<Option<Locked<Order>>, db::Error> {
@@ -74,9 +160,10 @@ pub(super) async fn lock_order_of_expired_payment(
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 
-/// Handles a payment that a reorg reversed and that was not confirmed again in time. Returns the order when the order
-/// was not delivered yet, so that the caller ends it. For a delivered order, opens a review and returns `None`.
-pub(super) async fn apply_payment_lost(
+/// Locks the order of a payment that a reorg reversed and that was not confirmed again in time. An order that is not
+/// delivered yet is returned, without its scheduled delivery, so that the caller ends the order. For a delivered order,
+/// a review is opened and the result is `None`. For an order that has ended, the result is `None`.
+async fn lock_order_of_lost_payment_or_review(
     tx: &mut Tx,
     now: Instant,
     payment: PaymentId,
@@ -85,24 +172,24 @@ pub(super) async fn apply_payment_lost(
     match order.state {
         State::Created | State::AwaitingPayment => Ok(Some(order)),
         State::Paid | State::Processing => {
-            fulfilment::suspend_delivery(tx, order.id).await?;
+            fulfilment::unschedule_delivery(tx, order.id).await?;
             let note = "the payment was not confirmed again, so the order has failed";
-            reviews::resolve_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
-            reviews::resolve_review(tx, now, reviews::Kind::OrderUnreadable, &order.public_id, note).await?;
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::OrderUnreadable, &order.public_id, note).await?;
             Ok(Some(order))
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Refunded => {
             let (number, state) = (&order.order_no, order.state.as_str());
             let detail =
                 format!("order {number} is {state}, but a reorg reversed its payment and it was not confirmed again");
-            reviews::open_review(tx, now, reviews::Kind::OrderUnpaid, &order.public_id, &detail).await?;
+            reviews::open_or_reopen_review(tx, now, reviews::Kind::OrderUnpaid, &order.public_id, &detail).await?;
             let note = "the payment was not confirmed again: see the review order.unpaid";
-            reviews::resolve_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
+            reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
             record_order_event(tx, now, &order, events::Kind::OrderUnpaid);
             Ok(None)
         }
         State::Expired | State::Cancelled | State::Failed => {
-            reviews::resolve_review(
+            reviews::resolve_review_if_open(
                 tx,
                 now,
                 reviews::Kind::PaymentReversed,
@@ -116,11 +203,11 @@ pub(super) async fn apply_payment_lost(
 }
 
 /// Ends orders without a valid payment and releases their coupons and stock. An unpaid order moves to the state `to`,
-/// with an event of the given kind. An order whose payment was lost fails instead.
+/// and an event of the kind `event_kind` is recorded. An order whose payment was lost moves to the state `failed`.
 ///
 /// Coupons are locked before SKUs, and each in the order of their ids. The creation of an order locks them in the same
 /// sequence, so that the transactions cannot deadlock.
-pub(super) async fn end_orders_without_payment(
+pub(super) async fn end_orders_and_release_stock(
     tx: &mut Tx,
     now: Instant,
     orders: Vec<Locked<Order>>,
@@ -137,7 +224,7 @@ pub(super) async fn end_orders_without_payment(
             record_order_event(tx, now, &order, event_kind);
         } else {
             for line in &order_lines {
-                store::set_order_line_state(tx, now, line.id, LineState::Failed).await?;
+                store::set_order_line_state_and_time(tx, now, line.id, LineState::Failed).await?;
             }
             let order = advance_order_state(tx, now, order, State::Failed).await?;
             record_order_event(tx, now, &order, events::Kind::OrderFailed);

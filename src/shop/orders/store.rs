@@ -6,11 +6,11 @@ use crate::orders::{LineState, Order, OrderLine, OrderStatus, State};
 use clock::Instant;
 use db::{self, Locked, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
-use money::invoices::{self, InvoiceTerms, Received};
+use money::invoices::{self, InvoiceTerms, ReceivedSums};
 use money::pricing::{Currency, Fiat};
 
-/// Inserts an order. The result has its id.
-pub fn insert_order(tx: &mut Tx, order: &Order) -> ResultRef<OrderId> {
+/// Queues the insertion of an order. The result has the id of the order.
+pub fn queue_order_insert(tx: &mut Tx, order: &Order) -> ResultRef<OrderId> {
     queued!(
         tx,
         "insert into orders (public_id, order_no, merchant_id, mode, surface, state, currency, original_amount,
@@ -34,8 +34,8 @@ pub fn insert_order(tx: &mut Tx, order: &Order) -> ResultRef<OrderId> {
     )
 }
 
-/// Inserts the buyer's e-mail address, as entered and in normalized form.
-pub fn insert_order_contact(
+/// Queues the insertion of the buyer's e-mail address, as entered (`email`) and in normalized form (`email_key`).
+pub fn queue_order_contact_insert(
     tx: &mut Tx,
     order: ResultRef<OrderId>,
     email: &str,
@@ -50,8 +50,14 @@ pub fn insert_order_contact(
     )
 }
 
-/// Inserts line `number` of an order, counted from 1. The result has its id.
-pub fn insert_order_line(tx: &mut Tx, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
+/// Queues the insertion of an order line. `number` is the line number, counted from 1. The result has the id of the
+/// line.
+pub fn queue_order_line_insert(
+    tx: &mut Tx,
+    order: ResultRef<OrderId>,
+    number: i64,
+    line: &OrderLine,
+) -> ResultRef<LineId> {
     queued!(
         tx,
         "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
@@ -65,9 +71,9 @@ pub fn insert_order_line(tx: &mut Tx, order: ResultRef<OrderId>, number: i64, li
     )
 }
 
-/// The status of an order as it is read by one statement.
+/// The status of an order, as one statement reads it.
 pub struct OrderStatusRow {
-    /// The status. Its received amounts do not include unconfirmed transfers.
+    /// The status of the order. Its received amounts do not include unconfirmed transfers.
     pub status: OrderStatus,
     /// True when an unconfirmed transfer to the order's invoice is known.
     pub has_unconfirmed: bool,
@@ -98,7 +104,7 @@ macro_rules! select_status {
     };
 }
 
-/// The SQL that selects the columns of an order and its status.
+/// The SQL that selects an order together with its status; the rows are those of `select_status`.
 macro_rules! select_order_and_status {
     ($condition:literal) => {
         select_status!(
@@ -109,7 +115,8 @@ macro_rules! select_order_and_status {
     };
 }
 
-/// Returns the status of the order with this public id, in hyphenated lower-case form.
+/// Returns the status of the order with this public id, a UUID in hyphenated lower-case form; `None` when the surface
+/// and shop have no such order.
 pub async fn find_order_status(
     tx: &mut Tx,
     shop: Shop,
@@ -127,7 +134,8 @@ pub async fn find_order_status(
     found.first().map(|first| parse_order_status(first, &found)).transpose()
 }
 
-/// Returns the order with this number and this normalized e-mail address, with its status.
+/// Returns the order with this number and this normalized e-mail address (`email_key`), with its status; `None` when
+/// the surface and shop have no such order.
 pub async fn find_order_by_number_and_email(
     tx: &mut Tx,
     shop: Shop,
@@ -150,7 +158,7 @@ pub async fn find_order_by_number_and_email(
     found.first().map(|first| Ok((parse_order(first)?, parse_order_status(first, &found)?))).transpose()
 }
 
-/// Returns the order of any shop with this number or public id, with its status.
+/// Returns the order of any shop with this number or public id, with its status; `None` when no shop has such an order.
 pub async fn find_order_by_number_or_id(
     tx: &mut Tx,
     number_or_id: &str,
@@ -159,12 +167,13 @@ pub async fn find_order_by_number_or_id(
     found.first().map(|first| Ok((parse_order(first)?, parse_order_status(first, &found)?))).transpose()
 }
 
-/// Returns the status with the newest payment. `first` is the first of the `rows`, which belong to one order.
+/// Returns the status of an order from its newest payment. `rows` are all rows of the order, and `first` is the first
+/// of them.
 fn parse_order_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let invoice = match first.get("invoice_id")? {
         Some(id) => Some((
             parse_invoice_terms(id, first)?,
-            Received::from_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
+            ReceivedSums::sum_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
         )),
         None => None,
     };
@@ -204,7 +213,7 @@ fn parse_invoice_terms(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Err
     })
 }
 
-/// Returns an order with its row locked; `None` when it does not exist.
+/// Locks the row of an order and returns the order; `None` when the order does not exist.
 pub async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
     let found = row!(
         tx,
@@ -276,14 +285,15 @@ pub async fn list_order_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLin
     found.iter().map(line).collect()
 }
 
-/// Returns the buyer's e-mail address as entered; `None` after it was erased.
+/// Returns the e-mail address of an order's buyer as the buyer entered it; `None` after the address was erased.
 pub async fn find_order_email(tx: &mut Tx, order: OrderId) -> Result<Option<String>, db::Error> {
     let found = row!(tx, "select email from order_contacts where order_id = $1", order)?;
     found.map(|row| row.get("email")).transpose()
 }
 
-/// Sets the state of an order, and the time when it was paid or closed.
-pub async fn set_order_state(
+/// Sets the state of an order, and `paid_at` or `closed_at` when the new state needs them. Fails when the order no
+/// longer has its previous state.
+pub async fn set_order_state_and_times(
     tx: &mut Tx,
     now: Instant,
     order: Locked<Order>,
@@ -311,8 +321,13 @@ pub async fn set_order_state(
     Ok(Locked::new(Order { state: to, paid_at, closed_at, ..order.into_inner() }))
 }
 
-/// Sets the delivery state of an order line, and the time of its delivery.
-pub async fn set_order_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
+/// Sets the delivery state of an order line, and `delivered_at` when the line is delivered.
+pub async fn set_order_line_state_and_time(
+    tx: &mut Tx,
+    now: Instant,
+    line: LineId,
+    to: LineState,
+) -> Result<(), db::Error> {
     let delivered_at = match to {
         LineState::Delivered => Some(now),
         LineState::Pending | LineState::Failed => None,

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::catalog::{self, NewProduct};
-use crate::coupons::{self, CouponRejection, Discount, NewCoupon, Terms};
+use crate::coupons::{self, CouponRefusal, Discount, NewCoupon, Terms};
 use crate::fixture::{Fixture, NOW, OPERATOR, SURFACE, WINDOW_MS, new_mailbox_product, run_read, run_write};
 use crate::fulfilment::{self, EmailTemplates};
-use crate::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
-use crate::orders::{self, CancelError, CreateError, NewLine, NewOrder, Order, OrderDetails, OrderLine, State};
+use crate::orders::new_payment::{PaymentInstructions, PaymentMethod, Provider};
+use crate::orders::{self, CancelError, CreateOrderError, NewLine, NewOrder, Order, OrderDetails, OrderLine, State};
 use crate::stock;
 use clock::Instant;
 use db::{self, Backend, execute, testing};
@@ -42,7 +42,7 @@ async fn find_newest_payment(shop: &Fixture, order: &Order) -> PaymentId {
 
 async fn apply_changes(shop: &Fixture, now: Instant, changes: Vec<PaymentChange>) {
     run_write(&shop.db, move |tx| {
-        Box::pin(async move { orders::apply_payment_changes_to_orders(tx, now, &changes).await })
+        Box::pin(async move { orders::payment_changes::apply_payment_changes_to_orders(tx, now, &changes).await })
     })
     .await;
 }
@@ -67,10 +67,11 @@ async fn create_coupon(shop: &Fixture, code: &'static str, discount: Discount) {
 async fn create_second_product(shop: &Fixture, items: usize) -> Uuid {
     let (owner, id) = (shop.shop, Uuid::new_v4());
     let new = NewProduct { slug: format!("with-{items}"), ..new_mailbox_product(id) };
-    let created = shop.db.write("product", move |tx| Box::pin(catalog::create_product(tx, NOW, owner, new))).await;
+    let created =
+        shop.db.write("product", move |tx| Box::pin(catalog::create_product_without_stock(tx, NOW, owner, new))).await;
     let (_, sku) = created.unwrap();
     let lines: Vec<String> = (0..items).map(|n| format!("second {n}")).collect();
-    let items = stock::encrypt_stock_lines(&shop.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+    let items = stock::validate_and_encrypt_lines(&shop.envelope, sku, lines.iter().map(String::as_str)).unwrap();
     run_write(&shop.db, move |tx| Box::pin(stock::import_stock_items(tx, NOW, &OPERATOR, "second", sku, items))).await;
     id
 }
@@ -124,17 +125,17 @@ db::both! {
         let shop = Fixture::new(db, 250).await;
         let product = shop.product;
         shop.db.write("limits", move |tx| Box::pin(catalog::set_quantity_limits(tx, product, 5, 1_000))).await.unwrap();
-        assert!(matches!(shop.create_order(shop.build_crypto_order(4)).await, Err(CreateError::QuantityBelowMinimum { min: 5 })));
-        assert!(matches!(shop.create_order(shop.build_crypto_order(201)).await, Err(CreateError::QuantityAboveMaximum { max: 200 })));
-        assert!(matches!(shop.create_order(shop.build_crypto_order(0)).await, Err(CreateError::QuantityBelowMinimum { .. })));
+        assert!(matches!(shop.create_order(shop.build_crypto_order(4)).await, Err(CreateOrderError::QuantityBelowMinimum { min: 5 })));
+        assert!(matches!(shop.create_order(shop.build_crypto_order(201)).await, Err(CreateOrderError::QuantityAboveMaximum { max: 200 })));
+        assert!(matches!(shop.create_order(shop.build_crypto_order(0)).await, Err(CreateOrderError::QuantityBelowMinimum { .. })));
         assert_nothing_stored(&shop, 250).await;
         shop.create_order(shop.build_crypto_order(200)).await.unwrap();
-        assert!(matches!(shop.create_order(shop.build_crypto_order(51)).await, Err(CreateError::InsufficientStock)));
+        assert!(matches!(shop.create_order(shop.build_crypto_order(51)).await, Err(CreateOrderError::InsufficientStock)));
         assert_eq!(shop.count_available_items().await, 50);
         shop.create_order(shop.build_crypto_order(5)).await.unwrap();
         let max = 20;
         shop.db.write("limits", move |tx| Box::pin(catalog::set_quantity_limits(tx, product, 5, max))).await.unwrap();
-        assert!(matches!(shop.create_order(shop.build_crypto_order(21)).await, Err(CreateError::QuantityAboveMaximum { max: 20 })));
+        assert!(matches!(shop.create_order(shop.build_crypto_order(21)).await, Err(CreateOrderError::QuantityAboveMaximum { max: 20 })));
         shop.assert_stock_counts().await;
     }
 
@@ -156,18 +157,18 @@ db::both! {
         ];
         for (new, expected) in rejections {
             let found = match shop.create_order(new).await.unwrap_err() {
-                CreateError::ProductNotFound => "product",
-                CreateError::BadLines => "lines",
-                CreateError::MethodUnavailable => "method",
-                CreateError::UserRequired => "user",
-                CreateError::InsufficientStock => "stock",
-                CreateError::CouponInvalid(_) => "coupon",
-                other @ (CreateError::QuantityBelowMinimum { .. }
-                | CreateError::QuantityAboveMaximum { .. }
-                | CreateError::InsufficientBalance
-                | CreateError::AmountOutOfRange
-                | CreateError::Issue(_)
-                | CreateError::Db(_)) => panic!("{other}"),
+                CreateOrderError::ProductNotFound => "product",
+                CreateOrderError::BadLines => "lines",
+                CreateOrderError::MethodUnavailable => "method",
+                CreateOrderError::UserRequired => "user",
+                CreateOrderError::InsufficientStock => "stock",
+                CreateOrderError::CouponInvalid(_) => "coupon",
+                other @ (CreateOrderError::QuantityBelowMinimum { .. }
+                | CreateOrderError::QuantityAboveMaximum { .. }
+                | CreateOrderError::InsufficientBalance
+                | CreateOrderError::AmountOutOfRange
+                | CreateOrderError::Issue(_)
+                | CreateOrderError::Db(_)) => panic!("{other}"),
             };
             assert_eq!(found, expected);
         }
@@ -181,7 +182,7 @@ db::both! {
         let late = shop.db.write("late", move |tx| Box::pin(async move {
             orders::create_order(tx, NOW.plus_ms(60_001), &payment_service, new, address).await
         })).await;
-        assert!(matches!(late, Err(CreateError::MethodUnavailable)));
+        assert!(matches!(late, Err(CreateOrderError::MethodUnavailable)));
         assert_nothing_stored(&shop, 10).await;
     }
 
@@ -216,7 +217,7 @@ db::both! {
         let stored = (rate.get::<String>("rate").unwrap(), rate.get::<String>("rate_source").unwrap());
         assert_eq!((stored, rate.get("rated_at")), (("7.24".into(), "fixed".into()), Ok(NOW)));
         assert_eq!(created.order.state, State::Paid);
-        assert!(matches!(shop.create_order(order()).await, Err(CreateError::InsufficientBalance)));
+        assert!(matches!(shop.create_order(order()).await, Err(CreateOrderError::InsufficientBalance)));
         assert_eq!(shop.count_available_items().await, 10);
     }
 
@@ -225,7 +226,7 @@ db::both! {
         let user = shop.create_user("ann").await;
         shop.credit_balance(&user, Currency::CNY, 499).await;
         let rejected = shop.create_order(shop.build_balance_order(10, &user)).await;
-        assert!(matches!(rejected, Err(CreateError::InsufficientBalance)));
+        assert!(matches!(rejected, Err(CreateOrderError::InsufficientBalance)));
         assert_eq!(shop.load_balance(&user, Currency::CNY).await, "499");
         assert_nothing_stored(&shop, 10).await;
     }
@@ -235,7 +236,7 @@ db::both! {
         let user = shop.create_user("ann").await;
         shop.credit_balance(&user, Currency::CNY, 350).await;
         let outcomes = join_all((0..20).map(|_| shop.create_order(shop.build_balance_order(2, &user)))).await;
-        let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientBalance))).count();
+        let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateOrderError::InsufficientBalance))).count();
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), rejected), (3, 17));
         assert_eq!(shop.load_balance(&user, Currency::CNY).await, "50");
         assert_eq!(shop.count_available_items().await, 34);
@@ -295,7 +296,7 @@ db::both! {
         let second = create_second_product(&shop, 0).await;
         let lines = vec![NewLine { product: second, quantity: 1 }, NewLine { product: shop.product_id, quantity: 100 }];
         let rejected = shop.create_order(NewOrder { lines: lines.clone(), ..shop.build_crypto_order(1) }).await;
-        assert!(matches!(rejected, Err(CreateError::InsufficientStock)));
+        assert!(matches!(rejected, Err(CreateOrderError::InsufficientStock)));
         assert_nothing_stored(&shop, 200).await;
 
         let third = NewLine { product: create_second_product(&shop, 9).await, quantity: 3 };
@@ -609,9 +610,9 @@ async fn run_steps(steps: Vec<Step>) {
                 match shop.create_order(NewOrder { coupon: with_coupon.then(|| "ten".into()), ..new }).await {
                     Ok(created) => orders.push(created.order),
                     Err(
-                        CreateError::InsufficientStock
-                        | CreateError::InsufficientBalance
-                        | CreateError::CouponInvalid(CouponRejection::Exhausted),
+                        CreateOrderError::InsufficientStock
+                        | CreateOrderError::InsufficientBalance
+                        | CreateOrderError::CouponInvalid(CouponRefusal::Exhausted),
                     ) => {}
                     Err(other) => panic!("{other}"),
                 }

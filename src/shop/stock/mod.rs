@@ -1,6 +1,6 @@
 //! Stock: encrypted items, each a line of text that is delivered at most once. The column `skus.available` always
-//! equals the number of items in stock, because a transaction locks the row of the SKU before it changes either of
-//! them.
+//! equals the number of items in stock, because a transaction locks the row of the SKU before it changes the
+//! column or an item.
 
 mod store;
 
@@ -24,22 +24,22 @@ pub const IMPORT_LINES_MAX: usize = 5_000;
 /// The maximum length of one line, in bytes.
 pub const LINE_BYTES_MAX: usize = 8_192;
 
-/// The purpose under which stock items are encrypted; see [`Envelope::encrypt`].
+/// The purpose for which stock items are encrypted; see [`Envelope::encrypt`].
 const PURPOSE: &str = "stock";
 
-/// The kind of the review for items that cannot be decrypted.
+/// The kind of the review for stock items that cannot be decrypted.
 const UNREADABLE: reviews::Kind = reviews::Kind::StockUnreadable;
 
 /// The state of a stock item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Available for orders.
+    /// The item is available for orders.
     InStock,
-    /// Reserved for an order line.
+    /// The item is reserved for an order line.
     Reserved,
-    /// Delivered to the buyer of an order line.
+    /// The item was delivered to the buyer of an order line.
     Delivered,
-    /// Withdrawn from sale permanently by an operator.
+    /// An operator withdrew the item from sale permanently.
     Withdrawn,
 }
 
@@ -50,13 +50,13 @@ db::text_enum!(State {
     Withdrawn => "withdrawn",
 });
 
-/// An item to import: the encrypted line, and a keyed digest by which duplicate lines are recognized.
+/// A stock item to import: the encrypted line, and a keyed digest by which duplicate lines are recognized.
 pub struct NewItem {
     ciphertext: Vec<u8>,
     digest: [u8; 32],
 }
 
-/// The numbers of imported and skipped lines.
+/// The numbers of lines that an import added and skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImportResult {
     /// Lines that were added to the stock.
@@ -87,7 +87,7 @@ pub enum ReserveError {
     Db(#[from] db::Error),
 }
 
-/// An encrypted item.
+/// An encrypted stock item.
 #[derive(Debug)]
 pub struct SealedItem {
     /// The SKU of the item, which decryption needs.
@@ -96,7 +96,7 @@ pub struct SealedItem {
     pub ciphertext: Vec<u8>,
 }
 
-/// An item without its text, for operators.
+/// A stock item without its text, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ItemSummary {
     pub id: StockItemId,
@@ -105,9 +105,10 @@ pub struct ItemSummary {
     pub imported_at: Instant,
 }
 
-/// Encrypts the lines of an import, without the whitespace at both ends of each line. It runs before the transaction
-/// of the import, because encryption takes time.
-pub fn encrypt_stock_lines<'a>(
+/// Encrypts the lines of an import, without the whitespace at both ends of each line. Fails when a line is empty or too
+/// long, or when the import has too many lines. The encryption takes time, so this function must be called before the
+/// transaction of the import.
+pub fn validate_and_encrypt_lines<'a>(
     envelope: &Envelope,
     sku: SkuId,
     lines: impl IntoIterator<Item = &'a str>,
@@ -129,14 +130,14 @@ pub fn encrypt_stock_lines<'a>(
     Ok(items)
 }
 
-/// Decrypts an item for its buyer.
+/// Returns the text of a stock item. Bytes that are not UTF-8 are replaced.
 pub fn decrypt_stock_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<String>, DecryptError> {
     let bytes = envelope.decrypt(PURPOSE, &format_envelope_owner(item.sku), &item.ciphertext)?;
     Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Adds items to the stock of a SKU and records the action in the audit log. An item whose line the SKU already has is
-/// skipped.
+/// Adds items to the stock of a SKU and records the action in the audit log. An item is skipped when the SKU already
+/// has an item with the same text.
 pub async fn import_stock_items(
     tx: &mut Tx,
     now: Instant,
@@ -166,19 +167,21 @@ pub struct Reservation {
     quantity: u32,
 }
 
-/// Queues the statements that reserve items for an order line. They lock the row of the SKU until the end of the
-/// transaction, and other transactions for the same SKU wait; so they should be the last statements of the transaction.
-pub fn reserve_items(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
+/// Queues the statements that reserve `quantity` items of a SKU for an order line. The statements lock the row of the
+/// SKU until the end of the transaction, and other transactions for the same SKU wait. So these statements should be
+/// the last statements of the transaction.
+pub fn queue_item_reservation(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
     let sku = catalog::queue_subtraction_from_available_count(tx, sku, quantity);
-    let items = store::reserve_oldest_items(tx, sku, line.into(), quantity);
+    let items = store::queue_reservation_of_oldest_items(tx, sku, line.into(), quantity);
     Reservation { sku, items, quantity }
 }
 
 impl Reservation {
-    /// Checks that the queued statements reserved all items.
+    /// Fails when the queued statements have not reserved all items.
     ///
     /// # Errors
-    /// Returns an error when items are missing. The caller must then roll the transaction back.
+    /// [`ReserveError::Insufficient`] when the SKU has too few items, and a conflict when a retry may find the items. The
+    /// caller must roll the transaction back after either error.
     pub fn ensure_fully_reserved(&self, tx: &Tx) -> Result<(), ReserveError> {
         if tx.row_count_of(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
@@ -187,19 +190,20 @@ impl Reservation {
             return Ok(());
         }
         // On PostgreSQL the statement may have waited for the row of the SKU. Items that another transaction released
-        // in the meantime are in the count, but not in the snapshot of the statement. A retry finds them.
+        // during this wait are counted in `skus.available`, but the snapshot of the statement does not contain them. A
+        // retry of the transaction finds these items.
         Err(ReserveError::Db(db::Error::Conflict("items were released while they were being reserved".into())))
     }
 }
 
-/// Puts the reserved items of an order line back in stock.
+/// Puts the reserved items of an order line back in stock. Fails unless the line has `quantity` reserved items.
 pub async fn release_reserved_items(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
     catalog::add_to_available_count(tx, sku, u64::from(quantity)).await?;
     store::mark_items_released(tx, line, quantity).await
 }
 
 /// Marks the reserved items of an order line as delivered and returns them.
-pub async fn deliver_reserved_items(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
+pub async fn mark_reserved_items_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     store::mark_items_delivered(tx, line).await
 }
 
@@ -219,24 +223,24 @@ pub async fn list_items_in_stock(
 }
 
 /// Returns at most `limit` items of a SKU in any state with ids above `after`, sorted by id.
-pub async fn list_stock_items(
+pub async fn list_items_in_any_state(
     tx: &mut Tx,
     sku: SkuId,
     after: StockItemId,
     limit: u32,
 ) -> Result<Vec<ItemSummary>, db::Error> {
-    store::list_stock_items(tx, sku, after, limit).await
+    store::list_items_in_any_state(tx, sku, after, limit).await
 }
 
-/// Withdraws an item from sale permanently and records the action in the audit log. Returns false when the item is not
-/// in stock.
+/// Withdraws a stock item from sale permanently and records the action in the audit log. Returns false, and changes
+/// nothing, when the item is not in stock.
 pub async fn withdraw_stock_item(
     tx: &mut Tx,
     now: Instant,
     actor: &Actor,
     item: StockItemId,
 ) -> Result<bool, db::Error> {
-    let Some(sku) = store::find_sku_of_item(tx, item).await? else { return Ok(false) };
+    let Some(sku) = store::find_sku_of_stock_item(tx, item).await? else { return Ok(false) };
     store::lock_sku(tx, sku).await?;
     if !store::mark_item_withdrawn(tx, item).await? {
         return Ok(false);
@@ -248,8 +252,8 @@ pub async fn withdraw_stock_item(
     Ok(true)
 }
 
-/// Returns the SKUs whose count of available items differs from the number of items in stock. This happens only when
-/// the database is changed by other means than this program.
+/// Returns at most 100 SKUs whose column `available` differs from the number of their items in stock. Such a difference
+/// arises only when something other than this program changes the database.
 pub async fn list_stock_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
     store::list_stock_count_mismatches(tx).await
 }
@@ -259,12 +263,12 @@ pub async fn list_stock_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatc
 pub struct KeyInUse {
     /// The id of the key in the key ring.
     pub id: u32,
-    /// The error of decrypting an item with the key; `None` when the decryption succeeded.
+    /// The error of decrypting one item with the key; `None` when the key decrypted the item.
     pub error: Option<DecryptError>,
 }
 
-/// Returns the keys of all stored items. Each key is tested with one item.
-pub async fn list_stock_keys(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
+/// Returns the keys with which stored items are encrypted, at most 1,000. Each key is tested by decrypting one item.
+pub async fn list_and_test_stock_keys(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut keys = Vec::new();
     for item in store::list_one_item_of_each_key(tx).await? {
         let Some(id) = Envelope::find_key_id(&item.ciphertext) else { continue };
@@ -273,8 +277,8 @@ pub async fn list_stock_keys(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<Key
     Ok(keys)
 }
 
-/// Returns true when the key of an item decrypts other items. In that case an item that the key cannot decrypt is
-/// damaged. Otherwise the key ring holds a different key under this id.
+/// Returns true when the key of an item decrypts at least one of the newest items of this key. In that case an item
+/// that the key cannot decrypt is damaged. Otherwise the key ring holds a different key under the id of the key.
 pub async fn can_key_decrypt_other_items(
     tx: &mut Tx,
     envelope: &Envelope,
@@ -284,29 +288,29 @@ pub async fn can_key_decrypt_other_items(
     Ok(others.iter().any(|other| decrypt_stock_item(envelope, other).is_ok()))
 }
 
-/// Opens a review for each key that cannot decrypt its items, closes the reviews of restored keys, and returns the keys
-/// that fail. New orders are still accepted, because buyers may already be paying for them. Items that cannot be
-/// decrypted are not delivered.
+/// Opens a review for each key that cannot decrypt its stock items, resolves the reviews of restored keys, and returns
+/// the keys that cannot decrypt. The shop still accepts new orders for these items, but does not deliver the items.
 pub async fn sync_missing_key_reviews(
     tx: &mut Tx,
     now: Instant,
     envelope: &Envelope,
 ) -> Result<Vec<KeyInUse>, db::Error> {
     let mut missing = Vec::new();
-    for key in list_stock_keys(tx, envelope).await? {
+    for key in list_and_test_stock_keys(tx, envelope).await? {
         let subject = format!("key/{}", key.id);
         let Some(error) = &key.error else {
-            reviews::resolve_review(tx, now, UNREADABLE, &subject, "the key was restored").await?;
+            reviews::resolve_review_if_open(tx, now, UNREADABLE, &subject, "the key was restored").await?;
             continue;
         };
-        reviews::open_review(tx, now, UNREADABLE, &subject, &format!("stock cannot be decrypted: {error}")).await?;
+        reviews::open_or_reopen_review(tx, now, UNREADABLE, &subject, &format!("stock cannot be decrypted: {error}"))
+            .await?;
         missing.push(key);
     }
     Ok(missing)
 }
 
-/// Returns the owner name for the ciphertexts of a SKU; see [`Envelope::encrypt`]. A ciphertext that is moved to another
-/// SKU cannot be decrypted.
+/// Returns the owner name of the ciphertexts of a SKU, such as `sku:5`; see [`Envelope::encrypt`]. A ciphertext that is
+/// moved to another SKU cannot be decrypted.
 fn format_envelope_owner(sku: SkuId) -> String {
     format!("sku:{sku}")
 }

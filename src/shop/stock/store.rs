@@ -5,21 +5,22 @@ use clock::Instant;
 use db::{self, Bind, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{LineId, SkuId, StockItemId};
 
-/// The maximum number of mismatches that one query returns.
+/// The maximum number of SKUs that [`list_stock_count_mismatches`] returns.
 const MISMATCHES_MAX: u32 = 100;
 
-/// The maximum number of keys that one check tests.
+/// The maximum number of keys for which [`list_one_item_of_each_key`] returns an item.
 const KEYS_MAX: u32 = 1_000;
 
-/// The number of items of one key and state that are tested. More items than this are unlikely to be damaged at once.
+/// The maximum number of items in each state that [`list_newest_items_of_key`] returns. These samples show whether a
+/// key works, because so many items are unlikely to be damaged at once.
 const SAMPLES_MAX: u32 = 8;
 
-/// A SKU whose count of available items is wrong.
+/// A SKU whose column `available` differs from the number of its items in stock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountMismatch {
-    /// The SKU whose count is wrong.
+    /// The SKU whose column `available` is wrong.
     pub sku: SkuId,
-    /// The stored count, `skus.available`.
+    /// The value of the column `skus.available`.
     pub available: u64,
     /// The number of items in the state `in_stock`.
     pub in_stock: u64,
@@ -31,7 +32,8 @@ pub async fn lock_sku(tx: &mut Tx, sku: SkuId) -> Result<(), db::Error> {
     expect_changed(u64::from(found.is_some()), 1)
 }
 
-/// Inserts an item in stock and returns true. Returns false when the SKU already has an item with this digest.
+/// Inserts a stock item in the state `in_stock` and returns true. Returns false when the SKU already has an item with
+/// this digest.
 pub async fn insert_stock_item(
     tx: &mut Tx,
     now: Instant,
@@ -52,9 +54,14 @@ pub async fn insert_stock_item(
     Ok(n == 1)
 }
 
-/// Reserves the oldest items of a SKU. The result of `sku` has no row when too few are available; then nothing is
-/// reserved.
-pub fn reserve_oldest_items(tx: &mut Tx, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
+/// Queues the statement that reserves the oldest items in stock of a SKU for an order line. `sku` is the result of the
+/// previous statement; when it has no row, no item is reserved.
+pub fn queue_reservation_of_oldest_items(
+    tx: &mut Tx,
+    sku: ResultRef<SkuId>,
+    line: Bind,
+    quantity: u32,
+) -> ResultRef<StockItemId> {
     queued!(
         tx,
         "with chosen as materialized (
@@ -68,7 +75,7 @@ pub fn reserve_oldest_items(tx: &mut Tx, sku: ResultRef<SkuId>, line: Bind, quan
     )
 }
 
-/// Puts the reserved items of an order line back in stock. Fails unless there are `quantity` of them.
+/// Puts the reserved items of an order line back in stock. Fails unless the line has `quantity` reserved items.
 pub async fn mark_items_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {
     let n = execute!(
         tx,
@@ -98,9 +105,9 @@ pub async fn list_delivered_items(tx: &mut Tx, line: LineId) -> Result<Vec<Seale
     found.iter().map(parse_sealed_item).collect()
 }
 
-/// Returns one item of each key. The first five bytes of a ciphertext are the version and the id of its key. The
-/// newest item in stock is preferred, then the newest reserved item, because these still have to be decrypted. The
-/// query steps from key to key through an index, so that it does not read all items.
+/// Returns one stock item for each encryption key. The first five bytes of a ciphertext are the version and the id of
+/// its key. The query prefers the newest item in stock, then the newest reserved item, because these items still have
+/// to be decrypted. The query steps from key to key through an index, so that it does not read all items.
 pub async fn list_one_item_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Error> {
     let found = rows!(
         tx,
@@ -122,8 +129,8 @@ pub async fn list_one_item_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, d
     found.iter().map(parse_sealed_item).collect()
 }
 
-/// Returns the newest items of each state that are encrypted with the key of `ciphertext`. An index on the first five
-/// bytes finds them.
+/// Returns the newest stock items in each state that are encrypted with the key of `ciphertext`. The query uses an
+/// index on the first five bytes of the ciphertexts.
 pub async fn list_newest_items_of_key(tx: &mut Tx, ciphertext: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
     let mut items = Vec::new();
     for state in [State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
@@ -165,7 +172,7 @@ pub async fn list_items_in_stock(
 }
 
 /// Returns at most `limit` items of a SKU in any state with ids above `after`, sorted by id.
-pub async fn list_stock_items(
+pub async fn list_items_in_any_state(
     tx: &mut Tx,
     sku: SkuId,
     after: StockItemId,
@@ -185,19 +192,19 @@ fn parse_item_summary(row: &Row) -> Result<ItemSummary, db::Error> {
     Ok(ItemSummary { id: row.get("id")?, state: row.get("state")?, imported_at: row.get("imported_at")? })
 }
 
-/// Returns the SKU of an item; `None` when the item does not exist.
-pub async fn find_sku_of_item(tx: &mut Tx, item: StockItemId) -> Result<Option<SkuId>, db::Error> {
+/// Returns the SKU of a stock item; `None` when the item does not exist.
+pub async fn find_sku_of_stock_item(tx: &mut Tx, item: StockItemId) -> Result<Option<SkuId>, db::Error> {
     let found = row!(tx, "select sku_id from stock_items where id = $1", item)?;
     found.map(|row| row.get("sku_id")).transpose()
 }
 
-/// Withdraws an item and returns true. Returns false when the item is not in stock.
+/// Sets the state of a stock item to `withdrawn` and returns true. Returns false when the item is not in stock.
 pub async fn mark_item_withdrawn(tx: &mut Tx, item: StockItemId) -> Result<bool, db::Error> {
     let n = execute!(tx, "update stock_items set state = 'withdrawn' where id = $1 and state = 'in_stock'", item)?;
     Ok(n == 1)
 }
 
-/// Returns the SKUs whose stored count differs from the number of items in stock.
+/// Returns the SKUs whose column `available` differs from the number of their items in stock.
 pub async fn list_stock_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
     let found = rows!(
         tx,

@@ -1,7 +1,7 @@
 use futures_util::future::join_all;
 
 use crate::fixture::{Fixture, NOW, OPERATOR, run_read, run_write};
-use crate::orders::CreateError;
+use crate::orders::CreateOrderError;
 use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
 use envelope::{DecryptError, Envelope};
 use ids::{LineId, StockItemId};
@@ -10,7 +10,7 @@ async fn reserve_for_line(shop: &Fixture, line: i64, quantity: u32) -> Result<()
     let sku = shop.sku;
     let reserved = shop.db.write("reserve", move |tx| {
         Box::pin(async move {
-            let reserved = stock::reserve_items(tx, sku, LineId(line), quantity);
+            let reserved = stock::queue_item_reservation(tx, sku, LineId(line), quantity);
             tx.run_queued().await?;
             reserved.ensure_fully_reserved(tx)
         })
@@ -43,9 +43,9 @@ db::both! {
     async fn delivered_items_decrypt_to_the_imported_lines(db: Db) {
         let shop = Fixture::new(db, 4).await;
         reserve_for_line(&shop, 7, 3).await.unwrap();
-        let delivered = run_write(&shop.db, |tx| Box::pin(stock::deliver_reserved_items(tx, LineId(7)))).await;
+        let delivered = run_write(&shop.db, |tx| Box::pin(stock::mark_reserved_items_delivered(tx, LineId(7)))).await;
         assert_eq!(delivered.len(), 3);
-        assert!(run_write(&shop.db, |tx| Box::pin(stock::deliver_reserved_items(tx, LineId(7)))).await.is_empty());
+        assert!(run_write(&shop.db, |tx| Box::pin(stock::mark_reserved_items_delivered(tx, LineId(7)))).await.is_empty());
         let listed = run_read(&shop.db, |tx| Box::pin(stock::list_delivered_items(tx, LineId(7)))).await;
         let opened: Vec<String> = listed.iter().map(|item| stock::decrypt_stock_item(&shop.envelope, item).unwrap().to_string()).collect();
         let expected: Vec<String> = (0..3).map(|n| format!("user{n}@example.org----pass{n}")).collect();
@@ -74,7 +74,7 @@ db::both! {
         assert_eq!(shop.select_number(open).await, 1);
         // Another key ring has a key 1 too, but with other key bytes.
         let foreign = Envelope::generate();
-        let keys = run_read(&shop.db, move |tx| Box::pin(async move { stock::list_stock_keys(tx, &foreign).await })).await;
+        let keys = run_read(&shop.db, move |tx| Box::pin(async move { stock::list_and_test_stock_keys(tx, &foreign).await })).await;
         let expected = [(1, Some(DecryptError::NotAuthentic)), (9, Some(DecryptError::UnknownKey(9)))];
         assert_eq!(keys, expected.map(|(id, error)| KeyInUse { id, error }));
         // A malformed ciphertext names no key, so no key is listed for it.
@@ -86,7 +86,7 @@ db::both! {
         let shop = Fixture::new(db, 4).await;
         let list_keys = || {
             let envelope = shop.envelope.clone();
-            run_read(&shop.db, move |tx| Box::pin(async move { stock::list_stock_keys(tx, &envelope).await }))
+            run_read(&shop.db, move |tx| Box::pin(async move { stock::list_and_test_stock_keys(tx, &envelope).await }))
         };
         let change = |sql: &'static str| run_write(&shop.db, move |tx| Box::pin(async move { db::execute!(tx, sql) }));
         let readable = [KeyInUse { id: 1, error: None }];
@@ -127,7 +127,7 @@ db::both! {
     async fn fifty_concurrent_buyers_get_the_last_twenty_items(db: Db) {
         let shop = Fixture::new(db, 20).await;
         let outcomes = join_all((0..50).map(|_| shop.create_order(shop.build_crypto_order(1)))).await;
-        let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientStock))).count();
+        let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateOrderError::InsufficientStock))).count();
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), rejected), (20, 30));
         assert_eq!(shop.count_available_items().await, 0);
         assert_eq!(shop.select_number("select count(*) from orders").await, 20);
@@ -151,7 +151,7 @@ db::both! {
 fn invalid_lines_are_rejected() {
     let envelope = envelope::Envelope::generate();
     let seal = |lines: &[&str]| {
-        stock::encrypt_stock_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len())
+        stock::validate_and_encrypt_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len())
     };
     assert!(matches!(seal(&["a", " "]), Err(ImportError::BadLine { number: 2 })));
     assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(ImportError::BadLine { number: 1 })));

@@ -16,7 +16,7 @@ use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::pricing::Currency;
 use records::audit_log::{self, Action, Actor};
 
-/// The number of decimal places of a CNY balance. CNY prices have the same number.
+/// The number of decimal places of a CNY balance. CNY prices have the same number of decimal places.
 pub const CNY_DECIMALS: u8 = 2;
 /// The number of decimal places of a USD balance, which is topped up with crypto assets.
 pub const USD_DECIMALS: u8 = 6;
@@ -31,7 +31,7 @@ const REFERENCE_LENGTH_MAX: usize = 100;
 pub enum State {
     /// The user can authenticate and pay.
     Active,
-    /// The surfaces reject the user's access tokens.
+    /// The user cannot authenticate: the surfaces refuse the user's access tokens.
     Disabled,
 }
 
@@ -56,7 +56,7 @@ pub struct User {
     pub public_id: String,
     /// The name, which is unique within the shop.
     pub name: String,
-    /// A disabled user cannot authenticate.
+    /// The state of the user. A disabled user cannot authenticate.
     pub state: State,
     pub created_at: Instant,
 }
@@ -74,7 +74,7 @@ pub struct Credit {
 
 /// The reason why a user was not created.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateError {
+pub enum CreateUserError {
     /// The name is empty or too long.
     #[error("a name has 1 to {NAME_LENGTH_MAX} characters")]
     BadName,
@@ -98,7 +98,7 @@ pub enum CreditError {
     /// The user was already credited under this reference.
     #[error("this user already received credit under the reference `{0}`")]
     ReferenceUsed(String),
-    /// The ledger rejected the entry.
+    /// The ledger refused the journal entry.
     #[error(transparent)]
     Post(PostError),
     /// The database failed.
@@ -128,11 +128,11 @@ pub async fn create_user(
     actor: &Actor,
     shop: Shop,
     new: NewUser,
-) -> Result<UserId, CreateError> {
+) -> Result<UserId, CreateUserError> {
     if !(1..=NAME_LENGTH_MAX).contains(&new.name.chars().count()) {
-        return Err(CreateError::BadName);
+        return Err(CreateUserError::BadName);
     }
-    let user = store::insert_user(tx, now, shop, &new).await?.ok_or(CreateError::NameTaken)?;
+    let user = store::insert_user(tx, now, shop, &new).await?.ok_or(CreateUserError::NameTaken)?;
     if let Some(email) = &new.email {
         store::insert_user_contact(tx, user, email).await?;
     }
@@ -145,7 +145,7 @@ pub async fn find_user_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Op
     store::find_user_by_name(tx, shop, name).await
 }
 
-/// Returns the users of a shop, sorted by name.
+/// Returns the users of a shop, sorted by name; at most 10,000.
 pub async fn list_users(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
     store::list_users(tx, shop).await
 }
@@ -162,14 +162,14 @@ pub async fn set_user_state(
     audit_log::record_action(tx, now, actor, Action::UserSetState, &user.name, state.as_str()).await
 }
 
-/// Returns the amount that the user can spend, in base units of `asset`.
+/// Returns the balance that a user can spend, in base units of `asset`.
 pub async fn load_available_balance(
     tx: &mut Tx,
     shop: Shop,
     user: UserId,
     asset: &AssetId,
 ) -> Result<Amount, db::Error> {
-    Ok(ledger::load_account_balance(tx, shop.mode, &Account::User(user), asset).await?.available_amount())
+    Ok(ledger::find_balance_or_zero(tx, shop.mode, &Account::User(user), asset).await?.available_amount())
 }
 
 /// Credits the user's balance from the operator's equity, records the action in the audit log, and returns the new
@@ -190,10 +190,10 @@ pub async fn credit_user_balance(
     let asset = to_balance_asset(currency);
     let line =
         EntryLine { debit: Account::OperatorEquity, credit: Account::User(user.id), asset: asset.clone(), amount };
-    // The ledger books an entry with this name only once, so a repeated command does not credit the user again.
+    // The ledger books a journal entry with this name only once, so a repeated command does not credit the user again.
     let entry = format!("user/{}/credit/{reference}", user.id);
     let entry = JournalEntry::new_post_entry(shop.mode, entry, "credit by the operator", vec![line]);
-    // PostgreSQL sends the entry together with the next query, so that the query may return the error of the entry.
+    // PostgreSQL sends the journal entry together with the next query, so the query may return the error of the entry.
     let booked = match ledger::book_journal_entries(tx, now, &[entry]).await {
         Ok(()) => load_available_balance(tx, shop, user.id, &asset).await.map_err(PostError::Db),
         Err(error) => Err(error),
@@ -224,14 +224,14 @@ pub async fn issue_user_token(
     token: &Token,
     expires_at: Option<Instant>,
 ) -> Result<(), db::Error> {
-    tokens::issue_token(tx, now, user.id, token, expires_at).await?;
+    tokens::store_token_hash(tx, now, user.id, token, expires_at).await?;
     audit_log::record_action(tx, now, actor, Action::TokenIssue, &user.name, "").await
 }
 
 /// Revokes all access tokens of the user, records the action in the audit log, and returns the number of revoked
 /// tokens.
-pub async fn revoke_user_tokens(tx: &mut Tx, now: Instant, actor: &Actor, user: &User) -> Result<u64, db::Error> {
-    let revoked = tokens::revoke_all_tokens(tx, now, user.id).await?;
+pub async fn revoke_all_user_tokens(tx: &mut Tx, now: Instant, actor: &Actor, user: &User) -> Result<u64, db::Error> {
+    let revoked = tokens::revoke_all_tokens_of_user(tx, now, user.id).await?;
     audit_log::record_action(tx, now, actor, Action::TokenRevoke, &user.name, &revoked.to_string()).await?;
     Ok(revoked)
 }

@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{Shop, UserId};
 
-/// Inserts an active user and returns the id; `None` when the name is taken.
+/// Inserts an active user and returns the id of the user; `None` when another user of the shop has the name.
 pub async fn insert_user(tx: &mut Tx, now: Instant, shop: Shop, new: &NewUser) -> Result<Option<UserId>, db::Error> {
     let inserted = row!(
         tx,
@@ -27,7 +27,7 @@ pub async fn insert_user_contact(tx: &mut Tx, user: UserId, email: &str) -> Resu
     expect_changed(n, 1)
 }
 
-/// Returns the user with this name.
+/// Returns the user with this name; `None` when the shop has no such user.
 pub async fn find_user_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<User>, db::Error> {
     let found = row!(
         tx,
@@ -39,7 +39,7 @@ pub async fn find_user_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Op
     found.as_ref().map(parse_user).transpose()
 }
 
-/// The maximum number of users that `list` returns.
+/// The maximum number of users that [`list_users`] returns.
 const LIST_MAX: u32 = 10_000;
 
 /// Returns the users of a shop, sorted by name.

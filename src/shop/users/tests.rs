@@ -1,7 +1,7 @@
 use uuid::Uuid;
 
 use crate::fixture::{Fixture, NOW, OPERATOR, run_read, run_write};
-use crate::users::{self, CreateError, Credit, CreditError, NewUser, State};
+use crate::users::{self, CreateUserError, Credit, CreditError, NewUser, State};
 use money::pricing::Currency;
 
 db::both! {
@@ -12,8 +12,8 @@ db::both! {
         let create = |name: &'static str| shop.db.write("create", move |tx| Box::pin(users::create_user(
             tx, NOW, &OPERATOR, owner, NewUser { public_id: Uuid::new_v4(), name: name.into(), email: None },
         )));
-        assert!(matches!(create("ann").await, Err(CreateError::NameTaken)));
-        assert!(matches!(create("").await, Err(CreateError::BadName)));
+        assert!(matches!(create("ann").await, Err(CreateUserError::NameTaken)));
+        assert!(matches!(create("").await, Err(CreateUserError::BadName)));
         let id = user.id;
         run_write(&shop.db, move |tx| Box::pin(async move {
             users::set_user_state(tx, NOW, &OPERATOR, &user, State::Disabled).await

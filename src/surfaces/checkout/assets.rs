@@ -1,25 +1,26 @@
-//! The payment assets of this surface, and the assets that are available now. Requests and responses call an asset
+//! The assets with which buyers can pay on this surface. In requests and responses, the code of an asset is the field
 //! `coin`.
 
-use crate::{CURRENCY, Checkout};
+use crate::{CURRENCY, SharedState};
 use clock::Instant;
 
-/// The codes of all assets, in the order in which they are listed.
+/// The codes of all assets of this surface, in the sequence in which responses list them.
 pub const ALL: [&str; 7] = ["trc20_usdt", "erc20_usdt", "bep20_usdt", "btc", "eth", "trx", "bnb"];
 
-/// Returns true when the surface has an asset with this code, available or not.
+/// Returns true when this surface has an asset with this code, whether the asset is available now or not.
 pub fn is_known_asset(code: &str) -> bool {
     ALL.contains(&code)
 }
 
-/// Returns the codes of the available assets: an asset is available when it is configured for the shop's mode,
-/// addresses can be issued on its chain, and its exchange rate is not stale.
-pub fn list_available_assets(checkout: &Checkout, now: Instant) -> Vec<&'static str> {
+/// Returns the codes of the assets that are available now. An asset is available when it is configured for the shop's
+/// mode, when addresses can be issued on its chain, and when its exchange rate is not stale.
+pub fn list_available_assets(checkout: &SharedState, now: Instant) -> Vec<&'static str> {
     let is_available = |code: &str| {
         let Some((chain, asset)) = checkout.payment_service.assets.find_payment_asset(checkout.shop.mode, code) else {
             return false;
         };
-        let rate = checkout.payment_service.rates.compute_exchange_rate(now, &asset.rate_symbol, CURRENCY.as_str());
+        let rate =
+            checkout.payment_service.rates.find_fresh_or_crossed_rate(now, &asset.rate_symbol, CURRENCY.as_str());
         checkout.payment_service.addresses.can_issue_address(&chain.id) && rate.is_ok()
     };
     ALL.into_iter().filter(|code| is_available(code)).collect()

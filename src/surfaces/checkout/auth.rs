@@ -3,14 +3,15 @@
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
-use crate::Checkout;
+use crate::SharedState;
 use access::tokens;
 use ids::UserId;
 
 /// The reason why a request is not authenticated.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The request has no token, or the token is unknown, expired or of another shop.
+    /// The request has no bearer token, or the token is unknown, expired, revoked or of another shop, or its user is
+    /// disabled.
     #[error("this payment needs the token of a logged-in user")]
     Unauthorized,
     /// The database returned an error.
@@ -18,17 +19,19 @@ pub enum AuthError {
     Db(#[from] db::Error),
 }
 
-/// Returns the user to whom the bearer token of the request belongs.
-pub async fn authenticate_user(checkout: &Checkout, headers: &HeaderMap) -> Result<UserId, AuthError> {
+/// Returns the user to whom the bearer token of the request belongs. Fails when the request has no valid token.
+pub async fn authenticate_user(checkout: &SharedState, headers: &HeaderMap) -> Result<UserId, AuthError> {
     let token = find_bearer_token(headers).ok_or(AuthError::Unauthorized)?.to_owned();
     let (now, shop) = (checkout.now(), checkout.shop);
-    let user = checkout.db.read("authenticate_user", move |tx| {
-        Box::pin(async move { tokens::authenticate_token(tx, now, shop, &token).await })
+    let user = checkout.db.read("authenticate_token", move |tx| {
+        Box::pin(async move { tokens::find_active_user_of_token(tx, now, shop, &token).await })
     });
     let user: Result<Option<UserId>, db::Error> = user.await;
     user?.ok_or(AuthError::Unauthorized)
 }
 
+/// Returns the bearer token in the header `Authorization`; `None` when the request has no such header, or when the
+/// header has another scheme.
 fn find_bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

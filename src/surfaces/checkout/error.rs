@@ -1,5 +1,5 @@
-//! The error format of this surface: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching
-//! status. Each operation has its own `RouteError`, which uses these functions to build its response.
+//! The error responses of this surface. The body is `{"success": false, "error": "<code>", "message": "<text>"}`. Each
+//! operation has its own `RouteError`, which uses these functions to build its response.
 
 use std::fmt::Display;
 
@@ -59,23 +59,23 @@ pub enum Code {
     InternalError,
 }
 
-/// Returns a response in the error format of this surface.
+/// Returns an error response of this surface with this HTTP status and error code.
 pub fn error_response(status: StatusCode, code: Code, message: impl Display) -> Response {
     response::json_response(status, &Body { success: false, error: code, message: message.to_string() })
 }
 
-/// Returns the response to a request with a missing or wrong field.
+/// Returns the response (400) to a request with a missing or wrong field.
 pub fn bad_request_response(error: &BadRequest) -> Response {
     error_response(StatusCode::BAD_REQUEST, Code::ValidationError, error)
 }
 
-/// Returns the response to a request without a valid token.
+/// Returns the response (401) to a request without a valid user token.
 pub fn unauthorized_response(message: impl Display) -> Response {
     let response = error_response(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);
     response::with_response_header(response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// Returns the response to a request beyond a rate limit.
+/// Returns the response (429) to a request that exceeds a rate limit, with the header `Retry-After`.
 pub fn rate_limited_response(limited: Limited) -> Response {
     let after_seconds = limited.after_seconds;
     let message = format_args!("too many requests; try again in {after_seconds} s");
@@ -93,7 +93,7 @@ pub fn database_error_response(cause: &db::Error) -> Response {
     failure::failure_response(render_http_error, cause, Some(cause))
 }
 
-/// Renders an error of the HTTP server in this surface's error format.
+/// Returns the response to an error of the HTTP server, such as a timeout, in the error format of this surface.
 pub fn render_http_error(error: HttpError) -> Response {
     let code = match error {
         HttpError::NotFound => Code::NotFound,

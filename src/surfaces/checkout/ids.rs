@@ -1,9 +1,10 @@
-//! Parses the ids of this surface, which are UUIDs with hyphens.
+//! The ids in the requests of this surface, which are UUIDs with hyphens.
 
 use uuid::Uuid;
 
-/// Parses a UUID with hyphens, in upper or lower case. Returns `None` for the other formats that `Uuid` can parse.
-pub fn parse_public_id(text: &str) -> Option<Uuid> {
+/// Parses a UUID with hyphens, in upper or lower case. Returns `None` for every other text, and also for the other UUID
+/// formats that the crate `uuid` accepts.
+pub fn parse_hyphenated_uuid(text: &str) -> Option<Uuid> {
     if text.len() == 36 { text.parse().ok() } else { None }
 }
 
@@ -13,8 +14,8 @@ mod tests {
 
     #[test]
     fn only_the_spelling_with_hyphens_is_an_id() {
-        assert!(parse_public_id("30a6d792-9e06-4023-85f4-736dfd9af07d").is_some());
-        assert!(parse_public_id("30A6D792-9E06-4023-85F4-736DFD9AF07D").is_some());
+        assert!(parse_hyphenated_uuid("30a6d792-9e06-4023-85f4-736dfd9af07d").is_some());
+        assert!(parse_hyphenated_uuid("30A6D792-9E06-4023-85F4-736DFD9AF07D").is_some());
         for text in [
             "",
             "mailbox-usa-fresh",
@@ -22,7 +23,7 @@ mod tests {
             "{30a6d792-9e06-4023-85f4-736dfd9af07d}",
             "\u{0}",
         ] {
-            assert_eq!(parse_public_id(text), None, "{text}");
+            assert_eq!(parse_hyphenated_uuid(text), None, "{text}");
         }
     }
 }

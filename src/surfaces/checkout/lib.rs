@@ -1,15 +1,15 @@
-//! The checkout surface: a buyer lists products, orders without an account, pays, and looks the order up.
+//! The checkout surface: buyers list products, order without an account, pay, and look their orders up.
 //!
-//! A client that knows an order's id can read its status. The response contains the goods only for a client that knows
-//! the order's number and e-mail address.
+//! A client that knows the id of an order can read the status of the order. A client must know the number and the
+//! e-mail address of an order to read its delivered items.
 
 mod assets;
 mod auth;
 mod error;
-mod external;
 mod ids;
 mod openapi;
 mod orders;
+mod pay_links;
 mod payment_config;
 mod products;
 mod wire;
@@ -26,11 +26,11 @@ use clock::{Clock, Instant};
 use db::Db;
 use envelope::Envelope;
 use money::pricing::Currency;
-use shop::orders::payment::PaymentService;
+use shop::orders::new_payment::PaymentService;
 use tasks::Wake;
 use web::http_error::HttpError;
 
-use external::PayLinks;
+use pay_links::PayLinks;
 
 pub use error::render_http_error;
 pub use openapi::build_openapi_document;
@@ -40,8 +40,8 @@ const SURFACE: &str = "checkout";
 /// The currency of the shop's prices and orders.
 const CURRENCY: Currency = Currency::CNY;
 
-/// The services and limits that all endpoints share.
-struct Checkout {
+/// The services and rate limits that all endpoints of this surface share.
+struct SharedState {
     options: config::Checkout,
     shop: Shop,
     db: Db,
@@ -50,17 +50,17 @@ struct Checkout {
     envelope: Arc<Envelope>,
     wake: Wake,
     pay_links: PayLinks,
-    /// The rate limits of Query Order: per client, and per pair of order number and e-mail address.
+    /// The rate limits of order look-ups: one per client, and one per pair of order number and e-mail address.
     lookups: Windows<2>,
-    /// The rate limit of Create Order, per client.
+    /// The rate limit of new orders per client.
     orders: Windows<1>,
 }
 
-impl Checkout {
-    fn new(services: Services) -> Checkout {
+impl SharedState {
+    fn new(services: Services) -> SharedState {
         let Services { options, shop, db, clock, payment_service, envelope, wake } = services;
-        let rule = |hits| Rule { hits, window_seconds: to_whole_seconds(options.query_window) };
-        Checkout {
+        let rule = |hits| Rule { hits, window_seconds: truncate_to_whole_seconds(options.query_window) };
+        SharedState {
             shop,
             db,
             clock,
@@ -79,45 +79,46 @@ impl Checkout {
     }
 }
 
-/// The services of the daemon that the surface uses.
+/// The services of the daemon that this surface uses.
 pub struct Services {
-    /// `[surfaces.checkout]` of the configuration.
+    /// The section `[surfaces.checkout]` of the configuration.
     pub options: config::Checkout,
     /// The shop whose products are sold.
     pub shop: Shop,
     /// The database of the daemon.
     pub db: Db,
-    /// The clock for payment windows and rate limits.
+    /// The clock of the daemon, for payment windows and rate limits.
     pub clock: Clock,
-    /// Reserves addresses and starts payments.
+    /// The service that reserves addresses and plans payments.
     pub payment_service: PaymentService,
-    /// The keys that decrypt delivered goods for their buyer.
+    /// The keys that decrypt delivered items for their buyer.
     pub envelope: Arc<Envelope>,
-    /// Wakes the workers when an order is paid in the same request.
+    /// The signal that wakes the workers after a request has created a paid order.
     pub wake: Wake,
 }
 
-/// Returns the routes of the surface, without the configured prefix.
+/// Returns the routes of this surface, without the configured path prefix.
 pub fn build_checkout_routes(services: Services) -> Router {
     Router::new()
         .route("/api/products", get(products::list::list_products))
-        .route("/api/products/{id_or_slug}", get(products::show::get_product))
+        .route("/api/products/{id_or_slug}", get(products::get::get_product))
         .route("/api/orders", post(orders::create::create_order))
         .route("/api/orders/query", get(orders::query::query_order_by_url).post(orders::query::query_order_by_body))
         .route("/api/orders/{id}/status", get(orders::status::get_order_status))
-        .route("/api/payment-config", get(payment_config::show::list_payment_methods))
+        .route("/api/payment-config", get(payment_config::get_payment_config))
         // Unknown paths under `/api` return a 404 response in this surface's error format.
         .route("/api", any(respond_not_found))
         .route("/api/", any(respond_not_found))
         .route("/api/{*rest}", any(respond_not_found))
         .method_not_allowed_fallback(async || render_http_error(HttpError::MethodNotAllowed))
-        .with_state(Arc::new(Checkout::new(services)))
+        .with_state(Arc::new(SharedState::new(services)))
 }
 
 async fn respond_not_found() -> Response {
     render_http_error(HttpError::NotFound)
 }
 
-fn to_whole_seconds(duration: std::time::Duration) -> u32 {
+/// Returns a duration in seconds, rounded down, and at most `u32::MAX`.
+fn truncate_to_whole_seconds(duration: std::time::Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document of this surface, generated from its endpoints.
+//! The OpenAPI 3.1 document of this surface, which is generated from the endpoints.
 
 use url::Url;
 use utoipa::openapi::response::{Response, ResponseBuilder};
@@ -21,18 +21,18 @@ use config::{Config, Mount};
     ),
     paths(
         products::list::list_products,
-        products::show::get_product,
+        products::get::get_product,
         orders::create::create_order,
         orders::query::query_order_by_url,
         orders::query::query_order_by_body,
         orders::status::get_order_status,
-        payment_config::show::list_payment_methods,
+        payment_config::get_payment_config,
     ),
     modifiers(&UserToken)
 )]
 struct Document;
 
-/// Adds the user token to the document's security schemes.
+/// Adds the user token to the security schemes of the OpenAPI document.
 struct UserToken;
 
 impl Modify for UserToken {
@@ -45,7 +45,8 @@ impl Modify for UserToken {
     }
 }
 
-/// The responses that every operation may return in addition to its own ones.
+/// The responses that every operation may return, in addition to the responses that the operation lists itself: HTTP
+/// status and description.
 const COMMON_RESPONSES: [(&str, &str); 5] = [
     ("408", "`validation_error`: the body did not arrive in time"),
     ("413", "`validation_error`: the body is too large"),
@@ -58,7 +59,7 @@ const COMMON_RESPONSES: [(&str, &str); 5] = [
     ),
 ];
 
-/// Returns the OpenAPI document, with the base URL of this installation as the server.
+/// Returns the OpenAPI document of this surface. The server in the document is the base URL of this installation.
 pub fn build_openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     document.servers =
@@ -67,14 +68,15 @@ pub fn build_openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
             for (status, description) in COMMON_RESPONSES {
                 let documented = operation.responses.responses.entry(status.to_owned());
-                documented.or_insert_with(|| document_error_response(description).into());
+                documented.or_insert_with(|| describe_error_response(description).into());
             }
         }
     }
     document
 }
 
-/// Returns the base URL of the surface: the public URL with the prefix of the surface and, if configured, its host.
+/// Returns the base URL of this surface: the public URL with the path prefix of the surface and, if configured, with
+/// the host of the surface. An invalid host is logged and not used.
 fn build_base_url(public_url: &Url, mount: &Mount) -> String {
     let mut url = public_url.clone();
     if !mount.host.is_empty() && url.set_host(Some(&mount.host)).is_err() {
@@ -86,7 +88,8 @@ fn build_base_url(public_url: &Url, mount: &Mount) -> String {
     format!("{}{}", url.as_str().trim_end_matches('/'), mount.prefix)
 }
 
-fn document_error_response(description: &str) -> Response {
+/// Returns the documentation of an error response: the description, and the schema `Error` of the body.
+fn describe_error_response(description: &str) -> Response {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Error"))).build();
     ResponseBuilder::new().description(description).content("application/json", body).build()
 }

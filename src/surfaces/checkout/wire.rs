@@ -1,16 +1,17 @@
-//! The JSON values in this surface's responses, and the conversions from the states of orders, payments and invoices.
+//! The JSON values in the responses of this surface, and their conversions from products, orders, payments and
+//! invoices.
 
 use chain::Family;
-use chain::payment_uri::build_payment_uri;
+use chain::payment_uri::build_uri_or_plain_address;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use clock::Instant;
 use money::assets::Assets;
-use money::invoices::{self, InvoiceTerms, Received};
+use money::invoices::{self, InvoiceTerms, ReceivedSums};
 use money::payments;
 use shop::catalog;
-use shop::orders::payment::PaymentInstructions;
+use shop::orders::new_payment::PaymentInstructions;
 use shop::orders::{self, OrderDetails, OrderLine, OrderStatus, PlacedOrder};
 use web::number::Number;
 
@@ -229,8 +230,8 @@ impl From<catalog::Product> for Product {
 }
 
 impl Order {
-    /// Returns the description of a new order.
-    pub fn new(created: &PlacedOrder, method: payments::Method) -> Order {
+    /// Returns the JSON value of an order that was just created.
+    pub fn from_placed_order(created: &PlacedOrder, method: payments::Method) -> Order {
         let order = &created.order;
         let line = created.lines.first();
         let payment_status = if order.state.is_unpaid() { PaymentStatus::Pending } else { PaymentStatus::Paid };
@@ -255,9 +256,9 @@ impl Order {
 }
 
 impl Payment {
-    /// Returns the payment instructions for the buyer; `None` when nothing is left to pay. `asset_code` is the code in
-    /// the request.
-    pub fn new(created: &PlacedOrder, asset_code: Option<&str>) -> Option<Payment> {
+    /// Returns the JSON value of the payment instructions for the buyer; `None` when the order is already paid.
+    /// `asset_code` is the code of the asset in the request.
+    pub fn from_instructions(created: &PlacedOrder, asset_code: Option<&str>) -> Option<Payment> {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.instructions {
             PaymentInstructions::AlreadyPaid => None,
@@ -265,7 +266,7 @@ impl Payment {
                 coin: asset_code.unwrap_or_default().to_owned(),
                 address: address.clone(),
                 expected_amount: due.to_decimal(asset.decimals),
-                qr_code: build_payment_uri(*family, asset, address, *due),
+                qr_code: build_uri_or_plain_address(*family, asset, address, *due),
                 expires_at,
             })),
             PaymentInstructions::External { pay_url } => {
@@ -276,9 +277,13 @@ impl Payment {
 }
 
 impl FoundOrder {
-    /// Returns the description of an order for its buyer. `credentials` are the delivered goods, `None` until the order
-    /// is completed.
-    pub fn new(details: &OrderDetails, lines: &[OrderLine], credentials: Option<Vec<String>>) -> FoundOrder {
+    /// Returns the JSON value of an order for its buyer. `credentials` are the texts of the delivered items; `None`
+    /// until the order is completed.
+    pub fn from_order_details(
+        details: &OrderDetails,
+        lines: &[OrderLine],
+        credentials: Option<Vec<String>>,
+    ) -> FoundOrder {
         let order = &details.order;
         let line = lines.first();
         FoundOrder {
@@ -299,11 +304,11 @@ impl FoundOrder {
 }
 
 impl Progress {
-    /// Returns the progress of the order's payment; `None` for payments from a balance, and for an asset that is no
-    /// longer configured.
-    pub fn new(status: &OrderStatus, now: Instant, assets: &Assets) -> Option<Progress> {
+    /// Returns the progress of the payment of an order; `None` for a payment from a balance, and for an asset that is
+    /// no longer configured.
+    pub fn from_order_status(status: &OrderStatus, now: Instant, assets: &Assets) -> Option<Progress> {
         if let Some((terms, received)) = &status.invoice {
-            return OnChainProgress::new(terms, received, now, assets).map(Progress::OnChain);
+            return OnChainProgress::from_invoice(terms, received, now, assets).map(Progress::OnChain);
         }
         let pay_url = status.pay_url.clone()?;
         let expires_at = status.expires_at.map(|at| at.to_string());
@@ -312,24 +317,32 @@ impl Progress {
 }
 
 impl OnChainProgress {
-    fn new(terms: &InvoiceTerms, received: &Received, now: Instant, assets: &Assets) -> Option<OnChainProgress> {
+    /// Returns the progress of an on-chain payment; `None` when the asset or the chain of the invoice is no longer
+    /// configured.
+    fn from_invoice(
+        terms: &InvoiceTerms,
+        received: &ReceivedSums,
+        now: Instant,
+        assets: &Assets,
+    ) -> Option<OnChainProgress> {
         let payment_asset = assets.find_payment_asset_by_id(&terms.asset)?;
         let family = assets.find_followed_chain(&terms.chain)?.family;
-        let missing = terms.due.saturating_sub(received.total_with_pending());
+        let missing = terms.due.saturating_sub(received.total_with_unconfirmed());
         // An unconfirmed transfer can keep the invoice open after its window, but a new payment would be too late.
         let is_payable = terms.state == invoices::State::Open && missing > terms.tolerance && now <= terms.expires_at;
         Some(OnChainProgress {
             coin: payment_asset.code.clone(),
             address: terms.address.clone(),
             expected_amount: terms.due.to_decimal(payment_asset.asset.decimals),
-            received_amount: received.total_with_pending().to_decimal(payment_asset.asset.decimals),
+            received_amount: received.total_with_unconfirmed().to_decimal(payment_asset.asset.decimals),
             confirmations: received.confirmations.unwrap_or(0),
             required_confirmations: terms.confirmations,
             tx_hash: received.txid.map(|txid| match family {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),
             }),
-            qr_code: is_payable.then(|| build_payment_uri(family, &payment_asset.asset, &terms.address, missing)),
+            qr_code: is_payable
+                .then(|| build_uri_or_plain_address(family, &payment_asset.asset, &terms.address, missing)),
             expires_at: terms.expires_at.to_string(),
         })
     }
@@ -359,7 +372,7 @@ impl From<orders::State> for FulfillmentStatus {
             | orders::State::Expired
             | orders::State::Cancelled => FulfillmentStatus::Pending,
             orders::State::Processing | orders::State::PartiallyDelivered => FulfillmentStatus::Processing,
-            // The goods stay delivered after a refund.
+            // The delivered items stay delivered after a refund.
             orders::State::Delivered | orders::State::Completed | orders::State::Refunded => {
                 FulfillmentStatus::Delivered
             }
@@ -380,7 +393,7 @@ impl From<payments::Method> for Method {
     }
 }
 
-/// Returns the payment status of an order.
+/// Returns the payment status of an order, from the states of the order, its newest payment and its invoice.
 pub fn derive_payment_status(status: &OrderStatus) -> PaymentStatus {
     match status.state {
         orders::State::Refunded => PaymentStatus::Refunded,
@@ -397,6 +410,7 @@ pub fn derive_payment_status(status: &OrderStatus) -> PaymentStatus {
     }
 }
 
+/// Returns the payment status of an order that can still be paid or is paid.
 fn derive_status_from_payment(status: &OrderStatus) -> PaymentStatus {
     match (&status.invoice, status.payment_state) {
         (Some((terms, received)), _) => derive_status_from_invoice(terms.state, received),
@@ -407,7 +421,8 @@ fn derive_status_from_payment(status: &OrderStatus) -> PaymentStatus {
     }
 }
 
-fn derive_status_from_invoice(state: invoices::State, received: &Received) -> PaymentStatus {
+/// Returns the payment status of an on-chain payment, from the state of its invoice and the received amounts.
+fn derive_status_from_invoice(state: invoices::State, received: &ReceivedSums) -> PaymentStatus {
     match state {
         invoices::State::Paid => PaymentStatus::Paid,
         invoices::State::Expired | invoices::State::Cancelled => PaymentStatus::Expired,
@@ -450,10 +465,10 @@ mod tests {
     #[test]
     fn the_payment_status_of_an_invoice_shows_what_has_arrived() {
         use invoices::State::*;
-        let received = |seen: u128, confirmed: u128| Received {
+        let received = |seen: u128, confirmed: u128| ReceivedSums {
             seen: chain::Amount::from_units(seen),
             confirmed: chain::Amount::from_units(confirmed),
-            ..Received::default()
+            ..ReceivedSums::default()
         };
         for (state, seen, confirmed, expected) in [
             (Open, 0, 0, PaymentStatus::Pending),

@@ -2,37 +2,29 @@
 //! [`machine`] decides, and the worker executes its actions. The cursor and the deposits change in one database
 //! transaction, so a block that fails is read again and never skipped.
 
-mod cross_check;
 pub mod machine;
-
-#[cfg(test)]
-mod tests;
+mod execution;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use chain::{Asset, AssetKind, Block, BlockRef, Header, Source, SourceError};
+use chain::{Asset, AssetKind, BlockRef, Header, Source, SourceError};
 use tokio::sync::Mutex;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::workers::balance_check::BalanceReconciler;
-use crate::workers::follow::machine::{Action, Machine, Notice, Observation, StepError};
+use crate::workers::follow::machine::actions::Action;
+use crate::workers::follow::machine::notices::Notice;
+use crate::workers::follow::machine::{FollowLimits, Machine, StepError};
 use crate::workers::{Ran, Worker};
-use clock::{Clock, Instant};
+use clock::Clock;
 use db::Db;
-use ids::InvoiceId;
 use money::addresses::Addresses;
 use money::assets::FollowedChain;
-use money::deposits::{self, Cursor, Position};
+use money::cursors::{self, Cursor};
 use money::immutable_facts::{self, Fact};
-use money::invoices;
-
-pub use machine::Limits;
-
-/// Maximum number of invoices that expire in one transaction.
-const EXPIRE_MAX: i64 = 100;
 
 /// The worker that follows one chain.
 pub struct FollowWorker {
@@ -47,7 +39,7 @@ pub struct FollowWorker {
     assets: Vec<Asset>,
     source: Arc<dyn Source>,
     reconciler: BalanceReconciler,
-    limits: Limits,
+    limits: FollowLimits,
     pause: Duration,
     state: Mutex<FollowState>,
 }
@@ -66,7 +58,7 @@ impl FollowWorker {
         reconciler: BalanceReconciler,
         addresses: Arc<Addresses>,
         assets: Vec<Asset>,
-        limits: Limits,
+        limits: FollowLimits,
         pause: Duration,
     ) -> FollowWorker {
         let BalanceReconciler { db, clock, deposits, source } = reconciler.clone();
@@ -79,19 +71,19 @@ impl FollowWorker {
     /// Stores the identity of the chain and the decimals of its tokens at the first start. Later fails when the node
     /// reports another identity, or when the decimals of a token differ from the configuration or the stored value.
     async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
-        let mut facts = vec![Fact::chain_identity(&self.chain.id, self.source.identity().await?.id)];
+        let mut facts = vec![Fact::new_chain_identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };
             let decimals = self.source.decimals(contract).await?;
             if decimals != asset.decimals {
                 bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
             }
-            facts.push(Fact::asset_decimals(&asset.id, decimals));
+            facts.push(Fact::new_asset_decimals(&asset.id, decimals));
         }
         let now = self.clock.now();
         Ok(self
             .db
-            .write("pin_facts", move |tx| {
+            .write("record_or_compare_facts", move |tx| {
                 Box::pin(async move { immutable_facts::record_or_compare_facts(tx, now, &facts).await })
             })
             .await?)
@@ -110,17 +102,18 @@ impl FollowWorker {
         let header = self.read_first_header().await?;
         let id = self.chain.id.clone();
         self.db
-            .write("start_chain", move |tx| {
-                Box::pin(async move { deposits::start_following_chain(tx, &id, &header).await })
+            .write("start_following_chain", move |tx| {
+                Box::pin(async move { cursors::start_following_chain(tx, &id, &header).await })
             })
             .await?;
         info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
         self.find_stored_cursor().await?.with_context(|| format!("{}: the stored cursor is missing", self.chain.id))
     }
 
+    /// Returns the stored cursor; `None` when the chain has never been followed.
     async fn find_stored_cursor(&self) -> Result<Option<Cursor>, db::Error> {
         let id = self.chain.id.clone();
-        self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::find_cursor(tx, &id).await })).await
+        self.db.read("find_cursor", move |tx| Box::pin(async move { cursors::find_cursor(tx, &id).await })).await
     }
 
     /// Reads the header of the configured first block or, without one, of the newest block that cannot be reorganised.
@@ -139,158 +132,20 @@ impl FollowWorker {
     }
 
     /// Executes the actions of the machine until the machine finishes the run.
-    async fn run_machine(&self, machine: &mut Machine) -> anyhow::Result<Ran> {
+    async fn run_machine_until_finished(&self, machine: &mut Machine) -> anyhow::Result<Ran> {
         let mut action = machine.start_run(self.source.independent_endpoints() > 1);
         loop {
             if let Action::Finish(ran) = action {
                 return Ok(ran);
             }
             let observation = self.execute_action(action).await?;
-            let next = machine.handle_observation(self.clock.now(), observation);
+            let next = machine.decide_next_action(self.clock.now(), observation);
             machine.take_notices().into_iter().for_each(|notice| self.log_notice(notice));
             action = next.map_err(|error| self.to_anyhow_error(error))?;
         }
     }
 
-    async fn execute_action(&self, action: Action) -> anyhow::Result<Observation> {
-        Ok(match action {
-            Action::ReadTip => Observation::Tip(self.source.tip().await?),
-            Action::ReadBlocks { from, to } => {
-                Observation::Blocks(self.source.blocks(from, to, &self.chain.watched).await?)
-            }
-            Action::ReadHeader(height) => Observation::Header(self.source.header(height).await?),
-            Action::FindNewestDue(position) => Observation::NewestDue(self.find_newest_due_height(position).await?),
-            Action::FindConfirmedAbove(height) => {
-                Observation::ConfirmedAbove(self.has_confirmed_deposit_above(height).await?)
-            }
-            Action::CrossCheck(block) => Observation::CrossChecked(self.source.cross_check(&block).await),
-            Action::OpenDispute(reason) => self.open_dispute_review(reason).await?,
-            Action::CloseDispute => self.close_dispute_review().await?,
-            Action::StoreBlocks { from, blocks, advance_to } => self.store_blocks(from, blocks, advance_to).await?,
-            Action::ListExpirable { passed } => Observation::Expirable(self.list_expirable_invoices(passed).await?),
-            Action::CheckBalances { at, invoices } => {
-                match self
-                    .reconciler
-                    .reconcile_balances(at, invoices)
-                    .await
-                    .map_err(anyhow::Error::downcast::<SourceError>)
-                {
-                    Ok(explained) => Observation::Balances(Ok(explained)),
-                    Err(Ok(unavailable)) => Observation::Balances(Err(unavailable)),
-                    Err(Err(error)) => return Err(error),
-                }
-            }
-            Action::ExpireInvoices { invoices, unchecked } => self.expire_invoices(invoices, unchecked).await?,
-            Action::Rewind { from, to } => self.rewind_chain(from, to).await?,
-            Action::Halt(reason) => self.halt_chain(reason).await?,
-            Action::Finish(_) => Observation::Done,
-        })
-    }
-
-    async fn find_newest_due_height(&self, position: Position) -> Result<Option<u64>, db::Error> {
-        let chain = self.chain.id.clone();
-        let newest = self.db.select_one("newest_due", move |tx| {
-            Box::pin(async move { deposits::find_highest_due_deposit(tx, &chain, position).await })
-        });
-        newest.await
-    }
-
-    async fn has_confirmed_deposit_above(&self, height: u64) -> Result<bool, db::Error> {
-        let chain = self.chain.id.clone();
-        let confirmed = self.db.select_one("confirmed_above", move |tx| {
-            Box::pin(async move { deposits::has_confirmed_deposit_above(tx, &chain, height).await })
-        });
-        confirmed.await
-    }
-
-    async fn open_dispute_review(&self, reason: String) -> anyhow::Result<Observation> {
-        let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        error!(chain = %chain, "endpoints of {chain} contradict each other: {reason}");
-        self.db
-            .write("dispute", move |tx| {
-                Box::pin(async move { deposits::open_disputed_review(tx, now, &chain, &reason).await })
-            })
-            .await?;
-        Ok(Observation::Done)
-    }
-
-    async fn close_dispute_review(&self) -> anyhow::Result<Observation> {
-        let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        self.db
-            .write("agree", move |tx| Box::pin(async move { deposits::resolve_disputed_review(tx, now, &chain).await }))
-            .await?;
-        Ok(Observation::Done)
-    }
-
-    /// Stores blocks and the cursor, advances deposits and updates their orders, all in one database transaction.
-    async fn store_blocks(
-        &self,
-        from: BlockRef,
-        blocks: Vec<Block>,
-        advance_to: Option<Position>,
-    ) -> anyhow::Result<Observation> {
-        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
-        let applied = self
-            .db
-            .write("apply_blocks", move |tx| {
-                Box::pin(async move { deposits.apply_blocks(tx, now, from, &blocks, advance_to).await })
-            })
-            .await?;
-        Ok(Observation::Stored { final_height: applied.final_height, unfinished: applied.unfinished })
-    }
-
-    async fn list_expirable_invoices(&self, passed: Instant) -> Result<Vec<InvoiceId>, db::Error> {
-        let (now, chain, grace) = (self.clock.now(), self.chain.id.clone(), self.reconciler.deposits.limits().grace);
-        self.db
-            .read("list_expirable", move |tx| {
-                Box::pin(
-                    async move { invoices::list_expirable_invoices(tx, &chain, now, passed, grace, EXPIRE_MAX).await },
-                )
-            })
-            .await
-    }
-
-    async fn expire_invoices(&self, expired: Vec<InvoiceId>, unchecked: Option<String>) -> anyhow::Result<Observation> {
-        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
-        let expired = expired.into_iter().collect();
-        self.db
-            .write("expire_invoices", move |tx| {
-                Box::pin(async move { deposits.expire_invoices(tx, now, &expired, unchecked.as_deref()).await })
-            })
-            .await?;
-        Ok(Observation::Done)
-    }
-
-    async fn rewind_chain(&self, from: BlockRef, to: BlockRef) -> anyhow::Result<Observation> {
-        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
-        self.db
-            .write("rewind_chain", move |tx| {
-                Box::pin(async move { deposits.rewind_cursor_and_deposits(tx, now, from, to).await })
-            })
-            .await?;
-        Ok(Observation::Done)
-    }
-
-    async fn halt_chain(&self, reason: String) -> anyhow::Result<Observation> {
-        error!(chain = %self.chain.id, "{} is halted: {reason}", self.chain.id);
-        let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        self.db
-            .write("halt_chain", move |tx| {
-                Box::pin(async move { deposits::halt_chain(tx, now, &chain, &reason).await })
-            })
-            .await?;
-        Ok(Observation::Done)
-    }
-
-    /// Returns true when the chain is halted in the database, where an operator may have resumed it meanwhile.
-    async fn is_chain_halted(&self) -> anyhow::Result<bool> {
-        let chain = self.chain.id.clone();
-        let halted = self
-            .db
-            .read("find_halted", move |tx| Box::pin(async move { deposits::find_halt_reason(tx, &chain).await }));
-        Ok(halted.await?.is_some())
-    }
-
+    /// Converts an error of the machine, with its cause and the name of the chain.
     fn to_anyhow_error(&self, error: StepError) -> anyhow::Error {
         match error {
             StepError::Source(error) => error.into(),
@@ -304,6 +159,7 @@ impl FollowWorker {
         }
     }
 
+    /// Writes a notice of the machine to the log.
     fn log_notice(&self, notice: Notice) {
         let chain = &self.chain.id;
         match notice {
@@ -360,7 +216,7 @@ impl Worker for FollowWorker {
                     info!(chain = %self.chain.id, "{} is followed again", self.chain.id);
                 }
                 let cursor = self.load_or_create_cursor().await?;
-                if !machine.reload_cursor(cursor, self.clock.now()) {
+                if !machine.restart_from_cursor(cursor, self.clock.now()) {
                     bail!("{}: no block is stored", self.chain.id);
                 }
                 machine
@@ -382,7 +238,7 @@ impl Worker for FollowWorker {
             *loaded = true;
             bail!("{} is halted until an operator decides: see the review `chain.halted`", self.chain.id);
         }
-        let outcome = self.run_machine(machine).await;
+        let outcome = self.run_machine_until_finished(machine).await;
         *loaded = match &outcome {
             Ok(_) => true,
             // The state in memory is still valid when no block was read without being stored. Otherwise the blocks are

@@ -57,19 +57,20 @@ use crate::world::{START, World, accounts};
 
 /// The panic message of helpers that need the node.
 const NODE: &str = "the node does as it is told";
-/// Enough blocks to make every deposit final.
+/// The number of blocks that make every deposit final.
 const DEEP: u64 = 12;
 const COIN: &str = "btc";
-/// The quantity of a usual order: half of its price must not be below what nodes relay (dust).
+/// The quantity of a usual order. Half of its price is more than the smallest amount that nodes relay (the dust limit).
 const QUANTITY: u32 = 40;
-/// Prices in fen: below 1,000 dollars, below 10,000 dollars, and above.
+/// Three prices in fen (below 1,000 dollars, below 10,000 dollars, and above), each with its required confirmations.
 const PRICES: [(i64, u64); 3] = [(300, 1), (1_100_000, 2), (8_000_000, 6)];
 
-/// The setup of a story.
+/// The options with which a story starts its world.
 #[derive(Debug, Clone, Copy)]
 pub struct StorySetup {
     pub kind: AddressKind,
-    /// Long, because the machine may be busy; short in stories where a node never answers.
+    /// The timeout of requests to the node. It is long, because the machine may be busy, but short in stories where the
+    /// node never answers.
     pub timeout_ms: u64,
 }
 
@@ -78,7 +79,7 @@ pub const PLAIN: StorySetup = StorySetup { kind: AddressKind::P2wpkh, timeout_ms
 /// A world whose Bitcoin chain is a real node.
 pub struct Onchain {
     world: World,
-    /// `None` while the node is stopped.
+    /// The running node; `None` while the node is stopped.
     node: Option<Bitcoind>,
     pub payer: TestWallet,
     /// The proxy between the daemon and the node, if the story has one.
@@ -99,7 +100,7 @@ impl Onchain {
             Api::Esplora => Some(Esplora::start_server(&node.url()).await),
         };
         let urls = vec![esplora.as_ref().map_or_else(|| node.url(), |esplora| esplora.url.clone())];
-        let chain = configured(&urls, api, plan);
+        let chain = build_chain_config(&urls, api, plan);
         let world = World::with(backend, move |config| {
             config.chains.insert(chain.id.clone(), chain);
         })
@@ -119,13 +120,13 @@ impl Onchain {
         self.node = Some(stopped.start().await.expect(NODE));
     }
 
-    /// Sends the payment; it waits in the mempool, where the daemon can see it.
+    /// Sends the payment. It stays in the mempool, where the daemon can see it, until a block is mined.
     pub async fn pay(&self, to: &[(&PlacedOrder, Amount)]) -> SignedPayment {
         let to: Vec<(&str, u64)> = to.iter().map(|(order, amount)| (order.address.as_str(), sats(*amount))).collect();
         self.payer.pay(self.node(), &to).await.expect(NODE)
     }
 
-    /// Mines without running the workers.
+    /// Mines blocks without running the workers.
     pub async fn mine_unseen(&self, blocks: u64) {
         self.node().set_time(self.world.clock.now().unix_seconds()).await.expect(NODE);
         self.node().mine(blocks).await.expect(NODE);
@@ -171,8 +172,8 @@ impl DerefMut for Onchain {
     }
 }
 
-/// The configuration of the regtest network with these endpoints.
-pub fn described(urls: &[String], api: Api, plan: StorySetup) -> String {
+/// Returns the configuration of the regtest network with these endpoints.
+pub fn format_chain_config(urls: &[String], api: Api, plan: StorySetup) -> String {
     let endpoints: Vec<String> = urls.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
     let api = match api {
         Api::Core => "core",
@@ -187,9 +188,11 @@ pub fn described(urls: &[String], api: Api, plan: StorySetup) -> String {
     )
 }
 
-fn configured(urls: &[String], api: Api, plan: StorySetup) -> config::ChainConfig {
-    let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", described(urls, api, plan), accounts());
-    let mut config = Config::parse_toml("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+fn build_chain_config(urls: &[String], api: Api, plan: StorySetup) -> config::ChainConfig {
+    let text =
+        format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", format_chain_config(urls, api, plan), accounts());
+    let mut config =
+        Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
     config.chains.remove(&ChainId::new("bitcoin").expect("a name")).expect("the text has the chain")
 }
 

@@ -18,7 +18,7 @@ async fn pay_by_wallet(world: &Onchain, order: &PlacedOrder) -> String {
     paid["txid"].as_str().expect("a name").to_owned()
 }
 
-/// Mines from the mempool to final money and asserts each state.
+/// Mines the payment, then single blocks until the money is final, and asserts the state after each block.
 async fn confirm(world: &Onchain, order: &PlacedOrder) {
     let txid = pay_by_wallet(world, order).await;
     world.run_until_idle().await;

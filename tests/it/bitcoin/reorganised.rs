@@ -29,7 +29,8 @@ ways! {
             }
             assert!(world.audit().await.has_no_findings(), "depth {depth}");
 
-            // The next block contains the transaction again: one payment, two blocks, one credit.
+            // The next block contains the transaction again. The payment is credited once, although two blocks
+            // contained it.
             world.mine(needed + DEEP).await;
             world.assert_status(&order, "completed", "paid").await;
             earned = earned.checked_add(order.due).unwrap();

@@ -1,5 +1,5 @@
-//! The binary itself with a configuration file, on a node whose login is read from a file: `settled check` reports the node's
-//! state, `settled serve` sells.
+//! The binary itself with a configuration file, on a node whose login is read from a file: `settled check` reports the
+//! node's state, `settled serve` sells.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -26,7 +26,7 @@ struct Installation {
 }
 
 impl Installation {
-    /// An installation on SQLite with the node's login in a file, as Bitcoin Core writes it.
+    /// Returns an installation on SQLite. It reads the node's login from a file, as Bitcoin Core writes it.
     fn new(node: &Bitcoind) -> Installation {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join(".cookie"), "settled:of-a-test").expect("a file is written");
@@ -56,19 +56,19 @@ impl Installation {
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 
-    fn must(&self, args: &[&str]) {
+    fn assert_command_succeeds(&self, args: &[&str]) {
         let (content, said) = self.settled(args);
         assert!(content, "settled {args:?}: {said}");
     }
 
     fn serve(&mut self) {
-        self.must(&["migrate"]);
+        self.assert_command_succeeds(&["migrate"]);
         let goods = self.folder.path().join("goods.txt");
         fs::write(&goods, "first----secret\nsecond----secret\n").expect("a file is written");
-        self.must(&["admin", "merchant", "create", "shop"]);
-        self.must(&["admin", "product", "put", "mailbox", "--price", "30.00", "--mode", "test"]);
+        self.assert_command_succeeds(&["admin", "merchant", "create", "shop"]);
+        self.assert_command_succeeds(&["admin", "product", "put", "mailbox", "--price", "30.00", "--mode", "test"]);
         let goods = goods.display().to_string();
-        self.must(&["admin", "stock", "import", "mailbox", "--file", &goods, "--mode", "test"]);
+        self.assert_command_succeeds(&["admin", "stock", "import", "mailbox", "--file", &goods, "--mode", "test"]);
         let log = File::create(self.folder.path().join("log")).expect("a log is opened");
         let mut command = Command::new(env!("CARGO_BIN_EXE_settled"));
         command.args(["serve", "--config"]).arg(&self.config).stdout(Stdio::null()).stderr(log);
@@ -137,7 +137,7 @@ async fn the_binary_sells_for_bitcoin() {
     shop.until("not seen in the mempool", async || shown("confirming").await).await;
     node.mine(1).await.expect(NODE);
     shop.until("not paid", async || shown("paid").await).await;
-    shop.must(&["audit"]);
+    shop.assert_command_succeeds(&["audit"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! A mempool payment is shown; the transaction that replaces it counts.
+//! A payment in the mempool is shown. When another transaction replaces it, only the replacement counts.
 
 use chain::Amount;
 use serde_json::json;
@@ -36,7 +36,7 @@ ways! {
         world.payer.broadcast_payment(world.node(), &payment).await.unwrap();
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "confirming").await;
-        // Pays back to the payer, first in the mempool and then in a block.
+        // The replacement pays back to the payer, first in the mempool and then in a block.
         let theft = world.payer.sign_payment(coin, &[(&world.payer.address(), 5_000)], 30_000, true).unwrap();
         world.payer.broadcast_payment(world.node(), &theft).await.unwrap();
         world.run_until_idle().await;
@@ -55,7 +55,7 @@ ways! {
         world.mine(2).await;
         world.assert_status(&order, "completed", "paid").await;
         assert_eq!(world.merchant_pending(COIN).await, order.due);
-        // A longer branch spends the same output elsewhere.
+        // A longer branch contains a transaction that spends the same output to another address.
         world.node().rollback(2).await.expect(NODE);
         let theft = world.payer.sign_payment(coin, &[(&world.payer.address(), 5_000)], 30_000, false).unwrap();
         world.node().mine_only(&[theft.hex]).await.expect(NODE);

@@ -10,12 +10,12 @@ use super::{change, created, on_chain, orders, refused, with_method};
 use crate::world::World;
 
 /// Asserts that no order, debit or reservation was made.
-async fn nothing_happened(world: &World) {
+async fn assert_nothing_happened(world: &World) {
     assert_eq!(orders(world).await, 0);
     assert_eq!(world.stock(&world.product).await, 300);
 }
 
-async fn earned(world: &World, currency: &str) -> Amount {
+async fn fetch_merchant_earnings(world: &World, currency: &str) -> Amount {
     let account = Account::MerchantAvailable(world.shop.merchant);
     world.account(world.shop.mode, account, AssetId::fiat(currency)).await.available_amount()
 }
@@ -24,13 +24,13 @@ both! {
     async fn co_27_the_cny_balance_needs_a_token(world: World) {
         let body = with_method(&world.product, 2, "balance_cny");
         refused(&world.post("/api/orders", &body).await, 401, "unauthorized");
-        nothing_happened(&world).await;
+        assert_nothing_happened(&world).await;
     }
 
     async fn co_28_the_crypto_balance_needs_a_token(world: World) {
         let body = with_method(&world.product, 2, "balance_crypto");
         refused(&world.post("/api/orders", &body).await, 401, "unauthorized");
-        nothing_happened(&world).await;
+        assert_nothing_happened(&world).await;
     }
 
     async fn co_29_a_wrong_or_expired_token_is_refused(world: World) {
@@ -38,7 +38,7 @@ both! {
         let (now, short) = (world.clock.now(), Token::generate(&mut rand::rng()));
         let short_lived = short.reveal_token().to_owned();
         let issued = world.db.write("issue", move |tx| {
-            Box::pin(async move { tokens::issue_token(tx, now, user, &short, Some(now.plus_seconds(60))).await })
+            Box::pin(async move { tokens::store_token_hash(tx, now, user, &short, Some(now.plus_seconds(60))).await })
         });
         issued.await.expect("a token is issued");
         world.advance_seconds(60);
@@ -62,7 +62,7 @@ both! {
         let (_, fresh) = world.user_with_balance(10_000, 10_000_000).await;
         change(&world, "update users set state = 'disabled'").await;
         refused(&world.post_as(&fresh, "/api/orders", &with_method(&world.product, 2, "balance_cny")).await, 401, "unauthorized");
-        nothing_happened(&world).await;
+        assert_nothing_happened(&world).await;
     }
 
     async fn co_30_the_cny_balance_pays_exactly_the_amount(world: World) {
@@ -75,7 +75,7 @@ both! {
         assert_eq!(answer.body.get("payment"), None);
         assert_eq!(world.balance(user, "CNY").await, Amount::from_units(650), "10.00 less 7 times 0.50");
         assert_eq!(world.balance(user, "USD").await, Amount::from_units(7_000_000));
-        assert_eq!(earned(&world, "CNY").await, Amount::from_units(350));
+        assert_eq!(fetch_merchant_earnings(&world, "CNY").await, Amount::from_units(350));
         world.run_until_idle().await;
         assert_eq!(world.status(&id).await.text_at("status"), "completed");
         assert_eq!(world.balance(user, "CNY").await, Amount::from_units(650), "delivery takes nothing");
@@ -86,10 +86,10 @@ both! {
         let answer = world.post_as(&token, "/api/orders", &with_method(&world.product, 10, "balance_crypto")).await;
         created(&answer);
         assert_eq!(answer.text_at("order.status"), "paid");
-        // 5 CNY at 7.24 are 0.690607… USD, rounded up to six decimals.
+        // 5 CNY at 7.24 CNY/USD are 0.690607… USD, which is rounded up to six decimals.
         assert_eq!(world.balance(user, "USD").await, Amount::from_units(7_000_000 - 690_608));
         assert_eq!(world.balance(user, "CNY").await, Amount::from_units(1_000));
-        assert_eq!(earned(&world, "USD").await, Amount::from_units(690_608));
+        assert_eq!(fetch_merchant_earnings(&world, "USD").await, Amount::from_units(690_608));
     }
 
     async fn co_32_too_little_balance_changes_nothing(world: World) {
@@ -98,12 +98,12 @@ both! {
             let answer = world.post_as(&token, "/api/orders", &with_method(&world.product, 10, method)).await;
             refused(&answer, 402, "insufficient_balance");
         }
-        nothing_happened(&world).await;
+        assert_nothing_happened(&world).await;
         assert_eq!(world.balance(user, "CNY").await, Amount::from_units(499));
         assert_eq!(world.balance(user, "USD").await, Amount::from_units(690_607));
         let (_, stranger) = world.user_with_balance(0, 0).await;
         refused(&world.post_as(&stranger, "/api/orders", &with_method(&world.product, 1, "balance_cny")).await, 402, "insufficient_balance");
-        nothing_happened(&world).await;
+        assert_nothing_happened(&world).await;
     }
 
     async fn co_33_concurrent_orders_cannot_overdraw_a_balance(world: World) {

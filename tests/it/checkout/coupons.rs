@@ -11,7 +11,7 @@ fn coupon(code: &str, discount: Discount) -> NewCoupon {
     NewCoupon { code: code.into(), terms: Terms::unrestricted(discount, Currency::CNY), max_uses: None }
 }
 
-/// The original amount, the discount and the amount due, as written in the response.
+/// Returns the original amount, the discount and the amount due as they are written in the response.
 #[track_caller]
 fn amounts(answer: &Answer, original: &str, discount: &str, due: &str) {
     created(answer);
@@ -34,7 +34,7 @@ both! {
         let order = |code: &str| with(on_chain(&world.product, 10, "trc20_usdt"), "couponCode", json!(code));
         let answer = world.post("/api/orders", &order("SAVE10")).await;
         amounts(&answer, "5", "0.5", "4.5");
-        // 4.5 CNY at 7.24 CNY/USD.
+        // The amount due is 4.5 CNY at 7.24 CNY/USD.
         assert_eq!(answer.text_at("payment.expected_amount"), "0.621547");
         amounts(&world.post("/api/orders", &order(" minus2 ")).await, "5", "2", "3");
         let free = world.post("/api/orders", &order("ALL")).await;
@@ -71,7 +71,7 @@ both! {
     async fn co_41_due_is_price_times_quantity_less_discount(world: World) {
         world.coupon(coupon("THIRD", Discount::Percent(3_333))).await;
         let product = world.new_product("odd-price", 333, 1, 100).await;
-        // 33.33 % of 3.33 CNY × quantity, rounded down to fen; computed by hand.
+        // The discounts are 33.33 % of 3.33 CNY × quantity, rounded down to fen. They were computed by hand.
         for (quantity, original, discount, due) in [(1, "3.33", "1.1", "2.23"), (7, "23.31", "7.76", "15.55"), (20, "66.6", "22.19", "44.41")] {
             let body = with(on_chain(&product, quantity, "eth"), "couponCode", json!("third"));
             amounts(&world.post("/api/orders", &body).await, original, discount, due);

@@ -30,7 +30,7 @@ fn is_valid(coin: &str, address: &str) -> bool {
             let bytes = base58::decode_check(address).expect("Base58Check");
             bytes.len() == 21 && bytes[0] == 0x41 && address.starts_with('T')
         }
-        // EIP-55: the capital letters are a checksum.
+        // The capital letters of the address are a checksum (EIP-55).
         _ => Address::parse_checksummed(address, None).is_ok(),
     }
 }
@@ -55,13 +55,14 @@ both! {
         let number = answer.text_at("order.order_no");
         let (prefix, random) = number.split_at(10);
         assert_eq!(prefix, "CO20260211");
-        // Each character carries five bits; easily confused letters are left out.
+        // Each character of the alphabet has five bits. Letters that are easily confused are not in the alphabet.
         assert!(random.len() >= 10 && random.bytes().all(|b| b"0123456789ABCDEFGHJKMNPQRSTVWXYZ".contains(&b)));
         assert_eq!(answer.body["payment"]["expires_at"], order["expires_at"]);
     }
 
     async fn co_11_a_crypto_answer_has_an_address_and_an_exact_amount(world: World) {
-        // 5 CNY at 7.24 CNY/USD, rounded up to the quoted decimals; computed independently of this program.
+        // The amounts are 5 CNY at 7.24 CNY/USD, rounded up to the quoted decimals. They were computed independently of
+        // this program.
         for (coin, expected) in [
             ("trc20_usdt", "0.690608"), ("erc20_usdt", "0.690608"), ("bep20_usdt", "0.690608"), ("btc", "0.00001063"),
             ("eth", "0.000215814917127072"), ("trx", "5.755065"), ("bnb", "0.001190702991045914"),
@@ -162,7 +163,7 @@ both! {
     async fn co_24_two_hundred_is_the_most(world: World) {
         let many = world.new_product("many", 50, 1, 300).await;
         change(&world, "update products set max_quantity = 500 where slug = 'many'").await;
-        // Even if the product allows more.
+        // The maximum of 200 holds even if the product allows more.
         for product in [&world.product, &many] {
             invalid(&world, on_chain(product, 201, "btc"), "200").await;
         }
@@ -205,7 +206,7 @@ both! {
         for method in ["alipay", "wechat"] {
             created(&world.post("/api/orders", &with_method(&world.product, 1, method)).await);
         }
-        // An invalid token is ignored if the payment method needs none.
+        // An invalid token is ignored if the payment method needs no token.
         for body in [on_chain(&world.product, 1, "eth"), with_method(&world.product, 1, "alipay")] {
             created(&world.post_as("expired", "/api/orders", &body).await);
         }
@@ -225,7 +226,8 @@ both! {
     }
 }
 
-/// Asserts that provider `on` is accepted with a link to its page and `off` is refused, as the payment configuration reports.
+/// Asserts that provider `on` is accepted with a link to its page and `off` is refused, as the payment configuration
+/// reports.
 async fn external(world: &World, on: &str, off: &str) {
     let config = world.get("/api/payment-config").await;
     assert_eq!(config.body["methods"][on], json!({"enabled": true}));

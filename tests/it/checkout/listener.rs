@@ -24,7 +24,7 @@ const DOCUMENTED: [(&str, &str); 7] = [
 ];
 
 /// Sends raw bytes and reads until the server closes the connection.
-async fn raw(world: &World, bytes: &[u8]) -> String {
+async fn send_raw_bytes_and_read(world: &World, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
     stream.write_all(bytes).await.expect("the request is sent");
     let mut text = String::new();
@@ -33,7 +33,7 @@ async fn raw(world: &World, bytes: &[u8]) -> String {
 }
 
 /// Opens a connection, receives one response and keeps the connection open.
-async fn waiting(world: &World) -> TcpStream {
+async fn open_idle_connection(world: &World) -> TcpStream {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("a request");
     let mut answer = [0; 12];
@@ -41,8 +41,8 @@ async fn waiting(world: &World) -> TcpStream {
     stream
 }
 
-/// The status of a response on a new connection; `None` if it is closed without a response.
-async fn answered(world: &World) -> Option<String> {
+/// Returns the status of a response on a new connection; `None` if the server closes the connection without a response.
+async fn request_on_new_connection(world: &World) -> Option<String> {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
     // A closed connection may refuse the request or lose the response.
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.ok()?;
@@ -51,32 +51,32 @@ async fn answered(world: &World) -> Option<String> {
     text.split(' ').nth(1).map(str::to_owned)
 }
 
-async fn until_answered(world: &World) {
+async fn wait_until_answered(world: &World) {
     let answered = async {
-        while answered(world).await.as_deref() != Some("200") {
+        while request_on_new_connection(world).await.as_deref() != Some("200") {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), answered).await.expect("a place becomes free");
 }
 
-fn references(value: &Value, found: &mut BTreeSet<String>) {
+fn collect_schema_references(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
             found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
-            fields.values().for_each(|value| references(value, found));
+            fields.values().for_each(|value| collect_schema_references(value, found));
         }
-        Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+        Value::Array(values) => values.iter().for_each(|value| collect_schema_references(value, found)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-/// The server URL in the OpenAPI document.
-async fn documented_url(world: &World) -> String {
+/// Returns the server URL in the OpenAPI document.
+async fn fetch_documented_url(world: &World) -> String {
     world.get("/openapi/checkout.json").await.body["servers"][0]["url"].as_str().expect("a URL").to_owned()
 }
 
-async fn from_host(world: &World, host: &str, path: &str) -> Answer {
+async fn get_from_host(world: &World, host: &str, path: &str) -> Answer {
     world.send(world.request("GET", path).header("host", host)).await
 }
 
@@ -105,7 +105,7 @@ both! {
             .collect();
         assert_eq!(listed, BTreeSet::from(DOCUMENTED));
         let mut used = BTreeSet::new();
-        references(&answer.body, &mut used);
+        collect_schema_references(&answer.body, &mut used);
         assert!(used.iter().any(|reference| reference.ends_with("/CreatedOrder")), "{used:?}");
         for reference in used {
             assert!(answer.body.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
@@ -175,32 +175,32 @@ both! {
         config.server.request_timeout = Duration::from_millis(300);
     }) {
         let head = "POST /api/orders HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n";
-        let announced = raw(&world, format!("{head}Content-Length: 1001\r\n\r\n").as_bytes()).await;
+        let announced = send_raw_bytes_and_read(&world, format!("{head}Content-Length: 1001\r\n\r\n").as_bytes()).await;
         assert!(announced.starts_with("HTTP/1.1 413 ") && announced.contains("\"validation_error\""), "{announced}");
         let chunk = format!("3E9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001));
-        let chunked = raw(&world, format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}").as_bytes()).await;
+        let chunked = send_raw_bytes_and_read(&world, format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}").as_bytes()).await;
         assert!(chunked.starts_with("HTTP/1.1 413 "), "{chunked}");
-        let unfinished = raw(&world, format!("{head}Content-Length: 10\r\n\r\n{{").as_bytes()).await;
+        let unfinished = send_raw_bytes_and_read(&world, format!("{head}Content-Length: 10\r\n\r\n{{").as_bytes()).await;
         assert!(unfinished.starts_with("HTTP/1.1 408 ") && unfinished.contains("\"success\":false"), "{unfinished}");
-        let malformed = raw(&world, format!("{head}Transfer-Encoding: chunked\r\n\r\nxyz\r\n").as_bytes()).await;
+        let malformed = send_raw_bytes_and_read(&world, format!("{head}Transfer-Encoding: chunked\r\n\r\nxyz\r\n").as_bytes()).await;
         assert!(malformed.starts_with("HTTP/1.1 400 ") && malformed.contains("\"validation_error\""), "{malformed}");
-        let garbage = raw(&world, b"\x16\x03\x01 not HTTP\r\n\r\n").await;
+        let garbage = send_raw_bytes_and_read(&world, b"\x16\x03\x01 not HTTP\r\n\r\n").await;
         assert!(garbage.starts_with("HTTP/1.1 400 "), "{garbage}");
         let lines = "X-Filler: abcdefghijklmnopqrstuvwxyz\r\n".repeat(101);
-        let many = raw(&world, format!("GET /api/products HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes()).await;
+        let many = send_raw_bytes_and_read(&world, format!("GET /api/products HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes()).await;
         assert!(many.starts_with("HTTP/1.1 431 "), "{many}");
         found(&world.get("/api/products").await);
     }
 
     async fn a_request_needs_one_valid_host(world: World) {
         for hosts in ["", "Host: a\r\nHost: a\r\n", "Host: a\r\nHost: b\r\n", "Host: a b\r\n", "Host: me@a\r\n"] {
-            let answer = raw(&world, format!("GET /api/products HTTP/1.1\r\nConnection: close\r\n{hosts}\r\n").as_bytes()).await;
+            let answer = send_raw_bytes_and_read(&world, format!("GET /api/products HTTP/1.1\r\nConnection: close\r\n{hosts}\r\n").as_bytes()).await;
             assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"validation_error\""), "{hosts:?}: {answer}");
         }
-        let health = raw(&world, b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+        let health = send_raw_bytes_and_read(&world, b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n").await;
         assert!(health.starts_with("HTTP/1.1 400 "), "{health}");
         for head in ["1.0\r\n", "1.0\r\nHost: a\r\n", "1.1\r\nConnection: close\r\nHost: [::1]:80\r\n", "1.1\r\nConnection: close\r\nHost:\r\n"] {
-            let answer = raw(&world, format!("GET /api/products HTTP/{head}\r\n").as_bytes()).await;
+            let answer = send_raw_bytes_and_read(&world, format!("GET /api/products HTTP/{head}\r\n").as_bytes()).await;
             assert!(answer.contains(" 200 OK\r\n"), "{head:?}: {answer}");
         }
     }
@@ -224,14 +224,14 @@ both! {
     async fn a_burst_of_connections_waits_until_it_is_accepted(world: World = |config| {
         config.server.connections_max = 1;
     }) {
-        let first = waiting(&world).await;
+        let first = open_idle_connection(&world).await;
         let address = world.address();
         let burst = (0..1_500).map(|_| tokio::time::timeout(Duration::from_millis(900), TcpStream::connect(address)));
         let burst = futures_util::future::join_all(burst).await;
         let connected = burst.iter().filter(|outcome| matches!(outcome, Ok(Ok(_)))).count();
         assert_eq!(connected, 1_500);
         drop((first, burst));
-        until_answered(&world).await;
+        wait_until_answered(&world).await;
     }
 
     async fn an_outage_of_the_database_is_temporary_and_one_error_in_the_log(world: World) {
@@ -268,7 +268,7 @@ both! {
             stream.write_all(sent.as_bytes()).await.expect("a part of a request");
             open.push(stream);
         }
-        let mut reused = waiting(&world).await;
+        let mut reused = open_idle_connection(&world).await;
         reused.write_all(b"GET /api/pro").await.expect("a part of a second request");
         tokio::time::sleep(Duration::from_millis(50)).await;
         let begun = std::time::Instant::now();
@@ -284,10 +284,10 @@ both! {
         config.server.trusted_proxies.clear();
         config.server.connections_per_client = 2;
     }) {
-        let (first, _second) = (waiting(&world).await, waiting(&world).await);
-        assert_eq!(answered(&world).await, None, "a third connection is closed");
+        let (first, _second) = (open_idle_connection(&world).await, open_idle_connection(&world).await);
+        assert_eq!(request_on_new_connection(&world).await, None, "a third connection is closed");
         drop(first);
-        until_answered(&world).await;
+        wait_until_answered(&world).await;
     }
 
     async fn a_client_that_does_not_read_its_response_is_disconnected(world: World = |config| {
@@ -298,11 +298,11 @@ both! {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("a small buffer");
         let mut stalled = socket.connect(world.address()).await.expect("a connection");
-        // Requests more response bytes than the buffers of both sides hold and reads none.
+        // The client requests more response bytes than the buffers of both sides can hold, and reads none of them.
         let requests = b"GET /reference/checkout HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500);
         let sent = tokio::time::timeout(Duration::from_secs(1), stalled.write_all(&requests)).await;
         assert!(sent.is_err() || sent.is_ok_and(|sent| sent.is_ok()), "the server still reads or waits");
-        until_answered(&world).await;
+        wait_until_answered(&world).await;
         drop(stalled);
     }
 
@@ -313,22 +313,22 @@ both! {
         refused(&world.get("/shop/api/nothing").await, 404, "not_found");
         let outside = world.get("/api/products").await;
         assert_eq!((outside.status, outside.body), (404, json!({"error": "there is nothing at this path"})));
-        assert!(documented_url(&world).await.ends_with("/shop"));
+        assert!(fetch_documented_url(&world).await.ends_with("/shop"));
     }
 
     async fn a_surface_is_served_on_its_host(world: World = |config| {
         config.surfaces.checkout.mount.host = "Pay.example".into();
     }) {
         for host in ["pay.example", "PAY.EXAMPLE", "pay.example:8443"] {
-            found(&from_host(&world, host, "/api/products").await);
-            refused(&from_host(&world, host, "/api/nothing").await, 404, "not_found");
-            assert_eq!(from_host(&world, host, "/healthz").await.status, 200);
+            found(&get_from_host(&world, host, "/api/products").await);
+            refused(&get_from_host(&world, host, "/api/nothing").await, 404, "not_found");
+            assert_eq!(get_from_host(&world, host, "/healthz").await.status, 200);
         }
         for host in ["other.example", "pay.example.org", "127.0.0.1"] {
-            assert_eq!(from_host(&world, host, "/api/products").await.body, json!({"error": "there is nothing at this path"}));
-            assert_eq!(from_host(&world, host, "/healthz").await.status, 200);
+            assert_eq!(get_from_host(&world, host, "/api/products").await.body, json!({"error": "there is nothing at this path"}));
+            assert_eq!(get_from_host(&world, host, "/healthz").await.status, 200);
         }
-        assert!(documented_url(&world).await.starts_with("http://pay.example"));
+        assert!(fetch_documented_url(&world).await.starts_with("http://pay.example"));
     }
 
     async fn pages_of_configured_origins_may_call_the_surface(world: World = |config| {

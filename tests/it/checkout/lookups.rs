@@ -40,7 +40,7 @@ both! {
             "payment_method": "crypto", "created_at": "2026-02-11T12:00:00Z", "credentials": null,
         });
         assert_eq!(answer.body["order"], expected);
-        // In every spelling of the e-mail address.
+        // Every spelling of the e-mail address finds the order.
         found(&query(&world, &ip(2), &order_no, "  BUYER@Example.COM ").await);
         world.advance_seconds(60);
         found(&query_by_body(&world, &ip(3), json!({"orderNo": order_no, "email": EMAIL})).await);

@@ -17,14 +17,14 @@ use crate::world::{Answer, Product, World};
 const EMAIL: &str = "buyer@example.com";
 const COINS: [&str; 7] = ["trc20_usdt", "erc20_usdt", "bep20_usdt", "btc", "eth", "trx", "bnb"];
 
-/// The body of an anonymous order, paid on a chain.
+/// Returns the request body of an order without an account that is paid on a chain.
 fn on_chain(product: &Product, quantity: u32, coin: &str) -> Value {
     json!({
         "productId": product.id, "quantity": quantity, "contactEmail": EMAIL, "paymentMethod": "crypto", "coin": coin,
     })
 }
 
-/// The same body with another payment method.
+/// Returns the request body of an order with this payment method.
 fn with_method(product: &Product, quantity: u32, method: &str) -> Value {
     json!({"productId": product.id, "quantity": quantity, "contactEmail": EMAIL, "paymentMethod": method})
 }
@@ -63,7 +63,7 @@ fn found(answer: &Answer) {
     assert_eq!(answer.body["success"], json!(true), "{}", answer.text);
 }
 
-/// A distinct client address for each `number`.
+/// Returns a client address. Each `number` gives a different one.
 fn ip(number: u32) -> String {
     std::net::Ipv4Addr::from_bits((10 << 24) + number).to_string()
 }

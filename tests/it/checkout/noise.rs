@@ -34,7 +34,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A valid body with some fields replaced, so that random values reach the inner checks.
+/// Returns a valid body with some fields replaced, so that random values reach the inner checks.
 fn bodies(sound: Value) -> impl Strategy<Value = Value> {
     prop::collection::vec((prop::sample::select(FIELDS.to_vec()), values()), 0..4).prop_map(move |changes| {
         let mut body = sound.clone();
@@ -45,15 +45,15 @@ fn bodies(sound: Value) -> impl Strategy<Value = Value> {
     })
 }
 
-/// The seed is fixed: every run has the same cases.
-fn draw<T>(strategy: impl Strategy<Value = T>) -> Vec<T> {
+/// Random input never causes a server error. The seed is fixed, so every run has the same cases.
+fn generate_cases<T>(strategy: impl Strategy<Value = T>) -> Vec<T> {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     (0..CASES).map(|_| strategy.new_tree(&mut runner).expect("a case").current()).collect()
 }
 
 #[track_caller]
-fn in_shape(answer: &Answer, sent: &str) {
+fn assert_error_shape(answer: &Answer, sent: &str) {
     assert!(answer.status < 500, "{} for {sent}: {}", answer.status, answer.text);
     let success = answer.status < 300;
     assert_eq!(answer.body["success"], json!(success), "{sent}: {}", answer.text);
@@ -63,7 +63,7 @@ fn in_shape(answer: &Answer, sent: &str) {
     }
 }
 
-fn encoded(bytes: &[u8]) -> String {
+fn percent_encode(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
 }
 
@@ -71,21 +71,21 @@ both! {
     async fn random_input_never_causes_a_server_error(world: World) {
         let (_, token) = world.user_with_balance(5_000, 5_000_000).await;
         let sound = on_chain(&world.product, 1, "eth");
-        for (n, body) in (0..).zip(draw(bodies(sound))) {
+        for (n, body) in (0..).zip(generate_cases(bodies(sound))) {
             for path in ["/api/orders", "/api/orders/query"] {
                 let request = world.request("POST", path).header("x-forwarded-for", ip(n)).bearer_auth(&token);
-                in_shape(&world.send(request.json(&body)).await, &body.to_string());
+                assert_error_shape(&world.send(request.json(&body)).await, &body.to_string());
             }
         }
-        for (n, bytes) in (0..).zip(draw(prop::collection::vec(any::<u8>(), 0..60))) {
+        for (n, bytes) in (0..).zip(generate_cases(prop::collection::vec(any::<u8>(), 0..60))) {
             let request = world.request("POST", "/api/orders").header("content-type", "application/json");
-            in_shape(&world.send(request.body(bytes.clone())).await, &encoded(&bytes));
-            let text = encoded(&bytes);
+            assert_error_shape(&world.send(request.body(bytes.clone())).await, &percent_encode(&bytes));
+            let text = percent_encode(&bytes);
             for path in [
                 format!("/api/products/{text}"), format!("/api/orders/{text}/status"), format!("/api/{text}"),
                 format!("/api/orders/query?orderNo={text}&email={text}"), format!("/api/orders/query?{text}"),
             ] {
-                in_shape(&world.get_from(&ip(n), &path).await, &path);
+                assert_error_shape(&world.get_from(&ip(n), &path).await, &path);
             }
         }
     }

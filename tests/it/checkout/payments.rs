@@ -16,7 +16,7 @@ async fn place_order(world: &World, quantity: u32, coin: &'static str) -> Placed
 }
 
 /// Underpays by the smallest amount possible.
-fn less_one_unit(due: Amount) -> Amount {
+fn subtract_one_unit(due: Amount) -> Amount {
     due.checked_sub(Amount::from_units(1)).expect("more than one unit")
 }
 
@@ -25,7 +25,7 @@ async fn states(world: &World, id: &str) -> (String, String, String) {
     (answer.text_at("status"), answer.text_at("payment_status"), answer.text_at("fulfillment_status"))
 }
 
-fn three(status: &str, payment: &str, fulfillment: &str) -> (String, String, String) {
+fn to_status_triple(status: &str, payment: &str, fulfillment: &str) -> (String, String, String) {
     (status.into(), payment.into(), fulfillment.into())
 }
 
@@ -78,7 +78,7 @@ both! {
 
     async fn co_55_a_confirmed_payment_completes_the_order(world: World) {
         let order = place_order(&world, 3, "erc20_usdt").await;
-        assert_eq!(states(&world, &order.id).await, three("pending", "pending", "pending"));
+        assert_eq!(states(&world, &order.id).await, to_status_triple("pending", "pending", "pending"));
         let txid = world.pay_order(&order, order.due);
         world.mine("erc20_usdt", 1);
         world.run_until_idle().await;
@@ -89,30 +89,30 @@ both! {
         assert_eq!(answer.text_at("payment.tx_hash"), format!("0x{txid}"));
         world.mine("erc20_usdt", world.required_confirmations(&order).await - 1);
         world.run_until_idle().await;
-        assert_eq!(states(&world, &order.id).await, three("completed", "paid", "delivered"));
+        assert_eq!(states(&world, &order.id).await, to_status_triple("completed", "paid", "delivered"));
         assert_eq!(credentials(&world, &ip(1), &order.order_no).await.len(), 3);
     }
 
     async fn co_56_too_little_is_not_paid(world: World) {
         for coin in ["erc20_usdt", "btc"] {
             let order = place_order(&world, 2, coin).await;
-            world.pay_order(&order, less_one_unit(order.due));
+            world.pay_order(&order, subtract_one_unit(order.due));
             world.mine_deep(coin);
             world.run_until_idle().await;
-            assert_eq!(states(&world, &order.id).await, three("pending", "underpaid", "pending"), "{coin}");
+            assert_eq!(states(&world, &order.id).await, to_status_triple("pending", "underpaid", "pending"), "{coin}");
         }
     }
 
     async fn co_57_two_transfers_pay_together(world: World) {
         let order = place_order(&world, 2, "bep20_usdt").await;
-        world.pay_order(&order, less_one_unit(order.due));
+        world.pay_order(&order, subtract_one_unit(order.due));
         world.mine_deep("bep20_usdt");
         world.run_until_idle().await;
         assert_eq!(states(&world, &order.id).await.1, "underpaid");
         world.pay("bep20_usdt", &order.address, "0.000000000000000001");
         world.mine_deep("bep20_usdt");
         world.run_until_idle().await;
-        assert_eq!(states(&world, &order.id).await, three("completed", "paid", "delivered"));
+        assert_eq!(states(&world, &order.id).await, to_status_triple("completed", "paid", "delivered"));
         assert_eq!(world.status(&order.id).await.text_at("payment.received_amount"), world.decimal(order.coin, order.due));
     }
 
@@ -145,7 +145,7 @@ both! {
         world.advance_seconds(62);
         world.mine("trx", 1);
         world.run_until_idle().await;
-        assert_eq!(states(&world, &order.id).await, three("expired", "expired", "pending"));
+        assert_eq!(states(&world, &order.id).await, to_status_triple("expired", "expired", "pending"));
         assert_eq!(world.stock(&world.product).await, 300);
         world.pay_order(&order, order.due);
         world.mine_deep("trx");
@@ -187,7 +187,7 @@ both! {
         assert_eq!(world.stock(&world.product).await, 295);
         world.advance_seconds(30 * 60 + 61);
         world.run_until_idle().await;
-        assert_eq!(states(&world, &id).await, three("expired", "expired", "pending"));
+        assert_eq!(states(&world, &id).await, to_status_triple("expired", "expired", "pending"));
         assert_eq!(world.stock(&world.product).await, 300);
     }
 }

@@ -43,7 +43,8 @@ both! {
         world.new_product("whole", 500, 1, 0).await;
         world.new_product("odd", 1_234_567_890_123, 1, 0).await;
         let text = world.get("/api/products").await.text;
-        // The price is a JSON number with exact digits: no string, no object, no binary rounding.
+        // The price is a JSON number with exact digits. It is not a string or an object, and it is not rounded to
+        // binary.
         for digits in ["\"price\":0.5}", "\"price\":5}", "\"price\":12345678901.23}"] {
             assert!(text.contains(digits), "{digits} in {text}");
         }

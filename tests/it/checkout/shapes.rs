@@ -123,7 +123,7 @@ both! {
         let first = post_keyed(&world, "key-1", &body).await;
         created(&first);
         world.advance_seconds(5);
-        // In any order and spelling of the same fields.
+        // The repeated request may have the same fields in another order and spelling.
         let reordered = json!({
             "unknown": [1, 2], "coin": "trc20_usdt", "paymentMethod": "crypto", "contactEmail": EMAIL, "quantity": 10,
             "productId": world.product.id,
@@ -165,7 +165,7 @@ both! {
         created(&answers[0]);
         assert_eq!(orders(&world).await, 1);
         assert_eq!(world.balance(user, "CNY").await, chain::Amount::from_units(9_500));
-        // The same key of another user is a different key.
+        // The same idempotency key sent by another user counts as a different key.
         let (_, other) = world.user_with_balance(10_000, 0).await;
         let request = world.request("POST", "/api/orders").header("idempotency-key", "once").bearer_auth(&other).json(&body);
         created(&world.send(request).await);

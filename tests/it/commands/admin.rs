@@ -6,13 +6,13 @@ use std::path::Path;
 use provision::anvil::{Anvil, AnvilOptions};
 use rusqlite::Connection;
 
-use crate::commands::program::{configured, installed, run, run_with, settled};
+use crate::commands::program::{install_migrated, run, run_with, settled, write_configuration};
 use crate::world::accounts;
 
 #[tokio::test]
 async fn an_operator_sets_up_a_shop() {
     let folder = tempfile::tempdir().unwrap();
-    let config = installed(folder.path()).await;
+    let config = install_migrated(folder.path()).await;
     let admin = async |arguments: &[&str], input: &str| {
         run_with(&[&["admin"], arguments, &["--config", &config]].concat(), input).await
     };
@@ -93,7 +93,7 @@ async fn an_operator_sets_up_a_shop() {
 #[tokio::test]
 async fn audit_reports_corrupted_rows() {
     let folder = tempfile::tempdir().unwrap();
-    let config = installed(folder.path()).await;
+    let config = install_migrated(folder.path()).await;
     let admin = async |arguments: &[&str]| run(&[&["admin"], arguments, &["--config", &config]].concat()).await.done();
     admin(&["merchant", "create", "shop"]).await;
     admin(&["user", "create", "alice"]).await;
@@ -116,7 +116,7 @@ async fn audit_reports_corrupted_rows() {
 #[tokio::test]
 async fn check_reports_how_to_fix_each_problem() {
     let folder = tempfile::tempdir().unwrap();
-    let config = installed(folder.path()).await;
+    let config = install_migrated(folder.path()).await;
     let file = Path::new(&config);
     let kept = run(&["init", "--config", &config]).await;
     assert!(kept.code == 1 && kept.err.contains("exists already"), "{kept:?}");
@@ -160,7 +160,7 @@ async fn init_does_not_overwrite_an_unreadable_configuration() {
         eprintln!("only root can become somebody else: a configuration of another user was NOT checked");
         return;
     }
-    // A folder that every user can enter.
+    // Every user can enter this folder.
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let (binary, config) = (folder.path().join("settled"), folder.path().join("settled.toml"));
@@ -176,7 +176,7 @@ async fn init_does_not_overwrite_an_unreadable_configuration() {
 #[tokio::test]
 async fn a_missing_key_may_be_passed_by_the_systemd_unit() {
     let folder = tempfile::tempdir().unwrap();
-    let config = installed(folder.path()).await;
+    let config = install_migrated(folder.path()).await;
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
     let keys = folder.path().join("data/envelope.keys");
     let away = folder.path().join("credentials");
@@ -188,7 +188,7 @@ async fn a_missing_key_may_be_passed_by_the_systemd_unit() {
         assert!(said.contains("LoadCredential=envelope.keys:FILE") && said.contains("restore the file"), "{said}");
     }
     assert_eq!((check.code, list.code), (1, 1));
-    // Passed as systemd does, through CREDENTIALS_DIRECTORY.
+    // The keys are passed as systemd passes them, in the folder that CREDENTIALS_DIRECTORY names.
     let mut passed = settled(&["admin", "merchant", "list", "--config", &config]);
     assert!(passed.env("CREDENTIALS_DIRECTORY", &away).output().await.unwrap().status.success());
 
@@ -201,8 +201,8 @@ async fn a_missing_key_may_be_passed_by_the_systemd_unit() {
 #[tokio::test]
 async fn no_keys_are_created_beside_those_of_the_systemd_unit() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    installed(other.path()).await;
-    let config = configured(folder.path()).await;
+    install_migrated(other.path()).await;
+    let config = write_configuration(folder.path()).await;
     let mut first = settled(&["migrate", "--config", &config]);
     let ended = first.env("CREDENTIALS_DIRECTORY", other.path().join("data")).output().await.unwrap();
     assert!(ended.status.success(), "{ended:?}");
@@ -216,7 +216,7 @@ async fn no_keys_are_created_beside_those_of_the_systemd_unit() {
 #[tokio::test]
 async fn check_compares_the_configuration_with_the_database() {
     let folder = tempfile::tempdir().unwrap();
-    let config = installed(folder.path()).await;
+    let config = install_migrated(folder.path()).await;
     let anvil = Anvil::start_node(AnvilOptions { chain_id: 1, ..AnvilOptions::default() }).await.unwrap();
     let text = std::fs::read_to_string(&config).unwrap();
     let chain =

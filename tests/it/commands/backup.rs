@@ -11,9 +11,9 @@ use rusqlite::Connection;
 use tokio::process::{Child, Command};
 
 use crate::commands::daemon::{on_postgres, started};
-use crate::commands::program::{Running, installed, run, settled};
+use crate::commands::program::{Running, install_migrated, run, settled};
 
-fn names(folder: &Path) -> Vec<String> {
+fn list_file_names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -21,7 +21,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// Asserts that the copy is complete and readable only by its owner.
-fn assert_copy(copy: &Path) {
+fn assert_complete_private_copy(copy: &Path) {
     assert_eq!(std::fs::metadata(copy).unwrap().permissions().mode() & 0o777, 0o600);
     let db = Connection::open(copy).unwrap();
     let merchants: i64 = db.query_row("select count(*) from merchants", [], |row| row.get(0)).unwrap();
@@ -30,8 +30,8 @@ fn assert_copy(copy: &Path) {
     assert_eq!(sound, "ok");
 }
 
-/// Refusals that hold with and without a daemon.
-async fn refusals(config: &str, folder: &Path) {
+/// Asserts that wrong targets are refused. The refusals are the same with and without a daemon.
+async fn assert_wrong_targets_are_refused(config: &str, folder: &Path) {
     let taken = folder.join("taken");
     std::fs::write(&taken, "mine").unwrap();
     let refused = run(&["backup", taken.to_str().unwrap(), "--config", config]).await;
@@ -57,36 +57,36 @@ async fn refusals(config: &str, folder: &Path) {
     let refused = run(&["backup", folder.join("led.db").to_str().unwrap(), "--config", config]).await;
     assert!(refused.code == 1 && refused.err.contains("led.db.part is there already"), "{refused:?}");
     assert_eq!(std::fs::read_to_string(&taken).unwrap(), "mine");
-    assert_eq!(names(folder), ["cut.db.part", "dangling", "led.db.part", "taken"]);
+    assert_eq!(list_file_names(folder), ["cut.db.part", "dangling", "led.db.part", "taken"]);
 }
 
-/// A later backup reuses what a killed one left.
+/// A backup succeeds after an earlier backup to the same target was killed.
 async fn a_backup_works_after_an_interrupted_one(config: &str, folder: &Path) {
     let cut = folder.join("cut.db");
     run(&["backup", cut.to_str().unwrap(), "--config", config]).await.done();
-    assert_copy(&cut);
-    assert_eq!(names(folder), ["cut.db", "dangling", "led.db.part", "taken"]);
+    assert_complete_private_copy(&cut);
+    assert_eq!(list_file_names(folder), ["cut.db", "dangling", "led.db.part", "taken"]);
 }
 
 #[tokio::test]
 async fn a_backup_without_a_daemon_reaches_its_target() {
     let folder = tempfile::tempdir().unwrap();
-    let (config, data) = (installed(folder.path()).await, folder.path().join("data"));
+    let (config, data) = (install_migrated(folder.path()).await, folder.path().join("data"));
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
-    let before = names(&data);
+    let before = list_file_names(&data);
     let target = tempfile::tempdir().unwrap();
-    refusals(&config, target.path()).await;
+    assert_wrong_targets_are_refused(&config, target.path()).await;
     a_backup_works_after_an_interrupted_one(&config, target.path()).await;
     let copy = folder.path().join("copy.db");
     let said = run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
     assert!(said.contains("copy.db is a complete copy") && said.contains("data/envelope.keys"), "{said}");
-    assert_copy(&copy);
-    assert_eq!(names(&data), before);
+    assert_complete_private_copy(&copy);
+    assert_eq!(list_file_names(&data), before);
     assert!(!folder.path().join("copy.db.part").exists());
 }
 
 /// Runs `settled serve` with a private view of `hidden`, as PrivateTmp of the systemd unit gives it.
-async fn serving_apart(config: &str, hidden: &Path) -> (Child, String) {
+async fn serve_without_seeing_folder(config: &str, hidden: &Path) -> (Child, String) {
     let shell = "mount -t tmpfs none \"$1\" && shift && exec \"$@\"";
     let binary = env!("CARGO_BIN_EXE_settled");
     let apart = |more: &[&str]| {
@@ -103,48 +103,48 @@ async fn serving_apart(config: &str, hidden: &Path) -> (Child, String) {
     started(apart(&[binary, "serve", "--config", config])).await
 }
 
-/// The control socket opens after the HTTP listener.
-async fn answering(config: &str) {
+/// Waits until the control socket answers, because it opens after the HTTP listener.
+async fn wait_for_control_socket(config: &str) {
     while run(&["status", "--config", config]).await.code != 0 {}
 }
 
 #[tokio::test]
 async fn the_command_moves_the_copy_of_a_confined_daemon() {
     let folder = tempfile::tempdir().unwrap();
-    let (config, data) = (installed(folder.path()).await, folder.path().join("data"));
+    let (config, data) = (install_migrated(folder.path()).await, folder.path().join("data"));
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
-    // Copies that an earlier daemon left, beside files of other programs.
+    // The data folder contains copies that an earlier daemon left, and files of other programs.
     let left = format!("outgoing-backup-{}.db", uuid::Uuid::new_v4());
     let kept = ["outgoing-backup-of-monday.db", "backup.db"];
     for name in [&left, &format!("{left}.part"), kept[0], kept[1]] {
         std::fs::File::create(data.join(name)).unwrap().write_all(b"old").unwrap();
     }
     let target = tempfile::tempdir().unwrap();
-    let (mut daemon, _) = serving_apart(&config, target.path()).await;
-    answering(&config).await;
-    let running = names(&data);
+    let (mut daemon, _) = serve_without_seeing_folder(&config, target.path()).await;
+    wait_for_control_socket(&config).await;
+    let running = list_file_names(&data);
     assert!(kept.iter().all(|name| running.contains(&(*name).to_owned())), "{running:?}");
     assert!(!running.iter().any(|name| name.contains(&left)), "{running:?}");
 
-    refusals(&config, target.path()).await;
-    assert_eq!(names(&data), running, "nothing was copied for nothing");
+    assert_wrong_targets_are_refused(&config, target.path()).await;
+    assert_eq!(list_file_names(&data), running, "nothing was copied for nothing");
     a_backup_works_after_an_interrupted_one(&config, target.path()).await;
     let copy = target.path().join("copy.db");
     let said = run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
     assert!(said.contains("copy.db is a complete copy"), "{said}");
-    assert_copy(&copy);
+    assert_complete_private_copy(&copy);
     assert_eq!(std::fs::metadata(&copy).unwrap().uid(), rustix::process::geteuid().as_raw());
     assert!(!target.path().join("copy.db.part").exists());
-    assert_eq!(names(&data), running, "nothing is left of the daemon's copy");
+    assert_eq!(list_file_names(&data), running, "nothing is left of the daemon's copy");
 
     // A copy that was not fetched is removed by the next backup.
     std::fs::write(data.join(&left), "old").unwrap();
     let copy = target.path().join("second.db");
     run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
-    assert_eq!(names(&data), running);
+    assert_eq!(list_file_names(&data), running);
     Running::terminate(&daemon);
     assert!(daemon.wait().await.unwrap().success());
-    assert_copy(&copy);
+    assert_complete_private_copy(&copy);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,13 +158,13 @@ async fn backup_of_postgresql_names_its_own_tools() {
     let copy = folder.path().join("copy.db");
     let backup = ["backup", copy.to_str().unwrap(), "--config", &config];
     let (mut daemon, _) = started(settled(&["serve", "--config", &config])).await;
-    answering(&config).await;
+    wait_for_control_socket(&config).await;
     let refused = run(&backup).await;
     assert!(refused.code == 1 && refused.err.contains("pg_dump"), "{refused:?}");
     Running::terminate(&daemon);
     assert!(daemon.wait().await.unwrap().success());
     let refused = run(&backup).await;
     assert!(refused.code == 1 && refused.err.contains("pg_dump"), "{refused:?}");
-    assert!(!names(&data).iter().any(|name| name.contains("backup")));
+    assert!(!list_file_names(&data).iter().any(|name| name.contains("backup")));
     assert!(!copy.exists() && !folder.path().join("copy.db.part").exists());
 }

@@ -63,7 +63,7 @@ async fn the_daemon_notifies_systemd_and_answers_the_control_socket() {
     }
 }
 
-/// An installation on PostgreSQL with a separate data folder, as on a separate machine.
+/// Returns an installation on PostgreSQL with a data folder of its own, as on a second machine.
 pub fn on_postgres(folder: &Path, scratch: &TestDatabase) -> String {
     let mut url = Url::parse(&scratch.config().url).unwrap();
     let password = folder.join("password");
@@ -80,7 +80,7 @@ pub fn on_postgres(folder: &Path, scratch: &TestDatabase) -> String {
     file.to_str().unwrap().to_owned()
 }
 
-/// An installation with a separate data folder that uses the SQLite database in `database`.
+/// Returns an installation with a data folder of its own that uses the SQLite database in `database`.
 fn on_sqlite(folder: &Path, database: &Path) -> String {
     let file = folder.join("settled.toml");
     let (data, database) = (folder.join("data"), database.display());
@@ -97,7 +97,7 @@ async fn serving(config: &str) -> (Child, String) {
     started(settled(&["serve", "--config", config])).await
 }
 
-/// A daemon process and its log until it was ready.
+/// Starts a daemon process and returns it with its log up to the time when it was ready.
 pub async fn started(mut command: Command) -> (Child, String) {
     let mut daemon = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
@@ -137,7 +137,8 @@ async fn a_second_daemon_waits_until_the_first_one_has_stopped() {
     run(&["audit", "--config", &second]).await.done();
     assert!(run(&["check", "--config", &second]).await.done().contains("OK    database"));
 
-    // Another session waits for the instance lock and gets it as soon as the first session ends: the first daemon stops by itself.
+    // Another session waits for the instance lock and gets it as soon as the first session ends: the first daemon stops
+    // by itself.
     let db = Db::open(&scratch.config()).await.unwrap();
     let lock = "select count(*) as n from (select pg_advisory_lock(7364, 1)) as taken";
     let (taken, ()) = tokio::join!(rows(&db, lock), async {

@@ -45,7 +45,7 @@ impl Desk {
     }
 }
 
-/// The configuration section of this database.
+/// Returns the configuration section that names this database.
 async fn database_of(db: &Db, folder: &Path) -> String {
     match db.backend() {
         Backend::Sqlite => {
@@ -94,7 +94,7 @@ both! {
                 (5, Kind::DepositUnallocated, "deposit/1"),
                 (6, Kind::PaymentShort, "invoice/2")] {
                 let detail = format!("{subject} was short");
-                reviews::open_review(tx, now.plus_seconds(seconds), kind, subject, &detail).await?;
+                reviews::open_or_reopen_review(tx, now.plus_seconds(seconds), kind, subject, &detail).await?;
             }
             Ok::<_, db::Error>(())
         })).await.unwrap();
@@ -197,7 +197,7 @@ both! {
         assert!(shown.contains("3 of mailbox-usa-fresh at 0.5 CNY: delivered"), "{shown}");
         assert!(!shown.contains("----"), "goods are never shown: {shown}");
 
-        // Through its socket the daemon delivers at once.
+        // The daemon receives the command through its control socket, so it delivers at once.
         let (second, id) = order().await;
         let confirm = serde_json::json!({ "confirm-order": { "order": second } });
         assert!(request(&world, "admin", confirm).await.unwrap().to_string().contains("it is being delivered"));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// Longer than any step takes on a busy machine.
+/// The maximum time to wait for one step of a program. No step takes so long, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The exit code and output of a command.
@@ -21,7 +21,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The standard output of a command that succeeded.
+    /// Asserts that the command succeeded and returns its standard output.
     pub fn done(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
@@ -52,14 +52,14 @@ pub async fn run_with(arguments: &[&str], input: &str) -> Ended {
 }
 
 /// Writes a configuration with a temporary data folder and a free port, and migrates it.
-pub async fn installed(folder: &Path) -> String {
-    let file = configured(folder).await;
+pub async fn install_migrated(folder: &Path) -> String {
+    let file = write_configuration(folder).await;
     run(&["migrate", "--config", &file]).await.done();
     file
 }
 
 /// Writes the same configuration with an empty data folder.
-pub async fn configured(folder: &Path) -> String {
+pub async fn write_configuration(folder: &Path) -> String {
     let config = folder.join("settled.toml");
     let file = config.to_str().unwrap().to_owned();
     run(&["init", "--config", &file]).await.done();
@@ -89,7 +89,7 @@ impl Running {
         Running::spawn(command, "products ").await
     }
 
-    /// Starts the program; its address follows `mark` on a line of standard output.
+    /// Starts the program and reads its address, which follows `mark` on a line of standard output.
     pub async fn spawn(mut command: Command, mark: &str) -> Running {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{EndpointFault, Onchain, PLAIN, StorySetup};
 
-/// Every fault of an endpoint, at a height that the node has.
+/// Returns all faults that an endpoint can have. `height` is a height that the node has.
 fn faults(height: u64) -> [EndpointFault; 5] {
     [
         EndpointFault::Throttled,

@@ -141,9 +141,9 @@ impl Installation {
         self.node.call(0, self.node.usdt, abi::UsdtLike::transferCall { to, value }).await;
     }
 
-    /// The asset that `erc20_usdt` stands for.
+    /// Returns the asset that the coin `erc20_usdt` stands for.
     fn usdt(&self) -> Asset {
-        let chain = self.node.configured(&[self.node.anvil.url()], "none");
+        let chain = self.node.build_chain_config(&[self.node.anvil.url()], "none");
         chain.find_asset("usdt").expect("the node has USDT").clone()
     }
 
@@ -190,7 +190,7 @@ impl Installation {
                         Account::Suspense(merchant, Suspense::Surplus),
                     ] {
                         holds.push(
-                            ledger::load_account_balance(tx, Mode::Test, &account, &asset).await?.available_amount(),
+                            ledger::find_balance_or_zero(tx, Mode::Test, &account, &asset).await?.available_amount(),
                         );
                     }
                     let rows =
@@ -211,7 +211,7 @@ impl Installation {
 impl Drop for Installation {
     fn drop(&mut self) {
         if let Some(mut child) = self.daemon.take() {
-            // The process may have exited already; the test has seen that.
+            // The process may have ended already, which the test has noticed.
             let _ended = child.kill();
             let _reaped = child.wait();
         }
@@ -237,7 +237,7 @@ fn configuration(address: SocketAddr, scratch: &TestDatabase, folder: &tempfile:
     )
 }
 
-/// A free address; a restarted daemon reuses the address of the previous one.
+/// Returns a free address. A restarted daemon listens on the address of the previous daemon.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
@@ -248,13 +248,13 @@ fn text_of(bytes: &[u8]) -> String {
 
 fn delay() -> Duration {
     let delay = Duration::from_millis(rand::rng().random_range(10..=500));
-    // Printed to help with a failure.
+    // The delay is printed, because it helps to explain a failure.
     eprintln!("killed after {delay:?}");
     delay
 }
 
 both! {
-    async fn before_the_block(shop: Installation) {
+    async fn kills_before_the_block_lose_nothing(shop: Installation) {
         let mut orders = Vec::new();
         for _ in 0..ROUNDS {
             let order = shop.place_order().await;
@@ -269,7 +269,7 @@ both! {
         shop.assert_credited(&orders).await;
     }
 
-    async fn while_blocks_come(shop: Installation) {
+    async fn kills_while_blocks_are_mined_lose_nothing(shop: Installation) {
         let mut orders = Vec::new();
         for _ in 0..ROUNDS {
             let (first, second) = (shop.place_order().await, shop.place_order().await);
@@ -288,7 +288,7 @@ both! {
         shop.assert_credited(&orders).await;
     }
 
-    async fn after_the_block(shop: Installation) {
+    async fn kills_after_the_block_lose_nothing(shop: Installation) {
         let mut orders = Vec::new();
         for _ in 0..ROUNDS {
             let order = shop.place_order().await;

@@ -1,5 +1,5 @@
-//! Stories on real EVM nodes: the daemon reads anvil with its real driver, and the contracts are compiled Solidity. Block time
-//! follows the world's clock, so that no story depends on the machine's clock.
+//! Stories on real EVM nodes: the daemon reads anvil with its real driver, and the contracts are compiled Solidity.
+//! Block time follows the world's clock, so that no story depends on the machine's clock.
 
 mod faulty;
 mod killed;
@@ -21,7 +21,7 @@ use node::{Endpoint, EndpointFault, NODE, Network, Node};
 
 /// The number of blocks that make every deposit on these chains final.
 const DEEP: u64 = 130;
-/// A world whose Ethereum chain, and BSC on request, is a real node.
+/// A world whose Ethereum chain runs on a real node. On request its BSC chain does too.
 pub struct Onchain {
     world: World,
     pub ethereum: Node,
@@ -30,7 +30,7 @@ pub struct Onchain {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// The setup of a story.
+/// The options with which a story starts its world.
 pub struct StorySetup {
     pub trace: &'static str,
     pub bsc: bool,
@@ -56,9 +56,9 @@ impl Onchain {
         if urls.is_empty() {
             urls.push(ethereum.anvil.url());
         }
-        let mut chains = vec![ethereum.configured(&urls, plan.trace)];
+        let mut chains = vec![ethereum.build_chain_config(&urls, plan.trace)];
         if let Some(bsc) = &bsc {
-            chains.push(bsc.configured(&[bsc.anvil.url()], plan.trace));
+            chains.push(bsc.build_chain_config(&[bsc.anvil.url()], plan.trace));
         }
         let world = World::with(backend, move |config| {
             config.chains.extend(chains.into_iter().map(|chain| (chain.id.clone(), chain)));
@@ -67,7 +67,7 @@ impl Onchain {
         Onchain { world, ethereum, bsc, endpoints }
     }
 
-    /// The node of a coin's chain.
+    /// Returns the node of the coin's chain.
     pub fn node(&self, coin: &str) -> &Node {
         match coin {
             "eth" | "erc20_usdt" => &self.ethereum,
@@ -76,7 +76,7 @@ impl Onchain {
         }
     }
 
-    /// Pays from the first funded account; the payment waits for a block.
+    /// Pays from the first funded account. The payment stays pending until a block is mined.
     pub async fn pay(&self, order: &PlacedOrder, amount: Amount) -> B256 {
         let (node, to) = (self.node(order.coin), account(order));
         match order.coin {
@@ -85,7 +85,7 @@ impl Onchain {
         }
     }
 
-    /// Pays several orders in one transaction, by a contract.
+    /// Pays several orders in one transaction through the batcher contract.
     pub async fn pay_by_contract(&self, orders: &[(&PlacedOrder, Amount)]) -> B256 {
         let coin = orders.first().expect("somebody is paid").0.coin;
         let node = self.node(coin);
@@ -123,7 +123,7 @@ impl DerefMut for Onchain {
     }
 }
 
-/// The order's deposit address.
+/// Returns the order's deposit address.
 fn account(order: &PlacedOrder) -> Address {
     order.address.parse().expect(NODE)
 }

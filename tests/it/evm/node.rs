@@ -41,8 +41,8 @@ impl Network {
         ChainId::new(name).expect("a name of a chain")
     }
 
-    /// The preset's options except the assets: the presets' contracts are not deployed on a test node.
-    fn facts(self, usdt: Address) -> String {
+    /// Returns the options of the preset with other assets, because the preset's token is not deployed on a test node.
+    fn format_chain_options(self, usdt: Address) -> String {
         match self {
             Network::Ethereum => format!(
                 "finality = \"tag\"\nfinal_depth = 96\nconfirmations = [{{ depth = 12 }}]\nassets = [\n\
@@ -71,18 +71,19 @@ pub struct Node {
 }
 
 impl Node {
-    /// Block time starts one hour before the world's clock; each block is one second after its parent.
+    /// Starts the node. Its first block is one hour older than the world's clock, and each block is one second later
+    /// than its parent.
     pub async fn start(network: Network) -> Node {
         let before = (START.unix_seconds() - 3_600).to_string();
         let anvil = Node::open(network, &["--timestamp", &before]).await;
         anvil.call_rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
-        Node::furnish(network, anvil).await
+        Node::deploy_contracts(network, anvil).await
     }
 
-    /// Block time is the machine's time.
+    /// Starts the node. The time of its blocks is the time of the machine.
     pub async fn start_today(network: Network) -> Node {
         let anvil = Node::open(network, &[]).await;
-        Node::furnish(network, anvil).await
+        Node::deploy_contracts(network, anvil).await
     }
 
     async fn open(network: Network, extra: &[&str]) -> Anvil {
@@ -92,7 +93,7 @@ impl Node {
         Anvil::start_node(options).await.expect(NODE)
     }
 
-    async fn furnish(network: Network, anvil: Anvil) -> Node {
+    async fn deploy_contracts(network: Network, anvil: Anvil) -> Node {
         let token = match network {
             Network::Ethereum => "UsdtLike",
             Network::Bsc => "Bep20Like",
@@ -111,17 +112,17 @@ impl Node {
         node
     }
 
-    /// Sends a contract call from a funded account; it waits for a block.
+    /// Sends a contract call from a funded account. The transaction stays pending until a block is mined.
     pub async fn call(&self, from: usize, to: Address, call: impl SolCall) -> B256 {
         self.send(from, to, U256::ZERO, &call.abi_encode()).await
     }
 
-    /// Sends a payment or call from a funded account; it waits for a block.
+    /// Sends a payment or a call from a funded account. The transaction stays pending until a block is mined.
     pub async fn send(&self, from: usize, to: Address, wei: U256, data: &[u8]) -> B256 {
         self.anvil.send_transaction(self.rich[from], to, wei, data).await.expect(NODE)
     }
 
-    /// The first new block is not older than `now`.
+    /// Mines blocks. The first new block is not older than `now`.
     pub async fn mine(&self, blocks: u64, now: Instant) {
         let head = self.anvil.call_rpc("eth_getBlockByNumber", json!(["latest", false])).await.expect(NODE);
         let time =
@@ -132,8 +133,8 @@ impl Node {
         self.anvil.mine(blocks).await.expect(NODE);
     }
 
-    /// Replaces the newest blocks by the same number of others. Of their transactions only `keep` is mined again, in the new
-    /// block with this index.
+    /// Replaces the newest blocks by the same number of others. Of their transactions only `keep` is mined again, in
+    /// the new block with this index.
     pub async fn reorg(&self, depth: u64, keep: Option<(B256, u64)>) {
         let mut kept = Vec::new();
         if let Some((txid, block)) = keep {
@@ -146,9 +147,10 @@ impl Node {
         self.anvil.call_rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
     }
 
-    /// The chain's configuration with these endpoints, as text.
+    /// Returns the chain's configuration with these endpoints, as TOML text.
     pub fn describe(&self, endpoints: &[String], trace: &str) -> String {
-        let (chain, id, facts) = (self.network.chain(), self.network.chain_id(), self.network.facts(self.usdt));
+        let (chain, id, facts) =
+            (self.network.chain(), self.network.chain_id(), self.network.format_chain_options(self.usdt));
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
         format!(
             "[chains.{chain}]\nenabled = true\ndriver = \"node\"\npreset = \"\"\nmode = \"test\"\nfamily = \"evm\"\n\
@@ -157,17 +159,18 @@ impl Node {
         )
     }
 
-    /// The chain's configuration with these endpoints, to be inserted in the configuration of a world.
-    pub fn configured(&self, endpoints: &[String], trace: &str) -> config::ChainConfig {
+    /// Returns the chain's configuration with these endpoints, to be inserted in the configuration of a world.
+    pub fn build_chain_config(&self, endpoints: &[String], trace: &str) -> config::ChainConfig {
         let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", self.describe(endpoints, trace), accounts());
-        let mut config = Config::parse_toml("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+        let mut config =
+            Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
         config.chains.remove(&self.network.chain()).expect("the text has the chain")
     }
 }
 
 const TEN_ETHER: &str = "0x8ac7230489e80000";
 
-/// Faults of an endpoint.
+/// The way in which an endpoint answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointFault {
     None,
@@ -194,7 +197,7 @@ pub enum EndpointFault {
 pub struct Endpoint {
     pub proxy: Proxy,
     fault: Arc<Mutex<EndpointFault>>,
-    /// A block returned instead of the node's block at the same height.
+    /// The block that the proxy returns instead of the node's block at the same height.
     other: Arc<Mutex<Option<Value>>>,
 }
 
@@ -212,7 +215,7 @@ impl Endpoint {
         Endpoint { proxy: Proxy::start_proxy(&node.anvil.url(), trick).await, fault, other }
     }
 
-    /// Returns this block, in the format of `eth_getBlockByNumber`, at its height.
+    /// Makes the proxy return this block, in the format of `eth_getBlockByNumber`, at the height of the block.
     pub fn show(&self, other: Option<Value>) {
         *self.other.lock().expect("no holder panics") = other;
     }
@@ -238,7 +241,7 @@ fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
             }
         })),
         (EndpointFault::OnlyEmptyLogs | EndpointFault::NoReceipts, "eth_getBlockReceipts") => missing(),
-        (EndpointFault::StaleHead(head), "eth_getBlockByNumber") => stale(head, params),
+        (EndpointFault::StaleHead(head), "eth_getBlockByNumber") => answer_with_stale_head(head, params),
         (EndpointFault::NoTraces, method) if method.starts_with("debug_") || method.starts_with("trace_") => missing(),
         (EndpointFault::Generous, "eth_getProof") => {
             Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER)))
@@ -249,7 +252,7 @@ fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
     }
 }
 
-fn stale(head: u64, params: &Value) -> Intervention {
+fn answer_with_stale_head(head: u64, params: &Value) -> Intervention {
     match params[0].as_str() {
         Some("latest") => Intervention::ReplaceParams(json!([format!("{head:#x}"), params[1]])),
         Some(text) => match u64::from_str_radix(text.trim_start_matches("0x"), 16) {

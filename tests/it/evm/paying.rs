@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{EndpointFault, NODE, Onchain, PLAIN, PlacedOrder, StorySetup, account, split};
 
-/// Pays with a wallet library from npm, from the surface's answer and the token's public contract address.
+/// Pays with a wallet library from npm, which gets the surface's answer and the token's contract address.
 async fn pay_by_wallet(world: &Onchain, library: &str, order: &PlacedOrder) {
     let node = world.node(order.coin);
     let token = if order.coin.ends_with("usdt") { Some(node.usdt) } else { None };
@@ -23,7 +23,7 @@ async fn pay_by_wallet(world: &Onchain, library: &str, order: &PlacedOrder) {
     assert!(paid["txid"].as_str().is_some_and(|txid| txid.len() == 66), "{paid}");
 }
 
-/// Mines block by block from the first confirmation to final money and asserts each state.
+/// Mines single blocks until the money is final, and asserts the state after each block.
 async fn confirm(world: &Onchain, order: &PlacedOrder) {
     world.mine(order.coin, 1).await;
     let answer = world.assert_status(order, "pending", "confirming").await;
@@ -119,7 +119,7 @@ both! {
         world.mine("eth", 3).await;
         world.assert_received(&order, part.0).await;
         world.pay_by_contract(&[(&order, part.1)]).await;
-        // The credit is found later but counts from the block that contains it.
+        // The credit is found later, but its confirmations count from the block that contains it.
         world.mine("eth", 7).await;
         let answer = world.assert_status(&order, "pending", "confirming").await;
         world.assert_received(&order, order.due).await;
@@ -198,7 +198,7 @@ both! {
         let (token, ether) = (world.place_order("erc20_usdt").await, world.place_order("eth").await);
         let (node, to) = (&world.ethereum, account(&token));
         let (from, value) = (node.rich[0], token.due.units());
-        // A zero-value transfer, which anyone can send in anyone's name.
+        // A token transfer of value zero, which any account can send in the name of another account.
         node.call(3, node.usdt, abi::UsdtLike::transferFromCall { from, to, value: U256::ZERO }).await;
         node.send(3, account(&ether), U256::ZERO, &[]).await;
         // Transfers of a fake token named USDT: a phantom log, a malformed log, and a reverted log.

@@ -89,7 +89,7 @@ both! {
     async fn one_of_two_payments_in_a_block_survives(world: Onchain) {
         let (first, second) = (world.place_order("erc20_usdt").await, world.place_order("erc20_usdt").await);
         world.pay(&first, first.due).await;
-        // Paid from another account, so that its nonce does not wait for the lost payment.
+        // The payment is sent from another account, so that its nonce does not follow the nonce of the lost payment.
         let (node, to, value) = (&world.ethereum, account(&second), second.due.units());
         node.call(0, node.usdt, provision::contracts::abi::UsdtLike::mintCall { to: node.rich[1], value }).await;
         world.mine("eth", 1).await;
@@ -126,7 +126,7 @@ both! {
     async fn a_balance_credit_is_reversed_with_its_own_block_only(world: Onchain) {
         let order = world.place_order("eth").await;
         let (part, rest) = split(order.due, 1, 2);
-        // Two internal payments in two blocks, found by the same balance check.
+        // The same balance check finds two internal payments in two blocks.
         let (node, now) = (&world.ethereum, world.clock.now());
         world.pay_by_contract(&[(&order, part)]).await;
         node.mine(4, now).await;

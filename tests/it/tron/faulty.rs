@@ -6,7 +6,7 @@ use tronnode::gateway::GatewayFault;
 use super::node::LAG;
 use super::{Onchain, StorySetup};
 
-/// Every fault of an endpoint.
+/// Returns all faults that an endpoint can have.
 const FAULTS: [GatewayFault; 18] = [
     GatewayFault::Throttled,
     GatewayFault::Unavailable,
@@ -86,7 +86,7 @@ both! {
 
     async fn the_endpoint_is_replaced_during_a_payment(world: Onchain = StorySetup { gateways: 2 }) {
         let urls: Vec<String> = world.gateways.iter().map(|gateway| gateway.url.clone()).collect();
-        let only = |url: &str| world.tron.configured(&[url.to_owned()]);
+        let only = |url: &str| world.tron.build_chain_config(&[url.to_owned()]);
         let (first, second) = (only(&urls[0]), only(&urls[1]));
         world.config.chains.insert(first.id.clone(), first);
         world.crash_and_boot().await;
@@ -94,7 +94,7 @@ both! {
         world.pay(&order, order.due);
         world.produce(5).await;
         world.assert_status(&order, "pending", "confirming").await;
-        // The old endpoint fails; the new one lags a little.
+        // The old endpoint fails, and the new endpoint lags a little.
         drop(world.gateways.remove(0));
         world.gateways[0].set_fault(GatewayFault::Lagging(3));
         world.config.chains.insert(second.id.clone(), second);

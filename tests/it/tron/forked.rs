@@ -50,7 +50,7 @@ both! {
         world.assert_status(&paid, "pending", "confirming").await;
         world.advance_seconds(3 * 3_600);
         world.produce(20).await;
-        // The head advances; the solidified block stays.
+        // The head advances, but the solidified block does not.
         world.assert_status(&paid, "pending", "confirming").await;
         world.assert_status(&unpaid, "pending", "pending").await;
         world.tron.node.model().producers = 27;
@@ -62,7 +62,8 @@ both! {
     async fn an_expired_transaction_is_in_no_block(world: Onchain) {
         let order = world.place_order("trx").await;
         world.pay(&order, order.due);
-        // Its block is more than five minutes later, but the parent block is not: the transaction is still accepted.
+        // java-tron compares the expiration with the time of the parent block. So the transaction is still accepted in
+        // a block that is more than five minutes later.
         world.tron.node.produce_blocks(1, (world.clock.now().unix_seconds() + 400) * 1_000);
         world.settle().await;
         world.assert_status(&order, "completed", "paid").await;

@@ -1,5 +1,5 @@
-//! Stories on a TRON node: the daemon reads the stand-in node over HTTP with its real driver. Block time follows the world's
-//! clock, so that no story depends on the machine's clock.
+//! Stories on a TRON node: the daemon reads the stand-in node over HTTP with its real driver. Block time follows the
+//! world's clock, so that no story depends on the machine's clock.
 
 mod faulty;
 mod forked;
@@ -24,7 +24,7 @@ use node::{LAG, Tron, evm};
 pub struct Onchain {
     world: World,
     pub tron: Tron,
-    /// HTTP gateways in front of the node; a story may drop them one by one.
+    /// The HTTP gateways in front of the node. A story may drop them one by one.
     pub gateways: Vec<Gateway>,
 }
 
@@ -45,12 +45,12 @@ impl Onchain {
             gateways.push(tron.node.start_gateway().await);
         }
         let urls: Vec<String> = gateways.iter().map(|gateway| gateway.url.clone()).collect();
-        let chain = tron.configured(&urls);
+        let chain = tron.build_chain_config(&urls);
         let world = World::with(backend, move |config| drop(config.chains.insert(chain.id.clone(), chain))).await;
         Onchain { world, tron, gateways }
     }
 
-    /// Pays from the first funded account; the payment waits for a block.
+    /// Pays from the first funded account. The payment stays pending until a block is produced.
     pub fn pay(&self, order: &PlacedOrder, amount: Amount) -> [u8; 32] {
         match order.coin {
             "trx" => self.tron.transfer(0, account(order), sun(amount)),
@@ -62,7 +62,7 @@ impl Onchain {
         }
     }
 
-    /// Pays several orders in one transaction, by a contract.
+    /// Pays several orders in one transaction through the batcher contract.
     pub fn pay_by_contract(&self, orders: &[(&PlacedOrder, Amount)]) -> [u8; 32] {
         let to: Vec<Address> = orders.iter().map(|(order, _)| evm(account(order))).collect();
         let value: Vec<U256> = orders.iter().map(|(_, amount)| amount.units()).collect();
@@ -101,7 +101,7 @@ impl DerefMut for Onchain {
     }
 }
 
-/// The order's deposit address.
+/// Returns the order's deposit address.
 fn account(order: &PlacedOrder) -> AddressKey {
     tron::address::parse_tron_address(&order.address).expect("an address").key
 }

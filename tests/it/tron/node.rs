@@ -13,14 +13,16 @@ use crate::world::{START, accounts};
 
 /// The chain id of the Shasta test network.
 pub const CHAIN_ID: u32 = 0x94a9_059e;
-/// Solidified blocks are 18 behind the head: 19 producers have built on a solidified block.
+/// The number of blocks between the newest solidified block and the head. A block is solidified when 19 producers have
+/// built on it.
 pub const LAG: u64 = 18;
-/// USDT's dynamic energy factor at its maximum, in thousandths.
+/// The maximum dynamic energy factor of USDT, in thousandths.
 const FACTOR: u64 = 3_400;
-/// Tokens of the first funded account, in base units.
+/// The number of tokens that the first funded account owns, in base units.
 const PLENTY: u64 = 1_000_000_000_000_000;
 
-/// A chain on which a funded account has tokens that the batcher contract may spend. Only [`Tron::produce`] makes blocks.
+/// A chain on which a funded account has tokens that the batcher contract may spend. Only [`Tron::produce`] makes
+/// blocks.
 pub struct Tron {
     pub node: TronNode,
     pub usdt: AddressKey,
@@ -30,7 +32,7 @@ pub struct Tron {
 }
 
 impl Tron {
-    /// Block time starts one hour before the world's clock.
+    /// Starts the node. Its first block is one hour older than the world's clock.
     pub async fn start() -> Tron {
         let node = TronNode::new(CHAIN_ID, (START.unix_seconds() - 3_600) * 1_000);
         let rich: Vec<FundedAccount> = (1..=4).map(|number| FundedAccount::new([number; 32])).collect();
@@ -49,7 +51,8 @@ impl Tron {
         tron
     }
 
-    /// Sends a contract call from a funded account and returns its transaction id; it waits for a block.
+    /// Sends a contract call from a funded account and returns its transaction id. The transaction stays pending until
+    /// a block is produced.
     pub fn call(&self, from: usize, contract: AddressKey, call: impl SolCall) -> [u8; 32] {
         self.call_with(from, contract, 0, &call.abi_encode())
     }
@@ -63,14 +66,14 @@ impl Tron {
         self.node.send_operation(&self.rich[from], &Operation::Transfer { to, sun })
     }
 
-    /// The first new block is not older than `now`.
+    /// Produces blocks. The first new block is not older than `now`.
     pub fn produce(&self, blocks: u64, now: Instant) {
         self.node.produce_blocks(blocks, now.unix_seconds() * 1_000);
     }
 
-    /// The chain's configuration with these endpoints, to be inserted in the configuration of a world.
-    pub fn configured(&self, endpoints: &[String]) -> config::ChainConfig {
-        let usdt = chain::derive::tron_address(self.usdt).text;
+    /// Returns the chain's configuration with these endpoints, to be inserted in the configuration of a world.
+    pub fn build_chain_config(&self, endpoints: &[String]) -> config::ChainConfig {
+        let usdt = chain::address::encode_tron_address(self.usdt).text;
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
         let text = format!(
             "[surfaces.checkout]\nmode = \"test\"\n[chains.tron]\nenabled = true\ndriver = \"node\"\npreset = \"\"\n\
@@ -82,12 +85,13 @@ impl Tron {
             endpoints.join(", "),
             accounts()
         );
-        let mut config = Config::parse_toml("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+        let mut config =
+            Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
         config.chains.remove(&ChainId::new("tron").unwrap()).expect("the text has the chain")
     }
 }
 
-/// The account as the virtual machine encodes it.
+/// Returns the account's address in the 20-byte form of the virtual machine.
 pub fn evm(of: AddressKey) -> Address {
     Address::from(of.0)
 }

@@ -74,7 +74,7 @@ both! {
         }
     }
 
-    async fn what_is_paid_in_the_grace_counts_although_it_is_solidified_a_minute_later(world: Onchain) {
+    async fn a_payment_in_the_grace_period_counts_although_solidified_later(world: Onchain) {
         let order = world.place_order("trc20_usdt").await;
         // The newest solidified block is about a minute old.
         world.advance_seconds(30 * 60 - 50);
@@ -129,7 +129,7 @@ both! {
         let ended = |txid: [u8; 32]| {
             let model = world.tron.node.model();
             let (_, included) = model.find(&txid, model.head_height()).unwrap();
-            (included.ret.name().to_owned(), included.receipt.logs.len())
+            (included.ret.json_name().to_owned(), included.receipt.logs.len())
         };
         world.tron.call(0, world.tron.usdt, blacklisted(true));
         let frozen = world.pay(&order, order.due);
@@ -197,7 +197,7 @@ both! {
         let (token, trx) = (world.place_order("trc20_usdt").await, world.place_order("trx").await);
         let (tron, to) = (&world.tron, evm(account(&token)));
         let (from, value) = (evm(tron.rich[0].account), token.due.units());
-        // A zero-value transfer, which anyone can send in anyone's name.
+        // A token transfer of value zero, which any account can send in the name of another account.
         tron.call(3, tron.usdt, abi::Trc20Like::transferFromCall { from, to, value: U256::ZERO });
         // Transfers of a fake token named USDT: a phantom log, a malformed log, and a reverted log.
         tron.call(3, tron.fake, abi::FakeToken::phantomCall { from, to, value });
@@ -209,7 +209,7 @@ both! {
         let data = abi::Trc20Like::transferCall { to, value }.abi_encode();
         let starved = Operation::Trigger { contract: tron.usdt, call_value: 0, data };
         let starved = tron.node.try_send_operation(&tron.rich[0], &starved, 5_000_000).unwrap();
-        // Transfer logs of a call and of a contract that ran out of time.
+        // The transfer logs of a call and of a contract that both ran out of time.
         let phantom = world.pay(&token, token.due);
         let phantoms = world.pay_by_contract(&[(&token, token.due), (&token, token.due)]);
         let internal = world.pay_by_contract(&[(&trx, trx.due)]);
@@ -224,7 +224,7 @@ both! {
         let ended = |txid: &[u8; 32]| {
             let model = tron.node.model();
             let (_, included) = model.find(txid, model.head_height()).unwrap();
-            (included.ret.name().to_owned(), included.receipt.logs.len())
+            (included.ret.json_name().to_owned(), included.receipt.logs.len())
         };
         assert_eq!(ended(&reverted), ("REVERT".to_owned(), 0));
         assert_eq!(ended(&starved), ("OUT_OF_ENERGY".to_owned(), 0));
@@ -239,7 +239,7 @@ both! {
 
     async fn two_thousand_blocks_of_downtime_lose_nothing(world: Onchain) {
         let (token, trx) = (world.place_order("trc20_usdt").await, world.place_order("trx").await);
-        // The chain is one hour behind the clock: the time that the daemon is down.
+        // The chain is one hour behind the clock, because the daemon was down for that hour.
         world.tron.node.produce_blocks(500, 0);
         world.pay(&token, token.due);
         world.tron.node.produce_blocks(600, 0);

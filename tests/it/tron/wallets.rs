@@ -1,5 +1,5 @@
-//! Unmodified third-party wallets pay with only what the API returned. They encode, hash and sign with their own code, so
-//! they verify the stand-in node, and with it the driver.
+//! Unmodified third-party wallets pay with only what the API returned. They encode, hash and sign with their own code,
+//! so they verify the stand-in node, and with it the driver.
 
 use provision::{node, python};
 use serde_json::json;
@@ -7,8 +7,8 @@ use serde_json::json;
 use super::node::evm;
 use super::{Onchain, PlacedOrder, account};
 
-/// The payment that the wallet is asked to make: the API's data and the token's public contract address.
-fn wish(world: &Onchain, order: &PlacedOrder) -> serde_json::Value {
+/// Returns the payment request for a wallet script: the data of the API's answer and the token's contract address.
+fn build_payment_request(world: &Onchain, order: &PlacedOrder) -> serde_json::Value {
     let mut wish = json!({
         "node": world.gateways[0].url,
         "secret": "02".repeat(32),
@@ -17,13 +17,13 @@ fn wish(world: &Onchain, order: &PlacedOrder) -> serde_json::Value {
         "now_ms": world.tron.node.model().head().header.timestamp,
     });
     if order.coin == "trc20_usdt" {
-        wish["token"] = json!(chain::derive::tron_address(world.tron.usdt).text);
+        wish["token"] = json!(chain::address::encode_tron_address(world.tron.usdt).text);
     }
     wish
 }
 
 /// Gives tokens to the second funded account.
-async fn fill(world: &Onchain) {
+async fn fund_second_account(world: &Onchain) {
     let (to, value) = (evm(world.tron.rich[1].account), alloy_primitives::U256::from(1_000_000_000_u64));
     world.tron.call(0, world.tron.usdt, provision::contracts::abi::Trc20Like::mintCall { to, value });
     world.settle().await;
@@ -39,12 +39,12 @@ async fn confirm(world: &Onchain, order: &PlacedOrder, paid: serde_json::Value) 
     assert_eq!(world.merchant_available(order.coin).await, order.due);
 }
 
-/// The order's deposit address as the virtual machine encodes it.
+/// Returns the order's deposit address in the 20-byte form of the virtual machine.
 fn recipient(order: &PlacedOrder) -> String {
     evm(account(order)).to_checksum(None)
 }
 
-/// Logs as viem reads them through JSON-RPC: transaction, recipient, amount.
+/// Returns the transfer logs that viem reads through JSON-RPC, each with transaction, recipient and amount.
 async fn logs_by_viem(world: &Onchain, orders: &[&PlacedOrder]) -> serde_json::Value {
     let recipients: Vec<String> = orders.iter().map(|order| recipient(order)).collect();
     let token = evm(world.tron.usdt).to_checksum(None);
@@ -81,19 +81,19 @@ both! {
     }
 
     async fn tronweb_pays_trx_and_usdt(world: Onchain) {
-        fill(&world).await;
+        fund_second_account(&world).await;
         for coin in ["trx", "trc20_usdt"] {
             let order = world.place_order(coin).await;
-            let paid = node::run_node_script("tronweb", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
+            let paid = node::run_node_script("tronweb", build_payment_request(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
             confirm(&world, &order, paid).await;
         }
     }
 
     async fn tronpy_pays_trx_and_usdt(world: Onchain) {
-        fill(&world).await;
+        fund_second_account(&world).await;
         for coin in ["trx", "trc20_usdt"] {
             let order = world.place_order(coin).await;
-            let paid = python::run_python_script("tronpay", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
+            let paid = python::run_python_script("tronpay", build_payment_request(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
             confirm(&world, &order, paid).await;
         }
     }

@@ -2,7 +2,7 @@
 //! texts. Fields with default values are left out.
 
 use alloy_primitives::Address;
-use chain::{AddressKey, derive::tron_address};
+use chain::{AddressKey, address::encode_tron_address};
 use prost::Message;
 use serde_json::{Map, Value, json};
 use tron::{
@@ -35,7 +35,7 @@ impl JsonEncoding {
     /// Returns an address in this form.
     pub fn format_address(self, address: Address) -> String {
         let key = AddressKey(address.0.0);
-        if self.visible { tron_address(key).text } else { address::to_prefixed_hex(key) }
+        if self.visible { encode_tron_address(key).text } else { address::to_prefixed_hex(key) }
     }
 
     fn format_bytes(self, bytes: &[u8]) -> Value {
@@ -80,7 +80,7 @@ impl JsonEncoding {
     /// Returns the JSON of a transaction in a block.
     pub fn included_to_json(self, included: &IncludedTransaction) -> Value {
         let mut transaction = self.transaction_to_json(&included.tx);
-        transaction["ret"] = json!([{ "contractRet": included.ret.name() }]);
+        transaction["ret"] = json!([{ "contractRet": included.ret.json_name() }]);
         transaction
     }
 
@@ -186,7 +186,7 @@ impl JsonEncoding {
             "receipt": remove_default_fields(json!({
                 "net_usage": net_usage, "net_fee": net_fee, "energy_usage": energy_usage, "energy_fee": energy_fee,
                 "energy_usage_total": energy_total, "energy_penalty_total": penalty,
-                "result": called.map(|_| included.ret.name()),
+                "result": called.map(|_| included.ret.json_name()),
             })),
             "log": logs,
             "internal_transactions": internal_transfers,

@@ -59,7 +59,7 @@ impl FundedAccount {
 
     /// Returns the Base58Check form of the address.
     pub fn address(&self) -> String {
-        chain::derive::tron_address(self.account).text
+        chain::address::encode_tron_address(self.account).text
     }
 }
 
@@ -168,7 +168,7 @@ impl TronNode {
         let limit = if matches!(operation, Operation::Trigger { .. }) { fee_limit } else { 0 };
         let params = TransactionParams::new(reference, expiration, timestamp).with_fee_limit(limit);
         let signed = transaction::build_transaction(from.account, operation, &params)
-            .sign_transaction(&from.key)
+            .sign_if_owner(&from.key)
             .expect("the key is that of the owner");
         let message =
             proto::Transaction::decode(signed.bytes.as_slice()).expect("the transaction was encoded by this crate");

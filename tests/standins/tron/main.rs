@@ -9,7 +9,7 @@ use std::{
 use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
 use anyhow::Context;
-use chain::derive::tron_address;
+use chain::address::encode_tron_address;
 use provision::contracts::{abi, compile_contract_blocking};
 use tron::transaction::Operation;
 use tronnode::{FundedAccount, TronNode, model::BLOCK_MS};
@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let cannot_listen = || format!("cannot listen on port {port}; choose another with `cargo xtask tron --port PORT`");
     let gateway = runtime.block_on(node.start_gateway_at(port)).with_context(cannot_listen)?;
-    let (url, usdt) = (&gateway.url, tron_address(usdt).text);
+    let (url, usdt) = (&gateway.url, encode_tron_address(usdt).text);
     println!(
         "A TRON node for development listens on {url} and produces a block every three seconds. To use it, set
 mode = \"test\" under [surfaces.checkout] in settled.toml, add the output of

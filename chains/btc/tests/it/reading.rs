@@ -6,7 +6,7 @@ use btc::{AddressType, Backend, Bitcoin, BitcoinConfig, Verify};
 use chain::{Amount, InternalTransfers, Source, SourceError, TxPart, WatchSet};
 use provision::bitcoind::{Bitcoind, BitcoindOptions};
 use rpc::Endpoint;
-use simnet::conformance::{SourceUnderTest, check_source};
+use simnet::conformance::{SourceUnderTest, assert_source_keeps_contract};
 
 use crate::world::{NODE, World, collect_transfers, read_blocks};
 
@@ -14,7 +14,11 @@ async fn assert_source_contract(backend: Backend, address_type: AddressType) {
     let world = World::start_with_address_type(address_type).await;
     let source = world.build_driver(backend);
     let addresses = [world.ours[3].clone(), world.ours[4].clone(), world.ours[5].clone()];
-    check_source(SourceUnderTest { source: &source, assets: &[world.native_asset()], addresses }, &mut &world).await;
+    assert_source_keeps_contract(
+        SourceUnderTest { source: &source, assets: &[world.native_asset()], addresses },
+        &mut &world,
+    )
+    .await;
     assert_eq!(source.internal_transfers(), InternalTransfers::None);
 }
 

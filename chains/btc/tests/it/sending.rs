@@ -7,7 +7,7 @@ use rpc::{Endpoint, Role};
 use crate::world::World;
 
 fn is_rejected_with_code(outcome: &BroadcastOutcome, code: &str) -> bool {
-    matches!(outcome, BroadcastOutcome::Refused(why) if why.starts_with(code))
+    matches!(outcome, BroadcastOutcome::Rejected(why) if why.starts_with(code))
 }
 
 async fn assert_broadcast_outcomes(backend: Backend) {

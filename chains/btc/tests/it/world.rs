@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bitcoin::{KnownHrp, Network};
 use btc::{AddressType, Backend, Bitcoin, BitcoinConfig, Verify};
 use chain::{
-    Address, Amount, Asset, AssetKind, Block, ChainId, Deriver, Source, Transfer, WatchSet, derive::AddressScheme,
+    Address, Amount, Asset, AssetKind, Block, ChainId, Deriver, Source, Transfer, WatchSet, address::AddressScheme,
 };
 use esplora::Esplora;
 use provision::{

@@ -20,7 +20,7 @@ async fn sign_transfer(chain: &TestChain, nonce: u64, gwei: u64) -> Vec<u8> {
 }
 
 fn is_rejected_as(outcome: &BroadcastOutcome, class: &str) -> bool {
-    matches!(outcome, BroadcastOutcome::Refused(reason) if reason.starts_with(class))
+    matches!(outcome, BroadcastOutcome::Rejected(reason) if reason.starts_with(class))
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_broadcast_returns_what_the_node_answered() {
     assert!(is_rejected_as(&unfunded, "insufficient_funds"), "{unfunded:?}");
     assert!(matches!(
         evm.broadcast(b"not a transaction").await,
-        BroadcastOutcome::Unknown(_) | BroadcastOutcome::Refused(_)
+        BroadcastOutcome::Unknown(_) | BroadcastOutcome::Rejected(_)
     ));
 }
 

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::SolCall;
 use chain::{
-    AddressKey, Amount, Asset, AssetId, AssetKind, Block, ChainId, Source, Transfer, WatchSet, derive::evm_address,
+    AddressKey, Amount, Asset, AssetId, AssetKind, Block, ChainId, Source, Transfer, WatchSet,
+    address::encode_evm_address,
 };
 use evm::{Commitments, Evm, EvmConfig, FinalitySource, TraceApi};
 use provision::{
@@ -187,7 +188,7 @@ pub fn to_address_key(address: Address) -> AddressKey {
 }
 
 pub fn to_chain_address(address: Address) -> chain::Address {
-    evm_address(to_address_key(address))
+    encode_evm_address(to_address_key(address))
 }
 
 /// Reads blocks `from..=to` with as many calls as needed, and checks that they are linked.

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use rpc::{
-    AdaptiveSize, ChainCheck, Config, Endpoint, Limits, NodeError, NodeErrorKind, Pool, Rejection, Reply, Request,
+    AdaptiveSize, ChainCheck, Config, Endpoint, NodeError, NodeErrorKind, Pool, RateLimits, Rejection, Reply, Request,
     Role, RpcError, Target, Verdict,
 };
 use serde_json::{Value, json};
@@ -247,7 +247,8 @@ async fn batch_results_are_in_order_and_missing_items_are_requested_again() {
     .await;
     let pool = build_pool(vec![node.endpoint()]);
     let calls = build_params(25);
-    let answers = pool.send_calls("m", &calls, 10, |_, reply| parse_text(reply)).await.into_all_results().unwrap();
+    let answers =
+        pool.send_calls_in_batches("m", &calls, 10, |_, reply| parse_text(reply)).await.into_all_results().unwrap();
     assert_eq!(answers, expected_texts(25));
     assert_eq!(pool.requests_sent(), 25 + 3, "every item counts, and so do the three that were sent again");
     assert_eq!(node.request_count(), 3 + 3);
@@ -287,7 +288,7 @@ async fn a_single_throttled_endpoint_is_waited_for() {
     })
     .await;
     let answers = build_pool(vec![node.endpoint()])
-        .send_calls("m", &build_params(5), 10, |_, reply| parse_text(reply))
+        .send_calls_in_batches("m", &build_params(5), 10, |_, reply| parse_text(reply))
         .await
         .into_all_results();
     assert_eq!(answers, Ok(expected_texts(5)));
@@ -310,13 +311,13 @@ async fn rate_limit_errors_in_a_batch_count_as_one_failure_and_results_are_kept(
     let started_at = tokio::time::Instant::now();
     let pool = build_pool(vec![node.endpoint()]);
     assert_eq!(
-        pool.send_calls("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
+        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
         Ok(expected_texts(10))
     );
     assert_eq!(batch_sizes(&node), [10, 1, 1, 1]);
     assert!(started_at.elapsed() < Duration::from_secs(2), "one cool-down of half a second, not three doubled ones");
     assert_eq!(
-        pool.send_calls("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
+        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
         Ok(expected_texts(10))
     );
     assert_eq!(batch_sizes(&node)[4..], [5, 5], "later batches are smaller");
@@ -336,7 +337,9 @@ async fn a_batch_that_times_out_is_split() {
     let pool = Pool::new(config).unwrap();
     for _ in 0..2 {
         assert_eq!(
-            pool.send_calls("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
+            pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply))
+                .await
+                .into_all_results(),
             Ok(expected_texts(10))
         );
     }
@@ -353,11 +356,14 @@ async fn an_outage_behind_a_gateway_does_not_shrink_batches() {
     let node = node.await;
     let pool = build_pool(vec![node.endpoint()]);
     assert!(
-        pool.send_calls("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results().is_err()
+        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply))
+            .await
+            .into_all_results()
+            .is_err()
     );
     // The pool waits for the end of the cool-down.
     assert_eq!(
-        pool.send_calls("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
+        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
         Ok(expected_texts(10))
     );
     assert_eq!(batch_sizes(&node), [10, 1, 10]);
@@ -366,10 +372,10 @@ async fn an_outage_behind_a_gateway_does_not_shrink_batches() {
 #[tokio::test]
 async fn no_batch_exceeds_the_limit_per_second() {
     let node = StandIn::start_stand_in(|_, call| echo_response(call)).await;
-    let limited = node.endpoint().with_limits(Limits { per_second: Some(20), per_day: None });
+    let limited = node.endpoint().with_limits(RateLimits { per_second: Some(20), per_day: None });
     let pool = build_pool(vec![limited]);
     assert_eq!(
-        pool.send_calls("m", &build_params(45), 100, |_, reply| parse_text(reply)).await.into_all_results(),
+        pool.send_calls_in_batches("m", &build_params(45), 100, |_, reply| parse_text(reply)).await.into_all_results(),
         Ok(expected_texts(45))
     );
     assert_eq!(batch_sizes(&node), [20, 20, 5]);
@@ -385,11 +391,13 @@ async fn the_results_before_the_first_failed_call_can_be_kept() {
     .await;
     let pool = build_pool(vec![node.endpoint()]);
     assert_eq!(
-        pool.send_calls("m", &build_params(5), 1, |_, reply| parse_text(reply)).await.into_results_before_failure(),
+        pool.send_calls_in_batches("m", &build_params(5), 1, |_, reply| parse_text(reply))
+            .await
+            .into_results_before_failure(),
         Ok(expected_texts(3))
     );
     let failed = pool
-        .send_calls("m", &build_params(5)[3..], 1, |_, reply| parse_text(reply))
+        .send_calls_in_batches("m", &build_params(5)[3..], 1, |_, reply| parse_text(reply))
         .await
         .into_results_before_failure();
     assert!(matches!(failed, Err(RpcError::Unavailable(_))), "{failed:?}");
@@ -427,7 +435,7 @@ async fn slow_and_truncated_replies_are_timeouts_and_refused_connections_are_not
             Pool::new(config).unwrap().send_request(Request::json_rpc_call("m", &()), parse_text).await.unwrap_err();
         assert!(matches!(failure, RpcError::Timeout(_)), "{failure:?}");
         let mut size = AdaptiveSize::new(100, 100);
-        assert!(size.record_failure(100, &failure) && size.size() == 50 && !size.record_failure(1, &failure));
+        assert!(size.shrink_if_too_large(100, &failure) && size.size() == 50 && !size.shrink_if_too_large(1, &failure));
     }
     let bad_gateway = StandIn::start_stand_in(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
     for down in [Endpoint::new("http://127.0.0.1:9").unwrap(), bad_gateway.endpoint()] {
@@ -435,7 +443,7 @@ async fn slow_and_truncated_replies_are_timeouts_and_refused_connections_are_not
         let failure =
             Pool::new(config).unwrap().send_request(Request::json_rpc_call("m", &()), parse_text).await.unwrap_err();
         assert!(matches!(failure, RpcError::Unavailable(_)), "{failure:?}");
-        assert!(!AdaptiveSize::new(100, 100).record_failure(100, &failure));
+        assert!(!AdaptiveSize::new(100, 100).shrink_if_too_large(100, &failure));
     }
 }
 
@@ -445,7 +453,7 @@ async fn a_lagging_endpoint_gets_the_request_when_the_better_one_is_rate_limited
         StandIn::start_stand_in(|_, _| result_response("ahead")).await,
         StandIn::start_stand_in(|_, _| result_response("behind")).await,
     );
-    let a_few = ahead.endpoint().with_limits(Limits { per_second: None, per_day: Some(4) });
+    let a_few = ahead.endpoint().with_limits(RateLimits { per_second: None, per_day: Some(4) });
     let pool = build_pool(vec![behind.endpoint(), a_few]);
     pool.record_head(0, 96);
     pool.record_head(1, 100);
@@ -460,7 +468,7 @@ async fn a_lagging_endpoint_gets_the_request_when_the_better_one_is_rate_limited
 #[test]
 fn the_maximum_lag_in_blocks_follows_from_the_block_time() {
     let lag = |block_time: u64| {
-        Config::new(Vec::new()).with_block_time(Duration::from_millis(block_time)).head_lag_blocks_max
+        Config::new(Vec::new()).with_head_lag_for_block_time(Duration::from_millis(block_time)).head_lag_blocks_max
     };
     let blocks = [600_000, 12_000, 3_000, 250].map(lag);
     assert_eq!(blocks, [1, 3, 10, 120], "Bitcoin, Ethereum, TRON, Arbitrum");
@@ -622,7 +630,7 @@ async fn a_rate_limit_sends_requests_to_the_next_endpoint_and_then_waits() {
         StandIn::start_stand_in(|_, _| result_response("a")).await,
         StandIn::start_stand_in(|_, _| result_response("b")).await,
     );
-    let limited = |node: &StandIn| node.endpoint().with_limits(Limits { per_second: Some(1), per_day: None });
+    let limited = |node: &StandIn| node.endpoint().with_limits(RateLimits { per_second: Some(1), per_day: None });
     let pool = build_pool(vec![limited(&a), limited(&b)]);
     let mut answers = Vec::new();
     for _ in 0..4 {

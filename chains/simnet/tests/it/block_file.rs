@@ -8,7 +8,7 @@ use simnet::{KEPT_BLOCKS, OpenError, ReplacedTxs, Simnet};
 use crate::support::{self, BITCOIN, EVM, GENESIS, block_on, chain_id, native_asset, token_asset, units};
 
 fn open_simnet(folder: &Path) -> Simnet {
-    Simnet::open(folder, support::build_specs(), GENESIS).unwrap()
+    Simnet::open_or_create(folder, support::build_specs(), GENESIS).unwrap()
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn reopening_restores_the_chain() {
     let lost = simnet.pay(&bitcoin, &native_asset(&bitcoin), BITCOIN, units(5)).unwrap();
     for _ in 0..2 {
         let again = open_simnet(folder.path());
-        for chain in simnet.chains() {
+        for chain in simnet.list_chains() {
             assert_eq!(again.tip(&chain), simnet.tip(&chain));
             let identity = |simnet: &Simnet| block_on(simnet.source(&chain).unwrap().identity()).unwrap();
             assert_eq!(identity(&again), identity(&simnet));
@@ -39,7 +39,7 @@ fn reopening_restores_the_chain() {
         }
         assert_eq!(again.balance(&bitcoin, &native_asset(&bitcoin), BITCOIN), units(10));
         assert_eq!(again.balance(&ethereum, &token_asset(&ethereum), EVM), units(15));
-        assert_eq!(again.find_transaction(&bitcoin, lost), None, "the mempool is not stored");
+        assert_eq!(again.find_transaction_status(&bitcoin, lost), None, "the mempool is not stored");
     }
     let again = open_simnet(folder.path());
     again.pay(&bitcoin, &native_asset(&bitcoin), BITCOIN, units(5)).unwrap();
@@ -95,7 +95,7 @@ fn a_changed_file_is_refused() {
     let text = fs::read_to_string(&file).unwrap();
     let open_changed = |text: &str| {
         fs::write(&file, text).unwrap();
-        Simnet::open(folder.path(), support::build_specs(), GENESIS).map(drop)
+        Simnet::open_or_create(folder.path(), support::build_specs(), GENESIS).map(drop)
     };
     assert!(matches!(open_changed(&text.replace("\"71\"", "\"70\"")), Err(OpenError::Damaged { line: 2, .. })));
     assert!(matches!(open_changed(&text.replace("\"72\"", "\"70\"")), Err(OpenError::Damaged { line: 3, .. })));
@@ -125,7 +125,7 @@ fn old_blocks_are_dropped_and_their_effects_stay() {
     simnet.pay(&chain, &native_asset(&chain), EVM, units(6)).unwrap();
     simnet.mine(&chain, 1, GENESIS + 100_000);
     for simnet in [simnet, open_simnet(folder.path())] {
-        assert_eq!(simnet.find_transaction(&chain, txid), None);
+        assert_eq!(simnet.find_transaction_status(&chain, txid), None);
         assert_eq!(simnet.balance(&chain, &native_asset(&chain), EVM), units(11));
         let source = simnet.source(&chain).unwrap();
         assert!(matches!(block_on(source.header(1)), Err(SourceError::Unsupported(_))));
@@ -144,7 +144,7 @@ fn an_asset_can_be_listed_later() {
     let chain = chain_id("ethereum");
     let mut specs = support::build_specs();
     specs[1].assets.truncate(1);
-    let simnet = Simnet::open(folder.path(), specs, GENESIS).unwrap();
+    let simnet = Simnet::open_or_create(folder.path(), specs, GENESIS).unwrap();
     simnet.mine(&chain, 3, GENESIS);
     let head = simnet.tip(&chain);
     let simnet = open_simnet(folder.path());

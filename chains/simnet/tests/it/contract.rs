@@ -42,7 +42,11 @@ async fn every_family_passes_the_conformance_suite() {
             assets: &spec.assets,
             addresses: [fresh(1), fresh(2), fresh(3)],
         };
-        conformance::check_source(source_under_test, &mut Operator { simnet: &simnet, chain: &spec.chain }).await;
+        conformance::assert_source_keeps_contract(
+            source_under_test,
+            &mut Operator { simnet: &simnet, chain: &spec.chain },
+        )
+        .await;
         let tip = source.tip().await.unwrap();
         assert_eq!(tip.finalized.is_none(), spec.family == Family::Bitcoin);
     }

@@ -91,10 +91,10 @@ async fn internal_transfers_can_show_in_balances_only() {
     let (simnet, chain) = (support::new_simnet(), chain_id("ethereum"));
     let source = simnet.source(&chain).unwrap();
     assert_eq!(source.internal_transfers(), InternalTransfers::Included);
-    simnet.set_internal_by_balance(&chain, true);
+    simnet.set_internal_transfers_hidden(&chain, true);
     assert_eq!(source.internal_transfers(), InternalTransfers::ByBalance);
     let before = simnet.tip(&chain).head.block_ref();
-    simnet.pay_internal(&chain, EVM, units(5)).unwrap();
+    simnet.pay_from_contract(&chain, EVM, units(5)).unwrap();
     let after = simnet.mine(&chain, 1, GENESIS);
     let address = simnet::address::parse_address(Family::Evm, EVM).unwrap();
     let watched = support::watch_addresses(Family::Evm, &[EVM]);
@@ -104,6 +104,6 @@ async fn internal_transfers_can_show_in_balances_only() {
         Ok(vec![Amount::ZERO])
     );
     assert_eq!(source.balances(&after, &AssetKind::Native, std::slice::from_ref(&address)).await, Ok(vec![units(5)]));
-    simnet.set_internal_by_balance(&chain_id("bitcoin"), true);
+    simnet.set_internal_transfers_hidden(&chain_id("bitcoin"), true);
     assert_eq!(simnet.source(&chain_id("bitcoin")).unwrap().internal_transfers(), InternalTransfers::None);
 }

@@ -43,7 +43,7 @@ fn broadcast_to_chain(simnet: &Simnet, name: &str, tx: &SignedTx) -> BroadcastOu
 }
 
 fn expect_refusal(outcome: BroadcastOutcome) -> String {
-    let BroadcastOutcome::Refused(reason) = outcome else { panic!("{outcome:?}") };
+    let BroadcastOutcome::Rejected(reason) = outcome else { panic!("{outcome:?}") };
     reason
 }
 
@@ -61,7 +61,7 @@ fn an_account_pays_in_the_order_of_its_nonces() {
         "it waits for the nonce before it"
     );
     simnet.mine(&chain_id("ethereum"), 1, GENESIS);
-    assert_eq!(simnet.find_transaction(&chain_id("ethereum"), pay(1, 20, 1).txid).unwrap().confirmations, 0);
+    assert_eq!(simnet.find_transaction_status(&chain_id("ethereum"), pay(1, 20, 1).txid).unwrap().confirmations, 0);
     assert_eq!(broadcast_to_chain(&simnet, "ethereum", &pay(0, 10, 1)), BroadcastOutcome::Accepted);
     assert_eq!(broadcast_to_chain(&simnet, "ethereum", &pay(0, 10, 1)), BroadcastOutcome::AlreadyKnown);
     assert_eq!(
@@ -84,7 +84,7 @@ fn an_account_pays_in_the_order_of_its_nonces() {
         ),
         units(1_000 - 31 - 3)
     );
-    assert_eq!(simnet.find_transaction(&chain_id("ethereum"), pay(0, 10, 1).txid), None);
+    assert_eq!(simnet.find_transaction_status(&chain_id("ethereum"), pay(0, 10, 1).txid), None);
     assert_eq!(broadcast_to_chain(&simnet, "ethereum", &pay(0, 11, 2)), BroadcastOutcome::AlreadyKnown, "it is mined");
     assert_eq!(expect_refusal(broadcast_to_chain(&simnet, "ethereum", &pay(0, 12, 9))), "nonce too low: next is 2");
 }
@@ -140,7 +140,7 @@ fn a_tron_transaction_expires() {
     assert_eq!(broadcast_to_chain(&simnet, "tron", &pay(GENESIS + 99, 4)), BroadcastOutcome::Accepted);
     simnet.mine(&chain, 1, GENESIS + 100);
     assert_eq!(
-        simnet.find_transaction(&chain, pay(GENESIS + 99, 4).txid),
+        simnet.find_transaction_status(&chain, pay(GENESIS + 99, 4).txid),
         None,
         "it expired before a block included it"
     );
@@ -154,14 +154,14 @@ fn invalid_transactions_are_refused() {
     let send = |raw: &[u8]| block_on(simnet.sender(&chain_id("ethereum")).unwrap().broadcast(raw));
     let good = draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(0), EVM, 10, 0)
         .sign(Family::Evm, &[secret_key(1)]);
-    let reject = |raw: &str| assert!(matches!(send(raw.as_bytes()), BroadcastOutcome::Refused(_)), "{raw}");
+    let reject = |raw: &str| assert!(matches!(send(raw.as_bytes()), BroadcastOutcome::Rejected(_)), "{raw}");
     reject("");
     reject("{}");
     reject(&good.raw().replace("\"10\"", "\"11\""));
     reject(&good.raw().replace("\"10\"", "\"010\""));
     reject(&good.raw().replace(':', ": "));
     reject(&good.raw()[1..]);
-    let unsigned = SignedTx::assemble(Family::Evm, good.draft.clone(), Vec::new());
+    let unsigned = SignedTx::from_witnesses(Family::Evm, good.draft.clone(), Vec::new());
     reject(unsigned.raw());
     let elsewhere = draft_payment("tron", Family::Tron, ReplayProtection::Nonce(0), TRON, 10, 0)
         .sign(Family::Tron, &[secret_key(1)]);
@@ -180,9 +180,9 @@ fn broadcast_faults_return_the_wrong_outcome() {
         draft_payment("ethereum", Family::Evm, ReplayProtection::Nonce(nonce), EVM, 10, 0)
             .sign(Family::Evm, &[secret_key(1)])
     };
-    simnet.set_fault(&chain, NodeFault::RefuseBroadcast, true);
+    simnet.set_fault(&chain, NodeFault::RejectBroadcast, true);
     expect_refusal(broadcast_to_chain(&simnet, "ethereum", &pay(0)));
-    simnet.set_fault(&chain, NodeFault::RefuseBroadcast, false);
+    simnet.set_fault(&chain, NodeFault::RejectBroadcast, false);
     simnet.set_fault(&chain, NodeFault::BroadcastLost, true);
     assert_eq!(broadcast_to_chain(&simnet, "ethereum", &pay(0)), BroadcastOutcome::Accepted);
     assert!(simnet.list_mempool(&chain).is_empty());

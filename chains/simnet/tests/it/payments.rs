@@ -8,7 +8,7 @@ use crate::support::{self, BITCOIN, EVM, EVM_OTHER, GENESIS, TRON, chain_id, nat
 #[test]
 fn the_same_calls_make_the_same_chain() {
     let play = |seed: u64| {
-        let simnet = Simnet::in_memory(support::build_specs(), seed, GENESIS);
+        let simnet = Simnet::create_in_memory(support::build_specs(), seed, GENESIS);
         let chain = chain_id("bitcoin");
         let txid = simnet.pay(&chain, &native_asset(&chain), BITCOIN, units(1_000)).unwrap();
         simnet.mine(&chain, 3, GENESIS + 60);
@@ -25,7 +25,7 @@ fn a_payment_waits_is_mined_and_gains_confirmations() {
     {
         let (simnet, chain) = (support::new_simnet(), chain_id(name));
         let txid = simnet.pay(&chain, &native_asset(&chain), to, units(700)).unwrap();
-        let waiting = simnet.find_transaction(&chain, txid).unwrap();
+        let waiting = simnet.find_transaction_status(&chain, txid).unwrap();
         assert_eq!((waiting.block, waiting.confirmations), (None, 0));
         assert_eq!(
             simnet.balance(&chain, &native_asset(&chain), to),
@@ -34,7 +34,7 @@ fn a_payment_waits_is_mined_and_gains_confirmations() {
         );
         simnet.mine(&chain, 1, GENESIS + 10);
         simnet.mine(&chain, 2, GENESIS + 12);
-        let mined = simnet.find_transaction(&chain, txid).unwrap();
+        let mined = simnet.find_transaction_status(&chain, txid).unwrap();
         assert_eq!((mined.block.unwrap().height, mined.confirmations), (1, 3));
         assert_eq!(simnet.balance(&chain, &native_asset(&chain), to), units(700));
 
@@ -79,7 +79,7 @@ fn transfers_of_one_block_have_ascending_indices() {
     let failed = simnet.pay_reverting(&chain, &usdt, EVM, units(6)).unwrap();
     simnet.pay_zero(&chain, &usdt, EVM).unwrap();
     simnet.pay_fake_token(&chain, EVM, units(7)).unwrap();
-    simnet.pay_internal(&chain, EVM, units(8)).unwrap();
+    simnet.pay_from_contract(&chain, EVM, units(8)).unwrap();
     simnet.pay(&chain, &usdt, EVM, units(9)).unwrap();
     simnet.mine(&chain, 1, GENESIS);
 
@@ -94,7 +94,7 @@ fn transfers_of_one_block_have_ascending_indices() {
         (5, TxPart::Log(5), units(9)),
     ];
     assert_eq!(found, expected, "reverted, zero and unlisted transfers are left out, but their logs are counted");
-    assert!(simnet.find_transaction(&chain, failed).unwrap().reverted);
+    assert!(simnet.find_transaction_status(&chain, failed).unwrap().reverted);
     assert_eq!(simnet.balance(&chain, &usdt, EVM), units(15));
 }
 
@@ -129,7 +129,7 @@ fn invalid_payments_are_refused() {
         Err(PayError::UnknownAsset(native_asset(&tron)))
     );
     assert_eq!(simnet.pay(&tron, &native_asset(&tron), TRON, chain::Amount::MAX), Err(PayError::InsufficientFunds));
-    assert_eq!(simnet.pay_internal(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
+    assert_eq!(simnet.pay_from_contract(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
     assert_eq!(simnet.pay_fake_token(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
     assert!(simnet.list_mempool(&ethereum).is_empty());
 }
@@ -141,15 +141,15 @@ fn the_mempool_can_be_held_and_dropped() {
     simnet.set_mempool_held(&chain, true);
     let slow = simnet.pay(&chain, &coin, BITCOIN, units(1)).unwrap();
     simnet.mine(&chain, 5, GENESIS);
-    assert_eq!(simnet.find_transaction(&chain, slow).unwrap().confirmations, 0);
+    assert_eq!(simnet.find_transaction_status(&chain, slow).unwrap().confirmations, 0);
     simnet.set_mempool_held(&chain, false);
     simnet.mine(&chain, 1, GENESIS);
-    assert_eq!(simnet.find_transaction(&chain, slow).unwrap().confirmations, 1);
+    assert_eq!(simnet.find_transaction_status(&chain, slow).unwrap().confirmations, 1);
 
     let lost = simnet.pay(&chain, &coin, BITCOIN, units(2)).unwrap();
     simnet.drop_mempool(&chain);
     simnet.mine(&chain, 1, GENESIS);
-    assert_eq!(simnet.find_transaction(&chain, lost), None);
+    assert_eq!(simnet.find_transaction_status(&chain, lost), None);
     assert_eq!(simnet.balance(&chain, &coin, BITCOIN), units(1));
 }
 

@@ -75,7 +75,7 @@ impl Play {
                 self.simnet.pay_many(&self.chain, payments.collect()).unwrap();
             }
             Act::Internal { to, amount } => {
-                let paid = self.simnet.pay_internal(&self.chain, &watched_address(self.family, to), units(amount));
+                let paid = self.simnet.pay_from_contract(&self.chain, &watched_address(self.family, to), units(amount));
                 assert_eq!(paid.is_ok(), self.family != Family::Bitcoin);
             }
             Act::Mine(blocks) => {
@@ -97,14 +97,14 @@ impl Play {
     }
 
     fn supplies(&self) -> Vec<Amount> {
-        self.assets().iter().map(|asset| self.simnet.supply(&self.chain, asset)).collect()
+        self.assets().iter().map(|asset| self.simnet.sum_balances(&self.chain, asset)).collect()
     }
 }
 
 fn open_simnet(folder: &Path, chain: &ChainId) -> Simnet {
     let mut specs = support::build_specs();
     specs.retain(|spec| spec.chain == *chain);
-    Simnet::open(folder, specs, GENESIS).unwrap()
+    Simnet::open_or_create(folder, specs, GENESIS).unwrap()
 }
 
 fn play_actions(name: &str, family: Family, acts: Vec<Act>) {

@@ -18,18 +18,22 @@ fn remined_transactions_get_a_new_block() {
     for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
         let (simnet, chain) = (support::new_simnet(), chain_id(name));
         let txid = pay_and_mine(&simnet, name, to);
-        let old = simnet.find_transaction(&chain, txid).unwrap();
+        let old = simnet.find_transaction_status(&chain, txid).unwrap();
         assert_eq!(old.confirmations, 3);
         let head = simnet.reorg(&chain, 3, ReplacedTxs::Remine, GENESIS + 9);
         assert_eq!(head.height, 9);
-        let new = simnet.find_transaction(&chain, txid).unwrap();
+        let new = simnet.find_transaction_status(&chain, txid).unwrap();
         assert_eq!((new.block.unwrap().height, new.confirmations), (6, 4));
         assert_ne!(new.block, old.block);
         assert_eq!(simnet.balance(&chain, &native_asset(&chain), to), units(9));
 
         simnet.set_mempool_held(&chain, true);
         simnet.reorg(&chain, 4, ReplacedTxs::Remine, GENESIS + 9);
-        assert_eq!(simnet.find_transaction(&chain, txid).unwrap().confirmations, 0, "it is in the mempool again");
+        assert_eq!(
+            simnet.find_transaction_status(&chain, txid).unwrap().confirmations,
+            0,
+            "it is in the mempool again"
+        );
         assert_eq!(simnet.balance(&chain, &native_asset(&chain), to), units(0));
     }
 }
@@ -42,8 +46,8 @@ fn dropped_transactions_are_lost() {
         let waiting = simnet.pay(&chain, &native_asset(&chain), to, units(4)).unwrap();
         simnet.reorg(&chain, 3, ReplacedTxs::Drop, GENESIS + 9);
         simnet.mine(&chain, 1, GENESIS + 10);
-        assert_eq!(simnet.find_transaction(&chain, txid), None);
-        assert!(simnet.find_transaction(&chain, waiting).is_some(), "a transaction that waited is mined");
+        assert_eq!(simnet.find_transaction_status(&chain, txid), None);
+        assert!(simnet.find_transaction_status(&chain, waiting).is_some(), "a transaction that waited is mined");
         assert_eq!(simnet.balance(&chain, &native_asset(&chain), to), units(4));
     }
 }
@@ -54,7 +58,7 @@ fn double_spent_payments_are_reversed() {
         let (simnet, chain) = (support::new_simnet(), chain_id(name));
         let txid = pay_and_mine(&simnet, name, to);
         simnet.reorg(&chain, 3, ReplacedTxs::DoubleSpend, GENESIS + 9);
-        assert_eq!(simnet.find_transaction(&chain, txid), None);
+        assert_eq!(simnet.find_transaction_status(&chain, txid), None);
         assert_eq!(simnet.balance(&chain, &native_asset(&chain), to), units(0));
         assert!(simnet.list_mempool(&chain).is_empty());
     }

@@ -32,7 +32,7 @@ pub fn build_specs() -> Vec<ChainSpec> {
 }
 
 pub fn new_simnet() -> Simnet {
-    Simnet::in_memory(build_specs(), 7, GENESIS)
+    Simnet::create_in_memory(build_specs(), 7, GENESIS)
 }
 
 pub fn chain_id(name: &str) -> ChainId {
@@ -92,9 +92,9 @@ impl Reader {
     pub async fn poll(&mut self, source: &dyn Source, watched: &WatchSet) {
         loop {
             let tip = source.tip().await.unwrap();
-            match self.follower.next_step(&tip) {
+            match self.follower.decide_next_step(&tip) {
                 NextStep::Wait => return,
-                NextStep::CompareHead => match self.follower.contains(tip.head.block_ref()) {
+                NextStep::CompareHead => match self.follower.is_on_our_branch(tip.head.block_ref()) {
                     Some(true) => return,
                     Some(false) => self.rewind(source, tip.head).await,
                     None => panic!("{:?} is older than the kept blocks", tip.head),
@@ -108,7 +108,7 @@ impl Reader {
         for block in source.blocks(from, to, watched).await.unwrap() {
             match self.follower.classify_next_block(&block.header) {
                 NextBlock::Extends => {
-                    self.follower.push(block.header.block_ref());
+                    self.follower.push_block(block.header.block_ref());
                     self.found.insert(block.header.height, block.transfers);
                 }
                 NextBlock::Forks => return self.rewind(source, block.header).await,
@@ -119,14 +119,14 @@ impl Reader {
 
     async fn rewind(&mut self, source: &dyn Source, mut lowest: Header) {
         loop {
-            match self.follower.search_fork(&lowest) {
+            match self.follower.search_fork_below(&lowest) {
                 ForkSearch::RequestHeader(height) => {
                     let header = source.header(height).await.unwrap().unwrap();
                     assert_eq!(header.hash, lowest.parent);
                     lowest = header;
                 }
                 ForkSearch::RewindTo(block) => {
-                    self.follower.rewind(block);
+                    self.follower.rewind_to(block);
                     self.found.retain(|height, _| *height <= block.height);
                     return;
                 }

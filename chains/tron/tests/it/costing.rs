@@ -4,7 +4,8 @@ use chain::{AddressKey, Amount};
 use serde_json::json;
 use tron::{
     abi,
-    resources::{Resources, Simulation},
+    resources::Resources,
+    simulated_calls::Simulation,
     transaction::{Operation, Resource},
 };
 
@@ -35,7 +36,7 @@ async fn simulate_transfer(world: &World, from: AddressKey, to: AddressKey, amou
 fn include_transaction(world: &World, txid: &[u8; 32]) -> String {
     world.node.produce_blocks(1, 0);
     let model = world.node.model();
-    model.find(txid, model.head_height()).unwrap().1.ret.name().to_owned()
+    model.find(txid, model.head_height()).unwrap().1.ret.json_name().to_owned()
 }
 
 #[tokio::test]
@@ -60,10 +61,10 @@ async fn the_computed_fee_limit_is_sufficient_and_half_of_it_is_not() {
     let (from, to) = (&world.rich[0], AddressKey([6; 20]));
     let prices = driver.fetch_resource_prices().await.unwrap();
     assert_eq!((prices.energy, prices.bandwidth, prices.fee_limit_max), (100, 1_000, 15_000_000_000));
-    let have = driver.fetch_account_resources(from.account).await.unwrap();
+    let have = driver.fetch_unused_resources(from.account).await.unwrap();
     assert_eq!((have.energy, have.bandwidth), (0, 0));
     let needed = simulate_transfer(&world, from.account, to, 7).await.energy;
-    let cost = prices.compute_call_cost(needed, TRANSFER_BYTES, have, FEE_LIMIT_MAX).unwrap();
+    let cost = prices.compute_call_cost_within_limit(needed, TRANSFER_BYTES, have, FEE_LIMIT_MAX).unwrap();
     let limit = i64::try_from(cost.fee_limit).unwrap();
     let starved = world.node.try_send_operation(from, &build_token_transfer(&world, to, 7), limit / 2).unwrap();
     assert_eq!(include_transaction(&world, &starved), "OUT_OF_ENERGY");
@@ -83,11 +84,11 @@ async fn the_fee_limit_caps_lent_energy_too() {
     let world = World::start_world().await;
     let (from, to) = (&world.rich[0], AddressKey([7; 20]));
     world.node.lend_energy(from.account, 200_000);
-    let have = world.build_driver().fetch_account_resources(from.account).await.unwrap();
+    let have = world.build_driver().fetch_unused_resources(from.account).await.unwrap();
     assert_eq!(have.energy, 200_000);
     let starved = world.node.try_send_operation(from, &build_token_transfer(&world, to, 7), 5_000_000).unwrap();
     assert_eq!(include_transaction(&world, &starved), "OUT_OF_ENERGY");
-    let have = world.build_driver().fetch_account_resources(from.account).await.unwrap();
+    let have = world.build_driver().fetch_unused_resources(from.account).await.unwrap();
     assert_eq!(have, Resources { energy: 150_000, ..have }, "the failed call used all energy that the limit allowed");
     let before = account_balance(&world, from.account);
     let paid = world.node.try_send_operation(from, &build_token_transfer(&world, to, 7), 20_000_000).unwrap();
@@ -100,7 +101,7 @@ async fn the_driver_and_tronweb_lend_energy_and_take_it_back() {
     let world = World::start_world().await;
     let (lender, borrower) = (&world.rich[0], world.rich[1].account);
     world.node.lend_energy(lender.account, 1_000_000);
-    let energy_left = async || world.build_driver().fetch_account_resources(borrower).await.unwrap().energy;
+    let energy_left = async || world.build_driver().fetch_unused_resources(borrower).await.unwrap().energy;
     let sun = 1_000_000_000;
     let lent =
         world.node.send_operation(lender, &Operation::Delegate { resource: Resource::Energy, sun, to: borrower });
@@ -139,9 +140,9 @@ async fn the_simulation_of_a_failing_transfer_returns_its_error() {
     let simulation = simulate_transfer(&world, world.rich[2].account, AddressKey([8; 20]), 1).await;
     assert_eq!(simulation.outcome, Err("REVERT opcode executed".to_owned()));
     assert_eq!(
-        world.build_driver().fetch_account_resources(AddressKey([8; 20])).await.unwrap(),
+        world.build_driver().fetch_unused_resources(AddressKey([8; 20])).await.unwrap(),
         Resources::default(),
         "not activated"
     );
-    assert_eq!(world.build_driver().fetch_trx_balance(AddressKey([8; 20])).await.unwrap(), 0);
+    assert_eq!(world.build_driver().fetch_solidified_trx_balance(AddressKey([8; 20])).await.unwrap(), 0);
 }

@@ -31,7 +31,7 @@ async fn the_tip_is_the_solidified_block() {
     assert_eq!(solid, head - 18);
     assert_eq!(driver.header(solid).await.unwrap(), Some(tip.head));
     assert_eq!(driver.header(solid + 1).await.unwrap(), None);
-    let usdt = chain::derive::tron_address(world.usdt).text;
+    let usdt = chain::address::encode_tron_address(world.usdt).text;
     assert_eq!(driver.decimals(&usdt).await.unwrap(), 6);
 }
 
@@ -110,8 +110,10 @@ async fn reading_takes_one_request_per_range_and_one_per_block_with_transactions
 async fn past_balances_come_from_nodes_that_keep_their_history() {
     let world = World::start_world().await;
     let driver = world.build_driver();
-    let (rich, unknown) =
-        (chain::derive::tron_address(world.rich[1].account), chain::derive::tron_address(AddressKey([7; 20])));
+    let (rich, unknown) = (
+        chain::address::encode_tron_address(world.rich[1].account),
+        chain::address::encode_tron_address(AddressKey([7; 20])),
+    );
     let before = driver.tip().await.unwrap().head.block_ref();
     world.node.send_operation(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce_blocks(30, 0);
@@ -127,7 +129,7 @@ async fn past_balances_come_from_nodes_that_keep_their_history() {
     assert_eq!(balance(&after, &unknown).await, Ok(Amount::ZERO));
     let mismatched = BlockRef { height: after.height, hash: before.hash };
     assert!(balance(&mismatched, &rich).await.is_err(), "no block has this height and this hash");
-    let contract = chain::derive::tron_address(world.usdt).text;
+    let contract = chain::address::encode_tron_address(world.usdt).text;
     let token = driver.balances(&after, &AssetKind::Token { contract }, std::slice::from_ref(&rich)).await;
     assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
 }
@@ -158,7 +160,7 @@ async fn a_node_that_does_not_simulate_calls_is_reported() {
     let world = World::start_world().await;
     world.gateway.set_fault(GatewayFault::NoSimulation);
     let driver = world.build_driver();
-    let contract = chain::derive::tron_address(world.usdt).text;
+    let contract = chain::address::encode_tron_address(world.usdt).text;
     let refused = driver.decimals(&contract).await;
     assert!(matches!(&refused, Err(SourceError::Unsupported(_))), "{refused:?}");
     let report = driver.check_endpoints().await.remove(0).outcome.unwrap_err();

@@ -13,7 +13,7 @@ async fn fetch_params(driver: &Tron) -> Result<TransactionParams, SourceError> {
 /// Returns the code of a rejection, or the name of any other outcome.
 fn outcome_class(outcome: &BroadcastOutcome) -> &str {
     match outcome {
-        BroadcastOutcome::Refused(text) => text.split(':').next().unwrap(),
+        BroadcastOutcome::Rejected(text) => text.split(':').next().unwrap(),
         BroadcastOutcome::Accepted => "accepted",
         BroadcastOutcome::AlreadyKnown => "known",
         BroadcastOutcome::Unknown(_) => "unknown",
@@ -25,16 +25,16 @@ async fn the_same_bytes_are_accepted_once_and_known_afterwards() {
     let world = World::start_world().await;
     let driver = world.build_driver();
     let signed = build_unsigned_transfer(&world, &fetch_params(&driver).await.unwrap())
-        .sign_transaction(&world.rich[0].key)
+        .sign_if_owner(&world.rich[0].key)
         .unwrap();
     assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
     assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::AlreadyKnown);
-    assert_eq!(driver.fetch_solid_outcome(signed.txid).await.unwrap(), None);
+    assert_eq!(driver.fetch_solidified_outcome(signed.txid).await.unwrap(), None);
     world.node.produce_blocks(1, 0);
     let height = world.node.model().head_height();
-    assert_eq!(driver.fetch_solid_outcome(signed.txid).await.unwrap(), None, "the block is not solidified yet");
+    assert_eq!(driver.fetch_solidified_outcome(signed.txid).await.unwrap(), None, "the block is not solidified yet");
     world.node.produce_blocks(18, 0);
-    assert_eq!(driver.fetch_solid_outcome(signed.txid).await.unwrap(), Some((height, Ok(()))));
+    assert_eq!(driver.fetch_solidified_outcome(signed.txid).await.unwrap(), Some((height, Ok(()))));
     assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::AlreadyKnown);
 }
 
@@ -44,7 +44,7 @@ async fn broadcast_rejections_are_classified() {
     let driver = world.build_driver();
     let good = fetch_params(&driver).await.unwrap();
     let sign = |params: &TransactionParams| {
-        build_unsigned_transfer(&world, params).sign_transaction(&world.rich[0].key).unwrap().bytes
+        build_unsigned_transfer(&world, params).sign_if_owner(&world.rich[0].key).unwrap().bytes
     };
 
     let late = TransactionParams { expiration_ms: good.expiration_ms - 120_000, ..good.clone() };
@@ -62,7 +62,7 @@ async fn broadcast_rejections_are_classified() {
     let empty = FundedAccount::new([9; 32]);
     let operation = tron::transaction::Operation::Transfer { to: world.rich[1].account, sun: 1 };
     let poor =
-        tron::transaction::build_transaction(empty.account, &operation, &good).sign_transaction(&empty.key).unwrap();
+        tron::transaction::build_transaction(empty.account, &operation, &good).sign_if_owner(&empty.key).unwrap();
     assert_eq!(outcome_class(&driver.broadcast(&poor.bytes).await), "contract");
     world.node.set_balance(empty.account, 0);
     let poor = tron::transaction::build_transaction(
@@ -70,7 +70,7 @@ async fn broadcast_rejections_are_classified() {
         &operation,
         &TransactionParams { timestamp_ms: 1, ..good.clone() },
     );
-    assert_eq!(outcome_class(&driver.broadcast(&poor.sign_transaction(&empty.key).unwrap().bytes).await), "contract");
+    assert_eq!(outcome_class(&driver.broadcast(&poor.sign_if_owner(&empty.key).unwrap().bytes).await), "contract");
 
     assert_eq!(driver.broadcast(&sign(&good)).await, BroadcastOutcome::Accepted);
 }
@@ -80,7 +80,7 @@ async fn a_rejection_of_every_broadcast_leaves_the_outcome_unknown() {
     let world = World::start_world().await;
     let driver = world.build_driver();
     let signed = build_unsigned_transfer(&world, &fetch_params(&driver).await.unwrap())
-        .sign_transaction(&world.rich[0].key)
+        .sign_if_owner(&world.rich[0].key)
         .unwrap();
     let answer = async || {
         let outcome = driver.broadcast(&signed.bytes).await;
@@ -104,7 +104,7 @@ async fn a_rejection_of_every_broadcast_leaves_the_outcome_unknown() {
 async fn a_failing_gateway_leaves_the_outcome_unknown() {
     let world = World::start_world().await;
     let signed = build_unsigned_transfer(&world, &fetch_params(&world.build_driver()).await.unwrap())
-        .sign_transaction(&world.rich[0].key)
+        .sign_if_owner(&world.rich[0].key)
         .unwrap();
     let endpoint = rpc::Endpoint::new(&world.gateway.url).unwrap();
     for fault in [
@@ -128,7 +128,7 @@ async fn broadcasting_again_reveals_a_transaction_whose_answer_was_lost() {
         let driver =
             if fault == GatewayFault::Slow { world.build_driver_with_short_deadline() } else { world.build_driver() };
         let signed = build_unsigned_transfer(&world, &fetch_params(&driver).await.unwrap())
-            .sign_transaction(&world.rich[0].key)
+            .sign_if_owner(&world.rich[0].key)
             .unwrap();
         world.gateway.set_fault(fault);
         assert_eq!(outcome_class(&driver.broadcast(&signed.bytes).await), "unknown", "{fault:?}");
@@ -137,7 +137,7 @@ async fn broadcasting_again_reveals_a_transaction_whose_answer_was_lost() {
         assert_eq!(world.build_driver().broadcast(&signed.bytes).await, BroadcastOutcome::AlreadyKnown, "{fault:?}");
         world.node.produce_blocks(19, 0);
         assert!(
-            matches!(world.build_driver().fetch_solid_outcome(signed.txid).await, Ok(Some((_, Ok(()))))),
+            matches!(world.build_driver().fetch_solidified_outcome(signed.txid).await, Ok(Some((_, Ok(()))))),
             "{fault:?}"
         );
     }
@@ -148,16 +148,16 @@ async fn a_pending_transaction_fails_after_its_expiration() {
     let world = World::start_world().await;
     let driver = world.build_driver();
     let good = fetch_params(&driver).await.unwrap();
-    let signed = build_unsigned_transfer(&world, &good).sign_transaction(&world.rich[0].key).unwrap();
+    let signed = build_unsigned_transfer(&world, &good).sign_if_owner(&world.rich[0].key).unwrap();
     world.node.model().hold_pending = true;
     assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
     world.node.produce_blocks(1, good.expiration_ms);
     world.node.model().hold_pending = false;
     world.node.produce_blocks(30, 0);
     assert_eq!(outcome_class(&driver.broadcast(&signed.bytes).await), "expired");
-    assert_eq!(driver.fetch_solid_outcome(signed.txid).await.unwrap(), None, "it was accepted and is in no block");
+    assert_eq!(driver.fetch_solidified_outcome(signed.txid).await.unwrap(), None, "it was accepted and is in no block");
     let again = TransactionParams { timestamp_ms: good.timestamp_ms + 1, ..fetch_params(&driver).await.unwrap() };
-    let signed = build_unsigned_transfer(&world, &again).sign_transaction(&world.rich[0].key).unwrap();
+    let signed = build_unsigned_transfer(&world, &again).sign_if_owner(&world.rich[0].key).unwrap();
     assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
 }
 
@@ -169,7 +169,7 @@ async fn a_broadcast_is_accepted_when_one_endpoint_accepts_it() {
     let endpoints = [&broken.url, &world.gateway.url].map(|url| rpc::Endpoint::new(url).unwrap());
     let driver = world.build_driver_for_endpoints(endpoints.to_vec());
     let signed = build_unsigned_transfer(&world, &fetch_params(&driver).await.unwrap())
-        .sign_transaction(&world.rich[0].key)
+        .sign_if_owner(&world.rich[0].key)
         .unwrap();
     assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
     let only = world.build_driver_for_endpoints(vec![rpc::Endpoint::new(&broken.url).unwrap()]);

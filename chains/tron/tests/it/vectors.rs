@@ -2,7 +2,7 @@
 //! implementations gave the same results.
 
 use bip32::{ChildNumber, XPrv};
-use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::AddressScheme};
+use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, address::AddressScheme};
 use k256::ecdsa::SigningKey;
 use tron::{
     abi, address,
@@ -122,7 +122,7 @@ fn derive_private_key(seed: &[u8], index: u32) -> SigningKey {
 }
 
 fn to_address_text(key: &SigningKey) -> String {
-    chain::derive::tron_address(transaction::derive_account(key.verifying_key())).text
+    chain::address::encode_tron_address(transaction::derive_account(key.verifying_key())).text
 }
 
 fn signing_key(index: usize) -> SigningKey {
@@ -152,7 +152,7 @@ fn build_test_transaction(operation: &Operation, params: &TransactionParams) -> 
 }
 
 fn assert_signed(unsigned: &UnsignedTransaction, raw: &str, txid: &str, signature: &str, bytes: &str) {
-    let signed = unsigned.sign_transaction(&signing_key(0)).unwrap();
+    let signed = unsigned.sign_if_owner(&signing_key(0)).unwrap();
     assert_eq!(const_hex::encode(&unsigned.raw), raw);
     assert_eq!(signed.txid.to_string(), txid);
     assert_eq!(const_hex::encode(signed.signature), signature);
@@ -220,7 +220,7 @@ fn token_calls_have_the_published_selectors_and_layouts() {
 fn a_trx_transfer_matches_its_vector() {
     let unsigned = build_test_transaction(&build_trx_transfer(1_500_000), &test_params());
     assert_signed(&unsigned, TRX_RAW, TRX_TXID, TRX_SIG, TRX_TX);
-    assert_eq!(transaction::compute_bandwidth(&unsigned.sign_transaction(&signing_key(0)).unwrap().bytes), 267);
+    assert_eq!(transaction::compute_bandwidth_bytes(&unsigned.sign_if_owner(&signing_key(0)).unwrap().bytes), 267);
     for (sun, txid) in [
         (1, "1dd09e525627c6c7eb0515591cb63bc3f091c03409f09d489076d3468c0e6c4b"),
         (127, "2f3c99ff675efdf296db4b60b508c9068ed339c6e4a7b938a56d93b6274fd4d7"),
@@ -248,7 +248,7 @@ fn a_usdt_transfer_matches_its_vector() {
         &test_params().with_fee_limit(30_000_000),
     );
     assert_signed(&unsigned, TOKEN_RAW, TOKEN_TXID, TOKEN_SIG, TOKEN_TX);
-    assert_eq!(transaction::compute_bandwidth(&unsigned.sign_transaction(&signing_key(0)).unwrap().bytes), 345);
+    assert_eq!(transaction::compute_bandwidth_bytes(&unsigned.sign_if_owner(&signing_key(0)).unwrap().bytes), 345);
     let maximum =
         build_test_transaction(&build_token_transfer(Amount::MAX), &test_params().with_fee_limit(100_000_000));
     assert_eq!(maximum.txid.to_string(), "8e4fb2be98aa0a8113e84a760ebb264720d36fa60e8f8f569b64644ee1e6bef0");
@@ -259,7 +259,7 @@ fn a_transaction_with_a_memo_matches_its_vector() {
     let unsigned =
         build_test_transaction(&build_trx_transfer(1), &TransactionParams { memo: b"hello".to_vec(), ..test_params() });
     assert_eq!(unsigned.txid.to_string(), "fc0abaf733ebcea63d3bdba2794a9d91cdcd7f4522dfdb93033d335df496bb3e");
-    let signature = const_hex::encode(unsigned.sign_transaction(&signing_key(0)).unwrap().signature);
+    let signature = const_hex::encode(unsigned.sign_if_owner(&signing_key(0)).unwrap().signature);
     assert_eq!(
         signature,
         "ece64cad2bfc1dcc6487846e3c31768e1fb607b17add1838835ed84553933e2b\
@@ -293,10 +293,10 @@ fn the_id_of_a_transaction_that_a_node_built_matches() {
 #[test]
 fn a_signature_recovers_to_its_signer_and_another_key_cannot_sign() {
     let unsigned = build_test_transaction(&build_trx_transfer(1_500_000), &test_params());
-    let mut signature = unsigned.sign_transaction(&signing_key(0)).unwrap().signature;
+    let mut signature = unsigned.sign_if_owner(&signing_key(0)).unwrap().signature;
     assert_eq!(transaction::recover_signer(unsigned.txid, &signature), Some(test_account(0)));
     signature[64] -= 27;
     assert_eq!(transaction::recover_signer(unsigned.txid, &signature), Some(test_account(0)));
-    assert_eq!(unsigned.sign_transaction(&signing_key(1)), Err(transaction::SignError::NotTheOwner));
+    assert_eq!(unsigned.sign_if_owner(&signing_key(1)), Err(transaction::SignError::NotTheOwner));
     assert_eq!(transaction::recover_signer(unsigned.txid, &signature[..64]), None);
 }

@@ -56,7 +56,7 @@ impl World {
     }
 
     pub fn assets(&self) -> Vec<Asset> {
-        let contract = chain::derive::tron_address(self.usdt).text;
+        let contract = chain::address::encode_tron_address(self.usdt).text;
         vec![
             Asset::new(self.chain_id(), AssetKind::Native, "TRX", 6, 6),
             Asset::new(self.chain_id(), AssetKind::Token { contract }, "USDT", 6, 6),

@@ -1,4 +1,4 @@
-//! `POST /api/orders`
+//! `POST /api/orders`: creates an order.
 
 use std::sync::Arc;
 
@@ -13,23 +13,25 @@ use utoipa::ToSchema;
 
 use crate::auth::AuthError;
 use crate::error::{self, Code};
-use crate::orders::request::{OrderRequest, OrderRequestSchema, Payment};
-use crate::{CURRENCY, Checkout, SURFACE, auth, wire};
+use crate::orders::create_request::{OrderRequest, OrderRequestSchema, PaymentChoice};
+use crate::{CURRENCY, SURFACE, SharedState, auth, wire};
 use access::limits::{Key, Limited};
 use clock::Instant;
 use ids::UserId;
 use money::addresses::{IssueError, ReservedAddress};
 use shop::catalog::PricingScheme;
 use shop::orders::OrderReference;
-use shop::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
-use shop::orders::{self, CreateError, NewLine, NewOrder, PlacedOrder};
+use shop::orders::new_payment::{PaymentInstructions, PaymentMethod, Provider};
+use shop::orders::{self, CreateOrderError, NewLine, NewOrder, PlacedOrder};
 use web::fields::{BadRequest, Fields};
 use web::client::Client;
 use web::idempotent::{self, IdempotencyKey, OperationError, Retention, Scope, StoredResponse};
 use web::response;
 
+/// The prefix of the order numbers of this surface.
 const NUMBER_PREFIX: &str = "CO";
-/// The time for which an idempotency key is stored, in seconds. Orders that are paid from a balance store it for ever.
+/// The time for which an idempotency key is stored, in seconds. The key of an order that is paid from a balance is
+/// stored without limit.
 const KEY_RETENTION_SECONDS: i64 = 24 * 60 * 60;
 
 /// The response to a new order.
@@ -58,9 +60,9 @@ pub enum RouteError {
     /// The payment method or the asset cannot be used at the moment.
     #[error("this payment method is not available at the moment")]
     MethodUnavailable,
-    /// The shop rejected the order, for example because the stock is too low.
+    /// The shop refused the order, for example because the stock is too low.
     #[error(transparent)]
-    Order(#[from] CreateError),
+    Order(#[from] CreateOrderError),
     /// The idempotency key was used with another request before.
     #[error("this Idempotency-Key was used with another request")]
     KeyReused,
@@ -79,30 +81,31 @@ impl IntoResponse for RouteError {
                 error::error_response(StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable, &self)
             }
             RouteError::KeyReused => error::error_response(StatusCode::CONFLICT, Code::IdempotencyConflict, &self),
-            RouteError::Order(rejection) => rejected_order_response(rejection),
+            RouteError::Order(refusal) => refused_order_response(refusal),
             RouteError::Auth(AuthError::Db(cause)) | RouteError::Db(cause) => error::database_error_response(cause),
         }
     }
 }
 
-fn rejected_order_response(rejection: &CreateError) -> Response {
-    let (status, code) = match rejection {
-        CreateError::ProductNotFound => (StatusCode::NOT_FOUND, Code::ProductNotFound),
-        CreateError::BadLines
-        | CreateError::QuantityBelowMinimum { .. }
-        | CreateError::QuantityAboveMaximum { .. }
-        | CreateError::AmountOutOfRange => (StatusCode::BAD_REQUEST, Code::ValidationError),
-        CreateError::InsufficientStock => (StatusCode::CONFLICT, Code::InsufficientStock),
-        CreateError::CouponInvalid(_) => (StatusCode::BAD_REQUEST, Code::CouponInvalid),
-        CreateError::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
-        CreateError::UserRequired => return error::unauthorized_response(rejection),
-        CreateError::InsufficientBalance => (StatusCode::PAYMENT_REQUIRED, Code::InsufficientBalance),
-        CreateError::Issue(IssueError::Db(cause)) | CreateError::Db(cause) => {
+/// Returns the response to an order that the shop refused. An internal error is logged and not shown.
+fn refused_order_response(refusal: &CreateOrderError) -> Response {
+    let (status, code) = match refusal {
+        CreateOrderError::ProductNotFound => (StatusCode::NOT_FOUND, Code::ProductNotFound),
+        CreateOrderError::BadLines
+        | CreateOrderError::QuantityBelowMinimum { .. }
+        | CreateOrderError::QuantityAboveMaximum { .. }
+        | CreateOrderError::AmountOutOfRange => (StatusCode::BAD_REQUEST, Code::ValidationError),
+        CreateOrderError::InsufficientStock => (StatusCode::CONFLICT, Code::InsufficientStock),
+        CreateOrderError::CouponInvalid(_) => (StatusCode::BAD_REQUEST, Code::CouponInvalid),
+        CreateOrderError::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
+        CreateOrderError::UserRequired => return error::unauthorized_response(refusal),
+        CreateOrderError::InsufficientBalance => (StatusCode::PAYMENT_REQUIRED, Code::InsufficientBalance),
+        CreateOrderError::Issue(IssueError::Db(cause)) | CreateOrderError::Db(cause) => {
             return error::database_error_response(cause);
         }
-        CreateError::Issue(_) => return error::failed_response(rejection),
+        CreateOrderError::Issue(_) => return error::failed_response(refusal),
     };
-    error::error_response(status, code, rejection)
+    error::error_response(status, code, refusal)
 }
 
 impl OperationError for RouteError {
@@ -112,7 +115,7 @@ impl OperationError for RouteError {
 
     fn database_error(&self) -> Option<&db::Error> {
         match self {
-            RouteError::Db(error) | RouteError::Order(CreateError::Db(error)) => Some(error),
+            RouteError::Db(error) | RouteError::Order(CreateOrderError::Db(error)) => Some(error),
             RouteError::BadRequest(_)
             | RouteError::RateLimited(_)
             | RouteError::Auth(_)
@@ -142,18 +145,20 @@ impl OperationError for RouteError {
     ),
     security((), ("user_token" = [])))]
 pub async fn create_order(
-    State(checkout): State<Arc<Checkout>>,
+    State(checkout): State<Arc<SharedState>>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, RouteError> {
     checkout.orders.admit_hit(checkout.clock.monotonic_now(), [Key::from_ip(client.0)])?;
-    let request = OrderRequest::parse_order_request(&Fields::from_json(&headers, &body)?)?;
+    let request = OrderRequest::parse_and_validate(&Fields::from_json(&headers, &body)?)?;
     let user = match request.payment {
-        Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::authenticate_user(&checkout, &headers).await?),
-        Payment::Crypto { .. } | Payment::Alipay | Payment::Wechat => None,
+        PaymentChoice::BalanceCny | PaymentChoice::BalanceCrypto => {
+            Some(auth::authenticate_user(&checkout, &headers).await?)
+        }
+        PaymentChoice::Crypto { .. } | PaymentChoice::Alipay | PaymentChoice::Wechat => None,
     };
-    let key = build_idempotency_key(&checkout, &headers, &request, user)?;
+    let key = parse_idempotency_key(&checkout, &headers, &request, user)?;
     let (payment_service, wire_request) = (checkout.payment_service.clone(), request.clone());
     let outcome = idempotent::execute_once_per_key(
         &checkout.db,
@@ -177,8 +182,9 @@ pub async fn create_order(
     Ok(response::response_from_json_text(outcome.response.status, outcome.response.body))
 }
 
-fn build_idempotency_key(
-    checkout: &Checkout,
+/// Parses the idempotency key in the request's headers; `None` when the client sent no key.
+fn parse_idempotency_key(
+    checkout: &SharedState,
     headers: &HeaderMap,
     request: &OrderRequest,
     user: Option<UserId>,
@@ -196,22 +202,24 @@ fn build_idempotency_key(
         .map_err(|invalid| BadRequest::for_field("Idempotency-Key", invalid.to_string()))
 }
 
-/// Generates the order number, and reserves a deposit address when the buyer pays on a chain.
+/// Returns the order to create, with a new order number, and the address that is reserved for an on-chain payment;
+/// `None` for other payment methods.
 async fn reserve_address_and_build_order(
-    checkout: &Checkout,
+    checkout: &SharedState,
     request: &OrderRequest,
     user: Option<UserId>,
     now: Instant,
 ) -> Result<(NewOrder, Option<ReservedAddress>), RouteError> {
     let reference = OrderReference::new_random(&mut rand::rng(), NUMBER_PREFIX, now);
-    let external =
-        |provider| checkout.pay_links.build_payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable);
+    let external = |provider| {
+        checkout.pay_links.build_external_payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable)
+    };
     let payment_method = match &request.payment {
-        Payment::Crypto { coin } => PaymentMethod::Crypto(coin.clone()),
-        Payment::BalanceCny => PaymentMethod::BalanceCny,
-        Payment::BalanceCrypto => PaymentMethod::BalanceCrypto,
-        Payment::Alipay => external(Provider::Alipay)?,
-        Payment::Wechat => external(Provider::Wechat)?,
+        PaymentChoice::Crypto { coin } => PaymentMethod::Crypto(coin.clone()),
+        PaymentChoice::BalanceCny => PaymentMethod::BalanceCny,
+        PaymentChoice::BalanceCrypto => PaymentMethod::BalanceCrypto,
+        PaymentChoice::Alipay => external(Provider::Alipay)?,
+        PaymentChoice::Wechat => external(Provider::Wechat)?,
     };
     let address =
         checkout.payment_service.reserve_payment_address(&checkout.db, checkout.shop, &payment_method).await?;
@@ -232,9 +240,10 @@ async fn reserve_address_and_build_order(
     Ok((new_order, address))
 }
 
+/// Returns the response body for a new order as JSON text.
 fn serialize_created_order(created: &PlacedOrder, request: &OrderRequest) -> Result<String, db::Error> {
-    let order = wire::Order::new(created, request.payment.payment_method());
-    let payment = wire::Payment::new(created, request.payment.asset_code());
+    let order = wire::Order::from_placed_order(created, request.payment.payment_method());
+    let payment = wire::Payment::from_instructions(created, request.payment.asset_code());
     let body = CreatedOrder { success: true, order, payment };
     serde_json::to_string(&body)
         .map_err(|e| db::Error::Statement(format!("the response to a new order cannot be serialised: {e}")))

@@ -1,4 +1,4 @@
-//! `GET` and `POST /api/orders/query`
+//! `GET` and `POST /api/orders/query`: look an order up by its number and e-mail address.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::error::{self, Code};
 use crate::wire::FoundOrder;
-use crate::{Checkout, SURFACE};
+use crate::{SURFACE, SharedState};
 use access::limits::{Key, Limited};
 use db::{self, Tx};
 use envelope::DecryptError;
@@ -23,7 +23,7 @@ use web::fields::{BadRequest, Fields};
 use web::client::Client;
 use web::response;
 
-/// The response to a look-up.
+/// The response to an order look-up.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Found)]
 pub struct OrderResponse {
@@ -50,6 +50,7 @@ struct Lookup {
 }
 
 impl Lookup {
+    /// Parses the order number and the e-mail address, and trims both.
     fn parse_lookup(fields: &Fields) -> Result<Lookup, BadRequest> {
         let (order_no, email) = (fields.required_text("orderNo")?.trim(), fields.required_text("email")?.trim());
         Ok(Lookup { order_no: order_no.to_owned(), email: email.to_owned() })
@@ -62,7 +63,7 @@ pub enum RouteError {
     /// A field of the request is missing or wrong.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
-    /// The client, or this pair of number and e-mail address, had too many look-ups.
+    /// The client sent too many look-ups, or there were too many look-ups for this pair of number and e-mail address.
     #[error(transparent)]
     RateLimited(#[from] Limited),
     /// No order has this number, or the order has another e-mail address. The response is the same in both cases.
@@ -71,9 +72,9 @@ pub enum RouteError {
     /// The database returned an error.
     #[error(transparent)]
     Db(#[from] db::Error),
-    /// The delivered goods cannot be decrypted.
+    /// A delivered item cannot be decrypted.
     #[error(transparent)]
-    Goods(#[from] DecryptError),
+    Decrypt(#[from] DecryptError),
 }
 
 impl IntoResponse for RouteError {
@@ -83,7 +84,7 @@ impl IntoResponse for RouteError {
             RouteError::RateLimited(limited) => error::rate_limited_response(*limited),
             RouteError::NotFound => error::error_response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
             RouteError::Db(cause) => error::database_error_response(cause),
-            RouteError::Goods(_) => error::failed_response(&self),
+            RouteError::Decrypt(_) => error::failed_response(&self),
         }
     }
 }
@@ -102,11 +103,11 @@ impl IntoResponse for RouteError {
         (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
     ))]
 pub async fn query_order_by_url(
-    State(checkout): State<Arc<Checkout>>,
+    State(checkout): State<Arc<SharedState>>,
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, RouteError> {
-    look_up_order(&checkout, client, Lookup::parse_lookup(&Fields::from_query(query.as_deref()))?).await
+    look_up_order_within_limits(&checkout, client, Lookup::parse_lookup(&Fields::from_query(query.as_deref()))?).await
 }
 
 /// Look an order up, without its e-mail address in the URL
@@ -118,46 +119,57 @@ pub async fn query_order_by_url(
         (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
     ))]
 pub async fn query_order_by_body(
-    State(checkout): State<Arc<Checkout>>,
+    State(checkout): State<Arc<SharedState>>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, RouteError> {
-    look_up_order(&checkout, client, Lookup::parse_lookup(&Fields::from_json(&headers, &body)?)?).await
+    look_up_order_within_limits(&checkout, client, Lookup::parse_lookup(&Fields::from_json(&headers, &body)?)?).await
 }
 
-/// Returns the response with the order. Every look-up counts against both rate limits, whether it finds an order or
-/// not; only a rejected look-up does not count.
-async fn look_up_order(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, RouteError> {
+/// Finds an order, decrypts its delivered items and returns the response. Every look-up counts against both rate
+/// limits, whether it finds an order or not. A look-up that a rate limit refuses does not count.
+async fn look_up_order_within_limits(
+    checkout: &SharedState,
+    client: Client,
+    lookup: Lookup,
+) -> Result<Response, RouteError> {
     let pair = Key::from_subject((&lookup.order_no, orders::normalize_email(&lookup.email)));
     checkout.lookups.admit_hit(checkout.clock.monotonic_now(), [Key::from_ip(client.0), pair])?;
     let shop = checkout.shop;
-    let found = checkout
-        .db
-        .read("query_order", move |tx| Box::pin(async move { find_order_with_goods(tx, shop, &lookup).await }));
+    let found = checkout.db.read("find_order_with_goods", move |tx| {
+        Box::pin(async move { find_order_with_delivered_items(tx, shop, &lookup).await })
+    });
     let found: Result<_, db::Error> = found.await;
-    let OrderWithGoods { details, lines, goods } = found?.ok_or(RouteError::NotFound)?;
+    let OrderWithItems { details, lines, items } = found?.ok_or(RouteError::NotFound)?;
     let envelope = &checkout.envelope;
     let decrypt = |item: SealedItem| stock::decrypt_stock_item(envelope, &item).map(|line| line.as_str().to_owned());
-    let credentials = goods.map(|goods| goods.into_iter().map(decrypt).collect::<Result<Vec<_>, _>>()).transpose()?;
-    let order = FoundOrder::new(&details, &lines, credentials);
+    let credentials = items.map(|items| items.into_iter().map(decrypt).collect::<Result<Vec<_>, _>>()).transpose()?;
+    let order = FoundOrder::from_order_details(&details, &lines, credentials);
     Ok(response::json_response(StatusCode::OK, &OrderResponse { success: true, order }))
 }
 
-/// An order with its lines. `goods` is `None` until the order is completed.
-struct OrderWithGoods {
+/// An order with its lines and its delivered items, which are still encrypted. `items` is `None` until the order is
+/// completed.
+struct OrderWithItems {
     details: OrderDetails,
     lines: Vec<OrderLine>,
-    goods: Option<Vec<SealedItem>>,
+    items: Option<Vec<SealedItem>>,
 }
 
-async fn find_order_with_goods(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<OrderWithGoods>, db::Error> {
+/// Returns the order with this number and e-mail address, its lines and its delivered items; `None` when this surface
+/// and shop have no such order.
+async fn find_order_with_delivered_items(
+    tx: &mut Tx,
+    shop: Shop,
+    lookup: &Lookup,
+) -> Result<Option<OrderWithItems>, db::Error> {
     let Some(details) =
         orders::find_order_by_number_and_email(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await?
     else {
         return Ok(None);
     };
     let lines = orders::list_order_lines(tx, &details.order).await?;
-    let goods = orders::find_delivered_items(tx, &details.order, &lines).await?;
-    Ok(Some(OrderWithGoods { details, lines, goods }))
+    let items = orders::find_delivered_items(tx, &details.order, &lines).await?;
+    Ok(Some(OrderWithItems { details, lines, items }))
 }

@@ -1,4 +1,4 @@
-//! `GET /api/orders/{id}/status`
+//! `GET /api/orders/{id}/status`: returns the status of an order.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::error::{self, Code};
 use crate::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
-use crate::{Checkout, SURFACE, ids};
+use crate::{SURFACE, SharedState, ids};
 use shop::orders;
 use web::response;
 
@@ -58,10 +58,10 @@ impl IntoResponse for RouteError {
         (status = 404, body = error::Body, description = "No such order (`order_not_found`)"),
     ))]
 pub async fn get_order_status(
-    State(checkout): State<Arc<Checkout>>,
+    State(checkout): State<Arc<SharedState>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, RouteError> {
-    let id = path.ok().and_then(|Path(id)| ids::parse_public_id(&id)).ok_or(RouteError::NotFound)?;
+    let id = path.ok().and_then(|Path(id)| ids::parse_hyphenated_uuid(&id)).ok_or(RouteError::NotFound)?;
     let status =
         orders::find_order_status(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(RouteError::NotFound)?;
     let response = StatusResponse {
@@ -70,7 +70,7 @@ pub async fn get_order_status(
         status: status.state.into(),
         payment_status: wire::derive_payment_status(&status),
         fulfillment_status: status.state.into(),
-        payment: Progress::new(&status, checkout.now(), &checkout.payment_service.assets),
+        payment: Progress::from_order_status(&status, checkout.now(), &checkout.payment_service.assets),
     };
     Ok(response::json_response(StatusCode::OK, &response))
 }

@@ -1,4 +1,4 @@
-//! `GET /api/products`
+//! `GET /api/products`: lists all active products.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::error;
 use crate::wire::Product;
-use crate::{CURRENCY, Checkout};
+use crate::{CURRENCY, SharedState};
 use shop::catalog;
 use web::response;
 
@@ -46,10 +46,10 @@ impl IntoResponse for RouteError {
     (status = 200, body = ProductsResponse, description = "Every active product"),
     (status = 429, body = error::Body, description = "Too many requests of this client; see `Retry-After`"),
 ))]
-pub async fn list_products(State(checkout): State<Arc<Checkout>>) -> Result<Response, RouteError> {
+pub async fn list_products(State(checkout): State<Arc<SharedState>>) -> Result<Response, RouteError> {
     let shop = checkout.shop;
-    let products = checkout.db.read("list_products", move |tx| {
-        Box::pin(async move { catalog::list_active_products(tx, shop, CURRENCY).await })
+    let products = checkout.db.read("list_active_products", move |tx| {
+        Box::pin(async move { catalog::list_active_priced_products(tx, shop, CURRENCY).await })
     });
     let products: Result<Vec<catalog::Product>, db::Error> = products.await;
     let products = products?.into_iter().map(Product::from).collect();

@@ -1,4 +1,4 @@
-//! The endpoints of products: list all products, and show one product.
+//! The endpoints of products: list all products, and get one product.
 
 pub mod list;
-pub mod show;
+pub mod get;

@@ -1,0 +1,82 @@
+//! Outputs that pay an address, and the address type by which the driver recognises them.
+
+use bitcoin::hashes::sha256d;
+use chain::{AddressKey, Amount, AssetId, OutPoint, Transfer, TransferIndex, TxId, TxPart, address};
+
+use crate::hashes::to_display_order;
+
+/// The type of the addresses that receive payments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressType {
+    /// Pay to witness public key hash (BIP141): a program of 20 bytes, `bc1q…` on mainnet.
+    P2wpkh,
+    /// Pay to Taproot (BIP341): a program of 32 bytes, `bc1p…` on mainnet.
+    P2tr,
+}
+
+impl AddressType {
+    /// Returns the watch-set key of the address that this output script pays, or `None` if the script has another
+    /// address type. Other types must not match: a sender could build an output of another type with the same key bytes
+    /// as a watched address.
+    pub fn find_address_key(self, script: &[u8]) -> Option<AddressKey> {
+        match (self, script) {
+            (AddressType::P2wpkh, [0x00, 0x14, program @ ..]) => program.try_into().ok().map(AddressKey),
+            (AddressType::P2tr, [0x51, 0x20, key @ ..]) => {
+                <&[u8; 32]>::try_from(key).ok().map(address::hash_p2tr_output_key)
+            }
+            (AddressType::P2wpkh | AddressType::P2tr, _) => None,
+        }
+    }
+}
+
+/// An output that pays an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PaidOutput {
+    /// Index of the transaction in its block; 0 outside a block.
+    pub tx_index: u32,
+    /// Transaction id in hash order.
+    pub txid: sha256d::Hash,
+    /// Index of the output in its transaction.
+    pub vout: u32,
+    /// Key of the paid address in the watch set.
+    pub to: AddressKey,
+    /// Amount in satoshi.
+    pub sats: u64,
+}
+
+impl PaidOutput {
+    /// Returns the transaction id and the index with which an input refers to this output.
+    pub fn to_outpoint(&self) -> OutPoint {
+        OutPoint { txid: TxId(to_display_order(self.txid)), vout: self.vout }
+    }
+
+    /// Converts the output to a [`Transfer`], the form in which all chain drivers return payments.
+    pub fn to_transfer(&self, asset: &AssetId) -> Transfer {
+        Transfer {
+            txid: TxId(to_display_order(self.txid)),
+            index: TransferIndex { tx_index: self.tx_index, part: TxPart::Output(self.vout) },
+            asset: asset.clone(),
+            to: self.to,
+            from: None,
+            amount: Amount::from(self.sats),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_outputs_of_the_address_type_have_a_key() {
+        let p2wpkh = [&[0x00, 0x14][..], &[7; 20]].concat();
+        let p2tr = [&[0x51, 0x20][..], &[7; 32]].concat();
+        assert_eq!(AddressType::P2wpkh.find_address_key(&p2wpkh), Some(AddressKey([7; 20])));
+        assert_eq!(AddressType::P2tr.find_address_key(&p2tr), Some(address::hash_p2tr_output_key(&[7; 32])));
+        assert_eq!(
+            (AddressType::P2wpkh.find_address_key(&p2tr), AddressType::P2tr.find_address_key(&p2wpkh)),
+            (None, None)
+        );
+        assert_eq!(AddressType::P2wpkh.find_address_key(&p2wpkh[..21]), None);
+    }
+}

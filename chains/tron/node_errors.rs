@@ -1,0 +1,68 @@
+//! Errors of java-tron and TronGrid, which have no error codes: the driver recognises them by their text.
+
+use std::borrow::Cow;
+
+use rpc::{NodeError, NodeErrorKind};
+use serde::Deserialize;
+
+/// The maximum size of a reply that is searched for an error, in bytes. Longer replies are never errors.
+const ERROR_BYTES_MAX: usize = 4_096;
+
+/// Returns the error that the body of a reply contains, or `None` when the body is not an error.
+pub fn find_node_error(status: u16, body: &[u8]) -> Option<NodeError> {
+    #[derive(Deserialize)]
+    struct ErrorBody<'a> {
+        #[serde(borrow, rename = "Error")]
+        error: Cow<'a, str>,
+    }
+    if body.len() > ERROR_BYTES_MAX {
+        return None;
+    }
+    let text = std::str::from_utf8(body).ok()?;
+    let error = match serde_json::from_str::<ErrorBody<'_>>(text) {
+        Ok(ErrorBody { error }) => error,
+        // A lite node reports a closed API as plain text.
+        Err(_) if text.starts_with("this API is closed") => Cow::Borrowed(text),
+        Err(_) => return None,
+    };
+    let message: String = error.chars().filter(|c| !c.is_control()).take(300).collect();
+    Some(NodeError { code: i64::from(status), kind: classify_node_error(&message), message })
+}
+
+/// Classifies an error by its message, because java-tron and TronGrid have no error codes.
+pub fn classify_node_error(message: &str) -> NodeErrorKind {
+    let text = message.to_ascii_lowercase();
+    let contains = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    if contains(&[
+        "frequency limit",
+        "suspended",
+        "daily usage",
+        "rate limit",
+        "lack of computing resources",
+        "too many",
+    ]) {
+        NodeErrorKind::RateLimited
+    } else if contains(&["unavailable due to config", "api is closed", "not support"]) {
+        NodeErrorKind::MethodMissing
+    } else {
+        NodeErrorKind::Other
+    }
+}
+
+/// Returns a node's message as text of at most 300 characters. Some methods encode their messages in hexadecimal,
+/// others do not.
+pub fn decode_message(message: &str) -> String {
+    let text = const_hex::decode(message).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    text.unwrap_or_else(|| message.to_owned()).chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_hexadecimal_or_plain_text() {
+        assert_eq!(decode_message("447570207472616e73616374696f6e2e"), "Dup transaction.");
+        assert_eq!(decode_message("Dup transaction."), "Dup transaction.");
+    }
+}

@@ -1,0 +1,74 @@
+//! Loads the deposit addresses of the followed chains.
+
+use anyhow::Context;
+use chain::{ChainId, Deriver, Family};
+
+use clock::Instant;
+use config::Config;
+use db::Db;
+use money::addresses::{Addresses, ChainAccount};
+use money::assets::Assets;
+use money::deposits;
+use money::immutable_facts::{self, Fact, FactError};
+
+/// Loads the deposit addresses of the chains: their account keys, the issued addresses and their unspent outputs.
+/// Stores the address kind of each Bitcoin chain at the first start, and compares the configuration with the stored
+/// kind later.
+///
+/// # Errors
+/// Fails when an account key cannot be used, or when the configuration contradicts the facts in the database.
+pub async fn load_addresses_and_record_kinds(
+    config: &Config,
+    assets: &Assets,
+    db: &Db,
+    now: Instant,
+) -> anyhow::Result<Addresses> {
+    let mut accounts = Vec::new();
+    // The address kind of a Bitcoin chain must not change: payments to addresses of the earlier kind would not be
+    // found.
+    let mut kinds = Vec::new();
+    let mut with_outputs = Vec::new();
+    for chain in assets.list_followed_chains() {
+        let settings = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
+        if chain.family == Family::Bitcoin {
+            let name = format!("address_kind of {}", chain.id);
+            kinds.push(Fact { name, value: settings.address_kind.as_str().to_owned() });
+            with_outputs.push((chain.id.clone(), chain.watched.clone()));
+        }
+        let Some(account) = config.find_deposit_account_key(settings) else { continue };
+        let deriver = Deriver::new(&account.xpub, settings.address_scheme())
+            .with_context(|| format!("the account key for {} cannot be used", chain.id))?;
+        accounts.push(ChainAccount {
+            chain: chain.id.clone(),
+            family: chain.family,
+            xpub: account.xpub.clone(),
+            deriver,
+            watched: chain.watched.clone(),
+        });
+    }
+    // A followed sibling adds its own addresses to the shared set. The addresses of all other siblings are added here.
+    let is_not_followed = |sibling: &&ChainId| assets.find_followed_chain(sibling).is_none();
+    let siblings = assets.list_followed_chains().flat_map(|chain| {
+        chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone()))
+    });
+    let siblings: Vec<(ChainId, ChainId)> = siblings.collect();
+    let open = db.write("load_addresses_and_record_kinds", move |tx| {
+        Box::pin(async move {
+            immutable_facts::record_or_compare_facts(tx, now, &kinds).await?;
+            let addresses = Addresses::store_accounts_and_watch_addresses(tx, accounts).await?;
+            for (chain, watched) in &with_outputs {
+                watched.insert_outputs(
+                    deposits::list_unspent_outputs(tx, chain, i64::MAX)
+                        .await?
+                        .into_iter()
+                        .map(|unspent| unspent.output),
+                );
+            }
+            for (chain, sibling) in &siblings {
+                addresses.watch_sibling_addresses(tx, chain, sibling).await?;
+            }
+            Ok::<_, FactError>(addresses)
+        })
+    });
+    Ok(open.await?)
+}

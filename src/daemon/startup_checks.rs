@@ -1,0 +1,59 @@
+//! Checks that run once when the daemon starts. They log warnings about the configuration and about missing keys.
+
+use std::sync::Arc;
+
+use chain::{ChainId, Family, Source};
+use tracing::{error, warn};
+
+use clock::Instant;
+use config::{ChainConfig, Driver};
+use db::Db;
+use envelope::Envelope;
+use money::assets::Assets;
+use money::invoices;
+use shop::stock;
+
+/// Logs a warning for open invoices on chains that were disabled or renamed. No worker follows such a chain, so these
+/// invoices never expire.
+pub async fn warn_of_unfollowed_invoices(assets: &Assets, db: &Db) -> anyhow::Result<()> {
+    let followed: Vec<ChainId> = assets.list_followed_chains().map(|chain| chain.id.clone()).collect();
+    let unfollowed_invoices: Result<_, db::Error> = db
+        .read("count_waiting_unfollowed_invoices", move |tx| {
+            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
+        })
+        .await;
+    for (chain, count) in unfollowed_invoices? {
+        warn!(
+            chain,
+            "{count} open invoices are on {chain}, which is not enabled: they cannot be paid and do not expire; enable \
+             [chains.{chain}] until none is open"
+        );
+    }
+    Ok(())
+}
+
+/// Opens and closes the reviews for stock whose envelope key is missing, and logs each missing key. Runs at every
+/// start, before the stock is sold.
+pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
+    let envelope = envelope.clone();
+    let missing: Result<_, db::Error> = db
+        .write("sync_missing_key_reviews", move |tx| {
+            Box::pin(async move { stock::sync_missing_key_reviews(tx, now, &envelope).await })
+        })
+        .await;
+    for error in missing?.into_iter().filter_map(|key| key.error) {
+        error!("stock cannot be decrypted: {error}");
+    }
+    Ok(())
+}
+
+/// Logs a warning for an EVM chain that is read from a single RPC endpoint.
+pub fn warn_if_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
+    if chain.family == Family::Evm && chain.driver == Driver::Node && source.independent_endpoints() < 2 {
+        warn!(
+            chain = %chain.id,
+            "{} has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one",
+            chain.id
+        );
+    }
+}

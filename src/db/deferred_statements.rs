@@ -1,0 +1,73 @@
+//! Deferred statements: changes whose results the transaction does not need. PostgreSQL runs them together, in one round
+//! trip; SQLite runs each of them at once.
+
+use std::sync::atomic::Ordering;
+
+use crate::batch_rows::BatchRows;
+use crate::tx::DbConnection;
+use crate::{Backend, Bind, Error, Tx, expect_changed, postgres};
+
+/// A statement whose result the closure does not need.
+pub(super) struct DeferredStatement {
+    /// The SQL text, with placeholders `$1`, `$2`, …
+    pub sql: &'static str,
+    /// The rows for which the statement runs; empty for a statement without given rows, which runs once.
+    pub given: BatchRows,
+    /// The values of the placeholders, in order.
+    pub binds: Vec<Bind>,
+    /// The number of rows that the statement must change; `None` when any number is allowed.
+    pub expected: Option<u64>,
+}
+
+impl Tx {
+    /// Schedules a statement whose result the caller does not need, except that it must change `expected` rows.
+    ///
+    /// PostgreSQL runs all deferred statements as one, before the next statement that is not deferred or at the end of
+    /// the transaction. So no deferred statement may depend on the changes of another one, nor change the same row. On
+    /// PostgreSQL only, a deferred statement may read the rows that the one just before it returned, as the table
+    /// `changed_before`.
+    ///
+    /// # Errors
+    /// On SQLite, where the statement runs at once: any [`Error`] of it, and [`Error::UnexpectedRowCount`]. On
+    /// PostgreSQL the next statement or the end of the transaction fails.
+    pub async fn execute_deferred(
+        &mut self,
+        sql: &'static str,
+        given: BatchRows,
+        binds: Vec<Bind>,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
+        match self.backend() {
+            Backend::Sqlite => {
+                let found = match given.is_empty() {
+                    true => self.execute(sql, binds).await?,
+                    false => self.execute_for_each(sql, given, binds).await?,
+                };
+                let checked = expected.map_or(Ok(()), |expected| expect_changed(found, expected));
+                self.record_failure(checked)
+            }
+            Backend::Postgres => {
+                self.deferred.push(DeferredStatement { sql, given, binds, expected });
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs the statements that were deferred, because the following code depends on them.
+    ///
+    /// # Errors
+    /// Any [`Error`] of them, and the error that ended the transaction earlier.
+    pub async fn run_deferred(&mut self) -> Result<(), Error> {
+        if let Some(failure) = &self.failed {
+            return Err(failure.clone());
+        }
+        let deferred = std::mem::take(&mut self.deferred);
+        let DbConnection::Postgres(connection) = &mut self.connection else { return Ok(()) };
+        if deferred.is_empty() {
+            return Ok(());
+        }
+        self.stats.statements.fetch_add(1, Ordering::Relaxed);
+        let result = postgres::execute_deferred_statements(connection, deferred).await;
+        self.record_changed_rows(result).map(drop)
+    }
+}

@@ -1,0 +1,79 @@
+//! Dust: deposits that are too small to be payments.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chain::{Amount, Asset, AssetId};
+
+use crate::pricing::{self, Fiat, RateBook};
+use clock::Instant;
+
+/// The value below which a deposit is dust, so that it is not booked as a payment. Senders of spam and address
+/// poisoning transfer tiny amounts to every address that appears on a chain.
+#[derive(Debug, Clone, Default)]
+pub struct Dust {
+    /// The dust limit, and the rates that convert the limit to an asset. `None` means that no deposit is dust.
+    value: Option<(Fiat, RateBook)>,
+    /// The symbol in the rates, and the number of decimal places, by asset.
+    assets: Arc<HashMap<AssetId, (String, u8)>>,
+}
+
+impl Dust {
+    /// Returns a dust limit of `value`. `assets` lists each asset with its symbol in `rates`.
+    pub fn new_dust_limit<'a>(
+        value: Fiat,
+        rates: RateBook,
+        assets: impl IntoIterator<Item = (&'a Asset, &'a str)>,
+    ) -> Dust {
+        let assets = assets.into_iter();
+        let assets = assets.map(|(asset, symbol)| (asset.id.clone(), (symbol.to_owned(), asset.decimals)));
+        Dust { value: Some((value, rates)), assets: Arc::new(assets.collect()) }
+    }
+
+    /// Returns the amount of an asset, in base units, below which a deposit is dust. Zero while no fresh rate is
+    /// known.
+    pub fn compute_dust_limit_or_zero(&self, now: Instant, asset: &AssetId) -> Amount {
+        let priced = self.value.as_ref().zip(self.assets.get(asset));
+        let bound = priced.and_then(|((value, rates), (symbol, decimals))| {
+            let rate = rates.find_fresh_or_crossed_rate(now, symbol, value.currency.as_str()).ok()?;
+            pricing::convert_price_to_amount_rounded_up(*value, rate.value, *decimals)
+        });
+        bound.unwrap_or(Amount::ZERO)
+    }
+}
+
+/// Returns true when a deposit of `amount` is dust. All amounts are base units.
+///
+/// A deposit is dust when it is below `bound`, the dust limit of its asset, with two exceptions. First, an invoice for
+/// an amount `due` at or below the limit accepts such small payments; `due` is `None` for a deposit in another asset.
+/// Second, a deposit of at least `missing`, the rest that the invoice still needs, completes the payment.
+pub fn is_dust_amount(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amount) -> bool {
+    amount < bound && due.is_none_or(|due| due > bound) && (missing.is_zero() || amount < missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_small_deposits_that_complete_nothing_are_dust() {
+        let sum = Amount::from_units;
+        // Each row is: amount, bound, due, missing, expected result.
+        let table = [
+            (9, 10, Some(100), 100, true),
+            (10, 10, Some(100), 100, false),
+            (9, 10, Some(100), 9, false),
+            (8, 10, Some(100), 9, true),
+            (9, 10, Some(100), 0, true),
+            (9, 10, Some(10), 10, false),
+            (1, 10, Some(11), 11, true),
+            (9, 10, None, 0, true),
+            (10, 10, None, 0, false),
+            (1, 0, None, 0, false),
+        ];
+        for (amount, bound, due, missing, expected) in table {
+            let found = is_dust_amount(sum(amount), sum(bound), due.map(sum), sum(missing));
+            assert_eq!(found, expected, "{amount} below {bound}, due {due:?}, missing {missing}");
+        }
+    }
+}

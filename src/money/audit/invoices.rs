@@ -1,0 +1,153 @@
+//! Compares the stored invoices with their postings and their deposits. Amounts and accounts must match, and nothing may
+//! be missing on either side.
+
+use std::collections::HashMap;
+
+use chain::{Amount, AssetId};
+
+use crate::audit::deposits::DepositSums;
+use crate::audit::posting_index::{InvoicePosting, InvoiceStep};
+use crate::audit::{AccountIds, Auditor, PAGE, saturating_add_amounts, store};
+use crate::invoices;
+use crate::ledger::{Account, Suspense};
+use db::{self, Tx};
+use ids::{AccountId, MerchantId, Mode};
+
+/// The accounts of a merchant for one asset; `None` for an account that was never used.
+struct MerchantAccounts {
+    incoming: Option<AccountId>,
+    pending: Option<AccountId>,
+    available: Option<AccountId>,
+    short: Option<AccountId>,
+    surplus: Option<AccountId>,
+}
+
+impl MerchantAccounts {
+    fn new(account_ids: &AccountIds, mode: Mode, merchant: MerchantId, asset: &AssetId) -> MerchantAccounts {
+        let find = |account: Account| account_ids.get(&(mode, account.account_code(), asset.clone())).copied();
+        MerchantAccounts {
+            incoming: find(Account::MerchantIncoming(merchant)),
+            pending: find(Account::MerchantPending(merchant)),
+            available: find(Account::MerchantAvailable(merchant)),
+            short: find(Account::Suspense(merchant, Suspense::Short)),
+            surplus: find(Account::Suspense(merchant, Suspense::Surplus)),
+        }
+    }
+}
+
+impl Auditor {
+    /// Checks that the stored settlements, reversals, finality and expiry of each invoice match its postings and its
+    /// deposits.
+    pub(super) async fn audit_invoices(
+        &mut self,
+        tx: &mut Tx,
+        account_ids: &AccountIds,
+        mut received: HashMap<i64, DepositSums>,
+    ) -> Result<(), db::Error> {
+        let mut after = 0;
+        loop {
+            let page = store::list_invoices_after(tx, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            for invoice in &page {
+                let postings = self.posting_index.invoices.remove(&invoice.id).unwrap_or_default();
+                let received = received.remove(&invoice.id).unwrap_or_default();
+                let accounts = MerchantAccounts::new(account_ids, invoice.mode, invoice.merchant, &invoice.asset);
+                if let Err(difference) = compare_invoice_with_postings(invoice, &accounts, &postings, received) {
+                    let state = invoice.state.as_str();
+                    self.report.add_or_count_finding(format!("invoice {} ({state}): {difference}", invoice.id));
+                }
+            }
+        }
+        let left = std::mem::take(&mut self.posting_index.invoices);
+        self.report_unmatched_postings("invoice", left.into_keys().collect());
+        Ok(())
+    }
+}
+
+fn compare_invoice_with_postings(
+    invoice: &store::AuditedInvoice,
+    accounts: &MerchantAccounts,
+    postings: &[InvoicePosting],
+    received: DepositSums,
+) -> Result<(), String> {
+    let sum_of = |step: InvoiceStep, number: i64, debit: Option<AccountId>, credit: Option<AccountId>| {
+        let matching = postings.iter().filter(|posting| {
+            (posting.step, posting.settlement) == (step, number)
+                && (Some(posting.posted.debit), Some(posting.posted.credit)) == (debit, credit)
+        });
+        Amount::checked_sum(matching.map(|posting| posting.posted.amount)).unwrap_or(Amount::MAX)
+    };
+    let MerchantAccounts { incoming, pending, available, short, surplus } = *accounts;
+    let is_paid = invoice.state == invoices::State::Paid;
+    // The sum of the postings that belong to a settlement or to the expiry. At the end it must equal the sum of all
+    // postings.
+    let mut explained = Amount::ZERO;
+    let mut last = (Amount::ZERO, Amount::ZERO);
+    for number in 1..=invoice.settlement_count {
+        let earned = sum_of(InvoiceStep::Paid, number, incoming, pending);
+        let surplus_part = sum_of(InvoiceStep::Paid, number, incoming, surplus);
+        let finalized = sum_of(InvoiceStep::Final, number, pending, available);
+        let reversed_pending = sum_of(InvoiceStep::Reversed, number, pending, incoming);
+        let reversed_available = sum_of(InvoiceStep::Reversed, number, available, incoming);
+        let reversed_surplus = sum_of(InvoiceStep::Reversed, number, surplus, incoming);
+        if earned.is_zero() {
+            return Err(format!("settlement {number} has no entry, or one between other accounts"));
+        }
+        let is_current = is_paid && number == invoice.settlement_count;
+        let (to_reverse, surplus_to_reverse) =
+            if is_current { (Amount::ZERO, Amount::ZERO) } else { (earned, surplus_part) };
+        // A reversal takes the money from the account that holds it: pending before the deposits are final, available
+        // after.
+        let expected_pending = if finalized.is_zero() { to_reverse } else { Amount::ZERO };
+        let expected_available = if finalized == earned { to_reverse } else { Amount::ZERO };
+        let is_reversed = reversed_pending == expected_pending
+            && reversed_available == expected_available
+            && reversed_surplus == surplus_to_reverse;
+        if !is_reversed || !(finalized.is_zero() || finalized == earned) {
+            return Err(format!("settlement {number}: its entries do not match its reversal or its finality"));
+        }
+        if is_current && finalized.is_zero() == invoice.is_final {
+            return Err(format!("settlement {number}: its entries do not match its finality"));
+        }
+        last = (earned, surplus_part);
+        for sum in [earned, surplus_part, finalized, reversed_pending, reversed_available, reversed_surplus] {
+            explained = saturating_add_amounts(explained, sum);
+        }
+    }
+    let expired = sum_of(InvoiceStep::Expired, 0, incoming, short);
+    let all = Amount::checked_sum(postings.iter().map(|posting| posting.posted.amount)).unwrap_or(Amount::MAX);
+    if saturating_add_amounts(explained, expired) != all {
+        return Err("the ledger has further entries for it, or entries between other accounts".into());
+    }
+    let was_settled = invoice.settlement_count > 0;
+    let matches_state = match invoice.state {
+        invoices::State::Open | invoices::State::Cancelled => !was_settled,
+        invoices::State::Paid | invoices::State::Reversed => was_settled,
+        invoices::State::Expired => true,
+    };
+    if !matches_state || invoice.credited_amount.is_some() != is_paid {
+        return Err(format!("{} settlements do not match its state", invoice.settlement_count));
+    }
+    if is_paid
+        && (invoice.credited_amount != Some(last.0) || saturating_add_amounts(last.0, last.1) != received.counted)
+    {
+        return Err("it was not settled with the money that its deposits brought".into());
+    }
+    let least = invoice.amount_due.saturating_sub(invoice.tolerance);
+    let is_covered = !received.counted.is_zero() && received.counted >= least;
+    match invoice.state {
+        invoices::State::Open | invoices::State::Reversed if is_covered => {
+            Err("its deposits brought enough, and it was not settled".into())
+        }
+        invoices::State::Expired | invoices::State::Cancelled if !received.counted.is_zero() => {
+            Err("deposits count for it although it has ended".into())
+        }
+        _ if received.short != expired => Err("not all of its partial payments were moved when it expired".into()),
+        invoices::State::Open
+        | invoices::State::Reversed
+        | invoices::State::Paid
+        | invoices::State::Expired
+        | invoices::State::Cancelled => Ok(()),
+    }
+}

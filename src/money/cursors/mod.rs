@@ -1,0 +1,46 @@
+//! Cursors: for each chain, the last block that the follower has read, the recent blocks up to it, and the reason of a
+//! halt. Every database transaction that books or reverses deposits of a chain locks the cursor of the chain first.
+
+pub mod halt;
+mod position;
+mod store;
+
+use chain::{ChainId, Header};
+
+use db::{self, Tx};
+
+#[cfg(test)]
+pub(crate) use position::compute_final_height;
+pub use position::{Position, compute_position};
+pub use store::Cursor;
+pub(crate) use store::{
+    CursorRow, delete_blocks_above, delete_blocks_below, find_block_hash, find_block_header, find_cursor_height,
+    insert_blocks, lock_cursor, move_cursor, set_final_height,
+};
+
+/// Returns the position from which the follower of a chain continues; `None` before the first start.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
+    store::find_cursor(tx, chain).await
+}
+
+/// Starts to follow a chain after the block `header`. No address may have been issued on the chain before.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn start_following_chain(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
+    store::insert_cursor(tx, chain, header).await?;
+    store::insert_blocks(tx, chain, std::slice::from_ref(header)).await
+}
+
+/// Locks the cursor of a chain and returns its row, like [`lock_cursor`], but fails when the chain was never started.
+pub(crate) async fn lock_cursor_or_fail(
+    tx: &mut Tx,
+    chain: &ChainId,
+    position: Position,
+) -> Result<CursorRow, db::Error> {
+    let not_followed = || db::Error::Statement(format!("{chain} is not followed yet"));
+    store::lock_cursor(tx, chain, position).await?.ok_or_else(not_followed)
+}

@@ -1,0 +1,179 @@
+//! All SQL of cursors and of the recent blocks.
+
+use chain::{BlockHash, BlockRef, ChainId, Header, Height};
+
+use crate::cursors::Position;
+use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows};
+
+/// The stored progress of a chain's follower.
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    /// The most recent blocks that the follower has read, lowest first. The last one is the cursor.
+    pub recent: Vec<BlockRef>,
+    /// The highest final height.
+    pub final_height: Height,
+    /// The block time of the cursor, in Unix seconds.
+    pub time: i64,
+    /// The reason why the chain is halted; `None` when it is not halted.
+    pub halted: Option<String>,
+}
+
+/// The row of a cursor, with two facts about the deposits of its chain.
+pub struct CursorRow {
+    /// The height of the last block that the follower has read.
+    pub height: Height,
+    /// The highest final height.
+    pub final_height: Height,
+    /// True when the chain has deposits that are not final.
+    pub unfinished: bool,
+    /// True when some deposits have enough confirmations to become confirmed or final.
+    pub due: bool,
+}
+
+/// Returns the cursor of a chain with the recent blocks; `None` before the first start.
+pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
+    let found = row!(tx, "select final_height, block_time, halt_reason from cursors where chain = $1", chain.as_str())?;
+    let Some(found) = found else { return Ok(None) };
+    let recent = rows!(tx, "select height, hash from blocks where chain = $1 order by height", chain.as_str())?;
+    let recent = recent
+        .iter()
+        .map(|row| Ok(BlockRef { height: row.get("height")?, hash: BlockHash(row.get("hash")?) }))
+        .collect::<Result<_, db::Error>>()?;
+    Ok(Some(Cursor {
+        recent,
+        final_height: found.get("final_height")?,
+        time: found.get("block_time")?,
+        halted: found.get("halt_reason")?,
+    }))
+}
+
+/// Locks the cursor of a chain and returns its row, with `due` computed for `position`; `None` before the first start.
+/// Every database transaction that books or reverses deposits of the chain locks the cursor first, so that these
+/// transactions run one after another.
+pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
+    let found = row!(
+        tx,
+        "select height, final_height,
+         case when exists (select 1 from deposits where chain = $1 and state = 'seen')
+                or exists (select 1 from deposits where chain = $1 and state = 'confirmed') then 1 else 0 end as unfinished,
+         case when exists (select 1 from deposits where chain = $1 and state = 'seen' and confirm_height <= $2)
+                or exists (select 1 from deposits where chain = $1 and state = 'seen' and height <= $3)
+                or exists (select 1 from deposits where chain = $1 and state = 'confirmed' and height <= $3)
+              then 1 else 0 end as due
+         from cursors where chain = $1 for update",
+        chain.as_str(),
+        position.cursor,
+        position.last
+    )?;
+    let at = |row: db::Row| {
+        Ok(CursorRow {
+            height: row.get("height")?,
+            final_height: row.get("final_height")?,
+            unfinished: row.get("unfinished")?,
+            due: row.get("due")?,
+        })
+    };
+    found.map(at).transpose()
+}
+
+/// Inserts the cursor of a chain at the block `header`.
+pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
+    execute!(
+        tx,
+        "insert into cursors (chain, height, hash, block_time, final_height, first_height) values ($1, $2, $3, $4, 0, $2)",
+        chain.as_str(),
+        header.height,
+        header.hash.0,
+        header.time
+    )?;
+    Ok(())
+}
+
+/// Moves the cursor from the block `from` to the block `to`. Fails when the cursor is not at `from`.
+pub async fn move_cursor(
+    tx: &mut Tx,
+    chain: &ChainId,
+    from: BlockRef,
+    to: &Header,
+    final_height: Height,
+) -> Result<(), db::Error> {
+    deferred!(
+        tx,
+        "update cursors set height = $4, hash = $5, block_time = $6, final_height = $7
+         where chain = $1 and height = $2 and hash = $3",
+        chain.as_str(),
+        from.height,
+        from.hash.0,
+        to.height,
+        to.hash.0,
+        to.time,
+        final_height
+    )
+}
+
+/// Sets the highest final height of a chain.
+pub async fn set_final_height(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
+    execute!(tx, "update cursors set final_height = $2 where chain = $1", chain.as_str(), height)?;
+    Ok(())
+}
+
+/// Returns the reason why the chain is halted; `None` when it is not halted.
+pub async fn find_halt_reason(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
+    let found = row!(tx, "select halt_reason from cursors where chain = $1", chain.as_str())?;
+    found.map_or(Ok(None), |row| row.get("halt_reason"))
+}
+
+/// Sets the reason why the chain is halted; `None` resumes it.
+pub async fn set_halt_reason(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Result<(), db::Error> {
+    execute!(tx, "update cursors set halt_reason = $2 where chain = $1", chain.as_str(), why)?;
+    Ok(())
+}
+
+/// Inserts blocks that the follower has read.
+pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> Result<(), db::Error> {
+    deferred_for_each!(
+        tx,
+        headers.iter().map(|header| batch_row![header.height, header.hash.0, header.time]).collect(),
+        "with given (height bigint, hash bytea, block_time bigint)
+         insert into blocks (chain, height, hash, block_time) select $1, given.height, given.hash, given.block_time from given",
+        chain.as_str()
+    )
+}
+
+/// Returns the hash of the block that the follower has read at `height`; `None` when the block is not stored.
+pub async fn find_block_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Option<BlockHash>, db::Error> {
+    let found = row!(tx, "select hash from blocks where chain = $1 and height = $2", chain.as_str(), height)?;
+    found.map(|row| row.get("hash").map(BlockHash)).transpose()
+}
+
+/// Returns the header of a block that the follower has read; `None` when the block is on another branch or no longer
+/// stored.
+pub async fn find_block_header(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
+    let found = row!(
+        tx,
+        "select block_time from blocks where chain = $1 and height = $2 and hash = $3",
+        chain.as_str(),
+        at.height,
+        at.hash.0
+    )?;
+    let header = |time| Header { height: at.height, hash: at.hash, parent: at.hash, time };
+    found.map(|row| row.get("block_time").map(header)).transpose()
+}
+
+/// Deletes the blocks below `height`.
+pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
+    let sql = "delete from blocks where chain = $1 and height < $2";
+    tx.execute_deferred(sql, Vec::new(), batch_row![chain.as_str(), height], None).await
+}
+
+/// Deletes the blocks above `height`.
+pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
+    execute!(tx, "delete from blocks where chain = $1 and height > $2", chain.as_str(), height)?;
+    Ok(())
+}
+
+/// Returns the height of the last block that the follower has read; `None` before the first block.
+pub async fn find_cursor_height(tx: &mut Tx, chain: &ChainId) -> Result<Option<Height>, db::Error> {
+    let found = row!(tx, "select height from cursors where chain = $1", chain.as_str())?;
+    found.map(|row| row.get("height")).transpose()
+}

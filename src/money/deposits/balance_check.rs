@@ -1,0 +1,140 @@
+//! Balance checks: a comparison of the balance of an address with its booked deposits. Money that no deposit explains is
+//! booked as a deposit without a known transaction.
+
+use chain::{AssetKind, BlockRef, ChainId, Height, Transfer, TransferIndex, TxId, TxPart};
+
+use crate::cursors::{self, Position};
+use crate::deposits::batch::DepositBatch;
+use crate::deposits::{DepositService, is_bookable_amount, store};
+use crate::effects::{self, ReviewRequest};
+use crate::invoices;
+use crate::ledger::PostError;
+use clock::Instant;
+use db::{self, Tx};
+use ids::InvoiceId;
+use records::reviews;
+
+/// The address of an invoice, with the part of the address balance that comes from booked deposits.
+#[derive(Debug, Clone)]
+pub struct BalanceCheck {
+    /// The invoice that the address belongs to.
+    pub invoice: InvoiceId,
+    /// The id of the address in the database.
+    pub id: ids::AddressId,
+    /// The address whose balance is checked.
+    pub address: chain::Address,
+    /// The asset that the invoice requests.
+    pub asset: AssetKind,
+    /// The sum of the deposits in this asset, in base units.
+    pub explained: chain::Amount,
+    /// The block height after which any unbooked money arrived.
+    pub since: Height,
+}
+
+impl BalanceCheck {
+    /// Returns the number that a deposit without a known transaction stores as its transaction index. The number is
+    /// unique among the addresses of a chain.
+    ///
+    /// # Panics
+    /// Never: the value has 31 bits.
+    pub fn synthetic_tx_index(&self) -> u32 {
+        u32::try_from(self.id.0 & 0x7fff_ffff).expect("31 bits")
+    }
+
+    /// Returns the id of the asset on `chain`.
+    pub fn asset_id_on_chain(&self, chain: &ChainId) -> chain::AssetId {
+        chain::AssetId::on_chain(chain, &self.asset)
+    }
+}
+
+/// The result of booking the part of a balance that deposits do not explain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnexplainedCredit {
+    /// The credit was booked, or it was too large to be booked and a review was opened.
+    Booked,
+    /// The block is not on the branch that the follower has read, so nothing was booked.
+    OffBranch,
+    /// Another deposit to the address was booked after the balance check was read, so the credit was not booked. The caller
+    /// has to compare the balance again.
+    Outdated,
+}
+
+/// Returns the last block that the follower has read, and at most `limit` open invoices in the native asset of the
+/// chain. The block is `None` before the follower first starts.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn list_open_native_invoices(
+    tx: &mut Tx,
+    chain: &ChainId,
+    limit: i64,
+) -> Result<(Option<BlockRef>, Vec<InvoiceId>), db::Error> {
+    let cursor = cursors::find_cursor(tx, chain).await?;
+    let invoices = invoices::list_open_native_invoices_by_expiry(tx, chain, limit).await?;
+    Ok((cursor.and_then(|cursor| cursor.recent.last().copied()), invoices))
+}
+
+/// Returns the addresses of invoices with the sums of their booked deposits. Invoices whose balance is too large to be
+/// booked are left out.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn list_bookable_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<BalanceCheck>, db::Error> {
+    let mut checks = Vec::with_capacity(invoices.len());
+    for invoice in invoices {
+        checks.extend(store::find_bookable_balance_check(tx, *invoice).await?);
+    }
+    Ok(checks)
+}
+
+impl DepositService {
+    /// Books `credit`, the base units by which the balance of an address exceeds its booked deposits. The money arrived
+    /// in the block `at`. This function locks the cursor and reads the deposits again, so that neither the follower nor
+    /// a second balance check can book the same money twice.
+    ///
+    /// # Errors
+    /// Returns an error when the chain was never started, and when the ledger refuses an entry.
+    pub async fn book_unexplained_credit(
+        &self,
+        tx: &mut Tx,
+        now: Instant,
+        at: BlockRef,
+        check: &BalanceCheck,
+        credit: chain::Amount,
+    ) -> Result<UnexplainedCredit, PostError> {
+        let chain = &self.chain;
+        cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?;
+        let Some(header) = cursors::find_block_header(tx, &chain.id, at).await? else {
+            return Ok(UnexplainedCredit::OffBranch);
+        };
+        let current = store::find_bookable_balance_check(tx, check.invoice).await?;
+        if current.is_none_or(|current| current.explained != check.explained) {
+            return Ok(UnexplainedCredit::Outdated);
+        }
+        let mut batch = DepositBatch::new(now, chain);
+        // `store::find_bookable_balance_check` leaves out invoices with this review, so the address is not checked again.
+        if !is_bookable_amount(credit) {
+            let asset = check.asset_id_on_chain(&chain.id);
+            batch.add_review_request(ReviewRequest {
+                kind: reviews::Kind::BalanceOutOfRange,
+                subject: format!("invoice/{}", check.invoice),
+                detail: format!("its balance is {credit} base units of {asset} more than is booked"),
+                amount: None,
+            });
+        } else {
+            let transfer = Transfer {
+                txid: TxId([0; 32]),
+                index: TransferIndex { tx_index: check.synthetic_tx_index(), part: TxPart::BalanceIncrease },
+                asset: check.asset_id_on_chain(&chain.id),
+                to: check.address.key,
+                from: None,
+                amount: credit,
+            };
+            batch.add_received_transfers(tx, self.limits.grace, &[(header, &transfer)]).await?;
+        }
+        let stored = batch.store_deposits_and_settle_invoices(tx, None).await?;
+        let changes = effects::apply_effects(tx, now, stored.effects).await?;
+        changes.dispatch_to_listener(tx, now, &*self.listener).await?;
+        Ok(UnexplainedCredit::Booked)
+    }
+}

@@ -1,0 +1,57 @@
+//! The outputs of deposits, on chains with transaction outputs such as Bitcoin: unspent outputs, and outputs that a block
+//! spends.
+
+use chain::{Block, ChainId, Height, OutPoint};
+
+use crate::assets::FollowedChain;
+use crate::deposits::{State, store};
+use crate::effects::{Effects, ReviewChange, ReviewRequest};
+use db::{self, Tx};
+use records::reviews;
+
+/// An unspent output of a deposit, on chains with outputs such as Bitcoin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnspentOutput {
+    /// The transaction and the index of the output.
+    pub output: OutPoint,
+    /// Base units of the native asset.
+    pub amount: chain::Amount,
+    /// The height of the block with the deposit.
+    pub height: Height,
+    /// The state of the deposit.
+    pub state: State,
+    /// The receiving address, in the canonical form of its chain.
+    pub address: String,
+    /// The BIP 32 child index from which the address was derived, below its account key.
+    pub index: u32,
+}
+
+/// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<UnspentOutput>, db::Error> {
+    store::list_unspent_outputs(tx, chain, limit).await
+}
+
+/// Marks the outputs of deposits that the blocks spend, and opens a review for each of them. The daemon never spends
+/// outputs, so another program with access to the keys made the transaction.
+pub(super) async fn mark_outputs_spent_and_open_reviews(
+    tx: &mut Tx,
+    chain: &FollowedChain,
+    blocks: &[Block],
+    effects: &mut Effects,
+) -> Result<(), db::Error> {
+    let spends_of =
+        |block: &'_ Block| block.spends.iter().map(|spend| (block.header.height, *spend)).collect::<Vec<_>>();
+    let spends: Vec<_> = blocks.iter().flat_map(spends_of).collect();
+    for (deposit, by) in store::set_outputs_spent(tx, &chain.id, &spends).await? {
+        effects.reviews.push(ReviewChange::Open(ReviewRequest {
+            kind: reviews::Kind::DepositSpent,
+            subject: format!("deposit/{deposit}"),
+            detail: format!("transaction {by} on {} spends it, but the daemon never spends outputs", chain.id),
+            amount: None,
+        }));
+    }
+    Ok(())
+}

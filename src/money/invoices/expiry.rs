@@ -1,0 +1,94 @@
+//! The expiry of invoices whose payment window has ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chain::ChainId;
+
+use crate::deposits::{self, Grace};
+use crate::effects::{self, Effects, PaymentChanges, ReviewChange};
+use crate::invoices::machine::{self, Input, State};
+use crate::invoices::{Disposition, lock_invoices, store};
+use crate::ledger::{Account, JournalEntry, PostError, Suspense};
+use crate::payments::{self, PaymentChange};
+use crate::unconfirmed;
+use clock::Instant;
+use db::{self, Tx};
+use ids::InvoiceId;
+use records::reviews;
+
+/// Returns at most `limit` open and `limit` reversed invoices of a chain whose window ended before `passed`.
+///
+/// An invoice is left out while one of its counted deposits is unconfirmed or was removed by a recent reorg. It is
+/// also left out while it has an unconfirmed transfer that was seen in time, for at most [`unconfirmed::HOLD_MS`].
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn list_expirable_invoices(
+    tx: &mut Tx,
+    chain: &ChainId,
+    now: Instant,
+    passed: Instant,
+    grace: Grace,
+    limit: i64,
+) -> Result<Vec<InvoiceId>, db::Error> {
+    store::list_expirable_invoices(tx, chain, passed, now.plus_ms(-unconfirmed::HOLD_MS), grace, limit).await
+}
+
+/// Returns the number of invoices that wait for money on chains that are not in `followed`, by chain. Such invoices
+/// never expire.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn count_waiting_unfollowed_invoices(
+    tx: &mut Tx,
+    followed: &[ChainId],
+) -> Result<BTreeMap<String, i64>, db::Error> {
+    let mut waiting = store::count_waiting_invoices_by_chain(tx).await?;
+    waiting.retain(|chain, _| followed.iter().all(|id| id.as_str() != chain));
+    Ok(waiting)
+}
+
+/// Expires open and reversed invoices whose window has ended, except for those with unconfirmed deposits. Partial
+/// payments move to the short account. `unverified` is the reason why the balances of the addresses could not be
+/// compared with the deposits; when it is given, each expired invoice gets a review.
+pub(crate) async fn expire_ended_invoices(
+    tx: &mut Tx,
+    now: Instant,
+    ids: &BTreeSet<InvoiceId>,
+    unverified: Option<&str>,
+) -> Result<PaymentChanges, PostError> {
+    let mut effects = Effects::default();
+    for (id, mut update) in lock_invoices(tx, ids).await? {
+        let Some(next) = machine::next_invoice_state(update.state, Input::WindowEnded, update.due, update.tolerance)
+        else {
+            continue;
+        };
+        let received = store::sum_received_deposits(tx, id, &update.chain).await?;
+        if received.seen != received.confirmed {
+            continue;
+        }
+        if !received.confirmed.is_zero() {
+            let merchant = update.shop.merchant;
+            let short = Account::Suspense(merchant, Suspense::Short);
+            let lines = update.split_into_entry_lines(Account::MerchantIncoming(merchant), short, received.confirmed);
+            let name = format!("invoice/{id}/expired");
+            effects.entries.push(JournalEntry::new_post_entry(update.shop.mode, name, "invoice expired short", lines));
+            deposits::set_disposition_of_invoice_deposits(tx, id, Disposition::Counted, Disposition::Short).await?;
+            effects.reviews.push(ReviewChange::Open(update.build_short_payment_review(received.confirmed)));
+        }
+        if let Some(reason) = unverified {
+            effects.reviews.push(ReviewChange::Open(
+                update.build_invoice_review(reviews::Kind::BalanceUnverified, reason.to_owned()),
+            ));
+        }
+        effects.payments.push(match update.was {
+            State::Reversed => PaymentChange::Lost(update.payment_id()),
+            State::Open | State::Paid | State::Expired | State::Cancelled => {
+                PaymentChange::Expired(update.payment_id())
+            }
+        });
+        update.close_invoice_and_payment(now, next, payments::State::Expired);
+        effects.invoices.push(update);
+    }
+    effects::apply_effects(tx, now, effects).await
+}

@@ -1,0 +1,105 @@
+//! Locked invoices with changes in memory: locking, changing and storing them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Deref;
+
+use chain::{AddressKey, ChainId};
+
+use crate::effects::Effects;
+use crate::invoices::{Invoice, State, store};
+use crate::payments::{self, PaymentChange};
+use clock::Instant;
+use db::{self, Locked, Tx};
+use ids::{InvoiceId, PaymentId};
+
+/// A locked invoice with changes in memory, which [`crate::effects::apply_effects`] stores.
+#[derive(Debug)]
+pub(crate) struct InvoiceUpdate {
+    /// The state of the invoice in the database, before the changes.
+    pub(super) was: State,
+    pub(super) invoice: Invoice,
+    /// True when the invoice may have had deposits before this database transaction.
+    reached: bool,
+    /// True when the row of the invoice must be updated.
+    pub(super) changed: bool,
+    /// The new state of the payment; `None` when it stays the same.
+    pub(super) payment: Option<payments::State>,
+}
+
+impl Deref for InvoiceUpdate {
+    type Target = Invoice;
+
+    fn deref(&self) -> &Invoice {
+        &self.invoice
+    }
+}
+
+impl InvoiceUpdate {
+    fn new(locked: Locked<Invoice>, reached: bool) -> InvoiceUpdate {
+        InvoiceUpdate { was: locked.state, invoice: locked.into_inner(), reached, changed: false, payment: None }
+    }
+
+    /// Returns true when the invoice may have had deposits before this database transaction.
+    pub fn may_have_earlier_deposits(&self) -> bool {
+        self.reached
+    }
+
+    /// Marks the payment as confirming: money for the invoice has arrived and is not confirmed yet.
+    pub fn mark_payment_confirming(&mut self, effects: &mut Effects) {
+        self.payment = Some(payments::State::Confirming);
+        effects.payments.push(PaymentChange::Confirming(self.payment_id()));
+    }
+
+    /// Moves the invoice to a closed state, and its payment to `payment`.
+    pub(super) fn close_invoice_and_payment(&mut self, now: Instant, to: State, payment: payments::State) {
+        self.invoice.state = to;
+        self.invoice.closed_at = Some(now);
+        self.changed = true;
+        self.payment = Some(payment);
+    }
+
+    pub(super) fn payment_id(&self) -> PaymentId {
+        self.invoice.payment
+    }
+}
+
+/// Locks invoices in the order of their ids and returns them by id.
+pub(crate) async fn lock_invoices(
+    tx: &mut Tx,
+    ids: &BTreeSet<InvoiceId>,
+) -> Result<BTreeMap<InvoiceId, InvoiceUpdate>, db::Error> {
+    let locked = store::lock_invoices(tx, ids).await?;
+    Ok(locked.into_iter().map(|invoice| (invoice.id, InvoiceUpdate::new(invoice, true))).collect())
+}
+
+/// Locks the invoices of addresses and returns them by address. Addresses without an invoice are left out.
+pub(crate) async fn lock_invoices_by_address(
+    tx: &mut Tx,
+    chain: &ChainId,
+    keys: &BTreeSet<AddressKey>,
+) -> Result<HashMap<AddressKey, InvoiceUpdate>, db::Error> {
+    let locked = store::lock_invoices_by_address(tx, chain, keys).await?;
+    Ok(locked.into_iter().map(|(key, reached, invoice)| (key, InvoiceUpdate::new(invoice, reached))).collect())
+}
+
+pub(super) async fn lock_invoice_or_fail(tx: &mut Tx, id: InvoiceId) -> Result<InvoiceUpdate, db::Error> {
+    let missing = || db::Error::Statement(format!("invoice {id} does not exist"));
+    lock_invoices(tx, &BTreeSet::from([id])).await?.remove(&id).ok_or_else(missing)
+}
+
+/// Stores the changed invoices and the new states of their payments.
+pub(crate) async fn store_invoice_updates(
+    tx: &mut Tx,
+    now: Instant,
+    updates: Vec<InvoiceUpdate>,
+) -> Result<(), db::Error> {
+    let (mut invoices, mut payments) = (Vec::new(), Vec::new());
+    for update in updates {
+        payments.extend(update.payment.map(|to| (update.payment_id(), to)));
+        if update.changed {
+            invoices.push((update.was, update.invoice));
+        }
+    }
+    store::update_invoices_and_reversal_deadlines(tx, now, &invoices).await?;
+    payments::set_payment_states(tx, now, &payments).await
+}

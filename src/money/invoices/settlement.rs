@@ -1,0 +1,122 @@
+//! Settlements of invoices: confirmed deposits pay an invoice, a reorg undoes its settlement, and final deposits make the
+//! credited amount available to the merchant.
+
+use chain::Amount;
+
+use crate::effects::{Effects, ReviewChange, ReviewRequest};
+use crate::invoices::InvoiceUpdate;
+use crate::invoices::machine::{self, Input, State};
+use crate::ledger::{self, Account, EntryLine, JournalEntry, Suspense};
+use crate::payments::{self, PaymentChange};
+use clock::Instant;
+use records::reviews;
+
+impl InvoiceUpdate {
+    /// Marks the invoice as paid when `confirmed`, the sum of its confirmed and counted deposits in base units,
+    /// reaches the amount due, less the tolerance. Books the sum, up to the amount due, as pending money of the
+    /// merchant, and any excess in the surplus account.
+    pub fn settle_invoice_if_paid(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
+        if self.book_settlement_if_paid(now, confirmed, effects) {
+            effects.payments.push(PaymentChange::Paid(self.payment_id()));
+        }
+    }
+
+    /// Settles an invoice again after a reorg removed one of its deposits. `left` is the sum of the remaining
+    /// confirmed deposits, in base units. The payment stays paid, so no payment change is reported.
+    pub fn settle_again_without_payment_change(&mut self, now: Instant, left: Amount, effects: &mut Effects) {
+        self.book_settlement_if_paid(now, left, effects);
+    }
+
+    /// Books a settlement and returns true when `confirmed` pays the invoice.
+    fn book_settlement_if_paid(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) -> bool {
+        let input = Input::Confirmed(confirmed);
+        let Some(next) = machine::next_invoice_state(self.state, input, self.due, self.tolerance) else { return false };
+        let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
+        let surplus = confirmed.saturating_sub(self.due);
+        let mut lines =
+            self.split_into_entry_lines(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
+        if !surplus.is_zero() {
+            lines.extend(self.split_into_entry_lines(
+                incoming,
+                Account::Suspense(self.shop.merchant, Suspense::Surplus),
+                surplus,
+            ));
+            let detail = format!("{surplus} base units of {} above what was due", self.asset);
+            let request = ReviewRequest {
+                amount: Some(surplus),
+                ..self.build_invoice_review(reviews::Kind::PaymentSurplus, detail)
+            };
+            effects.reviews.push(ReviewChange::Open(request));
+        }
+        let invoice = &mut self.invoice;
+        invoice.state = next;
+        invoice.settled = Some(earned);
+        invoice.settlements += 1;
+        invoice.closed_at = Some(now);
+        invoice.released_at = None;
+        self.changed = true;
+        self.payment = Some(payments::State::Success);
+        let name = format!("invoice/{}/paid/{}", self.id, self.settlements);
+        effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice paid", lines));
+        true
+    }
+
+    /// Undoes a settlement because a reorg removed a counted deposit. `before` and `left` are the sums of the
+    /// confirmed deposits before and after the reorg, in base units. Returns true when `left` does not pay the
+    /// invoice; otherwise the caller settles it again.
+    pub fn undo_settlement_after_reorg(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
+        let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
+        let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
+        let earned_account = match self.released_at {
+            Some(_) => Account::MerchantAvailable(merchant),
+            None => Account::MerchantPending(merchant),
+        };
+        let mut lines = self.split_into_entry_lines(earned_account, incoming.clone(), settled);
+        let surplus = before.saturating_sub(settled);
+        if !surplus.is_zero() {
+            lines.extend(self.split_into_entry_lines(
+                Account::Suspense(merchant, Suspense::Surplus),
+                incoming,
+                surplus,
+            ));
+            effects.reviews.push(self.build_reorg_retraction(reviews::Kind::PaymentSurplus, None));
+        }
+        let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
+        effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice reversed", lines));
+        let lost = machine::next_invoice_state(State::Paid, Input::Lost(left), self.due, self.tolerance).is_some();
+        let invoice = &mut self.invoice;
+        invoice.state = State::Reversed;
+        invoice.settled = None;
+        invoice.closed_at = None;
+        invoice.released_at = None;
+        self.changed = true;
+        if lost {
+            effects.payments.push(PaymentChange::Reversed(self.payment_id()));
+        }
+        lost
+    }
+
+    /// Moves the credited amount of a paid invoice from pending to available. The caller has checked that all counted
+    /// deposits are final.
+    pub fn release_credited_amount_if_paid(&mut self, now: Instant, effects: &mut Effects) {
+        let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
+        let Some(earned) = earned else { return };
+        let merchant = self.shop.merchant;
+        let lines = self.split_into_entry_lines(
+            Account::MerchantPending(merchant),
+            Account::MerchantAvailable(merchant),
+            earned,
+        );
+        let name = format!("invoice/{}/final/{}", self.id, self.settlements);
+        effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice final", lines));
+        self.invoice.released_at = Some(now);
+        self.changed = true;
+    }
+
+    /// Returns entry lines that move the amount: several lines when the amount exceeds the maximum of one posting.
+    pub(super) fn split_into_entry_lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
+        let line =
+            |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
+        ledger::split_into_postable_amounts(amount).map(line).collect()
+    }
+}

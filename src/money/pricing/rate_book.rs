@@ -1,0 +1,163 @@
+//! The current exchange rates in memory, and the quotes that are computed from them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use chain::Amount;
+use rust_decimal::Decimal;
+
+use crate::pricing::fiat::{Fiat, convert_price_to_amount_rounded_up};
+use clock::Instant;
+
+/// An accepted rate of one base currency or asset in a quote currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rate {
+    /// Units of the quote currency for one unit of the base.
+    pub value: Decimal,
+    /// The exchange tickers, or the configuration setting, that the rate comes from.
+    pub source: String,
+    /// The time when the rate was observed.
+    pub observed_at: Instant,
+}
+
+/// The amount that a buyer has to pay, with the rate that it was computed from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quote {
+    /// Units of the currency for one whole unit of the asset, spread included.
+    pub rate: Decimal,
+    /// The exchange tickers, or the configuration setting, that the rate comes from.
+    pub source: String,
+    /// The time when the rate was observed; for a crossed rate, the older of the two times.
+    pub rated_at: Instant,
+    /// The amount due in base units of the asset, rounded up to the decimal places that buyers see.
+    pub due: Amount,
+}
+
+/// The reason why a quote could not be computed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QuoteError {
+    /// No rate was accepted for the pair, or the rate was withdrawn because its sources disagree.
+    #[error("there is no rate for {base}/{quote}")]
+    NoRate {
+        /// The currency or asset that is priced.
+        base: String,
+        /// The currency of the price.
+        quote: String,
+    },
+    /// The latest rate is older than the configured limit.
+    #[error("the latest rate for {base}/{quote} is too old")]
+    Stale {
+        /// The currency or asset that is priced.
+        base: String,
+        /// The currency of the price.
+        quote: String,
+    },
+    /// The amount or the rate leaves the range of its type.
+    #[error("the amount is out of range")]
+    OutOfRange,
+}
+
+/// The current rates. All clones share them, and only the rates worker updates them.
+#[derive(Debug, Clone)]
+pub struct RateBook {
+    rates: Arc<RwLock<HashMap<(String, String), Rate>>>,
+    /// The maximum age of a rate, in milliseconds; older rates give no quote. Configured rates never become stale,
+    /// because their time of observation is set far in the future.
+    stale_after_ms: i64,
+    /// The share, in basis points, by which a quote reduces the rate, so that the buyer pays more.
+    spread_basis_points: u32,
+}
+
+impl RateBook {
+    /// Returns a book without rates. `stale_after_ms` is the maximum age of a rate for quotes.
+    pub fn new(stale_after_ms: i64, spread_basis_points: u32) -> RateBook {
+        RateBook { rates: Arc::default(), stale_after_ms, spread_basis_points }
+    }
+
+    /// Sets the rate of `base` in `quote`.
+    pub fn set_rate(&self, base: &str, quote: &str, rate: Rate) {
+        let mut rates = self.rates.write().expect("no thread panics while it holds the lock");
+        rates.insert((base.to_owned(), quote.to_owned()), rate);
+    }
+
+    /// Removes the rate of `base` in `quote`, because its sources disagree.
+    pub fn remove_rate(&self, base: &str, quote: &str) {
+        self.rates
+            .write()
+            .expect("no thread panics while it holds the lock")
+            .remove(&(base.to_owned(), quote.to_owned()));
+    }
+
+    /// Returns the latest rate of `base` in `quote`, regardless of its age; `None` when there is none.
+    pub fn find_latest_rate(&self, base: &str, quote: &str) -> Option<Rate> {
+        self.rates
+            .read()
+            .expect("no thread panics while it holds the lock")
+            .get(&(base.to_owned(), quote.to_owned()))
+            .cloned()
+    }
+
+    /// Returns the rate of `base` in `quote`: the rate of the pair itself, or the rate of `base` in USD multiplied by
+    /// the rate of USD in `quote`.
+    ///
+    /// # Errors
+    /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
+    /// [`QuoteError::OutOfRange`] when the product is too large.
+    pub fn find_fresh_or_crossed_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
+        if base == quote {
+            return Ok(Rate { value: Decimal::ONE, source: "same".into(), observed_at: now });
+        }
+        if self.find_latest_rate(base, quote).is_some() || base == "USD" || quote == "USD" {
+            return self.find_fresh_rate(now, base, quote);
+        }
+        let (to_usd, from_usd) = (self.find_fresh_rate(now, base, "USD")?, self.find_fresh_rate(now, "USD", quote)?);
+        Ok(Rate {
+            value: to_usd.value.checked_mul(from_usd.value).ok_or(QuoteError::OutOfRange)?,
+            source: format!("{} x {}", to_usd.source, from_usd.source),
+            observed_at: to_usd.observed_at.min(from_usd.observed_at),
+        })
+    }
+
+    /// Returns the amount of the asset `base` that pays `price`. The asset has `decimals` decimal places; the amount
+    /// is rounded up to `kept_decimals` of them.
+    ///
+    /// # Errors
+    /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
+    /// [`QuoteError::OutOfRange`] when the amount is too large.
+    pub fn compute_quote_with_spread(
+        &self,
+        now: Instant,
+        base: &str,
+        decimals: u8,
+        kept_decimals: u8,
+        price: Fiat,
+    ) -> Result<Quote, QuoteError> {
+        let rate = self.find_fresh_or_crossed_rate(now, base, price.currency.as_str())?;
+        let spread = Decimal::new(i64::from(self.spread_basis_points), 4);
+        let net = Decimal::ONE.checked_sub(spread).and_then(|share| rate.value.checked_mul(share));
+        let net = net.filter(|rate| *rate > Decimal::ZERO).ok_or(QuoteError::OutOfRange)?;
+        let due = convert_price_to_amount_rounded_up(price, net, decimals)
+            .and_then(|due| due.round_up_to_decimals(decimals, kept_decimals));
+        let rated_at = rate.observed_at.min(now);
+        Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
+    }
+
+    /// Returns the rate of `base` in `quote`, unless it is missing or older than the limit.
+    fn find_fresh_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
+        let Some(rate) = self.find_latest_rate(base, quote) else {
+            return Err(QuoteError::NoRate { base: base.to_owned(), quote: quote.to_owned() });
+        };
+        if now.since(rate.observed_at) > self.stale_after_ms {
+            return Err(QuoteError::Stale { base: base.to_owned(), quote: quote.to_owned() });
+        }
+        Ok(rate)
+    }
+}
+
+/// Returns a price converted to minor units of USD, rounded up, for the tiers of [`crate::assets::Depths`]. `None` while no fresh
+/// rate is known.
+pub fn convert_price_to_usd_rounded_up(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
+    let rate = rates.find_fresh_or_crossed_rate(now, "USD", price.currency.as_str()).ok()?;
+    let worth = rust_decimal::Decimal::from(price.minor).checked_div(rate.value)?;
+    i64::try_from(worth.ceil().mantissa()).ok()
+}

@@ -1,0 +1,325 @@
+//! The payment of a new order. The payment is planned before anything is stored; then an invoice is created or a
+//! balance is debited.
+
+use std::sync::Arc;
+
+use chain::{Amount, Asset, AssetId, Family};
+
+use crate::orders::{CreateOrderError, Order};
+use crate::users;
+use clock::Instant;
+use db::{Db, ResultRef, Tx};
+use ids::{OrderId, PaymentId, Shop, UserId};
+use money::addresses::{Addresses, ReservedAddress};
+use money::assets::{Assets, PaymentAsset};
+use money::invoices::{self, NewInvoice};
+use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
+use money::payments::{self, BalanceDebit, Method, NewPayment};
+use money::pricing::{self, Currency, Fiat, Quote, RateBook};
+
+/// The assets, rates, addresses and tolerance that new payments need. Only the rates and the addresses change while the
+/// daemon runs.
+#[derive(Debug, Clone)]
+pub struct PaymentService {
+    /// The assets that buyers can pay with.
+    pub assets: Arc<Assets>,
+    /// The current exchange rates.
+    pub rates: RateBook,
+    /// The addresses of the shop, which issue a new address for each on-chain payment.
+    pub addresses: Addresses,
+    /// The shortfall of on-chain payments that is accepted.
+    pub tolerance: Tolerance,
+}
+
+/// The amount by which an on-chain payment may fall short of the quote and still be accepted: the larger one of a
+/// share of the quote and a fixed value, but at most half of the quote.
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerance {
+    /// The share of the quote, in basis points.
+    pub basis_points: u32,
+    /// The fixed value, in USD.
+    pub usd: Fiat,
+}
+
+/// The payment method that the buyer chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PaymentMethod {
+    /// An on-chain payment in the asset with this code, such as `trc20_usdt`.
+    Crypto(String),
+    /// The user's balance in CNY.
+    BalanceCny,
+    /// The user's balance in USD, which is topped up with crypto assets.
+    BalanceCrypto,
+    /// An external payment (Alipay, WeChat Pay), with the provider's reference when the provider gave one.
+    External { provider: Provider, pay_url: String, provider_ref: Option<String> },
+}
+
+/// An external payment provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// Alipay.
+    Alipay,
+    /// WeChat Pay.
+    Wechat,
+}
+
+/// The data that the buyer needs to pay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PaymentInstructions {
+    /// The order is paid; the buyer has nothing to do.
+    AlreadyPaid,
+    /// The buyer sends `due` base units of the asset to the address.
+    Transfer { asset: Asset, family: Family, address: String, due: Amount },
+    /// The buyer pays on this page of the external provider.
+    External { pay_url: String },
+}
+
+/// The plan of a payment that is not stored yet.
+pub(super) enum PaymentPlan {
+    /// The order costs nothing, so it is paid at once.
+    Free { method: Method },
+    /// The buyer pays on a chain. `confirmations` is the number of confirmations that the payment needs.
+    Invoice { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
+    /// The amount `taken` is debited from the balance of the user.
+    Balance { method: Method, user: UserId, taken: BalanceDebit },
+    /// The buyer pays on the page `pay_url` of an external provider.
+    External { method: Method, pay_url: String, provider_ref: Option<String> },
+}
+
+impl PaymentMethod {
+    /// Returns the method that is stored with the payment, without the asset or the link.
+    fn to_method_without_details(&self) -> Method {
+        match self {
+            PaymentMethod::Crypto(_) => Method::Crypto,
+            PaymentMethod::BalanceCny => Method::BalanceCny,
+            PaymentMethod::BalanceCrypto => Method::BalanceCrypto,
+            PaymentMethod::External { provider: Provider::Alipay, .. } => Method::Alipay,
+            PaymentMethod::External { provider: Provider::Wechat, .. } => Method::Wechat,
+        }
+    }
+}
+
+impl PaymentPlan {
+    /// Returns true when storing the payment also pays the order.
+    pub fn is_paid_at_once(&self) -> bool {
+        match self {
+            PaymentPlan::Free { .. } | PaymentPlan::Balance { .. } => true,
+            PaymentPlan::Invoice { .. } | PaymentPlan::External { .. } => false,
+        }
+    }
+}
+
+impl PaymentService {
+    /// Reserves an address for an on-chain payment, before the transaction of the order begins. Returns `None` for
+    /// other payment methods, and for an asset that is not accepted, so that [`plan_payment`](Self::plan_payment) then
+    /// refuses the order.
+    pub async fn reserve_payment_address(
+        &self,
+        db: &Db,
+        shop: Shop,
+        payment_method: &PaymentMethod,
+    ) -> Result<Option<ReservedAddress>, CreateOrderError> {
+        let PaymentMethod::Crypto(code) = payment_method else { return Ok(None) };
+        match self.assets.find_payment_asset(shop.mode, code) {
+            Some((chain, _)) if self.addresses.can_issue_address(&chain.id) => {
+                self.addresses.reserve_address(db, &chain.id).await.map(Some).map_err(CreateOrderError::Issue)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Plans the payment of `price`. A method that needs an exchange rate is unavailable while no fresh rate is known.
+    /// A price of 0 gives the plan `Free`, whatever the method is.
+    pub(super) fn plan_payment(
+        &self,
+        now: Instant,
+        shop: Shop,
+        user: Option<UserId>,
+        payment_method: &PaymentMethod,
+        price: Fiat,
+    ) -> Result<PaymentPlan, CreateOrderError> {
+        let method = payment_method.to_method_without_details();
+        let plan = match payment_method {
+            PaymentMethod::Crypto(code) => self.plan_invoice(now, shop, code, price)?,
+            PaymentMethod::BalanceCny => {
+                let user = user.ok_or(CreateOrderError::UserRequired)?;
+                PaymentPlan::Balance { method, user, taken: compute_cny_debit(price)? }
+            }
+            PaymentMethod::BalanceCrypto => {
+                let user = user.ok_or(CreateOrderError::UserRequired)?;
+                PaymentPlan::Balance { method, user, taken: self.compute_usd_debit(now, price)? }
+            }
+            PaymentMethod::External { pay_url, provider_ref, .. } => {
+                PaymentPlan::External { method, pay_url: pay_url.clone(), provider_ref: provider_ref.clone() }
+            }
+        };
+        Ok(if price.minor == 0 { PaymentPlan::Free { method } } else { plan })
+    }
+
+    /// Plans an on-chain payment in the asset with this code.
+    fn plan_invoice(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateOrderError> {
+        let (chain, payment_asset) =
+            self.assets.find_payment_asset(shop.mode, code).ok_or(CreateOrderError::MethodUnavailable)?;
+        if !self.addresses.can_issue_address(&chain.id) {
+            return Err(CreateOrderError::MethodUnavailable);
+        }
+        let asset = payment_asset.asset.clone();
+        let quote = self.rates.compute_quote_with_spread(
+            now,
+            &payment_asset.rate_symbol,
+            asset.decimals,
+            asset.quote_decimals,
+            price,
+        );
+        let quote = quote.map_err(|_| CreateOrderError::MethodUnavailable)?;
+        let tolerance =
+            self.compute_tolerance(now, payment_asset, quote.due).ok_or(CreateOrderError::AmountOutOfRange)?;
+        let confirmations =
+            chain.depths.required_confirmations(pricing::convert_price_to_usd_rounded_up(&self.rates, now, price));
+        Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
+    }
+
+    /// Returns the accepted shortfall of a payment of `due`, in base units of the asset; `None` when it is out of
+    /// range. Without a fresh exchange rate in USD, the shortfall is the configured share of `due`.
+    fn compute_tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
+        let share = due.mul_ratio_rounded_down(u64::from(self.tolerance.basis_points), 10_000)?;
+        let rate = self.rates.find_fresh_or_crossed_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
+        let value = rate.and_then(|rate| {
+            pricing::convert_price_to_amount_rounded_up(self.tolerance.usd, rate.value, payment_asset.asset.decimals)
+        });
+        Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.mul_ratio_rounded_down(1, 2)?))
+    }
+
+    /// Returns the debit of a USD balance: the price converted at the current rate and rounded up to the decimal
+    /// places of the balance.
+    fn compute_usd_debit(&self, now: Instant, price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
+        let rate = self
+            .rates
+            .find_fresh_or_crossed_rate(now, "USD", price.currency.as_str())
+            .map_err(|_| CreateOrderError::MethodUnavailable)?;
+        let amount = pricing::convert_price_to_amount_rounded_up(price, rate.value, users::USD_DECIMALS);
+        Ok(BalanceDebit {
+            asset: users::to_balance_asset(Currency::USD),
+            amount: amount.ok_or(CreateOrderError::AmountOutOfRange)?,
+            rate: Some((rate.value.normalize().to_string(), rate.source, rate.observed_at.min(now))),
+        })
+    }
+}
+
+/// Returns the debit of a CNY balance, which is the price itself. The method is unavailable for a price in another
+/// currency.
+fn compute_cny_debit(price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
+    if price.currency != Currency::CNY {
+        return Err(CreateOrderError::MethodUnavailable);
+    }
+    let minor = u64::try_from(price.minor).map_err(|_| CreateOrderError::AmountOutOfRange)?;
+    Ok(BalanceDebit { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
+}
+
+/// A payment whose statements are queued, with the data that [`complete_queued_payment`] needs.
+pub(super) enum QueuedPayment {
+    Free,
+    External { pay_url: String },
+    Invoice { asset: Asset, family: Family, due: Amount, address: ReservedAddress },
+    Balance { payment: ResultRef<PaymentId>, user: UserId, taken: BalanceDebit },
+}
+
+/// Queues the statements that store the payment and, for an on-chain payment, its invoice.
+pub(super) fn queue_payment(
+    tx: &mut Tx,
+    now: Instant,
+    order: &Order,
+    id: ResultRef<OrderId>,
+    plan: PaymentPlan,
+    address: Option<ReservedAddress>,
+) -> Result<QueuedPayment, CreateOrderError> {
+    match plan {
+        PaymentPlan::Free { method } => {
+            let free = NewPayment {
+                state: payments::State::Success,
+                ..NewPayment::new_pending_payment(id, order.shop, method)
+            };
+            payments::queue_payment_insert(tx, now, &free);
+            Ok(QueuedPayment::Free)
+        }
+        PaymentPlan::Balance { method, user, taken } => {
+            let pending = NewPayment::new_pending_payment(id, order.shop, method);
+            let paid =
+                NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
+            let payment = payments::queue_payment_insert(tx, now, &paid);
+            Ok(QueuedPayment::Balance { payment, user, taken })
+        }
+        PaymentPlan::External { method, pay_url, provider_ref } => {
+            let pending = NewPayment::new_pending_payment(id, order.shop, method);
+            let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
+            payments::queue_payment_insert(tx, now, &external);
+            Ok(QueuedPayment::External { pay_url })
+        }
+        PaymentPlan::Invoice { asset, family, quote, tolerance, confirmations } => {
+            let address = address.filter(|address| *address.chain() == asset.chain);
+            let address = address.ok_or(CreateOrderError::MethodUnavailable)?;
+            let due = quote.due;
+            let invoice = NewInvoice {
+                payment: payments::queue_payment_insert(
+                    tx,
+                    now,
+                    &NewPayment::new_pending_payment(id, order.shop, Method::Crypto),
+                ),
+                shop: order.shop,
+                asset: asset.clone(),
+                price: order.amount,
+                quote,
+                tolerance,
+                confirmations,
+                expires_at: order.expires_at.unwrap_or(now),
+            };
+            invoices::queue_invoice_and_address_insert(tx, now, &address, &invoice);
+            Ok(QueuedPayment::Invoice { asset, family, due, address })
+        }
+    }
+}
+
+/// Issues the address of an on-chain payment, or debits the user's balance, and returns the payment instructions for
+/// the buyer. This function must be called after the queued statements have run, in the same transaction.
+pub(super) async fn complete_queued_payment(
+    tx: &mut Tx,
+    now: Instant,
+    order: &Order,
+    queued: QueuedPayment,
+) -> Result<PaymentInstructions, CreateOrderError> {
+    match queued {
+        QueuedPayment::Free => Ok(PaymentInstructions::AlreadyPaid),
+        QueuedPayment::External { pay_url } => Ok(PaymentInstructions::External { pay_url }),
+        QueuedPayment::Invoice { asset, family, due, address } => {
+            Ok(PaymentInstructions::Transfer { asset, family, address: address.watch_and_issue_address(), due })
+        }
+        QueuedPayment::Balance { payment, user, taken } => {
+            debit_user_balance(tx, now, order, tx.id_of(payment)?, user, taken).await?;
+            Ok(PaymentInstructions::AlreadyPaid)
+        }
+    }
+}
+
+/// Moves the amount from the user's balance to the merchant's available balance.
+async fn debit_user_balance(
+    tx: &mut Tx,
+    now: Instant,
+    order: &Order,
+    payment: PaymentId,
+    user: UserId,
+    taken: BalanceDebit,
+) -> Result<(), CreateOrderError> {
+    let (asset, amount): (AssetId, Amount) = (taken.asset, taken.amount);
+    let credit = Account::MerchantAvailable(order.shop.merchant);
+    let line = EntryLine { debit: Account::User(user), credit, asset, amount };
+    let entry = format!("payment/{payment}/paid");
+    let entry = JournalEntry::new_post_entry(order.shop.mode, entry, "order paid from a balance", vec![line]);
+    match ledger::book_journal_entries(tx, now, &[entry]).await {
+        Ok(()) => Ok(()),
+        Err(PostError::Insufficient { .. }) => Err(CreateOrderError::InsufficientBalance),
+        Err(
+            PostError::BadAmount(_) | PostError::OutOfRange(_) | PostError::AboveHold { .. } | PostError::NoHold(_),
+        ) => Err(CreateOrderError::AmountOutOfRange),
+        Err(PostError::Db(error)) => Err(CreateOrderError::Db(error)),
+    }
+}

@@ -1,3 +1,0 @@
-//! The endpoint of the available payment methods.
-
-pub mod show;

@@ -1,0 +1,201 @@
+//! The followed branch: adds the blocks that were read to it, stores them, and finds out how far deposits may advance.
+
+use chain::follower::{Follower, NextBlock};
+use chain::{Block, BlockRef, Tip};
+
+use crate::workers::Ran;
+use crate::workers::follow::machine::actions::Action;
+use crate::workers::follow::machine::cross_check::{Corroboration, CrossCheckPurpose};
+use crate::workers::follow::machine::invoice_expiry::{EXPIRY_INTERVAL_MS, ExpiryCheck};
+use crate::workers::follow::machine::{AfterStore, FollowLimits, Machine, Phase, StepError};
+use clock::Instant;
+use money::cursors::{self, Cursor, Position};
+use money::deposits::DepositLimits;
+
+/// The newest blocks of the followed branch that were read. Blocks up to the stored cursor are also in the database;
+/// later blocks are only in memory.
+#[derive(Debug)]
+pub(super) struct Branch {
+    pub(super) follower: Follower,
+    /// The stored cursor.
+    pub(super) stored: BlockRef,
+    /// The time at which the cursor was stored last.
+    pub(super) stored_at: Instant,
+    /// The blocks that were read after the stored cursor.
+    pub(super) pending: Vec<Block>,
+    /// Timestamp of the newest block that was read, in Unix seconds, at most the time at which the block was read: a
+    /// miner may set a timestamp in the future, which does not prove that all earlier payments have been read.
+    pub(super) time: i64,
+    /// On chains with rare blocks, the time of the last read that returned a young tip at the cursor; otherwise `None`.
+    pub(super) quiet_at: Option<Instant>,
+    /// The time of the read before `quiet_at` that returned the same tip. All blocks from before this time have been
+    /// read.
+    pub(super) quiet_until: Option<Instant>,
+    /// The time of the last search for expired invoices.
+    pub(super) expiry_checked_at: Instant,
+    /// True when the chain has deposits that are not final.
+    pub(super) unfinished: bool,
+    /// The time of the last cross-check for deposits that are deep enough to advance; `None` when no deposit waits for
+    /// a second endpoint.
+    pub(super) cross_check_pending_at: Option<Instant>,
+    /// The block at which balances are requested until an endpoint returns them. Later checks keep this block instead
+    /// of the newest one, which an endpoint that is slightly behind would never have.
+    pub(super) balance_block: Option<BlockRef>,
+    /// True when the chain is halted until an operator decides.
+    pub(super) halted: bool,
+}
+
+impl Branch {
+    /// Creates the branch that ends at a stored cursor; `None` when the cursor has no block.
+    pub(super) fn from_cursor(
+        limits: &FollowLimits,
+        deposit_limits: &DepositLimits,
+        cursor: Cursor,
+        now: Instant,
+    ) -> Option<Branch> {
+        let stored = cursor.recent.last().copied()?;
+        let keep = usize::try_from(deposit_limits.keep).unwrap_or(usize::MAX);
+        Some(Branch {
+            follower: Follower::new(cursor.recent, cursor.final_height, keep, limits.batch),
+            stored,
+            stored_at: now,
+            pending: Vec::new(),
+            time: cursor.time.min(now.unix_seconds()),
+            quiet_at: None,
+            quiet_until: None,
+            expiry_checked_at: Instant(0),
+            unfinished: true,
+            cross_check_pending_at: None,
+            balance_block: None,
+            halted: cursor.halted.is_some(),
+        })
+    }
+}
+
+impl Machine {
+    /// Adds the blocks that were read to the branch, and stores them unless they may wait. Starts the search for the
+    /// common ancestor when the first block is on another branch.
+    pub(super) fn add_blocks_to_branch(
+        &mut self,
+        now: Instant,
+        tip: Tip,
+        blocks: Vec<Block>,
+    ) -> Result<Action, StepError> {
+        let Some(first) = blocks.first() else { return Ok(Action::Finish(Ran::Idle)) };
+        match self.branch.follower.classify_next_block(&first.header) {
+            NextBlock::Extends => {}
+            NextBlock::Forks => return self.search_common_ancestor(first.header),
+            NextBlock::WrongHeight => {
+                let requested = self.branch.follower.cursor().height + 1;
+                return Err(StepError::WrongHeight { requested, returned: first.header.height });
+            }
+        }
+        for block in blocks {
+            if self.branch.follower.classify_next_block(&block.header) != NextBlock::Extends {
+                return Err(StepError::BrokenSequence(block.header.height));
+            }
+            self.branch.follower.push_block(block.header.block_ref());
+            self.branch.time = block.header.time.min(now.unix_seconds());
+            self.branch.pending.push(block);
+        }
+        let quiet = !self.branch.unfinished && !self.branch.pending.iter().any(Block::has_watched_activity);
+        let young = now.since(self.branch.stored_at) < self.limits.cursor_flush_ms;
+        let few = u64::try_from(self.branch.pending.len()).is_ok_and(|count| count < self.deposit_limits.keep);
+        let after_store = AfterStore::Extended { tip };
+        Ok(if quiet && young && few {
+            self.continue_after_store(now, after_store)
+        } else {
+            self.prepare_to_store_blocks(now, &tip, after_store)
+        })
+    }
+
+    /// Returns the position up to which deposits may advance. The final block that the node reports counts when it is
+    /// on the followed branch. A final block above the cursor or below the kept blocks cannot be compared with the
+    /// branch, so only the depth counts.
+    ///
+    /// # Errors
+    /// Returns the node's final block when it is on another branch.
+    pub(super) fn compute_advance_limit(&self, tip: &Tip) -> Result<Position, BlockRef> {
+        let follower = &self.branch.follower;
+        let known = tip.finalized.and_then(|mark| follower.is_on_our_branch(mark).map(|on_branch| (mark, on_branch)));
+        match known {
+            Some((mark, false)) => Err(mark),
+            Some((mark, true)) => {
+                Ok(cursors::compute_position(&self.chain, follower.cursor().height, Some(mark.height)))
+            }
+            None => Ok(cursors::compute_position(&self.chain, follower.cursor().height, None)),
+        }
+    }
+
+    /// Starts to store the pending blocks. Returns the action that finds out how far deposits may advance, if this is
+    /// not known yet.
+    pub(super) fn prepare_to_store_blocks(&mut self, now: Instant, tip: &Tip, after_store: AfterStore) -> Action {
+        let advance_limit = match self.compute_advance_limit(tip) {
+            Ok(advance_limit) => advance_limit,
+            Err(mark) => {
+                let reason = format!(
+                    "an endpoint calls block {} at height {} final, but another block of that height is followed: no deposit is \
+                     confirmed until the endpoints agree; compare the endpoints with independent ones",
+                    mark.hash, mark.height
+                );
+                return self.open_dispute_or_continue(
+                    now,
+                    reason,
+                    CrossCheckPurpose::Store { advance_limit: None, after_store },
+                );
+            }
+        };
+        let purpose = |after_store| CrossCheckPurpose::Store { advance_limit: Some(advance_limit), after_store };
+        if !self.cross_checkable {
+            return self.close_dispute_or_continue(now, purpose(after_store));
+        }
+        if !self.branch.unfinished && self.branch.pending.iter().all(|block| block.transfers.is_empty()) {
+            return self.continue_after_cross_check(now, purpose(after_store), Corroboration::Full);
+        }
+        self.phase = Phase::NewestDue { advance_limit, after_store };
+        Action::FindNewestDue(advance_limit)
+    }
+
+    /// Removes the pending blocks from memory and returns the action that stores them. `advance_to` is the position that
+    /// a second endpoint corroborates; a cross-check stays pending while it is below `advance_limit`.
+    pub(super) fn request_block_storage(
+        &mut self,
+        now: Instant,
+        advance_limit: Option<Position>,
+        advance_to: Option<Position>,
+        after_store: AfterStore,
+    ) -> Action {
+        let from = self.branch.stored;
+        let blocks = std::mem::take(&mut self.branch.pending);
+        let last = blocks.last().map_or(from, |block| block.header.block_ref());
+        let pending_cross_check = advance_to.is_none() || advance_limit != advance_to;
+        self.phase = Phase::Stored { last, stored_at: now, pending_cross_check, after_store };
+        Action::StoreBlocks { from, blocks, advance_to }
+    }
+
+    /// Returns the action after blocks were stored: expires invoices when that is due, or finishes the run.
+    pub(super) fn continue_after_store(&mut self, now: Instant, after_store: AfterStore) -> Action {
+        match after_store {
+            AfterStore::Extended { tip } => {
+                // On a chain with very fast blocks, the cursor may never reach the tip, so invoices must also expire
+                // near the tip. Far behind the tip, invoices stay open, because nodes may have deleted the balances at
+                // old blocks.
+                let behind = tip.head.height.saturating_sub(self.branch.follower.cursor().height);
+                if behind < self.limits.batch && now.since(self.branch.expiry_checked_at) >= EXPIRY_INTERVAL_MS {
+                    return self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: true });
+                }
+                Action::Finish(Ran::Worked)
+            }
+            AfterStore::AtTip { cursor_moved, final_height, .. }
+                if cursor_moved || self.branch.follower.final_height() > final_height =>
+            {
+                Action::Finish(Ran::Worked)
+            }
+            AfterStore::AtTip { tip, .. } => {
+                self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: false })
+            }
+            AfterStore::InvoicesExpired { invoices, check } => self.request_balance_check_or_expiry(invoices, check),
+            AfterStore::CreditBooked => Action::Finish(Ran::Worked),
+        }
+    }
+}

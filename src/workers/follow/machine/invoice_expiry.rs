@@ -1,0 +1,131 @@
+//! The expiry of invoices: lists the expired ones and compares the balances of their addresses first.
+
+use chain::{BlockRef, Family, SourceError, Tip};
+
+use crate::workers::Ran;
+use crate::workers::follow::machine::actions::Action;
+use crate::workers::follow::machine::notices::Notice;
+use crate::workers::follow::machine::{AfterStore, Machine, Phase, StepError};
+use clock::Instant;
+use ids::InvoiceId;
+
+/// Minimum time, in milliseconds, between two searches for expired invoices while the follower catches up with the tip.
+pub(super) const EXPIRY_INTERVAL_MS: i64 = 5_000;
+/// Depth, in blocks, from which a block is too old for a balance check, because nodes delete old states.
+const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
+
+/// One search for expired invoices.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ExpiryCheck {
+    /// The node's tip in this run.
+    pub(super) tip: Tip,
+    /// True when blocks were read in the same run. In this case, a failed balance check leaves the invoices open but
+    /// does not end the run with an error.
+    pub(super) while_reading: bool,
+}
+
+impl ExpiryCheck {
+    /// Finishes the run with `ran`, or with `Worked` when blocks were read in the same run.
+    pub(super) fn finish_run(self, ran: Ran) -> Action {
+        Action::Finish(if self.while_reading { Ran::Worked } else { ran })
+    }
+}
+
+impl Machine {
+    /// Requests the invoices that have expired by the clock *and* by the chain: every block that could contain a
+    /// payment in time has been read.
+    pub(super) fn request_expirable_invoices(&mut self, now: Instant, check: ExpiryCheck) -> Action {
+        self.branch.expiry_checked_at = now;
+        let read_until = Instant::from_unix_seconds(self.branch.time);
+        let seen_until = self.branch.quiet_until.map_or(read_until, |quiet| quiet.max(read_until)).min(now);
+        self.phase = Phase::Expirable(check);
+        Action::ListExpirable { passed: seen_until.plus_ms(-self.deposit_limits.grace.ms) }
+    }
+
+    /// Stores the pending blocks, if there are any, and then requests the balance check of the expired invoices. Finishes
+    /// the run when no invoice has expired.
+    pub(super) fn store_blocks_before_balance_check(
+        &mut self,
+        now: Instant,
+        invoices: Vec<InvoiceId>,
+        check: ExpiryCheck,
+    ) -> Action {
+        if invoices.is_empty() {
+            // No invoice waits for balances, so an earlier failure must not shorten the wait of the next invoice.
+            self.balances_unavailable_since = None;
+            return check.finish_run(Ran::Idle);
+        }
+        if self.branch.pending.is_empty() {
+            return self.request_balance_check_or_expiry(invoices, check);
+        }
+        self.prepare_to_store_blocks(now, &check.tip, AfterStore::InvoicesExpired { invoices, check })
+    }
+
+    /// Requests the balances of the invoices' addresses, to find a transfer that the scan of the blocks missed. On
+    /// Bitcoin the invoices expire without this check, because a block contains every output and its Merkle root proves
+    /// that it is complete.
+    pub(super) fn request_balance_check_or_expiry(&mut self, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
+        if self.chain.family == Family::Bitcoin {
+            return self.request_expiry(invoices, None, check);
+        }
+        let branch = &mut self.branch;
+        let cursor = branch.follower.cursor();
+        let is_near = |block: &BlockRef| cursor.height.saturating_sub(block.height) < BALANCE_BLOCK_DEPTH_MAX;
+        let is_usable = |block: &BlockRef| is_near(block) && branch.follower.is_on_our_branch(*block) == Some(true);
+        let at = branch.balance_block.filter(is_usable).unwrap_or(cursor);
+        branch.balance_block = Some(at);
+        self.phase = Phase::Balances { invoices: invoices.clone(), check };
+        Action::CheckBalances { at, invoices }
+    }
+
+    /// Expires the invoices when deposits explain the balances of their addresses. When no endpoint returns balances, the
+    /// invoices stay open until `balance_patience_ms` have passed, and then expire unchecked.
+    pub(super) fn expire_or_delay_invoices(
+        &mut self,
+        now: Instant,
+        invoices: Vec<InvoiceId>,
+        result: Result<bool, SourceError>,
+        check: ExpiryCheck,
+    ) -> Result<Action, StepError> {
+        let error = match result {
+            Ok(explained) => {
+                (self.branch.balance_block, self.balances_unavailable_since) = (None, None);
+                return Ok(match explained {
+                    true => self.request_expiry(invoices, None, check),
+                    // The booked credit may be in a block that is already deep enough for a confirmation.
+                    false => self.prepare_to_store_blocks(now, &check.tip, AfterStore::CreditBooked),
+                });
+            }
+            Err(error) => error,
+        };
+        // The blocks themselves were read and verified, so an endpoint without balances delays the expiry only for a
+        // limited time.
+        let unavailable_ms = now.since(*self.balances_unavailable_since.get_or_insert(now));
+        if unavailable_ms < self.limits.balance_patience_ms {
+            if check.while_reading {
+                self.notices.push(Notice::ExpiryDelayed(error.to_string()));
+                return Ok(check.finish_run(Ran::Idle));
+            }
+            return Err(StepError::BalancesUnavailable(error));
+        }
+        let (minutes, reason) = (unavailable_ms / 60_000, error.to_string());
+        let unchecked = format!(
+            "the invoice expired without a check of its address's balance, because no endpoint returned balances for {minutes} \
+             minutes: {reason}"
+        );
+        self.notices.push(Notice::ExpiredUnchecked { minutes, reason });
+        Ok(self.request_expiry(invoices, Some(unchecked), check))
+    }
+
+    /// Requests the expiry of these invoices. `unchecked` is the text of a review for each invoice whose balance could
+    /// not be checked; `None` when the balances were checked.
+    pub(super) fn request_expiry(
+        &mut self,
+        invoices: Vec<InvoiceId>,
+        unchecked: Option<String>,
+        check: ExpiryCheck,
+    ) -> Action {
+        self.phase = Phase::Expired(check);
+        Action::ExpireInvoices { invoices, unchecked }
+    }
+}

@@ -1,0 +1,51 @@
+//! Notices: facts that the machine reports to the worker for the log.
+
+use chain::{BlockRef, Height};
+
+/// A fact that the worker logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The node's newest block is old.
+    OldTip {
+        /// The age of the newest block, in milliseconds.
+        age_ms: i64,
+    },
+    /// An endpoint has this block as its head. The block is not on the followed branch, but the preferred endpoint is
+    /// on the followed branch.
+    ConflictingHead(BlockRef),
+    /// A second endpoint does not have the block `height` yet.
+    EndpointBehind {
+        /// The second endpoint.
+        endpoint: String,
+        /// The height of the second endpoint's newest block.
+        head: Height,
+        /// The height of the requested block.
+        height: Height,
+        /// True when the endpoint's head has been the same block for a long time, so that the follower does not wait
+        /// for the endpoint.
+        stalled: bool,
+    },
+    /// No second endpoint responded, so the block was accepted from a single endpoint.
+    NotCrossChecked {
+        /// The height of the block.
+        height: Height,
+        /// The reason why no second endpoint responded.
+        reason: String,
+    },
+    /// The chain was reorganised.
+    Reorganised {
+        /// The number of blocks that are reversed.
+        depth: u64,
+        /// The height of the common ancestor of both branches.
+        to: Height,
+    },
+    /// Expired invoices stay open, because balances are not available. The follower continues to read blocks.
+    ExpiryDelayed(String),
+    /// Invoices expire although their balances could not be read.
+    ExpiredUnchecked {
+        /// The time since which no balances are available, in minutes.
+        minutes: i64,
+        /// The reason why balances are not available.
+        reason: String,
+    },
+}

@@ -1,0 +1,104 @@
+//! Reorganisations: searches the common ancestor of the followed branch and another branch, and rewinds to it or halts
+//! the chain.
+
+use chain::follower::ForkSearch;
+use chain::{BlockRef, Header, Height, SourceError, Tip};
+
+use crate::workers::Ran;
+use crate::workers::follow::machine::actions::Action;
+use crate::workers::follow::machine::cross_check::CrossCheckPurpose;
+use crate::workers::follow::machine::notices::Notice;
+use crate::workers::follow::machine::{Machine, Phase, StepError};
+use clock::Instant;
+
+impl Machine {
+    /// Acts on a head that is not above the cursor and not on the followed branch. `preferred` is the header that the
+    /// preferred endpoint has at the height of the head. The follower switches to another branch only when this header
+    /// is not on the followed branch, either. Otherwise the conflict is only logged: heads differ for a moment when two
+    /// blocks compete, and permanently when an endpoint returns forged blocks.
+    pub(super) fn switch_branch_or_log_conflict(
+        &mut self,
+        now: Instant,
+        tip: Tip,
+        preferred: Option<Header>,
+    ) -> Result<Action, StepError> {
+        let Some(preferred) = preferred else { return Ok(Action::Finish(Ran::Idle)) };
+        if self.branch.follower.is_on_our_branch(preferred.block_ref()) == Some(false) {
+            return self.search_common_ancestor(preferred);
+        }
+        let head = tip.head.block_ref();
+        if self.conflicting_head.replace(head) != Some(head) {
+            self.notices.push(Notice::ConflictingHead(head));
+        }
+        Ok(self.store_blocks_or_expire_invoices(now, tip))
+    }
+
+    /// Takes one step in the search for the common ancestor of the followed branch and the branch of `lowest`. The
+    /// follower switches to the other branch without a cross-check when there is no second endpoint, or when the switch
+    /// reverses no confirmed deposit. Otherwise a second endpoint must be on the other branch, too.
+    pub(super) fn search_common_ancestor(&mut self, lowest: Header) -> Result<Action, StepError> {
+        let theirs = lowest.block_ref();
+        Ok(match self.branch.follower.search_fork_below(&lowest) {
+            ForkSearch::RequestHeader(height) => {
+                self.phase = Phase::ForkParent { lowest, height };
+                Action::ReadHeader(height)
+            }
+            ForkSearch::RewindTo(to) if !self.cross_checkable => self.rewind_branch(to),
+            ForkSearch::RewindTo(to) => {
+                self.phase = Phase::ConfirmedAbove { to, theirs };
+                Action::FindConfirmedAbove(to.height)
+            }
+            ForkSearch::TooDeep if !self.cross_checkable => self.request_halt(),
+            ForkSearch::TooDeep => self.request_cross_check(theirs, CrossCheckPurpose::Rewind { to: None }),
+        })
+    }
+
+    /// Continues the search for the common ancestor at the parent of `lowest`, the lowest known block of the other branch.
+    ///
+    /// # Errors
+    /// The endpoint returned another block than the parent, or has no block at this height.
+    pub(super) fn continue_ancestor_search(
+        &mut self,
+        lowest: Header,
+        height: Height,
+        parent: Option<Header>,
+    ) -> Result<Action, StepError> {
+        match parent {
+            Some(parent) if parent.hash == lowest.parent => self.search_common_ancestor(parent),
+            Some(_) => {
+                let reason = format!(
+                    "block {} was returned, and then a block {height} that is not its parent: the branch changed or is invented",
+                    lowest.height
+                );
+                Err(SourceError::InvalidResponse(reason).into())
+            }
+            None => Err(SourceError::BlockNotFound(height).into()),
+        }
+    }
+
+    /// Rewinds the branch to the common ancestor: in memory when no stored block is above it, otherwise by an action that
+    /// rewinds the database first.
+    pub(super) fn rewind_branch(&mut self, to: BlockRef) -> Action {
+        let depth = self.branch.follower.cursor().height - to.height;
+        self.notices.push(Notice::Reorganised { depth, to: to.height });
+        if to.height >= self.branch.stored.height {
+            self.branch.pending.retain(|block| block.header.height <= to.height);
+            self.branch.follower.rewind_to(to);
+            return Action::Finish(Ran::Worked);
+        }
+        self.branch.pending.clear();
+        self.phase = Phase::Rewound(to);
+        Action::Rewind { from: self.branch.stored, to }
+    }
+
+    /// Requests to halt the chain, because the branches depart too deep to be rewound.
+    pub(super) fn request_halt(&mut self) -> Action {
+        self.phase = Phase::Halted;
+        Action::Halt(format!(
+            "the node's branch departs from the followed one below the final block {} or deeper than {} blocks; compare the nodes before anything \
+             is paid out",
+            self.branch.follower.final_height(),
+            self.deposit_limits.keep
+        ))
+    }
+}

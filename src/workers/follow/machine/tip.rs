@@ -1,0 +1,73 @@
+//! The node's tip: decides whether blocks are read, deposits advance or invoices expire.
+
+use chain::Tip;
+use chain::follower::NextStep;
+
+use crate::workers::follow::machine::actions::Action;
+use crate::workers::follow::machine::cross_check::CROSS_CHECK_INTERVAL_MS;
+use crate::workers::follow::machine::invoice_expiry::ExpiryCheck;
+use crate::workers::follow::machine::notices::Notice;
+use crate::workers::follow::machine::{AfterStore, Machine, Phase};
+use clock::Instant;
+
+impl Machine {
+    /// Requests the next blocks when the tip is above the cursor, or the preferred header when the tip is on another
+    /// branch. Otherwise no block is new: stores pending blocks or expires invoices.
+    pub(super) fn request_blocks_or_act_on_tip(&mut self, now: Instant, tip: Tip) -> Action {
+        match self.branch.follower.decide_next_step(&tip) {
+            NextStep::Wait => {
+                self.track_quiet_tip(now, &tip);
+                self.store_blocks_or_expire_invoices(now, tip)
+            }
+            NextStep::ReadBlocks { from, to } => {
+                (self.branch.quiet_at, self.branch.quiet_until) = (None, None);
+                self.phase = Phase::Blocks(tip);
+                Action::ReadBlocks { from, to }
+            }
+            NextStep::CompareHead if self.branch.follower.is_on_our_branch(tip.head.block_ref()) == Some(false) => {
+                (self.branch.quiet_at, self.branch.quiet_until) = (None, None);
+                self.phase = Phase::ConflictingHeader(tip);
+                Action::ReadHeader(tip.head.height)
+            }
+            NextStep::CompareHead => self.store_blocks_or_expire_invoices(now, tip),
+        }
+    }
+
+    /// Records that the node's tip is the cursor. On chains with rare blocks, a second read of the same tip proves that
+    /// all payments have been read; a second endpoint, if there is one, serves this read. On chains with steady blocks
+    /// it proves nothing: the tip may be a minute old, like TRON's solidified block, and the next block may contain a
+    /// payment. An old tip does not count, because the node may have lost its peers.
+    pub(super) fn track_quiet_tip(&mut self, now: Instant, tip: &Tip) {
+        let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
+        if age_ms > self.limits.tip_age_max_ms {
+            self.notices.push(Notice::OldTip { age_ms });
+        }
+        let branch = &mut self.branch;
+        if self.limits.quiet_tip_max_ms.is_some_and(|max_ms| (-max_ms..=max_ms).contains(&age_ms)) {
+            branch.quiet_until = branch.quiet_at.or(branch.quiet_until);
+            branch.quiet_at = Some(now);
+        } else {
+            (branch.quiet_at, branch.quiet_until) = (None, None);
+        }
+    }
+
+    /// Acts on a tip that is the cursor or an older block of the followed branch. Stores the pending blocks and advances
+    /// deposits when one of both is due; otherwise requests the expired invoices.
+    pub(super) fn store_blocks_or_expire_invoices(&mut self, now: Instant, tip: Tip) -> Action {
+        let branch = &self.branch;
+        let cursor_moved = !branch.pending.is_empty();
+        let stale = now.since(branch.stored_at) >= self.limits.cursor_flush_ms;
+        let may_finish = match branch.cross_check_pending_at {
+            // A cross-check is repeated after an interval, not after every new tip of a chain with fast blocks.
+            Some(checked_at) => now.since(checked_at) >= CROSS_CHECK_INTERVAL_MS,
+            None => self
+                .compute_advance_limit(&tip)
+                .is_ok_and(|advance_to| advance_to.last > branch.follower.final_height()),
+        };
+        if (cursor_moved && stale) || (branch.unfinished && may_finish) {
+            let after_store = AfterStore::AtTip { tip, cursor_moved, final_height: branch.follower.final_height() };
+            return self.prepare_to_store_blocks(now, &tip, after_store);
+        }
+        self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: false })
+    }
+}
