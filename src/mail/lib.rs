@@ -97,7 +97,7 @@ pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant, actor: &Actor) -> R
     }
     for id in &requeued {
         let (kind, subject) = (reviews::Kind::MailUndeliverable, review_subject(*id));
-        reviews::resolve_review(tx, now, kind, &subject, "the mail was queued again").await?;
+        reviews::resolve_review_if_open(tx, now, kind, &subject, "the mail was queued again").await?;
     }
     audit_log::record_action(tx, now, actor, Action::MailRetry, &format!("{} mails", requeued.len()), "").await?;
     Ok(requeued.len())
@@ -194,7 +194,7 @@ async fn record_delivery_step(
     };
     if changed {
         let detail = format!("the mail \"{}\" was not delivered: {error}; {advice}", mail.subject);
-        reviews::open_review(tx, now, reviews::Kind::MailUndeliverable, &review_subject(mail.id), &detail).await?;
+        reviews::open_or_reopen_review(tx, now, reviews::Kind::MailUndeliverable, &review_subject(mail.id), &detail).await?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::commands::daemon::started;
-use crate::commands::program::{installed, run, settled};
+use crate::commands::program::{install_migrated, run, settled};
 
 const CONNECTIONS: usize = 100;
 const BYTES_SENT: usize = 1_500;
@@ -21,7 +21,7 @@ fn resident_kib(pid: u32) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_arrive_byte_by_byte_take_little_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let config = installed(folder.path()).await;
+    let config = install_migrated(folder.path()).await;
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
     let (daemon, said) = started(settled(&["serve", "--config", &config])).await;
     let address = said.split("settled listens on ").nth(1).unwrap().split_whitespace().next().unwrap();

@@ -6,7 +6,7 @@ use config::{Config, MailTransport, SmtpSecurity};
 use db::Bind;
 use serde_json::json;
 
-use crate::commands::program::{configured, settled};
+use crate::commands::program::{write_configuration, settled};
 use crate::world::World;
 use server::SmtpServer;
 
@@ -162,7 +162,7 @@ async fn check_server(config: &str, settings: &[(&str, &str)]) -> String {
 async fn check_tries_the_mail_server_and_tells_the_failures_apart() {
     let server = SmtpServer::start_tls().await;
     let folder = tempfile::tempdir().unwrap();
-    let config = configured(folder.path()).await;
+    let config = write_configuration(folder.path()).await;
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
