@@ -426,7 +426,8 @@ async fn check_mail_server(report: &mut CheckReport, config: &Config) {
     let server = format!("{}:{}", config.mail.smtp.host, config.mail.smtp.port);
     match config.mail.transport {
         MailTransport::Log => {
-            return report.print_warning("mail", "[mail] transport is \"log\", so buyers get no mail; set it to \"smtp\"");
+            return report
+                .print_warning("mail", "[mail] transport is \"log\", so buyers get no mail; set it to \"smtp\"");
         }
         MailTransport::File => {
             return report.print_ok("mail", "mails are written to the folder `mail` in the data folder, and not sent");

@@ -99,7 +99,10 @@ fn an_unknown_key_is_rejected_with_a_suggestion() {
     );
     assert_rejected("[sever]\nlisten = 1", ":1: unknown key `sever`; did you mean `server`?");
     assert_rejected("[server]\nmin_sources = 2", ":2: unknown key `min_sources` in [server]; it stands in [rates]");
-    assert_rejected("[mail.smtp]\nqqqq = 1", "known here: ca_file, host, password_file, port, security, timeout_ms, user");
+    assert_rejected(
+        "[mail.smtp]\nqqqq = 1",
+        "known here: ca_file, host, password_file, port, security, timeout_ms, user",
+    );
     assert_rejected(
         "[chains.bsc]\nendpoint = []",
         ":2: unknown key `endpoint` in [chains.bsc]; did you mean `endpoints`?",

@@ -150,7 +150,8 @@ impl Validator {
         for origin in &checkout.cors_origins {
             let is_origin = Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin);
             if !is_origin {
-                let problem = format_args!("has {origin:?}, which is no origin; write \"https://shop.example\", without a path");
+                let problem =
+                    format_args!("has {origin:?}, which is no origin; write \"https://shop.example\", without a path");
                 self.add_problem("surfaces.checkout.cors_origins", problem);
             }
         }

@@ -194,7 +194,8 @@ async fn record_delivery_step(
     };
     if changed {
         let detail = format!("the mail \"{}\" was not delivered: {error}; {advice}", mail.subject);
-        reviews::open_or_reopen_review(tx, now, reviews::Kind::MailUndeliverable, &review_subject(mail.id), &detail).await?;
+        reviews::open_or_reopen_review(tx, now, reviews::Kind::MailUndeliverable, &review_subject(mail.id), &detail)
+            .await?;
     }
     Ok(())
 }

@@ -5,11 +5,11 @@ use std::fmt;
 use std::time::Duration;
 
 use lettre::Address;
+use lettre::transport::smtp;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
-use lettre::transport::smtp;
 use secrecy::ExposeSecret;
 
 use crate::transport::SetupError;

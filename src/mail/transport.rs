@@ -15,9 +15,9 @@ use lettre::{
 };
 use tracing::info;
 
+use crate::QueuedMail;
 use crate::address::Address;
 use crate::smtp::{SmtpError, SmtpServer, SmtpSession};
-use crate::QueuedMail;
 use config::{self, MailTransport};
 
 /// Name of the folder for mails in the data folder.

@@ -31,7 +31,8 @@ async fn bodies_that_arrive_byte_by_byte_take_little_memory() {
     for _ in 0..CONNECTIONS {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.set_nodelay(true).unwrap();
-        let head = "POST /api/orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n";
+        let head =
+            "POST /api/orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n";
         client.write_all(head.as_bytes()).await.unwrap();
         clients.push(client);
     }

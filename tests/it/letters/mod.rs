@@ -6,7 +6,7 @@ use config::{Config, MailTransport, SmtpSecurity};
 use db::Bind;
 use serde_json::json;
 
-use crate::commands::program::{write_configuration, settled};
+use crate::commands::program::{settled, write_configuration};
 use crate::world::World;
 use server::SmtpServer;
 
@@ -171,7 +171,8 @@ async fn check_tries_the_mail_server_and_tells_the_failures_apart() {
     let (ca, password) = (file("ca.pem", include_str!("ca.pem")), file("password", "secret"));
     let (port, closed_port) = (server.port.to_string(), "1".to_owned());
     let check = async |host, port, ca_file| {
-        let settings = [("HOST", host), ("PORT", port), ("CA_FILE", ca_file), ("USER", "me"), ("PASSWORD_FILE", &password)];
+        let settings =
+            [("HOST", host), ("PORT", port), ("CA_FILE", ca_file), ("USER", "me"), ("PASSWORD_FILE", &password)];
         check_server(&config, &settings).await
     };
     let accepted = check("localhost", &port, &ca).await;

@@ -23,8 +23,8 @@ use shop::catalog::PricingScheme;
 use shop::orders::OrderReference;
 use shop::orders::new_payment::{PaymentInstructions, PaymentMethod, Provider};
 use shop::orders::{self, CreateOrderError, NewLine, NewOrder, PlacedOrder};
-use web::fields::{BadRequest, Fields};
 use web::client::Client;
+use web::fields::{BadRequest, Fields};
 use web::idempotent::{self, IdempotencyKey, OperationError, Retention, Scope, StoredResponse};
 use web::response;
 

@@ -19,8 +19,8 @@ use envelope::DecryptError;
 use ids::Shop;
 use shop::orders::{self, OrderDetails, OrderLine};
 use shop::stock::{self, SealedItem};
-use web::fields::{BadRequest, Fields};
 use web::client::Client;
+use web::fields::{BadRequest, Fields};
 use web::response;
 
 /// The response to an order look-up.
