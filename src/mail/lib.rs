@@ -35,7 +35,8 @@ use transport::Connection;
 /// the time of a call, which must be shorter than [`CLAIM_MS`].
 const BATCH_MAX: u32 = 10;
 
-/// Time for which a mail that is being sent is hidden from other instances, in milliseconds.
+/// The time, in milliseconds, for which a mail is reserved for the instance that is sending it. Other instances do not
+/// see the mail during this time.
 const CLAIM_MS: i64 = 300_000;
 
 /// Delay after the first failure. It doubles with every further failure, up to [`RETRY_DELAY_MAX`].
@@ -48,9 +49,9 @@ const RETRY_TIME_MS: i64 = 5 * 24 * 3_600_000;
 /// The state of a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Not sent yet; a failed attempt may have come before.
+    /// The mail is not sent yet. Earlier attempts may have failed.
     Queued,
-    /// Accepted by the mail server, or written to the folder or the log.
+    /// The mail server has accepted the mail, or the mail was written to the folder or the log.
     Sent,
     /// The mailbox does not exist.
     Failed,
@@ -73,7 +74,7 @@ struct QueuedMail {
     created_at: Instant,
 }
 
-/// Queues a plain-text mail. It is sent only if the transaction commits.
+/// Queues a plain-text mail. The mail is sent only if the transaction commits.
 pub async fn queue_mail(
     tx: &mut Tx,
     now: Instant,
@@ -103,7 +104,8 @@ pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant, actor: &Actor) -> R
     Ok(requeued.len())
 }
 
-/// Sends the mails that are due and returns the number that were sent. A mail that could not be sent is retried later.
+/// Sends the mails that are due and returns the number that were sent. When a mail could not be sent, another attempt
+/// is made later.
 pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> Result<usize, db::Error> {
     let until = now.plus_ms(CLAIM_MS);
     let due =
@@ -138,7 +140,7 @@ pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> 
     Ok(sent)
 }
 
-/// The next step of a mail after an attempt to send it.
+/// What happens to a mail after an attempt to send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DeliveryStep {
     Sent,

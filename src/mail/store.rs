@@ -38,7 +38,7 @@ pub async fn insert_mail(
     db::expect_changed(changed, 1)
 }
 
-/// Claims at most `count_max` due mails until `until`, and counts the attempt before it happens.
+/// Reserves at most `count_max` due mails for this instance until `until`, and counts the attempt before it is made.
 pub async fn claim_due_mails(
     tx: &mut Tx,
     now: Instant,
@@ -61,8 +61,8 @@ pub async fn claim_due_mails(
     Ok(mails)
 }
 
-/// Sets the final state of a mail and erases recipient and text. Changes no row, and returns false, when another instance
-/// has finished the mail after this claim ended.
+/// Sets the final state of a mail, and erases its recipient and text. Changes no row, and returns false, when another
+/// instance finished the mail after the reservation had ended.
 pub async fn finish_mail(
     tx: &mut Tx,
     id: i64,
@@ -106,7 +106,8 @@ pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant) -> Result<Vec<i64>,
     requeued.iter().map(|row| row.get("id")).collect()
 }
 
-/// Sets when a mail is retried. Changes no row when another instance has claimed the mail meanwhile.
+/// Sets the time of the next attempt to send a mail. Changes no row when another instance has reserved the mail in the
+/// meantime.
 pub async fn schedule_mail_retry(
     tx: &mut Tx,
     id: i64,

@@ -27,7 +27,7 @@ const FOLDER: &str = "mail";
 pub struct Transport {
     from: Mailbox,
     backend: MailBackend,
-    /// The number of mails that were only logged since start.
+    /// The number of mails since the start that were only logged and not sent.
     dropped: AtomicU64,
 }
 
@@ -45,13 +45,13 @@ pub struct Connection(Option<SmtpSession>);
 /// The reason why a transport cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The sender is not an address.
+    /// The configured sender is not an e-mail address.
     #[error("[mail] from: {0}")]
     From(String),
     /// The folder for mails cannot be created.
     #[error("{path}: {error}")]
     Folder { path: PathBuf, error: std::io::Error },
-    /// The password cannot be read.
+    /// The password of the mail server cannot be read.
     #[error("[mail.smtp] password_file: {0}")]
     Password(#[from] config::SecretError),
     /// The certificates cannot be read.
@@ -62,7 +62,7 @@ pub enum SetupError {
     Certificate(lettre_smtp::Error),
 }
 
-/// The reason why a mail was not sent. Contains neither recipient nor text.
+/// The reason why a mail was not sent. The text of the error contains neither the recipient nor the text of the mail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The recipient is not an e-mail address.
@@ -71,7 +71,7 @@ pub enum SendError {
     /// The message cannot be built from the subject and the text.
     #[error("the message cannot be built")]
     InvalidMessage,
-    /// The file system returned an error.
+    /// The mail could not be written to its folder.
     #[error("the file could not be written")]
     NotWritten,
     /// The mail server did not take the mail.
@@ -169,7 +169,7 @@ impl Transport {
 }
 
 impl SendError {
-    /// Returns true when no later attempt can succeed.
+    /// Returns true when every further attempt to send the mail would fail.
     pub fn ends_mail(&self) -> bool {
         match self {
             SendError::InvalidRecipient | SendError::InvalidMessage => true,

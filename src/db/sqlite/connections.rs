@@ -58,7 +58,7 @@ pub(super) fn open_connection(path: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
-        // A text in double quotes is a name, as on PostgreSQL, and never a string.
+        // A text in double quotes is a name of a column or table, as on PostgreSQL, and never a string.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -89,7 +89,7 @@ pub(super) fn open_writer_connection(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Opens a connection that refuses changes.
+/// Opens a connection that can only read.
 pub(super) fn open_reader_connection(path: &Path) -> Result<Connection, Error> {
     let connection = open_connection(path)?;
     let configure = || {
@@ -100,7 +100,7 @@ pub(super) fn open_reader_connection(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Returns the connection of a transaction of SQLite.
+/// Returns the SQLite connection of a transaction. The transaction must run on SQLite.
 pub(super) fn sqlite_connection(tx: &Tx) -> &Connection {
     match &tx.connection {
         DbConnection::Sqlite(connection) => connection,

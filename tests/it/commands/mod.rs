@@ -7,3 +7,4 @@ mod slow_bodies;
 mod demo;
 mod operator;
 pub mod program;
+mod shop;
