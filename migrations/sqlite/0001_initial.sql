@@ -294,7 +294,7 @@ create index orders_by_merchant on orders (merchant_id, mode, id);
 create table order_contacts (
     order_id integer primary key references orders (id),
     email text not null,
-    -- The e-mail address without surrounding spaces and in lower case, for comparisons.
+    -- The e-mail address for comparisons: in lower case, in composed Unicode (NFC), with the domain in ASCII form (A-labels).
     normalized_email text not null
 );
 
@@ -502,9 +502,12 @@ create index unconfirmed_by_invoice on unconfirmed (invoice_id);
 
 create table mails (
     id integer primary key autoincrement,
+    -- The part of the header `Message-ID` before the `@`; every attempt has the same.
+    message_id text not null,
     recipient text not null,
     subject text not null,
     body text not null,
+    -- queued, sent, failed (the mailbox does not exist) or parked (not sent within five days).
     state text not null,
     attempts bigint not null,
     next_attempt_at bigint not null,
@@ -512,6 +515,7 @@ create table mails (
     created_at bigint not null
 );
 create index mails_due on mails (next_attempt_at) where state = 'queued';
+create index mails_parked on mails (id) where state = 'parked';
 
 ------------------------------------------------------------------------------------------------------------------- rates
 

@@ -17,9 +17,10 @@ use crate::daemon;
 use crate::feeds::{Feeds, RateConsensus};
 use crate::ops::disk;
 use clock::{Clock, Instant};
-use config::{ChainConfig, Config, Pair, RatesMode};
+use config::{ChainConfig, Config, MailTransport, Pair, RatesMode};
 use db::{self, Db};
 use envelope::Envelope;
+use mail::Transport;
 use money::immutable_facts::{self, Fact};
 use money::invoices;
 use shop::{merchants, stock};
@@ -84,6 +85,8 @@ pub async fn run_and_print_all_checks(args: Args) -> Result<(), CommandError> {
         );
     }
     check_rates(&mut report, &config).await;
+    check_mail_server(&mut report, &config).await;
+    warn_of_missing_proxy(&mut report, &config);
     print_line_or_exit(format_args!("{} failures, {} warnings", report.failures, report.warnings));
     if report.failures == 0 { Ok(()) } else { Err(CommandError::findings_error()) }
 }
@@ -410,6 +413,43 @@ async fn check_tip_age_and_clock(
             format_args!("the newest block is {age} s old: the node is still syncing, or the chain has stopped"),
         ),
         age => report.print_ok(subject, format_args!("block {} is {} s old", tip.head.height, age.max(0))),
+    }
+}
+
+/// Prints a warning when clients use HTTPS, which only a proxy can speak, and no proxy is trusted.
+fn warn_of_missing_proxy(report: &mut CheckReport, config: &Config) {
+    if config.server.public_url.scheme() == "https" && config.server.trusted_proxies.is_empty() {
+        report.print_warning(
+            "proxy",
+            "[server] public_url is https, so a proxy is in front of the daemon, but trusted_proxies is empty: all clients \
+             share the rate limits of one address; name the proxy's network, such as \"127.0.0.1/32\"",
+        );
+    }
+}
+
+/// Connects to the mail server and logs in, as for a mail, but sends none.
+async fn check_mail_server(report: &mut CheckReport, config: &Config) {
+    let server = format!("{}:{}", config.mail.smtp.host, config.mail.smtp.port);
+    match config.mail.transport {
+        MailTransport::Log => {
+            return report
+                .print_warning("mail", "[mail] transport is \"log\", so buyers get no mail; set it to \"smtp\"");
+        }
+        MailTransport::File => {
+            return report.print_ok("mail", "mails are written to the folder `mail` in the data folder, and not sent");
+        }
+        MailTransport::Smtp => {}
+    }
+    let transport = match Transport::new(&config.mail, &config.data.folder) {
+        Ok(transport) => transport,
+        Err(e) => return report.print_failure("mail", e),
+    };
+    match transport.log_in_to_server().await {
+        Ok(()) => report.print_ok("mail", format_args!("{server} accepts connection, encryption and login")),
+        Err(e) => report.print_failure(
+            "mail",
+            format_args!("{server}: {e}; check [mail.smtp]: host, port, security, user, password_file and ca_file"),
+        ),
     }
 }
 

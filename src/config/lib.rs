@@ -85,6 +85,8 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNetwork>,
     /// Maximum number of requests of one client per minute, on average.
     pub requests_per_minute: u32,
+    /// Maximum number of connections that wait in the kernel until they are accepted.
+    pub listen_backlog: u32,
     /// Maximum number of open connections of all clients.
     pub connections_max: usize,
     /// Maximum number of open connections of one client.
@@ -178,8 +180,6 @@ pub struct Mail {
     /// URL of the page on which buyers look up an order, with the placeholder `{order_no}`; empty when there is no
     /// page.
     pub order_url: String,
-    /// Maximum number of attempts to send a mail.
-    pub attempts_max: u32,
     /// `[mail.smtp]`: the mail server, which only the transport `smtp` needs.
     pub smtp: Smtp,
 }
@@ -210,7 +210,9 @@ pub struct Smtp {
     pub user: String,
     /// The file with the password for the login.
     pub password_file: SecretFile,
-    /// Time limit for sending one mail.
+    /// The file with certificates of further certificate authorities (PEM) that may sign the server's certificate.
+    pub ca_file: SecretFile,
+    /// Time limit for the login, and for sending one mail.
     #[serde(rename = "timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
     pub timeout: Duration,
 }
@@ -317,7 +319,11 @@ impl Config {
         let endpoints = chains.flat_map(|chain| chain.endpoints.iter_mut());
         let endpoint_files = endpoints
             .flat_map(|endpoint| [&mut endpoint.url_file, &mut endpoint.headers_file, &mut endpoint.login_file]);
-        for file in endpoint_files.chain([&mut self.database.password_file, &mut self.mail.smtp.password_file]) {
+        for file in endpoint_files.chain([
+            &mut self.database.password_file,
+            &mut self.mail.smtp.password_file,
+            &mut self.mail.smtp.ca_file,
+        ]) {
             file.make_path_absolute(folder);
         }
     }

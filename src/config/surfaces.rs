@@ -47,6 +47,8 @@ pub struct Mount {
 pub struct Checkout {
     /// The host, the path prefix and the shop of the surface.
     pub mount: Mount,
+    /// The origins whose pages may call the surface from a browser, such as `https://shop.example`.
+    pub cors_origins: Vec<String>,
     /// The maximum number of order look-ups of one client within `query_window`.
     pub query_per_ip: u32,
     /// The maximum number of look-ups with the same pair of order number and e-mail address within `query_window`.
@@ -123,6 +125,7 @@ struct RawCheckout {
     prefix: String,
     merchant: String,
     mode: Mode,
+    cors_origins: Vec<String>,
     query_per_ip: u32,
     query_per_pair: u32,
     #[serde(rename = "query_window_seconds", deserialize_with = "deserializers::deserialize_seconds")]
@@ -142,6 +145,7 @@ impl From<RawCheckout> for Checkout {
         let RawCheckout { enabled, host, prefix, merchant, mode, .. } = raw;
         Checkout {
             mount: Mount { enabled, host, prefix, merchant, mode },
+            cors_origins: raw.cors_origins,
             query_per_ip: raw.query_per_ip,
             query_per_pair: raw.query_per_pair,
             query_window: raw.query_window,

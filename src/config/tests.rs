@@ -99,7 +99,10 @@ fn an_unknown_key_is_rejected_with_a_suggestion() {
     );
     assert_rejected("[sever]\nlisten = 1", ":1: unknown key `sever`; did you mean `server`?");
     assert_rejected("[server]\nmin_sources = 2", ":2: unknown key `min_sources` in [server]; it stands in [rates]");
-    assert_rejected("[mail.smtp]\nqqqq = 1", "known here: host, password_file, port, security, timeout_ms, user");
+    assert_rejected(
+        "[mail.smtp]\nqqqq = 1",
+        "known here: ca_file, host, password_file, port, security, timeout_ms, user",
+    );
     assert_rejected(
         "[chains.bsc]\nendpoint = []",
         ":2: unknown key `endpoint` in [chains.bsc]; did you mean `endpoints`?",
@@ -126,6 +129,9 @@ fn a_wrong_value_is_rejected_with_a_suggestion() {
         ("server.public_url = \"https://a.example/shop\"", "prefixes belong to [surfaces]"),
         ("server.trusted_proxies = [\"10.0.0.0/40\"]", "is not a network such as"),
         ("server.requests_per_minute = 0", "server.requests_per_minute is 0; it must lie between 1 and"),
+        ("server.listen_backlog = 0", "server.listen_backlog is 0; it must lie between 1 and"),
+        ("surfaces.checkout.cors_origins = [\"https://a.example/\"]", "which is no origin"),
+        ("surfaces.checkout.cors_origins = [\"*\"]", "which is no origin"),
         ("server.requests_per_minute = -1", "in `server.requests_per_minute`"),
         ("server.request_timeout_ms = 5", "it must lie between 100ms and 600s"),
         ("database.url = \"mysql://x\"", "is neither \"sqlite:FILE\" nor"),

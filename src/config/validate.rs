@@ -6,6 +6,7 @@ use std::{fmt, ops::RangeInclusive, time::Duration};
 use chain::{Deriver, Family};
 use email_address::{EmailAddress, Options};
 use rust_decimal::Decimal;
+use url::Url;
 
 use crate::{ChainConfig, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
 
@@ -83,6 +84,7 @@ impl Validator {
         }
         self.require_in_range("server.requests_per_minute", server.requests_per_minute, 1..=1_000_000);
         self.require_in_range("server.connections_max", server.connections_max, 16..=1 << 20);
+        self.require_in_range("server.listen_backlog", server.listen_backlog, 1..=65_535);
         self.require_in_range("server.connections_per_client", server.connections_per_client, 1..=1 << 20);
         self.require_in_range("server.body_bytes_max", server.body_bytes_max, 1_024..=1 << 30);
         self.require_duration_in_range(
@@ -145,6 +147,14 @@ impl Validator {
             self.validate_mount(name, mount);
         }
         let checkout = &config.surfaces.checkout;
+        for origin in &checkout.cors_origins {
+            let is_origin = Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin);
+            if !is_origin {
+                let problem =
+                    format_args!("has {origin:?}, which is no origin; write \"https://shop.example\", without a path");
+                self.add_problem("surfaces.checkout.cors_origins", problem);
+            }
+        }
         self.require_in_range("surfaces.checkout.query_per_ip", checkout.query_per_ip, 1..=1_000_000);
         self.require_in_range("surfaces.checkout.query_per_pair", checkout.query_per_pair, 1..=1_000_000);
         self.require_duration_in_range(
@@ -438,11 +448,10 @@ impl Validator {
         if EmailAddress::parse_with_options(&mail.from, Options::default()).is_err() {
             self.add_problem("mail.from", "is not a sender; write \"Shop <orders@example.com>\"");
         }
-        self.require_in_range("mail.attempts_max", mail.attempts_max, 1..=100);
         self.require_duration_in_range(
             "mail.smtp.timeout_ms",
             mail.smtp.timeout,
-            milliseconds(100)..=milliseconds(300_000),
+            milliseconds(100)..=milliseconds(25_000),
         );
         if mail.transport != MailTransport::Smtp {
             return;

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chain::ChainId;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -125,13 +124,13 @@ impl Daemon {
             envelope,
             wake: wake.clone(),
         });
-        let guard = Guard::new(&config.server, clock, tasks.clone());
+        let (stop, stopped) = watch::channel(false);
+        let guard = Guard::new(&config.server, clock, tasks.clone(), stopped.clone());
         let router = mounts::build_http_router(&config, &guard, &health, checkout);
-        let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
+        let listener = serve::bind_listener(&config.server).with_context(|| {
             format!("cannot listen on {}: is another program using the port?", config.server.listen)
         })?;
         let address = listener.local_addr()?;
-        let (stop, stopped) = watch::channel(false);
         let mut running =
             vec![tasks.spawn(
                 "http",

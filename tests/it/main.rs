@@ -17,6 +17,7 @@ mod crowd;
 mod disputed;
 mod evm;
 mod rates;
+mod letters;
 mod receiving;
 mod unconfirmed;
 mod soak;

@@ -3,6 +3,7 @@
 mod command;
 pub(super) mod connections;
 mod direct_readers;
+mod log_size;
 mod reader;
 pub(super) mod statement;
 mod writer;

@@ -58,6 +58,8 @@ pub enum Action {
     OrderConfirm,
     /// An operator closed a review; the detail is its kind and the operator's note.
     ReviewClose,
+    /// An operator queued the parked mails again; the subject is their number.
+    MailRetry,
     /// An operator resumed a halted chain; the detail is the reason of the halt.
     ChainResume,
     /// A rescan that an operator requested booked transfers; the detail is the range of blocks.
@@ -81,6 +83,7 @@ db::text_enum!(Action {
     OrderCancel => "order.cancel",
     OrderConfirm => "order.confirm",
     ReviewClose => "review.close",
+    MailRetry => "mail.retry",
     ChainResume => "chain.resume",
     ChainRescan => "chain.rescan",
 });

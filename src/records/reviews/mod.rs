@@ -50,6 +50,8 @@ pub enum Kind {
     OrderUnpaid,
     /// A paid order could not be delivered.
     OrderUndeliverable,
+    /// A mail to a buyer was not delivered: the mailbox does not exist, or every attempt of five days failed.
+    MailUndeliverable,
     /// Stock items cannot be decrypted, because their key is missing.
     StockUnreadable,
 }
@@ -70,6 +72,7 @@ db::text_enum!(Kind {
     OrderUnreadable => "order.unreadable",
     OrderUnpaid => "order.unpaid",
     OrderUndeliverable => "order.undeliverable",
+    MailUndeliverable => "mail.undeliverable",
     StockUnreadable => "stock.unreadable",
 });
 

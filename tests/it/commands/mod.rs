@@ -3,6 +3,7 @@
 mod admin;
 mod backup;
 mod daemon;
+mod slow_bodies;
 mod demo;
 mod operator;
 pub mod program;
