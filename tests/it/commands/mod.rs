@@ -3,6 +3,7 @@
 mod admin;
 mod backup;
 mod daemon;
+mod damaged;
 mod demo;
 mod operator;
 pub mod program;
