@@ -27,7 +27,7 @@ use direct_readers::DirectReaders;
 use statement::to_error;
 use writer::Writer;
 
-/// Transactions that may wait for a thread; further callers wait before they are queued.
+/// The maximum number of transactions that wait for a thread. Further callers wait until the queue has room.
 const QUEUE_MAX: usize = 4096;
 
 /// An open SQLite file and its threads.
@@ -110,7 +110,7 @@ impl Engine {
             threads.extend(self.reads.send(Message::Close(closed)).await.is_ok().then_some(is_closed));
         }
         for is_closed in threads {
-            // An error means that the thread has ended already.
+            // An error means that the thread has already ended.
             let _ended = is_closed.await;
         }
         let (closed, is_closed) = oneshot::channel();

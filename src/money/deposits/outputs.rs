@@ -1,5 +1,5 @@
-//! The outputs of deposits, on chains with transaction outputs such as Bitcoin: unspent outputs, and outputs that a block
-//! spends.
+//! The outputs of deposits, on chains with transaction outputs such as Bitcoin: unspent outputs, and outputs that a
+//! block spends.
 
 use chain::{Block, ChainId, Height, OutPoint, WatchSet};
 
@@ -12,12 +12,12 @@ use records::reviews;
 /// The number of outputs that one query reads at start.
 const PAGE: i64 = 10_000;
 
-/// An unspent output of a deposit, on chains with outputs such as Bitcoin.
+/// A transaction output that is a deposit and is not spent yet, on chains with outputs such as Bitcoin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnspentOutput {
     /// The transaction and the index of the output.
     pub output: OutPoint,
-    /// Base units of the native asset.
+    /// The amount of the output, in base units of the native coin.
     pub amount: chain::Amount,
     /// The height of the block with the deposit.
     pub height: Height,

@@ -155,8 +155,8 @@ impl RateBook {
     }
 }
 
-/// Returns a price converted to minor units of USD, rounded up, for the tiers of [`crate::assets::Depths`]. `None` while no fresh
-/// rate is known.
+/// Returns a price converted to minor units of USD, rounded up, for the tiers of [`crate::assets::Depths`]. `None`
+/// while no fresh rate is known.
 pub fn convert_price_to_usd_rounded_up(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
     let rate = rates.find_fresh_or_crossed_rate(now, "USD", price.currency.as_str()).ok()?;
     let worth = rust_decimal::Decimal::from(price.minor).checked_div(rate.value)?;

@@ -52,14 +52,15 @@ pub struct FollowWorker {
 struct FollowState {
     /// The state machine; `None` before the first run.
     machine: Option<Machine>,
-    /// False after a failed or cancelled run, so that the next run loads the stored cursor first.
+    /// True when the state machine continues from the cursor that the database has. False after a failed or cancelled
+    /// run, so that the next run loads the stored cursor first.
     loaded: bool,
     /// The time at which the contracts of the tokens were compared last.
     facts_verified_at: Option<Instant>,
 }
 
 impl FollowWorker {
-    /// Creates a worker that follows the reconciler's chain through the reconciler's source.
+    /// Creates a worker that follows the chain of `reconciler` and reads the same source.
     pub fn new(
         reconciler: BalanceReconciler,
         readiness: ChainReadiness,
@@ -120,8 +121,8 @@ impl FollowWorker {
         self.record_or_verify_facts().await
     }
 
-    /// Verifies the chain's facts and returns the stored cursor. For a chain without a cursor, stores one at the first
-    /// block to read.
+    /// Checks the identity of the chain and the decimals of its tokens, and returns the stored cursor. For a chain
+    /// without a cursor, stores a cursor at the first block to read.
     async fn load_or_create_cursor(&self) -> anyhow::Result<Cursor> {
         self.record_or_verify_facts().await?;
         if let Some(cursor) = self.find_stored_cursor().await? {
@@ -176,7 +177,7 @@ impl FollowWorker {
         }
     }
 
-    /// Converts an error of the machine, with its cause and the name of the chain.
+    /// Converts an error of the state machine, with its cause, and adds the name of the chain.
     fn to_anyhow_error(&self, error: StepError) -> anyhow::Error {
         match error {
             StepError::Source(error) => error.into(),
@@ -189,7 +190,7 @@ impl FollowWorker {
         }
     }
 
-    /// Writes a notice of the machine to the log.
+    /// Writes a notice of the state machine to the log.
     fn log_notice(&self, notice: Notice) {
         let chain = &self.chain.id;
         match notice {
@@ -231,6 +232,10 @@ impl Worker for FollowWorker {
 
     fn idle_pause(&self) -> Duration {
         self.pause
+    }
+
+    fn is_wakeable(&self) -> bool {
+        false
     }
 
     async fn run_once(&self) -> anyhow::Result<Ran> {

@@ -7,3 +7,4 @@ mod damaged;
 mod demo;
 mod operator;
 pub mod program;
+mod shop;
