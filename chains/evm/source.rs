@@ -153,7 +153,13 @@ impl Source for Evm {
                 .ok_or_else(|| Rejection::Invalid(format!("contract {contract} does not return its decimals")))?;
             Ok(Verdict::Accept(decimals))
         });
-        decimals.await.map_err(|failure| failure.into_source_error(0))
+        decimals.await.map_err(|failure| match failure {
+            // The node executed the call, and the contract refused it.
+            RpcError::NodeError(error) if error.kind == NodeErrorKind::Other => {
+                SourceError::Unsupported(format!("contract {contract} does not return its decimals: {}", error.message))
+            }
+            failure => failure.into_source_error(0),
+        })
     }
 
     /// Sends one request for the newest block. If this block is a new one, also sends a request for the finalized

@@ -8,6 +8,7 @@ mod key_check;
 mod preset;
 mod deserializers;
 mod validate;
+mod account_path;
 mod account_keys;
 mod chains;
 mod ip_network;

@@ -347,6 +347,52 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
     }
 }
 
+/// Returns an extended key with other version bytes (SLIP-132).
+fn with_version_bytes(key: &str, version: [u8; 4]) -> String {
+    let mut payload = bitcoin::base58::decode_check(key).unwrap();
+    payload[..4].copy_from_slice(&version);
+    bitcoin::base58::encode_check(&payload)
+}
+
+#[test]
+fn account_keys_of_another_kind_are_refused_in_plain_words() {
+    let account = |purpose: &str, path: &str, xpub: &str| {
+        format!(
+            "[[accounts]]\nchain-family = \"bitcoin\"\npurpose = \"{purpose}\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n"
+        )
+    };
+    assert_rejected(
+        &account("deposit", "m/49'/0'/0'", BIP86_XPUB),
+        "accounts[0].path is m/49'/0'/0': wallets derive nested SegWit addresses that begin with 3",
+    );
+    assert_rejected(
+        &account("deposit", "m/86\u{2019}/0\u{2019}/0\u{2019}", BIP86_XPUB),
+        "accounts[0].path is m/86\u{2019}/0\u{2019}/0\u{2019}, which has the character \u{2019} of a word processor",
+    );
+    let vpub = with_version_bytes(EVM_XPUB, [0x04, 0x5f, 0x1c, 0xf6]);
+    assert_rejected(&account("deposit", "", &vpub), "accounts[0].xpub is the key of a test network (tpub or vpub)");
+    parse_config(&account("deposit-test", "m/84'/1'/0'", &vpub)).unwrap();
+    assert_rejected(&account("deposit", "", "xprv9s21ZrQH143K"), "accounts[0].xpub is refused: this is a private key");
+    assert_rejected(&account("deposit", "", "xprv9s21ZrQH143K"), "which can spend all money of the account");
+}
+
+#[test]
+fn a_zpub_and_an_xpub_of_the_same_account_are_one_key() {
+    let account = |xpub: &str, epoch: u32| {
+        format!("[[accounts]]\nchain-family = \"bitcoin\"\npurpose = \"deposit\"\nepoch = {epoch}\nxpub = \"{xpub}\"\n")
+    };
+    // EVM_XPUB is the account of ZPUB with the version bytes of BIP 32.
+    assert_rejected(&(account(ZPUB, 0) + &account(EVM_XPUB, 1)), "accounts[1].xpub is there twice");
+}
+
+#[test]
+fn typographic_quotes_in_the_file_are_named_with_their_line() {
+    assert_rejected(
+        "[server]\nlisten = \u{201c}127.0.0.1:1\u{201d}\n",
+        "line 2 has the quotation mark \u{201c} of a word processor; write straight quotes",
+    );
+}
+
 #[test]
 fn environment_variables_override_the_file() {
     let file = "[server]\nlisten = \"127.0.0.1:1\"";

@@ -3,11 +3,13 @@
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
+use chain::derive::DeriveError;
 use chain::{Deriver, Family};
 use email_address::{EmailAddress, Options};
 use rust_decimal::Decimal;
 use url::Url;
 
+use crate::account_path::find_account_path_problem;
 use crate::{ChainConfig, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
 
 /// The minimum of an endpoint's daily request limit: enough to follow a chain with a block every ten seconds, and to
@@ -381,15 +383,37 @@ impl Validator {
         }
     }
 
-    /// Adds a problem for each account key that is invalid or listed twice.
+    /// Adds a problem for each account key that is invalid, of another kind than its path and its purpose say, or
+    /// listed twice. Keys are compared by their bytes, because a `zpub` and an `xpub` may be the same account.
     fn validate_accounts(&mut self, config: &Config) {
+        let mut earlier = Vec::new();
         for (number, account) in config.accounts.iter().enumerate() {
             let at = format!("accounts[{number}].xpub");
-            if let Err(e) = Deriver::new(&account.xpub, account.address_scheme()) {
-                self.add_problem(&at, format_args!("is refused: {e}; paste what `settled-signer keys xpubs` prints"));
+            match Deriver::new(&account.xpub, account.address_scheme()) {
+                Ok(deriver) => {
+                    let key = deriver.account_key_bytes();
+                    if earlier.contains(&key) {
+                        self.add_problem(&at, "is there twice; every purpose and epoch has an account of its own");
+                    }
+                    earlier.push(key);
+                    if deriver.is_test_network_key() && account.purpose == Purpose::Deposit {
+                        self.add_problem(
+                            &at,
+                            "is the key of a test network (tpub or vpub), but purpose = \"deposit\" is for live money; use \
+                             the key of the main network, or set purpose = \"deposit-test\"",
+                        );
+                    }
+                }
+                Err(e @ DeriveError::PrivateKey(_)) => self.add_problem(&at, format_args!("is refused: {e}")),
+                Err(e) => {
+                    self.add_problem(
+                        &at,
+                        format_args!("is refused: {e}; paste what `settled-signer keys xpubs` prints"),
+                    );
+                }
             }
-            if config.accounts[..number].iter().any(|earlier| earlier.xpub.trim() == account.xpub.trim()) {
-                self.add_problem(&at, "is there twice; every purpose and epoch has an account of its own");
+            if let Some(problem) = find_account_path_problem(account.family, account.purpose, &account.path) {
+                self.add_problem(format_args!("accounts[{number}].path"), problem);
             }
         }
     }

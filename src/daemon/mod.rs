@@ -97,6 +97,7 @@ impl Daemon {
         startup_checks::sync_and_log_missing_key_reviews(&db, clock.now(), &envelope).await?;
         let checkout_shop = mounts::find_shop_of_enabled_surface(&db, &config.surfaces.checkout.mount).await?;
 
+        let health = Health::default();
         let services = WorkerServices {
             config: &config,
             clock: &clock,
@@ -106,6 +107,7 @@ impl Daemon {
             assets: &assets,
             addresses: &addresses,
             rates: &rates,
+            health: &health,
             cursor_flush_ms,
         };
         let DaemonWorkers { all: workers, followers, rescans } =
@@ -114,7 +116,6 @@ impl Daemon {
             workers::run_followers_once_with_timeout(&followers).await;
         }
 
-        let health = Health::default();
         let checkout = checkout_shop.map(|shop| checkout::Services {
             options: config.surfaces.checkout.clone(),
             shop,

@@ -9,6 +9,7 @@ use chain::{ChainId, Source};
 
 use crate::daemon::startup_checks;
 use crate::feeds::Feeds;
+use crate::workers::follow::readiness::ChainReadiness;
 use crate::workers::rescan::Rescanner;
 use crate::workers::{Worker, Workers, balance_check, expiry, follow, fulfilment, ledger, mempool, rates};
 use clock::Clock;
@@ -22,6 +23,7 @@ use money::pricing::RateBook;
 use shop::fulfilment::EmailTemplates;
 use shop::orders::PaymentChangeHandler;
 use tasks::Wake;
+use web::health::Health;
 
 /// Maximum time for which the start of the daemon waits for the nodes of all chains. A chain whose nodes do not respond
 /// in time is followed later.
@@ -50,11 +52,13 @@ pub struct WorkerServices<'a> {
     /// The source of each enabled chain.
     pub sources: &'a BTreeMap<ChainId, Arc<dyn Source>>,
     /// The payment assets and their chains.
-    pub assets: &'a Assets,
+    pub assets: &'a Arc<Assets>,
     /// The deposit addresses that the followers watch.
     pub addresses: &'a Arc<Addresses>,
     /// The exchange rates, which one of the workers refreshes.
     pub rates: &'a RateBook,
+    /// The problems at `/readyz`, where each follower reports why its chain accepts no orders.
+    pub health: &'a Health,
     /// The maximum time, in milliseconds, for which a chain's cursor is not stored when the new blocks contain no
     /// transfers.
     pub cursor_flush_ms: i64,
@@ -123,8 +127,10 @@ fn build_follow_worker(
         cursor_flush_ms: services.cursor_flush_ms,
         balance_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
     };
+    let WorkerServices { addresses, assets, health, .. } = services;
+    let readiness = ChainReadiness::new(chain.id.clone(), (*addresses).clone(), (*assets).clone(), (*health).clone());
     let assets = chain.assets().map(|(_, asset)| asset.clone()).collect();
-    Arc::new(follow::FollowWorker::new(reconciler, services.addresses.clone(), assets, limits, chain.poll))
+    Arc::new(follow::FollowWorker::new(reconciler, readiness, assets, limits, chain.poll))
 }
 
 fn build_mempool_worker(

@@ -232,8 +232,7 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
         deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
-    let addresses =
-        run_write(db, move |tx| Box::pin(Addresses::store_accounts_and_watch_addresses(tx, vec![account]))).await;
+    let addresses = run_write(db, move |tx| Box::pin(Addresses::store_accounts(tx, vec![account]))).await;
     let rates = RateBook::new(60_000, 0);
     for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
         rates.set_rate(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });

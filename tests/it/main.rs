@@ -10,11 +10,13 @@ mod placed_order;
 
 mod bitcoin;
 mod checkout;
+mod account_keys;
 mod aftermath;
 mod auditing;
 mod commands;
 mod crowd;
 mod disputed;
+mod outages;
 mod evm;
 mod rates;
 mod letters;

@@ -24,6 +24,9 @@ pub use reserved_address::ReservedAddress;
 
 use index_lease::IndexLease;
 
+/// The number of addresses that one query reads at start.
+const PAGE: i64 = 10_000;
+
 /// The data from which addresses of one chain are issued. Chains of one family share the account key and its index
 /// counter.
 #[derive(Debug, Clone)]
@@ -47,7 +50,8 @@ pub struct ChainAccount {
     pub chain: ChainId,
     /// The family of the chain, which determines the form of addresses.
     pub family: Family,
-    /// The extended public key of the account, from the configuration.
+    /// The extended public key of the account, as [`Deriver::to_canonical_xpub`] writes it, so that an account that is
+    /// written as `zpub` and later as `xpub` is the same account.
     pub xpub: String,
     /// Derives addresses from `xpub`.
     pub deriver: Deriver,
@@ -69,22 +73,41 @@ pub enum IssueError {
     Db(#[from] db::Error),
 }
 
+/// Adds every address that was issued on a chain to a watch set. The addresses are read in pages, each in a transaction
+/// of its own, so that millions of addresses neither stand in memory twice nor keep a transaction open. Other chains
+/// that share the account key may share the watch set, because the buyer may send to the address on any of them.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn watch_issued_addresses(db: &Db, chain: &ChainId, watched: &WatchSet) -> Result<(), db::Error> {
+    let mut after = None;
+    loop {
+        let chain = chain.clone();
+        let page: Result<_, db::Error> = db
+            .read("list_address_keys_after", move |tx| {
+                Box::pin(async move { store::list_address_keys_after(tx, &chain, after, PAGE).await })
+            })
+            .await;
+        let page = page?;
+        let is_last = i64::try_from(page.len()).is_ok_and(|length| length < PAGE);
+        after = page.last().copied();
+        page.into_iter().for_each(|key| watched.insert(key));
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
 impl Addresses {
-    /// Stores the account keys that are not in the database yet, adds every issued address to the watch sets, and
-    /// returns the issuers of all chains.
+    /// Stores the account keys that are not in the database yet, and returns the issuers of all chains. The caller adds
+    /// the issued addresses to the watch sets with [`watch_issued_addresses`] before a chain is followed.
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn store_accounts_and_watch_addresses(
-        tx: &mut Tx,
-        accounts: Vec<ChainAccount>,
-    ) -> Result<Addresses, db::Error> {
+    pub async fn store_accounts(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
             let account = store::find_or_insert_address_account(tx, new.family, new.xpub.trim()).await?;
-            for key in store::list_address_keys(tx, &new.chain).await? {
-                new.watched.insert(key);
-            }
             let issuer = Issuer {
                 account,
                 deriver: new.deriver,
@@ -95,24 +118,6 @@ impl Addresses {
             issuers.insert(new.chain, issuer);
         }
         Ok(Addresses(issuers))
-    }
-
-    /// Adds the addresses that were issued on the chain `sibling` to the watch set of `chain`. Both chains share an
-    /// account key, so the buyer may send to the address on either of them.
-    ///
-    /// # Errors
-    /// Any [`db::Error`] of the database.
-    pub async fn watch_sibling_addresses(
-        &self,
-        tx: &mut Tx,
-        chain: &ChainId,
-        sibling: &ChainId,
-    ) -> Result<(), db::Error> {
-        let Some(issuer) = self.0.get(chain) else { return Ok(()) };
-        for key in store::list_address_keys(tx, sibling).await? {
-            issuer.watched.insert(key);
-        }
-        Ok(())
     }
 
     /// Returns true when the chain has an account key and the follower reads the chain.

@@ -60,8 +60,21 @@ pub fn queue_address_insert(
     )
 }
 
-/// Returns the keys of all addresses that were issued on a chain.
-pub async fn list_address_keys(tx: &mut Tx, chain: &ChainId) -> Result<Vec<AddressKey>, db::Error> {
-    let found = rows!(tx, "select key from addresses where chain = $1", chain.as_str())?;
+/// Returns at most `limit` keys of addresses that were issued on a chain, in ascending order; those above `after`, or
+/// the lowest ones for `None`. The unique index on chain and key has all that this query reads.
+pub async fn list_address_keys_after(
+    tx: &mut Tx,
+    chain: &ChainId,
+    after: Option<AddressKey>,
+    limit: i64,
+) -> Result<Vec<AddressKey>, db::Error> {
+    let after = after.map_or_else(Vec::new, |key| key.0.to_vec());
+    let found = rows!(
+        tx,
+        "select key from addresses where chain = $1 and key > $2 order by key limit $3",
+        chain.as_str(),
+        after,
+        limit
+    )?;
     found.iter().map(|row| row.get_at(0).map(AddressKey)).collect()
 }

@@ -5,9 +5,9 @@ use chain::address::AddressScheme;
 use chain::{ChainId, Deriver, Family, WatchSet};
 use futures_util::future::join_all;
 
-use crate::addresses::{Addresses, ChainAccount, IssueError, ReservedAddress};
+use crate::addresses::{Addresses, ChainAccount, IssueError, PAGE, ReservedAddress, watch_issued_addresses};
 use clock::Instant;
-use db::{Db, Error, row};
+use db::{BatchRows, Db, Error, batch_row, row};
 
 /// The account key of the test vectors in BIP 84.
 const XPUB: &str =
@@ -28,10 +28,10 @@ async fn open_addresses(db: &Db) -> (Addresses, Arc<WatchSet>) {
         watched: watched.clone(),
     };
     let accounts = vec![account("ethereum"), account("polygon")];
-    let addresses = db
-        .write("open", move |tx| Box::pin(Addresses::store_accounts_and_watch_addresses(tx, accounts)))
-        .await
-        .unwrap();
+    let addresses = db.write("open", move |tx| Box::pin(Addresses::store_accounts(tx, accounts))).await.unwrap();
+    for chain in ["ethereum", "polygon"] {
+        watch_issued_addresses(db, &parse_chain_id(chain), &watched).await.unwrap();
+    }
     (addresses, watched)
 }
 
@@ -68,6 +68,34 @@ db::both! {
             assert_eq!(watched.len(), seen.len());
         }
         assert_eq!(seen.len(), 300);
+    }
+
+    async fn issued_addresses_are_loaded_in_pages_outside_of_write_transactions(db: Db) {
+        open_addresses(&db).await;
+        // Three pages of which the last one is full, so that a fourth, empty one follows.
+        let total = 3 * PAGE;
+        let keys = (0..total).map(|n| (n * 7_919) % total);
+        let rows = keys.map(|n| {
+            let mut key = [0; 20];
+            key[12..].copy_from_slice(&n.to_be_bytes());
+            batch_row![key, format!("{n:x}"), n]
+        });
+        let rows: BatchRows = rows.collect();
+        let insert = "with given (key bytea, name text, n bigint)
+            insert into addresses (chain, key, text, account_id, derivation_index, issued_at)
+            select 'ethereum', given.key, given.name, a.id, given.n, 0 from given, address_accounts a";
+        db.write("fill", move |tx| Box::pin(async move { tx.execute_for_each(insert, rows, Vec::new()).await })).await.unwrap();
+
+        let (before, watched) = (db.counters(), WatchSet::default());
+        watch_issued_addresses(&db, &parse_chain_id("ethereum"), &watched).await.unwrap();
+        let after = db.counters();
+        assert_eq!(i64::try_from(watched.len()).unwrap(), total);
+        assert_eq!(after.sql_statements - before.sql_statements, 4, "one query for each page");
+        assert_eq!(after.transactions - before.transactions, 4, "one transaction for each page");
+        assert_eq!(after.commits, before.commits, "nothing is written");
+        let other = WatchSet::default();
+        watch_issued_addresses(&db, &parse_chain_id("polygon"), &other).await.unwrap();
+        assert!(other.is_empty());
     }
 
     async fn an_address_that_was_not_issued_is_reserved_again(db: Db) {

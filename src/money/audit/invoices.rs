@@ -1,13 +1,11 @@
 //! Compares the stored invoices with their postings and their deposits. Amounts and accounts must match, and nothing
 //! may be missing on either side.
 
-use std::collections::HashMap;
-
 use chain::{Amount, AssetId};
 
-use crate::audit::deposits::DepositSums;
-use crate::audit::posting_index::{InvoicePosting, InvoiceStep};
-use crate::audit::{AccountIds, Auditor, PAGE, saturating_add_amounts, store};
+use crate::audit::deposits::{DepositSums, sum_deposits_by_invoice};
+use crate::audit::posting_index::{InvoicePosting, InvoiceStep, PostingIndex};
+use crate::audit::{AccountIds, Auditor, saturating_add_amounts, store};
 use crate::invoices;
 use crate::ledger::{Account, Suspense};
 use db::{self, Tx};
@@ -38,19 +36,18 @@ impl MerchantAccounts {
 impl Auditor {
     /// Checks that the stored settlements, reversals, finality and expiry of each invoice match its postings and its
     /// deposits.
-    pub(super) async fn audit_invoices(
-        &mut self,
-        tx: &mut Tx,
-        account_ids: &AccountIds,
-        mut received: HashMap<i64, DepositSums>,
-    ) -> Result<(), db::Error> {
+    pub(super) async fn audit_invoices(&mut self, tx: &mut Tx, account_ids: &AccountIds) -> Result<(), db::Error> {
         let mut after = 0;
         loop {
-            let page = store::list_invoices_after(tx, after, PAGE).await?;
-            let Some(last) = page.last() else { break };
+            let page = store::list_invoices_after(tx, after, self.page).await?;
+            let Some(last) = page.last() else { return Ok(()) };
             after = last.id;
+            let ids: Vec<i64> = page.iter().map(|invoice| invoice.id).collect();
+            let mut received = sum_deposits_by_invoice(tx, &ids).await?;
+            let entries: Vec<String> = page.iter().flat_map(list_entry_names).collect();
+            let mut index = PostingIndex::read_entries(tx, &entries).await?;
             for invoice in &page {
-                let postings = self.posting_index.invoices.remove(&invoice.id).unwrap_or_default();
+                let postings = index.invoices.remove(&invoice.id).unwrap_or_default();
                 let received = received.remove(&invoice.id).unwrap_or_default();
                 let accounts = MerchantAccounts::new(account_ids, invoice.mode, invoice.merchant, &invoice.asset);
                 if let Err(difference) = compare_invoice_with_postings(invoice, &accounts, &postings, received) {
@@ -59,10 +56,18 @@ impl Auditor {
                 }
             }
         }
-        let left = std::mem::take(&mut self.posting_index.invoices);
-        self.report_unmatched_postings("invoice", left.into_keys().collect());
-        Ok(())
     }
+}
+
+/// Returns the names of all journal entries that an invoice may have: those of its expiry and of each settlement. Entries
+/// of further settlements are reported when the postings are read.
+fn list_entry_names(invoice: &store::AuditedInvoice) -> Vec<String> {
+    let id = invoice.id;
+    let mut names = vec![format!("invoice/{id}/expired")];
+    for number in 1..=invoice.settlement_count {
+        names.extend(["paid", "reversed", "final"].map(|step| format!("invoice/{id}/{step}/{number}")));
+    }
+    names
 }
 
 fn compare_invoice_with_postings(

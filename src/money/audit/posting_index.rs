@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use chain::Amount;
 
-use crate::ledger::{PostingKind, StoredPosting};
+use crate::ledger::{PostingKind, StoredPosting, list_postings_of_entries, list_resolutions_of_holds};
+use db::Tx;
 use ids::{AccountId, PostingSeq};
 
 /// The accounts and the amount of a posting.
@@ -55,7 +56,7 @@ pub struct InvoicePosting {
     pub posted: AccountedAmount,
 }
 
-/// The postings of all deposits, invoices and payments.
+/// The postings of one page of deposits, invoices or payments. The audit never holds those of all of them.
 #[derive(Debug, Default)]
 pub struct PostingIndex {
     /// The postings of deposits, by deposit id.
@@ -64,9 +65,29 @@ pub struct PostingIndex {
     pub invoices: HashMap<i64, Vec<InvoicePosting>>,
     /// The postings of payments from balances, by payment id.
     pub payments: HashMap<i64, AccountedAmount>,
+    /// The posted amount of each resolved hold; `None` for a voided hold.
+    pub resolved_holds: HashMap<PostingSeq, Option<Amount>>,
 }
 
 impl PostingIndex {
+    /// Reads the postings of the named journal entries from the ledger, with the postings that resolve their holds.
+    ///
+    /// # Errors
+    /// Any [`db::Error`] of the database.
+    pub async fn read_entries(tx: &mut Tx, entries: &[String]) -> Result<PostingIndex, db::Error> {
+        let mut index = PostingIndex::default();
+        let postings = list_postings_of_entries(tx, entries).await?;
+        postings.iter().for_each(|posting| index.index_posting(posting));
+        let holds: Vec<PostingSeq> =
+            index.deposits.values().filter_map(|postings| postings.hold.map(|(seq, _)| seq)).collect();
+        for resolution in list_resolutions_of_holds(tx, &holds).await? {
+            let Some(hold) = resolution.hold_seq else { continue };
+            let posted = (resolution.kind == PostingKind::Post).then_some(resolution.amount);
+            index.resolved_holds.insert(hold, posted);
+        }
+        Ok(index)
+    }
+
     /// Adds a posting to the deposit, invoice or payment in the name of its journal entry, such as `invoice/7/paid/1`.
     /// Ignores postings of journal entries with other names.
     pub fn index_posting(&mut self, posting: &StoredPosting) {

@@ -32,7 +32,7 @@ use ids::{AddressId, DepositId, InvoiceId};
 pub use apply_blocks::AppliedBlocks;
 pub use balance_check::{BalanceCheck, UnexplainedCredit, list_bookable_balance_checks, list_open_native_invoices};
 pub use machine::State;
-pub use outputs::{UnspentOutput, list_unspent_outputs};
+pub use outputs::{UnspentOutput, list_unspent_outputs, watch_unspent_outputs};
 pub use rescan::{RescanError, Rescanned};
 pub(crate) use store::set_disposition_of_invoice_deposits;
 

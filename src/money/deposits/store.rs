@@ -276,6 +276,26 @@ pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> R
     found.iter().map(unspent).collect()
 }
 
+/// Returns at most `limit` unspent outputs of deposits with ids above `after`, each with the id of its deposit, in the
+/// order of the ids.
+pub async fn list_unspent_outpoints_after(
+    tx: &mut Tx,
+    chain: &ChainId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<(i64, OutPoint)>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, txid, part from deposits
+         where chain = $1 and part >= 12884901888 and part < 17179869184 and state <> 'orphaned' and spending_txid is null
+           and id > $2 order by id limit $3",
+        chain.as_str(),
+        after,
+        limit
+    )?;
+    found.iter().map(|row| Ok((row.get("id")?, parse_deposit_outpoint(row)?))).collect()
+}
+
 /// Stores the new state of each deposit whose state changes. A deposit without a change is not written.
 pub async fn set_changed_deposit_states(
     tx: &mut Tx,

@@ -1,11 +1,12 @@
 //! Executes the actions that the state machine of the follower requests: reads the node, and calls functions of `money`
 //! in database transactions.
 
-use chain::{Block, BlockRef, SourceError};
+use chain::{Block, BlockRef, Height, SourceError};
 use tracing::error;
 
 use crate::workers::follow::FollowWorker;
 use crate::workers::follow::machine::actions::{Action, Observation};
+use crate::workers::follow::missing_blocks::describe_missing_blocks;
 use clock::Instant;
 use ids::InvoiceId;
 use money::cursors::{self, Position};
@@ -19,9 +20,12 @@ impl FollowWorker {
     /// Executes one action and returns its result.
     pub(super) async fn execute_action(&self, action: Action) -> anyhow::Result<Observation> {
         Ok(match action {
-            Action::ReadTip => Observation::Tip(self.source.tip().await?),
+            Action::ReadTip => {
+                Observation::Tip(self.readiness.wait_and_withdraw_coins_when_slow(self.source.tip()).await?)
+            }
             Action::ReadBlocks { from, to } => {
-                Observation::Blocks(self.source.blocks(from, to, &self.chain.watched).await?)
+                let blocks = self.source.blocks(from, to, &self.chain.watched).await;
+                Observation::Blocks(blocks.map_err(|error| self.explain_unreadable_block(from, error))?)
             }
             Action::ReadHeader(height) => Observation::Header(self.source.header(height).await?),
             Action::FindNewestDue(position) => Observation::NewestDue(self.find_newest_due_height(position).await?),
@@ -52,6 +56,19 @@ impl FollowWorker {
             Action::Halt(reason) => self.halt_chain(reason).await?,
             Action::Finish(_) => Observation::Done,
         })
+    }
+
+    /// Adds to the error of a block that no node has any more what the operator has to do.
+    fn explain_unreadable_block(&self, height: Height, error: SourceError) -> anyhow::Error {
+        match &error {
+            SourceError::Unsupported(_) => {
+                let advice = describe_missing_blocks(self.chain.family, &self.chain.id, height);
+                anyhow::Error::from(error).context(advice)
+            }
+            SourceError::Unavailable(_) | SourceError::BlockNotFound(_) | SourceError::InvalidResponse(_) => {
+                error.into()
+            }
+        }
     }
 
     /// Returns the height of the newest stored deposit that would become confirmed or final at `position`; `None` when

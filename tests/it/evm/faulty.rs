@@ -3,7 +3,12 @@
 use chain::Amount;
 use serde_json::json;
 
+use alloy_primitives::Address;
+use db::Backend;
+
+use super::node::{Network, Node};
 use super::{EndpointFault, Onchain, PLAIN, StorySetup};
+use crate::world::World;
 
 /// Returns all faults that an endpoint can have. `height` is a height that the node has.
 fn faults(height: u64) -> [EndpointFault; 5] {
@@ -170,4 +175,29 @@ both! {
         world.ethereum.mine(20, world.clock.now()).await;
         world.run_until_completed(&order).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_without_a_contract_withholds_its_coin_only() {
+    let mut node = Node::start(Network::Ethereum).await;
+    node.usdt = Address::repeat_byte(0x42);
+    let chain = node.build_chain_config(&[node.anvil.url()], "none");
+    let world = World::with(Backend::Sqlite, move |config| {
+        config.chains.insert(chain.id.clone(), chain);
+    })
+    .await;
+    let order = world.place_order("eth").await;
+    node.send(0, order.address.parse().unwrap(), order.due.units(), &[]).await;
+    node.mine(20, world.clock.now()).await;
+    world.run_until_completed(&order).await;
+    let refused = world
+        .post(
+            "/api/orders",
+            &json!({ "productId": world.product.id, "quantity": 2, "contactEmail": "buyer@example.com",
+                "paymentMethod": "crypto", "coin": "erc20_usdt" }),
+        )
+        .await;
+    assert_eq!((refused.status, refused.text_at("error").as_str()), (400, "payment_method_unavailable"));
+    let ready = world.get("/readyz").await;
+    assert_eq!((ready.status, &ready.body["problems"]), (503, &json!(["USDT on ethereum"])));
 }
