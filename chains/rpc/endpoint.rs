@@ -8,17 +8,17 @@ use url::Url;
 
 use crate::{provider::Provider, rate_limits::RateLimits};
 
-/// Minimum length of a part of a URL, and of a header value, that is redacted. Shorter parts are words such as `v2` or
-/// `mainnet`, not keys.
+/// The minimum length of a part of a URL, and of a header value, that is hidden in logs and errors. Shorter parts are
+/// words such as `v2` or `mainnet`, not keys.
 const SECRET_LENGTH_MIN: usize = 8;
 
-/// A purpose for which the pool may use an endpoint.
+/// A purpose for which an endpoint may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The endpoint answers requests about the chain.
     Read,
-    /// The endpoint gets signed transactions.
+    /// The endpoint receives signed transactions to broadcast.
     Broadcast,
 }
 
@@ -30,10 +30,10 @@ pub struct Endpoint {
     roles: Vec<Role>,
     limits: RateLimits,
     headers: HeaderMap,
-    /// The first path segment of requests that go to another base URL, and that base URL. `None` if all requests go to
-    /// `url`.
+    /// The first path segment of those requests that go to another base URL, and this base URL. `None` if all requests
+    /// go to `url`.
     path_override: Option<(String, Url)>,
-    /// File with `user:password`; `None` if the endpoint needs no login from a file.
+    /// The file that contains `user:password`; `None` if the endpoint needs no login from a file.
     login_file: Option<PathBuf>,
     /// True if the operator of settled runs the node.
     own: bool,
@@ -102,7 +102,7 @@ impl Endpoint {
     }
 
     /// Sets another base URL for all paths that begin with `first_segment`. java-tron needs this setting, because it
-    /// serves head blocks and solidified blocks on two ports.
+    /// serves the newest blocks on one port and the solidified (irreversible) blocks on another.
     pub fn with_path_override(mut self, first_segment: &str, url: &str) -> Result<Endpoint, EndpointError> {
         self.path_override = Some((first_segment.to_owned(), parse_http_url(url)?));
         Ok(self)
@@ -137,22 +137,29 @@ impl Endpoint {
         }
     }
 
-    /// Returns a text with every long part of the URL and every long header value replaced by `…`. A node's error
-    /// message may repeat the key that the request contained.
+    /// Returns a text in which every long part of the endpoint's URL, every long header value and the login is replaced
+    /// by `…`. This is needed because a node's error message may repeat the key or the password of the request.
     pub fn redact_secrets(&self, text: &str) -> String {
         let urls = || std::iter::once(&self.url).chain(self.path_override.iter().map(|(_, url)| url));
         let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
         let path = urls().flat_map(|url| url.path_segments().into_iter().flatten().map(str::to_owned));
-        let login = urls().flat_map(|url| [url.username().to_owned(), url.password().unwrap_or_default().to_owned()]);
+        let url_login =
+            urls().flat_map(|url| [url.username().to_owned(), url.password().unwrap_or_default().to_owned()]);
+        let file_login =
+            self.read_login_file().ok().flatten().into_iter().flat_map(|(user, password)| [user, password]);
+        // Words of a path, such as `v2`, are short and no secrets; a password is a secret however short it is.
+        let login = url_login.chain(file_login).filter(|part| !part.is_empty());
         let headers = self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
-        let secrets = query.chain(path).chain(login).chain(headers).filter(|part| part.len() >= SECRET_LENGTH_MIN);
+        let long = query.chain(path).chain(headers).filter(|part| part.len() >= SECRET_LENGTH_MIN);
+        let secrets = long.chain(login);
         secrets.fold(text.to_owned(), |text, secret| text.replace(&secret, "…"))
     }
 
     /// Reads user and password from the login file. Returns `None` if the endpoint has no login file.
     pub(crate) fn read_login_file(&self) -> Result<Option<(String, String)>, String> {
         let Some(file) = &self.login_file else { return Ok(None) };
-        // A node that is down has no login file, so the caller handles the error like a refused connection.
+        // A node that is not running may have no login file, so the caller handles this error like a refused
+        // connection.
         let text = std::fs::read_to_string(file).map_err(|e| format!("the login file cannot be read: {e}"))?;
         let (user, password) = text.trim().split_once(':').ok_or("the login file is not `user:password`")?;
         Ok(Some((user.to_owned(), password.to_owned())))
@@ -217,6 +224,12 @@ mod tests {
             assert!(!shown.contains(secret) && !redacted.contains(secret), "{secret} in {shown} or {redacted}");
         }
         assert!(redacted.ends_with("at v2"));
+        let short = Endpoint::new("https://eth.example/v2").unwrap();
+        let file = std::env::temp_dir().join(format!("settled-login-{}", std::process::id()));
+        std::fs::write(&file, "__cookie__:pw1").unwrap();
+        let short = short.with_login_file(file.clone());
+        assert_eq!(short.redact_secrets("__cookie__ with pw1 is refused at v2"), "… with … is refused at v2");
+        std::fs::remove_file(file).unwrap();
         assert_eq!(endpoint.host_and_port(), "eth.example:443");
     }
 

@@ -9,8 +9,8 @@ use rust_decimal::Decimal;
 
 use crate::{ChainConfig, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
 
-/// Minimum daily request limit of an endpoint: enough to follow a chain with a block every ten seconds, and to catch
-/// up.
+/// The minimum of an endpoint's daily request limit: enough to follow a chain with a block every ten seconds, and to
+/// read missed blocks.
 const REQUESTS_PER_DAY_MIN: u32 = 20_000;
 /// The valid log levels.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -133,7 +133,7 @@ impl Validator {
     fn validate_log(&mut self, config: &Config) {
         for directive in config.log.level.split(',') {
             let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
-            if directive.contains('=') && !is_log_level(level.trim()) {
+            if !is_log_level(level.trim()) {
                 let levels = LOG_LEVELS.join(", ");
                 self.add_problem("log.level", format_args!("is not a level: \"{level}\" is none of {levels}"));
             }
@@ -350,7 +350,8 @@ impl Validator {
         }
     }
 
-    /// Adds a problem unless values and depths rise and only the last entry has no `below_usd`.
+    /// Adds a problem unless the values and the numbers of confirmations ascend, and only the last entry has no
+    /// `below_usd`.
     fn validate_confirmations(&mut self, chain: &ChainConfig) {
         let at = format!("chains.{}.confirmations", chain.id);
         let Some((last, tiers)) = chain.confirmations.split_last() else {
@@ -358,7 +359,7 @@ impl Validator {
             return;
         };
         let bounds: Vec<Option<Decimal>> = tiers.iter().map(|tier| tier.below_usd).collect();
-        if last.below_usd.is_some() || bounds.contains(&None) || !bounds.is_sorted() {
+        if last.below_usd.is_some() || bounds.contains(&None) || !bounds.is_sorted_by(|a, b| a < b) {
             self.add_problem(&at, "must rise in below_usd, and only the last tier has none");
         }
         let depths: Vec<u64> = chain.confirmations.iter().map(|tier| tier.depth).collect();

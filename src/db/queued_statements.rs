@@ -1,9 +1,9 @@
 //! Queued statements: inserts and updates that a transaction sends together. A later statement may bind the id that an
 //! earlier one returns.
 //!
-//! PostgreSQL runs the queue as one statement, because each statement costs a round trip; SQLite runs its statements one
-//! after another. So a queued statement sees no change of the others, only the ids that they returned. Every queued
-//! statement returns a column `id`.
+//! PostgreSQL runs the queue as one statement, because each statement costs a round trip; SQLite runs its statements
+//! one after another. On PostgreSQL, a queued statement does not see the changes of the other queued statements, but it
+//! can use the ids that they return. Every queued statement returns a column `id`.
 
 use std::marker::PhantomData;
 
@@ -15,25 +15,26 @@ use crate::{Backend, Bind, Error, FromValue, Tx, postgres, sqlite};
 pub(super) struct QueuedStatement {
     /// The SQL text, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
-    /// The values of the placeholders, in order.
+    /// The values of the placeholders, in the order of their numbers.
     pub binds: Vec<Bind>,
 }
 
-/// Stands for the id that a queued statement will return. Later statements of the transaction bind it like a value.
+/// Stands for the id that a queued statement will return. Later statements of the transaction bind it instead of the
+/// id.
 #[derive(Debug)]
 pub struct ResultRef<T> {
-    /// The number of the statement among all queued ones of its transaction, from 0.
+    /// The index of the queued statement in its transaction, from 0.
     pub(super) statement: usize,
     pub(super) id: PhantomData<fn() -> T>,
 }
 
 /// The ids that one statement returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct ReturnedIds {
+pub(super) struct ReturnedRows {
     /// The number of rows that the statement returned.
-    pub rows: u64,
-    /// The least id; `None` when no row was returned.
-    pub least: Option<i64>,
+    pub count: u64,
+    /// The smallest id that was returned; `None` when no row was returned.
+    pub least_id: Option<i64>,
 }
 
 impl Tx {
@@ -46,7 +47,7 @@ impl Tx {
         ResultRef { statement, id: PhantomData }
     }
 
-    /// Runs the queued statements, because the following code needs their results.
+    /// Runs the queued statements. Call this function when the following code needs their results.
     ///
     /// # Errors
     /// Any [`Error`] of a queued statement, or of a deferred one before it.
@@ -56,17 +57,20 @@ impl Tx {
             return Ok(());
         }
         let first = self.returned.len();
-        match self.backend() {
-            Backend::Sqlite => self.run_queued_one_by_one(statements).await?,
-            Backend::Postgres => self.run_queued_as_one(statements).await?,
-        }
-        self.changed |= self.returned.iter().skip(first).any(|ids| ids.rows > 0);
+        let result = match self.backend() {
+            Backend::Sqlite => self.run_queued_one_by_one(statements).await,
+            Backend::Postgres => self.run_queued_as_one(statements).await,
+        };
+        // Also an error before the first statement ran, for example of a reference, ends the transaction: the queue is
+        // empty, so a commit would store only a part of what the caller wanted.
+        self.record_failure(result)?;
+        self.changed |= self.returned.iter().skip(first).any(|ids| ids.count > 0);
         Ok(())
     }
 
-    /// Returns the number of rows that a queued statement returned; 0 before it has run.
+    /// Returns the number of rows that a queued statement returned. The number is 0 before the statement has run.
     pub fn row_count_of<T>(&self, result: ResultRef<T>) -> u64 {
-        self.returned.get(result.statement).map_or(0, |ids| ids.rows)
+        self.returned.get(result.statement).map_or(0, |ids| ids.count)
     }
 
     /// Returns the id of the one row that a queued statement returned.
@@ -83,7 +87,7 @@ impl Tx {
             let (sql, binds) = statement.resolve_references(&self.returned)?;
             self.run_earlier_and_check_binds(sql, &[], &binds).await?;
             let DbConnection::Sqlite(connection) = &self.connection else { unreachable!("the backend is SQLite") };
-            let result = sqlite::statement::execute_returning_ids(connection, sql, &binds);
+            let result = sqlite::statement::execute_returning_least_id(connection, sql, &binds);
             let ids = self.record_failure(result)?;
             self.returned.push(ids);
         }
@@ -102,7 +106,7 @@ impl Tx {
         let result = postgres::select_only_row(connection, sql, binds).await;
         let row = self.record_failure(result)?;
         for number in 0..count {
-            self.returned.push(ReturnedIds { rows: row.get_at(2 * number)?, least: row.get_at(2 * number + 1)? });
+            self.returned.push(ReturnedRows { count: row.get_at(2 * number)?, least_id: row.get_at(2 * number + 1)? });
         }
         Ok(())
     }
@@ -122,38 +126,39 @@ impl<T> From<ResultRef<T>> for Bind {
     }
 }
 
-impl ReturnedIds {
+impl ReturnedRows {
     /// Returns the id of the one row that the statement returned.
     ///
     /// # Errors
     /// [`Error::UnexpectedRowCount`] when the statement did not return exactly one row.
     pub fn only_id<T: FromValue>(&self) -> Result<T, Error> {
-        let id = self.least.filter(|_| self.rows == 1);
-        let id = id.ok_or(Error::UnexpectedRowCount { expected: 1, found: self.rows })?;
+        let id = self.least_id.filter(|_| self.count == 1);
+        let id = id.ok_or(Error::UnexpectedRowCount { expected: 1, found: self.count })?;
         T::from_value(&Bind::Int(id))
             .ok_or_else(|| Error::Value { column: "id".into(), reason: "it is outside the range of its type".into() })
     }
 }
 
 impl QueuedStatement {
-    /// Returns the text and the values, with the ids that earlier statements returned in place of references.
-    pub fn resolve_references(self, earlier: &[ReturnedIds]) -> Result<(&'static str, Vec<Bind>), Error> {
+    /// Returns the SQL text and its values. Each reference to an earlier statement is replaced by the id that this
+    /// statement returned.
+    pub fn resolve_references(self, earlier: &[ReturnedRows]) -> Result<(&'static str, Vec<Bind>), Error> {
         let resolve = |bind| match bind {
             Bind::ResultRef(statement) => {
                 let ids = earlier.get(statement).ok_or_else(|| forward_reference_error(statement))?;
-                Ok(ids.least.map_or(Bind::Null, Bind::Int))
+                Ok(ids.least_id.map_or(Bind::Null, Bind::Int))
             }
             known @ (Bind::Null | Bind::Int(_) | Bind::Text(_) | Bind::Blob(_) | Bind::TooLarge(_)) => Ok(known),
         };
         Ok((self.sql, self.binds.into_iter().map(resolve).collect::<Result<_, Error>>()?))
     }
 
-    /// Replaces references to the statements that ran before by the ids that they returned, and numbers the other
-    /// references from the first statement that has not run.
-    pub fn rebase_references(self, earlier: &[ReturnedIds]) -> QueuedStatement {
+    /// Replaces each reference to a statement that has run by the id that it returned. Changes the numbers of the other
+    /// references, so that they count from the first statement that has not run.
+    pub fn rebase_references(self, earlier: &[ReturnedRows]) -> QueuedStatement {
         let rebase = |bind| match bind {
             Bind::ResultRef(statement) => match earlier.get(statement) {
-                Some(ids) => ids.least.map_or(Bind::Null, Bind::Int),
+                Some(ids) => ids.least_id.map_or(Bind::Null, Bind::Int),
                 None => Bind::ResultRef(statement - earlier.len()),
             },
             value @ (Bind::Null | Bind::Int(_) | Bind::Text(_) | Bind::Blob(_) | Bind::TooLarge(_)) => value,
@@ -162,8 +167,8 @@ impl QueuedStatement {
     }
 }
 
-/// Combines all statements into one for PostgreSQL. Its only row holds, for each of them, the number of rows and the
-/// least id that it returned.
+/// Combines all statements into one statement for PostgreSQL. Its only row contains, for each of them, the number of
+/// rows and the smallest id that it returned.
 pub(super) fn combine_statements(statements: Vec<QueuedStatement>) -> Result<(String, Vec<Bind>), Error> {
     let (mut sql, mut binds) = (String::with_capacity(4096), Vec::new());
     let mut results = String::from(" select ");
@@ -240,7 +245,7 @@ mod tests {
     #[test]
     fn an_id_is_bound_only_after_its_statement() {
         let statement = || insert("insert into b values ($1) returning id", vec![Bind::ResultRef(1)]);
-        assert!(matches!(statement().resolve_references(&[ReturnedIds::default()]), Err(Error::Statement(_))));
+        assert!(matches!(statement().resolve_references(&[ReturnedRows::default()]), Err(Error::Statement(_))));
         assert!(matches!(combine_statements(vec![statement()]), Err(Error::Statement(_))));
     }
 
@@ -248,7 +253,7 @@ mod tests {
     fn ids_of_statements_that_ran_are_bound_as_values() {
         let binds = vec![Bind::ResultRef(0), Bind::ResultRef(1), 7.into()];
         let rebased = insert("insert into b values ($1, $2, $3) returning id", binds);
-        let rebased = rebased.rebase_references(&[ReturnedIds { rows: 1, least: Some(42) }]);
+        let rebased = rebased.rebase_references(&[ReturnedRows { count: 1, least_id: Some(42) }]);
         assert!(rebased.binds == [42.into(), Bind::ResultRef(0), 7.into()]);
     }
 }

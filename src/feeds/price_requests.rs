@@ -10,8 +10,8 @@ use super::{FeedError, Observation, exchanges, http};
 use clock::{Clock, Instant};
 use config::{Pair, Rates, SourceName};
 
-/// The configured exchanges. After an exchange limits the request rate, it is not requested for the time in its
-/// `Retry-After` header.
+/// The configured exchanges. When an exchange replies that it got too many requests, it gets no requests for the time
+/// in its `Retry-After` header.
 pub struct Feeds {
     client: reqwest::Client,
     sources: Vec<(SourceName, Url)>,
@@ -56,8 +56,8 @@ impl Feeds {
         join_all(requests).await
     }
 
-    /// Requests prices from one exchange, unless the exchange is paused. Pauses the exchange when it limits the request
-    /// rate.
+    /// Requests prices from one exchange, unless the exchange is paused. When the exchange replies that it got too many
+    /// requests, pauses it.
     async fn request_prices_unless_paused(
         &self,
         source: SourceName,
@@ -70,7 +70,7 @@ impl Feeds {
         let available: Vec<Pair> =
             pairs.iter().filter(|pair| exchanges::may_have_market(source, pair)).cloned().collect();
         let result = match self.request_pairs_together_if_accepted(source, root, &available).await {
-            // The exchange rejects the whole request because of one pair that it does not know.
+            // The exchange rejects the whole request when it does not know one of the pairs.
             Err(FeedError::Rejected(_))
                 if available.len() > 1 && exchanges::accepts_several_pairs_per_request(source) =>
             {
@@ -103,26 +103,33 @@ impl Feeds {
         exchanges::parse_ticker_response(source, pairs, &body, self.clock.now())
     }
 
-    /// Sends one request per pair. Pairs that the exchange does not know are left out. Fails when the exchange knows no
-    /// pair, or when a request fails for another reason; prices that were already received are then lost.
+    /// Sends one request per pair. Pairs that the exchange does not know are left out. When a request fails for another
+    /// reason, no further request is sent and the prices that were already received are returned. Fails when no price
+    /// was received.
     async fn request_known_pairs_one_by_one(
         &self,
         source: SourceName,
         root: &Url,
         pairs: &[Pair],
     ) -> Result<Vec<Observation>, FeedError> {
-        let (mut observations, mut rejection) = (Vec::new(), None);
+        let (mut observations, mut failure) = (Vec::new(), None);
         for pair in pairs.chunks(1) {
             let body =
                 http::fetch_successful_response_body(&self.client, exchanges::build_ticker_url(source, root, pair))
                     .await;
             match body.and_then(|body| exchanges::parse_ticker_response(source, pair, &body, self.clock.now())) {
                 Ok(observed) => observations.extend(observed),
-                Err(error @ FeedError::Rejected(_)) => rejection = Some(error),
-                Err(error) => return Err(error),
+                Err(error @ FeedError::Rejected(_)) => failure = Some(error),
+                Err(error) => {
+                    if let FeedError::RateLimited { seconds } = &error {
+                        self.pause_exchange(source, *seconds);
+                    }
+                    failure = Some(error);
+                    break;
+                }
             }
         }
-        match rejection {
+        match failure {
             Some(error) if observations.is_empty() => Err(error),
             Some(_) | None => Ok(observations),
         }

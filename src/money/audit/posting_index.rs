@@ -15,7 +15,7 @@ pub struct AccountedAmount {
     pub debit: AccountId,
     /// The credited account.
     pub credit: AccountId,
-    /// Base units of the asset of both accounts.
+    /// The amount of the posting, in base units of the asset of both accounts.
     pub amount: Amount,
 }
 
@@ -30,25 +30,26 @@ pub struct DepositPostings {
     pub reversal: Option<AccountedAmount>,
 }
 
-/// The step of an invoice that a posting belongs to.
+/// The step of an invoice that a posting books, such as its settlement or its expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvoiceStep {
-    /// The invoice was paid, and its money became pending money of the merchant.
+    /// The invoice was paid: its money moved to the merchant's pending account.
     Paid,
-    /// A reorg removed money of a paid invoice, and its settlement was undone.
+    /// A reorg removed deposits of a paid invoice, so its settlement was undone.
     Reversed,
-    /// The deposits became final, and the pending money became available.
+    /// The deposits became final: the money moved from the merchant's pending account to the available account.
     Final,
-    /// The invoice expired, and its partial payments were moved to the suspense account.
+    /// The invoice expired: its partial payments moved to the suspense account.
     Expired,
 }
 
 /// A posting of an invoice.
 #[derive(Debug, Clone, Copy)]
 pub struct InvoicePosting {
-    /// The step that the posting books.
+    /// The step of the invoice that the posting books.
     pub step: InvoiceStep,
-    /// The number of the settlement, from 1; 0 for the expiry; -1 when the entry name has no valid number.
+    /// The number of the settlement, counted from 1. It is 0 for the expiry, and -1 when the name of the journal entry
+    /// has no valid number.
     pub settlement: i64,
     /// The accounts and the amount of the posting.
     pub posted: AccountedAmount,

@@ -1,5 +1,5 @@
-//! Balance checks: a comparison of the balance of an address with its booked deposits. Money that no deposit explains is
-//! booked as a deposit without a known transaction.
+//! Balance checks: a comparison of the balance of an address with its booked deposits. Money that no deposit explains
+//! is booked as a deposit without a known transaction.
 
 use chain::{AssetKind, BlockRef, ChainId, Height, Transfer, TransferIndex, TxId, TxPart};
 
@@ -25,15 +25,16 @@ pub struct BalanceCheck {
     pub address: chain::Address,
     /// The asset that the invoice requests.
     pub asset: AssetKind,
-    /// The sum of the deposits in this asset, in base units.
+    /// The sum of the booked deposits in this asset, in base units. A larger balance contains money that no deposit
+    /// explains.
     pub explained: chain::Amount,
-    /// The block height after which any unbooked money arrived.
+    /// A block height. All money of the address that is not booked yet arrived in a block above this height.
     pub since: Height,
 }
 
 impl BalanceCheck {
-    /// Returns the number that a deposit without a known transaction stores as its transaction index. The number is
-    /// unique among the addresses of a chain.
+    /// Returns the transaction index to store for a deposit whose transaction is unknown. The number is unique among
+    /// the addresses of a chain.
     ///
     /// # Panics
     /// Never: the value has 31 bits.
@@ -54,8 +55,8 @@ pub enum UnexplainedCredit {
     Booked,
     /// The block is not on the branch that the follower has read, so nothing was booked.
     OffBranch,
-    /// Another deposit to the address was booked after the balance check was read, so the credit was not booked. The caller
-    /// has to compare the balance again.
+    /// After the balance check was read, another deposit to the address was booked, so this credit was not booked. The
+    /// caller has to compare the balance again.
     Outdated,
 }
 
@@ -74,8 +75,8 @@ pub async fn list_open_native_invoices(
     Ok((cursor.and_then(|cursor| cursor.recent.last().copied()), invoices))
 }
 
-/// Returns the addresses of invoices with the sums of their booked deposits. Invoices whose balance is too large to be
-/// booked are left out.
+/// Returns the balance checks of invoices: each address with the sum of its booked deposits. Leaves out invoices whose
+/// balance is too large to be booked.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -112,7 +113,8 @@ impl DepositService {
             return Ok(UnexplainedCredit::Outdated);
         }
         let mut batch = DepositBatch::new(now, chain);
-        // `store::find_bookable_balance_check` leaves out invoices with this review, so the address is not checked again.
+        // Open a review instead of a deposit. `store::find_bookable_balance_check` leaves out invoices with this kind
+        // of review, so the address is not checked again.
         if !is_bookable_amount(credit) {
             let asset = check.asset_id_on_chain(&chain.id);
             batch.add_review_request(ReviewRequest {

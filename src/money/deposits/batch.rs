@@ -22,23 +22,23 @@ use records::reviews;
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
-    /// The locked invoices of the deposits.
+    /// The locked invoices to which the deposits of this batch belong.
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
-    /// Deposits that are not stored yet.
+    /// New deposits, which are not stored yet.
     fresh: Vec<NewDeposit>,
-    /// Deposits that are already stored, each with its next state.
+    /// Deposits that are already stored, each with the state that it changes to.
     older: Vec<(Deposit, State)>,
-    /// The effects that have been decided so far.
+    /// The journal entries, reviews and payment changes that have been decided so far.
     effects: Effects,
 }
 
-/// The result of storing a batch.
+/// The result of storing a batch of deposits.
 pub(super) struct StoredBatch {
-    /// The effects of the batch, which the caller must apply.
+    /// The journal entries, reviews and payment changes of the batch, which the caller must apply.
     pub effects: Effects,
-    /// True when some of the deposits are not final yet.
+    /// True when some deposits of the batch are not final yet.
     pub unfinished: bool,
-    /// True when some of the deposits became final.
+    /// True when some deposits of the batch became final.
     pub finished: bool,
 }
 
@@ -46,14 +46,14 @@ pub(super) struct StoredBatch {
 type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> DepositBatch<'c> {
-    /// Returns an empty batch.
+    /// Returns a batch without deposits.
     pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
         let (invoices, fresh, older) = (BTreeMap::new(), Vec::new(), Vec::new());
         DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
     }
 
-    /// Adds the transfers as new deposits, each with its disposition. A transfer whose amount is too large to be booked
-    /// opens a review instead.
+    /// Adds the transfers to the batch as new deposits. Decides for each of them whether its invoice counts it. A
+    /// transfer whose amount is too large to be booked opens a review instead.
     pub async fn add_received_transfers(
         &mut self,
         tx: &mut Tx,
@@ -62,7 +62,8 @@ impl<'c> DepositBatch<'c> {
     ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
         let mut targets = invoices::lock_invoices_by_address(tx, &self.chain.id, &keys).await?;
-        // The same key owns the address on every chain of the family, so the address may receive money on all of them.
+        // The key of the receiving address owns the same address on every chain of the family, so the address may
+        // receive money on each of these chains.
         for siblings in &self.chain.siblings {
             let missing: BTreeSet<AddressKey> =
                 keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
@@ -103,7 +104,7 @@ impl<'c> DepositBatch<'c> {
             is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
         });
         let late: Vec<_> = late.collect();
-        // A transfer that was in time before a reorg stays in time when it is mined again later.
+        // When the transaction of a transfer was in time before a reorg, it stays in time when it is mined again later.
         let was_in_time = store::list_transactions_seen_in_time(tx, &late).await?;
 
         let in_time = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
@@ -117,7 +118,7 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Returns the disposition of each transfer.
+    /// Returns the disposition of each transfer: its invoice counts it, or the reason why not.
     ///
     /// Transfers that may be dust are decided after all others, and larger transfers before smaller ones. Therefore the
     /// result does not depend on the order of transactions in a block. A transfer that an invoice counted before a
@@ -144,7 +145,7 @@ impl<'c> DepositBatch<'c> {
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // The loop below overwrites each element.
+        // These are only initial values: the loop below overwrites each element.
         let mut dispositions = vec![Disposition::Dust; received.len()];
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
@@ -189,7 +190,8 @@ impl<'c> DepositBatch<'c> {
         self.chain.dust.compute_dust_limit_or_zero(self.now, &transfer.asset)
     }
 
-    /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
+    /// Locks at most `limit` stored deposits that become confirmed or final at `position`, together with their
+    /// invoices.
     pub async fn lock_and_add_advancing_deposits(
         &mut self,
         tx: &mut Tx,
@@ -204,8 +206,8 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
-    /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
+    /// Stores each deposit in the state that it has at `position`, and returns the journal entries and other effects.
+    /// New deposits are held in the ledger; confirmed deposits are posted and settle the invoices that they pay.
     pub async fn store_deposits_and_settle_invoices(
         mut self,
         tx: &mut Tx,
@@ -223,7 +225,7 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // `insert_unbooked_deposits` returns only the transfers that were not booked before.
+        // `insert_unbooked_deposits` returns only those transfers that are stored for the first time.
         let fresh =
             store::insert_unbooked_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
@@ -265,8 +267,8 @@ impl<'c> DepositBatch<'c> {
         })
     }
 
-    /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
-    /// ones and needs no query.
+    /// Returns the sums of the counted deposits by invoice id. For an invoice without earlier deposits no query is
+    /// needed, because all its deposits are in this batch.
     async fn sum_stored_and_new_counted_deposits(
         &self,
         tx: &mut Tx,
@@ -306,8 +308,9 @@ impl<'c> DepositBatch<'c> {
         }
     }
 
-    /// Posts the held amount. If the invoice does not count the deposit, moves the money to a suspense account at once.
-    /// A counted deposit becomes surplus when earlier deposits have already paid the invoice.
+    /// Books a deposit as confirmed: posts the amount that the ledger held. If the invoice does not count the deposit,
+    /// moves the money to a suspense account at once. If earlier deposits have already paid the invoice, a counted
+    /// deposit becomes surplus.
     fn confirm_deposit_and_move_unallocated(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;

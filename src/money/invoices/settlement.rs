@@ -1,5 +1,5 @@
-//! Settlements of invoices: confirmed deposits pay an invoice, a reorg undoes its settlement, and final deposits make the
-//! credited amount available to the merchant.
+//! Settlements of invoices: confirmed deposits pay an invoice, a reorg undoes its settlement, and final deposits make
+//! the credited amount available to the merchant.
 
 use chain::Amount;
 
@@ -12,22 +12,23 @@ use clock::Instant;
 use records::reviews;
 
 impl InvoiceUpdate {
-    /// Marks the invoice as paid when `confirmed`, the sum of its confirmed and counted deposits in base units,
-    /// reaches the amount due, less the tolerance. Books the sum, up to the amount due, as pending money of the
-    /// merchant, and any excess in the surplus account.
+    /// Marks the invoice as paid when `confirmed`, the sum of its confirmed and counted deposits in base units, is at
+    /// least the amount due minus the tolerance. Books the sum, up to the amount due, in the pending account of the
+    /// merchant, and any excess in the suspense account for surplus.
     pub fn settle_invoice_if_paid(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
         if self.book_settlement_if_paid(now, confirmed, effects) {
             effects.payments.push(PaymentChange::Paid(self.payment_id()));
         }
     }
 
-    /// Settles an invoice again after a reorg removed one of its deposits. `left` is the sum of the remaining
-    /// confirmed deposits, in base units. The payment stays paid, so no payment change is reported.
+    /// Settles an invoice again after a reorg removed one of its deposits. `left` is the sum of its remaining confirmed
+    /// deposits, in base units. The payment stays paid, so no payment change is reported.
     pub fn settle_again_without_payment_change(&mut self, now: Instant, left: Amount, effects: &mut Effects) {
         self.book_settlement_if_paid(now, left, effects);
     }
 
-    /// Books a settlement and returns true when `confirmed` pays the invoice.
+    /// Returns true when `confirmed` is enough to pay the invoice, and then books the settlement. Otherwise returns
+    /// false and books nothing.
     fn book_settlement_if_paid(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) -> bool {
         let input = Input::Confirmed(confirmed);
         let Some(next) = machine::next_invoice_state(self.state, input, self.due, self.tolerance) else { return false };
@@ -61,9 +62,9 @@ impl InvoiceUpdate {
         true
     }
 
-    /// Undoes a settlement because a reorg removed a counted deposit. `before` and `left` are the sums of the
-    /// confirmed deposits before and after the reorg, in base units. Returns true when `left` does not pay the
-    /// invoice; otherwise the caller settles it again.
+    /// Undoes a settlement because a reorg removed a counted deposit. `before` and `left` are the sums of the confirmed
+    /// deposits before and after the reorg, in base units. Returns true when `left` is too little to pay the invoice.
+    /// When it is enough, returns false, and the caller settles the invoice again.
     pub fn undo_settlement_after_reorg(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
         let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
         let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
@@ -96,8 +97,8 @@ impl InvoiceUpdate {
         lost
     }
 
-    /// Moves the credited amount of a paid invoice from pending to available. The caller has checked that all counted
-    /// deposits are final.
+    /// Moves the credited amount of a paid invoice from the merchant's pending account to the available account. The
+    /// caller has checked that all counted deposits are final.
     pub fn release_credited_amount_if_paid(&mut self, now: Instant, effects: &mut Effects) {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
@@ -113,7 +114,8 @@ impl InvoiceUpdate {
         self.changed = true;
     }
 
-    /// Returns entry lines that move the amount: several lines when the amount exceeds the maximum of one posting.
+    /// Returns journal entry lines that move `amount` from one account to the other: several lines when the amount
+    /// exceeds the maximum of one posting.
     pub(super) fn split_into_entry_lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
         let line =
             |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };

@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
-//! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero
-//!   or more. Every database transaction that posts to the account locks and updates its balance row.
+//! - The balance of a non-negative account is never below zero: its posted credits minus its posted and held debits are
+//!   zero or more. Every database transaction that posts to the account locks and updates its balance row.
 //! - All other accounts may go below zero. Database transactions do not touch their balance rows; [`roll_up_balances`]
 //!   updates these rows later, so that concurrent transactions do not wait for each other.
 //! - All postings form one hash chain, so [`crate::audit`] finds every posting that was changed later.
@@ -35,11 +35,11 @@ pub(crate) use store::{StoredPosting, list_hashed_postings_after, list_postings_
 /// The kind of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostingKind {
-    /// Changes the posted sums at once, without a hold.
+    /// The amount changes the posted sums of both accounts at once, without a hold.
     Posted,
-    /// Creates a hold.
+    /// Creates a hold of the amount on both accounts.
     Pending,
-    /// Posts a hold, or a part of it, and releases the rest.
+    /// Ends a hold: posts its amount or a part of it, and releases the rest.
     Post,
     /// Voids a hold: releases its whole amount.
     Void,
@@ -53,10 +53,10 @@ pub enum PostError {
     /// A non-negative account would go below zero. `available` is its balance before the posting.
     #[error("available balance is {available}")]
     Insufficient {
-        /// Base units that the account could spend before.
+        /// The amount that the account could spend before the posting, in base units.
         available: Amount,
     },
-    /// An amount is zero, or 2^127 or more.
+    /// The amount of a posting is zero, or 2^127 or more. The field is the amount.
     #[error("an amount of {0} is zero, or 2^{AMOUNT_BITS_MAX} or more")]
     BadAmount(Amount),
     /// No hold has this name, or the hold was already posted or voided.
@@ -65,10 +65,10 @@ pub enum PostError {
     /// The entry posts more than the held amount.
     #[error("the hold covers only {held}")]
     AboveHold {
-        /// Base units that the hold covers.
+        /// The amount that the hold covers, in base units.
         held: Amount,
     },
-    /// The balance of the account would exceed 256 bits.
+    /// The balance of the account would exceed 256 bits. The field is the id of the account.
     #[error("the balance of account {0} would leave the range of amounts")]
     OutOfRange(AccountId),
     /// The database failed. A unique violation means that the name of an entry was used before.

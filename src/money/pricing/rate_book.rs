@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 use crate::pricing::fiat::{Fiat, convert_price_to_amount_rounded_up};
 use clock::Instant;
 
-/// An accepted rate of one base currency or asset in a quote currency.
+/// An exchange rate that was accepted: the price of one unit of a base currency or asset in a quote currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
     /// Units of the quote currency for one unit of the base.
@@ -23,7 +23,7 @@ pub struct Rate {
 /// The amount that a buyer has to pay, with the rate that it was computed from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
-    /// Units of the currency for one whole unit of the asset, spread included.
+    /// The price of one whole unit of the asset in the currency, after the spread was subtracted.
     pub rate: Decimal,
     /// The exchange tickers, or the configuration setting, that the rate comes from.
     pub source: String,
@@ -39,37 +39,38 @@ pub enum QuoteError {
     /// No rate was accepted for the pair, or the rate was withdrawn because its sources disagree.
     #[error("there is no rate for {base}/{quote}")]
     NoRate {
-        /// The currency or asset that is priced.
+        /// The currency or asset whose rate is missing.
         base: String,
-        /// The currency of the price.
+        /// The currency in which the rate should be.
         quote: String,
     },
     /// The latest rate is older than the configured limit.
     #[error("the latest rate for {base}/{quote} is too old")]
     Stale {
-        /// The currency or asset that is priced.
+        /// The currency or asset whose rate is too old.
         base: String,
-        /// The currency of the price.
+        /// The currency in which the rate is.
         quote: String,
     },
-    /// The amount or the rate leaves the range of its type.
+    /// The amount or the rate is outside the range of its type.
     #[error("the amount is out of range")]
     OutOfRange,
 }
 
-/// The current rates. All clones share them, and only the rates worker updates them.
+/// The current exchange rates. All clones of a book share the rates, and only the rates worker updates them.
 #[derive(Debug, Clone)]
 pub struct RateBook {
     rates: Arc<RwLock<HashMap<(String, String), Rate>>>,
-    /// The maximum age of a rate, in milliseconds; older rates give no quote. Configured rates never become stale,
-    /// because their time of observation is set far in the future.
+    /// The maximum age of a rate, in milliseconds; no quote is computed from an older rate. Rates from the
+    /// configuration never become stale, because their time of observation is set far in the future.
     stale_after_ms: i64,
     /// The share, in basis points, by which a quote reduces the rate, so that the buyer pays more.
     spread_basis_points: u32,
 }
 
 impl RateBook {
-    /// Returns a book without rates. `stale_after_ms` is the maximum age of a rate for quotes.
+    /// Returns a book without rates. `stale_after_ms` is the maximum age, in milliseconds, of a rate that is used for
+    /// quotes.
     pub fn new(stale_after_ms: i64, spread_basis_points: u32) -> RateBook {
         RateBook { rates: Arc::default(), stale_after_ms, spread_basis_points }
     }
@@ -142,7 +143,7 @@ impl RateBook {
         Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
     }
 
-    /// Returns the rate of `base` in `quote`, unless it is missing or older than the limit.
+    /// Returns the rate of `base` in `quote`. Fails when the rate is missing or older than the limit.
     fn find_fresh_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         let Some(rate) = self.find_latest_rate(base, quote) else {
             return Err(QuoteError::NoRate { base: base.to_owned(), quote: quote.to_owned() });
@@ -154,8 +155,8 @@ impl RateBook {
     }
 }
 
-/// Returns a price converted to minor units of USD, rounded up, for the tiers of [`crate::assets::Depths`]. `None` while no fresh
-/// rate is known.
+/// Returns a price converted to minor units of USD, rounded up, for the tiers of [`crate::assets::Depths`]. `None`
+/// while no fresh rate is known.
 pub fn convert_price_to_usd_rounded_up(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
     let rate = rates.find_fresh_or_crossed_rate(now, "USD", price.currency.as_str()).ok()?;
     let worth = rust_decimal::Decimal::from(price.minor).checked_div(rate.value)?;

@@ -1,4 +1,4 @@
-//! All SQL of the table `unconfirmed`, except for conditions inside statements about deposits and invoices.
+//! All SQL of the table `unconfirmed`, except for conditions on this table in statements about deposits and invoices.
 
 use chain::{Amount, ChainId, TxId, UnconfirmedTransfer};
 
@@ -9,11 +9,11 @@ use ids::InvoiceId;
 
 /// A stored transfer in the state `seen`.
 pub struct SeenTransfer {
-    /// The id of the row.
+    /// The id of the row in the table `unconfirmed`.
     pub id: i64,
-    /// The transaction.
+    /// The id of the transaction that contains the transfer.
     pub txid: TxId,
-    /// The code of the part of the transaction; see [`chain::TxPart`].
+    /// The code of the part of the transaction that makes the transfer; see [`chain::TxPart`].
     pub part: i64,
     /// True when the transaction signals that it may be replaced (BIP 125).
     pub replaceable: bool,
@@ -41,7 +41,7 @@ pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<See
 
 /// Inserts or updates a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or
 /// when the transfer is dust: its amount is less than `bound`, and the invoice requests more than `bound`. An update
-/// keeps `first_seen_at`.
+/// does not change `first_seen_at`.
 pub async fn upsert_seen_transfer_unless_dust(
     tx: &mut Tx,
     now: Instant,
@@ -86,7 +86,8 @@ pub async fn end_transfer_as_mined_or_orphaned(tx: &mut Tx, now: Instant, id: i6
     db::expect_changed(changed, 1)
 }
 
-/// Returns the sum of the seen transfers to an invoice, without those that are booked as deposits.
+/// Returns the sum of the transfers to an invoice that are in the state `seen`, without those that are booked as
+/// deposits.
 pub async fn sum_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Result<UnconfirmedSum, db::Error> {
     let found = rows!(
         tx,
