@@ -15,6 +15,7 @@ pub mod block;
 pub mod transfer;
 pub mod watch;
 pub mod source;
+pub mod corroboration;
 pub mod sender;
 pub mod follower;
 

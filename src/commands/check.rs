@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::Path;
 
-use chain::{ChainId, Deriver, Family, Height, Source, SourceError, WatchSet};
+use chain::{ChainId, Deriver, Height, Source, SourceError, WatchSet};
 
 use crate::commands::command_error::CommandError;
 use crate::commands::database::{find_missing_database_file, open_or_create_database};
@@ -15,6 +15,7 @@ use crate::commands::installation::Installation;
 use crate::commands::output::print_line_or_exit;
 use crate::commands::payable_coins::CoinObstacles;
 use crate::daemon;
+use crate::daemon::startup_checks::SINGLE_PROVIDER;
 use crate::feeds::{Feeds, RateConsensus};
 use crate::ops::disk;
 use crate::workers::follow::missing_blocks::describe_missing_blocks;
@@ -347,8 +348,8 @@ async fn check_nodes_and_tokens(report: &mut CheckReport, config: &Config, chain
             ),
         }
     }
-    if chain.family == Family::Evm && source.independent_endpoints() < 2 {
-        report.print_warning(&subject, "the chain has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one");
+    if source.needs_second_source() && source.independent_endpoints() < 2 {
+        report.print_warning(&subject, format_args!("the chain {SINGLE_PROVIDER}"));
     }
     check_identity_of_node(report, &subject, chain, source.as_ref(), &stored.facts).await;
     let tip = check_tip_age_and_clock(report, &subject, chain, source.as_ref(), Clock::System.now()).await;

@@ -166,6 +166,9 @@ pub struct Endpoint {
     /// The purposes for which the endpoint is used.
     #[serde(default = "Role::all_roles")]
     pub roles: Vec<Role>,
+    /// True when the operator runs the node, whose answers then need no second source.
+    #[serde(default)]
+    pub own: bool,
 }
 
 /// A purpose for which an endpoint is used.
@@ -243,6 +246,7 @@ impl Endpoint {
             requests_per_second: None,
             requests_per_day: None,
             roles: Role::all_roles(),
+            own: false,
         }
     }
 }

@@ -3,7 +3,7 @@
 pub mod assets;
 pub mod addresses;
 pub mod drivers;
-mod startup_checks;
+pub mod startup_checks;
 mod mounts;
 pub mod workers;
 

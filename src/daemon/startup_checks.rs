@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use chain::{ChainId, Family, Source};
+use chain::{ChainId, Source};
 use tracing::{error, warn};
 
 use clock::Instant;
-use config::{ChainConfig, Driver};
+use config::ChainConfig;
 use db::Db;
 use envelope::Envelope;
 use money::assets::Assets;
@@ -32,8 +32,12 @@ pub async fn warn_of_unfollowed_invoices(assets: &Assets, db: &Db) -> anyhow::Re
     Ok(())
 }
 
-/// Opens reviews for stock whose encryption key is missing, closes the reviews of keys that are no longer missing, and
-/// logs each missing key. Runs at every start, before the stock is sold.
+/// The warning about a chain that is read from a single provider, after the name of the chain.
+pub const SINGLE_PROVIDER: &str = "is read from a single provider, so no second source confirms its payments; add an endpoint \
+    of another provider, or set `own = true` for a node that you run yourself";
+
+/// Opens and closes the reviews for stock whose envelope key is missing, and logs each missing key. Runs at every
+/// start, before the stock is sold.
 pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
     let missing: Result<_, db::Error> = db
@@ -47,14 +51,9 @@ pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &
     Ok(())
 }
 
-/// Logs a warning for an EVM chain that is read from only one RPC endpoint, because no second endpoint can contradict
-/// it.
-pub fn warn_if_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
-    if chain.family == Family::Evm && chain.driver == Driver::Node && source.independent_endpoints() < 2 {
-        warn!(
-            chain = %chain.id,
-            "{} has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one",
-            chain.id
-        );
+/// Logs a warning for a chain that is read from a single provider although invented blocks cost nothing on it.
+pub fn warn_if_single_provider(chain: &ChainConfig, source: &dyn Source) {
+    if source.needs_second_source() && source.independent_endpoints() < 2 {
+        warn!(chain = %chain.id, "{} {SINGLE_PROVIDER}", chain.id);
     }
 }

@@ -91,7 +91,7 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
     for chain in assets.list_followed_chains() {
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
-        startup_checks::warn_if_single_endpoint(chain_config, source.as_ref());
+        startup_checks::warn_if_single_provider(chain_config, source.as_ref());
         let deposits = build_deposit_service(config, chain_config, chain, wake.clone());
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));

@@ -216,7 +216,8 @@ async fn a_cross_check_asks_a_second_endpoint_for_the_block() {
     let chain = TestChain::start_chain().await;
     chain.anvil.mine(3).await.unwrap();
     let (url, height) = (chain.anvil.url(), chain.anvil.fetch_height().await.unwrap());
-    let evm = chain.build_driver(&[&url, &url]);
+    let other_proxy = Proxy::start_proxy(&url, |_, _| Intervention::Pass).await;
+    let evm = chain.build_driver(&[&url, &other_proxy.url]);
     let block = read_blocks(&evm, height, height, &chain.watched).await[0].header.block_ref();
     let request_count = evm.requests();
     assert_eq!((evm.independent_endpoints(), evm.cross_check(&block).await), (2, CrossCheckResult::Confirmed));
