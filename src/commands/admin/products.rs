@@ -186,9 +186,10 @@ impl ProductInput {
         let texts = names
             .chain(descriptions)
             .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with_text(field, language, text));
+        let currency = parse_currency(&self.currency)?;
         Ok(ProductChange {
-            currency: parse_currency(&self.currency)?,
-            unit_price: parse_price_in_minor_units(&self.price)?,
+            currency,
+            unit_price: parse_price_in_minor_units(&self.price, currency)?,
             slug: self.slug,
             min_quantity: self.min_quantity,
             max_quantity: self.max_quantity,

@@ -1,6 +1,7 @@
 //! Exchange rates and quotes. A quote freezes a rate for one payment. There is no quote without a fresh rate.
 
 mod fiat;
+mod minor_units;
 mod rate_book;
 mod store;
 

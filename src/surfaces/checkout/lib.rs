@@ -38,7 +38,7 @@ pub use openapi::build_openapi_document;
 /// The name of this surface in orders and idempotency keys.
 const SURFACE: &str = "checkout";
 /// The currency of the shop's prices and orders.
-const CURRENCY: Currency = Currency::CNY;
+pub const CURRENCY: Currency = Currency::CNY;
 
 /// The services and rate limits that all endpoints of this surface share.
 struct SharedState {

@@ -61,11 +61,11 @@ both! {
     }
 
     async fn co_11_a_crypto_answer_has_an_address_and_an_exact_amount(world: World) {
-        // The amounts are 5 CNY at 7.24 CNY/USD, rounded up to the quoted decimals. They were computed independently of
-        // this program.
+        // The amounts are 5 CNY at 7.24 CNY/USD, rounded up to the fewest decimal places that cost at most 0.01 %. They were
+        // computed independently of this program.
         for (coin, expected) in [
-            ("trc20_usdt", "0.690608"), ("erc20_usdt", "0.690608"), ("bep20_usdt", "0.690608"), ("btc", "0.00001063"),
-            ("eth", "0.000215814917127072"), ("trx", "5.755065"), ("bnb", "0.001190702991045914"),
+            ("trc20_usdt", "0.69061"), ("erc20_usdt", "0.69061"), ("bep20_usdt", "0.69061"), ("btc", "0.00001063"),
+            ("eth", "0.00021582"), ("trx", "5.7551"), ("bnb", "0.0011908"),
         ] {
             let answer = world.post("/api/orders", &on_chain(&world.product, 10, coin)).await;
             created(&answer);
