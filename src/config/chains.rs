@@ -93,7 +93,7 @@ pub enum Finality {
     Depth,
 }
 
-/// The depth at which a deposit is confirmed, for invoices with a value below `below_usd`.
+/// The depth at which the deposits of a block are confirmed while their value together is below `below_usd`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {

@@ -59,7 +59,8 @@ fn main() -> anyhow::Result<()> {
             run_cargo(node.args(["run", "--quiet", "--package", "tronnode", "--", &port.to_string()]))
         }
         Task::Currencies { list_one } => {
-            let xml = std::fs::read_to_string(&list_one).with_context(|| format!("cannot read {}", list_one.display()))?;
+            let xml =
+                std::fs::read_to_string(&list_one).with_context(|| format!("cannot read {}", list_one.display()))?;
             print!("{}", currencies::generate_minor_units_source(&xml)?);
             Ok(())
         }

@@ -69,9 +69,12 @@ fn every_currency_has_the_minor_units_of_the_standard() {
     for unknown in ["", "US", "usd", "USDT", "XAU", "XXX", "BTC", "ZZZ"] {
         assert_eq!(Currency::new(unknown), None, "{unknown}");
     }
-    for (text, code, minor, shown) in
-        [("500", "JPY", 500, "500"), ("0.5", "KWD", 500, "0.5"), ("1.234", "KWD", 1_234, "1.234"), ("0.50", "CNY", 50, "0.5")]
-    {
+    for (text, code, minor, shown) in [
+        ("500", "JPY", 500, "500"),
+        ("0.5", "KWD", 500, "0.5"),
+        ("1.234", "KWD", 1_234, "1.234"),
+        ("0.50", "CNY", 50, "0.5"),
+    ] {
         let price = Fiat::parse_decimal(text, currency(code)).unwrap();
         assert_eq!((price.minor, price.to_decimal().to_string()), (minor, shown.to_owned()), "{text} {code}");
     }
@@ -87,7 +90,9 @@ fn a_price_is_converted_by_the_minor_units_of_its_currency() {
     for (code, rate) in [("JPY", "150"), ("KWD", "0.3")] {
         rates.set_rate("USD", code, Rate { value: rate.parse().unwrap(), source: "fixed".into(), observed_at: NOW });
     }
-    for (code, minor, usdt, cents) in [("JPY", 1_500, "10", 1_000), ("KWD", 3_000, "10", 1_000), ("CNY", 7_240, "10", 1_000)] {
+    for (code, minor, usdt, cents) in
+        [("JPY", 1_500, "10", 1_000), ("KWD", 3_000, "10", 1_000), ("CNY", 7_240, "10", 1_000)]
+    {
         let price = Fiat::new(Currency::new(code).unwrap(), minor);
         let quote = rates.compute_quote_with_spread(NOW, "USDT", 6, 6, price).unwrap();
         assert_eq!(quote.due.to_decimal(6), usdt, "{price:?}");

@@ -167,6 +167,7 @@ db::both! {
                 | CreateOrderError::QuantityAboveMaximum { .. }
                 | CreateOrderError::InsufficientBalance
                 | CreateOrderError::AmountOutOfRange
+                | CreateOrderError::AmountBelowMinimum { .. }
                 | CreateOrderError::Issue(_)
                 | CreateOrderError::Db(_)) => panic!("{other}"),
             };

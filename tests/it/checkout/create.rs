@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use alloy_primitives::Address;
 use bitcoin::base58;
+use config::Config;
 use serde_json::{Value, json};
 
 use super::{COINS, change, created, on_chain, orders, refused, with, with_method, without};
@@ -58,6 +59,23 @@ both! {
         // Each character of the alphabet has five bits. Letters that are easily confused are not in the alphabet.
         assert!(random.len() >= 10 && random.bytes().all(|b| b"0123456789ABCDEFGHJKMNPQRSTVWXYZ".contains(&b)));
         assert_eq!(answer.body["payment"]["expires_at"], order["expires_at"]);
+    }
+
+    async fn an_amount_that_nodes_do_not_relay_is_refused(world: World = |config: &mut Config| {
+        config.surfaces.checkout.min_amounts = [("eth".to_owned(), "0.0001".parse().unwrap())].into();
+    }) {
+        // 1 CNY is 213 sat, and nodes relay 294 sat. 1.5 CNY is 319 sat.
+        let answer = world.post("/api/orders", &on_chain(&world.product, 2, "btc")).await;
+        assert_eq!((answer.status, answer.text_at("error").as_str()), (400, "payment_method_unavailable"));
+        let expected = "the order costs 0.00000213 BTC, and payments in BTC start at 0.00000294; choose another payment method \
+                        or order more";
+        assert_eq!(answer.text_at("message"), expected);
+        created(&world.post("/api/orders", &on_chain(&world.product, 3, "btc")).await);
+        // The operator's minimum.
+        let answer = world.post("/api/orders", &on_chain(&world.product, 2, "eth")).await;
+        assert_eq!((answer.status, answer.text_at("error").as_str()), (400, "payment_method_unavailable"));
+        created(&world.post("/api/orders", &on_chain(&world.product, 10, "eth")).await);
+        created(&world.post("/api/orders", &on_chain(&world.product, 2, "trc20_usdt")).await);
     }
 
     async fn co_11_a_crypto_answer_has_an_address_and_an_exact_amount(world: World) {
