@@ -19,7 +19,7 @@ use crate::payments::PaymentChange;
 use chain::Amount;
 use clock::Instant;
 
-/// All changes that one database transaction makes to money, before they are stored.
+/// All changes that one database transaction makes to money, collected before any of them is stored.
 #[derive(Debug, Default)]
 #[must_use = "a decision has no effect until it is applied"]
 pub(crate) struct Effects {
@@ -28,7 +28,7 @@ pub(crate) struct Effects {
     /// Reviews to open or retract, in this order. A review that is retracted and requested again is opened with the
     /// new amounts.
     pub reviews: Vec<ReviewChange>,
-    /// The locked invoices with their changes.
+    /// The locked invoices, each with its changes in memory.
     pub invoices: Vec<InvoiceUpdate>,
     /// The payment changes to report to the listener.
     pub payments: Vec<PaymentChange>,
@@ -48,7 +48,7 @@ pub(crate) enum ReviewChange {
 pub(crate) struct ReviewRequest {
     /// The kind of the review.
     pub kind: reviews::Kind,
-    /// The kind and the id of the object that the review is about, such as `invoice/7`.
+    /// The text that identifies the object of the review by kind and id, such as `invoice/7`.
     pub subject: String,
     /// A sentence that explains the case to the operator.
     pub detail: String,
@@ -62,18 +62,19 @@ pub(crate) struct ReviewRequest {
 pub(crate) struct Retraction {
     /// The kind of the review.
     pub kind: reviews::Kind,
-    /// The kind and the id of the object that the review is about, such as `invoice/7`.
+    /// The text that identifies the object of the review by kind and id, such as `invoice/7`.
     pub subject: String,
-    /// The closing note.
+    /// The note that is stored with the closed review, so that the operator sees why it was closed.
     pub note: &'static str,
-    /// A review to open instead; `None` opens no review. The replacement is not opened when the operator has already
+    /// A review to open instead; `None` opens no review. This other review is not opened when the operator has already
     /// closed the retracted review.
     pub replacement: Option<ReviewRequest>,
 }
 
-/// Receives the payments whose state changed. The shop implements it. [`PaymentChange`] lists the possible changes.
+/// Is told about every payment whose state changed. The shop implements it. [`PaymentChange`] lists the possible
+/// changes.
 pub trait PaymentListener: Send + Sync {
-    /// Acts on `changes`, in their order, in the database transaction that made them.
+    /// Reacts to `changes`, in their order, in the database transaction that made them.
     ///
     /// # Errors
     /// An error rolls the transaction back, so that neither the changes nor their causes are stored.
@@ -105,7 +106,7 @@ impl PaymentChanges {
     }
 }
 
-/// Stores the effects: first the journal entries, then the reviews, the invoices and their payments.
+/// Stores the effects in this sequence: journal entries, reviews, invoices, payments.
 pub(crate) async fn apply_effects(tx: &mut Tx, now: Instant, effects: Effects) -> Result<PaymentChanges, PostError> {
     ledger::book_journal_entries(tx, now, &effects.entries).await?;
     for change in effects.reviews {

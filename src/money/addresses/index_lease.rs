@@ -1,4 +1,5 @@
-//! Leases of address indices. The database never gives the same index to two leases.
+//! Leases of address indices. A lease is a range of indices that one process may use. The database never gives the same
+//! index to two leases.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -8,10 +9,10 @@ use chain::Address;
 use crate::addresses::store;
 use db::{self, Db};
 
-/// The number of indices in a lease. When the daemon stops, at most this number of indices stays unused.
+/// The number of indices in a lease. When the daemon stops, up to this many indices of its lease stay unused for ever.
 const LEASE: u32 = 64;
 
-/// The leased indices of an account that are not used yet.
+/// For one account: the leased indices that no address uses yet.
 #[derive(Debug, Default)]
 pub(super) struct IndexLease {
     /// The remaining indices of the current lease.
@@ -21,7 +22,8 @@ pub(super) struct IndexLease {
 }
 
 impl IndexLease {
-    /// Returns an address whose reservation was dropped, with its index; `None` when there is none.
+    /// Takes an address whose reservation was dropped, and returns it with its index. `None` when no such address is
+    /// left.
     pub fn take_returned_address(&self) -> Option<(u32, Address)> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
@@ -31,7 +33,7 @@ impl IndexLease {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(unused);
     }
 
-    /// Returns the next leased index. Stores a new lease when the current one is used up.
+    /// Returns the next unused index of the lease. When the lease has no unused index left, stores a new lease first.
     pub async fn take_or_lease_index(&self, db: &Db, account: i64) -> Result<u32, db::Error> {
         let mut leased = self.leased.lock().await;
         if leased.is_empty() {

@@ -24,14 +24,15 @@ pub use reserved_address::ReservedAddress;
 
 use index_lease::IndexLease;
 
-/// The data to issue addresses of one chain. Chains of one family share the account key and its index counter.
+/// The data from which addresses of one chain are issued. Chains of one family share the account key and its index
+/// counter.
 #[derive(Debug, Clone)]
 struct Issuer {
     account: i64,
     deriver: Deriver,
     watched: Arc<WatchSet>,
-    /// True while the follower reads the chain. While false, no address is issued, because the daemon would not see
-    /// payments to the address.
+    /// True while the follower reads the chain. While it is false, no address of the chain is issued, because the
+    /// daemon would not see payments to the address.
     followed: Arc<AtomicBool>,
     lease: Arc<IndexLease>,
 }
@@ -114,21 +115,22 @@ impl Addresses {
         Ok(())
     }
 
-    /// Returns true when the chain has an account key and is followed.
+    /// Returns true when the chain has an account key and the follower reads the chain.
     pub fn can_issue_address(&self, chain: &ChainId) -> bool {
         self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Relaxed))
     }
 
-    /// Records if the chain is followed. The follower calls this function with true when the first block is stored, and
-    /// with false when the chain is halted.
+    /// Stores in memory whether the follower reads the chain. The follower calls this function with true when it has
+    /// stored the first block, and with false when the chain is halted.
     pub fn set_chain_followed(&self, chain: &ChainId, followed: bool) {
         if let Some(issuer) = self.0.get(chain) {
             issuer.followed.store(followed, Ordering::Relaxed);
         }
     }
 
-    /// Reserves an address for one order. When all leased indices are used, this function stores a new lease before it
-    /// uses it. Otherwise, after a crash, the daemon could issue the same index twice.
+    /// Reserves an address for one order. When all leased indices are used, this function stores a new lease in the
+    /// database before it uses an index of the lease. Otherwise, after a crash, the daemon could issue the same index
+    /// twice.
     ///
     /// # Errors
     /// [`IssueError::NoAccount`] when the chain has no account key; otherwise the error of the derivation or the

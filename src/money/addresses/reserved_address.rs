@@ -10,8 +10,8 @@ use clock::Instant;
 use db::{ResultRef, Tx};
 use ids::AddressId;
 
-/// An address that is reserved for one order. When it is dropped before it is [issued](ReservedAddress::watch_and_issue_address),
-/// another order can reserve it.
+/// An address that is reserved for one order. When the reservation is dropped before it is
+/// [issued](ReservedAddress::watch_and_issue_address), another order can reserve it.
 #[derive(Debug)]
 pub struct ReservedAddress {
     chain: ChainId,
@@ -49,9 +49,9 @@ impl ReservedAddress {
         store::queue_address_insert(tx, now, &self.chain, address, self.account, *index)
     }
 
-    /// Adds the address to the watch set and returns its text. Call this function when nothing in the database
-    /// transaction can refuse the order any more. The address is watched before the commit, because the outcome of a
-    /// commit can stay unknown; watching an unused address is harmless.
+    /// Adds the address to the watch set, marks it as issued, and returns it as text. Call this function when nothing
+    /// in the database transaction can refuse the order any more. The address is watched before the commit, because the
+    /// outcome of a commit can stay unknown; watching an unused address is harmless.
     ///
     /// # Panics
     /// Never: only `watch_and_issue_address` and `drop` take the address out, and both consume the reservation.

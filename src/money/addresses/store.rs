@@ -6,7 +6,7 @@ use clock::Instant;
 use db::{self, ResultRef, Tx, execute, queued, row, rows};
 use ids::AddressId;
 
-/// Returns the text that is stored for a family.
+/// Returns the text that the database stores for a chain family.
 const fn family_to_stored_text(family: Family) -> &'static str {
     match family {
         Family::Bitcoin => "bitcoin",
@@ -15,7 +15,8 @@ const fn family_to_stored_text(family: Family) -> &'static str {
     }
 }
 
-/// Returns the id of the account with this key, and inserts the account when it is new.
+/// Returns the database id of the account with this extended public key. Inserts the account first when it is not
+/// stored yet.
 pub async fn find_or_insert_address_account(tx: &mut Tx, family: Family, xpub: &str) -> Result<i64, db::Error> {
     execute!(
         tx,

@@ -8,18 +8,19 @@ use chain::{Amount, Asset, AssetId};
 use crate::pricing::{self, Fiat, RateBook};
 use clock::Instant;
 
-/// The value below which a deposit is dust, so that it is not booked as a payment. Senders of spam and address
-/// poisoning transfer tiny amounts to every address that appears on a chain.
+/// The value below which a deposit is dust. Dust is not counted as a payment. Senders of spam and address poisoning
+/// transfer tiny amounts to every address that appears on a chain.
 #[derive(Debug, Clone, Default)]
 pub struct Dust {
     /// The dust limit, and the rates that convert the limit to an asset. `None` means that no deposit is dust.
     value: Option<(Fiat, RateBook)>,
-    /// The symbol in the rates, and the number of decimal places, by asset.
+    /// For each asset: its symbol in the rate book, and its number of decimal places.
     assets: Arc<HashMap<AssetId, (String, u8)>>,
 }
 
 impl Dust {
-    /// Returns a dust limit of `value`. `assets` lists each asset with its symbol in `rates`.
+    /// Returns a dust limit. `value` is the limit, an amount in a fiat currency. `assets` lists each asset with the
+    /// symbol under which `rates` contains its exchange rate.
     pub fn new_dust_limit<'a>(
         value: Fiat,
         rates: RateBook,
@@ -30,8 +31,8 @@ impl Dust {
         Dust { value: Some((value, rates)), assets: Arc::new(assets.collect()) }
     }
 
-    /// Returns the amount of an asset, in base units, below which a deposit is dust. Zero while no fresh rate is
-    /// known.
+    /// Returns the amount of the asset, in base units, below which a deposit is dust. Returns zero, so that no deposit
+    /// is dust, while no fresh exchange rate of the asset is known.
     pub fn compute_dust_limit_or_zero(&self, now: Instant, asset: &AssetId) -> Amount {
         let priced = self.value.as_ref().zip(self.assets.get(asset));
         let bound = priced.and_then(|((value, rates), (symbol, decimals))| {

@@ -21,15 +21,15 @@ pub struct FollowedChain {
     pub id: ChainId,
     /// The chain family, which determines the form of addresses.
     pub family: Family,
-    /// The mode of its payments: live or test.
+    /// The mode of all payments on this chain: live or test.
     pub mode: Mode,
-    /// The confirmations that its deposits need.
+    /// The number of confirmations that a deposit on this chain needs.
     pub depths: Depths,
     /// The addresses to watch for deposits. All chains of the same family and mode share this set.
     pub watched: Arc<WatchSet>,
     /// The other chains of the same family and mode. One key owns the same address on all of them.
     pub siblings: Vec<ChainId>,
-    /// The value below which its deposits are dust.
+    /// The value below which a deposit on this chain is dust: too small to be a payment.
     pub dust: Dust,
 }
 
@@ -54,17 +54,17 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// Returns the collection. It keeps the order of `assets`, in which the APIs list them.
+    /// Returns a collection of these chains and assets. The APIs list the assets in the order of `assets`.
     pub fn new(chains: Vec<FollowedChain>, assets: Vec<PaymentAsset>) -> Assets {
         Assets { chains: chains.into_iter().map(|chain| (chain.id.clone(), chain)).collect(), assets }
     }
 
-    /// Returns the asset with this code and its chain; `None` when the mode has no such asset.
+    /// Returns the asset with this code, and the chain of the asset. `None` when no asset of this mode has the code.
     pub fn find_payment_asset(&self, mode: Mode, code: &str) -> Option<(&FollowedChain, &PaymentAsset)> {
         self.list_payment_assets(mode).find(|(_, asset)| asset.code == code)
     }
 
-    /// Lists the assets of a mode with their chains, in the configured order.
+    /// Lists the assets of a mode, each with its chain, in the order of the configuration.
     pub fn list_payment_assets(&self, mode: Mode) -> impl Iterator<Item = (&FollowedChain, &PaymentAsset)> {
         self.assets.iter().filter_map(move |asset| {
             let chain = self.chains.get(&asset.asset.chain).filter(|chain| chain.mode == mode)?;
@@ -72,12 +72,12 @@ impl Assets {
         })
     }
 
-    /// Lists the assets of both modes, in the configured order.
+    /// Lists all assets, those of the mode live and those of the mode test, in the order of the configuration.
     pub fn list_all_payment_assets(&self) -> impl Iterator<Item = &PaymentAsset> {
         self.assets.iter()
     }
 
-    /// Returns the chain with this name; `None` when it is not followed.
+    /// Returns the chain with this name; `None` when the daemon does not follow such a chain.
     pub fn find_followed_chain(&self, id: &ChainId) -> Option<&FollowedChain> {
         self.chains.get(id)
     }

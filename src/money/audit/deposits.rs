@@ -16,7 +16,8 @@ use ids::AccountId;
 /// The sums of the deposits of an invoice, in base units of the invoice's asset.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DepositSums {
-    /// The sum of the deposits that count for the invoice and are confirmed or final.
+    /// The sum of the partial payments that were moved to the suspense account when the invoice expired. Orphaned
+    /// deposits are included, because a separate journal entry reverses them.
     pub counted: Amount,
     /// The sum of the partial payments that the expiry of the invoice moved to the suspense account. Orphaned deposits
     /// are included, because a separate journal entry reverses them.
@@ -24,9 +25,10 @@ pub struct DepositSums {
 }
 
 impl Auditor {
-    /// Checks the postings of each deposit. The deposit must have one hold, resolved as the deposit's state requires.
-    /// If no invoice counts the deposit, its money must be in a suspense account. If the deposit is orphaned, its money
-    /// must be reversed. Returns the sums of the deposits by invoice id.
+    /// Checks the postings of each deposit. The ledger must have one hold of the deposit's amount. The state of the
+    /// deposit determines whether the hold must be open, posted or voided. If no invoice counts the deposit, its money
+    /// must be in a suspense account. If the deposit is orphaned, its money must be reversed. Returns the sums of the
+    /// deposits by invoice id.
     pub(super) async fn audit_deposits_and_sum_by_invoice(
         &mut self,
         tx: &mut Tx,
@@ -80,8 +82,8 @@ impl Auditor {
         let incoming = find(Account::MerchantIncoming(merchant));
         let suspense =
             deposit.disposition.suspense_reason().map(|suspense| find(Account::Suspense(merchant, suspense)));
-        // The account that holds the money now: suspense if the deposit has one. The expiry of an invoice moves its
-        // short deposits there.
+        // The account that holds the money now: the suspense account when the deposit was moved to one, otherwise the
+        // incoming account. The expiry of an invoice moves its partial payments to a suspense account.
         let current = suspense.unwrap_or(incoming);
         let unallocated_in = suspense.filter(|_| deposit.disposition != Disposition::Short);
         let between = |debit: Option<AccountId>, credit: Option<AccountId>| {

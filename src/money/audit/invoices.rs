@@ -13,7 +13,7 @@ use crate::ledger::{Account, Suspense};
 use db::{self, Tx};
 use ids::{AccountId, MerchantId, Mode};
 
-/// The accounts of a merchant for one asset; `None` for an account that was never used.
+/// The ledger accounts of a merchant for one asset. A field is `None` when the account was never used.
 struct MerchantAccounts {
     incoming: Option<AccountId>,
     pending: Option<AccountId>,
@@ -80,8 +80,8 @@ fn compare_invoice_with_postings(
     };
     let MerchantAccounts { incoming, pending, available, short, surplus } = *accounts;
     let is_paid = invoice.state == invoices::State::Paid;
-    // The sum of the postings that belong to a settlement or to the expiry. At the end it must equal the sum of all
-    // postings.
+    // The sum of the postings that a settlement or the expiry of the invoice explains. At the end it must equal the sum
+    // of all postings of the invoice.
     let mut explained = Amount::ZERO;
     let mut last = (Amount::ZERO, Amount::ZERO);
     for number in 1..=invoice.settlement_count {

@@ -10,8 +10,8 @@ use db::{self, Tx};
 use ids::AccountId;
 
 impl Auditor {
-    /// Checks that no number is missing in the hash chain and that every hash is correct. Adds all postings of the hash
-    /// chain to the sums.
+    /// Checks that no number is missing in the hash chain and that every hash is correct. Adds every posting to the
+    /// computed sums of its accounts.
     pub(super) async fn audit_hash_chain(
         &mut self,
         tx: &mut Tx,
@@ -37,8 +37,8 @@ impl Auditor {
                         posting.seq, posting.entry
                     ));
                 }
-                // Continue from the stored hash, so that one changed posting gives one finding instead of one for
-                // every later posting.
+                // Continue from the stored hash, not from the computed one. Otherwise one changed posting would also
+                // give a finding for every later posting.
                 previous = posting.hash.unwrap_or(hash);
                 last_no = hash_chain_no;
                 self.check_and_add_posting(posting, accounts);
@@ -49,7 +49,8 @@ impl Auditor {
         }
     }
 
-    /// Adds a posting to the computed sums. Adds a finding when the posting does not match its accounts or its hold.
+    /// Adds a posting to the sums that the audit computes for each account. Adds a finding to the report when the
+    /// posting does not match its accounts or its hold.
     pub(super) fn check_and_add_posting(
         &mut self,
         posting: &StoredPosting,
@@ -100,7 +101,7 @@ impl Auditor {
         self.posting_index.index_posting(posting);
     }
 
-    /// Checks every balance row, and that debits equal credits for every asset.
+    /// Checks the balance row of every account, and checks for every asset that debits equal credits.
     pub(super) fn audit_balances(&mut self, accounts: &HashMap<AccountId, store::AuditedAccount>) {
         let mut sorted: Vec<_> = accounts.values().collect();
         sorted.sort_by_key(|account| account.id);

@@ -18,7 +18,7 @@ use crate::ledger::{Balance, list_postings_without_hash};
 use db::{self, Tx};
 use ids::{AccountId, Mode, PostingSeq};
 
-/// The number of rows that one query reads.
+/// The maximum number of rows that one query reads.
 const PAGE: i64 = 10_000;
 /// The maximum number of findings that the report describes. Further findings are only counted.
 const FINDINGS_MAX: usize = 100;
@@ -37,7 +37,8 @@ pub struct AuditReport {
     pub deposits: u64,
     /// The number of holds that are neither posted nor voided.
     pub open_holds: u64,
-    /// The first 100 findings, each a sentence that names a posting, account, deposit, invoice or payment.
+    /// The first 100 differences that the audit found. Each is a sentence that names a posting, account, deposit,
+    /// invoice or payment.
     pub findings: Vec<String>,
     /// The number of all findings, including those that `findings` leaves out.
     pub findings_total: u64,
@@ -88,15 +89,16 @@ struct OpenHold {
     amount: Amount,
 }
 
-/// The report and the sums of an audit that is in progress.
+/// The report of an audit that is in progress, and the sums that the audit has computed so far.
 struct Auditor {
     report: AuditReport,
     /// The sums of all postings, by account.
     computed: HashMap<AccountId, Balance>,
-    /// The sums of the postings up to the account's `rolled_up_to`, which the balance row must equal; by account.
+    /// For each account: the sums of its postings up to the hash chain number `rolled_up_to` of the account. The
+    /// balance row of the account must contain the same sums.
     computed_rolled_up: HashMap<AccountId, Balance>,
     open_holds: HashMap<PostingSeq, OpenHold>,
-    /// The posted amount of each resolved hold; `None` for a voided hold.
+    /// For each hold that was posted or voided: the posted amount; `None` when the hold was voided.
     resolved_holds: HashMap<PostingSeq, Option<Amount>>,
     posting_index: PostingIndex,
 }
@@ -135,8 +137,8 @@ pub async fn audit_ledger(tx: &mut Tx) -> Result<AuditReport, db::Error> {
 }
 
 impl Auditor {
-    /// Adds a finding for each id in `ids`. The ledger has postings for these deposits, invoices or payments, but no
-    /// stored row explains the postings.
+    /// Adds a finding to the report for each id in `ids`. These are ids of deposits, invoices or payments that have
+    /// postings in the ledger, but no stored row that explains the postings. `noun` names the kind of the ids.
     fn report_unmatched_postings(&mut self, noun: &str, mut ids: Vec<i64>) {
         ids.sort_unstable();
         for id in ids {

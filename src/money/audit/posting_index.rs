@@ -32,18 +32,18 @@ pub struct DepositPostings {
     pub reversal: Option<AccountedAmount>,
 }
 
-/// The step of an invoice that a posting belongs to.
+/// The step of an invoice that a posting books, such as its settlement or its expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvoiceStep {
-    /// The invoice was paid, and its money became pending money of the merchant.
+    /// The invoice was paid: its money moved to the merchant's pending account.
     Paid,
     /// The credited money was moved to the surplus account, because another payment had paid for the same thing.
     Surplus,
     /// A reorg removed money of a paid invoice, and its settlement was undone.
     Reversed,
-    /// The deposits became final, and the pending money became available.
+    /// The deposits became final: the money moved from the merchant's pending account to the available account.
     Final,
-    /// The invoice expired, and its partial payments were moved to the suspense account.
+    /// The invoice expired: its partial payments moved to the suspense account.
     Expired,
 }
 
@@ -52,7 +52,8 @@ pub enum InvoiceStep {
 pub struct InvoicePosting {
     /// The step that the posting books.
     pub step: InvoiceStep,
-    /// The number of the settlement, from 1; 0 for the expiry; -1 when the entry name has no valid number.
+    /// The number of the settlement, counted from 1. It is 0 for the expiry, and -1 when the name of the journal entry
+    /// has no valid number.
     pub settlement: i64,
     /// The accounts and the amount of the posting.
     pub posted: AccountedAmount,

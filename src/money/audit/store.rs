@@ -19,11 +19,11 @@ pub struct AuditedAccount {
     pub code: String,
     /// The asset of all postings to the account.
     pub asset: AssetId,
-    /// True when the account may not go below zero.
+    /// True when the balance of the account may not go below zero.
     pub non_negative: bool,
     /// The sums in the balance row.
     pub balance: Balance,
-    /// The hash chain number up to which the balance row includes the postings.
+    /// The balance row includes the postings of the account up to this number in the hash chain.
     pub rolled_up_to: i64,
 }
 
@@ -53,7 +53,7 @@ pub async fn list_accounts_with_balances(tx: &mut Tx) -> Result<Vec<AuditedAccou
     found.iter().map(account).collect()
 }
 
-/// A deposit with the shop of its invoice.
+/// A deposit, with the merchant and the mode of its invoice.
 pub struct AuditedDeposit {
     /// The id of the deposit.
     pub id: i64,
@@ -63,9 +63,9 @@ pub struct AuditedDeposit {
     pub asset: AssetId,
     /// Base units of the asset.
     pub amount: Amount,
-    /// The state that is stored for the deposit.
+    /// The state of the deposit, as stored.
     pub state: deposits::State,
-    /// The disposition of the deposit: its invoice counts it, or the reason why the invoice does not.
+    /// How the invoice uses the deposit: the invoice counts it towards the amount due, or the reason why not.
     pub disposition: Disposition,
     /// The id of the invoice whose address received the deposit.
     pub invoice: i64,
@@ -110,17 +110,17 @@ pub struct AuditedInvoice {
     pub mode: Mode,
     /// The asset that the invoice requests.
     pub asset: AssetId,
-    /// The state that is stored for the invoice.
+    /// The state of the invoice, as stored.
     pub state: invoices::State,
     /// The requested amount, in base units.
     pub amount_due: Amount,
-    /// The shortfall that still counts as paid, in base units.
+    /// The amount, in base units, that may be missing when the invoice is accepted as paid.
     pub tolerance: Amount,
     /// The number of times that the invoice was paid; more than 1 after reorgs.
     pub settlement_count: i64,
     /// The amount credited to the merchant, in base units; `None` unless the invoice is paid.
     pub credited_amount: Option<Amount>,
-    /// True when the deposits behind the last settlement are final.
+    /// True when all deposits that paid the invoice are final, so that a reorg cannot remove them.
     pub is_final: bool,
 }
 
@@ -162,7 +162,8 @@ pub struct AuditedBalancePayment {
     pub merchant: MerchantId,
     /// The mode of the payment: live or test.
     pub mode: Mode,
-    /// The user who paid. A payment from a balance must have a user, so the audit reports `None` as a finding.
+    /// The user from whose balance the payment was taken. Every such payment must have a user, so the audit reports
+    /// `None` as a difference.
     pub user: Option<UserId>,
 }
 

@@ -1,4 +1,5 @@
-//! Halted and disputed chains. The operator resumes a halted chain; a dispute ends when the endpoints agree again.
+//! Halted and disputed chains. The follower stores no blocks of a halted chain until the operator resumes it. A chain
+//! is disputed while its endpoints report different blocks; the dispute ends when they agree again.
 
 use chain::ChainId;
 
@@ -8,7 +9,7 @@ use db::{self, Tx};
 use records::audit_log::{self, Action, Actor};
 use records::reviews;
 
-/// Halts the chain until the operator resumes it, and opens a review.
+/// Marks the chain as halted until the operator resumes it, and opens a review.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

@@ -26,7 +26,8 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     store::find_cursor(tx, chain).await
 }
 
-/// Starts to follow a chain after the block `header`. No address may have been issued on the chain before.
+/// Starts to follow a chain after the block `header`. The caller must ensure that no address was issued on the chain
+/// before this call.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -35,7 +36,8 @@ pub async fn start_following_chain(tx: &mut Tx, chain: &ChainId, header: &Header
     store::insert_blocks(tx, chain, std::slice::from_ref(header)).await
 }
 
-/// Locks the cursor of a chain and returns its row, like [`lock_cursor`], but fails when the chain was never started.
+/// Locks the cursor of a chain and returns its row, like [`lock_cursor`], but fails when the daemon has never started
+/// to follow the chain.
 pub(crate) async fn lock_cursor_or_fail(
     tx: &mut Tx,
     chain: &ChainId,

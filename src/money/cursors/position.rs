@@ -1,4 +1,5 @@
-//! The position of a chain: the height of its cursor and its highest final height. Pure: no database, no clock, no node.
+//! The position of a chain: the height of the last block that the follower has read, and the height of the highest
+//! final block. Pure: no database, no clock, no node.
 
 use chain::Height;
 
@@ -9,12 +10,12 @@ use crate::assets::FollowedChain;
 pub struct Position {
     /// The height of the last block that the follower has read.
     pub cursor: Height,
-    /// The highest final height.
+    /// The height of the highest final block. A reorg cannot remove this block.
     pub last: Height,
 }
 
 impl Position {
-    /// A position at which no deposit is confirmed.
+    /// A position below every deposit, so that no deposit is confirmed.
     pub const NONE: Position = Position { cursor: 0, last: 0 };
 }
 
@@ -24,8 +25,8 @@ pub fn compute_position(chain: &FollowedChain, cursor: Height, mark: Option<Heig
     Position { cursor, last: compute_final_height(cursor, mark, chain.depths.last, chain.depths.least) }
 }
 
-/// Returns the highest final height, which is never above the cursor. `mark` is the height that the node reports as
-/// final; `None` when the node reports no final height. A block needs at least `least` confirmations to be final.
+/// Returns the height of the highest final block, which is never above the cursor. `mark` is the height that the node
+/// reports as final; `None` when the node reports none. A block needs at least `least` confirmations to be final.
 /// Without a mark, or when the mark stops advancing, a block is final after `depth` confirmations.
 pub fn compute_final_height(cursor: Height, mark: Option<Height>, depth: u32, least: u32) -> Height {
     let at_depth = |depth: u32| (cursor + 1).saturating_sub(u64::from(depth)).min(cursor);

@@ -1,4 +1,4 @@
-//! All SQL of cursors and of the recent blocks.
+//! All SQL of cursors (for each chain, the last block that the follower has read) and of the recent blocks.
 
 use chain::{BlockHash, BlockRef, ChainId, Header, Height};
 
@@ -8,11 +8,11 @@ use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows};
 /// The stored progress of a chain's follower.
 #[derive(Debug, Clone)]
 pub struct Cursor {
-    /// The most recent blocks that the follower has read, lowest first. The last one is the cursor.
+    /// The most recent blocks that the follower has read, lowest first. The last of them is the block of the cursor.
     pub recent: Vec<BlockRef>,
-    /// The highest final height.
+    /// The height of the highest final block. A reorg cannot remove this block.
     pub final_height: Height,
-    /// The block time of the cursor, in Unix seconds.
+    /// The time in the header of the cursor's block, in Unix seconds.
     pub time: i64,
     /// The reason why the chain is halted; `None` when it is not halted.
     pub halted: Option<String>,
@@ -22,15 +22,15 @@ pub struct Cursor {
 pub struct CursorRow {
     /// The height of the last block that the follower has read.
     pub height: Height,
-    /// The highest final height.
+    /// The height of the highest final block. A reorg cannot remove this block.
     pub final_height: Height,
-    /// True when the chain has deposits that are not final.
+    /// True when some deposits of the chain are not final yet.
     pub unfinished: bool,
-    /// True when some deposits have enough confirmations to become confirmed or final.
+    /// True when some deposits of the chain now have enough confirmations to become confirmed or final.
     pub due: bool,
 }
 
-/// Returns the cursor of a chain with the recent blocks; `None` before the first start.
+/// Returns the cursor of a chain with the recent blocks; `None` when the follower of the chain has never started.
 pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
     let found = row!(tx, "select final_height, block_time, halt_reason from cursors where chain = $1", chain.as_str())?;
     let Some(found) = found else { return Ok(None) };
@@ -47,9 +47,9 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     }))
 }
 
-/// Locks the cursor of a chain and returns its row, with `due` computed for `position`; `None` before the first start.
-/// Every database transaction that books or reverses deposits of the chain locks the cursor first, so that these
-/// transactions run one after another.
+/// Locks the cursor of a chain and returns its row, with `due` computed for `position`; `None` when the follower of the
+/// chain has never started. Every database transaction that books or reverses deposits of the chain locks the cursor
+/// first, so that these transactions run one after another.
 pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
     let found = row!(
         tx,
@@ -111,7 +111,7 @@ pub async fn move_cursor(
     )
 }
 
-/// Sets the highest final height of a chain.
+/// Stores the height of the highest final block of a chain.
 pub async fn set_final_height(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     execute!(tx, "update cursors set final_height = $2 where chain = $1", chain.as_str(), height)?;
     Ok(())
@@ -160,19 +160,19 @@ pub async fn find_block_header(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Re
     found.map(|row| row.get("block_time").map(header)).transpose()
 }
 
-/// Deletes the blocks below `height`.
+/// Deletes the stored blocks of the chain below `height`.
 pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     let sql = "delete from blocks where chain = $1 and height < $2";
     tx.execute_deferred(sql, Vec::new(), batch_row![chain.as_str(), height], None).await
 }
 
-/// Deletes the blocks above `height`.
+/// Deletes the stored blocks of the chain above `height`.
 pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     execute!(tx, "delete from blocks where chain = $1 and height > $2", chain.as_str(), height)?;
     Ok(())
 }
 
-/// Returns the height of the last block that the follower has read; `None` before the first block.
+/// Returns the height of the last block that the follower has read; `None` when it has not read any block yet.
 pub async fn find_cursor_height(tx: &mut Tx, chain: &ChainId) -> Result<Option<Height>, db::Error> {
     let found = row!(tx, "select height from cursors where chain = $1", chain.as_str())?;
     found.map(|row| row.get("height")).transpose()

@@ -11,14 +11,14 @@ use crate::ledger::PostError;
 use clock::Instant;
 use db::{self, Tx};
 
-/// The maximum number of stored deposits that one database transaction confirms or makes final. The next call handles
-/// the rest.
+/// The maximum number of stored deposits that one database transaction confirms or makes final. The transaction for the
+/// next blocks handles further deposits.
 const ADVANCE_MAX: i64 = 2_000;
 
 /// The result of storing blocks.
 #[derive(Debug)]
 pub struct AppliedBlocks {
-    /// The highest final height.
+    /// The height of the highest final block. A reorg cannot remove this block.
     pub final_height: Height,
     /// True when the chain has deposits that are not final yet.
     pub unfinished: bool,
@@ -46,7 +46,7 @@ impl DepositService {
             let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
             return Err(db::Error::Statement(moved).into());
         }
-        // A final height stays final, even when the node later reports a lower final height.
+        // A final block stays final, even when the node later reports a lower final height.
         let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
         let final_height = reached.map_or(before.final_height, |reached| reached.last);
 

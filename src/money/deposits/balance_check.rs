@@ -63,8 +63,8 @@ pub enum UnexplainedCredit {
     Booked,
     /// The block is not on the branch that the follower has read, so nothing was booked.
     OffBranch,
-    /// Another deposit to the address was booked after the balance check was read, so the credit was not booked. The caller
-    /// has to compare the balance again.
+    /// After the balance check was read, another deposit to the address was booked, so this credit was not booked. The
+    /// caller has to compare the balance again.
     Outdated,
 }
 
@@ -83,8 +83,8 @@ pub async fn list_open_native_invoices(
     Ok((cursor.and_then(|cursor| cursor.recent.last().copied()), invoices))
 }
 
-/// Returns the addresses of invoices with the sums of their booked deposits. Invoices whose balance is too large to be
-/// booked are left out.
+/// Returns the balance checks of invoices: each address with the sum of its booked deposits. Leaves out invoices whose
+/// balance is too large to be booked.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -122,7 +122,8 @@ impl DepositService {
             return Ok(UnexplainedCredit::Outdated);
         }
         let mut batch = DepositBatch::new(now, chain);
-        // `store::find_bookable_balance_check` leaves out invoices with this review, so the address is not checked again.
+        // Open a review instead of a deposit. `store::find_bookable_balance_check` leaves out invoices with this kind
+        // of review, so the address is not checked again.
         if !is_bookable_amount(credit) {
             let asset = check.asset_id_on_chain(&chain.id);
             batch.add_review_request(ReviewRequest {

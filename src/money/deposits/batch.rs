@@ -27,19 +27,19 @@ pub(super) struct DepositBatch<'c> {
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
     /// Deposits that are not stored yet.
     fresh: Vec<NewDeposit>,
-    /// Deposits that are already stored, each with its next state.
+    /// Deposits that are already stored, each with the state that it changes to.
     older: Vec<(Deposit, State)>,
-    /// The effects that have been decided so far.
+    /// The journal entries, reviews and payment changes that have been decided so far.
     effects: Effects,
 }
 
-/// The result of storing a batch.
+/// The result of storing a batch of deposits.
 pub(super) struct StoredBatch {
-    /// The effects of the batch, which the caller must apply.
+    /// The journal entries, reviews and payment changes of the batch, which the caller must apply.
     pub effects: Effects,
-    /// True when some of the deposits are not final yet.
+    /// True when some deposits of the batch are not final yet.
     pub unfinished: bool,
-    /// True when some of the deposits became final.
+    /// True when some deposits of the batch became final.
     pub finished: bool,
 }
 
@@ -80,7 +80,7 @@ fn choose_dust_that_completes(mut parts: Vec<DustPart<'_>>, missing: Amount) -> 
 type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> DepositBatch<'c> {
-    /// Returns an empty batch.
+    /// Returns a batch without deposits.
     pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
         let (invoices, fresh, older) = (BTreeMap::new(), Vec::new(), Vec::new());
         DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
@@ -98,7 +98,8 @@ impl<'c> DepositBatch<'c> {
     ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
         let mut targets = invoices::lock_invoices_by_address(tx, &self.chain.id, &keys).await?;
-        // The same key owns the address on every chain of the family, so the address may receive money on all of them.
+        // The key of the receiving address owns the same address on every chain of the family, so the address may
+        // receive money on each of these chains.
         for siblings in &self.chain.siblings {
             let missing: BTreeSet<AddressKey> =
                 keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
@@ -139,7 +140,7 @@ impl<'c> DepositBatch<'c> {
             is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
         });
         let late: Vec<_> = late.collect();
-        // A transfer that was in time before a reorg stays in time when it is mined again later.
+        // When the transaction of a transfer was in time before a reorg, it stays in time when it is mined again later.
         let was_in_time = store::list_transactions_seen_in_time(tx, &late).await?;
 
         let in_time = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
@@ -190,7 +191,7 @@ impl<'c> DepositBatch<'c> {
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // The loop below overwrites each element.
+        // These are only initial values: the loop below overwrites each element.
         let mut dispositions = vec![Disposition::Dust; received.len()];
         let mut dust: BTreeMap<InvoiceId, Vec<DustPart>> = BTreeMap::new();
         for stored in stored_dust {
@@ -329,8 +330,8 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
-    /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
+    /// Stores each deposit in the state that it has at `position`, and returns the journal entries and other effects.
+    /// New deposits are held in the ledger; confirmed deposits are posted and settle the invoices that they pay.
     pub async fn store_deposits_and_settle_invoices(
         mut self,
         tx: &mut Tx,
@@ -348,7 +349,7 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // `insert_unbooked_deposits` returns only the transfers that were not booked before.
+        // `insert_unbooked_deposits` returns only those transfers that are stored for the first time.
         let fresh =
             store::insert_unbooked_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
@@ -391,8 +392,8 @@ impl<'c> DepositBatch<'c> {
         })
     }
 
-    /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
-    /// ones and needs no query.
+    /// Returns the sums of the counted deposits by invoice id. For an invoice without earlier deposits no query is
+    /// needed, because all its deposits are in this batch.
     async fn sum_stored_and_new_counted_deposits(
         &self,
         tx: &mut Tx,
@@ -432,8 +433,9 @@ impl<'c> DepositBatch<'c> {
         }
     }
 
-    /// Posts the held amount. If the invoice does not count the deposit, moves the money to a suspense account at once.
-    /// A counted deposit becomes surplus when earlier deposits have already paid the invoice.
+    /// Books a deposit as confirmed: posts the amount that the ledger held. If the invoice does not count the deposit,
+    /// moves the money to a suspense account at once. If earlier deposits have already paid the invoice, a counted
+    /// deposit becomes surplus.
     fn confirm_deposit_and_move_unallocated(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;

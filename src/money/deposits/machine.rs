@@ -22,7 +22,8 @@ pub enum State {
 db::text_enum!(State { Seen => "seen", Confirmed => "confirmed", Final => "final", Orphaned => "orphaned" });
 
 /// Returns the new state of a deposit in the block at `height`. The deposit is confirmed when the cursor reaches
-/// `confirm_height`. This function never returns an earlier state; only a rewind reverses deposits.
+/// `confirm_height`. This function never returns an earlier state than `state`; only a rewind after a reorg undoes
+/// deposits.
 pub fn next_deposit_state(state: State, height: Height, confirm_height: Height, position: Position) -> State {
     match state {
         State::Seen | State::Confirmed if height <= position.last => State::Final,

@@ -47,8 +47,8 @@ fn is_bookable_amount(amount: chain::Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= BITS_MAX
 }
 
-/// The time after the end of a payment window during which deposits are still in time, because block times are not
-/// exact.
+/// The grace time of payment windows: a deposit that is mined at most this long after the end of the window is still in
+/// time. It is needed because block times are not exact.
 #[derive(Debug, Clone, Copy)]
 pub struct Grace {
     /// The duration in milliseconds.
@@ -58,9 +58,11 @@ pub struct Grace {
 /// The limits of a [`DepositService`].
 #[derive(Debug, Clone, Copy)]
 pub struct DepositLimits {
-    /// The time after the end of a payment window during which deposits are still in time.
+    /// The grace time of payment windows: a deposit that is mined at most this long after the end of the window is
+    /// still in time.
     pub grace: Grace,
-    /// The number of recent blocks that are stored. The follower cannot rewind further than these blocks.
+    /// The number of recent blocks that are stored. After a reorg, the follower cannot go back further than these
+    /// blocks.
     pub keep: u64,
 }
 
@@ -83,7 +85,8 @@ impl Deposit {
         format!("deposit/{}/seen", self.id)
     }
 
-    /// Returns the reason why the deposit is in a suspense account; `None` when its invoice counts the deposit.
+    /// Returns the reason why the money of the deposit belongs in a suspense account; `None` when the invoice counts
+    /// the deposit.
     fn suspense_reason(&self) -> Option<Suspense> {
         self.used.suspense_reason()
     }
@@ -94,14 +97,15 @@ impl Deposit {
 struct NewDeposit {
     /// The deposit; its id is 0 until it is stored.
     deposit: Deposit,
-    /// The state in which the deposit is stored.
+    /// The state in which the deposit will be inserted.
     to: State,
     /// The address that received the transfer.
     address: AddressId,
     /// The hash of the block, and its time in Unix seconds.
     block: (BlockHash, i64),
     txid: TxId,
-    /// The transaction index and the part of the transaction; together they identify the transfer in its block.
+    /// The index of the transaction in its block, and the part of the transaction. Together they identify the transfer
+    /// in its block.
     place: TransferIndex,
     /// The sending address; `None` on chains whose transfers have no single sender, such as Bitcoin.
     sender: Option<String>,
@@ -118,7 +122,8 @@ impl NewDeposit {
         used: Disposition,
         block_confirmations: u32,
     ) -> NewDeposit {
-        // The required confirmations in the invoice apply to its own chain only. A sibling chain needs its own number.
+        // `invoice.confirmations` applies only to the chain of the invoice. On another chain of the family, the deposit
+        // needs the confirmations of that chain.
         let confirmations =
             if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.required_confirmations(None) };
         let confirmations = confirmations.max(block_confirmations);
@@ -144,8 +149,8 @@ impl NewDeposit {
     }
 }
 
-/// Books the deposits of one chain and reports payment changes to the listener. All functions that can change a
-/// payment are methods of this type, so that every payment change reaches the listener.
+/// Books the deposits of one chain and reports payment changes to the listener. Every function that can change a
+/// payment is a method of this type, so that no change is kept from the listener.
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,
@@ -154,7 +159,7 @@ pub struct DepositService {
 }
 
 impl DepositService {
-    /// Returns the service of one chain. `listener` receives every payment change.
+    /// Returns the service that books the deposits of one chain. `listener` is told about every payment change.
     pub fn new(chain: FollowedChain, limits: DepositLimits, listener: Arc<dyn PaymentListener>) -> DepositService {
         DepositService { chain, limits, listener }
     }
@@ -169,9 +174,9 @@ impl DepositService {
         self.limits
     }
 
-    /// Expires invoices whose window has ended; [`invoices::list_expirable_invoices`] returns the candidates.
-    /// `unverified` is the reason why the balances of their addresses could not be compared with the deposits; when it
-    /// is given, each expired invoice gets a review.
+    /// Expires invoices whose window has ended; [`invoices::list_expirable_invoices`] returns the candidates. When the
+    /// balances of their addresses could not be compared with the deposits, `unverified` is the reason, and each
+    /// expired invoice gets a review.
     ///
     /// # Errors
     /// Returns an error when the ledger refuses an entry.

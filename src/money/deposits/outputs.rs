@@ -26,7 +26,7 @@ pub struct UnspentOutput {
     pub index: u32,
 }
 
-/// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
+/// Returns at most `limit` outputs of deposits that are unspent in all blocks that the follower has read, oldest first.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

@@ -1,5 +1,5 @@
-//! Rescan: reads blocks at or below the cursor again and books the transfers that are missing, for a token that was
-//! added to the configuration later. Deposits that are already booked stay unchanged.
+//! Rescan: reads blocks at or below the cursor again and books the transfers that are missing. The operator uses it for
+//! a token that was added to the configuration later. Deposits that are already booked stay unchanged.
 
 use chain::{Block, Height};
 
@@ -13,15 +13,15 @@ use clock::Instant;
 use db::{self, Tx};
 use records::reviews;
 
-/// The numbers of transfers in the rescanned blocks.
+/// The numbers of transfers that a rescan found, by its result.
 #[derive(Debug, Default)]
 pub struct Rescanned {
-    /// Transfers that were missing and are now booked.
+    /// The number of transfers that were missing and are now booked.
     pub booked: u64,
-    /// Transfers that were already booked.
+    /// The number of transfers that were already booked.
     pub known: u64,
-    /// Transfers that may be booked already: a balance check has booked money of their address without knowing the
-    /// transaction. Each gets a review, so that the operator decides.
+    /// The number of transfers that may be booked already: a balance check has booked money of their address without
+    /// knowing the transaction. Each of them gets a review, so that the operator decides.
     pub doubtful: u64,
 }
 
@@ -31,7 +31,8 @@ pub enum RescanError {
     /// The follower has never stored a block of the chain.
     #[error("the chain has not been started yet")]
     NotBegun,
-    /// A block is above the cursor. The fields are the heights of the block and of the cursor.
+    /// A requested block is above the cursor, so it is not read yet. The fields are the heights of the block and of the
+    /// cursor.
     #[error("block {0} has not been read yet: the cursor is at {1}")]
     Ahead(Height, Height),
     /// The block at this height is not on the branch that the follower has read.
@@ -49,7 +50,8 @@ impl From<db::Error> for RescanError {
 }
 
 impl DepositService {
-    /// Books the missing transfers of blocks that the follower has already read, while it locks the cursor.
+    /// Books the missing transfers of blocks that the follower has already read. Locks the cursor of the chain first,
+    /// so that the follower cannot book at the same time.
     ///
     /// # Errors
     /// Returns an error for blocks above the cursor, and for blocks that are not on the branch that the follower has

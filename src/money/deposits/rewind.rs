@@ -42,7 +42,8 @@ impl DepositService {
         }
         effects.invoices = invoices.into_values().collect();
         for (deposit, output) in store::set_outputs_unspent_above(tx, &chain.id, to.height).await? {
-            // After a restart the watch set contains only unspent outputs. This output is unspent again, so add it.
+            // After a restart the watch set contains only outputs that were unspent at that time. The reorg made this
+            // output unspent again, so add it.
             chain.watched.insert_outputs([output]);
             effects.reviews.push(ReviewChange::Retract(Retraction {
                 kind: reviews::Kind::DepositSpent,
@@ -61,7 +62,7 @@ impl DepositService {
 }
 
 /// Reverses a deposit whose block was removed by a reorg: voids its hold or reverses its posting, and undoes the
-/// settlement that counted the deposit.
+/// settlement that the deposit was part of.
 async fn reverse_orphaned_deposit(
     tx: &mut Tx,
     now: Instant,
@@ -92,8 +93,8 @@ async fn reverse_orphaned_deposit(
             amount: deposit.amount,
         };
         effects.entries.push(JournalEntry::new_post_entry(chain.mode, entry, "deposit orphaned", vec![line]));
-        // The reorg removed the money that these reviews are about. They are closed, so that the operator does not
-        // return it to the buyer.
+        // The reorg removed the money that these reviews are about. The reviews are closed, so that the operator does
+        // not send the money back to the buyer.
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}
             Disposition::Short => invoice.retract_short_payment_review(left, effects),

@@ -14,8 +14,9 @@ use db::{self, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_ea
 use ids::{DepositId, InvoiceId};
 use records::reviews;
 
-/// Returns the transactions of `late` that were already seen by the given instant, either in a block that a reorg has
-/// removed or as an unconfirmed transfer.
+/// Returns those transactions of `late` that were seen in time. Each element of `late` has its own last instant. A
+/// transaction is in time when it was in a block that a reorg has removed, or was an unconfirmed transfer, at or before
+/// this instant.
 pub async fn list_transactions_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
@@ -33,7 +34,7 @@ pub async fn list_transactions_seen_in_time(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
-/// Returns the transfers of `small` that an invoice counted before a reorg removed their block.
+/// Returns those transfers of `small` that an invoice counted before a reorg removed their block.
 pub async fn list_previously_counted_transfers(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
@@ -140,9 +141,9 @@ pub async fn is_transfer_booked(
     Ok(found.is_some())
 }
 
-/// Returns the invoice of the address, if a balance check has booked money of this asset at `height` or above;
-/// otherwise `None`. The query has no condition on the deposit's chain: the asset id already contains the chain, and
-/// with such a condition the database would read all later deposits of the chain.
+/// Returns the invoice of an address when a balance check has booked money of this asset for the address at `height` or
+/// above; otherwise `None`. The query has no condition on the deposit's chain: the asset id already contains the chain,
+/// and with such a condition the database would read all later deposits of the chain.
 pub async fn find_invoice_with_balance_increase(
     tx: &mut Tx,
     chain: &ChainId,
@@ -164,8 +165,8 @@ pub async fn find_invoice_with_balance_increase(
     found.map(|row| row.get("invoice_id")).transpose()
 }
 
-/// Inserts deposits in their state `to` and returns the inserted deposits with their ids. A transfer that is already
-/// booked is not inserted and not returned.
+/// Inserts deposits, each in its state `to`, and returns the inserted deposits with their ids. A transfer that is
+/// already booked is neither inserted nor returned.
 pub async fn insert_unbooked_deposits(
     tx: &mut Tx,
     now: Instant,
@@ -222,8 +223,8 @@ pub async fn insert_unbooked_deposits(
     Ok(stored.collect())
 }
 
-/// Locks and returns at most `limit` deposits that `position` confirms, and at most `limit` deposits that `position`
-/// makes final, oldest first.
+/// Locks the deposits that have enough confirmations at `position` for their next state, and returns them, oldest
+/// first: at most `limit` that become confirmed, and at most `limit` that become final.
 pub async fn lock_advancing_deposits(
     tx: &mut Tx,
     chain: &ChainId,
@@ -248,7 +249,7 @@ pub async fn lock_advancing_deposits(
     found.iter().map(parse_deposit_row).collect()
 }
 
-/// Locks and returns the deposits above `height` that are not orphaned, oldest first.
+/// Locks the deposits above `height` that are not orphaned, and returns them, oldest first.
 pub async fn lock_unorphaned_deposits_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -277,8 +278,8 @@ fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
     })
 }
 
-/// Marks the outputs of deposits that blocks spend. Returns the newly marked deposits, each with the transaction that
-/// spends its output.
+/// Marks outputs of deposits as spent by a block. Returns the deposits that were not marked before, each with the
+/// transaction that spends its output.
 pub async fn set_outputs_spent(
     tx: &mut Tx,
     chain: &ChainId,
@@ -301,7 +302,7 @@ pub async fn set_outputs_spent(
     spent.iter().map(|row| Ok((row.get_at(0)?, TxId(row.get_at(1)?)))).collect()
 }
 
-/// Marks the outputs that were spent in blocks above `height` as unspent. Returns these outputs with their deposits.
+/// Marks outputs as unspent that were spent in blocks above `height`. Returns these outputs with their deposits.
 pub async fn set_outputs_unspent_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -323,7 +324,7 @@ fn parse_deposit_outpoint(row: &db::Row) -> Result<OutPoint, db::Error> {
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
-/// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
+/// Returns at most `limit` outputs of deposits that are unspent in all blocks that the follower has read, oldest first.
 pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<UnspentOutput>, db::Error> {
     let found = rows!(
         tx,
@@ -347,7 +348,7 @@ pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> R
     found.iter().map(unspent).collect()
 }
 
-/// Stores the next state of each deposit whose state changes.
+/// Stores the new state of each deposit whose state changes. A deposit without a change is not written.
 pub async fn set_changed_deposit_states(
     tx: &mut Tx,
     now: Instant,
@@ -377,8 +378,8 @@ pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) 
     db::expect_changed(changed, 1)
 }
 
-/// Returns the address of an invoice with its booked deposits and the height of the oldest stored block. `None` when an earlier check found that the balance is too large to be
-/// booked.
+/// Returns the address of an invoice with its booked deposits and the height of the oldest stored block. `None` when an
+/// earlier check found that the balance is too large to be booked.
 pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
@@ -417,8 +418,8 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
     }))
 }
 
-/// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
-/// are none.
+/// Returns the height of the highest block with deposits that become confirmed or final at `position`; `None` when
+/// there are none.
 pub async fn find_highest_due_height(
     tx: &mut Tx,
     chain: &ChainId,

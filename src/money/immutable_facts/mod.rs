@@ -10,7 +10,7 @@ use chain::{AssetId, ChainId};
 use clock::Instant;
 use db::{self, Tx};
 
-/// A named value.
+/// A named value that must stay the same between two starts of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
     /// The name, such as `identity of ethereum`.
@@ -25,13 +25,13 @@ impl Fact {
         Fact { name: format!("identity of {chain}"), value: id }
     }
 
-    /// Returns the fact that amounts of an asset have `decimals` decimal places.
+    /// Returns the fact that amounts of this asset have `decimals` decimal places.
     pub fn new_asset_decimals(asset: &AssetId, decimals: u8) -> Fact {
         Fact { name: format!("decimals of {asset}"), value: decimals.to_string() }
     }
 }
 
-/// The reason why facts were refused.
+/// The reason why the current facts were refused.
 #[derive(Debug, thiserror::Error)]
 pub enum FactError {
     /// A fact differs from its recorded value.
@@ -42,9 +42,9 @@ pub enum FactError {
     Changed {
         /// The name of the fact.
         name: String,
-        /// The recorded value.
+        /// The value that was recorded first.
         stored: String,
-        /// The current value.
+        /// The value at this start of the daemon.
         found: String,
     },
     /// The database failed.
@@ -60,7 +60,7 @@ pub async fn list_facts(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Err
     store::list_facts(tx).await
 }
 
-/// Records the facts that are new, and compares the others with their recorded values.
+/// Records the facts whose names are new, and compares the other facts with their recorded values.
 ///
 /// # Errors
 /// [`FactError::Changed`] for the first fact that differs; [`FactError::Db`] when the database fails.

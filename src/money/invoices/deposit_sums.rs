@@ -4,8 +4,8 @@ use chain::{Amount, TxId};
 
 use crate::unconfirmed::UnconfirmedSum;
 
-/// The sums of the deposits that an invoice counts, or counted until it expired. Amounts are base units of the
-/// requested asset.
+/// The sums of the deposits that an invoice counts towards its amount due, or counted until it expired. Amounts are
+/// base units of the requested asset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReceivedSums {
     /// The sum of all these deposits. Orphaned deposits are left out.
@@ -30,7 +30,7 @@ impl ReceivedSums {
         self.seen.checked_add(self.unconfirmed.amount).unwrap_or(Amount::MAX)
     }
 
-    /// Returns true while some of the money is not confirmed.
+    /// Returns true while some of the received money is not confirmed.
     pub fn has_unconfirmed_amount(&self) -> bool {
         self.seen > self.confirmed || !self.unconfirmed.amount.is_zero()
     }
@@ -73,7 +73,7 @@ impl CountedSums {
     /// The sums of an invoice without counted deposits.
     pub const NOTHING: CountedSums = CountedSums { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
 
-    /// Adds one counted deposit of `amount` base units.
+    /// Adds one deposit of `amount` base units, which the invoice counts, to the sums.
     pub fn add_counted_deposit(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
         self.seen = self.seen.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
         if confirmed {

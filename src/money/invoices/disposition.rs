@@ -3,21 +3,21 @@
 use crate::invoices::State;
 use crate::ledger::Suspense;
 
-/// The use of a deposit at the address of an invoice. It is decided when the deposit is first seen. It changes only
+/// How an invoice uses a deposit to its address. The use is decided when the deposit is first seen. It changes only
 /// when other deposits pay the invoice before this one is confirmed, or when the invoice expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Disposition {
     /// The deposit counts towards the amount due.
     Counted,
-    /// The deposit was counted, but the invoice expired before it was paid.
+    /// The invoice counted the deposit as a partial payment, but then expired unpaid.
     Short,
-    /// The invoice was already paid.
+    /// The deposit is more than was due: the invoice was already paid.
     Surplus,
     /// The deposit was mined after the end of the payment window.
     Late,
-    /// The invoice requests another asset.
+    /// The deposit is in another asset than the invoice requests.
     Foreign,
-    /// The amount is too small to be a payment.
+    /// The amount of the deposit is too small to be a payment.
     Dust,
 }
 
@@ -31,7 +31,8 @@ db::text_enum!(Disposition {
 });
 
 impl Disposition {
-    /// Returns the reason why the money is in a suspense account; `None` for a deposit that counts.
+    /// Returns the reason why the money of a deposit goes to a suspense account; `None` when the invoice counts the
+    /// deposit.
     pub(crate) fn suspense_reason(self) -> Option<Suspense> {
         match self {
             Disposition::Counted => None,
@@ -44,16 +45,16 @@ impl Disposition {
     }
 }
 
-/// Returns the use of a new deposit for an invoice in `state`. `own_asset` is true when the deposit is in the asset
-/// that the invoice requests. `in_time` is true when the deposit was mined, or first seen in a mempool, before the
-/// window ended.
+/// Returns how an invoice in `state` uses a new deposit. `own_asset` is true when the deposit is in the asset that the
+/// invoice requests. `in_time` is true when the deposit was mined, or first seen in a mempool, before the window ended.
 pub fn decide_disposition(state: State, own_asset: bool, in_time: bool) -> Disposition {
     if !own_asset {
         return Disposition::Foreign;
     }
     match state {
         State::Open if in_time => Disposition::Counted,
-        // The removed deposit may be mined again in a block after the end of the window.
+        // A reorg removed an earlier deposit of the invoice. The deposit may be mined again in a block after the end of
+        // the window, so a late deposit also counts.
         State::Reversed => Disposition::Counted,
         State::Paid => Disposition::Surplus,
         State::Open | State::Expired | State::Cancelled => Disposition::Late,

@@ -49,8 +49,8 @@ pub async fn count_waiting_unfollowed_invoices(
 }
 
 /// Expires open and reversed invoices whose window has ended, except for those with unconfirmed deposits. Partial
-/// payments move to the short account. `unverified` is the reason why the balances of the addresses could not be
-/// compared with the deposits; when it is given, each expired invoice gets a review.
+/// payments move to the suspense account for short payments. When the balances of the addresses could not be compared
+/// with the deposits, `unverified` is the reason, and each expired invoice gets a review.
 pub(crate) async fn expire_ended_invoices(
     tx: &mut Tx,
     now: Instant,

@@ -1,4 +1,4 @@
-//! Locked invoices with changes in memory: locking, changing and storing them.
+//! Invoices that a database transaction has locked: they are changed in memory first and stored later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
@@ -24,7 +24,7 @@ pub(crate) struct InvoiceUpdate {
     pub(super) was_surplus: bool,
     /// True when the row of the invoice must be updated.
     pub(super) changed: bool,
-    /// The new state of the payment; `None` when it stays the same.
+    /// The new state of the invoice's payment; `None` when it stays the same.
     pub(super) payment: Option<payments::State>,
 }
 
@@ -53,7 +53,8 @@ impl InvoiceUpdate {
         effects.payments.push(PaymentChange::Confirming(self.payment_id()));
     }
 
-    /// Moves the invoice to a closed state, and its payment to `payment`.
+    /// Moves the invoice to the state `to`, in which it waits for no more money, and moves its payment to the state
+    /// `payment`.
     pub(super) fn close_invoice_and_payment(&mut self, now: Instant, to: State, payment: payments::State) {
         self.invoice.state = to;
         self.invoice.closed_at = Some(now);
@@ -66,7 +67,7 @@ impl InvoiceUpdate {
     }
 }
 
-/// Locks invoices in the order of their ids and returns them by id.
+/// Locks invoices in the order of their ids, and returns a map from id to locked invoice.
 pub(crate) async fn lock_invoices(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
@@ -75,7 +76,8 @@ pub(crate) async fn lock_invoices(
     Ok(locked.into_iter().map(|invoice| (invoice.id, InvoiceUpdate::new(invoice, true))).collect())
 }
 
-/// Locks the invoices of addresses and returns them by address. Addresses without an invoice are left out.
+/// Locks the invoices to which addresses belong, and returns a map from address to locked invoice. Addresses without an
+/// invoice are left out.
 pub(crate) async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,

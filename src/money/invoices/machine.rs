@@ -7,10 +7,10 @@ use chain::Amount;
 pub enum State {
     /// The invoice waits for money.
     Open,
-    /// The sum of the confirmed deposits reached the amount due, less the tolerance.
+    /// The sum of the confirmed deposits reached the amount due, or was short of it by at most the tolerance.
     Paid,
-    /// The invoice was paid, and then a reorg removed money. It waits for the money to be mined again, for as long as
-    /// its payment window was.
+    /// The invoice was paid, and then a reorg removed money. The invoice waits for the money to be mined again, for as
+    /// long as its payment window was.
     Reversed,
     /// The payment window ended without enough money. This state is final.
     Expired,
@@ -29,18 +29,22 @@ db::text_enum!(State {
 /// An event that may change the state of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// More deposits are confirmed. The field is the sum of all confirmed and counted deposits, in base units.
+    /// More deposits are confirmed. The field is the sum of all confirmed deposits that the invoice counts, in base
+    /// units.
     Confirmed(Amount),
-    /// A reorg removed a confirmed and counted deposit. The field is the sum of the remaining deposits, in base units.
+    /// A reorg removed a confirmed deposit that the invoice counted. The field is the sum of the remaining deposits, in
+    /// base units.
     Lost(Amount),
-    /// The clock and the chain have passed the end of the window, and every deposit that came in time is confirmed.
+    /// The payment window has ended: both the clock and the block time of the chain are past its end, and every deposit
+    /// that came in time is confirmed.
     WindowEnded,
     /// The shop cancels the invoice.
     Withdrawn,
 }
 
-/// Returns the next state, or `None` when the state stays the same. `due` and `tolerance` are base units. A sum of at
-/// least `due - tolerance` pays the invoice, but a sum of zero never does.
+/// Returns the next state, or `None` when the state stays the same. `due` is the requested amount and `tolerance` the
+/// amount that may be missing, both in base units. A sum of at least `due - tolerance` pays the invoice, but a sum of
+/// zero never does.
 pub fn next_invoice_state(state: State, input: Input, due: Amount, tolerance: Amount) -> Option<State> {
     let enough = |sum: Amount| sum >= due.saturating_sub(tolerance) && !sum.is_zero();
     match (state, input) {

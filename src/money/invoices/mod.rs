@@ -1,5 +1,5 @@
-//! Invoices: requests for on-chain payments. An invoice requests an amount of one asset, to an address of its own,
-//! before the end of a payment window.
+//! Invoices: requests for on-chain payments. An invoice requests that the buyer transfers an amount of one asset to the
+//! address of this invoice before the end of a payment window.
 //!
 //! The ledger books the money of a deposit before the invoice counts it.
 
@@ -46,15 +46,16 @@ pub struct NewInvoice {
     pub shop: Shop,
     /// The requested asset.
     pub asset: Asset,
-    /// The price that the quote converts.
+    /// The price in a fiat currency, from which the quote computes the amount due.
     pub price: Fiat,
     /// The price in US cents, rounded up; `None` when no rate is known.
     pub price_usd_cents: Option<i64>,
-    /// The amount due and the rate behind it.
+    /// The amount due, with the exchange rate from which it was computed.
     pub quote: Quote,
-    /// The shortfall that still counts as paid, in base units.
+    /// The amount, in base units, that may be missing when the invoice is accepted as paid.
     pub tolerance: Amount,
-    /// The confirmations that a deposit needs; a deposit in the tip block has 1.
+    /// The number of confirmations after which a deposit is confirmed. A deposit in the newest block has 1
+    /// confirmation.
     pub confirmations: u32,
     /// The end of the payment window.
     pub expires_at: Instant,
@@ -81,11 +82,12 @@ pub struct Invoice {
     pub state: State,
     /// The amount due, in base units.
     pub due: Amount,
-    /// The shortfall that still counts as paid, in base units.
+    /// The amount, in base units, that may be missing when the invoice is accepted as paid.
     pub tolerance: Amount,
     /// The price in US cents when the invoice was created, rounded up; `None` when no rate was known.
     pub price_usd_cents: Option<i64>,
-    /// The confirmations that a deposit needs; a deposit in the tip block has 1.
+    /// The number of confirmations after which a deposit is confirmed. A deposit in the newest block has 1
+    /// confirmation.
     pub confirmations: u32,
     /// The time when the invoice was stored.
     pub created_at: Instant,
@@ -97,7 +99,8 @@ pub struct Invoice {
     pub settled: Option<Amount>,
     /// The time when the invoice was paid, expired or cancelled; `None` while it waits for money.
     pub closed_at: Option<Instant>,
-    /// The time when the credited amount became available to the merchant; `None` while it is pending.
+    /// The time when the credited amount moved from the merchant's pending account to the available account; `None`
+    /// before that.
     pub released_at: Option<Instant>,
 }
 
@@ -119,7 +122,7 @@ pub(crate) fn compute_value_in_usd_cents(price_usd_cents: Option<i64>, amount: A
     i64::try_from(quotient).ok()?.checked_add(i64::from(!is_exact))
 }
 
-/// The part of an invoice that the status of an order shows.
+/// The data of an invoice that an order status contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceTerms {
     /// The id of the invoice in the database.
@@ -134,9 +137,10 @@ pub struct InvoiceTerms {
     pub state: State,
     /// The amount due, in base units.
     pub due: Amount,
-    /// The shortfall that still counts as paid, in base units.
+    /// The amount, in base units, that may be missing when the invoice is accepted as paid.
     pub tolerance: Amount,
-    /// The confirmations that a deposit needs; a deposit in the tip block has 1.
+    /// The number of confirmations after which a deposit is confirmed. A deposit in the newest block has 1
+    /// confirmation.
     pub confirmations: u32,
     /// The end of the payment window.
     pub expires_at: Instant,
@@ -161,8 +165,9 @@ pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<
     store::find_invoice_by_payment(tx, payment).await
 }
 
-/// Returns the addresses of a chain that expect money: every address with an unconfirmed transfer, and those of at
-/// most `limit` open and `limit` reversed invoices. Invoices with an earlier end of the window have priority.
+/// Returns the addresses of a chain to which money is expected: every address with an unconfirmed transfer, and the
+/// addresses of at most `limit` open and `limit` reversed invoices. Invoices whose payment window ends earlier have
+/// priority.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -174,7 +179,7 @@ pub async fn list_addresses_expecting_payment(
     store::list_addresses_expecting_payment(tx, chain, limit).await
 }
 
-/// Returns the sums of the counted deposits of an invoice, and the newest transaction.
+/// Returns the sums of the deposits that an invoice counts, and the newest transaction of these deposits.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -182,8 +187,8 @@ pub async fn sum_received_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<Rec
     store::sum_received_deposits(tx, invoice.id, &invoice.chain).await
 }
 
-/// Returns `received` with the unconfirmed transfers added. When the invoice is neither open nor reversed, returns
-/// `received` unchanged.
+/// Returns `received` with the unconfirmed transfers added. When the invoice does not wait for money (is neither open
+/// nor reversed), returns `received` unchanged.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -195,7 +200,8 @@ pub async fn add_unconfirmed_transfers_if_waiting(
     match asked.state {
         State::Open | State::Reversed => {
             let unconfirmed = unconfirmed::sum_unconfirmed_transfers(tx, asked.id).await?;
-            // With an unconfirmed transfer, the smallest number of confirmations is 0, so no number is displayed.
+            // While an unconfirmed transfer is known, the smallest number of confirmations is 0, so no number is
+            // displayed.
             let confirmations = received.confirmations.filter(|_| unconfirmed.txid.is_none());
             Ok(ReceivedSums { confirmations, txid: unconfirmed.txid.or(received.txid), unconfirmed, ..received })
         }
@@ -223,7 +229,8 @@ pub async fn move_settlement_to_surplus(
     Ok(Some((moved, asset)))
 }
 
-/// Returns the sums of counted deposits, by invoice id. Invoices without counted deposits are left out.
+/// Returns a map from invoice id to the sums of the deposits that the invoice counts. Invoices without such deposits
+/// are left out.
 pub(crate) async fn sum_counted_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
@@ -232,7 +239,7 @@ pub(crate) async fn sum_counted_deposits(
 }
 
 /// Cancels an open invoice and returns true. Returns false when the invoice is not open, has received money, or has an
-/// unconfirmed transfer. Money that arrives after the cancellation is booked as late.
+/// unconfirmed transfer. Money that arrives after the cancellation is booked in the suspense account for late money.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database, or an error when the invoice does not exist.

@@ -1,4 +1,4 @@
-//! Reviews about invoices that the operator has to decide, and their retraction after a reorg.
+//! Reviews that ask the operator to decide about an invoice, and the retraction of such reviews after a reorg.
 
 use chain::Amount;
 
@@ -7,14 +7,14 @@ use crate::invoices::InvoiceUpdate;
 use records::reviews;
 
 impl InvoiceUpdate {
-    /// Returns the review for an expired invoice that received partial payments of `arrived` base units in total.
+    /// Returns the review for an expired invoice that received only partial payments, `arrived` base units in total.
     pub(super) fn build_short_payment_review(&self, arrived: Amount) -> ReviewRequest {
         let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
         self.build_invoice_review(reviews::Kind::PaymentShort, detail)
     }
 
-    /// Retracts the review of an expired invoice because a reorg removed one of its partial payments. When `left` base
-    /// units remain, a review for these is opened instead.
+    /// Retracts the review about the partial payments of an expired invoice, because a reorg removed one of them. When
+    /// partial payments of `left` base units remain, a review about these is opened instead.
     pub fn retract_short_payment_review(&self, left: Amount, effects: &mut Effects) {
         let replacement = (!left.is_zero()).then(|| self.build_short_payment_review(left));
         effects.reviews.push(self.build_reorg_retraction(reviews::Kind::PaymentShort, replacement));

@@ -40,7 +40,8 @@ impl InvoiceUpdate {
         self.book_settlement_if_paid(now, left, dust_limit, effects);
     }
 
-    /// Books a settlement and returns true when `confirmed` pays the invoice.
+    /// Returns true when `confirmed` is enough to pay the invoice, and then books the settlement. Otherwise returns
+    /// false and books nothing.
     fn book_settlement_if_paid(
         &mut self,
         now: Instant,
@@ -84,9 +85,9 @@ impl InvoiceUpdate {
         true
     }
 
-    /// Undoes a settlement because a reorg removed a counted deposit. `before` and `left` are the sums of the
-    /// confirmed deposits before and after the reorg, in base units. Returns true when `left` does not pay the
-    /// invoice; otherwise the caller settles it again.
+    /// Undoes a settlement because a reorg removed a counted deposit. `before` and `left` are the sums of the confirmed
+    /// deposits before and after the reorg, in base units. Returns true when `left` is too little to pay the invoice.
+    /// When it is enough, returns false, and the caller settles the invoice again.
     pub fn undo_settlement_after_reorg(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
         let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
         let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
@@ -120,8 +121,8 @@ impl InvoiceUpdate {
         lost
     }
 
-    /// Moves the credited amount of a paid invoice from pending to available. The caller has checked that all counted
-    /// deposits are final.
+    /// Moves the credited amount of a paid invoice from the merchant's pending account to the available account. The
+    /// caller has checked that all counted deposits are final.
     pub fn release_credited_amount_if_paid(&mut self, now: Instant, effects: &mut Effects) {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         // Nothing was credited when another payment had paid for the same thing.
@@ -155,7 +156,8 @@ impl InvoiceUpdate {
         Some((JournalEntry::new_post_entry(self.shop.mode, name, "second payment", lines), credited))
     }
 
-    /// Returns entry lines that move the amount: several lines when the amount exceeds the maximum of one posting.
+    /// Returns journal entry lines that move `amount` from one account to the other: several lines when the amount
+    /// exceeds the maximum of one posting.
     pub(super) fn split_into_entry_lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
         let line =
             |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };

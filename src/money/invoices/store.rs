@@ -56,7 +56,7 @@ pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<
     found.as_ref().map(parse_invoice_row).transpose()
 }
 
-/// Locks the invoices in the order of their ids and returns them.
+/// Locks the invoices in the order of their ids, and returns these invoices.
 pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec<Locked<Invoice>>, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -69,8 +69,9 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
     found.iter().map(|row| parse_invoice_row(row).map(Locked::new)).collect()
 }
 
-/// Locks the invoices of addresses in the order of their ids. Returns each invoice with the key of its address, and
-/// true when the invoice has deposits. Addresses without an invoice are left out.
+/// Locks the invoices of the addresses `keys`, in the order of the invoice ids. Each element of the result is the key
+/// of the address, a flag that is true when the invoice has deposits, and the invoice. Addresses without an invoice are
+/// left out.
 pub async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,
@@ -123,8 +124,8 @@ pub fn parse_stored_chain(name: &str) -> Result<ChainId, db::Error> {
     ChainId::new(name).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })
 }
 
-/// Returns the sums of the counted deposits of an invoice. This function adds the amounts in Rust, because SQL cannot
-/// add 256-bit numbers.
+/// Returns the sums of the deposits that an invoice counts towards its amount due. The amounts are added in Rust,
+/// because SQL cannot add 256-bit numbers.
 pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<ReceivedSums, db::Error> {
     let found = rows!(
         tx,
@@ -138,7 +139,8 @@ pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) 
     ReceivedSums::sum_deposit_rows(&found)
 }
 
-/// Returns the sums of the counted deposits by invoice id. Invoices without counted deposits are left out.
+/// Returns a map from invoice id to the sums of the deposits that the invoice counts. Invoices without such deposits
+/// are left out.
 pub async fn sum_counted_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
@@ -159,7 +161,7 @@ pub async fn sum_counted_deposits(
     Ok(counted)
 }
 
-/// Returns the addresses that expect money, as described for [`crate::invoices::list_addresses_expecting_payment`].
+/// Returns the addresses to which money is expected; see [`crate::invoices::list_addresses_expecting_payment`].
 pub async fn list_addresses_expecting_payment(
     tx: &mut Tx,
     chain: &ChainId,
@@ -183,8 +185,9 @@ pub async fn list_addresses_expecting_payment(
     found.iter().map(|row| Ok(Address { key: AddressKey(row.get("key")?), text: row.get("text")? })).collect()
 }
 
-/// Returns at most `limit` open and `limit` reversed invoices whose window ended before `passed`, and that no longer
-/// wait for a deposit or an unconfirmed transfer. Unconfirmed transfers first seen before `held_since` are ignored.
+/// Returns at most `limit` open and `limit` reversed invoices whose payment window ended before `passed`. Leaves out
+/// invoices that still wait for a deposit or an unconfirmed transfer. Unconfirmed transfers that were first seen before
+/// `held_since` are ignored.
 pub async fn list_expirable_invoices(
     tx: &mut Tx,
     chain: &ChainId,
@@ -193,8 +196,8 @@ pub async fn list_expirable_invoices(
     grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    // When a reorg removed a counted deposit, the invoice waits until the same transaction is in another block, but not
-    // longer than the length of the payment window.
+    // When a reorg removed a counted deposit, the invoice waits until the transaction of the deposit is mined again,
+    // but at most for the length of its payment window.
     let mut found = rows!(
         tx,
         "select i.id from invoices i
@@ -232,7 +235,8 @@ pub async fn list_expirable_invoices(
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// Stores changed invoices. The first element of each pair is the previous state, which the row must still have.
+/// Stores changed invoices. The first element of each pair is the previous state of the invoice; the update fails when
+/// the stored row has another state.
 pub async fn update_invoices_and_reversal_deadlines(
     tx: &mut Tx,
     now: Instant,

@@ -12,15 +12,17 @@ use ids::{MerchantId, Mode, UserId};
 /// A ledger account. For each mode and asset there is a separate account row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Account {
-    /// The assets at the deposit addresses of a chain. Debits increase it.
+    /// The assets at the deposit addresses of a chain. A debit increases this account.
     OnChain(ChainId),
-    /// Confirmed deposits to the merchant's invoices, until the invoice is paid or expires.
+    /// The money of confirmed deposits to the merchant's invoices, until the invoice is paid or expires.
     MerchantIncoming(MerchantId),
-    /// Money of paid invoices whose deposits a reorg can still remove.
+    /// The money of paid invoices whose deposits a reorg can still remove.
     MerchantPending(MerchantId),
-    /// Money of paid invoices whose deposits are final. Payouts may spend it. The account never goes below zero.
+    /// The money of paid invoices whose deposits are final. Payouts may spend this money. The account never goes below
+    /// zero.
     MerchantAvailable(MerchantId),
-    /// Unallocated money: the merchant's addresses received it, but no invoice counts it.
+    /// Unallocated money: an address of the merchant received it, but no invoice counts it. The second field is the
+    /// reason.
     Suspense(MerchantId, Suspense),
     /// The balance of a user at a shop. The account never goes below zero.
     User(UserId),
@@ -28,7 +30,7 @@ pub enum Account {
     OperatorEquity,
 }
 
-/// The reason why money is unallocated.
+/// The reason why an invoice does not count a deposit, so that its money is in a suspense account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suspense {
     /// The money was a partial payment of an invoice that expired.
@@ -37,7 +39,7 @@ pub enum Suspense {
     Surplus,
     /// The money arrived after the payment window of the invoice had ended.
     Late,
-    /// The invoice requested another asset.
+    /// The money is in another asset than the invoice requests.
     Foreign,
     /// The amount is too small to be a payment.
     Dust,
@@ -102,7 +104,7 @@ impl AccountKey {
     }
 }
 
-/// Returns the accounts of all lines. Creates accounts that are used for the first time.
+/// Returns the account rows of all lines of the entries. Creates rows for accounts that are used for the first time.
 pub(super) async fn find_or_create_accounts_of_entries(
     tx: &mut Tx,
     entries: &[JournalEntry],

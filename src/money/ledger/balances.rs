@@ -23,7 +23,8 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// Returns the amount that a non-negative account can still spend: posted credits minus posted and held debits.
+    /// Returns the amount that an account which must not go below zero can still spend: posted credits minus posted and
+    /// held debits.
     pub fn available_amount(&self) -> Amount {
         self.credits_posted.saturating_sub(self.debits_posted).saturating_sub(self.debits_pending)
     }
@@ -34,7 +35,8 @@ impl Balance {
         debits.is_none_or(|debits| debits > self.credits_posted)
     }
 
-    /// Adds the change that a posting makes on this side of the balance. Returns `None` when a sum exceeds 256 bits.
+    /// Adds the change that a posting makes to this balance. `side` tells if the posting debits or credits the account.
+    /// Returns `None` when a sum exceeds 256 bits.
     pub(crate) fn apply_balance_change(&mut self, side: Side, change: BalanceChange) -> Option<()> {
         let (pending, posted) = match side {
             Side::Debit => (&mut self.debits_pending, &mut self.debits_posted),
@@ -52,7 +54,7 @@ impl Balance {
     }
 }
 
-/// The side of a posting that an account is on.
+/// The side on which a posting changes an account: debit or credit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Debit,
@@ -62,7 +64,7 @@ pub(crate) enum Side {
 /// The effect of a posting on the balances of its two accounts, in base units of the asset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BalanceChange {
-    /// Posts the amount.
+    /// Adds the amount to the posted sum at once.
     Posted(Amount),
     /// Adds the amount to the pending sum until the hold is resolved.
     Held(Amount),
@@ -101,7 +103,7 @@ pub async fn find_balance_or_zero(
 }
 
 /// Adds new postings to the balance rows of at most `accounts_max` accounts that may go below zero, and returns the
-/// number of accounts that had new postings. Only postings in the hash chain are added. A worker calls it
+/// number of accounts that had new postings. Only postings in the hash chain are added. A worker calls this function
 /// periodically, so that [`find_balance_or_zero`] reads few postings.
 ///
 /// # Errors
@@ -121,7 +123,7 @@ pub async fn roll_up_balances(tx: &mut Tx, accounts_max: i64) -> Result<usize, d
     Ok(accounts.len())
 }
 
-/// Adds the postings to the balance rows of the non-negative accounts, and fails if an account would go below zero.
+/// Adds the postings to the balance rows of those accounts that may not go below zero, and fails if one of them would.
 /// The rows are locked in the order of the account ids.
 pub(super) async fn update_non_negative_balances(
     tx: &mut Tx,

@@ -1,12 +1,12 @@
-//! The hash chain over the postings. Each hash covers the previous one, so a change of a posting invalidates its hash,
-//! and a removed posting leaves a gap.
+//! The hash chain over the postings. Each hash also covers the hash of the previous posting. So a change of a posting
+//! makes its hash wrong, and a removed posting leaves a gap in the numbers.
 
 use sha2::{Digest, Sha256};
 
 use crate::ledger::store::{self, StoredPosting};
 use db::{self, Tx};
 
-/// The hash before the first posting.
+/// The value that takes the place of the previous hash for the first posting.
 pub(crate) const GENESIS_HASH: [u8; 32] = [0; 32];
 
 /// The fields of a posting that its hash covers.
@@ -37,8 +37,8 @@ pub(super) struct HashedFields<'a> {
 }
 
 impl HashedFields<'_> {
-    /// Returns the SHA-256 hash of a version text, the hash `previous`, and the fields, each preceded by its length.
-    /// Because of the lengths, two different postings never produce the same bytes.
+    /// Returns the SHA-256 hash of a version text, of the previous posting's hash `previous`, and of the fields. Each
+    /// part is preceded by its length, so that two different postings never produce the same bytes.
     pub fn compute_posting_hash(&self, previous: &[u8; 32]) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(b"settled posting v1");
@@ -64,8 +64,8 @@ impl HashedFields<'_> {
 }
 
 impl StoredPosting {
-    /// Returns the hash of the posting when it has the number `hash_chain_no` in the chain and follows the hash
-    /// `previous`.
+    /// Returns the hash that this posting gets at position `hash_chain_no` of the hash chain, when `previous` is the
+    /// hash of the posting before it.
     pub fn compute_hash_after(&self, previous: &[u8; 32], hash_chain_no: i64) -> [u8; 32] {
         let fields = HashedFields {
             hash_chain_no,
@@ -84,7 +84,7 @@ impl StoredPosting {
     }
 }
 
-/// Appends stored postings to the hash chain, at most `limit`, and returns the number of appended postings. Only one
+/// Appends at most `limit` stored postings to the hash chain and returns the number of appended postings. Only one
 /// instance of the daemon at a time may call this function. On SQLite the function always returns 0, because there each
 /// posting gets its hash when it is inserted.
 ///

@@ -1,4 +1,4 @@
-//! Journal entries: balanced sets of postings, each booked once under a name.
+//! Journal entries: balanced sets of postings. Each entry has a unique name, so that it is booked only once.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -27,8 +27,8 @@ pub struct EntryLine {
     pub amount: Amount,
 }
 
-/// A journal entry: a set of postings that is booked once under a name. A second entry with the same name is a unique
-/// violation.
+/// A journal entry: a set of postings that is booked once under a name. When a second entry has the same name, the
+/// database reports a unique violation.
 #[derive(Debug, Clone)]
 pub struct JournalEntry {
     name: String,
@@ -72,8 +72,8 @@ impl JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Hold { mode, line } }
     }
 
-    /// Returns an entry that posts the hold of the entry named `hold` and releases it. `amount`, in base units, is the
-    /// part to post; `None` posts the whole hold.
+    /// Returns an entry that ends the hold of the entry named `hold`: it posts `amount` base units and releases the
+    /// rest. When `amount` is `None`, it posts the whole hold.
     pub fn new_post_hold_entry(
         name: impl Into<String>,
         reason: &'static str,
@@ -88,7 +88,7 @@ impl JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::VoidHold { hold } }
     }
 
-    /// Returns the lines of the entry and their mode; `None` for an entry that resolves a hold.
+    /// Returns the mode and the lines of the entry; `None` for an entry that ends a hold, which has no lines.
     pub(super) fn entry_lines(&self) -> Option<(Mode, &[EntryLine])> {
         match &self.operation {
             Operation::Post { mode, lines } => Some((*mode, lines)),
@@ -97,7 +97,7 @@ impl JournalEntry {
         }
     }
 
-    /// Returns the name of the hold that the entry resolves; `None` for an entry with lines.
+    /// Returns the name of the entry whose hold this entry ends; `None` for an entry with lines.
     fn resolved_hold_entry_name(&self) -> Option<&str> {
         match &self.operation {
             Operation::PostHold { hold, .. } | Operation::VoidHold { hold } => Some(hold),
@@ -106,7 +106,7 @@ impl JournalEntry {
     }
 }
 
-/// Books the entries in their order, all or none. A later entry may resolve the hold of an earlier one.
+/// Books the entries in their order, all or none. A later entry may post or void the hold of an earlier entry.
 ///
 /// # Errors
 /// Every variant of [`PostError`].
@@ -168,8 +168,8 @@ pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalE
     Ok(())
 }
 
-/// Returns the stored open holds that the entries resolve, by name. Holds that one of these entries creates are left
-/// out, because they are not stored yet.
+/// Returns the stored open holds that the entries post or void, by name. Leaves out holds that one of these entries
+/// creates, because they are not stored yet.
 async fn find_stored_holds_to_resolve<'e>(
     tx: &mut Tx,
     entries: &'e [JournalEntry],

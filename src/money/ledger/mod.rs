@@ -35,11 +35,11 @@ pub(crate) use store::{StoredPosting, list_hashed_postings_after, list_postings_
 /// The kind of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostingKind {
-    /// Changes the posted sums at once, without a hold.
+    /// The amount changes the posted sums of both accounts at once, without a hold.
     Posted,
-    /// Creates a hold.
+    /// Creates a hold of the amount on both accounts.
     Pending,
-    /// Posts a hold, or a part of it, and releases the rest.
+    /// Ends a hold: posts its amount or a part of it, and releases the rest.
     Post,
     /// Voids a hold: releases its whole amount.
     Void,
@@ -53,7 +53,7 @@ pub enum PostError {
     /// A non-negative account would go below zero. `available` is its balance before the posting.
     #[error("available balance is {available}")]
     Insufficient {
-        /// Base units that the account could spend before.
+        /// The amount that the account could spend before the posting, in base units.
         available: Amount,
     },
     /// An amount is zero, or 2^127 or more.
@@ -68,7 +68,7 @@ pub enum PostError {
         /// Base units that the hold covers.
         held: Amount,
     },
-    /// The balance of the account would exceed 256 bits.
+    /// The balance of the account would exceed 256 bits. The field is the id of the account.
     #[error("the balance of account {0} would leave the range of amounts")]
     OutOfRange(AccountId),
     /// The database failed. A unique violation means that the name of an entry was used before.

@@ -15,7 +15,7 @@ use ids::{AccountId, Mode, PostingSeq};
 pub struct AccountRow {
     /// The id of the account.
     pub id: AccountId,
-    /// True when the account may not go below zero.
+    /// True when the balance of the account may not go below zero.
     pub non_negative: bool,
 }
 
@@ -53,9 +53,9 @@ pub struct ResolvedHold<'a> {
 pub struct Hold {
     /// The sequence number of the hold; `None` when the hold is not stored yet.
     pub seq: Option<PostingSeq>,
-    /// The account on the debit side.
+    /// The account whose debits include the held amount.
     pub debit: AccountRow,
-    /// The account on the credit side.
+    /// The account whose credits include the held amount.
     pub credit: AccountRow,
     /// The held amount, in base units.
     pub amount: Amount,
@@ -140,11 +140,11 @@ pub async fn find_or_insert_ledger_account(
     Ok(AccountRow { id, non_negative: account.is_non_negative() })
 }
 
-/// The balance rows by account id, each with the hash chain number up to which it includes the postings.
+/// The balance rows by account id. Each has the hash chain number up to which the row includes the postings.
 pub type Balances = BTreeMap<AccountId, (Balance, i64)>;
 
-/// Locks the balance rows of these accounts in the order of the account ids and returns them. Fails when one is
-/// missing.
+/// Locks the balance rows of these accounts in the order of the account ids and returns them. Fails when an account has
+/// no balance row.
 pub async fn lock_balances(tx: &mut Tx, accounts: &BTreeSet<AccountId>) -> Result<Balances, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -207,8 +207,8 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
     )
 }
 
-/// Inserts postings together with their hashes. Only for SQLite: its single writer prevents two database transactions
-/// from computing the next hash at the same time.
+/// Inserts postings together with their hashes. Only for SQLite, where only one connection writes at a time. This
+/// prevents two database transactions from computing the next hash at the same time.
 pub async fn insert_postings_with_hashes(
     tx: &mut Tx,
     now: Instant,
@@ -317,7 +317,8 @@ pub async fn insert_postings_without_hashes(
     )
 }
 
-/// Returns the open holds of the journal entries with these names, by name. Resolved holds are left out.
+/// Returns the open holds that the journal entries with these names created, by name. Holds that were posted or voided
+/// are left out.
 pub async fn find_open_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<&'n str, Hold>, db::Error> {
     let given = (0i64..).zip(&names).map(|(number, name)| batch_row![number, *name]).collect();
     let found = rows_for_each!(
@@ -413,8 +414,9 @@ pub async fn set_posting_hashes(tx: &mut Tx, hashes: &[(PostingSeq, i64, [u8; 32
     )
 }
 
-/// Lists at most `limit` accounts whose balance row does not include all their postings in the hash chain. Non-negative
-/// accounts are never listed, because every database transaction that posts to one updates its row.
+/// Lists at most `limit` accounts whose balance row does not include all their postings in the hash chain. Accounts
+/// that may not go below zero are never listed, because every database transaction that posts to such an account
+/// updates its row.
 pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<AccountRow>, db::Error> {
     let found = rows!(
         tx,
@@ -429,7 +431,7 @@ pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<Acc
 }
 
 /// The SQL that selects the postings of account `$1` with hash chain numbers above `$2`. Each branch of the union uses
-/// an index on account and number, so the database does not read earlier postings.
+/// an index on account and hash chain number, so the database does not read earlier postings.
 macro_rules! hashed_changes_after {
     ($more:literal) => {
         concat!(
@@ -445,8 +447,8 @@ macro_rules! hashed_changes_after {
     };
 }
 
-/// Lists the balance changes of an account. Changes of postings with a hash chain number above `hash_chain_no` come first,
-/// then those of postings that have no hash chain number yet.
+/// Lists the changes that postings make to the balance of an account. Changes of postings with a hash chain number
+/// above `hash_chain_no` come first, then those of postings that have no hash chain number yet.
 pub async fn list_balance_changes_after_or_unhashed(
     tx: &mut Tx,
     account: AccountId,
@@ -470,7 +472,8 @@ pub async fn list_balance_changes_after_or_unhashed(
     Ok(parse_and_sort_balance_changes(&found)?.into_iter().map(|(_, side, change)| (side, change)).collect())
 }
 
-/// Lists the balance changes of an account with hash chain numbers above `hash_chain_no`, each with its number.
+/// Lists the changes that postings with hash chain numbers above `hash_chain_no` make to the balance of an account,
+/// each with the number of its posting.
 pub async fn list_hashed_balance_changes_after(
     tx: &mut Tx,
     account: AccountId,
@@ -507,8 +510,8 @@ pub async fn explain_hashed_balance_changes(
 /// in the hash chain.
 type NumberedChange = (Option<i64>, Side, BalanceChange);
 
-/// Parses rows and sorts the changes by hash chain number, with changes without a number at the end. Among the latter,
-/// resolved holds follow the created holds, so that no pending sum goes below zero in between.
+/// Parses rows and sorts the changes by hash chain number. Changes without a number come last; among these, the end of
+/// a hold comes after its creation, so that no pending sum goes below zero in between.
 fn parse_and_sort_balance_changes(rows: &[db::Row]) -> Result<Vec<NumberedChange>, db::Error> {
     let change = |row: &db::Row| Ok((row.get("hash_chain_no")?, parse_posting_side(row)?, parse_balance_change(row)?));
     let mut changes: Vec<NumberedChange> = rows.iter().map(change).collect::<Result<_, db::Error>>()?;

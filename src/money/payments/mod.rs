@@ -14,13 +14,13 @@ use ids::{OrderId, PaymentId, Shop, UserId};
 pub enum Method {
     /// The buyer pays on-chain, to the address of an invoice.
     Crypto,
-    /// The user pays from the balance in CNY.
+    /// The user pays from the user's balance in CNY at the shop.
     BalanceCny,
-    /// The user pays from the balance in USD, converted at the current rate.
+    /// The user pays from the user's balance in USD at the shop. The price is converted at the current rate.
     BalanceCrypto,
-    /// The buyer pays on a payment page of Alipay.
+    /// The buyer pays on Alipay's payment page.
     Alipay,
-    /// The buyer pays on a payment page of WeChat Pay.
+    /// The buyer pays on WeChat Pay's payment page.
     Wechat,
 }
 
@@ -39,8 +39,8 @@ pub enum State {
     Pending,
     /// Money has arrived, but it is not confirmed yet.
     Confirming,
-    /// The payment is paid. When a reorg removes its money, it keeps this state while the invoice waits for the money
-    /// to be mined again.
+    /// The payment is paid. When a reorg removes its money, the payment keeps this state while the invoice waits for
+    /// the money to be mined again.
     Success,
     /// The invoice of the payment was cancelled.
     Failed,
@@ -59,45 +59,46 @@ db::text_enum!(State {
 /// A change of a payment that the shop acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentChange {
-    /// Money has arrived, but it is not confirmed yet.
+    /// Money has arrived for the payment, but it is not confirmed yet.
     Confirming(PaymentId),
-    /// The confirmed money reaches the amount due.
+    /// The confirmed money for the payment reaches the amount due.
     Paid(PaymentId),
     /// The payment window ended without enough money.
     Expired(PaymentId),
-    /// A reorg removed money of a paid payment. The same transaction may be mined again.
+    /// A reorg removed money of a payment that was paid. The same transaction may be mined again.
     Reversed(PaymentId),
-    /// The payment was reversed, and its money was not mined again in time.
+    /// A reorg removed money of the payment, and this money was not mined again in time.
     Lost(PaymentId),
 }
 
-/// The amount that was taken from a balance.
+/// The amount that a payment took from the balance of a user.
 #[derive(Debug, Clone)]
 pub struct BalanceDebit {
     /// The asset of the balance.
     pub asset: AssetId,
     /// Base units of the asset.
     pub amount: Amount,
-    /// The exchange rate, its source and its time; `None` when the price is in the currency of the balance.
+    /// The exchange rate, the source of the rate and the time of the rate; `None` when the price is in the currency of
+    /// the balance.
     pub rate: Option<(String, String, Instant)>,
 }
 
 /// A payment to store.
 #[derive(Debug, Clone)]
 pub struct NewPayment {
-    /// The order. The same database transaction inserts it.
+    /// The order that the payment is for. The same database transaction inserts the order.
     pub order: ResultRef<OrderId>,
     /// The shop of the order.
     pub shop: Shop,
-    /// The user whose balance is debited; `None` for the other methods.
+    /// The user whose balance is debited; `None` for a payment that is not from a balance.
     pub user: Option<UserId>,
     /// The way in which the buyer pays.
     pub method: Method,
-    /// The first state of the payment.
+    /// The state in which the payment is stored first.
     pub state: State,
-    /// The amount that is taken from a balance; `None` for the other methods.
+    /// The amount that is taken from a user's balance; `None` for a payment that is not from a balance.
     pub taken: Option<BalanceDebit>,
-    /// The payment page of the external provider; `None` for the other methods.
+    /// The URL of the provider's payment page; `None` unless the method is Alipay or WeChat Pay.
     pub pay_url: Option<String>,
     /// The id of the payment at the external provider; `None` when the provider assigned no id.
     pub provider_ref: Option<String>,
@@ -140,8 +141,9 @@ pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<P
     store::find_newest_payment(tx, order).await
 }
 
-/// Closes a pending external payment (Alipay, WeChat): as paid when `paid` is true, otherwise as expired. The ledger
-/// does not contain such money. Returns `None` when the payment is not pending or is not an external payment.
+/// Closes a pending external payment (Alipay, WeChat Pay): as paid when `paid` is true, otherwise as expired. The
+/// ledger does not contain the money of external payments. Returns `None` when the payment is not pending or is not an
+/// external payment.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

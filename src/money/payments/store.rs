@@ -45,7 +45,7 @@ pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<P
     found.map(|row| row.get("id")).transpose()
 }
 
-/// Sets the states of payments, and the closing time of payments in a closed state.
+/// Sets the states of payments. Also sets the closing time of payments whose new state is a closed one.
 pub async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
     let given = to.iter().map(|(id, state)| {
         let closed_at = match state {
@@ -62,8 +62,8 @@ pub async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, Sta
     )
 }
 
-/// Closes a pending external payment (Alipay, WeChat) and returns true. Returns false when the payment is in another
-/// state or uses another method.
+/// Closes a pending external payment (Alipay, WeChat Pay) and returns true. Returns false when the payment is in
+/// another state or uses another method.
 pub async fn close_pending_external_payment(
     tx: &mut Tx,
     now: Instant,

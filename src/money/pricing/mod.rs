@@ -1,4 +1,5 @@
-//! Exchange rates and quotes. A quote freezes a rate for one payment. There is no quote without a fresh rate.
+//! Exchange rates and quotes. A quote is the amount that a buyer has to pay; it fixes the exchange rate for one
+//! payment. There is no quote without a fresh rate.
 
 mod fiat;
 mod minor_units;

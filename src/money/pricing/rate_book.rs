@@ -18,7 +18,7 @@ const DUE_DECIMALS_MAX: u8 = 8;
 /// is 0.01 %.
 const ROUNDING_SHARE_MAX: u64 = 10_000;
 
-/// An accepted rate of one base currency or asset in a quote currency.
+/// An exchange rate that was accepted: the price of one unit of a base currency or asset in a quote currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
     /// Units of the quote currency for one unit of the base.
@@ -37,7 +37,7 @@ impl Rate {
 /// The amount that a buyer has to pay, with the rate that it was computed from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
-    /// Units of the currency for one whole unit of the asset, spread included.
+    /// The price of one whole unit of the asset in the currency, after the spread was subtracted.
     pub rate: Decimal,
     /// The exchange tickers, or the configuration setting, that the rate comes from.
     pub source: String,
@@ -53,25 +53,25 @@ pub enum QuoteError {
     /// No rate was accepted for the pair, or the rate was withdrawn because its sources disagree.
     #[error("there is no rate for {base}/{quote}")]
     NoRate {
-        /// The currency or asset that is priced.
+        /// The currency or asset whose rate is missing.
         base: String,
-        /// The currency of the price.
+        /// The currency in which the rate should be.
         quote: String,
     },
     /// The latest rate is older than the configured limit, or it comes from the future because the clock was set back.
     #[error("the latest rate for {base}/{quote} is too old, or the clock was set back")]
     Stale {
-        /// The currency or asset that is priced.
+        /// The currency or asset whose rate is too old.
         base: String,
-        /// The currency of the price.
+        /// The currency in which the rate is.
         quote: String,
     },
-    /// The amount or the rate leaves the range of its type.
+    /// The amount or the rate is outside the range of its type.
     #[error("the amount is out of range")]
     OutOfRange,
 }
 
-/// The current rates. All clones share them, and only the rates worker updates them.
+/// The current exchange rates. All clones of a book share the rates, and only the rates worker updates them.
 #[derive(Debug, Clone)]
 pub struct RateBook {
     rates: Arc<RwLock<HashMap<(String, String), Rate>>>,
@@ -83,7 +83,8 @@ pub struct RateBook {
 }
 
 impl RateBook {
-    /// Returns a book without rates. `stale_after_ms` is the maximum age of a rate for quotes.
+    /// Returns a book without rates. `stale_after_ms` is the maximum age, in milliseconds, of a rate that is used for
+    /// quotes.
     pub fn new(stale_after_ms: i64, spread_basis_points: u32) -> RateBook {
         RateBook { rates: Arc::default(), stale_after_ms, spread_basis_points }
     }
@@ -157,7 +158,7 @@ impl RateBook {
         Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
     }
 
-    /// Returns the rate of `base` in `quote`, unless it is missing or older than the limit.
+    /// Returns the rate of `base` in `quote`. Fails when the rate is missing or older than the limit.
     fn find_fresh_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         let Some(rate) = self.find_latest_rate(base, quote) else {
             return Err(QuoteError::NoRate { base: base.to_owned(), quote: quote.to_owned() });

@@ -19,7 +19,7 @@ pub async fn insert_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> R
     db::expect_changed(inserted, 1)
 }
 
-/// Returns the rate of a pair that was inserted last; `None` when there is none.
+/// Returns the rate of a pair of currencies that was inserted last; `None` when there is none.
 pub async fn find_newest_rate(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
     let found = row!(
         tx,

@@ -2,7 +2,7 @@
 //!
 //! The ledger does not book unconfirmed transfers, but the checkout shows them to the buyer. A transfer that was first
 //! seen inside the payment window counts as in time, even when it is mined after the end of the window. Therefore the
-//! time of first sight is stored. Dust is not stored.
+//! time when a transfer was first seen is stored. Dust is not stored.
 
 mod store;
 
@@ -48,14 +48,14 @@ pub struct UnconfirmedSum {
 /// The unconfirmed transfers that a node reports at one time.
 #[derive(Debug, Clone)]
 pub struct MempoolSnapshot {
-    /// The transfers to watched addresses.
+    /// The unconfirmed transfers to watched addresses.
     pub unconfirmed: Vec<UnconfirmedTransfer>,
     /// The height of the node's tip, requested after the transfers. Once the follower has read this block, a stored
     /// transfer that is neither in the snapshot nor booked was dropped from the mempool.
     pub head: Height,
 }
 
-/// The result of comparing a snapshot with the stored transfers.
+/// The result of comparing a mempool snapshot with the stored transfers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MempoolDifferences {
     /// The number of transfers that were inserted or changed.

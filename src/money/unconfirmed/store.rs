@@ -1,4 +1,4 @@
-//! All SQL of the table `unconfirmed`, except for conditions inside statements about deposits and invoices.
+//! All SQL of the table `unconfirmed`, except for conditions on this table in statements about deposits and invoices.
 
 use chain::{Amount, ChainId, TxId, UnconfirmedTransfer};
 
@@ -11,9 +11,9 @@ use ids::InvoiceId;
 pub struct SeenTransfer {
     /// The id of the row.
     pub id: i64,
-    /// The transaction.
+    /// The id of the transaction that contains the transfer.
     pub txid: TxId,
-    /// The code of the part of the transaction; see [`chain::TxPart`].
+    /// The code of the part of the transaction that makes the transfer; see [`chain::TxPart`].
     pub part: i64,
     /// True when the transaction signals that it may be replaced (BIP 125).
     pub replaceable: bool,
@@ -86,7 +86,8 @@ pub async fn end_transfer_as_mined_or_orphaned(tx: &mut Tx, now: Instant, id: i6
     db::expect_changed(changed, 1)
 }
 
-/// Returns the sum of the seen transfers to an invoice, without those that are booked as deposits.
+/// Returns the sum of the transfers to an invoice that are in the state `seen`, without those that are booked as
+/// deposits.
 pub async fn sum_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Result<UnconfirmedSum, db::Error> {
     let found = rows!(
         tx,
