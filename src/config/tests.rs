@@ -1,7 +1,6 @@
 use std::{path::Path, time::Duration};
 
 use chain::{AssetKind, Family};
-use rust_decimal::Decimal;
 
 use super::*;
 use ids::Mode;

@@ -42,7 +42,9 @@ fn an_amount_due_has_the_fewest_decimals_that_cost_at_most_a_ten_thousandth() {
     }
     for (base, decimals, kept, cents, expected) in [
         ("ONE", 18, 18, 1_000_000, "10000"),
-        ("ONE", 18, 18, 1_000_001, "10000.01"),
+        ("ONE", 18, 18, 1_000_001, "10001"),
+        ("ONE", 18, 18, 10_000_001, "100001"),
+        ("ONE", 18, 18, 100_001, "1000.1"),
         ("ONE", 18, 18, 12_345_678, "123457"),
         ("ONE", 6, 2, 1, "0.01"),
         ("ETH", 18, 18, 100, "0.0003125"),

@@ -112,7 +112,7 @@ async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: Paym
     let confirmed_again = "the payment was confirmed again";
     match order.state {
         State::Created | State::AwaitingPayment => {
-            let order = Locked::new(Order { paid_by: Some(payment), ..order.into_inner() });
+            let order = store::set_paid_by_in_memory(order, payment);
             let order = advance_order_state(tx, now, order, State::Paid).await?;
             db::expect_changed(schedule_delivery_if_missing(tx, now, order.id).await?, 1)?;
             record_order_event(tx, now, &order, events::Kind::OrderPaid);

@@ -292,6 +292,11 @@ pub async fn find_order_email(tx: &mut Tx, order: OrderId) -> Result<Option<Stri
     found.map(|row| row.get("email")).transpose()
 }
 
+/// Returns the order with the payment that pays it. [`set_order_state_and_times`] stores this payment.
+pub fn set_paid_by_in_memory(order: Locked<Order>, payment: PaymentId) -> Locked<Order> {
+    Locked::new(Order { paid_by: Some(payment), ..order.into_inner() })
+}
+
 /// Sets the state of an order, and `paid_at` or `closed_at` when the new state needs them. Fails when the order no
 /// longer has its previous state.
 pub async fn set_order_state_and_times(
