@@ -48,17 +48,14 @@ impl FinalityClaims {
     }
 
     /// Returns the second-highest recent claim, because two endpoints report at least that height as final. Returns the
-    /// only recent claim if there is just one. Returns `None` without claims, or when the two highest claims name
-    /// different blocks at the same height.
+    /// only recent claim if there is just one. Returns `None` without claims, or when two claims name different blocks at
+    /// the height of the returned block.
     pub fn find_final_block(&self, now: Instant) -> Option<BlockRef> {
         let mut fresh = self.list_fresh_claims(now);
         fresh.sort_unstable_by_key(|claim| Reverse(claim.height));
-        match fresh.as_slice() {
-            [first, second, ..] if first.height == second.height && first.hash != second.hash => None,
-            [_, second, ..] => Some(*second),
-            [only] => Some(*only),
-            [] => None,
-        }
+        let agreed = *fresh.get(1).or(fresh.first())?;
+        let contradicted = fresh.iter().any(|claim| claim.height == agreed.height && claim.hash != agreed.hash);
+        (!contradicted).then_some(agreed)
     }
 
     /// Returns the blocks that endpoints have recently claimed to be final, one for each endpoint.
@@ -145,5 +142,20 @@ mod tests {
             "a silent endpoint holds the final block back for a limited time only"
         );
         assert_eq!(claims.find_final_block(later + CLAIM_MAX_AGE), None, "all claims are too old");
+    }
+
+    #[test]
+    fn no_block_is_final_while_lower_claims_contradict_each_other() {
+        let start = Instant::now();
+        let other = BlockRef { height: 900, hash: BlockHash([8; 32]) };
+        for claims_of_endpoints in
+            [[test_block(1_000), test_block(900), other], [other, test_block(1_000), test_block(900)]]
+        {
+            let mut claims = FinalityClaims::new(3);
+            for (endpoint, claim) in claims_of_endpoints.into_iter().enumerate() {
+                claims.set_or_remove_claim(endpoint, Some(claim), start);
+            }
+            assert_eq!(claims.find_final_block(start), None);
+        }
     }
 }

@@ -118,15 +118,21 @@ impl Endpoint {
         }
     }
 
-    /// Returns a text with every long part of the URL and every long header value replaced by `…`. A node's error
-    /// message may repeat the key that the request contained.
+    /// Returns a text with every long part of the URL, every long header value and the login replaced by `…`. A node's
+    /// error message may repeat the key or the password that the request contained.
     pub fn redact_secrets(&self, text: &str) -> String {
         let urls = || std::iter::once(&self.url).chain(self.path_override.iter().map(|(_, url)| url));
         let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
         let path = urls().flat_map(|url| url.path_segments().into_iter().flatten().map(str::to_owned));
-        let login = urls().flat_map(|url| [url.username().to_owned(), url.password().unwrap_or_default().to_owned()]);
+        let url_login =
+            urls().flat_map(|url| [url.username().to_owned(), url.password().unwrap_or_default().to_owned()]);
+        let file_login =
+            self.read_login_file().ok().flatten().into_iter().flat_map(|(user, password)| [user, password]);
+        // Words of a path, such as `v2`, are short and no secrets; a password is a secret however short it is.
+        let login = url_login.chain(file_login).filter(|part| !part.is_empty());
         let headers = self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
-        let secrets = query.chain(path).chain(login).chain(headers).filter(|part| part.len() >= SECRET_LENGTH_MIN);
+        let long = query.chain(path).chain(headers).filter(|part| part.len() >= SECRET_LENGTH_MIN);
+        let secrets = long.chain(login);
         secrets.fold(text.to_owned(), |text, secret| text.replace(&secret, "…"))
     }
 
@@ -198,6 +204,12 @@ mod tests {
             assert!(!shown.contains(secret) && !redacted.contains(secret), "{secret} in {shown} or {redacted}");
         }
         assert!(redacted.ends_with("at v2"));
+        let short = Endpoint::new("https://eth.example/v2").unwrap();
+        let file = std::env::temp_dir().join(format!("settled-login-{}", std::process::id()));
+        std::fs::write(&file, "__cookie__:pw1").unwrap();
+        let short = short.with_login_file(file.clone());
+        assert_eq!(short.redact_secrets("__cookie__ with pw1 is refused at v2"), "… with … is refused at v2");
+        std::fs::remove_file(file).unwrap();
         assert_eq!(endpoint.host_and_port(), "eth.example:443");
     }
 

@@ -116,7 +116,7 @@ impl HttpClient {
         }
         let retry_after =
             retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::parse_suspension_duration));
-        if is_throttling_status(status) || is_gateway_error_status(status) && !reply::is_json_rpc_error(&body) {
+        if is_throttling_status(status) || is_endpoint_failure_status(status) && !reply::is_json_rpc_error(&body) {
             let class = match status {
                 _ if is_throttling_status(status) || retry_after.is_some() => ErrorClass::Throttled,
                 // A gateway sends 502 at once while its node is down; a smaller request would not succeed either.
@@ -139,7 +139,7 @@ fn is_throttling_status(status: StatusCode) -> bool {
 
 /// Returns true for an HTTP status that usually comes from a gateway in front of the node. A JSON-RPC error in the body
 /// shows that the node itself replied.
-fn is_gateway_error_status(status: StatusCode) -> bool {
+fn is_endpoint_failure_status(status: StatusCode) -> bool {
     status.is_server_error()
         || status.is_redirection()
         || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::REQUEST_TIMEOUT)

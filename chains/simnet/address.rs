@@ -44,6 +44,15 @@ pub fn address_from_public_key(family: Family, key: &bitcoin::secp256k1::PublicK
     }
 }
 
+/// Returns the address of a transaction's sender as text; `None` on Bitcoin, where a transaction has no single sender.
+pub fn format_single_sender(family: Family, account: AddressKey) -> Option<String> {
+    match family {
+        Family::Bitcoin => None,
+        Family::Evm => Some(chain::address::encode_evm_address(account).text),
+        Family::Tron => Some(chain::address::encode_tron_address(account).text),
+    }
+}
+
 fn parse_bitcoin_address(text: &str) -> Result<Address, &'static str> {
     let address = bitcoin::Address::<NetworkUnchecked>::from_str(text)
         .map_err(|_| "it is not Bech32, or its checksum is wrong")?

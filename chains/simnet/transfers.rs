@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use chain::{
-    AddressKey, Family, InternalTransfers, Transfer, TransferIndex, TxPart, UnconfirmedTransfer,
-    watch::WatchedAddresses,
-};
+use chain::{Family, InternalTransfers, Transfer, TransferIndex, TxPart, UnconfirmedTransfer, watch::WatchedAddresses};
 
-use crate::{model_chain::ModelChain, transaction::SignedTx};
+use crate::{address, model_chain::ModelChain, transaction::SignedTx};
 
 /// Selects the transfers that a model node returns.
 #[derive(Clone, Copy)]
@@ -70,21 +67,12 @@ impl ModelChain {
                     index: TransferIndex { tx_index, part },
                     asset: moved.asset.clone(),
                     to: moved.to.key,
-                    from: self.format_sender_address(tx.sender()),
+                    from: address::format_single_sender(self.spec.family, tx.sender()),
                     amount: moved.amount,
                 });
             }
         }
         found.sort_by_key(|transfer| transfer.index);
         found
-    }
-
-    /// Returns the address of a sender as text; `None` on Bitcoin, where a transaction has no single sender.
-    fn format_sender_address(&self, account: AddressKey) -> Option<String> {
-        match self.spec.family {
-            Family::Bitcoin => None,
-            Family::Evm => Some(chain::address::encode_evm_address(account).text),
-            Family::Tron => Some(chain::address::encode_tron_address(account).text),
-        }
     }
 }

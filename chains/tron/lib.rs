@@ -9,7 +9,7 @@ pub mod abi;
 pub mod address;
 pub mod proto;
 pub mod transaction;
-pub mod resources;
+pub mod transaction_costs;
 pub mod simulated_calls;
 
 mod config;

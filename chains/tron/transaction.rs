@@ -137,7 +137,7 @@ fn encode_operation_as_contract(owner: AddressKey, operation: &Operation, permis
         }
         Operation::Delegate { resource, sun, to } => {
             let receiver_address = address::to_prefixed_bytes(*to);
-            let (resource, balance) = (resource.resource_code(), *sun);
+            let (resource, balance) = (resource.proto_number(), *sun);
             let (lock, lock_period) = (false, 0);
             let message =
                 DelegateResourceContract { owner_address, resource, balance, receiver_address, lock, lock_period };
@@ -145,7 +145,7 @@ fn encode_operation_as_contract(owner: AddressKey, operation: &Operation, permis
         }
         Operation::Undelegate { resource, sun, from } => {
             let receiver_address = address::to_prefixed_bytes(*from);
-            let (resource, balance) = (resource.resource_code(), *sun);
+            let (resource, balance) = (resource.proto_number(), *sun);
             let message = UnDelegateResourceContract { owner_address, resource, balance, receiver_address };
             (ContractType::UnDelegateResource, "UnDelegateResourceContract", message.encode_to_vec())
         }
@@ -156,7 +156,7 @@ fn encode_operation_as_contract(owner: AddressKey, operation: &Operation, permis
 
 impl Resource {
     /// Returns the number that java-tron uses for the resource.
-    fn resource_code(self) -> i32 {
+    fn proto_number(self) -> i32 {
         match self {
             Resource::Bandwidth => 0,
             Resource::Energy => 1,

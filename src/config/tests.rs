@@ -131,6 +131,7 @@ fn a_wrong_value_is_rejected_with_a_suggestion() {
         ("database.url = \"postgres://a:secret@h/d\"", "move it into a file"),
         ("database.password_file = \"x\"", "SQLite has no password"),
         ("log.level = \"settled=loud\"", "log.level is not a level"),
+        ("log.level = \"verbose\"", "log.level is not a level"),
         ("log.format = \"xml\"", "expected `text` or `json`"),
         ("surfaces.agent.enabled = true", "surfaces.agent.enabled is true, but this surface is not built yet"),
         ("surfaces.checkout.prefix = \"shop\"", "write it as \"/shop\""),
@@ -146,6 +147,10 @@ fn a_wrong_value_is_rejected_with_a_suggestion() {
         ("chains.bsc.confirmations = [{ depth = 0 }]", "must have depths from 1"),
         ("chains.bsc.confirmations = [{ depth = 999 }]", "to final_depth (200)"),
         ("chains.bsc.confirmations = [{ depth = 1 }, { depth = 2 }]", "only the last tier has none"),
+        (
+            "chains.bsc.confirmations = [{ depth = 1, below_usd = 9 }, { depth = 2, below_usd = 9 }, { depth = 3 }]",
+            "must rise in below_usd",
+        ),
         (
             "chains.bsc.assets = [{ code = \"a\", contract = \"0x12\", symbol = \"A\", decimals = 6, quote_decimals = 6 }]",
             "is not the address of a contract",

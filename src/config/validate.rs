@@ -133,7 +133,7 @@ impl Validator {
     fn validate_log(&mut self, config: &Config) {
         for directive in config.log.level.split(',') {
             let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
-            if directive.contains('=') && !is_log_level(level.trim()) {
+            if !is_log_level(level.trim()) {
                 let levels = LOG_LEVELS.join(", ");
                 self.add_problem("log.level", format_args!("is not a level: \"{level}\" is none of {levels}"));
             }
@@ -379,7 +379,7 @@ impl Validator {
             return;
         };
         let bounds: Vec<Option<Decimal>> = tiers.iter().map(|tier| tier.below_usd).collect();
-        if last.below_usd.is_some() || bounds.contains(&None) || !bounds.is_sorted() {
+        if last.below_usd.is_some() || bounds.contains(&None) || !bounds.is_sorted_by(|a, b| a < b) {
             self.add_problem(&at, "must rise in below_usd, and only the last tier has none");
         }
         let depths: Vec<u64> = chain.confirmations.iter().map(|tier| tier.depth).collect();

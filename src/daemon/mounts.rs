@@ -7,11 +7,11 @@ use config::Config;
 use db::Db;
 use ids::Shop;
 use shop::merchants;
+use web::api_reference;
 use web::guard::Guard;
 use web::health::{self, Health};
 use web::host_router::HostRouter;
 use web::http_error::HttpError;
-use web::reference;
 
 /// Returns the router of the daemon: the surfaces, their API references and the health endpoints. The checkout surface
 /// is not mounted when `checkout` is `None`.
@@ -26,7 +26,7 @@ pub fn build_http_router(
         let mount = &config.surfaces.checkout.mount;
         let surface = guard.protect_surface(checkout::build_checkout_routes(services), checkout::render_http_error);
         hosts.add_surface(&mount.host, nest_under_prefix(&mount.prefix, surface));
-        let reference = reference::build_reference_routes("checkout", checkout::build_openapi_document(config));
+        let reference = api_reference::build_reference_routes("checkout", checkout::build_openapi_document(config));
         hosts.add_surface("", guard.protect_surface(reference, HttpError::render_plain_error));
     }
     let not_found = Router::new().fallback(any(async || HttpError::NotFound.render_plain_error()));

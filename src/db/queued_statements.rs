@@ -29,11 +29,11 @@ pub struct ResultRef<T> {
 
 /// The ids that one statement returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct ReturnedIds {
+pub(super) struct ReturnedRows {
     /// The number of rows that the statement returned.
-    pub rows: u64,
+    pub count: u64,
     /// The least id; `None` when no row was returned.
-    pub least: Option<i64>,
+    pub least_id: Option<i64>,
 }
 
 impl Tx {
@@ -56,17 +56,20 @@ impl Tx {
             return Ok(());
         }
         let first = self.returned.len();
-        match self.backend() {
-            Backend::Sqlite => self.run_queued_one_by_one(statements).await?,
-            Backend::Postgres => self.run_queued_as_one(statements).await?,
-        }
-        self.changed |= self.returned.iter().skip(first).any(|ids| ids.rows > 0);
+        let result = match self.backend() {
+            Backend::Sqlite => self.run_queued_one_by_one(statements).await,
+            Backend::Postgres => self.run_queued_as_one(statements).await,
+        };
+        // Also an error before the first statement ran, for example of a reference, ends the transaction: the queue is
+        // empty, so a commit would store only a part of what the caller wanted.
+        self.record_failure(result)?;
+        self.changed |= self.returned.iter().skip(first).any(|ids| ids.count > 0);
         Ok(())
     }
 
     /// Returns the number of rows that a queued statement returned; 0 before it has run.
     pub fn row_count_of<T>(&self, result: ResultRef<T>) -> u64 {
-        self.returned.get(result.statement).map_or(0, |ids| ids.rows)
+        self.returned.get(result.statement).map_or(0, |ids| ids.count)
     }
 
     /// Returns the id of the one row that a queued statement returned.
@@ -83,7 +86,7 @@ impl Tx {
             let (sql, binds) = statement.resolve_references(&self.returned)?;
             self.run_earlier_and_check_binds(sql, &[], &binds).await?;
             let DbConnection::Sqlite(connection) = &self.connection else { unreachable!("the backend is SQLite") };
-            let result = sqlite::statement::execute_returning_ids(connection, sql, &binds);
+            let result = sqlite::statement::execute_returning_least_id(connection, sql, &binds);
             let ids = self.record_failure(result)?;
             self.returned.push(ids);
         }
@@ -102,7 +105,7 @@ impl Tx {
         let result = postgres::select_only_row(connection, sql, binds).await;
         let row = self.record_failure(result)?;
         for number in 0..count {
-            self.returned.push(ReturnedIds { rows: row.get_at(2 * number)?, least: row.get_at(2 * number + 1)? });
+            self.returned.push(ReturnedRows { count: row.get_at(2 * number)?, least_id: row.get_at(2 * number + 1)? });
         }
         Ok(())
     }
@@ -122,14 +125,14 @@ impl<T> From<ResultRef<T>> for Bind {
     }
 }
 
-impl ReturnedIds {
+impl ReturnedRows {
     /// Returns the id of the one row that the statement returned.
     ///
     /// # Errors
     /// [`Error::UnexpectedRowCount`] when the statement did not return exactly one row.
     pub fn only_id<T: FromValue>(&self) -> Result<T, Error> {
-        let id = self.least.filter(|_| self.rows == 1);
-        let id = id.ok_or(Error::UnexpectedRowCount { expected: 1, found: self.rows })?;
+        let id = self.least_id.filter(|_| self.count == 1);
+        let id = id.ok_or(Error::UnexpectedRowCount { expected: 1, found: self.count })?;
         T::from_value(&Bind::Int(id))
             .ok_or_else(|| Error::Value { column: "id".into(), reason: "it is outside the range of its type".into() })
     }
@@ -137,11 +140,11 @@ impl ReturnedIds {
 
 impl QueuedStatement {
     /// Returns the text and the values, with the ids that earlier statements returned in place of references.
-    pub fn resolve_references(self, earlier: &[ReturnedIds]) -> Result<(&'static str, Vec<Bind>), Error> {
+    pub fn resolve_references(self, earlier: &[ReturnedRows]) -> Result<(&'static str, Vec<Bind>), Error> {
         let resolve = |bind| match bind {
             Bind::ResultRef(statement) => {
                 let ids = earlier.get(statement).ok_or_else(|| forward_reference_error(statement))?;
-                Ok(ids.least.map_or(Bind::Null, Bind::Int))
+                Ok(ids.least_id.map_or(Bind::Null, Bind::Int))
             }
             known @ (Bind::Null | Bind::Int(_) | Bind::Text(_) | Bind::Blob(_) | Bind::TooLarge(_)) => Ok(known),
         };
@@ -150,10 +153,10 @@ impl QueuedStatement {
 
     /// Replaces references to the statements that ran before by the ids that they returned, and numbers the other
     /// references from the first statement that has not run.
-    pub fn rebase_references(self, earlier: &[ReturnedIds]) -> QueuedStatement {
+    pub fn rebase_references(self, earlier: &[ReturnedRows]) -> QueuedStatement {
         let rebase = |bind| match bind {
             Bind::ResultRef(statement) => match earlier.get(statement) {
-                Some(ids) => ids.least.map_or(Bind::Null, Bind::Int),
+                Some(ids) => ids.least_id.map_or(Bind::Null, Bind::Int),
                 None => Bind::ResultRef(statement - earlier.len()),
             },
             value @ (Bind::Null | Bind::Int(_) | Bind::Text(_) | Bind::Blob(_) | Bind::TooLarge(_)) => value,
@@ -240,7 +243,7 @@ mod tests {
     #[test]
     fn an_id_is_bound_only_after_its_statement() {
         let statement = || insert("insert into b values ($1) returning id", vec![Bind::ResultRef(1)]);
-        assert!(matches!(statement().resolve_references(&[ReturnedIds::default()]), Err(Error::Statement(_))));
+        assert!(matches!(statement().resolve_references(&[ReturnedRows::default()]), Err(Error::Statement(_))));
         assert!(matches!(combine_statements(vec![statement()]), Err(Error::Statement(_))));
     }
 
@@ -248,7 +251,7 @@ mod tests {
     fn ids_of_statements_that_ran_are_bound_as_values() {
         let binds = vec![Bind::ResultRef(0), Bind::ResultRef(1), 7.into()];
         let rebased = insert("insert into b values ($1, $2, $3) returning id", binds);
-        let rebased = rebased.rebase_references(&[ReturnedIds { rows: 1, least: Some(42) }]);
+        let rebased = rebased.rebase_references(&[ReturnedRows { count: 1, least_id: Some(42) }]);
         assert!(rebased.binds == [42.into(), Bind::ResultRef(0), 7.into()]);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::batch_rows::{BatchRows, RUN_ONCE};
 use crate::deferred_statements::DeferredStatement;
-use crate::queued_statements::{QueuedStatement, ReturnedIds};
+use crate::queued_statements::{QueuedStatement, ReturnedRows};
 use crate::stats::Stats;
 use crate::{Backend, Bind, Error, Row, postgres, sqlite};
 
@@ -31,7 +31,7 @@ pub struct Tx {
     /// Queued statements that have not run yet.
     pub(super) queued: Vec<QueuedStatement>,
     /// The results of the queued statements that have run, in the order in which they were queued.
-    pub(super) returned: Vec<ReturnedIds>,
+    pub(super) returned: Vec<ReturnedRows>,
 }
 
 /// The kind of a transaction, which limits the statements that it may run.

@@ -103,26 +103,33 @@ impl Feeds {
         exchanges::parse_ticker_response(source, pairs, &body, self.clock.now())
     }
 
-    /// Sends one request per pair. Pairs that the exchange does not know are left out. Fails when the exchange knows no
-    /// pair, or when a request fails for another reason; prices that were already received are then lost.
+    /// Sends one request per pair. Pairs that the exchange does not know are left out. When a request fails for another
+    /// reason, no further request is sent and the prices that were already received are returned. Fails when no price
+    /// was received.
     async fn request_known_pairs_one_by_one(
         &self,
         source: SourceName,
         root: &Url,
         pairs: &[Pair],
     ) -> Result<Vec<Observation>, FeedError> {
-        let (mut observations, mut rejection) = (Vec::new(), None);
+        let (mut observations, mut failure) = (Vec::new(), None);
         for pair in pairs.chunks(1) {
             let body =
                 http::fetch_successful_response_body(&self.client, exchanges::build_ticker_url(source, root, pair))
                     .await;
             match body.and_then(|body| exchanges::parse_ticker_response(source, pair, &body, self.clock.now())) {
                 Ok(observed) => observations.extend(observed),
-                Err(error @ FeedError::Rejected(_)) => rejection = Some(error),
-                Err(error) => return Err(error),
+                Err(error @ FeedError::Rejected(_)) => failure = Some(error),
+                Err(error) => {
+                    if let FeedError::RateLimited { seconds } = &error {
+                        self.pause_exchange(source, *seconds);
+                    }
+                    failure = Some(error);
+                    break;
+                }
             }
         }
-        match rejection {
+        match failure {
             Some(error) if observations.is_empty() => Err(error),
             Some(_) | None => Ok(observations),
         }

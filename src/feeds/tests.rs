@@ -156,6 +156,24 @@ async fn an_unknown_pair_does_not_hide_the_prices_of_the_others() {
 }
 
 #[tokio::test]
+async fn prices_received_before_a_rate_limit_are_used_and_the_exchange_is_paused() {
+    let respond = |uri: &str| -> Response {
+        if uri.contains("ETH") {
+            (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "30")], "").into_response()
+        } else {
+            respond_with_fixture(uri)
+        }
+    };
+    let exchanges = start_fake_exchanges(respond).await;
+    let feeds = build_feeds(&exchanges, &[SourceName::Coinbase], &Clock::manual(NOW));
+    let mut answers = feeds.request_prices_by_exchange(&[usd_pair("BTC"), usd_pair("ETH"), usd_pair("BTC")]).await;
+    let observations = answers.remove(0).1.unwrap();
+    assert_eq!(observations.iter().map(|observation| &observation.pair).collect::<Vec<_>>(), [&usd_pair("BTC")]);
+    let answer = feeds.request_prices_by_exchange(&[usd_pair("BTC")]).await.remove(0).1;
+    assert_eq!(answer.unwrap_err(), FeedError::Paused);
+}
+
+#[tokio::test]
 async fn a_rate_limited_exchange_is_paused_for_the_requested_time() {
     let respond_rate_limited =
         |_: &str| -> Response { (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "30")], "").into_response() };

@@ -12,4 +12,4 @@ pub mod idempotent;
 pub mod response;
 pub mod number;
 pub mod health;
-pub mod reference;
+pub mod api_reference;

@@ -126,8 +126,8 @@ impl Pool {
             }
             Err(Rejection::Invalid(reason)) => {
                 let label = self.endpoint_label(endpoint);
-                error!(endpoint = %label, method, "an invalid reply of the endpoint was rejected: {reason}");
                 let reason = self.redact_secrets(endpoint, &reason);
+                error!(endpoint = %label, method, "an invalid reply of the endpoint was rejected: {reason}");
                 attempts.invalid = Some(format!("{label}: {reason}"));
                 result.failure.get_or_insert(EndpointFailure::new(ErrorClass::Broken, reason));
             }

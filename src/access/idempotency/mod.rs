@@ -88,13 +88,17 @@ pub async fn claim_key_or_find_answer(
         KeyExpiry::Never => None,
         KeyExpiry::At(at) => Some(at),
     };
-    if store::insert_key_without_answer(tx, now, expires_at, call).await? {
-        return Ok(ClaimResult::New(ClaimedKey { scope: call.scope.clone(), key: call.key.clone() }));
+    loop {
+        if store::insert_key_without_answer(tx, now, expires_at, call).await? {
+            return Ok(ClaimResult::New(ClaimedKey { scope: call.scope.clone(), key: call.key.clone() }));
+        }
+        match store::find_stored_answer(tx, call).await? {
+            Some((fingerprint, answer)) if fingerprint == call.fingerprint => return Ok(ClaimResult::Same(answer)),
+            Some(_) => return Ok(ClaimResult::Mismatch),
+            // The key expired and was deleted between the two statements, so it is new now.
+            None => {}
+        }
     }
-    Ok(match store::find_stored_answer(tx, call).await? {
-        Some((fingerprint, answer)) if fingerprint == call.fingerprint => ClaimResult::Same(answer),
-        Some(_) | None => ClaimResult::Mismatch,
-    })
 }
 
 impl ClaimedKey {

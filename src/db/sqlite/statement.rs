@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection, ffi};
 
 use crate::batch_rows::{RUN_ONCE, sql_for_sqlite};
 use crate::error::Constraint;
-use crate::queued_statements::ReturnedIds;
+use crate::queued_statements::ReturnedRows;
 use crate::{Bind, Error, Row};
 
 /// Runs a statement once for each given row and returns the number of rows that all runs changed.
@@ -56,20 +56,28 @@ pub fn select_rows(
 }
 
 /// Runs a statement that returns a column `id`, and returns the number of ids and the least id.
-pub fn execute_returning_ids(connection: &Connection, sql: &'static str, binds: &[Bind]) -> Result<ReturnedIds, Error> {
+pub fn execute_returning_least_id(
+    connection: &Connection,
+    sql: &'static str,
+    binds: &[Bind],
+) -> Result<ReturnedRows, Error> {
     let mut prepared = PreparedStatement::new(connection, sql, RUN_ONCE, binds, ResultKind::Ids)?;
     prepared.bind_values(binds, &[])?;
     if prepared.plan.inserts_one {
         let before = connection.total_changes();
         prepared.statement.raw_execute().map_err(|e| to_error(&e))?;
         let inserted = connection.total_changes() != before;
-        return Ok(ReturnedIds { rows: u64::from(inserted), least: inserted.then(|| connection.last_insert_rowid()) });
+        return Ok(ReturnedRows {
+            count: u64::from(inserted),
+            least_id: inserted.then(|| connection.last_insert_rowid()),
+        });
     }
     let mut rows = prepared.statement.raw_query();
-    let mut ids = ReturnedIds::default();
+    let mut ids = ReturnedRows::default();
     while let Some(row) = rows.next().map_err(|e| to_error(&e))? {
         let id = row.get(0).map_err(|e| to_error(&e))?;
-        ids = ReturnedIds { rows: ids.rows + 1, least: Some(ids.least.map_or(id, |least: i64| least.min(id))) };
+        ids =
+            ReturnedRows { count: ids.count + 1, least_id: Some(ids.least_id.map_or(id, |least: i64| least.min(id))) };
     }
     Ok(ids)
 }

@@ -4,9 +4,9 @@ use chain::{AddressKey, Amount};
 use serde_json::json;
 use tron::{
     abi,
-    resources::Resources,
     simulated_calls::Simulation,
     transaction::{Operation, Resource},
+    transaction_costs::Resources,
 };
 
 use crate::world::World;

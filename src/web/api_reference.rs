@@ -16,7 +16,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::response;
 
-const STYLE: &str = include_str!("reference.css");
+const STYLE: &str = include_str!("api_reference.css");
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// Maximum depth of nested objects whose fields the page shows.
 const DEPTH_MAX: usize = 4;
