@@ -1,4 +1,5 @@
-//! Requests to Bitcoin Core over JSON-RPC. Written for version 28 and later; older versions have the same methods.
+//! Requests to Bitcoin Core over JSON-RPC. This module was written for version 28 and later. Older versions have the
+//! same methods.
 
 use bitcoin::{BlockHash, CompactTarget, block::Header, block::Version};
 use chain::{Height, TxId};
@@ -11,14 +12,14 @@ use crate::{
     hashes::{parse_block_hash, parse_merkle_root, parse_txid, verify_header_hash, zero_block_hash},
 };
 
-/// Code `RPC_INVALID_PARAMETER`, which `getblockhash` returns for a height above the head.
+/// Code `RPC_INVALID_PARAMETER`, which `getblockhash` returns for a height above the node's newest block.
 const INVALID_PARAMETER: i64 = -8;
 /// Code `RPC_INVALID_ADDRESS_OR_KEY`, which `getrawtransaction` returns for a transaction that the node does not have.
 const UNKNOWN_TRANSACTION: i64 = -5;
 /// Maximum number of small calls in one batch.
 const BATCH_MAX: usize = 100;
 
-/// Result of `getblockheader`.
+/// The result of the RPC method `getblockheader`.
 #[derive(Deserialize)]
 struct VerboseHeader<'a> {
     height: Height,
@@ -31,26 +32,26 @@ struct VerboseHeader<'a> {
     previousblockhash: Option<&'a str>,
 }
 
-/// Result of `getblockchaininfo`.
+/// The result of the RPC method `getblockchaininfo`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ChainInfo {
     /// Name of the network: `main`, `test`, `testnet4`, `signet` or `regtest`.
     pub chain: String,
     /// Height of the newest block that the node has verified.
     pub blocks: Height,
-    /// Height of the newest header that the node has; above `blocks` while it syncs.
+    /// Height of the newest header that the node has. It is above `blocks` while the node downloads blocks.
     pub headers: Height,
     /// True until the node has caught up with the network for the first time.
     pub initialblockdownload: bool,
-    /// True if the node deletes old blocks.
+    /// True if the node deletes old blocks (pruning).
     pub pruned: bool,
     /// Height of the oldest block that a pruned node still has; `None` if the node does not prune.
     #[serde(default)]
     pub pruneheight: Option<Height>,
 }
 
-/// Returns the hash of the newest block and the index of the endpoint that returned it. The endpoint `first` gets the
-/// request before all others.
+/// Returns the hash of the newest block and the index of the endpoint that returned it. The request goes first to the
+/// endpoint with the index `first`.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
     let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_result()?)?)));
     pool.send_request(Request::json_rpc_call("getbestblockhash", &[(); 0]).with_target(Target::From(first)), accept)
@@ -63,8 +64,8 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
     pool.send_request(Request::json_rpc_call("getblockhash", &[0]).with_target(target), accept).await
 }
 
-/// Returns the block hash at each height, or `None` for a height above the node's head. If a request fails, the list
-/// ends before that height, and the hashes in the list are still valid.
+/// Returns the block hash at each height, or `None` for a height above the node's newest block. If a request fails, the
+/// list ends before that height, and the hashes in the list are still valid.
 pub async fn fetch_block_hashes_until_failure(
     pool: &Pool,
     heights: &[Height],
@@ -72,7 +73,7 @@ pub async fn fetch_block_hashes_until_failure(
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.parse_result::<&str>() {
         Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
-        // The node may lag behind, so the pool sends the request to another endpoint too.
+        // The node may be behind, so the pool also sends the request to another endpoint.
         Err(Rejection::NodeError(error)) if error.code == INVALID_PARAMETER => Ok(Verdict::Fallback(None)),
         Err(rejection) => Err(rejection),
     };

@@ -19,18 +19,18 @@ use crate::{
     transaction::{ByteReader, Input, MalformedTransaction},
 };
 
-/// First bytes of the output script in which a coinbase commits to the witnesses (BIP141).
+/// First bytes of the coinbase output script that contains the Merkle root of the witnesses (BIP141).
 const WITNESS_COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
 /// The parts of a parsed block that the driver uses.
 #[derive(Debug, Clone)]
 pub struct ParsedBlock {
-    /// The header as serialised in the block; its height is not part of it.
+    /// The header as it is serialised in the block. It does not contain the height.
     pub header: Header,
     /// Outputs to watched addresses, except those of the coinbase.
     pub outputs: Vec<PaidOutput>,
-    /// Coinbase outputs to any address of the configured type. They become transfers when they may be spent, 100 blocks
-    /// later. All of them are kept, because an address may be added to the watch set until then.
+    /// Coinbase outputs to any address of the configured type. These outputs become transfers when they may be spent,
+    /// 100 blocks later. All of them are kept, because until then an address may be added to the watch set.
     pub coinbase_outputs: Vec<PaidOutput>,
     /// Block height written in the coinbase (BIP34); `None` if the coinbase contains no height.
     pub coinbase_height: Option<Height>,
@@ -45,12 +45,12 @@ pub enum InvalidBlock {
     /// The header or the transaction count is truncated, or bytes follow the last transaction.
     #[error("the bytes of a block are not a header followed by its transactions")]
     Malformed,
-    /// The Merkle root of the txids differs from the root in the header, or the list of transactions repeats its end
-    /// (CVE-2012-2459).
+    /// The Merkle root of the transaction ids differs from the root in the header, or the last transactions of the list
+    /// are repeated (CVE-2012-2459).
     #[error("the transactions of a block do not match the Merkle root in its header")]
     TransactionRoot,
-    /// The commitment computed from the witnesses differs from the commitment in the coinbase (BIP141), or the coinbase
-    /// contains no commitment.
+    /// The Merkle root of the witnesses differs from the root in the coinbase (BIP141), or the coinbase contains no
+    /// such root.
     #[error("the witnesses of a block do not match the root in its coinbase")]
     WitnessRoot,
     /// The first transaction is not a coinbase, or another transaction is a coinbase.
@@ -72,7 +72,7 @@ pub fn parse_and_verify_block(
     let count = reader.read_bounded_compact_size()?;
     let mut block = ParsedBlock { header, outputs: Vec::new(), coinbase_outputs: Vec::new(), coinbase_height: None };
     let mut roots = MerkleRoots::new(if verify_roots { count } else { 0 });
-    // Outputs of one transaction to watched addresses; the allocation is reused for all transactions.
+    // The watched outputs of one transaction. The same memory is used for all transactions.
     let mut found: Vec<(u32, AddressKey, u64)> = Vec::new();
     for tx_index in 0..count {
         found.clear();
@@ -111,7 +111,7 @@ pub fn parse_and_verify_block(
 }
 
 /// Returns the watched outputs that the transactions of a block spend. [`parse_and_verify_block`] does not return them,
-/// because blocks are parsed concurrently and a block may spend outputs of the block before it.
+/// because blocks are parsed concurrently and a block may spend outputs that the block before it creates.
 pub fn find_watched_spends(bytes: &[u8], watched: &WatchedOutputs<'_>) -> Result<Vec<Spend>, InvalidBlock> {
     let mut spends = Vec::new();
     if watched.is_empty() {

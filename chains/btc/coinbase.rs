@@ -6,8 +6,8 @@ use chain::{Height, SourceError, WatchSet};
 
 use crate::{Bitcoin, paid_output::PaidOutput};
 
-/// Number of blocks, including the block of the coinbase, after which coinbase outputs may be spent. The driver reports
-/// these outputs as transfers only then.
+/// Number of blocks, including the block of the coinbase, after which coinbase outputs may be spent. Only after these
+/// blocks does the driver report the outputs as transfers.
 const COINBASE_MATURITY: usize = 100;
 /// Height from which every coinbase of mainnet contains the height of its block (BIP34).
 const MAINNET_BIP34_FROM: Height = 227_931;
@@ -31,15 +31,15 @@ pub fn requires_coinbase_height(network: Network, height: Height) -> bool {
     if network == Network::Bitcoin {
         height >= MAINNET_BIP34_FROM
     } else {
-        // Testnet 3 began without BIP34, so its coinbases are not checked.
+        // On testnet 3, the first blocks do not follow BIP34, so its coinbases are not checked.
         height > 0 && network != Network::Testnet
     }
 }
 
 impl Bitcoin {
-    /// Returns the outputs of the coinbase that the block at `height` buries deep enough to be spent: those of the
-    /// block 99 below it. The block at `height` must be the newest of the recent blocks. An older block that is not
-    /// among the recent blocks is fetched.
+    /// Returns the coinbase outputs that become spendable with the block at `height`: those of the block 99 below it.
+    /// The block at `height` must be the newest of the recent blocks. When the older block is not among the recent
+    /// blocks, it is fetched.
     pub(crate) async fn fetch_newly_matured_outputs(&self, height: Height) -> Result<Vec<PaidOutput>, SourceError> {
         let depth = COINBASE_MATURITY - 1;
         if let Some(block) = self.lock_recent_blocks().find_block_below_tip(depth) {

@@ -7,7 +7,7 @@ use chain::Asset;
 
 use crate::paid_output::AddressType;
 
-/// The software that answers the requests.
+/// The software of the nodes or servers that answer the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// The operator's Bitcoin Core nodes, over JSON-RPC.
@@ -26,16 +26,16 @@ pub struct Verify {
 }
 
 impl Verify {
-    /// Makes all checks.
+    /// All checks are made.
     pub const ALL: Verify = Verify { work: true, commitments: true };
 }
 
-/// The configuration of a Bitcoin network.
+/// The configuration of the driver for one Bitcoin network.
 #[derive(Debug, Clone)]
 pub struct BitcoinConfig {
     /// The network, which decides the genesis block and the rules of difficulty.
     pub network: Network,
-    /// The coin of the network.
+    /// The coin of the network, as an asset.
     pub asset: Asset,
     /// The software that all endpoints of the pool run.
     pub backend: Backend,
@@ -43,16 +43,16 @@ pub struct BitcoinConfig {
     pub address_type: AddressType,
     /// The checks that the driver makes for each block.
     pub verify: Verify,
-    /// Minimum time between two requests for the transactions of single addresses at a public server.
+    /// At a public server: the minimum time between two requests that ask for the transactions of single addresses.
     pub address_pause: Duration,
-    /// Endpoints and limits; the driver sets its `chain_check`.
+    /// The endpoints and their limits. The driver sets the `chain_check` itself.
     pub pool: rpc::Config,
 }
 
 /// The reason why the driver cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The endpoint pool rejects its configuration.
+    /// The endpoint pool cannot be built from its configuration.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
     /// The configured asset is not the native coin of the chain.

@@ -1,4 +1,4 @@
-//! Checks of the single endpoints: their network, and their state for the operator.
+//! Checks each endpoint on its own: whether it belongs to the network, and what state the operator should know.
 
 use chain::{Height, Identity, SourceError, source::EndpointReport};
 use rpc::{RpcError, Target};
@@ -32,7 +32,8 @@ impl Bitcoin {
         if any_answered { Ok(Identity { id: expected }) } else { Err(SourceError::Unavailable(failures.join("; "))) }
     }
 
-    /// Checks all endpoints one after another, and adds to each description how far the endpoint is behind the best.
+    /// Checks all endpoints one after another. Adds to each description how many blocks the endpoint is behind the
+    /// highest endpoint.
     pub(crate) async fn report_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
@@ -48,8 +49,8 @@ impl Bitcoin {
         reports.into_iter().map(report).collect()
     }
 
-    /// Checks that one endpoint belongs to the network and is not syncing. Records the height of its newest block in
-    /// the pool, and returns this height and a description of the endpoint.
+    /// Checks that one endpoint belongs to the network and has downloaded all blocks. Records the height of its newest
+    /// block in the pool, and returns this height and a description of the endpoint.
     async fn check_and_describe_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let to_text = |error: RpcError| error.to_string();
         let genesis = match self.config.backend {

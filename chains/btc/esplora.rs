@@ -18,10 +18,10 @@ use crate::{
 
 /// Maximum number of concurrent small requests.
 const CONCURRENCY: usize = 4;
-/// Maximum length of a server's error text in an error, in characters.
+/// The maximum number of characters of a server's error text that an error message contains.
 const ERROR_LENGTH_MAX: usize = 200;
 
-/// The reply to `block/{hash}`.
+/// The reply of a server to the path `block/{hash}`.
 #[derive(Deserialize)]
 struct BlockInfo<'a> {
     height: Height,
@@ -37,8 +37,8 @@ struct BlockInfo<'a> {
 /// URL path that returns the hash of the genesis block.
 pub const GENESIS_HASH_PATH: &str = "block-height/0";
 
-/// Returns the hash of the newest block and the index of the endpoint that returned it. The endpoint `first` gets the
-/// request before all others.
+/// Returns the hash of the newest block and the index of the endpoint that returned it. The request goes first to the
+/// endpoint with the index `first`.
 pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
     let accept =
         |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.parse_text_of_status_200()?)?)));
@@ -64,8 +64,8 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
         .await
 }
 
-/// Returns the block hash at each height, or `None` for a height above the server's head. Sends one request for each
-/// height. If a request fails, the list ends before that height, and the hashes in the list are still valid.
+/// Returns the block hash at each height, or `None` for a height above the server's newest block. Sends one request for
+/// each height. If a request fails, the list ends before that height, and the hashes in the list are still valid.
 pub async fn fetch_block_hashes_until_failure(
     pool: &Pool,
     heights: &[Height],
@@ -74,7 +74,7 @@ pub async fn fetch_block_hashes_until_failure(
         let request = Request::http_get(&format!("block-height/{height}")).with_method("block-height");
         pool.send_request(request, |reply: &Reply<'_>| match reply.parse_text_of_status_200() {
             Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
-            // The server may lag behind, so the pool sends the request to another endpoint too.
+            // The server may be behind, so the pool also sends the request to another endpoint.
             Err(Rejection::NodeError(error)) if error.kind == NodeErrorKind::NotFound => Ok(Verdict::Fallback(None)),
             Err(rejection) => Err(rejection),
         })
@@ -110,7 +110,7 @@ pub async fn fetch_and_parse_block<T>(
     pool.send_request(Request::http_get(&format!("block/{hash}/raw")).with_method("block/raw"), accept).await
 }
 
-/// The reply to `mempool`.
+/// The reply of a server to the path `mempool`.
 #[derive(Deserialize)]
 struct MempoolInfo {
     count: u64,
@@ -130,7 +130,7 @@ struct AddressTransaction<'a> {
 }
 
 /// Returns the ids of the mempool transactions that pay one of the addresses or spend from it. Esplora lists at most 50
-/// transactions per address. The driver finds all other payments as soon as a block contains them.
+/// transactions per address. The driver does not see further transactions before a block contains them.
 pub async fn list_mempool_txids_by_address(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, RpcError> {
     let request_txids = |address: &Address| {
         let path = format!("address/{}/txs/mempool", address.text);

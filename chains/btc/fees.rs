@@ -9,12 +9,12 @@ use crate::{Backend, Bitcoin, bitcoin_core, esplora};
 pub struct FeeRate(pub u64);
 
 impl FeeRate {
-    /// 1 sat/vB, the minimum that nodes relay by default.
+    /// 1 sat/vB: the lowest fee rate of transactions that nodes relay by default.
     pub const MIN: FeeRate = FeeRate(1_000);
-    /// 1,000 sat/vB, twice the highest rate that mainnet blocks have required for several hours.
+    /// 1,000 sat/vB. This is twice the highest rate that mainnet blocks have required for several hours.
     pub const MAX: FeeRate = FeeRate(1_000_000);
 
-    /// Returns the nearest rate from [`FeeRate::MIN`] to [`FeeRate::MAX`].
+    /// Returns the fee rate that is nearest to this one and between [`FeeRate::MIN`] and [`FeeRate::MAX`].
     pub fn clamp_to_limits(self) -> FeeRate {
         self.clamp(FeeRate::MIN, FeeRate::MAX)
     }

@@ -1,4 +1,4 @@
-//! Reads the transactions of a node's mempool, and keeps the transfers of those already fetched, so that the driver
+//! Reads the transactions of a node's mempool, and stores the transfers of the fetched transactions, so that the driver
 //! fetches each transaction only once.
 
 use std::{collections::HashMap, time::Instant};
@@ -20,12 +20,12 @@ use crate::{
 const CORE_FETCHES_MAX: usize = 20_000;
 /// Maximum number of mempool transactions that one call fetches from a public server.
 const ESPLORA_FETCHES_MAX: usize = 200;
-/// Number of mempool transactions up to which the driver fetches the whole mempool from a public server. If the mempool
-/// is larger, the driver requests only the transactions of the addresses that expect a payment.
+/// If the mempool of a public server has at most this number of transactions, the driver fetches all of them. If it has
+/// more, the driver requests only the transactions of the addresses that expect a payment.
 const ESPLORA_MEMPOOL_MAX: usize = 5_000;
 
-/// The transfers to watched addresses, by mempool transaction. The map has one entry per transaction in the node's
-/// mempool, so the size of the mempool limits its size.
+/// The transfers to watched addresses, by mempool transaction. The map has one entry for each transaction in the node's
+/// mempool, also when it has no such transfer.
 #[derive(Debug, Default)]
 pub struct MempoolIndex(HashMap<TxId, Vec<UnconfirmedTransfer>, ahash::RandomState>);
 
@@ -102,8 +102,8 @@ impl Bitcoin {
     /// `None` if the mempool of a public server is too large and the next look-up of single addresses is not due.
     ///
     /// # Errors
-    /// Fails until all transactions are fetched, because the caller treats a transaction that is missing from the list
-    /// as dropped.
+    /// Fails until all listed transactions were fetched, because the caller treats a transaction that is missing from
+    /// the list as dropped.
     pub(crate) async fn read_unconfirmed_transfers(
         &self,
         watched: &WatchSet,
@@ -152,7 +152,7 @@ impl Bitcoin {
             <= u64::try_from(ESPLORA_MEMPOOL_MAX).unwrap_or(u64::MAX)
         {
             let txids = esplora::list_mempool_txids(&self.pool).await?;
-            // The count may come from a different server than the list, so the length of the list is checked too.
+            // The count and the list may come from different servers, so the length of the list is checked too.
             if txids.len() <= ESPLORA_MEMPOOL_MAX {
                 return Ok(Some(txids));
             }
@@ -163,8 +163,8 @@ impl Bitcoin {
         esplora::list_mempool_txids_by_address(&self.pool, expecting_payment).await.map(Some)
     }
 
-    /// Returns true if `address_pause` has passed since the last request for single addresses, and starts the next
-    /// pause.
+    /// Returns true if `address_pause` has passed since the last request for single addresses; then the next pause
+    /// starts. Otherwise returns false.
     fn start_address_lookup_if_due(&self) -> bool {
         let mut last = self.addresses_looked_up_at.lock().expect("no panic while the time is locked");
         let is_due = last.is_none_or(|looked_up_at| looked_up_at.elapsed() >= self.config.address_pause);

@@ -20,7 +20,7 @@ pub struct MerkleRoots<'a> {
 impl<'a> MerkleRoots<'a> {
     /// Creates an empty list of hashes with room for `count` transactions, at most 16,384.
     pub fn new(count: usize) -> MerkleRoots<'a> {
-        // The transaction count is not verified yet, so it must not decide how much memory is allocated.
+        // Until the block is verified, its transaction count must not decide how much memory is allocated.
         let capacity = count.min(1 << 14);
         let (txids, wtxids) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
         MerkleRoots { txids, wtxids, has_witness: false, commitment: None, reserved: None }
@@ -33,7 +33,8 @@ impl<'a> MerkleRoots<'a> {
         self.txids.push(txid);
         self.has_witness |= tx.has_witness;
         if self.wtxids.is_empty() {
-            // BIP141 uses a zero hash for the coinbase, because it contains the root itself.
+            // In the list of witness hashes, the coinbase has a zero hash (BIP141), because the coinbase contains the
+            // root of this list.
             self.wtxids.push(sha256d::Hash::all_zeros());
             self.commitment = commitment;
             self.reserved = tx.first_witness_item();

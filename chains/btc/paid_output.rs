@@ -1,4 +1,4 @@
-//! Outputs that pay an address, and the address type by which the driver recognises them.
+//! Outputs that pay an address, and the type of the addresses that the driver recognises.
 
 use bitcoin::hashes::sha256d;
 use chain::{AddressKey, Amount, AssetId, OutPoint, Transfer, TransferIndex, TxId, TxPart, address};
@@ -8,16 +8,16 @@ use crate::hashes::to_display_order;
 /// The type of the addresses that receive payments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressType {
-    /// Pay to witness public key hash (BIP141): a program of 20 bytes, `bc1q…` on mainnet.
+    /// Pay to witness public key hash (BIP141): the output script contains 20 bytes; `bc1q…` on mainnet.
     P2wpkh,
-    /// Pay to Taproot (BIP341): a program of 32 bytes, `bc1p…` on mainnet.
+    /// Pay to Taproot (BIP341): the output script contains 32 bytes; `bc1p…` on mainnet.
     P2tr,
 }
 
 impl AddressType {
-    /// Returns the watch-set key of the address that this output script pays, or `None` if the script has another
-    /// address type. Other types must not match: a sender could build an output of another type with the same key bytes
-    /// as a watched address.
+    /// Returns the key in the watch set of the address that this output script pays, or `None` if the script is of
+    /// another address type. Without the check of the type, a sender could make an output of another type that has the
+    /// same key bytes as a watched address.
     pub fn find_address_key(self, script: &[u8]) -> Option<AddressKey> {
         match (self, script) {
             (AddressType::P2wpkh, [0x00, 0x14, program @ ..]) => program.try_into().ok().map(AddressKey),
@@ -32,9 +32,9 @@ impl AddressType {
 /// An output that pays an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PaidOutput {
-    /// Index of the transaction in its block; 0 outside a block.
+    /// The index of the transaction in its block; 0 for a transaction that is not in a block.
     pub tx_index: u32,
-    /// Transaction id in hash order.
+    /// The transaction id in hash order, which is the reverse of the displayed order.
     pub txid: sha256d::Hash,
     /// Index of the output in its transaction.
     pub vout: u32,

@@ -1,4 +1,4 @@
-//! Checks of a header's proof of work and of its difficulty, so that inventing a block costs as much as mining it. This
+//! Checks of a header's proof of work and of its difficulty, so that a false block costs as much as a mined one. This
 //! module does no I/O.
 
 use bitcoin::{CompactTarget, Network, Target, block::Header, params::Params};
@@ -6,10 +6,10 @@ use chain::Height;
 
 /// Number of blocks between two adjustments of the difficulty.
 const PERIOD: u64 = 2_016;
-/// From this height on, the difficulty of mainnet was always above 13.6 T. A later block with a difficulty below 10 T
-/// is therefore not genuine.
+/// From this height on, the difficulty of mainnet was always above 13.6 T (10^12). So a block above this height with a
+/// difficulty below 10 T is a false block.
 const MAINNET_MIN_DIFFICULTY_FROM: Height = 700_000;
-/// Compact target of difficulty 10 T.
+/// The compact target of a block whose difficulty is 10 T (10^13).
 const MAINNET_MIN_DIFFICULTY_BITS: u32 = 0x171c_25a6;
 
 /// Checks that a header's hash meets its target, and that the target is allowed on this network.
@@ -45,7 +45,7 @@ pub fn verify_difficulty_against_parent(
     let is_allowed = if constant || !height.is_multiple_of(PERIOD) {
         header.bits == parent.bits
     } else {
-        // The target is stored in compact form, which rounds it, so both bounds are rounded in the same way.
+        // The header contains the target in a compact form, which rounds it. So round both bounds in the same way.
         let rounded = |target: Target| Target::from_compact(target.to_compact_lossy());
         let parent_target = parent.target();
         let range = rounded(parent_target.min_transition_threshold())

@@ -7,13 +7,14 @@ use bitcoin::{BlockHash, block::Header};
 
 use crate::paid_output::PaidOutput;
 
-/// Maximum number of blocks kept. It exceeds the 100 blocks after which a coinbase may be spent.
+/// The maximum number of blocks that are kept. It is larger than 100, the number of blocks after which a coinbase may
+/// be spent.
 const BLOCKS_MAX: usize = 200;
 
 /// The parts of a block that are needed to check the blocks after it.
 #[derive(Debug, Clone)]
 pub struct RecentBlock {
-    /// Hash of the header, computed and not taken from the node.
+    /// Hash of the header. The driver has computed it and not taken it from the node.
     pub hash: BlockHash,
     /// Header, against which the difficulty of the next block is checked.
     pub header: Header,
@@ -21,7 +22,7 @@ pub struct RecentBlock {
     pub coinbase: Vec<PaidOutput>,
 }
 
-/// Blocks of one branch, oldest first, each the parent of the next.
+/// The most recent blocks of one branch, oldest first. Each is the parent of the next one.
 #[derive(Debug, Default)]
 pub struct RecentBlocks(VecDeque<RecentBlock>);
 
@@ -37,12 +38,12 @@ impl RecentBlocks {
         }
     }
 
-    /// Returns the block that is `depth` blocks below the newest block, or `None` if fewer blocks are kept.
+    /// Returns the block that is `depth` blocks below the newest block, or `None` if fewer blocks are stored here.
     pub fn find_block_below_tip(&self, depth: usize) -> Option<&RecentBlock> {
         self.0.len().checked_sub(depth + 1).and_then(|index| self.0.get(index))
     }
 
-    /// Returns the header of the kept block with this hash, or `None` if the block is not kept.
+    /// Returns the header of the recent block with this hash, or `None` if no such block is stored here.
     pub fn find_header_by_hash(&self, hash: BlockHash) -> Option<Header> {
         self.0.iter().rev().find(|block| block.hash == hash).map(|block| block.header)
     }

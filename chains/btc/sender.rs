@@ -8,23 +8,24 @@ use tracing::info;
 
 use crate::{Backend, Bitcoin, hashes::to_display_order, transaction::ByteReader};
 
-/// The class of a node's error text, which decides the outcome of a broadcast attempt. The texts are those of Bitcoin
-/// Core, which Esplora passes on.
+/// What a node's error text means. It decides the result of a broadcast. The texts are those of Bitcoin Core; Esplora
+/// servers return them unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MempoolRejection {
     /// The transaction is already in the mempool or in a block.
     AlreadyKnown,
-    /// An input is already spent, or the node does not have the transaction that it spends.
+    /// An input spends an output that is already spent, or an output of a transaction that the node does not have.
     MissingInputs,
-    /// The mempool has a conflicting transaction, and this one does not pay enough to replace it.
+    /// Another transaction in the mempool spends the same output, and this one does not pay enough to replace it.
     ReplacementUnderpriced,
     /// The fee is below the node's present minimum.
     FeeTooLow,
     /// The transaction is not valid yet, because of its lock time or because it spends an immature coinbase.
     NotFinal,
-    /// The transaction is invalid, or the policy of the node forbids it, for example an output that is dust.
+    /// The transaction is invalid, or the node does not relay transactions of this kind, for example because an output
+    /// is too small (dust).
     InvalidTransaction,
-    /// The text is not recognised.
+    /// The text is not recognised, so the meaning is not known.
     Unknown,
 }
 
@@ -90,7 +91,7 @@ pub fn classify_error_text(text: &str) -> MempoolRejection {
     PHRASES.iter().find(|(_, phrases)| contains_any(phrases)).map_or(MempoolRejection::Unknown, |(class, _)| *class)
 }
 
-/// Maximum length of a node's error text in an outcome, in characters.
+/// The maximum number of characters of a node's error text that an outcome contains.
 const ERROR_LENGTH_MAX: usize = 300;
 
 #[async_trait]
@@ -129,7 +130,7 @@ impl Bitcoin {
                 Err(Rejection::NodeError(error)) => Err(error.message),
                 Err(Rejection::Invalid(reason)) => return BroadcastOutcome::Unknown(format!("{label}: {reason}")),
             },
-            // The body is the id of the transaction, or an error text.
+            // The body is the id of the transaction if the server accepted it, or an error text.
             Backend::Esplora => match String::from_utf8_lossy(body).trim() {
                 text if text == txid.to_string() => Ok(text.to_owned()),
                 error => Err(error.chars().filter(|c| !c.is_control()).take(ERROR_LENGTH_MAX).collect()),

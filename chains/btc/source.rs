@@ -36,11 +36,12 @@ const CONCURRENCY: usize = 3;
 /// Maximum number of blocks that one call returns.
 const BLOCKS_MAX: u64 = 100;
 
-/// One Bitcoin network, read from several endpoints.
+/// The driver of one Bitcoin network, which reads from several endpoints.
 pub struct Bitcoin {
     pub(crate) config: BitcoinConfig,
     pub(crate) pool: Pool,
-    /// Counter of head requests. It selects the endpoint of the next head request, so that the endpoints take turns.
+    /// Counter of requests for the newest block. It selects the endpoint of the next such request, so that the
+    /// endpoints take turns.
     head_turn: AtomicUsize,
     /// The hash and the header of the newest block that an endpoint returned; `None` before the first answer.
     head: Mutex<Option<(BlockHash, Header)>>,
@@ -82,8 +83,8 @@ impl Bitcoin {
         self.recent_blocks.lock().expect("no panic while recent blocks are locked")
     }
 
-    /// Returns the block hash at each height, or `None` for a height above the head. If a request fails, the list ends
-    /// before that height.
+    /// Returns the block hash at each height, or `None` for a height above the node's newest block. If a request fails,
+    /// the list ends before that height.
     pub(crate) async fn fetch_block_hashes_until_failure(
         &self,
         heights: &[Height],
@@ -197,7 +198,8 @@ impl Source for Bitcoin {
         Err(SourceError::Unsupported("Bitcoin has no tokens".to_owned()))
     }
 
-    /// Requests the head's hash, and its header if the head has changed. Bitcoin has no final blocks.
+    /// Requests the hash of the newest block, and its header if the hash has changed. The tip has no final block,
+    /// because Bitcoin has none.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
         let (endpoint, hash) = match self.config.backend {
@@ -260,7 +262,7 @@ impl Source for Bitcoin {
         if blocks.is_empty() { Err(SourceError::BlockNotFound(from)) } else { Ok(blocks) }
     }
 
-    /// Not supported: no node keeps the balances of addresses at past blocks.
+    /// Always fails, because no Bitcoin node keeps the balances of addresses at past blocks.
     async fn balances(
         &self,
         _at: &BlockRef,

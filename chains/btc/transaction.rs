@@ -2,9 +2,9 @@
 
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 
-/// Output index in the only input of a coinbase, whose txid is zero.
+/// The output index of a coinbase's only input. This input spends no output, so its transaction id is zero.
 const COINBASE_VOUT: u32 = u32::MAX;
-/// Sequence number from which an input does not signal replaceability (BIP125).
+/// An input with a sequence number from this number on does not signal that the transaction may be replaced (BIP125).
 const NOT_REPLACEABLE_FROM: u32 = 0xffff_fffe;
 
 /// The error for bytes that are not a complete transaction.
@@ -32,10 +32,10 @@ pub struct Input {
     pub vout: u32,
 }
 
-/// A parsed transaction, borrowing its bytes.
+/// A parsed transaction that refers to the bytes of its block instead of copying them.
 #[derive(Debug, Clone, Copy)]
 pub struct ParsedTransaction<'a> {
-    /// All bytes of the transaction, including its witnesses.
+    /// All bytes of the transaction, including the witnesses.
     whole: &'a [u8],
     /// The bytes from the number of inputs to the end of the outputs. The txid is the hash of the version, these bytes
     /// and the lock time.
@@ -48,7 +48,7 @@ pub struct ParsedTransaction<'a> {
     pub is_replaceable: bool,
 }
 
-/// A reader of serialised data. It holds the bytes that are not read yet.
+/// A reader of serialised data. Its field contains the bytes that are not read yet.
 #[derive(Debug, Clone, Copy)]
 pub struct ByteReader<'a>(&'a [u8]);
 
@@ -58,7 +58,7 @@ impl<'a> ByteReader<'a> {
         ByteReader(bytes)
     }
 
-    /// Returns true if all bytes are read.
+    /// Returns true if no bytes are left to read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -112,7 +112,8 @@ impl<'a> ByteReader<'a> {
     ) -> Result<ParsedTransaction<'a>, MalformedTransaction> {
         let start = self.0;
         self.take_bytes(4)?;
-        // A transaction has at least one input, so a zero here marks a transaction with witnesses.
+        // A transaction has at least one input, so a zero in this place is not the number of inputs: it marks a
+        // transaction with witnesses.
         let has_witness = self.0.first() == Some(&0);
         if has_witness && self.take_bytes(2)?[1] != 1 {
             return Err(MalformedTransaction);

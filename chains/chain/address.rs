@@ -12,7 +12,7 @@ use bitcoin::{
 
 use crate::Family;
 
-/// The context for operations with public keys on the curve secp256k1. It cannot sign.
+/// The context for operations with public keys on the curve secp256k1. It can verify, but not sign.
 pub(crate) static CURVE: LazyLock<Secp256k1<VerifyOnly>> = LazyLock::new(Secp256k1::verification_only);
 
 /// The version byte of TRON addresses in Base58Check (tron.md, chapter 1).
@@ -34,7 +34,7 @@ impl fmt::Debug for AddressKey {
 /// TRON, Bech32 or Bech32m on Bitcoin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
-    /// The bytes that a block scan compares with the recipients of transfers.
+    /// The bytes by which a block scan recognises that this address receives a transfer.
     pub key: AddressKey,
     /// The address as text, in the canonical form of its chain.
     pub text: String,
@@ -60,7 +60,8 @@ pub enum AddressScheme {
 }
 
 impl AddressScheme {
-    /// Returns the default scheme of a chain family. Bitcoin has P2WPKH addresses, with the prefix of `network`.
+    /// Returns the default address scheme of a chain family. For Bitcoin, this is P2WPKH with the address prefix of
+    /// `network`.
     pub fn for_family(family: Family, network: Network) -> AddressScheme {
         match family {
             Family::Bitcoin => AddressScheme::P2wpkh(KnownHrp::from(network)),
@@ -85,7 +86,7 @@ fn encode_p2wpkh_address(public_key: &CompressedPublicKey, hrp: KnownHrp) -> Add
     Address { key: AddressKey(program), text: bitcoin::Address::p2wpkh(public_key, hrp).to_string() }
 }
 
-/// Returns the P2TR address of an internal key without a script path (BIP86).
+/// Returns the P2TR address (BIP86) that only the key `internal_key` can spend; it has no script path.
 fn encode_p2tr_address(internal_key: &PublicKey, hrp: KnownHrp) -> Address {
     let (output, _) = internal_key.x_only_public_key().0.tap_tweak(&*CURVE, None);
     let text = bitcoin::Address::p2tr_tweaked(output, hrp).to_string();
@@ -93,8 +94,8 @@ fn encode_p2tr_address(internal_key: &PublicKey, hrp: KnownHrp) -> Address {
 }
 
 /// Returns the bytes by which a block scan recognises a P2TR output: the first 20 bytes of the SHA-256 of its output
-/// key. The first 20 bytes of the output key itself would not do, because a sender can choose all its bytes and so
-/// imitate the key of a watched output.
+/// key. The first 20 bytes of the output key itself are not safe: a sender can choose all bytes of an output key, and
+/// so imitate the first 20 bytes of a watched one.
 pub fn hash_p2tr_output_key(output_key: &[u8; 32]) -> AddressKey {
     let hash = sha256::Hash::hash(output_key).to_byte_array();
     AddressKey(*hash.first_chunk().expect("a hash of 32 bytes has a first part of 20"))

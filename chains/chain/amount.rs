@@ -4,7 +4,7 @@ use std::fmt;
 
 use ruint::aliases::U256;
 
-/// The integer inside an [`Amount`], for arithmetic that [`Amount`] does not offer.
+/// The integer type inside an [`Amount`], for arithmetic that [`Amount`] does not offer.
 pub type Units = U256;
 
 /// A number of base units (satoshi, wei, sun, 10^-decimals of a token), from 0 to 2^256 − 1. Every operation that could
@@ -15,14 +15,14 @@ pub struct Amount(U256);
 /// The reason why a text is not an exact amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// The text is not made of digits and at most one decimal point between them. The field contains its first 100
-    /// characters.
+    /// The text is not a plain decimal number: digits, and at most one decimal point between them. The field contains
+    /// the first 100 characters of the text.
     #[error("`{0}` is not a decimal number")]
     NotANumber(String),
     /// The text has more decimal places than the asset. The fields contain the text and the decimals of the asset.
     #[error("`{0}` has more than {1} decimal places")]
     TooManyDecimals(String, u8),
-    /// The text stands for 2^256 base units or more; the field contains the text.
+    /// The text means 2^256 base units or more. The field contains the text.
     #[error("`{0}` is larger than the largest amount, 2^256 − 1 base units")]
     TooLarge(String),
 }
@@ -101,9 +101,9 @@ impl Amount {
         bytes.try_into().ok().map(Amount::from_be_bytes)
     }
 
-    /// Returns the least amount that is not below `self` and has at most `keep_decimals` decimal places, or `None` on
-    /// overflow. One whole coin is 10^`decimals` base units. Amounts due are rounded like this, so that a buyer can
-    /// type them into a wallet.
+    /// Returns the smallest amount that is at least `self` and has at most `keep_decimals` decimal places when written
+    /// in whole coins; `None` on overflow. One whole coin is 10^`decimals` base units. Amounts due are rounded like
+    /// this, so that a buyer can type them into a wallet.
     pub fn round_up_to_decimals(self, decimals: u8, keep_decimals: u8) -> Option<Amount> {
         let step = power_of_ten(decimals.saturating_sub(keep_decimals))?;
         let excess = self.0 % step;
@@ -157,7 +157,8 @@ impl From<u64> for Amount {
     }
 }
 
-/// Writes the number of base units. A text in whole coins needs the asset's decimals: see [`Amount::to_decimal`].
+/// Writes the number of base units. For a text in whole coins, use [`Amount::to_decimal`], which needs the decimals of
+/// the asset.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)

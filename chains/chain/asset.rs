@@ -58,7 +58,7 @@ impl fmt::Debug for ChainId {
     }
 }
 
-/// The family of a chain, which decides the formats of addresses, transactions and blocks.
+/// The family of a chain. All chains of a family have the same formats of addresses, transactions and blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -75,7 +75,7 @@ pub enum Family {
 pub enum AssetKind {
     /// The coin in which the chain takes its fees.
     Native,
-    /// A token, identified by its contract.
+    /// A token, identified by the address of its contract.
     Token {
         /// The address of the token contract, as canonical text.
         contract: String,
@@ -141,12 +141,13 @@ pub struct Asset {
     /// and the daemon compares it with the token contract at start. USDT has 6 decimals on Ethereum and TRON, and 18 on
     /// BSC.
     pub decimals: u8,
-    /// The maximum number of decimal places of an amount due, at most `decimals`. Wallets do not let people type more.
+    /// The maximum number of decimal places that an amount due in this asset has, at most `decimals`. Many wallets do
+    /// not let people type more decimal places.
     pub quote_decimals: u8,
 }
 
 impl Asset {
-    /// Returns an asset. A value of `quote_decimals` above `decimals` is lowered to `decimals`.
+    /// Returns an asset. If `quote_decimals` is larger than `decimals`, it is set to `decimals`.
     pub fn new(chain: ChainId, kind: AssetKind, symbol: &str, decimals: u8, quote_decimals: u8) -> Asset {
         let id = AssetId::on_chain(&chain, &kind);
         Asset { id, chain, kind, symbol: symbol.to_owned(), decimals, quote_decimals: quote_decimals.min(decimals) }

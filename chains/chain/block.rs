@@ -7,7 +7,7 @@ use crate::{Spend, Transfer};
 /// The height of a block: the genesis block has height 0.
 pub type Height = u64;
 
-/// The hash of a block: 32 bytes in the order in which the chain's own tools print them.
+/// The hash of a block: 32 bytes, in the order in which the tools of the chain print them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockHash(pub [u8; 32]);
 
@@ -23,7 +23,7 @@ impl fmt::Debug for BlockHash {
     }
 }
 
-/// A reference to one block. The hash tells blocks of the same height on different branches apart.
+/// A reference to one block. Two blocks of the same height on different branches differ in their hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockRef {
     /// The block's height.
@@ -32,7 +32,7 @@ pub struct BlockRef {
     pub hash: BlockHash,
 }
 
-/// The parts of a block's header that the follower uses.
+/// The parts of a block's header that the daemon uses to follow a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// The block's height.
@@ -58,25 +58,26 @@ pub struct Tip {
     /// The header of the node's newest block.
     pub head: Header,
     /// The highest block that the chain itself declares final: `finalized` on EVM, solidified on TRON. `None` when the
-    /// chain or the node declares none, so that only the depth of a block decides. The field contains a hash, because a
-    /// block of the same height on another branch is not final.
+    /// chain or the node declares none; then a block is final after enough confirmations. The field contains a hash,
+    /// because a block of the same height on another branch is not final.
     pub finalized: Option<BlockRef>,
 }
 
-/// A block as a driver returns it: the header, the transfers to watched addresses, and the spends of watched outputs.
+/// A block as a driver returns it: the header, the transfers to watched addresses, and the inputs that spend watched
+/// outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// The header of the block.
     pub header: Header,
     /// The transfers of the block to watched addresses, ascending by [`Transfer::index`].
     pub transfers: Vec<Transfer>,
-    /// The spends of watched outputs in the block; empty on chains without outputs.
+    /// The inputs in the block that spend watched outputs. Empty on chains without transaction outputs.
     pub spends: Vec<Spend>,
 }
 
 impl Block {
-    /// Returns true when the block has a transfer to a watched address or spends a watched output. Any other
-    /// block only moves the cursor.
+    /// Returns true when the block has a transfer to a watched address or spends a watched output. Any other block only
+    /// moves the cursor of the chain forward.
     pub fn has_watched_activity(&self) -> bool {
         !(self.transfers.is_empty() && self.spends.is_empty())
     }

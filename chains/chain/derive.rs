@@ -12,11 +12,11 @@ use crate::{
     address::{AddressScheme, CURVE},
 };
 
-/// The number of calls of [`Deriver::derive_address`] with a valid index since the process started.
+/// The number of addresses that [`Deriver::derive_address`] has derived since the process started.
 static DERIVATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Returns the number of addresses derived since the process started. Benchmarks use the number to show that a restart
-/// loads issued addresses from the database and derives none of them again.
+/// loads the issued addresses from the database and derives none of them again.
 pub fn count_derivations() -> u64 {
     DERIVATIONS.load(Ordering::Relaxed)
 }
@@ -40,10 +40,10 @@ pub enum DeriveError {
     InvalidIndex(u32),
 }
 
-/// Derives the addresses at `m/…account'/0/index` of one account.
+/// Derives the addresses of one account, at the paths `m/…account'/0/index`.
 #[derive(Debug, Clone)]
 pub struct Deriver {
-    /// The key at `m/…account'/0`. It is derived once, so that each address takes one more curve operation only.
+    /// The public key at `m/…account'/0`. It is derived once, so that each address needs only one more curve operation.
     external: Xpub,
     scheme: AddressScheme,
 }
@@ -66,7 +66,7 @@ impl Deriver {
         Ok(Deriver { external, scheme })
     }
 
-    /// Returns the rule that makes an address from a derived public key.
+    /// Returns the address scheme: the rule that makes an address from a derived public key.
     pub fn scheme(&self) -> AddressScheme {
         self.scheme
     }

@@ -9,40 +9,41 @@ use std::collections::VecDeque;
 
 use crate::{BlockHash, BlockRef, Header, Height, Tip};
 
-/// The recent blocks of our branch. The newest block that was read is called the cursor.
+/// The recent blocks of our branch, which is the branch that the daemon follows. The newest block that was read is
+/// called the cursor.
 #[derive(Debug, Clone)]
 pub struct Follower {
     /// The recent blocks of our branch, ascending without gaps and never empty. The last one is the cursor.
     recent: VecDeque<BlockRef>,
-    /// The height of the highest final block, which may not be rewound.
+    /// The height of the highest final block. The follower never goes back below this block.
     final_height: Height,
-    /// The maximum length of `recent`. A deeper reorganisation cannot be followed.
+    /// The maximum length of `recent`. The follower cannot go back further after a reorganisation.
     keep_blocks: usize,
-    /// The maximum number of blocks that one request reads.
+    /// The maximum number of blocks that the follower asks the caller to read at once.
     batch_blocks_max: u64,
 }
 
-/// The decision of the follower after the caller has read the node's tip.
+/// What the caller must do next, after it has read the node's tip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
-    /// Wait: the head of the node is the cursor, so there is no block to read.
+    /// Wait: the newest block of the node is the cursor, so there is no block to read.
     Wait,
-    /// Read the blocks of this range and pass each to [`Follower::classify_next_block`].
+    /// Read the blocks of this range from the node, and pass the header of each to [`Follower::classify_next_block`].
     ReadBlocks {
         /// The first height to read, directly above the cursor.
         from: Height,
-        /// The last height to read, not above the node's head.
+        /// The last height to read. It is not above the node's newest block.
         to: Height,
     },
-    /// Look up the node's head with [`Follower::is_on_our_branch`]: the head is not above the cursor and is not the
-    /// cursor.
+    /// Ask [`Follower::is_on_our_branch`] whether the node's head is one of our blocks. The head is at or below the
+    /// height of the cursor, but is a different block.
     CompareHead,
 }
 
-/// The relation of a block to the cursor.
+/// How the next block from the node relates to the cursor, which is the last block that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextBlock {
-    /// The block is the next block of our branch.
+    /// The block follows directly on the cursor, so it is the next block of our branch.
     Extends,
     /// The block has the next height, but its parent is not the cursor. The caller searches the fork with
     /// [`Follower::search_fork_below`].
@@ -54,18 +55,19 @@ pub enum NextBlock {
 /// The next step of the search for the last block that our branch and the node's branch have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForkSearch {
-    /// Read the node's header at this height. It is the parent of the lowest known block of the node's branch.
+    /// Read the node's header at this height. It is the header of the parent of the lowest block of the node's branch
+    /// that is known so far.
     RequestHeader(Height),
-    /// Rewind to this block, the last one that both branches have in common.
+    /// Go back to this block: it is the last block that both branches have in common.
     RewindTo(BlockRef),
-    /// Halt the chain: no common block is at or above the highest final block and among the kept blocks.
+    /// Halt the chain: the fork lies below the highest final block, or below the oldest block that the follower keeps.
     TooDeep,
 }
 
 impl Follower {
     /// Returns a follower that continues after the last of the stored blocks `recent`, which ascend without gaps. It
-    /// keeps at most `keep_blocks` blocks and requests at most `batch_blocks_max` blocks at once. Zero counts as one in
-    /// both.
+    /// keeps at most `keep_blocks` blocks and requests at most `batch_blocks_max` blocks at once. A value of zero is
+    /// replaced by one.
     ///
     /// # Panics
     /// Panics when `recent` is empty.
@@ -90,7 +92,7 @@ impl Follower {
         self.final_height
     }
 
-    /// Decides whether to read blocks, to wait or to compare the node's head with our branch.
+    /// Decides whether to read blocks, to wait, or to compare the node's newest block with our branch.
     pub fn decide_next_step(&self, tip: &Tip) -> NextStep {
         let cursor = self.cursor();
         if tip.head.height > cursor.height {
@@ -128,7 +130,8 @@ impl Follower {
         }
     }
 
-    /// Adds the next block of our branch, which becomes the cursor, and drops the oldest blocks above `keep_blocks`.
+    /// Adds the next block of our branch. The block becomes the cursor. If there are then more than `keep_blocks`
+    /// blocks, the oldest are dropped.
     pub fn push_block(&mut self, block: BlockRef) {
         debug_assert_eq!(block.height, self.cursor().height + 1);
         self.recent.push_back(block);
@@ -137,7 +140,8 @@ impl Follower {
         }
     }
 
-    /// Removes all blocks above `to`, a kept block of our branch. It becomes the cursor.
+    /// Removes all blocks above `to`, which must be one of the stored blocks of our branch. The block `to` becomes the
+    /// cursor.
     pub fn rewind_to(&mut self, to: BlockRef) {
         while self.recent.len() > 1 && self.cursor().height > to.height {
             self.recent.pop_back();
@@ -145,20 +149,20 @@ impl Follower {
         debug_assert_eq!(self.cursor(), to);
     }
 
-    /// Records that the blocks of our branch up to `height` are final. The final height never falls and never passes
-    /// the cursor.
+    /// Records that the blocks of our branch up to `height` are final. The final height never decreases and is never
+    /// above the cursor.
     pub fn raise_final_height(&mut self, height: Height) {
         self.final_height = self.final_height.max(height.min(self.cursor().height));
     }
 
     /// Returns true when the block is on our branch, false when our branch has another block at its height, and `None`
-    /// when that height was not read yet or is no longer kept.
+    /// when the height was not read yet, or when the follower has dropped its block.
     pub fn is_on_our_branch(&self, block: BlockRef) -> Option<bool> {
         self.find_hash(block.height).map(|ours| ours == block.hash)
     }
 
-    /// Returns the block of our branch at a height, or the nearest kept block: the oldest one for a lower height, the
-    /// cursor for a higher one.
+    /// Returns the block of our branch at a height. For a height below the oldest block that the follower keeps,
+    /// returns the oldest block; for a height above the cursor, returns the cursor.
     pub fn find_nearest_block(&self, height: Height) -> BlockRef {
         let oldest = self.recent.front().expect("never empty");
         self.find_hash(height).map_or_else(
@@ -167,7 +171,8 @@ impl Follower {
         )
     }
 
-    /// Returns the hash of our block at a height, or `None` when the height was not read yet or is no longer kept.
+    /// Returns the hash of our block at a height, or `None` when the height was not read yet, or when the follower has
+    /// dropped its block.
     fn find_hash(&self, height: Height) -> Option<BlockHash> {
         let oldest = self.recent.front().expect("never empty").height;
         let index = usize::try_from(height.checked_sub(oldest)?).ok()?;
@@ -181,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Block `height` of branch `branch`.
+    /// Returns the block `height` of the branch `branch`, with a made-up hash.
     fn block(branch: u8, height: Height) -> BlockRef {
         let mut hash = [branch; 32];
         hash[..8].copy_from_slice(&height.to_be_bytes());

@@ -1,4 +1,4 @@
-//! The contract between settled and a blockchain.
+//! The interface between the daemon and the drivers of the blockchains.
 //!
 //! This crate contains the value types that every other crate may use, the traits that a driver implements, and the
 //! follower, which decides whether to read blocks, to rewind or to wait. It does no I/O, uses no database and reads no

@@ -1,4 +1,4 @@
-//! The payment URI or address that the QR code of a payment contains.
+//! The text in the QR code of a payment: a payment URI or an address.
 
 use crate::{Amount, Asset, Family};
 

@@ -1,4 +1,4 @@
-//! The broadcasting half of a driver: a [`Sender`] hands signed transactions to nodes.
+//! The part of a chain driver that broadcasts: a [`Sender`] hands signed transactions to nodes.
 
 use async_trait::async_trait;
 
@@ -9,16 +9,17 @@ pub enum BroadcastOutcome {
     Accepted,
     /// A node already has exactly this transaction.
     AlreadyKnown,
-    /// The nodes rejected the transaction; the text contains their reasons. Other nodes may still have the transaction.
+    /// The nodes rejected the transaction. The text contains their reasons. Nodes that were not asked may still have
+    /// the transaction.
     Rejected(String),
     /// The nodes may or may not have accepted the transaction; the text says why the outcome is unknown.
     Unknown(String),
 }
 
 impl BroadcastOutcome {
-    /// Returns the outcome of a broadcast to several endpoints. One endpoint that accepted or already has the
-    /// transaction decides. Otherwise an unknown outcome outweighs all rejections, because the transaction may have
-    /// been accepted. The result is `Unknown` when there are no outcomes.
+    /// Returns the outcome of a broadcast to several endpoints. If one endpoint accepted the transaction or already has
+    /// it, the result is the outcome of this endpoint. Otherwise, if one outcome is unknown, the result is `Unknown`,
+    /// because the transaction may have been accepted. The result is `Unknown` when there are no outcomes.
     pub fn combine_outcomes(outcomes: impl IntoIterator<Item = BroadcastOutcome>) -> BroadcastOutcome {
         let combined = outcomes.into_iter().reduce(|combined, outcome| match (combined, outcome) {
             (BroadcastOutcome::Accepted, _) | (_, BroadcastOutcome::Accepted) => BroadcastOutcome::Accepted,
@@ -35,7 +36,7 @@ impl BroadcastOutcome {
     }
 }
 
-/// The broadcasting half of a driver: it hands signed transactions to nodes.
+/// The part of a chain driver that broadcasts: it hands signed transactions to nodes.
 #[async_trait]
 pub trait Sender: Send + Sync {
     /// Hands a signed transaction to all endpoints with the role `broadcast`. The caller broadcasts the same bytes

@@ -1,4 +1,4 @@
-//! The reading half of a driver: a [`Source`] reads blocks and balances of a chain.
+//! The part of a chain driver that reads: a [`Source`] reads blocks and balances of a chain.
 
 use async_trait::async_trait;
 
@@ -10,8 +10,8 @@ use crate::{
 /// The identity of a chain, which never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The chain id or the genesis hash, as text. The daemon stores it at the first start and compares it at every
-    /// later one.
+    /// The chain id or the hash of the genesis block, as text. The daemon stores it at the first start and compares it
+    /// at every later start.
     pub id: String,
 }
 
@@ -21,7 +21,8 @@ pub struct Identity {
 pub enum InternalTransfers {
     /// The transfers of every block include the internal transfers.
     Included,
-    /// Blocks do not show internal transfers, so the balances of addresses with open native invoices must be compared.
+    /// Blocks do not show internal transfers. So the daemon must compare the balances of the addresses of open invoices
+    /// in the native coin.
     ByBalance,
     /// Chains of this family have no internal transfers.
     None,
@@ -33,24 +34,26 @@ pub enum SourceError {
     /// No endpoint gave a usable answer. The same request may succeed later.
     #[error("no endpoint answered: {0}")]
     Unavailable(String),
-    /// The node's branch does not have the block at this height, or no longer has it: the branch is shorter, or it was
-    /// reorganised. The caller reads the tip again.
+    /// The node's branch does not have the block at this height: the branch is shorter, or a reorganisation removed the
+    /// block. The caller must read the tip again.
     #[error("block {0} is not on the node's chain")]
     BlockNotFound(Height),
-    /// An answer contradicts itself or the hashes and roots of its block. Such an answer is logged and never used.
+    /// The reply of a node contradicts itself, or it does not match the hashes and roots of its block. Such a reply is
+    /// logged and never used.
     #[error("an endpoint returned an invalid answer: {0}")]
     InvalidResponse(String),
-    /// No endpoint can answer such a request: the method is missing, or the history is pruned.
+    /// No endpoint can answer this kind of request: the nodes do not offer the method, or they have deleted the old
+    /// data.
     #[error("not supported by the node: {0}")]
     Unsupported(String),
 }
 
-/// The answer of a second endpoint to the question whether it has the block that the first endpoint returned.
+/// The result of asking a second endpoint whether it has the block that the first endpoint returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrossCheckResult {
     /// The second endpoint has the same block.
     Confirmed,
-    /// The second endpoint has another block at that height.
+    /// The second endpoint has another block at the same height.
     Conflicting {
         /// Host and port of the second endpoint.
         endpoint: String,
@@ -78,15 +81,16 @@ pub enum Corroboration {
         /// Host and port of the endpoint that shows the transfer.
         endpoint: String,
     },
-    /// The head of the second endpoint has passed the block (on TRON its solidified head), and the second endpoint has
-    /// another block at that height or does not have the transfer.
+    /// The newest block of the second endpoint (on TRON its newest solidified block) is at or above the height of the
+    /// block, and the second endpoint has another block at that height or does not have the transfer.
     Contradicted {
         /// Host and port of the second endpoint.
         endpoint: String,
         /// A sentence that names both endpoints and says what each of them shows.
         detail: String,
     },
-    /// No endpoint of another provider can answer now: there is none, or it is behind, pruned, throttled or silent.
+    /// No endpoint of another provider can answer now: there is none, or it is behind, has deleted the data, got too
+    /// many requests, or does not reply.
     CannotSay {
         /// The reason, with host and port of the endpoints that were asked.
         reason: String,
@@ -98,12 +102,12 @@ pub enum Corroboration {
 pub struct EndpointReport {
     /// Host and port of the endpoint. The path and the credentials are left out, because they may contain API keys.
     pub endpoint: String,
-    /// A description of the endpoint, or the reason why it cannot be used.
+    /// A description of a usable endpoint, or the reason why the endpoint cannot be used.
     pub outcome: Result<String, String>,
 }
 
-/// The reading half of a driver. It verifies everything that it returns against the hashes and roots in block headers,
-/// as far as the chain allows.
+/// The part of a chain driver that reads. It verifies everything that it returns against the hashes and roots in block
+/// headers, as far as the chain allows.
 ///
 /// # Errors
 /// The methods return [`SourceError::Unavailable`] when no endpoint gives a usable answer,
@@ -129,7 +133,8 @@ pub trait Source: Send + Sync {
     /// See [`Source`].
     async fn tip(&self) -> Result<Tip, SourceError>;
 
-    /// Reads the header at a height of the node's current branch. Returns `None` above the node's head.
+    /// Reads the header at a height of the node's current branch. Returns `None` when the height is above the node's
+    /// newest block.
     ///
     /// # Errors
     /// See [`Source`].
@@ -188,9 +193,9 @@ pub trait Source: Send + Sync {
     ) -> Result<Vec<Amount>, SourceError>;
 
     /// Lists all unconfirmed transfers to watched addresses, or returns `None` when the node does not show unconfirmed
-    /// transactions. A transfer of an earlier list that is neither in this list nor in a block was replaced or dropped.
-    /// When the node has too many unconfirmed transactions to read all, only the addresses in `expecting_payment` are
-    /// looked up.
+    /// transactions. If a transfer was in an earlier list, but is neither in this list nor in a block, it was replaced
+    /// or dropped. When the node has too many unconfirmed transactions to read all, only the addresses in
+    /// `expecting_payment` are looked up.
     ///
     /// # Errors
     /// See [`Source`].
@@ -202,13 +207,13 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
-    /// Returns the way in which the source shows internal transfers now. It changes when an endpoint stops offering
-    /// traces.
+    /// Returns the way in which the source shows internal transfers now. The way changes when an endpoint stops to
+    /// offer traces, which list internal transfers.
     fn internal_transfers(&self) -> InternalTransfers;
 
-    /// Returns the number of requests sent to endpoints since the start.
+    /// Returns the number of requests that were sent to endpoints since the daemon started.
     fn requests(&self) -> u64;
 
-    /// Checks every endpoint on its own and returns one report for each.
+    /// Checks every endpoint separately and returns one report for each.
     async fn check_endpoints(&self) -> Vec<EndpointReport>;
 }

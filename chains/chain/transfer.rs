@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{AddressKey, Amount, AssetId};
 
-/// The identifier of a transaction: 32 bytes in the order in which the chain's own tools print them.
+/// The identifier of a transaction: 32 bytes, in the order in which the tools of the chain print them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxId(pub [u8; 32]);
 
@@ -20,8 +20,8 @@ impl fmt::Debug for TxId {
     }
 }
 
-/// The part of a transaction that moves an asset. The index of the transaction and this part identify one transfer of a
-/// block.
+/// The part of a transaction that moves an asset. The index of the transaction in its block and this part together
+/// identify one transfer of the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TxPart {
     /// The native coin that the transaction itself carries (the `value` field of an EVM transaction).
@@ -40,8 +40,8 @@ impl TxPart {
     /// The range of the codes that [`TxPart::code`] returns for [`TxPart::Output`].
     pub const OUTPUT_CODES: std::ops::Range<i64> = (3 << 32)..(4 << 32);
 
-    /// Returns the number that the database stores for this part. Each part has another number, and the numbers have
-    /// the same order as the parts.
+    /// Returns the number that the database stores for this part. Different parts have different numbers, and the
+    /// numbers sort like the parts.
     pub fn code(self) -> i64 {
         let (kind, index) = match self {
             TxPart::Value => (0, 0),
@@ -79,8 +79,8 @@ pub struct TransferIndex {
 /// A movement of an asset to a watched address by a successful transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
-    /// The identifier of the transaction. All bytes are zero for [`TxPart::BalanceIncrease`], because only the block is
-    /// known there.
+    /// The identifier of the transaction. For [`TxPart::BalanceIncrease`] all bytes are zero, because the transaction
+    /// is unknown.
     pub txid: TxId,
     /// The position of the transfer in its block.
     pub index: TransferIndex,
@@ -88,8 +88,8 @@ pub struct Transfer {
     pub asset: AssetId,
     /// The watched address that received the asset.
     pub to: AddressKey,
-    /// The sender's address as canonical text. `None` on Bitcoin, where a transaction has no single sender, and for
-    /// [`TxPart::BalanceIncrease`].
+    /// The address of the sender, in the canonical text form of its chain. `None` on Bitcoin, where a transaction has
+    /// no single sender, and for [`TxPart::BalanceIncrease`].
     pub from: Option<String>,
     /// The amount of the transfer in base units, which may be zero.
     pub amount: Amount,
@@ -113,18 +113,18 @@ pub struct OutPoint {
     pub vout: u32,
 }
 
-/// A transaction input that spends a watched output.
+/// An input of a Bitcoin transaction that spends a watched output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spend {
-    /// The watched output.
+    /// The watched output that is spent.
     pub output: OutPoint,
     /// The transaction that spends the output.
     pub spent_by: TxId,
 }
 
 /// A transfer in a node's mempool or, on TRON, in a block that is not solidified yet. The buyer sees the transfer, but
-/// the ledger never books it. The time of the first sight is stored, because a payment first seen before its invoice
-/// expires is in time.
+/// the ledger never books it. The time when the transfer was first seen is stored, because a payment that was first
+/// seen before its invoice expires is in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnconfirmedTransfer {
     /// The identifier of the unconfirmed transaction.

@@ -1,5 +1,5 @@
-//! The watch set: every address ever issued on a chain, and every known output to them, in memory. Chains whose
-//! addresses have the same keys share one watch set.
+//! The watch set: every address ever issued on a chain, and every known output to them, in memory. Chains on which one
+//! key owns the same address share one watch set.
 
 use std::sync::{RwLock, RwLockReadGuard};
 
@@ -9,7 +9,7 @@ type Keys = hashbrown::HashSet<AddressKey, ahash::RandomState>;
 type Outputs = hashbrown::HashSet<OutPoint, ahash::RandomState>;
 
 /// The watched addresses and the watched outputs. Neither is ever removed. An address is inserted before the buyer
-/// learns it, so that the set contains the address when the first block with a payment to it is matched. The hash
+/// learns it, so that the set contains the address before any block can contain a payment to this address. The hash
 /// function has a random key, because senders choose the addresses that are looked up and could otherwise cause
 /// collisions.
 #[derive(Default)]
@@ -20,13 +20,15 @@ pub struct WatchSet {
     outputs: RwLock<Outputs>,
 }
 
-/// The watched addresses under a read lock, which a driver holds while it matches the transfers of one block.
+/// The watched addresses, locked for reading. A driver holds the lock while it compares the transfers of one block with
+/// the addresses.
 pub struct WatchedAddresses<'a>(RwLockReadGuard<'a, Keys>);
 
-/// The watched outputs under a read lock, which a driver holds while it matches the inputs of one block.
+/// The watched outputs, locked for reading. A driver holds the lock while it compares the inputs of one block with the
+/// outputs.
 pub struct WatchedOutputs<'a>(RwLockReadGuard<'a, Outputs>);
 
-/// Prints the type name only, because there may be millions of addresses.
+/// `Debug` prints only the name of the type, because there may be millions of addresses.
 impl std::fmt::Debug for WatchSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WatchSet").finish_non_exhaustive()

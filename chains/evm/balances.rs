@@ -2,8 +2,8 @@
 //! rely on the unproven reply of a single endpoint.
 //!
 //! Native balances are proven by the state root in the block's header. Each token contract stores its balances in its
-//! own way, so they cannot be proven in general: a token balance above zero counts only if two endpoints return the
-//! same one.
+//! own way, so they cannot be proven in general: a token balance above zero is used only if two endpoints return the
+//! same balance.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,20 +30,21 @@ const PROOFS_PER_BATCH: usize = 50;
 const CONCURRENCY: usize = 3;
 /// Selector of `balanceOf(address)` (ERC-20).
 const BALANCE_OF_SELECTOR: &str = "0x70a08231";
-/// The hash of a block that does not exist. Requests with it show which endpoints ignore the block hash.
+/// The hash of a block that does not exist. A request for the balance at this block shows whether an endpoint ignores
+/// the block hash.
 const NONEXISTENT_BLOCK: B256 = B256::repeat_byte(0x5e);
 
-/// Results that the driver keeps between requests for balances.
+/// Results that the driver keeps for later requests of balances.
 #[derive(Debug, Default)]
 pub struct BalanceCache {
     /// The hash of the block whose state root was requested last, and the state root; `None` before the first request.
     last_state_root: Option<(B256, B256)>,
-    /// True when the endpoint returns the balance at the requested block hash (EIP-1898), false when the endpoint
-    /// ignores the hash; by endpoint index.
+    /// For each endpoint index: true when the endpoint returns the balance at the requested block hash (EIP-1898),
+    /// false when it ignores the hash and returns the latest balance.
     honors_block_hash: HashMap<usize, bool>,
 }
 
-/// The account part of an answer to `eth_getProof` (EIP-1186).
+/// The part of the reply to `eth_getProof` (EIP-1186) that proves the state of an account.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AccountProof<'a> {
@@ -54,7 +55,7 @@ struct AccountProof<'a> {
     code_hash: B256,
 }
 
-/// The state of an account, proven by the state root.
+/// The state of an account, proven by the state root of a block.
 #[derive(Debug, Clone, Copy)]
 struct ProvenAccount {
     nonce: u64,
@@ -142,7 +143,8 @@ impl Evm {
         }
     }
 
-    /// Returns the state root of a block. Requests and verifies the block's header, unless the cache has the root.
+    /// Returns the state root of a block. If the cache does not contain the root, requests the block's header and
+    /// verifies the header.
     async fn get_or_fetch_state_root(&self, at: &BlockRef) -> Result<B256, SourceError> {
         let hash = B256::from(at.hash.0);
         if let Some((_, root)) = self.lock_balance_cache().last_state_root.filter(|(block, _)| *block == hash) {
@@ -306,7 +308,7 @@ impl AccountProof<'_> {
 }
 
 /// Returns true when a node's error concerns the requested block and not the node itself. Nodes use many different
-/// texts for an unknown block, so an unclassified error counts too.
+/// texts for an unknown block, so the function also returns true for an error of unknown kind.
 fn is_block_related_error(kind: NodeErrorKind) -> bool {
     match kind {
         NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => true,

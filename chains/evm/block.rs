@@ -1,9 +1,9 @@
-//! The blocks of a chain: requests and parses them, verifies their hashes and parent links, and adds their transfers in
-//! as few requests as the commitments of the header allow.
+//! The blocks of a chain: requests and parses them, verifies their hashes and parent links, and finds their transfers
+//! with as few requests as possible.
 //!
 //! A block is requested by number once, and by hash from then on. Its bloom filter proves that most blocks have no
-//! transfer to a watched address; for the others, the receipts root proves that no log was left out. No header commits
-//! to the answer of `eth_getLogs`, so these logs are only used to skip a block and never become transfers.
+//! transfer to a watched address; for the others, the receipts root proves that no log was left out. Nothing in a
+//! header proves the reply to `eth_getLogs`, so these logs are only used to skip a block and never become transfers.
 
 use std::sync::atomic::Ordering;
 
@@ -21,9 +21,9 @@ use crate::{
     transactions::{self, UnprovenTransactions, ValueTransfer},
 };
 
-/// Maximum blocks per call near the head, where most calls request one or two.
+/// The maximum number of blocks in one call near the newest block. Most of these calls request one or two blocks.
 const BLOCKS_NEAR_HEAD_MAX: u64 = 16;
-/// Maximum blocks per call during catch-up.
+/// The maximum number of blocks in one call while the follower reads old blocks.
 const BLOCKS_PER_RANGE_MAX: u64 = 100;
 /// Maximum full blocks in one JSON-RPC batch. A busy block has about one megabyte.
 const BODIES_PER_BATCH: usize = 10;
@@ -39,15 +39,15 @@ pub struct BlockBody {
     pub bloom: Bloom,
     /// The root of the block's receipts trie.
     pub receipts_root: B256,
-    /// The transaction hashes in block order.
+    /// The hashes of the block's transactions, in the order of the block.
     pub txids: Vec<B256>,
     /// Native payments to watched addresses. Their transactions may still have failed.
     pub payments: Vec<ValueTransfer>,
-    /// True when `payments` lacks a payment to a watched address, because its transaction cannot be proven.
+    /// True when a payment to a watched address is missing in `payments`, because its transaction cannot be proven.
     pub has_unproven_payment: bool,
     /// True when the transactions were read in full, not only their hashes.
     pub has_full_transactions: bool,
-    /// The transactions of a block with unknown transaction types. Their raw bytes are needed to verify the
+    /// Set when the block has transactions of unknown types, so that their raw bytes are needed to verify the
     /// transactions root. `None` when the root is already verified.
     pub unproven: Option<UnprovenTransactions>,
 }
@@ -58,8 +58,8 @@ struct BlockJson<'a> {
     transactions: Vec<&'a RawValue>,
 }
 
-/// Parses the header of a block. Fails when the header does not have the stated hash, unless `verify` disables this
-/// check.
+/// Parses the header of a block. Fails when its hash is not the hash that the node states, unless `verify` disables
+/// this check.
 pub fn parse_verified_header(block: &RawValue, verify: Commitments) -> Result<(Header, chain::Header), String> {
     #[derive(Deserialize)]
     struct HashJson {
@@ -128,7 +128,7 @@ impl Evm {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
-        // An endpoint that reported a false head may have raised `stable_height` too far, so the height is lowered to
+        // An endpoint with a false newest block may have raised `stable_height` too far. So the height is lowered to
         // the end of the requested range.
         let stable_height = self.stable_height.fetch_min(to, Ordering::Relaxed).min(to);
         let (bodies, mut log_summaries) = if stable_height > from && self.are_log_ranges_worthwhile(watched) {
@@ -155,15 +155,15 @@ impl Evm {
             match block {
                 Ok(block) => completed.push(block),
                 Err(error) if completed.is_empty() => return Err(error),
-                // The blocks before the failed one are complete. The next call starts with the failed block.
+                // The blocks before the failed block are complete. The next call starts with the failed block.
                 Err(_) => break,
             }
         }
         Ok(completed)
     }
 
-    /// Returns the verified bodies of blocks `from..=to`, each the parent of the next. The list ends early if the
-    /// endpoint lacks a block or a parent hash does not match. The list is never empty.
+    /// Returns the blocks `from..=to`, each verified and each the parent of the next. The list ends early if the
+    /// endpoint does not have a block or if a parent hash does not match. The list is never empty.
     async fn fetch_linked_bodies(
         &self,
         from: Height,
@@ -237,7 +237,7 @@ impl Evm {
     }
 }
 
-/// Parses JSON. The error is a sentence.
+/// Parses JSON text. The error is a sentence that describes the problem.
 pub fn parse_json<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|error| format!("unexpected JSON: {error}"))
 }
@@ -269,7 +269,7 @@ mod tests {
         (tx_json, tx.encoded_2718())
     }
 
-    /// A transaction of Polygon's bridge, as JSON and as raw bytes. Its raw bytes cannot be rebuilt from its JSON.
+    /// A transaction of Polygon's bridge, as JSON and as raw bytes. Its raw bytes cannot be computed from its JSON.
     fn build_bridge_message() -> (Value, Vec<u8>) {
         let bytes = vec![0x7f, 0xc2, 0x01, 0x02];
         let tx_json = json!({ "type": "0x7f", "hash": keccak256(&bytes), "from": Address::ZERO, "to": Address::ZERO,
@@ -277,7 +277,7 @@ mod tests {
         (tx_json, bytes)
     }
 
-    /// A block as JSON that lists `transactions` and whose root commits to `in_root`.
+    /// A block as JSON. It lists `transactions`, but its transactions root is computed from `in_root`.
     fn build_block_json(transactions: &[Value], in_root: &[Vec<u8>]) -> Value {
         let header =
             Header { number: 7, transactions_root: proofs::ordered_trie_root_encoded(in_root), ..Header::default() };

@@ -9,16 +9,17 @@ use serde_json::value::RawValue;
 
 use crate::{Evm, block, hex};
 
-/// Maximum number of blocks for which the driver stores the endpoint that returned the block. The driver cross-checks
-/// older blocks with two endpoints.
+/// The maximum number of blocks for which the driver remembers the endpoint that returned the block. For older blocks
+/// it asks two endpoints.
 const ORIGINS_MAX: usize = 10_000;
 
-/// The hash of each recent block and the index of the endpoint that returned the block, by height.
+/// For each recent block, by height: its hash, and the index of the endpoint that returned it.
 #[derive(Debug, Default)]
 pub struct BlockOrigins(BTreeMap<Height, (BlockHash, usize)>);
 
 impl BlockOrigins {
-    /// Stores the endpoint that returned a block, and drops the lowest blocks above [`ORIGINS_MAX`].
+    /// Stores the endpoint that returned a block. If there are then more than [`ORIGINS_MAX`] blocks, removes the
+    /// lowest.
     fn insert_and_drop_oldest(&mut self, block: BlockRef, endpoint: usize) {
         self.0.insert(block.height, (block.hash, endpoint));
         while self.0.len() > ORIGINS_MAX {
@@ -41,8 +42,8 @@ impl Evm {
             .insert_and_drop_oldest(block, endpoint);
     }
 
-    /// Requests a block again from an endpoint other than the one that returned the block first. If that endpoint is
-    /// not known, requests the block from two endpoints.
+    /// Requests a block again from an endpoint other than the one that returned the block first. If it is not known
+    /// which endpoint returned the block first, requests the block from two endpoints.
     pub(crate) async fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
         let mut origin =
             self.block_origins.lock().expect("no panic while the block origins are locked").find_origin(at);

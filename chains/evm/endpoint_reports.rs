@@ -1,5 +1,5 @@
-//! Describes each endpoint for `settled check` and the status page: its head, its finalized block and the RPC methods
-//! that it offers.
+//! Describes each endpoint for `settled check` and the status page: its newest block, its finalized block and the RPC
+//! methods that it offers.
 
 use alloy_primitives::B256;
 use chain::{Height, source::EndpointReport};
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::{Evm, block, hex};
 
 impl Evm {
-    /// Requests head, finalized block and supported methods of every endpoint. Returns one report for each endpoint, in
-    /// the order of the configuration.
+    /// Requests the newest block, the finalized block and the supported methods of every endpoint. Returns one report
+    /// for each endpoint, in the order of the configuration.
     pub(crate) async fn probe_and_describe_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
@@ -28,8 +28,8 @@ impl Evm {
         reports.into_iter().map(report).collect()
     }
 
-    /// Requests the endpoint's head and finalized block, and probes the methods that it offers. Returns the height of
-    /// the head and a sentence about the endpoint.
+    /// Requests the endpoint's newest block and finalized block, and tests which methods it offers. Returns the height
+    /// of the newest block and a sentence about the endpoint.
     async fn probe_and_describe_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let requested_at = Instant::now();
         let id: String =

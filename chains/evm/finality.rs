@@ -1,6 +1,7 @@
-//! Requests the finalized block from the endpoints in turn, and decides from their claims which block is final.
+//! Requests the finalized block from one endpoint after another. What an endpoint reports is only its claim; this
+//! module decides from the claims which block is final.
 //!
-//! While a second endpoint answers, a single endpoint cannot advance the final block. Only recent claims are kept, so
+//! As long as two endpoints answer, one endpoint alone cannot raise the final block. Only recent claims are kept, so
 //! the final block can also move back; the follower decides how to react.
 
 use std::{
@@ -17,13 +18,14 @@ use tracing::debug;
 
 use crate::{Evm, block};
 
-/// Age after which an endpoint's claim about the final block is ignored.
+/// The age after which an endpoint's statement about the final block is ignored.
 const CLAIM_MAX_AGE: Duration = Duration::from_secs(300);
 
-/// Maximum number of blocks that an endpoint may be behind the best one for its claim about the final block to count.
+/// An endpoint that is more than this number of blocks behind the highest endpoint is too old for its statement about
+/// the final block to count.
 const LAG_BLOCKS_MAX: u64 = 32;
 
-/// The latest claim of each endpoint about the final block.
+/// The latest statement of each endpoint about which block is final.
 #[derive(Debug, Default)]
 pub struct FinalityClaims {
     by_endpoint: Vec<Option<(BlockRef, Instant)>>,
@@ -47,9 +49,9 @@ impl FinalityClaims {
         self.list_fresh_claims(now).len()
     }
 
-    /// Returns the second-highest recent claim, because two endpoints report at least that height as final. Returns the
-    /// only recent claim if there is just one. Returns `None` without claims, or when two claims name different blocks at
-    /// the height of the returned block.
+    /// Returns the second-highest recent claim, because two endpoints report at least that height as final. If there is
+    /// only one recent claim, returns it. Returns `None` without claims, or when two claims name different blocks at the
+    /// height of the block to return.
     pub fn find_final_block(&self, now: Instant) -> Option<BlockRef> {
         let mut fresh = self.list_fresh_claims(now);
         fresh.sort_unstable_by_key(|claim| Reverse(claim.height));
@@ -72,8 +74,8 @@ impl Evm {
     }
 
     /// Requests the final block from the next endpoint in turn and stores the endpoint's claim. If the endpoint does
-    /// not reply, its last claim stays valid for a while. A claim is ignored when the endpoint lags behind, or when the
-    /// claimed block is above the best known head.
+    /// not reply, its last claim stays valid for a while. A claim is ignored when the endpoint is too far behind the
+    /// others, or when the claimed block is above the highest known block.
     pub(crate) async fn request_next_finality_claim(&self) {
         let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
         let claim = self.pool.send_request(

@@ -1,6 +1,6 @@
-//! Requests logs with `eth_getLogs`, by block range or for one block, and summarizes them for each block. No header
-//! commits to these answers, so they only show which blocks have no transfer to a watched address; they never become
-//! transfers.
+//! Requests logs with `eth_getLogs`, by block range or for one block, and summarizes them for each block. Nothing in a
+//! block header proves that these replies are complete. So they only show which blocks have no transfer to a watched
+//! address, and they never become transfers.
 
 use std::{collections::BTreeMap, sync::MutexGuard};
 
@@ -17,7 +17,7 @@ use crate::{
     logs::{EventLog, TRANSFER_TOPIC},
 };
 
-/// A summary of one block's unproven logs.
+/// A summary of the logs of one block. Nothing proves that these logs are complete.
 pub struct LogSummary {
     /// The block hash that all logs of this block name.
     pub hash: B256,
@@ -34,8 +34,9 @@ impl LogSummary {
         !self.has_watched_transfer && in_bloom.iter().all(|contract| self.has_transfer_of[*contract])
     }
 
-    /// Combines the summaries of two endpoints. A transfer to a watched address counts if one of the endpoints reports
-    /// it; a contract counts only if both endpoints report it. Returns `None` when the block hashes differ.
+    /// Combines the summaries of two endpoints. The result has a transfer to a watched address if at least one of the
+    /// endpoints reports it, and a transfer of a contract only if both endpoints report it. Returns `None` when the
+    /// block hashes differ.
     fn merge_if_same_block(self, other: LogSummary) -> Option<LogSummary> {
         let is_in_both = |(a, b): (&bool, &bool)| *a && *b;
         let has_transfer_of = self.has_transfer_of.iter().zip(&other.has_transfer_of).map(is_in_both).collect();
@@ -53,9 +54,9 @@ pub type LogSummaries = BTreeMap<Height, LogSummary>;
 
 impl Evm {
     /// Returns true when requesting logs by range saves requests for receipts. With few watched addresses, the bloom of
-    /// a block already shows that most blocks need no receipts. With many, nearly every bloom matches some address by
-    /// chance; then a block needs no receipts if the logs of two endpoints show no transfer to a watched address. The
-    /// logs of a single endpoint are not enough, because the endpoint could leave a transfer out.
+    /// a block already shows that most blocks need no receipts. With many watched addresses, nearly every bloom matches
+    /// some address by chance. Then a block needs no receipts if the logs of two endpoints show no transfer to a
+    /// watched address. The logs of a single endpoint are not enough, because the endpoint could leave a transfer out.
     pub(crate) fn are_log_ranges_worthwhile(&self, watched: &WatchSet) -> bool {
         let has_many_addresses = !self.contracts.are_few_enough_for_bloom_lookup(&watched.lock_addresses());
         has_many_addresses && !self.contracts.is_empty() && self.count_read_endpoints() > 1
@@ -102,8 +103,8 @@ impl Evm {
                 }
                 (Err(RpcError::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
                 (Err(failure), _) => {
-                    // The caller reads these blocks one by one. The next range is smaller, so that the reply arrives in
-                    // time.
+                    // The caller reads the blocks of this range one by one. Make the next range smaller, so that its
+                    // reply arrives in time.
                     self.lock_log_range_size().shrink_if_too_large(block_count, &failure);
                     return summaries;
                 }
@@ -153,10 +154,10 @@ impl Evm {
         Ok(by_height)
     }
 
-    /// Requests the logs of one block. Returns false when the block surely has no transfer to a watched address, so
-    /// that the caller need not request each receipt. An endpoint could leave a log out, so two endpoints must show a
-    /// transfer of every contract in `in_bloom`. Logs that show fewer contracts count only when all endpoints return no
-    /// transfer to a watched address, because a bloom has false positives.
+    /// Requests the logs of one block. Returns false when it is certain that the block has no transfer to a watched
+    /// address, so that the caller need not request each receipt. An endpoint could leave a log out, so two endpoints
+    /// must show a transfer of every contract in `in_bloom`. The bloom may contain a contract by chance, so logs that
+    /// show fewer contracts are accepted only when no endpoint returns a transfer to a watched address.
     pub(crate) async fn request_logs_for_possible_transfer(
         &self,
         body: &BlockBody,
@@ -167,8 +168,8 @@ impl Evm {
         if self.count_read_endpoints() < 2
             || bloom_is_proven && self.contracts.are_few_enough_for_bloom_lookup(&watched.lock_addresses())
         {
-            // No second endpoint exists that could contradict the reply, or the bloom itself contains a watched
-            // address.
+            // Do not skip the block: no second endpoint could contradict the reply, or the bloom itself contains a
+            // watched address.
             return true;
         }
         let height = body.header.height;
@@ -191,7 +192,8 @@ impl Evm {
             if !bloom_is_proven || summary.is_some_and(|summary| summary.rules_out_watched_transfer(in_bloom)) {
                 consistent_answers += 1;
             }
-            // If no second endpoint replies, nothing supports the first reply, so the caller must read the receipts.
+            // Without the reply of a second endpoint, nothing supports the first reply. So the caller must read the
+            // receipts.
             Ok(if consistent_answers < 2 { Verdict::Fallback(true) } else { Verdict::Accept(false) })
         });
         match answer.await {

@@ -1,5 +1,5 @@
 //! Parses event logs and finds the token transfers to watched addresses in them. Logs are parsed without copying and
-//! matched in memory, so that logs of other transfers cost no allocation.
+//! matched in memory, so that logs of other transfers need no memory allocation.
 
 use alloy_primitives::{B256, Bloom, b256};
 use chain::{AddressKey, Amount, AssetId, Transfer, TransferIndex, TxId, TxPart, watch::WatchedAddresses};
@@ -40,7 +40,7 @@ pub struct Topics<'a> {
 }
 
 impl<'a> Topics<'a> {
-    /// Returns the topics in order.
+    /// Returns the topics in the order of the log.
     pub fn as_slice(&self) -> &[&'a str] {
         &self.texts[..self.count]
     }
@@ -79,8 +79,8 @@ pub(crate) fn encode_address_topic(key: &AddressKey) -> [u8; 32] {
     topic
 }
 
-/// Parses an address from an indexed event argument; the inverse of [`encode_address_topic`]. Returns `None` when the
-/// padding is not zero.
+/// Parses an address from an indexed event argument; this is the inverse of [`encode_address_topic`]. Returns `None`
+/// when the 12 bytes before the address are not zero.
 fn parse_address_topic(topic: &str) -> Option<AddressKey> {
     let bytes: [u8; 32] = hex::parse_bytes(topic)?;
     let (zeros, account) = bytes.split_at(12);
@@ -95,9 +95,9 @@ fn parse_address_topic(topic: &str) -> Option<AddressKey> {
 pub struct TokenTransfer {
     /// The asset of the token contract.
     pub asset: AssetId,
-    /// The sender as named by the event.
+    /// The sender of the tokens, as the event names it.
     pub from: AddressKey,
-    /// The watched address.
+    /// The watched address that receives the tokens.
     pub to: AddressKey,
     /// Amount in base units of the token, above zero.
     pub amount: Amount,
@@ -139,21 +139,23 @@ impl EventLog<'_> {
         Some(TokenTransfer { asset, from: parse_address_topic(from)?, to, amount })
     }
 
-    /// Returns true if the bloom contains the log's contract and all its topics, or `None` when they are malformed.
+    /// Returns true if the bloom filter contains the log's contract and all its topics. Returns `None` when one of them
+    /// is malformed.
     pub fn is_log_in_bloom(&self, bloom: &Bloom) -> Option<bool> {
         let mut own = Bloom::ZERO;
         self.add_log_to_bloom(&mut own)?;
         Some(bloom.contains(&own))
     }
 
-    /// Sets the log's bits in the bloom. Returns `None` when the contract or a topic is malformed.
+    /// Sets the bits of this log in the bloom filter. Returns `None` when the contract or a topic is malformed.
     pub fn add_log_to_bloom(&self, bloom: &mut Bloom) -> Option<()> {
         let topics: Option<Vec<B256>> = self.topics.as_slice().iter().map(|topic| hex::parse_hash(topic)).collect();
         bloom.accrue_raw_log(hex::parse_address(self.address)?, &topics?);
         Some(())
     }
 
-    /// Returns true when the node marks the log as removed by a reorg. No header commits to that mark.
+    /// Returns true when the node marks the log as removed by a reorg. Nothing in a block header proves that this mark
+    /// is right.
     pub fn is_marked_removed(&self) -> bool {
         self.removed == Some(true)
     }
@@ -168,8 +170,8 @@ fn is_transfer_topic(topic: &str) -> bool {
     hex::parse_hash(topic) == Some(TRANSFER_TOPIC)
 }
 
-/// Parses an answer to `eth_getLogs` and calls `found` for every transfer to a watched address. Returns the number of
-/// logs in the answer.
+/// Parses the reply to `eth_getLogs` and calls `found` for every transfer to a watched address. Returns the number of
+/// logs in the reply.
 ///
 /// # Errors
 /// Fails when the answer is an error or malformed.

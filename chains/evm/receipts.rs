@@ -31,7 +31,7 @@ pub struct TxReceipt<'a> {
     r#type: Option<&'a str>,
     #[serde(default)]
     status: Option<&'a str>,
-    /// The state root, which receipts had instead of a status before the Byzantium fork.
+    /// The state root. Before the Byzantium fork, a receipt had this field instead of a status.
     #[serde(default)]
     root: Option<&'a str>,
     cumulative_gas_used: &'a str,
@@ -57,14 +57,15 @@ pub struct BlockReceipts {
     pub transfers: Vec<Transfer>,
 }
 
-/// The outcome of requesting all receipts of a block with one `eth_getBlockReceipts`.
+/// The result of requesting all receipts of a block with one `eth_getBlockReceipts`.
 enum OneRequestOutcome {
-    /// All receipts of the block.
+    /// The reply contained all receipts of the block.
     Complete(BlockReceipts),
-    /// No endpoint offers the method.
+    /// No endpoint offers the method `eth_getBlockReceipts`.
     NotOffered,
-    /// Every endpoint rejected the request with an unclassified error, which may be permanent or temporary. The driver
-    /// then requests the receipts one by one, which gives the same proof, and does not use unproven logs instead.
+    /// Every endpoint rejected the request with an error of unknown kind, which may be permanent or temporary. The
+    /// driver then requests the receipts one by one, which gives the same proof, and does not use unproven logs
+    /// instead.
     Rejected,
 }
 
@@ -220,7 +221,8 @@ pub fn verify_and_parse_receipts(
     }
 
     let mut parsed = BlockReceipts { proven, succeeded: Vec::with_capacity(receipts.len()), transfers: Vec::new() };
-    // Log indexes are counted here, because the root commits to the order of the logs but not to the reported indexes.
+    // The log indexes are counted here and not taken from the node: the receipts root proves the order of the logs, but
+    // not the reported indexes.
     let mut log_index = 0u32;
     for (tx_index, (receipt, txid)) in in_root.iter().zip(&body.txids).enumerate() {
         let tx_index = u32::try_from(tx_index).map_err(|_| "too many receipts")?;
@@ -259,13 +261,13 @@ impl TxReceipt<'_> {
         in_block && hex::parse_hash(self.transaction_hash) == Some(txid)
     }
 
-    /// Returns the transaction type, 0 when absent, or `None` when malformed.
+    /// Returns the type of the transaction; 0 when the node states no type, `None` when the type is malformed.
     fn parse_tx_type(&self) -> Option<u64> {
         self.r#type.map_or(Some(0), hex::parse_quantity)
     }
 
-    /// Returns true when the transaction succeeded. A receipt from before the Byzantium fork has no status and counts
-    /// as failed; the driver follows no blocks of that age.
+    /// Returns true when the transaction succeeded. For a receipt from before the Byzantium fork, which has no status,
+    /// the function returns false; the driver never reads such old blocks.
     fn has_succeeded(&self) -> bool {
         self.status.and_then(hex::parse_quantity) == Some(1)
     }
@@ -345,7 +347,7 @@ fn verify_receipts_root(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<
 }
 
 /// Fails when a bit of the header's bloom is not set by any log, because then logs are missing. This check is weaker
-/// than the receipts root, and replaces that check when the root cannot be recomputed.
+/// than the check of the receipts root. It is used when the root cannot be recomputed.
 fn verify_logs_bloom(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<(), String> {
     let mut bloom = Bloom::ZERO;
     for log in receipts.iter().flat_map(|receipt| &receipt.logs) {
@@ -382,7 +384,7 @@ mod tests {
         receipts.iter().map(Value::to_string).collect()
     }
 
-    /// A block whose header commits to exactly these receipts.
+    /// Builds a block whose header contains the receipts root of exactly these receipts.
     fn build_block_body(txids: &[B256], committed: &[Value]) -> BlockBody {
         let texts = to_json_texts(committed);
         let receipts: Vec<TxReceipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();

@@ -9,17 +9,18 @@ use tracing::info;
 
 use crate::{Evm, hex};
 
-/// The class of a node's error text, which decides the outcome of a broadcast attempt. The JSON-RPC error code is
-/// ignored, because nodes use −32000 and −32603 for everything.
+/// What a node's error text means. It decides the result of a broadcast. The JSON-RPC error code is ignored, because
+/// nodes use −32000 and −32603 for all kinds of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TxPoolError {
     /// The node already has this transaction.
     AlreadyKnown,
-    /// The nonce is already used on chain: by this attempt, another attempt or another user of the key.
+    /// A transaction with this nonce is already in a block. It was sent by this attempt, by another attempt or by
+    /// another user of the key.
     NonceTooLow,
     /// Another transaction with this nonce is in the node's pool, and the new one does not pay enough to replace it.
     ReplacementUnderpriced,
-    /// A transaction with a lower nonce is missing.
+    /// Another transaction with a lower nonce must come first, and it is missing.
     NonceTooHigh,
     /// The fee is below the node's present minimum.
     FeeTooLow,
@@ -27,7 +28,7 @@ pub enum TxPoolError {
     InsufficientFunds,
     /// The transaction is invalid and can never be accepted.
     InvalidTransaction,
-    /// The text is not recognised, or does not show whether the transaction is valid.
+    /// The text is not recognised, so it is not known whether the transaction is valid.
     Unknown,
 }
 
@@ -47,9 +48,9 @@ impl TxPoolError {
     }
 }
 
-/// Lower-case parts of the error texts of geth, erigon, nethermind, besu, reth and anvil. The first match wins:
-/// "replacement transaction underpriced" contains "transaction underpriced", and "unknown transaction" contains "known
-/// transaction".
+/// Lower-case parts of the error texts of geth, erigon, nethermind, besu, reth and anvil. The order matters, because
+/// the first match is used: "replacement transaction underpriced" contains "transaction underpriced", and "unknown
+/// transaction" contains "known transaction".
 const ERROR_TEXTS: [(TxPoolError, &[&str]); 8] = [
     (
         TxPoolError::Unknown,

@@ -35,13 +35,14 @@ const DECIMALS_SELECTOR: &str = "0x313ce567";
 /// The reason why a driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum EvmBuildError {
-    /// A token's contract is not an address.
+    /// The configured contract of a token is not an address.
     #[error(transparent)]
     Contract(#[from] InvalidContract),
-    /// The endpoints are not usable.
+    /// The configuration of the endpoints cannot be used.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
-    /// A configured asset belongs to another chain; payments on this chain would be credited as that asset.
+    /// A configured asset belongs to another chain. If it were accepted, payments on this chain would be credited as
+    /// that asset.
     #[error("asset {0} does not belong to chain {1}")]
     ForeignAsset(AssetId, ChainId),
 }
@@ -51,18 +52,18 @@ pub struct Evm {
     pub(crate) config: EvmConfig,
     pub(crate) pool: Pool,
     pub(crate) contracts: TokenContracts,
-    /// The native asset, or `None` when it is not accepted.
+    /// The native coin as an asset, or `None` when buyers cannot pay with it.
     pub(crate) native: Option<AssetId>,
     /// The number of blocks in one `eth_getLogs` request.
     pub(crate) log_range_size: Mutex<AdaptiveSize>,
-    /// The height up to which blocks are not expected to change, so that they are read in long ranges.
+    /// Blocks up to this height are not expected to change, so they are read in long ranges.
     pub(crate) stable_height: AtomicU64,
     pub(crate) balance_cache: Mutex<BalanceCache>,
-    /// True after the log contains the warning that balances from a single endpoint cannot be verified.
+    /// True after the warning was logged that the balances of a single endpoint cannot be verified.
     pub(crate) single_endpoint_warned: AtomicBool,
     pub(crate) trace_health: Mutex<TraceHealth>,
-    /// Counters of requests for the head and for the final block. They select the endpoint of the next request; the
-    /// endpoints take turns.
+    /// Counters of requests for the newest block and for the final block. They select the endpoint of the next request,
+    /// so that the endpoints take turns.
     next_head_endpoint: AtomicUsize,
     pub(crate) next_finality_endpoint: AtomicUsize,
     pub(crate) finality_claims: Mutex<FinalityClaims>,
@@ -97,13 +98,13 @@ impl Evm {
         })
     }
 
-    /// Stores the latest head. Returns true when the head differs from the one stored before.
+    /// Stores the latest newest block of the chain. Returns true when it differs from the one that was stored before.
     fn replace_last_head_and_compare(&self, head: BlockRef) -> bool {
         let mut last = self.last_head.lock().expect("no panic while the last head is locked");
         last.replace(head) != Some(head)
     }
 
-    /// Returns the number of endpoints that may be read from.
+    /// Returns the number of endpoints with the role `read`.
     pub(crate) fn count_read_endpoints(&self) -> usize {
         self.pool.endpoints().filter(|endpoint| endpoint.has_role(Role::Read)).count()
     }
@@ -155,7 +156,8 @@ impl Source for Evm {
         decimals.await.map_err(|failure| failure.into_source_error(0))
     }
 
-    /// Sends one request for the head, and one for the finalized block when the head changed.
+    /// Sends one request for the newest block. If this block is a new one, also sends a request for the finalized
+    /// block.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.next_head_endpoint.fetch_add(1, Ordering::Relaxed);
         let latest = self.pool.send_request(

@@ -1,4 +1,5 @@
-//! The accepted token contracts of a chain, and the lookup of their transfers in a block's bloom.
+//! The token contracts that the driver accepts on a chain, and the search for their transfers in the bloom filter of a
+//! block.
 
 use alloy_primitives::{Address, Bloom, BloomInput};
 use chain::{Asset, AssetId, AssetKind, WatchSet, watch::WatchedAddresses};
@@ -10,8 +11,8 @@ use crate::{
     logs::{TRANSFER_TOPIC, encode_address_topic},
 };
 
-/// Maximum number of watched addresses that are looked up in a block's bloom. With more, most blocks would have a false
-/// positive.
+/// The maximum number of watched addresses that are searched one by one in a block's bloom filter. With more addresses,
+/// most blocks would match one of them by chance.
 const BLOOM_LOOKUPS_MAX: usize = 1_000;
 
 /// The accepted token contracts of a chain. A token is identified by its contract alone, and other tokens are never
@@ -25,7 +26,7 @@ pub struct TokenContracts {
 struct TokenContract {
     address: Address,
     asset: AssetId,
-    /// The bits that a transfer of this contract always sets in the bloom.
+    /// The bits that every transfer of this contract sets in a block's bloom filter.
     bloom: Bloom,
 }
 
@@ -61,12 +62,12 @@ impl TokenContracts {
         self.entries.len()
     }
 
-    /// Returns the addresses of the accepted token contracts, in index order.
+    /// Returns the addresses of the accepted token contracts, in the order of their indexes.
     pub fn contract_addresses(&self) -> impl Iterator<Item = Address> {
         self.entries.iter().map(|entry| entry.address)
     }
 
-    /// Returns the index of a contract, or `None` when it is not accepted.
+    /// Returns the index of a contract in this list, or `None` when the contract is not accepted.
     pub fn find_contract_index(&self, address: &str) -> Option<usize> {
         let address = hex::parse_address(address)?;
         self.entries.iter().position(|entry| entry.address == address)
@@ -77,14 +78,14 @@ impl TokenContracts {
         self.find_contract_index(address).map(|index| &self.entries[index].asset)
     }
 
-    /// Returns true when the watched addresses are few enough to look each one up in a bloom.
+    /// Returns true when there are so few watched addresses that each can be searched in a bloom filter.
     pub fn are_few_enough_for_bloom_lookup(&self, watched: &WatchedAddresses<'_>) -> bool {
         watched.len() <= BLOOM_LOOKUPS_MAX
     }
 
     /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this
-    /// bloom. A missing bit proves that there is none; a set bit may be a false positive. The addresses themselves are
-    /// looked up only if they are few enough.
+    /// bloom. A bit that is not set proves that there is no such transfer; a set bit may be there by chance. The
+    /// addresses themselves are looked up only if they are few enough.
     pub fn list_contracts_with_possible_transfer(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
         let is_in_bloom = |i: &usize| bloom.contains(&self.entries[*i].bloom);
         let possible: Vec<usize> = (0..self.entries.len()).filter(is_in_bloom).collect();
@@ -104,7 +105,7 @@ impl Evm {
         self.contracts.list_contracts_with_possible_transfer(&body.bloom, &watched.lock_addresses())
     }
 
-    /// Returns the addresses of all accepted token contracts, in index order.
+    /// Returns the addresses of all accepted token contracts, in the order of their indexes.
     pub(crate) fn list_contract_addresses(&self) -> Vec<Address> {
         self.contracts.contract_addresses().collect()
     }

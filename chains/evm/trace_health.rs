@@ -1,5 +1,5 @@
-//! Tracks the availability of call traces, from which blocks get the transfers by contracts, and the blocks that may
-//! lack transfers.
+//! Records whether nodes return call traces, which list the native coins that contracts send, and which blocks may lack
+//! such transfers.
 //!
 //! A missing trace must never block the chain: the sender of a cheap transaction can make the traces of its block very
 //! large, and after an outage nodes have pruned old states. Such a block is read without traces, and balances are
@@ -12,9 +12,10 @@ use tracing::warn;
 
 use crate::{Evm, block::BlockBody};
 
-/// Time for which a block waits for its traces while no endpoint answers.
+/// The time for which the driver waits for the traces of a block while no endpoint answers.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// Number of blocks in a row whose traces failed, after which no traces are requested for the time of [`PAUSE`].
+/// When the traces of this number of blocks in a row could not be read, no traces are requested for the time of
+/// [`PAUSE`].
 const FAILURES_MAX: u32 = 3;
 /// Time for which no traces are requested after repeated failures.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -25,15 +26,16 @@ const DEGRADED_FOR: Duration = Duration::from_secs(3_600);
 /// The recent successes and failures of trace requests.
 #[derive(Debug, Default)]
 pub struct TraceHealth {
-    /// The time of the first of the present requests in a row that no endpoint answered.
+    /// The time of the first unanswered request for traces since the last answer; `None` when the last request was
+    /// answered.
     silent_since: Option<Instant>,
-    /// The number of blocks in a row whose traces failed.
+    /// The number of blocks in a row whose traces could not be read.
     failures: u32,
     /// The time until which no traces are requested.
     paused_until: Option<Instant>,
     /// The time until which balances are compared, because a block may lack transfers.
     degraded_until: Option<Instant>,
-    /// The causes for which a warning was logged.
+    /// The causes about which a warning was already logged.
     warned: BTreeSet<&'static str>,
 }
 

@@ -1,8 +1,8 @@
 //! Finds the native coins that contracts send inside transactions, in the call traces of a node.
 //!
-//! No header commits to traces, so they are only as reliable as the endpoint. A reverted call and all calls below it
-//! moved nothing, DELEGATECALL and STATICCALL carry no value of their own, and CALLCODE sends value from a contract to
-//! itself.
+//! Nothing in a block header proves the traces, so they are only as reliable as the endpoint. A reverted call and all
+//! calls below it moved nothing, DELEGATECALL and STATICCALL carry no value of their own, and CALLCODE sends value from
+//! a contract to itself.
 
 use alloy_primitives::{Address, B256};
 use chain::{
@@ -14,10 +14,10 @@ use serde_json::value::RawValue;
 
 use crate::{block::BlockBody, hex};
 
-/// One call of a transaction. Calls are listed in the order in which they began.
+/// One call that a transaction makes. Calls are listed in the order in which they began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct CallFrame {
-    /// Index of the calling frame in the list; `None` for the transaction itself.
+    /// The index of the calling frame in the list; `None` for the first call, which is the transaction itself.
     parent: Option<usize>,
     moves_value: bool,
     from: Option<Address>,
@@ -46,7 +46,7 @@ pub struct FlatTrace<'a> {
     #[serde(default)]
     error: Option<&'a str>,
     trace_address: Vec<u32>,
-    /// `None` in block rewards, which belong to no transaction.
+    /// The hash of the transaction. `None` for block rewards, which belong to no transaction.
     #[serde(default)]
     transaction_hash: Option<&'a str>,
     #[serde(default)]
@@ -67,7 +67,7 @@ struct TraceAction<'a> {
     to: Option<&'a str>,
     #[serde(default)]
     value: Option<&'a str>,
-    /// The address of the contract that destroyed itself; `None` for other actions.
+    /// The address of the contract that destroyed itself; `None` for actions of other types.
     #[serde(default)]
     address: Option<&'a str>,
     #[serde(default)]
@@ -146,8 +146,8 @@ pub fn list_transfers_in_flat_traces(
     Ok(transfers)
 }
 
-/// Appends the internal transfers of one transaction to watched addresses. All internal transfers are counted in trace
-/// order, so that both trace methods give a transfer the same index.
+/// Appends the internal transfers of one transaction to watched addresses. The index of a transfer counts all internal
+/// transfers in the order of the trace, so that both trace methods give the same index.
 fn append_internal_transfers(
     frames: &[CallFrame],
     tx_index: usize,
@@ -219,7 +219,7 @@ fn flat_traces_to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
 enum OpenBracket {
     /// The JSON object of a call frame; the number is the frame's index in the trace.
     CallFrame(usize),
-    /// The list of calls that a frame made, by the index of the frame.
+    /// The list of calls that a frame made; the number is the frame's index in the trace.
     Calls(usize),
     /// An object or list whose content is ignored.
     Other,
@@ -363,7 +363,7 @@ mod tests {
         )
     }
 
-    /// The index and amount of each internal transfer.
+    /// Returns the index and the amount of each internal transfer.
     fn to_indexes_and_amounts(transfers: Vec<Transfer>) -> Vec<(u32, u64)> {
         let index_and_amount = |transfer: Transfer| {
             let TxPart::Internal(index) = transfer.index.part else { panic!("{transfer:?} is not internal") };

@@ -34,7 +34,8 @@ impl Evm {
     }
 
     /// Returns the native coins that contracts sent to watched addresses in this block. `other_transfers` are the
-    /// transfers already found in it. Without usable traces the block is marked as incomplete and the list is empty.
+    /// transfers that were already found in the block. Without usable traces the block is marked as incomplete, and the
+    /// result is empty.
     pub(crate) async fn fetch_internal_transfers_or_mark_incomplete(
         &self,
         body: &BlockBody,
@@ -79,7 +80,7 @@ impl Evm {
             }
             Err(failure) => failure,
         };
-        // The endpoint that returns traces may lag behind the endpoint that returned the block.
+        // The endpoint that returns traces may be some blocks behind the endpoint that returned the block.
         let is_behind =
             matches!(&failure, RpcError::NodeError(node_error) if node_error.kind == NodeErrorKind::NotFound);
         if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Timeout(_)))
@@ -99,8 +100,8 @@ impl Evm {
         Ok(Vec::new())
     }
 
-    /// Removes each transfer that the proven balance of its receiver contradicts. No header commits to traces, but
-    /// endpoints can prove balances.
+    /// Removes each transfer that the proven balance of its receiver contradicts. Nothing in a block header proves
+    /// traces, but endpoints can prove balances.
     async fn drop_transfers_contradicted_by_balances(
         &self,
         body: &BlockBody,

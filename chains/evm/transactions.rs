@@ -23,7 +23,8 @@ use crate::{
 pub const DEPOSIT_TX_TYPE: u64 = 0x7e;
 /// The newest Ethereum transaction type that alloy can encode (EIP-7702).
 const NEWEST_TX_TYPE: u64 = 4;
-/// Maximum raw transactions that are fetched for one block. After a hard fork a block may have many of a new type.
+/// The maximum number of raw transactions that are requested for one block. After a hard fork, a block may contain many
+/// transactions of a new type.
 const RAW_TRANSACTIONS_MAX: usize = 64;
 
 /// A payment of native coins to a watched address by the transaction itself, not by a contract that it calls.
@@ -35,9 +36,9 @@ pub struct ValueTransfer {
     pub txid: B256,
     /// The sender, recovered from the signature if the transaction has one.
     pub from: Address,
-    /// The watched address.
+    /// The watched address that receives the coins.
     pub to: AddressKey,
-    /// Amount in wei, above zero.
+    /// The amount in wei. It is above zero.
     pub amount: Amount,
 }
 
@@ -59,7 +60,8 @@ impl ValueTransfer {
 #[derive(Debug, Clone)]
 pub struct UnprovenTransactions {
     root: B256,
-    /// The encoded transactions in block order; empty where the raw bytes are missing.
+    /// The encoded transactions in the order of the block. An element is empty when the raw bytes of the transaction
+    /// are missing.
     encoded: Vec<Vec<u8>>,
     /// One of the block's transaction types that this version cannot encode.
     pub tx_type: u64,
@@ -91,15 +93,16 @@ struct TxJson<'a> {
     from: Option<&'a str>,
     #[serde(default)]
     to: Option<&'a str>,
-    /// `None` if the node omits this field, as it does for some transaction types.
+    /// The amount of native coins, in hexadecimal. `None` if the node omits this field, as nodes do for some
+    /// transaction types.
     #[serde(default)]
     value: Option<&'a str>,
 }
 
 impl Evm {
     /// Requests the raw bytes of the transactions with unknown types, and verifies all transactions of the block
-    /// against the transactions root. Returns true when they match or when the configuration disables this check, and
-    /// false when no endpoint returns the raw bytes. Fails when the transactions do not match.
+    /// against the transactions root. Returns true when the transactions match the root or when the configuration
+    /// disables this check, and false when no endpoint returns the raw bytes. Fails when the transactions do not match.
     pub(crate) async fn verify_transactions_with_raw_bytes(&self, body: &BlockBody) -> Result<bool, SourceError> {
         let is_provable = self.config.verify.header && self.config.verify.transactions;
         let Some(unproven) = body.unproven.as_ref().filter(|_| is_provable) else { return Ok(true) };
@@ -186,7 +189,7 @@ pub fn parse_transactions_into_body(
         let tx: TxJson<'_> = parse_json(raw.get())?;
         let hash = hex::parse_hash(tx.hash).ok_or("a transaction has an invalid hash")?;
         body.txids.push(hash);
-        // Neither this transaction nor its receipt is in a trie, so no root can prove it.
+        // Neither this transaction nor its receipt is part of a root in the header, so nothing can prove it.
         if index + 1 == transactions.len() && hash == compute_bor_state_sync_txid(&body.header) {
             continue;
         }
@@ -206,7 +209,7 @@ pub fn parse_transactions_into_body(
         };
         let index = u32::try_from(index).map_err(|_| "too many transactions")?;
         if let Some(payment) = parse_payment_to_watched_address(&tx, index, hash, signed, watched)? {
-            // The fields of a transaction of unknown type cannot be checked against its hash.
+            // This transaction is of an unknown type, so its fields cannot be checked against its hash.
             if encoded.last().is_some_and(Vec::is_empty) {
                 body.has_unproven_payment = true;
             } else {
@@ -280,7 +283,8 @@ pub fn is_known_tx_type(tx_type: u64) -> bool {
     tx_type <= NEWEST_TX_TYPE || tx_type == DEPOSIT_TX_TYPE
 }
 
-/// Encodes a transaction from its JSON as in the transactions trie.
+/// Encodes a transaction, given as JSON, in the form from which the transactions root is computed. For an unknown type,
+/// returns only the type.
 fn encode_transaction_if_type_is_known(tx: &str, tx_type: Option<&str>) -> Result<EncodedTx, String> {
     let tx_type = tx_type.map_or(Some(0), hex::parse_quantity).ok_or("a transaction type is not a number")?;
     if tx_type == DEPOSIT_TX_TYPE {
@@ -293,7 +297,7 @@ fn encode_transaction_if_type_is_known(tx: &str, tx_type: Option<&str>) -> Resul
     Ok(EncodedTx::Known { bytes: envelope.encoded_2718(), signed: Some(SignedTx(Box::new(envelope))) })
 }
 
-/// Encodes a deposit of the OP stack from its JSON.
+/// Encodes a deposit transaction of the OP stack, given as JSON.
 fn encode_op_deposit(tx: &str) -> Result<Vec<u8>, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

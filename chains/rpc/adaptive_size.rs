@@ -27,8 +27,8 @@ impl AdaptiveSize {
         self.size
     }
 
-    /// Counts the success of a request of size `used`, and lets the size grow by a quarter after ten successes in a
-    /// row. Requests below the current size are ignored.
+    /// Records that a request of size `used` succeeded. After ten successes in a row, the size grows by a quarter. A
+    /// request below the current size is ignored.
     pub fn count_success_and_grow(&mut self, used: u64) {
         if used < self.size {
             return;
@@ -71,7 +71,7 @@ fn parse_proposed_block_count(message: &str) -> Option<u64> {
     parse_length_of_bracketed_range(message).or_else(|| parse_number_before_block(message)).filter(|blocks| *blocks > 0)
 }
 
-/// Returns the number of blocks in a range such as `[0x9, 0xfa0]`, both ends included.
+/// Returns the number of blocks in a range such as `[0x9, 0xfa0]`. Both ends belong to the range.
 fn parse_length_of_bracketed_range(message: &str) -> Option<u64> {
     let inside = message.split_once('[')?.1.split_once(']')?.0;
     let (from, to) = inside.split_once(',')?;

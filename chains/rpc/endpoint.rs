@@ -8,17 +8,17 @@ use url::Url;
 
 use crate::rate_limits::RateLimits;
 
-/// Minimum length of a part of a URL, and of a header value, that is redacted. Shorter parts are words such as `v2` or
-/// `mainnet`, not keys.
+/// The minimum length of a part of a URL, and of a header value, that is hidden in logs and errors. Shorter parts are
+/// words such as `v2` or `mainnet`, not keys.
 const SECRET_LENGTH_MIN: usize = 8;
 
-/// A purpose for which the pool may use an endpoint.
+/// A purpose for which an endpoint may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The endpoint answers requests about the chain.
     Read,
-    /// The endpoint gets signed transactions.
+    /// The endpoint receives signed transactions to broadcast.
     Broadcast,
 }
 
@@ -30,10 +30,10 @@ pub struct Endpoint {
     roles: Vec<Role>,
     limits: RateLimits,
     headers: HeaderMap,
-    /// The first path segment of requests that go to another base URL, and that base URL. `None` if all requests go to
-    /// `url`.
+    /// The first path segment of those requests that go to another base URL, and this base URL. `None` if all requests
+    /// go to `url`.
     path_override: Option<(String, Url)>,
-    /// File with `user:password`; `None` if the endpoint needs no login from a file.
+    /// The file that contains `user:password`; `None` if the endpoint needs no login from a file.
     login_file: Option<PathBuf>,
 }
 
@@ -93,7 +93,7 @@ impl Endpoint {
     }
 
     /// Sets another base URL for all paths that begin with `first_segment`. java-tron needs this setting, because it
-    /// serves head blocks and solidified blocks on two ports.
+    /// serves the newest blocks on one port and the solidified (irreversible) blocks on another.
     pub fn with_path_override(mut self, first_segment: &str, url: &str) -> Result<Endpoint, EndpointError> {
         self.path_override = Some((first_segment.to_owned(), parse_http_url(url)?));
         Ok(self)
@@ -118,8 +118,8 @@ impl Endpoint {
         }
     }
 
-    /// Returns a text with every long part of the URL, every long header value and the login replaced by `…`. A node's
-    /// error message may repeat the key or the password that the request contained.
+    /// Returns a text in which every long part of the endpoint's URL, every long header value and the login is replaced
+    /// by `…`. This is needed because a node's error message may repeat the key or the password of the request.
     pub fn redact_secrets(&self, text: &str) -> String {
         let urls = || std::iter::once(&self.url).chain(self.path_override.iter().map(|(_, url)| url));
         let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
@@ -139,7 +139,8 @@ impl Endpoint {
     /// Reads user and password from the login file. Returns `None` if the endpoint has no login file.
     pub(crate) fn read_login_file(&self) -> Result<Option<(String, String)>, String> {
         let Some(file) = &self.login_file else { return Ok(None) };
-        // A node that is down has no login file, so the caller handles the error like a refused connection.
+        // A node that is not running may have no login file, so the caller handles this error like a refused
+        // connection.
         let text = std::fs::read_to_string(file).map_err(|e| format!("the login file cannot be read: {e}"))?;
         let (user, password) = text.trim().split_once(':').ok_or("the login file is not `user:password`")?;
         Ok(Some((user.to_owned(), password.to_owned())))

@@ -10,8 +10,8 @@ pub enum RpcError {
     /// No endpoint gave a usable reply; the text contains the reason for each endpoint.
     #[error("{0}")]
     Unavailable(String),
-    /// No endpoint gave a usable reply, and at least one of them timed out or broke off its reply, so a smaller request
-    /// may succeed.
+    /// No endpoint gave a usable reply, and at least one of them timed out or sent only a part of its reply, so a
+    /// smaller request may succeed.
     #[error("{0}")]
     Timeout(String),
     /// No endpoint offers the method.

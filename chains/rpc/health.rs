@@ -10,27 +10,28 @@ use crate::rate_limits::{Quota, RateLimits};
 
 /// Duration of the cool-down after the first failure; each further failure in a row doubles it.
 const COOL_DOWN_FIRST: Duration = Duration::from_millis(500);
-/// Maximum duration of a cool-down if the node names no duration.
+/// The maximum duration of a cool-down, unless the node itself names a longer time to wait.
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
-/// Maximum duration of a cool-down that a node can name. The endpoint gets requests after this time in any case,
-/// because the operator may have raised its rate limit.
+/// The maximum duration of a cool-down when the node itself names the time to wait. After this time the endpoint gets
+/// requests again, because the operator may have raised its rate limit.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-/// Time for which an endpoint gets no requests of a method that it does not offer.
+/// The time for which the endpoint gets no more requests of a method, after the endpoint has replied that it does not
+/// offer this method.
 const METHOD_MISSING_FOR: Duration = Duration::from_secs(600);
-/// Age from which the recorded height of an endpoint's newest block is ignored.
+/// The recorded height of an endpoint's newest block is ignored when it is older than this.
 const HEAD_AGE_MAX: Duration = Duration::from_secs(60);
-/// Maximum number of methods recorded as missing; drivers use about a dozen.
+/// The maximum number of methods that are recorded as missing for one endpoint. Drivers use about a dozen methods.
 const METHODS_MISSING_MAX: usize = 64;
 
-/// The health of one endpoint.
+/// The health of one endpoint: how its recent requests ended, and when it may get the next one.
 #[derive(Debug)]
 pub struct EndpointHealth {
     failures_in_a_row: u32,
-    /// The last cool-down, which may be over; `None` after a success.
+    /// The last cool-down, which may be over already; `None` after a successful request.
     cool_down: Option<CoolDown>,
     /// The reason of the last failure; empty before the first failure.
     last_failure: String,
-    /// Methods that the endpoint does not offer, with the time until which no request of the method is sent.
+    /// The methods that the endpoint does not offer. Until the time of the entry, no request of the method is sent.
     methods_missing: HashMap<String, Instant>,
     /// Height of the endpoint's newest block and the time at which the height was recorded; `None` before the first
     /// record.
@@ -38,7 +39,7 @@ pub struct EndpointHealth {
     quotas: Vec<Quota>,
 }
 
-/// A time in which an endpoint gets no requests.
+/// A period in which an endpoint gets no requests, because requests to the endpoint have failed.
 #[derive(Debug, Clone, Copy)]
 struct CoolDown {
     began_at: Instant,
@@ -50,9 +51,9 @@ struct CoolDown {
 pub enum Availability {
     /// A request may be sent now.
     Now,
-    /// A rate limit is exhausted until this time.
+    /// The allowed requests of a rate limit are used up until this time.
     RateLimited(Instant),
-    /// The endpoint failed and cools down until this time.
+    /// Requests to the endpoint failed, so it gets no requests until this time.
     CoolingDown(Instant),
     /// The endpoint does not offer the method.
     MethodMissing,
@@ -72,7 +73,7 @@ impl EndpointHealth {
         }
     }
 
-    /// Returns the availability of the endpoint for a request of this method sent now.
+    /// Returns whether a request of this method can be sent to the endpoint now and, if not, the reason.
     pub fn availability_for_method(&self, method: &str, now: Instant) -> Availability {
         if self.methods_missing.get(method).is_some_and(|until| *until > now) {
             return Availability::MethodMissing;
@@ -86,7 +87,8 @@ impl EndpointHealth {
         }
     }
 
-    /// Charges requests to the rate limits if the endpoint is available now. Returns true if the endpoint is available.
+    /// Returns true if the endpoint is available now, and then subtracts the requests from its rate limits. Otherwise
+    /// returns false and subtracts nothing.
     pub fn charge_requests_if_available(&mut self, method: &str, requests: u32, now: Instant) -> bool {
         let available = self.availability_for_method(method, now) == Availability::Now;
         if available {
@@ -95,15 +97,15 @@ impl EndpointHealth {
         available
     }
 
-    /// Charges requests to the rate limits, even if the limits are exhausted.
+    /// Subtracts requests from the rate limits, even if the limits are used up.
     pub fn charge_requests(&mut self, requests: u32, now: Instant) {
         for quota in &mut self.quotas {
             quota.charge_requests(requests, now);
         }
     }
 
-    /// Ends the cool-down after the success of a request sent at `sent_at`. A cool-down that began after `sent_at`
-    /// continues, because its reason is newer than the success.
+    /// Ends the cool-down, because a request that was sent at `sent_at` succeeded. A cool-down that began after
+    /// `sent_at` continues, because its reason is newer than this success.
     pub fn end_earlier_cool_down(&mut self, sent_at: Instant) {
         if !self.cool_down_began_since(sent_at) {
             self.failures_in_a_row = 0;
@@ -111,9 +113,9 @@ impl EndpointHealth {
         }
     }
 
-    /// Starts or extends the cool-down after the failure of a request sent at `sent_at`. Each failure in a row doubles
-    /// the cool-down, unless the node names a duration. Concurrent requests that fail together count as one failure,
-    /// and none of them shortens the cool-down.
+    /// Starts or extends the cool-down, because a request that was sent at `sent_at` failed. Each failure in a row
+    /// doubles the cool-down, unless the node names a duration. Concurrent requests that fail together count as one
+    /// failure, and none of them shortens the cool-down.
     pub fn start_or_extend_cool_down(
         &mut self,
         reason: String,
@@ -133,8 +135,8 @@ impl EndpointHealth {
         self.cool_down = Some(CoolDown { began_at: now, ends_at });
     }
 
-    /// Returns true if the last cool-down began at `sent_at` or later, while the request sent at `sent_at` was under
-    /// way.
+    /// Returns true if the last cool-down began at `sent_at` or later. Then it began after the request of `sent_at` was
+    /// sent.
     fn cool_down_began_since(&self, sent_at: Instant) -> bool {
         self.cool_down.is_some_and(|cool_down| cool_down.began_at >= sent_at)
     }

@@ -34,7 +34,7 @@ pub enum TransportError {
     /// The exchange failed. The reason contains no secrets; `retry_after` is the time that a `Retry-After` header
     /// names.
     Failed { class: ErrorClass, reason: String, retry_after: Option<Duration> },
-    /// The body is longer than the limit of `bytes_max` bytes.
+    /// The body of the reply is longer than the limit of `bytes_max` bytes.
     TooLarge { bytes_max: usize },
 }
 
@@ -49,10 +49,10 @@ impl TransportError {
 pub enum ErrorClass {
     /// The connection failed, a gateway sent an error status, or the reply was invalid.
     Broken,
-    /// The reply did not come in time or broke off: a smaller request may succeed.
+    /// The complete reply did not come in time. A smaller request may succeed.
     Timeout,
-    /// The node rejected the request because it got too many requests. The node did not process the request and may get
-    /// it again.
+    /// The node rejected the request because it received too many requests. It did not process the request, so the
+    /// request may be sent to it again.
     Throttled,
 }
 
@@ -119,7 +119,8 @@ impl HttpClient {
         if is_throttling_status(status) || is_endpoint_failure_status(status) && !reply::is_json_rpc_error(&body) {
             let class = match status {
                 _ if is_throttling_status(status) || retry_after.is_some() => ErrorClass::Throttled,
-                // A gateway sends 502 at once while its node is down; a smaller request would not succeed either.
+                // A gateway sends status 502 at once while its node is not running. A smaller request would not succeed
+                // either, so this is not a timeout.
                 StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => ErrorClass::Timeout,
                 _ if status.as_u16() == CLOUDFLARE_TIMEOUT => ErrorClass::Timeout,
                 _ => ErrorClass::Broken,

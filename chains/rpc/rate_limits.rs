@@ -14,13 +14,13 @@ pub struct RateLimits {
     pub per_day: Option<u32>,
 }
 
-/// A rate limit that allows evenly spaced requests and a burst. A batch may be sent as soon as its first request is
-/// allowed, and all its requests delay later requests.
+/// A rate limit that spaces requests evenly in time, but allows some requests at once (a burst). A batch may be sent as
+/// soon as its first request is allowed; all its requests then delay later requests.
 #[derive(Debug)]
 pub struct Quota {
     /// The time between two requests at an even pace.
     interval: Duration,
-    /// The time by which requests may be ahead of the even pace.
+    /// The length of the burst: requests may be sent earlier than the even pace by at most this time.
     burst: Duration,
     /// The time at which the next request is due at an even pace; `None` before the first request.
     charged_until: Option<Instant>,
@@ -47,7 +47,7 @@ impl Quota {
         self.charged_until.and_then(|until| until.checked_sub(self.burst)).unwrap_or(now)
     }
 
-    /// Charges requests to the limit, even if the limit is exhausted.
+    /// Subtracts requests from the limit, even if the limit is used up.
     pub fn charge_requests(&mut self, requests: u32, now: Instant) {
         let start = self.charged_until.map_or(now, |until| until.max(now));
         self.charged_until = Some(start + self.interval.saturating_mul(requests));

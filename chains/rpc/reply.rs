@@ -23,14 +23,14 @@ pub struct Reply<'a> {
 enum Content<'a> {
     /// The whole body of the HTTP reply.
     Body(&'a [u8]),
-    /// One item of the reply to a JSON-RPC batch.
+    /// The part of a reply to a JSON-RPC batch that answers one call.
     BatchItem { result: Option<&'a RawValue>, error: Option<&'a RawValue> },
 }
 
-/// The value of a reply that the caller's closure did not reject.
+/// What the caller's closure decides about a reply that it does not reject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<T> {
-    /// The value is the result of the request.
+    /// The value is accepted as the result of the request.
     Accept(T),
     /// The value may be right, but another endpoint may know more, for example a block that this endpoint does not have
     /// yet. The value becomes the result only if no value of another endpoint is accepted.
@@ -40,11 +40,11 @@ pub enum Verdict<T> {
 /// The reason why the caller's closure rejects a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// The node replied with an error instead of a result. Such an error does not count against the health of the
-    /// endpoint.
+    /// The node replied with an error instead of a result. Such an error does not make the health of the endpoint
+    /// worse.
     NodeError(NodeError),
-    /// The reply is malformed, is about something else, or contradicts the hash or root that the reply must match. Such
-    /// a reply counts against the health of the endpoint.
+    /// The reply is malformed, is about another object than requested, or does not match the hash or root that it must
+    /// match. Such a reply makes the health of the endpoint worse.
     Invalid(String),
 }
 
@@ -55,7 +55,7 @@ pub struct NodeError {
     pub code: i64,
     /// The beginning of the node's message, at most 300 characters, without control characters.
     pub message: String,
-    /// The meaning of the error, which decides about further attempts.
+    /// The meaning of the error. It decides whether the request is sent again.
     pub kind: NodeErrorKind,
 }
 
@@ -65,7 +65,7 @@ pub struct NodeError {
 pub enum NodeErrorKind {
     /// The node does not offer the method.
     MethodMissing,
-    /// The requested range is too large, or its results are.
+    /// The requested range is too large, or the range has too many results.
     TooLarge,
     /// The node got too many requests.
     RateLimited,
@@ -125,7 +125,7 @@ impl<'a> Reply<'a> {
     pub fn parse_result<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
         match self.content {
             Content::Body(body) => {
-                // Old nodes send an error of `null` together with a result.
+                // Old nodes send `"error": null` together with a result.
                 let envelope: Envelope<'a, T> = match serde_json::from_slice(body) {
                     Ok(envelope) => envelope,
                     Err(error) => {
@@ -182,7 +182,8 @@ fn reject_unexpected_json(error: serde_json::Error) -> Rejection {
     Rejection::Invalid(format!("not the expected JSON: {error}"))
 }
 
-/// Splits the reply to a batch into its items: the id of each call with the reply to it, in the order of the node.
+/// Splits the reply to a batch into one reply for each call. Returns the id of each call with its reply, in the order
+/// in which the node sent them.
 pub(crate) fn split_batch_reply(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u64, Reply<'_>)>, Rejection> {
     #[derive(Deserialize)]
     struct Item<'a> {
@@ -214,7 +215,7 @@ pub(crate) fn parse_suspension_duration(text: &str) -> Option<Duration> {
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Returns true if a body is a JSON-RPC error.
+/// Returns true if a reply body is a JSON-RPC error.
 pub(crate) fn is_json_rpc_error(body: &[u8]) -> bool {
     find_json_rpc_error(body).is_some()
 }
@@ -264,7 +265,7 @@ fn clean_and_shorten_message(message: &str) -> String {
 }
 
 /// Returns the kind of an error from its message or, if the message is not recognised, from its code. Nodes use code
-/// −32005 for rate limits and for large ranges, so a smaller range is requested only if the message mentions ranges or
+/// −32005 for rate limits and for large ranges, so the kind is `TooLarge` only if the message mentions ranges or
 /// results.
 fn classify_node_error(code: i64, message: &str) -> NodeErrorKind {
     let text = message.to_ascii_lowercase();
@@ -300,7 +301,7 @@ fn classify_node_error(code: i64, message: &str) -> NodeErrorKind {
     {
         return NodeErrorKind::MethodMissing;
     }
-    // Infura sends 402 when the requests of a day are used up.
+    // Infura sends code 402 when the allowed requests of the day are used up.
     if matches!(code, -32005 | 402 | 429 | -32029)
         || contains_any(&[
             "rate limit",

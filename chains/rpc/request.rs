@@ -18,20 +18,22 @@ pub struct Request {
 /// The endpoints that a request may go to, each given by its index in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Target {
-    /// The request goes to one endpoint after another until one answers, in the order of the configuration.
+    /// The request goes to one endpoint after another, in the order of the configuration, until one gives an accepted
+    /// reply.
     #[default]
     Any,
-    /// The request goes to one endpoint after another, starting with the endpoint at this index even if its head lags.
-    /// An index past the last endpoint wraps around. A caller that increments the index sends requests to all endpoints
-    /// in turn.
+    /// The request goes to one endpoint after another, starting with the endpoint at this index, even if its newest
+    /// block is far behind. An index above the last endpoint starts again at the first one. A caller that increments
+    /// the index sends requests to all endpoints in turn.
     From(usize),
     /// The request goes to every endpoint except the one at this index, starting with the next endpoint. A caller uses
     /// this target to verify a reply of the excluded endpoint independently. The pool waits for rate limits and
     /// cool-downs of the other endpoints.
     Excluding(usize),
-    /// The request goes only to the endpoint at this index, without fail-over and without the chain check, even if the
-    /// endpoint lacks the role `read`. The pool waits for its rate limits, fails while it cools down, and records the
-    /// result in its health. This target is for requests that the caller repeats until they succeed.
+    /// The request goes only to the endpoint at this index, and after a failure to no other endpoint. The chain check
+    /// is not sent first, and the request is sent even if the endpoint lacks the role `read`. The pool waits for its
+    /// rate limits, fails while it cools down, and records the result in its health. This target is for requests that
+    /// the caller repeats until they succeed.
     Only(usize),
     /// The request goes only to the endpoint at this index, at once, even while the endpoint cools down. The result
     /// does not change its health. This target is for diagnosis by the operator.
@@ -69,7 +71,7 @@ impl Request {
         Request::build_json_rpc_post(method, &Call { jsonrpc: "2.0", id: 0, method, params })
     }
 
-    /// Returns one HTTP request with many JSON-RPC calls of one method. The ids of the calls count from zero.
+    /// Returns one HTTP request with many JSON-RPC calls of one method. The ids of the calls are 0, 1, 2 and so on.
     pub(crate) fn json_rpc_batch<P: Serialize>(method: &str, params: &[P]) -> Request {
         let calls = params.iter().enumerate().map(|(id, params)| Call { jsonrpc: "2.0", id, method, params });
         Request::build_json_rpc_post(method, &calls.collect::<Vec<_>>())
@@ -91,7 +93,8 @@ impl Request {
         Request { method: method.to_owned(), path: String::new(), body: Some(body), target: Target::Any }
     }
 
-    /// Sets the method name of a request whose path has parameters, so that all paths of this form count as one method.
+    /// Sets the method name of a request. A request whose path has parameters needs this, so that all such paths count
+    /// as one method.
     pub fn with_method(mut self, method: &str) -> Request {
         method.clone_into(&mut self.method);
         self

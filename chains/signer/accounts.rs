@@ -18,13 +18,14 @@ use chain::{Address, Family, address::AddressScheme};
 
 use crate::seed::Seed;
 
-/// The number of accounts in one epoch.
+/// The number of account numbers in one epoch. The epoch is increased by one with every restore of a backup.
 const EPOCH: u32 = 100;
 
-/// The account number of the first hot wallet, within its epoch.
+/// The account number of the first hot wallet, within its epoch. Payouts and fees are paid from hot wallets.
 const FIRST_HOT_WALLET: u32 = 10;
 
-/// The highest epoch; its account numbers are all below 2^31.
+/// The highest epoch. The epoch is increased with every restore of a backup. All account numbers of this epoch are
+/// below 2^31.
 pub const EPOCH_MAX: u32 = (ChildNumber::HARDENED_FLAG - EPOCH) / EPOCH;
 
 /// The highest number of a hot wallet.
@@ -36,12 +37,12 @@ pub enum AccountError {
     /// The number of the hot wallet is above [`HOT_WALLET_MAX`].
     #[error("there is no hot wallet {0}; hot wallets have the numbers 0 to {HOT_WALLET_MAX}")]
     NoSuchWallet(u8),
-    /// The epoch is above [`EPOCH_MAX`].
+    /// The epoch (the number of restores from a backup) is above [`EPOCH_MAX`].
     #[error("there is no epoch {0}; epochs have the numbers 0 to {EPOCH_MAX}")]
     NoSuchEpoch(u32),
 }
 
-/// The purpose of an account.
+/// What an account is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AccountPurpose {
     /// The account of the deposit addresses, one for each invoice. The daemon has the xpub of this account.
@@ -53,7 +54,7 @@ pub enum AccountPurpose {
     Hot(u8),
 }
 
-/// Writes `deposit`, `deposit-test` or `hot-N`.
+/// Writes the purpose as `deposit`, `deposit-test` or `hot-N`.
 impl fmt::Display for AccountPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -81,7 +82,7 @@ impl FromStr for AccountPurpose {
                 AccountPurpose::Hot(number)
             }
         };
-        // Only the form that `Display` writes is valid, so `hot-007` and `hot-+7` are errors.
+        // Only the form that `Display` writes is valid, so texts such as `hot-007` and `hot-+7` are errors.
         let known =
             !matches!(purpose, AccountPurpose::Hot(number) if number > HOT_WALLET_MAX) && purpose.to_string() == text;
         if known { Ok(purpose) } else { Err(BadPurpose) }
@@ -91,7 +92,7 @@ impl FromStr for AccountPurpose {
 /// The kind of the addresses of a Bitcoin account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressKind {
-    /// P2WPKH addresses (BIP84).
+    /// P2WPKH addresses (BIP84), which begin with `bc1q` on mainnet.
     P2wpkh,
     /// P2TR addresses without a script path (BIP86), also called Taproot addresses.
     P2tr,
@@ -282,7 +283,7 @@ mod tests {
         }
     }
 
-    /// The vector of BIP86.
+    /// The test vector of BIP86: an account and its first addresses.
     #[test]
     fn a_taproot_account_matches_the_bip86_vector() {
         let (seed, account) =
@@ -299,7 +300,7 @@ mod tests {
         }
     }
 
-    /// The zpub of the vector of BIP84, with the version bytes of an xpub.
+    /// The account key of BIP84's test vector, with the version bytes of an xpub instead of a zpub.
     #[test]
     fn an_account_key_matches_the_bip84_vector() {
         let xpub = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";

@@ -123,7 +123,7 @@ pub struct CheckArgs {
     pub(crate) passphrase: PassphraseArgs,
 }
 
-/// The options that select one account among those with the same family and purpose.
+/// The options that select one account when several have the same family and purpose.
 #[derive(Args)]
 pub(crate) struct AccountArgs {
     /// The network of the Bitcoin accounts.

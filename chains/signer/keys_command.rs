@@ -23,7 +23,7 @@ Exit codes: 0 success; 1 failure; 2 wrong usage; 3 wrong passphrase; 4 the file 
 
 Secrets are never read from arguments or environment variables.";
 
-/// The error for a key or an address that the operator gave and that differs from the derived one.
+/// The error when a key or an address that the operator gave differs from the derived one.
 #[derive(Debug, thiserror::Error)]
 #[error("{item} is {derived}, not {given}")]
 struct KeyMismatch {
@@ -170,7 +170,7 @@ fn compare_with_seed_file(args: &CheckArgs, out: &mut impl Write) -> anyhow::Res
         let (item, derived) =
             (format!("address {}/0/{index}", account.derivation_path()), derive_address_twice(&seed, &account, index)?);
         let same = match account.family() {
-            // Hexadecimal and Bech32 texts may be in upper or lower case.
+            // Hexadecimal and Bech32 addresses may be written in upper or lower case.
             Family::Bitcoin | Family::Evm => given.trim().eq_ignore_ascii_case(&derived),
             Family::Tron => given.trim() == derived,
         };

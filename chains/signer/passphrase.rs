@@ -64,7 +64,7 @@ impl EncryptionArgs {
 impl PassphraseArgs {
     /// Reads a seed file, asks for its passphrase, unless the passphrase is stored, and decrypts the seed.
     pub(crate) fn ask_passphrase_and_open_file(&self, file: &Path) -> anyhow::Result<Seed> {
-        // The file is read before the passphrase is asked for, because a damaged file opens with no passphrase.
+        // The file is read before the passphrase is asked for. If the file is damaged, no passphrase can open it.
         let seed_file = SeedFile::read_and_verify_checksum(file).with_context(|| file.display().to_string())?;
         let passphrase = match self.read_stored_passphrase()? {
             Some(passphrase) => passphrase,

@@ -1,5 +1,5 @@
-//! The input of secrets: from the terminal, which does not echo them, from standard input and from files. Secrets are
-//! kept in memory that is wiped.
+//! The input of secrets: from the terminal, where typed secrets are not shown, from standard input and from files.
+//! Secrets are kept in memory that is wiped.
 //!
 //! Lines are read byte by byte from the file descriptor, because the buffer of [`std::io::Stdin`] would keep a copy.
 
@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 const SECRET_MAX: usize = 1024;
 
 /// Reads a secret from one line of standard input. If standard input is a terminal, the prompt is written to standard
-/// error and the echo is off.
+/// error, and the typed text is not shown.
 pub(crate) fn prompt_for_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let stdin = io::stdin();
     let echo_off = if isatty(&stdin) {
@@ -67,8 +67,8 @@ pub(crate) fn read_secret_file(path: &Path) -> anyhow::Result<SecretString> {
     read_bounded().with_context(|| format!("reading the secret in {}", path.display()))
 }
 
-/// Reads one line as a secret. Fails if the input is empty, if the line is too long, or at the byte `cancel`, which the
-/// interrupt key sends.
+/// Reads one line as a secret. Fails if the input is empty, if the line is too long, or if the byte `cancel` is read,
+/// which the interrupt key sends.
 fn read_secret_line(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<SecretString> {
     let mut line = Zeroizing::new(Vec::with_capacity(SECRET_MAX));
     let mut byte = Zeroizing::new([0u8; 1]);
@@ -96,8 +96,8 @@ fn strip_line_break(bytes: &[u8]) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// Switches off the echo of a terminal until this value is dropped. Meanwhile the interrupt key (Ctrl-C) ends the line
-/// and not the program, because a killed program could not switch the echo on again.
+/// Keeps the terminal from showing typed text (echo) until this value is dropped. Meanwhile the interrupt key (Ctrl-C)
+/// ends the line and not the program, because a killed program could not switch the echo on again.
 struct EchoOff<'a> {
     terminal: BorrowedFd<'a>,
     /// The settings of the terminal before the echo was switched off.

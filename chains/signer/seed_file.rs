@@ -40,8 +40,8 @@ const MAGIC: [u8; 8] = *b"SETTSEED";
 /// The version of the layout of the file.
 const VERSION: u16 = 1;
 
-/// The end of the associated data. It prevents another kind of encrypted file, with the same layout and passphrase,
-/// from being opened as a seed file.
+/// The end of the associated data, which the tag of the file protects. It prevents another kind of encrypted file, with
+/// the same layout and passphrase, from being opened as a seed file.
 const FILE_KIND: &[u8] = b"settled seed";
 
 /// The length of the salt, in bytes.
@@ -54,7 +54,7 @@ const HEADER: usize = MAGIC.len() + 2 + 12 + SALT + NONCE;
 const ENTROPY_MAX: usize = 32;
 /// The length of the plaintext and of the ciphertext, in bytes.
 const PLAIN: usize = 1 + ENTROPY_MAX + 2 + seed::PASSPHRASE_MAX;
-/// The length of the tag, in bytes.
+/// The length of the authentication tag of the ciphertext, in bytes.
 const TAG: usize = 16;
 /// The length of the checksum, in bytes.
 const CHECKSUM: usize = 32;
@@ -67,9 +67,9 @@ pub const FILE_SIZE: usize = HEADER + PLAIN + TAG + CHECKSUM;
 pub struct KdfCost {
     /// Memory, in KiB.
     memory_kib: u32,
-    /// Number of passes over the memory.
+    /// The number of times that Argon2id processes the whole memory.
     passes: u32,
-    /// Number of lanes, which may run in parallel.
+    /// The number of lanes: parts of the computation that may run in parallel.
     lanes: u32,
 }
 
@@ -125,7 +125,7 @@ pub enum OpenError {
     /// The file was changed or cut off. The field describes the part that is wrong.
     #[error("the file is damaged: {0}; restore it from a backup or import the words again")]
     Damaged(&'static str),
-    /// The tag does not match, although the checksum does: the passphrase is wrong, or the file was forged.
+    /// The tag is wrong, although the checksum is right: the passphrase is wrong, or the file was forged.
     #[error("the passphrase is wrong (or the file was forged)")]
     WrongPassphrase,
     /// The key cannot be derived from the passphrase, for example because memory is short.
@@ -140,7 +140,7 @@ pub enum OpenError {
 pub struct SeedFile {
     header: [u8; HEADER],
     cost: KdfCost,
-    /// The ciphertext.
+    /// The encrypted seed.
     sealed: [u8; PLAIN],
     tag: [u8; TAG],
 }

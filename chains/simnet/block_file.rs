@@ -1,5 +1,5 @@
-//! Stores a model chain on disk, in a file of lines. The first line is a snapshot; every other line is a block or a
-//! rewind.
+//! Stores a model chain on disk, in a file of lines. The first line is a snapshot; every other line is a block, a rewind
+//! or a transaction that waits in the mempool.
 //!
 //! A block is written before a reader can see it. Replaying a block must give the stored hash, so a changed file is
 //! detected. An incomplete last line, left by a crash, is dropped, because no reader saw that block.
@@ -47,15 +47,17 @@ pub enum OpenError {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileLine {
-    /// The state after the oldest kept block; always the first line and only there.
+    /// The state after the oldest stored block. It is always the first line of the file, and only the first.
     Snapshot(Box<Snapshot>),
     /// A block whose parent is the newest block of the lines before.
     Block(BlockRecord),
-    /// All blocks above this height were replaced; the next line is the first of the new ones.
+    /// All blocks above this height were replaced. The next line is the first of the new blocks.
     Rewind(Height),
+    /// An encoded transaction that came into the mempool. Later blocks may include it.
+    Pending(Box<RawValue>),
 }
 
-/// The oldest kept block with the state after it. Hashes, accounts and ids are hexadecimal; amounts are decimal.
+/// The oldest stored block, with the state after it. Hashes, accounts and ids are hexadecimal; amounts are decimal.
 #[derive(Serialize, Deserialize)]
 pub struct Snapshot {
     version: u32,
@@ -135,7 +137,7 @@ impl BlockFile {
         self.lines > LINES_MAX
     }
 
-    /// Replaces the file by a snapshot of the oldest kept block and the blocks after it.
+    /// Replaces the file with one that contains only a snapshot of the oldest stored block and the blocks after it.
     pub fn replace_by_shorter_file(&mut self, model: &ModelChain) -> io::Result<()> {
         (self.file, self.lines) = replace_file_atomically(&self.path, model)?;
         Ok(())
@@ -143,8 +145,8 @@ impl BlockFile {
 }
 
 impl ModelChain {
-    /// Appends the blocks above `from` to the chain's file, after a rewind to `rewound` when blocks were replaced, and
-    /// drops the oldest blocks from memory. A failure is kept in `storage_error`.
+    /// Appends the blocks above `from` to the chain's file, and drops the oldest blocks from memory. When blocks were
+    /// replaced, first appends a rewind to the height `rewound`. A failure is stored in `storage_error`.
     pub fn store_new_and_drop_old_blocks(&mut self, rewound: Option<Height>, from: Height) {
         if let Some(mut file) = self.file.take() {
             let known = usize::try_from(from - self.oldest_height() + 1).unwrap_or(usize::MAX);
@@ -152,18 +154,44 @@ impl ModelChain {
             let lines = rewound.map(FileLine::Rewind).into_iter().chain(above.map(FileLine::from_block));
             let stored = file.append_lines_and_sync(lines);
             self.drop_old_blocks();
-            let stored = stored
-                .and_then(|()| if file.has_too_many_lines() { file.replace_by_shorter_file(self) } else { Ok(()) });
-            self.storage_error = stored.err().map(|e| format!("the chain's file cannot be written: {e}"));
+            // A rewind may have dropped transactions, which the lines of a new file no longer have.
+            let is_replaced = rewound.is_some() || file.has_too_many_lines();
+            let stored = stored.and_then(|()| if is_replaced { file.replace_by_shorter_file(self) } else { Ok(()) });
+            self.keep_storage_error(stored);
             self.file = Some(file);
         } else {
             self.drop_old_blocks();
         }
     }
 
-    /// Returns the lines of a new file: a snapshot of the oldest kept block, and the blocks after it.
+    /// Appends a transaction of the mempool to the chain's file, so that it still waits for a block after a restart. A
+    /// failure is kept in `storage_error`.
+    pub fn store_pending_transaction(&mut self, raw: &str) {
+        if let Some(file) = &mut self.file {
+            let stored = file.append_lines_and_sync(iter::once(FileLine::from_pending(raw)));
+            self.keep_storage_error(stored);
+        }
+    }
+
+    /// Replaces the chain's file by one with the present blocks and the present mempool. A failure is kept in
+    /// `storage_error`.
+    pub fn store_all(&mut self) {
+        if let Some(mut file) = self.file.take() {
+            let stored = file.replace_by_shorter_file(self);
+            self.keep_storage_error(stored);
+            self.file = Some(file);
+        }
+    }
+
+    fn keep_storage_error(&mut self, stored: io::Result<()>) {
+        self.storage_error = stored.err().map(|e| format!("the chain's file cannot be written: {e}"));
+    }
+
+    /// Returns the lines of a new file: a snapshot of the oldest kept block, the blocks after it, and the mempool.
     fn list_file_lines(&self) -> impl Iterator<Item = FileLine> + '_ {
-        iter::once(FileLine::snapshot_from_model(self)).chain(self.blocks.iter().skip(1).map(FileLine::from_block))
+        let blocks = self.blocks.iter().skip(1).map(FileLine::from_block);
+        let pending = self.mempool.list_transactions().map(|tx| FileLine::from_pending(tx.raw()));
+        iter::once(FileLine::snapshot_from_model(self)).chain(blocks).chain(pending)
     }
 }
 
@@ -193,7 +221,9 @@ fn rebuild_chain_from_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result
     let parse = |line: &[u8]| serde_json::from_slice::<FileLine>(line).map_err(|e| e.to_string());
     let snapshot = match lines.next().map(|(_, line)| parse(line)) {
         Some(Ok(FileLine::Snapshot(snapshot))) => snapshot,
-        Some(Ok(FileLine::Block(_) | FileLine::Rewind(_))) | None => return Err(damaged(0, "no snapshot".into())),
+        Some(Ok(FileLine::Block(_) | FileLine::Rewind(_) | FileLine::Pending(_))) | None => {
+            return Err(damaged(0, "no snapshot".into()));
+        }
         Some(Err(reason)) => return Err(damaged(0, reason)),
     };
     if snapshot.chain != spec.chain || snapshot.family != spec.family {
@@ -201,17 +231,24 @@ fn rebuild_chain_from_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result
         return Err(OpenError::OtherChain { path: path.to_owned(), chain, found });
     }
     let mut model = snapshot.restore_chain(spec).map_err(|reason| damaged(0, reason))?;
+    let mut pending = Vec::new();
     while let Some((number, text)) = lines.next() {
         match parse(text) {
-            Ok(line) => line.apply_to_chain(&mut model).map_err(|reason| damaged(number, reason))?,
+            Ok(line) => line.apply_to_chain(&mut model, &mut pending).map_err(|reason| damaged(number, reason))?,
             Err(_) if lines.peek().is_none() => break,
             Err(reason) => return Err(damaged(number, reason)),
         }
     }
+    model.readd_unmined_to_mempool(pending);
     Ok(model)
 }
 
 impl FileLine {
+    /// Returns the line for an encoded transaction of the mempool.
+    pub fn from_pending(raw: &str) -> FileLine {
+        FileLine::Pending(RawValue::from_string(raw.to_owned()).expect("an encoded transaction is JSON"))
+    }
+
     /// Returns the line for a block.
     pub fn from_block(block: &ModelBlock) -> FileLine {
         let raw = |tx: &SignedTx| RawValue::from_string(tx.raw().to_owned()).expect("an encoded transaction is JSON");
@@ -223,7 +260,7 @@ impl FileLine {
         })
     }
 
-    /// Returns the line for the oldest kept block and the state after it.
+    /// Returns the line for the oldest stored block and the state after it.
     pub fn snapshot_from_model(model: &ModelChain) -> FileLine {
         let base = model.blocks.front().expect("a chain has at least one block");
         let state = model.compute_state_at_oldest_block();
@@ -252,9 +289,15 @@ impl FileLine {
         }))
     }
 
-    /// Appends the block of the line to the chain, or rewinds the chain. Fails for a snapshot.
-    fn apply_to_chain(self, model: &mut ModelChain) -> Result<(), String> {
+    /// Appends the block of the line to the chain, rewinds the chain, or adds the transaction of the line to `pending`.
+    /// Fails for a snapshot.
+    fn apply_to_chain(self, model: &mut ModelChain, pending: &mut Vec<SignedTx>) -> Result<(), String> {
         match self {
+            FileLine::Pending(raw) => {
+                let tx = SignedTx::decode_canonical(model.spec.family, &model.spec.chain, raw.get().as_bytes());
+                pending.push(tx.map_err(|e| e.to_string())?);
+                Ok(())
+            }
             FileLine::Snapshot(_) => Err("a second snapshot".into()),
             FileLine::Rewind(to) if to < model.oldest_height() || to > model.head().height => {
                 Err("a rewind to a block that is not kept".into())

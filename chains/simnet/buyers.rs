@@ -1,5 +1,5 @@
-//! The wallets of the buyers, with real keys and with funds from genesis on, and the payments that buyers send.
-//! Payments rotate over the wallets, so that they come from different senders and rarely depend on each other.
+//! The wallets of the buyers, which have real keys and own funds from the genesis block on, and the payments from these
+//! wallets. The wallets take turns, so that they come from different senders and rarely depend on each other.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,8 @@ impl std::fmt::Debug for Wallet {
 }
 
 impl Buyers {
-    /// Returns the wallets whose keys follow from the chain and the seed. The same seed gives the same addresses.
+    /// Returns the wallets of a chain. Their keys are derived from the name of the chain and the seed, so the same seed
+    /// gives the same addresses.
     pub fn from_seed(chain: &ChainId, family: Family, seed: u64) -> Buyers {
         let wallet = |index: u64| {
             let bytes = derive_secret_bytes(chain, seed, index);
@@ -75,7 +76,7 @@ impl Buyers {
         Some(draft.sign(self.family, &[self.wallets[turn].secret]))
     }
 
-    /// Returns a transaction that conflicts with `paid`, in which the sender of `paid` pays the money to itself.
+    /// Returns a transaction that conflicts with `paid`: in it, the sender of `paid` pays the money back to itself.
     /// Returns `None` when the sender is not a buyer.
     pub fn sign_double_spend(&self, state: &ChainState, paid: &SignedTx) -> Option<SignedTx> {
         let wallet = self.wallets.iter().find(|wallet| wallet.address.key == paid.sender())?;
@@ -89,8 +90,8 @@ impl Buyers {
     }
 }
 
-/// Returns the nonce or, on Bitcoin, the coins with which the wallet can make these moves, and the moves with an added
-/// output for the change. Returns `None` when the wallet's funds are insufficient.
+/// For these moves of the wallet, returns the nonce or, on Bitcoin, the coins to spend. Also returns the moves, on
+/// Bitcoin with an added output for the change. Returns `None` when the wallet's funds are insufficient.
 fn choose_nonce_or_coins(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(ReplayProtection, Vec<Move>)> {
     let total = |asset: &AssetId| Amount::checked_sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
     if state.rules.family != Family::Bitcoin {
@@ -132,10 +133,10 @@ fn derive_secret_bytes(chain: &ChainId, seed: u64, index: u64) -> [u8; 32] {
 /// The reason for which a buyer cannot pay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayError {
-    /// The set has no such chain.
+    /// The set of model chains has no chain with this name.
     #[error("there is no model chain {0}")]
     UnknownChain(ChainId),
-    /// The asset is not listed.
+    /// The chain does not list this asset, so buyers cannot pay with it.
     #[error("{0} is not listed")]
     UnknownAsset(AssetId),
     /// The recipient is not an address of the chain's family.

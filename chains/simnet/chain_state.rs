@@ -1,7 +1,7 @@
 //! The state of a model chain: balances, nonces and coins. Every applied transaction can be undone.
 //!
-//! Balances are kept for all families, and coins (unspent outputs) for Bitcoin in addition. Transactions neither create
-//! nor destroy value: the sum over all balances of an asset is the same after every block.
+//! Balances are stored for all families. For Bitcoin, coins (unspent outputs) are stored too. Transactions neither
+//! create nor destroy value: the sum over all balances of an asset is the same after every block.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,11 @@ pub const EXPIRY_SECONDS_MAX: i64 = 86_400;
 /// The reason why a transaction cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TxRejection {
-    /// A transaction with this nonce was already applied; `next` is the next free one.
+    /// A transaction with this nonce was already applied. `next` is the nonce that the account must use next.
     #[error("nonce too low: next is {next}")]
     NonceTooLow { next: u64 },
-    /// The nonce is above the next free one. A node keeps the transaction until the missing ones arrive.
+    /// The nonce is too high: transactions with lower nonces are missing. A node keeps the transaction until they
+    /// arrive. `next` is the lowest missing nonce.
     #[error("nonce too high: next is {next}")]
     NonceGap { next: u64 },
     /// An input is already spent, does not exist, or belongs to an account that did not sign.
@@ -33,7 +34,7 @@ pub enum TxRejection {
     /// The same transaction was already applied.
     #[error("already mined")]
     Mined,
-    /// The chain's family has no such transaction.
+    /// The chain's family has no transactions of this kind.
     #[error("not a transaction of this family")]
     WrongFamily,
 }
@@ -49,20 +50,20 @@ pub struct ChainRules {
     pub miner: AddressKey,
     /// Accounts that own an amount of every listed asset from the genesis block on.
     pub funded: BTreeSet<AddressKey>,
-    /// The listed assets, with the initial balance of each funded account. Balances of other assets are not kept.
+    /// The listed assets, with the initial balance of each funded account. Balances of other assets are not stored.
     pub endowment: BTreeMap<AssetId, Amount>,
 }
 
-/// A map that records the value that every write replaced.
+/// A map that records the old value at every change, so that the change can be undone.
 #[derive(Debug, Clone)]
 pub struct ReversibleMap<K, V> {
-    /// The present keys and values.
+    /// The current keys and values.
     pub rows: BTreeMap<K, V>,
     replaced: Vec<(K, Option<V>)>,
 }
 
 impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
-    /// Returns a map with these rows, whose writes so far cannot be undone.
+    /// Returns a map with these rows. They are the start: they cannot be undone.
     pub fn new(rows: BTreeMap<K, V>) -> ReversibleMap<K, V> {
         ReversibleMap { rows, replaced: Vec::new() }
     }
@@ -90,7 +91,7 @@ impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
 type Balances = ReversibleMap<(AssetId, AddressKey), Amount>;
 type CoinKey = (AddressKey, OutPoint);
 
-/// The values in the chain state that one transaction replaced, oldest first. They allow to undo the transaction.
+/// The values in the chain state that one transaction replaced, oldest first. With them, the transaction can be undone.
 #[derive(Debug, Clone, Default)]
 pub struct Undo {
     balances: Vec<((AssetId, AddressKey), Option<Amount>)>,
@@ -100,8 +101,8 @@ pub struct Undo {
 }
 
 impl Undo {
-    /// Returns the balance before the transaction, or `None` when the transaction did not change it. The inner `None`
-    /// stands for the initial balance.
+    /// Returns the balance before the transaction, or `None` when the transaction did not change the balance.
+    /// `Some(None)` means the initial balance.
     fn balance_before(&self, key: &(AssetId, AddressKey)) -> Option<Option<Amount>> {
         self.balances.iter().find(|(touched, _)| touched == key).map(|(_, old)| *old)
     }
@@ -112,14 +113,14 @@ impl Undo {
 pub struct ChainState {
     /// The facts about the chain that never change.
     pub rules: ChainRules,
-    /// Balances that were changed at least once. An account without a row has its endowment, or zero if it is not
-    /// funded.
+    /// The balances that were changed at least once. An account that is not in this map has its initial balance, or
+    /// zero if it had none.
     pub balances: Balances,
-    /// Next nonce of each account; 0 without a row.
+    /// The next nonce of each account. An account that is not in this map has the next nonce 0.
     pub nonces: ReversibleMap<AddressKey, u64>,
     /// Unspent outputs with their amounts, ordered by owner.
     pub coins: ReversibleMap<CoinKey, Amount>,
-    /// Applied transactions without a nonce, with their expiry in unix seconds.
+    /// The applied transactions that have no nonce, each with its expiry in Unix seconds.
     pub used: ReversibleMap<TxId, i64>,
 }
 
@@ -223,7 +224,7 @@ impl ChainState {
         tx.draft.moves.iter().try_for_each(|m| self.move_listed_asset(&m.asset, tx.sender(), m.to.key, m.amount))
     }
 
-    /// Counts up the nonce of an account. Fails when `nonce` is not the next one.
+    /// Increases the nonce of an account by one. Fails when `nonce` is not the next nonce of the account.
     fn use_next_nonce(&mut self, account: AddressKey, nonce: u64) -> Result<(), TxRejection> {
         let next = self.next_nonce(account);
         if nonce < next {
@@ -236,7 +237,8 @@ impl ChainState {
         Ok(())
     }
 
-    /// Marks a TRON transaction as used. Fails when it was used before, has expired, or expires too late.
+    /// Marks a TRON transaction as used, so that it cannot be applied again. Fails when it was used before, has
+    /// expired, or expires too late.
     fn use_unexpired_txid_once(&mut self, txid: TxId, until: i64, time: i64) -> Result<(), TxRejection> {
         if self.rules.family != Family::Tron {
             return Err(TxRejection::WrongFamily);

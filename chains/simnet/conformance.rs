@@ -1,4 +1,5 @@
-//! The conformance suite of the chain contract. Drivers run it in their tests with [`assert_source_keeps_contract`].
+//! The conformance suite: tests that every chain driver must pass. Drivers run it in their tests with
+//! [`assert_source_keeps_contract`].
 
 use async_trait::async_trait;
 use chain::{Address, Amount, Asset, AssetKind, Block, BlockRef, Height, Source, SourceError, Transfer, WatchSet};
@@ -9,7 +10,7 @@ pub trait ChainOperator: Send {
     /// Sends a payment, which the next mined block includes.
     async fn pay(&mut self, asset: &Asset, to: &Address, amount: Amount);
 
-    /// Mines this many blocks.
+    /// Mines this number of blocks.
     async fn mine(&mut self, blocks: u64);
 
     /// Replaces the last `depth` blocks by a longer branch.
@@ -26,7 +27,7 @@ pub struct SourceUnderTest<'a> {
     pub addresses: [Address; 3],
 }
 
-/// Reads the blocks `from..=to` with as many requests as it takes.
+/// Reads the blocks `from..=to` with as many requests as are needed.
 ///
 /// # Panics
 /// Panics when a request fails, or when an answer is empty, has a gap, or has transfers that are not in order.
@@ -50,7 +51,7 @@ pub async fn read_blocks(source: &dyn Source, from: Height, to: Height, watched:
     blocks
 }
 
-/// Runs the conformance suite of the chain contract against one source.
+/// Runs the conformance suite against one source.
 ///
 /// # Panics
 /// Panics when the source breaks a rule of the contract.
@@ -110,7 +111,7 @@ pub async fn assert_source_keeps_contract(subject: SourceUnderTest<'_>, operator
     assert_eq!(branch[0].header.parent, fork.hash, "the new branch starts at the fork");
 }
 
-/// Asserts that the tip agrees with the headers and that no block is above it. Returns the head.
+/// Asserts that the tip agrees with the headers, and that no block is above it. Returns the newest block.
 async fn assert_tip_matches_headers(source: &dyn Source) -> BlockRef {
     let tip = source.tip().await.expect("the node answers");
     if let Some(mark) = tip.finalized {
@@ -125,7 +126,8 @@ async fn assert_tip_matches_headers(source: &dyn Source) -> BlockRef {
     head
 }
 
-/// Asserts that native balances are those after the requested block, in the order of the requested addresses.
+/// Asserts that the balances in the native coin are those after the requested block, in the order of the requested
+/// addresses.
 async fn assert_native_balances(
     source: &dyn Source,
     assets: &[Asset],

@@ -3,16 +3,16 @@
 /// A fault of a model node. It lasts until it is switched off. Buyers use other nodes, which have no faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeFault {
-    /// The node answers no request. A broadcast transaction does not reach it, and its outcome is unknown to the
-    /// sender.
+    /// The node answers no request. A transaction that is broadcast does not reach the node, and the sender does not
+    /// know the outcome.
     Unavailable,
     /// The node reports the chain as it was this many blocks ago.
     Stale(u64),
-    /// Blocks are returned without their transfers.
+    /// The node returns blocks without their transfers.
     HideTransfers,
-    /// The first block of an answer has a wrong parent hash.
+    /// The first block that the node returns has a wrong parent hash.
     WrongParent,
-    /// The second endpoint of the cross-check has a different block at every height.
+    /// In a cross-check, the second endpoint has a different block at every height.
     ConflictingEndpoint,
     /// There is only one endpoint, so nothing can be compared.
     SingleEndpoint,
@@ -24,10 +24,10 @@ pub enum NodeFault {
     SecondEndpointHidesTransfers,
     /// The node returns no blocks, although its tip includes them.
     MissingBlocks,
-    /// The tip includes this many of the newest blocks that the node does not return yet, as on a chain that grows
-    /// faster than it can be read.
+    /// The node does not return this many of the newest blocks yet, although its tip includes them. This happens on a
+    /// chain that grows faster than it can be read.
     WithheldBlocks(u64),
-    /// Requests for balances fail; all others work.
+    /// Requests for balances fail. All other requests work.
     NoBalances,
     /// The finalized block moves back to half its height.
     FinalityRegresses,
@@ -35,9 +35,9 @@ pub enum NodeFault {
     OtherChain,
     /// Token contracts report one decimal place too many.
     WrongDecimals,
-    /// A broadcast transaction is accepted, but the answer is lost.
+    /// The node accepts a broadcast transaction, but its reply is lost.
     AnswerLost,
-    /// A broadcast transaction is acknowledged and then dropped.
+    /// The node replies that it accepted a broadcast transaction, but then drops the transaction.
     BroadcastLost,
     /// Every broadcast transaction is rejected.
     RejectBroadcast,
@@ -47,7 +47,7 @@ pub enum NodeFault {
 #[derive(Debug, Default)]
 pub struct ActiveFaults {
     on: Vec<NodeFault>,
-    /// The number of requests that still fail as unavailable, whatever other faults are on.
+    /// This many further requests fail as if the node were unavailable, whatever other faults are on.
     pub fail_next: u64,
 }
 
@@ -66,7 +66,7 @@ impl ActiveFaults {
         self.on.contains(&fault)
     }
 
-    /// Returns the number of newest blocks that the tip includes and the node does not return; see
+    /// Returns the number of newest blocks that the node does not return, although its tip includes them; see
     /// [`NodeFault::WithheldBlocks`].
     pub fn count_withheld_blocks(&self) -> u64 {
         let withheld =
@@ -74,13 +74,13 @@ impl ActiveFaults {
         self.on.iter().find_map(withheld).unwrap_or(0)
     }
 
-    /// Returns the number of blocks by which answers lag behind the chain; see [`NodeFault::Stale`].
+    /// Returns the number of blocks by which the node is behind the chain; see [`NodeFault::Stale`].
     pub fn count_lag_blocks(&self) -> u64 {
         let lag = |fault: &NodeFault| if let NodeFault::Stale(blocks) = fault { Some(*blocks) } else { None };
         self.on.iter().find_map(lag).unwrap_or(0)
     }
 
-    /// Returns the number of blocks by which the second endpoint lags behind the chain; see
+    /// Returns the number of blocks by which the second endpoint is behind the chain; see
     /// [`NodeFault::SecondEndpointBehind`].
     pub fn count_second_endpoint_lag_blocks(&self) -> u64 {
         let lag = |fault: &NodeFault| {

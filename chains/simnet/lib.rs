@@ -84,14 +84,15 @@ impl Simnet {
     }
 
     /// Mines `blocks` blocks. The first one includes the mempool. `time` is the time of the last block, in unix
-    /// seconds; the blocks before it are one second apart, and no block is older than its parent. Returns the head.
+    /// seconds; the blocks before it are one second apart, and no block is older than its parent. Returns the newest
+    /// block.
     pub fn mine(&self, chain: &ChainId, blocks: u64, time: i64) -> BlockRef {
         self.lock_model(chain).mine_and_store_blocks(blocks, time)
     }
 
     /// Replaces the last `depth` blocks by `depth + 1` new ones, of which the first includes the mempool. `replaced`
     /// decides about the transactions of the replaced blocks. The oldest kept block is never replaced. `time` has the
-    /// same meaning as in [`Simnet::mine`]. Returns the head.
+    /// same meaning as in [`Simnet::mine`]. Returns the newest block.
     pub fn reorg(&self, chain: &ChainId, depth: u64, replaced: ReplacedTxs, time: i64) -> BlockRef {
         self.lock_model(chain).replace_last_blocks(depth, replaced, time)
     }
@@ -101,13 +102,13 @@ impl Simnet {
         self.lock_model(chain).faults.switch_fault(fault, on);
     }
 
-    /// Makes the next `calls` requests of source and sender fail as unavailable.
+    /// Makes the next `calls` requests of the source and the sender fail as if the node were unavailable.
     pub fn fail_next_requests(&self, chain: &ChainId, calls: u64) {
         self.lock_model(chain).faults.fail_next = calls;
     }
 
-    /// Hides or shows the transfers by contracts. While they are hidden, blocks do not contain them, and they show only
-    /// in balances. Has no effect on Bitcoin.
+    /// Hides or shows the transfers by contracts. While they are hidden, blocks do not contain them, and only the
+    /// balances show them. Has no effect on Bitcoin.
     pub fn set_internal_transfers_hidden(&self, chain: &ChainId, on: bool) {
         let mut model = self.lock_model(chain);
         model.internal_transfers = match (model.spec.family, on) {
@@ -117,12 +118,12 @@ impl Simnet {
         };
     }
 
-    /// Returns the true tip, which faults do not change.
+    /// Returns the real tip of the chain. Faults do not change it.
     pub fn tip(&self, chain: &ChainId) -> Tip {
         self.lock_model(chain).tip()
     }
 
-    /// Returns the balance of an address after the head; zero for an invalid address.
+    /// Returns the balance of an address after the newest block; zero for an invalid address.
     pub fn balance(&self, chain: &ChainId, asset: &AssetId, address: &str) -> Amount {
         let model = self.lock_model(chain);
         let account = address::parse_address(model.spec.family, address);
@@ -161,7 +162,8 @@ impl Simnet {
         self.lock_model(chain).drop_mempool();
     }
 
-    /// Holds or releases the mempool. While the mempool is held, mined blocks are empty and all transactions wait.
+    /// Holds or releases the mempool. While it is held, mined blocks are empty and all transactions stay in the
+    /// mempool.
     pub fn set_mempool_held(&self, chain: &ChainId, held: bool) {
         self.lock_model(chain).mempool.held = held;
     }

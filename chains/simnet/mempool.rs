@@ -20,10 +20,10 @@ const QUEUED_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Mempool {
     ready: Vec<(Arc<SignedTx>, Undo)>,
-    /// Transactions whose nonce is above the next one. They become ready when the missing ones arrive.
+    /// Transactions whose nonce is too high. They become ready when the transactions with the missing nonces arrive.
     queued: Vec<Arc<SignedTx>>,
     known: HashSet<TxId>,
-    /// While true, mined blocks include no transactions.
+    /// While this is true, mined blocks include no transactions.
     pub held: bool,
 }
 
@@ -35,12 +35,17 @@ impl Mempool {
 
     /// Returns the ready or queued transaction with this id; `None` when the mempool has none.
     pub fn find_transaction(&self, txid: &TxId) -> Option<&Arc<SignedTx>> {
-        self.ready.iter().map(|(tx, _)| tx).chain(&self.queued).find(|tx| tx.txid == *txid)
+        self.list_transactions().find(|tx| tx.txid == *txid)
+    }
+
+    /// Returns all waiting transactions: first the ready ones in order, then the queued ones.
+    pub fn list_transactions(&self) -> impl Iterator<Item = &Arc<SignedTx>> {
+        self.ready.iter().map(|(tx, _)| tx).chain(&self.queued)
     }
 
     /// Returns the ids of all waiting transactions: first the ready ones in order, then the queued ones.
     pub fn list_txids(&self) -> impl Iterator<Item = TxId> + '_ {
-        self.ready.iter().map(|(tx, _)| tx.txid).chain(self.queued.iter().map(|tx| tx.txid))
+        self.list_transactions().map(|tx| tx.txid)
     }
 
     /// Returns the transactions that the next block would include, oldest first.
@@ -48,14 +53,14 @@ impl Mempool {
         self.ready.iter().map(|(tx, _)| tx)
     }
 
-    /// Returns the values that ready transactions replaced in the state, oldest first.
+    /// Returns the old values of everything in the state that the ready transactions changed, oldest first.
     pub fn list_undos(&self) -> impl Iterator<Item = &Undo> {
         self.ready.iter().map(|(_, undo)| undo)
     }
 
     /// Applies a transaction to the state and adds it to the ready ones. A transaction whose nonce is too high is
-    /// queued; a conflicting one replaces others if its fee is higher; any other is rejected. `now` is the time of the
-    /// head, in unix seconds.
+    /// queued. A transaction that conflicts with others replaces them if its fee is higher. All other transactions are
+    /// rejected. `now` is the time of the newest block, in Unix seconds.
     pub fn admit_transaction(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
         if self.contains_transaction(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;
@@ -102,8 +107,8 @@ impl Mempool {
         }
     }
 
-    /// Removes and returns the transactions for the next block: none while held, otherwise all that have not expired by
-    /// the time of the block.
+    /// Removes and returns the transactions for the next block: all that have not expired by the time of the block.
+    /// While the mempool is held, returns none.
     pub fn take_unexpired_transactions(
         &mut self,
         state: &mut ChainState,
@@ -124,8 +129,8 @@ impl Mempool {
         self.ready.drain(..).unzip()
     }
 
-    /// Applies a transaction to the state and adds it to the ready ones, with the queued transactions that follow on
-    /// it.
+    /// Applies a transaction to the state and adds it to the ready ones. Then does the same with queued transactions
+    /// that can now follow.
     fn apply_and_add_transaction(
         &mut self,
         state: &mut ChainState,

@@ -1,8 +1,8 @@
 //! One model chain: its recent blocks, the state after them, and its mempool.
 //!
 //! The chain changes only when a method is called, and the same calls give the same hashes. The state includes the
-//! transactions of the mempool. The values that the mempool and recent blocks replaced are kept, so that the balances
-//! after every recent block can be computed.
+//! transactions of the mempool. The old values that the mempool and recent blocks replaced are stored, so that the
+//! balances after every recent block can be computed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,10 +26,11 @@ use crate::{
     transaction::SignedTx,
 };
 
-/// The number of blocks that are kept with their transactions. Older ones are dropped; their effects stay in the state.
+/// The number of blocks whose transactions are stored. Older blocks are dropped, but the state still contains their
+/// effects.
 pub const KEPT_BLOCKS: usize = 5_000;
 
-/// The fate of transactions in blocks that a reorganisation replaces.
+/// What happens to the transactions of blocks that a reorganisation replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplacedTxs {
     /// The transactions return to the mempool, and the first new block includes them unless the mempool is held.
@@ -41,13 +42,13 @@ pub enum ReplacedTxs {
     DoubleSpend,
 }
 
-/// A block of a model chain, with its transactions and the values that they replaced in the state.
+/// A block of a model chain, with its transactions and the old values that they replaced in the state.
 #[derive(Debug)]
 pub struct ModelBlock {
-    /// Height, hash, parent and time.
+    /// The header of the block: height, hash, parent and time.
     pub header: Header,
-    /// The number of reorganisations before the block. It is hashed, so that blocks with equal content on two branches
-    /// differ.
+    /// The number of reorganisations before the block. It is part of the block hash, so that blocks with equal content
+    /// on two branches have different hashes.
     pub branch: u64,
     /// The transactions in block order.
     pub txs: Vec<Arc<SignedTx>>,
@@ -62,13 +63,13 @@ pub struct TxStatus {
     pub txid: TxId,
     /// The block that includes the transaction; `None` while it is in the mempool.
     pub block: Option<BlockRef>,
-    /// Number of blocks from the transaction's block to the head: 1 in the head block, 0 in the mempool.
+    /// The number of blocks from the transaction's block to the newest block: 1 in the newest block, 0 in the mempool.
     pub confirmations: u64,
     /// True when the transaction was mined and moved nothing.
     pub reverted: bool,
 }
 
-/// One model chain.
+/// One model chain, with its blocks, its state and its mempool.
 #[derive(Debug)]
 pub struct ModelChain {
     /// The specification of the chain.
@@ -79,7 +80,7 @@ pub struct ModelChain {
     pub genesis: BlockHash,
     /// The state after all transactions in the mempool.
     pub state: ChainState,
-    /// The kept blocks, oldest first and never empty; each is the parent of the next.
+    /// The stored blocks, oldest first and never empty. Each is the parent of the next one.
     pub blocks: VecDeque<ModelBlock>,
     /// The number of reorganisations so far.
     pub branch: u64,
@@ -96,7 +97,7 @@ pub struct ModelChain {
     mined: HashMap<TxId, Height>,
     /// The file that stores the blocks; `None` for a chain in memory.
     pub file: Option<BlockFile>,
-    /// The error that prevented the storing of a block; `None` while storing works. After an error the chain gets no
+    /// The error that prevented a block from being stored; `None` while storing works. After an error the chain gets no
     /// further blocks.
     pub storage_error: Option<String>,
 }
@@ -115,7 +116,7 @@ impl ModelChain {
         ModelChain::from_base_block(spec, seed, hash, header)
     }
 
-    /// Returns a chain whose oldest kept block is `base`, with the state at genesis.
+    /// Returns a chain whose oldest stored block is `base`. The state is that of the genesis block.
     pub fn from_base_block(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> ModelChain {
         let buyers = Buyers::from_seed(&spec.chain, spec.family, seed);
         let rules =
@@ -152,8 +153,8 @@ impl ModelChain {
         Tip { head: self.head(), finalized: self.find_finalized_block(self.head().height) }
     }
 
-    /// Returns the finalized block of a chain whose newest height is `head`; `None` when the chain has no finality mark
-    /// or the block is no longer kept.
+    /// Returns the finalized block of a chain whose newest height is `head`; `None` when the chain marks no block as
+    /// final, or when the block was dropped.
     pub fn find_finalized_block(&self, head: Height) -> Option<BlockRef> {
         match self.spec.finality {
             FinalityMark::Depth(depth) => self.find_block_ref(head.saturating_sub(depth)),
@@ -161,23 +162,26 @@ impl ModelChain {
         }
     }
 
-    /// Returns the block at a height; `None` above the head and below the oldest kept block.
+    /// Returns the block at a height; `None` when the height is above the newest block or below the oldest stored
+    /// block.
     pub fn find_block_ref(&self, height: Height) -> Option<BlockRef> {
         self.find_block(height).map(|block| block.header.block_ref())
     }
 
-    /// Returns the height of the oldest kept block.
+    /// Returns the height of the oldest stored block.
     pub fn oldest_height(&self) -> Height {
         self.blocks.front().expect("a chain has at least one block").header.height
     }
 
-    /// Returns the block at a height with its transactions; `None` above the head and below the oldest kept block.
+    /// Returns the block at a height with its transactions; `None` when the height is above the newest block or below
+    /// the oldest stored block.
     pub fn find_block(&self, height: Height) -> Option<&ModelBlock> {
         let index = usize::try_from(height.checked_sub(self.oldest_height())?).ok()?;
         self.blocks.get(index)
     }
 
-    /// Decodes and verifies a transaction and adds it to the mempool, or rejects it as a node does.
+    /// Decodes and verifies a transaction and adds it to the mempool and to the chain's file, or rejects it as a node
+    /// does.
     pub fn verify_and_add_to_mempool(&mut self, raw: &[u8]) -> BroadcastOutcome {
         let tx = match SignedTx::decode_canonical(self.spec.family, &self.spec.chain, raw) {
             Ok(tx) => tx,
@@ -189,17 +193,29 @@ impl ModelChain {
         if let Err(bad) = tx.verify_signatures() {
             return BroadcastOutcome::Rejected(bad.to_string());
         }
+        let (now, encoded) = (self.head().time, tx.raw().to_owned());
+        let outcome = self.mempool.admit_transaction(&mut self.state, tx, now);
+        if matches!(outcome, BroadcastOutcome::Accepted) {
+            self.store_pending_transaction(&encoded);
+        }
+        outcome
+    }
+
+    /// Adds the transactions of a stored mempool that no block includes and that are still valid.
+    pub fn readd_unmined_to_mempool(&mut self, pending: Vec<SignedTx>) {
         let now = self.head().time;
-        self.mempool.admit_transaction(&mut self.state, tx, now)
+        let unmined = pending.into_iter().filter(|tx| !self.mined.contains_key(&tx.txid)).map(Arc::new);
+        self.mempool.readd_valid_transactions(&mut self.state, unmined, now);
     }
 
     /// Drops all transactions in the mempool.
     pub fn drop_mempool(&mut self) {
         self.mempool.undo_and_drain_transactions(&mut self.state);
+        self.store_all();
     }
 
     /// Mines `count` blocks. The first one includes the mempool. `time` is the time of the last block, in unix seconds;
-    /// the blocks before it are one second apart, and no block is older than its parent. Returns the head.
+    /// the blocks before it are one second apart, and no block is older than its parent. Returns the newest block.
     pub fn mine_and_store_blocks(&mut self, count: u64, time: i64) -> BlockRef {
         if self.storage_error.is_none() {
             let from = self.head().height;
@@ -209,8 +225,8 @@ impl ModelChain {
         self.head().block_ref()
     }
 
-    /// Replaces the last `depth` blocks by `depth + 1` new ones. The oldest kept block is never replaced. Returns the
-    /// head.
+    /// Replaces the last `depth` blocks by `depth + 1` new ones. The oldest stored block is never replaced. Returns the
+    /// newest block.
     pub fn replace_last_blocks(&mut self, depth: u64, keep: ReplacedTxs, time: i64) -> BlockRef {
         if self.storage_error.is_some() {
             return self.head().block_ref();
@@ -265,7 +281,7 @@ impl ModelChain {
         Ok(self.head().hash == hash)
     }
 
-    /// Returns the status of a transaction; `None` when it is neither in the mempool nor in a kept block.
+    /// Returns the status of a transaction; `None` when it is neither in the mempool nor in a stored block.
     pub fn find_transaction_status(&self, txid: TxId) -> Option<TxStatus> {
         if let Some(height) = self.mined.get(&txid) {
             let block = self.find_block(*height).expect("the index has kept blocks only");
@@ -277,14 +293,14 @@ impl ModelChain {
         self.mempool.find_transaction(&txid).map(|_| TxStatus { txid, block: None, confirmations: 0, reverted: false })
     }
 
-    /// Returns the balance after the block at `height`, which must be a kept block.
+    /// Returns the balance after the block at `height`, which must be a stored block.
     pub fn balance_at(&self, height: Height, asset: &AssetId, account: AddressKey) -> Amount {
         let above = usize::try_from(height - self.oldest_height() + 1).unwrap_or(usize::MAX);
         let blocks = self.blocks.iter().skip(above).flat_map(|block| &block.undos);
         self.state.balance_before(asset, account, blocks.chain(self.mempool.list_undos()))
     }
 
-    /// Returns the state after the oldest kept block.
+    /// Returns the state after the oldest stored block.
     pub fn compute_state_at_oldest_block(&self) -> ChainState {
         let mut state = self.state.clone();
         let undos: Vec<&Undo> =
@@ -293,8 +309,8 @@ impl ModelChain {
         state
     }
 
-    /// Returns a conflicting transaction that pays the money back to the buyer; the same transaction when its sender is
-    /// no buyer.
+    /// Returns a conflicting transaction that pays the money back to the buyer. When the sender is not a buyer, returns
+    /// the same transaction.
     fn double_spend_if_by_buyer(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
         self.buyers.sign_double_spend(&self.state, &paid).map_or(paid, Arc::new)
     }

@@ -1,4 +1,5 @@
-//! Implements the chain contract on a model chain. Through this module settled reads the chain and broadcasts to it.
+//! A node of a model chain: implements [`Source`] and [`Sender`], with which the daemon reads the chain and broadcasts
+//! to it.
 
 use std::sync::{
     Arc, Mutex, MutexGuard,
@@ -14,7 +15,7 @@ use chain::{
 
 use crate::{fault::NodeFault, model_chain::ModelChain, transfers::TransferFilter};
 
-/// Maximum number of blocks in one answer.
+/// The maximum number of blocks that one request returns.
 const BLOCKS_MAX: u64 = 500;
 
 /// The node of one model chain.
@@ -35,7 +36,7 @@ impl ModelNode {
         self.model.lock().expect("no thread panics while it holds the lock")
     }
 
-    /// Counts a request, then locks and returns the model chain. Fails when a fault concerns all requests.
+    /// Counts a request, then locks and returns the model chain. Fails when a fault that affects all requests is on.
     fn count_request_and_lock_model(&self) -> Result<MutexGuard<'_, ModelChain>, SourceError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut model = self.lock_model();
@@ -53,7 +54,7 @@ impl ModelNode {
     }
 }
 
-/// Returns the head that the node reports, which lags behind with [`NodeFault::Stale`].
+/// Returns the newest block that the node reports. With [`NodeFault::Stale`], it is behind the chain.
 fn find_reported_head(model: &ModelChain) -> Header {
     let height = model.head().height.saturating_sub(model.faults.count_lag_blocks()).max(model.oldest_height());
     model.find_block(height).expect("the height is between those of the oldest kept block and the head").header

@@ -7,10 +7,12 @@ use ruint::aliases::U256;
 
 use crate::chain_state::ChainRules;
 
-/// Initial bitcoin of each buyer's wallet, in satoshi. 64 wallets together stay below 21 million bitcoin.
+/// The initial amount in each buyer's wallet on Bitcoin, in satoshi. The 64 wallets together have less than 21 million
+/// bitcoin.
 const BUYER_SATOSHI: u64 = 100_000 * 100_000_000;
 
-/// Initial whole coins of every asset in each buyer's wallet on account-based chains, as a power of ten.
+/// On account-based chains, each buyer's wallet has 10 to the power of this number whole coins of every asset at the
+/// start.
 const ENDOWMENT_DIGITS: u8 = 9;
 
 /// The specification of one model chain.
@@ -23,14 +25,14 @@ pub struct ChainSpec {
     /// The listed assets. Transfers of all other assets are never reported; this holds for the native coin too if it is
     /// not listed.
     pub assets: Vec<Asset>,
-    /// The rule for the finalized block.
+    /// The rule by which the model marks a block as finalized.
     pub finality: FinalityMark,
 }
 
 /// The rule by which the model marks a block as finalized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinalityMark {
-    /// The finalized block is this many blocks below the head.
+    /// The finalized block is this many blocks below the newest block.
     Depth(u64),
     /// No block is marked as finalized, as on Bitcoin, where only the number of confirmations counts.
     None,

@@ -1,7 +1,8 @@
 //! Transactions of a model chain: their content, signatures and encoding.
 //!
-//! The encoding is JSON with a fixed order of fields; a node rejects any other JSON with the same content. The id
-//! covers the content and the signers' keys but not the signatures, so changing a signature does not change the id.
+//! The encoding is JSON with a fixed order of fields; a node rejects JSON in any other form, even with the same
+//! content. The id covers the content and the signers' keys but not the signatures, so changing a signature does not
+//! change the id.
 
 use std::sync::LazyLock;
 
@@ -24,7 +25,7 @@ pub enum ReplayProtection {
     Nonce(u64),
     /// The latest block time at which the transaction is valid, at most one day ahead (TRON).
     Expiry {
-        /// The latest block time, in unix seconds.
+        /// The latest block time at which the transaction is valid, in Unix seconds.
         time: i64,
         /// A number that makes two equal payments different.
         salt: u64,
@@ -38,12 +39,12 @@ pub enum ReplayProtection {
 pub struct Move {
     /// The asset that moves.
     pub asset: AssetId,
-    /// The recipient.
+    /// The recipient of the asset.
     pub to: Address,
     /// The amount in base units; may be zero.
     pub amount: Amount,
-    /// True when a contract sends the native coin during the transaction; false when the amount is the value of the
-    /// transaction.
+    /// True when a contract sends the native coin during the transaction. False when the transaction itself moves the
+    /// amount.
     pub internal: bool,
 }
 
@@ -52,12 +53,12 @@ pub struct Move {
 pub struct TxDraft {
     /// The only chain on which the transaction is valid.
     pub chain: ChainId,
-    /// The nonce, expiry or inputs.
+    /// What prevents a second execution of the transaction: the nonce, the expiry or the inputs.
     pub replay_protection: ReplayProtection,
     /// The movements of value, in order; on Bitcoin these are the outputs.
     pub moves: Vec<Move>,
     /// The fee in base units of the native coin. Of two conflicting transactions in the mempool, the one with the
-    /// higher fee wins.
+    /// higher fee stays.
     pub fee: Amount,
     /// True when the transaction pays its fee but moves nothing, like a contract call that reverts.
     pub reverts: bool,
@@ -161,7 +162,7 @@ impl SignedTx {
         self.signers[0]
     }
 
-    /// Returns the encoded transaction, as a sender broadcasts it.
+    /// Returns the encoded transaction as text, in the form that is broadcast.
     pub fn raw(&self) -> &str {
         &self.raw
     }

@@ -34,14 +34,14 @@ fn encode_call(selector: [u8; 4], words: &[[u8; 32]]) -> Vec<u8> {
     selector.into_iter().chain(words.iter().flatten().copied()).collect()
 }
 
-/// Returns an address left-padded with zeros to 32 bytes.
+/// Returns an address as 32 bytes: 12 zero bytes, then the 20 bytes of the address.
 fn encode_address_word(address: AddressKey) -> [u8; 32] {
     let mut word = [0; 32];
     word[12..].copy_from_slice(&address.0);
     word
 }
 
-/// Parses an address from 64 hexadecimal digits. Returns `None` when the padding before the address is not zero.
+/// Parses an address from 64 hexadecimal digits. Returns `None` when the 12 bytes before the address are not zero.
 pub fn parse_address_word(word: &str) -> Option<AddressKey> {
     let mut bytes = [0u8; 32];
     const_hex::decode_to_slice(word, &mut bytes).ok()?;

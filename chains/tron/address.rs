@@ -19,7 +19,7 @@ pub fn parse_tron_address(text: &str) -> Result<Address, BadAddress> {
     if address.text == text { Ok(address) } else { Err(BadAddress) }
 }
 
-/// Returns the 21 bytes that protobuf fields hold: the prefix and the key.
+/// Returns the 21 bytes that address fields of protobuf messages contain: the prefix and the key.
 pub fn to_prefixed_bytes(key: AddressKey) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(21);
     bytes.push(PREFIX);

@@ -27,9 +27,10 @@ impl Tron {
     }
 
     /// Returns the TRX balance of each address after the block `at`, in sun. Only nodes that keep the history of
-    /// balances (`storage.balance.history.lookup`) can answer. Such a node returns the block in which the balance
-    /// changed last (java-tron: `Wallet.getAccountBalance`). A balance of 0 that changed in the requested block proves
-    /// nothing: nodes return it for unknown accounts too, and nodes without the history return it for all accounts.
+    /// balances (`storage.balance.history.lookup`) can answer. Such a node also returns the block in which the balance
+    /// changed last (java-tron: `Wallet.getAccountBalance`). A balance of 0 that changed last in the requested block
+    /// proves nothing: nodes return it for unknown accounts too, and nodes without the history return it for all
+    /// accounts.
     pub(crate) async fn fetch_past_trx_balances(
         &self,
         at: &BlockRef,
@@ -62,8 +63,8 @@ impl Tron {
 }
 
 /// Accepts the balance in a node's reply if the balance changed last before the block `at`, or in this block to more
-/// than 0. A balance of 0 that changed in this block is a fallback: another endpoint is asked first. The balance is
-/// `None` when the reply does not contain it or is about another block.
+/// than 0. A balance of 0 that changed in this block is used only when no other endpoint has a better reply. The
+/// balance is `None` when the reply does not contain it or is about another block.
 fn accept_past_balance_if_proven(at: &BlockRef, past: &http_api::PastBalance<'_>) -> Verdict<Option<Amount>> {
     let (Some(changed), Ok(sun)) = (&past.block_identifier, u64::try_from(past.balance)) else {
         return Verdict::Fallback(None);

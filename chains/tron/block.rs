@@ -14,15 +14,16 @@ use crate::{
 /// The transaction root of a block without transactions.
 const NO_TRANSACTIONS: [u8; 32] = [0; 32];
 
-/// A verified block before its receipts are read.
+/// A block whose content is verified, but whose receipts are not read yet.
 #[derive(Debug)]
 pub struct ParsedBlock {
     /// Header whose hash matches the block id.
     pub header: Header,
-    /// Verified ids of the block's transactions, in block order. The receipts must have the same ids in the same order.
+    /// The verified ids of the block's transactions, in the order of the block. The receipts of the block must have the
+    /// same ids in the same order.
     pub txids: Vec<TxId>,
-    /// Successful TRX transfers to watched addresses (`TransferContract`). Transfers made by contracts are in the
-    /// receipts.
+    /// Successful TRX transfers to watched addresses (`TransferContract`). TRX that contracts send is not included; it
+    /// is in the receipts.
     pub payments: Vec<Transfer>,
 }
 
@@ -110,7 +111,7 @@ pub fn parse_blocks_while_linked(
         if body.header.height != height {
             return Err(format!("requested block {height}, received block {}", body.header.height));
         }
-        // The node switched to another branch; the blocks before this one are still linked.
+        // The node switched to another branch during the request. The blocks before this one still follow each other.
         if blocks.last().is_some_and(|last| last.header.hash != body.header.parent) {
             break;
         }

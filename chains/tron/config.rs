@@ -9,12 +9,12 @@ use crate::address::BadAddress;
 pub struct TronConfig {
     /// The configured name of the chain, to which all assets must belong.
     pub chain: ChainId,
-    /// The last four bytes of the genesis block's id. An endpoint is used only after it returned that block.
+    /// The last four bytes of the genesis block's id. An endpoint is used only if its genesis block has this id.
     pub chain_id: u32,
     /// The accepted assets: listed tokens, and TRX only if it is accepted for payments.
     pub assets: Vec<Asset>,
-    /// Endpoints and their limits. [`Tron::new`] replaces its `chain_check`. Where a node serves the solidified view on
-    /// another port, the endpoint maps `walletsolidity` to that URL.
+    /// The endpoints and their limits. [`Tron::new`] sets the `chain_check` itself. When a node serves the solidified
+    /// (irreversible) blocks on another port, its endpoint sends paths that begin with `walletsolidity` to that URL.
     pub pool: rpc::Config,
 }
 
@@ -24,10 +24,10 @@ pub enum BuildError {
     /// The configured address of a token contract is not a valid TRON address.
     #[error(transparent)]
     Contract(#[from] BadAddress),
-    /// The endpoint pool rejects its configuration.
+    /// The endpoint pool cannot be built from its configuration.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
-    /// The asset belongs to another chain.
+    /// A configured asset belongs to another chain. The fields are the asset and the chain.
     #[error("asset {0} does not belong to chain {1}")]
     ForeignAsset(AssetId, ChainId),
 }

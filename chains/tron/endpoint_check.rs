@@ -1,4 +1,4 @@
-//! Checks of the single endpoints: their chain, and their state for the operator.
+//! Checks each endpoint on its own: whether it belongs to the chain, and what state the operator should know.
 
 use chain::{Height, Identity, SourceError, source::EndpointReport};
 use rpc::{Rejection, Request, RpcError, Target, Verdict};
@@ -54,8 +54,9 @@ impl Tron {
         reports
     }
 
-    /// Checks the chain of one endpoint, both views, and whether the endpoint simulates calls. Records its solidified
-    /// height in the pool, and returns this height and a description for the operator.
+    /// Checks the chain of one endpoint, its two views (all blocks and solidified blocks), and whether it simulates
+    /// calls. Records the height of its solidified block in the pool, and returns this height and a description for the
+    /// operator.
     async fn check_and_describe_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let requested_at = Instant::now();
         let (path, request) = build_genesis_request();

@@ -1,6 +1,6 @@
 //! The HTTP API of java-tron: the paths of its two views, the bodies of requests, and its replies, deserialised into
-//! borrowed types. Nodes leave out fields with default values, so every field is optional. Errors come with HTTP status
-//! 200.
+//! borrowed types. Nodes leave out fields with default values, so every field is optional. Nodes also send errors with
+//! HTTP status 200.
 
 use std::borrow::Cow;
 
@@ -13,15 +13,15 @@ use crate::node_errors::find_node_error;
 /// The two views of the chain in a node's HTTP API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiView {
-    /// Blocks up to the newest solidified one, on top of which 19 of the 27 block producers have built. These blocks
-    /// are irreversible.
+    /// Blocks up to the newest solidified one. A block is solidified, and therefore irreversible, when 19 of the 27
+    /// block producers have built on top of it.
     Solid,
-    /// All blocks. Those above the solidified one may be orphaned.
+    /// All blocks. A reorganisation can still remove the blocks above the newest solidified one.
     Head,
 }
 
 impl ApiView {
-    /// Returns the URL path of an API method in this view.
+    /// Returns the URL path of this view's API method.
     pub fn api_path(self, method: &str) -> String {
         match self {
             ApiView::Solid => format!("walletsolidity/{method}"),
@@ -41,7 +41,7 @@ pub struct Block<'a> {
     /// The block id, 64 hexadecimal digits: 16 for the height, then 48 of the header's hash.
     #[serde(borrow, rename = "blockID")]
     pub id: Option<&'a str>,
-    /// The header; `None` if the node does not have the block.
+    /// The header of the block; `None` if the node does not have the block.
     #[serde(borrow)]
     pub block_header: Option<BlockHeader<'a>>,
     /// The transactions in block order. Some requests leave them out.
@@ -52,7 +52,7 @@ pub struct Block<'a> {
 /// The header of a block.
 #[derive(Debug, Deserialize)]
 pub struct BlockHeader<'a> {
-    /// The content of which the block id is the hash.
+    /// The content of the header. The block id is made of its hash.
     #[serde(borrow)]
     pub raw_data: HeaderRaw<'a>,
 }
@@ -69,7 +69,7 @@ pub struct HeaderRaw<'a> {
     /// Id of the parent block, 64 hexadecimal digits.
     #[serde(borrow, default, rename = "parentHash")]
     pub parent: &'a str,
-    /// Merkle root of the transactions, 64 hexadecimal digits; empty or zero without transactions.
+    /// Merkle root of the transactions, 64 hexadecimal digits. In a block without transactions it is empty or zero.
     #[serde(borrow, default, rename = "txTrieRoot")]
     pub root: &'a str,
     /// Account of the block producer, 42 hexadecimal digits.
@@ -95,12 +95,12 @@ pub struct Transaction<'a> {
     /// The serialised content in hexadecimal; its hash is the id. The decoded form that nodes add is ignored.
     #[serde(borrow, default, rename = "raw_data_hex")]
     pub raw: &'a str,
-    /// The result of each operation; the chain accepts one operation per transaction.
+    /// The result of each operation. The list has one element, because a transaction has one operation.
     #[serde(borrow, default)]
     pub ret: Vec<TransactionResult<'a>>,
 }
 
-/// The result of a transaction.
+/// The result of one operation of a transaction.
 #[derive(Debug, Deserialize)]
 pub struct TransactionResult<'a> {
     /// A name of [`crate::proto::ContractRet`], such as `SUCCESS`; `None` if the node leaves it out.
@@ -108,15 +108,15 @@ pub struct TransactionResult<'a> {
     pub contract_ret: Option<&'a str>,
 }
 
-/// The blocks of a range; fewer than requested where the node's chain ends.
+/// The blocks of a range. There are fewer than requested when the node's chain ends within the range.
 #[derive(Debug, Deserialize)]
 pub struct Blocks<'a> {
-    /// The blocks in ascending order.
+    /// The blocks, in ascending order of their heights.
     #[serde(borrow, default)]
     pub block: Vec<Block<'a>>,
 }
 
-/// The receipt of a transaction (java-tron: `TransactionInfo`).
+/// The receipt of a transaction: its result and its logs (java-tron: `TransactionInfo`).
 #[derive(Debug, Default, Deserialize)]
 pub struct TransactionInfo<'a> {
     /// The transaction id, 64 hexadecimal digits.
@@ -128,10 +128,10 @@ pub struct TransactionInfo<'a> {
     /// `FAILED`, or `None` after a success.
     #[serde(borrow)]
     pub result: Option<&'a str>,
-    /// The called contract in hexadecimal; `None` if the virtual machine did not run.
+    /// The contract that the transaction called, in hexadecimal; `None` if no contract was run.
     #[serde(borrow)]
     pub contract_address: Option<&'a str>,
-    /// The result of the virtual machine.
+    /// The part of the receipt with the result of the contract.
     #[serde(borrow, default)]
     pub receipt: Receipt<'a>,
     /// The logs of the transaction, in order.
@@ -142,10 +142,10 @@ pub struct TransactionInfo<'a> {
     pub internal_transactions: Vec<InternalTransaction<'a>>,
 }
 
-/// The part of a receipt that contains the result of the virtual machine. The used resources are ignored.
+/// The part of a receipt that contains the result of the contract. Its fields about used resources are ignored.
 #[derive(Debug, Default, Deserialize)]
 pub struct Receipt<'a> {
-    /// A name of [`crate::proto::ContractRet`], such as `SUCCESS`; `None` if the virtual machine did not run.
+    /// A name of [`crate::proto::ContractRet`], such as `SUCCESS`; `None` if no contract was run.
     #[serde(borrow)]
     pub result: Option<&'a str>,
 }
@@ -195,10 +195,11 @@ pub struct CallValue<'a> {
     pub token: Option<Cow<'a, str>>,
 }
 
-/// The state of an account (`getaccount`). `{}` means that the account is not activated or that the node lags.
+/// The state of an account (`getaccount`). A reply `{}` means that the account is not activated, or that the node is
+/// behind.
 #[derive(Debug, Default, Deserialize)]
 pub struct AccountState<'a> {
-    /// The account, 42 hexadecimal digits; `None` in `{}`.
+    /// The address of the account, 42 hexadecimal digits; `None` in a reply `{}`.
     #[serde(borrow)]
     pub address: Option<&'a str>,
     /// Balance in sun, without staked TRX.
@@ -206,10 +207,10 @@ pub struct AccountState<'a> {
     pub balance: i64,
 }
 
-/// The balance of an account after a block, in sun, and the block in which it changed last (`getaccountbalance`).
+/// The balance of an account after a past block, and the block in which the balance changed last (`getaccountbalance`).
 #[derive(Debug, Default, Deserialize)]
 pub struct PastBalance<'a> {
-    /// Balance in sun.
+    /// The balance of the account after the block, in sun.
     #[serde(default)]
     pub balance: i64,
     /// The block in which the balance changed last; `None` if the node does not report it.
@@ -254,7 +255,7 @@ pub struct AccountResource {
 /// The parameters that block producers vote on (`getchainparameters`).
 #[derive(Debug, Deserialize)]
 pub struct ChainParameters<'a> {
-    /// All chain parameters, in no particular order.
+    /// All parameters of the chain, in no particular order.
     #[serde(borrow, default, rename = "chainParameter")]
     pub parameters: Vec<ChainParameter<'a>>,
 }
@@ -265,7 +266,7 @@ pub struct ChainParameter<'a> {
     /// Name of the parameter, such as `getEnergyFee`.
     #[serde(borrow, default)]
     pub key: Cow<'a, str>,
-    /// Value of the parameter; nodes leave out 0.
+    /// The value of the parameter. Nodes leave the field out when it is 0.
     #[serde(default)]
     pub value: i64,
 }
@@ -273,13 +274,13 @@ pub struct ChainParameter<'a> {
 /// The result of a simulated call (`triggerconstantcontract`).
 #[derive(Debug, Default, Deserialize)]
 pub struct ConstantCall<'a> {
-    /// The status of the call.
+    /// The status of the simulated call.
     #[serde(borrow, default)]
     pub result: CallResult<'a>,
-    /// The returned bytes in hexadecimal; the first item holds all of them.
+    /// The bytes that the call returned, in hexadecimal; the first item contains all of them.
     #[serde(borrow, default)]
     pub constant_result: Vec<&'a str>,
-    /// Energy that the call uses, with the penalty of popular contracts.
+    /// The energy that the call uses, including the extra energy that popular contracts cost.
     #[serde(default)]
     pub energy_used: u64,
     /// The transaction in which the node ran the call.
@@ -304,7 +305,7 @@ pub struct CallResult<'a> {
 /// The transaction in which a node runs a simulated call. It is never broadcast.
 #[derive(Debug, Default, Deserialize)]
 pub struct CallTransaction<'a> {
-    /// The result of the call.
+    /// The result of each operation of this transaction.
     #[serde(borrow, default)]
     pub ret: Vec<CallStatus<'a>>,
 }
@@ -340,7 +341,7 @@ pub fn parse_json_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, 
     if let Some(error) = find_node_error(reply.status, reply.body()) {
         return Err(Rejection::NodeError(error));
     }
-    // A reply `{}` with an error status is an error and not an empty account.
+    // A reply `{}` with an HTTP error status is an error. It does not mean an account that is empty.
     if !(200..300).contains(&reply.status) {
         let message = format!("HTTP status {}", reply.status);
         return Err(Rejection::NodeError(NodeError {

@@ -1,9 +1,9 @@
 //! The driver of the TRON family. It reads every transaction and receipt of the solidified blocks, so it finds a
 //! payment no matter which contract made it.
 //!
-//! The daemon books only what `/walletsolidity` returns, because a solidified block is irreversible. Blocks above the
-//! solidified one are read for unconfirmed transfers only. Transactions are built, hashed and signed in this crate and
-//! never by a node.
+//! The daemon books only transfers from the solidified blocks, which `/walletsolidity` returns, because such a block is
+//! irreversible. Blocks above the solidified one are read for unconfirmed transfers only. Transactions are built,
+//! hashed and signed in this crate and never by a node.
 
 pub mod abi;
 pub mod address;

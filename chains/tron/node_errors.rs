@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rpc::{NodeError, NodeErrorKind};
 use serde::Deserialize;
 
-/// The maximum size of a reply that is searched for an error, in bytes. Longer replies are never errors.
+/// Only a reply of at most this size, in bytes, is searched for an error. Longer replies are never errors.
 const ERROR_BYTES_MAX: usize = 4_096;
 
 /// Returns the error that the body of a reply contains, or `None` when the body is not an error.
@@ -21,7 +21,7 @@ pub fn find_node_error(status: u16, body: &[u8]) -> Option<NodeError> {
     let text = std::str::from_utf8(body).ok()?;
     let error = match serde_json::from_str::<ErrorBody<'_>>(text) {
         Ok(ErrorBody { error }) => error,
-        // A lite node reports a closed API as plain text.
+        // A lite node reports a method that it does not offer as plain text.
         Err(_) if text.starts_with("this API is closed") => Cow::Borrowed(text),
         Err(_) => return None,
     };

@@ -1,9 +1,9 @@
-//! The protobuf messages of java-tron that payments need, with its field numbers (`core/Tron.proto`). Fields that are
-//! not listed here are ignored when a message is decoded and never encoded.
+//! The protobuf messages of java-tron that payments need, with its field numbers (`core/Tron.proto`). Other fields of
+//! these messages are ignored when a message is decoded, and never written when it is encoded.
 
 use prost::{Enumeration, Message};
 
-/// The prefix of every contract's `type_url`.
+/// The first part of every contract's `type_url`; the name of the message type follows.
 pub const TYPE_URL: &str = "type.googleapis.com/protocol.";
 
 /// A signed transaction (`Transaction`).
@@ -15,7 +15,7 @@ pub struct Transaction {
     /// One signature of 65 bytes per signing key: `r`, `s` and the recovery id.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub signature: Vec<Vec<u8>>,
-    /// Results, added by the block producer; empty in a broadcast.
+    /// The results, which the block producer adds. Empty when the transaction is broadcast.
     #[prost(message, repeated, tag = "5")]
     pub ret: Vec<TransactionResult>,
 }
@@ -23,10 +23,10 @@ pub struct Transaction {
 /// The content of a transaction (`Transaction.raw`); its SHA-256 hash is the transaction id.
 #[derive(Clone, PartialEq, Message)]
 pub struct TransactionRaw {
-    /// Bytes 6..8 of the reference block's number.
+    /// Bytes 6 and 7 of the reference block's number, which has 8 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub ref_block_bytes: Vec<u8>,
-    /// Bytes 8..16 of the reference block's id.
+    /// Bytes 8 to 15 of the reference block's id.
     #[prost(bytes = "vec", tag = "4")]
     pub ref_block_hash: Vec<u8>,
     /// Time after which no block may include the transaction, in unix milliseconds.
@@ -38,10 +38,11 @@ pub struct TransactionRaw {
     /// The operations; the chain accepts exactly one.
     #[prost(message, repeated, tag = "11")]
     pub contract: Vec<Contract>,
-    /// Creation time in unix milliseconds. Nodes do not check it; it makes otherwise equal transactions different.
+    /// Creation time in unix milliseconds. Nodes do not check this time. It makes transactions different that are
+    /// otherwise equal.
     #[prost(int64, tag = "14")]
     pub timestamp: i64,
-    /// Maximum of TRX burned for energy, in sun.
+    /// The maximum amount of TRX that may be burned for energy, in sun.
     #[prost(int64, tag = "18")]
     pub fee_limit: i64,
 }
@@ -56,7 +57,7 @@ pub struct Contract {
     /// is invalid.
     #[prost(message, optional, tag = "2")]
     pub parameter: Option<Any>,
-    /// The account permission that the signatures satisfy; 0 for the owner permission.
+    /// The permission of the account that must have made the signatures; 0 for the owner permission.
     #[prost(int32, tag = "5")]
     pub permission_id: i32,
 }
@@ -72,29 +73,29 @@ pub struct Any {
     pub value: Vec<u8>,
 }
 
-/// The contract types that settled builds or reads; all others are ignored.
+/// The kinds of operations (contract types) that this crate builds or reads. All others are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
 pub enum ContractType {
-    /// Activates an account.
+    /// Creates (activates) an account.
     AccountCreate = 0,
-    /// Moves TRX; see [`TransferContract`].
+    /// Sends TRX to an account; see [`TransferContract`].
     Transfer = 1,
     /// Calls a smart contract; see [`TriggerSmartContract`].
     TriggerSmart = 31,
-    /// Lends a resource; see [`DelegateResourceContract`].
+    /// Lends the energy or bandwidth of staked TRX to another account; see [`DelegateResourceContract`].
     DelegateResource = 57,
-    /// Takes a lent resource back; see [`UnDelegateResourceContract`].
+    /// Takes lent energy or bandwidth back; see [`UnDelegateResourceContract`].
     UnDelegateResource = 58,
 }
 
-/// The operation that moves TRX.
+/// The operation that sends TRX to an account.
 #[derive(Clone, PartialEq, Message)]
 pub struct TransferContract {
-    /// Paying account: the prefix 0x41 and 20 bytes.
+    /// The account that pays: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub owner_address: Vec<u8>,
-    /// Paid account: the prefix 0x41 and 20 bytes.
+    /// The account that is paid: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub to_address: Vec<u8>,
     /// Amount in sun, above zero.
@@ -105,56 +106,56 @@ pub struct TransferContract {
 /// The operation that calls a smart contract.
 #[derive(Clone, PartialEq, Message)]
 pub struct TriggerSmartContract {
-    /// Calling account: the prefix 0x41 and 20 bytes.
+    /// The account that calls the contract: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub owner_address: Vec<u8>,
-    /// Called contract: the prefix 0x41 and 20 bytes.
+    /// The contract that is called: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub contract_address: Vec<u8>,
     /// TRX sent to the contract, in sun.
     #[prost(int64, tag = "3")]
     pub call_value: i64,
-    /// Selector and arguments, ABI-encoded.
+    /// The function selector and the arguments of the call, ABI-encoded.
     #[prost(bytes = "vec", tag = "4")]
     pub data: Vec<u8>,
 }
 
-/// The operation that lends the resource of staked TRX to another account.
+/// The operation that lends a resource (energy or bandwidth) of staked TRX to another account.
 #[derive(Clone, PartialEq, Message)]
 pub struct DelegateResourceContract {
-    /// Lending account: the prefix 0x41 and 20 bytes.
+    /// The account that lends: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub owner_address: Vec<u8>,
-    /// Lent resource: 0 for bandwidth, 1 for energy.
+    /// The resource that is lent: 0 for bandwidth, 1 for energy.
     #[prost(int32, tag = "2")]
     pub resource: i32,
-    /// Staked TRX whose resource is lent, in sun.
+    /// The amount of staked TRX whose resource is lent, in sun.
     #[prost(int64, tag = "3")]
     pub balance: i64,
-    /// Borrowing account: the prefix 0x41 and 20 bytes.
+    /// The account that gets the resource: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub receiver_address: Vec<u8>,
     /// True if the resource cannot be taken back before `lock_period` has passed.
     #[prost(bool, tag = "5")]
     pub lock: bool,
-    /// Duration of the lock, in blocks of 3 seconds; 0 for the default of three days.
+    /// The duration of the lock, in blocks of 3 seconds; 0 for the default of three days.
     #[prost(int64, tag = "6")]
     pub lock_period: i64,
 }
 
-/// The operation that takes a lent resource back.
+/// The operation that takes a lent resource (energy or bandwidth) back.
 #[derive(Clone, PartialEq, Message)]
 pub struct UnDelegateResourceContract {
-    /// Lending account: the prefix 0x41 and 20 bytes.
+    /// The account that has lent the resource: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub owner_address: Vec<u8>,
-    /// Lent resource: 0 for bandwidth, 1 for energy.
+    /// The resource that was lent: 0 for bandwidth, 1 for energy.
     #[prost(int32, tag = "2")]
     pub resource: i32,
-    /// Staked TRX whose resource is taken back, in sun.
+    /// The amount of staked TRX whose resource is taken back, in sun.
     #[prost(int64, tag = "3")]
     pub balance: i64,
-    /// Borrowing account: the prefix 0x41 and 20 bytes.
+    /// The account that got the resource: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub receiver_address: Vec<u8>,
 }
@@ -162,13 +163,13 @@ pub struct UnDelegateResourceContract {
 /// The result of a transaction (`Transaction.Result`).
 #[derive(Clone, PartialEq, Message)]
 pub struct TransactionResult {
-    /// Burned TRX, in sun.
+    /// The amount of TRX that was burned for the transaction, in sun.
     #[prost(int64, tag = "1")]
     pub fee: i64,
     /// Result of the operation: 0 for success, 1 for failure.
     #[prost(int32, tag = "2")]
     pub ret: i32,
-    /// Result of the virtual machine, as a number of [`ContractRet`].
+    /// Result of the contract that was run, as a number of [`ContractRet`].
     #[prost(enumeration = "ContractRet", tag = "3")]
     pub contract_ret: i32,
 }
@@ -179,15 +180,15 @@ pub struct TransactionResult {
 pub enum ContractRet {
     /// No result was set.
     Default = 0,
-    /// The call succeeded; the only result with which transfers are credited.
+    /// The call succeeded. Transfers are credited only with this result.
     Success = 1,
-    /// The contract reverted the call.
+    /// The contract ended the call and undid its changes (revert).
     Revert = 2,
     /// The contract jumped to an invalid position of its code.
     BadJumpDestination = 3,
-    /// The call needed more memory than the virtual machine allows.
+    /// The call needed more memory than allowed.
     OutOfMemory = 4,
-    /// A built-in contract failed.
+    /// A contract that is built into java-tron failed.
     PrecompiledContract = 5,
     /// An instruction needed more values than the stack held.
     StackTooSmall = 6,
@@ -235,13 +236,13 @@ impl ContractRet {
     }
 }
 
-/// The content of a block header (`BlockHeader.raw`). The last 24 bytes of the block id come from its SHA-256 hash.
+/// The content of a block header (`BlockHeader.raw`). The last 24 bytes of the block id are part of its SHA-256 hash.
 #[derive(Clone, PartialEq, Message)]
 pub struct HeaderRaw {
     /// Time of the block, in unix milliseconds.
     #[prost(int64, tag = "1")]
     pub timestamp: i64,
-    /// Merkle root of the transactions; 32 zero bytes or empty without transactions.
+    /// Merkle root of the transactions. In a block without transactions it is empty or 32 zero bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub tx_trie_root: Vec<u8>,
     /// Id of the parent block.
@@ -256,10 +257,10 @@ pub struct HeaderRaw {
     /// Account of the block producer: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "9")]
     pub witness_address: Vec<u8>,
-    /// Block version, which the producer's java-tron release sets.
+    /// The version of the block format, which the java-tron release of the block producer sets.
     #[prost(int32, tag = "10")]
     pub version: i32,
-    /// Root of the account states; empty on networks that do not use it.
+    /// Root of the states of all accounts; empty on networks that do not use it.
     #[prost(bytes = "vec", tag = "11")]
     pub account_state_root: Vec<u8>,
 }

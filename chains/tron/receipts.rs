@@ -16,9 +16,9 @@ use crate::{
 /// The reason why receipts do not match their block.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReceiptsError {
-    /// The node does not have all receipts (yet).
+    /// The node does not have all receipts of the block yet.
     Incomplete,
-    /// The receipts belong to other transactions. The text names the block.
+    /// The receipts belong to other transactions than those of the block. The text names the block.
     Wrong(String),
 }
 
@@ -113,8 +113,8 @@ impl Tron {
                 }
                 let height =
                     u64::try_from(info.block_number).map_err(|_| Rejection::Invalid("a negative height".to_owned()))?;
-                // Nodes leave the result out if the virtual machine did not run. If it ran, a missing result is not a
-                // success.
+                // Nodes leave the result out if no contract was run. If a contract was run, a missing result does not
+                // mean success.
                 let default = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
                 let vm = info.receipt.result.unwrap_or(default);
                 let failed = info.result == Some("FAILED") || vm != "SUCCESS";

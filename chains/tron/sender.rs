@@ -20,20 +20,20 @@ use crate::{
 pub enum BroadcastCode {
     /// The transaction is in this node's pool. It is not in a block yet and may still fail.
     Pending,
-    /// The node has seen this transaction id before. The transaction may be pending, in a block, or discarded within the
-    /// last hour.
+    /// The node has seen this transaction id before. The transaction may be pending, in a block, or discarded within
+    /// the last hour.
     Known,
-    /// The signature or the size is invalid; these bytes will never be accepted.
+    /// The signature or the size of the transaction is invalid, so no node will ever accept these bytes.
     Build,
-    /// The account, the contract or the balance does not allow the operation now.
+    /// The state of the account or the contract, or the balance, does not allow the operation now.
     Contract,
     /// The account has neither enough bandwidth nor enough TRX to pay for it.
     Bandwidth,
-    /// The node does not know the reference block: the node lags, or the block was orphaned.
+    /// The node does not know the reference block: the node is behind, or a reorganisation removed the block.
     Reference,
-    /// The expiration is before the time of this node's head, or more than a day after it.
+    /// The expiration is before the time of the node's newest block, or more than a day after it.
     Expired,
-    /// The code is none of the above. The node may or may not have accepted the transaction.
+    /// The node returned any other code. It may or may not have accepted the transaction.
     Unknown,
 }
 
@@ -104,7 +104,8 @@ impl Sender for Tron {
     }
 }
 
-/// Returns the outcome of a broadcast to the endpoint `label`. Only an answer with the expected id counts as accepted.
+/// Returns the outcome of a broadcast to the endpoint `label`. The transaction counts as accepted only if the reply
+/// contains its id.
 fn classify_broadcast_reply(
     label: &str,
     txid: TxId,

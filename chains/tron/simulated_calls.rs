@@ -13,14 +13,15 @@ use crate::{
 /// The result of a simulated call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Simulation {
-    /// Energy that the call uses, with the penalty of popular contracts.
+    /// The energy that the call uses, including the extra energy that popular contracts cost.
     pub energy: u64,
-    /// The returned values, each as 64 hexadecimal digits, or the reason for the failure.
+    /// The values that the call returned, each as 64 hexadecimal digits, or the reason why the call failed.
     pub outcome: Result<Vec<String>, String>,
 }
 
 impl Tron {
-    /// Simulates a call from `owner` at the head. A call that fails here would burn energy on the chain.
+    /// Simulates a call from `owner` on the state after the newest block. A call that fails here would burn energy on
+    /// the chain.
     ///
     /// # Errors
     ///
@@ -73,8 +74,8 @@ fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<http_api::ConstantCall<'
     Ok(call)
 }
 
-/// Returns the values that a simulated call returned, or the reason for its failure. A node reports a revert as
-/// `result: true` with a message, or in the `ret` of the transaction.
+/// Returns the values that a simulated call returned, or the reason for its failure. When the contract reverts the
+/// call, a node reports `result: true` with a message, or the failure in the `ret` of the transaction.
 fn parse_simulation_outcome(call: &http_api::ConstantCall<'_>) -> Result<Vec<String>, String> {
     let failed = call.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));
     match (&call.result.message, &call.result.code) {

@@ -1,8 +1,8 @@
 //! Implements [`Source`] for TRON: reads blocks and headers from the endpoints. Every transaction of a block is
 //! compared with its receipt.
 //!
-//! A gateway distributes requests over nodes of different heights, and a lagging node answers `{}` or `[]` for a block
-//! that it does not have. So an empty answer is accepted only when the block's own transaction root is empty.
+//! A gateway distributes requests over several nodes, and a node that is behind answers `{}` or `[]` for a block that
+//! it does not have. So an empty answer is accepted only when the block's own transaction root is empty.
 
 use std::sync::{
     Mutex, MutexGuard,
@@ -30,9 +30,9 @@ use crate::{
 
 /// The maximum number of concurrent requests for receipts.
 const CONCURRENCY: usize = 3;
-/// The initial number of blocks in a range. A full block takes half a megabyte.
+/// The number of blocks that the first request for a range asks for. A full block has half a megabyte.
 const RANGE_START: u64 = 20;
-/// The maximum number of blocks in a range, as in java-tron.
+/// The maximum number of blocks that one request asks for. java-tron has the same limit.
 const RANGE_MAX: u64 = 100;
 
 /// The driver of one TRON chain, with one or more endpoints.
@@ -79,7 +79,7 @@ impl Tron {
     }
 
     /// Returns the newest header of a view. Each call begins with the next endpoint. In the solidified view, the height
-    /// is also recorded as the head of the endpoint and as the newest solidified height.
+    /// is also recorded in the pool as the newest block of the endpoint, and in `solid_height`.
     pub(crate) async fn fetch_and_record_newest_header(&self, view: ApiView) -> Result<Header, SourceError> {
         let next_endpoint = match view {
             ApiView::Solid => &self.next_endpoint[0],
@@ -114,7 +114,7 @@ impl Tron {
         while let Some(block) = complete.next().await {
             match block {
                 Ok(block) => blocks.push(block),
-                // The blocks before the one that failed are complete.
+                // The blocks before the failed block are complete.
                 Err(_) if !blocks.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -147,13 +147,15 @@ impl Tron {
             }
         };
         let path = view.api_path("getblock");
-        // Endpoints take turns for the newest block. Any other block is requested in order of preference.
+        // For the newest block, the endpoints take turns. For any other block, the first available endpoint of the
+        // configuration is asked.
         let target = if height.is_some() { Target::Any } else { Target::From(first) };
         self.pool.send_request(Request::http_post(&path, serialize_body(&request)).with_target(target), accept).await
     }
 
-    /// Returns consecutive blocks that begin with `from`, without receipts. The list may end before `to`: the endpoint
-    /// may have fewer blocks, and the range is made smaller when a reply is too large or takes too long.
+    /// Returns consecutive blocks that begin with `from`, without receipts. The list may end before `to`, because the
+    /// endpoint may have fewer blocks, or because the range was made smaller after a reply that was too large or took
+    /// too long.
     async fn fetch_block_range_adaptively(
         &self,
         view: ApiView,
@@ -164,7 +166,7 @@ impl Tron {
         loop {
             let to = to.min(from.saturating_add(self.lock_range_size().size() - 1));
             let used = to.saturating_sub(from) + 1;
-            // The end of a range is exclusive.
+            // The node does not return the block `endNum` itself.
             let request = json!({ "startNum": from, "endNum": to.saturating_add(1) });
             let path = view.api_path("getblockbylimitnext");
             let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
@@ -243,8 +245,8 @@ impl Source for Tron {
         self.read_unconfirmed_transfers(watched).await.map(Some)
     }
 
-    /// Internal transfers are included only if the node saves them. The node does not report its setting;
-    /// [`Source::check_endpoints`] reminds the operator of it.
+    /// Internal transfers are included only if the node is configured to save them. The node does not report this
+    /// setting; [`Source::check_endpoints`] reminds the operator of it.
     fn internal_transfers(&self) -> InternalTransfers {
         if self.assets.native.is_some() { InternalTransfers::Included } else { InternalTransfers::None }
     }

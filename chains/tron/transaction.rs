@@ -16,47 +16,49 @@ use crate::{
     },
 };
 
-/// Bandwidth charged for the result that the chain adds to each contract, in bytes (java-tron:
+/// The number of bytes of bandwidth that are charged for the result that the chain adds to each operation (java-tron:
 /// `Constant.MAX_RESULT_SIZE_IN_TX`).
 const RESULT_BYTES: usize = 64;
 
 /// The operation that a transaction performs. Amounts are in sun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Sends TRX.
+    /// Sends `sun` sun of TRX to the account `to`.
     Transfer { to: AddressKey, sun: i64 },
     /// Calls a smart contract and sends it `call_value` sun.
     Trigger { contract: AddressKey, call_value: i64, data: Vec<u8> },
-    /// Lends the resource of `sun` staked TRX.
+    /// Lends the energy or bandwidth of `sun` staked TRX to the account `to`.
     Delegate { resource: Resource, sun: i64, to: AddressKey },
-    /// Takes a lent resource back.
+    /// Takes lent energy or bandwidth of `sun` staked TRX back from the account `from`.
     Undelegate { resource: Resource, sun: i64, from: AddressKey },
 }
 
 /// A resource that an account gets for staked TRX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
-    /// Pays for the bytes of transactions.
+    /// Bandwidth, which pays for the bytes of transactions.
     Bandwidth,
-    /// Pays for the work of contracts.
+    /// Energy, which pays for the work of contracts.
     Energy,
 }
 
 /// The fields of a transaction besides its operation: reference block, expiration, fee limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionParams {
-    /// The reference block (TAPOS). It must be solidified: if it is orphaned, the transaction becomes invalid.
+    /// The reference block (TAPOS). It must be solidified: if a reorganisation removed it, the transaction would become
+    /// invalid.
     pub reference: BlockRef,
-    /// Unix milliseconds, at most one day after the time of the head block.
+    /// The time after which no block may include the transaction, in Unix milliseconds. It is at most one day after the
+    /// time of the newest block.
     pub expiration_ms: i64,
-    /// Unix milliseconds, strictly increasing. Nodes do not check the timestamp, but two transactions with equal fields
-    /// have the same id, and nodes reject the second one as a duplicate.
+    /// The creation time in Unix milliseconds, later than that of every earlier transaction. Nodes do not check it. But
+    /// two transactions with equal fields have the same id, and nodes reject the second one as a duplicate.
     pub timestamp_ms: i64,
-    /// Maximum of TRX burned for energy, in sun; 0 unless the operation is a call.
+    /// The maximum amount of TRX that may be burned for energy, in sun; 0 unless the operation is a call.
     pub fee_limit: i64,
     /// The memo; the chain charges a fee for a memo that is not empty.
     pub memo: Vec<u8>,
-    /// The permission that signs; 0 is the owner permission.
+    /// The permission of the account that signs the transaction; 0 is the owner permission.
     pub permission_id: i32,
 }
 
@@ -77,7 +79,7 @@ impl TransactionParams {
 pub struct UnsignedTransaction {
     /// The serialised `raw_data`; its SHA-256 hash is the transaction id.
     pub raw: Vec<u8>,
-    /// The transaction id, which is signed.
+    /// The transaction id. The signature signs this id.
     pub txid: TxId,
 }
 
@@ -88,14 +90,14 @@ pub struct SignedTransaction {
     pub bytes: Vec<u8>,
     /// The transaction id, which the signature does not change.
     pub txid: TxId,
-    /// `r`, `s`, and the recovery id as 27 or 28.
+    /// The signature: `r`, `s`, and the recovery id as 27 or 28.
     pub signature: [u8; 65],
 }
 
 /// The reason why a transaction cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    /// The owner that the transaction names is not the account of the key.
+    /// The key belongs to another account than the owner that the transaction names.
     #[error("the key does not belong to the owner of the transaction")]
     NotTheOwner,
 }
@@ -155,7 +157,7 @@ fn encode_operation_as_contract(owner: AddressKey, operation: &Operation, permis
 }
 
 impl Resource {
-    /// Returns the number that java-tron uses for the resource.
+    /// Returns the number by which java-tron identifies the resource.
     fn proto_number(self) -> i32 {
         match self {
             Resource::Bandwidth => 0,
@@ -187,7 +189,7 @@ impl UnsignedTransaction {
         })
     }
 
-    /// Returns the owner that the transaction names.
+    /// Returns the owner that the transaction names; `None` when the content cannot be parsed.
     fn parse_owner(&self) -> Option<AddressKey> {
         let raw = proto::TransactionRaw::decode(self.raw.as_slice()).ok()?;
         let parameter = raw.contract.first()?.parameter.as_ref()?;
@@ -218,7 +220,7 @@ fn serialize_with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
 
 impl Tron {
     /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after
-    /// the time of the head block.
+    /// the time of the newest block.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 //! Computes the cost of a transaction: bandwidth for its bytes, energy for the contract's work, and the fee limit,
-//! which caps burned and lent energy together. Prices are chain parameters that block producers vote on, so they are
+//! which limits burned and lent energy together. Prices are chain parameters that block producers vote on, so they are
 //! read from the chain.
 
 use chain::{AddressKey, SourceError};
@@ -22,9 +22,9 @@ pub struct ResourcePrices {
     pub energy: u64,
     /// Price of one byte of bandwidth that is neither staked nor free.
     pub bandwidth: u64,
-    /// Fee for creating an account, paid by the account that sends to it first.
+    /// The fee for creating an account. The account that first sends something to the new account pays it.
     pub new_account: u64,
-    /// Additional fee for creating an account; not charged when staked bandwidth covers the transaction.
+    /// An additional fee for creating an account. It is not charged when staked bandwidth covers the transaction.
     pub new_account_bandwidth: u64,
     /// The maximum fee limit that the chain accepts.
     pub fee_limit_max: u64,
@@ -35,7 +35,7 @@ pub struct ResourcePrices {
 pub struct Resources {
     /// Energy from staked TRX, or lent by another account.
     pub energy: u64,
-    /// Bandwidth from staked TRX, in bytes.
+    /// The unused bandwidth from staked TRX, in bytes.
     pub bandwidth: u64,
     /// The unused part of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth,
     /// never a part of each.
@@ -45,11 +45,11 @@ pub struct Resources {
 /// The cost of a contract call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallCost {
-    /// The fee limit for the transaction, in sun. The chain counts staked and lent energy against it too, so it covers
+    /// The fee limit for the transaction, in sun. Staked and lent energy also count towards this limit, so it covers
     /// all energy of the call.
     pub fee_limit: u64,
-    /// The balance that the sender needs, in sun. With less, the chain lowers the limit without an error and the call
-    /// runs out of energy.
+    /// The balance that the sender needs, in sun. With a lower balance, the chain lowers the fee limit without an
+    /// error, and the call runs out of energy.
     pub trx_needed: u64,
 }
 
@@ -91,8 +91,8 @@ impl ResourcePrices {
         Ok(CallCost { fee_limit, trx_needed })
     }
 
-    /// Returns the price of `bytes` of bandwidth, in sun. It is 0 when the staked or the free bandwidth covers all
-    /// bytes; otherwise all bytes are paid.
+    /// Returns the price of `bytes` of bandwidth, in sun. The price is 0 when the staked or the free bandwidth covers
+    /// all bytes; otherwise all bytes must be paid.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl Tron {
             let chain: http_api::ChainParameters<'_> = http_api::parse_json_reply(reply)?;
             let value = |key: &str| chain.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
             let price = |key: &str| {
-                // Nodes leave out values of zero.
+                // Nodes leave out parameters whose value is zero.
                 u64::try_from(value(key).unwrap_or(0)).map_err(|_| Rejection::Invalid(format!("{key} is negative")))
             };
             if value("getEnergyFee").is_none() || value("getTransactionFee").is_none() {
@@ -168,7 +168,8 @@ impl Tron {
                 bandwidth: account.net_limit.saturating_sub(account.net_used),
                 free_bandwidth: account.free_net_limit.saturating_sub(account.free_net_used),
             };
-            // Every activated account has free bandwidth. Without it, the account does not exist or the node lags.
+            // Every activated account has free bandwidth. When there is none, the account is not activated or the node
+            // is behind.
             Ok(if account.free_net_limit > 0 { Verdict::Accept(left) } else { Verdict::Fallback(left) })
         });
         answer.await.map_err(|failure| failure.into_source_error(0))

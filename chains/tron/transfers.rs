@@ -14,21 +14,21 @@ use crate::{
     proto::{self, ContractType, TransferContract},
 };
 
-/// The notes of internal transactions that move TRX, as hexadecimal text: call, create, suicide.
+/// The values of `note` with which an internal transaction moves TRX, in hexadecimal: call, create, suicide.
 const TRX_MOVING_NOTES: [&str; 3] = ["63616c6c", "637265617465", "73756963696465"];
 
 /// The assets whose transfers the driver reports.
 #[derive(Debug)]
 pub struct TrackedAssets {
-    /// TRX, or `None` when it is not accepted.
+    /// TRX as an asset, or `None` when buyers cannot pay with it.
     pub native: Option<AssetId>,
-    /// Token contracts in the form that logs contain (40 hexadecimal digits without the prefix `41`), with their
-    /// assets.
+    /// The token contracts with their assets. A contract is written as in logs: 40 hexadecimal digits, without the
+    /// prefix `41`.
     tokens: Vec<(String, AssetId)>,
 }
 
 impl TrackedAssets {
-    /// Returns the contract of any tracked token, or `None` when no token is tracked.
+    /// Returns the contract of one of the tracked tokens, or `None` when no token is tracked.
     pub fn find_any_token(&self) -> Option<Address> {
         let (contract, _) = self.tokens.first()?;
         const_hex::decode_to_array(contract).ok().map(|key| encode_tron_address(AddressKey(key)))

@@ -7,11 +7,11 @@ use chain::{Block, Header, Height, SourceError, UnconfirmedTransfer, WatchSet};
 
 use crate::{Tron, http_api::ApiView};
 
-/// The maximum number of cached blocks. When fewer than 19 block producers work, no block becomes solidified while the
-/// head advances, so the number of blocks between them has no natural bound.
+/// The maximum number of cached blocks. When fewer than 19 block producers work, no block becomes solidified while new
+/// blocks are still produced, so without this limit, the number of blocks between them could grow without end.
 const KEEP_MAX: usize = 600;
 
-/// The cached blocks, oldest first; each is the parent of the next.
+/// The cached blocks, oldest first. Each is the parent of the next one.
 #[derive(Debug, Default)]
 pub struct UnsolidifiedBlocks {
     blocks: VecDeque<Block>,
@@ -20,8 +20,8 @@ pub struct UnsolidifiedBlocks {
 impl UnsolidifiedBlocks {
     /// Returns the first and last height that must be read so that the cache covers the blocks above `solid` up to
     /// `head`. Returns `None` when no block is missing, or when `head` is lower than the newest cached block: block
-    /// producers extend the longest branch, so such a head comes from a lagging node or from a losing branch. Removes
-    /// the cached block that `head` replaces, or all cached blocks when the newest of them is below `solid`.
+    /// producers extend the longest branch, so a node that is behind or on a shorter branch returned this `head`.
+    /// Removes the cached block that `head` replaces, or all cached blocks when the newest of them is below `solid`.
     pub fn drop_stale_and_find_missing(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
         if self.blocks.back().is_some_and(|last| last.header.height < solid) {
             self.blocks.clear();
@@ -89,7 +89,7 @@ impl Tron {
         watched: &WatchSet,
     ) -> Result<Vec<UnconfirmedTransfer>, SourceError> {
         let mut cached = self.unsolidified_blocks.lock().await;
-        // The follower requests the solidified height shortly before, so it is not requested again here.
+        // The follower has requested the solidified height shortly before, so use that height.
         let solid = match self.solid_height.load(Ordering::Relaxed) {
             0 => self.fetch_and_record_newest_header(ApiView::Solid).await?.height,
             height => height,
@@ -103,7 +103,8 @@ impl Tron {
             while let Some((from, to)) = cached.drop_stale_and_find_missing(above, &head) {
                 let blocks = match self.fetch_consecutive_blocks(ApiView::Head, from, to, watched).await {
                     Ok(blocks) => blocks,
-                    // The gateway may have used a node that lacks the newer blocks. The cached blocks are still valid.
+                    // The request may have reached a node that does not have the newer blocks. The cached blocks are
+                    // still valid.
                     Err(_) if !cached.is_empty() => break,
                     Err(error) => return Err(error),
                 };
@@ -157,10 +158,10 @@ mod tests {
     fn a_fork_is_detected_at_its_tip_or_below() {
         let mut cached = UnsolidifiedBlocks::default();
         assert!(cached.extend_or_clear((11..=14).map(|height| test_block(0, height, 0)).collect()));
-        // A branch of the same length that differs in its last block only.
+        // A branch of the same length as the cached one. Only its last block differs.
         assert_eq!(cached.drop_stale_and_find_missing(10, &test_header(1, 14, 0)), Some((14, 14)));
         assert!(cached.extend_or_clear(vec![test_block(1, 14, 0)]));
-        // A longer branch that leaves the cached one further down.
+        // A longer branch. Already a block below the newest cached one differs.
         assert_eq!(cached.drop_stale_and_find_missing(10, &test_header(2, 15, 2)), Some((15, 15)));
         assert!(!cached.extend_or_clear(vec![test_block(2, 15, 2)]));
         assert_eq!(cached.drop_stale_and_find_missing(10, &test_header(2, 15, 2)), Some((11, 15)));

@@ -3,8 +3,8 @@
 -- amounts are base units, stored as 32 big-endian bytes, so that sorting the bytes sorts the numbers. The program checks
 -- states and kinds, because SQLite cannot change a check constraint later.
 
--- Tasks that only one instance of the daemon may do at a time. `epoch` is a fencing token: it grows by each change of the
--- owner, so that the statements of an earlier owner are refused.
+-- Leases: each row is a task that only one instance of the daemon may do at a time. `epoch` grows with each change of
+-- the owner, so that the statements of an earlier owner are refused.
 create table leases (
     name text primary key,
     owner text not null,
@@ -74,8 +74,9 @@ create table accounts (
 );
 create index accounts_rolled_up on accounts (id) where non_negative = 0;
 
--- The sums of the postings of each account. The row of a non-negative account always includes all postings. A worker
--- updates the other rows later; these include the postings up to the hash chain number `rolled_up_to`.
+-- The sums of the postings of each account. The row of an account that may not go below zero always includes all
+-- postings. A worker updates the other rows later; these include the postings up to the hash chain number
+-- `rolled_up_to`.
 create table balances (
     account_id integer primary key references accounts (id),
     debits_pending blob not null check (length(debits_pending) = 32),
@@ -235,7 +236,11 @@ create table stock_items (
     check ((state in ('reserved', 'delivered')) = (order_line_id is not null)),
     unique (sku_id, digest)
 );
-create index stock_items_in_stock on stock_items (sku_id, id) where state = 'in_stock';
+-- The items that can be sold, in the order in which they are sold. No other index has this order, so PostgreSQL reads no
+-- items that are already sold.
+create index stock_items_in_stock on stock_items (sku_id, imported_at, id) where state = 'in_stock';
+-- The items of imports that are not complete yet.
+create index stock_items_staged on stock_items (sku_id, imported_at) where state = 'staged';
 create index stock_items_by_order_line on stock_items (order_line_id) where order_line_id is not null;
 -- This index finds the encryption keys in use, and the newest item of each key and state. At its start the daemon checks
 -- that it can decrypt these items.
@@ -378,7 +383,7 @@ create table invoices (
     address_id bigint not null unique references addresses (id),
     state text not null,
     amount_due blob not null check (length(amount_due) = 32),
-    -- The shortfall that still counts as paid, in base units.
+    -- The amount, in base units, that may be missing when the invoice is accepted as paid.
     tolerance blob not null check (length(tolerance) = 32),
     currency text not null,
     price bigint not null,
@@ -397,7 +402,7 @@ create table invoices (
     -- The number of times that the invoice was paid; more than 1 when a reorg reversed a payment that was then mined again.
     settlement_count bigint not null,
     -- The base units that the merchant was credited when the invoice was last paid; null unless the invoice is paid.
-    -- `finalized_at` is the time when all its counted deposits were final; null before.
+    -- `finalized_at` is the time when all deposits that the invoice counts were final; null before that time.
     credited_amount blob check (credited_amount is null or length(credited_amount) = 32),
     finalized_at bigint,
     -- The time until which a reversed invoice waits for its money to be mined again; null in the other states.
@@ -465,7 +470,7 @@ create table deposits (
     spending_txid blob check (spending_txid is null or length(spending_txid) = 32),
     spent_height bigint
 );
--- This index prevents that a transfer is booked twice. New keys are larger than old ones, so insertions stay fast.
+-- This index prevents a transfer from being booked twice. New keys are larger than old ones, so insertions stay fast.
 create unique index deposits_once on deposits (chain, height, tx_index, part) where state <> 'orphaned';
 create index deposits_by_invoice on deposits (invoice_id);
 create index deposits_seen on deposits (chain, confirm_height) where state = 'seen';

@@ -1,4 +1,5 @@
-//! Time is a parameter: everything below `daemon` gets `now` from a [`Clock`].
+//! Time is a parameter: all code below the module `daemon` gets the current time as `now`, which comes from a
+//! [`Clock`].
 
 use std::{
     fmt,
@@ -13,12 +14,14 @@ use std::{
 pub struct Instant(pub i64);
 
 impl Instant {
-    /// Returns the instant `ms` milliseconds later, at most the last representable one.
+    /// Returns the instant that is `ms` milliseconds after this one. The result is at most the last instant that the
+    /// type can represent.
     pub const fn plus_ms(self, ms: i64) -> Instant {
         Instant(self.0.saturating_add(ms))
     }
 
-    /// Returns the instant `seconds` seconds later, at most the last representable one.
+    /// Returns the instant that is `seconds` seconds after this one. The result is at most the last instant that the
+    /// type can represent.
     pub const fn plus_seconds(self, seconds: i64) -> Instant {
         self.plus_ms(seconds.saturating_mul(1000))
     }
@@ -54,9 +57,9 @@ impl fmt::Display for Instant {
 pub enum Clock {
     /// The clock of the machine.
     System,
-    /// The clock of the machine plus a number of milliseconds: for the demo, which skips time.
+    /// The clock of the machine plus a number of milliseconds. The demo uses it to skip time.
     Ahead(Arc<AtomicI64>),
-    /// A fixed time in milliseconds that a test moves.
+    /// A fixed time in milliseconds. Only a test changes it.
     Manual(Arc<AtomicI64>),
 }
 
@@ -97,7 +100,7 @@ impl Clock {
         }
     }
 
-    /// Moves the clock by `ms` milliseconds. A system clock does not move.
+    /// Moves the clock forward by `ms` milliseconds. A system clock cannot be moved, so it stays unchanged.
     pub fn advance_ms(&self, ms: i64) {
         match self {
             Clock::System => {}

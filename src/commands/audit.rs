@@ -15,10 +15,11 @@ pub struct Args {
 }
 
 /// Audits the ledger and the stock counts and prints the report. Fails with exit code 1 when a stored balance or count
-/// differs from the recomputed one.
+/// is different from the recomputed one.
 pub async fn audit_and_print_report(args: Args) -> Result<(), CommandError> {
-    let db = open_existing_database(&args.installation.load_config()?).await?;
-    require_no_pending_migrations(&db).await?;
+    let config = args.installation.load_config()?;
+    let db = open_existing_database(&config).await?;
+    require_no_pending_migrations(&config, &db).await?;
     let (ledger, stock) = db
         .read_without_time_limit("audit_ledger", |tx| {
             Box::pin(async move {

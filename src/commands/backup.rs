@@ -34,12 +34,13 @@ pub struct Args {
     installation: Installation,
 }
 
-/// The operation that copies the database to a new file in the data folder.
+/// The operation that copies the database to a new file in the data folder. The command then moves this file to its
+/// target.
 #[derive(Serialize, Deserialize)]
 pub struct CopyDatabase;
 
 /// A copy of the database in the data folder. It is identified by an id and not by a path: the command, which may run
-/// as root, moves and removes the file, and the daemon must not be able to choose any other file for that.
+/// as root, moves and removes the file that the daemon names, and the daemon must not be able to name any other file.
 #[derive(Serialize, Deserialize)]
 pub struct BackupFile {
     id: Uuid,
@@ -132,8 +133,8 @@ pub fn remove_leftover_backups(folder: &Path) {
     }
 }
 
-/// The target file of a backup. Until the file is complete, it has a temporary name in the same folder. Dropping the
-/// value removes a file with this temporary name.
+/// The target file of a backup. Until the file is complete, it has a temporary name in the same folder. When the value
+/// is dropped, a file that still has the temporary name is removed.
 struct BackupTarget {
     path: PathBuf,
     folder: PathBuf,
@@ -212,8 +213,8 @@ impl BackupTarget {
             PartFileLock::HeldByAnother => return Err(BackupTarget::target_in_use_error(part)),
             PartFileLock::Unsupported => return Err(in_the_way()),
         }
-        // Before this process locked the file, the other backup may have completed and renamed it, and a third backup
-        // may have created a new file with this name.
+        // Another process may have completed and renamed its backup before this process locked the file. A third
+        // process may then have created a new file with the same name.
         let named = fs::symlink_metadata(part).map_err(failed)?;
         if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
             return Err(BackupTarget::target_in_use_error(part));
@@ -286,7 +287,7 @@ impl BackupTarget {
     }
 }
 
-/// The outcome of locking a file.
+/// The result of trying to lock a file.
 enum PartFileLock {
     Acquired,
     HeldByAnother,

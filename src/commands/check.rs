@@ -10,6 +10,7 @@ use chain::{ChainId, Deriver, Family, Source};
 use crate::commands::command_error::CommandError;
 use crate::commands::database::{find_missing_database_file, open_or_create_database};
 use crate::commands::envelope_keys::load_existing_envelope_keys;
+use crate::commands::hints::format_hint;
 use crate::commands::installation::Installation;
 use crate::commands::output::print_line_or_exit;
 use crate::daemon;
@@ -23,8 +24,8 @@ use money::immutable_facts::{self, Fact};
 use money::invoices;
 use shop::{merchants, stock};
 
-/// The age of the newest block, in block times, above which the command warns that the node is behind or the chain has
-/// stopped.
+/// The age of the newest block, in block times, above which the command warns. Then the node is behind, or the chain
+/// has stopped.
 const STALE_AFTER_BLOCKS: u32 = 50;
 /// The maximum number of seconds by which a block's time may be ahead of the machine's clock. When the difference is
 /// larger, the clock is considered wrong.
@@ -39,7 +40,7 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Prints findings and counts the failures and warnings among them.
+/// Prints the findings of the checks, and counts the failures and warnings among them.
 #[derive(Default)]
 struct CheckReport {
     failures: u32,
@@ -122,7 +123,7 @@ fn check_data_folder_and_disk(report: &mut CheckReport, folder: &Path) {
     }
 }
 
-/// The immutable facts about chains and tokens that are stored in the database, by name.
+/// Facts about chains and tokens that must never change, as the database stores them, by name.
 type StoredFacts = BTreeMap<String, String>;
 
 async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config) -> Result<StoredFacts, CommandError> {
@@ -149,8 +150,9 @@ async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config
             report.print_warning(
                 "database",
                 format_args!(
-                    "{url} lacks the migrations {}; start the daemon or run `settled migrate`",
-                    pending.join(", ")
+                    "{url} lacks the migrations {}; start the daemon or run {}",
+                    pending.join(", "),
+                    format_hint(config, "migrate")
                 ),
             );
         }
@@ -204,7 +206,10 @@ async fn check_merchants_of_surfaces(report: &mut CheckReport, config: &Config, 
             Some(merchant) => report.print_ok(&surface, format_args!("sells for `{slug}` ({})", merchant.name)),
             None => report.print_failure(
                 &surface,
-                format_args!("there is no merchant `{slug}`; run `settled admin merchant create {slug}`"),
+                format_args!(
+                    "there is no merchant `{slug}`; run {}",
+                    format_hint(config, &format!("admin merchant create {slug}"))
+                ),
             ),
         }
     }
@@ -232,7 +237,8 @@ async fn warn_of_unfollowed_invoices(report: &mut CheckReport, config: &Config, 
     Ok(())
 }
 
-/// Prints the first address of each account. The operator compares it with the address that the signer derives.
+/// Prints the first address of each account, so that the operator can compare it with the address that the signer
+/// derives.
 fn print_first_deposit_addresses(report: &mut CheckReport, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
@@ -256,8 +262,8 @@ fn print_first_deposit_addresses(report: &mut CheckReport, config: &Config) {
     }
 }
 
-/// Compares the configuration with the stored facts. The daemon does not start when a chain's identity or a token's
-/// decimals have changed.
+/// Compares the configuration with the facts in the database. When a chain's identity or a token's decimals have
+/// changed, the daemon does not start.
 fn compare_config_with_facts(report: &mut CheckReport, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let identity = chain.identity.clone().map(|id| Fact::new_chain_identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
@@ -450,7 +456,7 @@ async fn check_rates_of_exchanges(report: &mut CheckReport, config: &Config) {
     }
 }
 
-/// Returns the dollar pairs of all payment assets that have no fixed rate.
+/// Returns the pairs of each payment asset and USD that have no fixed rate in the configuration.
 fn list_pairs_without_fixed_rate(config: &Config) -> Vec<Pair> {
     let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_enabled_checkout_asset(code));
     let pairs: BTreeSet<Pair> = assets.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();

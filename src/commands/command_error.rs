@@ -1,4 +1,4 @@
-//! The end of a command: its error message and its exit code.
+//! The error with which a command ends: a message and an exit code.
 
 use std::fmt::Display;
 use std::process::ExitCode;

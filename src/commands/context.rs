@@ -1,4 +1,5 @@
-//! The context of operations: the installation's configuration, database and keys, and the daemon of this process.
+//! The context in which operations are executed: the configuration, database and keys of the installation, and the
+//! daemon of this process.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -45,14 +46,15 @@ pub struct RunningDaemon {
     pub started_at: Instant,
     /// The chains that the daemon follows.
     pub chains: Vec<ChainId>,
-    /// The rescanner of each followed chain.
+    /// For each followed chain: the object that reads old blocks again.
     pub rescans: HashMap<ChainId, Rescanner>,
     /// The problems that prevent parts of the daemon from working.
     pub health: Health,
 }
 
 impl RunningDaemon {
-    /// Returns the description of a daemon that started at `started_at`.
+    /// Returns the parts of a running daemon that operations need. `started_at` is the time at which the daemon
+    /// started.
     pub fn from_started_daemon(daemon: &Daemon, started_at: Instant) -> RunningDaemon {
         let enabled = daemon.config.chains.values().filter(|chain| chain.enabled);
         RunningDaemon {
@@ -66,7 +68,7 @@ impl RunningDaemon {
 }
 
 impl Context {
-    /// Returns a context without a daemon, whose actor is the user of this process.
+    /// Returns a context for a process that is not a daemon. The actor is the user who runs this process.
     pub fn without_daemon(config: Arc<Config>, db: Db, clock: Clock, envelope: Arc<Envelope>) -> Context {
         let actor = Actor::CommandLine { uid: rustix::process::getuid().as_raw() };
         Context { config, db, clock, envelope, actor, wake: Wake::default(), daemon: None }

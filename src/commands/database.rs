@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use crate::commands::command_error::CommandError;
 use crate::commands::envelope_keys::load_existing_envelope_keys;
+use crate::commands::hints::format_hint;
 use config::Config;
 use db::Db;
 use db::instance_lock::InstanceLock;
 use envelope::Envelope;
 
-/// The prefix of the first migration's name.
+/// The beginning of the first migration's name.
 const FIRST_MIGRATION: &str = "0001";
 
 /// Opens the database. Fails when its SQLite file does not exist.
@@ -32,7 +33,7 @@ pub fn find_missing_database_file(config: &Config) -> Result<Option<PathBuf>, Co
     Ok(file.filter(|file| !file.is_file()))
 }
 
-/// Opens the database. A missing SQLite file is created.
+/// Opens the database. When the SQLite file does not exist, creates it.
 pub async fn open_or_create_database(config: &Config) -> Result<Db, CommandError> {
     let opened = Db::open(&config.load_database_config()?).await;
     opened.map_err(|e| {
@@ -40,15 +41,16 @@ pub async fn open_or_create_database(config: &Config) -> Result<Db, CommandError
     })
 }
 
-/// Fails when migrations are pending.
-pub async fn require_no_pending_migrations(db: &Db) -> Result<(), CommandError> {
+/// Fails when some migrations were not applied to the database yet.
+pub async fn require_no_pending_migrations(config: &Config, db: &Db) -> Result<(), CommandError> {
     let pending = db.pending_migrations().await?;
     if pending.is_empty() {
         return Ok(());
     }
     Err(CommandError::general_error(format!(
-        "the database lacks the migrations {}; run `settled migrate` or start the daemon",
-        pending.join(", ")
+        "the database lacks the migrations {}; run {} or start the daemon",
+        pending.join(", "),
+        format_hint(config, "migrate")
     )))
 }
 
@@ -65,7 +67,7 @@ pub struct MigratedDatabase {
 }
 
 /// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database.
-/// With an existing database, new keys would hide that its old keys are lost.
+/// For an existing database, new keys would hide that the old keys are lost.
 pub async fn lock_migrate_and_load_keys(config: &Config) -> Result<MigratedDatabase, CommandError> {
     let db = open_or_create_database(config).await?;
     // The lock is acquired first, so that the schema is not changed while another daemon runs.

@@ -21,13 +21,17 @@ impl RequestHandler for Dispatcher {
     }
 }
 
-/// Executes the operation that the request names and returns its output. An unknown name is an error for the operator.
+/// Executes the operation that the request names and returns its output. When no operation has the name, returns an
+/// error text for the operator.
 pub async fn execute_named_operation(context: &Context, request: ControlRequest) -> ControlResponse {
     let ControlRequest { operation, arguments } = request;
     match operation.as_str() {
         status::DescribeDaemon::NAME => decode_and_execute::<status::DescribeDaemon>(context, arguments).await,
         backup::CopyDatabase::NAME => decode_and_execute::<backup::CopyDatabase>(context, arguments).await,
         rescan::RescanNextPiece::NAME => decode_and_execute::<rescan::RescanNextPiece>(context, arguments).await,
+        admin::stock_import::ImportStep::NAME => {
+            decode_and_execute::<admin::stock_import::ImportStep>(context, arguments).await
+        }
         admin::AdminOperation::NAME => decode_and_execute::<admin::AdminOperation>(context, arguments).await,
         name => {
             Err(format!("the daemon does not offer the operation `{name}`; use a `settled` of the daemon's version"))
@@ -37,7 +41,7 @@ pub async fn execute_named_operation(context: &Context, request: ControlRequest)
 
 /// Decodes the JSON arguments of an operation, executes the operation and returns its output as the response.
 pub async fn decode_and_execute<O: Operation>(context: &O::Context, arguments: Value) -> ControlResponse {
-    // The error's text may quote goods, so it is not part of the message.
+    // The message does not contain the text of the parser's error, because this text may quote goods.
     let operation: O = serde_json::from_value(arguments).map_err(|_| {
         format!(
             "the daemon does not understand the arguments of `{}`; use a `settled` of the daemon's version",

@@ -26,11 +26,11 @@ pub struct Args {
 
 /// The users who can read the written file.
 enum Readers {
-    /// The user that ran the command.
+    /// Only the user who ran the command.
     Owner,
-    /// Root, and the group of the systemd unit.
+    /// Root, and the members of the systemd unit's group.
     ServiceGroup,
-    /// Root alone, because the group does not exist.
+    /// Only root, because the systemd unit's group does not exist.
     RootOnly,
 }
 

@@ -1,4 +1,5 @@
-//! The installation on which a command works. Either a configuration file or the demo's data folder selects it.
+//! The installation on which a command works. The user selects it by a configuration file or by the data folder of the
+//! demo.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub struct Installation {
     /// The configuration of the daemon.
     #[arg(long, value_name = "FILE", default_value = CONFIG, global = true)]
     config: PathBuf,
-    /// The data folder of `settled dev`, instead of a configuration.
+    /// The data folder of `settled dev`, instead of a configuration file.
     #[arg(long, value_name = "FOLDER", global = true)]
     data: Option<PathBuf>,
 }
@@ -36,7 +37,8 @@ impl Installation {
     }
 }
 
-/// An open installation that no daemon uses. Its data folder is locked until the value is dropped.
+/// An installation that this process has opened while no daemon uses it. Its data folder stays locked until the value
+/// is dropped.
 pub struct OfflineInstallation {
     /// The context in which operations run in this process.
     pub context: Context,
@@ -51,7 +53,7 @@ impl OfflineInstallation {
         lock: DataFolderLock,
     ) -> Result<OfflineInstallation, CommandError> {
         let db = open_or_create_database(&config).await?;
-        require_no_pending_migrations(&db).await?;
+        require_no_pending_migrations(&config, &db).await?;
         let envelope = Arc::new(load_existing_envelope_keys(&config.data.folder)?);
         let context = Context::without_daemon(Arc::new(config), db, Clock::System, envelope);
         Ok(OfflineInstallation { context, _lock: lock })

@@ -1,4 +1,4 @@
-//! The command `settled migrate`: applies pending migrations.
+//! The command `settled migrate`: applies the migrations that were not applied yet.
 
 use crate::commands::command_error::CommandError;
 use crate::commands::database;
@@ -15,7 +15,7 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Applies pending migrations and prints their names.
+/// Applies the migrations that were not applied yet, and prints their names.
 pub async fn lock_and_apply_migrations(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     create_private_folder(&config.data.folder)?;

@@ -11,6 +11,7 @@ mod database;
 mod dev;
 pub mod dispatch;
 mod envelope_keys;
+mod hints;
 mod init;
 mod installation;
 mod logging;

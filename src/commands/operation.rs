@@ -1,4 +1,4 @@
-//! Operations: the work behind the commands. When a daemon has locked the data folder, a command sends its operation to
+//! Operations: the work that commands do. When a daemon has locked the data folder, a command sends its operation to
 //! that daemon. Otherwise the command executes the operation in its own process.
 
 use std::path::Path;
@@ -15,9 +15,9 @@ use crate::control::client;
 use config::Config;
 use db::file_lock::{DataFolderLock, DataFolderLockError};
 
-/// The work behind a command. A value of the type contains the arguments.
+/// The work that a command does. A value of this type contains the arguments of the command.
 pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
-    /// The name of the operation in requests.
+    /// The name by which a request to the daemon names the operation.
     const NAME: &'static str;
     /// The type of the context with which the operation is executed.
     type Context: Sync;
@@ -32,7 +32,7 @@ pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
 pub enum Executor {
     /// The daemon that has locked the data folder.
     Daemon,
-    /// This process, which has locked the data folder until the value is closed.
+    /// This process, which keeps the data folder locked until the value is closed.
     ThisProcess(Box<OfflineInstallation>),
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin;
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
+use crate::commands::hints::format_hint;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{self, Operation};
 use crate::commands::output::print_line_or_exit;
@@ -16,25 +17,26 @@ use crate::workers::{balance_check, rates};
 use clock::Clock;
 use config::{Config, Driver};
 use db::Db;
+use tasks::Wake;
 
 /// The blocks to read again. An operator uses the command after adding a token to the configuration, because transfers
 /// of the token in earlier blocks are not booked yet. Transfers that are already booked do not change, so a range can
-/// be read any number of times. A transfer without an open invoice is booked as unallocated and opens a review. On
-/// Bitcoin the range should end at the newest block, because the later blocks show which outputs were spent.
+/// be read any number of times. A transfer that no open invoice expects is booked in a suspense account and opens a
+/// review. On Bitcoin the range should end at the newest block, because the later blocks show which outputs were spent.
 #[derive(clap::Args)]
 pub struct Args {
     /// Name of the chain in the configuration.
     chain: String,
     /// First block to read.
     from: u64,
-    /// Last block to read; the daemon must have read it before.
+    /// Last block to read. The daemon must already have read this block.
     to: u64,
     #[command(flatten)]
     installation: Installation,
 }
 
-/// Reads the first blocks of a range again and books missing transfers. The command repeats the operation until the
-/// whole range is read.
+/// The operation that reads the first blocks of a range again and books missing transfers. The command repeats it until
+/// the whole range is read.
 #[derive(Serialize, Deserialize)]
 pub struct RescanNextPiece {
     /// Name of the chain in the configuration.
@@ -70,9 +72,9 @@ pub async fn rescan_piecewise_and_print(args: Args) -> Result<(), CommandError> 
     ));
     if sum.doubtful > 0 {
         print_line_or_exit(format_args!(
-            "{} transfers may be booked already by the balance of their address: see the reviews `rescan.possible_duplicate` in `{}`.",
+            "{} transfers may be booked already by the balance of their address: see the reviews `rescan.possible_duplicate` in {}.",
             sum.doubtful,
-            admin::reviews::LIST
+            format_hint(&installation.load_config()?, admin::reviews::LIST)
         ));
     }
     Ok(())
@@ -113,7 +115,7 @@ async fn open_standalone_rescanner(config: &Config, db: &Db, clock: Clock, id: &
         assets::build_assets_and_followed_chains(config, &rates::build_fixed_rate_book(&config.rates))?;
     addresses::load_addresses_and_record_kinds(config, &payment_assets, db, clock.now()).await?;
     let chain = payment_assets.find_followed_chain(id).context("an enabled chain is followed")?;
-    let deposits = workers::build_deposit_service(config, chain_config, chain);
+    let deposits = workers::build_deposit_service(config, chain_config, chain, Wake::default());
     let source = drivers::open_node_source(chain_config)?;
     let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);
     Ok(Rescanner::new(reconciler))

@@ -10,6 +10,7 @@ use crate::commands::command_error::CommandError;
 use crate::commands::context::{Context, RunningDaemon};
 use crate::commands::database::{self, MigratedDatabase};
 use crate::commands::dispatch::Dispatcher;
+use crate::commands::hints::format_hint;
 use crate::commands::installation::Installation;
 use crate::commands::logging;
 use crate::commands::private_files::create_private_folder;
@@ -19,8 +20,8 @@ use crate::ops::{signals, supervisor};
 use clock::Clock;
 use db::file_lock::DataFolderLock;
 
-/// The maximum delay, in milliseconds, before a chain's cursor is stored when its blocks have no transfers. After a
-/// crash these blocks are read again, which has no other effect.
+/// The maximum time, in milliseconds, for which a chain's cursor is not stored when the new blocks contain no
+/// transfers. After a crash these blocks are read again, which has no other effect.
 const CURSOR_FLUSH_MS: i64 = 1_000;
 
 /// Selects the installation that the daemon serves.
@@ -58,8 +59,8 @@ pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
     if daemon.checkout_shop.is_none() && config.surfaces.checkout.mount.enabled {
         let slug = &config.surfaces.checkout.mount.merchant;
         warn!(
-            "the checkout surface is not served, because there is no merchant `{slug}`: run `settled admin merchant create \
-             {slug}`, then restart"
+            "the checkout surface is not served, because there is no merchant `{slug}`: run {}, then restart",
+            format_hint(&config, &format!("admin merchant create {slug}"))
         );
     }
 
@@ -83,7 +84,7 @@ pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
     stop.send_replace(true);
     daemon.shut_down().await;
     for task in [control, watchdog] {
-        // A panic in the task was reported when it happened.
+        // If the task panicked, the panic was already reported.
         let _ended = task.await;
     }
     instance_lock.release().await;

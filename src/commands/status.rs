@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin;
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
+use crate::commands::hints::format_hint;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{Operation, execute_in_daemon};
 use crate::commands::output::print_line_or_exit;
@@ -70,7 +71,10 @@ impl Operation for DescribeDaemon {
             .await;
         lines.push(match open.map_err(|e: db::Error| e.to_string())? {
             0 => "no review waits for a person".into(),
-            open => format!("{open} reviews wait for a person: see `{}`", admin::reviews::LIST),
+            open => {
+                let list = format_hint(&context.config, admin::reviews::LIST);
+                format!("{open} reviews wait for a person: see {list}")
+            }
         });
         let problems = daemon.health.problems();
         if problems.is_empty() {

@@ -17,10 +17,10 @@ pub struct AccountKey {
     /// The family of the chains on which the addresses are used.
     #[serde(rename = "chain-family")]
     pub family: Family,
-    /// The purpose of the addresses, which depends on the mode of their chains.
+    /// The use of the addresses: deposits on chains in live mode or in test mode.
     pub purpose: Purpose,
-    /// The number of the account; the account with the highest epoch is used. After a restore from a backup, an account
-    /// with a new epoch ensures that no address is issued twice.
+    /// The number of the account. Of all accounts with the same family and purpose, the one with the highest number is
+    /// used. After a restore from a backup, an account with a new number ensures that no address is issued twice.
     #[serde(default)]
     pub epoch: u32,
     /// The derivation path of the account; may be empty. Its first level determines the kind of Bitcoin addresses.
@@ -30,13 +30,13 @@ pub struct AccountKey {
     pub xpub: String,
 }
 
-/// The purpose of an account's addresses. Accounts for payouts exist only in the signer.
+/// What the addresses of an account are used for. Accounts for payouts exist only in the signer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
-    /// Deposits on chains in live mode.
+    /// The addresses receive deposits on chains in live mode.
     Deposit,
-    /// Deposits on chains in test mode.
+    /// The addresses receive deposits on chains in test mode.
     DepositTest,
 }
 
@@ -81,7 +81,7 @@ impl Purpose {
     }
 }
 
-/// Returns the first level (BIP 43) of the derivation path of accounts with this kind of Bitcoin addresses.
+/// Returns the number at the first level (BIP 43) of a derivation path for this kind of Bitcoin addresses, such as 86.
 fn bip_purpose_number(kind: AddressKind) -> u32 {
     match kind {
         AddressKind::P2wpkh => 84,
@@ -106,8 +106,8 @@ impl super::Config {
         fitting.max_by_key(|account| account.epoch)
     }
 
-    /// Returns the error text for a Bitcoin chain whose accounts all have another kind of addresses; `None` when the
-    /// chain has no account at all.
+    /// Returns the error text for a Bitcoin chain for which accounts exist, but only with another kind of addresses;
+    /// `None` when there is no account at all.
     pub fn describe_address_kind_mismatch(&self, chain: &ChainConfig) -> Option<String> {
         let other = self.accounts.iter().find(|account| account.fits_chain(chain))?;
         let (kind, level) = (chain.address_kind.as_str(), bip_purpose_number(chain.address_kind));

@@ -15,81 +15,84 @@ use ids::Mode;
 /// The chains by their names.
 pub type Chains = BTreeMap<ChainId, ChainConfig>;
 
-/// Minimum default time between two requests for the tip, in milliseconds.
+/// The minimum of the default time between two requests for the newest block, in milliseconds.
 const POLL_MIN_MS: u64 = 400;
 
 /// A chain with all options, merged from its own table, its preset and the chain defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChain")]
 pub struct ChainConfig {
-    /// The name in `[chains.NAME]`, which the database and the commands use, too.
+    /// The name in the table header `[chains.NAME]`. The database and the commands use the same name.
     pub id: ChainId,
     /// A name of the chain for people; by default the name of its table.
     pub title: String,
-    /// True when the chain is followed.
+    /// True when the daemon reads the blocks of this chain.
     pub enabled: bool,
-    /// The source of the chain's blocks.
+    /// Where the blocks of the chain come from: real nodes or a model.
     pub driver: Driver,
     /// The mode of the chain: live, or test with worthless coins.
     pub mode: Mode,
-    /// The RPC endpoints; empty for a model chain.
+    /// The RPC endpoints of the chain's nodes; empty for a model chain.
     pub endpoints: Vec<Endpoint>,
-    /// Time limit of one request to an endpoint.
+    /// The time limit of one request to an endpoint of the chain.
     pub timeout: Duration,
-    /// Largest response of an endpoint, in bytes.
+    /// The maximum size of an endpoint's response, in bytes.
     pub answer_bytes_max: u64,
-    /// Time between two requests for the tip.
+    /// The time between two requests for the newest block.
     pub poll: Duration,
-    /// The first block to read; `None` to start near the tip when the chain is enabled for the first time.
+    /// The height of the first block to read. With `None`, the first block is near the newest one at the time when the
+    /// chain is first enabled.
     pub start_height: Option<u64>,
-    /// The format of addresses and transactions.
+    /// The family of the chain, which determines the format of addresses and transactions.
     pub family: Family,
-    /// The chain id or genesis block that nodes must report; `None` accepts the first one that a node reports.
+    /// The chain id, or the hash of the genesis block, that nodes must report. `None` accepts what the first node
+    /// reports.
     pub identity: Option<String>,
-    /// Usual time between two blocks.
+    /// The usual time between two blocks of the chain.
     pub block_time: Duration,
-    /// The criterion by which a block is final.
+    /// The rule by which a block is final.
     pub finality: Finality,
-    /// Minimum depth of a final block, in blocks, even if the node marks it as final earlier.
+    /// The minimum number of confirmations of a final block, even if the node marks the block as final earlier.
     pub final_depth_min: u64,
-    /// Depth of a final block on a chain whose nodes do not mark final blocks, in blocks.
+    /// The number of confirmations after which a block is final, on a chain whose nodes do not mark final blocks.
     pub final_depth: u64,
-    /// Number of recent blocks that are stored. The chain is halted by a reorganisation that is deeper.
+    /// The number of recent blocks that are stored. When a reorganisation removes more blocks than this, the chain is
+    /// halted.
     pub keep_blocks: u64,
-    /// The depths at which deposits are confirmed, by the value of the invoice, in ascending order. Only the last entry has
-    /// no `below_usd`.
+    /// The numbers of confirmations that deposits need, by the value of the invoice, in ascending order. Only the last
+    /// entry has no `below_usd`.
     pub confirmations: Vec<Confirmation>,
-    /// The commitments of a block that the follower recomputes to verify the block.
+    /// The values in a block's header that the driver computes itself to verify the block.
     pub verify: Verify,
-    /// The method that finds transfers of native coins by contracts (internal transfers).
+    /// The method that finds internal transfers, which are native coins that a contract sends.
     pub trace: Trace,
-    /// The Bitcoin network, which determines the prefix of addresses.
+    /// The Bitcoin network. It determines the prefix of addresses.
     pub network: bitcoin::Network,
     /// The kind of the addresses that are derived on a Bitcoin chain; other chains ignore it.
     pub address_kind: AddressKind,
     /// The API that the nodes of a Bitcoin chain offer; other chains ignore it.
     pub api: Api,
-    /// The assets by their codes.
+    /// The assets of the chain by their codes.
     assets: BTreeMap<String, Asset>,
 }
 
-/// The source of a chain's blocks.
+/// Where the blocks of a chain come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
-    /// Real nodes of the chain's family.
+    /// The blocks come from real nodes of the chain's family.
     Node,
-    /// A model chain inside this process.
+    /// The blocks come from a model chain, which this process simulates.
     Simnet,
 }
 
-/// The criterion by which a block is final.
+/// The rule by which a block is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finality {
     /// A block is final when the node marks it as final.
     Tag,
-    /// A block is final at `final_depth`.
+    /// A block is final after `final_depth` confirmations.
     Depth,
 }
 
@@ -100,7 +103,7 @@ pub struct Confirmation {
     /// Exclusive upper bound of the value in US dollars; `None` for all larger values.
     #[serde(default, deserialize_with = "deserializers::deserialize_some_decimal")]
     pub below_usd: Option<Decimal>,
-    /// Number of blocks, including the block of the deposit.
+    /// The number of confirmations. The block of the deposit itself is the first one.
     pub depth: u64,
 }
 
@@ -108,9 +111,9 @@ pub struct Confirmation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressKind {
-    /// Native SegWit (BIP 84).
+    /// Native SegWit addresses (BIP 84).
     P2wpkh,
-    /// Taproot (BIP 86).
+    /// Taproot addresses (BIP 86).
     P2tr,
 }
 
@@ -124,7 +127,7 @@ impl AddressKind {
     }
 }
 
-/// The API of Bitcoin nodes.
+/// The API that the nodes of a Bitcoin chain offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Api {
@@ -138,19 +141,20 @@ pub enum Api {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// The URL; `None` when `url_file` contains it.
+    /// The URL of the endpoint; `None` when the file `url_file` contains the URL.
     #[serde(default, deserialize_with = "deserializers::deserialize_some_url")]
     pub url: Option<Url>,
     /// The file that contains the URL, for URLs with an API key.
     #[serde(default)]
     pub url_file: SecretFile,
-    /// The URL of the solidified state of a TRON node; `None` when it is the same as `url`.
+    /// The URL under which a TRON node serves its solidified (irreversible) blocks; `None` when it is the same as
+    /// `url`.
     #[serde(default, deserialize_with = "deserializers::deserialize_some_url")]
     pub solidity_url: Option<Url>,
     /// The file with additional HTTP headers, one `Name: value` per line.
     #[serde(default)]
     pub headers_file: SecretFile,
-    /// The file with the login for the endpoint, as `user:password`.
+    /// The file with the user name and the password for the endpoint, as `user:password`.
     #[serde(default)]
     pub login_file: SecretFile,
     /// Maximum number of requests per second; `None` disables the limit.
@@ -168,33 +172,33 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Reading blocks and balances.
+    /// The endpoint is used to read blocks and balances.
     Read,
-    /// Broadcasting signed transactions.
+    /// The endpoint is used to broadcast signed transactions.
     Broadcast,
 }
 
-/// The commitments of a block that are recomputed.
+/// The values in a block's header that the driver computes itself to verify the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
     /// True when the hash of a block is recomputed from its header.
     pub header: bool,
-    /// True when the root of the transactions is recomputed.
+    /// True when the Merkle root of the transactions is recomputed.
     pub transactions: bool,
-    /// True when the root of the receipts is recomputed.
+    /// True when the Merkle root of the receipts is recomputed.
     pub receipts: bool,
 }
 
-/// The method by which native coins that contracts send are found.
+/// The method that finds native coins which a contract sends to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trace {
-    /// No traces: the balances of the addresses of open invoices are compared with deposits instead.
+    /// No method. Instead, the balances of the addresses of open invoices are compared with their deposits.
     None,
-    /// Traces of `debug_traceBlockByHash`.
+    /// The RPC method `debug_traceBlockByHash`.
     Debug,
-    /// Traces of `trace_block`.
+    /// The RPC method `trace_block`.
     Parity,
 }
 
@@ -221,7 +225,7 @@ impl ChainConfig {
 }
 
 impl Role {
-    /// Returns both roles, which an endpoint has by default.
+    /// Returns both roles, `read` and `broadcast`. An endpoint without configured roles has these.
     fn all_roles() -> Vec<Role> {
         vec![Role::Read, Role::Broadcast]
     }

@@ -1,4 +1,5 @@
-//! Deserialises single values. A duration is a whole number whose unit is part of the key; a decimal is a string.
+//! Deserialises single values. A duration is written as a whole number, and the key names the unit; a decimal is
+//! written as a string.
 
 use std::{str::FromStr, time::Duration};
 
@@ -35,7 +36,7 @@ pub fn deserialize_cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i
     cents.ok_or_else(|| D::Error::custom(format!("\"{value}\" is not an amount such as \"0.05\"")))
 }
 
-/// Deserialises the decimal of an optional key that is present.
+/// Deserialises the decimal of an optional key. Only called when the key is present.
 pub fn deserialize_some_decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
     deserialize_decimal(deserializer).map(Some)
 }
@@ -50,19 +51,19 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, String> {
     Decimal::from_str_exact(text).map_err(|_| error())
 }
 
-/// Deserialises a URL from a string. An error does not contain the text.
+/// Deserialises a URL from a string. The text of an error does not contain the string, because a URL may contain a key.
 pub fn deserialize_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
     // The message does not quote the text, because it may contain a key.
     Url::parse(&text).map_err(|e| D::Error::custom(format!("not an address such as \"https://example.com\": {e}")))
 }
 
-/// Deserialises the URL of an optional key that is present.
+/// Deserialises the URL of an optional key. Only called when the key is present.
 pub fn deserialize_some_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
     deserialize_url(deserializer).map(Some)
 }
 
-/// Deserialises a string, and parses it by the `FromStr` of the target type.
+/// Deserialises a string and parses the string with the `FromStr` of the target type.
 pub fn deserialize_from_str<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
     deserializer: D,
 ) -> Result<T, D::Error> {

@@ -1,12 +1,12 @@
-//! Checks the keys of a configuration file, and suggests a known key for an unknown one.
+//! Checks the keys (option names) of a configuration file, and suggests a known key for each unknown one.
 
 use toml::Table;
 use toml::de::{DeTable, DeValue};
 
 use crate::layers::{Layers, find_default_section};
 
-/// The allowed keys of the tables in each list. They are listed here, because these lists are empty in the default
-/// configuration.
+/// The allowed keys of the tables in each list of tables. The default configuration cannot show these keys, because its
+/// lists are empty.
 const LIST_KEYS: [(&str, &[&str]); 4] = [
     ("accounts", &["chain-family", "purpose", "epoch", "path", "xpub"]),
     (
@@ -52,7 +52,8 @@ impl KeyCheck<'_> {
         }
     }
 
-    /// Reports a floating point number, or the problems of the tables in the value. `start` is its position in bytes.
+    /// Reports the value when it is a floating point number. When the value contains tables, reports their problems.
+    /// `start` is the position of the value in the file, in bytes.
     fn report_problems_of_value(&mut self, value: &DeValue<'_>, start: usize, path: &mut Vec<String>) {
         match value {
             DeValue::Table(table) => self.report_unknown_keys(table, path),
@@ -107,7 +108,7 @@ impl KeyCheck<'_> {
         format!("known here: {}", here.join(", "))
     }
 
-    /// Returns the line number of a byte position, starting at 1.
+    /// Returns the line number, counted from 1, of a byte position in the file.
     fn find_line_number(&self, start: usize) -> usize {
         self.layers.text.bytes().take(start).filter(|b| *b == b'\n').count() + 1
     }

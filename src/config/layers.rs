@@ -1,5 +1,5 @@
-//! Merges the layers of the configuration: the file overrides the embedded defaults, and environment variables override
-//! both. The options of a chain override its preset, and the preset overrides `[chain_defaults]`.
+//! Merges the layers of the configuration: options in the file replace the embedded defaults, and environment variables
+//! replace both. For a chain, its own options replace those of its preset, and the preset replaces `[chain_defaults]`.
 
 use toml::{Table, Value, de::DeTable};
 
@@ -9,7 +9,7 @@ use crate::{DEFAULT_TOML, ENV_PREFIX, Error, preset};
 /// The name of the table with the defaults of every chain.
 const CHAIN_DEFAULTS: &str = "chain_defaults";
 
-/// The layers that override the embedded defaults: one file, and environment variables.
+/// The layers of the configuration that replace embedded defaults: one file, and environment variables.
 #[derive(Default)]
 pub struct Layers<'a> {
     /// The file's name in messages; empty when there are only defaults.
@@ -21,7 +21,7 @@ pub struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// Returns the file's name in messages.
+    /// Returns the name of the configuration file, as messages show it.
     pub fn name_in_messages(&self) -> &str {
         if self.file.is_empty() { "config/default.toml" } else { &self.file }
     }
@@ -49,7 +49,7 @@ pub fn check_and_merge_layers(layers: &Layers<'_>) -> Result<Table, Error> {
     if problems.is_empty() { Ok(table) } else { Err(Error { problems }) }
 }
 
-/// Overrides values of `base` by values of `layer`. Tables are merged, all other values are replaced.
+/// Replaces values of `base` with values of `layer`. Tables are merged, all other values are replaced.
 fn override_table(base: &mut Table, layer: Table) {
     for (key, value) in layer {
         match (base.get_mut(&key), value) {
@@ -61,8 +61,8 @@ fn override_table(base: &mut Table, layer: Table) {
     }
 }
 
-/// Replaces each `[chains.NAME]` by a complete table: the chain defaults, overridden by the preset, overridden by the
-/// options of the chain.
+/// Replaces each table `[chains.NAME]` with a complete one: first the chain defaults, over them the options of the
+/// preset, and over both the chain's own options.
 fn merge_chain_tables(file: &str, table: &mut Table, problems: &mut Vec<String>) {
     let Some(Value::Table(defaults)) = table.remove(CHAIN_DEFAULTS) else { return };
     let Some(Value::Table(chains)) = table.get_mut("chains") else { return };
@@ -83,7 +83,7 @@ fn merge_chain_tables(file: &str, table: &mut Table, problems: &mut Vec<String>)
 }
 
 /// Merges the chain's own assets with the assets of its preset. An own asset replaces the preset's asset with the same
-/// code. A value that is not a list is kept, so that the deserialisation rejects it with an error.
+/// code. When the own assets are not a list, they are returned unchanged, so that the deserialisation reports an error.
 fn merge_chain_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
     let (preset, own) = match (preset, own) {
         (Some(Value::Array(preset)), Some(Value::Array(own))) => (preset, own),

@@ -35,25 +35,29 @@ pub use rates::{Pair, Rates, RatesMode, SourceName};
 pub use secret::{SecretError, SecretFile};
 pub use surfaces::{AssetRef, Checkout, Mount, Surfaces};
 
-/// `config/default.toml`, which documents every option and holds its default.
+/// The text of `config/default.toml`, which describes every option and contains its default.
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 
 /// The prefix of environment variables that set options.
 const ENV_PREFIX: &str = "SETTLED__";
 
-/// All options. `config/default.toml` describes each of them.
+/// All options of the daemon. `config/default.toml` describes each of them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// `[server]`: the listener of all surfaces.
+    /// The file from which the configuration was loaded, as an absolute path. `None` when there is no file, as in
+    /// `settled dev`, which builds its configuration from its data folder.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+    /// `[server]`: the HTTP server of all surfaces.
     pub server: Server,
-    /// `[data]`: the folder of the daemon's files.
+    /// `[data]`: the folder in which the daemon stores its files.
     pub data: Data,
-    /// `[database]`: the address and the connections of the database.
+    /// `[database]`: the address of the database and the number of its connections.
     pub database: Database,
     /// `[log]`: the format and the levels of the log.
     pub log: Log,
-    /// `[surfaces]`: the APIs that are served, and for which shop.
+    /// `[surfaces]`: which HTTP APIs are served, and for which shop.
     pub surfaces: Surfaces,
     /// `[chains.NAME]`: the options of each chain, by the name of the chain.
     pub chains: chains::Chains,
@@ -62,22 +66,22 @@ pub struct Config {
     pub accounts: Vec<AccountKey>,
     /// `[rates]`: the sources and conditions of exchange rates.
     pub rates: Rates,
-    /// `[policy]`: the tolerances for payments that are too low, too small or too late.
+    /// `[policy]`: how far a payment may be too low or too late, and below which value it is ignored.
     pub policy: Policy,
-    /// `[mail]`: mail to buyers.
+    /// `[mail]`: the e-mails to buyers.
     pub mail: Mail,
 }
 
-/// `[server]`: the listener of all surfaces.
+/// `[server]`: the HTTP server of all surfaces.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// Address and port of the listener.
+    /// The IP address and the port on which the server listens.
     pub listen: SocketAddr,
     /// The address at which clients reach the daemon, for links and for the API documents.
     #[serde(deserialize_with = "deserializers::deserialize_url")]
     pub public_url: Url,
-    /// The networks of trusted proxies. Only their `X-Forwarded-For` header is used.
+    /// The networks of trusted proxies. The header `X-Forwarded-For` is used only when it comes from one of them.
     pub trusted_proxies: Vec<IpNetwork>,
     /// Maximum number of requests of one client per minute, on average.
     pub requests_per_minute: u32,
@@ -87,7 +91,8 @@ pub struct Server {
     pub connections_per_client: u32,
     /// Maximum size of a request body, in bytes.
     pub body_bytes_max: usize,
-    /// Maximum time until a request's body has arrived, and again until its response is ready.
+    /// The maximum time until the body of a request has arrived. The same limit then applies to the time until the
+    /// response is ready.
     #[serde(rename = "request_timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
     pub request_timeout: Duration,
     #[serde(rename = "stall_timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
@@ -98,7 +103,7 @@ pub struct Server {
     pub shutdown_timeout: Duration,
 }
 
-/// `[data]`: the folder of the daemon's files.
+/// `[data]`: the folder in which the daemon stores its files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
@@ -106,7 +111,7 @@ pub struct Data {
     pub folder: PathBuf,
 }
 
-/// `[database]`: the database and the sizes of its pools.
+/// `[database]`: the address of the database and the number of its connections.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
@@ -124,9 +129,9 @@ pub struct Database {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// Text for people, or JSON for programs.
+    /// The format of log lines: text for people, or JSON for programs.
     pub format: LogFormat,
-    /// The log level, with optional levels per module, such as `info,settled::feeds=debug`.
+    /// The log level, with optional levels for single modules, such as `info,settled::feeds=debug`.
     pub level: String,
 }
 
@@ -134,37 +139,39 @@ pub struct Log {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Lines of text for people.
     Text,
-    /// JSON for programs.
+    /// One JSON object in each line, for programs.
     Json,
 }
 
-/// `[policy]`: the tolerances for payments that are too low, too small or too late.
+/// `[policy]`: how far a payment may be too low or too late, and below which value it is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// Maximum shortfall with which an invoice still counts as paid, in basis points of the amount due.
+    /// The amount that may be missing when an invoice is accepted as paid, in basis points of the amount due.
     pub tolerance_basis_points: u32,
     #[serde(rename = "tolerance_usd", deserialize_with = "deserializers::deserialize_cents")]
-    /// Maximum shortfall with which an invoice still counts as paid, in US cents. The larger of both limits applies.
+    /// The amount that may be missing when an invoice is accepted as paid, in US cents. The larger one of this limit
+    /// and `tolerance_basis_points` applies.
     pub tolerance_usd_cents: i64,
     #[serde(rename = "dust_usd", deserialize_with = "deserializers::deserialize_cents")]
-    /// Value below which a deposit is dust, in US cents.
+    /// The value below which a deposit is too small to be a payment (dust), in US cents.
     pub dust_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "deserializers::deserialize_seconds")]
-    /// Time between the end of the payment window and the expiry of an unpaid invoice.
+    /// The time for which an unpaid invoice stays open after the end of its payment window, because block times are not
+    /// exact.
     pub grace: Duration,
     #[serde(rename = "balance_timeout_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     /// Maximum time for which an expired invoice stays open because no endpoint returns balances.
     pub balance_timeout: Duration,
 }
 
-/// `[mail]`: mail to buyers.
+/// `[mail]`: the e-mails to buyers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {
-    /// The method by which mail is sent.
+    /// How mails are sent: to the log, to a folder, or by SMTP.
     pub transport: MailTransport,
     /// The sender of every mail, such as `Shop <orders@example.com>`.
     pub from: String,
@@ -177,15 +184,15 @@ pub struct Mail {
     pub smtp: Smtp,
 }
 
-/// The way in which mail leaves the daemon.
+/// How mails leave the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MailTransport {
-    /// Mail is logged and dropped.
+    /// Each mail is written to the log and not sent.
     Log,
-    /// Mail is written to a folder.
+    /// Each mail is written to a file in a folder and not sent.
     File,
-    /// Mail is sent by SMTP.
+    /// Each mail is sent by SMTP to the configured mail server.
     Smtp,
 }
 
@@ -197,7 +204,7 @@ pub struct Smtp {
     pub host: String,
     /// The TCP port of the mail server.
     pub port: u16,
-    /// The encryption of the connection.
+    /// Whether and how the connection to the mail server is encrypted.
     pub security: SmtpSecurity,
     /// The user name for the login; empty for a server without a login.
     pub user: String,
@@ -208,15 +215,16 @@ pub struct Smtp {
     pub timeout: Duration,
 }
 
-/// The encryption of the connection to the mail server.
+/// How the connection to the mail server is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpSecurity {
-    /// TLS from the start.
+    /// The connection uses TLS from its start.
     Tls,
-    /// STARTTLS; a server without STARTTLS is an error.
+    /// The connection starts without encryption and then changes to TLS (STARTTLS). It is an error when the server does
+    /// not offer STARTTLS.
     Starttls,
-    /// No encryption.
+    /// The connection is not encrypted.
     None,
 }
 
@@ -241,7 +249,7 @@ impl From<String> for Error {
     }
 }
 
-/// The defaults of `config/default.toml`; relative paths stay relative.
+/// The defaults are those of `config/default.toml`. Relative paths in them stay relative.
 impl Default for Config {
     fn default() -> Config {
         Config::merge_and_validate(&layers::Layers::default())
@@ -273,15 +281,16 @@ impl Config {
         Config::parse_and_validate(path, &text, env)
     }
 
-    /// Merges the TOML text of a configuration and environment variables over the defaults, and validates the result.
+    /// Merges the TOML text of a configuration and environment variables with the defaults, and validates the result.
     /// `path` is the path of the file, for error messages and as the base of relative paths.
     ///
     /// # Errors
     /// Fails when an option is wrong.
     pub fn parse_and_validate(path: &Path, text: &str, env: Vec<(String, String)>) -> Result<Config, Error> {
         let mut config = Config::merge_and_validate(&layers::Layers { file: path.display().to_string(), text, env })?;
-        let folder = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        config.make_paths_absolute(folder.parent().unwrap_or(Path::new("/")));
+        let file = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        config.make_paths_absolute(file.parent().unwrap_or(Path::new("/")));
+        config.file = Some(file);
         Ok(config)
     }
 
@@ -301,7 +310,7 @@ impl Config {
         })
     }
 
-    /// Makes the data folder and the paths of secret files absolute, with `folder` as their base.
+    /// Makes the data folder and the paths of secret files absolute: a relative path is relative to `folder`.
     fn make_paths_absolute(&mut self, folder: &Path) {
         self.data.folder = folder.join(&self.data.folder);
         let chains = self.chains.values_mut();

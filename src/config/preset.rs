@@ -35,8 +35,8 @@ pub fn find_preset_options(name: &str) -> Result<Table, String> {
     Ok(convert_to_chain_options(facts))
 }
 
-/// Converts the properties of a network to options of a chain: the chain id becomes `identity`, `test` becomes `mode`, and
-/// the native coin and the tokens become `assets`.
+/// Converts the properties of a network to options of a chain: the chain id becomes `identity`, `test` becomes `mode`,
+/// and the native coin and the tokens become `assets`.
 fn convert_to_chain_options(mut facts: Table) -> Table {
     facts.remove("name");
     if let Some(number) = facts.remove("chain_id") {
@@ -56,7 +56,7 @@ fn convert_to_chain_options(mut facts: Table) -> Table {
     facts
 }
 
-/// Adds the code of a preset's asset: its symbol in lower case, which is unique within a preset.
+/// Adds the code to an asset of a preset. The code is the symbol in lower case, which is unique within a preset.
 fn add_asset_code(mut asset: Value) -> Value {
     let symbol = asset.get("symbol").and_then(Value::as_str).map(str::to_lowercase);
     if let (Some(code), Some(table)) = (symbol, asset.as_table_mut()) {

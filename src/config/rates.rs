@@ -12,48 +12,50 @@ use crate::deserializers;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
-    /// The origin of the rates: exchanges, or only fixed rates.
+    /// Where the rates come from: exchanges, or only fixed rates of the configuration.
     pub mode: RatesMode,
-    /// The exchanges whose tickers are read.
+    /// The exchanges whose tickers (latest prices) are read.
     pub sources: Vec<SourceName>,
-    /// Minimum number of sources that must agree on a rate.
+    /// The minimum number of exchanges that must agree on a rate.
     pub min_sources: usize,
-    /// Time between two rounds of requests to all sources.
+    /// The time between two rounds. In each round all exchanges are asked for their prices.
     #[serde(rename = "refresh_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     pub refresh: Duration,
-    /// Maximum age of a ticker or a rate.
+    /// The maximum age of a price of an exchange, and of a rate computed from it.
     #[serde(rename = "staleness_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     pub staleness: Duration,
-    /// Time limit of one request to a source.
+    /// The time limit of one request to an exchange.
     #[serde(rename = "timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
     pub timeout: Duration,
-    /// Maximum deviation of a source from the median, in percent. Sources with a larger deviation are ignored.
+    /// The maximum deviation of an exchange's price from the median, in percent. Prices with a larger deviation are
+    /// ignored.
     pub max_deviation_percent: u32,
-    /// Maximum change of a rate in one round, in percent. A larger change is a jump, which more rounds must repeat.
+    /// The maximum change of a rate from one round to the next, in percent. A larger change is a jump; it is accepted
+    /// only when further rounds show it too.
     pub max_jump_percent: u32,
-    /// Number of rounds in a row after which a jump is accepted.
+    /// The number of rounds in a row that must show a jump before it is accepted.
     pub jump_rounds: u32,
-    /// Surcharge on amounts due in an asset, in basis points.
+    /// The surcharge on amounts that are due in an asset, in basis points.
     pub spread_basis_points: u32,
-    /// Maximum deviation of USDT from 1 USD, in percent. Beyond it, USDT has no rate.
+    /// The maximum deviation of USDT from 1 USD, in percent. When the deviation is larger, USDT has no rate.
     pub depeg_percent: u32,
-    /// Minimum number of sources that must quote USDT in USD.
+    /// The minimum number of exchanges that must report the price of USDT in USD.
     pub depeg_min_sources: usize,
-    /// Fixed rates, which replace the rates of the sources.
+    /// Fixed rates. For its pair, a fixed rate is used instead of the rate of the exchanges.
     #[serde(deserialize_with = "deserialize_fixed_rates")]
     pub fixed: BTreeMap<Pair, Decimal>,
-    /// Base URLs of the sources.
+    /// The base URLs of the exchanges' APIs.
     #[serde(deserialize_with = "deserialize_source_urls")]
     pub urls: BTreeMap<SourceName, Url>,
 }
 
-/// The origin of all rates.
+/// Where all rates come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RatesMode {
-    /// The tickers of exchanges; fixed rates override them.
+    /// From the prices of exchanges, except for pairs with a fixed rate.
     Feeds,
-    /// Fixed rates only.
+    /// Only from fixed rates of the configuration.
     Fixed,
 }
 
@@ -61,13 +63,13 @@ pub enum RatesMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceName {
-    /// Binance Spot, which quotes in USDT.
+    /// Binance Spot, whose prices are in USDT.
     Binance,
-    /// Kraken Spot, which quotes in US dollars.
+    /// Kraken Spot, whose prices are in USD.
     Kraken,
-    /// Coinbase Exchange, which quotes in US dollars.
+    /// Coinbase Exchange, whose prices are in USD.
     Coinbase,
-    /// OKX, which quotes in USDT.
+    /// OKX, whose prices are in USDT.
     Okx,
 }
 
@@ -92,14 +94,14 @@ impl fmt::Display for SourceName {
 /// A currency pair, written `BTC/USD`. Its rate is the price of one unit of the base in units of the quote.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
-    /// The symbol of which one unit is priced.
+    /// The symbol of the base: the currency or asset of which one unit is priced.
     pub base: String,
     /// The symbol of the currency or asset in which the price is given.
     pub quote: String,
 }
 
 impl Pair {
-    /// Returns the pair of two symbols.
+    /// Returns the pair of a base symbol and a quote symbol.
     pub fn new(base: &str, quote: &str) -> Pair {
         Pair { base: base.to_owned(), quote: quote.to_owned() }
     }
@@ -135,7 +137,7 @@ fn deserialize_fixed_rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     present.map(|entry| parse(entry).map_err(D::Error::custom)).collect()
 }
 
-/// Deserialises the base URLs of the sources.
+/// Deserialises the base URLs of the exchanges' APIs.
 fn deserialize_source_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SourceName, Url>, D::Error> {
     let texts = BTreeMap::<SourceName, String>::deserialize(deserializer)?;
     let parse = |(source, text): (SourceName, String)| {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 /// Maximum size of a secret file, in bytes. A larger file is probably the wrong file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// The prefix of a value that names a credential, which systemd provides by `LoadCredential=`.
+/// The prefix of a value that names a systemd credential. systemd provides such credentials by `LoadCredential=`.
 const CREDENTIAL_PREFIX: &str = "credential:";
 
 /// The value of an option that ends in `_file`: a path, `credential:NAME`, or empty when no file is configured.
@@ -35,12 +35,12 @@ pub enum SecretError {
 }
 
 impl SecretFile {
-    /// Returns true when no file is named.
+    /// Returns true when the option is empty, so that there is no file.
     pub fn is_unset(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the file's content without trailing line breaks; `None` when no file is named.
+    /// Returns the content of the file without trailing line breaks; `None` when no file is configured.
     ///
     /// # Errors
     /// Fails when the file cannot be read, is empty or too long.
@@ -58,7 +58,7 @@ impl SecretFile {
         Ok(Some(SecretString::from(secret)))
     }
 
-    /// Makes a relative path absolute, with `folder` as its base.
+    /// Makes a relative path absolute: it is relative to `folder`.
     pub(super) fn make_path_absolute(&mut self, folder: &Path) {
         if !self.is_unset() && !self.0.starts_with(CREDENTIAL_PREFIX) {
             self.0 = folder.join(&self.0).display().to_string();

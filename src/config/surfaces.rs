@@ -25,17 +25,18 @@ pub struct Surfaces {
     pub reseller: Mount,
 }
 
-/// The host, the path prefix and the shop of a surface.
+/// The options that every surface has: its host, its path prefix and its shop.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// True when the surface is served.
     pub enabled: bool,
-    /// Host name of the surface; empty when it is served on every host.
+    /// The host name under which the surface is served; empty when it is served under every host name.
     pub host: String,
     /// Prefix of all paths of the surface, such as `/agent`; empty for no prefix.
     pub prefix: String,
-    /// Slug of the merchant whose shop the surface serves. Requests with a merchant's API key use that merchant's shop.
+    /// The slug (name) of the merchant whose shop the surface serves. A request with an API key of another merchant
+    /// uses the shop of that merchant instead.
     pub merchant: String,
     /// The mode of the shop: live, or test with worthless coins.
     pub mode: Mode,
@@ -47,24 +48,24 @@ pub struct Mount {
 pub struct Checkout {
     /// The host, the path prefix and the shop of the surface.
     pub mount: Mount,
-    /// Maximum number of look-ups of one client within `query_window`.
+    /// The maximum number of order look-ups of one client within `query_window`.
     pub query_per_ip: u32,
-    /// Maximum number of look-ups of one pair of order number and e-mail address within `query_window`.
+    /// The maximum number of look-ups with the same pair of order number and e-mail address within `query_window`.
     pub query_per_pair: u32,
-    /// Length of the window for look-ups.
+    /// The length of the time window in which look-ups are counted.
     pub query_window: Duration,
     /// Maximum number of orders of one client within any minute.
     pub orders_per_ip_per_minute: u32,
-    /// Maximum quantity of one order.
+    /// The maximum quantity of one order on this surface.
     pub max_quantity: u32,
     /// Length of the payment window of an order.
     pub order_window: Duration,
-    /// URL of the page for payments by Alipay, with the placeholder `{order_no}`; empty when the payment method is
-    /// disabled.
+    /// The URL of the page on which buyers pay by Alipay, with the placeholder `{order_no}`; empty when the payment
+    /// method is disabled.
     pub alipay_url: String,
-    /// URL of the page for payments by WeChat Pay, in the same format as `alipay_url`.
+    /// The URL of the page on which buyers pay by WeChat Pay, in the same format as `alipay_url`.
     pub wechat_url: String,
-    /// The assets that buyers can pay in, by the surface's codes, such as `erc20_usdt`.
+    /// The assets with which buyers can pay, by their codes on this surface, such as `erc20_usdt`.
     pub assets: BTreeMap<String, AssetRef>,
     /// The smallest amounts due in whole coins, by the surface's codes. The minimum of a code that is absent is what nodes
     /// relay.
@@ -76,12 +77,12 @@ pub struct Checkout {
 pub struct AssetRef {
     /// The name of the chain, as in `[chains.NAME]`.
     pub chain: ChainId,
-    /// The asset's code on that chain.
+    /// The code of the asset in the options of that chain.
     pub code: String,
 }
 
 impl Surfaces {
-    /// Returns the mount of every surface, with the surface's name.
+    /// Returns the common options of every surface, with the surface's name.
     pub fn list_mounts(&self) -> [(&'static str, &Mount); 5] {
         [
             ("checkout", &self.checkout.mount),
@@ -109,7 +110,7 @@ impl fmt::Display for AssetRef {
     }
 }
 
-/// Deserialises references to assets. An empty string removes the asset of its code.
+/// Deserialises references to assets. An empty string instead of a reference removes the asset with this code.
 fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, asset)| !asset.is_empty());

@@ -9,8 +9,8 @@ use rust_decimal::Decimal;
 
 use crate::{ChainConfig, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
 
-/// Minimum daily request limit of an endpoint: enough to follow a chain with a block every ten seconds, and to catch
-/// up.
+/// The minimum of an endpoint's daily request limit: enough to follow a chain with a block every ten seconds, and to
+/// read missed blocks.
 const REQUESTS_PER_DAY_MIN: u32 = 20_000;
 /// The valid log levels.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -371,7 +371,8 @@ impl Validator {
         }
     }
 
-    /// Adds a problem unless values and depths rise and only the last entry has no `below_usd`.
+    /// Adds a problem unless the values and the numbers of confirmations ascend, and only the last entry has no
+    /// `below_usd`.
     fn validate_confirmations(&mut self, chain: &ChainConfig) {
         let at = format!("chains.{}.confirmations", chain.id);
         let Some((last, tiers)) = chain.confirmations.split_last() else {

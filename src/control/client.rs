@@ -1,4 +1,4 @@
-//! The command's side of the control socket.
+//! The side of the control socket on which a command sends requests to the daemon.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub enum ClientError {
     /// The socket cannot be opened.
     #[error("{}: {error}", .path.display())]
     Connect { path: PathBuf, error: io::Error },
-    /// The connection broke or timed out.
+    /// The connection broke while the request or the response was sent, or the time limit passed.
     #[error("the daemon did not respond: {0}")]
     Exchange(io::Error),
     /// The response does not have the format of this version.

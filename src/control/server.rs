@@ -1,5 +1,5 @@
-//! The daemon's side of the control socket. Only the daemon's own user and root may use the socket. The number of
-//! connections, the length of requests and the waiting times are limited.
+//! The side of the control socket on which the daemon answers requests. Only the daemon's own user and root may use the
+//! socket. The number of connections, the length of requests and the waiting times are limited.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -90,8 +90,8 @@ async fn check_user_and_answer_request(mut stream: UnixStream, handler: &dyn Req
         let line = tokio::time::timeout(TRANSFER_TIMEOUT, read_limited_line(reader)).await??;
         match serde_json::from_slice::<ControlRequest>(&line) {
             Ok(request) => handler.execute_request(uid, request).await,
-            // The error's text can contain goods from the request, which must not be shown, so only the column is
-            // shown.
+            // The error message shows only the column. The error's text could contain goods from the request, which
+            // must not be shown.
             Err(error) => Err(format!(
                 "the daemon does not understand the request (column {}); use a `settled` of the daemon's version",
                 error.column()

@@ -24,8 +24,8 @@ pub async fn load_addresses_and_record_kinds(
     now: Instant,
 ) -> anyhow::Result<Addresses> {
     let mut accounts = Vec::new();
-    // The address kind of a Bitcoin chain must not change: payments to addresses of the earlier kind would not be
-    // found.
+    // The address kind of a Bitcoin chain must not change. Otherwise payments to addresses of the earlier kind would
+    // not be found.
     let mut kinds = Vec::new();
     let mut with_outputs = Vec::new();
     for chain in assets.list_followed_chains() {
@@ -46,7 +46,8 @@ pub async fn load_addresses_and_record_kinds(
             watched: chain.watched.clone(),
         });
     }
-    // A followed sibling adds its own addresses to the shared set. The addresses of all other siblings are added here.
+    // A sibling chain shares the set of watched addresses. When the sibling is followed, it adds its own addresses. The
+    // addresses of the other siblings are added here.
     let is_not_followed = |sibling: &&ChainId| assets.find_followed_chain(sibling).is_none();
     let siblings = assets.list_followed_chains().flat_map(|chain| {
         chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone()))

@@ -10,10 +10,12 @@ use secrecy::ExposeSecret;
 
 use config::{ChainConfig, Config, Driver};
 
-/// Pause between two searches for the same addresses on Esplora servers. Public servers limit the requests per minute.
+/// The minimum time between two searches for the same addresses on Esplora servers, because public servers limit the
+/// requests per minute.
 const ADDRESS_PAUSE: Duration = Duration::from_secs(60);
 
-/// Opens the sources of all enabled chains. `simnet` holds the model chains; `None` when there are none.
+/// Opens the sources of all enabled chains. `simnet` contains the model chains, which this process simulates; `None`
+/// when there are none.
 ///
 /// # Errors
 /// Fails when a chain's configuration cannot be used, or when a chain is a model chain and `simnet` does not have it.
@@ -115,7 +117,8 @@ fn build_pool_config_with_secrets(chain: &ChainConfig) -> anyhow::Result<rpc::Co
     Ok(pool)
 }
 
-/// Returns the options of an endpoint. Reads the secret files with its URL and its headers.
+/// Builds an endpoint with the configured options. Reads its URL and its headers from secret files when the
+/// configuration names such files.
 fn build_endpoint_with_secrets(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     let url = match (&endpoint.url, endpoint.url_file.read_secret()?) {
         (_, Some(url)) => url,
@@ -146,7 +149,7 @@ fn build_endpoint_with_secrets(endpoint: &config::Endpoint) -> anyhow::Result<rp
     Ok(configured)
 }
 
-/// Returns the specifications of the model chains that the configuration enables.
+/// Returns the specifications of the enabled model chains, which this process simulates.
 pub fn list_enabled_simnet_chains(config: &Config) -> Vec<simnet::ChainSpec> {
     let chains = config.chains.values().filter(|chain| chain.enabled && chain.driver == Driver::Simnet);
     chains

@@ -41,15 +41,16 @@ use web::serve;
 pub struct Setup {
     /// The configuration, which was validated when it was loaded.
     pub config: Config,
-    /// The clock of the whole daemon; a test or the demo may advance it.
+    /// The clock that the whole daemon uses. A test or the demo may set it ahead of the system time.
     pub clock: Clock,
     /// The open database. The caller has locked and migrated it.
     pub db: Db,
-    /// The keys that decrypt goods.
+    /// The keys that decrypt goods, which are the items that the shop sells.
     pub envelope: Arc<Envelope>,
-    /// The model chains; `None` when no chain is a model chain.
+    /// The model chains, which this process simulates; `None` when no chain is a model chain.
     pub simnet: Option<simnet::Simnet>,
-    /// Maximum delay, in milliseconds, before the cursor is stored after blocks without transfers.
+    /// The maximum time, in milliseconds, for which a chain's cursor is not stored when the new blocks contain no
+    /// transfers.
     pub cursor_flush_ms: i64,
     /// True when each worker runs in its own loop; false when only [`Daemon::run_workers_until_idle`] runs them.
     pub autonomous: bool,
@@ -65,12 +66,12 @@ pub struct Daemon {
     pub db: Db,
     /// The problems that `/readyz` reports.
     pub health: Health,
-    /// The shop of the checkout surface; `None` when the surface is disabled or its merchant does not exist; the
-    /// surface is not served then.
+    /// The shop of the checkout surface. `None` when the surface is disabled or its merchant does not exist; then the
+    /// surface is not served.
     pub checkout_shop: Option<Shop>,
     /// The background tasks of the daemon, and the number of their panics.
     pub tasks: Tasks,
-    /// The rescanner of each followed chain.
+    /// For each followed chain: the object that reads old blocks again.
     pub rescans: HashMap<ChainId, Rescanner>,
     /// The signal that ends the pauses of the workers early.
     pub wake: Wake,
@@ -80,7 +81,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Builds all services, runs the first run of the workers, and serves HTTP in the background.
+    /// Builds all services, runs all workers once, and serves HTTP in the background.
     ///
     /// # Errors
     /// Fails when the configuration cannot be used, the database fails, or the address cannot be bound.
@@ -142,8 +143,7 @@ impl Daemon {
         if autonomous {
             running.extend(workers.spawn_worker_loops(&tasks, &stopped));
         } else {
-            // This run requests the first exchange rates, so that invoices can be priced before the caller runs the
-            // workers.
+            // This run requests the first exchange rates. Without them, the first requests could not create invoices.
             workers.run_workers_until_idle().await;
         }
         info!(%address, "settled listens on {address}");

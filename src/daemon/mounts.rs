@@ -1,4 +1,4 @@
-//! Mounts each surface under its host and prefix, and finds the shop that the surface sells for.
+//! Serves each surface under its host and path prefix, and finds the shop whose products the surface sells.
 
 use axum::Router;
 use axum::routing::any;
@@ -14,7 +14,7 @@ use web::host_router::HostRouter;
 use web::http_error::HttpError;
 
 /// Returns the router of the daemon: the surfaces, their API references and the health endpoints. The checkout surface
-/// is not mounted when `checkout` is `None`.
+/// is left out when `checkout` is `None`.
 pub fn build_http_router(
     config: &Config,
     guard: &Guard,

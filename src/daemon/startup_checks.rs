@@ -33,8 +33,8 @@ pub async fn warn_of_unfollowed_invoices(assets: &Assets, db: &Db) -> anyhow::Re
     Ok(())
 }
 
-/// Opens and closes the reviews for stock whose envelope key is missing, and logs each missing key. Runs at every
-/// start, before the stock is sold.
+/// Opens reviews for stock whose encryption key is missing, closes the reviews of keys that are no longer missing, and
+/// logs each missing key. Runs at every start, before the stock is sold.
 pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
     let missing: Result<_, db::Error> = db
@@ -48,7 +48,8 @@ pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &
     Ok(())
 }
 
-/// Logs a warning for an EVM chain that is read from a single RPC endpoint.
+/// Logs a warning for an EVM chain that is read from only one RPC endpoint, because no second endpoint can contradict
+/// it.
 pub fn warn_if_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
     if chain.family == Family::Evm && chain.driver == Driver::Node && source.independent_endpoints() < 2 {
         warn!(

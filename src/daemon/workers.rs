@@ -26,14 +26,15 @@ use tasks::Wake;
 /// Maximum time for which the start of the daemon waits for the nodes of all chains. A chain whose nodes do not respond
 /// in time is followed later.
 const FIRST_RUN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum block time of a chain with steady blocks. On such a chain, an invoice expires only after a block that is
-/// younger than the end of its payment window.
+/// The longest block time with which a chain counts as a chain with steady blocks. On such a chain, an invoice expires
+/// only after a block that is younger than the end of its payment window.
 const STEADY_BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
-/// Maximum number of blocks in one request while the follower catches up.
+/// The maximum number of blocks that one request reads.
 const BATCH_BLOCKS: u64 = 100;
-/// Age from which a tip is stale, in block times, but at least [`TIP_AGE_MIN`].
+/// The age, in block times, from which the newest block is considered too old. At least [`TIP_AGE_MIN`] is used.
 const TIP_AGE_MAX_BLOCKS: u32 = 10;
-/// Minimum age of a stale tip. On chains with short block times, intervals between blocks vary and clocks differ.
+/// The minimum of the age from which the newest block is considered too old. It is needed on chains with short block
+/// times, because the times between blocks vary and clocks differ.
 const TIP_AGE_MIN: Duration = Duration::from_secs(120);
 
 /// The services that workers use.
@@ -54,7 +55,8 @@ pub struct WorkerServices<'a> {
     pub addresses: &'a Arc<Addresses>,
     /// The exchange rates, which one of the workers refreshes.
     pub rates: &'a RateBook,
-    /// Maximum delay, in milliseconds, before the cursor is stored after blocks without transfers.
+    /// The maximum time, in milliseconds, for which a chain's cursor is not stored when the new blocks contain no
+    /// transfers.
     pub cursor_flush_ms: i64,
 }
 
@@ -62,9 +64,9 @@ pub struct WorkerServices<'a> {
 pub struct DaemonWorkers {
     /// Every worker, the followers included.
     pub all: Workers,
-    /// The followers, which a start runs once before the daemon serves requests.
+    /// The followers, which run once before the daemon serves requests.
     pub followers: Vec<Arc<dyn Worker>>,
-    /// The rescanner of each followed chain.
+    /// For each followed chain: the object that reads old blocks again.
     pub rescans: HashMap<ChainId, Rescanner>,
 }
 
@@ -86,15 +88,15 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         startup_checks::warn_if_single_endpoint(chain_config, source.as_ref());
-        let deposits = build_deposit_service(config, chain_config, chain);
+        let deposits = build_deposit_service(config, chain_config, chain, wake.clone());
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
         all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
         let follower = build_follow_worker(services, chain_config, reconciler);
         followers.push(follower.clone());
         all.push(follower);
-        // The mempool worker runs after the follower, because transfers in the blocks that were just read are
-        // confirmed.
+        // The mempool worker runs after the follower, because the transfers in the blocks that the follower has just
+        // read are no longer unconfirmed.
         all.push(build_mempool_worker(services, chain, chain_config, source));
     }
     let templates = EmailTemplates { order_url: config.mail.order_url.clone() };
@@ -151,23 +153,31 @@ pub async fn run_followers_once_with_timeout(followers: &[Arc<dyn Worker>]) {
     }
 }
 
-/// Returns the age, in milliseconds, from which a tip is stale: the node is behind, or the chain has stopped.
+/// Returns the age, in milliseconds, from which the newest block is considered too old: the node is behind, or the
+/// chain has stopped.
 fn stale_tip_age_ms(chain: &ChainConfig) -> i64 {
     let age = chain.block_time.saturating_mul(TIP_AGE_MAX_BLOCKS).max(TIP_AGE_MIN);
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the maximum age, in milliseconds, of a tip that counts as the present state of a chain with slow blocks: two
-/// block times. One block in seven takes longer. Returns `None` on chains with steady blocks, where an invoice always
-/// waits for a block that is younger than the end of its payment window.
+/// Returns the maximum age, in milliseconds, of a newest block that shows the present state of a chain with slow
+/// blocks: two block times. About one block in seven takes longer than that. Returns `None` on chains with steady
+/// blocks, where an invoice always waits for a block that is younger than the end of its payment window.
 fn slow_chain_tip_age_max_ms(chain: &ChainConfig) -> Option<i64> {
     let is_slow = chain.block_time > STEADY_BLOCK_TIME_MAX;
     is_slow.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Returns the service that books the deposits of a chain and updates the orders that these deposits pay.
-pub fn build_deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
+/// Returns the service that books the deposits of a chain and updates the orders that these deposits pay. A payment wakes
+/// the workers, which then deliver its order.
+pub fn build_deposit_service(
+    config: &Config,
+    chain_config: &ChainConfig,
+    chain: &FollowedChain,
+    wake: Wake,
+) -> DepositService {
     let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
     let limits = DepositLimits { grace, keep: chain_config.keep_blocks };
-    DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))
+    let listener = fulfilment::WakingPaymentListener::new(PaymentChangeHandler, wake);
+    DepositService::new(chain.clone(), limits, Arc::new(listener))
 }

@@ -1,9 +1,9 @@
-//! Statements that run once for each of several given rows:
-//! `with given (id bigint, state text) update orders set state = given.state from given where orders.id = given.id`.
+//! Statements that run once for each of several given rows: `with given (id bigint, state text) update orders set state
+//! = given.state from given where orders.id = given.id`.
 //!
 //! PostgreSQL runs such a statement once and gets each column as an array. SQLite has no round trip to save: it runs
 //! the statement once for each row, with the values of the row in place of `given.id` and without `from given`. So the
-//! run for one row may not depend on the run for another one.
+//! result for one row must not depend on the result for another row.
 
 use std::fmt::{Arguments, Write};
 
@@ -15,7 +15,7 @@ pub type BatchRows = Vec<Vec<Bind>>;
 /// The start of every statement with given rows.
 const GIVEN: &str = "with given (";
 
-/// One given row without values, with which a statement without given rows runs once.
+/// One row without values. A statement that has no given rows runs once for this row.
 pub(super) const RUN_ONCE: &[Vec<Bind>] = &[Vec::new()];
 
 /// The type of a column of the given rows.
@@ -42,7 +42,7 @@ impl ColumnType {
 struct ParsedStatement<'a> {
     /// The names and types of the given columns; empty for a statement without given rows.
     columns: Vec<(&'a str, ColumnType)>,
-    /// The rest of the statement.
+    /// The rest of the statement, after the list of given columns.
     body: &'a str,
 }
 
@@ -51,7 +51,8 @@ pub(super) fn has_given_rows(sql: &str) -> bool {
     sql.starts_with(GIVEN)
 }
 
-/// Parses the list of given columns, such as `with given (id bigint)`. A statement without this list is all body.
+/// Parses the list of given columns, such as `with given (id bigint)`. A statement without this list has no columns,
+/// and its whole text is the body.
 fn parse_given_columns(sql: &str) -> Result<ParsedStatement<'_>, Error> {
     let Some(rest) = sql.strip_prefix(GIVEN) else { return Ok(ParsedStatement { columns: Vec::new(), body: sql }) };
     let invalid = || Error::Statement(format!("the columns of `given` cannot be parsed: {sql}"));
@@ -64,8 +65,8 @@ fn parse_given_columns(sql: &str) -> Result<ParsedStatement<'_>, Error> {
     Ok(ParsedStatement { columns: columns.collect::<Option<_>>().ok_or_else(invalid)?, body })
 }
 
-/// Returns the SQL text that SQLite runs for one given row. The placeholders of the values of the row are numbered after
-/// those of `binds` other values.
+/// Returns the SQL text that SQLite runs for one given row. The statement has `binds` other values; the placeholders of
+/// the row's values get the numbers after these.
 pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
     let ParsedStatement { columns, body } = parse_given_columns(sql)?;
     if columns.is_empty() {
@@ -92,9 +93,9 @@ pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Returns the SQL text that PostgreSQL runs for all given rows, and the types of their columns. The placeholders of the
-/// columns are numbered after those of `binds` other values, and all placeholders after the `used` ones of earlier
-/// statements in the same text.
+/// Returns the SQL text that PostgreSQL runs for all given rows, and the types of their columns. The statement has
+/// `binds` other values; the placeholders of the columns get the numbers after these. Earlier statements in the same
+/// text already use `used` placeholders, so all numbers start after them.
 pub(super) fn sql_for_postgres(sql: &str, binds: usize, used: usize) -> Result<(String, Vec<ColumnType>), Error> {
     let ParsedStatement { columns, body } = parse_given_columns(sql)?;
     let mut text = String::with_capacity(sql.len() + 32 * columns.len());
@@ -121,7 +122,7 @@ pub(super) fn sql_for_postgres(sql: &str, binds: usize, used: usize) -> Result<(
     Ok((text, columns.into_iter().map(|(_, column_type)| column_type).collect()))
 }
 
-/// Appends a formatted text.
+/// Appends a formatted piece of text to `text`.
 pub(super) fn append_formatted(text: &mut String, piece: Arguments<'_>) {
     text.write_fmt(piece).expect("writing to a string never fails");
 }

@@ -1,5 +1,5 @@
-//! Deferred statements: changes whose results the transaction does not need. PostgreSQL runs them together, in one round
-//! trip; SQLite runs each of them at once.
+//! Deferred statements: statements whose results the transaction does not need. PostgreSQL runs them together, in one
+//! round trip; SQLite runs each of them at once.
 
 use std::sync::atomic::Ordering;
 
@@ -7,13 +7,13 @@ use crate::batch_rows::BatchRows;
 use crate::tx::DbConnection;
 use crate::{Backend, Bind, Error, Tx, expect_changed, postgres};
 
-/// A statement whose result the closure does not need.
+/// A statement whose result the code of the transaction does not need.
 pub(super) struct DeferredStatement {
     /// The SQL text, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
     /// The rows for which the statement runs; empty for a statement without given rows, which runs once.
     pub given: BatchRows,
-    /// The values of the placeholders, in order.
+    /// The values of the placeholders, in the order of their numbers.
     pub binds: Vec<Bind>,
     /// The number of rows that the statement must change; `None` when any number is allowed.
     pub expected: Option<u64>,
@@ -22,10 +22,10 @@ pub(super) struct DeferredStatement {
 impl Tx {
     /// Schedules a statement whose result the caller does not need, except that it must change `expected` rows.
     ///
-    /// PostgreSQL runs all deferred statements as one, before the next statement that is not deferred or at the end of
-    /// the transaction. So no deferred statement may depend on the changes of another one, nor change the same row. On
-    /// PostgreSQL only, a deferred statement may read the rows that the one just before it returned, as the table
-    /// `changed_before`.
+    /// PostgreSQL runs all deferred statements as one statement, before the next statement that is not deferred or at
+    /// the end of the transaction. So no deferred statement may depend on the changes of another one, nor change the
+    /// same row. On PostgreSQL only, a deferred statement may read the rows that the one just before it returned, as
+    /// the table `changed_before`.
     ///
     /// # Errors
     /// On SQLite, where the statement runs at once: any [`Error`] of it, and [`Error::UnexpectedRowCount`]. On
@@ -53,7 +53,8 @@ impl Tx {
         }
     }
 
-    /// Runs the statements that were deferred, because the following code depends on them.
+    /// Runs the statements that were deferred so far. Call this function when the following code depends on their
+    /// changes.
     ///
     /// # Errors
     /// Any [`Error`] of them, and the error that ended the transaction earlier.

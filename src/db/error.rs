@@ -1,12 +1,12 @@
 //! Errors of the database. Both databases return the same variants; the texts are for people and may differ. No text
-//! holds a value that was bound.
+//! contains a value that was bound to a statement.
 
 use std::fmt;
 
-/// The reason why a transaction failed, other than by an error of its own closure.
+/// The reason why a transaction failed, except for errors that the closure of the transaction returns itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nothing was stored; the same call may succeed later.
+    /// The database cannot be used now. Nothing was stored, and the same call may succeed later.
     #[error("the database is not available: {0}")]
     Unavailable(String),
     /// A concurrent transaction prevented this one (deadlock, serialization failure, lock timeout). Nothing was stored;
@@ -16,22 +16,22 @@ pub enum Error {
     /// A constraint of the schema was violated. Nothing was stored.
     #[error("{kind} constraint violated: {detail}")]
     Constraint { kind: Constraint, detail: String },
-    /// A statement changed or returned more or fewer rows than its caller relied on.
+    /// A statement changed or returned another number of rows than its caller expected.
     #[error("{found} rows were changed instead of {expected}")]
     UnexpectedRowCount { expected: u64, found: u64 },
     /// A statement that returns at most one row returned more.
     #[error("{found} rows were returned where at most one was expected")]
     TooManyRows { found: usize },
-    /// The column does not exist, or its value does not have the requested type.
+    /// The row has no column with this name, or the value of the column does not have the requested type.
     #[error("column `{column}`: {reason}")]
     Value { column: String, reason: String },
-    /// The database rejected a statement, or the caller used it wrongly: a bug in the program.
+    /// The database rejected a statement, or the caller used the statement wrongly. This is a bug in the program.
     #[error("the statement was rejected: {0}")]
     Statement(String),
-    /// On SQLite, the closure awaited something other than its `Tx`.
+    /// The closure of a transaction on SQLite awaited something other than its `Tx`.
     #[error("transaction `{name}` awaited something other than its database")]
     Suspended { name: &'static str },
-    /// The closure panicked. Nothing was stored.
+    /// The closure of the transaction panicked. Nothing was stored.
     #[error("transaction `{name}` panicked: {message}")]
     Panicked { name: &'static str, message: String },
     /// The connection or the disk failed during the commit: the changes may or may not be stored.
@@ -40,23 +40,23 @@ pub enum Error {
     /// This database, its version or its settings cannot be used.
     #[error("{0}")]
     Unsupported(String),
-    /// The applied migrations are not the ones that this version knows, or a migration failed.
+    /// The migrations in the database are not those that this version of the program knows, or a migration failed.
     #[error("migration {0}")]
     Migration(String),
 }
 
-/// The kind of a constraint of the schema.
+/// The kind of a schema constraint that a change violated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Constraint {
-    /// A primary key or a unique index.
+    /// Two rows have the same value in a primary key or a unique index.
     Unique,
-    /// A reference to a row that does not exist, or the removal of a row that is referenced.
+    /// A row refers to a row that does not exist, or a row was removed to which another row refers.
     ForeignKey,
-    /// A `check` of a table or a column.
+    /// A row does not fulfil a `check` condition of a table or a column.
     Check,
-    /// A column that must have a value is null.
+    /// A column that must have a value would be null.
     NotNull,
-    /// A trigger rejected the change.
+    /// A trigger of the schema rejected the change.
     Trigger,
 }
 

@@ -1,5 +1,5 @@
-//! An exclusive lock on a file, which the kernel releases when the process ends. One daemon may use a data folder, and
-//! one daemon may serve an SQLite database.
+//! An exclusive lock on a file, which the kernel releases when the process ends. Only one daemon may use a data folder,
+//! and only one may serve an SQLite database.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -13,7 +13,8 @@ const DATA_FOLDER_FILE: &str = "lock";
 /// Maximum length of the owner's name in a lock file, in bytes.
 const OWNER_LENGTH_MAX: u64 = 100;
 
-/// The exclusive right of this process to use a data folder. Dropping it releases the lock.
+/// The right of this process to use a data folder, which no other process has at the same time. When the value is
+/// dropped, the lock is released.
 #[derive(Debug)]
 pub struct DataFolderLock {
     _file: FileLock,
@@ -45,7 +46,8 @@ impl DataFolderLock {
     }
 }
 
-/// An exclusive lock on a file, which holds the name of its owner. Dropping it releases the lock.
+/// An exclusive lock on a file; the file contains the name of the lock's owner. When the value is dropped, the lock is
+/// released.
 #[derive(Debug)]
 pub(crate) struct FileLock {
     _file: File,
@@ -63,7 +65,8 @@ impl FileLock {
     /// Locks the file without waiting and writes the owner's name into it. The file is created if needed.
     pub fn lock_file(path: &Path, owner: &str) -> Result<FileLock, FileLockError> {
         let mut options = OpenOptions::new();
-        // Opening must not truncate: until the lock is taken, the text names the process that holds it.
+        // Do not truncate the file when it is opened: until this process has the lock, the text names the process that
+        // holds it.
         let options = options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let mut file = options.open(path).map_err(FileLockError::Io)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

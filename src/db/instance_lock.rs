@@ -1,11 +1,11 @@
-//! One daemon per database. A daemon fills its watch sets when it starts, so the addresses that a second daemon issued
-//! would not be watched by the first. On SQLite the lock is on a file beside the database; on PostgreSQL a session of
-//! its own holds an advisory lock.
+//! Ensures that only one daemon serves a database. A daemon loads the watched addresses when it starts, so it would not
+//! watch addresses that a second daemon issues. On SQLite the lock is on a file beside the database; on PostgreSQL a
+//! session of its own holds an advisory lock.
 //!
 //! A session can die while its daemon lives, and the lock alone would let the next daemon start beside it. So the lock
-//! is a fence too. Every connection that the daemon opens holds a shared advisory lock and is opened only while the
-//! epoch in the database is the daemon's own. The next daemon raises the epoch, so that the old one cannot open further
-//! connections, and waits until the last of them is closed.
+//! must also stop the old daemon. Every connection that the daemon opens holds a shared advisory lock and is opened
+//! only while the epoch in the database is the daemon's own. The next daemon raises the epoch, so that the old one
+//! cannot open further connections, and waits until the last of them is closed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,11 +20,12 @@ use crate::lease::{self, Epoch};
 use crate::postgres::{Connections, FenceState, select_rows};
 use crate::{Db, Engine, Error};
 
-/// Name of the lease that carries the epoch.
+/// The name of the lease whose epoch identifies the newest daemon.
 const LEASE: &str = "daemon";
-/// Maximum time to wait for a daemon that is just ending.
+/// The maximum time to wait for the lock while the daemon that holds it is just ending.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Maximum time to wait for the connections of the previous daemon; longer than any statement may take.
+/// The maximum time to wait until the connections of the previous daemon are closed. It is longer than any statement
+/// may take.
 const PREVIOUS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between two attempts to take a lock.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -43,13 +44,13 @@ const KEEPALIVE_SETTINGS: [(&str, &str); 4] = [
     ("idle_session_timeout", "0"),
 ];
 
-/// The reason why this process may not serve the database.
+/// The reason why this process must not serve the database.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceLockError {
     /// Another daemon holds the lock. `holder` names its process and, on PostgreSQL, its address and start.
     #[error("the database is served by another daemon already: {holder}")]
     Held { holder: String },
-    /// The previous daemon lost the lock, but some of its connections still work.
+    /// The previous daemon has lost the lock, but some of its connections are still open and could change data.
     #[error("connections of the daemon that served the database before are still at work: {holder}")]
     Draining { holder: String },
     /// The file beside an SQLite database cannot be opened, locked or written.
@@ -60,29 +61,29 @@ pub enum InstanceLockError {
     Db(#[from] Error),
 }
 
-/// The exclusive right to serve a database.
+/// The right of this process to serve a database, which no other process has at the same time.
 pub struct InstanceLock {
     db: Db,
     holder: Holder,
 }
 
-/// The lock, as each database keeps it.
+/// The lock in the form that each database software needs.
 enum Holder {
-    /// A lock on the file beside the database.
+    /// On SQLite: a lock on a file beside the database.
     Sqlite(FileLock),
-    /// A session that holds an advisory lock.
+    /// On PostgreSQL: a session that holds an advisory lock.
     Postgres(Session),
 }
 
 /// The session that holds the lock on PostgreSQL.
 struct Session {
-    /// The connections of the daemon, which the fence opens and closes.
+    /// The connections of the daemon to the database. The epoch decides whether new ones may be opened.
     connections: Arc<Connections>,
-    /// The name of this process for people.
+    /// The name of this process, for messages to people.
     owner: String,
-    /// The connection that holds the lock.
+    /// The connection of the session that holds the lock.
     connection: PgConnection,
-    /// The epoch of this daemon; `None` before [`InstanceLock::fence_out_previous_daemon`].
+    /// The epoch of this daemon; `None` before [`InstanceLock::fence_out_previous_daemon`] was called.
     epoch: Option<Epoch>,
 }
 
@@ -102,8 +103,9 @@ impl InstanceLock {
         Ok(InstanceLock { db: db.clone(), holder })
     }
 
-    /// Shuts out connections of the previous daemon, which may have lost the lock without knowing. Needs the schema.
-    /// From then on, every connection of the database works only while this lock is held.
+    /// Makes the connections of the previous daemon unusable, because that daemon may have lost the lock without
+    /// knowing it. The schema must exist. After this call, every connection of this daemon works only while this lock
+    /// is held.
     ///
     /// # Errors
     /// [`InstanceLockError::Draining`] when connections of the previous daemon still work after a minute.
@@ -119,9 +121,10 @@ impl InstanceLock {
         session.wait_for_previous_daemon().await
     }
 
-    /// Checks the lock every two seconds and returns the reason once the lock is lost for good. From then on, this process
-    /// cannot reach the database any more. A session that died is opened again while no other daemon has taken the lock.
-    /// Never returns on SQLite, where the kernel keeps the lock for as long as the process lives.
+    /// Checks the lock every two seconds. Returns the reason when the lock is lost permanently; after that, this
+    /// process cannot use the database any more. When only the session died and no other daemon has taken the lock, the
+    /// session is opened again. Never returns on SQLite, where the kernel keeps the lock for as long as the process
+    /// lives.
     pub async fn renew_lock_until_lost(&mut self) -> String {
         let Holder::Postgres(session) = &mut self.holder else { return std::future::pending().await };
         loop {
@@ -159,7 +162,7 @@ fn lock_file_beside_database(database: &std::path::Path, owner: &str) -> Result<
 }
 
 impl Session {
-    /// Opens a session and takes the lock in it, and waits up to three seconds while another daemon has the lock.
+    /// Opens a session and takes the lock in it. While another daemon has the lock, waits for it up to three seconds.
     async fn connect_and_wait_for_lock(
         connections: Arc<Connections>,
         owner: &str,
@@ -178,7 +181,7 @@ impl Session {
         }
     }
 
-    /// Waits until no connection of the previous daemon holds the shared lock.
+    /// Waits until the previous daemon has no open connection: each of them holds the shared lock.
     async fn wait_for_previous_daemon(&mut self) -> Result<(), InstanceLockError> {
         let start = Instant::now();
         while !select_bool(&mut self.connection, "select pg_try_advisory_lock(7364, 2) as result").await? {
@@ -205,8 +208,9 @@ impl Session {
         loop {
             match timeout(SERVER_TIMEOUT, self.try_reconnect()).await {
                 Ok(Ok(outcome)) => return outcome,
-                // There is no hurry. Another daemon that holds the lock now cannot start while connections of this one
-                // are open, and this one opens no new connections once the other has raised the epoch.
+                // A later attempt is early enough. Another daemon that holds the lock now cannot start while
+                // connections of this daemon are open, and this daemon opens no new connections after the other daemon
+                // has raised the epoch.
                 Ok(Err(error)) => warn!("the instance lock on the database cannot be renewed yet: {error}"),
                 Err(_elapsed) => {
                     warn!("the instance lock on the database cannot be renewed yet: the server does not answer");
@@ -216,7 +220,8 @@ impl Session {
         }
     }
 
-    /// Opens the session again. The outer error means that it may be tried again, the inner one that the lock is lost.
+    /// Opens the session again. The outer error means that the caller may try again; the inner error means that the
+    /// lock is lost.
     async fn try_reconnect(&mut self) -> Result<Result<(), String>, Error> {
         let mut connection = connect_lock_session(&self.connections, &self.owner).await?;
         let found = find_epoch(&mut connection).await?;
@@ -224,7 +229,8 @@ impl Session {
             return Ok(Err(reason));
         }
         if try_instance_lock(&mut connection).await? {
-            // Another daemon may have started and ended after the epoch was read and before the lock was taken.
+            // Another daemon may have started and ended between two steps: after the epoch was read, and before the
+            // lock was taken.
             let found = find_epoch(&mut connection).await?;
             self.connection = connection;
             return Ok(self.verify_epoch(found).inspect(|()| info!("the instance lock on the database was renewed")));
@@ -275,7 +281,7 @@ async fn select_bool(connection: &mut PgConnection, sql: &'static str) -> Result
     found.first().map_or(Ok(false), |row| row.get("result"))
 }
 
-/// Returns the epoch of the newest daemon; `None` before the first one.
+/// Returns the epoch of the newest daemon; `None` when no daemon has ever served this database.
 async fn find_epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Error> {
     let found =
         select_rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new()).await?;
@@ -288,15 +294,15 @@ const LOCK_HOLDER: &str = "select a.application_name as name, host(a.client_addr
     from pg_locks l left join pg_stat_activity a on a.pid = l.pid
     where l.locktype = 'advisory' and l.classid = 7364 and l.objid = 1 and l.objsubid = 2 and l.granted
     and l.database = (select oid from pg_database where datname = current_database()) limit 1";
-/// Selects a session that holds the shared lock of the fence.
+/// Selects a session that holds the shared lock, which every connection of a daemon holds.
 const FENCE_HOLDER: &str = "select a.application_name as name, host(a.client_addr) as address,
     to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as started
     from pg_locks l left join pg_stat_activity a on a.pid = l.pid
     where l.locktype = 'advisory' and l.classid = 7364 and l.objid = 2 and l.objsubid = 2 and l.granted
     and l.database = (select oid from pg_database where datname = current_database()) limit 1";
 
-/// Describes the session that `sql` selects in words: its name, address and start. The server hides the names of sessions
-/// of other roles.
+/// Returns a text about the session that `sql` selects: its name, address and start. The server hides the names of
+/// sessions of other roles.
 async fn describe_session(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
     let found = select_rows(connection, sql, Vec::new(), Vec::new()).await?;
     let Some(row) = found.first() else { return Ok("a session that has just ended".into()) };
@@ -331,7 +337,7 @@ mod tests {
         lock
     }
 
-    /// Ends the session of the lock, like an administrator or a broken network.
+    /// Ends the session that holds the lock, as an administrator or a broken network could do.
     async fn end_session(db: &Db, owner: &str) {
         let name = format!("settled: {owner}");
         let ended = db.write("end_session", move |tx| {

@@ -1,12 +1,14 @@
 //! Leases: the right of one of several instances to do a piece of work until a certain time.
 //!
-//! The epoch is a fencing token: it grows with every change of the owner, so that an update with an old epoch can be
-//! refused. A lease promises nothing about time. Work that must never happen twice is fenced or idempotent.
+//! Each lease has an epoch, a number that grows with every change of the owner, so that an update with an old epoch can
+//! be refused. An owner may continue after its lease has expired. So work that must never happen twice must check the
+//! epoch or be idempotent.
 
 use crate::{Bind, Error, FromValue, Tx, Value, execute, row};
 use clock::Instant;
 
-/// The fencing token of a lease, from 1. It grows whenever the owner changes.
+/// A number of a lease, from 1. It grows whenever the owner changes, so that work of an earlier owner can be refused
+/// (fencing token).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub i64);
 
@@ -23,7 +25,8 @@ impl FromValue for Epoch {
 }
 
 /// Acquires a lease that is free, expired or already owned by `owner`, for `ttl_ms` milliseconds. Returns `None` while
-/// another owner has it. An owner that acquires its own lease again prolongs it and keeps the epoch.
+/// another owner has the lease. When an owner acquires its own lease again, the lease is prolonged and the epoch stays
+/// the same.
 ///
 /// # Errors
 /// Any [`Error`] of the database.
@@ -50,8 +53,8 @@ pub async fn acquire_lease(
     acquired.map(|row| row.get("epoch")).transpose()
 }
 
-/// Takes a lease from any owner, raises the epoch, and sets no expiry: for an owner whose right comes from elsewhere,
-/// such as the instance lock.
+/// Takes a lease from any owner, raises the epoch, and sets no expiry. Only for an owner whose right comes from another
+/// mechanism, such as the instance lock.
 ///
 /// # Errors
 /// Any [`Error`] of the database.
@@ -68,7 +71,7 @@ pub async fn take_over_lease(tx: &mut Tx, name: &str, owner: &str) -> Result<Epo
     taken.ok_or_else(|| Error::Statement("an upsert returned no row".into()))?.get("epoch")
 }
 
-/// Prolongs a lease to `ttl_ms` milliseconds from now. Returns false when its owner has changed.
+/// Prolongs a lease so that it expires in `ttl_ms` milliseconds. Returns false when the lease has another owner now.
 ///
 /// # Errors
 /// Any [`Error`] of the database.
@@ -91,7 +94,7 @@ pub async fn renew_lease(
     Ok(changed == 1)
 }
 
-/// Ends a lease now, so that another owner can acquire it. Returns false when its owner has changed.
+/// Ends a lease now, so that another owner can acquire it. Returns false when the lease has another owner now.
 ///
 /// # Errors
 /// Any [`Error`] of the database.
@@ -99,8 +102,8 @@ pub async fn release_lease(tx: &mut Tx, now: Instant, name: &str, owner: &str, e
     renew_lease(tx, now, name, owner, epoch, 0).await
 }
 
-/// Locks the row of a lease and returns true while the owner has it with this epoch: the first statement of a fenced
-/// transaction.
+/// Locks the row of a lease, and returns true when `owner` still has the lease with this epoch. It must be the first
+/// statement of a transaction that only the owner of the lease may run.
 ///
 /// # Errors
 /// Any [`Error`] of the database.

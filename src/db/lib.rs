@@ -1,4 +1,5 @@
-//! The database: named transactions, portable statements, rows. The only crate that names rusqlite or sqlx.
+//! The database: named transactions, SQL statements that work on both databases, and rows. This is the only crate that
+//! uses rusqlite or sqlx.
 //!
 //! A feature writes one SQL text with `$1` placeholders for both databases; columns are BIGINT, TEXT and BLOB or BYTEA.
 //! A transaction is a closure that awaits nothing but its [`Tx`]. It runs to its end even when its caller is dropped,
@@ -46,7 +47,7 @@ use stats::Stats;
 /// The address of the database, and the number of connections to open.
 #[derive(Clone)]
 pub struct Config {
-    /// `sqlite:PATH` or `postgres://…`. The latter may hold a password.
+    /// The address: `sqlite:PATH` or `postgres://…`. An address of PostgreSQL may contain a password.
     pub url: String,
     /// Number of reader threads of SQLite; at least one is started.
     pub readers: u32,
@@ -55,13 +56,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns a configuration for a small machine: 4 readers, 16 connections.
+    /// Returns a configuration for a small machine: 4 reader threads, 16 connections.
     pub fn new(url: impl Into<String>) -> Config {
         Config { url: url.into(), readers: 4, pg_pool: 16 }
     }
 }
 
-/// Writes all fields except the URL, which may hold a password.
+/// `Debug` writes all fields except the URL, which may contain a password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").field("readers", &self.readers).field("pg_pool", &self.pg_pool).finish_non_exhaustive()
@@ -71,9 +72,9 @@ impl fmt::Debug for Config {
 /// The database software behind a [`Db`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// A file, opened by this process.
+    /// SQLite: a file that this process opens.
     Sqlite,
-    /// A server, version 14 or newer.
+    /// PostgreSQL: a server, version 14 or newer.
     Postgres,
 }
 
@@ -84,7 +85,7 @@ pub struct Db(Arc<Inner>);
 struct Inner {
     engine: Engine,
     stats: Arc<Stats>,
-    /// A value that is dropped with the last handle, such as the temporary database of a test.
+    /// A value that is dropped together with the last handle, such as the temporary database of a test.
     _owned: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -152,7 +153,7 @@ impl Db {
         }
     }
 
-    /// Like [`Db::write`], but without a time limit, because a migration may rewrite a table.
+    /// Does the same as [`Db::write`], but without a time limit, because a migration may rewrite a table.
     async fn write_without_time_limit<T, F>(&self, name: &'static str, body: F) -> Result<T, Error>
     where
         F: TransactionBody<T, Error>,
@@ -164,7 +165,7 @@ impl Db {
         }
     }
 
-    /// Runs `body` on a snapshot of the committed data. `body` cannot change anything.
+    /// Runs `body` in a read-only transaction on one snapshot of the committed data.
     ///
     /// # Errors
     /// The error of `body`, or an [`Error`] of the database.
@@ -180,8 +181,8 @@ impl Db {
         }
     }
 
-    /// Like [`Db::read`], but without a time limit for the whole transaction, for a command that reads all tables. Each
-    /// statement still has its own time limit.
+    /// Does the same as [`Db::read`], but without a time limit for the whole transaction. It is for commands that read
+    /// all tables. Each statement still has its own time limit.
     ///
     /// # Errors
     /// The error of `body`, or an [`Error`] of the database.
@@ -197,8 +198,9 @@ impl Db {
         }
     }
 
-    /// Like [`Db::read`], for a body that runs exactly one `select`. A single statement sees one snapshot without a
-    /// transaction, so none is begun, and on SQLite it runs on the caller's thread. For rows that an index finds.
+    /// Does the same as [`Db::read`], for a body that runs exactly one `select`. A single statement sees one snapshot
+    /// even without a transaction, so no transaction is begun. On SQLite the statement runs on the caller's thread, so
+    /// it must be fast: use it only for rows that an index finds.
     ///
     /// # Errors
     /// The error of `body`, or an [`Error`] of the database; [`Error::Statement`] for a second statement or a change.
@@ -222,7 +224,7 @@ impl Db {
         }
     }
 
-    /// Returns the counts since the database was opened.
+    /// Returns the numbers of statements, commits and transactions since the database was opened.
     pub fn counters(&self) -> Counters {
         self.0.stats.counters()
     }
@@ -261,17 +263,17 @@ impl fmt::Debug for Db {
     }
 }
 
-/// A row that the current transaction has locked. Only the `lock_` functions of stores create one.
+/// A row that the current transaction has locked. Only functions of stores whose names start with `lock_` create one.
 #[derive(Debug)]
 pub struct Locked<T>(T);
 
 impl<T> Locked<T> {
-    /// Marks `row` as locked. For stores only.
+    /// Marks `row` as locked. Only stores may call this function, after they have locked the row.
     pub fn new(row: T) -> Locked<T> {
         Locked(row)
     }
 
-    /// Returns the row and gives up the mark.
+    /// Returns the row without the mark that it is locked.
     pub fn into_inner(self) -> T {
         self.0
     }

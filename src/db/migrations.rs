@@ -1,10 +1,11 @@
-//! Migrations: forward-only and checked by their checksums. A released file never changes; a later file corrects it.
+//! Migrations of the schema. They only go forward, and their checksums are compared with those in the database. A
+//! released file never changes; a later file corrects it.
 
 use sha2::{Digest, Sha256};
 
 use crate::{Backend, Db, Error, Tx, execute, row, rows};
 
-/// One step of the schema, as a text for each database.
+/// One step of the schema, with an SQL script for each database.
 pub(super) struct Migration {
     /// Name of the file without `.sql`, which the database records when the migration is applied.
     pub name: &'static str,
@@ -29,9 +30,9 @@ pub(super) const ALL: &[Migration] = migrations! {
     "0001_initial"
 };
 
-/// First migrations of versions before release 0.1.0. Until that release the schema may be squashed again, so a
-/// database that recorded one of these, with another text than this version has, cannot be upgraded. The release
-/// removes `0001_initial` from this list.
+/// The first migrations of versions before release 0.1.0. Until that release, the migrations may be merged into one
+/// file again. So a database that recorded one of these migrations, with another text than this version has, cannot be
+/// upgraded. The release removes `0001_initial` from this list.
 const UNRELEASED: &[&str] = &["0001_core", "0001_initial"];
 
 impl Migration {
@@ -48,8 +49,8 @@ impl Migration {
     }
 }
 
-/// Applies the pending migrations and returns their names. Several instances may start at once: each step takes a lock
-/// and reads again which migrations are applied.
+/// Applies the pending migrations and returns their names. Several instances may start at once: each migration takes a
+/// lock and reads again which migrations are applied.
 pub(super) async fn apply_pending_migrations(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     while let Some(name) =
@@ -61,7 +62,7 @@ pub(super) async fn apply_pending_migrations(db: &Db, all: &'static [Migration])
     Ok(names)
 }
 
-/// Returns the names of the pending migrations.
+/// Returns the names of the migrations that were not applied to the database yet.
 pub(super) async fn list_pending_migrations(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     db.read("list_pending_migrations", move |tx| {
         Box::pin(async move {
@@ -73,7 +74,7 @@ pub(super) async fn list_pending_migrations(db: &Db, all: &'static [Migration]) 
     .await
 }
 
-/// Applies the first pending migration and returns its name; `None` when none is pending.
+/// Applies the first migration that was not applied yet and returns its name; `None` when all are applied.
 async fn apply_next_migration(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'static str>, Error> {
     lock_schema_for_migration(tx).await?;
     if !has_migrations_table(tx).await? {
@@ -98,8 +99,9 @@ async fn apply_next_migration(tx: &mut Tx, all: &'static [Migration]) -> Result<
     Ok(Some(next.name))
 }
 
-/// Prevents other instances from migrating until the end of the transaction. On SQLite nothing is needed, because there
-/// is a single writer. On PostgreSQL the time limits of statements are lifted, because a migration may rewrite a table.
+/// Prevents other instances of the program from applying migrations until the end of the transaction. On SQLite nothing
+/// is needed, because there is a single writer. On PostgreSQL the time limits of statements are lifted, because a
+/// migration may rewrite a table.
 async fn lock_schema_for_migration(tx: &mut Tx) -> Result<(), Error> {
     match tx.backend() {
         Backend::Sqlite => Ok(()),

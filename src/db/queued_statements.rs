@@ -1,9 +1,9 @@
 //! Queued statements: inserts and updates that a transaction sends together. A later statement may bind the id that an
 //! earlier one returns.
 //!
-//! PostgreSQL runs the queue as one statement, because each statement costs a round trip; SQLite runs its statements one
-//! after another. So a queued statement sees no change of the others, only the ids that they returned. Every queued
-//! statement returns a column `id`.
+//! PostgreSQL runs the queue as one statement, because each statement costs a round trip; SQLite runs its statements
+//! one after another. On PostgreSQL, a queued statement does not see the changes of the other queued statements, but it
+//! can use the ids that they return. Every queued statement returns a column `id`.
 
 use std::marker::PhantomData;
 
@@ -15,14 +15,15 @@ use crate::{Backend, Bind, Error, FromValue, Tx, postgres, sqlite};
 pub(super) struct QueuedStatement {
     /// The SQL text, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
-    /// The values of the placeholders, in order.
+    /// The values of the placeholders, in the order of their numbers.
     pub binds: Vec<Bind>,
 }
 
-/// Stands for the id that a queued statement will return. Later statements of the transaction bind it like a value.
+/// Stands for the id that a queued statement will return. Later statements of the transaction bind it instead of the
+/// id.
 #[derive(Debug)]
 pub struct ResultRef<T> {
-    /// The number of the statement among all queued ones of its transaction, from 0.
+    /// The index of the queued statement in its transaction, from 0.
     pub(super) statement: usize,
     pub(super) id: PhantomData<fn() -> T>,
 }
@@ -32,7 +33,7 @@ pub struct ResultRef<T> {
 pub(super) struct ReturnedRows {
     /// The number of rows that the statement returned.
     pub count: u64,
-    /// The least id; `None` when no row was returned.
+    /// The smallest id that was returned; `None` when no row was returned.
     pub least_id: Option<i64>,
 }
 
@@ -46,7 +47,7 @@ impl Tx {
         ResultRef { statement, id: PhantomData }
     }
 
-    /// Runs the queued statements, because the following code needs their results.
+    /// Runs the queued statements. Call this function when the following code needs their results.
     ///
     /// # Errors
     /// Any [`Error`] of a queued statement, or of a deferred one before it.
@@ -67,7 +68,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Returns the number of rows that a queued statement returned; 0 before it has run.
+    /// Returns the number of rows that a queued statement returned. The number is 0 before the statement has run.
     pub fn row_count_of<T>(&self, result: ResultRef<T>) -> u64 {
         self.returned.get(result.statement).map_or(0, |ids| ids.count)
     }
@@ -139,7 +140,8 @@ impl ReturnedRows {
 }
 
 impl QueuedStatement {
-    /// Returns the text and the values, with the ids that earlier statements returned in place of references.
+    /// Returns the SQL text and its values. Each reference to an earlier statement is replaced by the id that this
+    /// statement returned.
     pub fn resolve_references(self, earlier: &[ReturnedRows]) -> Result<(&'static str, Vec<Bind>), Error> {
         let resolve = |bind| match bind {
             Bind::ResultRef(statement) => {
@@ -151,8 +153,8 @@ impl QueuedStatement {
         Ok((self.sql, self.binds.into_iter().map(resolve).collect::<Result<_, Error>>()?))
     }
 
-    /// Replaces references to the statements that ran before by the ids that they returned, and numbers the other
-    /// references from the first statement that has not run.
+    /// Replaces each reference to a statement that has run by the id that it returned. Changes the numbers of the other
+    /// references, so that they count from the first statement that has not run.
     pub fn rebase_references(self, earlier: &[ReturnedRows]) -> QueuedStatement {
         let rebase = |bind| match bind {
             Bind::ResultRef(statement) => match earlier.get(statement) {
@@ -165,8 +167,8 @@ impl QueuedStatement {
     }
 }
 
-/// Combines all statements into one for PostgreSQL. Its only row holds, for each of them, the number of rows and the
-/// least id that it returned.
+/// Combines all statements into one statement for PostgreSQL. Its only row contains, for each of them, the number of
+/// rows and the smallest id that it returned.
 pub(super) fn combine_statements(statements: Vec<QueuedStatement>) -> Result<(String, Vec<Bind>), Error> {
     let (mut sql, mut binds) = (String::with_capacity(4096), Vec::new());
     let mut results = String::from(" select ");

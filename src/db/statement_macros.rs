@@ -1,5 +1,5 @@
-//! Macros that bind values of any type to a statement. Each takes a `Tx`, the SQL text and the values of
-//! `$1`, `$2`, … in order.
+//! Macros that bind values of any type to a statement. Each macro takes a `Tx`, the SQL text, and the values of the
+//! placeholders `$1`, `$2`, … in this order.
 
 /// `execute!(tx, "update … where id = $1", id)?` runs a statement and returns the number of changed rows.
 #[macro_export]

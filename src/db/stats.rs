@@ -22,7 +22,7 @@ pub(super) struct Stats {
     pub(super) statements: AtomicU64,
     commits: AtomicU64,
     transactions: AtomicU64,
-    /// The values that [`Tx::shared_cache`](crate::Tx::shared_cache) returns, by their types.
+    /// The shared values of [`Tx::shared_cache`](crate::Tx::shared_cache): one value of each type.
     pub(super) cache: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -37,7 +37,7 @@ impl Stats {
         self.transactions.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the current counts.
+    /// Returns the current numbers of statements, commits and transactions.
     pub fn counters(&self) -> Counters {
         Counters {
             sql_statements: self.statements.load(Ordering::Relaxed),

@@ -1,15 +1,18 @@
-//! Databases for tests, of this crate and of others. Each test gets a database of its own.
+//! Databases for the tests of this crate and of other crates. Each test gets its own database.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use url::Url;
 
-use crate::{Backend, Config, Db, migrations};
+use crate::{Backend, Config, Db, Error, Row, migrations};
 
-/// Returns the URL of the PostgreSQL server that the tests share: `SETTLED_TEST_POSTGRES`, or one that is started.
+/// Returns the URL of the PostgreSQL server that the tests share: `SETTLED_TEST_POSTGRES`, or a server that this
+/// function starts.
 ///
 /// # Panics
 /// When there is no server: a test of PostgreSQL that cannot run must not pass.
@@ -17,7 +20,7 @@ pub fn provision_postgres_url() -> String {
     provision::postgres::start_shared_cluster().expect("the tests need a PostgreSQL server")
 }
 
-/// Opens a new, migrated database, which is deleted with its last handle.
+/// Opens a new database with all migrations applied. The database is deleted when the last handle is dropped.
 ///
 /// # Panics
 /// When it cannot be created.
@@ -29,18 +32,18 @@ pub async fn open_migrated(backend: Backend) -> Db {
     db
 }
 
-/// A database that is deleted when this is dropped, for a test that opens it itself or more than once. On PostgreSQL it
-/// is migrated; on SQLite it does not exist yet.
+/// A database that is deleted when this value is dropped. It is for tests that open the database themselves or more
+/// than once. On PostgreSQL the migrations are already applied; on SQLite the file does not exist yet.
 pub struct TestDatabase {
     url: String,
-    /// On SQLite: the folder of the file.
+    /// On SQLite: the folder that contains the database file.
     folder: Option<PathBuf>,
     /// On PostgreSQL: the session that holds the advisory lock on the name of the database.
     _session: Option<PgConnection>,
 }
 
 impl TestDatabase {
-    /// Returns a database of this kind, which its caller opens.
+    /// Returns a database of this kind that is not open yet.
     ///
     /// # Panics
     /// When the database cannot be created.
@@ -51,7 +54,7 @@ impl TestDatabase {
         }
     }
 
-    /// Makes a folder for a database file.
+    /// Creates a temporary folder for an SQLite file. The file does not exist yet.
     ///
     /// # Panics
     /// When the folder cannot be created.
@@ -66,9 +69,8 @@ impl TestDatabase {
         TestDatabase { url, folder: Some(folder), _session: None }
     }
 
-    /// Creates a database under the first name that no other test uses now. So there are only as many databases as
-    /// tests that run at the same time, even when some were killed. The role of the URL must be allowed to create
-    /// databases.
+    /// Creates a database under the first name that no other test uses now. Names are used again, so killed tests do
+    /// not leave more and more databases behind. The role of the URL must be allowed to create databases.
     ///
     /// # Panics
     /// When the database cannot be created.
@@ -85,7 +87,7 @@ impl TestDatabase {
         TestDatabase { url: url_with_database(server, &name), folder: None, _session: Some(session) }
     }
 
-    /// Returns a configuration with few connections.
+    /// Returns a configuration to open this database with few connections.
     pub fn config(&self) -> Config {
         Config { readers: 2, pg_pool: 8, ..Config::new(self.url.clone()) }
     }
@@ -94,13 +96,13 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         if let Some(folder) = &self.folder {
-            // Files that cannot be deleted stay in the folder for temporary files.
+            // If files cannot be deleted, they stay in the folder for temporary files.
             let _left = std::fs::remove_dir_all(folder);
         }
     }
 }
 
-/// Returns the name of a migrated database to copy, which is created once for each set of migrations.
+/// Returns the name of a migrated database that tests copy. It is created once for each set of migrations.
 async fn create_template_if_absent(session: &mut PgConnection, server: &str) -> String {
     let texts: Vec<u8> = migrations::ALL.iter().flat_map(|migration| migration.postgres.bytes()).collect();
     let digest = const_hex::encode(&Sha256::digest(texts)[..8]);
@@ -116,7 +118,8 @@ async fn create_template_if_absent(session: &mut PgConnection, server: &str) -> 
         let db = Db::open(&Config::new(url_with_database(server, &name))).await.expect("the template opens");
         db.migrate().await.expect("the template migrates");
         db.close().await;
-        // Marks the template as complete, and keeps sessions away, which would prevent copies.
+        // This marks the template as complete. It also prevents sessions in the template, because a database with
+        // sessions cannot be copied.
         run_statement(session, format!("alter database {name} with allow_connections false")).await;
     }
     run_statement(session, "select pg_advisory_unlock(7363)".to_owned()).await;
@@ -148,7 +151,44 @@ async fn try_advisory_lock(session: &mut PgConnection, sql: &'static str, number
     sqlx::query_scalar(sql).bind(number).fetch_one(session).await.expect("the statement succeeds")
 }
 
-/// Makes two tests, `name::sqlite` and `name::postgres`, of one body that gets a new database.
+/// The largest number of steps that each statement of this process has taken on SQLite.
+static SQLITE_STEPS: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
+
+/// Records the steps of one run of a statement.
+pub(crate) fn record_sqlite_steps(sql: &str, steps: u32) {
+    let mut recorded = SQLITE_STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    match recorded.get_mut(sql) {
+        Some(largest) => *largest = steps.max(*largest),
+        None => drop(recorded.insert(sql.to_owned(), steps)),
+    }
+}
+
+/// Returns the statements that ran on SQLite since the last call, each with the largest number of virtual machine steps of
+/// one run. A row that a statement reads takes several steps. Statements for several given rows are not recorded. Other
+/// tests of the process count too.
+pub fn take_sqlite_steps() -> BTreeMap<String, u32> {
+    std::mem::take(&mut *SQLITE_STEPS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Returns the number of rows and index entries that PostgreSQL has read since the database was created, by table. All work
+/// must have been done through `db`, whose pool must have only one connection: each connection reports its own work.
+///
+/// # Panics
+/// When the database is no PostgreSQL database.
+pub async fn count_postgres_rows_read(db: &Db) -> BTreeMap<String, i64> {
+    let flush = "select 1 as done from (select pg_stat_force_next_flush()) as flushed";
+    let flushed = db.write("flush_statistics", move |tx| Box::pin(async move { tx.rows(flush, Vec::new()).await }));
+    let _done: Vec<Row> = flushed.await.map_err(|e: Error| e).expect("PostgreSQL 15 or newer reports its statistics");
+    let read = "select t.relname::text as name, (t.seq_tup_read + coalesce(sum(i.idx_tup_read), 0))::bigint as n
+        from pg_stat_user_tables t left join pg_stat_user_indexes i on i.relid = t.relid
+        group by t.relname, t.seq_tup_read";
+    let rows = db.read("read_statistics", move |tx| Box::pin(async move { tx.rows(read, Vec::new()).await }));
+    let rows: Vec<Row> = rows.await.map_err(|e: Error| e).expect("the statistics are read");
+    let pair = |row: &Row| (row.get("name").expect("a name"), row.get("n").expect("a number"));
+    rows.iter().map(pair).collect()
+}
+
+/// Makes two tests from one body, `name::sqlite` and `name::postgres`. The body gets a new database.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! both {

@@ -1,4 +1,4 @@
-//! The closure of a transaction, run in the same way on both databases.
+//! The closure of a transaction, and the function that runs it in the same way on both databases.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -16,7 +16,8 @@ impl<T, E, F> TransactionBody<T, E> for F where
 {
 }
 
-/// Runs the closure, and then the statements that it deferred or queued. A panic of the closure becomes [`Error::Panicked`].
+/// Runs the closure, and then the statements that it deferred or queued. A panic of the closure becomes
+/// [`Error::Panicked`].
 pub(super) async fn run_body_catching_panics<T, E, F>(name: &'static str, tx: &mut Tx, body: F) -> Result<T, E>
 where
     F: TransactionBody<T, E>,
@@ -24,7 +25,7 @@ where
 {
     let run = async {
         let value = body(&mut *tx).await?;
-        // This also fails when an earlier statement failed and the closure ignored the error.
+        // This also fails when an earlier statement failed and the closure ignored its error.
         tx.run_deferred_and_queued().await?;
         Ok(value)
     };

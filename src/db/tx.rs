@@ -1,5 +1,6 @@
-//! A running transaction. The first statement that fails ends it: PostgreSQL accepts nothing more after an error, so
-//! SQLite behaves the same. Write `on conflict do nothing` where a duplicate is expected.
+//! A running transaction. After the first statement that fails, the transaction can only be rolled back: PostgreSQL
+//! accepts no more statements after an error, so SQLite behaves the same here. Write `on conflict do nothing` where a
+//! duplicate is expected.
 
 use std::any::{Any, TypeId};
 use std::sync::atomic::Ordering;
@@ -20,11 +21,11 @@ pub struct Tx {
     pub(super) connection: DbConnection,
     pub(super) stats: Arc<Stats>,
     kind: TxKind,
-    /// The error that ended the transaction; `None` while it can still succeed.
+    /// The error after which the transaction can only be rolled back; `None` while it can still succeed.
     pub(super) failed: Option<Error>,
     /// True when a statement changed rows.
     pub(super) changed: bool,
-    /// The functions that run after the commit.
+    /// The functions that run after the commit of the transaction.
     hooks: Vec<CommitHook>,
     /// Deferred statements that have not run yet. Always empty on SQLite, where they run at once.
     pub(super) deferred: Vec<DeferredStatement>,
@@ -36,11 +37,12 @@ pub struct Tx {
 
 /// The kind of a transaction, which limits the statements that it may run.
 pub(super) enum TxKind {
-    /// Any statements, between `begin` and `commit`.
+    /// A transaction that may run any statements, between `begin` and `commit`.
     Transaction,
-    /// Exactly one `select`, without a transaction.
+    /// Exactly one `select`, which runs without `begin` and `commit`.
     SelectOne {
-        /// On PostgreSQL: the pool, which has another connection when this one has died while it was idle.
+        /// On PostgreSQL: the connections from which another one is taken when this connection has died while it was
+        /// idle.
         fallback: Option<Arc<postgres::Connections>>,
         /// True when the `select` has run, so that no further statement is allowed.
         has_selected: bool,
@@ -58,7 +60,7 @@ pub(super) enum DbConnection {
 /// A function that runs after the commit.
 pub(super) type CommitHook = Box<dyn FnOnce() + Send>;
 
-/// The effects that the commit of a transaction has on this process.
+/// What must happen in this process after a transaction was committed.
 pub(super) struct CommitEffects {
     /// True when the transaction changed rows, so that the commit is counted.
     pub changed: bool,
@@ -120,7 +122,8 @@ impl Tx {
         self.record_changed_rows(result)
     }
 
-    /// Runs a statement and returns all its rows. Bound their number with a `limit`.
+    /// Runs a statement and returns all its rows. The statement should have a `limit`, so that the number of rows is
+    /// bounded.
     ///
     /// # Errors
     /// Any [`Error`] of the statement, or of a deferred one before it.
@@ -160,8 +163,8 @@ impl Tx {
     /// Runs a statement and returns its only row; `None` when it returns no row.
     ///
     /// # Errors
-    /// [`Error::TooManyRows`] when the statement returns several rows, or any [`Error`] of the statement or of a deferred
-    /// one before it.
+    /// [`Error::TooManyRows`] when the statement returns several rows, or any [`Error`] of the statement or of a
+    /// deferred one before it.
     pub async fn row(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Option<Row>, Error> {
         let mut rows = self.rows(sql, binds).await?;
         if rows.len() > 1 {
@@ -198,8 +201,9 @@ impl Tx {
         }
     }
 
-    /// Returns the SQL text for the backend, where no common text exists. Row locks need no second text: `for update`
-    /// and `for update skip locked` are removed on SQLite, where the single writer excludes all others.
+    /// Returns the SQL text for the backend. Use it only where one text cannot serve both databases. Row locks need no
+    /// second text: `for update` and `for update skip locked` are removed on SQLite, where only one transaction writes
+    /// at a time.
     pub fn sql_for_backend(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
         match self.backend() {
             Backend::Sqlite => sqlite,
@@ -207,28 +211,29 @@ impl Tx {
         }
     }
 
-    /// Registers `hook` to run once, after the transaction is durable and before its caller gets the result. It does
-    /// not run when the transaction fails. It must be short and must not use the database: on SQLite the writer waits
-    /// for it.
+    /// Registers `hook` to run once, after the transaction is durable and before its caller gets the result. The hook
+    /// does not run when the transaction fails. It must be short and must not use the database, because on SQLite the
+    /// writer waits for it.
     pub fn after_commit(&mut self, hook: impl FnOnce() + Send + 'static) {
         self.hooks.push(Box::new(hook));
     }
 
-    /// Returns the value of type `T` that all transactions of this database share. It may hold only copies of rows that
-    /// never change, added by [`Tx::after_commit`].
+    /// Returns the value of type `T` that all transactions of this database share. The value may contain only copies of
+    /// rows that never change, and only a hook of [`Tx::after_commit`] may add them.
     pub fn shared_cache<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
         let mut cache = self.stats.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = cache.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default())).clone();
         shared.downcast().expect("each value is stored under its own type")
     }
 
-    /// Returns the failure that ended the transaction, even if its closure returned success.
+    /// Returns the error after which the transaction can only be rolled back. The transaction must fail with it even if
+    /// its closure returned success.
     pub(super) fn failure(&self) -> Option<Error> {
         self.failed.clone()
     }
 
-    /// Returns the effects of the commit and resets the state of this transaction, so that the next transaction can use
-    /// the same connection.
+    /// Returns what must happen after the commit, and resets the state, so that the next transaction can use the same
+    /// connection.
     pub(super) fn take_effects_and_reset(&mut self) -> CommitEffects {
         self.failed = None;
         self.deferred.clear();
@@ -266,22 +271,22 @@ impl Tx {
         Ok(())
     }
 
-    /// Records that rows were changed, or that the statement failed, and returns the result.
+    /// Records that rows were changed or that the statement failed. Returns `result` unchanged.
     pub(super) fn record_changed_rows(&mut self, result: Result<u64, Error>) -> Result<u64, Error> {
         let changed = self.record_failure(result)?;
         self.changed |= changed > 0;
         Ok(changed)
     }
 
-    /// Records that rows were changed when the statement has a `returning` clause and returned rows, or that the statement
-    /// failed, and returns the rows.
+    /// Records that rows were changed, if the statement has a `returning` clause and returned rows, or that the
+    /// statement failed. Returns `result` unchanged.
     fn record_returned_rows(&mut self, sql: &str, result: Result<Vec<Row>, Error>) -> Result<Vec<Row>, Error> {
         let rows = self.record_failure(result)?;
         self.changed |= !rows.is_empty() && sql.contains("returning");
         Ok(rows)
     }
 
-    /// Records an error as the failure of the transaction, and returns the result.
+    /// If the result is an error, records it as the failure of the transaction. Returns `result` unchanged.
     pub(super) fn record_failure<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         result.inspect_err(|error| self.failed = Some(error.clone()))
     }

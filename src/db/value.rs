@@ -8,7 +8,7 @@ use chain::Amount;
 use crate::Error;
 use clock::Instant;
 
-/// A value of a statement or a row. A type of a feature is stored by implementing `From<TheType> for Bind` and
+/// A value of a statement or a row. To store its own type, a feature implements `From<TheType> for Bind` and
 /// [`FromValue`].
 #[derive(Clone, PartialEq, Eq)]
 pub enum Bind {
@@ -22,12 +22,12 @@ pub enum Bind {
     Blob(Vec<u8>),
     /// An unsigned integer above `i64::MAX`, which no column can hold: a statement that binds it fails.
     TooLarge(u64),
-    /// The id that a statement of the same batch returns, by the number of that statement. Only statements of a batch
-    /// may bind it.
+    /// The id that another statement of the same batch returns; the field is the index of that statement. Only
+    /// statements of a batch may bind it.
     ResultRef(usize),
 }
 
-/// A value that a row holds. It has the variants of [`Bind`], of which a row never holds the last two.
+/// A value in a row. It has the same variants as [`Bind`], but a row never contains the last two of them.
 pub type Value = Bind;
 
 impl Bind {
@@ -136,7 +136,7 @@ impl<const N: usize> From<&[u8; N]> for Bind {
     }
 }
 
-/// 32 bytes, big-endian, so that both databases sort amounts by their size.
+/// An amount is stored as 32 bytes, the most significant byte first, so that both databases sort amounts by their size.
 impl From<Amount> for Bind {
     fn from(value: Amount) -> Bind {
         Bind::from(value.to_be_bytes())
@@ -161,7 +161,7 @@ impl<T: Into<Bind>> From<Option<T>> for Bind {
     }
 }
 
-/// Writes the type of the value and not the value itself, which may be a secret or an e-mail address.
+/// `Debug` writes the type of the value but not the value, which may be a secret or an e-mail address.
 impl fmt::Debug for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())
@@ -170,7 +170,7 @@ impl fmt::Debug for Bind {
 
 /// A type that can be read from a row.
 pub trait FromValue: Sized {
-    /// Converts the value, or returns `None` when the type has no such value.
+    /// Converts the value to this type, or returns `None` when the type cannot represent the value.
     fn from_value(value: &Value) -> Option<Self>;
 }
 

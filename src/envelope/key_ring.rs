@@ -13,13 +13,13 @@ use zeroize::Zeroizing;
 
 use crate::{Envelope, KEY_LENGTH};
 
-/// The name of the key file, in the data folder or in the folder of the credentials that systemd passes.
+/// The name of the key file. It is in the data folder, or in the folder of the credentials that systemd passes.
 pub const FILE_NAME: &str = "envelope.keys";
 
 /// The maximum number of keys in one key ring. With one new key each week, a key ring is full after 19 years.
 const KEYS_MAX: usize = 1_000;
 
-/// The first line of the key file, a comment.
+/// The first line of the key file, which is a comment for people.
 const FILE_COMMENT: &str =
     "# Encryption keys of settled. Without them undelivered stock is lost: keep a copy apart from the backups.\n";
 
@@ -94,8 +94,8 @@ impl Envelope {
 /// key only after a restart.
 ///
 /// # Errors
-/// Fails when the key file is missing, malformed or full, when other users may read it, when it is a systemd credential,
-/// or when it cannot be replaced.
+/// Fails when the key file is missing, malformed or full, when other users may read it, when it is a systemd
+/// credential, or when it cannot be replaced.
 pub fn add_random_key_to_file(data_folder: &Path) -> Result<u32, KeysError> {
     if let Some(path) = find_credential_path().filter(|path| path.exists()) {
         return Err(KeysError::Credential(path));

@@ -58,7 +58,7 @@ pub struct Envelope {
 /// The reason why a ciphertext cannot be decrypted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecryptError {
-    /// The bytes do not have the format of a ciphertext.
+    /// The bytes are not a ciphertext: their format is wrong.
     #[error("this is not a ciphertext of settled")]
     Malformed,
     /// The key ring does not have the key with this id.
@@ -108,8 +108,8 @@ impl Envelope {
     /// Decrypts a text that was encrypted for exactly this purpose and owner.
     ///
     /// # Errors
-    /// Fails when the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key that
-    /// the key ring does not have.
+    /// Fails when the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key
+    /// that the key ring does not have.
     pub fn decrypt(&self, purpose: &str, owner: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, DecryptError> {
         let (header, rest) = sealed.split_at_checked(HEADER_LENGTH).ok_or(DecryptError::Malformed)?;
         let (nonce, encrypted) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or(DecryptError::Malformed)?;
@@ -139,7 +139,7 @@ impl Envelope {
     }
 }
 
-/// Formats the ids of the keys, and never a key.
+/// `Debug` shows only the ids of the keys, and never a key.
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<u32> = self.keys.iter().map(|(id, _)| *id).collect();

@@ -27,7 +27,7 @@ const PEG_CURRENCY: &str = "USD";
 /// A rate that enough sources agree on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgreedRate {
-    /// Price of one unit of the base, in units of the quote currency.
+    /// The price of one unit of the base asset, in units of the quote currency.
     pub value: Decimal,
     /// The sources whose prices are near the median, each once.
     pub sources: Vec<SourceName>,
@@ -35,7 +35,7 @@ pub struct AgreedRate {
     pub at: Instant,
 }
 
-/// The text that is stored with the rate, such as `median of binance, kraken, okx`.
+/// The text that is stored as the source of the rate, such as `median of binance, kraken, okx`.
 impl fmt::Display for AgreedRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.sources.iter().map(|source| source.as_str()).collect();
@@ -47,13 +47,13 @@ impl fmt::Display for AgreedRate {
 /// [`RateRejection::TooFew`], and is withdrawn after all other rejections.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateRejection {
-    /// Too few sources have a recent price.
+    /// Too few exchanges have a recent price.
     #[error("{found} of {needed} required sources have a recent price")]
     TooFew { found: usize, needed: usize },
-    /// Too few sources are near the median.
+    /// Too few exchanges have a price near the median.
     #[error("only {found} of {needed} required sources are near the median {median}")]
     Disagreement { found: usize, needed: usize, median: Decimal },
-    /// The median is far from the last accepted rate, and too few rounds in a row have had this median.
+    /// The median is far from the last accepted rate (a jump), and too few rounds in a row have had this median.
     #[error("the rate jumps from {from} to {to}, confirmed by {rounds} of {needed} required rounds in a row")]
     Jump { from: Decimal, to: Decimal, rounds: u32, needed: u32 },
     /// The price of USDT in US dollars is too far from one.
@@ -61,13 +61,13 @@ pub enum RateRejection {
     Depegged(Decimal),
 }
 
-/// The last accepted rate of every pair, and the jumps that wait for more rounds.
+/// The last accepted rate of every pair, and the jumps that are not accepted yet.
 pub struct RateConsensus {
     limits: Limits,
     states: BTreeMap<Pair, PairState>,
 }
 
-/// The limits from the configuration, by which a round is judged.
+/// The limits from the configuration that decide whether the prices of a round give a rate.
 struct Limits {
     min_sources: usize,
     staleness_ms: i64,
@@ -78,10 +78,10 @@ struct Limits {
     depeg_min_sources: usize,
 }
 
-/// The last accepted rate of one pair, and its jump that waits for more rounds.
+/// The last accepted rate of one pair, and a jump of this pair that is not accepted yet.
 #[derive(Default)]
 struct PairState {
-    /// The last accepted rate; `None` before the first one.
+    /// The last accepted rate; `None` when no rate was accepted yet.
     accepted: Option<Decimal>,
     /// The median of a jump that is not accepted yet, and the number of rounds in a row with this median; `None`
     /// without a jump.
@@ -131,7 +131,8 @@ impl RateConsensus {
 }
 
 impl Limits {
-    /// Returns the rate of a pair that enough sources agree on. Prices quoted in USDT count only when `peg_holds`.
+    /// Returns the rate of a pair that enough sources agree on. Prices in USDT are used only when `peg_holds` is true,
+    /// so that one USDT is worth about one US dollar.
     fn find_agreed_rate(
         &self,
         now: Instant,
@@ -194,7 +195,7 @@ impl Limits {
     }
 }
 
-/// Returns the median price of these sources, or `None` when there are none.
+/// Returns the median price of these sources, or `None` when there are no prices.
 fn compute_median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -> Option<Decimal> {
     compute_median(&newest_by_source.values().map(|observation| observation.price).collect::<Vec<Decimal>>())
 }

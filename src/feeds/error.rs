@@ -20,7 +20,7 @@ pub enum FeedError {
     /// The exchange returned this HTTP status, which is neither a success nor a known error.
     #[error("the exchange answered with HTTP status {0}")]
     Status(u16),
-    /// The exchange limits the request rate.
+    /// The exchange received too many requests. `seconds` is the time to wait before the next request.
     #[error("the exchange limits the request rate; the next request is sent in {seconds} s")]
     RateLimited { seconds: u32 },
     /// No request was sent, because the exchange limited the request rate before.

@@ -13,9 +13,11 @@ use super::error::{FeedError, describe_root_cause, to_feed_error};
 /// Maximum size of a response after decompression, in bytes.
 pub const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
-/// Pause after "429 Too Many Requests" without a `Retry-After` header, in seconds.
+/// The time, in seconds, for which an exchange gets no requests after it has sent "429 Too Many Requests" without a
+/// `Retry-After` header.
 const PAUSE_DEFAULT_S: u32 = 60;
-/// Maximum pause, even if the `Retry-After` header requests a longer one, in seconds.
+/// The maximum time, in seconds, for which an exchange gets no requests, even if its `Retry-After` header names a
+/// longer time.
 const PAUSE_MAX_S: u32 = 3_600;
 
 /// Builds an HTTP client that follows no redirects. `timeout` is the total time of one request.

@@ -31,6 +31,7 @@ pub struct Observation {
     pub pair: Pair,
     /// Price of one unit of the base, in units of the quote currency; above zero.
     pub price: Decimal,
-    /// The time of the price. It is the time of receipt when the exchange reports no time or a later one.
+    /// The time at which the price was valid. It is the time when the response was received if the exchange reports no
+    /// time or a later one.
     pub at: Instant,
 }

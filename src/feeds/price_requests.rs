@@ -10,8 +10,8 @@ use super::{FeedError, Observation, exchanges, http};
 use clock::{Clock, Instant};
 use config::{Pair, Rates, SourceName};
 
-/// The configured exchanges. After an exchange limits the request rate, it is not requested for the time in its
-/// `Retry-After` header.
+/// The configured exchanges. When an exchange replies that it got too many requests, it gets no requests for the time
+/// in its `Retry-After` header.
 pub struct Feeds {
     client: reqwest::Client,
     sources: Vec<(SourceName, Url)>,
@@ -56,8 +56,8 @@ impl Feeds {
         join_all(requests).await
     }
 
-    /// Requests prices from one exchange, unless the exchange is paused. Pauses the exchange when it limits the request
-    /// rate.
+    /// Requests prices from one exchange, unless the exchange is paused. When the exchange replies that it got too many
+    /// requests, pauses it.
     async fn request_prices_unless_paused(
         &self,
         source: SourceName,
@@ -70,7 +70,7 @@ impl Feeds {
         let available: Vec<Pair> =
             pairs.iter().filter(|pair| exchanges::may_have_market(source, pair)).cloned().collect();
         let result = match self.request_pairs_together_if_accepted(source, root, &available).await {
-            // The exchange rejects the whole request because of one pair that it does not know.
+            // The exchange rejects the whole request when it does not know one of the pairs.
             Err(FeedError::Rejected(_))
                 if available.len() > 1 && exchanges::accepts_several_pairs_per_request(source) =>
             {

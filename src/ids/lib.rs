@@ -71,9 +71,9 @@ pub enum Mode {
 /// A merchant in one mode. A call may read and change only the objects of one shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shop {
-    /// The merchant who owns the objects.
+    /// The merchant who owns the objects of the shop.
     pub merchant: MerchantId,
-    /// The mode to which the objects belong.
+    /// The mode, live or test, to which the objects of the shop belong.
     pub mode: Mode,
 }
 

@@ -21,7 +21,8 @@ pub use transport::{SendError, SetupError, Transport};
 /// Maximum mails that one call of [`deliver_due_mails`] sends.
 const BATCH_MAX: u32 = 50;
 
-/// Time for which a mail that is being sent is hidden from other instances, in milliseconds.
+/// The time, in milliseconds, for which a mail is reserved for the instance that is sending it. Other instances do not
+/// see the mail during this time.
 const CLAIM_MS: i64 = 300_000;
 
 /// Delay after the first failure. It doubles with every further failure, up to [`RETRY_DELAY_MAX`].
@@ -31,11 +32,11 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(6 * 3_600);
 /// The state of a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Not sent yet; a failed attempt may have come before.
+    /// The mail is not sent yet. Earlier attempts may have failed.
     Queued,
-    /// Accepted by the mail server, or written to the folder or the log.
+    /// The mail server has accepted the mail, or the mail was written to the folder or the log.
     Sent,
-    /// Given up after a permanent refusal or the last attempt.
+    /// The mail is not sent any more: the server refused it permanently, or the last attempt failed.
     Failed,
 }
 
@@ -51,7 +52,7 @@ struct QueuedMail {
     attempts: u32,
 }
 
-/// Queues a plain-text mail. It is sent only if the transaction commits.
+/// Queues a plain-text mail. The mail is sent only if the transaction commits.
 pub async fn queue_mail(
     tx: &mut Tx,
     now: Instant,
@@ -62,7 +63,8 @@ pub async fn queue_mail(
     store::insert_mail(tx, now, recipient, subject, body).await
 }
 
-/// Sends the mails that are due and returns the number that were sent. A mail that could not be sent is retried later.
+/// Sends the mails that are due and returns the number that were sent. When a mail could not be sent, another attempt
+/// is made later.
 pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> Result<usize, db::Error> {
     let until = now.plus_ms(CLAIM_MS);
     let due =
@@ -84,7 +86,7 @@ pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> 
     Ok(sent)
 }
 
-/// The next step of a mail after an attempt to send it.
+/// What happens to a mail after an attempt to send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DeliveryStep {
     Sent,

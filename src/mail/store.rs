@@ -22,8 +22,8 @@ pub async fn insert_mail(
     db::expect_changed(changed, 1)
 }
 
-/// Claims at most `count_max` due mails until `until` and counts the attempt before it happens, so that a mail that
-/// crashes the daemon is given up in the end as well.
+/// Reserves at most `count_max` due mails for this instance until `until`. Counts the attempt before it is made, so
+/// that a mail that crashes the daemon is also given up after some attempts.
 pub async fn claim_due_mails(
     tx: &mut Tx,
     now: Instant,
@@ -46,8 +46,8 @@ pub async fn claim_due_mails(
     Ok(mails)
 }
 
-/// Sets the final state of a mail and erases recipient and text. Changes no row when another instance has finished the
-/// mail after this claim ended.
+/// Sets the final state of a mail, and erases its recipient and text. Changes no row when another instance finished the
+/// mail after the reservation had ended.
 pub async fn finish_mail(
     tx: &mut Tx,
     id: i64,
@@ -67,7 +67,8 @@ pub async fn finish_mail(
     Ok(())
 }
 
-/// Sets when a mail is retried. Changes no row when another instance has claimed the mail meanwhile.
+/// Sets the time of the next attempt to send a mail. Changes no row when another instance has reserved the mail in the
+/// meantime.
 pub async fn schedule_mail_retry(
     tx: &mut Tx,
     id: i64,

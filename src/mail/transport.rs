@@ -30,7 +30,7 @@ pub struct Transport {
     from: Mailbox,
     attempts_max: u32,
     backend: MailBackend,
-    /// The number of mails that were only logged since start.
+    /// The number of mails since the start that were only logged and not sent.
     dropped: AtomicU64,
 }
 
@@ -44,21 +44,21 @@ enum MailBackend {
 /// The reason why a transport cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The sender is not an address.
+    /// The configured sender is not an e-mail address.
     #[error("[mail] from: {0}")]
     From(String),
     /// The folder for mails cannot be created.
     #[error("{path}: {error}")]
     Folder { path: PathBuf, error: std::io::Error },
-    /// The password cannot be read.
+    /// The password of the mail server cannot be read.
     #[error("[mail.smtp] password_file: {0}")]
     Password(#[from] config::SecretError),
-    /// The server name cannot be used for TLS.
+    /// The configured host name of the mail server cannot be used for TLS.
     #[error("[mail.smtp] host: {0}")]
     Server(#[from] smtp::Error),
 }
 
-/// The reason why a mail was not sent. Contains neither recipient nor text.
+/// The reason why a mail was not sent. The text of the error contains neither the recipient nor the text of the mail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The recipient is not an e-mail address.
@@ -67,17 +67,17 @@ pub enum SendError {
     /// The message cannot be built from the subject and the text.
     #[error("the message cannot be built")]
     InvalidMessage,
-    /// The file system returned an error.
+    /// The mail could not be written to its folder.
     #[error("the file could not be written")]
     NotWritten,
-    /// The server refused the mail permanently, with this SMTP code. Its text is left out, because it often repeats the
-    /// address.
+    /// The server refused the mail permanently, with this SMTP code. The server's text is left out, because it often
+    /// repeats the address of the recipient.
     #[error("the server refused the mail permanently{}", format_smtp_code(.0))]
     Refused(Option<u16>),
     /// The server could not be reached, or refused the mail temporarily with this SMTP code.
     #[error("the server did not accept the mail{}", format_smtp_code(.0))]
     NotAccepted(Option<u16>),
-    /// The server did not answer in time.
+    /// The mail server did not answer in time.
     #[error("the server did not answer in time")]
     TimedOut,
 }
@@ -97,7 +97,7 @@ impl Transport {
         Ok(Transport { from, attempts_max: config.attempts_max, backend, dropped: AtomicU64::new(0) })
     }
 
-    /// Returns the number of attempts after which a mail is given up.
+    /// Returns the number of failed attempts after which a mail is not sent any more.
     pub fn attempts_max(&self) -> u32 {
         self.attempts_max
     }
@@ -124,7 +124,7 @@ impl Transport {
 }
 
 impl SendError {
-    /// Returns true when a retry would fail again.
+    /// Returns true when another attempt to send the mail would fail in the same way.
     pub fn is_permanent(&self) -> bool {
         match self {
             SendError::InvalidRecipient | SendError::InvalidMessage | SendError::Refused(_) => true,

@@ -46,7 +46,7 @@ pub(crate) enum ReviewChange {
 /// A review to open for the operator.
 #[derive(Debug)]
 pub(crate) struct ReviewRequest {
-    /// The kind of the review.
+    /// The kind of the review: the reason why the operator has to decide.
     pub kind: reviews::Kind,
     /// The text that identifies the object of the review by kind and id, such as `invoice/7`.
     pub subject: String,
@@ -60,7 +60,7 @@ pub(crate) struct ReviewRequest {
 /// A review to close because a reorg removed the money that it is about.
 #[derive(Debug)]
 pub(crate) struct Retraction {
-    /// The kind of the review.
+    /// The kind of the review: the reason why the operator had to decide.
     pub kind: reviews::Kind,
     /// The text that identifies the object of the review by kind and id, such as `invoice/7`.
     pub subject: String,
@@ -71,8 +71,8 @@ pub(crate) struct Retraction {
     pub replacement: Option<ReviewRequest>,
 }
 
-/// Is told about every payment whose state changed. The shop implements it. [`PaymentChange`] lists the possible
-/// changes.
+/// The receiver of payment changes: it is told about every payment whose state changed. The shop implements this trait.
+/// [`PaymentChange`] lists the possible changes.
 pub trait PaymentListener: Send + Sync {
     /// Reacts to `changes`, in their order, in the database transaction that made them.
     ///

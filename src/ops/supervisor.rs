@@ -20,7 +20,7 @@ use web::health::Health;
 
 /// Maximum time between two checks of the daemon's health.
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
-/// Time without a completed run after which a worker counts as hanging. Every timeout inside a run is shorter.
+/// A worker that has completed no run for this time counts as hanging. Every timeout inside a run is shorter.
 const WORKER_HANGS_AFTER: Duration = Duration::from_secs(300);
 /// Time for which a worker must fail before `/readyz` reports the worker as a problem.
 const WORKER_FAILS_AFTER: Duration = Duration::from_secs(60);
@@ -32,11 +32,11 @@ struct Supervisor {
     heartbeats: Heartbeats,
     tasks: Tasks,
     db: Db,
-    /// The database check that is still running; `None` when no check runs. A second check is not started meanwhile,
+    /// The database check that is still running; `None` when no check runs. While it runs, no second check is started,
     /// because each check uses a connection to the database server.
     database_check: Option<BoxFuture<'static, Result<Vec<String>, db::Error>>>,
     data_folder: PathBuf,
-    /// The problems of the last check, by the name of the part with the problem.
+    /// The problems that the last check found. The key is the name of the part with the problem.
     problems: BTreeMap<String, String>,
 }
 

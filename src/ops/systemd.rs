@@ -15,12 +15,12 @@ pub fn notify_stopping() {
     send_to_systemd(&[NotifyState::Stopping]);
 }
 
-/// Resets the watchdog of systemd, which otherwise restarts the daemon.
+/// Resets the watchdog timer of systemd. Without this call, systemd restarts the daemon when the timer ends.
 pub fn notify_alive() {
     send_to_systemd(&[NotifyState::Watchdog]);
 }
 
-/// Returns the interval within which systemd expects [`notify_alive`]; `None` when the watchdog is off.
+/// Returns the time within which systemd expects the next call of [`notify_alive`]; `None` when the watchdog is off.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }

@@ -11,3 +11,5 @@ pub mod fulfilment;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod tests;

@@ -9,16 +9,16 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::error;
 
-/// Starts tasks and counts panics. Clones share the counts.
+/// Starts background tasks and counts their panics. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
-    /// Tasks that a panic ended.
+    /// The number of tasks that ended because of a panic.
     lost: Arc<AtomicU64>,
-    /// Panics that a caller caught and recorded.
+    /// The number of panics that a caller caught and recorded.
     caught: Arc<AtomicU64>,
 }
 
@@ -46,24 +46,45 @@ impl Tasks {
         self.count_lost_tasks() + self.caught.load(Ordering::SeqCst)
     }
 
-    /// Returns the number of tasks that a panic ended. Their work is not done any more.
+    /// Returns the number of tasks that ended because of a panic. Nobody does their work any more.
     pub fn count_lost_tasks(&self) -> u64 {
         self.lost.load(Ordering::SeqCst)
     }
 }
 
-/// Wakes all workers before their next turn. It is a hint only: workers find their work in the database.
+/// A signal that wakes all workers, so that they run before their pause ends. It is only a hint: workers find their
+/// work in the database.
 #[derive(Clone, Default)]
-pub struct Wake(Arc<Notify>);
+pub struct Wake(Arc<watch::Sender<()>>);
+
+/// Receives the wakes of a [`Wake`], also those that were sent while the receiver was busy.
+pub struct WakeReceiver(watch::Receiver<()>);
 
 impl Wake {
-    /// Wakes every task that waits in [`Wake::wait_for_wake`].
+    /// Wakes every receiver.
     pub fn wake(&self) {
-        self.0.notify_waiters();
+        self.0.send_replace(());
     }
 
-    /// Waits until [`Wake::wake`] is called.
-    pub async fn wait_for_wake(&self) {
-        self.0.notified().await;
+    /// Returns a receiver of all later wakes.
+    pub fn subscribe(&self) -> WakeReceiver {
+        WakeReceiver(self.0.subscribe())
+    }
+}
+
+impl WakeReceiver {
+    /// Forgets the wakes until now and returns true when there were any.
+    pub fn take_wakes(&mut self) -> bool {
+        let was_woken = self.0.has_changed().unwrap_or(false);
+        self.0.mark_unchanged();
+        was_woken
+    }
+
+    /// Waits for a wake. Returns at once when one was sent after the last [`WakeReceiver::take_wakes`].
+    pub async fn wait_for_wake(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Nothing can wake this receiver any more.
+            std::future::pending().await
+        }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// Maximum length of the text in a field, in bytes.
 const TEXT_LENGTH_MAX: usize = 1000;
 
-/// The reason why a request is invalid. Its text is sent to the client.
+/// The reason why a request is invalid. The client gets it as text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
     /// The header `Content-Type` is not `application/json`.

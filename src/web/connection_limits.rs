@@ -18,7 +18,8 @@ pub struct ConnectionLimits {
     free: Arc<Semaphore>,
     /// Maximum number of open connections of one client.
     per_client: u32,
-    /// The limit per client does not apply to these proxies, because each forwards the connections of many clients.
+    /// The trusted proxies. The limit for each client does not apply to them, because each proxy forwards the
+    /// connections of many clients.
     trusted_proxies: Vec<IpNetwork>,
     open: OpenConnections,
 }
@@ -53,7 +54,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Waits until fewer connections are open than the total allows.
+    /// Waits until the number of open connections is below the limit for all clients together.
     pub async fn wait_for_free_connection(&self) -> OwnedSemaphorePermit {
         self.free.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
@@ -95,7 +96,7 @@ impl Drop for ConnectionPermit {
 }
 
 /// Raises the process's limit of open files and sockets to the hard limit, and returns the new limit. The soft limit is
-/// low by default to protect programs that use `select(2)`; the daemon does not use it.
+/// low by default to protect programs that use `select(2)`; the daemon does not use `select(2)`.
 fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };

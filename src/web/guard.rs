@@ -57,7 +57,7 @@ impl Guard {
     /// Wraps a surface: adds the rate limit, the limits of body size and time, and the handling of panics. `render`
     /// renders errors of this middleware in the surface's error format.
     pub fn protect_surface(&self, surface: Router, render: ErrorRenderer) -> Router {
-        // This middleware bounds and reads the body, so that no endpoint has to.
+        // This middleware itself limits and reads the body, so no endpoint needs a limit.
         let surface = surface.layer(DefaultBodyLimit::disable());
         surface.layer(middleware::from_fn_with_state((self.clone(), render), handle_protected_request))
     }

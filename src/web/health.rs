@@ -42,7 +42,7 @@ struct HealthResponse {
     problems: Vec<String>,
 }
 
-/// Returns the routes of both endpoints. They have no rate limit, so they respond from memory.
+/// Returns the routes of both health endpoints. They have no rate limit, so they only read values in memory.
 pub fn build_health_routes(health: Health) -> Router {
     Router::new().route("/healthz", get(get_healthz)).route("/readyz", get(get_readyz)).with_state(health)
 }

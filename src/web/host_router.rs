@@ -26,7 +26,7 @@ impl HostRouter {
         *router = std::mem::take(router).merge(routes);
     }
 
-    /// Returns one router that serves all surfaces.
+    /// Returns one router that serves all surfaces, each on its host.
     pub fn into_router(self) -> Router {
         if self.by_host.is_empty() {
             return self.every_host;
@@ -38,7 +38,7 @@ impl HostRouter {
     }
 }
 
-/// The complete routers. The router of a named host also serves the surfaces without a host of their own.
+/// The complete router of each host. The router of a named host also serves the surfaces without a host of their own.
 struct RoutersByHost {
     every_host: Router,
     by_host: BTreeMap<String, Router>,

@@ -10,9 +10,9 @@ use crate::response;
 /// An error of the HTTP server, which a surface renders in its own error format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpError {
-    /// No route has this path.
+    /// No route has the path of the request.
     NotFound,
-    /// The path has no route for this method.
+    /// The path has no route for the HTTP method of the request.
     MethodNotAllowed,
     /// The body has more bytes than `server.body_bytes_max`.
     BodyTooLarge,
@@ -20,10 +20,10 @@ pub enum HttpError {
     BodyIncomplete,
     /// The client sent more requests than `server.requests_per_minute`.
     RateLimited {
-        /// Seconds until the next request is admitted.
+        /// The number of seconds until the client may send the next request.
         after_seconds: u64,
     },
-    /// The endpoint did not respond within `server.request_timeout_ms`. Its work may still be completed.
+    /// The endpoint did not respond within `server.request_timeout_ms`. The endpoint may still complete its work.
     TimedOut,
     /// The endpoint panicked.
     Panicked,
@@ -32,7 +32,7 @@ pub enum HttpError {
 /// A function that renders errors of the HTTP server in the error format of one surface.
 pub type ErrorRenderer = fn(HttpError) -> Response;
 
-/// The error format of paths that belong to no surface.
+/// The JSON body of an error on a path that belongs to no surface.
 #[derive(Serialize)]
 struct PlainBody {
     error: &'static str,

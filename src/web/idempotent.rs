@@ -22,7 +22,7 @@ const ATTEMPTS_MAX: u32 = 4;
 /// The time for which a key and its response are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
-    /// The key never expires. Used for calls that move money.
+    /// The key never expires. This value is used for calls that move money.
     Forever,
     /// The key expires this many seconds after the first call.
     Seconds(i64),
@@ -57,7 +57,7 @@ pub struct StoredResponse {
     pub body: String,
 }
 
-/// The response to a call, with the value of its execution.
+/// The response to a call, and the value that the execution of the call returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallOutcome<T> {
     /// The response for the client.
@@ -72,7 +72,7 @@ pub struct CallOutcome<T> {
 #[error("must be 1 to {KEY_LENGTH_MAX} visible ASCII characters")]
 pub struct InvalidKey;
 
-/// The errors of an operation that the executor creates or inspects.
+/// An error type of an operation, with the errors that the executor must create or recognise.
 pub trait OperationError: From<db::Error> {
     /// Returns the error for a key that was used with another request before.
     fn key_reused_error() -> Self;

@@ -43,7 +43,7 @@ pub fn http_error_response(error: HttpError, body: &impl Serialize) -> Response 
     }
 }
 
-/// Returns the response with a header set.
+/// Sets a header of the response, and returns the response.
 pub fn with_response_header(mut response: Response, name: HeaderName, value: HeaderValue) -> Response {
     response.headers_mut().insert(name, value);
     response

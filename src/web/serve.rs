@@ -40,7 +40,7 @@ pub async fn serve_http(
 ) {
     let limits = ConnectionLimits::new(&server);
     loop {
-        // A connection above the limit waits in the kernel's queue.
+        // While the limit of connections is reached, further connections wait in the kernel's queue.
         let free = limits.wait_for_free_connection().await;
         let (stream, peer) = tokio::select! {
             () = wait_until_stopped(&mut stop) => break,
@@ -110,7 +110,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, m
 }
 
 async fn wait_until_stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that the sender was dropped, which also happens only when the daemon ends.
+    // An error means that the sender of the stop signal was dropped, which also happens only when the daemon ends.
     let _dropped = stop.wait_for(|stop| *stop).await.is_err();
 }
 

@@ -1,6 +1,6 @@
 //! Finds credits that are missing in the blocks that the source returned: internal transfers, when the source cannot
 //! trace them, and transfers that an endpoint left out. The worker compares balances with deposits, and finds the block
-//! of an unexplained increase by bisection.
+//! of an unexplained increase by binary search.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use money::deposits::{self, BalanceCheck, DepositService, UnexplainedCredit};
 /// Maximum number of invoices whose balances are compared in one run.
 const COMPARE_MAX: i64 = 500;
 
-/// Compares balances of one chain with its deposits and books unexplained credits.
+/// Compares the balances of addresses on one chain with their deposits, and books credits that no deposit explains.
 #[derive(Clone)]
 pub struct BalanceReconciler {
     pub(super) db: Db,
@@ -35,7 +35,7 @@ impl BalanceReconciler {
     }
 
     /// Compares the balances of the invoices' addresses after the block `cursor` with their deposits, and books each
-    /// unexplained credit. Returns true when deposits explain all balances, so that no credit was booked.
+    /// unexplained credit. Returns true when the deposits explain all balances, and false when a credit was booked.
     ///
     /// # Errors
     /// [`SourceError`] when balances are not available.
@@ -120,7 +120,7 @@ impl BalanceReconciler {
                 info!(%chain, height = at.height, "a balance increased without a visible transfer; the credit was booked");
                 Ok(())
             }
-            // A deposit was booked meanwhile; the next check takes it into account.
+            // Another deposit was booked in the meantime. The next check takes it into account.
             UnexplainedCredit::Outdated => Ok(()),
             UnexplainedCredit::OffBranch => {
                 bail!(
@@ -144,14 +144,14 @@ fn group_checks_by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<Balan
     groups
 }
 
-/// Checks the balances of open invoices in native coins every 15 seconds, on chains whose source cannot trace internal
-/// transfers.
+/// Checks every 15 seconds the balances of the addresses of open invoices in native coins. Only for chains whose source
+/// cannot trace internal transfers, which are native coins that a contract sends.
 pub struct BalanceCheckWorker {
     reconciler: BalanceReconciler,
 }
 
 impl BalanceCheckWorker {
-    /// Creates the worker for the reconciler's chain.
+    /// Creates the worker for the chain of `reconciler`.
     pub fn new(reconciler: BalanceReconciler) -> BalanceCheckWorker {
         BalanceCheckWorker { reconciler }
     }

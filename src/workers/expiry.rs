@@ -1,5 +1,5 @@
-//! Expires records that depend on the clock alone: orders whose external payment (Alipay, WeChat Pay) is overdue, and
-//! idempotency keys.
+//! Expires records whose end depends only on the clock: orders whose external payment (Alipay, WeChat Pay) is overdue,
+//! and idempotency keys.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct ExpiryWorker {
 }
 
 impl ExpiryWorker {
-    /// Creates the worker.
+    /// Creates a worker that uses this database and this clock.
     pub fn new(db: Db, clock: Clock) -> ExpiryWorker {
         ExpiryWorker { db, clock }
     }

@@ -1,15 +1,19 @@
-//! Delivers paid orders.
+//! The worker that delivers paid orders.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use crate::workers::{Ran, Worker};
-use clock::Clock;
-use db::Db;
+use clock::{Clock, Instant};
+use db::{Db, Tx};
 use envelope::Envelope;
+use money::effects::PaymentListener;
+use money::payments::PaymentChange;
 use shop::fulfilment::{self, EmailTemplates};
+use tasks::Wake;
 
 /// Delivers the items of paid orders, and retries failed deliveries when they are due.
 pub struct FulfilmentWorker {
@@ -23,6 +27,35 @@ impl FulfilmentWorker {
     /// Creates a worker that decrypts stock with `envelope` and queues e-mails made of `templates`.
     pub fn new(db: Db, clock: Clock, envelope: Arc<Envelope>, templates: EmailTemplates) -> FulfilmentWorker {
         FulfilmentWorker { db, clock, envelope, templates: Arc::new(templates) }
+    }
+}
+
+/// Passes payment changes on to the shop, and wakes the workers after the commit of a payment, so that its order is
+/// delivered at once.
+pub struct WakingPaymentListener<L> {
+    listener: L,
+    wake: Wake,
+}
+
+impl<L: PaymentListener> WakingPaymentListener<L> {
+    /// Creates a listener that passes changes on to `listener`.
+    pub fn new(listener: L, wake: Wake) -> WakingPaymentListener<L> {
+        WakingPaymentListener { listener, wake }
+    }
+}
+
+impl<L: PaymentListener> PaymentListener for WakingPaymentListener<L> {
+    fn on_payment_changes<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        now: Instant,
+        changes: &'a [PaymentChange],
+    ) -> BoxFuture<'a, Result<(), db::Error>> {
+        if changes.iter().any(|change| matches!(change, PaymentChange::Paid(_))) {
+            let wake = self.wake.clone();
+            tx.after_commit(move || wake.wake());
+        }
+        self.listener.on_payment_changes(tx, now, changes)
     }
 }
 

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 #[derive(Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<BTreeMap<String, LastRun>>>);
 
-/// The last run of one worker, as it is kept.
+/// The end and the error of the last run of one worker.
 struct LastRun {
     /// The time at which the run ended.
     ended: Instant,
-    /// The error of the last run, and the time since which every run has failed; `None` when the last run succeeded.
+    /// The error of the last run, and the time at which the runs began to fail; `None` when the last run succeeded.
     failing: Option<(String, Instant)>,
 }
 
@@ -22,7 +22,7 @@ struct LastRun {
 pub struct Heartbeat {
     /// The time since the end of the last run.
     pub since_end: Duration,
-    /// The error of the last run, and for how long every run has failed; `None` when the last run succeeded.
+    /// The error of the last run, and the time since the runs began to fail; `None` when the last run succeeded.
     pub failing: Option<(String, Duration)>,
 }
 
@@ -37,7 +37,7 @@ impl Heartbeats {
         heartbeats.iter().map(to_heartbeat).collect()
     }
 
-    /// Records the end of a run of this worker. The time since which runs have failed is kept until a run succeeds.
+    /// Records the end of a run of this worker. The time at which the runs began to fail is kept until a run succeeds.
     pub(super) fn record_run(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
         let mut heartbeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = Instant::now();

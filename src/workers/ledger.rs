@@ -1,4 +1,4 @@
-//! Ledger maintenance: appends postings to the hash chain and rolls up balances.
+//! Maintenance of the ledger: appends postings to the hash chain, and adds them to the stored balances.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use crate::workers::{Ran, Worker};
 use db::{self, Db};
 use money::ledger;
 
-/// Maximum number of postings appended in one database transaction.
+/// The maximum number of postings that one database transaction appends.
 const HASH_CHAIN_MAX: i64 = 2_000;
-/// Maximum number of balances rolled up in one database transaction.
+/// The maximum number of balances that one database transaction updates.
 const ROLL_UP_MAX: i64 = 200;
 
 /// Appends postings to the hash chain. Has work only on PostgreSQL: on SQLite, the database transaction that posts also
@@ -20,7 +20,7 @@ pub struct HashChainWorker {
 }
 
 impl HashChainWorker {
-    /// Creates the worker.
+    /// Creates a worker that appends the postings of this database.
     pub fn new(db: Db) -> HashChainWorker {
         HashChainWorker { db }
     }
@@ -50,14 +50,14 @@ impl Worker for HashChainWorker {
     }
 }
 
-/// Adds new postings to the balances of accounts that have no balance row of their own. These balances may lag behind,
-/// because no database transaction reads them before it posts.
+/// Adds new postings to the stored balances of accounts that may go below zero. These balances may be behind the
+/// postings, because no database transaction needs them before it posts.
 pub struct BalanceRollUpWorker {
     db: Db,
 }
 
 impl BalanceRollUpWorker {
-    /// Creates the worker.
+    /// Creates a worker that updates the balances of this database.
     pub fn new(db: Db) -> BalanceRollUpWorker {
         BalanceRollUpWorker { db }
     }

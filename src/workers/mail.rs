@@ -1,4 +1,4 @@
-//! Sends queued e-mails.
+//! The worker that sends queued e-mails.
 
 use std::sync::Arc;
 use std::time::Duration;

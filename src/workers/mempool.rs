@@ -32,15 +32,15 @@ pub struct MempoolWorker {
 }
 
 impl MempoolWorker {
-    /// Creates a worker that reads `source` after each `pause`.
+    /// Creates a worker that reads the mempool from `source` and waits for `pause` after each run.
     pub fn new(db: Db, clock: Clock, chain: FollowedChain, source: Arc<dyn Source>, pause: Duration) -> MempoolWorker {
         MempoolWorker { db, clock, chain, source, pause, last: Mutex::new(None) }
     }
 }
 
 impl MempoolWorker {
-    /// Returns true when the chain has an open invoice or a stored unconfirmed transfer. Otherwise the worker sends no
-    /// request, because providers bill each request.
+    /// Returns true when the mempool must be read: the chain has an open invoice or a stored unconfirmed transfer.
+    /// Otherwise the worker sends no request, because providers bill each request.
     async fn is_mempool_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_invoice_or_transfer_waiting", move |tx| {
@@ -49,8 +49,8 @@ impl MempoolWorker {
         waiting.await
     }
 
-    /// Returns the addresses that an Esplora server looks up one by one when its mempool is too large to be read; empty on
-    /// chains other than Bitcoin.
+    /// Returns the addresses that an Esplora server looks up one by one when its mempool is too large to be read; empty
+    /// on chains other than Bitcoin.
     async fn list_addresses_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());
@@ -77,8 +77,8 @@ impl Worker for MempoolWorker {
         false
     }
 
-    /// Reads the mempool once. Always returns `Idle`, so that a pause follows. Otherwise endpoints at different heights,
-    /// which return different mempools in turn, would keep the worker busy for ever.
+    /// Reads the mempool once. Always returns `Idle`, so that a pause follows. Otherwise the worker would never pause
+    /// when its requests reach several nodes with different mempools.
     async fn run_once(&self) -> anyhow::Result<Ran> {
         if !self.is_mempool_needed().await? {
             *self.last.lock().await = None;
@@ -92,8 +92,8 @@ impl Worker for MempoolWorker {
         if last.as_ref() == Some(&unconfirmed) {
             return Ok(Ran::Idle);
         }
-        // The head is read after the mempool. A transfer that left the mempool because it was mined is therefore in a
-        // block at or below this head.
+        // The newest block is read after the mempool. So a transfer that left the mempool because it was mined is in
+        // this block or below it.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
         let snapshot = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };

@@ -1,5 +1,5 @@
-//! Workers: background loops, each of which calls one function of a feature. The only inputs of a worker are the database
-//! and the nodes, so a run after a crash needs no recovery.
+//! Workers: background loops, each of which calls one function of a feature. The only inputs of a worker are the
+//! database and the nodes, so a run after a crash needs no recovery.
 
 pub mod heartbeats;
 pub mod follow;
@@ -12,6 +12,9 @@ pub mod rates;
 pub mod rescan;
 pub mod mempool;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,18 +25,18 @@ use tracing::{error, warn};
 use crate::workers::heartbeats::Heartbeats;
 use tasks::{Tasks, Wake};
 
-/// Maximum pause of a worker between two runs after repeated errors.
+/// The maximum pause of a worker after errors. The pause grows with each error in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Maximum number of passes of [`Workers::run_workers_until_idle`]. A worker that still has work after these passes is
-/// assumed to be faulty.
+/// The maximum number of times that [`Workers::run_workers_until_idle`] runs all workers. A worker that still has work
+/// after that is assumed to be faulty.
 const PASSES_MAX: usize = 10_000;
 
-/// The result of one run.
+/// The result of one run of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ran {
     /// The worker did some work, and more may be left.
     Worked,
-    /// No work is left for now.
+    /// The worker found no more work.
     Idle,
 }
 
@@ -43,11 +46,11 @@ pub trait Worker: Send + Sync {
     /// Returns the name that logs, `settled status` and `/readyz` show.
     fn name(&self) -> String;
 
-    /// Returns the pause after an idle run.
+    /// Returns the time that the worker waits after a run that found no work.
     fn idle_pause(&self) -> Duration;
 
-    /// Returns true when the wake signal ends the pause early. False for workers whose runs cost the same with and without
-    /// work, such as requests to a node.
+    /// Returns true when the wake signal ends the pause early. Returns false for workers whose run is expensive even
+    /// without work, such as requests to a node.
     fn is_wakeable(&self) -> bool {
         true
     }
@@ -65,12 +68,12 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Creates the set of workers. `wake` ends their pauses early.
+    /// Creates the set of workers. `wake` is the signal that ends their pauses early.
     pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
         Workers { all: Arc::new(all), wake, heartbeats: Heartbeats::default() }
     }
 
-    /// Returns the last runs of the workers, which later runs update.
+    /// Returns a handle to the last runs of the workers. Later runs update it.
     pub fn heartbeats(&self) -> Heartbeats {
         self.heartbeats.clone()
     }
@@ -88,8 +91,8 @@ impl Workers {
             .collect()
     }
 
-    /// Runs all workers, one after the other, until no worker has work left. Tests and single commands use it instead of
-    /// the loops. A failure of a worker is logged and does not end the passes, because a test may have caused it.
+    /// Runs all workers, one after the other, until no worker has work left. Tests and single commands use it instead
+    /// of the loops. A failure of a worker is only logged, because a test may have caused it.
     pub async fn run_workers_until_idle(&self) {
         for _ in 0..PASSES_MAX {
             let mut worked = false;
@@ -107,12 +110,16 @@ impl Workers {
     }
 }
 
-/// Runs one worker again and again until `stop` is true. Pauses after an idle run, and longer after each further failure.
+/// Runs one worker again and again until `stop` is true. Pauses after an idle run, and longer after each further
+/// failure.
 async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartbeats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
+    let mut woken = wake.subscribe();
     let name = worker.name();
     heartbeats.record_run(&name, Ok(()));
     while !*stop.borrow() {
+        // A wake during the run may be about work that the run has not seen, so it ends the pause after the run.
+        woken.take_wakes();
         let ran = worker.run_once().await;
         heartbeats.record_run(&name, ran.as_ref().map(drop));
         let pause = match ran {
@@ -134,7 +141,7 @@ async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartb
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // After a failure the wake signal is ignored, so that a failing service gets no additional requests.
-            () = wake.wait_for_wake(), if failures == 0 && worker.is_wakeable() => {}
+            () = woken.wait_for_wake(), if failures == 0 && worker.is_wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }
     }

@@ -16,7 +16,7 @@ use db::Db;
 use money::assets::Assets;
 use money::pricing::{self, Rate, RateBook};
 
-/// The quote currency of all requested pairs. Rates in other currencies are computed from the rates in US dollars.
+/// The quote currency of all requested pairs. Rates in other currencies are computed from the rates in USD.
 const USD: &str = "USD";
 
 /// Returns a rate book with the fixed rates of the configuration, which never become stale.
@@ -30,7 +30,7 @@ pub fn build_fixed_rate_book(settings: &config::Rates) -> RateBook {
     book
 }
 
-/// Refreshes the rates of all pairs that have no fixed rate in the configuration.
+/// The worker that refreshes the rates of all pairs without a fixed rate in the configuration.
 pub struct RateWorker {
     db: Db,
     clock: Clock,
@@ -44,9 +44,9 @@ pub struct RateWorker {
 
 struct RefreshState {
     consensus: RateConsensus,
-    /// The start of the last refresh; `None` before the first one.
+    /// The time at which the last refresh started; `None` before the first refresh.
     last_at: Option<Instant>,
-    /// True after the rates of the last process were loaded from the database.
+    /// True after the rates that an earlier process accepted were loaded from the database.
     last_rates_loaded: bool,
 }
 

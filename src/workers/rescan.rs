@@ -1,5 +1,5 @@
-//! Reads old blocks of one chain again to book transfers of a token that was added to the configuration late. An operator
-//! requests a rescan, which runs at the same time as the follower.
+//! Reads old blocks of one chain again, to book transfers of a token that was added to the configuration after these
+//! blocks were read. An operator requests a rescan, which runs at the same time as the follower.
 
 use anyhow::bail;
 use chain::{Height, SourceError};
@@ -10,7 +10,7 @@ use money::cursors;
 use money::deposits::{RescanError, Rescanned};
 use records::audit_log::{self, Action, Actor};
 
-/// Maximum number of blocks in one call, so that the operator sees the progress.
+/// The maximum number of blocks that one call reads, so that the operator regularly sees the progress.
 const PIECE_BLOCKS_MAX: u64 = 1_000;
 
 /// Reads old blocks of one chain again and books missing transfers.
@@ -22,24 +22,25 @@ pub struct Rescanner {
 /// The result of one call, which rescans a part of the requested blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RescanPiece {
-    /// The last block that was read.
+    /// The height of the last block that was read.
     pub to: Height,
-    /// The number of transfers that were booked.
+    /// The number of missing transfers that were booked now.
     pub booked: u64,
-    /// The number of transfers that had been booked before the rescan.
+    /// The number of transfers that were already booked before the rescan.
     pub known: u64,
-    /// The number of transfers that were not booked but opened a review.
+    /// The number of transfers that may be booked already. Each of them was not booked, but opened a review.
     pub doubtful: u64,
 }
 
 impl Rescanner {
-    /// Creates a rescanner of the reconciler's chain.
+    /// Creates a rescanner for the chain of `reconciler`.
     pub fn new(reconciler: BalanceReconciler) -> Rescanner {
         Rescanner { reconciler }
     }
 
-    /// Reads the first blocks, at most 1,000, of the range `from..=to` and books missing transfers. The caller continues
-    /// after [`RescanPiece::to`]. The range must end at or below the cursor, because the follower reads all later blocks.
+    /// Reads the first blocks, at most 1,000, of the range `from..=to` and books missing transfers. The caller
+    /// continues after [`RescanPiece::to`]. The range must end at or below the cursor, because the follower reads all
+    /// later blocks.
     ///
     /// # Errors
     /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;
@@ -80,7 +81,7 @@ impl Rescanner {
         Ok(piece)
     }
 
-    /// Books the transfers of these blocks that are missing. Writes an entry to the audit log when any was booked.
+    /// Books those transfers of the blocks that are not booked yet. If it books any, writes an entry to the audit log.
     async fn book_missing_transfers(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
         let (now, deposits) = (self.reconciler.clock.now(), self.reconciler.deposits.clone());
         let actor = actor.clone();

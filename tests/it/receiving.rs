@@ -38,6 +38,21 @@ both! {
         }
     }
 
+    async fn a_payment_wakes_the_delivery_when_it_commits(world: World) {
+        let mut woken = world.daemon.as_ref().expect("the daemon runs").wake.subscribe();
+        let order = world.place_order("eth").await;
+        let needed = world.required_confirmations(&order).await;
+        assert!(needed > 1);
+        world.pay_order(&order, order.due);
+        world.mine(order.coin, needed - 1);
+        world.run_until_idle().await;
+        assert!(!woken.take_wakes(), "no payment is made yet");
+        world.mine(order.coin, 1);
+        world.run_until_idle().await;
+        assert!(woken.take_wakes());
+        world.assert_status(&order, "completed", "paid").await;
+    }
+
     async fn partial_payments_add_up(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;

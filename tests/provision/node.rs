@@ -1,5 +1,5 @@
-//! Runs the Node.js scripts in `tests/oracles`. The scripts call unchanged third-party packages, whose results the
-//! tests compare with those of settled.
+//! Runs the Node.js scripts in `tests/oracles` and `tests/linters`. The scripts call unchanged third-party packages, whose
+//! results the tests compare with those of settled.
 
 use std::{
     io::Write,
@@ -15,16 +15,31 @@ use crate::{Error, Result, npm, paths};
 /// The oldest supported major version of Node.js.
 const MAJOR_VERSION_MIN: u32 = 20;
 
+/// The folder of the scripts whose packages are wallets, nodes and libraries of chains.
+const ORACLES: &str = "tests/oracles";
+/// The folder of the scripts whose packages judge documents.
+const LINTERS: &str = "tests/linters";
+
 /// Runs `tests/oracles/{script}.mjs` with `input` on standard input and returns the JSON that it prints.
 pub async fn run_node_script(script: &str, input: Value) -> Result<Value> {
     let script = script.to_owned();
     run_on_blocking_thread(move || run_node_script_blocking(&script, &input)).await
 }
 
+/// Runs `tests/linters/{script}.mjs` with `input` on standard input and returns the JSON that it prints.
+pub async fn run_linter(script: &str, input: Value) -> Result<Value> {
+    let script = script.to_owned();
+    run_on_blocking_thread(move || run_script_of_folder(LINTERS, &script, &input)).await
+}
+
 /// Does the same as [`run_node_script`], for callers without an async runtime.
 pub fn run_node_script_blocking(script: &str, input: &Value) -> Result<Value> {
+    run_script_of_folder(ORACLES, script, input)
+}
+
+fn run_script_of_folder(folder: &str, script: &str, input: &Value) -> Result<Value> {
     let node = find_node()?;
-    let file = stage_script(script)?;
+    let file = stage_script(folder, script)?;
     let mut child = Command::new(node)
         .arg(&file)
         .current_dir(file.parent().expect("the path of a file has a parent"))
@@ -46,13 +61,13 @@ pub fn run_node_script_blocking(script: &str, input: &Value) -> Result<Value> {
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         return Err(Error::new(format!(
-            "tests/oracles/{script}.mjs failed ({}):\n{}",
+            "{folder}/{script}.mjs failed ({}):\n{}",
             output.status,
             paths::last_lines(&stderr)
         )));
     }
     serde_json::from_str(&stdout)
-        .map_err(|cause| Error::new(format!("tests/oracles/{script}.mjs printed invalid JSON ({cause}): {stdout}")))
+        .map_err(|cause| Error::new(format!("{folder}/{script}.mjs printed invalid JSON ({cause}): {stdout}")))
 }
 
 /// Runs blocking work on another thread, so that the other tasks of a test continue.
@@ -80,12 +95,12 @@ fn find_node() -> Result<PathBuf> {
 
 /// Copies the script into the folder with the installed packages, because an ES module searches its imports in the folders
 /// above itself. Returns the path of the copy.
-fn stage_script(script: &str) -> Result<PathBuf> {
-    let installed = npm::install_packages("tests/oracles")?;
-    let sources = paths::repository_root().join("tests/oracles");
-    for file in ["oracle.mjs", &format!("{script}.mjs")] {
-        let content = paths::read_text(&sources.join(file))?;
-        let copy = installed.join(file);
+fn stage_script(folder: &str, script: &str) -> Result<PathBuf> {
+    let installed = npm::install_packages(folder)?;
+    let root = paths::repository_root();
+    for source in [format!("{ORACLES}/oracle.mjs"), format!("{folder}/{script}.mjs")] {
+        let content = paths::read_text(&root.join(&source))?;
+        let copy = installed.join(source.rsplit('/').next().unwrap_or(&source));
         if std::fs::read_to_string(&copy).ok().as_deref() != Some(content.as_str()) {
             paths::write_atomically(&copy, &content)?;
         }

@@ -14,7 +14,7 @@ use crate::{
     NodeErrorKind, Rejection, Reply, Request, RpcError, Target, Verdict, health::Availability, http::ErrorClass, reply,
 };
 
-/// Method name under which the health of an endpoint records that the endpoint accepts no batches.
+/// The method name under which the health of an endpoint records that the endpoint does not accept batches.
 const BATCH_METHOD: &str = "(batch)";
 
 /// The results of many calls, in the order of the calls.
@@ -49,8 +49,9 @@ impl<T> CallResults<T> {
 
 impl Pool {
     /// Sends one call for each element of `params`, in batches of at most `batch_max` calls if the endpoints accept
-    /// batches. Calls without an accepted reply are sent again one by one, with fail-over. The first argument of
-    /// `accept` is the index of the call. Stops after the first call that fails.
+    /// batches. Calls without an accepted reply are sent again one by one; each of them goes to one endpoint after
+    /// another until a reply is accepted. The first argument of `accept` is the index of the call. Stops after the
+    /// first call that fails.
     pub async fn send_calls_in_batches<T, P, F>(
         &self,
         method: &str,
@@ -212,7 +213,7 @@ impl Pool {
     }
 }
 
-/// Returns a number of calls as the number of requests that the rate limits charge.
+/// Converts a number of calls to the number of requests that are subtracted from the rate limits.
 fn to_request_count(calls: usize) -> u32 {
     u32::try_from(calls).unwrap_or(u32::MAX)
 }

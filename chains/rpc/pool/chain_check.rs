@@ -1,5 +1,5 @@
-//! The chain check, which verifies that an endpoint is a node of the configured chain. A node of another chain would
-//! answer every request consistently, and its answers would be wrong.
+//! The chain check, which verifies that an endpoint is a node of the configured chain. Without this check, the replies
+//! of a node of another chain would look valid and would be used.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -19,21 +19,21 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ChainCheck {
     request: Request,
-    /// The text that a node of the configured chain returns.
+    /// The text that only a node of the configured chain returns.
     expected: String,
     location: Location,
-    /// Function that finds an error in a reply which is not a JSON-RPC error object.
+    /// The function that finds an error in a reply which reports the error without a JSON-RPC error object.
     find_error: fn(&Reply<'_>) -> Option<Rejection>,
 }
 
-/// The place of the expected text in a reply.
+/// The place in a reply where the expected text must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Location {
-    /// The result of a JSON-RPC call.
+    /// The result in the reply to a JSON-RPC call.
     Result,
-    /// The whole body.
+    /// The whole body of the reply.
     Body,
-    /// The end of the text in this field of a JSON object.
+    /// The end of the text in this field of a JSON object in the body.
     EndOfField(String),
 }
 
@@ -106,7 +106,8 @@ impl Pool {
         let availability = state.lock_health().availability_for_method(method, sent_at);
         if matches!(availability, Availability::CoolingDown(_)) {
             // Another request sent the chain check while this request waited for the lock, and the check failed. The
-            // class is `Throttled`, because this request was not sent and may be sent after the cool-down.
+            // error class is `Throttled`, because this request was not sent and may be sent after the cool-down of the
+            // endpoint.
             return Err((ErrorClass::Throttled, self.explain_unavailability(endpoint, method, sent_at)));
         }
         state.lock_health().charge_requests(1, sent_at);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{ChainCheck, Endpoint};
 
-/// Maximum time by which the head of an endpoint may lag behind the highest head of all endpoints. The pool uses an
-/// endpoint that lags more only after all others. A lag of one block is always allowed.
+/// The maximum time by which the newest block of an endpoint may be behind the newest block of all endpoints. The pool
+/// uses an endpoint that is further behind only after all others. One block behind is always allowed.
 const HEAD_LAG_MAX: Duration = Duration::from_secs(30);
 
 /// The endpoints of a chain and the limits for requests to them.
@@ -23,8 +23,8 @@ pub struct Config {
     pub batch_max: usize,
     /// Maximum number of concurrent batches.
     pub concurrency: usize,
-    /// Maximum number of blocks by which the head of an endpoint may lag behind the highest head of all endpoints. The
-    /// pool uses an endpoint that lags more only after all others.
+    /// The maximum number of blocks by which the newest block of an endpoint may be below the highest newest block of
+    /// all endpoints. The pool uses an endpoint that is further behind only after all others.
     pub head_lag_blocks_max: u64,
     /// Check of the chain that every endpoint must pass before the pool uses it; `None` disables the check.
     pub chain_check: Option<ChainCheck>,
@@ -32,7 +32,7 @@ pub struct Config {
 
 impl Config {
     /// Returns a configuration with the default limits: a deadline of 10 seconds, replies of 64 MiB, three concurrent
-    /// batches of 100 calls, and a lag of three blocks.
+    /// batches of 100 calls, and endpoints that are at most three blocks behind the highest endpoint.
     pub fn new(endpoints: Vec<Endpoint>) -> Config {
         Config {
             endpoints,
@@ -45,7 +45,8 @@ impl Config {
         }
     }
 
-    /// Sets the maximum number of blocks by which a head may lag to the number of blocks in 30 seconds, at least one.
+    /// Sets `head_lag_blocks_max` to the number of blocks that the chain produces in 30 seconds, at least one.
+    /// `block_time` is the time between two blocks.
     pub fn with_head_lag_for_block_time(mut self, block_time: Duration) -> Config {
         let blocks = HEAD_LAG_MAX.as_millis().div_ceil(block_time.as_millis().max(1));
         self.head_lag_blocks_max = u64::try_from(blocks).unwrap_or(u64::MAX);
@@ -56,7 +57,7 @@ impl Config {
 /// The reason why a pool cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Only endpoints without the role `read` are configured, or none at all.
+    /// No configured endpoint has the role `read`.
     #[error("no endpoint with the role `read` is configured")]
     NoReadEndpoint,
     /// The HTTP client cannot be built, for example because its TLS backend cannot be initialised.

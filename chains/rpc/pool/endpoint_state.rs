@@ -9,11 +9,11 @@ pub struct EndpointState {
     /// URL, roles, rate limits and credentials, as configured.
     pub endpoint: Endpoint,
     health: Mutex<EndpointHealth>,
-    /// The number of calls that the endpoint accepts in one batch, learnt from its replies.
+    /// The number of calls that the endpoint accepts in one batch, as far as its replies have shown.
     batch_size: Mutex<AdaptiveSize>,
     /// True if the endpoint has passed [`Config::chain_check`] or no check is configured.
     pub chain_verified: AtomicBool,
-    /// Lock that is held during the chain check, so that concurrent requests do not send the check twice.
+    /// A lock for the chain check: concurrent requests hold it in turn, so that the check is not sent twice.
     pub chain_check_lock: tokio::sync::Mutex<()>,
 }
 
@@ -34,7 +34,7 @@ impl EndpointState {
         self.health.lock().expect("no panic while health is locked")
     }
 
-    /// Locks and returns the number of calls that the endpoint accepts in one batch, learnt from its replies.
+    /// Locks and returns the number of calls that the endpoint accepts in one batch, as far as its replies have shown.
     pub fn lock_batch_size(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.batch_size.lock().expect("no panic while the batch size is locked")
     }

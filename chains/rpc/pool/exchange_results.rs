@@ -13,11 +13,11 @@ use crate::{
     reply,
 };
 
-/// A failure that counts against the health of an endpoint.
+/// A failure that makes the health of an endpoint worse: the endpoint gets no requests for some time.
 pub struct EndpointFailure {
-    /// Kind of the failure, which decides about further attempts.
+    /// The kind of the failure. It decides whether the request is sent again.
     pub class: ErrorClass,
-    /// Text of the failure, without the secrets of the endpoint.
+    /// The reason of the failure as text. The keys in the URL and headers of the endpoint are hidden.
     pub reason: String,
     /// Time for which the node rejects further requests; `None` if the node named no time.
     pub retry_after: Option<Duration>,
@@ -30,12 +30,13 @@ impl EndpointFailure {
     }
 }
 
-/// The effect of one HTTP exchange on the health of its endpoint. A batch is one exchange with several replies.
+/// The effect of one HTTP exchange on the health of its endpoint. For a batch, one exchange contains several replies.
 #[derive(Default)]
 pub struct ExchangeResult {
     /// True if at least one reply of the exchange was accepted.
     pub accepted: bool,
-    /// The failure of the exchange or of one of its replies; `None` if no failure counts against the endpoint.
+    /// The failure of the exchange or of one of its replies; `None` if there is no failure that makes the health of the
+    /// endpoint worse.
     pub failure: Option<EndpointFailure>,
 }
 
@@ -50,17 +51,17 @@ impl ExchangeResult {
 pub struct Attempts<T> {
     /// First value that the caller's closure marked as [`crate::Verdict::Fallback`].
     pub fallback: Option<T>,
-    /// Message of a node or of the pool that the reply is too large.
+    /// The message, from a node or from the pool, that says that the reply is too large.
     pub too_large: Option<String>,
-    /// Error with which a node replied, if no other field of this struct describes the error.
+    /// An error with which a node replied and which no other field of this struct describes.
     pub node_error: Option<NodeError>,
     /// Reason why the caller's closure rejected a reply as invalid.
     pub invalid: Option<String>,
-    /// True if an endpoint does not offer the method.
+    /// True if at least one endpoint does not offer the method.
     pub method_missing: bool,
-    /// True if an endpoint did not reply in time.
+    /// True if at least one endpoint did not reply in time.
     timed_out: bool,
-    /// Reasons why endpoints gave no usable reply; each reason names its endpoint.
+    /// The reasons why endpoints gave no usable reply. Each text names its endpoint.
     pub failures: Vec<String>,
 }
 
@@ -90,7 +91,7 @@ impl<T> Attempts<T> {
         self.fallback.is_some() || self.too_large.is_some() || self.node_error.is_some()
     }
 
-    /// Returns the fallback value if there is one, and the most informative error otherwise.
+    /// Returns the fallback value if there is one. Otherwise returns the error that says most about the failure.
     pub fn into_fallback_or_error(self, method: &str) -> Result<T, RpcError> {
         Err(match self {
             Attempts { fallback: Some(value), .. } => return Ok(value),
@@ -105,8 +106,9 @@ impl<T> Attempts<T> {
 }
 
 impl Pool {
-    /// Adds the verdict on a reply to the attempts of its request and to the result of its exchange. Returns the value
-    /// if the caller's closure accepted it, which ends the request. Logs invalid replies and missing methods.
+    /// Records what the caller's closure decided about a reply: in the attempts of the request, and in the result of
+    /// the HTTP exchange. Returns the value if the closure accepted it, which ends the request. Logs invalid replies
+    /// and missing methods.
     pub(super) fn record_verdict_and_take_value<T>(
         &self,
         endpoint: usize,
@@ -156,8 +158,8 @@ impl Pool {
         None
     }
 
-    /// Records the result of an exchange in the health of its endpoint. A success ends an earlier cool-down, and a
-    /// failure starts one.
+    /// Records the result of an exchange in the health of its endpoint. A success ends a cool-down that began before
+    /// the request was sent, and a failure starts a new one.
     pub(super) fn record_exchange_in_health(&self, endpoint: usize, result: ExchangeResult, sent_at: Instant) {
         match result {
             ExchangeResult { failure: Some(failure), .. } => {
@@ -171,7 +173,8 @@ impl Pool {
     }
 
     /// Records an exchange without a usable reply, in the attempts of its request and in the health of its endpoint.
-    /// Returns the error class, or `None` if the reply was too large. A large reply does not count against the health.
+    /// Returns the error class, or `None` if the reply was too large. A reply that is too large does not make the
+    /// health of the endpoint worse.
     pub(super) fn record_transport_error<T>(
         &self,
         endpoint: usize,
@@ -194,8 +197,8 @@ impl Pool {
         }
     }
 
-    /// Starts or extends the cool-down of an endpoint after a failure, and logs a reason that differs from that of the
-    /// last failure. Returns the reason with the name of the endpoint.
+    /// Starts or extends the cool-down of an endpoint after a failure. Logs the reason if it differs from the reason of
+    /// the endpoint's previous failure. Returns the reason with the name of the endpoint.
     pub(super) fn record_failure_in_health(
         &self,
         endpoint: usize,

@@ -10,8 +10,8 @@ use super::{
 use crate::{Rejection, Reply, Request, RpcError, Verdict, http::ErrorClass};
 
 impl Pool {
-    /// Sends a request to the endpoints of its target, one after another, until `accept` accepts a reply or the
-    /// deadline passes. Waits for rate limits and cool-downs that end before the deadline.
+    /// Sends a request to the endpoints that `request.target` allows, one after another, until `accept` accepts a reply
+    /// or the deadline passes. Waits for rate limits and cool-downs that end before the deadline.
     pub(super) async fn send_with_failover<T, F>(&self, request: &Request, mut accept: F) -> Result<T, RpcError>
     where
         F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,
@@ -44,8 +44,8 @@ impl Pool {
                 Selection::Send { .. } | Selection::None => break,
             };
             let timeout = compute_endpoint_timeout(deadline - now, others);
-            // An endpoint that throttled the request did not process it. The endpoint may therefore get the request
-            // again after its cool-down.
+            // An endpoint that rejected the request because of too many requests did not process it. So the endpoint
+            // may get the request again after its cool-down.
             attempted[endpoint] = true;
             if let Err((class, reason)) = self.check_endpoint_chain_once(endpoint, timeout).await {
                 attempted[endpoint] = class != ErrorClass::Throttled;

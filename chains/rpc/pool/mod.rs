@@ -1,4 +1,4 @@
-//! The endpoints of one chain, with fail-over between them.
+//! The endpoints of one chain. When one endpoint fails, the pool sends the request to the next one.
 //!
 //! A request goes to each endpoint at most once. The exception is an endpoint that rejected the request without
 //! processing it, because the endpoint got too many requests. If no endpoint is available, the pool waits for rate
@@ -59,8 +59,9 @@ impl Pool {
         })
     }
 
-    /// Sends a request to the endpoints of its target until `accept` accepts a reply, and returns the accepted value.
-    /// Without an accepted reply, the first value marked as [`Verdict::Fallback`] is returned.
+    /// Sends a request to the endpoints that its target allows, one after another, until `accept` accepts a reply, and
+    /// returns the accepted value. Without an accepted reply, the first value marked as [`Verdict::Fallback`] is
+    /// returned.
     ///
     /// # Errors
     /// Fails if no endpoint gave a usable reply before the deadline; see [`RpcError`].
@@ -81,25 +82,27 @@ impl Pool {
         self.requests_sent.load(Ordering::Relaxed)
     }
 
-    /// Returns the endpoints in the order of the configuration.
+    /// Returns the endpoints in the order in which the configuration lists them.
     pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &Endpoint> {
         self.endpoints.iter().map(|state| &state.endpoint)
     }
 
-    /// Records the height of an endpoint's newest block. The pool uses endpoints whose head lags only after all others.
+    /// Records the height of an endpoint's newest block. If this block is too far behind those of the other endpoints,
+    /// the pool uses the endpoint only after all others.
     pub fn record_head(&self, endpoint: usize, height: Height) {
         if let Some(state) = self.endpoints.get(endpoint) {
             state.lock_health().record_head(height, Instant::now());
         }
     }
 
-    /// Returns the height of each endpoint's newest block, `None` where it was not recorded within the last minute.
+    /// Returns the height of each endpoint's newest block. The element is `None` for an endpoint whose height was not
+    /// recorded within the last minute.
     pub fn recent_heads(&self) -> Vec<Option<Height>> {
         let now = Instant::now();
         self.endpoints.iter().map(|state| state.lock_health().recent_head(now)).collect()
     }
 
-    /// Returns a node's text with every occurrence of a secret of the endpoint's URL or headers redacted.
+    /// Returns a text of a node in which every secret from the endpoint's URL and headers is replaced by `…`.
     pub fn redact_secrets(&self, endpoint: usize, text: &str) -> String {
         self.endpoints.get(endpoint).map_or_else(String::new, |state| state.endpoint.redact_secrets(text))
     }

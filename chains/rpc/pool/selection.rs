@@ -16,7 +16,7 @@ pub enum Selection {
         /// The number of other endpoints that are available now.
         others: u32,
     },
-    /// Wait until this time: no endpoint, or only an endpoint whose head lags, is available earlier.
+    /// Wait until this time. Before that, no endpoint is available, or only an endpoint whose newest block is too old.
     Wait(Instant),
     /// Give up, because no endpoint will be available in time.
     None,
@@ -24,8 +24,9 @@ pub enum Selection {
 
 impl Pool {
     /// Selects the endpoint that gets a request next, or the time until which the request must wait. The order is that
-    /// of the configuration, or begins with the first endpoint of the target. Endpoints whose head lags come last. A
-    /// wait ends at `wait_until` at the latest, and waits for cool-downs only if `waits_for_cool_downs` is true.
+    /// of the configuration, or begins with the first endpoint of the target. Endpoints whose newest block is too far
+    /// behind come last. A wait ends at `wait_until` at the latest, and waits for cool-downs only if
+    /// `waits_for_cool_downs` is true.
     pub(super) fn select_endpoint_or_wait(
         &self,
         method: &str,
@@ -72,7 +73,7 @@ impl Pool {
         }
     }
 
-    /// Returns, for each endpoint that did not get the request, the reason with the name of the endpoint.
+    /// Returns one text for each endpoint that did not get the request: the name of the endpoint and the reason why.
     pub(super) fn list_reasons_not_attempted(&self, method: &str, attempted: &[bool]) -> Vec<String> {
         let now = Instant::now();
         let remaining = (0..self.endpoints.len()).filter(|i| !attempted[*i]);
@@ -80,8 +81,7 @@ impl Pool {
         readable.map(|endpoint| self.explain_unavailability(endpoint, method, now)).collect()
     }
 
-    /// Returns the reason why the pool sends no request of this method to an endpoint now, with the name of the
-    /// endpoint.
+    /// Returns a text with the name of an endpoint and the reason why the pool sends it no request of this method now.
     pub(super) fn explain_unavailability(&self, endpoint: usize, method: &str, now: Instant) -> String {
         let state = &self.endpoints[endpoint];
         let health = state.lock_health();
@@ -94,8 +94,8 @@ impl Pool {
         format!("{}: {reason}", state.endpoint)
     }
 
-    /// Returns true if the target has at least one endpoint with the role `read` and none of these endpoints offers the
-    /// method.
+    /// Returns true if the target allows at least one endpoint with the role `read`, and none of these endpoints offers
+    /// the method.
     pub(super) fn is_method_missing_everywhere(&self, method: &str, target: Target) -> bool {
         let now = Instant::now();
         let is_readable = |i: &usize| !target.excludes_endpoint(*i) && self.endpoints[*i].endpoint.has_role(Role::Read);
@@ -108,8 +108,8 @@ impl Pool {
 }
 
 /// Returns the timeout of a request at one endpoint: all the time that is left, or half of it if other endpoints can
-/// get the request afterwards. Half is enough, because a silent endpoint cools down and costs that time only once. A
-/// shorter timeout would give up requests that are merely slow.
+/// get the request afterwards. An endpoint that does not reply then gets no requests for some time, so half of the time
+/// is lost only once. A shorter timeout would also abort requests that are only slow.
 pub fn compute_endpoint_timeout(time_left: Duration, others: u32) -> Duration {
     if others == 0 { time_left } else { time_left / 2 }
 }

@@ -1,4 +1,4 @@
-//! Sends requests to one endpoint, without fail-over.
+//! Sends requests to exactly one endpoint. After a failure, no other endpoint gets the request.
 
 use tokio::time::Instant;
 
@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Pool {
-    /// Sends a request to one endpoint, without fail-over and without the chain check. Waits for the rate limits of the
-    /// endpoint, fails while it cools down, and records the result in its health; see [`crate::Target::Only`].
+    /// Sends a request to exactly one endpoint, without the chain check. Waits for the rate limits of the endpoint,
+    /// fails while it cools down, and records the result in its health; see [`crate::Target::Only`].
     pub(super) async fn send_to_single_endpoint<T, F>(
         &self,
         endpoint: usize,

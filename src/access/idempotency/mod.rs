@@ -56,12 +56,12 @@ pub enum KeyExpiry {
     At(Instant),
 }
 
-/// The result of claiming an idempotency key.
+/// The result of an attempt to claim an idempotency key.
 #[derive(Debug)]
 pub enum ClaimResult {
     /// The key is new. The caller does the work and stores the answer.
     New(ClaimedKey),
-    /// The same request was answered before. The field is the stored answer.
+    /// A call with the same key and the same request was answered before. The field is the stored answer.
     Same(StoredAnswer),
     /// The key was used with another request before.
     Mismatch,

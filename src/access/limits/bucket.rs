@@ -1,4 +1,5 @@
-//! Token buckets: each key may have a maximum number of hits per minute on average, and the same number at once.
+//! Token buckets, a kind of rate limit: for each key, a maximum number of hits per minute is allowed on average, and
+//! the same number at once.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -21,11 +22,11 @@ pub struct Buckets {
 /// The buckets of all keys. Times are stored in milliseconds multiplied by `per_minute`, so that one hit costs exactly
 /// 60,000 units and no division rounds.
 struct Table {
-    /// The latest time that a caller passed. It never goes back, even if the clock does.
+    /// The latest time that a caller has passed to this table. It never decreases, even if the clock is set back.
     now: i64,
-    /// The time at which the bucket of each key is full again. A full bucket need not be stored.
+    /// For each key, the time at which its bucket is full again. A key with a full bucket need not be stored.
     full_at: HashMap<Key, i64>,
-    /// The number of stored keys at which full buckets are removed.
+    /// When this number of keys is stored, keys with full buckets are removed.
     eviction_threshold: usize,
 }
 
@@ -51,7 +52,7 @@ impl Buckets {
         Ok(())
     }
 
-    /// Returns the number of keys in memory.
+    /// Returns the number of keys that have a bucket in memory.
     #[cfg(test)]
     pub fn count_keys(&self) -> usize {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).full_at.len()

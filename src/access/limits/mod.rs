@@ -1,6 +1,6 @@
 //! Rate limits in memory: exact sliding windows for small limits, token buckets for large limits. A hit is one request
-//! that counts against a limit. Windows and buckets remove entries that no longer count, and both have a maximum size.
-//! A key is a hash with a secret seed, so a client cannot choose values that collide.
+//! that a limit counts. Both kinds of limits remove entries that they no longer need, and both have a maximum size.
+//! Hits are counted for each key. A key is a hash with a secret seed, so a client cannot choose values that collide.
 
 mod bucket;
 mod window;
@@ -45,7 +45,7 @@ pub struct Limited {
 }
 
 impl Limited {
-    /// Returns the error for a wait of this many milliseconds, which are rounded up to seconds.
+    /// Returns the error for a hit that must wait `ms` milliseconds. The wait is rounded up to seconds.
     fn from_wait_ms(ms: i64) -> Limited {
         Limited { after_seconds: u64::try_from(ms).unwrap_or(0).div_ceil(1000).max(1) }
     }

@@ -1,4 +1,5 @@
-//! Exact sliding windows: within any window, at most the allowed number of hits of one key is admitted.
+//! Exact sliding windows, a kind of rate limit: within any period of the window's length, at most the allowed number of
+//! hits of one key is admitted.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -6,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::limits::{Key, Limited};
 use clock::Instant;
 
-/// The maximum number of stored hits of one rule, for all keys together. So many hits need about 30 MiB. Further hits
-/// are refused, so that an attacker who fills the table cannot make the limit forget earlier hits.
+/// The maximum number of stored hits of one rule, for all keys together. They need about 30 MiB. Further hits are
+/// refused, so that an attacker who fills the table cannot make the limit forget earlier hits.
 const HITS_MAX: usize = 1 << 18;
 
 /// A rate limit: at most `hits` of one key within any period of `window_seconds`.
@@ -45,17 +46,17 @@ impl<const N: usize> Windows<N> {
     }
 }
 
-/// The admitted hits of one rule.
+/// The hits of one rule that were admitted within its window.
 struct Window {
     /// The maximum number of hits of one key within the window.
     hits: usize,
     /// The length of the window, in milliseconds.
     window_ms: i64,
-    /// The latest time that a caller passed. It never goes back, even if the clock does.
+    /// The latest time that a caller has passed to this window. It never decreases, even if the clock is set back.
     now: Instant,
     /// The admitted hits of all keys that are still within the window, the oldest hit first.
     all: VecDeque<(Instant, Key)>,
-    /// The same hits as in `all`, by key, the oldest hit first.
+    /// The same hits as in `all`, but for each key separately, the oldest hit first.
     of_key: HashMap<Key, VecDeque<Instant>>,
 }
 
@@ -78,7 +79,8 @@ impl Window {
         }
         let of_key = self.of_key.get(&key);
         if of_key.map_or(0, VecDeque::len) >= self.hits {
-            // A rule with `hits` = 0 has no oldest hit to wait for, so the wait is the whole window.
+            // A rule with `hits` = 0 never admits a hit, so there is no oldest hit to wait for. The reported wait is
+            // the whole window.
             return Some(of_key.and_then(VecDeque::front).map_or(self.window_ms, |at| self.remaining_ms(*at)));
         }
         if self.all.len() >= HITS_MAX { self.all.front().map(|(at, _)| self.remaining_ms(*at)) } else { None }

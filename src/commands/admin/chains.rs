@@ -39,7 +39,7 @@ pub struct ListUnspent {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::Resume(resume) => AdminOperation::ResumeChain(resume),

@@ -6,17 +6,19 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::csv::CsvRecord;
 use crate::commands::admin::import_file::ImportFile;
 use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::owner::Owner;
 use crate::commands::admin::parse::{
     parse_currency, parse_instant, parse_percent_in_basis_points, parse_price_in_minor_units,
 };
 use crate::commands::admin::products::require_product;
-use crate::commands::admin::{AdminError, AdminOperation, Owner};
+use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
 use db::Tx;
 use ids::Shop;
 use money::pricing::Fiat;
 use rust_decimal::Decimal;
+use shop::catalog::{self, ProductWithPrices};
 use shop::coupons::{self, Discount, Terms};
 
 /// The subcommands of `settled admin coupon`.
@@ -42,7 +44,7 @@ pub struct Create {
     owner: Owner,
 }
 
-/// A coupon in the form of command-line arguments and import files.
+/// A coupon as it is written on the command line and in import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CouponInput {
@@ -51,7 +53,7 @@ pub struct CouponInput {
     /// Discount in percent of the order, such as 10 or 2.5.
     #[arg(long, conflicts_with = "fixed", required_unless_present = "fixed")]
     pub percent: Option<String>,
-    /// Fixed discount, such as 5.00.
+    /// Fixed discount, an amount such as 5.00.
     #[arg(long)]
     pub fixed: Option<String>,
     /// Currency of the orders for which the coupon is valid.
@@ -111,7 +113,7 @@ impl CouponInput {
 }
 
 impl Command {
-    /// Returns the operation that this command requests. The subcommand `import` reads its file.
+    /// Returns the operation that this subcommand requests. The subcommand `import` reads its file first.
     pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Create(create) => Ok(AdminOperation::PutCoupons(create.owner, vec![create.coupon])),
@@ -147,14 +149,16 @@ fn default_currency() -> String {
     "CNY".into()
 }
 
-/// Creates the coupons in one database transaction: all of them, or none when one fails.
+/// Creates the coupons in one database transaction: either all of them or, when one fails, none.
 pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<CouponInput>) -> Result<String, String> {
+    let shop_name = owner.name_shop(&context.config);
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), coupons.len());
+    let note = shop_name.note_other_mode();
     context
         .db
         .write("create_coupons", move |tx| {
             Box::pin(async move {
-                let shop = require_shop(tx, &owner).await?;
+                let shop = require_shop(tx, &shop_name).await?;
                 for coupon in coupons {
                     let code = coupon.code.clone();
                     let refused =
@@ -167,7 +171,7 @@ pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<Coupon
             })
         })
         .await?;
-    Ok(format!("{count} coupons were created."))
+    Ok(format!("{count} coupons were created.{note}"))
 }
 
 async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &CouponInput) -> Result<Terms, AdminError> {
@@ -201,12 +205,13 @@ async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &CouponIn
 
 /// Deactivates a coupon. Fails when no active coupon has the code.
 pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Result<String, String> {
+    let shop_name = deactivate.owner.name_shop(&context.config);
     let (now, actor, code) = (context.clock.now(), context.actor.clone(), deactivate.code.clone());
     let is_deactivated = context
         .db
         .write("deactivate_coupon", move |tx| {
             Box::pin(async move {
-                let shop = require_shop(tx, &deactivate.owner).await?;
+                let shop = require_shop(tx, &shop_name).await?;
                 Ok::<_, AdminError>(coupons::deactivate_coupon(tx, now, &actor, shop, &deactivate.code).await?)
             })
         })
@@ -220,25 +225,41 @@ pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Res
 
 /// Returns one line for each active coupon of the merchant.
 pub async fn list_active_coupons(context: &Context, owner: Owner) -> Result<String, String> {
-    let coupons = context
+    let shop_name = owner.name_shop(&context.config);
+    let (coupons, products) = context
         .db
         .read("list_active_coupons", move |tx| {
             Box::pin(async move {
-                let shop = require_shop(tx, &owner).await?;
-                Ok::<_, AdminError>(coupons::list_active_coupons(tx, shop).await?)
+                let shop = require_shop(tx, &shop_name).await?;
+                let coupons = coupons::list_active_coupons(tx, shop).await?;
+                Ok::<_, AdminError>((coupons, catalog::list_all_products(tx, shop).await?))
             })
         })
         .await?;
-    let lines: Vec<String> = coupons.iter().map(format_coupon).collect();
+    let lines: Vec<String> = coupons.iter().map(|(code, coupon)| format_coupon(code, coupon, &products)).collect();
     Ok(if lines.is_empty() { "There is no coupon yet.".into() } else { lines.join("\n") })
 }
 
-fn format_coupon((code, coupon): &(String, coupons::Coupon)) -> String {
-    let currency = coupon.terms.currency;
-    let discount = match coupon.terms.discount {
-        Discount::Percent(points) => format!("{} %", Decimal::new(points, 2).normalize()),
-        Discount::Fixed(minor) => Fiat::new(currency, minor).to_decimal().to_string(),
+/// Returns the code, the discount, the uses and the conditions of a coupon. `products` has the names of the products.
+fn format_coupon(code: &str, coupon: &coupons::Coupon, products: &[ProductWithPrices]) -> String {
+    let Terms { discount, currency, min_amount, product, starts_at, ends_at } = &coupon.terms;
+    let format_amount = |minor: i64| Fiat::new(*currency, minor).to_decimal();
+    let discount = match discount {
+        // Basis points are hundredths of a percent.
+        Discount::Percent(points) => format!("{} %", Decimal::new(*points, 2).normalize()),
+        Discount::Fixed(minor) => format!("{} {currency}", format_amount(*minor)),
     };
     let limit = coupon.max_uses.map_or_else(|| "no limit".into(), |max| format!("of {max}"));
-    format!("{code}\t{discount} {currency}\tused {}, {limit}", coupon.uses)
+    let mut text = format!("{code}\t{discount}\tused {}, {limit}", coupon.uses);
+    for (word, at) in [("from", starts_at), ("until", ends_at)] {
+        text += &at.map_or_else(String::new, |at| format!("\t{word} {at}"));
+    }
+    if *min_amount > 0 {
+        text += &format!("\tfrom {} {currency}", format_amount(*min_amount));
+    }
+    if let Some(only) = product {
+        let slug = products.iter().find(|product| product.id == *only).map_or("a deleted product", |p| p.slug.as_str());
+        text += &format!("\tonly {slug}");
+    }
+    text
 }

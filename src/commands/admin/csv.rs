@@ -5,21 +5,23 @@ use std::path::Path;
 
 use crate::commands::command_error::CommandError;
 
-/// A record of a CSV file.
+/// A record of a CSV file: one row below the header line.
 pub struct CsvRecord {
-    /// The file and the line number, for error messages.
+    /// The file and the line number of the record, for error messages.
     pub name: String,
+    /// The number of the line, counted from 1, in which the record begins.
+    pub line: usize,
     /// The fields by column name.
     pub fields: BTreeMap<String, String>,
 }
 
 impl CsvRecord {
-    /// Removes the field of a column and returns it; `None` when the field is missing or empty.
+    /// Takes the field of a column out of the record and returns it; `None` when the field is missing or empty.
     pub fn take_field(&mut self, column: &str) -> Option<String> {
         self.fields.remove(column).filter(|field| !field.is_empty())
     }
 
-    /// Removes the field of a column and returns it.
+    /// Takes the field of a column out of the record and returns it.
     ///
     /// # Errors
     /// Fails when the field is missing or empty.
@@ -28,7 +30,16 @@ impl CsvRecord {
         self.take_field(column).ok_or_else(|| CommandError::general_error(missing))
     }
 
-    /// Removes the field of a column and parses it as a number; `None` when the field is missing or empty.
+    /// Removes the field of a column and parses it as `true` or `false`; false when the field is missing or empty.
+    pub fn take_flag_field(&mut self, column: &str) -> Result<bool, CommandError> {
+        let Some(text) = self.take_field(column) else { return Ok(false) };
+        text.to_lowercase().parse().map_err(|_| {
+            CommandError::general_error(format!("{}: `{column}` is \"{text}\"; write true or false", self.name))
+        })
+    }
+
+    /// Takes the field of a column out of the record and parses it as a number; `None` when the field is missing or
+    /// empty.
     pub fn take_number_field<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
         let Some(text) = self.take_field(column) else { return Ok(None) };
         let refused = || {
@@ -56,7 +67,7 @@ pub fn parse_csv_records(file: &Path, text: &str) -> Result<Vec<CsvRecord>, Comm
                 header.len()
             )));
         }
-        Ok(CsvRecord { name, fields: header.iter().cloned().zip(fields).collect() })
+        Ok(CsvRecord { name, line, fields: header.iter().cloned().zip(fields).collect() })
     };
     rows.map(record).collect()
 }
@@ -69,7 +80,9 @@ fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let (mut line, mut first_line, mut is_quoted, mut was_quoted) = (1, 1, false, false);
     let mut chars = text.trim_start_matches('\u{feff}').chars().peekable();
     while let Some(c) = chars.next() {
-        line += usize::from(c == '\n');
+        // A carriage return without a line feed ends a line too: old spreadsheets write such files.
+        let is_line_end = c == '\n' || (c == '\r' && chars.peek() != Some(&'\n'));
+        line += usize::from(is_line_end);
         match c {
             '"' if is_quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
             '"' if is_quoted => is_quoted = false,
@@ -80,8 +93,8 @@ fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
                 fields.push(std::mem::take(&mut field));
                 was_quoted = false;
             }
-            '\r' if chars.peek() == Some(&'\n') => {}
-            '\n' => {
+            '\r' if !is_line_end => {}
+            '\r' | '\n' => {
                 push_row_unless_empty(&mut rows, first_line, &mut fields, &mut field, was_quoted);
                 (first_line, was_quoted) = (line, false);
             }
@@ -96,7 +109,8 @@ fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     Ok(rows)
 }
 
-/// Appends the current row to `rows` and clears `fields` and `field`. A row without fields is skipped.
+/// Appends the current row to `rows` and clears `fields` and `field` for the next row. A row without fields is not
+/// appended.
 fn push_row_unless_empty(
     rows: &mut Vec<(usize, Vec<String>)>,
     first_line: usize,
@@ -125,6 +139,9 @@ mod tests {
             (6, vec!["", "last"]),
         ];
         assert_eq!(parsed, expected.map(|(line, fields)| (line, fields.into_iter().map(String::from).collect())));
+        let old = parse_csv_rows("slug,name\ra,\"one\rtwo\"\r\rb,c\r").unwrap();
+        let expected = [(1, vec!["slug", "name"]), (2, vec!["a", "one\rtwo"]), (5, vec!["b", "c"])];
+        assert_eq!(old, expected.map(|(line, fields)| (line, fields.into_iter().map(String::from).collect())));
     }
 
     #[test]

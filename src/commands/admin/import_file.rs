@@ -12,6 +12,8 @@ use crate::commands::command_error::CommandError;
 
 /// The maximum size of an import file, in bytes.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The character that some editors write at the start of a file. It is no part of the text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The file from which a command imports records, and its format.
 #[derive(clap::Args)]
@@ -36,8 +38,8 @@ pub enum Format {
 }
 
 impl ImportFile {
-    /// Returns the format that the command line gives, or else the format of the file extension. Files with unknown
-    /// extensions have plain lines.
+    /// Returns the format that the command line gives or, without it, the format that the file extension means. A file
+    /// with an unknown extension has one record in each line.
     pub fn detect_format(&self) -> Format {
         let by_extension = match self.file.extension().and_then(|end| end.to_str()) {
             Some("json") => Format::Json,
@@ -47,7 +49,7 @@ impl ImportFile {
         self.format.unwrap_or(by_extension)
     }
 
-    /// Reads the whole file. Fails when the file is larger than 256 MiB.
+    /// Reads the whole file, without a byte order mark at its start. Fails when the file is larger than 256 MiB.
     pub fn read_file_text(&self) -> Result<String, CommandError> {
         let failed = |error: io::Error| CommandError::error_with_context(self.file.display(), error);
         let mut text = String::new();
@@ -63,7 +65,15 @@ impl ImportFile {
                 self.file.display()
             )));
         }
+        if text.starts_with(BYTE_ORDER_MARK) {
+            text.drain(..BYTE_ORDER_MARK.len_utf8());
+        }
         Ok(text)
+    }
+
+    /// Returns the name of the file for error messages.
+    pub fn display_name(&self) -> String {
+        self.file.display().to_string()
     }
 
     /// Parses the text of the file as a JSON array.
@@ -76,8 +86,8 @@ impl ImportFile {
         parse_csv_records(&self.file, text)
     }
 
-    /// Reads the records of a JSON or CSV file. `parse_record` converts each CSV record. `noun` is the plural name of
-    /// the records in error messages.
+    /// Reads the records of a JSON or CSV file. `parse_record` converts each record of a CSV file. `noun` is the word
+    /// for the records in error messages, in the plural.
     pub fn read_json_or_csv_records<T: DeserializeOwned>(
         &self,
         noun: &str,

@@ -4,8 +4,10 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::commands::admin::{AdminError, AdminOperation, Owner};
+use crate::commands::admin::owner::ShopName;
+use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
+use crate::commands::hints::format_hint;
 use db::Tx;
 use ids::Shop;
 use shop::merchants;
@@ -24,13 +26,13 @@ pub enum Command {
 pub struct Create {
     /// Name of the merchant in the configuration and in commands: a-z, 0-9 and -.
     pub slug: String,
-    /// Name for people; by default the slug.
+    /// Name that people see; by default the slug.
     #[arg(long)]
     pub name: Option<String>,
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::Create(create) => AdminOperation::CreateMerchant(create),
@@ -66,20 +68,19 @@ pub async fn list_merchants(context: &Context) -> Result<String, String> {
         context.db.read("list_merchants", |tx| Box::pin(async move { merchants::list_merchants(tx).await })).await;
     let all = all.map_err(|e| AdminError::Db(e).to_string())?;
     if all.is_empty() {
-        return Ok("There is no merchant yet; create one with `settled admin merchant create SLUG`.".into());
+        let create = format_hint(&context.config, "admin merchant create SLUG");
+        return Ok(format!("There is no merchant yet; create one with {create}."));
     }
     let lines: Vec<String> = all.iter().map(|m| format!("{}\t{}\t{}", m.slug, m.public_id, m.name)).collect();
     Ok(lines.join("\n"))
 }
 
-/// Returns the shop of the merchant in the mode. When the merchant does not exist, the error names the command that
-/// creates it.
-pub async fn require_shop(tx: &mut Tx, owner: &Owner) -> Result<Shop, AdminError> {
-    let merchant = merchants::find_merchant_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
-        let slug = &owner.merchant;
-        AdminError::Refused(format!(
-            "there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"
-        ))
+/// Returns the shop of a merchant in a mode. When the merchant does not exist, the error text tells the command that
+/// creates the merchant.
+pub async fn require_shop(tx: &mut Tx, shop: &ShopName) -> Result<Shop, AdminError> {
+    let merchant = merchants::find_merchant_by_slug(tx, &shop.merchant).await?.ok_or_else(|| {
+        let (slug, create) = (&shop.merchant, shop.format_merchant_hint());
+        AdminError::Refused(format!("there is no merchant `{slug}`; create it with {create}"))
     })?;
-    Ok(Shop { merchant: merchant.id, mode: owner.mode })
+    Ok(Shop { merchant: merchant.id, mode: shop.mode })
 }

@@ -1,6 +1,5 @@
-//! The commands `settled admin …`, with which an operator creates, changes and lists records. The called function of
-//! the crate `shop`, `money` or `records` makes each change and adds it to the audit log in the same database
-//! transaction.
+//! The commands `settled admin …`, with which an operator creates, changes and lists records. Functions of the crates
+//! `shop`, `money` and `records` make each change, and add it to the audit log in the same database transaction.
 
 pub mod chains;
 pub mod coupons;
@@ -8,10 +7,12 @@ mod csv;
 mod import_file;
 pub mod merchants;
 pub mod orders;
+pub mod owner;
 mod parse;
 pub mod products;
 pub mod reviews;
 pub mod stock;
+pub mod stock_import;
 pub mod users;
 
 use clap::Subcommand;
@@ -22,9 +23,9 @@ use crate::commands::context::Context;
 use crate::commands::installation::Installation;
 use crate::commands::operation::{self, Operation};
 use crate::commands::output::print_line_or_exit;
-use ids::Mode;
+use owner::Owner;
 
-/// The record type and the command, and the installation on which it works.
+/// The subcommand for one type of records, and the installation on which it works.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -86,25 +87,23 @@ pub enum AdminOperation {
     RevokeTokens(users::Revoke),
     /// Credits a user's balance from the operator's equity.
     Credit(users::CreditUser),
-    /// Creates or changes products in one database transaction: all of them, or none when one fails.
+    /// Creates or changes products in one database transaction: either all of them or, when one fails, none.
     PutProducts(Owner, Vec<products::ProductInput>),
     /// Lists all products of a merchant.
     ListProducts(Owner),
     /// Activates or deactivates a product.
     SetProduct(products::Set),
-    /// Adds items to the stock of a product.
-    ImportStock(stock::Import),
     /// Lists the stock items of a product, without their texts.
     ListStock(stock::List),
     /// Withdraws a stock item from sale permanently.
     WithdrawStock(stock::Withdraw),
-    /// Creates coupons in one database transaction: all of them, or none when one fails.
+    /// Creates coupons in one database transaction: either all of them or, when one fails, none.
     PutCoupons(Owner, Vec<coupons::CouponInput>),
     /// Lists all active coupons of a merchant.
     ListCoupons(Owner),
     /// Deactivates a coupon.
     DeactivateCoupon(coupons::Deactivate),
-    /// Describes an order, but does not show its delivered items.
+    /// Describes an order without its delivered items.
     ShowOrder(orders::OrderName),
     /// Cancels an unpaid order.
     CancelOrder(orders::OrderName),
@@ -120,34 +119,22 @@ pub enum AdminOperation {
     ListUnspent(chains::ListUnspent),
 }
 
-/// The merchant and the mode to which an operation applies.
-#[derive(Clone, clap::Args, Serialize, Deserialize)]
-pub struct Owner {
-    /// Slug of the merchant.
-    #[arg(long, default_value = "shop")]
-    pub merchant: String,
-    /// The mode: `live` for real money, `test` for simulated chains.
-    #[arg(long, value_name = "live|test", default_value = "live", value_parser = parse::parse_mode)]
-    pub mode: Mode,
-}
-
-/// Executes the operations of one command, in the daemon when one runs, and prints their output.
+/// Executes the operation of one command, in the daemon when one runs, and prints its output. An import of stock consists
+/// of several operations.
 pub async fn execute_and_print_operations(args: Args) -> Result<(), CommandError> {
-    let operations = match args.resource {
-        Resource::Merchant(command) => vec![command.into_operation()],
-        Resource::User(command) => vec![command.into_operation()],
-        Resource::Token(command) => vec![command.into_operation()],
-        Resource::Credit(credit) => vec![AdminOperation::Credit(credit)],
-        Resource::Product(command) => vec![command.read_files_into_operation()?],
-        Resource::Stock(command) => command.read_files_into_operations()?,
-        Resource::Coupon(command) => vec![command.read_files_into_operation()?],
-        Resource::Order(command) => vec![command.into_operation()],
-        Resource::Review(command) => vec![command.into_operation()],
-        Resource::Chain(command) => vec![command.into_operation()],
+    let operation = match args.resource {
+        Resource::Merchant(command) => command.into_operation(),
+        Resource::User(command) => command.into_operation(),
+        Resource::Token(command) => command.into_operation(),
+        Resource::Credit(credit) => AdminOperation::Credit(credit),
+        Resource::Product(command) => command.read_files_into_operation()?,
+        Resource::Stock(command) => return stock::execute_and_print(&args.installation, command).await,
+        Resource::Coupon(command) => command.read_files_into_operation()?,
+        Resource::Order(command) => command.into_operation(),
+        Resource::Review(command) => command.into_operation(),
+        Resource::Chain(command) => command.into_operation(),
     };
-    for operation in operations {
-        print_line_or_exit(operation::execute_in_daemon_or_locally(&args.installation, operation).await?);
-    }
+    print_line_or_exit(operation::execute_in_daemon_or_locally(&args.installation, operation).await?);
     Ok(())
 }
 
@@ -177,7 +164,6 @@ pub async fn execute_admin_operation(context: &Context, operation: AdminOperatio
         }
         AdminOperation::ListProducts(owner) => products::list_products_with_prices(context, owner).await,
         AdminOperation::SetProduct(set) => products::activate_or_deactivate_product(context, set).await,
-        AdminOperation::ImportStock(import) => stock::encrypt_and_import_stock_lines(context, import).await,
         AdminOperation::ListStock(list) => stock::list_stock_items_page(context, list).await,
         AdminOperation::WithdrawStock(withdraw) => stock::withdraw_stock_item(context, withdraw).await,
         AdminOperation::PutCoupons(owner, coupons) => coupons::create_coupons(context, owner, coupons).await,
@@ -196,7 +182,7 @@ pub async fn execute_admin_operation(context: &Context, operation: AdminOperatio
 /// The reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The request was refused. The text is for the operator.
+    /// The request was refused. The text tells the operator why.
     #[error("{0}")]
     Refused(String),
     #[error("database: {0}")]

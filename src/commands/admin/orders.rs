@@ -20,7 +20,7 @@ pub enum Command {
     Show(OrderName),
     /// Cancel an unpaid order and put its items back on sale. The command fails after money has arrived.
     Cancel(OrderName),
-    /// Confirm that you saw the money of an order at Alipay or WeChat Pay. The order is then delivered.
+    /// Confirm that you saw the payment for an order at Alipay or WeChat Pay. The order is then delivered.
     Confirm(OrderName),
 }
 
@@ -44,7 +44,7 @@ struct OrderReport {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::Show(name) => AdminOperation::ShowOrder(name),
@@ -54,7 +54,7 @@ impl Command {
     }
 }
 
-/// Returns the order with this number or public id. Fails when there is none.
+/// Returns the order with this number or public id. Fails when no such order exists.
 async fn require_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, AdminError> {
     let name = name.order.trim();
     let found = orders::find_order_by_number_or_id(tx, name).await?;
@@ -152,7 +152,7 @@ fn format_invoice_lines(context: &Context, invoice: &InvoiceTerms, received: &Re
     text
 }
 
-/// Cancels an unpaid order and returns a message about payments that may still arrive.
+/// Cancels an unpaid order. Returns a message that also explains what happens to payments that arrive later.
 pub async fn cancel_unpaid_order(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, status } = context
@@ -199,7 +199,7 @@ pub async fn mark_external_payment_received(context: &Context, name: OrderName) 
     Ok(format!("Order {} is paid; {next}.", order.order_no))
 }
 
-/// Returns a message that explains why the order does not wait for an external payment.
+/// Returns a message for the operator that explains why the order does not wait for an external payment.
 fn explain_why_no_payment_is_awaited(OrderDetails { order, status }: &OrderDetails) -> String {
     let OrderStatus { method, payment_state, .. } = status;
     let (number, method_name, state) = (&order.order_no, method.as_str(), order.state.as_str());

@@ -5,6 +5,7 @@ use chain::Amount;
 use clock::Instant;
 use ids::Mode;
 use money::pricing::{Currency, Fiat};
+use shop::catalog::languages::normalize_language_tag;
 
 /// Parses a mode: `live` or `test`.
 pub fn parse_mode(text: &str) -> Result<Mode, String> {
@@ -30,6 +31,11 @@ pub fn parse_percent_in_basis_points(text: &str) -> Result<i64, String> {
 /// Parses a currency code such as `CNY`.
 pub fn parse_currency(code: &str) -> Result<Currency, String> {
     Currency::new(code).ok_or_else(|| format!("`{code}` is not a currency of ISO 4217, such as CNY"))
+}
+
+/// Parses a language tag such as `zh_cn` and returns its canonical form, here `zh-CN`.
+pub fn parse_language_tag(text: &str) -> Result<String, String> {
+    normalize_language_tag(text).ok_or_else(|| format!("`{text}` is not a language tag such as en or zh-CN"))
 }
 
 /// Parses a time such as `2026-02-11T12:00:00Z`.

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::csv::CsvRecord;
 use crate::commands::admin::import_file::ImportFile;
 use crate::commands::admin::merchants::require_shop;
-use crate::commands::admin::parse::{parse_currency, parse_price_in_minor_units};
-use crate::commands::admin::{AdminError, AdminOperation, Owner};
+use crate::commands::admin::owner::Owner;
+use crate::commands::admin::parse::{parse_currency, parse_language_tag, parse_price_in_minor_units};
+use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
 use db::Tx;
@@ -26,8 +27,8 @@ pub enum Command {
     /// Create a product, or change the product with this slug. Values that are not given stay unchanged.
     Put(Put),
     /// Create or change all products of a file: a JSON array, or a CSV file with the columns slug and price, and
-    /// optionally currency, min_quantity, max_quantity, name_LANGUAGE and description_LANGUAGE. Values that are not
-    /// given stay unchanged.
+    /// optionally currency, min_quantity, max_quantity, free (true for a price of 0), name_LANGUAGE and
+    /// description_LANGUAGE. Values that are not given stay unchanged.
     Import(Import),
     /// Activate or deactivate a product.
     Set(Set),
@@ -47,7 +48,7 @@ pub struct Put {
     owner: Owner,
 }
 
-/// A product in the form of command-line arguments and import files.
+/// A product as it is written on the command line and in import files.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProductInput {
@@ -66,11 +67,15 @@ pub struct ProductInput {
     /// Maximum quantity of one order; 200 by default for a new product.
     #[arg(long)]
     pub max_quantity: Option<u32>,
-    /// The product names by language tag, such as `en`.
+    /// Give the product away. A price of 0 is refused without this option, because it is usually a mistake.
+    #[arg(long)]
+    #[serde(default)]
+    pub free: bool,
+    /// The product names by language tag, such as `en` or `zh-CN`.
     #[arg(skip)]
     #[serde(default)]
     pub names: BTreeMap<String, String>,
-    /// The product descriptions by language tag, such as `en`.
+    /// The product descriptions by language tag, such as `en` or `zh-CN`.
     #[arg(skip)]
     #[serde(default)]
     pub descriptions: BTreeMap<String, String>,
@@ -101,7 +106,7 @@ pub struct Set {
 }
 
 impl Command {
-    /// Returns the operation that this command requests. The subcommand `import` reads its file.
+    /// Returns the operation that this subcommand requests. The subcommand `import` reads its file first.
     pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Put(put) => {
@@ -125,6 +130,7 @@ fn parse_product_record(mut record: CsvRecord) -> Result<ProductInput, CommandEr
         currency: record.take_field("currency").unwrap_or_else(default_currency),
         min_quantity: record.take_number_field("min_quantity")?,
         max_quantity: record.take_number_field("max_quantity")?,
+        free: record.take_flag_field("free")?,
         names: BTreeMap::new(),
         descriptions: BTreeMap::new(),
     };
@@ -140,8 +146,8 @@ fn parse_product_record(mut record: CsvRecord) -> Result<ProductInput, CommandEr
     Ok(product)
 }
 
-/// The columns of a CSV file whose names do not contain a language tag.
-const PLAIN_COLUMNS: [&str; 5] = ["slug", "price", "currency", "min_quantity", "max_quantity"];
+/// The fixed column names of a CSV file. All other columns have a language tag in their name.
+const PLAIN_COLUMNS: [&str; 6] = ["slug", "price", "currency", "min_quantity", "max_quantity", "free"];
 
 fn default_currency() -> String {
     DEFAULT_CURRENCY.into()
@@ -149,47 +155,67 @@ fn default_currency() -> String {
 
 fn parse_language_and_text(text: &str) -> Result<(String, String), String> {
     let (language, text) = text.split_once('=').ok_or("a name has the form `en=Mailbox`")?;
-    Ok((language.to_owned(), text.to_owned()))
+    Ok((parse_language_tag(language)?, text.to_owned()))
 }
 
-/// Creates or changes the products in one database transaction: all of them, or none when one fails.
+/// Creates or changes the products in one database transaction: either all of them or, when one fails, none.
 pub async fn create_or_change_products(
     context: &Context,
     owner: Owner,
     products: Vec<ProductInput>,
 ) -> Result<String, String> {
+    let shop_name = owner.name_shop(&context.config);
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), products.len());
-    let created = context
+    let note = shop_name.note_other_mode();
+    let (created, hidden) = context
         .db
         .write("create_or_change_products", move |tx| {
             Box::pin(async move {
-                let shop = require_shop(tx, &owner).await?;
-                let mut created = 0;
+                let shop = require_shop(tx, &shop_name).await?;
+                let (mut created, mut hidden) = (0, Vec::new());
                 for (position, product) in (1..).zip(products) {
                     let slug = product.slug.clone();
                     let refused = |cause: String| AdminError::Refused(format!("product `{slug}`: {cause}"));
                     let change = product.parse_into_product_change(position).map_err(refused)?;
                     let is_new = catalog::create_or_change_product(tx, now, &actor, shop, change).await;
                     created += usize::from(is_new.map_err(|e| refused(e.to_string()))?);
+                    let stored = require_product(tx, shop, &slug).await?;
+                    hidden.extend((!has_checkout_price(&stored)).then_some(slug));
                 }
-                Ok::<_, AdminError>(created)
+                Ok::<_, AdminError>((created, hidden))
             })
         })
         .await?;
-    Ok(format!("{created} products were created, {} were changed.", count - created))
+    let mut message = format!("{created} products were created, {} were changed.{note}", count - created);
+    for slug in hidden {
+        let currency = checkout::CURRENCY;
+        message += &format!(
+            "\n`{slug}` has no price in {currency}, so buyers do not see it; add one with --currency {currency}."
+        );
+    }
+    Ok(message)
 }
 
 impl ProductInput {
     fn parse_into_product_change(self, position: i64) -> Result<ProductChange, String> {
-        let names = self.names.iter().map(|(language, text)| ("name", language, text));
-        let descriptions = self.descriptions.iter().map(|(language, text)| ("description", language, text));
-        let texts = names
-            .chain(descriptions)
-            .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with_text(field, language, text));
         let currency = parse_currency(&self.currency)?;
+        let mut texts = LocalizedTexts::default();
+        for (field, by_language) in [("name", &self.names), ("description", &self.descriptions)] {
+            for (language, text) in by_language {
+                texts = texts.with_text(field, &parse_language_tag(language)?, text);
+            }
+        }
+        let unit_price = parse_price_in_minor_units(&self.price, currency)?;
+        match (unit_price, self.free) {
+            (0, false) => {
+                return Err("the price is 0; to give the product away, add --free, or `free` in a file".into());
+            }
+            (1.., true) => return Err("a free product has a price of 0".into()),
+            _ => {}
+        }
         Ok(ProductChange {
             currency,
-            unit_price: parse_price_in_minor_units(&self.price, currency)?,
+            unit_price,
             slug: self.slug,
             min_quantity: self.min_quantity,
             max_quantity: self.max_quantity,
@@ -201,6 +227,7 @@ impl ProductInput {
 
 /// Activates or deactivates a product.
 pub async fn activate_or_deactivate_product(context: &Context, set: Set) -> Result<String, String> {
+    let shop_name = set.owner.name_shop(&context.config);
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.inactive { State::Inactive } else { State::Active };
     let message = format!("Product `{}` is {}.", set.product, state.as_str());
@@ -208,7 +235,7 @@ pub async fn activate_or_deactivate_product(context: &Context, set: Set) -> Resu
         .db
         .write("set_product_state", move |tx| {
             Box::pin(async move {
-                let shop = require_shop(tx, &set.owner).await?;
+                let shop = require_shop(tx, &shop_name).await?;
                 let product = require_product(tx, shop, &set.product).await?;
                 Ok::<_, AdminError>(
                     catalog::set_product_state(tx, now, &actor, product.id, &product.slug, state).await?,
@@ -221,17 +248,20 @@ pub async fn activate_or_deactivate_product(context: &Context, set: Set) -> Resu
 
 /// Returns one line for each product of the merchant.
 pub async fn list_products_with_prices(context: &Context, owner: Owner) -> Result<String, String> {
+    let shop_name = owner.name_shop(&context.config);
+    let hint = shop_name.clone();
     let products = context
         .db
         .read("list_products_with_prices", move |tx| {
             Box::pin(async move {
-                let shop = require_shop(tx, &owner).await?;
+                let shop = require_shop(tx, &shop_name).await?;
                 Ok::<_, AdminError>(catalog::list_all_products(tx, shop).await?)
             })
         })
         .await?;
     if products.is_empty() {
-        return Ok("There is no product yet; add one with `settled admin product put SLUG --price 0.50`.".into());
+        let put = hint.format_hint("admin product put SLUG --price 0.50");
+        return Ok(format!("There is no product yet; add one with {put}."));
     }
     let lines: Vec<String> = products.iter().map(format_product).collect();
     Ok(lines.join("\n"))
@@ -241,8 +271,16 @@ fn format_product(product: &ProductWithPrices) -> String {
     let ProductWithPrices { public_id, slug, state, min_quantity, max_quantity, stock, unit_prices, .. } = product;
     let prices: Vec<String> = unit_prices.iter().map(|price| format_price(*price)).collect();
     let prices = if prices.is_empty() { "no price".into() } else { prices.join(", ") };
-    let state = state.as_str();
+    let state = match (state, has_checkout_price(product)) {
+        (State::Active, false) => format!("active, but hidden: no price in {}", checkout::CURRENCY),
+        (state, _) => state.as_str().to_owned(),
+    };
     format!("{slug}\t{public_id}\t{state}\t{prices}\t{stock} in stock\torders of {min_quantity} to {max_quantity}")
+}
+
+/// Returns true when the product has a price in the currency of the checkout surface, which shows no other products.
+fn has_checkout_price(product: &ProductWithPrices) -> bool {
+    product.unit_prices.iter().any(|price| price.currency == checkout::CURRENCY)
 }
 
 /// Returns the product with this public id or slug. Fails when the shop has no such product.

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
+use crate::commands::hints::format_hint;
 use records::reviews::{self, Kind, Review};
 
-/// The command line that lists the open reviews; messages refer to it.
-pub const LIST: &str = "settled admin review list";
+/// The command that lists the open reviews; hints refer to it.
+pub const LIST: &str = "admin review list";
 
 /// The maximum number of reviews in one listing. It keeps the response below the size limit of the control socket.
 const LISTED_MAX: i64 = 1_000;
@@ -44,7 +45,7 @@ pub struct Close {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::List(list) => AdminOperation::ListReviews(list),
@@ -76,7 +77,8 @@ pub async fn list_oldest_open_reviews(context: &Context, list: List) -> Result<S
     Ok(blocks.join("\n\n"))
 }
 
-/// Formats a review. The first line contains the kind and the subject, which `review close` takes as arguments.
+/// Formats a review as text. The first line contains the kind and the subject, which are the arguments of `review
+/// close`.
 fn format_review(review: &Review) -> String {
     let Review { kind, subject, detail, opened_at } = review;
     let detail = detail.replace('\n', "\n  ");
@@ -92,6 +94,7 @@ pub async fn close_review(context: &Context, close: Close) -> Result<String, Str
     }
     let (now, actor, message) =
         (context.clock.now(), context.actor.clone(), format!("Review {kind} {subject} is closed."));
+    let list_hint = format_hint(&context.config, LIST);
     context
         .db
         .write("close_review_by_operator", move |tx| {
@@ -101,7 +104,8 @@ pub async fn close_review(context: &Context, close: Close) -> Result<String, Str
                     Err(_) => false,
                 };
                 if !is_closed {
-                    let missing = format!("no review `{kind}` of `{subject}` is open; `{LIST}` shows those that are");
+                    let missing =
+                        format!("no review `{kind}` of `{subject}` is open; {list_hint} shows those that are");
                     return Err(AdminError::Refused(missing));
                 }
                 Ok(())

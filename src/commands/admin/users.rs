@@ -7,8 +7,9 @@ use uuid::Uuid;
 use chain::Amount;
 
 use crate::commands::admin::merchants::require_shop;
+use crate::commands::admin::owner::{Owner, ShopName};
 use crate::commands::admin::parse::parse_currency;
-use crate::commands::admin::{AdminError, AdminOperation, Owner};
+use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use access::tokens::Token;
 use db::Tx;
@@ -91,13 +92,14 @@ pub struct Revoke {
 pub struct CreditUser {
     /// Name of the user.
     pub user: String,
-    /// Amount, such as 100.00.
+    /// Amount to add to the balance, such as 100.00.
     #[arg(long)]
     pub amount: String,
     /// Currency of the balance: CNY (two decimal places) or USD (six decimal places).
     #[arg(long, value_name = "CNY|USD")]
     pub currency: String,
-    /// Name for this credit, such as the number of an invoice. A user is credited once for each reference.
+    /// Your own name for this credit, such as the number of an invoice. A user can be credited only once with the same
+    /// reference.
     #[arg(long)]
     pub reference: String,
     #[command(flatten)]
@@ -105,7 +107,7 @@ pub struct CreditUser {
 }
 
 impl Command {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             Command::Create(create) => AdminOperation::CreateUser(create),
@@ -116,7 +118,7 @@ impl Command {
 }
 
 impl TokenCommand {
-    /// Returns the operation that this command requests.
+    /// Returns the operation that this subcommand requests, with its arguments.
     pub fn into_operation(self) -> AdminOperation {
         match self {
             TokenCommand::Issue(issue) => AdminOperation::IssueToken(issue),
@@ -127,6 +129,8 @@ impl TokenCommand {
 
 /// Creates a user. Fails when the e-mail address is invalid or the name is taken.
 pub async fn create_user(context: &Context, new: Create) -> Result<String, String> {
+    let shop_name = new.owner.name_shop(&context.config);
+    let hint = shop_name.clone();
     if new.email.as_ref().is_some_and(|email| email.parse::<email_address::EmailAddress>().is_err()) {
         return Err("the e-mail address is not valid".into());
     }
@@ -135,17 +139,21 @@ pub async fn create_user(context: &Context, new: Create) -> Result<String, Strin
         .db
         .write("create_user", move |tx| {
             Box::pin(async move {
-                let shop = require_shop(tx, &new.owner).await?;
+                let shop = require_shop(tx, &shop_name).await?;
                 let user = users::NewUser { public_id: Uuid::new_v4(), name: new.name, email: new.email };
                 users::create_user(tx, now, &actor, shop, user).await.map_err(AdminError::from_refusal)
             })
         })
         .await?;
-    Ok(format!("User `{name}` was created. A token for it: `settled admin token issue {name}`."))
+    Ok(format!(
+        "User `{name}` was created. A token for it: {}.",
+        hint.format_hint(&format!("admin token issue {name}"))
+    ))
 }
 
 /// Disables or enables a user.
 pub async fn disable_or_enable_user(context: &Context, set: Set) -> Result<String, String> {
+    let shop_name = set.owner.name_shop(&context.config);
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.disable { State::Disabled } else { State::Active };
     let message = format!("User `{}` is {}.", set.name, state.as_str());
@@ -153,7 +161,7 @@ pub async fn disable_or_enable_user(context: &Context, set: Set) -> Result<Strin
         .db
         .write("set_user_state", move |tx| {
             Box::pin(async move {
-                let (_, user) = require_shop_and_user(tx, &set.owner, &set.name).await?;
+                let (_, user) = require_shop_and_user(tx, &shop_name, &set.name).await?;
                 Ok::<_, AdminError>(users::set_user_state(tx, now, &actor, &user, state).await?)
             })
         })
@@ -163,11 +171,12 @@ pub async fn disable_or_enable_user(context: &Context, set: Set) -> Result<Strin
 
 /// Returns one line for each user of the merchant, with the balances of the user.
 pub async fn list_users_with_balances(context: &Context, owner: Owner) -> Result<String, String> {
+    let shop_name = owner.name_shop(&context.config);
     let lines = context
         .db
         .read("list_users", move |tx| {
             Box::pin(async move {
-                let shop = require_shop(tx, &owner).await?;
+                let shop = require_shop(tx, &shop_name).await?;
                 let mut lines = Vec::new();
                 for user in users::list_users(tx, shop).await? {
                     let mut line = format!("{}\t{}", user.name, user.state.as_str());
@@ -187,6 +196,7 @@ pub async fn list_users_with_balances(context: &Context, owner: Owner) -> Result
 
 /// Issues an access token and returns its text, which cannot be shown again.
 pub async fn issue_access_token(context: &Context, issue: Issue) -> Result<String, String> {
+    let shop_name = issue.owner.name_shop(&context.config);
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let expires_at = issue.days.map(|days| now.plus_ms(i64::from(days).saturating_mul(DAY_MS)));
     let token = Token::generate(&mut rand::rng());
@@ -195,7 +205,7 @@ pub async fn issue_access_token(context: &Context, issue: Issue) -> Result<Strin
         .db
         .write("issue_user_token", move |tx| {
             Box::pin(async move {
-                let (_, user) = require_shop_and_user(tx, &issue.owner, &issue.user).await?;
+                let (_, user) = require_shop_and_user(tx, &shop_name, &issue.user).await?;
                 Ok::<_, AdminError>(users::issue_user_token(tx, now, &actor, &user, &token, expires_at).await?)
             })
         })
@@ -205,12 +215,13 @@ pub async fn issue_access_token(context: &Context, issue: Issue) -> Result<Strin
 
 /// Revokes all tokens of a user.
 pub async fn revoke_all_tokens(context: &Context, revoke: Revoke) -> Result<String, String> {
+    let shop_name = revoke.owner.name_shop(&context.config);
     let (now, actor, name) = (context.clock.now(), context.actor.clone(), revoke.user.clone());
     let count = context
         .db
         .write("revoke_user_tokens", move |tx| {
             Box::pin(async move {
-                let (_, user) = require_shop_and_user(tx, &revoke.owner, &revoke.user).await?;
+                let (_, user) = require_shop_and_user(tx, &shop_name, &revoke.user).await?;
                 Ok::<_, AdminError>(users::revoke_all_user_tokens(tx, now, &actor, &user).await?)
             })
         })
@@ -220,6 +231,7 @@ pub async fn revoke_all_tokens(context: &Context, revoke: Revoke) -> Result<Stri
 
 /// Credits a user's balance and returns a message with the new balance.
 pub async fn credit_user(context: &Context, credit: CreditUser) -> Result<String, String> {
+    let shop_name = credit.owner.name_shop(&context.config);
     let currency = parse_currency(&credit.currency)?;
     let decimals = users::find_balance_decimals(currency)
         .ok_or_else(|| format!("balances are in CNY or USD, not in {}", credit.currency))?;
@@ -230,7 +242,7 @@ pub async fn credit_user(context: &Context, credit: CreditUser) -> Result<String
         .db
         .write("credit_user_balance", move |tx| {
             Box::pin(async move {
-                let (shop, user) = require_shop_and_user(tx, &credit.owner, &credit.user).await?;
+                let (shop, user) = require_shop_and_user(tx, &shop_name, &credit.user).await?;
                 let credit = users::Credit { currency, amount, reference: credit.reference };
                 users::credit_user_balance(tx, now, &actor, shop, &user, credit).await.map_err(AdminError::from_refusal)
             })
@@ -246,11 +258,11 @@ fn format_balance(balance: Amount, currency: Currency) -> String {
 }
 
 /// Returns the user with this name, and the shop of the merchant. Fails when either does not exist.
-async fn require_shop_and_user(tx: &mut Tx, owner: &Owner, name: &str) -> Result<(Shop, User), AdminError> {
-    let shop = require_shop(tx, owner).await?;
+async fn require_shop_and_user(tx: &mut Tx, shop_name: &ShopName, name: &str) -> Result<(Shop, User), AdminError> {
+    let shop = require_shop(tx, shop_name).await?;
     let user = users::find_user_by_name(tx, shop, name).await?;
     let missing = || {
-        let Owner { merchant, mode } = owner;
+        let ShopName { merchant, mode, .. } = shop_name;
         AdminError::Refused(format!("merchant `{merchant}` has no user `{name}` in {} mode", mode.as_str()))
     };
     Ok((shop, user.ok_or_else(missing)?))

@@ -7,7 +7,7 @@ use crate::commands::command_error::CommandError;
 use crate::commands::private_files::write_private_file;
 use clock::Clock;
 
-/// The file that holds the time by which the demo's clock is ahead of the system clock, in milliseconds.
+/// The file that contains how many milliseconds the demo's clock is ahead of the system clock.
 const CLOCK_FILE: &str = "clock-ahead-ms";
 
 /// Returns a clock that is ahead of the system clock by the stored duration. So the demo's clock never shows an earlier

@@ -15,13 +15,13 @@ const TEXT: &str = include_str!("dev.toml");
 pub struct Options {
     /// The address and port on which the demo listens.
     pub listen: SocketAddr,
-    /// The `[[accounts]]` tables as TOML.
+    /// The account keys, as `[[accounts]]` tables in TOML.
     pub accounts: String,
     /// The node that replaces the simulated Ethereum; `None` when Ethereum is simulated.
     pub node: Option<DemoNode>,
 }
 
-/// Returns a listen address for commands that need the configuration but do not listen.
+/// Returns an address for commands that load the configuration but do not listen on the address.
 fn placeholder_listen_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
 }
@@ -55,7 +55,8 @@ pub fn build_demo_config_with_env(folder: &Path, options: &Options) -> Result<Co
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with("SETTLED__"))
         .collect();
-    Ok(Config::parse_and_validate(&folder.join("settled dev"), &text, env)?)
+    let config = Config::parse_and_validate(&folder.join("settled dev"), &text, env)?;
+    Ok(Config { file: None, ..config })
 }
 
 /// Replaces port 0 by a free port, so that the configuration and the printed texts contain the real port.

@@ -31,8 +31,8 @@ const RECEIPT_POLLS: u32 = 100;
 pub struct DemoNode {
     /// The URL of the node's JSON-RPC interface.
     pub url: Url,
-    /// The chain id in the configuration. It contains part of the genesis hash, because each run of anvil is a new
-    /// chain.
+    /// The name of the chain in the configuration. It contains part of the genesis hash, because each run of anvil is a
+    /// new chain.
     chain: String,
     chain_id: u64,
     is_anvil: bool,
@@ -102,7 +102,7 @@ impl DemoNode {
     }
 }
 
-/// Sends an amount, in base units, from the node's first account and returns the transaction hash.
+/// Sends an amount, in base units, from the first account of the node, and returns the transaction hash.
 pub async fn pay_from_first_account(
     url: &Url,
     chain: &ChainConfig,

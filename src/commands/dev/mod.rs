@@ -138,7 +138,7 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     stop.send_replace(true);
     daemon.shut_down().await;
     for task in blocks.into_iter().chain([control, watcher]) {
-        // A panic in the task was already logged.
+        // If the task panicked, the panic was already logged.
         let _ended = task.await;
     }
     drop(lock);

@@ -23,10 +23,11 @@ use records::audit_log::Actor;
 use records::reviews;
 use shop::orders;
 
-/// The duration after which a paused miner resumes, in milliseconds. It lets the miner resume even when the client that
-/// paused it has ended.
+/// The time after which a paused miner resumes by itself, in milliseconds. So the miner also resumes when the client
+/// that paused it has crashed.
 const PAUSE_MS: i64 = 20_000;
-/// The margin by which the clock is advanced beyond a payment window and its grace period, in milliseconds.
+/// When the clock is advanced past a payment window and its grace period, it is advanced by this many milliseconds
+/// more.
 const MARGIN_MS: i64 = 2_000;
 /// The maximum number of reviews that [`DemoCommand::ListReviews`] returns.
 const REVIEWS_MAX: i64 = 1_000;
@@ -48,7 +49,7 @@ pub struct Demo {
 pub enum DemoCommand {
     /// Send an amount, in base units of the invoice's asset, to the address of the invoice.
     Pay { order: String, amount: String },
-    /// Pause the miner of a chain for 20 seconds, because the client mines the blocks.
+    /// Pause the miner of a chain for 20 seconds, so that only the client mines blocks.
     Pause { chain: String },
     /// Mine a number of blocks on a simulated chain.
     Mine { chain: String, blocks: u64 },
@@ -66,7 +67,7 @@ pub enum DemoCommand {
 /// The data of an order that a buyer needs for the payment.
 #[derive(Serialize, Deserialize)]
 pub struct DemoOrder {
-    /// The number that the buyer sees.
+    /// The order number, which the buyer sees.
     pub order_no: String,
     /// The state of the order, such as `delivered`.
     pub state: String,
@@ -79,9 +80,9 @@ pub struct DemoOrder {
 /// The invoice of an on-chain payment.
 #[derive(Serialize, Deserialize)]
 pub struct DemoInvoice {
-    /// The name of the chain in the configuration.
+    /// The name of the invoice's chain in the configuration.
     pub chain: String,
-    /// True on a chain that the demo simulates, false on the node of `--evm`.
+    /// True when the demo simulates the chain, false when the chain is on the node of `--evm`.
     pub simulated: bool,
     /// The symbol of the asset to pay in, such as `USDT`.
     pub symbol: String,
@@ -95,7 +96,7 @@ pub struct DemoInvoice {
     pub received: String,
     /// The number of confirmations that a payment needs.
     pub confirmations: u32,
-    /// The depth from which a block is final, in blocks.
+    /// The number of confirmations after which a block is final.
     pub final_depth: u64,
     /// The end of the payment window, RFC 3339 in UTC.
     pub expires_at: String,
@@ -164,7 +165,7 @@ impl Demo {
         Demo { simnet, node, paused_until: Arc::default() }
     }
 
-    /// Returns true while the miner of the chain is paused.
+    /// Returns true while the miner of the chain is paused at the time `now`.
     pub fn is_miner_paused(&self, chain: &ChainId, now: Instant) -> bool {
         let paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         paused.get(chain).is_some_and(|until| now < *until)

@@ -16,7 +16,7 @@ use crate::commands::output::print_line_or_exit;
 
 /// The pause between two requests for the status of the order.
 const POLL: Duration = Duration::from_millis(250);
-/// The number of requests without a change of the status after which the command fails.
+/// The command fails after this number of requests in a row that show no change of the order's status.
 const SILENCE_MAX: u32 = 240;
 /// The maximum number of parts into which a payment can be split.
 const SPLIT_MAX: u64 = 20;
@@ -43,7 +43,7 @@ pub struct Args {
     data: PathBuf,
 }
 
-/// The fields of the status endpoint's response whose changes are printed.
+/// Those fields of the status endpoint's response whose changes are printed.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 struct StatusResponse {
     status: String,
@@ -78,7 +78,7 @@ struct PaymentRun {
 
 /// Pays an order and prints each change of its status until the order is finished.
 pub async fn pay_order_and_print_progress(args: Args) -> Result<(), CommandError> {
-    // Check the folder first. Otherwise a wrong folder would be reported as a demo that is not running.
+    // Check the folder first. Otherwise a wrong folder would lead to the message that the demo is not running.
     load_existing_demo_config(&args.data)?;
     let mut run = PaymentRun::find_and_print_order(&args).await?;
     match (&args.amount, args.late, args.reorg, args.split) {
@@ -189,8 +189,8 @@ impl PaymentRun {
         Err(CommandError::general_error("the late payment was not noticed"))
     }
 
-    /// Pays, mines `blocks` blocks and then replaces them. The command mines the blocks itself, so that the payment
-    /// gets exactly this number of confirmations.
+    /// Pays, mines `blocks` blocks and then replaces them by others. The command mines the blocks itself, so that the
+    /// payment has exactly this number of confirmations before the blocks are replaced.
     async fn pay_and_reorganise(&mut self, blocks: u64) -> Result<(), CommandError> {
         self.require_simulated_chain("--reorg")?;
         if blocks >= self.invoice.final_depth {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::commands::admin::coupons::CouponInput;
+use crate::commands::admin::owner::Owner;
 use crate::commands::admin::products::ProductInput;
-use crate::commands::admin::{self, AdminOperation, Owner};
+use crate::commands::admin::{self, AdminOperation};
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
 use crate::commands::private_files::write_private_file;
@@ -19,13 +20,13 @@ pub const MERCHANT: &str = "demo";
 pub const USER: &str = "alice";
 /// The code of the demo's coupon.
 pub const COUPON: &str = "WELCOME10";
-/// The slug of the product that the reader of the walk-through orders.
+/// The slug of the product that the printed walk-through uses for its first order.
 pub const FIRST: &str = "mailbox-usa-fresh";
 
 const TOKEN: &str = "demo-user.token";
 const ITEMS: usize = 300;
 
-/// A product of the demo.
+/// A product that the demo creates in its shop.
 struct Sample {
     slug: &'static str,
     zh: &'static str,
@@ -85,7 +86,7 @@ pub async fn create_missing_shop_and_load_token(context: &Context, folder: &Path
 }
 
 /// Creates the demo's user, its balances, the coupon and an access token, and returns the token. After an interrupted
-/// start some of them already exist, so errors of the first three are ignored.
+/// start some of them already exist, so errors about the user, the balances and the coupon are ignored.
 async fn create_demo_user_and_coupon(context: &Context) -> Result<String, CommandError> {
     let user = admin::users::Create { name: USER.into(), email: None, owner: new_demo_owner() };
     let mut refusals = Vec::new();
@@ -135,8 +136,9 @@ async fn create_or_restock_demo_products(context: &Context) -> Result<(), Comman
         }
         if stored.is_none_or(|product| product.stock == 0) {
             let lines = (0..ITEMS).map(|_| generate_item(sample)).collect();
-            let import = admin::stock::Import { owner: new_demo_owner(), product: sample.slug.into(), lines };
-            execute_shop_operation(context, AdminOperation::ImportStock(import)).await?;
+            admin::stock_import::import_lines_at_once(context, new_demo_owner(), sample.slug.into(), lines)
+                .await
+                .map_err(|e| CommandError::error_with_context("the demo's shop", e))?;
         }
     }
     Ok(())
@@ -152,6 +154,7 @@ fn to_new_product(sample: &Sample) -> ProductInput {
         max_quantity: None,
         names: names.into_iter().map(|(language, text)| (language.to_owned(), text.to_owned())).collect(),
         descriptions: BTreeMap::new(),
+        free: false,
     }
 }
 
@@ -162,7 +165,7 @@ fn generate_item(sample: &Sample) -> String {
 }
 
 fn new_demo_owner() -> Owner {
-    Owner { merchant: MERCHANT.into(), mode: Mode::Test }
+    Owner { merchant: Some(MERCHANT.into()), mode: Some(Mode::Test) }
 }
 
 async fn execute_shop_operation(context: &Context, operation: AdminOperation) -> Result<String, CommandError> {

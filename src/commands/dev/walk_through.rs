@@ -73,7 +73,8 @@ Coins for your own orders: trc20_usdt, erc20_usdt, bep20_usdt, btc, eth, trx, bn
     text
 }
 
-/// Replaces the unspecified address, such as 0.0.0.0, by 127.0.0.1, at which a client on this machine reaches the demo.
+/// Replaces an unspecified address, such as 0.0.0.0, with 127.0.0.1, because a client on this machine cannot connect to
+/// an unspecified address.
 fn to_client_address(address: SocketAddr) -> SocketAddr {
     match address.ip().is_unspecified() {
         true => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),

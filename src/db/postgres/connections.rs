@@ -35,19 +35,19 @@ pub struct Connections {
     stats: Arc<Stats>,
 }
 
-/// The idle connections, and the fence under which they were opened.
+/// The connections that are not in use, and the state of the instance lock under which they were opened.
 struct IdleConnections {
     connections: Vec<PgConnection>,
     fence: FenceState,
 }
 
-/// The right of this process to open connections.
+/// Whether this process may open connections to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceState {
-    /// Connections may be opened, because the process does not hold the instance lock and keeps no state in memory. Any
-    /// number of processes may do so.
+    /// Connections may be opened. This process does not need the instance lock, because it keeps no state in memory.
+    /// Any number of such processes may run.
     Open,
-    /// Connections may be opened while the instance lock has this epoch.
+    /// Connections may be opened as long as the instance lock has this epoch.
     Fenced(Epoch),
     /// Connections may not be opened, because the process has lost the instance lock.
     Lost,
@@ -56,9 +56,9 @@ pub enum FenceState {
 /// The kind of a transaction, which decides its isolation level.
 #[derive(Clone, Copy)]
 pub enum TxAccess {
-    /// May change rows. Each statement sees what was committed before it (`read committed`).
+    /// The transaction may change rows. Each statement sees what was committed before the statement (`read committed`).
     Write,
-    /// Cannot change rows. All statements see one snapshot (`repeatable read`).
+    /// The transaction cannot change rows. All its statements see one snapshot (`repeatable read`).
     Read,
 }
 
@@ -72,7 +72,8 @@ impl TxAccess {
 }
 
 impl Connections {
-    /// Creates the pool without any connection; a transaction that finds none idle opens one. At least one is allowed.
+    /// Creates the pool without any connection; a transaction that finds no idle connection opens one. At most
+    /// `count_max` connections are open, at least one.
     pub fn new(options: PgConnectOptions, count_max: u32, stats: Arc<Stats>) -> Result<Connections, Error> {
         let count_max = count_max.max(1);
         let permits = usize::try_from(count_max).map_err(|_| Error::Unsupported("too many connections".into()))?;
@@ -86,7 +87,8 @@ impl Connections {
         &self.options
     }
 
-    /// Waits until a transaction may use a connection.
+    /// Waits until fewer transactions than the maximum are running. Holding the returned permit, the caller may use a
+    /// connection.
     pub async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
         self.permits.clone().acquire_owned().await.map_err(|_| database_closed_error())
     }
@@ -105,7 +107,7 @@ impl Connections {
         let effects = tx.take_effects_and_reset();
         let DbConnection::Postgres(mut connection) = tx.connection else { return outcome };
         if outcome.is_err() {
-            // A connection that cannot roll back is dropped, and the server rolls back.
+            // When the rollback fails, the connection is dropped, and the server rolls back.
             if run_control_statement(&mut connection, "rollback").await.is_ok() {
                 self.return_connection(connection);
             }
@@ -190,7 +192,8 @@ impl Connections {
         Ok(connection)
     }
 
-    /// Opens a connection while the fence allows that, and takes the shared lock that the fence needs.
+    /// Opens a connection if the fence state allows that. If this process holds the instance lock, the connection takes
+    /// the shared lock of the daemon's connections.
     pub async fn open_connection(&self) -> Result<PgConnection, Error> {
         let fence = self.lock_idle_connections().fence;
         if fence == FenceState::Lost {
@@ -209,7 +212,7 @@ impl Connections {
         self.lock_idle_connections().connections.pop()
     }
 
-    /// Gives a connection back to the pool, or closes it when the instance lock was lost meanwhile.
+    /// Gives a connection back to the pool. Closes the connection instead when this process has lost the instance lock.
     pub fn return_connection(&self, connection: PgConnection) {
         let mut idle = self.lock_idle_connections();
         if idle.fence != FenceState::Lost {
@@ -221,7 +224,7 @@ impl Connections {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the fence and drops the idle connections, which were opened under the previous one.
+    /// Sets whether connections may be opened, and drops the idle connections, which were opened in the previous state.
     pub fn set_fence(&self, fence: FenceState) {
         let mut idle = self.lock_idle_connections();
         idle.fence = fence;

@@ -26,17 +26,17 @@ use connections::{TxAccess, database_closed_error};
 const OLDEST_VERSION: i64 = 140_000;
 /// Number of prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 512;
-/// Time limit of a transaction. It is longer than every time limit of the server, so it ends only transactions whose
-/// connection does not respond any more.
+/// Time limit of a transaction. It is longer than every time limit of the server, so this limit ends only those
+/// transactions whose connection does not respond any more.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(120);
-/// Settings of every session.
+/// The settings that every session gets, as names and values.
 const SESSION: [(&str, &str); 3] =
     [("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "5s"), ("statement_timeout", "30s")];
 
-/// The time limit of a transaction.
+/// The time limit of a whole transaction.
 #[derive(Clone, Copy)]
 pub(super) enum TimeLimit {
-    /// [`TRANSACTION_TIMEOUT`].
+    /// The limit [`TRANSACTION_TIMEOUT`].
     Standard,
     /// No limit: a migration may rewrite a table, and an audit reads all tables.
     None,
@@ -67,7 +67,7 @@ impl Engine {
         Ok(Engine(Arc::new(connections)))
     }
 
-    /// Returns the connections, which the instance lock fences.
+    /// Returns the connections to the server. The instance lock needs them to decide whether new ones may be opened.
     pub fn connections(&self) -> Arc<Connections> {
         self.0.clone()
     }
@@ -126,7 +126,7 @@ impl Engine {
         E: From<Error> + Send + 'static,
         R: Future<Output = Result<T, E>> + Send + 'static,
     {
-        // A caller that is dropped while it waits here has started nothing.
+        // If the caller is dropped while it waits for the permit, no transaction was started.
         let permit = self.0.wait_for_permit().await?;
         let (sender, receiver) = oneshot::channel();
         let run = run(self.0.clone());
@@ -140,7 +140,7 @@ impl Engine {
             };
             drop(permit);
             tracing::debug!(name, elapsed_us = start.elapsed().as_micros(), "transaction {name} ended");
-            // Sending fails when the caller was dropped. The transaction has run nevertheless.
+            // Sending fails when the caller was dropped. Even then the transaction has run to its end.
             let _caller_dropped = sender.send(outcome);
         });
         receiver.await.unwrap_or_else(|_| Err(database_closed_error().into()))

@@ -17,12 +17,12 @@ use crate::deferred_statements::DeferredStatement;
 use crate::error::Constraint;
 use crate::{Bind, Error, FromValue, Row, expect_changed};
 
-/// Runs a statement without binds, such as `commit`.
+/// Runs a statement without bound values, such as `commit`.
 pub async fn run_control_statement(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql(sql)).await.map(drop)
 }
 
-/// Runs several statements without binds, such as those of a migration.
+/// Runs several statements without bound values, such as those of a migration.
 pub async fn run_sql_script(connection: &mut PgConnection, sql: &'static str) -> Result<(), Error> {
     run_control_statement(connection, sql).await.map_err(|e| to_error(&e))
 }
@@ -40,7 +40,8 @@ pub async fn execute_statement(
     Ok(done.rows_affected())
 }
 
-/// Runs deferred statements as one, checks the number of rows that each of them changed, and returns the sum.
+/// Runs several deferred statements as one statement, checks the number of rows that each of them changed, and returns
+/// the sum of these numbers.
 pub async fn execute_deferred_statements(
     connection: &mut PgConnection,
     deferred: Vec<DeferredStatement>,
@@ -99,7 +100,7 @@ fn decode_row(row: &PgRow) -> Result<Box<[Bind]>, Error> {
     (0..row.len()).map(|index| decode_value(row, index)).collect()
 }
 
-/// Returns the text to send and its arguments. A statement without given rows is sent unchanged.
+/// Returns the SQL text to send and the values of its placeholders. A statement without given rows is sent unchanged.
 fn prepare_statement(sql: &'static str, given: BatchRows, binds: Vec<Bind>) -> Result<(SqlStr, PgArguments), Error> {
     let mut arguments = PgArguments::default();
     if !has_given_rows(sql) {
@@ -111,14 +112,15 @@ fn prepare_statement(sql: &'static str, given: BatchRows, binds: Vec<Bind>) -> R
     Ok((AssertSqlSafe(text).into_sql_str(), arguments))
 }
 
-/// The names of the columns of a statement, by the address and length of its text, which is static.
+/// The names of the columns that each statement returns. The key is the address and the length of the SQL text, which
+/// is static.
 type Columns = HashMap<(*const u8, usize), Arc<[Box<str>]>>;
 
 thread_local! {
     static COLUMNS: RefCell<Columns> = RefCell::default();
 }
 
-/// Returns the names of the columns of a statement. They are kept, because building them for each run is slow.
+/// Returns the names of the columns of a statement from a cache, because building the names for each run is slow.
 fn cached_column_names(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
     COLUMNS.with_borrow_mut(|columns| {
         let names = || row.columns().iter().map(|column| Box::from(column.name())).collect();
@@ -126,7 +128,7 @@ fn cached_column_names(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
     })
 }
 
-/// Adds the values that all rows share, then each column of the given rows as an array.
+/// Adds the values that are the same for all given rows, then each column of the given rows as an array.
 fn add_arguments(
     arguments: &mut PgArguments,
     binds: Vec<Bind>,
@@ -163,13 +165,13 @@ fn to_column_array<T: FromValue>(column: impl Iterator<Item = Bind>) -> Result<V
 }
 
 impl Type<Postgres> for Bind {
-    /// The type of a null, which the server infers from its place in the statement.
+    /// The type of a null value. The server infers the real type from the place of the value in the statement.
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(UNKNOWN)
     }
 }
 
-/// The pseudo-type `unknown`.
+/// The number of PostgreSQL's pseudo-type `unknown`.
 const UNKNOWN: sqlx::postgres::types::Oid = sqlx::postgres::types::Oid(705);
 
 impl Encode<'_, Postgres> for Bind {
@@ -215,7 +217,7 @@ fn decode_value(row: &PgRow, index: usize) -> Result<Bind, Error> {
     decode(value).map_err(invalid)
 }
 
-/// Converts an error of sqlx to the error that both databases share.
+/// Converts an error of sqlx to the error type of this crate, which both databases use.
 pub fn to_error(error: &sqlx::Error) -> Error {
     if let Some(rejection) = error.as_database_error() {
         let code = rejection.code().unwrap_or_default();
@@ -249,9 +251,10 @@ fn error_for_sqlstate(code: &str, message: &str) -> Error {
     let message = format!("{message} ({code})");
     match code {
         "40001" | "40P01" | "55P03" => Error::Conflict(message),
-        // A cancelled statement and an idle session that the server ended.
+        // A statement was cancelled, or the server ended a session that was idle.
         "57014" | "25P03" => Error::Unavailable(message),
-        // Classes: connection, authorization, database, resources, operator intervention, system, internal error.
+        // The first characters of a code are its class. These are: connection, authorization, database, resources,
+        // operator intervention, system, internal error.
         _ if ["08", "28", "3D", "53", "57P", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
             Error::Unavailable(message)
         }

@@ -1,4 +1,4 @@
-//! Transactions that are sent to a thread, and their results.
+//! Transactions as messages to a database thread, and the way their results return to the caller.
 
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
@@ -10,21 +10,23 @@ use crate::{Error, Tx};
 pub(super) enum Message {
     /// Runs a transaction.
     Run(Box<dyn Command>),
-    /// Ends the thread, which uses the sender to report its end.
+    /// Ends the thread. The thread sends a message on this channel when it ends.
     Close(oneshot::Sender<()>),
 }
 
-/// A transaction without its type parameters.
+/// A transaction, without the type parameters of its closure and its result.
 pub(super) trait Command: Send {
     /// Returns the name of the transaction, for logs.
     fn name(&self) -> &'static str;
-    /// Runs the closure and returns true when it succeeded. Its result is kept until [`Command::send_result`].
+    /// Runs the closure of the transaction and returns true when it succeeded. The result of the closure is kept until
+    /// [`Command::send_result`].
     fn run_closure(&mut self, tx: &mut Tx) -> bool;
-    /// Sends the caller the result of the closure, or the error of the group with which the transaction was committed.
+    /// Sends the caller the result of the closure. When the transaction was committed in a group and the group failed,
+    /// sends the error of the group.
     fn send_result(self: Box<Self>, group: Result<(), Error>);
 }
 
-/// A closure with the channel for its result.
+/// A closure with the channel on which its result is sent to the caller.
 struct Job<T, E, F> {
     name: &'static str,
     /// The closure; `None` after it has run.
@@ -60,7 +62,8 @@ where
 
     fn run_closure(&mut self, tx: &mut Tx) -> bool {
         let Some(body) = self.body.take() else { return false };
-        // Statements of SQLite never wait, so a closure that is pending awaits something other than its database.
+        // A statement of SQLite never waits. So if the closure is not finished at the first poll, it awaits something
+        // other than its database.
         let outcome = run_body_catching_panics(self.name, tx, body).now_or_never();
         let outcome = outcome.unwrap_or_else(|| Err(Error::Suspended { name: self.name }.into()));
         let succeeded = outcome.is_ok();
@@ -74,7 +77,7 @@ where
             (Ok(()), None) => Err(Error::Unavailable("the transaction was not run".into()).into()),
             (Err(error), _) => Err(error.into()),
         };
-        // Sending fails when the caller was dropped. The transaction has run nevertheless.
+        // Sending fails when the caller was dropped. Even then the transaction has run to its end.
         let _caller_dropped = self.sender.send(outcome);
     }
 }

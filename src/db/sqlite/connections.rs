@@ -17,8 +17,8 @@ use crate::{Error, Tx};
 const OLDEST_VERSION: i32 = 3_051_003;
 /// Number of prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 512;
-/// Number of pages in the write-ahead log, 64 MiB, after which the writer makes a checkpoint. No other connection makes
-/// one.
+/// The number of pages in the write-ahead log (64 MiB) after which the writer writes the log back into the database
+/// file. No other connection does so.
 const CHECKPOINT_PAGES: i64 = 16_384;
 /// Size of the page cache of the writer, in KiB.
 const WRITER_CACHE_KIB: i64 = 65_536;
@@ -60,7 +60,7 @@ pub(super) fn open_connection(path: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
-        // A text in double quotes is a name, as on PostgreSQL, and never a string.
+        // A text in double quotes is a name of a column or table, as on PostgreSQL, and never a string.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -91,7 +91,7 @@ pub(super) fn open_writer_connection(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Opens a connection that refuses changes.
+/// Opens a connection that can only read.
 pub(super) fn open_reader_connection(path: &Path) -> Result<Connection, Error> {
     let connection = open_connection(path)?;
     let configure = || {
@@ -102,7 +102,7 @@ pub(super) fn open_reader_connection(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Returns the connection of a transaction of SQLite.
+/// Returns the SQLite connection of a transaction. The transaction must run on SQLite.
 pub(super) fn sqlite_connection(tx: &Tx) -> &Connection {
     match &tx.connection {
         DbConnection::Sqlite(connection) => connection,

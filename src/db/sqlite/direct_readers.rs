@@ -1,5 +1,5 @@
-//! Connections for `select_one`, used on the thread of the caller: a row that an index finds is read in less time than
-//! two threads need to pass it on.
+//! Connections for `select_one`, which runs on the thread of the caller. A row that an index finds is read faster than
+//! it could be passed from one thread to another.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +40,8 @@ impl DirectReaders {
     {
         self.stats.count_transaction();
         tx.set_kind(TxKind::SelectOne { fallback: None, has_selected: false });
-        // Statements of SQLite never wait, so a closure that is pending awaits something other than its database.
+        // A statement of SQLite never waits. So if the closure is not finished at the first poll, it awaits something
+        // other than its database.
         let outcome = run_body_catching_panics(name, &mut tx, body).now_or_never();
         let outcome = outcome.unwrap_or_else(|| Err(Error::Suspended { name }.into()));
         let effects = tx.take_effects_and_reset();

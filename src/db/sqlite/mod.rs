@@ -26,7 +26,7 @@ use direct_readers::DirectReaders;
 use statement::to_error;
 use writer::Writer;
 
-/// Transactions that may wait for a thread; further callers wait before they are queued.
+/// The maximum number of transactions that wait for a thread. Further callers wait until the queue has room.
 const QUEUE_MAX: usize = 4096;
 
 /// An open SQLite file and its threads.
@@ -109,7 +109,7 @@ impl Engine {
             threads.extend(self.reads.send(Message::Close(closed)).await.is_ok().then_some(is_closed));
         }
         for is_closed in threads {
-            // An error means that the thread has ended already.
+            // An error means that the thread has already ended.
             let _ended = is_closed.await;
         }
         let (closed, is_closed) = oneshot::channel();
@@ -118,7 +118,8 @@ impl Engine {
         }
     }
 
-    /// Copies the database while transactions go on. The target appears complete and synced to the disk, or not at all.
+    /// Copies the database while transactions continue. The target file appears only when it is complete and synced to
+    /// the disk.
     pub fn backup(&self, to: &Path) -> Result<(), Error> {
         let failed = |step: &str, e: &dyn std::fmt::Display| Error::Unavailable(format!("backup: {step}: {e}"));
         if to.try_exists().map_err(|e| failed("cannot access the target", &e))? {

@@ -25,9 +25,10 @@ pub fn execute_statement(
         prepared.bind_values(binds, row)?;
         let before = connection.total_changes();
         prepared.statement.raw_execute().map_err(|e| to_error(&e))?;
-        // `changes` keeps the number of an earlier statement when this one changes no rows.
+        // When this statement changes no rows, `changes` still returns the number of an earlier statement.
         changed += if connection.total_changes() == before { 0 } else { connection.changes() };
     }
+    record_steps_for_tests(&prepared, given.len());
     Ok(changed)
 }
 
@@ -52,10 +53,11 @@ pub fn select_rows(
             found.push(Row::new(columns.clone(), values));
         }
     }
+    record_steps_for_tests(&prepared, given.len());
     Ok(found)
 }
 
-/// Runs a statement that returns a column `id`, and returns the number of ids and the least id.
+/// Runs a statement that returns a column `id`. Returns the number of returned ids and the smallest of them.
 pub fn execute_returning_least_id(
     connection: &Connection,
     sql: &'static str,
@@ -79,15 +81,30 @@ pub fn execute_returning_least_id(
         ids =
             ReturnedRows { count: ids.count + 1, least_id: Some(ids.least_id.map_or(id, |least: i64| least.min(id))) };
     }
+    drop(rows);
+    record_steps_for_tests(&prepared, RUN_ONCE.len());
     Ok(ids)
 }
+
+/// Records how many steps a statement took that ran once, for tests that compare its work with the size of the tables.
+#[cfg(feature = "testing")]
+fn record_steps_for_tests(prepared: &PreparedStatement<'_>, runs: usize) {
+    let steps = prepared.statement.reset_status(rusqlite::StatementStatus::VmStep);
+    if runs == 1 {
+        crate::testing::record_sqlite_steps(&prepared.plan.text, u32::try_from(steps).unwrap_or(u32::MAX));
+    }
+}
+
+/// Does nothing outside tests.
+#[cfg(not(feature = "testing"))]
+fn record_steps_for_tests(_: &PreparedStatement<'_>, _: usize) {}
 
 /// Runs several statements without binds, such as those of a migration.
 pub fn run_sql_script(connection: &Connection, sql: &str) -> Result<(), Error> {
     connection.execute_batch(sql).map_err(|e| to_error(&e))
 }
 
-/// A prepared statement with its plan.
+/// A prepared statement, with the properties that are the same for every run.
 struct PreparedStatement<'c> {
     statement: CachedStatement<'c>,
     plan: Arc<StatementPlan>,
@@ -98,17 +115,18 @@ struct PreparedStatement<'c> {
 struct StatementPlan {
     /// The text that SQLite runs, after the given rows were replaced by placeholders.
     text: String,
-    /// The index of the value of each parameter: first the shared values, then the values of the given row. SQLite gives
-    /// a parameter the number of its first place in the text; here the name `$3` decides, as on PostgreSQL.
+    /// The index of the value of each parameter: first the shared values, then the values of the given row. SQLite
+    /// gives a parameter the number of its first place in the text; here the number in the name decides, as on
+    /// PostgreSQL: `$3` is the third value.
     value_indices: Vec<usize>,
     /// The names of the columns that the statement returns.
     columns: Arc<[Box<str>]>,
-    /// True for an insert of at most one row whose id SQLite reports without `returning`, which would cost a temporary
-    /// table at each run.
+    /// True for an insert of at most one row whose id SQLite reports even without `returning`. Then `returning` is left
+    /// out, because it would cost a temporary table at each run.
     inserts_one: bool,
 }
 
-/// The result that the caller needs of a statement.
+/// The kind of result that the caller needs from a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum ResultKind {
     /// The rows that the statement returns, or the number of rows that it changed.
@@ -117,8 +135,8 @@ enum ResultKind {
     Ids,
 }
 
-/// The plans by the address and the length of the SQL text, which is static, the number of values that are not from a
-/// given row, and the kind of the result.
+/// The plans of statements. The key contains the address and the length of the SQL text, which is static, the number of
+/// values that are not from a given row, and the kind of the result.
 type StatementPlans = HashMap<(*const u8, usize, usize, ResultKind), Arc<StatementPlan>>;
 
 thread_local! {
@@ -165,8 +183,8 @@ impl StatementPlan {
     }
 }
 
-/// Returns `insert into t (…) values (…) returning id` without `returning id`, where that id is the rowid of the table,
-/// which SQLite reports anyway. `None` for any other statement.
+/// Returns `insert into t (…) values (…) returning id` without `returning id`, if that id is the rowid of the table,
+/// because SQLite reports the rowid anyway. `None` for any other statement.
 fn insert_without_returning(connection: &Connection, text: &str) -> Option<String> {
     let (insert, returned) = text.rsplit_once("returning ")?;
     let (table, rest) = insert.trim_start().strip_prefix("insert into ")?.split_once(' ')?;
@@ -216,7 +234,8 @@ impl PreparedStatement<'_> {
     }
 }
 
-/// Converts a value of SQLite, and refuses floating-point numbers and texts that are not UTF-8.
+/// Converts a value of SQLite to the value type of this crate. Refuses floating-point numbers and texts that are not
+/// UTF-8.
 fn decode_value(value: ValueRef<'_>, columns: &[Box<str>], index: usize) -> Result<Bind, Error> {
     let invalid = |reason: &str| {
         let column = columns.get(index).map(ToString::to_string).unwrap_or_default();
@@ -233,7 +252,7 @@ fn decode_value(value: ValueRef<'_>, columns: &[Box<str>], index: usize) -> Resu
     }
 }
 
-/// Converts an error of rusqlite to the error that both databases share.
+/// Converts an error of rusqlite to the error type of this crate, which both databases use.
 pub fn to_error(error: &rusqlite::Error) -> Error {
     let Some(code) = error.sqlite_error() else { return Error::Statement(error.to_string()) };
     let kind = match code.extended_code {
@@ -249,7 +268,7 @@ pub fn to_error(error: &rusqlite::Error) -> Error {
     if let Some(kind) = kind {
         return Error::Constraint { kind, detail: error.to_string() };
     }
-    // The low byte of an extended code is the primary code.
+    // The lowest byte of an extended error code is the primary error code.
     match code.extended_code & 0xff {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Error::Conflict(error.to_string()),
         ffi::SQLITE_IOERR

@@ -1,6 +1,7 @@
-//! The writer thread. All transactions that are waiting form a group, which is committed durably as one. Each transaction
-//! runs in a SAVEPOINT of its own, so that its failure does not undo the others. No caller gets a result before the
-//! commit. The writer never waits for a group to grow: the next group collects while the current one commits.
+//! The writer thread. All transactions that are waiting form a group, which is committed durably as one. Each
+//! transaction runs in a SAVEPOINT of its own, so that its failure does not undo the others. No caller gets a result
+//! before the commit. The writer never waits for more transactions: while it commits one group, the transactions of the
+//! next group arrive.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,8 +23,8 @@ pub(super) struct Writer {
     /// The connection through which all changes are made.
     tx: Tx,
     stats: Arc<Stats>,
-    /// The error of every later transaction, after the disk failed during a commit: only SQLite's recovery at the next
-    /// start finds out which commits the disk holds.
+    /// The error that every later transaction gets after the disk failed during a commit; `None` before that. Only
+    /// SQLite's recovery at the next start finds out which commits are on the disk.
     halted: Option<Error>,
 }
 
@@ -102,8 +103,8 @@ impl Writer {
         send_results(group.drain(..ran), &result);
     }
 
-    /// Runs one command and collects its effects. A command that fails is rolled back alone and is no error here. An
-    /// error means that the transaction of the whole group is lost.
+    /// Runs one command and collects its effects. When the command fails, only this command is rolled back, and this
+    /// function returns no error. An error means that the transaction of the whole group is lost.
     fn run_command_in_group(
         &mut self,
         command: &mut dyn Command,
@@ -129,11 +130,11 @@ impl Writer {
         if is_only { Ok(()) } else { self.run_control_statement("release command") }
     }
 
-    /// Commits the transaction of the group and counts the commit when rows changed. After a failure of the disk, all
-    /// later transactions are refused.
+    /// Commits the transaction of the group and counts the commit when rows changed. When the disk fails, all later
+    /// transactions are refused.
     fn commit_group(&mut self, changed: bool) -> Result<(), Error> {
         if self.connection().is_autocommit() {
-            // The only command failed and was rolled back.
+            // Nothing is to be committed: the only command of the group failed and was rolled back.
             return Ok(());
         }
         let Err(error) = self.connection().prepare_cached("commit").and_then(|mut commit| commit.raw_execute()) else {
@@ -155,8 +156,8 @@ impl Writer {
         Err(to_error(&error))
     }
 
-    /// Rolls the transaction of the group back, unless SQLite already did. When that fails, all later transactions are
-    /// refused.
+    /// Rolls the transaction of the group back, unless SQLite has already done so. When the rollback fails, all later
+    /// transactions are refused.
     fn roll_back_group(&mut self) {
         if self.connection().is_autocommit() {
             return;
@@ -189,7 +190,7 @@ impl Writer {
     }
 }
 
-/// Sends each command its own result, or the error of its group.
+/// Sends each command its own result. When the group failed, each command gets the error of the group instead.
 fn send_results(commands: impl Iterator<Item = Box<dyn Command>>, group: &Result<(), Error>) {
     for command in commands {
         command.send_result(group.clone());

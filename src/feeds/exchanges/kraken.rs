@@ -18,7 +18,7 @@ struct KrakenResponse<'a> {
     result: BTreeMap<&'a str, KrakenTicker<'a>>,
 }
 
-/// The best ask and bid, each as price, whole lot volume and lot volume.
+/// The best ask and the best bid. Each is a list of price, whole lot volume and lot volume.
 #[derive(Deserialize)]
 struct KrakenTicker<'a> {
     #[serde(borrow, rename = "a")]

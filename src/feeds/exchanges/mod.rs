@@ -31,8 +31,8 @@ pub fn accepts_several_pairs_per_request(source: SourceName) -> bool {
     }
 }
 
-/// Returns the URL that requests the tickers of these pairs. `pairs` has one pair, or more if
-/// [`accepts_several_pairs_per_request`].
+/// Returns the URL that requests the tickers of these pairs. `pairs` must have exactly one pair, unless
+/// [`accepts_several_pairs_per_request`] is true for the exchange.
 pub fn build_ticker_url(source: SourceName, root: &Url, pairs: &[Pair]) -> Url {
     match source {
         SourceName::Binance => binance::build_ticker_url(root, pairs),

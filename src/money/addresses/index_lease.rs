@@ -15,7 +15,7 @@ const LEASE: u32 = 64;
 /// For one account: the leased indices that no address uses yet.
 #[derive(Debug, Default)]
 pub(super) struct IndexLease {
-    /// The remaining indices of the current lease.
+    /// The indices of the current lease that are not used yet.
     leased: tokio::sync::Mutex<Range<u32>>,
     /// The addresses of dropped reservations. These are reserved again before new addresses are derived.
     returned: Mutex<Vec<(u32, Address)>>,

@@ -1,12 +1,13 @@
 //! The number of confirmations that a deposit needs, which depends on the value of the payment.
 
-/// The required confirmations of deposits on one chain. A deposit in the tip block has 1 confirmation.
+/// The numbers of confirmations that deposits on one chain need. A deposit in the newest block has 1 confirmation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Depths {
     /// Pairs of an upper bound in cents of USD, and the confirmations that a payment worth less than this bound needs.
     /// Sorted by bound.
     pub tiers: Vec<(i64, u32)>,
-    /// The confirmations that a payment needs when its value is unknown or at least the highest bound.
+    /// The number of confirmations that a payment needs when its value is unknown, or when it is at least the highest
+    /// bound.
     pub largest: u32,
     /// On a chain whose nodes do not report which blocks are final: the number of confirmations after which a block is
     /// final.

@@ -17,7 +17,7 @@ pub use dust::{Dust, is_dust_amount};
 /// A chain whose blocks the daemon reads to find deposits.
 #[derive(Debug, Clone)]
 pub struct FollowedChain {
-    /// The name of the chain.
+    /// The name of the chain, as in the configuration.
     pub id: ChainId,
     /// The chain family, which determines the form of addresses.
     pub family: Family,
@@ -38,7 +38,7 @@ pub struct FollowedChain {
 pub struct PaymentAsset {
     /// The code of the asset in the APIs, such as `erc20_usdt` or `btc`.
     pub code: String,
-    /// The asset on its chain.
+    /// The asset, which contains the name of its chain.
     pub asset: Asset,
     /// The symbol of the asset in the rates, such as `USDT` or `BTC`.
     pub rate_symbol: String,

@@ -16,10 +16,9 @@ use ids::AccountId;
 /// The sums of the deposits of an invoice, in base units of the invoice's asset.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DepositSums {
-    /// The sum of the partial payments that were moved to the suspense account when the invoice expired. Orphaned
-    /// deposits are included, because a separate journal entry reverses them.
+    /// The sum of the deposits that the invoice counts and that are confirmed or final.
     pub counted: Amount,
-    /// The sum of the partial payments that the expiry of the invoice moved to the suspense account. Orphaned deposits
+    /// The sum of the partial payments that were moved to the suspense account when the invoice expired. Orphaned deposits
     /// are included, because a separate journal entry reverses them.
     pub short: Amount,
 }

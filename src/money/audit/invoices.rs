@@ -1,5 +1,5 @@
-//! Compares the stored invoices with their postings and their deposits. Amounts and accounts must match, and nothing may
-//! be missing on either side.
+//! Compares the stored invoices with their postings and their deposits. Amounts and accounts must match, and nothing
+//! may be missing on either side.
 
 use std::collections::HashMap;
 

@@ -31,7 +31,7 @@ pub struct AuditReport {
     /// The number of postings that are not in the hash chain yet. On PostgreSQL a worker appends new postings within
     /// about a second, so a few are normal.
     pub without_hash: u64,
-    /// The number of ledger accounts.
+    /// The number of ledger accounts that were audited.
     pub accounts: u64,
     /// The number of audited deposits.
     pub deposits: u64,
@@ -79,7 +79,7 @@ impl fmt::Display for AuditReport {
     }
 }
 
-/// Account ids by mode, account code and asset.
+/// The ids of ledger accounts by mode, account code and asset.
 type AccountIds = HashMap<(Mode, String, AssetId), AccountId>;
 
 /// A hold that no later posting has posted or voided so far.

@@ -15,7 +15,7 @@ pub struct AccountedAmount {
     pub debit: AccountId,
     /// The credited account.
     pub credit: AccountId,
-    /// Base units of the asset of both accounts.
+    /// The amount of the posting, in base units of the asset of both accounts.
     pub amount: Amount,
 }
 
@@ -50,7 +50,7 @@ pub enum InvoiceStep {
 /// A posting of an invoice.
 #[derive(Debug, Clone, Copy)]
 pub struct InvoicePosting {
-    /// The step that the posting books.
+    /// The step of the invoice that the posting books.
     pub step: InvoiceStep,
     /// The number of the settlement, counted from 1. It is 0 for the expiry, and -1 when the name of the journal entry
     /// has no valid number.

@@ -21,7 +21,7 @@ pub struct AuditedAccount {
     pub asset: AssetId,
     /// True when the balance of the account may not go below zero.
     pub non_negative: bool,
-    /// The sums in the balance row.
+    /// The sums of debits and credits in the balance row of the account.
     pub balance: Balance,
     /// The balance row includes the postings of the account up to this number in the hash chain.
     pub rolled_up_to: i64,
@@ -61,7 +61,7 @@ pub struct AuditedDeposit {
     pub chain: ChainId,
     /// The asset that was deposited.
     pub asset: AssetId,
-    /// Base units of the asset.
+    /// The amount of the deposit, in base units of the asset.
     pub amount: Amount,
     /// The state of the deposit, as stored.
     pub state: deposits::State,
@@ -116,7 +116,8 @@ pub struct AuditedInvoice {
     pub amount_due: Amount,
     /// The amount, in base units, that may be missing when the invoice is accepted as paid.
     pub tolerance: Amount,
-    /// The number of times that the invoice was paid; more than 1 after reorgs.
+    /// The number of times that the invoice was paid. It is more than 1 when a reorg undid a payment and the invoice
+    /// was paid again.
     pub settlement_count: i64,
     /// The amount credited to the merchant, in base units; `None` unless the invoice is paid.
     pub credited_amount: Option<Amount>,

@@ -1,4 +1,5 @@
-//! Stores new blocks: books their deposits, advances older deposits, and moves the cursor, all in one database transaction.
+//! Stores new blocks: books their deposits, advances older deposits, and moves the cursor, all in one database
+//! transaction.
 
 use chain::{Block, BlockRef, Header, Height};
 

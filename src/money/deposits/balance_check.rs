@@ -1,5 +1,5 @@
-//! Balance checks: a comparison of the balance of an address with its booked deposits. Money that no deposit explains is
-//! booked as a deposit without a known transaction.
+//! Balance checks: a comparison of the balance of an address with its booked deposits. Money that no deposit explains
+//! is booked as a deposit without a known transaction.
 
 use chain::{AssetKind, BlockRef, ChainId, Height, Transfer, TransferIndex, TxId, TxPart};
 

@@ -23,9 +23,9 @@ use records::reviews;
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
-    /// The locked invoices of the deposits.
+    /// The locked invoices to which the deposits of this batch belong.
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
-    /// Deposits that are not stored yet.
+    /// New deposits, which are not stored yet.
     fresh: Vec<NewDeposit>,
     /// Deposits that are already stored, each with the state that it changes to.
     older: Vec<(Deposit, State)>,
@@ -315,7 +315,8 @@ impl<'c> DepositBatch<'c> {
         self.chain.dust.compute_dust_limit_or_zero(self.now, &transfer.asset)
     }
 
-    /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
+    /// Locks at most `limit` stored deposits that become confirmed or final at `position`, together with their
+    /// invoices.
     pub async fn lock_and_add_advancing_deposits(
         &mut self,
         tx: &mut Tx,

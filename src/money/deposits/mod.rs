@@ -51,7 +51,7 @@ fn is_bookable_amount(amount: chain::Amount) -> bool {
 /// time. It is needed because block times are not exact.
 #[derive(Debug, Clone, Copy)]
 pub struct Grace {
-    /// The duration in milliseconds.
+    /// The duration of the grace time, in milliseconds.
     pub ms: i64,
 }
 
@@ -150,7 +150,7 @@ impl NewDeposit {
 }
 
 /// Books the deposits of one chain and reports payment changes to the listener. Every function that can change a
-/// payment is a method of this type, so that no change is kept from the listener.
+/// payment is a method of this type, so that the listener hears of every change.
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,

@@ -13,9 +13,9 @@ use db::{self, Tx};
 /// A named value that must stay the same between two starts of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
-    /// The name, such as `identity of ethereum`.
+    /// The name of the fact, such as `identity of ethereum`.
     pub name: String,
-    /// The value as text.
+    /// The value of the fact, as text.
     pub value: String,
 }
 

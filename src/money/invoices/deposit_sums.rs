@@ -61,11 +61,11 @@ impl ReceivedSums {
 /// The sums of the counted deposits of an invoice, in base units.
 #[derive(Debug, Clone, Copy)]
 pub struct CountedSums {
-    /// The sum of all counted deposits.
+    /// The sum of all deposits that the invoice counts, confirmed or not.
     pub seen: Amount,
     /// The sum of the counted deposits that are confirmed or final.
     pub confirmed: Amount,
-    /// True when all counted deposits are final.
+    /// True when all deposits that the invoice counts are final.
     pub all_final: bool,
 }
 

@@ -5,7 +5,7 @@ use chain::Amount;
 /// The state of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// The invoice waits for money.
+    /// The invoice waits for money from the buyer.
     Open,
     /// The sum of the confirmed deposits reached the amount due, or was short of it by at most the tolerance.
     Paid,

@@ -1,7 +1,7 @@
 //! Invoices: requests for on-chain payments. An invoice requests that the buyer transfers an amount of one asset to the
 //! address of this invoice before the end of a payment window.
 //!
-//! The ledger books the money of a deposit before the invoice counts it.
+//! The ledger books the money of a deposit before the invoice counts the deposit as payment.
 
 pub mod machine;
 mod disposition;
@@ -37,7 +37,7 @@ pub(crate) use expiry::expire_ended_invoices;
 pub(crate) use invoice_update::{InvoiceUpdate, lock_invoices, lock_invoices_by_address, store_invoice_updates};
 pub(crate) use store::list_open_native_invoices_by_expiry;
 
-/// An invoice to store.
+/// The data of an invoice that is not stored yet.
 #[derive(Debug, Clone)]
 pub struct NewInvoice {
     /// The payment that the invoice is for. The same database transaction inserts it.
@@ -57,7 +57,7 @@ pub struct NewInvoice {
     /// The number of confirmations after which a deposit is confirmed. A deposit in the newest block has 1
     /// confirmation.
     pub confirmations: u32,
-    /// The end of the payment window.
+    /// The end of the payment window of the invoice.
     pub expires_at: Instant,
 }
 
@@ -91,9 +91,10 @@ pub struct Invoice {
     pub confirmations: u32,
     /// The time when the invoice was stored.
     pub created_at: Instant,
-    /// The end of the payment window.
+    /// The end of the payment window of the invoice.
     pub expires_at: Instant,
-    /// The number of times that the invoice was paid; more than 1 after reorgs.
+    /// The number of times that the invoice was paid. It is more than 1 when a reorg undid a payment and the invoice
+    /// was paid again.
     pub settlements: i64,
     /// The amount that the last settlement credited to the merchant, in base units; `None` unless the invoice is paid.
     pub settled: Option<Amount>,
@@ -142,7 +143,7 @@ pub struct InvoiceTerms {
     /// The number of confirmations after which a deposit is confirmed. A deposit in the newest block has 1
     /// confirmation.
     pub confirmations: u32,
-    /// The end of the payment window.
+    /// The end of the payment window of the invoice.
     pub expires_at: Instant,
 }
 

@@ -1,5 +1,5 @@
-//! Settlements of invoices: confirmed deposits pay an invoice, a reorg undoes its settlement, and final deposits make the
-//! credited amount available to the merchant.
+//! Settlements of invoices: confirmed deposits pay an invoice, a reorg undoes its settlement, and final deposits make
+//! the credited amount available to the merchant.
 
 use chain::Amount;
 

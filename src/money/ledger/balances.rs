@@ -12,11 +12,11 @@ use ids::{AccountId, Mode};
 /// The sums of the postings of one account, in base units of its asset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// The sum of the debits of open holds.
+    /// The sum of debits that are only held: their holds are neither posted nor voided.
     pub debits_pending: Amount,
     /// The sum of the posted debits. It never decreases.
     pub debits_posted: Amount,
-    /// The sum of the credits of open holds.
+    /// The sum of credits that are only held: their holds are neither posted nor voided.
     pub credits_pending: Amount,
     /// The sum of the posted credits. It never decreases.
     pub credits_posted: Amount,

@@ -28,11 +28,11 @@ pub(super) struct HashedFields<'a> {
     pub debit_account_id: i64,
     /// The id of the credited account.
     pub credit_account_id: i64,
-    /// Base units of the asset, big-endian.
+    /// The amount of the posting: base units of the asset, as 32 big-endian bytes.
     pub amount: [u8; 32],
-    /// The reason that the journal entry states.
+    /// The reason of the posting, as the journal entry states it.
     pub reason: &'a str,
-    /// Unix time in milliseconds.
+    /// The time when the journal entry was booked, in Unix milliseconds.
     pub created_at: i64,
 }
 

@@ -21,9 +21,9 @@ pub struct EntryLine {
     pub debit: Account,
     /// The account that is credited.
     pub credit: Account,
-    /// The asset of both accounts.
+    /// The asset that the line moves. Both accounts have this asset.
     pub asset: AssetId,
-    /// Base units of the asset; from 1 to 2^127 − 1.
+    /// The amount in base units of the asset; from 1 to 2^127 − 1.
     pub amount: Amount,
 }
 
@@ -57,7 +57,7 @@ enum Operation {
 }
 
 impl JournalEntry {
-    /// Returns an entry that posts all lines.
+    /// Returns an entry that posts all its lines at once, without a hold.
     pub fn new_post_entry(
         mode: Mode,
         name: impl Into<String>,
@@ -67,7 +67,8 @@ impl JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Post { mode, lines } }
     }
 
-    /// Returns an entry that holds the amount of the line on both accounts until the hold is posted or voided.
+    /// Returns an entry that holds the amount of its line on both accounts. The hold lasts until another entry posts or
+    /// voids it.
     pub fn new_hold_entry(mode: Mode, name: impl Into<String>, reason: &'static str, line: EntryLine) -> JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Hold { mode, line } }
     }

@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
-//! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero
-//!   or more. Every database transaction that posts to the account locks and updates its balance row.
+//! - The balance of a non-negative account is never below zero: its posted credits minus its posted and held debits are
+//!   zero or more. Every database transaction that posts to the account locks and updates its balance row.
 //! - All other accounts may go below zero. Database transactions do not touch their balance rows; [`roll_up_balances`]
 //!   updates these rows later, so that concurrent transactions do not wait for each other.
 //! - All postings form one hash chain, so [`crate::audit`] finds every posting that was changed later.
@@ -56,7 +56,7 @@ pub enum PostError {
         /// The amount that the account could spend before the posting, in base units.
         available: Amount,
     },
-    /// An amount is zero, or 2^127 or more.
+    /// The amount of a posting is zero, or 2^127 or more. The field is the amount.
     #[error("an amount of {0} is zero, or 2^{AMOUNT_BITS_MAX} or more")]
     BadAmount(Amount),
     /// No hold has this name, or the hold was already posted or voided.
@@ -65,7 +65,7 @@ pub enum PostError {
     /// The entry posts more than the held amount.
     #[error("the hold covers only {held}")]
     AboveHold {
-        /// Base units that the hold covers.
+        /// The amount that the hold covers, in base units.
         held: Amount,
     },
     /// The balance of the account would exceed 256 bits. The field is the id of the account.

@@ -31,9 +31,9 @@ pub struct NewPosting<'a> {
     pub debit: AccountRow,
     /// The credited account.
     pub credit: AccountRow,
-    /// Base units of the asset of both accounts.
+    /// The amount of the posting, in base units of the asset of both accounts.
     pub amount: Amount,
-    /// The reason that the journal entry states.
+    /// The reason of the posting, as the journal entry states it.
     pub reason: &'static str,
     /// The hold that the posting posts or voids; `None` for other postings.
     pub resolves: Option<ResolvedHold<'a>>,
@@ -49,7 +49,7 @@ pub struct ResolvedHold<'a> {
     pub amount: Amount,
 }
 
-/// An open hold.
+/// A hold that is neither posted nor voided yet.
 pub struct Hold {
     /// The sequence number of the hold; `None` when the hold is not stored yet.
     pub seq: Option<PostingSeq>,
@@ -77,9 +77,9 @@ pub struct StoredPosting {
     pub debit: AccountId,
     /// The credited account.
     pub credit: AccountId,
-    /// Base units of the asset of both accounts.
+    /// The amount of the posting, in base units of the asset of both accounts.
     pub amount: Amount,
-    /// The reason that the journal entry states.
+    /// The reason of the posting, as the journal entry states it.
     pub reason: String,
     /// The time when the journal entry was booked.
     pub created_at: Instant,

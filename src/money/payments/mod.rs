@@ -37,7 +37,7 @@ db::text_enum!(Method {
 pub enum State {
     /// No money has arrived.
     Pending,
-    /// Money has arrived, but it is not confirmed yet.
+    /// Money has arrived for the payment, but it is not confirmed yet.
     Confirming,
     /// The payment is paid. When a reorg removes its money, the payment keeps this state while the invoice waits for
     /// the money to be mined again.
@@ -76,14 +76,14 @@ pub enum PaymentChange {
 pub struct BalanceDebit {
     /// The asset of the balance.
     pub asset: AssetId,
-    /// Base units of the asset.
+    /// The amount, in base units of the asset.
     pub amount: Amount,
     /// The exchange rate, the source of the rate and the time of the rate; `None` when the price is in the currency of
     /// the balance.
     pub rate: Option<(String, String, Instant)>,
 }
 
-/// A payment to store.
+/// The data of a payment that is not stored yet.
 #[derive(Debug, Clone)]
 pub struct NewPayment {
     /// The order that the payment is for. The same database transaction inserts the order.
@@ -125,7 +125,7 @@ pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> Resu
     store::queue_payment_insert(tx, now, new)
 }
 
-/// Returns the order of a payment; `None` when the payment does not exist.
+/// Returns the id of the order that the payment is for; `None` when the payment does not exist.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

@@ -33,7 +33,7 @@ pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> Resu
     )
 }
 
-/// Returns the order of a payment; `None` when the payment does not exist.
+/// Returns the id of the order that the payment is for; `None` when the payment does not exist.
 pub async fn find_order_of_payment(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
     let found = row!(tx, "select order_id from payments where id = $1", id)?;
     found.map(|row| row.get("order_id")).transpose()

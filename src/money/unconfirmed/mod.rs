@@ -37,7 +37,7 @@ db::text_enum!(State { Seen => "seen", Mined => "mined", Orphaned => "orphaned" 
 /// The sum of the unconfirmed transfers to an invoice, in the asset of the invoice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnconfirmedSum {
-    /// Base units of the asset.
+    /// The sum, in base units of the asset.
     pub amount: Amount,
     /// The newest transaction; `None` when there are no transfers.
     pub txid: Option<TxId>,

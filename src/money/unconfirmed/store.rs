@@ -9,7 +9,7 @@ use ids::InvoiceId;
 
 /// A stored transfer in the state `seen`.
 pub struct SeenTransfer {
-    /// The id of the row.
+    /// The id of the row in the table `unconfirmed`.
     pub id: i64,
     /// The id of the transaction that contains the transfer.
     pub txid: TxId,
@@ -41,7 +41,7 @@ pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<See
 
 /// Inserts or updates a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or
 /// when the transfer is dust: its amount is less than `bound`, and the invoice requests more than `bound`. An update
-/// keeps `first_seen_at`.
+/// does not change `first_seen_at`.
 pub async fn upsert_seen_transfer_unless_dust(
     tx: &mut Tx,
     now: Instant,

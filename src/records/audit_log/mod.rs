@@ -1,5 +1,5 @@
-//! The audit log: an append-only log of administrative actions. The database transaction of an action also writes its entry
-//! in the audit log, so that neither is stored without the other.
+//! The audit log: an append-only log of administrative actions. The database transaction of an action also writes its
+//! entry in the audit log, so that neither is stored without the other.
 
 mod store;
 

@@ -1,5 +1,5 @@
-//! Events: an append-only log of facts for API clients, such as "the order was paid". The database transaction that causes
-//! an event also inserts the event. Stored events never change.
+//! Events: an append-only log of facts for API clients, such as "the order was paid". The database transaction that
+//! causes an event also inserts the event. Stored events never change.
 
 mod store;
 
@@ -20,9 +20,9 @@ pub enum Kind {
     OrderExpired,
     /// An unpaid order was cancelled.
     OrderCancelled,
-    /// A paid order could not be delivered, or a reorg removed its money for good before the delivery.
+    /// A paid order could not be delivered, or a reorg removed its money permanently before the delivery.
     OrderFailed,
-    /// A reorg removed the money of a delivered order for good.
+    /// A reorg removed the money of an order permanently after the order was delivered.
     OrderUnpaid,
     /// A reorg removed money of a paid payment. The same transaction may be mined and confirmed again.
     PaymentReversed,

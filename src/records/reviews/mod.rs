@@ -1,4 +1,5 @@
-//! Reviews: cases that no rule of the daemon decides, such as money that no invoice requested. The operator decides them.
+//! Reviews: cases that no rule of the daemon decides, such as money that no invoice requested. The operator decides
+//! them.
 //!
 //! For each kind and subject there is at most one review. When the cause of a closed review occurs again, the review is
 //! opened again.
@@ -20,7 +21,7 @@ pub use store::Review;
 pub enum Kind {
     /// The buyer paid more than the amount due of the invoice.
     PaymentSurplus,
-    /// An invoice expired with partial payments.
+    /// An invoice expired after it had received only partial payments.
     PaymentShort,
     /// A second payment arrived for an order that another payment had already paid.
     PaymentSecond,
@@ -34,9 +35,10 @@ pub enum Kind {
     DepositSpent,
     /// The balance of an address exceeds its booked deposits by an amount that is too large to be booked.
     BalanceOutOfRange,
-    /// An invoice expired, and no endpoint had returned the balance of its address.
+    /// An invoice expired although no endpoint had returned the balance of its address.
     BalanceUnverified,
-    /// A rescan found a transfer that may be booked already, because a balance check has booked money of its address.
+    /// A rescan found a transfer that may be booked already: a balance check has booked money of the same address
+    /// without knowing its transaction.
     RescanPossibleDuplicate,
     /// Two endpoints of a chain report different blocks at the same height.
     ChainDisputed,
@@ -46,7 +48,7 @@ pub enum Kind {
     OrderPaidLate,
     /// The goods of a paid order cannot be decrypted, because their key is missing.
     OrderUnreadable,
-    /// A reorg removed the money of a delivered order for good.
+    /// A reorg removed the money of an order permanently after the order was delivered.
     OrderUnpaid,
     /// A paid order could not be delivered.
     OrderUndeliverable,
@@ -98,7 +100,7 @@ impl FromStr for Kind {
 pub enum ClosingReason {
     /// The operator closed the review.
     Decided,
-    /// The cause of the review has ended.
+    /// The cause of the review does not exist any more.
     Resolved,
     /// A reorg removed the money that the review was about.
     Retracted,
@@ -106,8 +108,9 @@ pub enum ClosingReason {
 
 db::text_enum!(ClosingReason { Decided => "decided", Resolved => "resolved", Retracted => "retracted" });
 
-/// Opens a review, or opens a closed review of this kind and subject again. Does nothing when the review is already open.
-/// `subject` is the object that the review is about, such as `invoice/7`. `detail` is a sentence for the operator.
+/// Opens a review, or opens a closed review of this kind and subject again. Does nothing when the review is already
+/// open. `subject` is the object that the review is about, such as `invoice/7`. `detail` is a sentence for the
+/// operator.
 pub async fn open_or_reopen_review(
     tx: &mut Tx,
     now: Instant,
@@ -118,8 +121,8 @@ pub async fn open_or_reopen_review(
     store::insert_or_reopen_review(tx, now, kind, subject, detail, None).await
 }
 
-/// Opens a review about `amount` base units. Does nothing when the review is already open, or when the operator has already
-/// decided on this amount or a larger amount.
+/// Opens a review about `amount` base units. Does nothing when the review is already open, or when the operator has
+/// already decided on this amount or a larger amount.
 pub async fn open_review_unless_decided(
     tx: &mut Tx,
     now: Instant,
@@ -158,8 +161,8 @@ pub async fn retract_review_if_open(
     store::close_review_if_open(tx, now, kind, subject, ClosingReason::Retracted, note).await
 }
 
-/// Closes a review that the operator has decided, records the action in the audit log, and returns true. Returns false when
-/// no review of this kind and subject is open.
+/// Closes a review that the operator has decided, records the action in the audit log, and returns true. Returns false
+/// when no review of this kind and subject is open.
 pub async fn close_review_by_operator(
     tx: &mut Tx,
     now: Instant,

@@ -18,8 +18,8 @@ pub struct Review {
     pub opened_at: Instant,
 }
 
-/// Inserts an open review. When the review exists and is closed, it is opened again with the new detail and amount. When the
-/// review is open, it stays unchanged.
+/// Inserts an open review. When the review exists and is closed, it is opened again with the new detail and amount.
+/// When the review is open, it stays unchanged.
 pub async fn insert_or_reopen_review(
     tx: &mut Tx,
     now: Instant,

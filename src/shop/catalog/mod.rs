@@ -1,5 +1,6 @@
 //! The catalog: products with their SKUs, prices and texts. Buyers see only active products.
 
+pub mod languages;
 mod store;
 
 #[cfg(test)]
@@ -37,7 +38,8 @@ pub enum State {
 
 db::text_enum!(State { Active => "active", Inactive => "inactive" });
 
-/// A product as buyers see it. `stock` and `unit_price` are those of its first active SKU, in one currency.
+/// A product as buyers see it. `stock` and `unit_price` are those of the product's first active SKU, and `unit_price`
+/// is in the currency of the query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
     pub id: ProductId,
@@ -52,15 +54,15 @@ pub struct Product {
     pub max_quantity: u32,
     /// The product's first active SKU. An order for the product reserves items of this SKU.
     pub sku: SkuId,
-    /// The number of units that are available for new orders.
+    /// The number of units of the SKU that are available for new orders.
     pub stock: u64,
-    /// The price of one unit when the quantity is 1.
+    /// The price of one unit when the buyer orders 1 unit.
     pub unit_price: Fiat,
     /// The names and descriptions of the product in all languages.
     pub texts: LocalizedTexts,
 }
 
-/// A product as operators see it, with its prices in all currencies.
+/// A product as operators see it: active or not, with its prices in all currencies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProductWithPrices {
     pub id: ProductId,
@@ -75,10 +77,10 @@ pub struct ProductWithPrices {
     pub max_quantity: u32,
     /// The product's first active SKU. An order for the product reserves items of this SKU.
     pub sku: SkuId,
-    /// The number of units that are available for new orders.
+    /// The number of units of the SKU that are available for new orders.
     pub stock: u64,
-    /// The price of one unit in each currency when the quantity is 1, sorted by currency code. Empty when the product
-    /// has no price.
+    /// The price of one unit when the buyer orders 1 unit: one element for each currency, sorted by currency code.
+    /// Empty when the product has no price.
     pub unit_prices: Vec<Fiat>,
 }
 
@@ -87,19 +89,25 @@ pub struct ProductWithPrices {
 pub struct LocalizedTexts(BTreeMap<(String, String), String>);
 
 impl LocalizedTexts {
-    /// Returns these texts with one text added, which replaces the text of the same field and language.
+    /// Returns these texts with one text added, which replaces the text of the same field and language. The language is a
+    /// tag in [canonical form](languages::normalize_language_tag).
     pub fn with_text(mut self, field: &str, language: &str, body: &str) -> LocalizedTexts {
         self.0.insert((field.to_owned(), language.to_owned()), body.to_owned());
         self
     }
 
-    /// Returns the text of a field in a language; `None` when the product has no text for them.
+    /// Returns the text of a field in a language such as `zh`. A product without such a text may have one in a variant of
+    /// the language, such as `zh-CN`; the text of the alphabetically first variant is returned then. `None` when the
+    /// product has neither.
     pub fn find_text(&self, field: &str, language: &str) -> Option<&str> {
-        self.0.get(&(field.to_owned(), language.to_owned())).map(String::as_str)
+        let exact = self.0.get(&(field.to_owned(), language.to_owned()));
+        let is_variant = |stored: &(String, String)| stored.0 == field && languages::is_variant_of(&stored.1, language);
+        let variant = || self.0.iter().find(|(stored, _)| is_variant(stored)).map(|(_, text)| text);
+        exact.or_else(variant).map(String::as_str)
     }
 }
 
-/// A unit price for orders of at least a given quantity.
+/// A price tier: the price of one unit in an order of at least `from_quantity` units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PriceTier {
     /// The smallest quantity to which this price applies.
@@ -113,7 +121,7 @@ pub struct PriceTier {
 pub struct NewProduct {
     /// The public id, which the APIs use. The caller generates it.
     pub public_id: Uuid,
-    /// The readable name in URLs and on the command line: 1 to 100 of the characters a-z, 0-9 and `-`.
+    /// The readable name of the product in URLs and on the command line: 1 to 100 of the characters a-z, 0-9 and `-`.
     pub slug: String,
     /// The minimum quantity in one order; at least 1.
     pub min_quantity: u32,
@@ -123,7 +131,7 @@ pub struct NewProduct {
     pub position: i64,
     /// The currency of the prices in `tiers`.
     pub currency: Currency,
-    /// The price tiers. One of them starts at quantity 1.
+    /// The price tiers of the product in `currency`. One of them starts at quantity 1.
     pub tiers: Vec<PriceTier>,
     /// The names and descriptions of the product in all languages.
     pub texts: LocalizedTexts,
@@ -145,7 +153,7 @@ pub struct ProductChange {
     pub max_quantity: Option<u32>,
     /// The position of a new product in the product list. An existing product keeps its position.
     pub position: i64,
-    /// The texts to add or replace.
+    /// The texts to add. Each replaces the stored text of the same field and language.
     pub texts: LocalizedTexts,
 }
 
@@ -161,7 +169,7 @@ pub enum EditError {
     /// The minimum quantity is 0 or above the maximum.
     #[error("the minimum quantity must be at least 1 and at most the maximum; they would be {min} and {max}")]
     BadLimits { min: u32, max: u32 },
-    /// The price tiers do not start at quantity 1, repeat a quantity, or have a negative price.
+    /// The price tiers are invalid: none starts at quantity 1, two start at the same quantity, or a price is negative.
     #[error("price tiers must start at quantity 1, have each quantity once, and not be negative")]
     BadTiers,
     /// The database failed.
@@ -180,7 +188,7 @@ pub struct OrderableSku {
     pub min_quantity: u32,
     /// The maximum quantity in one order.
     pub max_quantity: u32,
-    /// The number of units in stock when the query ran. Concurrent orders may reserve them afterwards.
+    /// The number of units in stock when the query ran. Concurrent orders may reserve some of these units afterwards.
     pub stock: u64,
     /// The price of one unit for the requested quantity.
     pub unit_price: Fiat,
@@ -189,9 +197,10 @@ pub struct OrderableSku {
 /// The rule that selects the price tier for an ordered quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PricingScheme {
-    /// The tier for quantity 1 applies to every quantity.
+    /// The price of the tier for quantity 1 applies to every quantity.
     PerUnit,
-    /// The tier with the largest `from_quantity` that does not exceed the quantity applies.
+    /// The price of a larger tier applies: the tier with the largest `from_quantity` that does not exceed the ordered
+    /// quantity.
     Tiered,
 }
 
@@ -230,7 +239,8 @@ pub async fn find_priced_product(
     id_or_slug: &str,
 ) -> Result<Option<Product>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
-        // A UUID can be written in several ways; the hyphenated lower-case form is stored.
+        // A UUID can be written in several ways. The database stores the hyphenated lower-case form, so convert the id
+        // to this form.
         Ok(id) => store::find_priced_product_by_public_id(tx, shop, currency, &id.to_string()).await,
         Err(_) if has_slug_syntax(id_or_slug) => {
             store::find_priced_product_by_slug(tx, shop, currency, id_or_slug).await
@@ -265,7 +275,7 @@ pub async fn find_orderable_sku(
 ) -> Result<Option<OrderableSku>, db::Error> {
     let tier_quantity = match pricing_scheme {
         PricingScheme::PerUnit => 1,
-        // A quantity of 0 gets the price of the first tier. The caller refuses this quantity later.
+        // A quantity of 0 gets the price of the first tier here. The caller refuses such an order later.
         PricingScheme::Tiered => quantity.max(1),
     };
     store::find_orderable_sku(tx, shop, currency, &public_id.to_string(), tier_quantity).await
@@ -330,7 +340,7 @@ pub async fn set_quantity_limits(
     Ok(store::set_quantity_limits(tx, product, min_quantity, max_quantity).await?)
 }
 
-/// Replaces all price tiers of a SKU in one currency.
+/// Replaces all price tiers of a SKU in one currency with `tiers`.
 pub async fn replace_price_tiers(
     tx: &mut Tx,
     sku: SkuId,
@@ -372,8 +382,8 @@ fn has_slug_syntax(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Fails when the slug has invalid syntax or is a UUID. A slug that is a UUID could equal the public id of another
-/// product.
+/// Fails when the slug has invalid syntax or is a UUID. A slug that is a UUID is forbidden, because it could equal the
+/// public id of another product.
 fn validate_slug(slug: &str) -> Result<(), EditError> {
     if has_slug_syntax(slug) && slug.parse::<Uuid>().is_err() { Ok(()) } else { Err(EditError::BadSlug) }
 }

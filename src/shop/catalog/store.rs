@@ -1,4 +1,4 @@
-//! All SQL of the catalog.
+//! All SQL of products, SKUs, prices and product texts.
 
 use crate::catalog::{LocalizedTexts, NewProduct, OrderableSku, PriceTier, Product, ProductWithPrices, State};
 use clock::Instant;
@@ -39,11 +39,11 @@ macro_rules! select_products_with_prices {
     ($condition:literal) => {
         concat!(
             "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
-                c.currency, c.unit_price
+                p.merchant_id, p.mode, c.currency, c.unit_price
              from products p
              join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
              left join sku_prices c on c.sku_id = s.id and c.from_quantity = 1
-             where p.merchant_id = $1 and p.mode = $2 ",
+             where ",
             $condition
         )
     };
@@ -53,7 +53,9 @@ macro_rules! select_products_with_prices {
 pub async fn list_all_products(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
     let found = rows!(
         tx,
-        select_products_with_prices!("order by p.position, p.id, c.currency limit $3"),
+        select_products_with_prices!(
+            "p.merchant_id = $1 and p.mode = $2 order by p.position, p.id, c.currency limit $3"
+        ),
         shop.merchant,
         shop.mode,
         LIST_ROWS_MAX
@@ -62,20 +64,15 @@ pub async fn list_all_products(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWit
 }
 
 /// Returns the product with this public id, a UUID in hyphenated lower-case form, and its prices in all currencies;
-/// `None` when the shop has no such product.
+/// `None` when the shop has no such product. Statements ask by the unique id alone: without statistics PostgreSQL takes
+/// the index on merchant, mode and slug for equally good, and reads all products of the shop.
 pub async fn find_any_product_by_public_id(
     tx: &mut Tx,
     shop: Shop,
     public_id: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
-    let found = rows!(
-        tx,
-        select_products_with_prices!("and p.public_id = $3 order by c.currency"),
-        shop.merchant,
-        shop.mode,
-        public_id
-    )?;
-    Ok(group_price_rows_by_product(&found)?.pop())
+    let found = rows!(tx, select_products_with_prices!("p.public_id = $1 order by c.currency"), public_id)?;
+    Ok(group_price_rows_by_product(rows_if_of_shop(&found, shop)?)?.pop())
 }
 
 /// Returns the product with this slug and its prices in all currencies; `None` when the shop has no such product.
@@ -84,9 +81,21 @@ pub async fn find_any_product_by_slug(
     shop: Shop,
     slug: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
-    let found =
-        rows!(tx, select_products_with_prices!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
+    let found = rows!(
+        tx,
+        select_products_with_prices!("p.merchant_id = $1 and p.mode = $2 and p.slug = $3 order by c.currency"),
+        shop.merchant,
+        shop.mode,
+        slug
+    )?;
     Ok(group_price_rows_by_product(&found)?.pop())
+}
+
+/// Returns the rows of a product, or no rows when another shop has the product.
+fn rows_if_of_shop(rows: &[Row], shop: Shop) -> Result<&[Row], db::Error> {
+    let Some(first) = rows.first() else { return Ok(&[]) };
+    let owner = Shop { merchant: first.get("merchant_id")?, mode: first.get("mode")? };
+    Ok(if owner == shop { rows } else { &[] })
 }
 
 /// Returns one product for each group of rows with the same product id. The rows of one product must be adjacent: one
@@ -126,18 +135,16 @@ pub async fn find_priced_product_by_public_id(
     let found = rows!(
         tx,
         "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
-            c.unit_price, t.field, t.language, t.body
+            p.merchant_id, p.mode, c.unit_price, t.field, t.language, t.body
          from products p
          join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
-         join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
+         join sku_prices c on c.sku_id = s.id and c.currency = $2 and c.from_quantity = 1
          left join localized_texts t on t.subject = 'product:' || p.id
-         where p.public_id = $4 and p.merchant_id = $1 and p.mode = $2 order by t.field, t.language",
-        shop.merchant,
-        shop.mode,
-        currency,
-        public_id
+         where p.public_id = $1 order by t.field, t.language",
+        public_id,
+        currency
     )?;
-    Ok(group_text_rows_by_product(currency, &found)?.pop())
+    Ok(group_text_rows_by_product(currency, rows_if_of_shop(&found, shop)?)?.pop())
 }
 
 /// Returns the product with this slug; `None` when the product does not exist or has no price in this currency.
@@ -203,19 +210,20 @@ pub async fn find_orderable_sku(
 ) -> Result<Option<OrderableSku>, db::Error> {
     let found = row!(
         tx,
-        "select p.id, s.id as sku_id, s.available, p.min_quantity, p.max_quantity, c.unit_price
+        "select p.id, s.id as sku_id, s.available, p.min_quantity, p.max_quantity, p.merchant_id, p.mode, c.unit_price
          from products p
          join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
-         join sku_prices c on c.sku_id = s.id and c.currency = $3
-         where p.public_id = $4 and p.merchant_id = $1 and p.mode = $2 and p.state = 'active' and c.from_quantity <= $5
+         join sku_prices c on c.sku_id = s.id and c.currency = $2
+         where p.public_id = $1 and p.state = 'active' and c.from_quantity <= $3
          order by c.from_quantity desc limit 1",
-        shop.merchant,
-        shop.mode,
-        currency,
         public_id,
+        currency,
         tier_quantity
     )?;
     let Some(row) = found else { return Ok(None) };
+    if (Shop { merchant: row.get("merchant_id")?, mode: row.get("mode")? }) != shop {
+        return Ok(None);
+    }
     Ok(Some(OrderableSku {
         product: row.get("id")?,
         sku: row.get("sku_id")?,
@@ -323,15 +331,15 @@ pub async fn set_product_state(tx: &mut Tx, product: ProductId, state: State) ->
     expect_changed(n, 1)
 }
 
-/// Adds `quantity` to the number of available items of a SKU, `skus.available`.
+/// Adds `quantity` to the column `skus.available`, the number of items of the SKU that are available for orders.
 pub async fn add_to_available_count(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
     let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
     expect_changed(n, 1)
 }
 
-/// Queues the statement that subtracts `quantity` from the number of available items of a SKU, `skus.available`. The
-/// result has no row when fewer items are available. The row of the SKU stays locked until the end of the transaction,
-/// so that the next statement can choose the items.
+/// Queues the statement that subtracts `quantity` from the column `skus.available`, the number of available items of
+/// the SKU. The result has no row when fewer items are available. The row of the SKU stays locked until the end of the
+/// transaction, so that the next statement can choose the items.
 pub fn queue_subtraction_from_available_count(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     queued!(
         tx,

@@ -8,26 +8,27 @@ use money::pricing::{Currency, Fiat};
 /// 100 % in basis points.
 const BASIS_POINTS_MAX: i64 = 10_000;
 
-/// The size of a coupon's discount.
+/// How large the discount of a coupon is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discount {
-    /// A share of the total of the eligible lines, in basis points from 1 to 10,000. The discount is rounded down to
-    /// minor units.
+    /// A percentage of the total of the order lines to which the coupon applies, in basis points from 1 to 10,000. The
+    /// discount is rounded down to minor units (cents).
     Percent(i64),
-    /// A fixed amount, in minor units. The discount never exceeds the total of the eligible lines.
+    /// A fixed amount, in minor units (cents). The discount never exceeds the total of the order lines to which the
+    /// coupon applies.
     Fixed(i64),
 }
 
 /// The discount of a coupon and the conditions under which an order gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// The discount of an order that meets all conditions.
+    /// The discount that an order gets when it meets all conditions.
     pub discount: Discount,
     /// The currency of `min_amount` and of a fixed discount. Orders in another currency cannot use the coupon.
     pub currency: Currency,
-    /// The minimum order total before the discount, in minor units; 0 when the coupon has no minimum.
+    /// The minimum order total before the discount, in minor units (cents); 0 when the coupon has no minimum.
     pub min_amount: i64,
-    /// The only product to which the discount applies; `None` when the discount applies to all products.
+    /// The only product to which the discount applies; `None` when the coupon gives the discount on all products.
     pub product: Option<ProductId>,
     /// The time from which the coupon is valid; `None` when the coupon is valid immediately.
     pub starts_at: Option<Instant>,
@@ -35,12 +36,12 @@ pub struct Terms {
     pub ends_at: Option<Instant>,
 }
 
-/// One line of an order, with the data from which a discount is computed.
+/// One line of an order, with only the data that the discount depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BasketLine {
-    /// The ordered product.
+    /// The product that the line orders.
     pub product: ProductId,
-    /// Unit price times quantity, in minor units.
+    /// The price of one unit times the quantity, in minor units (cents).
     pub total: i64,
 }
 
@@ -56,19 +57,19 @@ pub enum CouponRefusal {
     /// The coupon expired at its time `ends_at`.
     #[error("the coupon has expired")]
     Expired,
-    /// Other orders have taken all uses of the coupon.
+    /// The coupon has reached its maximum number of uses.
     #[error("the coupon has been used up")]
     Exhausted,
     /// The order total is below the minimum amount.
     #[error("the coupon needs an order of at least {}", min_amount.to_decimal())]
     BelowMinimum { min_amount: Fiat },
-    /// The order has no line of the coupon's product.
+    /// The coupon applies to one product only, and the order has no line with this product.
     #[error("the coupon is for another product")]
     OtherProduct,
     /// The order is in another currency than the coupon. The field is the currency of the coupon.
     #[error("the coupon is for orders in {0}")]
     OtherCurrency(Currency),
-    /// A sum of the order exceeds the range of `i64`.
+    /// A sum of the order's amounts exceeds the range of `i64`.
     #[error("the order's amount is out of range")]
     OutOfRange,
 }
@@ -91,7 +92,7 @@ impl Terms {
 }
 
 /// Returns the discount of a coupon for an order, or the reason why the order cannot use the coupon. The discount never
-/// exceeds the total of the eligible lines.
+/// exceeds the total of the lines to which the coupon applies.
 pub fn check_terms_and_compute_discount(
     terms: &Terms,
     now: Instant,
@@ -129,8 +130,8 @@ fn sum_line_totals<'a>(mut lines: impl Iterator<Item = &'a BasketLine>) -> Resul
     lines.try_fold(0_i64, |sum, line| sum.checked_add(line.total)).ok_or(CouponRefusal::OutOfRange)
 }
 
-/// Returns `points` basis points of the amount `minor`, rounded down; `None` when the result exceeds the range of
-/// `i64`.
+/// Returns a share of the amount `minor`, rounded down; `points` is the share in basis points. `None` when the result
+/// exceeds the range of `i64`.
 fn compute_share_rounded_down(minor: i64, points: i64) -> Option<i64> {
     let product = i128::from(minor).checked_mul(i128::from(points))?;
     i64::try_from(product.div_euclid(i128::from(BASIS_POINTS_MAX))).ok()

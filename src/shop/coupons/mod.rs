@@ -1,5 +1,5 @@
-//! Coupons: codes that give a discount. Creating an order with a coupon counts one use of the coupon. When the order
-//! ends unpaid, that use is subtracted again.
+//! Coupons: codes that give a discount. The creation of an order with a coupon adds one to the coupon's number of uses.
+//! When the order ends unpaid, that use is subtracted again.
 
 pub mod discount;
 mod store;
@@ -21,9 +21,9 @@ const CODE_LENGTH_MAX: usize = 64;
 /// A coupon to create.
 #[derive(Debug, Clone)]
 pub struct NewCoupon {
-    /// The code that buyers enter. Case and surrounding whitespace are ignored.
+    /// The code that buyers enter. Upper and lower case are not distinguished, and surrounding whitespace is ignored.
     pub code: String,
-    /// The discount and its conditions.
+    /// The discount of the coupon and its conditions.
     pub terms: Terms,
     /// The maximum number of orders that may use the coupon; `None` when the number is unlimited.
     pub max_uses: Option<u32>,
@@ -34,7 +34,7 @@ pub struct NewCoupon {
 pub struct Coupon {
     /// The id of the coupon in the database.
     pub id: CouponId,
-    /// The discount and its conditions.
+    /// The discount of the coupon and its conditions.
     pub terms: Terms,
     /// The maximum number of orders that may use the coupon; `None` when the number is unlimited.
     pub max_uses: Option<u32>,
@@ -42,12 +42,12 @@ pub struct Coupon {
     pub uses: u32,
 }
 
-/// A coupon that was redeemed for an order, with the resulting discount.
+/// A coupon that an order uses, with the resulting discount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliedCoupon {
-    /// The id of the coupon.
+    /// The id of the coupon that the order uses.
     pub coupon: CouponId,
-    /// The discount, in the currency of the order.
+    /// The amount of the discount, in the currency of the order.
     pub discount: Fiat,
 }
 
@@ -57,9 +57,15 @@ pub enum CreateCouponError {
     /// The code is empty or too long.
     #[error("a code has 1 to {CODE_LENGTH_MAX} characters")]
     BadCode,
-    /// The discount or the minimum amount is out of range.
+    /// The discount or the minimum amount of the coupon is out of range.
     #[error("a percentage is 0.01 to 100, a fixed discount is more than 0, and a minimum amount is not negative")]
     BadTerms,
+    /// The coupon ends at or before its beginning, so no order could use it.
+    #[error("the coupon ends before it begins: it would be valid from {starts_at} until {ends_at}")]
+    NeverValid { starts_at: Instant, ends_at: Instant },
+    /// The maximum number of uses is 0, so no order could use the coupon.
+    #[error("the maximum number of uses is 0; it must be at least 1")]
+    NoUses,
     /// Another coupon of the shop has the code.
     #[error("another coupon has this code")]
     CodeTaken,
@@ -68,7 +74,7 @@ pub enum CreateCouponError {
     Db(#[from] db::Error),
 }
 
-/// The reason why a coupon was not redeemed.
+/// The reason why a coupon could not be used for an order.
 #[derive(Debug, thiserror::Error)]
 pub enum RedeemError {
     /// The coupon does not exist or does not apply to the order.
@@ -91,13 +97,21 @@ pub async fn create_coupon(
     if !new.terms.are_valid() {
         return Err(CreateCouponError::BadTerms);
     }
+    if let (Some(starts_at), Some(ends_at)) = (new.terms.starts_at, new.terms.ends_at)
+        && ends_at <= starts_at
+    {
+        return Err(CreateCouponError::NeverValid { starts_at, ends_at });
+    }
+    if new.max_uses == Some(0) {
+        return Err(CreateCouponError::NoUses);
+    }
     let coupon = store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateCouponError::CodeTaken)?;
     audit_log::record_action(tx, now, actor, Action::CouponCreate, &new.code, "").await?;
     Ok(coupon)
 }
 
-/// Counts one use of a coupon for an order and returns the discount. The database counts atomically, so two concurrent
-/// orders cannot both take the last use.
+/// Checks that an order may use a coupon, counts one use, and returns the discount. The database counts atomically, so
+/// two concurrent orders cannot both take the last use.
 pub async fn redeem_coupon(
     tx: &mut Tx,
     now: Instant,
@@ -125,8 +139,8 @@ pub async fn list_active_coupons(tx: &mut Tx, shop: Shop) -> Result<Vec<(String,
     store::list_active_coupons(tx, shop).await
 }
 
-/// Deactivates a coupon and records the action in the audit log. Orders that used it keep their discount. Returns
-/// false when no active coupon has this code.
+/// Deactivates a coupon and records the action in the audit log. Orders that already use the coupon keep their
+/// discount. Returns false when no active coupon has this code.
 pub async fn deactivate_coupon(
     tx: &mut Tx,
     now: Instant,

@@ -107,7 +107,7 @@ pub async fn claim_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db:
     Ok(n == 1)
 }
 
-/// Subtracts one use of a coupon. Fails when the coupon has no use.
+/// Subtracts one from a coupon's number of uses. Fails when this number is 0.
 pub async fn release_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     let n = execute!(tx, "update coupons set uses = uses - 1 where id = $1 and uses > 0", coupon)?;
     expect_changed(n, 1)

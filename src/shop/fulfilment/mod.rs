@@ -25,10 +25,10 @@ use retry_schedule::{FailureCause, NextStep};
 /// The kind of the review for an order that waits for a missing encryption key.
 const UNREADABLE: reviews::Kind = reviews::Kind::OrderUnreadable;
 
-/// The maximum number of orders that one run delivers. Further orders stay due for the next run.
+/// The maximum number of orders that one run of the delivery worker delivers. Further orders wait for the next run.
 const ORDERS_PER_RUN_MAX: u32 = 256;
-/// The number of deliveries that run concurrently. SQLite commits concurrent deliveries together; PostgreSQL needs one
-/// connection for each delivery.
+/// The maximum number of deliveries that run at the same time. SQLite commits such deliveries together; PostgreSQL
+/// needs one connection for each of them.
 const CONCURRENT_DELIVERIES: usize = 8;
 
 /// The settings of the e-mail to the buyer. The e-mail never contains the delivered items, because e-mail is not
@@ -51,8 +51,8 @@ enum DeliverError {
     Db(#[from] db::Error),
 }
 
-/// Queues the statement that schedules the delivery of a paid order for now. The result of the statement has no row
-/// when the delivery is already scheduled.
+/// Queues the statement that schedules the delivery of a paid order. The delivery is due at once. The result of the
+/// statement has no row when the delivery is already scheduled.
 pub fn queue_delivery_schedule(tx: &mut Tx, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
     store::queue_delivery_insert(tx, now, order.into())
 }
@@ -66,8 +66,8 @@ pub async fn unschedule_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db::
 /// Delivers the orders whose delivery is due and returns the number of completed orders.
 ///
 /// A failed delivery is retried later; after [`retry_schedule::ATTEMPTS_MAX`] failed attempts the order fails. While
-/// the key that decrypts its items is missing, an order is retried without limit. After a database error the order
-/// stays due.
+/// the key that decrypts the items of an order is missing, the delivery of the order is retried without limit. After a
+/// database error the order stays due.
 pub async fn deliver_due_orders(
     db: &Db,
     now: Instant,
@@ -155,8 +155,8 @@ async fn delete_finished_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db:
     db::expect_changed(store::delete_scheduled_delivery(tx, order).await?, 1)
 }
 
-/// Locks a paid order, moves it to the state `processing` and returns it. When the order is neither paid nor in
-/// processing, deletes its scheduled delivery and returns `None`.
+/// Locks a paid order, moves it to the state `processing` and returns it. When the order is in any other state than
+/// `paid` or `processing`, deletes its scheduled delivery and returns `None`.
 async fn start_processing_or_unschedule(
     tx: &mut Tx,
     now: Instant,
@@ -181,9 +181,9 @@ async fn start_processing_or_unschedule(
     }
 }
 
-/// Returns the cause of a failed delivery attempt. An item that its key cannot decrypt is damaged when the key decrypts
-/// other items. When the key decrypts no item, the key ring holds a different key under this id, and the operator may
-/// restore the right key later.
+/// Returns the cause of a failed delivery attempt. When the key of an item cannot decrypt this item but decrypts other
+/// items, the item is damaged. When the key decrypts no item at all, the key ring holds a different key under the same
+/// id, and the operator may restore the right key later.
 async fn classify_delivery_failure(
     tx: &mut Tx,
     envelope: &Envelope,
@@ -204,8 +204,8 @@ async fn classify_delivery_failure(
     }
 }
 
-/// Schedules the next delivery attempt after a failed attempt, or fails the order after the last attempt. Opens a
-/// review when the key is missing, and when the order fails.
+/// Schedules the next delivery attempt after a failed attempt, or marks the order as failed after the last attempt.
+/// Opens a review when the key is missing, and when the order fails.
 async fn reschedule_or_fail_order(
     tx: &mut Tx,
     now: Instant,

@@ -1,6 +1,6 @@
 //! The retry schedule of failed deliveries. This file uses no database and no clock.
 
-/// The number of failed delivery attempts after which the order has failed.
+/// The number of failed delivery attempts after which the order is marked as failed and not retried.
 pub const ATTEMPTS_MAX: u32 = 8;
 
 /// The delay after the first failed delivery attempt, in milliseconds. Each further failure makes the delay four times
@@ -24,12 +24,12 @@ pub enum FailureCause {
 pub enum NextStep {
     /// The delivery is attempted again after a delay.
     Retry {
-        /// The number of failed attempts to store.
+        /// The number of failed attempts so far, to be stored.
         attempts: u32,
         /// The delay until the next attempt, in milliseconds.
         after_ms: i64,
     },
-    /// The order has failed and is not retried.
+    /// The order is marked as failed, and its delivery is not attempted again.
     Fail,
 }
 
@@ -37,7 +37,8 @@ pub enum NextStep {
 /// one.
 pub fn choose_step_after_failure(cause: FailureCause, attempts: u32) -> NextStep {
     match cause {
-        // Attempts without the key are not counted, so that all attempts remain for a later failure with another cause.
+        // Attempts without the key are not counted as failed. So all attempts remain for a later failure with another
+        // cause.
         FailureCause::MissingKey => NextStep::Retry { attempts, after_ms: LONGEST_DELAY_MS },
         FailureCause::DamagedItems => {
             let failed = attempts.saturating_add(1);

@@ -26,9 +26,9 @@ pub struct Merchant {
     pub id: MerchantId,
     /// The public id, which the APIs use: a UUID in hyphenated lower-case form.
     pub public_id: String,
-    /// The unique name of the merchant in the configuration and on the command line.
+    /// The unique name by which the configuration and the command line refer to the merchant.
     pub slug: String,
-    /// The name that people see.
+    /// The name that buyers and operators see.
     pub name: String,
     pub created_at: Instant,
 }

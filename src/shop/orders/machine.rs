@@ -1,4 +1,4 @@
-//! The states of an order and the steps between them. Pure: no database, no clock.
+//! The states of an order and the allowed steps between them. Pure: no database, no clock.
 
 /// The state of an order. [`State::can_advance_to`] lists the possible steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -9,7 +9,7 @@ pub enum State {
     AwaitingPayment,
     /// The order is paid in full, and its delivery is scheduled.
     Paid,
-    /// The items of the order are being delivered.
+    /// The items of the order are now being delivered.
     Processing,
     /// Some of the order lines have been delivered.
     PartiallyDelivered,
@@ -42,7 +42,7 @@ db::text_enum!(State {
 });
 
 impl State {
-    /// All states of an order, in the sequence of their declaration.
+    /// All states of an order, in the order in which the variants are declared.
     pub const ALL: [State; 11] = [
         State::Created,
         State::AwaitingPayment,
@@ -57,17 +57,18 @@ impl State {
         State::Refunded,
     ];
 
-    /// Returns true when an order may go from this state to `to` in one step. No state leads to itself.
+    /// Returns true when an order may go from this state to `to` in one step. A step from a state to the same state is
+    /// never allowed.
     pub const fn can_advance_to(self, to: State) -> bool {
         match self {
-            // An order that is free or paid from a balance is paid when it is created.
+            // An order that costs nothing or is paid from a balance becomes paid in the transaction that creates it.
             State::Created => {
                 matches!(to, State::AwaitingPayment | State::Paid | State::Expired | State::Cancelled)
             }
             State::AwaitingPayment => matches!(to, State::Paid | State::Expired | State::Cancelled),
-            // A paid order is cancelled only by a surface that refunds it in the same transaction.
+            // A paid order may be cancelled only by a surface that also refunds it in the same transaction.
             State::Paid => matches!(to, State::Processing | State::Failed | State::Cancelled | State::Refunded),
-            // Digital items need no shipping, so delivery completes the order.
+            // Digital items need no shipping, so the delivery also completes the order.
             State::Processing => matches!(
                 to,
                 State::PartiallyDelivered | State::Delivered | State::Completed | State::Failed | State::Refunded
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn only_the_listed_steps_are_possible() {
-        // A row is the state before the step, a column the state after it, in the order of `State::ALL`.
+        // Each row is the state before the step, each column the state after it. Both follow the order of `State::ALL`.
         let table = [
             (Created, ".xx....xx.."),
             (AwaitingPayment, "..x....xx.."),

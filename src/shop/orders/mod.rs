@@ -39,13 +39,13 @@ pub struct Order {
     pub id: OrderId,
     /// The public id, which the APIs use: a UUID in hyphenated lower-case form.
     pub public_id: String,
-    /// The order number for buyers and operators.
+    /// The order number that buyers and operators see.
     pub order_no: String,
     pub shop: Shop,
     /// The name of the API surface that created the order.
     pub surface: String,
     pub state: State,
-    /// The total before the discount.
+    /// The total price before the discount.
     pub original_amount: Fiat,
     /// The discount of the coupon; zero without a coupon.
     pub discount_amount: Fiat,
@@ -58,7 +58,7 @@ pub struct Order {
     pub created_at: Instant,
     /// The end of the payment window; `None` when the order was paid at creation.
     pub expires_at: Option<Instant>,
-    /// The time when the order was paid; `None` while the order is unpaid.
+    /// The time when the order was fully paid; `None` while the order is unpaid.
     pub paid_at: Option<Instant>,
     /// The payment that paid the order; `None` while the order is unpaid, and when it was paid at creation.
     pub paid_by: Option<PaymentId>,
@@ -72,11 +72,11 @@ pub struct OrderLine {
     pub id: LineId,
     /// The public id of the product.
     pub product: String,
-    /// The SKU whose items are delivered.
+    /// The SKU whose items the buyer receives.
     pub sku: SkuId,
-    /// The number of units.
+    /// The ordered number of units.
     pub quantity: u32,
-    /// The price of one unit when the order was created.
+    /// The price of one unit at the time when the order was created.
     pub unit_price: Fiat,
     /// The delivery state of the line.
     pub state: LineState,
@@ -89,13 +89,13 @@ pub enum LineState {
     Pending,
     /// All items of the line were delivered.
     Delivered,
-    /// The items could not be delivered, or the payment was lost.
+    /// The items could not be delivered, or the payment of the order was lost.
     Failed,
 }
 
 db::text_enum!(LineState { Pending => "pending", Delivered => "delivered", Failed => "failed" });
 
-/// The states of an order and of its newest payment. It contains no data that only the buyer may see.
+/// The states of an order and of its newest payment, without data that only the buyer may see.
 #[derive(Debug)]
 pub struct OrderStatus {
     /// The state of the order.
@@ -106,13 +106,13 @@ pub struct OrderStatus {
     pub method: Method,
     /// The state of the newest payment.
     pub payment_state: payments::State,
-    /// The page of the external provider where the buyer pays; `None` for other methods.
+    /// The page of Alipay or WeChat Pay where the buyer pays; `None` for other payment methods.
     pub pay_url: Option<String>,
-    /// The invoice of an on-chain payment and the amounts received for it; `None` for other methods.
+    /// The invoice of an on-chain payment and the amounts that it has received; `None` for other payment methods.
     pub invoice: Option<(InvoiceTerms, ReceivedSums)>,
 }
 
-/// An order together with its status.
+/// An order together with the state of its payment.
 #[derive(Debug)]
 pub struct OrderDetails {
     pub order: Order,
@@ -122,13 +122,13 @@ pub struct OrderDetails {
 /// The reason why an order was not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub enum CancelError {
-    /// There is no such order.
+    /// No order has this id.
     #[error("there is no such order")]
     NotFound,
     /// The order is paid or has ended. The field is the order's state.
     #[error("the order is already {}", .0.as_str())]
     TooLate(State),
-    /// A transfer for the order was seen, so its invoice stays open.
+    /// A transfer to the order's invoice was already seen, so the order stays open.
     #[error("money for the order is on its way")]
     MoneyArrived,
     /// The database failed.
@@ -139,7 +139,8 @@ pub enum CancelError {
 /// Cancels an unpaid order and releases its stock and coupon. A transfer that reaches the address of the order's
 /// invoice after the cancellation is booked and opens a review.
 pub async fn cancel_unpaid_order(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
-    // Lock the invoice before the order, because database transactions that book deposits lock them in this sequence.
+    // Lock the invoice before the order, because database transactions that book deposits lock the two rows in this
+    // sequence.
     if let Some(payment) = payments::find_newest_payment(tx, id).await? {
         payments::close_pending_external_payment(tx, now, payment, false).await?;
         if let Some(invoice) = invoices::find_invoice_by_payment(tx, payment).await?
@@ -176,9 +177,9 @@ pub async fn cancel_order_by_operator(
     Ok(audit_log::record_action(tx, now, actor, Action::OrderCancel, &order.order_no, &detail).await?)
 }
 
-/// Returns the status of the order with this public id; `None` when the surface and shop have no such order. Clients
-/// poll this status, so the function needs one statement. It needs more statements only while an unconfirmed transfer
-/// to the order is known.
+/// Returns the status of the order with this public id; `None` when no order of this surface and shop has the id.
+/// Clients poll this status, so the function needs one statement. It needs more statements only while an unconfirmed
+/// transfer to the order is known.
 pub async fn find_order_status(
     db: &Db,
     shop: Shop,
@@ -204,7 +205,7 @@ pub async fn find_order_status(
     }
 }
 
-/// Returns the order with this number; `None` when the shop has no such order, or when the order was created with
+/// Returns the order of the shop with this number; `None` when the shop has no such order, or when the order has
 /// another e-mail address than `email`.
 pub async fn find_order_by_number_and_email(
     tx: &mut Tx,
@@ -221,7 +222,8 @@ pub async fn find_order_by_number_and_email(
 /// Returns the order of any shop with this number or public id; `None` when no shop has such an order. This function
 /// checks no access rights, so only operators may use it.
 pub async fn find_order_by_number_or_id(tx: &mut Tx, number_or_id: &str) -> Result<Option<OrderDetails>, db::Error> {
-    // A UUID can be written in several ways; the hyphenated lower-case form is stored.
+    // A UUID can be written in several ways. The database stores the hyphenated lower-case form, so convert the text to
+    // this form.
     let number_or_id = number_or_id.trim();
     let stored = number_or_id.parse::<Uuid>().map_or_else(|_| number_or_id.to_owned(), |id| id.to_string());
     let found = store::find_order_by_number_or_id(tx, &stored).await?;
@@ -258,7 +260,8 @@ pub async fn find_delivered_items(
     Ok(Some(items))
 }
 
-/// Returns an e-mail address trimmed and in lower case. Two addresses are equal when their normalized forms are equal.
+/// Returns an e-mail address without surrounding whitespace and in lower case. Two addresses are treated as equal when
+/// these forms are equal.
 pub fn normalize_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
@@ -318,14 +321,13 @@ fn format_event_payload(order: &Order) -> String {
     body.to_string()
 }
 
-/// Returns the detail of an audit log record about an order: amount, currency and payment method, such as
-/// `0.5 CNY by alipay`.
+/// Returns a text about an order for the audit log: amount, currency and payment method, such as `0.5 CNY by alipay`.
 fn format_audit_detail(order: &Order, method: Method) -> String {
     format!("{} {} by {}", order.amount.to_decimal(), order.amount.currency, method.as_str())
 }
 
-/// Returns the details of an order that a query has found, with the amounts of unconfirmed transfers added; `None` when
-/// the query has found no order.
+/// Returns the details of an order that a query has found. Adds the amounts of unconfirmed transfers, which the query
+/// left out. `None` when the query has found no order.
 async fn complete_order_details(
     tx: &mut Tx,
     found: Option<(Order, OrderStatusRow)>,

@@ -1,4 +1,4 @@
-//! The creation of an order: validates the lines, prices the SKUs, redeems the coupon, reserves the stock, and stores
+//! The creation of an order: checks its lines, finds their prices, redeems the coupon, reserves the stock, and stores
 //! the order with its payment.
 
 use uuid::Uuid;
@@ -30,12 +30,12 @@ pub struct NewOrder {
     /// The currency of all prices and amounts of the order.
     pub currency: Currency,
     pub pricing_scheme: PricingScheme,
-    /// The ordered products: 1 to [`LINES_MAX`] lines, each with another product.
+    /// The ordered products: 1 to [`LINES_MAX`] lines, each for a different product.
     pub lines: Vec<NewLine>,
-    /// The maximum quantity in one line that the surface allows. The product may have a lower maximum.
+    /// The maximum quantity in one line that the API surface allows. The product may have a lower maximum.
     pub quantity_max: u32,
-    /// The buyer's e-mail address, which the caller has validated. It is stored as entered and compared in
-    /// [normalized](normalize_email) form.
+    /// The buyer's e-mail address, which the caller has validated. The address is stored as entered, but it is compared
+    /// in [normalized](normalize_email) form.
     pub email: String,
     /// The authenticated user; `None` for a guest, who cannot pay from a balance.
     pub user: Option<UserId>,
@@ -43,7 +43,8 @@ pub struct NewOrder {
     pub coupon: Option<String>,
     /// The payment method that the buyer chose.
     pub payment_method: PaymentMethod,
-    /// The length of the payment window in milliseconds, during which stock and exchange rate are reserved.
+    /// The length of the payment window in milliseconds. During the window, the stock is reserved and the exchange rate
+    /// stays the same.
     pub window_ms: i64,
 }
 
@@ -52,11 +53,11 @@ pub struct NewOrder {
 pub struct NewLine {
     /// The public id of the ordered product.
     pub product: Uuid,
-    /// The number of units.
+    /// The ordered number of units.
     pub quantity: u32,
 }
 
-/// An order that was just created, with the instructions for its buyer.
+/// An order that was just created, with the data that its buyer needs to pay.
 #[derive(Debug)]
 pub struct PlacedOrder {
     /// The order as it was stored, with its id.
@@ -79,7 +80,7 @@ pub enum CreateOrderError {
     /// A quantity is below the minimum of its product.
     #[error("the quantity is below the minimum of {min}")]
     QuantityBelowMinimum { min: u32 },
-    /// A quantity is above the maximum of its product or of the surface.
+    /// A quantity is above the maximum of its product or of the API surface.
     #[error("the quantity is above the maximum of {max}")]
     QuantityAboveMaximum { max: u32 },
     /// Fewer items are available than the order needs.
@@ -88,7 +89,8 @@ pub enum CreateOrderError {
     /// The coupon does not exist or does not apply to the order.
     #[error(transparent)]
     CouponInvalid(#[from] CouponRefusal),
-    /// The asset is not accepted, no fresh rate is known, or no address can be issued.
+    /// The buyer's payment method cannot be used: the asset is not accepted, no fresh exchange rate is known, or no
+    /// address can be issued.
     #[error("this payment method is not available")]
     MethodUnavailable,
     /// The amount due is below the minimum of the asset, for example because nodes do not relay so small transfers. All
@@ -100,7 +102,7 @@ pub enum CreateOrderError {
     /// The payment method needs an authenticated user.
     #[error("paying from a balance requires an authenticated user")]
     UserRequired,
-    /// The user's balance is below the amount.
+    /// The user's balance is below the amount of the order.
     #[error("the balance does not cover the amount")]
     InsufficientBalance,
     /// An amount exceeds the range of its type.
@@ -114,8 +116,8 @@ pub enum CreateOrderError {
     Db(#[from] db::Error),
 }
 
-/// Stores an order with its reserved stock, its coupon use and its payment. An order that is free or paid from a
-/// balance is paid at once. `address` is the result of [`PaymentService::reserve_payment_address`] for the payment
+/// Stores an order with its reserved stock, its coupon use and its payment. An order that costs nothing or is paid from
+/// a balance is paid at once. `address` is the result of [`PaymentService::reserve_payment_address`] for the payment
 /// method of the order.
 ///
 /// # Errors
@@ -162,8 +164,8 @@ pub async fn create_order(
         fulfilment::queue_delivery_schedule(tx, now, id);
         record_order_event(tx, now, &order, events::Kind::OrderPaid);
     }
-    // The statements that reserve stock come last, because they lock the rows of the SKUs, and other orders for the
-    // same SKUs then wait.
+    // The statements that reserve stock come last. They lock the rows of the SKUs, so that other orders for the same
+    // SKUs wait until this transaction ends.
     let reserved = queue_lines_and_reservations(tx, id, &new, &skus);
     tx.run_queued().await?;
 
@@ -234,14 +236,14 @@ async fn redeem_order_coupon(
     }
 }
 
-/// Refuses an order that exceeds the stock, before anything is stored. Concurrent orders may still take the stock
-/// before [`queue_lines_and_reservations`] locks it.
+/// Refuses an order for more units than are in stock, before anything is stored. Concurrent orders may still take the
+/// stock before [`queue_lines_and_reservations`] locks it.
 fn ensure_stock_suffices(new: &NewOrder, skus: &[OrderableSku]) -> Result<(), CreateOrderError> {
     let is_enough = new.lines.iter().zip(skus).all(|(line, sku)| u64::from(line.quantity) <= sku.stock);
     if is_enough { Ok(()) } else { Err(CreateOrderError::InsufficientStock) }
 }
 
-/// Order lines whose statements are queued, and the stock that is reserved for them.
+/// Order lines whose statements are queued, and the stock that these statements reserve.
 struct ReservedLines {
     lines: Vec<(OrderLine, ResultRef<LineId>)>,
     reservations: Vec<Reservation>,
@@ -276,7 +278,7 @@ fn queue_lines_and_reservations(
 }
 
 impl ReservedLines {
-    /// Returns the order lines with their stored ids, after the queued statements have run.
+    /// Returns the order lines with their stored ids. Call this function after the queued statements have run.
     ///
     /// # Errors
     /// [`CreateOrderError::InsufficientStock`] when a line could not reserve all its items.

@@ -1,4 +1,4 @@
-//! The payment of a new order. The payment is planned before anything is stored; then an invoice is created or a
+//! The payment of a new order. The payment is planned before anything is stored. Then an invoice is created or a
 //! balance is debited.
 
 use std::sync::Arc;
@@ -17,27 +17,27 @@ use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::payments::{self, BalanceDebit, Method, NewPayment};
 use money::pricing::{self, Currency, Fiat, Quote, RateBook};
 
-/// The assets, rates, addresses and tolerance that new payments need. Only the rates and the addresses change while the
-/// daemon runs.
+/// The assets, rates, addresses and tolerance from which new payments are made. Only the rates and the addresses change
+/// while the daemon runs.
 #[derive(Debug, Clone)]
 pub struct PaymentService {
     /// The assets that buyers can pay with.
     pub assets: Arc<Assets>,
-    /// The current exchange rates.
+    /// The current exchange rates, from which amounts due are computed.
     pub rates: RateBook,
-    /// The addresses of the shop, which issue a new address for each on-chain payment.
+    /// The issuers of payment addresses. Each on-chain payment gets a new address.
     pub addresses: Addresses,
-    /// The shortfall of on-chain payments that is accepted.
+    /// The amount by which an on-chain payment may be too low and still be accepted.
     pub tolerance: Tolerance,
 }
 
-/// The amount by which an on-chain payment may fall short of the quote and still be accepted: the larger one of a
-/// share of the quote and a fixed value, but at most half of the quote.
+/// The amount by which an on-chain payment may be below the amount due and still be accepted. It is a share of the
+/// amount due or a fixed value, whichever is larger, but at most half of the amount due.
 #[derive(Debug, Clone, Copy)]
 pub struct Tolerance {
-    /// The share of the quote, in basis points.
+    /// The share of the amount due, in basis points.
     pub basis_points: u32,
-    /// The fixed value, in USD.
+    /// The fixed value by which a payment may be too low, in USD.
     pub usd: Fiat,
 }
 
@@ -46,31 +46,32 @@ pub struct Tolerance {
 pub enum PaymentMethod {
     /// An on-chain payment in the asset with this code, such as `trc20_usdt`.
     Crypto(String),
-    /// The user's balance in CNY.
+    /// The buyer pays from the user's balance in CNY.
     BalanceCny,
-    /// The user's balance in USD, which is topped up with crypto assets.
+    /// The buyer pays from the user's balance in USD, which is topped up with crypto assets.
     BalanceCrypto,
-    /// An external payment (Alipay, WeChat Pay), with the provider's reference when the provider gave one.
+    /// The buyer pays on the page `pay_url` of Alipay or WeChat Pay. `provider_ref` is the provider's own id of the
+    /// payment, when the provider gave one.
     External { provider: Provider, pay_url: String, provider_ref: Option<String> },
 }
 
-/// An external payment provider.
+/// An external provider of payments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
-    /// Alipay.
+    /// Alipay: the buyer pays on Alipay's payment page.
     Alipay,
-    /// WeChat Pay.
+    /// WeChat Pay: the buyer pays on WeChat Pay's payment page.
     Wechat,
 }
 
 /// The data that the buyer needs to pay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentInstructions {
-    /// The order is paid; the buyer has nothing to do.
+    /// The order is already paid, so the buyer has nothing to do.
     AlreadyPaid,
     /// The buyer sends `due` base units of the asset to the address.
     Transfer { asset: Asset, family: Family, address: String, due: Amount },
-    /// The buyer pays on this page of the external provider.
+    /// The buyer pays on the page `pay_url` of the external provider.
     External { pay_url: String },
 }
 
@@ -95,7 +96,7 @@ pub(super) enum PaymentPlan {
 }
 
 impl PaymentMethod {
-    /// Returns the method that is stored with the payment, without the asset or the link.
+    /// Returns the method that is stored with the payment. It does not contain the asset or the link of this value.
     fn to_method_without_details(&self) -> Method {
         match self {
             PaymentMethod::Crypto(_) => Method::Crypto,
@@ -108,7 +109,7 @@ impl PaymentMethod {
 }
 
 impl PaymentPlan {
-    /// Returns true when storing the payment also pays the order.
+    /// Returns true when the order is paid as soon as this payment is stored.
     pub fn is_paid_at_once(&self) -> bool {
         match self {
             PaymentPlan::Free { .. } | PaymentPlan::Balance { .. } => true,
@@ -136,8 +137,8 @@ impl PaymentService {
         }
     }
 
-    /// Plans the payment of `price`. A method that needs an exchange rate is unavailable while no fresh rate is known.
-    /// A price of 0 gives the plan `Free`, whatever the method is.
+    /// Plans the payment of `price`. Fails with `MethodUnavailable` when the method needs an exchange rate and no fresh
+    /// rate is known. A price of 0 gives the plan `Free`, whatever the method is.
     pub(super) fn plan_payment(
         &self,
         now: Instant,
@@ -194,8 +195,8 @@ impl PaymentService {
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, price_usd_cents, confirmations })
     }
 
-    /// Returns the accepted shortfall of a payment of `due`, in base units of the asset; `None` when it is out of
-    /// range. Without a fresh exchange rate in USD, the shortfall is the configured share of `due`.
+    /// Returns the amount by which a payment of `due` may be too low, in base units of the asset; `None` when it is out
+    /// of range. Without a fresh exchange rate in USD, only the configured share of `due` is used.
     fn compute_tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.mul_ratio_rounded_down(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.find_fresh_or_crossed_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
@@ -205,8 +206,8 @@ impl PaymentService {
         Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.mul_ratio_rounded_down(1, 2)?))
     }
 
-    /// Returns the debit of a USD balance: the price converted at the current rate and rounded up to the decimal
-    /// places of the balance.
+    /// Returns the amount to debit from a USD balance: the price converted at the current rate and rounded up to the
+    /// decimal places of the balance.
     fn compute_usd_debit(&self, now: Instant, price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
         let rate = self
             .rates
@@ -221,8 +222,7 @@ impl PaymentService {
     }
 }
 
-/// Returns the debit of a CNY balance, which is the price itself. The method is unavailable for a price in another
-/// currency.
+/// Returns the amount to debit from a CNY balance, which is the price itself. Fails for a price in another currency.
 fn compute_cny_debit(price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
     if price.currency != Currency::CNY {
         return Err(CreateOrderError::MethodUnavailable);
@@ -231,7 +231,7 @@ fn compute_cny_debit(price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
     Ok(BalanceDebit { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
-/// A payment whose statements are queued, with the data that [`complete_queued_payment`] needs.
+/// A payment whose SQL statements are queued, with the data that [`complete_queued_payment`] needs.
 pub(super) enum QueuedPayment {
     Free,
     External { pay_url: String },
@@ -316,7 +316,7 @@ pub(super) async fn complete_queued_payment(
     }
 }
 
-/// Moves the amount from the user's balance to the merchant's available balance.
+/// Books the payment in the ledger: moves the amount from the user's balance to the merchant's available balance.
 async fn debit_user_balance(
     tx: &mut Tx,
     now: Instant,

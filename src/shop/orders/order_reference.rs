@@ -5,24 +5,25 @@ use uuid::Uuid;
 
 use clock::Instant;
 
-/// The digits of Crockford's base 32. It leaves out I, L and O, which are easily misread, and U, which could form
+/// The digits of Crockford's base 32. They leave out I, L and O, which are easily misread, and U, which could form
 /// offensive words.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// The number of random digits in an order number. Each digit has 5 random bits.
 const RANDOM_DIGITS: usize = 12;
 
-/// The public id and the number of an order. Each attempt to create an order generates new ones, because another order
-/// may have taken the number of the failed attempt.
+/// The public id and the number of an order. Each attempt to create an order generates new ones, because the number of
+/// a failed attempt may belong to another order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderReference {
     /// The order's id in the APIs: a random UUID (version 4).
     pub public_id: Uuid,
-    /// The order number for buyers and operators.
+    /// The order number that buyers and operators see.
     pub order_no: String,
 }
 
 impl OrderReference {
-    /// Returns a random public id (UUID version 4) and a random number that starts with `prefix`.
+    /// Returns an order reference with a random public id (UUID version 4) and a random order number that starts with
+    /// `prefix`.
     pub fn new_random(rng: &mut impl CryptoRng, prefix: &str, now: Instant) -> OrderReference {
         let mut bytes = [0; 16];
         rng.fill_bytes(&mut bytes);

@@ -21,7 +21,7 @@ use records::{events, reviews};
 /// The maximum number of external payments that one database transaction expires.
 const EXPIRED_PER_RUN_MAX: u32 = 100;
 
-/// Applies payment changes to the orders of the payments.
+/// Applies each payment change to the order that the payment belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentChangeHandler;
 
@@ -36,7 +36,7 @@ impl PaymentListener for PaymentChangeHandler {
     }
 }
 
-/// Applies payment changes to the orders, in the database transaction that changed the payments.
+/// Applies each payment change to its order, in the database transaction that changed the payments.
 pub(super) async fn apply_payment_changes_to_orders(
     tx: &mut Tx,
     now: Instant,
@@ -118,7 +118,8 @@ async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: Paym
             record_order_event(tx, now, &order, events::Kind::OrderPaid);
             Ok(())
         }
-        // A reorg reversed the payment before the items were delivered; now the payment is confirmed again.
+        // A reorg had reversed the payment before the items were delivered. Now the payment is confirmed again, so the
+        // delivery is scheduled again.
         State::Paid | State::Processing => {
             schedule_delivery_if_missing(tx, now, order.id).await?;
             reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again)
@@ -128,7 +129,7 @@ async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: Paym
             reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again)
                 .await
         }
-        // The reserved stock was released, so an operator decides if the order can still be delivered.
+        // The reserved stock was already released, so an operator decides if the order can still be delivered.
         State::Expired | State::Cancelled => {
             let detail = format!("order {} was paid after it had ended", order.order_no);
             reviews::open_or_reopen_review(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
@@ -202,8 +203,8 @@ async fn unschedule_delivery_and_open_review(tx: &mut Tx, now: Instant, payment:
     Ok(())
 }
 
-/// Locks the order of a payment and returns the order; `None` when the order is paid or has ended, or when the payment
-/// is not the newest payment of the order.
+/// Locks the order of a payment and returns the order. Returns `None` when the order is already paid or has ended, or
+/// when the order has a newer payment.
 async fn lock_unpaid_order_of_newest_payment(
     tx: &mut Tx,
     payment: PaymentId,

@@ -9,7 +9,7 @@ use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
 use money::invoices::{self, InvoiceTerms, ReceivedSums};
 use money::pricing::{Currency, Fiat};
 
-/// Queues the insertion of an order. The result has the id of the order.
+/// Queues the statement that inserts an order. The result has the id of the order.
 pub fn queue_order_insert(tx: &mut Tx, order: &Order) -> ResultRef<OrderId> {
     queued!(
         tx,
@@ -34,7 +34,8 @@ pub fn queue_order_insert(tx: &mut Tx, order: &Order) -> ResultRef<OrderId> {
     )
 }
 
-/// Queues the insertion of the buyer's e-mail address, as entered (`email`) and in normalized form (`email_key`).
+/// Queues the statement that inserts the buyer's e-mail address, as entered (`email`) and in normalized form
+/// (`email_key`).
 pub fn queue_order_contact_insert(
     tx: &mut Tx,
     order: ResultRef<OrderId>,
@@ -50,8 +51,8 @@ pub fn queue_order_contact_insert(
     )
 }
 
-/// Queues the insertion of an order line. `number` is the line number, counted from 1. The result has the id of the
-/// line.
+/// Queues the statement that inserts an order line. `number` is the line number, counted from 1. The result has the id
+/// of the line.
 pub fn queue_order_line_insert(
     tx: &mut Tx,
     order: ResultRef<OrderId>,
@@ -71,9 +72,9 @@ pub fn queue_order_line_insert(
     )
 }
 
-/// The status of an order, as one statement reads it.
+/// The status of an order, as one SQL statement reads it.
 pub struct OrderStatusRow {
-    /// The status of the order. Its received amounts do not include unconfirmed transfers.
+    /// The status of the order. The received amounts in it do not include unconfirmed transfers.
     pub status: OrderStatus,
     /// True when an unconfirmed transfer to the order's invoice is known.
     pub has_unconfirmed: bool,
@@ -104,7 +105,7 @@ macro_rules! select_status {
     };
 }
 
-/// The SQL that selects an order together with its status; the rows are those of `select_status`.
+/// The SQL that selects an order together with its status. It returns the same rows as `select_status`.
 macro_rules! select_order_and_status {
     ($condition:literal) => {
         select_status!(
@@ -116,26 +117,30 @@ macro_rules! select_order_and_status {
 }
 
 /// Returns the status of the order with this public id, a UUID in hyphenated lower-case form; `None` when the surface
-/// and shop have no such order.
+/// and shop have no such order. The statement asks by the unique id alone: without statistics PostgreSQL takes an index
+/// on the merchant for equally good, and reads all orders of the merchant.
 pub async fn find_order_status(
     tx: &mut Tx,
     shop: Shop,
     surface: &str,
     public_id: &str,
 ) -> Result<Option<OrderStatusRow>, db::Error> {
-    let found = rows!(
-        tx,
-        select_status!("", "o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
-        public_id,
-        shop.merchant,
-        shop.mode,
-        surface
-    )?;
-    found.first().map(|first| parse_order_status(first, &found)).transpose()
+    let found = rows!(tx, select_status!("o.merchant_id, o.mode, o.surface,", "o.public_id = $1"), public_id)?;
+    let Some(first) = found.first() else { return Ok(None) };
+    if !is_order_of(first, shop, surface)? {
+        return Ok(None);
+    }
+    parse_order_status(first, &found).map(Some)
 }
 
-/// Returns the order with this number and this normalized e-mail address (`email_key`), with its status; `None` when
-/// the surface and shop have no such order.
+/// Returns true when the order was placed in this shop and on this surface.
+fn is_order_of(row: &Row, shop: Shop, surface: &str) -> Result<bool, db::Error> {
+    let owner = Shop { merchant: row.get("merchant_id")?, mode: row.get("mode")? };
+    Ok(owner == shop && row.get::<String>("surface")? == surface)
+}
+
+/// Returns the order with this number and this normalized e-mail address (`email_key`), with its status; `None` when no
+/// order of this surface and shop has them.
 pub async fn find_order_by_number_and_email(
     tx: &mut Tx,
     shop: Shop,
@@ -146,16 +151,17 @@ pub async fn find_order_by_number_and_email(
     let found = rows!(
         tx,
         select_order_and_status!(
-            "o.order_no = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4
-                and exists (select 1 from order_contacts k where k.order_id = o.id and k.normalized_email = $5)"
+            "o.order_no = $1
+                and exists (select 1 from order_contacts k where k.order_id = o.id and k.normalized_email = $2)"
         ),
         order_no,
-        shop.merchant,
-        shop.mode,
-        surface,
         email_key
     )?;
-    found.first().map(|first| Ok((parse_order(first)?, parse_order_status(first, &found)?))).transpose()
+    let Some(first) = found.first() else { return Ok(None) };
+    if !is_order_of(first, shop, surface)? {
+        return Ok(None);
+    }
+    Ok(Some((parse_order(first)?, parse_order_status(first, &found)?)))
 }
 
 /// Returns the order of any shop with this number or public id, with its status; `None` when no shop has such an order.
@@ -188,7 +194,7 @@ fn parse_order_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::E
     Ok(OrderStatusRow { status, has_unconfirmed: first.get("has_unconfirmed")? })
 }
 
-/// Returns the leading rows that belong to the same payment as `first`.
+/// Returns those rows at the start of `rows` that belong to the same payment as the row `first`.
 fn take_rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
     let newest: PaymentId = first.get("payment_id")?;
     for (number, row) in rows.iter().enumerate() {
@@ -328,7 +334,7 @@ pub async fn set_order_state_and_times(
     Ok(Locked::new(Order { state: to, paid_at, closed_at, ..order.into_inner() }))
 }
 
-/// Sets the delivery state of an order line, and `delivered_at` when the line is delivered.
+/// Sets the delivery state of an order line, and sets `delivered_at` when the line is delivered.
 pub async fn set_order_line_state_and_time(
     tx: &mut Tx,
     now: Instant,

@@ -1,6 +1,6 @@
 //! Stock: encrypted items, each a line of text that is delivered at most once. The column `skus.available` always
 //! equals the number of items in stock, because a transaction locks the row of the SKU before it changes the
-//! column or an item.
+//! column or an item. Staged items are not in stock yet, so adding and deleting them needs no lock.
 
 mod store;
 
@@ -19,12 +19,12 @@ use records::reviews;
 
 pub use store::CountMismatch;
 
-/// The maximum number of lines in one import.
+/// The maximum number of lines, each one stock item, in one import.
 pub const IMPORT_LINES_MAX: usize = 5_000;
-/// The maximum length of one line, in bytes.
+/// The maximum length of one line, which is one stock item, in bytes.
 pub const LINE_BYTES_MAX: usize = 8_192;
 
-/// The purpose for which stock items are encrypted; see [`Envelope::encrypt`].
+/// The purpose under which stock items are encrypted; see [`Envelope::encrypt`].
 const PURPOSE: &str = "stock";
 
 /// The kind of the review for stock items that cannot be decrypted.
@@ -33,6 +33,8 @@ const UNREADABLE: reviews::Kind = reviews::Kind::StockUnreadable;
 /// The state of a stock item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
+    /// The item belongs to an import that is not complete yet. Buyers cannot get the item.
+    Staged,
     /// The item is available for orders.
     InStock,
     /// The item is reserved for an order line.
@@ -44,6 +46,7 @@ pub enum State {
 }
 
 db::text_enum!(State {
+    Staged => "staged",
     InStock => "in_stock",
     Reserved => "reserved",
     Delivered => "delivered",
@@ -56,12 +59,12 @@ pub struct NewItem {
     digest: [u8; 32],
 }
 
-/// The numbers of lines that an import added and skipped.
+/// The numbers of lines that an import added to the stock and skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImportResult {
-    /// Lines that were added to the stock.
+    /// The number of lines that were added to the stock.
     pub added: u64,
-    /// Lines that were skipped because the SKU already has an item with the same text, in any state.
+    /// The number of lines that were skipped, because the SKU already has an item with the same text, in any state.
     pub duplicates: u64,
 }
 
@@ -69,11 +72,22 @@ pub struct ImportResult {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The line with this number, counted from 1, is empty or too long.
-    #[error("line {number} is empty or has more than {LINE_BYTES_MAX} bytes")]
-    BadLine { number: usize },
+    #[error("line {number} {problem}")]
+    BadLine { number: usize, problem: BadLine },
     /// The import has more than [`IMPORT_LINES_MAX`] lines.
     #[error("one import has at most {IMPORT_LINES_MAX} lines; this one has at least {found}")]
     TooMany { found: usize },
+}
+
+/// The reason why a text cannot be a stock item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadLine {
+    /// The text has only whitespace.
+    #[error("is empty")]
+    Empty,
+    /// The text has more than [`LINE_BYTES_MAX`] bytes.
+    #[error("has {0} bytes; an item has at most {LINE_BYTES_MAX} bytes")]
+    TooLong(usize),
 }
 
 /// The reason why items were not reserved.
@@ -90,9 +104,9 @@ pub enum ReserveError {
 /// An encrypted stock item.
 #[derive(Debug)]
 pub struct SealedItem {
-    /// The SKU of the item, which decryption needs.
+    /// The SKU of the item. Decryption fails with another SKU.
     pub sku: SkuId,
-    /// The encrypted line. The first five bytes identify the key.
+    /// The encrypted line. The first five bytes identify the key that encrypted it.
     pub ciphertext: Vec<u8>,
 }
 
@@ -105,9 +119,23 @@ pub struct ItemSummary {
     pub imported_at: Instant,
 }
 
-/// Encrypts the lines of an import, without the whitespace at both ends of each line. Fails when a line is empty or too
-/// long, or when the import has too many lines. The encryption takes time, so this function must be called before the
-/// transaction of the import.
+/// Returns the text that is sold for a line of an import: the line without whitespace and byte order marks at both ends.
+/// Editors write a byte order mark at the start of a file, where buyers would get it as part of the first item.
+///
+/// # Errors
+/// Fails when the text is empty or too long.
+pub fn trim_and_validate_line(line: &str) -> Result<&str, BadLine> {
+    let text = line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    match text.len() {
+        0 => Err(BadLine::Empty),
+        1..=LINE_BYTES_MAX => Ok(text),
+        length => Err(BadLine::TooLong(length)),
+    }
+}
+
+/// Encrypts the lines of an import, after removing the whitespace at both ends of each line. Fails when a line is empty
+/// or too long, or when the import has too many lines. The encryption takes time, so this function must be called
+/// before the transaction of the import.
 pub fn validate_and_encrypt_lines<'a>(
     envelope: &Envelope,
     sku: SkuId,
@@ -115,10 +143,7 @@ pub fn validate_and_encrypt_lines<'a>(
 ) -> Result<Vec<NewItem>, ImportError> {
     let mut items = Vec::new();
     for (number, line) in (1..).zip(lines) {
-        let line = line.trim();
-        if line.is_empty() || line.len() > LINE_BYTES_MAX {
-            return Err(ImportError::BadLine { number });
-        }
+        let line = trim_and_validate_line(line).map_err(|problem| ImportError::BadLine { number, problem })?;
         if number > IMPORT_LINES_MAX {
             return Err(ImportError::TooMany { found: number });
         }
@@ -130,7 +155,7 @@ pub fn validate_and_encrypt_lines<'a>(
     Ok(items)
 }
 
-/// Returns the text of a stock item. Bytes that are not UTF-8 are replaced.
+/// Returns the text of a stock item. Bytes that are not UTF-8 are replaced by the character U+FFFD.
 pub fn decrypt_stock_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<String>, DecryptError> {
     let bytes = envelope.decrypt(PURPOSE, &format_envelope_owner(item.sku), &item.ciphertext)?;
     Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
@@ -159,7 +184,48 @@ pub async fn import_stock_items(
     Ok(result)
 }
 
-/// Items that queued statements reserve for an order line.
+/// Adds items of an import that consists of several transactions. Buyers cannot get them before
+/// [`publish_staged_items`]. `import_at` is the time at which the import began, and identifies it among the imports of
+/// the SKU. An item is skipped when the SKU already has an item with the same text. Items of an earlier import that was
+/// never published count as new, and belong to this import from now on.
+pub async fn stage_items(
+    tx: &mut Tx,
+    sku: SkuId,
+    import_at: Instant,
+    items: Vec<NewItem>,
+) -> Result<ImportResult, db::Error> {
+    let mut result = ImportResult::default();
+    for item in items {
+        match store::insert_or_adopt_staged_item(tx, import_at, sku, item.ciphertext, item.digest).await? {
+            true => result.added += 1,
+            false => result.duplicates += 1,
+        }
+    }
+    Ok(result)
+}
+
+/// Puts all staged items of an import in stock and records the action in the audit log. Returns the number of the items.
+pub async fn publish_staged_items(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    product_slug: &str,
+    sku: SkuId,
+    import_at: Instant,
+) -> Result<u64, db::Error> {
+    store::lock_sku(tx, sku).await?;
+    let added = store::mark_staged_items_in_stock(tx, sku, import_at).await?;
+    catalog::add_to_available_count(tx, sku, added).await?;
+    audit_log::record_action(tx, now, actor, Action::StockImport, product_slug, &added.to_string()).await?;
+    Ok(added)
+}
+
+/// Deletes the staged items of an import that failed.
+pub async fn delete_staged_items(tx: &mut Tx, sku: SkuId, import_at: Instant) -> Result<u64, db::Error> {
+    store::delete_staged_items(tx, sku, import_at).await
+}
+
+/// The stock items that queued statements will reserve for an order line.
 #[derive(Debug)]
 pub struct Reservation {
     sku: ResultRef<SkuId>,
@@ -168,8 +234,8 @@ pub struct Reservation {
 }
 
 /// Queues the statements that reserve `quantity` items of a SKU for an order line. The statements lock the row of the
-/// SKU until the end of the transaction, and other transactions for the same SKU wait. So these statements should be
-/// the last statements of the transaction.
+/// SKU until the end of the transaction, and other transactions for the same SKU wait. So queue these statements as the
+/// last statements of the transaction.
 pub fn queue_item_reservation(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
     let sku = catalog::queue_subtraction_from_available_count(tx, sku, quantity);
     let items = store::queue_reservation_of_oldest_items(tx, sku, line.into(), quantity);
@@ -177,11 +243,11 @@ pub fn queue_item_reservation(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>
 }
 
 impl Reservation {
-    /// Fails when the queued statements have not reserved all items.
+    /// Fails when the queued statements did not reserve all items. Call this function after the statements have run.
     ///
     /// # Errors
-    /// [`ReserveError::Insufficient`] when the SKU has too few items, and a conflict when a retry may find the items. The
-    /// caller must roll the transaction back after either error.
+    /// [`ReserveError::Insufficient`] when the SKU has too few items, and a conflict when a retry may find the items.
+    /// The caller must roll the transaction back after either error.
     pub fn ensure_fully_reserved(&self, tx: &Tx) -> Result<(), ReserveError> {
         if tx.row_count_of(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
@@ -212,7 +278,8 @@ pub async fn list_delivered_items(tx: &mut Tx, line: LineId) -> Result<Vec<Seale
     store::list_delivered_items(tx, line).await
 }
 
-/// Returns at most `limit` items of a SKU that are in stock and have ids above `after`, sorted by id.
+/// Returns at most `limit` items of a SKU that are in stock and are sold after the item `after`, in the order in which
+/// they are sold.
 pub async fn list_items_in_stock(
     tx: &mut Tx,
     sku: SkuId,
@@ -261,9 +328,9 @@ pub async fn list_stock_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatc
 /// A key with which stored stock items are encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInUse {
-    /// The id of the key in the key ring.
+    /// The id of the key in the key ring, which holds the encryption keys.
     pub id: u32,
-    /// The error of decrypting one item with the key; `None` when the key decrypted the item.
+    /// The error when one item was decrypted with the key as a test; `None` when the key decrypted the item.
     pub error: Option<DecryptError>,
 }
 
@@ -278,7 +345,8 @@ pub async fn list_and_test_stock_keys(tx: &mut Tx, envelope: &Envelope) -> Resul
 }
 
 /// Returns true when the key of an item decrypts at least one of the newest items of this key. In that case an item
-/// that the key cannot decrypt is damaged. Otherwise the key ring holds a different key under the id of the key.
+/// that the key cannot decrypt is damaged. When the result is false, the key ring holds a different key under the id of
+/// the key.
 pub async fn can_key_decrypt_other_items(
     tx: &mut Tx,
     envelope: &Envelope,
@@ -309,8 +377,8 @@ pub async fn sync_missing_key_reviews(
     Ok(missing)
 }
 
-/// Returns the owner name of the ciphertexts of a SKU, such as `sku:5`; see [`Envelope::encrypt`]. A ciphertext that is
-/// moved to another SKU cannot be decrypted.
+/// Returns the text that binds the ciphertexts of a SKU to this SKU, such as `sku:5`; see [`Envelope::encrypt`]. A
+/// ciphertext that is moved to another SKU cannot be decrypted.
 fn format_envelope_owner(sku: SkuId) -> String {
     format!("sku:{sku}")
 }

@@ -12,7 +12,7 @@ const MISMATCHES_MAX: u32 = 100;
 const KEYS_MAX: u32 = 1_000;
 
 /// The maximum number of items in each state that [`list_newest_items_of_key`] returns. These samples show whether a
-/// key works, because so many items are unlikely to be damaged at once.
+/// key works: it is unlikely that all of them are damaged.
 const SAMPLES_MAX: u32 = 8;
 
 /// A SKU whose column `available` differs from the number of its items in stock.
@@ -54,8 +54,47 @@ pub async fn insert_stock_item(
     Ok(n == 1)
 }
 
+/// Inserts a stock item in the state `staged` and returns true. A staged item of another import with the same digest
+/// becomes an item of this import instead. Returns false when the SKU has another item with this digest.
+pub async fn insert_or_adopt_staged_item(
+    tx: &mut Tx,
+    import_at: Instant,
+    sku: SkuId,
+    ciphertext: Vec<u8>,
+    digest: [u8; 32],
+) -> Result<bool, db::Error> {
+    let n = execute!(
+        tx,
+        "insert into stock_items (sku_id, state, ciphertext, digest, imported_at) values ($1, $2, $3, $4, $5)
+         on conflict (sku_id, digest) do update set ciphertext = excluded.ciphertext, imported_at = excluded.imported_at
+         where stock_items.state = 'staged' and stock_items.imported_at <> excluded.imported_at",
+        sku,
+        State::Staged,
+        ciphertext,
+        digest,
+        import_at
+    )?;
+    Ok(n == 1)
+}
+
+/// Puts the staged items of an import in stock and returns their number.
+pub async fn mark_staged_items_in_stock(tx: &mut Tx, sku: SkuId, import_at: Instant) -> Result<u64, db::Error> {
+    execute!(
+        tx,
+        "update stock_items set state = 'in_stock' where sku_id = $1 and imported_at = $2 and state = 'staged'",
+        sku,
+        import_at
+    )
+}
+
+/// Deletes the staged items of an import and returns their number.
+pub async fn delete_staged_items(tx: &mut Tx, sku: SkuId, import_at: Instant) -> Result<u64, db::Error> {
+    execute!(tx, "delete from stock_items where sku_id = $1 and imported_at = $2 and state = 'staged'", sku, import_at)
+}
+
 /// Queues the statement that reserves the oldest items in stock of a SKU for an order line. `sku` is the result of the
-/// previous statement; when it has no row, no item is reserved.
+/// previous statement; when it has no row, no item is reserved. Only the index of the items in stock has the order by
+/// `imported_at`. With an order by `id` alone PostgreSQL would read all items ever sold, through the primary key.
 pub fn queue_reservation_of_oldest_items(
     tx: &mut Tx,
     sku: ResultRef<SkuId>,
@@ -65,7 +104,7 @@ pub fn queue_reservation_of_oldest_items(
     queued!(
         tx,
         "with chosen as materialized (
-            select id from stock_items where sku_id = $1 and state = 'in_stock' order by id limit $3
+            select id from stock_items where sku_id = $1 and state = 'in_stock' order by imported_at, id limit $3
             for update skip locked)
          update stock_items set state = 'reserved', order_line_id = $2 where id in (select id from chosen)
          returning id",
@@ -133,7 +172,7 @@ pub async fn list_one_item_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, d
 /// index on the first five bytes of the ciphertexts.
 pub async fn list_newest_items_of_key(tx: &mut Tx, ciphertext: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
     let mut items = Vec::new();
-    for state in [State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
+    for state in [State::Staged, State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
         let found = rows!(
             tx,
             "select sku_id, ciphertext from stock_items where substr(ciphertext, 1, 5) = substr($1, 1, 5) and state = $2
@@ -153,7 +192,8 @@ fn parse_sealed_item(row: &Row) -> Result<SealedItem, db::Error> {
     Ok(SealedItem { sku: row.get("sku_id")?, ciphertext: row.get("ciphertext")? })
 }
 
-/// Returns at most `limit` items of a SKU that are in stock and have ids above `after`, sorted by id.
+/// Returns at most `limit` items of a SKU that are in stock and are sold after the item `after`, in the order in which
+/// they are sold.
 pub async fn list_items_in_stock(
     tx: &mut Tx,
     sku: SkuId,
@@ -162,8 +202,9 @@ pub async fn list_items_in_stock(
 ) -> Result<Vec<ItemSummary>, db::Error> {
     let found = rows!(
         tx,
-        "select id, state, imported_at from stock_items where sku_id = $1 and state = 'in_stock' and id > $2
-         order by id limit $3",
+        "select id, state, imported_at from stock_items where sku_id = $1 and state = 'in_stock'
+            and (imported_at, id) > (coalesce((select imported_at from stock_items where id = $2), 0), $2)
+         order by imported_at, id limit $3",
         sku,
         after,
         limit

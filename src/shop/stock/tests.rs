@@ -3,6 +3,7 @@ use futures_util::future::join_all;
 use crate::fixture::{Fixture, NOW, OPERATOR, run_read, run_write};
 use crate::orders::CreateOrderError;
 use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
+use clock::Instant;
 use envelope::{DecryptError, Envelope};
 use ids::{LineId, StockItemId};
 
@@ -117,6 +118,31 @@ db::both! {
         shop.assert_stock_counts().await;
     }
 
+    async fn staged_items_are_sold_when_their_import_is_published(db: Db) {
+        let shop = Fixture::new(db, 0).await;
+        let (sku, first, second) = (shop.sku, NOW, Instant(NOW.0 + 1));
+        let stage = async |import_at: Instant, lines: &[&str]| {
+            let items = stock::validate_and_encrypt_lines(&shop.envelope, sku, lines.iter().copied()).unwrap();
+            run_write(&shop.db, move |tx| Box::pin(stock::stage_items(tx, sku, import_at, items))).await
+        };
+        let publish = async |import_at: Instant| {
+            run_write(&shop.db, move |tx| Box::pin(stock::publish_staged_items(tx, NOW, &OPERATOR, "mailbox", sku, import_at))).await
+        };
+        assert_eq!(stage(first, &["a", "b", "a"]).await, ImportResult { added: 2, duplicates: 1 });
+        assert_eq!(shop.count_available_items().await, 0);
+        assert!(matches!(reserve_for_line(&shop, 1, 1).await, Err(ReserveError::Insufficient)));
+        // The first import was interrupted. The second one has its items, so none is lost.
+        assert_eq!(stage(second, &["b", "c"]).await, ImportResult { added: 2, duplicates: 0 });
+        assert_eq!(publish(second).await, 2);
+        assert_eq!(shop.count_available_items().await, 2);
+        assert_eq!(publish(first).await, 1, "the item that the second import did not have");
+        assert_eq!(stage(second, &["a", "d"]).await, ImportResult { added: 1, duplicates: 1 });
+        assert_eq!(run_write(&shop.db, move |tx| Box::pin(stock::delete_staged_items(tx, sku, second))).await, 1);
+        assert_eq!(publish(second).await, 0);
+        assert_eq!(shop.count_available_items().await, 3);
+        shop.assert_stock_counts().await;
+    }
+
     async fn a_count_changed_by_hand_is_listed_as_a_mismatch(db: Db) {
         let shop = Fixture::new(db, 2).await;
         run_write(&shop.db, |tx| Box::pin(async move { db::execute!(tx, "update skus set available = 9") })).await;
@@ -153,8 +179,9 @@ fn invalid_lines_are_rejected() {
     let seal = |lines: &[&str]| {
         stock::validate_and_encrypt_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len())
     };
-    assert!(matches!(seal(&["a", " "]), Err(ImportError::BadLine { number: 2 })));
-    assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(ImportError::BadLine { number: 1 })));
+    assert!(matches!(seal(&["a", " "]), Err(ImportError::BadLine { number: 2, .. })));
+    assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(ImportError::BadLine { number: 1, .. })));
     assert!(matches!(seal(&vec!["a"; stock::IMPORT_LINES_MAX + 1]), Err(ImportError::TooMany { .. })));
     assert_eq!(seal(&["a", " b ", "b"]).unwrap(), 3);
+    assert_eq!(stock::trim_and_validate_line("\u{feff} key\u{feff}\t"), Ok("key"));
 }

@@ -44,7 +44,7 @@ pub struct NewUser {
     pub public_id: Uuid,
     /// The name, which is unique within the shop; 1 to 200 characters.
     pub name: String,
-    /// The e-mail address; `None` when the operator does not know it.
+    /// The e-mail address of the user; `None` when the operator does not know it.
     pub email: Option<String>,
 }
 
@@ -64,11 +64,12 @@ pub struct User {
 /// An amount that an operator adds to a user's balance.
 #[derive(Debug, Clone)]
 pub struct Credit {
-    /// The currency of the balance: CNY or USD.
+    /// The currency of the balance to credit: CNY or USD.
     pub currency: Currency,
     /// The amount to add, in base units; [`find_balance_decimals`] returns the number of decimal places.
     pub amount: Amount,
-    /// The operator's reference for this credit, 1 to 100 bytes. Each user can be credited once under a reference.
+    /// The operator's own reference for this credit, 1 to 100 bytes. Each user can be credited only once under the same
+    /// reference.
     pub reference: String,
 }
 
@@ -145,12 +146,12 @@ pub async fn find_user_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Op
     store::find_user_by_name(tx, shop, name).await
 }
 
-/// Returns the users of a shop, sorted by name; at most 10,000.
+/// Returns at most 10,000 users of a shop, sorted by name.
 pub async fn list_users(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
     store::list_users(tx, shop).await
 }
 
-/// Disables or enables a user and records the action in the audit log. A disabled user keeps the balance.
+/// Disables or enables a user and records the action in the audit log. The balance of a disabled user does not change.
 pub async fn set_user_state(
     tx: &mut Tx,
     now: Instant,
@@ -172,8 +173,8 @@ pub async fn load_available_balance(
     Ok(ledger::find_balance_or_zero(tx, shop.mode, &Account::User(user), asset).await?.available_amount())
 }
 
-/// Credits the user's balance from the operator's equity, records the action in the audit log, and returns the new
-/// balance.
+/// Credits the user's balance, debits the operator's equity account, records the action in the audit log, and returns
+/// the new balance.
 pub async fn credit_user_balance(
     tx: &mut Tx,
     now: Instant,
@@ -193,7 +194,8 @@ pub async fn credit_user_balance(
     // The ledger books a journal entry with this name only once, so a repeated command does not credit the user again.
     let entry = format!("user/{}/credit/{reference}", user.id);
     let entry = JournalEntry::new_post_entry(shop.mode, entry, "credit by the operator", vec![line]);
-    // PostgreSQL sends the journal entry together with the next query, so the query may return the error of the entry.
+    // PostgreSQL sends the journal entry together with the next query. So the error of the entry may appear as the
+    // error of this query.
     let booked = match ledger::book_journal_entries(tx, now, &[entry]).await {
         Ok(()) => load_available_balance(tx, shop, user.id, &asset).await.map_err(PostError::Db),
         Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! Authenticates the user of a request by a bearer token. Only payments from a balance need a token.
+//! Finds the user of a request by the bearer token in the request. Only payments from a balance need a token.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -31,7 +31,7 @@ pub async fn authenticate_user(checkout: &SharedState, headers: &HeaderMap) -> R
 }
 
 /// Returns the bearer token in the header `Authorization`; `None` when the request has no such header, or when the
-/// header has another scheme.
+/// scheme in the header is not `Bearer`.
 fn find_bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

@@ -15,18 +15,18 @@ use web::body::BadRequest;
 use web::http_error::HttpError;
 use web::response;
 
-/// The body of every error response.
+/// The JSON body of every error response.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub struct Body {
-    /// Always `false`.
+    /// Always `false`, because every response with this body is an error.
     success: bool,
     error: Code,
-    /// A sentence for people. Its wording may change, so programs should decide by `error`.
+    /// A sentence for people. Its wording may change, so a program should use the field `error` instead.
     message: String,
 }
 
-/// The reason for an error. Codes are stable, so that programs can decide by them.
+/// The reason for an error. A code never changes, so that programs can depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -48,7 +48,7 @@ pub enum Code {
     InsufficientStock,
     /// The idempotency key was used with another request before.
     IdempotencyConflict,
-    /// No endpoint has this path.
+    /// No endpoint of this API has the path of the request.
     NotFound,
     /// The endpoint does not accept this HTTP method.
     MethodNotAllowed,

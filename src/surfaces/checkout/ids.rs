@@ -1,4 +1,4 @@
-//! The ids in the requests of this surface, which are UUIDs with hyphens.
+//! The ids in requests to this surface. Each id is a UUID with hyphens.
 
 use uuid::Uuid;
 

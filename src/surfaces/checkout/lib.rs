@@ -35,7 +35,7 @@ use pay_links::PayLinks;
 pub use error::render_http_error;
 pub use openapi::build_openapi_document;
 
-/// The name of this surface in orders and idempotency keys.
+/// The name under which orders and idempotency keys of this surface are stored.
 const SURFACE: &str = "checkout";
 /// The currency of the shop's prices and orders.
 pub const CURRENCY: Currency = Currency::CNY;
@@ -50,9 +50,10 @@ struct SharedState {
     envelope: Arc<Envelope>,
     wake: Wake,
     pay_links: PayLinks,
-    /// The rate limits of order look-ups: one per client, and one per pair of order number and e-mail address.
+    /// The rate limits of order look-ups: one for each client, and one for each pair of order number and e-mail
+    /// address.
     lookups: Windows<2>,
-    /// The rate limit of new orders per client.
+    /// The rate limit of new orders, for each client.
     orders: Windows<1>,
 }
 
@@ -89,11 +90,11 @@ pub struct Services {
     pub db: Db,
     /// The clock of the daemon, for payment windows and rate limits.
     pub clock: Clock,
-    /// The service that reserves addresses and plans payments.
+    /// The service that issues payment addresses and plans the payments of new orders.
     pub payment_service: PaymentService,
     /// The keys that decrypt delivered items for their buyer.
     pub envelope: Arc<Envelope>,
-    /// The signal that wakes the workers after a request has created a paid order.
+    /// The signal by which a request that has created a paid order wakes the workers.
     pub wake: Wake,
 }
 
@@ -118,7 +119,7 @@ async fn respond_not_found() -> Response {
     render_http_error(HttpError::NotFound)
 }
 
-/// Returns a duration in seconds, rounded down, and at most `u32::MAX`.
+/// Returns a duration as a number of whole seconds: rounded down, and at most `u32::MAX`.
 fn truncate_to_whole_seconds(duration: std::time::Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }

@@ -2,7 +2,7 @@
 
 use url::Url;
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::server::Server;
 use utoipa::openapi::{ContentBuilder, Ref};
 use utoipa::{Modify, OpenApi};
@@ -17,7 +17,13 @@ use config::{Config, Mount};
         version = "1.0.0",
         description = "List products, place an order without an account, pay on a chain, from a balance or through an \
             external checkout, and look the order up.",
-        license(name = "MIT")
+        contact(name = "settled"),
+        license(name = "MIT", identifier = "MIT")
+    ),
+    tags(
+        (name = "Products", description = "The products that are for sale."),
+        (name = "Orders", description = "Create an order, follow its payment, and look it up."),
+        (name = "Payment methods", description = "The ways to pay that are available now."),
     ),
     paths(
         products::list::list_products,
@@ -45,8 +51,8 @@ impl Modify for UserToken {
     }
 }
 
-/// The responses that every operation may return, in addition to the responses that the operation lists itself: HTTP
-/// status and description.
+/// The responses that every operation may return, in addition to those that its own documentation lists. Each is the
+/// HTTP status and a description.
 const COMMON_RESPONSES: [(&str, &str); 5] = [
     ("408", "`validation_error`: the body did not arrive in time"),
     ("413", "`validation_error`: the body is too large"),
@@ -60,6 +66,8 @@ pub fn build_openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     document.servers =
         Some(vec![Server::new(build_base_url(&config.server.public_url, &config.surfaces.checkout.mount))]);
+    // Operations need no credential unless they say so.
+    document.security = Some(vec![SecurityRequirement::default()]);
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
             for (status, description) in COMMON_RESPONSES {

@@ -1,5 +1,5 @@
-//! Links to the pages on which buyers pay by Alipay or WeChat Pay. The configuration contains a template of each link.
-//! Without a template, the payment method is disabled.
+//! Links to the pages on which buyers pay by Alipay or WeChat Pay. The configuration contains a template for each of
+//! the two links. Without a template, the payment method is disabled.
 
 use shop::orders::OrderReference;
 use shop::orders::new_payment::{PaymentMethod, Provider};
@@ -7,7 +7,7 @@ use shop::orders::new_payment::{PaymentMethod, Provider};
 /// The placeholder in a link template that is replaced by the order number.
 const ORDER_NO: &str = "{order_no}";
 
-/// The templates of the links to external payment pages. An empty template disables the provider.
+/// The link templates of Alipay and WeChat Pay. When a template is empty, buyers cannot pay through its provider.
 pub struct PayLinks {
     alipay: String,
     wechat: String,

@@ -22,7 +22,7 @@ pub struct PaymentConfigResponse {
     methods: Methods,
 }
 
-/// The availability of each payment method.
+/// For each payment method: whether buyers can use it now.
 #[derive(Serialize, ToSchema)]
 struct Methods {
     crypto: Crypto,
@@ -35,7 +35,7 @@ struct Methods {
 #[derive(Serialize, ToSchema)]
 struct Crypto {
     enabled: bool,
-    /// The values that `coin` may have in a new order at the moment.
+    /// The codes that the field `coin` of a new order may have now.
     coins: Vec<&'static str>,
 }
 
@@ -47,7 +47,7 @@ struct Availability {
 /// List the payment methods and coins that can be used now
 ///
 /// The list changes while the shop runs: a coin without a fresh exchange rate is not available.
-#[utoipa::path(get, operation_id = "show", path = "/api/payment-config", tag = "Payment methods", responses(
+#[utoipa::path(get, operation_id = "get_payment_config", path = "/api/payment-config", tag = "Payment methods", responses(
     (status = 200, body = PaymentConfigResponse, description = "All five methods, each with its availability"),
 ))]
 pub async fn get_payment_config(State(checkout): State<Arc<SharedState>>) -> Response {

@@ -18,25 +18,25 @@ use web::number::Number;
 /// An active product with its price.
 #[derive(Serialize, ToSchema)]
 pub struct Product {
-    /// UUID; the `productId` of a new order.
+    /// The product's id, a UUID; it is the `productId` of a new order.
     id: String,
     slug: String,
     name_zh: String,
     name_en: String,
-    /// Units available for sale now.
+    /// The number of units that a buyer can order now.
     stock: u64,
-    /// Smallest quantity per order.
+    /// The smallest quantity in one order.
     min_quantity: u32,
-    /// Price of one unit in CNY.
+    /// The price of one unit in CNY.
     price: Number,
 }
 
-/// A new order.
+/// An order that was just created.
 #[derive(Serialize, ToSchema)]
 pub struct Order {
-    /// UUID; identifies the order at the status endpoint.
+    /// The order's id, a UUID; the status endpoint finds the order by it.
     id: String,
-    /// Identifies the order at Query Order, together with the e-mail address.
+    /// The order number. Query Order finds the order by this number and the e-mail address.
     order_no: String,
     status: Status,
     payment_status: PaymentStatus,
@@ -58,13 +58,13 @@ pub struct Order {
     expires_at: Option<String>,
 }
 
-/// The buyer's instructions to pay.
+/// The data that the buyer needs to pay.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Payment {
-    /// Send the amount to the address.
+    /// The buyer sends the amount to the address.
     OnChain(OnChainPayment),
-    /// Open the page.
+    /// The buyer pays on the page of Alipay or WeChat Pay.
     External(ExternalPayment),
 }
 
@@ -73,9 +73,9 @@ pub enum Payment {
 #[schema(as = CoinPayment)]
 pub struct OnChainPayment {
     coin: String,
-    /// The address; it is used for this order alone.
+    /// The address to pay to. No other order uses it.
     address: String,
-    /// Exact decimal amount to send.
+    /// The exact amount to send, as a decimal number.
     expected_amount: String,
     /// The text for a QR code: a BIP 21 URI on Bitcoin, the address on other chains.
     qr_code: String,
@@ -83,7 +83,7 @@ pub struct OnChainPayment {
     expires_at: Option<String>,
 }
 
-/// Payment methods `alipay` and `wechat`: the page to send the buyer to.
+/// Payment methods `alipay` and `wechat`: the page on which the buyer pays.
 #[derive(Serialize, ToSchema)]
 pub struct ExternalPayment {
     pay_url: String,
@@ -105,12 +105,12 @@ pub struct FoundOrder {
     currency: String,
     payment_method: Method,
     created_at: String,
-    /// One entry per unit when `status` is `completed`, otherwise `null`.
+    /// The delivered credentials, one for each unit. `null` unless `status` is `completed`.
     #[schema(required)]
     credentials: Option<Vec<String>>,
 }
 
-/// The progress of a payment.
+/// The progress of an order's payment.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Progress {
@@ -120,7 +120,7 @@ pub enum Progress {
     External(ExternalPayment),
 }
 
-/// The progress of a payment on a chain.
+/// The progress of an on-chain payment.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CoinProgress)]
 pub struct OnChainProgress {
@@ -129,13 +129,13 @@ pub struct OnChainProgress {
     expected_amount: String,
     /// The amount that has arrived so far, confirmed or not.
     received_amount: String,
-    /// The confirmations of the transfer that has the fewest.
+    /// The number of confirmations of the transfer that has the fewest confirmations.
     confirmations: u64,
     required_confirmations: u32,
-    /// The transaction of the newest transfer; `null` before the first.
+    /// The hash of the newest transaction that pays the order; `null` while there is none.
     #[schema(required)]
     tx_hash: Option<String>,
-    /// The text for a QR code for the amount that is missing; `null` when nothing more is to be paid.
+    /// The text for a QR code with the amount that is still missing; `null` when nothing more is to be paid.
     #[schema(required)]
     qr_code: Option<String>,
     expires_at: String,
@@ -147,7 +147,7 @@ pub struct OnChainProgress {
 pub enum Status {
     /// The order waits for its payment.
     Pending,
-    /// The order is paid, and its delivery has not begun.
+    /// The order is paid, but its delivery has not begun.
     Paid,
     /// The delivery is in progress.
     Processing,
@@ -175,7 +175,7 @@ pub enum PaymentStatus {
     Underpaid,
     /// The amount due is paid and confirmed.
     Paid,
-    /// The order can no longer be paid.
+    /// The order can no longer be paid, for example because it has expired or was cancelled.
     Expired,
     /// The payment was returned to the buyer.
     Refunded,
@@ -199,15 +199,15 @@ pub enum FulfillmentStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// A transfer on a chain.
+    /// The buyer transfers an asset on its chain.
     Crypto,
-    /// The balance of a logged-in user in CNY.
+    /// A logged-in user pays from the balance in CNY.
     BalanceCny,
-    /// The balance of a logged-in user in USD.
+    /// A logged-in user pays from the balance in USD.
     BalanceCrypto,
-    /// The page of Alipay.
+    /// The buyer pays on Alipay's payment page.
     Alipay,
-    /// The page of WeChat Pay.
+    /// The buyer pays on WeChat Pay's payment page.
     Wechat,
 }
 
@@ -304,8 +304,8 @@ impl FoundOrder {
 }
 
 impl Progress {
-    /// Returns the progress of the payment of an order; `None` for a payment from a balance, and for an asset that is
-    /// no longer configured.
+    /// Returns the progress of an order's payment; `None` for a payment from a balance, and when the asset of the
+    /// payment is no longer configured.
     pub fn from_order_status(status: &OrderStatus, now: Instant, assets: &Assets) -> Option<Progress> {
         if let Some((terms, received)) = &status.invoice {
             return OnChainProgress::from_invoice(terms, received, now, assets).map(Progress::OnChain);
@@ -334,7 +334,8 @@ impl OnChainProgress {
         let payment_asset = assets.find_payment_asset_by_id(&terms.asset)?;
         let family = assets.find_followed_chain(&terms.chain)?.family;
         let missing = terms.due.saturating_sub(received.total_with_unconfirmed());
-        // An unconfirmed transfer can keep the invoice open after its window, but a new payment would be too late.
+        // An unconfirmed transfer can keep the invoice open after its payment window ended. But a transfer that is made
+        // only now would be too late.
         let is_payable = terms.state == invoices::State::Open && missing > terms.tolerance && now <= terms.expires_at;
         Some(OnChainProgress {
             coin: payment_asset.code.clone(),
@@ -378,7 +379,7 @@ impl From<orders::State> for FulfillmentStatus {
             | orders::State::Expired
             | orders::State::Cancelled => FulfillmentStatus::Pending,
             orders::State::Processing | orders::State::PartiallyDelivered => FulfillmentStatus::Processing,
-            // The delivered items stay delivered after a refund.
+            // The buyer keeps the delivered items after a refund.
             orders::State::Delivered | orders::State::Completed | orders::State::Refunded => {
                 FulfillmentStatus::Delivered
             }
@@ -403,7 +404,7 @@ impl From<payments::Method> for Method {
 pub fn derive_payment_status(status: &OrderStatus) -> PaymentStatus {
     match status.state {
         orders::State::Refunded => PaymentStatus::Refunded,
-        // An expired or cancelled order can no longer be paid, whatever the state of its payment is.
+        // An expired or cancelled order can no longer be paid, even if the state of its payment says something else.
         orders::State::Expired | orders::State::Cancelled => PaymentStatus::Expired,
         orders::State::Created
         | orders::State::AwaitingPayment

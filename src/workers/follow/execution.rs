@@ -1,4 +1,5 @@
-//! Executes the actions of the machine: reads the node, and calls the functions of `money` in database transactions.
+//! Executes the actions that the state machine of the follower requests: reads the node, and calls functions of `money`
+//! in database transactions.
 
 use chain::{Block, BlockRef, SourceError};
 use tracing::error;
@@ -53,8 +54,8 @@ impl FollowWorker {
         })
     }
 
-    /// Returns the height of the newest stored deposit that would become confirmed or final at this position; `None` when
-    /// no deposit would.
+    /// Returns the height of the newest stored deposit that would become confirmed or final at `position`; `None` when
+    /// no deposit would change.
     async fn find_newest_due_height(&self, position: Position) -> Result<Option<u64>, db::Error> {
         let chain = self.chain.id.clone();
         let newest = self.db.select_one("find_highest_due_height", move |tx| {
@@ -156,7 +157,8 @@ impl FollowWorker {
         Ok(Observation::Done)
     }
 
-    /// Returns true when the chain is halted in the database, where an operator may have resumed it meanwhile.
+    /// Returns true when the database says that the chain is halted. An operator may have resumed the chain since it
+    /// was halted.
     pub(super) async fn is_chain_halted(&self) -> anyhow::Result<bool> {
         let chain = self.chain.id.clone();
         let halted = self.db.read("find_halt_reason", move |tx| {

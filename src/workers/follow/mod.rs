@@ -31,7 +31,7 @@ pub struct FollowWorker {
     db: Db,
     clock: Clock,
     chain: FollowedChain,
-    /// The addresses of all chains. The follower sets there whether its chain is followed, because addresses are issued
+    /// The addresses of all chains. The follower tells them whether its chain is followed, because addresses are issued
     /// only on followed chains.
     addresses: Arc<Addresses>,
     /// The chain's configured assets. Before the first block is read, the decimals of each token are compared with the
@@ -48,12 +48,13 @@ pub struct FollowWorker {
 struct FollowState {
     /// The state machine; `None` before the first run.
     machine: Option<Machine>,
-    /// False after a failed or cancelled run, so that the next run loads the stored cursor first.
+    /// True when the state machine continues from the cursor that the database has. False after a failed or cancelled
+    /// run, so that the next run loads the stored cursor first.
     loaded: bool,
 }
 
 impl FollowWorker {
-    /// Creates a worker that follows the reconciler's chain through the reconciler's source.
+    /// Creates a worker that follows the chain of `reconciler` and reads the same source.
     pub fn new(
         reconciler: BalanceReconciler,
         addresses: Arc<Addresses>,
@@ -89,8 +90,8 @@ impl FollowWorker {
             .await?)
     }
 
-    /// Verifies the chain's facts and returns the stored cursor. For a chain without a cursor, stores one at the first
-    /// block to read.
+    /// Checks the identity of the chain and the decimals of its tokens, and returns the stored cursor. For a chain
+    /// without a cursor, stores a cursor at the first block to read.
     async fn load_or_create_cursor(&self) -> anyhow::Result<Cursor> {
         self.record_or_verify_facts().await?;
         if let Some(cursor) = self.find_stored_cursor().await? {
@@ -145,7 +146,7 @@ impl FollowWorker {
         }
     }
 
-    /// Converts an error of the machine, with its cause and the name of the chain.
+    /// Converts an error of the state machine, with its cause, and adds the name of the chain.
     fn to_anyhow_error(&self, error: StepError) -> anyhow::Error {
         match error {
             StepError::Source(error) => error.into(),
@@ -159,7 +160,7 @@ impl FollowWorker {
         }
     }
 
-    /// Writes a notice of the machine to the log.
+    /// Writes a notice of the state machine to the log.
     fn log_notice(&self, notice: Notice) {
         let chain = &self.chain.id;
         match notice {
@@ -201,6 +202,10 @@ impl Worker for FollowWorker {
 
     fn idle_pause(&self) -> Duration {
         self.pause
+    }
+
+    fn is_wakeable(&self) -> bool {
+        false
     }
 
     async fn run_once(&self) -> anyhow::Result<Ran> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use provision::node;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,6 +118,33 @@ both! {
             let documented: BTreeSet<&String> = fields.keys().collect();
             assert_eq!(documented, part.as_object().expect("an object").keys().collect(), "{schema}");
         }
+    }
+
+    async fn validators_and_linters_have_no_word_to_say_about_the_openapi_document(world: World) {
+        let answer = world.get("/openapi/checkout.json").await;
+        let findings = node::run_linter("openapi", answer.body.clone()).await.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(findings, json!([]));
+        // The linters do say something about a document with a fault of each kind.
+        let mut wrong = answer.body;
+        wrong["paths"]["/api/payment-config"]["get"]["operationId"] = json!("list_products");
+        wrong["info"]["version"] = Value::Null;
+        let findings = node::run_linter("openapi", wrong).await.unwrap_or_else(|e| panic!("{e}")).to_string();
+        for judge in ["specification:", "redocly operation-operationId-unique", "spectral operation-operationId-unique"] {
+            assert!(findings.contains(judge), "{judge} is missing in {findings}");
+        }
+    }
+
+    async fn a_text_that_the_document_calls_too_short_is_refused(world: World) {
+        let document = world.get("/openapi/checkout.json").await.body;
+        let order = &document["components"]["schemas"]["NewOrder"]["properties"]["contactEmail"];
+        assert_eq!((&order["minLength"], &order["maxLength"]), (&json!(5), &json!(254)));
+        let lookup = &document["components"]["schemas"]["OrderQuery"]["properties"];
+        assert_eq!((&lookup["orderNo"]["minLength"], &lookup["email"]["minLength"]), (&json!(1), &json!(1)));
+        let mut wanted = on_chain(&world.product, 1, "eth");
+        wanted["contactEmail"] = json!("a@b.c");
+        assert_eq!(world.post("/api/orders", &wanted).await.status, 201, "the shortest address");
+        refused(&world.post("/api/orders/query", &json!({"orderNo": "", "email": "a@b.cc"})).await, 400, "validation_error");
+        refused(&world.post("/api/orders/query", &json!({"orderNo": "x", "email": ""})).await, 400, "validation_error");
     }
 
     async fn the_reference_is_a_page_without_scripts(world: World) {

@@ -2,7 +2,7 @@
 
 use provision::anvil::{Anvil, AnvilOptions};
 
-use crate::commands::program::{Running, run};
+use crate::commands::program::{Running, run, settled};
 
 #[tokio::test]
 async fn the_demo_sells_and_keeps_its_data_across_restarts() {
@@ -92,6 +92,28 @@ async fn dev_pay_covers_every_kind_of_payment() {
 
     let unknown = run(&["dev", "pay", "CO0", "--data", data]).await;
     assert!(unknown.code == 1 && unknown.err.contains("there is no order CO0"), "{unknown:?}");
+    demo.end().await;
+    assert!(run(&["audit", "--data", data]).await.done().contains("agree"));
+}
+
+#[tokio::test]
+async fn a_payment_that_waits_for_a_block_survives_a_stop_of_the_demo() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let mut command = settled(&["dev", "--listen", "127.0.0.1:0", "--data", data]);
+    command.env("SETTLED__CHAINS__BITCOIN__BLOCK_TIME_MS", "3600000");
+    let demo = Running::spawn(command, "products ").await;
+    let first = demo.order("btc").await;
+    let paying = Running::spawn(settled(&["dev", "pay", &first, "--data", data]), "Paid ").await;
+    demo.end().await;
+    paying.kill().await;
+
+    let demo = Running::demo(folder.path(), &[]).await;
+    // The second payment is in the same block as the first one or in a later one.
+    let second = demo.order("btc").await;
+    assert!(run(&["dev", "pay", &second, "--data", data]).await.done().contains("order completed"));
+    let shown = run(&["admin", "order", "show", &first, "--data", data]).await.done();
+    assert!(shown.contains("state: completed"), "{shown}");
     demo.end().await;
     assert!(run(&["audit", "--data", data]).await.done().contains("agree"));
 }

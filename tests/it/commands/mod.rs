@@ -6,3 +6,4 @@ mod daemon;
 mod demo;
 mod operator;
 pub mod program;
+mod shop;

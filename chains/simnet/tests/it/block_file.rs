@@ -23,7 +23,7 @@ fn reopening_restores_the_chain() {
         simnet.mine(&ethereum, 2, GENESIS + 60);
     }
     simnet.reorg(&bitcoin, 2, ReplacedTxs::DoubleSpend, GENESIS + 60);
-    let lost = simnet.pay(&bitcoin, &native_asset(&bitcoin), BITCOIN, units(5)).unwrap();
+    let waiting = simnet.pay(&bitcoin, &native_asset(&bitcoin), BITCOIN, units(5)).unwrap();
     for _ in 0..2 {
         let again = open_simnet(folder.path());
         for chain in simnet.list_chains() {
@@ -39,16 +39,34 @@ fn reopening_restores_the_chain() {
         }
         assert_eq!(again.balance(&bitcoin, &native_asset(&bitcoin), BITCOIN), units(10));
         assert_eq!(again.balance(&ethereum, &token_asset(&ethereum), EVM), units(15));
-        assert_eq!(again.find_transaction_status(&bitcoin, lost), None, "the mempool is not stored");
+        assert_eq!(again.list_mempool(&bitcoin), [waiting]);
     }
     let again = open_simnet(folder.path());
     again.pay(&bitcoin, &native_asset(&bitcoin), BITCOIN, units(5)).unwrap();
     again.mine(&bitcoin, 1, GENESIS + 61);
     assert_eq!(
         again.balance(&bitcoin, &native_asset(&bitcoin), BITCOIN),
-        units(15),
-        "the reopened chain accepts payments"
+        units(20),
+        "the waiting payment and the one after the restart"
     );
+    assert!(again.list_mempool(&bitcoin).is_empty());
+    assert!(open_simnet(folder.path()).list_mempool(&bitcoin).is_empty(), "a mined payment does not wait again");
+}
+
+#[test]
+fn a_dropped_transaction_does_not_return_with_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let simnet = open_simnet(folder.path());
+    let (bitcoin, ethereum) = (chain_id("bitcoin"), chain_id("ethereum"));
+    simnet.pay(&bitcoin, &native_asset(&bitcoin), BITCOIN, units(5)).unwrap();
+    simnet.drop_mempool(&bitcoin);
+    simnet.pay(&ethereum, &native_asset(&ethereum), EVM, units(5)).unwrap();
+    simnet.mine(&ethereum, 1, GENESIS + 60);
+    simnet.reorg(&ethereum, 1, ReplacedTxs::Drop, GENESIS + 60);
+    let kept = simnet.pay(&ethereum, &native_asset(&ethereum), EVM, units(7)).unwrap();
+    let again = open_simnet(folder.path());
+    assert!(again.list_mempool(&bitcoin).is_empty());
+    assert_eq!(again.list_mempool(&ethereum), [kept]);
 }
 
 #[test]

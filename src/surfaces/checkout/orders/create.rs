@@ -28,7 +28,7 @@ use web::client::Client;
 use web::idempotent::{self, IdempotencyKey, OperationError, Retention, Scope, StoredResponse};
 use web::response;
 
-/// The prefix of the order numbers of this surface.
+/// The first letters of the order numbers of this surface.
 const NUMBER_PREFIX: &str = "CO";
 /// The time for which an idempotency key is stored, in seconds. The key of an order that is paid from a balance is
 /// stored without limit.
@@ -37,10 +37,10 @@ const KEY_RETENTION_SECONDS: i64 = 24 * 60 * 60;
 /// The response to a new order.
 #[derive(Serialize, ToSchema)]
 pub struct CreatedOrder {
-    /// Always `true`.
+    /// Always `true`, because errors have another body.
     success: bool,
     order: wire::Order,
-    /// Absent when nothing is left to pay.
+    /// The data that the buyer needs to pay. Absent when nothing is left to pay.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment: Option<wire::Payment>,
 }
@@ -51,16 +51,16 @@ pub enum RouteError {
     /// A field of the request is missing or wrong.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
-    /// The client created too many orders within one minute.
+    /// The client tried to create too many orders within one minute.
     #[error(transparent)]
     RateLimited(#[from] Limited),
-    /// The payment method needs a user token, and the request has no valid one.
+    /// The payment method needs a user token, and the request has no valid token.
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// The payment method or the asset cannot be used at the moment.
     #[error("this payment method is not available at the moment")]
     MethodUnavailable,
-    /// The shop refused the order, for example because the stock is too low.
+    /// The shop refused the order, for example because too few units are in stock.
     #[error(transparent)]
     Order(#[from] CreateOrderError),
     /// The idempotency key was used with another request before.
@@ -87,7 +87,8 @@ impl IntoResponse for RouteError {
     }
 }
 
-/// Returns the response to an order that the shop refused. An internal error is logged and not shown.
+/// Returns the response to an order that the shop refused. The details of an internal error are logged and left out of
+/// the response.
 fn refused_order_response(refusal: &CreateOrderError) -> Response {
     let (status, code) = match refusal {
         CreateOrderError::ProductNotFound => (StatusCode::NOT_FOUND, Code::ProductNotFound),
@@ -129,8 +130,8 @@ impl OperationError for RouteError {
 ///
 /// Reserves the stock for the payment window. A balance payment is taken in the same step; the order is then paid at
 /// once.
-#[utoipa::path(post, operation_id = "create", path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
-    params(("Idempotency-Key" = Option<String>, Header,
+#[utoipa::path(post, operation_id = "create_order", path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
         description = "Repeating a request with the same key and body returns the first order and creates no second one")),
     responses(
         (status = 201, body = CreatedOrder, description = "The order, and what is left to do to pay it"),
@@ -188,8 +189,8 @@ fn parse_idempotency_key(
     request: &OrderRequest,
     user: Option<UserId>,
 ) -> Result<Option<IdempotencyKey>, BadRequest> {
-    // The scope of a guest's key contains the e-mail address, so that a client cannot get another buyer's order with a
-    // guessed key.
+    // The scope of a guest's key contains the guest's e-mail address. Otherwise a client could guess a key and get
+    // another buyer's order.
     let owner = match user {
         Some(user) => format!("user/{user}"),
         None => format!("guest/{}", const_hex::encode(Sha256::digest(orders::normalize_email(&request.email)))),
@@ -201,8 +202,8 @@ fn parse_idempotency_key(
         .map_err(|invalid| BadRequest::for_field("Idempotency-Key", invalid.to_string()))
 }
 
-/// Returns the order to create, with a new order number, and the address that is reserved for an on-chain payment;
-/// `None` for other payment methods.
+/// Returns the order to create, with a new order number, and the address that is reserved for an on-chain payment. The
+/// address is `None` for other payment methods.
 async fn reserve_address_and_build_order(
     checkout: &SharedState,
     request: &OrderRequest,

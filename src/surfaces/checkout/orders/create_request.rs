@@ -13,7 +13,7 @@ use web::body::{BadRequest, Fields};
 /// The maximum length of an e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
 const EMAIL_LENGTH_MAX: usize = 254;
 
-/// The body of Create Order.
+/// The JSON body of the operation Create Order.
 #[derive(ToSchema)]
 #[schema(as = NewOrder)]
 #[expect(dead_code, reason = "it documents what `OrderRequest::parse_and_validate` parses")]
@@ -21,24 +21,25 @@ pub struct OrderRequestSchema {
     /// The product's `id`; a slug is not accepted here.
     #[schema(rename = "productId")]
     product_id: Uuid,
-    /// At least the product's `min_quantity`, at most 200, never more than the stock.
+    /// The number of units: at least the product's `min_quantity`, at most 200, and never more than the stock.
     #[schema(minimum = 1, maximum = 200)]
     quantity: u32,
     /// Used to contact the buyer and to look the order up.
-    #[schema(rename = "contactEmail", format = "email")]
+    #[schema(rename = "contactEmail", format = "email", min_length = 5, max_length = 254)]
     contact_email: String,
-    /// `crypto`, `balance_cny`, `balance_crypto`, `alipay` or `wechat`.
+    /// The payment method: `crypto`, `balance_cny`, `balance_crypto`, `alipay` or `wechat`.
     #[schema(rename = "paymentMethod")]
     payment_method: wire::Method,
-    /// Only with `crypto`: `trc20_usdt`, `erc20_usdt`, `bep20_usdt`, `btc`, `eth`, `trx` or `bnb`.
+    /// The asset to pay with, only when `paymentMethod` is `crypto`: `trc20_usdt`, `erc20_usdt`, `bep20_usdt`, `btc`,
+    /// `eth`, `trx` or `bnb`.
     coin: Option<String>,
     /// The code of a coupon, in upper or lower case.
     #[schema(rename = "couponCode")]
     coupon_code: Option<String>,
 }
 
-/// A parsed request for a new order. The fingerprint of the request for the idempotency key is computed from the
-/// serialisation of this struct. So equal requests must have the same serialisation, whatever their JSON text is.
+/// A parsed request for a new order. This struct is serialised and hashed to compare requests with the same idempotency
+/// key. So two equal requests must have the same serialisation, even if their JSON texts differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
     /// The public id of the product to order.
@@ -47,29 +48,29 @@ pub struct OrderRequest {
     pub quantity: u32,
     /// The e-mail address of the buyer, to which the mails about the order are sent.
     pub email: String,
-    /// The buyer's choice of payment.
+    /// The payment method that the buyer chose.
     pub payment: PaymentChoice,
     /// The code of a coupon; `None` for an order without a discount.
     pub coupon: Option<String>,
 }
 
-/// The buyer's choice of payment.
+/// The payment method that the buyer chose, with the code of the asset for an on-chain payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum PaymentChoice {
-    /// A transfer on a chain, in the asset with the code `coin`, such as `trc20_usdt`.
+    /// The buyer transfers the asset with the code `coin`, such as `trc20_usdt`, on its chain.
     Crypto { coin: String },
-    /// The user's CNY balance.
+    /// The user pays from the balance in CNY.
     BalanceCny,
-    /// The user's USD balance.
+    /// The user pays from the balance in USD.
     BalanceCrypto,
-    /// The page of Alipay.
+    /// The buyer pays on Alipay's payment page.
     Alipay,
-    /// The page of WeChat Pay.
+    /// The buyer pays on WeChat Pay's payment page.
     Wechat,
 }
 
 impl OrderRequest {
-    /// Parses and validates the fields of the body. Fields that this surface does not know are ignored.
+    /// Parses and validates the fields of the request body. Fields that this surface does not know are ignored.
     pub fn parse_and_validate(fields: &Fields) -> Result<OrderRequest, BadRequest> {
         let product = ids::parse_hyphenated_uuid(fields.required_text("productId")?);
         Ok(OrderRequest {
@@ -124,8 +125,8 @@ impl PaymentChoice {
     }
 }
 
-/// Returns a quantity of at least 1 as 32 bits; fails for 0. A quantity above `u32::MAX` is returned as `u32::MAX`,
-/// which the shop refuses later as too large.
+/// Returns a quantity of at least 1 as 32 bits; fails for 0. For a quantity above `u32::MAX` returns `u32::MAX`, which
+/// the shop refuses later as too large.
 fn parse_and_cap_quantity(quantity: u64) -> Result<u32, BadRequest> {
     match u32::try_from(quantity).unwrap_or(u32::MAX) {
         0 => Err(BadRequest::for_field("quantity", "must be a positive integer")),
@@ -133,8 +134,8 @@ fn parse_and_cap_quantity(quantity: u64) -> Result<u32, BadRequest> {
     }
 }
 
-/// Returns the trimmed e-mail address. Fails when the text is not an e-mail address, has a display name, or has a
-/// domain of fewer than two labels.
+/// Returns the e-mail address without surrounding whitespace. Fails when the text is not an e-mail address, has a
+/// display name, or has a domain without a dot.
 fn parse_and_trim_email(text: &str) -> Result<String, BadRequest> {
     let options = Options { minimum_sub_domains: 2, allow_domain_literal: false, allow_display_text: false };
     let text = text.trim();

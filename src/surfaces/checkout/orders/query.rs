@@ -32,14 +32,15 @@ pub struct OrderResponse {
     order: FoundOrder,
 }
 
-/// The body of Query Order.
+/// The JSON body of the operation Query Order.
 #[derive(ToSchema)]
 #[schema(as = OrderQuery)]
 #[expect(dead_code, reason = "it documents what `Lookup::parse_lookup` parses")]
 pub struct LookupSchema {
-    #[schema(rename = "orderNo")]
+    #[schema(rename = "orderNo", min_length = 1)]
     order_no: String,
-    #[schema(format = "email")]
+    /// The order's e-mail address, in any case.
+    #[schema(format = "email", min_length = 1)]
     email: String,
 }
 
@@ -63,7 +64,7 @@ pub enum RouteError {
     /// A field of the request is missing or wrong.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
-    /// The client sent too many look-ups, or there were too many look-ups for this pair of number and e-mail address.
+    /// The client looked up too many orders, or this pair of order number and e-mail address was looked up too often.
     #[error(transparent)]
     RateLimited(#[from] Limited),
     /// No order has this number, or the order has another e-mail address. The response is the same in both cases.
@@ -92,9 +93,9 @@ impl IntoResponse for RouteError {
 ///
 /// Finds an order by its number and its e-mail address. At most 3 requests per client and 2 per number and address are
 /// allowed within 60 seconds. The response has the delivered credentials once the order is completed.
-#[utoipa::path(get, operation_id = "query_by_url", path = "/api/orders/query", tag = "Orders",
-    params(("orderNo" = String, Query, description = "Order number"),
-        ("email" = String, Query, description = "The order's e-mail address, in any case")),
+#[utoipa::path(get, operation_id = "query_order_by_url", path = "/api/orders/query", tag = "Orders",
+    params(("orderNo" = String, Query, min_length = 1, description = "Order number"),
+        ("email" = String, Query, min_length = 1, description = "The order's e-mail address, in any case")),
     responses(
         (status = 200, body = OrderResponse, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
@@ -110,7 +111,9 @@ pub async fn query_order_by_url(
 }
 
 /// Look an order up, without its e-mail address in the URL
-#[utoipa::path(post, operation_id = "query_by_body", path = "/api/orders/query", tag = "Orders", request_body = LookupSchema,
+///
+/// Does the same as the look-up by URL, and shares its limits. URLs are often logged; bodies are not.
+#[utoipa::path(post, operation_id = "query_order_by_body", path = "/api/orders/query", tag = "Orders", request_body = LookupSchema,
     responses(
         (status = 200, body = OrderResponse, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
@@ -126,8 +129,8 @@ pub async fn query_order_by_body(
     look_up_order_within_limits(&checkout, client, Lookup::parse_lookup(&Fields::from_json(&headers, &body)?)?).await
 }
 
-/// Finds an order, decrypts its delivered items and returns the response. Every look-up counts against both rate
-/// limits, whether it finds an order or not. A look-up that a rate limit refuses does not count.
+/// Finds an order, decrypts its delivered items and returns the response. Every look-up counts towards both rate
+/// limits, whether it finds an order or not. Only a look-up that a rate limit refuses does not count.
 async fn look_up_order_within_limits(
     checkout: &SharedState,
     client: Client,
@@ -148,7 +151,7 @@ async fn look_up_order_within_limits(
     Ok(response::json_response(StatusCode::OK, &OrderResponse { success: true, order }))
 }
 
-/// An order with its lines and its delivered items, which are still encrypted. `items` is `None` until the order is
+/// An order with its lines and its delivered items, which are still encrypted. The items are `None` until the order is
 /// completed.
 struct OrderWithItems {
     details: OrderDetails,

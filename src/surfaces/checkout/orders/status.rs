@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::error::{self, Code};
 use crate::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
@@ -15,7 +16,8 @@ use crate::{SURFACE, SharedState, ids};
 use shop::orders;
 use web::response;
 
-/// The status of an order. It can be read without a credential, so it has nothing that only the buyer may see.
+/// The status of an order. Any client that knows the order id can read it, so it has no data that only the buyer may
+/// see.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OrderStatus)]
 pub struct StatusResponse {
@@ -25,7 +27,7 @@ pub struct StatusResponse {
     status: Status,
     payment_status: PaymentStatus,
     fulfillment_status: FulfillmentStatus,
-    /// Absent when the order was paid at once.
+    /// The progress of the payment. Absent when the order was paid as soon as it was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment: Option<Progress>,
 }
@@ -51,8 +53,10 @@ impl IntoResponse for RouteError {
 }
 
 /// Get the status of an order
-#[utoipa::path(get, operation_id = "status", path = "/api/orders/{id}/status", tag = "Orders",
-    params(("id" = String, Path, description = "The order's id")),
+///
+/// Needs no credential and may be polled. The response shows the progress of the payment and of the delivery.
+#[utoipa::path(get, operation_id = "get_order_status", path = "/api/orders/{id}/status", tag = "Orders",
+    params(("id" = Uuid, Path, description = "The order's id")),
     responses(
         (status = 200, body = StatusResponse, description = "The states of payment and fulfilment"),
         (status = 404, body = error::Body, description = "No such order (`order_not_found`)"),

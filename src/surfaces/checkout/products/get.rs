@@ -45,8 +45,10 @@ impl IntoResponse for RouteError {
 }
 
 /// Get one product by its id or its slug
-#[utoipa::path(get, operation_id = "show", path = "/api/products/{idOrSlug}", tag = "Products",
-    params(("idOrSlug" = String, Path, description = "The product's id or its slug")),
+///
+/// Only active products are found. The stock in the response may be sold by the time an order is created.
+#[utoipa::path(get, operation_id = "get_product", path = "/api/products/{idOrSlug}", tag = "Products",
+    params(("idOrSlug" = String, Path, min_length = 1, description = "The product's id or its slug")),
     responses(
         (status = 200, body = ProductResponse, description = "The product"),
         (status = 404, body = error::Body, description = "No such active product (`product_not_found`)"),

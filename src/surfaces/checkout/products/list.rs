@@ -42,7 +42,7 @@ impl IntoResponse for RouteError {
 /// List all active products
 ///
 /// Each product has one price per unit, whatever the quantity. The list is not paged.
-#[utoipa::path(get, operation_id = "list", path = "/api/products", tag = "Products", responses(
+#[utoipa::path(get, operation_id = "list_products", path = "/api/products", tag = "Products", responses(
     (status = 200, body = ProductsResponse, description = "Every active product"),
     (status = 429, body = error::Body, description = "Too many requests of this client; see `Retry-After`"),
 ))]

@@ -1,4 +1,5 @@
-//! The actions that the machine requests from the worker, and the observations that the worker returns.
+//! The actions that the state machine requests from the follower worker, and the results (observations) that the worker
+//! returns.
 
 use chain::source::CrossCheckResult;
 use chain::{Block, BlockRef, Header, Height, SourceError, Tip};
@@ -16,80 +17,86 @@ pub enum Action {
     ReadTip,
     /// Read the blocks `from..=to`. The source may return only the first blocks of this range.
     ReadBlocks {
-        /// The first height.
+        /// The first height to read.
         from: Height,
-        /// The last height.
+        /// The last height to read.
         to: Height,
     },
     /// Read the node's header at this height.
     ReadHeader(Height),
-    /// Find the height of the newest stored deposit that would become confirmed or final at this position.
+    /// Find the height of the newest stored deposit that would become confirmed or final at this position of the chain.
     FindNewestDue(Position),
     /// Check whether a confirmed deposit exists above this height.
     FindConfirmedAbove(Height),
-    /// Request this block from a second endpoint.
+    /// Ask a second endpoint whether it has this block.
     CrossCheck(BlockRef),
-    /// Open the review of endpoints that contradict each other, with this reason.
+    /// Open the review about endpoints that contradict each other. The text is the reason.
     OpenDispute(String),
-    /// Close the review of endpoints that contradict each other.
+    /// Close the review about endpoints that contradict each other.
     CloseDispute,
-    /// Store these blocks after the stored cursor `from`, and advance deposits as far as `advance_to`.
+    /// Store these blocks, which follow the stored cursor `from`. Deposits become confirmed or final as far as the
+    /// position `advance_to` allows.
     StoreBlocks {
-        /// The stored cursor.
+        /// The cursor that the database has now.
         from: BlockRef,
-        /// The blocks that follow it; may be empty.
+        /// The blocks that follow the cursor; may be empty.
         blocks: Vec<Block>,
-        /// The position up to which deposits are confirmed and final; `None` when none may advance.
+        /// The position that decides which deposits become confirmed or final; `None` when no deposit may change its
+        /// state.
         advance_to: Option<Position>,
     },
-    /// List the invoices whose payment window has ended by the clock and by the chain.
+    /// List the invoices whose payment window has ended, both by the clock and by the time of the chain's blocks.
     ListExpirable {
-        /// The time up to which all payments have been read, minus the grace period.
+        /// The end of the payment window must be before this time: the time up to which all payments have been read,
+        /// minus the grace period.
         passed: Instant,
     },
     /// Compare the balances of the invoices' addresses with their deposits.
     CheckBalances {
-        /// The block at which balances are read.
+        /// The block after which balances are read.
         at: BlockRef,
         /// The invoices that are about to expire.
         invoices: Vec<InvoiceId>,
     },
-    /// Expire these invoices.
+    /// Mark these invoices as expired.
     ExpireInvoices {
-        /// The invoices to expire.
+        /// The invoices that are marked as expired.
         invoices: Vec<InvoiceId>,
-        /// The text of a review for each of them, when their balances could not be checked.
+        /// The text of the review that each of these invoices gets when its balance could not be checked; `None` when
+        /// the balances were checked.
         unchecked: Option<String>,
     },
-    /// Reverse all stored blocks above `to`.
+    /// Reverse all stored blocks above `to`, because they are not on the node's branch.
     Rewind {
-        /// The stored cursor.
+        /// The cursor that the database has now.
         from: BlockRef,
-        /// The block that becomes the cursor.
+        /// The block that becomes the new cursor.
         to: BlockRef,
     },
     /// Stop following the chain until an operator decides. The text is the reason.
     Halt(String),
-    /// End the run, with this result.
+    /// End the run of the worker, with this result.
     Finish(Ran),
 }
 
-/// The result of an [`Action`].
+/// What the worker returns after it has executed an [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
-    /// The node's tip: the result of [`Action::ReadTip`].
+    /// The tip of the node, as the result of [`Action::ReadTip`].
     Tip(Tip),
-    /// The blocks: the result of [`Action::ReadBlocks`].
+    /// The blocks that were read, as the result of [`Action::ReadBlocks`].
     Blocks(Vec<Block>),
-    /// The header: the result of [`Action::ReadHeader`]; `None` above the node's head.
+    /// The header that was read, as the result of [`Action::ReadHeader`]. `None` when the height is above the node's
+    /// newest block.
     Header(Option<Header>),
-    /// The height: the result of [`Action::FindNewestDue`]; `None` when no stored deposit would advance.
+    /// The height that was found, as the result of [`Action::FindNewestDue`]. `None` when no stored deposit would
+    /// become confirmed or final.
     NewestDue(Option<Height>),
-    /// The result of [`Action::FindConfirmedAbove`]: true when a confirmed deposit is above the height.
+    /// The result of [`Action::FindConfirmedAbove`]: true when a confirmed deposit is above the requested height.
     ConfirmedAbove(bool),
-    /// The result of [`Action::CrossCheck`].
+    /// What the second endpoint replied, as the result of [`Action::CrossCheck`].
     CrossChecked(CrossCheckResult),
-    /// The result of [`Action::StoreBlocks`].
+    /// The blocks were stored: the result of [`Action::StoreBlocks`].
     Stored {
         /// The height of the highest final block.
         final_height: Height,
@@ -98,9 +105,9 @@ pub enum Observation {
     },
     /// The invoices that have expired: the result of [`Action::ListExpirable`].
     Expirable(Vec<InvoiceId>),
-    /// The result of [`Action::CheckBalances`]: true when deposits explain all balances, false when a credit was
+    /// The result of [`Action::CheckBalances`]: true when the deposits explain all balances, false when a credit was
     /// booked.
     Balances(Result<bool, SourceError>),
-    /// The result of every action without a result of its own.
+    /// The action was done: the result of every action that returns nothing else.
     Done,
 }

@@ -1,4 +1,5 @@
-//! The followed branch: adds the blocks that were read to it, stores them, and finds out how far deposits may advance.
+//! The branch that the follower follows: adds the blocks that were read, stores them, and finds out which deposits may
+//! become confirmed or final.
 
 use chain::follower::{Follower, NextBlock};
 use chain::{Block, BlockRef, Tip};
@@ -18,26 +19,29 @@ use money::deposits::DepositLimits;
 #[derive(Debug)]
 pub(super) struct Branch {
     pub(super) follower: Follower,
-    /// The stored cursor.
+    /// The cursor in the database: the last block that is stored.
     pub(super) stored: BlockRef,
-    /// The time at which the cursor was stored last.
+    /// The time at which the cursor was last stored.
     pub(super) stored_at: Instant,
-    /// The blocks that were read after the stored cursor.
+    /// The blocks that were read after the stored cursor and are not stored yet.
     pub(super) pending: Vec<Block>,
     /// Timestamp of the newest block that was read, in Unix seconds, at most the time at which the block was read: a
     /// miner may set a timestamp in the future, which does not prove that all earlier payments have been read.
     pub(super) time: i64,
-    /// On chains with rare blocks, the time of the last read that returned a young tip at the cursor; otherwise `None`.
+    /// On chains with rare blocks: the time of the last read whose tip was recent and equal to the cursor; otherwise
+    /// `None`.
     pub(super) quiet_at: Option<Instant>,
-    /// The time of the read before `quiet_at` that returned the same tip. All blocks from before this time have been
-    /// read.
+    /// The time of the read before `quiet_at` that returned the same tip. All blocks that were made before this time
+    /// have been read.
     pub(super) quiet_until: Option<Instant>,
+    /// The time of the last notice that the tip is old; `None` while the tip is young.
+    pub(super) old_tip_noticed_at: Option<Instant>,
     /// The time of the last search for expired invoices.
     pub(super) expiry_checked_at: Instant,
-    /// True when the chain has deposits that are not final.
+    /// True when some deposits of the chain are not final yet.
     pub(super) unfinished: bool,
-    /// The time of the last cross-check for deposits that are deep enough to advance; `None` when no deposit waits for
-    /// a second endpoint.
+    /// The time of the last cross-check for deposits that have enough confirmations to change their state; `None` when
+    /// no deposit waits for a second endpoint.
     pub(super) cross_check_pending_at: Option<Instant>,
     /// The block at which balances are requested until an endpoint returns them, and the invoices whose windows had ended
     /// by then. Later checks of these invoices keep this block instead of the newest one, which an endpoint that is
@@ -48,7 +52,7 @@ pub(super) struct Branch {
 }
 
 impl Branch {
-    /// Creates the branch that ends at a stored cursor; `None` when the cursor has no block.
+    /// Creates the branch that ends at a stored cursor; `None` when the cursor contains no block.
     pub(super) fn from_cursor(
         limits: &FollowLimits,
         deposit_limits: &DepositLimits,
@@ -65,6 +69,7 @@ impl Branch {
             time: cursor.time.min(now.unix_seconds()),
             quiet_at: None,
             quiet_until: None,
+            old_tip_noticed_at: None,
             expiry_checked_at: Instant(0),
             unfinished: true,
             cross_check_pending_at: None,
@@ -75,8 +80,8 @@ impl Branch {
 }
 
 impl Machine {
-    /// Adds the blocks that were read to the branch, and stores them unless they may wait. Starts the search for the
-    /// common ancestor when the first block is on another branch.
+    /// Adds the blocks that were read to the branch, and stores them, unless they may be stored later. Starts the
+    /// search for the common ancestor when the first block is on another branch.
     pub(super) fn add_blocks_to_branch(
         &mut self,
         now: Instant,
@@ -111,9 +116,9 @@ impl Machine {
         })
     }
 
-    /// Returns the position up to which deposits may advance. The final block that the node reports counts when it is
-    /// on the followed branch. A final block above the cursor or below the kept blocks cannot be compared with the
-    /// branch, so only the depth counts.
+    /// Returns the position that decides which deposits may become confirmed or final. The final block that the node
+    /// reports is used when it is on the followed branch. When it is above the cursor or below the kept blocks, it
+    /// cannot be compared with the branch, so only the number of confirmations decides.
     ///
     /// # Errors
     /// Returns the node's final block when it is on another branch.
@@ -129,8 +134,8 @@ impl Machine {
         }
     }
 
-    /// Starts to store the pending blocks. Returns the action that finds out how far deposits may advance, if this is
-    /// not known yet.
+    /// Starts to store the blocks that were read. If it is not known yet which deposits may change their state, returns
+    /// the action that finds this out.
     pub(super) fn prepare_to_store_blocks(&mut self, now: Instant, tip: &Tip, after_store: AfterStore) -> Action {
         let advance_limit = match self.compute_advance_limit(tip) {
             Ok(advance_limit) => advance_limit,
@@ -158,8 +163,9 @@ impl Machine {
         Action::FindNewestDue(advance_limit)
     }
 
-    /// Removes the pending blocks from memory and returns the action that stores them. `advance_to` is the position that
-    /// a second endpoint corroborates; a cross-check stays pending while it is below `advance_limit`.
+    /// Removes the blocks that are not stored yet from memory, and returns the action that stores them. `advance_to` is
+    /// the position that a second endpoint confirms. While it is below `advance_limit`, another cross-check is needed
+    /// later.
     pub(super) fn request_block_storage(
         &mut self,
         now: Instant,
@@ -175,7 +181,8 @@ impl Machine {
         Action::StoreBlocks { from, blocks, advance_to }
     }
 
-    /// Returns the action after blocks were stored: expires invoices when that is due, or finishes the run.
+    /// Returns the next action after blocks were stored: expire invoices when it is time for that, otherwise finish the
+    /// run.
     pub(super) fn continue_after_store(&mut self, now: Instant, after_store: AfterStore) -> Action {
         match after_store {
             AfterStore::Extended { tip } => {

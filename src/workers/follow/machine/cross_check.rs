@@ -11,46 +11,47 @@ use crate::workers::follow::machine::{AfterStore, Machine, Phase};
 use clock::Instant;
 use money::cursors::Position;
 
-/// Minimum time, in milliseconds, between two cross-checks at the tip while deposits wait for a second endpoint.
+/// The minimum time, in milliseconds, between two cross-checks. It applies while no block is to be read and deposits
+/// wait for a second endpoint.
 pub(super) const CROSS_CHECK_INTERVAL_MS: i64 = 1_000;
 
-/// The purpose of a cross-check, which decides the step after it.
+/// The purpose of a cross-check. It decides what the follower does after the check.
 #[derive(Debug)]
 pub(super) enum CrossCheckPurpose {
-    /// To store blocks and advance deposits up to `advance_limit`; `None` when no deposit may advance, whatever the
-    /// result.
+    /// Blocks are to be stored, and deposits may change their state up to the position `advance_limit`; `None` when no
+    /// deposit may, whatever the result is.
     Store { advance_limit: Option<Position>, after_store: AfterStore },
-    /// To reverse the followed branch down to the common ancestor `to`; `None` when there is no common ancestor, so
-    /// that the chain is halted instead.
+    /// The followed branch is to be reversed down to `to`, the common ancestor of both branches. `None` when there is
+    /// no common ancestor; then the chain is halted instead.
     Rewind { to: Option<BlockRef> },
 }
 
-/// The part of the followed branch that a second endpoint has, too.
+/// How much of the followed branch a second endpoint also has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Corroboration {
-    /// All blocks up to the requested one.
+    /// The second endpoint has all blocks up to the requested block.
     Full,
-    /// Only the blocks up to this one, which is the head of the second endpoint.
+    /// The second endpoint has only the blocks up to this one, which is its newest block.
     UpTo(BlockRef),
-    /// No block: the second endpoint has another branch.
+    /// The second endpoint has none of the new blocks: it is on another branch.
     None,
 }
 
-/// The state of the review of contradicting endpoints, and of the log about endpoints that are behind.
+/// What the follower knows about endpoints that contradict each other, and about endpoints that are behind.
 #[derive(Debug, Default)]
 pub struct EndpointDispute {
-    /// True while the review of contradicting endpoints is open; `None` after a start, when the state in the database
-    /// is not known.
+    /// True while the review about contradicting endpoints is open. `None` after a start, because the state in the
+    /// database is not known yet.
     pub is_open: Option<bool>,
-    /// True when the log already reports that an endpoint is behind.
+    /// True when the log already contains the message that an endpoint is behind.
     pub behind_logged: bool,
-    /// The head of an endpoint that is behind, and the time when this head was first seen.
+    /// The newest block of an endpoint that is behind, and the time when this block was first seen as its newest.
     behind: Option<(BlockRef, Instant)>,
 }
 
 impl EndpointDispute {
-    /// Records the head of an endpoint that is behind. Returns true when the head has been the same block for at least
-    /// `stall_ms` milliseconds.
+    /// Records the newest block of an endpoint that is behind. Returns true when the endpoint has had this same newest
+    /// block for at least `stall_ms` milliseconds.
     pub fn record_head_and_check_stall(&mut self, now: Instant, head: BlockRef, stall_ms: i64) -> bool {
         let since = self.behind.filter(|(seen, _)| *seen == head).map_or(now, |(_, since)| since);
         self.behind = Some((head, since));
@@ -59,8 +60,8 @@ impl EndpointDispute {
 }
 
 impl Machine {
-    /// Requests a cross-check of the newest block with a deposit that would advance. All older blocks are its
-    /// ancestors, so one request checks them too. Without such a deposit, no request is sent.
+    /// Requests a cross-check of the newest block with a deposit that would become confirmed or final. All older blocks
+    /// are ancestors of this block, so one request checks them too. When there is no such deposit, no request is sent.
     pub(super) fn cross_check_newest_paid_block(
         &mut self,
         now: Instant,
@@ -86,9 +87,10 @@ impl Machine {
         Action::CrossCheck(block)
     }
 
-    /// Acts on the result of a cross-check. When the second endpoint does not respond, or its head does not move,
-    /// deposits advance without it, so that a broken endpoint does not stop all payments. When the endpoint is slightly
-    /// behind, deposits wait for it, because a forged block is always ahead of honest endpoints.
+    /// Acts on the result of a cross-check. When the second endpoint does not respond, or its newest block stays the
+    /// same for a long time, deposits advance without it, so that a broken endpoint does not stop all payments. When
+    /// the endpoint is slightly behind, deposits wait for it, because a forged block is always ahead of honest
+    /// endpoints.
     pub(super) fn act_on_cross_check_result(
         &mut self,
         now: Instant,
@@ -123,7 +125,8 @@ impl Machine {
         }
     }
 
-    /// Returns the action that opens the review of contradicting endpoints; continues directly when the review is open.
+    /// Returns the action that opens the review about contradicting endpoints. When the review is already open,
+    /// continues directly with the next step.
     pub(super) fn open_dispute_or_continue(
         &mut self,
         now: Instant,
@@ -137,8 +140,8 @@ impl Machine {
         Action::OpenDispute(reason)
     }
 
-    /// Returns the action that closes the review of contradicting endpoints; continues directly when the review is
-    /// closed.
+    /// Returns the action that closes the review about contradicting endpoints. When the review is already closed,
+    /// continues directly with the next step.
     pub(super) fn close_dispute_or_continue(&mut self, now: Instant, purpose: CrossCheckPurpose) -> Action {
         if self.dispute.is_open == Some(false) {
             self.dispute.behind_logged = false;
@@ -148,8 +151,8 @@ impl Machine {
         Action::CloseDispute
     }
 
-    /// Returns the step for which the cross-check was made: stores blocks, rewinds the branch or halts the chain. Without
-    /// full corroboration, nothing is rewound and the run finishes.
+    /// Returns the step for which the cross-check was made: store blocks, rewind the branch or halt the chain. When the
+    /// second endpoint does not have all blocks, nothing is rewound and the run finishes.
     pub(super) fn continue_after_cross_check(
         &mut self,
         now: Instant,
@@ -170,8 +173,8 @@ impl Machine {
         }
     }
 
-    /// Limits the position to the blocks that a second endpoint has, too. Returns `None` when the head of the second
-    /// endpoint is on another branch.
+    /// Lowers the position to the blocks that a second endpoint also has. Returns `None` when the newest block of the
+    /// second endpoint is on another branch.
     pub(super) fn limit_position_to_corroborated(
         &self,
         advance_limit: Position,

@@ -1,4 +1,5 @@
-//! The expiry of invoices: lists the expired ones and compares the balances of their addresses first.
+//! The expiry of invoices. The follower lists the invoices whose payment window has ended, and compares the balances of
+//! their addresses before they expire.
 
 use chain::{BlockRef, Family, SourceError, Tip};
 
@@ -9,9 +10,11 @@ use crate::workers::follow::machine::{AfterStore, Machine, Phase, StepError};
 use clock::Instant;
 use ids::InvoiceId;
 
-/// Minimum time, in milliseconds, between two searches for expired invoices while the follower catches up with the tip.
+/// The minimum time, in milliseconds, between two searches for expired invoices while the follower still reads old
+/// blocks.
 pub(super) const EXPIRY_INTERVAL_MS: i64 = 5_000;
-/// Depth, in blocks, from which a block is too old for a balance check, because nodes delete old states.
+/// A block that is more than this number of blocks below the tip is too old for a balance check, because nodes delete
+/// old states.
 const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
 
 /// One search for expired invoices.
@@ -19,21 +22,21 @@ const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
 pub(super) struct ExpiryCheck {
     /// The node's tip in this run.
     pub(super) tip: Tip,
-    /// True when blocks were read in the same run. In this case, a failed balance check leaves the invoices open but
-    /// does not end the run with an error.
+    /// True when blocks were read in the same run. Then a failed balance check leaves the invoices open, but the run
+    /// does not end with an error.
     pub(super) while_reading: bool,
 }
 
 impl ExpiryCheck {
-    /// Finishes the run with `ran`, or with `Worked` when blocks were read in the same run.
+    /// Finishes the run with the result `ran`. When blocks were read in the same run, the result is `Worked` instead.
     pub(super) fn finish_run(self, ran: Ran) -> Action {
         Action::Finish(if self.while_reading { Ran::Worked } else { ran })
     }
 }
 
 impl Machine {
-    /// Requests the invoices that have expired by the clock *and* by the chain: every block that could contain a
-    /// payment in time has been read.
+    /// Requests the invoices whose payment window has ended by the clock *and* by the chain: every block that could
+    /// contain a payment in time has been read.
     pub(super) fn request_expirable_invoices(&mut self, now: Instant, check: ExpiryCheck) -> Action {
         self.branch.expiry_checked_at = now;
         let read_until = Instant::from_unix_seconds(self.branch.time);
@@ -42,8 +45,8 @@ impl Machine {
         Action::ListExpirable { passed: seen_until.plus_ms(-self.deposit_limits.grace.ms) }
     }
 
-    /// Stores the pending blocks, if there are any, and then requests the balance check of the expired invoices. Finishes
-    /// the run when no invoice has expired.
+    /// Stores the blocks that are not stored yet, if there are any, and then requests the balance check of the expired
+    /// invoices. When no invoice has expired, finishes the run.
     pub(super) fn store_blocks_before_balance_check(
         &mut self,
         now: Instant,
@@ -51,7 +54,8 @@ impl Machine {
         check: ExpiryCheck,
     ) -> Action {
         if invoices.is_empty() {
-            // No invoice waits for balances, so an earlier failure must not shorten the wait of the next invoice.
+            // No invoice waits for a balance check now, so start to count anew. Otherwise an earlier failure would
+            // shorten the time that the next invoice waits.
             self.balances_unavailable_since = None;
             return check.finish_run(Ran::Idle);
         }
@@ -84,8 +88,8 @@ impl Machine {
         Action::CheckBalances { at, invoices }
     }
 
-    /// Expires the invoices when deposits explain the balances of their addresses. When no endpoint returns balances, the
-    /// invoices stay open until `balance_patience_ms` have passed, and then expire unchecked.
+    /// Expires the invoices when deposits explain the balances of their addresses. When no endpoint returns balances,
+    /// the invoices stay open for at most `balance_patience_ms` and then expire without the check.
     pub(super) fn expire_or_delay_invoices(
         &mut self,
         now: Instant,
@@ -104,8 +108,7 @@ impl Machine {
             }
             Err(error) => error,
         };
-        // The blocks themselves were read and verified, so an endpoint without balances delays the expiry only for a
-        // limited time.
+        // The blocks were read and verified, so a missing balance check delays the expiry only for a limited time.
         let unavailable_ms = now.since(*self.balances_unavailable_since.get_or_insert(now));
         if unavailable_ms < self.limits.balance_patience_ms {
             if check.while_reading {
@@ -123,8 +126,8 @@ impl Machine {
         Ok(self.request_expiry(invoices, Some(unchecked), check))
     }
 
-    /// Requests the expiry of these invoices. `unchecked` is the text of a review for each invoice whose balance could
-    /// not be checked; `None` when the balances were checked.
+    /// Requests the action that marks these invoices as expired. `unchecked` is the text of the review for each invoice
+    /// whose balance could not be checked; `None` when the balances were checked.
     pub(super) fn request_expiry(
         &mut self,
         invoices: Vec<InvoiceId>,

@@ -31,21 +31,22 @@ use money::assets::FollowedChain;
 use money::cursors::{Cursor, Position};
 use money::deposits::DepositLimits;
 
-/// The limits of one follower.
+/// The time limits and sizes that control one follower.
 #[derive(Debug, Clone, Copy)]
 pub struct FollowLimits {
-    /// Maximum number of blocks of one request.
+    /// The maximum number of blocks that one request reads.
     pub batch: u64,
-    /// Age, in milliseconds, above which a tip is logged as too old: the node may have lost its peers.
+    /// The age, in milliseconds, above which the log warns that the newest block is too old: the node may have lost its
+    /// peers.
     pub tip_age_max_ms: i64,
-    /// Maximum age, in milliseconds, of a tip that counts as the present state of a chain with rare blocks, once two
-    /// reads in a row have returned this tip. `None` on chains with steady blocks, where an invoice expires only after
-    /// a block that is younger than the end of its payment window.
+    /// On chains with rare blocks: the maximum age, in milliseconds, of a newest block that shows the present state of
+    /// the chain, once two reads in a row have returned it. `None` on chains with steady blocks, where an invoice
+    /// expires only after a block that is younger than the end of its payment window.
     pub quiet_tip_max_ms: Option<i64>,
     /// The height of the first block to read. `None` selects the newest block that cannot be reorganised.
     pub start_height: Option<u64>,
-    /// Maximum delay, in milliseconds, before the cursor is stored after blocks without transfers. After a crash, these
-    /// blocks are simply read again.
+    /// The maximum time, in milliseconds, for which the cursor is not stored when the new blocks contain no transfers.
+    /// After a crash, these blocks are read again.
     pub cursor_flush_ms: i64,
     /// Maximum time, in milliseconds, for which an expired invoice stays open because no endpoint returns balances.
     pub balance_patience_ms: i64,
@@ -60,15 +61,16 @@ pub enum StepError {
     /// Invoices stay open because the balances of their addresses are not available.
     #[error("an invoice stays open until the balance of its address is known")]
     BalancesUnavailable(#[source] SourceError),
-    /// The source returned a block of another height than the requested one.
+    /// The source returned a block of a different height than the requested one.
     #[error("block {requested} was requested and block {returned} was returned")]
     WrongHeight {
-        /// The requested height.
+        /// The height of the requested block.
         requested: Height,
-        /// The returned height.
+        /// The height of the returned block.
         returned: Height,
     },
-    /// The source returned blocks of which one is not the parent of the next one.
+    /// The source returned blocks that do not follow each other: a block is not the parent of the block after it. The
+    /// field is the height.
     #[error("block {0} does not follow the block before it in the same response")]
     BrokenSequence(Height),
     /// The worker reported the result of an action that the machine had not requested.
@@ -83,73 +85,76 @@ pub struct Machine {
     limits: FollowLimits,
     deposit_limits: DepositLimits,
     branch: Branch,
-    /// True when the source has a second endpoint for cross-checks.
+    /// True when the source has a second endpoint that can be asked whether it has the same blocks.
     cross_checkable: bool,
     dispute: EndpointDispute,
-    /// The conflicting head that was logged last.
+    /// The last block about which the log contains the message that an endpoint's newest block is on another branch.
     conflicting_head: Option<BlockRef>,
-    /// The time of the first balance check without a response from any endpoint; `None` while balances are available.
+    /// The time of the first balance check that no endpoint answered; `None` while balances are available.
     balances_unavailable_since: Option<Instant>,
     phase: Phase,
     notices: Vec<Notice>,
 }
 
-/// The observation for which the machine waits, with the state that the step after it needs.
+/// The observation that the machine expects next, with the data for the step after it.
 #[derive(Debug, Default)]
 enum Phase {
     /// No run is in progress, so no observation is expected.
     #[default]
     Stopped,
-    /// The node's tip.
+    /// The machine expects the node's tip.
     Tip,
-    /// The blocks above the cursor, up to this tip.
+    /// The machine expects the blocks above the cursor, up to this tip.
     Blocks(Tip),
-    /// The preferred endpoint's header at the height of a conflicting head.
+    /// The machine expects the header that the preferred endpoint has at the height of this tip. The tip is not on the
+    /// followed branch.
     ConflictingHeader(Tip),
-    /// The parent, at this height, of the lowest known block of another branch.
+    /// The machine expects the header at `height`: the parent of `lowest`, which is the lowest known block of another
+    /// branch.
     ForkParent { lowest: Header, height: Height },
-    /// The answer whether a confirmed deposit is above `to`, the common ancestor. `theirs` is the lowest known block of
-    /// the other branch.
+    /// The machine expects the answer whether a confirmed deposit is above `to`, the common ancestor of both branches.
+    /// `theirs` is the lowest known block of the other branch.
     ConfirmedAbove { to: BlockRef, theirs: BlockRef },
-    /// The height of the newest stored deposit that would advance at `advance_limit`.
+    /// The machine expects the height of the newest stored deposit that would become confirmed or final at the position
+    /// `advance_limit`.
     NewestDue { advance_limit: Position, after_store: AfterStore },
-    /// The result of the cross-check of this block.
+    /// The machine expects the result of the cross-check of this block.
     CrossCheck { block: BlockRef, purpose: CrossCheckPurpose },
-    /// The end of [`Action::OpenDispute`].
+    /// The machine expects that [`Action::OpenDispute`] is done.
     DisputeOpened(CrossCheckPurpose),
-    /// The end of [`Action::CloseDispute`].
+    /// The machine expects that [`Action::CloseDispute`] is done.
     DisputeClosed(CrossCheckPurpose),
-    /// The end of [`Action::StoreBlocks`]. `last` becomes the stored cursor; `pending_cross_check` is true when deposits
-    /// wait for a second endpoint.
+    /// The machine expects that [`Action::StoreBlocks`] is done. Then `last` becomes the stored cursor.
+    /// `pending_cross_check` is true when deposits wait for a second endpoint.
     Stored { last: BlockRef, stored_at: Instant, pending_cross_check: bool, after_store: AfterStore },
-    /// The invoices that have expired.
+    /// The machine expects the list of invoices that have expired.
     Expirable(ExpiryCheck),
-    /// The result of the balance check of these invoices.
+    /// The machine expects the result of the balance check of these invoices.
     Balances { invoices: Vec<InvoiceId>, check: ExpiryCheck },
-    /// The end of [`Action::ExpireInvoices`].
+    /// The machine expects that [`Action::ExpireInvoices`] is done.
     Expired(ExpiryCheck),
-    /// The end of [`Action::Rewind`] to this block.
+    /// The machine expects that [`Action::Rewind`] to this block is done.
     Rewound(BlockRef),
-    /// The end of [`Action::Halt`].
+    /// The machine expects that [`Action::Halt`] is done.
     Halted,
 }
 
-/// The step after blocks were stored.
+/// What the machine does after blocks were stored.
 #[derive(Debug)]
 enum AfterStore {
-    /// Continue after the read blocks extended the followed branch.
+    /// Read the next blocks. The stored blocks extended the followed branch, but do not reach the tip yet.
     Extended { tip: Tip },
     /// Continue at the tip. `final_height` is the final height before the blocks were stored; `cursor_moved` is true
     /// when blocks were pending.
     AtTip { tip: Tip, cursor_moved: bool, final_height: Height },
-    /// Compare the balances of these expired invoices.
+    /// Compare the balances of these invoices, whose payment window has ended.
     InvoicesExpired { invoices: Vec<InvoiceId>, check: ExpiryCheck },
-    /// Finish the run, in which an unexplained credit was booked.
+    /// Finish the run, because a credit that no deposit explains was booked in it.
     CreditBooked,
 }
 
 impl Machine {
-    /// Creates a machine that continues after a stored cursor; `None` when the cursor has no block.
+    /// Creates a machine that continues after a stored cursor; `None` when the cursor contains no block.
     pub fn new(
         chain: FollowedChain,
         limits: FollowLimits,
@@ -172,8 +177,8 @@ impl Machine {
         })
     }
 
-    /// Replaces the branch by one that ends at the stored cursor, which drops all pending blocks. Returns false, and
-    /// changes nothing, when the cursor has no block.
+    /// Replaces the followed branch with one that ends at the stored cursor. Blocks that were read but not stored are
+    /// dropped. Returns false, and changes nothing, when the cursor contains no block.
     pub fn restart_from_cursor(&mut self, cursor: Cursor, now: Instant) -> bool {
         let Some(branch) = Branch::from_cursor(&self.limits, &self.deposit_limits, cursor, now) else { return false };
         self.branch = branch;
@@ -190,13 +195,13 @@ impl Machine {
         !self.branch.pending.is_empty()
     }
 
-    /// Removes and returns the notices since the last call, for the log.
+    /// Returns the notices for the log that were added since the last call, and removes them.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// Starts a run and returns its first action. `cross_checkable` is true when the source has a second endpoint for
-    /// cross-checks.
+    /// Starts a run and returns its first action. `cross_checkable` is true when the source has a second endpoint that
+    /// can be asked whether it has the same blocks.
     pub fn start_run(&mut self, cross_checkable: bool) -> Action {
         self.cross_checkable = cross_checkable;
         self.phase = Phase::Tip;

@@ -1,8 +1,8 @@
-//! Notices: facts that the machine reports to the worker for the log.
+//! Notices: facts that the state machine of the follower reports, so that the worker writes them to the log.
 
 use chain::{BlockRef, Height};
 
-/// A fact that the worker logs.
+/// A fact that the worker writes to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// The node's newest block is old.
@@ -10,31 +10,31 @@ pub enum Notice {
         /// The age of the newest block, in milliseconds.
         age_ms: i64,
     },
-    /// An endpoint has this block as its head. The block is not on the followed branch, but the preferred endpoint is
-    /// on the followed branch.
+    /// The newest block of an endpoint is on another branch than the followed one, but the preferred endpoint is on the
+    /// followed branch. The field is that newest block.
     ConflictingHead(BlockRef),
     /// A second endpoint does not have the block `height` yet.
     EndpointBehind {
-        /// The second endpoint.
+        /// Host and port of the second endpoint.
         endpoint: String,
         /// The height of the second endpoint's newest block.
         head: Height,
-        /// The height of the requested block.
+        /// The height of the block that the second endpoint was asked for.
         height: Height,
-        /// True when the endpoint's head has been the same block for a long time, so that the follower does not wait
-        /// for the endpoint.
+        /// True when the endpoint has had the same newest block for a long time. Then the follower does not wait for
+        /// this endpoint.
         stalled: bool,
     },
     /// No second endpoint responded, so the block was accepted from a single endpoint.
     NotCrossChecked {
-        /// The height of the block.
+        /// The height of the block that was not cross-checked.
         height: Height,
         /// The reason why no second endpoint responded.
         reason: String,
     },
-    /// The chain was reorganised.
+    /// The chain was reorganised: the node has another branch now.
     Reorganised {
-        /// The number of blocks that are reversed.
+        /// The number of blocks of the old branch that are reversed.
         depth: u64,
         /// The height of the common ancestor of both branches.
         to: Height,
@@ -43,7 +43,7 @@ pub enum Notice {
     ExpiryDelayed(String),
     /// Invoices expire although their balances could not be read.
     ExpiredUnchecked {
-        /// The time since which no balances are available, in minutes.
+        /// The number of minutes since balances were last available.
         minutes: i64,
         /// The reason why balances are not available.
         reason: String,

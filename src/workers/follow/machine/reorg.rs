@@ -1,5 +1,5 @@
-//! Reorganisations: searches the common ancestor of the followed branch and another branch, and rewinds to it or halts
-//! the chain.
+//! Reorganisations: the search for the common ancestor of the followed branch and another branch, and the rewind to it.
+//! Without a common ancestor, the chain is halted.
 
 use chain::follower::ForkSearch;
 use chain::{BlockRef, Header, Height, SourceError, Tip};
@@ -12,10 +12,10 @@ use crate::workers::follow::machine::{Machine, Phase, StepError};
 use clock::Instant;
 
 impl Machine {
-    /// Acts on a head that is not above the cursor and not on the followed branch. `preferred` is the header that the
-    /// preferred endpoint has at the height of the head. The follower switches to another branch only when this header
-    /// is not on the followed branch, either. Otherwise the conflict is only logged: heads differ for a moment when two
-    /// blocks compete, and permanently when an endpoint returns forged blocks.
+    /// Handles a newest block that is not above the cursor and not on the followed branch. `preferred` is the header
+    /// that the preferred endpoint has at the same height. The follower switches to another branch only when this
+    /// header is not on the followed branch, either. Otherwise the conflict is only logged: endpoints differ for a
+    /// moment when two new blocks compete, and permanently when an endpoint returns forged blocks.
     pub(super) fn switch_branch_or_log_conflict(
         &mut self,
         now: Instant,
@@ -33,9 +33,10 @@ impl Machine {
         Ok(self.store_blocks_or_expire_invoices(now, tip))
     }
 
-    /// Takes one step in the search for the common ancestor of the followed branch and the branch of `lowest`. The
-    /// follower switches to the other branch without a cross-check when there is no second endpoint, or when the switch
-    /// reverses no confirmed deposit. Otherwise a second endpoint must be on the other branch, too.
+    /// Takes one step in the search for the common ancestor of the followed branch and another branch, whose lowest
+    /// known block is `lowest`. The follower switches to the other branch without a cross-check when there is no second
+    /// endpoint, or when the switch reverses no confirmed deposit. Otherwise a second endpoint must be on the other
+    /// branch, too.
     pub(super) fn search_common_ancestor(&mut self, lowest: Header) -> Result<Action, StepError> {
         let theirs = lowest.block_ref();
         Ok(match self.branch.follower.search_fork_below(&lowest) {
@@ -53,7 +54,8 @@ impl Machine {
         })
     }
 
-    /// Continues the search for the common ancestor at the parent of `lowest`, the lowest known block of the other branch.
+    /// Continues the search for the common ancestor at the parent of `lowest`, the lowest known block of the other
+    /// branch.
     ///
     /// # Errors
     /// The endpoint returned another block than the parent, or has no block at this height.
@@ -76,8 +78,8 @@ impl Machine {
         }
     }
 
-    /// Rewinds the branch to the common ancestor: in memory when no stored block is above it, otherwise by an action that
-    /// rewinds the database first.
+    /// Moves the branch back to the common ancestor `to`. When no stored block is above `to`, this changes only memory;
+    /// otherwise an action rewinds the database first.
     pub(super) fn rewind_branch(&mut self, to: BlockRef) -> Action {
         let depth = self.branch.follower.cursor().height - to.height;
         self.notices.push(Notice::Reorganised { depth, to: to.height });
@@ -91,7 +93,8 @@ impl Machine {
         Action::Rewind { from: self.branch.stored, to }
     }
 
-    /// Requests to halt the chain, because the branches depart too deep to be rewound.
+    /// Requests to halt the chain, because the other branch starts too far back: the follower cannot rewind to the
+    /// common ancestor.
     pub(super) fn request_halt(&mut self) -> Action {
         self.phase = Phase::Halted;
         Action::Halt(format!(

@@ -1,4 +1,5 @@
-//! The node's tip: decides whether blocks are read, deposits advance or invoices expire.
+//! Handles the node's tip: decides whether to read blocks, to advance deposits to their next state or to expire
+//! invoices.
 
 use chain::Tip;
 use chain::follower::NextStep;
@@ -10,9 +11,13 @@ use crate::workers::follow::machine::notices::Notice;
 use crate::workers::follow::machine::{AfterStore, Machine, Phase};
 use clock::Instant;
 
+/// The time between two notices about an old tip, in milliseconds. Followers read the tip several times per second.
+const OLD_TIP_NOTICE_INTERVAL_MS: i64 = 600_000;
+
 impl Machine {
     /// Requests the next blocks when the tip is above the cursor, or the preferred header when the tip is on another
-    /// branch. Otherwise no block is new: stores pending blocks or expires invoices.
+    /// branch. Otherwise there is no new block, so this function stores blocks that are not stored yet or expires
+    /// invoices.
     pub(super) fn request_blocks_or_act_on_tip(&mut self, now: Instant, tip: Tip) -> Action {
         match self.branch.follower.decide_next_step(&tip) {
             NextStep::Wait => {
@@ -36,13 +41,16 @@ impl Machine {
     /// Records that the node's tip is the cursor. On chains with rare blocks, a second read of the same tip proves that
     /// all payments have been read; a second endpoint, if there is one, serves this read. On chains with steady blocks
     /// it proves nothing: the tip may be a minute old, like TRON's solidified block, and the next block may contain a
-    /// payment. An old tip does not count, because the node may have lost its peers.
+    /// payment. An old tip is ignored, because the node may have lost its peers.
     pub(super) fn track_quiet_tip(&mut self, now: Instant, tip: &Tip) {
         let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
-        if age_ms > self.limits.tip_age_max_ms {
+        let branch = &mut self.branch;
+        if age_ms <= self.limits.tip_age_max_ms {
+            branch.old_tip_noticed_at = None;
+        } else if branch.old_tip_noticed_at.is_none_or(|at| now.since(at) >= OLD_TIP_NOTICE_INTERVAL_MS) {
+            branch.old_tip_noticed_at = Some(now);
             self.notices.push(Notice::OldTip { age_ms });
         }
-        let branch = &mut self.branch;
         if self.limits.quiet_tip_max_ms.is_some_and(|max_ms| (-max_ms..=max_ms).contains(&age_ms)) {
             branch.quiet_until = branch.quiet_at.or(branch.quiet_until);
             branch.quiet_at = Some(now);
@@ -51,8 +59,8 @@ impl Machine {
         }
     }
 
-    /// Acts on a tip that is the cursor or an older block of the followed branch. Stores the pending blocks and advances
-    /// deposits when one of both is due; otherwise requests the expired invoices.
+    /// Handles a tip that is the cursor or an older block of the followed branch. When blocks must be stored or
+    /// deposits can change their state, starts with that. Otherwise requests the invoices that have expired.
     pub(super) fn store_blocks_or_expire_invoices(&mut self, now: Instant, tip: Tip) -> Action {
         let branch = &self.branch;
         let cursor_moved = !branch.pending.is_empty();
