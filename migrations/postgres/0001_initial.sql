@@ -286,6 +286,9 @@ create table orders (
     created_at bigint not null,
     expires_at bigint,
     paid_at bigint,
+    -- The payment that paid the order; null while it is unpaid, and when it was paid at its creation. Further payments of the
+    -- order are surplus.
+    paid_by_payment_id bigint,
     closed_at bigint,
     check (original_amount = amount + discount_amount)
 );
@@ -384,11 +387,14 @@ create table invoices (
     tolerance bytea not null check (length(tolerance) = 32),
     currency text not null,
     price bigint not null,
+    -- The price in US cents when the invoice was created, rounded up; null when no rate was known. It determines the
+    -- confirmations of deposits.
+    price_usd bigint,
     rate text not null,
     rate_source text not null,
     rated_at bigint not null,
-    -- The number of confirmations after which a deposit to the invoice is confirmed. A deposit in the newest block has
-    -- 1. The chain and the price determine the number when the invoice is created.
+    -- The number of confirmations that a deposit to the invoice needs at least; a deposit in the tip block has 1. The chain and the
+    -- price determine the number when the invoice is created.
     confirmations bigint not null check (confirmations >= 1),
     created_at bigint not null,
     expires_at bigint not null,
@@ -452,7 +458,8 @@ create table deposits (
     -- the invoice expired with too little money. surplus: the invoice was already paid. late: the deposit was mined after
     -- the payment window. foreign: the invoice requests another asset. dust: the amount is too small to be a payment.
     disposition text not null,
-    -- The deposit is confirmed when the cursor of the chain reaches this height.
+    -- The deposit is confirmed when the cursor of the chain reaches this height. It depends on the price of the invoice and on
+    -- the value of all counted deposits of the block together.
     confirm_height bigint not null,
     seen_at bigint not null,
     confirmed_at bigint,

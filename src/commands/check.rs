@@ -551,6 +551,15 @@ async fn check_mail_server(report: &mut CheckReport, config: &Config) {
 }
 
 async fn check_rates(report: &mut CheckReport, config: &Config) {
+    for (pair, rate) in &config.rates.fixed {
+        report.print_ok(
+            &format!("rates, {pair}"),
+            format_args!("the configuration fixes it at {rate}; it never becomes stale, so keep it up to date"),
+        );
+    }
+    if let Some(missing) = daemon::startup_checks::describe_missing_currency_rate(config) {
+        report.print_failure("rates", missing);
+    }
     match config.rates.mode {
         RatesMode::Fixed => check_fixed_rates(report, config),
         RatesMode::Feeds => check_rates_of_exchanges(report, config).await,

@@ -96,7 +96,7 @@ pub enum Finality {
     Depth,
 }
 
-/// The number of confirmations that a deposit needs when the value of its invoice is below `below_usd`.
+/// The depth at which the deposits of a block are confirmed while their value together is below `below_usd`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {

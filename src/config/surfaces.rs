@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use chain::ChainId;
+use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::deserializers;
@@ -68,6 +69,9 @@ pub struct Checkout {
     pub wechat_url: String,
     /// The assets with which buyers can pay, by their codes on this surface, such as `erc20_usdt`.
     pub assets: BTreeMap<String, AssetRef>,
+    /// The smallest amounts due in whole coins, by the surface's codes. The minimum of a code that is absent is what nodes
+    /// relay.
+    pub min_amounts: BTreeMap<String, Decimal>,
 }
 
 /// An asset of a configured chain, written `ethereum/usdt`.
@@ -115,8 +119,18 @@ fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     present.map(|(code, asset)| Ok((code, asset.parse().map_err(D::Error::custom)?))).collect()
 }
 
-/// The table `[surfaces.checkout]`. It contains the common options of every surface and the options of the checkout
-/// surface.
+/// Deserialises the smallest amounts due. An empty string selects what nodes relay.
+fn deserialize_min_amounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Decimal>, D::Error> {
+    let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
+    let present = texts.into_iter().filter(|(_, amount)| !amount.is_empty());
+    let parse = |(code, amount): (String, String)| match deserializers::parse_decimal(&amount) {
+        Ok(amount) => Ok((code, amount)),
+        Err(e) => Err(D::Error::custom(format!("{code}: {e}"))),
+    };
+    present.map(parse).collect()
+}
+
+/// The table `[surfaces.checkout]`, which contains the options of the mount and the options of the surface.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCheckout {
@@ -138,6 +152,8 @@ struct RawCheckout {
     wechat_url: String,
     #[serde(deserialize_with = "deserialize_asset_refs")]
     assets: BTreeMap<String, AssetRef>,
+    #[serde(deserialize_with = "deserialize_min_amounts")]
+    min_amounts: BTreeMap<String, Decimal>,
 }
 
 impl From<RawCheckout> for Checkout {
@@ -155,6 +171,7 @@ impl From<RawCheckout> for Checkout {
             alipay_url: raw.alipay_url,
             wechat_url: raw.wechat_url,
             assets: raw.assets,
+            min_amounts: raw.min_amounts,
         }
     }
 }

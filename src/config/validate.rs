@@ -4,7 +4,7 @@
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use chain::derive::DeriveError;
-use chain::{Deriver, Family};
+use chain::{Amount, Deriver, Family};
 use email_address::{EmailAddress, Options};
 use rust_decimal::Decimal;
 use url::Url;
@@ -189,6 +189,7 @@ impl Validator {
         }
         if checkout.mount.enabled {
             self.validate_checkout_assets(config);
+            self.validate_min_amounts(config);
         }
     }
 
@@ -221,6 +222,26 @@ impl Validator {
 
     /// Adds a problem for each asset of the checkout surface whose chain or code is unknown, or whose chain has another
     /// mode.
+    fn validate_min_amounts(&mut self, config: &Config) {
+        let checkout = &config.surfaces.checkout;
+        for (code, min) in &checkout.min_amounts {
+            let option = format_args!("surfaces.checkout.min_amounts.{code}");
+            let Some(asset) = checkout.assets.get(code) else {
+                self.add_problem(option, "is no coin of [surfaces.checkout.assets]");
+                continue;
+            };
+            let asset = config.chains.get(&asset.chain).and_then(|chain| chain.find_asset(&asset.code));
+            if let Some(asset) = asset
+                && Amount::parse_decimal(&min.to_string(), asset.decimals).is_err()
+            {
+                self.add_problem(
+                    option,
+                    format_args!("is {min}, which is too large or has more than {} decimal places", asset.decimals),
+                );
+            }
+        }
+    }
+
     fn validate_checkout_assets(&mut self, config: &Config) {
         let checkout = &config.surfaces.checkout;
         for (code, asset) in &checkout.assets {

@@ -94,6 +94,9 @@ impl Daemon {
         let assets = Arc::new(assets::build_assets_and_followed_chains(&config, &rates)?);
         let addresses = Arc::new(addresses::load_addresses_and_record_kinds(&config, &assets, &db, clock.now()).await?);
         startup_checks::warn_of_unfollowed_invoices(&assets, &db).await?;
+        if let Some(missing) = startup_checks::describe_missing_currency_rate(&config) {
+            warn!("{missing}");
+        }
         startup_checks::sync_and_log_missing_key_reviews(&db, clock.now(), &envelope).await?;
         let checkout_shop = mounts::find_shop_of_enabled_surface(&db, &config.surfaces.checkout.mount).await?;
 

@@ -6,11 +6,12 @@ use chain::{ChainId, Source};
 use tracing::{error, warn};
 
 use clock::Instant;
-use config::ChainConfig;
+use config::{ChainConfig, Config, Pair};
 use db::Db;
 use envelope::Envelope;
 use money::assets::Assets;
 use money::invoices;
+use money::pricing::Currency;
 use shop::stock;
 
 /// Logs a warning for open invoices on chains that were disabled or renamed. No worker follows such a chain, so these
@@ -56,4 +57,16 @@ pub fn warn_if_single_provider(chain: &ChainConfig, source: &dyn Source) {
     if source.needs_second_source() && source.independent_endpoints() < 2 {
         warn!(chain = %chain.id, "{} {SINGLE_PROVIDER}", chain.id);
     }
+}
+
+/// Returns the sentence about the missing rate of the shop's currency; `None` when the rate is configured, or when
+/// buyers cannot pay in any crypto asset anyway. The exchanges quote no currency but the US dollar.
+pub fn describe_missing_currency_rate(config: &Config) -> Option<String> {
+    let checkout = &config.surfaces.checkout;
+    let accepts_crypto =
+        checkout.mount.enabled && checkout.assets.keys().any(|code| config.find_enabled_checkout_asset(code).is_some());
+    let pair = Pair::new(Currency::USD.as_str(), checkout::CURRENCY.as_str());
+    (accepts_crypto && !config.rates.fixed.contains_key(&pair)).then(|| {
+        format!("there is no rate {pair}, so buyers cannot pay in crypto assets; set \"{pair}\" in [rates.fixed]")
+    })
 }

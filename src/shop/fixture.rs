@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chain::address::AddressScheme;
-use chain::{Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
+use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
@@ -224,7 +224,8 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
         siblings: Vec::new(),
         dust: Dust::default(),
     };
-    let payment_asset = PaymentAsset { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into() };
+    let payment_asset =
+        PaymentAsset { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into(), min_due: Amount::ZERO };
     let account = ChainAccount {
         chain: id,
         family: Family::Evm,

@@ -7,7 +7,7 @@ mod dust;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use chain::{Asset, AssetId, ChainId, Family, WatchSet};
+use chain::{Amount, Asset, AssetId, ChainId, Family, WatchSet};
 
 use ids::Mode;
 
@@ -42,6 +42,8 @@ pub struct PaymentAsset {
     pub asset: Asset,
     /// The symbol of the asset in the rates, such as `USDT` or `BTC`.
     pub rate_symbol: String,
+    /// The smallest amount due, in base units: orders that cost less cannot be paid in this asset.
+    pub min_due: Amount,
 }
 
 /// All followed chains and the assets that buyers can pay with.

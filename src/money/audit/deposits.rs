@@ -9,7 +9,7 @@ use crate::audit::posting_index::{AccountedAmount, DepositPostings, PostingIndex
 use crate::audit::{AccountIds, Auditor, saturating_add_amounts, store};
 use crate::deposits;
 use crate::invoices::Disposition;
-use crate::ledger::Account;
+use crate::ledger::{Account, Suspense};
 use db::{self, Tx};
 use ids::{AccountId, PostingSeq};
 
@@ -114,6 +114,15 @@ fn compare_deposit_with_postings(
         return Err(format!("its postings do not match its state {}", deposit.state.as_str()));
     }
     let disposition = deposit.disposition.as_str();
+    if postings.counted.is_some() {
+        let dust = find(Account::Suspense(merchant, Suspense::Dust));
+        let is_counted = is_posted
+            && unallocated_in.is_none()
+            && postings.unallocated == between(incoming, dust)
+            && postings.counted == between(dust, incoming);
+        let difference = || format!("it is {disposition}, and the ledger has it as dust that was counted later");
+        return if is_counted { Ok(()) } else { Err(difference()) };
+    }
     match unallocated_in.filter(|_| is_posted) {
         Some(account) if postings.unallocated.is_none() || postings.unallocated != between(incoming, account) => {
             Err(format!("it is {disposition}, and the ledger does not have it as unallocated"))

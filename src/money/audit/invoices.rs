@@ -96,14 +96,22 @@ fn compare_invoice_with_postings(
         let reversed_pending = sum_of(InvoiceStep::Reversed, number, pending, incoming);
         let reversed_available = sum_of(InvoiceStep::Reversed, number, available, incoming);
         let reversed_surplus = sum_of(InvoiceStep::Reversed, number, surplus, incoming);
-        if earned.is_zero() {
+        // A second payment for the same thing is moved to the surplus account as a whole.
+        let moved_pending = sum_of(InvoiceStep::Surplus, number, pending, surplus);
+        let moved_available = sum_of(InvoiceStep::Surplus, number, available, surplus);
+        let moved = saturating_add_amounts(moved_pending, moved_available);
+        if !moved.is_zero() && moved != earned {
+            return Err(format!("settlement {number}: not all of it was moved to the surplus account"));
+        }
+        let (kept, surplus_total) = (earned.saturating_sub(moved), saturating_add_amounts(surplus_part, moved));
+        if earned.is_zero() && surplus_part.is_zero() {
             return Err(format!("settlement {number} has no entry, or one between other accounts"));
         }
         let is_current = is_paid && number == invoice.settlement_count;
         let (to_reverse, surplus_to_reverse) =
-            if is_current { (Amount::ZERO, Amount::ZERO) } else { (earned, surplus_part) };
-        // A reversal takes the money from the account that holds it: the pending account before the deposits are final,
-        // the available account afterwards.
+            if is_current { (Amount::ZERO, Amount::ZERO) } else { (kept, surplus_total) };
+        // A reversal takes the money from the account that holds it: pending before the deposits are final, available
+        // after.
         let expected_pending = if finalized.is_zero() { to_reverse } else { Amount::ZERO };
         let expected_available = if finalized == earned { to_reverse } else { Amount::ZERO };
         let is_reversed = reversed_pending == expected_pending
@@ -112,11 +120,13 @@ fn compare_invoice_with_postings(
         if !is_reversed || !(finalized.is_zero() || finalized == earned) {
             return Err(format!("settlement {number}: its entries do not match its reversal or its finality"));
         }
-        if is_current && finalized.is_zero() == invoice.is_final {
+        let is_final = !kept.is_zero() && !finalized.is_zero();
+        if is_current && is_final != invoice.is_final {
             return Err(format!("settlement {number}: its entries do not match its finality"));
         }
-        last = (earned, surplus_part);
-        for sum in [earned, surplus_part, finalized, reversed_pending, reversed_available, reversed_surplus] {
+        last = (kept, surplus_total);
+        let reversed = [reversed_pending, reversed_available, reversed_surplus];
+        for sum in [earned, surplus_part, moved, finalized].into_iter().chain(reversed) {
             explained = saturating_add_amounts(explained, sum);
         }
     }

@@ -27,6 +27,8 @@ pub struct DepositPostings {
     pub hold: Option<(PostingSeq, AccountedAmount)>,
     /// The move to a suspense account, which is posted when no invoice counts the deposit.
     pub unallocated: Option<AccountedAmount>,
+    /// The move from the suspense account back to the invoice, which is posted when dust is counted later.
+    pub counted: Option<AccountedAmount>,
     /// The reversal, which is posted when a reorg removes the block of a confirmed deposit.
     pub reversal: Option<AccountedAmount>,
 }
@@ -36,7 +38,9 @@ pub struct DepositPostings {
 pub enum InvoiceStep {
     /// The invoice was paid: its money moved to the merchant's pending account.
     Paid,
-    /// A reorg removed deposits of a paid invoice, so its settlement was undone.
+    /// The credited money was moved to the surplus account, because another payment had paid for the same thing.
+    Surplus,
+    /// A reorg removed money of a paid invoice, and its settlement was undone.
     Reversed,
     /// The deposits became final: the money moved from the merchant's pending account to the available account.
     Final,
@@ -101,11 +105,17 @@ impl PostingIndex {
             (["deposit", _, "unallocated"], PostingKind::Posted) => {
                 self.find_or_add_deposit_postings(id).unallocated = Some(posted)
             }
+            (["deposit", _, "counted"], PostingKind::Posted) => {
+                self.find_or_add_deposit_postings(id).counted = Some(posted)
+            }
             (["deposit", _, "orphaned"], PostingKind::Posted) => {
                 self.find_or_add_deposit_postings(id).reversal = Some(posted)
             }
             (["invoice", _, "paid", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Paid, number, posted);
+            }
+            (["invoice", _, "surplus", number], PostingKind::Posted) => {
+                self.add_invoice_posting(id, InvoiceStep::Surplus, number, posted);
             }
             (["invoice", _, "reversed", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Reversed, number, posted);

@@ -5,6 +5,7 @@ use chain::{Block, BlockRef, Header, Height};
 
 use crate::cursors::{self, Position};
 use crate::deposits::batch::DepositBatch;
+use crate::deposits::block_sums::BlockSums;
 use crate::deposits::{DepositService, outputs};
 use crate::effects;
 use crate::ledger::PostError;
@@ -55,7 +56,7 @@ impl DepositService {
         for block in blocks {
             transfers.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));
         }
-        batch.add_received_transfers(tx, self.limits.grace, &transfers).await?;
+        batch.add_received_transfers(tx, self.limits.grace, BlockSums::default(), &transfers).await?;
         if let (true, Some(reached)) = (before.due, reached) {
             batch.lock_and_add_advancing_deposits(tx, reached, ADVANCE_MAX).await?;
         }

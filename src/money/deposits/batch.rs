@@ -5,14 +5,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chain::{AddressKey, Amount, Header, Transfer};
+use chain::{AddressKey, Amount, Header, Height, Transfer};
 
 use crate::assets::{FollowedChain, is_dust_amount};
 use crate::cursors::Position;
+use crate::deposits::block_sums::BlockSums;
 use crate::deposits::{self, Deposit, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use crate::invoices::{self, CountedSums, Disposition, InvoiceUpdate, decide_disposition};
-use crate::ledger::{Account, EntryLine, JournalEntry};
+use crate::ledger::{Account, EntryLine, JournalEntry, Suspense};
 use clock::Instant;
 use db::{self, Tx};
 use ids::InvoiceId;
@@ -42,6 +43,39 @@ pub(super) struct StoredBatch {
     pub finished: bool,
 }
 
+/// Dust that an invoice could count.
+#[derive(Debug, Clone, Copy)]
+enum DustPart<'d> {
+    /// A stored deposit.
+    Stored(&'d Deposit),
+    /// The place of a new transfer among the received ones, and its amount.
+    New(usize, Amount),
+}
+
+impl DustPart<'_> {
+    fn amount(&self) -> Amount {
+        match self {
+            DustPart::Stored(deposit) => deposit.amount,
+            DustPart::New(_, amount) => *amount,
+        }
+    }
+}
+
+/// Returns the parts that together reach `missing`, the rest that an invoice needs; the largest parts come first. Returns
+/// nothing when all parts together do not reach it, and when nothing is missing.
+fn choose_dust_that_completes(mut parts: Vec<DustPart<'_>>, missing: Amount) -> Vec<DustPart<'_>> {
+    parts.sort_by_key(|part| Reverse(part.amount()));
+    let (mut chosen, mut left) = (Vec::new(), missing);
+    for part in parts {
+        if left.is_zero() {
+            break;
+        }
+        left = left.saturating_sub(part.amount());
+        chosen.push(part);
+    }
+    if left.is_zero() { chosen } else { Vec::new() }
+}
+
 /// A transfer with its block and with the invoice whose address received it.
 type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
@@ -52,12 +86,14 @@ impl<'c> DepositBatch<'c> {
         DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
     }
 
-    /// Adds the transfers to the batch as new deposits. Decides for each of them whether its invoice counts it. A
-    /// transfer whose amount is too large to be booked opens a review instead.
+    /// Adds the transfers as new deposits, each with its disposition. A transfer whose amount is too large to be booked
+    /// opens a review instead. `block_sums` has the values of the deposits that are already stored for these blocks; it
+    /// is empty for new blocks.
     pub async fn add_received_transfers(
         &mut self,
         tx: &mut Tx,
         grace: Grace,
+        block_sums: BlockSums,
         transfers: &[(Header, &Transfer)],
     ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
@@ -110,15 +146,23 @@ impl<'c> DepositBatch<'c> {
         let in_time = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
             !is_late(header, invoice) || was_in_time.contains(&(invoice.id, transfer.txid))
         };
-        let dispositions = self.decide_dispositions(tx, &received, in_time).await?;
+        let stored_dust = self.list_stored_countable_dust(tx, grace, &received).await?;
+        let (dispositions, completing) = self.decide_dispositions(tx, &received, &stored_dust, in_time).await?;
+        self.count_stored_dust(tx, completing).await?;
+        let has_stored_deposits = !block_sums.is_empty();
+        let depths = self.compute_required_confirmations_by_block(&received, &dispositions, block_sums);
+        if has_stored_deposits {
+            store::raise_confirm_heights(tx, &self.chain.id, &depths).await?;
+        }
         for ((header, transfer, target), used) in received.into_iter().zip(dispositions) {
             let Some(invoice) = self.invoices.get(&target) else { continue };
-            self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used));
+            let depth = depths.get(&header.height).copied().unwrap_or(1);
+            self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used, depth));
         }
         Ok(())
     }
 
-    /// Returns the disposition of each transfer: its invoice counts it, or the reason why not.
+    /// Returns the disposition of each transfer, and the stored dust that these transfers complete to a payment.
     ///
     /// Transfers that may be dust are decided after all others, and larger transfers before smaller ones. Therefore the
     /// result does not depend on the order of transactions in a block. A transfer that an invoice counted before a
@@ -127,11 +171,13 @@ impl<'c> DepositBatch<'c> {
         &self,
         tx: &mut Tx,
         received: &[ReceivedTransfer<'_>],
+        stored_dust: &[Deposit],
         in_time: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> bool,
-    ) -> Result<Vec<Disposition>, db::Error> {
+    ) -> Result<(Vec<Disposition>, Vec<Deposit>), db::Error> {
         let is_small = |transfer: &Transfer| transfer.amount < self.compute_dust_limit_of_transfer(transfer);
         let small: Vec<_> = received.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
-        let asked = small.iter().map(|(_, _, target)| *target).collect();
+        let asked = small.iter().map(|(_, _, target)| *target).chain(stored_dust.iter().map(|dust| dust.invoice));
+        let asked = asked.collect();
         let counted = invoices::sum_counted_deposits(tx, &asked).await?;
         let mut seen: HashMap<InvoiceId, Amount> = counted.into_iter().map(|(id, sums)| (id, sums.seen)).collect();
         let small: Vec<_> =
@@ -147,6 +193,10 @@ impl<'c> DepositBatch<'c> {
         });
         // These are only initial values: the loop below overwrites each element.
         let mut dispositions = vec![Disposition::Dust; received.len()];
+        let mut dust: BTreeMap<InvoiceId, Vec<DustPart>> = BTreeMap::new();
+        for stored in stored_dust {
+            dust.entry(stored.invoice).or_default().push(DustPart::Stored(stored));
+        }
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
             let own = invoice.asset == transfer.asset;
@@ -168,6 +218,9 @@ impl<'c> DepositBatch<'c> {
                     missing,
                 )
             {
+                if used == Disposition::Counted {
+                    dust.entry(*target).or_default().push(DustPart::New(place, transfer.amount));
+                }
                 used = Disposition::Dust;
             }
             if used == Disposition::Counted {
@@ -177,7 +230,79 @@ impl<'c> DepositBatch<'c> {
                 *disposition = used;
             }
         }
-        Ok(dispositions)
+        let mut completing = Vec::new();
+        for (id, parts) in dust {
+            let Some(invoice) = self.invoices.get(&id) else { continue };
+            let missing = invoice.due.saturating_sub(invoice.tolerance);
+            let missing = missing.saturating_sub(seen.get(&id).copied().unwrap_or(Amount::ZERO));
+            for part in choose_dust_that_completes(parts, missing) {
+                match part {
+                    DustPart::Stored(stored) => completing.push(stored.clone()),
+                    DustPart::New(place, _) => {
+                        if let Some(disposition) = dispositions.get_mut(place) {
+                            *disposition = Disposition::Counted;
+                        }
+                    }
+                }
+            }
+        }
+        Ok((dispositions, completing))
+    }
+
+    /// Returns the stored dust that the invoices of the transfers could count: in the requested asset, in time, and while
+    /// the invoice still waits for money. Invoices without earlier deposits need no query.
+    async fn list_stored_countable_dust(
+        &self,
+        tx: &mut Tx,
+        grace: Grace,
+        received: &[ReceivedTransfer<'_>],
+    ) -> Result<Vec<Deposit>, db::Error> {
+        let may_have_dust = |id: &InvoiceId| {
+            self.invoices.get(id).is_some_and(|invoice| {
+                invoice.may_have_earlier_deposits()
+                    && matches!(invoice.state, invoices::State::Open | invoices::State::Reversed)
+            })
+        };
+        let asked: BTreeSet<InvoiceId> = received.iter().map(|(_, _, target)| *target).filter(may_have_dust).collect();
+        if asked.is_empty() { Ok(Vec::new()) } else { store::list_dust_in_time(tx, grace, &asked).await }
+    }
+
+    /// Counts stored dust, because the rest of its payment has arrived. Posted dust moves from the suspense account to
+    /// the money of the invoice.
+    async fn count_stored_dust(&mut self, tx: &mut Tx, dust: Vec<Deposit>) -> Result<(), db::Error> {
+        for deposit in &dust {
+            let Some(invoice) = self.invoices.get(&deposit.invoice) else { continue };
+            match deposit.state {
+                State::Confirmed | State::Final => {}
+                State::Seen | State::Orphaned => continue,
+            }
+            let merchant = invoice.shop.merchant;
+            let line = EntryLine {
+                debit: Account::Suspense(merchant, Suspense::Dust),
+                credit: Account::MerchantIncoming(merchant),
+                asset: deposit.asset.clone(),
+                amount: deposit.amount,
+            };
+            let name = format!("deposit/{}/counted", deposit.id);
+            self.effects.entries.push(JournalEntry::new_post_entry(self.chain.mode, name, "dust counted", vec![line]));
+        }
+        store::set_dust_counted(tx, &dust).await
+    }
+
+    /// Returns the confirmations that the deposits of each block need, by height. They depend on the value of all counted
+    /// deposits of the block together, which is what a payer would win by reversing the block.
+    fn compute_required_confirmations_by_block(
+        &self,
+        received: &[ReceivedTransfer<'_>],
+        dispositions: &[Disposition],
+        mut block_sums: BlockSums,
+    ) -> BTreeMap<Height, u32> {
+        for ((header, transfer, target), used) in received.iter().zip(dispositions) {
+            if let (Disposition::Counted, Some(invoice)) = (used, self.invoices.get(target)) {
+                block_sums.add_value(header.height, invoice.value_in_usd_cents(transfer.amount));
+            }
+        }
+        block_sums.required_confirmations(&self.chain.depths)
     }
 
     /// Adds a review to the effects of the batch.
@@ -252,7 +377,8 @@ impl<'c> DepositBatch<'c> {
         for (id, counted) in &counted {
             let Some(invoice) = self.invoices.get_mut(id) else { continue };
             if settling.contains(id) {
-                invoice.settle_invoice_if_paid(self.now, counted.confirmed, &mut self.effects);
+                let dust_limit = self.chain.dust.compute_dust_limit_or_zero(self.now, &invoice.asset);
+                invoice.settle_invoice_if_paid(self.now, counted.confirmed, dust_limit, &mut self.effects);
             }
             if releasing.contains(id) && counted.all_final {
                 invoice.release_credited_amount_if_paid(self.now, &mut self.effects);
@@ -338,8 +464,10 @@ impl<'c> DepositBatch<'c> {
             "deposit unallocated",
             vec![line],
         ));
-        // Dust is booked without a review, because anyone can send dust to any address.
-        if deposit.used == Disposition::Dust {
+        // Dust is booked without a review, because anyone can send dust to any address. A surplus as small as dust is not
+        // worth one either.
+        let is_small = deposit.amount < self.chain.dust.compute_dust_limit_or_zero(self.now, &deposit.asset);
+        if deposit.used == Disposition::Dust || (deposit.used == Disposition::Surplus && is_small) {
             return;
         }
         self.effects.reviews.push(ReviewChange::Open(ReviewRequest {

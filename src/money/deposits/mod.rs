@@ -4,6 +4,7 @@
 //! an invoice uses it. When a reorg removes a block, the ledger reverses all credits from its deposits.
 
 pub mod machine;
+mod block_sums;
 mod batch;
 mod apply_blocks;
 mod rewind;
@@ -111,17 +112,21 @@ struct NewDeposit {
 }
 
 impl NewDeposit {
+    /// Returns a deposit that is not stored. It needs the confirmations of its invoice or, if that is more, those of all
+    /// deposits of its block together.
     fn new(
         chain: &FollowedChain,
         header: &Header,
         transfer: &Transfer,
         invoice: &Invoice,
         used: Disposition,
+        block_confirmations: u32,
     ) -> NewDeposit {
         // `invoice.confirmations` applies only to the chain of the invoice. On another chain of the family, the deposit
         // needs the confirmations of that chain.
         let confirmations =
             if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.required_confirmations(None) };
+        let confirmations = confirmations.max(block_confirmations);
         let deposit = Deposit {
             id: DepositId(0),
             invoice: invoice.id,

@@ -5,6 +5,7 @@ use chain::{Block, Height};
 
 use crate::cursors::{self, Position};
 use crate::deposits::batch::DepositBatch;
+use crate::deposits::block_sums::BlockSums;
 use crate::deposits::{DepositService, outputs, store};
 use crate::effects::{self, ReviewRequest};
 use crate::ledger::PostError;
@@ -95,7 +96,9 @@ impl DepositService {
             }
         }
         rescanned.booked = u64::try_from(missing.len()).unwrap_or(u64::MAX);
-        batch.add_received_transfers(tx, self.limits.grace, &missing).await?;
+        let heights = missing.iter().map(|(header, _)| header.height);
+        let sums = BlockSums::sum_stored_deposits(tx, &chain.id, heights).await?;
+        batch.add_received_transfers(tx, self.limits.grace, sums, &missing).await?;
         let position = Position { cursor: cursor.height, last: cursor.final_height };
         let mut stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;
         outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;

@@ -108,7 +108,8 @@ async fn reverse_orphaned_deposit(
             }
         }
         if deposit.used == Disposition::Counted && !lost {
-            invoice.settle_again_without_payment_change(now, left, effects);
+            let dust_limit = chain.dust.compute_dust_limit_or_zero(now, &invoice.asset);
+            invoice.settle_again_without_payment_change(now, left, dust_limit, effects);
         }
     }
     // If all other counted deposits are final, the invoice's money now becomes available.

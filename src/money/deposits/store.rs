@@ -1,14 +1,14 @@
 //! All SQL of deposits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chain::{
     Address, AddressKey, Amount, AssetId, AssetKind, ChainId, Height, OutPoint, Spend, TransferIndex, TxId, TxPart,
 };
 
 use crate::cursors::Position;
-use crate::deposits::{BalanceCheck, Deposit, NewDeposit, State, UnspentOutput};
-use crate::invoices::Disposition;
+use crate::deposits::{BalanceCheck, Deposit, Grace, NewDeposit, State, UnspentOutput};
+use crate::invoices::{self, Disposition};
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
@@ -48,6 +48,78 @@ pub async fn list_previously_counted_transfers(
          and d.disposition in ('counted', 'short')"
     )?;
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
+}
+
+/// Returns the dust of these invoices that arrived in time and in the asset that the invoice requests, oldest first.
+pub async fn list_dust_in_time(
+    tx: &mut Tx,
+    grace: Grace,
+    invoices: &BTreeSet<InvoiceId>,
+) -> Result<Vec<Deposit>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        invoices.iter().map(|invoice| batch_row![*invoice]).collect(),
+        "with given (invoice bigint)
+         select d.id, d.invoice_id, d.height, d.confirm_height, d.asset, d.amount, d.state, d.disposition
+         from given, deposits d join invoices i on i.id = d.invoice_id
+         where d.invoice_id = given.invoice and d.disposition = 'dust' and d.state <> 'orphaned' and d.asset = i.asset
+         and d.block_time * 1000 <= i.expires_at + $1 order by d.id",
+        grace.ms
+    )?;
+    found.iter().map(parse_deposit_row).collect()
+}
+
+/// Changes the disposition of dust to counted.
+pub async fn set_dust_counted(tx: &mut Tx, dust: &[Deposit]) -> Result<(), db::Error> {
+    deferred_for_each!(
+        tx,
+        dust.iter().map(|deposit| batch_row![deposit.id]).collect(),
+        "with given (id bigint)
+         update deposits set disposition = 'counted' from given where deposits.id = given.id and disposition = 'dust'"
+    )
+}
+
+/// Returns the block height, the amount, the price in US cents and the amount due of each counted deposit of the blocks
+/// at these heights.
+pub async fn list_counted_deposit_values(
+    tx: &mut Tx,
+    chain: &ChainId,
+    heights: &BTreeSet<Height>,
+) -> Result<Vec<(Height, Option<i64>)>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        heights.iter().map(|height| batch_row![*height]).collect(),
+        "with given (height bigint)
+         select d.height, d.amount, i.price_usd, i.amount_due from given, deposits d join invoices i on i.id = d.invoice_id
+         where d.chain = $1 and d.height = given.height and d.state <> 'orphaned' and d.disposition = 'counted'",
+        chain.as_str()
+    )?;
+    let value = |row: &db::Row| {
+        let value =
+            invoices::compute_value_in_usd_cents(row.get("price_usd")?, row.get("amount")?, row.get("amount_due")?);
+        Ok((row.get("height")?, value))
+    };
+    found.iter().map(value).collect()
+}
+
+/// Raises the height at which the unconfirmed deposits of blocks are confirmed, where it is lower. `depths` has the
+/// required confirmations by block height.
+pub async fn raise_confirm_heights(
+    tx: &mut Tx,
+    chain: &ChainId,
+    depths: &BTreeMap<Height, u32>,
+) -> Result<(), db::Error> {
+    let given = depths.iter().map(|(height, depth)| batch_row![*height, height + u64::from(*depth) - 1]);
+    rows_for_each!(
+        tx,
+        given.collect(),
+        "with given (height bigint, confirm_height bigint)
+         update deposits set confirm_height = given.confirm_height from given
+         where chain = $1 and deposits.height = given.height and state = 'seen'
+         and deposits.confirm_height < given.confirm_height returning id",
+        chain.as_str()
+    )?;
+    Ok(())
 }
 
 /// Returns true when a deposit that is not orphaned is stored for this transfer of the block at `height`.
@@ -326,8 +398,7 @@ pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) 
     db::expect_changed(changed, 1)
 }
 
-/// Returns the address of an invoice, the sum of its booked deposits, and the height after which money that is not
-/// booked arrived: the height of the oldest stored block or of the newest deposit, whichever is higher. `None` when an
+/// Returns the address of an invoice with its booked deposits and the height of the oldest stored block. `None` when an
 /// earlier check found that the balance is too large to be booked.
 pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
@@ -347,13 +418,11 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
         invoice,
         &asset
     )?;
-    let mut since: Height = found.get::<Option<Height>>("oldest")?.unwrap_or(0);
-    let mut amounts = Vec::with_capacity(booked.len());
-    for deposit in &booked {
-        amounts.push(deposit.get::<Amount>("amount")?);
-        since = since.max(deposit.get("height")?);
+    let deposit = |row: &db::Row| Ok((row.get("height")?, row.get("amount")?));
+    let deposits: Vec<(Height, Amount)> = booked.iter().map(deposit).collect::<Result<_, db::Error>>()?;
+    if Amount::checked_sum(deposits.iter().map(|(_, amount)| *amount)).is_none() {
+        return Err(db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() });
     }
-    let out_of_range = || db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() };
     let asset = match asset.strip_prefix(&format!("{chain}/")) {
         Some("native") => AssetKind::Native,
         Some(contract) => AssetKind::Token { contract: contract.to_owned() },
@@ -364,8 +433,8 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
         id: found.get("id")?,
         address: Address { key: AddressKey(found.get("key")?), text: found.get("text")? },
         asset,
-        explained: Amount::checked_sum(amounts).ok_or_else(out_of_range)?,
-        since,
+        deposits,
+        oldest: found.get::<Option<Height>>("oldest")?.unwrap_or(0),
     }))
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct InvoiceUpdate {
     pub(super) invoice: Invoice,
     /// True when the invoice may have had deposits before this database transaction.
     reached: bool,
+    /// True when the undone settlement was surplus as a whole, because another payment had paid for the same thing.
+    pub(super) was_surplus: bool,
     /// True when the row of the invoice must be updated.
     pub(super) changed: bool,
     /// The new state of the invoice's payment; `None` when it stays the same.
@@ -36,7 +38,8 @@ impl Deref for InvoiceUpdate {
 
 impl InvoiceUpdate {
     fn new(locked: Locked<Invoice>, reached: bool) -> InvoiceUpdate {
-        InvoiceUpdate { was: locked.state, invoice: locked.into_inner(), reached, changed: false, payment: None }
+        let was = locked.state;
+        InvoiceUpdate { was, invoice: locked.into_inner(), reached, was_surplus: false, changed: false, payment: None }
     }
 
     /// Returns true when the invoice may have had deposits before this database transaction.

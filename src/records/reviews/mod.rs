@@ -23,6 +23,8 @@ pub enum Kind {
     PaymentSurplus,
     /// An invoice expired after it had received only partial payments.
     PaymentShort,
+    /// A second payment arrived for an order that another payment had already paid.
+    PaymentSecond,
     /// A reorg removed money of a paid order.
     PaymentReversed,
     /// No invoice counts a deposit: the invoice was already paid, the deposit was late, or it is in another asset.
@@ -59,6 +61,7 @@ pub enum Kind {
 db::text_enum!(Kind {
     PaymentSurplus => "payment.surplus",
     PaymentShort => "payment.short",
+    PaymentSecond => "payment.second",
     PaymentReversed => "payment.reversed",
     DepositUnallocated => "deposit.unallocated",
     DepositOutOfRange => "deposit.out_of_range",

@@ -18,7 +18,7 @@ use crate::orders::store::OrderStatusRow;
 use crate::stock;
 use clock::Instant;
 use db::{self, Db, Locked, Tx};
-use ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
+use ids::{CouponId, LineId, OrderId, PaymentId, Shop, SkuId, UserId};
 use money::invoices::{self, InvoiceTerms, ReceivedSums};
 use money::payments::{self, Method};
 use money::pricing::Fiat;
@@ -60,6 +60,8 @@ pub struct Order {
     pub expires_at: Option<Instant>,
     /// The time when the order was fully paid; `None` while the order is unpaid.
     pub paid_at: Option<Instant>,
+    /// The payment that paid the order; `None` while the order is unpaid, and when it was paid at creation.
+    pub paid_by: Option<PaymentId>,
     /// The time when the order was completed, expired, cancelled, failed or refunded; `None` while the order is open.
     pub closed_at: Option<Instant>,
 }

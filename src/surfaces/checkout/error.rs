@@ -32,7 +32,7 @@ pub struct Body {
 pub enum Code {
     /// A field of the request is missing or wrong.
     ValidationError,
-    /// The payment method or the coin cannot be used now.
+    /// The payment method or the coin cannot be used at the moment, or not for so small an amount.
     PaymentMethodUnavailable,
     /// The coupon cannot be used for this order.
     CouponInvalid,

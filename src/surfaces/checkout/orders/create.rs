@@ -98,7 +98,9 @@ fn refused_order_response(refusal: &CreateOrderError) -> Response {
         | CreateOrderError::AmountOutOfRange => (StatusCode::BAD_REQUEST, Code::ValidationError),
         CreateOrderError::InsufficientStock => (StatusCode::CONFLICT, Code::InsufficientStock),
         CreateOrderError::CouponInvalid(_) => (StatusCode::BAD_REQUEST, Code::CouponInvalid),
-        CreateOrderError::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
+        CreateOrderError::MethodUnavailable | CreateOrderError::AmountBelowMinimum { .. } => {
+            (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable)
+        }
         CreateOrderError::UserRequired => return error::unauthorized_response(refusal),
         CreateOrderError::InsufficientBalance => (StatusCode::PAYMENT_REQUIRED, Code::InsufficientBalance),
         CreateOrderError::Issue(IssueError::Db(cause)) | CreateOrderError::Db(cause) => {

@@ -10,6 +10,7 @@ use crate::workers::follow::machine::cross_check::{Corroboration, CrossCheckPurp
 use crate::workers::follow::machine::invoice_expiry::{EXPIRY_INTERVAL_MS, ExpiryCheck};
 use crate::workers::follow::machine::{AfterStore, FollowLimits, Machine, Phase, StepError};
 use clock::Instant;
+use ids::InvoiceId;
 use money::cursors::{self, Cursor, Position};
 use money::deposits::DepositLimits;
 
@@ -42,9 +43,10 @@ pub(super) struct Branch {
     /// The time of the last cross-check for deposits that have enough confirmations to change their state; `None` when
     /// no deposit waits for a second endpoint.
     pub(super) cross_check_pending_at: Option<Instant>,
-    /// The block at which balances are requested, until an endpoint returns them. Later checks use this block too. If
-    /// they used the newest block, an endpoint that is always slightly behind would never have it.
-    pub(super) balance_block: Option<BlockRef>,
+    /// The block at which balances are requested until an endpoint returns them, and the invoices whose windows had ended
+    /// by then. Later checks of these invoices keep this block instead of the newest one, which an endpoint that is
+    /// slightly behind would never have.
+    pub(super) balance_block: Option<(BlockRef, Vec<InvoiceId>)>,
     /// True when the chain is halted until an operator decides.
     pub(super) halted: bool,
 }

@@ -572,3 +572,27 @@ fn balances_are_requested_at_the_same_block_until_they_are_known() {
     );
     assert_eq!(balance_block(165, 5_000 * 165), 165, "nodes forget the balances at old blocks");
 }
+
+#[test]
+fn an_invoice_that_expires_later_is_not_checked_at_an_older_block() {
+    let mut machine = new_machine();
+    finish_all_deposits(&mut machine);
+    let mut check = |height: Height, after_ms: i64, expirable: &[i64], result: Option<Result<bool, SourceError>>| {
+        let blocks = (height > 101).then(|| Observation::Blocks((height..=height).map(paid_block).collect()));
+        let store = blocks.is_some().then(|| blocks_stored(97, true));
+        let expirable = Observation::Expirable(expirable.iter().map(|id| InvoiceId(*id)).collect());
+        let observations = [Some(tip_at(height)), blocks, store, Some(expirable), result.map(Observation::Balances)];
+        run_and_list_actions(&mut machine, NOW.plus_ms(after_ms), false, observations.into_iter().flatten())
+    };
+    let block_and_invoices = |action: Option<&Action>| match action {
+        Some(Action::CheckBalances { at, invoices }) => (at.height, invoices.iter().map(|id| id.0).collect::<Vec<_>>()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(block_and_invoices(check(101, 0, &[7], None).last()), (101, vec![7]));
+    let actions = check(102, 5_000, &[7, 8], Some(Ok(true)));
+    let asked = actions.iter().find(|action| matches!(action, Action::CheckBalances { .. }));
+    assert_eq!(block_and_invoices(asked), (101, vec![7]), "the window of invoice 8 may have ended after block 101");
+    let Some(Action::ExpireInvoices { invoices, .. }) = actions.last() else { panic!("{actions:?}") };
+    assert_eq!(invoices, &[InvoiceId(7)]);
+    assert_eq!(block_and_invoices(check(103, 10_000, &[8], None).last()), (103, vec![8]));
+}
