@@ -141,6 +141,7 @@ impl BenchFollower {
             siblings: Vec::new(),
             dust: Dust::default(),
         };
+        let chain_id = chain.id.clone();
         let deposits = DepositService::new(
             chain,
             DepositLimits { grace: Grace { ms: 60_000 }, keep: 512 },
@@ -156,8 +157,7 @@ impl BenchFollower {
             balance_patience_ms: 0,
         };
         let (addresses, assets) = (Arc::new(Addresses::default()), Arc::new(Assets::default()));
-        let readiness =
-            ChainReadiness::new(reconciler.deposits.chain().id.clone(), addresses, assets, Health::default());
+        let readiness = ChainReadiness::new(chain_id, addresses, assets, Health::default());
         BenchFollower { db, worker: FollowWorker::new(reconciler, readiness, vec![usdt()], limits, Duration::ZERO) }
     }
 

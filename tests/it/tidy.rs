@@ -64,7 +64,8 @@ const FENCED_IN_ROOMS: &[(&str, &[&str])] = &[
     ("tron", &["daemon", "commands"]),
     ("simnet", &["daemon", "commands"]),
     ("signer", &["commands"]),
-    ("checkout", &["daemon"]),
+    // The commands need the currency of the surface, to say which products it hides.
+    ("checkout", &["daemon", "commands"]),
 ];
 
 /// Stores that read tables of another store, each with the list of these tables.

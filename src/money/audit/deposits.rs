@@ -34,7 +34,7 @@ impl Auditor {
             let Some(last) = page.last() else { return Ok(()) };
             after = last.id;
             let names = |deposit: &store::AuditedDeposit| {
-                ["seen", "unallocated", "orphaned"].map(|step| format!("deposit/{}/{step}", deposit.id))
+                ["seen", "unallocated", "counted", "orphaned"].map(|step| format!("deposit/{}/{step}", deposit.id))
             };
             let entries: Vec<String> = page.iter().flat_map(names).collect();
             let mut index = PostingIndex::read_entries(tx, &entries).await?;

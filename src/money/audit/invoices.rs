@@ -65,7 +65,7 @@ fn list_entry_names(invoice: &store::AuditedInvoice) -> Vec<String> {
     let id = invoice.id;
     let mut names = vec![format!("invoice/{id}/expired")];
     for number in 1..=invoice.settlement_count {
-        names.extend(["paid", "reversed", "final"].map(|step| format!("invoice/{id}/{step}/{number}")));
+        names.extend(["paid", "surplus", "reversed", "final"].map(|step| format!("invoice/{id}/{step}/{number}")));
     }
     names
 }

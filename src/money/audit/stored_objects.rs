@@ -40,7 +40,7 @@ impl Auditor {
         for (id, postings) in &index.invoices {
             let Some(count) = settlements.get(id) else { continue };
             let is_unknown = postings.iter().any(|posting| match posting.step {
-                InvoiceStep::Paid | InvoiceStep::Reversed | InvoiceStep::Final => {
+                InvoiceStep::Paid | InvoiceStep::Surplus | InvoiceStep::Reversed | InvoiceStep::Final => {
                     !(1..=*count).contains(&posting.settlement)
                 }
                 InvoiceStep::Expired => false,

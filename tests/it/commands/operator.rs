@@ -242,7 +242,7 @@ both! {
         assert_eq!(world.get("/api/products/box").await.text_at("product.name_en"), "Box", "its name stayed too");
 
         admin(&["product", "put", "far", "--price", "0.08", "--currency", "USD"], "").await.done();
-        assert_eq!(list().await.1.unwrap(), "active|0.08 USD|0 in stock|orders of 1 to 200");
+        assert_eq!(list().await.1.unwrap(), "active, but hidden: no price in CNY|0.08 USD|0 in stock|orders of 1 to 200");
         assert_eq!(world.get("/api/products/far").await.status, 404, "this surface sells in CNY");
         admin(&["stock", "import", "far", "--file", "-"], "one----1\n").await.done();
         admin(&["product", "set", "far", "--inactive"], "").await.done();
