@@ -109,12 +109,12 @@ async fn open_standalone_rescanner(config: &Config, db: &Db, clock: Clock, id: &
     if chain_config.driver == Driver::Simnet {
         bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
     }
-    let payment_assets =
-        assets::build_assets_and_followed_chains(config, &rates::build_fixed_rate_book(&config.rates))?;
+    let book = rates::build_fixed_rate_book(&config.rates);
+    let payment_assets = assets::build_assets_and_followed_chains(config, &book)?;
     addresses::load_addresses_and_record_kinds(config, &payment_assets, db, clock.now()).await?;
     let chain = payment_assets.find_followed_chain(id).context("an enabled chain is followed")?;
-    let deposits = workers::build_deposit_service(config, chain_config, chain);
     let source = drivers::open_node_source(chain_config)?;
+    let deposits = workers::build_deposit_service(config, chain_config, chain, source.as_ref(), &book);
     let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);
     Ok(Rescanner::new(reconciler))
 }

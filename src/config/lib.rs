@@ -152,6 +152,9 @@ pub struct Policy {
     #[serde(rename = "dust_usd", deserialize_with = "deserializers::deserialize_cents")]
     /// Value below which a deposit is dust, in US cents.
     pub dust_usd_cents: i64,
+    #[serde(rename = "single_source_max_usd", deserialize_with = "deserializers::deserialize_cents")]
+    /// Maximum value of the deposits that a chain confirms in 24 hours without a second source, in US cents.
+    pub single_source_max_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     /// Time between the end of the payment window and the expiry of an unpaid invoice.
     pub grace: Duration,

@@ -17,7 +17,7 @@ use db::Db;
 use envelope::Envelope;
 use money::addresses::Addresses;
 use money::assets::{Assets, FollowedChain};
-use money::deposits::{DepositLimits, DepositService, Grace};
+use money::deposits::{DepositLimits, DepositService, Grace, SingleSourceLimit};
 use money::pricing::RateBook;
 use shop::fulfilment::EmailTemplates;
 use shop::orders::PaymentChangeHandler;
@@ -86,7 +86,7 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         startup_checks::warn_if_single_endpoint(chain_config, source.as_ref());
-        let deposits = build_deposit_service(config, chain_config, chain);
+        let deposits = build_deposit_service(config, chain_config, chain, source.as_ref(), rates);
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
         all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
@@ -166,8 +166,20 @@ fn slow_chain_tip_age_max_ms(chain: &ChainConfig) -> Option<i64> {
 }
 
 /// Returns the service that books the deposits of a chain and updates the orders that these deposits pay.
-pub fn build_deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
+pub fn build_deposit_service(
+    config: &Config,
+    chain_config: &ChainConfig,
+    chain: &FollowedChain,
+    source: &dyn Source,
+    rates: &RateBook,
+) -> DepositService {
     let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
     let limits = DepositLimits { grace, keep: chain_config.keep_blocks };
-    DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))
+    let service = DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler));
+    if !source.needs_second_source() {
+        return service;
+    }
+    let symbols = chain_config.assets().map(|(_, asset)| (asset, asset.symbol.as_str()));
+    let usd_cents_max = config.policy.single_source_max_usd_cents;
+    service.require_second_source(SingleSourceLimit::new(usd_cents_max, rates.clone(), symbols))
 }

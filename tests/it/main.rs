@@ -15,6 +15,7 @@ mod auditing;
 mod commands;
 mod crowd;
 mod disputed;
+mod second_source;
 mod evm;
 mod rates;
 mod receiving;

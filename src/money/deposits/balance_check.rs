@@ -111,7 +111,7 @@ impl DepositService {
         if current.is_none_or(|current| current.explained != check.explained) {
             return Ok(UnexplainedCredit::Outdated);
         }
-        let mut batch = DepositBatch::new(now, chain);
+        let mut batch = DepositBatch::new(now, self);
         // `store::find_bookable_balance_check` leaves out invoices with this review, so the address is not checked again.
         if !is_bookable_amount(credit) {
             let asset = check.asset_id_on_chain(&chain.id);

@@ -9,7 +9,7 @@ use chain::{AddressKey, Amount, Header, Transfer};
 
 use crate::assets::{FollowedChain, is_dust_amount};
 use crate::cursors::Position;
-use crate::deposits::{self, Deposit, Grace, NewDeposit, State, machine, store};
+use crate::deposits::{self, Corroboration, Deposit, DepositService, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use crate::invoices::{self, CountedSums, Disposition, InvoiceUpdate, decide_disposition};
 use crate::ledger::{Account, EntryLine, JournalEntry};
@@ -22,6 +22,8 @@ use records::reviews;
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
+    /// The evidence with which new deposits are stored.
+    corroboration: Corroboration,
     /// The locked invoices of the deposits.
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
     /// Deposits that are not stored yet.
@@ -46,10 +48,13 @@ pub(super) struct StoredBatch {
 type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> DepositBatch<'c> {
-    /// Returns an empty batch.
-    pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
+    /// Returns an empty batch of the service's chain. When the chain needs a second source, new deposits stay `seen`
+    /// until they are corroborated.
+    pub fn new(now: Instant, service: &'c DepositService) -> DepositBatch<'c> {
+        let corroboration =
+            if service.needs_second_source() { Corroboration::Unchecked } else { Corroboration::Shown };
         let (invoices, fresh, older) = (BTreeMap::new(), Vec::new(), Vec::new());
-        DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
+        DepositBatch { now, chain: &service.chain, corroboration, invoices, fresh, older, effects: Effects::default() }
     }
 
     /// Adds the transfers as new deposits, each with its disposition. A transfer whose amount is too large to be booked
@@ -112,7 +117,7 @@ impl<'c> DepositBatch<'c> {
         let dispositions = self.decide_dispositions(tx, &received, in_time).await?;
         for ((header, transfer, target), used) in received.into_iter().zip(dispositions) {
             let Some(invoice) = self.invoices.get(&target) else { continue };
-            self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used));
+            self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used, self.corroboration));
         }
         Ok(())
     }
@@ -181,7 +186,12 @@ impl<'c> DepositBatch<'c> {
 
     /// Adds a review to the effects of the batch.
     pub fn add_review_request(&mut self, request: ReviewRequest) {
-        self.effects.reviews.push(ReviewChange::Open(request));
+        self.add_review_change(ReviewChange::Open(request));
+    }
+
+    /// Adds a review to open, to resolve or to retract to the effects of the batch.
+    pub fn add_review_change(&mut self, change: ReviewChange) {
+        self.effects.reviews.push(change);
     }
 
     /// Returns the dust limit for the asset of a transfer, in base units.
@@ -190,6 +200,7 @@ impl<'c> DepositBatch<'c> {
     }
 
     /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
+    /// Deposits that wait for a second source are left out.
     pub async fn lock_and_add_advancing_deposits(
         &mut self,
         tx: &mut Tx,
@@ -212,10 +223,10 @@ impl<'c> DepositBatch<'c> {
         position: Option<Position>,
     ) -> Result<StoredBatch, db::Error> {
         let reached = |deposit: &Deposit| match position {
-            Some(position) => {
+            Some(position) if !deposit.waits_for_second_source() => {
                 machine::next_deposit_state(deposit.state, deposit.height, deposit.confirm_height, position)
             }
-            None => deposit.state,
+            Some(_) | None => deposit.state,
         };
         for fresh in &mut self.fresh {
             fresh.to = reached(&fresh.deposit);

@@ -4,8 +4,10 @@
 //! an invoice uses it. When a reorg removes a block, the ledger reverses all credits from its deposits.
 
 pub mod machine;
+pub mod second_source;
 mod batch;
 mod apply_blocks;
+mod corroboration;
 mod rewind;
 mod rescan;
 mod balance_check;
@@ -21,7 +23,6 @@ use std::sync::Arc;
 use chain::{BlockHash, ChainId, Header, Height, Transfer, TransferIndex, TxId};
 
 use crate::assets::FollowedChain;
-use crate::cursors::Position;
 use crate::effects::PaymentListener;
 use crate::invoices::{self, Disposition, Invoice};
 use crate::ledger::{PostError, Suspense};
@@ -30,10 +31,12 @@ use db::{self, Tx};
 use ids::{AddressId, DepositId, InvoiceId};
 
 pub use apply_blocks::AppliedBlocks;
+pub use corroboration::{UncheckedBlock, list_unchecked_blocks};
 pub use balance_check::{BalanceCheck, UnexplainedCredit, list_bookable_balance_checks, list_open_native_invoices};
-pub use machine::State;
+pub use machine::{Corroboration, State};
 pub use outputs::{UnspentOutput, list_unspent_outputs};
 pub use rescan::{RescanError, Rescanned};
+pub use second_source::SingleSourceLimit;
 pub(crate) use store::set_disposition_of_invoice_deposits;
 
 /// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply;
@@ -74,12 +77,22 @@ struct Deposit {
     amount: chain::Amount,
     state: State,
     used: Disposition,
+    corroboration: Corroboration,
+    /// The value, in US cents, of a deposit that was confirmed without a second source; `None` for all others.
+    single_source_usd_cents: Option<i64>,
 }
 
 impl Deposit {
     /// Returns the name of the journal entry that holds the amount in the ledger until the deposit is confirmed.
     fn hold_entry_name(&self) -> String {
         format!("deposit/{}/seen", self.id)
+    }
+
+    /// Returns true when the deposit is not confirmed at any depth, because no second source shows it and none was
+    /// dispensed with.
+    fn waits_for_second_source(&self) -> bool {
+        let shown = self.corroboration == Corroboration::Shown || self.single_source_usd_cents.is_some();
+        self.state == State::Seen && !shown
     }
 
     /// Returns the reason why the deposit is in a suspense account; `None` when its invoice counts the deposit.
@@ -113,6 +126,7 @@ impl NewDeposit {
         transfer: &Transfer,
         invoice: &Invoice,
         used: Disposition,
+        corroboration: Corroboration,
     ) -> NewDeposit {
         // The required confirmations in the invoice apply to its own chain only. A sibling chain needs its own number.
         let confirmations =
@@ -126,6 +140,8 @@ impl NewDeposit {
             amount: transfer.amount,
             state: State::Seen,
             used,
+            corroboration,
+            single_source_usd_cents: None,
         };
         NewDeposit {
             deposit,
@@ -145,13 +161,26 @@ impl NewDeposit {
 pub struct DepositService {
     chain: FollowedChain,
     limits: DepositLimits,
+    /// What is confirmed while no second source can be asked; `None` on chains that need no second source.
+    second_source: Option<SingleSourceLimit>,
     listener: Arc<dyn PaymentListener>,
 }
 
 impl DepositService {
     /// Returns the service of one chain. `listener` receives every payment change.
     pub fn new(chain: FollowedChain, limits: DepositLimits, listener: Arc<dyn PaymentListener>) -> DepositService {
-        DepositService { chain, limits, listener }
+        DepositService { chain, limits, second_source: None, listener }
+    }
+
+    /// Returns the service for a chain on which an endpoint of another provider must show each deposit before it is
+    /// confirmed. `limit` is what is confirmed while no such endpoint can be asked.
+    pub fn require_second_source(self, limit: SingleSourceLimit) -> DepositService {
+        DepositService { second_source: Some(limit), ..self }
+    }
+
+    /// Returns true when an endpoint of another provider must show each deposit before it is confirmed.
+    pub fn needs_second_source(&self) -> bool {
+        self.second_source.is_some()
     }
 
     /// Returns the chain whose deposits the service books.
@@ -180,19 +209,6 @@ impl DepositService {
         let changes = invoices::expire_ended_invoices(tx, now, invoices, unverified).await?;
         Ok(changes.dispatch_to_listener(tx, now, &*self.listener).await?)
     }
-}
-
-/// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
-/// are none.
-///
-/// # Errors
-/// Any [`db::Error`] of the database.
-pub async fn find_highest_due_height(
-    tx: &mut Tx,
-    chain: &ChainId,
-    position: Position,
-) -> Result<Option<Height>, db::Error> {
-    store::find_highest_due_height(tx, chain, position).await
 }
 
 /// Returns true when a rewind to `height` would reverse a confirmed deposit.

@@ -3,12 +3,16 @@
 use std::collections::{HashMap, HashSet};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, ChainId, Height, OutPoint, Spend, TransferIndex, TxId, TxPart,
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Height, OutPoint, Spend, Transfer,
+    TransferIndex, TxId, TxPart,
 };
 
 use crate::cursors::Position;
+use crate::deposits::corroboration::{CheckResult, CheckedDeposit};
+use crate::deposits::second_source::InvoicePrice;
 use crate::deposits::{BalanceCheck, Deposit, NewDeposit, State, UnspentOutput};
 use crate::invoices::Disposition;
+use crate::pricing::Fiat;
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
@@ -101,7 +105,7 @@ pub async fn insert_unbooked_deposits(
     fresh: Vec<NewDeposit>,
 ) -> Result<Vec<NewDeposit>, db::Error> {
     let given = fresh.iter().map(|fresh| {
-        let ((hash, time), Deposit { invoice, height, confirm_height, asset, amount, used, .. }) =
+        let ((hash, time), Deposit { invoice, height, confirm_height, asset, amount, used, corroboration, .. }) =
             (fresh.block, &fresh.deposit);
         let reached = |state: bool| state.then_some(now);
         batch_row![
@@ -118,6 +122,7 @@ pub async fn insert_unbooked_deposits(
             fresh.sender.as_deref(),
             fresh.to,
             *used,
+            *corroboration,
             *confirm_height,
             reached(fresh.to != State::Seen),
             reached(fresh.to == State::Final)
@@ -127,12 +132,12 @@ pub async fn insert_unbooked_deposits(
         tx,
         given.collect(),
         "with given (height bigint, tx_index bigint, part bigint, block_hash bytea, block_time bigint, txid bytea, asset text,
-         address bigint, invoice bigint, amount bytea, sender text, state text, used text, confirm_height bigint,
+         address bigint, invoice bigint, amount bytea, sender text, state text, used text, corroboration text, confirm_height bigint,
          confirmed_at bigint, final_at bigint)
          insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id, invoice_id,
-         amount, sender, state, disposition, confirm_height, seen_at, confirmed_at, final_at)
+         amount, sender, state, disposition, corroboration, confirm_height, seen_at, confirmed_at, final_at)
          select $1, given.height, given.tx_index, given.part, given.block_hash, given.block_time, given.txid, given.asset,
-         given.address, given.invoice, given.amount, given.sender, given.state, given.used, given.confirm_height, $2,
+         given.address, given.invoice, given.amount, given.sender, given.state, given.used, given.corroboration, given.confirm_height, $2,
          given.confirmed_at, given.final_at from given where true
          on conflict (chain, height, tx_index, part) where state <> 'orphaned' do nothing
          returning id, height, tx_index, part",
@@ -161,13 +166,18 @@ pub async fn lock_advancing_deposits(
     let found = rows!(
         tx,
         "with seen as (
-             select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
-             where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3) order by id limit $4 for update),
+             select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits
+             where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3)
+             and (corroboration = 'shown' or single_source_usd_cents is not null) order by id limit $4 for update),
          confirmed as (
-             select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
+             select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits
              where chain = $1 and state = 'confirmed' and height <= $3 order by id limit $4 for update)
-         select id, invoice_id, height, confirm_height, asset, amount, state, disposition from seen
-         union all select id, invoice_id, height, confirm_height, asset, amount, state, disposition from confirmed",
+         select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from seen
+         union all select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from confirmed",
         chain.as_str(),
         position.cursor,
         position.last,
@@ -184,7 +194,8 @@ pub async fn lock_unorphaned_deposits_above(
 ) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
-        "select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
+        "select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits
          where chain = $1 and height > $2 and state <> 'orphaned' order by id for update",
         chain.as_str(),
         height
@@ -202,6 +213,8 @@ fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
         amount: row.get("amount")?,
         state: row.get("state")?,
         used: row.get("disposition")?,
+        corroboration: row.get("corroboration")?,
+        single_source_usd_cents: row.get("single_source_usd_cents")?,
     })
 }
 
@@ -348,25 +361,136 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
     }))
 }
 
-/// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
-/// are none.
-pub async fn find_highest_due_height(
+/// Returns at most `limit` deposits, with their blocks and transfers, that have enough confirmations at `position`, that
+/// no second source has shown yet, and that may be checked now. Deposits that were confirmed without a second source
+/// after `since` are included. The amount of a [`TxPart::BalanceIncrease`] is the balance that its address must have
+/// after the block.
+pub async fn list_unchecked_deposits(
     tx: &mut Tx,
+    now: Instant,
     chain: &ChainId,
     position: Position,
-) -> Result<Option<Height>, db::Error> {
-    let found = row!(
+    since: Instant,
+    limit: i64,
+) -> Result<Vec<(DepositId, BlockRef, Transfer)>, db::Error> {
+    let found = rows!(
         tx,
-        "select max(height) as height from (
-             select max(height) as height from deposits where chain = $1 and state = 'seen' and confirm_height <= $2
-             union all select max(height) as height from deposits where chain = $1 and state = 'seen' and height <= $3
-             union all select max(height) as height from deposits where chain = $1 and state = 'confirmed' and height <= $3
-         ) due",
+        "with waiting as (
+             select * from deposits where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3)
+             and corroboration <> 'shown' and single_source_usd_cents is null and check_after <= $4
+             order by check_after, id limit $6),
+         confirmed as (
+             select * from deposits where chain = $1 and single_source_usd_cents is not null and confirmed_at > $5
+             and state in ('confirmed', 'final') and corroboration <> 'shown' and check_after <= $4
+             order by check_after, id limit $6),
+         unchecked as (select * from waiting union all select * from confirmed)
+         select d.id, d.height, d.block_hash, d.txid, d.tx_index, d.part, d.asset, d.amount, d.sender, d.invoice_id, a.key
+         from unchecked d join addresses a on a.id = d.address_id order by d.check_after, d.id limit $6",
         chain.as_str(),
         position.cursor,
-        position.last
+        position.last,
+        now,
+        since,
+        limit
     )?;
-    found.map_or(Ok(None), |row| row.get("height"))
+    let mut unchecked = Vec::with_capacity(found.len());
+    for row in &found {
+        let (height, code): (Height, i64) = (row.get("height")?, row.get("part")?);
+        let unknown = || db::Error::Value { column: "part".into(), reason: "no part has this code".into() };
+        let index = TransferIndex { tx_index: row.get("tx_index")?, part: TxPart::from_code(code).ok_or_else(unknown)? };
+        let asset = AssetId::from_stored(&row.get::<String>("asset")?);
+        let mut amount: Amount = row.get("amount")?;
+        if index.part == TxPart::BalanceIncrease {
+            amount = compute_balance_after(tx, row.get("id")?, row.get("invoice_id")?, &asset, height).await?;
+        }
+        let (txid, to, from) = (TxId(row.get("txid")?), AddressKey(row.get("key")?), row.get("sender")?);
+        let block = BlockRef { height, hash: BlockHash(row.get("block_hash")?) };
+        unchecked.push((row.get("id")?, block, Transfer { txid, index, asset, to, from, amount }));
+    }
+    Ok(unchecked)
+}
+
+/// Returns the balance that the address of an invoice has after the block at `height` when the deposit `id` is true: the
+/// sum of its deposits in this asset, without the other deposits that a second source contradicts.
+async fn compute_balance_after(
+    tx: &mut Tx,
+    id: DepositId,
+    invoice: InvoiceId,
+    asset: &AssetId,
+    height: Height,
+) -> Result<Amount, db::Error> {
+    let found = rows!(
+        tx,
+        "select amount from deposits where invoice_id = $1 and asset = $2 and height <= $3 and state <> 'orphaned'
+         and (id = $4 or corroboration <> 'contradicted')",
+        invoice,
+        asset.as_str(),
+        height,
+        id
+    )?;
+    let amounts = found.iter().map(|row| row.get("amount")).collect::<Result<Vec<Amount>, db::Error>>()?;
+    let out_of_range = || db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() };
+    Amount::checked_sum(amounts).ok_or_else(out_of_range)
+}
+
+/// Returns the deposits with these ids that are not orphaned, oldest first. The caller holds the lock of the cursor, so
+/// that they do not change.
+pub async fn list_checked_deposits(
+    tx: &mut Tx,
+    ids: impl Iterator<Item = DepositId>,
+) -> Result<Vec<CheckedDeposit>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        ids.map(|id| batch_row![id]).collect(),
+        "with given (id bigint)
+         select d.id, d.invoice_id, d.height, d.confirm_height, d.asset, d.amount, d.state, d.disposition, d.corroboration,
+         d.single_source_usd_cents, d.failed_checks, i.asset as invoice_asset, i.amount_due, i.currency, i.price
+         from given, deposits d, invoices i where d.id = given.id and d.state <> 'orphaned' and i.id = d.invoice_id"
+    )?;
+    let checked = |row: &db::Row| {
+        Ok(CheckedDeposit {
+            deposit: parse_deposit_row(row)?,
+            failed_checks: row.get("failed_checks")?,
+            invoice: InvoicePrice {
+                asset: AssetId::from_stored(&row.get::<String>("invoice_asset")?),
+                due: row.get("amount_due")?,
+                price: Fiat::new(row.get("currency")?, row.get("price")?),
+            },
+        })
+    };
+    let mut checked = found.iter().map(checked).collect::<Result<Vec<_>, db::Error>>()?;
+    checked.sort_by_key(|checked| checked.deposit.id);
+    Ok(checked)
+}
+
+/// Returns the value, in US cents, of the deposits that were confirmed without a second source after `since` and that no
+/// second source has shown since then.
+pub async fn sum_single_source_usd_cents(tx: &mut Tx, chain: &ChainId, since: Instant) -> Result<i64, db::Error> {
+    let found = row!(
+        tx,
+        "select cast(coalesce(sum(single_source_usd_cents), 0) as bigint) as cents from deposits
+         where chain = $1 and single_source_usd_cents is not null and confirmed_at > $2 and state <> 'orphaned'
+         and corroboration <> 'shown'",
+        chain.as_str(),
+        since
+    )?;
+    found.map_or(Ok(0), |row| row.get("cents"))
+}
+
+/// Stores what a check changed about each deposit.
+pub async fn set_check_results(tx: &mut Tx, results: &[CheckResult]) -> Result<(), db::Error> {
+    let given = results.iter().map(|result| {
+        let CheckResult { id, corroboration, failed_checks, check_after, single_source_usd_cents } = result;
+        batch_row![*id, *corroboration, i64::from(*failed_checks), *check_after, *single_source_usd_cents]
+    });
+    deferred_for_each!(
+        tx,
+        given.collect(),
+        "with given (id bigint, corroboration text, failed_checks bigint, check_after bigint, cents bigint)
+         update deposits set corroboration = given.corroboration, failed_checks = given.failed_checks,
+         check_after = given.check_after, single_source_usd_cents = given.cents
+         from given where deposits.id = given.id"
+    )
 }
 
 /// Returns true when a confirmed deposit is above `height`.

@@ -1,12 +1,15 @@
 //! The actions that the machine requests from the worker, and the observations that the worker returns.
 
-use chain::source::CrossCheckResult;
-use chain::{Block, BlockRef, Header, Height, SourceError, Tip};
+use std::collections::BTreeMap;
+
+use chain::source::{Corroboration, CrossCheckResult};
+use chain::{Block, BlockRef, Header, Height, SourceError, Tip, Transfer};
 
 use crate::workers::Ran;
 use clock::Instant;
-use ids::InvoiceId;
+use ids::{DepositId, InvoiceId};
 use money::cursors::Position;
+use money::deposits::UncheckedBlock;
 
 /// The next step of the worker. After every action except [`Action::Finish`], the worker passes the result to
 /// [`Machine::decide_next_action`](super::Machine::decide_next_action).
@@ -23,8 +26,6 @@ pub enum Action {
     },
     /// Read the node's header at this height.
     ReadHeader(Height),
-    /// Find the height of the newest stored deposit that would become confirmed or final at this position.
-    FindNewestDue(Position),
     /// Check whether a confirmed deposit exists above this height.
     FindConfirmedAbove(Height),
     /// Request this block from a second endpoint.
@@ -41,6 +42,23 @@ pub enum Action {
         blocks: Vec<Block>,
         /// The position up to which deposits are confirmed and final; `None` when none may advance.
         advance_to: Option<Position>,
+    },
+    /// List at most this many stored deposits that would become confirmed or final at this position and that no second
+    /// source has shown yet, by block.
+    ListUnchecked(Position, i64),
+    /// Ask an endpoint of another provider for these transfers of a block.
+    ConfirmTransfers {
+        /// The block.
+        block: BlockRef,
+        /// The transfers.
+        transfers: Vec<Transfer>,
+    },
+    /// Store these answers of second sources, and advance deposits as far as `advance_to`.
+    StoreAnswers {
+        /// The answers by deposit.
+        answers: BTreeMap<DepositId, Corroboration>,
+        /// The position up to which deposits are confirmed and final.
+        advance_to: Position,
     },
     /// List the invoices whose payment window has ended by the clock and by the chain.
     ListExpirable {
@@ -83,13 +101,15 @@ pub enum Observation {
     Blocks(Vec<Block>),
     /// The header: the result of [`Action::ReadHeader`]; `None` above the node's head.
     Header(Option<Header>),
-    /// The height: the result of [`Action::FindNewestDue`]; `None` when no stored deposit would advance.
-    NewestDue(Option<Height>),
     /// The result of [`Action::FindConfirmedAbove`]: true when a confirmed deposit is above the height.
     ConfirmedAbove(bool),
     /// The result of [`Action::CrossCheck`].
     CrossChecked(CrossCheckResult),
-    /// The result of [`Action::StoreBlocks`].
+    /// The blocks with unchecked deposits: the result of [`Action::ListUnchecked`].
+    Unchecked(Vec<UncheckedBlock>),
+    /// One answer for each transfer, in their order: the result of [`Action::ConfirmTransfers`].
+    Answers(Vec<Corroboration>),
+    /// The result of [`Action::StoreBlocks`] and of [`Action::StoreAnswers`].
     Stored {
         /// The height of the highest final block.
         final_height: Height,

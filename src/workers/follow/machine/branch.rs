@@ -5,7 +5,7 @@ use chain::{Block, BlockRef, Tip};
 
 use crate::workers::Ran;
 use crate::workers::follow::machine::actions::Action;
-use crate::workers::follow::machine::cross_check::{Corroboration, CrossCheckPurpose};
+use crate::workers::follow::machine::cross_check::CrossCheckPurpose;
 use crate::workers::follow::machine::invoice_expiry::{EXPIRY_INTERVAL_MS, ExpiryCheck};
 use crate::workers::follow::machine::{AfterStore, FollowLimits, Machine, Phase, StepError};
 use clock::Instant;
@@ -35,9 +35,9 @@ pub(super) struct Branch {
     pub(super) expiry_checked_at: Instant,
     /// True when the chain has deposits that are not final.
     pub(super) unfinished: bool,
-    /// The time of the last cross-check for deposits that are deep enough to advance; `None` when no deposit waits for
-    /// a second endpoint.
-    pub(super) cross_check_pending_at: Option<Instant>,
+    /// The time from which unchecked deposits are listed again although no block was read; `None` when no deposit that
+    /// is deep enough to advance waits for a second source. Due at once after a start, which knows of no deposits.
+    pub(super) check_again_at: Option<Instant>,
     /// The block at which balances are requested until an endpoint returns them. Later checks keep this block instead
     /// of the newest one, which an endpoint that is slightly behind would never have.
     pub(super) balance_block: Option<BlockRef>,
@@ -65,7 +65,7 @@ impl Branch {
             quiet_until: None,
             expiry_checked_at: Instant(0),
             unfinished: true,
-            cross_check_pending_at: None,
+            check_again_at: Some(now),
             balance_block: None,
             halted: cursor.halted.is_some(),
         })
@@ -127,8 +127,8 @@ impl Machine {
         }
     }
 
-    /// Starts to store the pending blocks. Returns the action that finds out how far deposits may advance, if this is
-    /// not known yet.
+    /// Starts to store the pending blocks and to advance deposits. Opens the review of contradicting endpoints first when
+    /// an endpoint reports a final block of another branch, and closes it first when no endpoint does any more.
     pub(super) fn prepare_to_store_blocks(&mut self, now: Instant, tip: &Tip, after_store: AfterStore) -> Action {
         let advance_limit = match self.compute_advance_limit(tip) {
             Ok(advance_limit) => advance_limit,
@@ -145,31 +145,24 @@ impl Machine {
                 );
             }
         };
-        let purpose = |after_store| CrossCheckPurpose::Store { advance_limit: Some(advance_limit), after_store };
-        if !self.cross_checkable {
-            return self.close_dispute_or_continue(now, purpose(after_store));
-        }
-        if !self.branch.unfinished && self.branch.pending.iter().all(|block| block.transfers.is_empty()) {
-            return self.continue_after_cross_check(now, purpose(after_store), Corroboration::Full);
-        }
-        self.phase = Phase::NewestDue { advance_limit, after_store };
-        Action::FindNewestDue(advance_limit)
+        self.close_dispute_or_continue(
+            now,
+            CrossCheckPurpose::Store { advance_limit: Some(advance_limit), after_store },
+        )
     }
 
-    /// Removes the pending blocks from memory and returns the action that stores them. `advance_to` is the position that
-    /// a second endpoint corroborates; a cross-check stays pending while it is below `advance_limit`.
+    /// Removes the pending blocks from memory and returns the action that stores them and advances deposits to
+    /// `advance_to`; with `None`, no deposit advances, and blocks are stored again soon.
     pub(super) fn request_block_storage(
         &mut self,
         now: Instant,
-        advance_limit: Option<Position>,
         advance_to: Option<Position>,
         after_store: AfterStore,
     ) -> Action {
         let from = self.branch.stored;
         let blocks = std::mem::take(&mut self.branch.pending);
         let last = blocks.last().map_or(from, |block| block.header.block_ref());
-        let pending_cross_check = advance_to.is_none() || advance_limit != advance_to;
-        self.phase = Phase::Stored { last, stored_at: now, pending_cross_check, after_store };
+        self.phase = Phase::Stored { last, stored_at: now, advance_to, after_store };
         Action::StoreBlocks { from, blocks, advance_to }
     }
 
@@ -186,8 +179,8 @@ impl Machine {
                 }
                 Action::Finish(Ran::Worked)
             }
-            AfterStore::AtTip { cursor_moved, final_height, .. }
-                if cursor_moved || self.branch.follower.final_height() > final_height =>
+            AfterStore::AtTip { worked, final_height, .. }
+                if worked || self.branch.follower.final_height() > final_height =>
             {
                 Action::Finish(Ran::Worked)
             }

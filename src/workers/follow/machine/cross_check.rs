@@ -1,8 +1,9 @@
-//! Cross-checks between endpoints. The follower confirms deposits, and reverses confirmed deposits, only when a second
-//! endpoint has the same blocks.
+//! Cross-checks between endpoints. The follower reverses confirmed deposits, and halts the chain, only when a second
+//! endpoint has the other branch, too. [`second_source`](super::second_source) checks deposits before they are
+//! confirmed.
 
+use chain::BlockRef;
 use chain::source::CrossCheckResult;
-use chain::{BlockRef, Height};
 
 use crate::workers::Ran;
 use crate::workers::follow::machine::actions::Action;
@@ -11,29 +12,15 @@ use crate::workers::follow::machine::{AfterStore, Machine, Phase};
 use clock::Instant;
 use money::cursors::Position;
 
-/// Minimum time, in milliseconds, between two cross-checks at the tip while deposits wait for a second endpoint.
-pub(super) const CROSS_CHECK_INTERVAL_MS: i64 = 1_000;
-
-/// The purpose of a cross-check, which decides the step after it.
+/// The step for which endpoints are compared.
 #[derive(Debug)]
 pub(super) enum CrossCheckPurpose {
-    /// To store blocks and advance deposits up to `advance_limit`; `None` when no deposit may advance, whatever the
-    /// result.
+    /// To store blocks and advance deposits up to `advance_limit`; `None` when no deposit may advance, because an
+    /// endpoint reports a final block of another branch.
     Store { advance_limit: Option<Position>, after_store: AfterStore },
     /// To reverse the followed branch down to the common ancestor `to`; `None` when there is no common ancestor, so
     /// that the chain is halted instead.
     Rewind { to: Option<BlockRef> },
-}
-
-/// The part of the followed branch that a second endpoint has, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Corroboration {
-    /// All blocks up to the requested one.
-    Full,
-    /// Only the blocks up to this one, which is the head of the second endpoint.
-    UpTo(BlockRef),
-    /// No block: the second endpoint has another branch.
-    None,
 }
 
 /// The state of the review of contradicting endpoints, and of the log about endpoints that are behind.
@@ -59,36 +46,14 @@ impl EndpointDispute {
 }
 
 impl Machine {
-    /// Requests a cross-check of the newest block with a deposit that would advance. All older blocks are its
-    /// ancestors, so one request checks them too. Without such a deposit, no request is sent.
-    pub(super) fn cross_check_newest_paid_block(
-        &mut self,
-        now: Instant,
-        advance_limit: Position,
-        stored: Option<Height>,
-        after_store: AfterStore,
-    ) -> Action {
-        let least_depth = u64::from(self.chain.depths.required_confirmations(Some(0)));
-        let advances =
-            |height: &Height| *height <= advance_limit.last || height + least_depth - 1 <= advance_limit.cursor;
-        let paid = self.branch.pending.iter().filter(|block| !block.transfers.is_empty());
-        let unstored = paid.map(|block| block.header.height).filter(advances).max();
-        let purpose = CrossCheckPurpose::Store { advance_limit: Some(advance_limit), after_store };
-        match stored.max(unstored) {
-            Some(height) => self.request_cross_check(self.branch.follower.find_nearest_block(height), purpose),
-            None => self.continue_after_cross_check(now, purpose, Corroboration::Full),
-        }
-    }
-
-    /// Requests a cross-check of this block.
+    /// Requests a cross-check of this block of another branch.
     pub(super) fn request_cross_check(&mut self, block: BlockRef, purpose: CrossCheckPurpose) -> Action {
         self.phase = Phase::CrossCheck { block, purpose };
         Action::CrossCheck(block)
     }
 
-    /// Acts on the result of a cross-check. When the second endpoint does not respond, or its head does not move,
-    /// deposits advance without it, so that a broken endpoint does not stop all payments. When the endpoint is slightly
-    /// behind, deposits wait for it, because a forged block is always ahead of honest endpoints.
+    /// Acts on the result of a cross-check. When the second endpoint does not respond, or its head does not move, the
+    /// branch is left without it, so that a broken endpoint does not stop the follower.
     pub(super) fn act_on_cross_check_result(
         &mut self,
         now: Instant,
@@ -113,12 +78,11 @@ impl Machine {
                     let (head, height) = (head.height, block.height);
                     self.notices.push(Notice::EndpointBehind { endpoint, head, height, stalled });
                 }
-                let corroboration = if stalled { Corroboration::Full } else { Corroboration::UpTo(head.block_ref()) };
-                self.continue_after_cross_check(now, purpose, corroboration)
+                self.continue_after_cross_check(now, purpose, stalled)
             }
             CrossCheckResult::NoAnswer(reason) => {
                 self.notices.push(Notice::NotCrossChecked { height: block.height, reason });
-                self.continue_after_cross_check(now, purpose, Corroboration::Full)
+                self.continue_after_cross_check(now, purpose, true)
             }
         }
     }
@@ -131,7 +95,7 @@ impl Machine {
         purpose: CrossCheckPurpose,
     ) -> Action {
         if self.dispute.is_open == Some(true) {
-            return self.continue_after_cross_check(now, purpose, Corroboration::None);
+            return self.continue_after_cross_check(now, purpose, false);
         }
         self.phase = Phase::DisputeOpened(purpose);
         Action::OpenDispute(reason)
@@ -142,48 +106,27 @@ impl Machine {
     pub(super) fn close_dispute_or_continue(&mut self, now: Instant, purpose: CrossCheckPurpose) -> Action {
         if self.dispute.is_open == Some(false) {
             self.dispute.behind_logged = false;
-            return self.continue_after_cross_check(now, purpose, Corroboration::Full);
+            return self.continue_after_cross_check(now, purpose, true);
         }
         self.phase = Phase::DisputeClosed(purpose);
         Action::CloseDispute
     }
 
-    /// Returns the step for which the cross-check was made: stores blocks, rewinds the branch or halts the chain. Without
-    /// full corroboration, nothing is rewound and the run finishes.
+    /// Returns the step for which endpoints were compared: stores blocks, rewinds the branch or halts the chain. Nothing
+    /// advances, and nothing is rewound, unless `agreed` is true: the endpoints agree, or no second one can answer.
     pub(super) fn continue_after_cross_check(
         &mut self,
         now: Instant,
         purpose: CrossCheckPurpose,
-        corroboration: Corroboration,
+        agreed: bool,
     ) -> Action {
         match purpose {
             CrossCheckPurpose::Store { advance_limit, after_store } => {
-                let advance_to = advance_limit
-                    .and_then(|advance_limit| self.limit_position_to_corroborated(advance_limit, corroboration));
-                self.request_block_storage(now, advance_limit, advance_to, after_store)
+                self.request_block_storage(now, advance_limit.filter(|_| agreed), after_store)
             }
-            CrossCheckPurpose::Rewind { to } => match (corroboration, to) {
-                (Corroboration::Full, Some(to)) => self.rewind_branch(to),
-                (Corroboration::Full, None) => self.request_halt(),
-                (Corroboration::UpTo(_) | Corroboration::None, _) => Action::Finish(Ran::Idle),
-            },
-        }
-    }
-
-    /// Limits the position to the blocks that a second endpoint has, too. Returns `None` when the head of the second
-    /// endpoint is on another branch.
-    pub(super) fn limit_position_to_corroborated(
-        &self,
-        advance_limit: Position,
-        corroboration: Corroboration,
-    ) -> Option<Position> {
-        match corroboration {
-            Corroboration::Full => Some(advance_limit),
-            Corroboration::UpTo(head) if self.branch.follower.is_on_our_branch(head) == Some(true) => Some(Position {
-                cursor: advance_limit.cursor.min(head.height),
-                last: advance_limit.last.min(head.height),
-            }),
-            Corroboration::UpTo(_) | Corroboration::None => None,
+            CrossCheckPurpose::Rewind { .. } if !agreed => Action::Finish(Ran::Idle),
+            CrossCheckPurpose::Rewind { to: Some(to) } => self.rewind_branch(to),
+            CrossCheckPurpose::Rewind { to: None } => self.request_halt(),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod notices;
 mod tip;
 mod branch;
 mod cross_check;
+mod second_source;
 mod invoice_expiry;
 mod reorg;
 
@@ -22,9 +23,10 @@ use chain::{BlockRef, Header, Height, SourceError, Tip};
 use crate::workers::Ran;
 use crate::workers::follow::machine::actions::{Action, Observation};
 use crate::workers::follow::machine::branch::Branch;
-use crate::workers::follow::machine::cross_check::{Corroboration, CrossCheckPurpose, EndpointDispute};
+use crate::workers::follow::machine::cross_check::{CrossCheckPurpose, EndpointDispute};
 use crate::workers::follow::machine::invoice_expiry::ExpiryCheck;
 use crate::workers::follow::machine::notices::Notice;
+use crate::workers::follow::machine::second_source::SecondSourceCheck;
 use clock::Instant;
 use ids::InvoiceId;
 use money::assets::FollowedChain;
@@ -71,6 +73,16 @@ pub enum StepError {
     /// The source returned blocks of which one is not the parent of the next one.
     #[error("block {0} does not follow the block before it in the same response")]
     BrokenSequence(Height),
+    /// The source returned another number of answers than it was asked for.
+    #[error("{asked} transfers of block {height} were asked for and {answered} answers were returned")]
+    WrongNumberOfAnswers {
+        /// The height of the block.
+        height: Height,
+        /// The number of transfers.
+        asked: usize,
+        /// The number of answers.
+        answered: usize,
+    },
     /// The worker reported the result of an action that the machine had not requested.
     #[error("the follower was given an observation that it had not requested: {0}")]
     UnexpectedObservation(String),
@@ -85,9 +97,13 @@ pub struct Machine {
     branch: Branch,
     /// True when the source has a second endpoint for cross-checks.
     cross_checkable: bool,
+    /// True when an endpoint of another provider must show deposits before they are confirmed.
+    needs_second_source: bool,
     dispute: EndpointDispute,
     /// The conflicting head that was logged last.
     conflicting_head: Option<BlockRef>,
+    /// The height of the block about which no second source could answer, and that was logged last.
+    unanswered_height: Option<Height>,
     /// The time of the first balance check without a response from any endpoint; `None` while balances are available.
     balances_unavailable_since: Option<Instant>,
     phase: Phase,
@@ -111,17 +127,20 @@ enum Phase {
     /// The answer whether a confirmed deposit is above `to`, the common ancestor. `theirs` is the lowest known block of
     /// the other branch.
     ConfirmedAbove { to: BlockRef, theirs: BlockRef },
-    /// The height of the newest stored deposit that would advance at `advance_limit`.
-    NewestDue { advance_limit: Position, after_store: AfterStore },
     /// The result of the cross-check of this block.
     CrossCheck { block: BlockRef, purpose: CrossCheckPurpose },
     /// The end of [`Action::OpenDispute`].
     DisputeOpened(CrossCheckPurpose),
     /// The end of [`Action::CloseDispute`].
     DisputeClosed(CrossCheckPurpose),
-    /// The end of [`Action::StoreBlocks`]. `last` becomes the stored cursor; `pending_cross_check` is true when deposits
-    /// wait for a second endpoint.
-    Stored { last: BlockRef, stored_at: Instant, pending_cross_check: bool, after_store: AfterStore },
+    /// The end of [`Action::StoreBlocks`]. `last` becomes the stored cursor; deposits were advanced to `advance_to`.
+    Stored { last: BlockRef, stored_at: Instant, advance_to: Option<Position>, after_store: AfterStore },
+    /// The blocks with deposits that no second source has shown.
+    Unchecked { advance_to: Position, after_store: AfterStore },
+    /// The answers about the transfers of the first block of the check.
+    Answers(SecondSourceCheck),
+    /// The end of [`Action::StoreAnswers`].
+    AnswersStored(AfterStore),
     /// The invoices that have expired.
     Expirable(ExpiryCheck),
     /// The result of the balance check of these invoices.
@@ -139,9 +158,9 @@ enum Phase {
 enum AfterStore {
     /// Continue after the read blocks extended the followed branch.
     Extended { tip: Tip },
-    /// Continue at the tip. `final_height` is the final height before the blocks were stored; `cursor_moved` is true
-    /// when blocks were pending.
-    AtTip { tip: Tip, cursor_moved: bool, final_height: Height },
+    /// Continue at the tip. `final_height` is the final height before the blocks were stored; `worked` is true when
+    /// blocks were pending or a second source showed deposits.
+    AtTip { tip: Tip, worked: bool, final_height: Height },
     /// Compare the balances of these expired invoices.
     InvoicesExpired { invoices: Vec<InvoiceId>, check: ExpiryCheck },
     /// Finish the run, in which an unexplained credit was booked.
@@ -164,8 +183,10 @@ impl Machine {
             deposit_limits,
             branch,
             cross_checkable: false,
+            needs_second_source: false,
             dispute: EndpointDispute::default(),
             conflicting_head: None,
+            unanswered_height: None,
             balances_unavailable_since: None,
             phase: Phase::Stopped,
             notices: Vec::new(),
@@ -196,9 +217,11 @@ impl Machine {
     }
 
     /// Starts a run and returns its first action. `cross_checkable` is true when the source has a second endpoint for
-    /// cross-checks.
-    pub fn start_run(&mut self, cross_checkable: bool) -> Action {
+    /// cross-checks. `needs_second_source` is true when an endpoint of another provider must show deposits before they
+    /// are confirmed.
+    pub fn start_run(&mut self, cross_checkable: bool, needs_second_source: bool) -> Action {
         self.cross_checkable = cross_checkable;
+        self.needs_second_source = needs_second_source;
         self.phase = Phase::Tip;
         Action::ReadTip
     }
@@ -221,28 +244,35 @@ impl Machine {
             (Phase::ConfirmedAbove { to, theirs }, Observation::ConfirmedAbove(true)) => {
                 Ok(self.request_cross_check(theirs, CrossCheckPurpose::Rewind { to: Some(to) }))
             }
-            (Phase::NewestDue { advance_limit, after_store }, Observation::NewestDue(stored)) => {
-                Ok(self.cross_check_newest_paid_block(now, advance_limit, stored, after_store))
-            }
             (Phase::CrossCheck { block, purpose }, Observation::CrossChecked(result)) => {
                 Ok(self.act_on_cross_check_result(now, block, result, purpose))
             }
             (Phase::DisputeOpened(purpose), Observation::Done) => {
                 self.dispute.is_open = Some(true);
-                Ok(self.continue_after_cross_check(now, purpose, Corroboration::None))
+                Ok(self.continue_after_cross_check(now, purpose, false))
             }
             (Phase::DisputeClosed(purpose), Observation::Done) => {
                 self.dispute.is_open = Some(false);
                 self.dispute.behind_logged = false;
-                Ok(self.continue_after_cross_check(now, purpose, Corroboration::Full))
+                Ok(self.continue_after_cross_check(now, purpose, true))
             }
             (
-                Phase::Stored { last, stored_at, pending_cross_check, after_store },
+                Phase::Stored { last, stored_at, advance_to, after_store },
                 Observation::Stored { final_height, unfinished },
             ) => {
                 self.branch.stored = last;
                 self.branch.stored_at = stored_at;
-                self.branch.cross_check_pending_at = pending_cross_check.then_some(stored_at);
+                self.branch.unfinished = unfinished;
+                self.branch.follower.raise_final_height(final_height);
+                Ok(self.list_unchecked_or_continue(now, advance_to, after_store))
+            }
+            (Phase::Unchecked { advance_to, after_store }, Observation::Unchecked(blocks)) => {
+                Ok(self.check_unchecked_blocks(now, advance_to, blocks, after_store))
+            }
+            (Phase::Answers(check), Observation::Answers(answers)) => {
+                self.check_next_block_or_store_answers(now, check, answers)
+            }
+            (Phase::AnswersStored(after_store), Observation::Stored { final_height, unfinished }) => {
                 self.branch.unfinished = unfinished;
                 self.branch.follower.raise_final_height(final_height);
                 Ok(self.continue_after_store(now, after_store))

@@ -21,11 +21,18 @@ pub enum Notice {
         head: Height,
         /// The height of the requested block.
         height: Height,
-        /// True when the endpoint's head has been the same block for a long time, so that the follower does not wait
-        /// for the endpoint.
+        /// True when the endpoint's head has been the same block for a long time, so that the follower leaves its branch
+        /// without the endpoint.
         stalled: bool,
     },
-    /// No second endpoint responded, so the block was accepted from a single endpoint.
+    /// No endpoint of another provider can say whether a block has the transfers of deposits, so they wait.
+    NotCorroborated {
+        /// The height of the block.
+        height: Height,
+        /// The reason why no endpoint can answer.
+        reason: String,
+    },
+    /// No second endpoint responded, so the followed branch is left on the word of a single endpoint.
     NotCrossChecked {
         /// The height of the block.
         height: Height,

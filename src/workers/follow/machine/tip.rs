@@ -4,7 +4,6 @@ use chain::Tip;
 use chain::follower::NextStep;
 
 use crate::workers::follow::machine::actions::Action;
-use crate::workers::follow::machine::cross_check::CROSS_CHECK_INTERVAL_MS;
 use crate::workers::follow::machine::invoice_expiry::ExpiryCheck;
 use crate::workers::follow::machine::notices::Notice;
 use crate::workers::follow::machine::{AfterStore, Machine, Phase};
@@ -52,21 +51,26 @@ impl Machine {
     }
 
     /// Acts on a tip that is the cursor or an older block of the followed branch. Stores the pending blocks and advances
-    /// deposits when one of both is due; otherwise requests the expired invoices.
+    /// deposits when one of both is due. Otherwise checks deposits that wait for a second source again, when that is due,
+    /// or requests the expired invoices.
     pub(super) fn store_blocks_or_expire_invoices(&mut self, now: Instant, tip: Tip) -> Action {
         let branch = &self.branch;
         let cursor_moved = !branch.pending.is_empty();
         let stale = now.since(branch.stored_at) >= self.limits.cursor_flush_ms;
-        let may_finish = match branch.cross_check_pending_at {
-            // A cross-check is repeated after an interval, not after every new tip of a chain with fast blocks.
-            Some(checked_at) => now.since(checked_at) >= CROSS_CHECK_INTERVAL_MS,
-            None => self
-                .compute_advance_limit(&tip)
-                .is_ok_and(|advance_to| advance_to.last > branch.follower.final_height()),
-        };
+        let advance_limit = self.compute_advance_limit(&tip);
+        let final_height = branch.follower.final_height();
+        let may_finish = advance_limit.is_ok_and(|advance_to| advance_to.last > final_height);
+        let check_again = branch.check_again_at.is_some_and(|at| at <= now);
+        let after_store = AfterStore::AtTip { tip, worked: cursor_moved, final_height };
         if (cursor_moved && stale) || (branch.unfinished && may_finish) {
-            let after_store = AfterStore::AtTip { tip, cursor_moved, final_height: branch.follower.final_height() };
             return self.prepare_to_store_blocks(now, &tip, after_store);
+        }
+        if check_again {
+            let only_check = self.needs_second_source && !cursor_moved && self.dispute.is_open == Some(false);
+            return match advance_limit {
+                Ok(advance_to) if only_check => self.list_unchecked_deposits(advance_to, after_store),
+                Ok(_) | Err(_) => self.prepare_to_store_blocks(now, &tip, after_store),
+            };
         }
         self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: false })
     }
