@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use crate::{
-    Address, Amount, AssetKind, Block, BlockHash, BlockRef, Header, Height, Tip, UnconfirmedTransfer, WatchSet,
+    Address, Amount, AssetKind, Block, BlockHash, BlockRef, Header, Height, Tip, Transfer, UnconfirmedTransfer,
+    WatchSet,
 };
 
 /// The identity of a chain, which never changes.
@@ -67,6 +68,31 @@ pub enum CrossCheckResult {
     NoAnswer(String),
 }
 
+/// The answer of an endpoint of another provider to the question whether it shows a transfer that the first endpoint
+/// returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Corroboration {
+    /// The second endpoint shows the same transfer in the same block, or the operator's own node showed it first, or the
+    /// block itself proves that it belongs to the chain.
+    Shown {
+        /// Host and port of the endpoint that shows the transfer.
+        endpoint: String,
+    },
+    /// The head of the second endpoint has passed the block (on TRON its solidified head), and the second endpoint has
+    /// another block at that height or does not have the transfer.
+    Contradicted {
+        /// Host and port of the second endpoint.
+        endpoint: String,
+        /// A sentence that names both endpoints and says what each of them shows.
+        detail: String,
+    },
+    /// No endpoint of another provider can answer now: there is none, or it is behind, pruned, throttled or silent.
+    CannotSay {
+        /// The reason, with host and port of the endpoints that were asked.
+        reason: String,
+    },
+}
+
 /// The result of the check of one endpoint, for `settled check` and the status page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointReport {
@@ -109,14 +135,35 @@ pub trait Source: Send + Sync {
     /// See [`Source`].
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError>;
 
-    /// Returns the number of endpoints whose answers about a block can be compared. The number is 1 when there is one
-    /// endpoint, and on chains whose blocks prove by their work or their signatures that they belong to the chain.
+    /// Returns true on chains where it costs nothing to invent a block that passes all checks of the driver (EVM and
+    /// TRON). There an endpoint of a second provider must show a deposit before it is confirmed; see
+    /// [`Source::confirm`]. Returns false on chains whose blocks prove by their work that they belong to the chain.
+    fn needs_second_source(&self) -> bool {
+        false
+    }
+
+    /// Returns the number of independent providers whose answers can be compared. Two endpoints of one provider count
+    /// once. The number is at least 2 when an endpoint is the operator's own node, because what that node shows needs no
+    /// second source. The number is 1 on chains whose blocks prove that they belong to the chain.
     fn independent_endpoints(&self) -> usize {
         1
     }
 
-    /// Asks a second endpoint whether it has the same block. The daemon asks before it confirms deposits on a chain
-    /// whose blocks cost nothing to invent.
+    /// Asks an endpoint of another provider than the one that returned the block whether it shows these transfers of the
+    /// block. Sends a bounded number of requests for all transfers together, and returns one answer for each transfer, in
+    /// the order of `transfers`. Of a transfer, [`Transfer::from`] is not compared.
+    ///
+    /// The `amount` of a [`crate::TxPart::BalanceIncrease`] is here the balance that the address must have directly after
+    /// the block, so the caller adds the other deposits of the address that are already booked.
+    ///
+    /// Chains that need no second source answer [`Corroboration::Shown`] without a request.
+    async fn confirm(&self, _block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
+        let shown = || Corroboration::Shown { endpoint: "the block's own proof".to_owned() };
+        transfers.iter().map(|_| shown()).collect()
+    }
+
+    /// Asks a second endpoint whether it has the same block. The daemon asks before it rewinds below confirmed deposits
+    /// on a chain whose blocks cost nothing to invent.
     async fn cross_check(&self, _at: &BlockRef) -> CrossCheckResult {
         CrossCheckResult::NoAnswer("there is no other endpoint".to_owned())
     }

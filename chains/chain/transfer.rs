@@ -52,6 +52,19 @@ impl TxPart {
         };
         (kind << 32) | i64::from(index)
     }
+
+    /// Returns the part whose [`TxPart::code`] is `code`, or `None` when no part has this code.
+    pub fn from_code(code: i64) -> Option<TxPart> {
+        let index = u32::try_from(code & i64::from(u32::MAX)).ok()?;
+        match code >> 32 {
+            0 if index == 0 => Some(TxPart::Value),
+            1 => Some(TxPart::Log(index)),
+            2 => Some(TxPart::Internal(index)),
+            3 => Some(TxPart::Output(index)),
+            4 if index == 0 => Some(TxPart::BalanceIncrease),
+            _ => None,
+        }
+    }
 }
 
 /// The position of a transfer inside its block.
@@ -80,6 +93,15 @@ pub struct Transfer {
     pub from: Option<String>,
     /// The amount of the transfer in base units, which may be zero.
     pub amount: Amount,
+}
+
+impl Transfer {
+    /// Returns true when both are the same transfer of a block with the same receiver, asset and amount. The sender is
+    /// not compared.
+    pub fn is_same_movement(&self, other: &Transfer) -> bool {
+        (self.txid, self.index, self.to, self.amount) == (other.txid, other.index, other.to, other.amount)
+            && self.asset == other.asset
+    }
 }
 
 /// A reference to an output of a Bitcoin transaction.
@@ -117,4 +139,22 @@ pub struct UnconfirmedTransfer {
     pub amount: Amount,
     /// True if the transaction signals that its sender may replace it (BIP125).
     pub replaceable: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TxPart;
+
+    #[test]
+    fn the_code_of_a_part_is_decoded_to_the_same_part() {
+        let parts =
+            [TxPart::Value, TxPart::Log(7), TxPart::Internal(u32::MAX), TxPart::Output(0), TxPart::BalanceIncrease];
+        for part in parts {
+            assert_eq!(TxPart::from_code(part.code()), Some(part));
+        }
+        assert!(parts.map(TxPart::code).is_sorted());
+        for code in [-1, 1, 5 << 32, (4 << 32) + 1, i64::MIN, i64::MAX] {
+            assert_eq!(TxPart::from_code(code), None, "{code}");
+        }
+    }
 }

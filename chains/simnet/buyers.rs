@@ -250,7 +250,8 @@ impl Simnet {
         }
     }
 
-    fn find_family(&self, chain: &ChainId) -> Result<Family, PayError> {
+    /// Returns the family of a chain of the set.
+    pub fn find_family(&self, chain: &ChainId) -> Result<Family, PayError> {
         let node = self.nodes.get(chain).ok_or_else(|| PayError::UnknownChain(chain.clone()))?;
         Ok(node.lock_model().spec.family)
     }

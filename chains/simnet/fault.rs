@@ -14,6 +14,14 @@ pub enum NodeFault {
     WrongParent,
     /// The second endpoint of the cross-check has a different block at every height.
     ConflictingEndpoint,
+    /// There is only one endpoint, so nothing can be compared.
+    SingleEndpoint,
+    /// The second endpoint answers no request.
+    SilentSecondEndpoint,
+    /// The second endpoint has the chain as it was this many blocks ago.
+    SecondEndpointBehind(u64),
+    /// The second endpoint shows blocks without their transfers, and balances of zero.
+    SecondEndpointHidesTransfers,
     /// The node returns no blocks, although its tip includes them.
     MissingBlocks,
     /// The tip includes this many of the newest blocks that the node does not return yet, as on a chain that grows
@@ -69,6 +77,15 @@ impl ActiveFaults {
     /// Returns the number of blocks by which answers lag behind the chain; see [`NodeFault::Stale`].
     pub fn count_lag_blocks(&self) -> u64 {
         let lag = |fault: &NodeFault| if let NodeFault::Stale(blocks) = fault { Some(*blocks) } else { None };
+        self.on.iter().find_map(lag).unwrap_or(0)
+    }
+
+    /// Returns the number of blocks by which the second endpoint lags behind the chain; see
+    /// [`NodeFault::SecondEndpointBehind`].
+    pub fn count_second_endpoint_lag_blocks(&self) -> u64 {
+        let lag = |fault: &NodeFault| {
+            if let NodeFault::SecondEndpointBehind(blocks) = fault { Some(*blocks) } else { None }
+        };
         self.on.iter().find_map(lag).unwrap_or(0)
     }
 }

@@ -15,6 +15,8 @@ pub mod spec;
 mod block_file;
 mod model_node;
 pub mod fault;
+mod invention;
+mod second_endpoint;
 pub mod conformance;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};

@@ -20,6 +20,7 @@ use crate::{
     buyers::{self, Buyers},
     chain_state::{ChainState, TxRejection, Undo},
     fault::ActiveFaults,
+    invention::Invention,
     mempool::Mempool,
     spec::{ChainSpec, FinalityMark},
     transaction::SignedTx,
@@ -90,6 +91,8 @@ pub struct ModelChain {
     pub internal_transfers: InternalTransfers,
     /// The faults of the node that are switched on.
     pub faults: ActiveFaults,
+    /// The money that the first endpoint invents; the chain and the second endpoint do not have it.
+    pub inventions: Vec<Invention>,
     mined: HashMap<TxId, Height>,
     /// The file that stores the blocks; `None` for a chain in memory.
     pub file: Option<BlockFile>,
@@ -132,6 +135,7 @@ impl ModelChain {
             buyers,
             internal_transfers,
             faults: ActiveFaults::default(),
+            inventions: Vec::new(),
             mined: HashMap::new(),
             file: None,
             storage_error: None,

@@ -8,8 +8,8 @@ use std::sync::{
 use async_trait::async_trait;
 use chain::{
     Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, BroadcastOutcome, Family, Header, Height,
-    Identity, InternalTransfers, Sender, Source, SourceError, Tip, UnconfirmedTransfer, WatchSet,
-    source::{CrossCheckResult, EndpointReport},
+    Identity, InternalTransfers, Sender, Source, SourceError, Tip, Transfer, UnconfirmedTransfer, WatchSet,
+    source::{Corroboration, CrossCheckResult, EndpointReport},
 };
 
 use crate::{fault::NodeFault, model_chain::ModelChain, transfers::TransferFilter};
@@ -94,22 +94,26 @@ impl Source for ModelNode {
         model.find_block(height).map(|block| Some(block.header)).ok_or_else(|| pruned_block_error(height))
     }
 
-    /// Returns 2 on EVM chains, where an invented block costs nothing, so there is a second endpoint without faults.
+    fn needs_second_source(&self) -> bool {
+        self.lock_model().needs_second_source()
+    }
+
+    /// Returns 2 on chains whose blocks cost nothing to invent, where the model has a second endpoint.
     fn independent_endpoints(&self) -> usize {
-        if self.lock_model().spec.family == Family::Evm { 2 } else { 1 }
+        let model = self.lock_model();
+        if model.needs_second_source() && !model.faults.is_on(NodeFault::SingleEndpoint) { 2 } else { 1 }
+    }
+
+    async fn confirm(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
+        let model = self.lock_model();
+        if model.needs_second_source() {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        model.corroborate_transfers(block, transfers)
     }
 
     async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
-        let (model, endpoint) = (self.lock_model(), "another model node".to_owned());
-        if model.faults.is_on(NodeFault::ConflictingEndpoint) {
-            return CrossCheckResult::Conflicting { endpoint, hash: BlockHash([0xee; 32]) };
-        }
-        match model.find_block_ref(at.height) {
-            Some(block) if block == *at => CrossCheckResult::Confirmed,
-            Some(block) => CrossCheckResult::Conflicting { endpoint, hash: block.hash },
-            None if at.height > model.head().height => CrossCheckResult::Behind { endpoint, head: model.head() },
-            None => CrossCheckResult::NoAnswer(format!("block {} is not kept any more", at.height)),
-        }
+        self.lock_model().cross_check_block(at)
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
@@ -125,7 +129,9 @@ impl Source for ModelNode {
         for height in from..=last {
             let block = model.find_block(height).ok_or_else(|| pruned_block_error(height))?;
             let hidden = block.txs.is_empty() || model.faults.is_on(NodeFault::HideTransfers);
-            let transfers = if hidden { Vec::new() } else { model.list_watched_transfers(&block.txs, filter) };
+            let mut transfers = if hidden { Vec::new() } else { model.list_watched_transfers(&block.txs, filter) };
+            let invented = model.list_invented_transfers(height).filter(|transfer| addresses.contains(&transfer.to));
+            transfers.extend(invented.cloned());
             blocks.push(Block { header: block.header, transfers, spends: Vec::new() });
         }
         if model.faults.is_on(NodeFault::WrongParent) {
@@ -152,7 +158,7 @@ impl Source for ModelNode {
             return Err(SourceError::BlockNotFound(at.height));
         }
         let asset = AssetId::on_chain(&model.spec.chain, asset);
-        Ok(addresses.iter().map(|address| model.balance_at(at.height, &asset, address.key)).collect())
+        Ok(addresses.iter().map(|address| model.first_endpoint_balance_at(at.height, &asset, address.key)).collect())
     }
 
     /// Returns the unconfirmed transfers on Bitcoin, and `None` on the other families.

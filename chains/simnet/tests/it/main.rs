@@ -7,6 +7,7 @@ mod support;
 mod block_file;
 mod contract;
 mod faults;
+mod second_endpoint;
 mod nodes;
 mod payments;
 mod properties;
