@@ -208,7 +208,7 @@ both! {
             assert!(detail.contains("`policy.single_source_max_usd`"), "{detail}");
             // The second endpoint answers again, so the waiting deposit is confirmed and its review is closed.
             set_fault(&world, coin, NodeFault::SilentSecondEndpoint, false);
-            world.advance_seconds(60);
+            world.advance_seconds(300);
             world.run_until_idle().await;
             world.assert_status(&orders[2], "completed", "paid").await;
             assert!(!world.has_open_review("deposit.uncorroborated").await);

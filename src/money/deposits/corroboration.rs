@@ -168,7 +168,8 @@ impl Check<'_> {
                 result.single_source_usd_cents = self.decide_without_answer(checked, reason);
             }
         }
-        let delay_ms = second_source::compute_retry_delay_ms(result.failed_checks, result.corroboration);
+        let waits = result.corroboration == Corroboration::Unchecked && result.single_source_usd_cents.is_none();
+        let delay_ms = second_source::compute_retry_delay_ms(result.failed_checks, waits);
         result.check_after = self.now.plus_ms(delay_ms);
         result
     }

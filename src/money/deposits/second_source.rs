@@ -8,7 +8,6 @@ use chain::amount::Units;
 use chain::{Amount, Asset, AssetId, Family, Height};
 use rust_decimal::Decimal;
 
-use crate::deposits::Corroboration;
 use crate::pricing::{Currency, Fiat, RateBook, convert_price_to_usd_rounded_up};
 use clock::Instant;
 
@@ -18,10 +17,11 @@ pub const SINGLE_SOURCE_PERIOD_MS: i64 = 86_400_000;
 const TRON_FURTHER_BLOCKS: Height = 20;
 /// The delay, in milliseconds, before the second check of a deposit. It doubles with every further check.
 const RETRY_MS: i64 = 1_000;
-/// Maximum delay, in milliseconds, before the next check of a deposit that no endpoint could answer.
-const UNANSWERED_RETRY_MAX_MS: i64 = 30_000;
-/// Maximum delay, in milliseconds, before the next check of a deposit that an endpoint contradicts.
-const CONTRADICTED_RETRY_MAX_MS: i64 = 300_000;
+/// Maximum delay, in milliseconds, before the next check of a deposit that waits for an answer.
+const WAITING_RETRY_MAX_MS: i64 = 30_000;
+/// Maximum delay, in milliseconds, before the next check of a deposit that an endpoint contradicts, or that was confirmed
+/// without a second source.
+const DECIDED_RETRY_MAX_MS: i64 = 300_000;
 
 /// The value of deposits that one chain confirms in 24 hours without a second source, with the rates that convert
 /// deposits to US dollars.
@@ -153,12 +153,9 @@ pub fn decide_without_second_source(
 }
 
 /// Returns the delay, in milliseconds, after which a deposit is checked again. `failed_checks` is the number of checks
-/// that did not show it, the last one included.
-pub fn compute_retry_delay_ms(failed_checks: u32, corroboration: Corroboration) -> i64 {
-    let max = match corroboration {
-        Corroboration::Unchecked | Corroboration::Shown => UNANSWERED_RETRY_MAX_MS,
-        Corroboration::Contradicted => CONTRADICTED_RETRY_MAX_MS,
-    };
+/// that did not show it, the last one included. `waits` is true while it waits for a first answer.
+pub fn compute_retry_delay_ms(failed_checks: u32, waits: bool) -> i64 {
+    let max = if waits { WAITING_RETRY_MAX_MS } else { DECIDED_RETRY_MAX_MS };
     let doublings = failed_checks.saturating_sub(1).min(20);
     RETRY_MS.saturating_mul(1 << doublings).min(max)
 }
@@ -202,9 +199,9 @@ mod tests {
 
     #[test]
     fn checks_are_repeated_less_and_less_often() {
-        let delays = |corroboration| [1, 2, 3, 6, 10, u32::MAX].map(|n| compute_retry_delay_ms(n, corroboration));
-        assert_eq!(delays(Corroboration::Unchecked), [1_000, 2_000, 4_000, 30_000, 30_000, 30_000]);
-        assert_eq!(delays(Corroboration::Contradicted), [1_000, 2_000, 4_000, 32_000, 300_000, 300_000]);
+        let delays = |waits| [1, 2, 3, 6, 10, u32::MAX].map(|n| compute_retry_delay_ms(n, waits));
+        assert_eq!(delays(true), [1_000, 2_000, 4_000, 30_000, 30_000, 30_000]);
+        assert_eq!(delays(false), [1_000, 2_000, 4_000, 32_000, 300_000, 300_000]);
     }
 
     #[test]

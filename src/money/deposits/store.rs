@@ -385,7 +385,8 @@ pub async fn list_unchecked_deposits(
              order by check_after, id limit $6),
          unchecked as (select * from waiting union all select * from confirmed)
          select d.id, d.height, d.block_hash, d.txid, d.tx_index, d.part, d.asset, d.amount, d.sender, d.invoice_id, a.key
-         from unchecked d join addresses a on a.id = d.address_id order by d.check_after, d.id limit $6",
+         from unchecked d join addresses a on a.id = d.address_id
+         order by case when d.state = 'seen' then 0 else 1 end, d.check_after, d.id limit $6",
         chain.as_str(),
         position.cursor,
         position.last,

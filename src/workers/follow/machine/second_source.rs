@@ -18,12 +18,16 @@ use money::deposits::UncheckedBlock;
 pub(super) const LIST_MAX: i64 = 512;
 /// Maximum number of blocks about which a second source is asked in one run.
 pub(super) const BLOCKS_MAX: usize = 16;
+/// The time, in milliseconds, after which a run asks about no further block, so that a silent endpoint does not keep the
+/// follower from reading blocks.
+pub(super) const ASKING_MAX_MS: i64 = 3_000;
 /// Minimum time, in milliseconds, between two listings without a new block while deposits wait for a second source.
 pub(super) const CHECK_INTERVAL_MS: i64 = 1_000;
 
 /// A check in progress.
 #[derive(Debug)]
 pub(super) struct SecondSourceCheck {
+    started_at: Instant,
     /// The position up to which deposits advance.
     advance_to: Position,
     /// The block about which a second source is asked.
@@ -82,14 +86,8 @@ impl Machine {
             self.branch.check_again_at = again.map(|_| now.plus_ms(CHECK_INTERVAL_MS));
             return self.continue_after_store(now, after_store);
         };
-        self.ask_about_block(SecondSourceCheck {
-            advance_to,
-            asked,
-            left,
-            more,
-            answers: BTreeMap::new(),
-            after_store,
-        })
+        let (started_at, answers) = (now, BTreeMap::new());
+        self.ask_about_block(SecondSourceCheck { started_at, advance_to, asked, left, more, answers, after_store })
     }
 
     fn ask_about_block(&mut self, check: SecondSourceCheck) -> Action {
@@ -98,8 +96,7 @@ impl Machine {
         Action::ConfirmTransfers { block, transfers }
     }
 
-    /// Asks about the next block, or stores all answers. After a block about which no endpoint could answer, no other
-    /// block is asked for in this run, so that a silent endpoint delays the follower only once.
+    /// Asks about the next block. Stores all answers after the last block, or when [`ASKING_MAX_MS`] have passed.
     ///
     /// # Errors
     /// The source returned another number of answers than it was asked for.
@@ -114,10 +111,10 @@ impl Machine {
             let (asked, answered) = (check.asked.deposits.len(), answers.len());
             return Err(StepError::WrongNumberOfAnswers { height, asked, answered });
         }
-        let unanswered = self.report_missing_answers(height, &answers);
+        self.report_missing_answers(height, &answers);
         check.answers.extend(std::mem::take(&mut check.asked.deposits).into_iter().zip(answers));
         match check.left.pop_front() {
-            Some(next) if !unanswered => {
+            Some(next) if now.since(check.started_at) < ASKING_MAX_MS => {
                 check.asked = next;
                 return Ok(self.ask_about_block(check));
             }
@@ -139,16 +136,15 @@ impl Machine {
         Ok(Action::StoreAnswers { answers, advance_to })
     }
 
-    /// Returns true when no endpoint could answer about a transfer, and reports the first reason once per height.
-    fn report_missing_answers(&mut self, height: Height, answers: &[Corroboration]) -> bool {
+    /// Reports, once per height, why no endpoint could answer about a transfer.
+    fn report_missing_answers(&mut self, height: Height, answers: &[Corroboration]) {
         let reason = answers.iter().find_map(|answer| match answer {
             Corroboration::CannotSay { reason } => Some(reason),
             Corroboration::Shown { .. } | Corroboration::Contradicted { .. } => None,
         });
-        let Some(reason) = reason else { return false };
+        let Some(reason) = reason else { return };
         if self.unanswered_height.replace(height) != Some(height) {
             self.notices.push(Notice::NotCorroborated { height, reason: reason.clone() });
         }
-        true
     }
 }

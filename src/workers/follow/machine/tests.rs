@@ -450,26 +450,34 @@ fn no_second_source_is_asked_without_unchecked_deposits_or_on_chains_that_need_n
 }
 
 #[test]
-fn a_run_asks_about_a_limited_number_of_blocks_and_stops_at_the_first_without_an_answer() {
+fn a_run_asks_about_a_limited_number_of_blocks_for_a_limited_time() {
     let listed: Vec<UncheckedBlock> =
         (1..=20).map(|n| unchecked_block(80 + n, &[i64::try_from(n).unwrap()])).collect();
-    // Each row is: the answer about every block, the number of blocks asked about, the delay of the next listing in
-    // milliseconds.
-    for (answer, asked, delay_ms) in [(shown(), 16, 0), (contradicted(), 16, 1_000), (cannot_say(), 1, 1_000)] {
+    // Each row is: the answer about every block, the time until it comes in milliseconds, the number of blocks asked
+    // about, the delay of the next listing in milliseconds.
+    let table = [
+        (shown(), 0, 16, 0),
+        (contradicted(), 0, 16, 1_000),
+        (cannot_say(), 0, 16, 1_000),
+        (shown(), 1_000, 3, 0),
+        (cannot_say(), 10_000, 1, 1_000),
+    ];
+    for (answer, answer_ms, asked, delay_ms) in table {
         let mut machine = new_machine();
         let mut actions = run_with_second_source(&mut machine, NOW, read_blocks_and_list(listed.clone()));
         let mut action = actions.pop().unwrap();
-        let mut heights = Vec::new();
+        let (mut heights, mut now) = (Vec::new(), NOW);
         while let Action::ConfirmTransfers { block, .. } = action {
             heights.push(block.height);
-            action = machine.decide_next_action(NOW, Observation::Answers(vec![answer.clone()])).unwrap();
+            now = now.plus_ms(answer_ms);
+            action = machine.decide_next_action(now, Observation::Answers(vec![answer.clone()])).unwrap();
         }
         assert_eq!(heights, (81..81 + asked).collect::<Vec<_>>(), "{answer:?}");
         let Action::StoreAnswers { answers, .. } = action else { panic!("{action:?}") };
         assert_eq!(u64::try_from(answers.len()).unwrap(), asked);
-        machine.decide_next_action(NOW, blocks_stored(98, true)).unwrap();
+        machine.decide_next_action(now, blocks_stored(98, true)).unwrap();
         let next = |machine: &mut Machine, after_ms| {
-            run_with_second_source(machine, NOW.plus_ms(after_ms), [tip_at(102)]).remove(0)
+            run_with_second_source(machine, now.plus_ms(after_ms), [tip_at(102)]).remove(0)
         };
         if delay_ms > 0 {
             assert!(matches!(next(&mut machine, delay_ms - 1), Action::ListExpirable { .. }));
