@@ -468,13 +468,24 @@ create table deposits (
     -- The transaction that spends the output of the deposit, and the height of its block. Both are null while the output is
     -- unspent, and on chains without outputs.
     spending_txid blob check (spending_txid is null or length(spending_txid) = 32),
-    spent_height bigint
+    spent_height bigint,
+    -- The evidence of an endpoint of another provider. unchecked: no such endpoint has answered yet. shown: such an endpoint
+    -- shows the transfer, or the chain needs no second source. contradicted: such an endpoint has passed the block and does
+    -- not show the transfer. Only shown deposits are confirmed, except those with a `single_source_usd_cents`.
+    corroboration text not null default 'unchecked',
+    -- The number of checks that did not show the transfer, and the time from which the next check may be made.
+    failed_checks bigint not null default 0,
+    check_after bigint not null default 0,
+    -- The value, in US cents, of a deposit that was confirmed although no endpoint of another provider could be asked; null
+    -- for all others.
+    single_source_usd_cents bigint
 );
 -- This index prevents a transfer from being booked twice. New keys are larger than old ones, so insertions stay fast.
 create unique index deposits_once on deposits (chain, height, tx_index, part) where state <> 'orphaned';
 create index deposits_by_invoice on deposits (invoice_id);
 create index deposits_seen on deposits (chain, confirm_height) where state = 'seen';
 create index deposits_confirmed on deposits (chain, height) where state = 'confirmed';
+create index deposits_by_single_source on deposits (chain, confirmed_at) where single_source_usd_cents is not null;
 
 -- These three indexes are for deposits that are transaction outputs; their `part` is in `TxPart::OUTPUT_CODES`. They find a
 -- deposit by its output, all unspent deposits, and the deposits that were spent above a height.

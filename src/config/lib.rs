@@ -161,6 +161,9 @@ pub struct Policy {
     #[serde(rename = "dust_usd", deserialize_with = "deserializers::deserialize_cents")]
     /// The value below which a deposit is too small to be a payment (dust), in US cents.
     pub dust_usd_cents: i64,
+    #[serde(rename = "single_source_max_usd", deserialize_with = "deserializers::deserialize_cents")]
+    /// Maximum value of the deposits that a chain confirms in 24 hours without a second source, in US cents.
+    pub single_source_max_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     /// The time for which an unpaid invoice stays open after the end of its payment window, because block times are not
     /// exact.

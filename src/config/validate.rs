@@ -480,6 +480,11 @@ impl Validator {
             Decimal::ZERO..=Decimal::from(1_000),
         );
         self.require_in_range("policy.dust_usd", Decimal::new(policy.dust_usd_cents, 2), Decimal::ZERO..=Decimal::ONE);
+        self.require_in_range(
+            "policy.single_source_max_usd",
+            Decimal::new(policy.single_source_max_usd_cents, 2),
+            Decimal::ZERO..=Decimal::from(1_000_000),
+        );
         self.require_duration_in_range("policy.grace_seconds", policy.grace, seconds(0)..=seconds(86_400));
         self.require_duration_in_range(
             "policy.balance_timeout_seconds",

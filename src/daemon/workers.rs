@@ -18,7 +18,7 @@ use db::Db;
 use envelope::Envelope;
 use money::addresses::Addresses;
 use money::assets::{Assets, FollowedChain};
-use money::deposits::{DepositLimits, DepositService, Grace};
+use money::deposits::{DepositLimits, DepositService, Grace, SingleSourceLimit};
 use money::pricing::RateBook;
 use shop::fulfilment::EmailTemplates;
 use shop::orders::PaymentChangeHandler;
@@ -28,15 +28,14 @@ use web::health::Health;
 /// Maximum time for which the start of the daemon waits for the nodes of all chains. A chain whose nodes do not respond
 /// in time is followed later.
 const FIRST_RUN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest block time with which a chain counts as a chain with steady blocks. On such a chain, an invoice expires
-/// only after a block that is younger than the end of its payment window.
+/// Maximum block time of a chain with steady blocks. On such a chain, an invoice expires only after a block that is
+/// younger than the end of its payment window.
 const STEADY_BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
-/// The maximum number of blocks that one request reads.
+/// Maximum number of blocks in one request while the follower catches up.
 const BATCH_BLOCKS: u64 = 100;
-/// The age, in block times, from which the newest block is considered too old. At least [`TIP_AGE_MIN`] is used.
+/// Age from which a tip is stale, in block times, but at least [`TIP_AGE_MIN`].
 const TIP_AGE_MAX_BLOCKS: u32 = 10;
-/// The minimum of the age from which the newest block is considered too old. It is needed on chains with short block
-/// times, because the times between blocks vary and clocks differ.
+/// Minimum age of a stale tip. On chains with short block times, intervals between blocks vary and clocks differ.
 const TIP_AGE_MIN: Duration = Duration::from_secs(120);
 
 /// The services that workers use.
@@ -68,9 +67,9 @@ pub struct WorkerServices<'a> {
 pub struct DaemonWorkers {
     /// Every worker, the followers included.
     pub all: Workers,
-    /// The followers, which run once before the daemon serves requests.
+    /// The followers, which a start runs once before the daemon serves requests.
     pub followers: Vec<Arc<dyn Worker>>,
-    /// For each followed chain: the object that reads old blocks again.
+    /// The rescanner of each followed chain.
     pub rescans: HashMap<ChainId, Rescanner>,
 }
 
@@ -92,15 +91,15 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         startup_checks::warn_if_single_provider(chain_config, source.as_ref());
-        let deposits = build_deposit_service(config, chain_config, chain, wake.clone());
+        let deposits = build_deposit_service(config, chain_config, chain, source.as_ref(), rates, wake.clone());
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
         all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
         let follower = build_follow_worker(services, chain_config, reconciler);
         followers.push(follower.clone());
         all.push(follower);
-        // The mempool worker runs after the follower, because the transfers in the blocks that the follower has just
-        // read are no longer unconfirmed.
+        // The mempool worker runs after the follower, because transfers in the blocks that were just read are
+        // confirmed.
         all.push(build_mempool_worker(services, chain, chain_config, source));
     }
     let templates = EmailTemplates { order_url: config.mail.order_url.clone() };
@@ -159,16 +158,15 @@ pub async fn run_followers_once_with_timeout(followers: &[Arc<dyn Worker>]) {
     }
 }
 
-/// Returns the age, in milliseconds, from which the newest block is considered too old: the node is behind, or the
-/// chain has stopped.
+/// Returns the age, in milliseconds, from which a tip is stale: the node is behind, or the chain has stopped.
 fn stale_tip_age_ms(chain: &ChainConfig) -> i64 {
     let age = chain.block_time.saturating_mul(TIP_AGE_MAX_BLOCKS).max(TIP_AGE_MIN);
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the maximum age, in milliseconds, of a newest block that shows the present state of a chain with slow
-/// blocks: two block times. About one block in seven takes longer than that. Returns `None` on chains with steady
-/// blocks, where an invoice always waits for a block that is younger than the end of its payment window.
+/// Returns the maximum age, in milliseconds, of a tip that counts as the present state of a chain with slow blocks: two
+/// block times. One block in seven takes longer. Returns `None` on chains with steady blocks, where an invoice always
+/// waits for a block that is younger than the end of its payment window.
 fn slow_chain_tip_age_max_ms(chain: &ChainConfig) -> Option<i64> {
     let is_slow = chain.block_time > STEADY_BLOCK_TIME_MAX;
     is_slow.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
@@ -180,10 +178,18 @@ pub fn build_deposit_service(
     config: &Config,
     chain_config: &ChainConfig,
     chain: &FollowedChain,
+    source: &dyn Source,
+    rates: &RateBook,
     wake: Wake,
 ) -> DepositService {
     let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
     let limits = DepositLimits { grace, keep: chain_config.keep_blocks };
     let listener = fulfilment::WakingPaymentListener::new(PaymentChangeHandler, wake);
-    DepositService::new(chain.clone(), limits, Arc::new(listener))
+    let service = DepositService::new(chain.clone(), limits, Arc::new(listener));
+    if !source.needs_second_source() {
+        return service;
+    }
+    let symbols = chain_config.assets().map(|(_, asset)| (asset, asset.symbol.as_str()));
+    let usd_cents_max = config.policy.single_source_max_usd_cents;
+    service.require_second_source(SingleSourceLimit::new(usd_cents_max, rates.clone(), symbols))
 }

@@ -61,7 +61,7 @@ async fn advance_and_mine(world: &World, coin: &str, seconds: i64) {
 }
 
 /// Closes the review as an operator does after a refund by hand.
-async fn close_review(world: &World, kind: &'static str) {
+pub async fn close_review(world: &World, kind: &'static str) {
     let now = world.clock.now();
     let reviews = world.open_reviews().await;
     let subject = reviews.iter().find(|review| review.kind.as_str() == kind).unwrap().subject.clone();

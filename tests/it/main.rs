@@ -17,6 +17,7 @@ mod commands;
 mod crowd;
 mod disputed;
 mod outages;
+mod second_source;
 mod evm;
 mod rates;
 mod letters;

@@ -14,7 +14,7 @@ use db::{self, Tx};
 
 /// The maximum number of stored deposits that one database transaction confirms or makes final. The transaction for the
 /// next blocks handles further deposits.
-const ADVANCE_MAX: i64 = 2_000;
+pub(super) const ADVANCE_MAX: i64 = 2_000;
 
 /// The result of storing blocks.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl DepositService {
         let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
         let final_height = reached.map_or(before.final_height, |reached| reached.last);
 
-        let mut batch = DepositBatch::new(now, chain);
+        let mut batch = DepositBatch::new(now, self);
         let mut transfers = Vec::new();
         for block in blocks {
             transfers.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));

@@ -121,7 +121,7 @@ impl DepositService {
         if current.is_none_or(|current| current.explained_amount_at(at.height) != explained) {
             return Ok(UnexplainedCredit::Outdated);
         }
-        let mut batch = DepositBatch::new(now, chain);
+        let mut batch = DepositBatch::new(now, self);
         // Open a review instead of a deposit. `store::find_bookable_balance_check` leaves out invoices with this kind
         // of review, so the address is not checked again.
         if !is_bookable_amount(credit) {

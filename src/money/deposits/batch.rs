@@ -10,7 +10,7 @@ use chain::{AddressKey, Amount, Header, Height, Transfer};
 use crate::assets::{FollowedChain, is_dust_amount};
 use crate::cursors::Position;
 use crate::deposits::block_sums::BlockSums;
-use crate::deposits::{self, Deposit, Grace, NewDeposit, State, machine, store};
+use crate::deposits::{self, Corroboration, Deposit, DepositService, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use crate::invoices::{self, CountedSums, Disposition, InvoiceUpdate, decide_disposition};
 use crate::ledger::{Account, EntryLine, JournalEntry, Suspense};
@@ -23,23 +23,25 @@ use records::reviews;
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
-    /// The locked invoices to which the deposits of this batch belong.
+    /// The evidence with which new deposits are stored.
+    corroboration: Corroboration,
+    /// The locked invoices of the deposits.
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
-    /// New deposits, which are not stored yet.
+    /// Deposits that are not stored yet.
     fresh: Vec<NewDeposit>,
-    /// Deposits that are already stored, each with the state that it changes to.
+    /// Deposits that are already stored, each with its next state.
     older: Vec<(Deposit, State)>,
-    /// The journal entries, reviews and payment changes that have been decided so far.
+    /// The effects that have been decided so far.
     effects: Effects,
 }
 
-/// The result of storing a batch of deposits.
+/// The result of storing a batch.
 pub(super) struct StoredBatch {
-    /// The journal entries, reviews and payment changes of the batch, which the caller must apply.
+    /// The effects of the batch, which the caller must apply.
     pub effects: Effects,
-    /// True when some deposits of the batch are not final yet.
+    /// True when some of the deposits are not final yet.
     pub unfinished: bool,
-    /// True when some deposits of the batch became final.
+    /// True when some of the deposits became final.
     pub finished: bool,
 }
 
@@ -80,15 +82,17 @@ fn choose_dust_that_completes(mut parts: Vec<DustPart<'_>>, missing: Amount) -> 
 type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> DepositBatch<'c> {
-    /// Returns a batch without deposits.
-    pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
+    /// Returns an empty batch of the service's chain. When the chain needs a second source, new deposits stay `seen`
+    /// until they are corroborated.
+    pub fn new(now: Instant, service: &'c DepositService) -> DepositBatch<'c> {
+        let corroboration =
+            if service.needs_second_source() { Corroboration::Unchecked } else { Corroboration::Shown };
         let (invoices, fresh, older) = (BTreeMap::new(), Vec::new(), Vec::new());
-        DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
+        DepositBatch { now, chain: &service.chain, corroboration, invoices, fresh, older, effects: Effects::default() }
     }
 
     /// Adds the transfers as new deposits, each with its disposition. A transfer whose amount is too large to be booked
-    /// opens a review instead. `block_sums` has the values of the deposits that are already stored for these blocks; it
-    /// is empty for new blocks.
+    /// opens a review instead.
     pub async fn add_received_transfers(
         &mut self,
         tx: &mut Tx,
@@ -98,8 +102,7 @@ impl<'c> DepositBatch<'c> {
     ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
         let mut targets = invoices::lock_invoices_by_address(tx, &self.chain.id, &keys).await?;
-        // The key of the receiving address owns the same address on every chain of the family, so the address may
-        // receive money on each of these chains.
+        // The same key owns the address on every chain of the family, so the address may receive money on all of them.
         for siblings in &self.chain.siblings {
             let missing: BTreeSet<AddressKey> =
                 keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
@@ -140,7 +143,7 @@ impl<'c> DepositBatch<'c> {
             is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
         });
         let late: Vec<_> = late.collect();
-        // When the transaction of a transfer was in time before a reorg, it stays in time when it is mined again later.
+        // A transfer that was in time before a reorg stays in time when it is mined again later.
         let was_in_time = store::list_transactions_seen_in_time(tx, &late).await?;
 
         let in_time = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
@@ -157,12 +160,13 @@ impl<'c> DepositBatch<'c> {
         for ((header, transfer, target), used) in received.into_iter().zip(dispositions) {
             let Some(invoice) = self.invoices.get(&target) else { continue };
             let depth = depths.get(&header.height).copied().unwrap_or(1);
-            self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used, depth));
+            let deposit = NewDeposit::new(self.chain, header, transfer, invoice, used, depth, self.corroboration);
+            self.fresh.push(deposit);
         }
         Ok(())
     }
 
-    /// Returns the disposition of each transfer, and the stored dust that these transfers complete to a payment.
+    /// Returns the disposition of each transfer.
     ///
     /// Transfers that may be dust are decided after all others, and larger transfers before smaller ones. Therefore the
     /// result does not depend on the order of transactions in a block. A transfer that an invoice counted before a
@@ -191,7 +195,7 @@ impl<'c> DepositBatch<'c> {
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // These are only initial values: the loop below overwrites each element.
+        // The loop below overwrites each element.
         let mut dispositions = vec![Disposition::Dust; received.len()];
         let mut dust: BTreeMap<InvoiceId, Vec<DustPart>> = BTreeMap::new();
         for stored in stored_dust {
@@ -307,7 +311,12 @@ impl<'c> DepositBatch<'c> {
 
     /// Adds a review to the effects of the batch.
     pub fn add_review_request(&mut self, request: ReviewRequest) {
-        self.effects.reviews.push(ReviewChange::Open(request));
+        self.add_review_change(ReviewChange::Open(request));
+    }
+
+    /// Adds a review to open, to resolve or to retract to the effects of the batch.
+    pub fn add_review_change(&mut self, change: ReviewChange) {
+        self.effects.reviews.push(change);
     }
 
     /// Returns the dust limit for the asset of a transfer, in base units.
@@ -315,8 +324,8 @@ impl<'c> DepositBatch<'c> {
         self.chain.dust.compute_dust_limit_or_zero(self.now, &transfer.asset)
     }
 
-    /// Locks at most `limit` stored deposits that become confirmed or final at `position`, together with their
-    /// invoices.
+    /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
+    /// Deposits that wait for a second source are left out.
     pub async fn lock_and_add_advancing_deposits(
         &mut self,
         tx: &mut Tx,
@@ -331,18 +340,18 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Stores each deposit in the state that it has at `position`, and returns the journal entries and other effects.
-    /// New deposits are held in the ledger; confirmed deposits are posted and settle the invoices that they pay.
+    /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
+    /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
     pub async fn store_deposits_and_settle_invoices(
         mut self,
         tx: &mut Tx,
         position: Option<Position>,
     ) -> Result<StoredBatch, db::Error> {
         let reached = |deposit: &Deposit| match position {
-            Some(position) => {
+            Some(position) if !deposit.waits_for_second_source() => {
                 machine::next_deposit_state(deposit.state, deposit.height, deposit.confirm_height, position)
             }
-            None => deposit.state,
+            Some(_) | None => deposit.state,
         };
         for fresh in &mut self.fresh {
             fresh.to = reached(&fresh.deposit);
@@ -350,7 +359,7 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // `insert_unbooked_deposits` returns only those transfers that are stored for the first time.
+        // `insert_unbooked_deposits` returns only the transfers that were not booked before.
         let fresh =
             store::insert_unbooked_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
@@ -393,8 +402,8 @@ impl<'c> DepositBatch<'c> {
         })
     }
 
-    /// Returns the sums of the counted deposits by invoice id. For an invoice without earlier deposits no query is
-    /// needed, because all its deposits are in this batch.
+    /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
+    /// ones and needs no query.
     async fn sum_stored_and_new_counted_deposits(
         &self,
         tx: &mut Tx,
@@ -434,9 +443,8 @@ impl<'c> DepositBatch<'c> {
         }
     }
 
-    /// Books a deposit as confirmed: posts the amount that the ledger held. If the invoice does not count the deposit,
-    /// moves the money to a suspense account at once. If earlier deposits have already paid the invoice, a counted
-    /// deposit becomes surplus.
+    /// Posts the held amount. If the invoice does not count the deposit, moves the money to a suspense account at once.
+    /// A counted deposit becomes surplus when earlier deposits have already paid the invoice.
     fn confirm_deposit_and_move_unallocated(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;

@@ -51,7 +51,8 @@ impl From<db::Error> for RescanError {
 
 impl DepositService {
     /// Books the missing transfers of blocks that the follower has already read. Locks the cursor of the chain first,
-    /// so that the follower cannot book at the same time.
+    /// so that the follower cannot book at the same time. On a chain
+    /// that needs a second source they are booked as seen, also in final blocks, until one shows them.
     ///
     /// # Errors
     /// Returns an error for blocks above the cursor, and for blocks that are not on the branch that the follower has
@@ -61,7 +62,7 @@ impl DepositService {
         let cursor = cursors::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;
         let mut rescanned = Rescanned::default();
         let mut missing = Vec::new();
-        let mut batch = DepositBatch::new(now, chain);
+        let mut batch = DepositBatch::new(now, self);
         for block in blocks.iter().filter(|block| block.has_watched_activity()) {
             let height = block.header.height;
             if height > cursor.height {

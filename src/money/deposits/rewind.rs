@@ -7,7 +7,7 @@ use chain::BlockRef;
 
 use crate::assets::FollowedChain;
 use crate::cursors::{self, Position};
-use crate::deposits::{Deposit, DepositService, State, store};
+use crate::deposits::{Corroboration, Deposit, DepositService, State, store};
 use crate::effects::{self, Effects, Retraction, ReviewChange};
 use crate::invoices::{self, Disposition, InvoiceUpdate};
 use crate::ledger::{Account, EntryLine, JournalEntry, PostError};
@@ -78,6 +78,16 @@ async fn reverse_orphaned_deposit(
     let entry = format!("deposit/{}/orphaned", deposit.id);
     let before = invoices::sum_received_deposits(tx, invoice).await?.confirmed;
     store::set_deposit_orphaned(tx, now, deposit).await?;
+    if deposit.corroboration != Corroboration::Shown {
+        for kind in [reviews::Kind::DepositContradicted, reviews::Kind::DepositUncorroborated] {
+            effects.reviews.push(ReviewChange::Retract(Retraction {
+                kind,
+                subject: format!("deposit/{}", deposit.id),
+                note: "a reorg removed the block of the deposit",
+                replacement: None,
+            }));
+        }
+    }
     if deposit.state == State::Seen {
         effects.entries.push(JournalEntry::new_void_hold_entry(entry, "deposit orphaned", deposit.hold_entry_name()));
     } else {

@@ -3,20 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, ChainId, Height, OutPoint, Spend, TransferIndex, TxId, TxPart,
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Height, OutPoint, Spend, Transfer,
+    TransferIndex, TxId, TxPart,
 };
 
 use crate::cursors::Position;
+use crate::deposits::corroboration::{CheckResult, CheckedDeposit};
+use crate::deposits::second_source::InvoicePrice;
 use crate::deposits::{BalanceCheck, Deposit, Grace, NewDeposit, State, UnspentOutput};
 use crate::invoices::{self, Disposition};
+use crate::pricing::Fiat;
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
 use records::reviews;
 
-/// Returns those transactions of `late` that were seen in time. Each element of `late` has its own last instant. A
-/// transaction is in time when it was in a block that a reorg has removed, or was an unconfirmed transfer, at or before
-/// this instant.
+/// Returns the transactions of `late` that were already seen by the given instant, either in a block that a reorg has
+/// removed or as an unconfirmed transfer.
 pub async fn list_transactions_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
@@ -34,7 +37,7 @@ pub async fn list_transactions_seen_in_time(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
-/// Returns those transfers of `small` that an invoice counted before a reorg removed their block.
+/// Returns the transfers of `small` that an invoice counted before a reorg removed their block.
 pub async fn list_previously_counted_transfers(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
@@ -141,9 +144,9 @@ pub async fn is_transfer_booked(
     Ok(found.is_some())
 }
 
-/// Returns the invoice of an address when a balance check has booked money of this asset for the address at `height` or
-/// above; otherwise `None`. The query has no condition on the deposit's chain: the asset id already contains the chain,
-/// and with such a condition the database would read all later deposits of the chain.
+/// Returns the invoice of the address, if a balance check has booked money of this asset at `height` or above;
+/// otherwise `None`. The query has no condition on the deposit's chain: the asset id already contains the chain, and
+/// with such a condition the database would read all later deposits of the chain.
 pub async fn find_invoice_with_balance_increase(
     tx: &mut Tx,
     chain: &ChainId,
@@ -165,8 +168,8 @@ pub async fn find_invoice_with_balance_increase(
     found.map(|row| row.get("invoice_id")).transpose()
 }
 
-/// Inserts deposits, each in its state `to`, and returns the inserted deposits with their ids. A transfer that is
-/// already booked is neither inserted nor returned.
+/// Inserts deposits in their state `to` and returns the inserted deposits with their ids. A transfer that is already
+/// booked is not inserted and not returned.
 pub async fn insert_unbooked_deposits(
     tx: &mut Tx,
     now: Instant,
@@ -174,7 +177,7 @@ pub async fn insert_unbooked_deposits(
     fresh: Vec<NewDeposit>,
 ) -> Result<Vec<NewDeposit>, db::Error> {
     let given = fresh.iter().map(|fresh| {
-        let ((hash, time), Deposit { invoice, height, confirm_height, asset, amount, used, .. }) =
+        let ((hash, time), Deposit { invoice, height, confirm_height, asset, amount, used, corroboration, .. }) =
             (fresh.block, &fresh.deposit);
         let reached = |state: bool| state.then_some(now);
         batch_row![
@@ -191,6 +194,7 @@ pub async fn insert_unbooked_deposits(
             fresh.sender.as_deref(),
             fresh.to,
             *used,
+            *corroboration,
             *confirm_height,
             reached(fresh.to != State::Seen),
             reached(fresh.to == State::Final)
@@ -200,12 +204,12 @@ pub async fn insert_unbooked_deposits(
         tx,
         given.collect(),
         "with given (height bigint, tx_index bigint, part bigint, block_hash bytea, block_time bigint, txid bytea, asset text,
-         address bigint, invoice bigint, amount bytea, sender text, state text, used text, confirm_height bigint,
+         address bigint, invoice bigint, amount bytea, sender text, state text, used text, corroboration text, confirm_height bigint,
          confirmed_at bigint, final_at bigint)
          insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id, invoice_id,
-         amount, sender, state, disposition, confirm_height, seen_at, confirmed_at, final_at)
+         amount, sender, state, disposition, corroboration, confirm_height, seen_at, confirmed_at, final_at)
          select $1, given.height, given.tx_index, given.part, given.block_hash, given.block_time, given.txid, given.asset,
-         given.address, given.invoice, given.amount, given.sender, given.state, given.used, given.confirm_height, $2,
+         given.address, given.invoice, given.amount, given.sender, given.state, given.used, given.corroboration, given.confirm_height, $2,
          given.confirmed_at, given.final_at from given where true
          on conflict (chain, height, tx_index, part) where state <> 'orphaned' do nothing
          returning id, height, tx_index, part",
@@ -223,8 +227,8 @@ pub async fn insert_unbooked_deposits(
     Ok(stored.collect())
 }
 
-/// Locks the deposits that have enough confirmations at `position` for their next state, and returns them, oldest
-/// first: at most `limit` that become confirmed, and at most `limit` that become final.
+/// Locks and returns at most `limit` deposits that `position` confirms, and at most `limit` deposits that `position`
+/// makes final, oldest first.
 pub async fn lock_advancing_deposits(
     tx: &mut Tx,
     chain: &ChainId,
@@ -234,13 +238,18 @@ pub async fn lock_advancing_deposits(
     let found = rows!(
         tx,
         "with seen as (
-             select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
-             where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3) order by id limit $4 for update),
+             select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits
+             where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3)
+             and (corroboration = 'shown' or single_source_usd_cents is not null) order by id limit $4 for update),
          confirmed as (
-             select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
+             select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits
              where chain = $1 and state = 'confirmed' and height <= $3 order by id limit $4 for update)
-         select id, invoice_id, height, confirm_height, asset, amount, state, disposition from seen
-         union all select id, invoice_id, height, confirm_height, asset, amount, state, disposition from confirmed",
+         select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from seen
+         union all select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from confirmed",
         chain.as_str(),
         position.cursor,
         position.last,
@@ -249,7 +258,7 @@ pub async fn lock_advancing_deposits(
     found.iter().map(parse_deposit_row).collect()
 }
 
-/// Locks the deposits above `height` that are not orphaned, and returns them, oldest first.
+/// Locks and returns the deposits above `height` that are not orphaned, oldest first.
 pub async fn lock_unorphaned_deposits_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -257,7 +266,8 @@ pub async fn lock_unorphaned_deposits_above(
 ) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
-        "select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
+        "select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits
          where chain = $1 and height > $2 and state <> 'orphaned' order by id for update",
         chain.as_str(),
         height
@@ -275,11 +285,13 @@ fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
         amount: row.get("amount")?,
         state: row.get("state")?,
         used: row.get("disposition")?,
+        corroboration: row.get("corroboration")?,
+        single_source_usd_cents: row.get("single_source_usd_cents")?,
     })
 }
 
-/// Marks outputs of deposits as spent by a block. Returns the deposits that were not marked before, each with the
-/// transaction that spends its output.
+/// Marks the outputs of deposits that blocks spend. Returns the newly marked deposits, each with the transaction that
+/// spends its output.
 pub async fn set_outputs_spent(
     tx: &mut Tx,
     chain: &ChainId,
@@ -302,7 +314,7 @@ pub async fn set_outputs_spent(
     spent.iter().map(|row| Ok((row.get_at(0)?, TxId(row.get_at(1)?)))).collect()
 }
 
-/// Marks outputs as unspent that were spent in blocks above `height`. Returns these outputs with their deposits.
+/// Marks the outputs that were spent in blocks above `height` as unspent. Returns these outputs with their deposits.
 pub async fn set_outputs_unspent_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -324,7 +336,7 @@ fn parse_deposit_outpoint(row: &db::Row) -> Result<OutPoint, db::Error> {
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
-/// Returns at most `limit` outputs of deposits that are unspent in all blocks that the follower has read, oldest first.
+/// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
 pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<UnspentOutput>, db::Error> {
     let found = rows!(
         tx,
@@ -398,8 +410,9 @@ pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) 
     db::expect_changed(changed, 1)
 }
 
-/// Returns the address of an invoice with its booked deposits and the height of the oldest stored block. `None` when an
-/// earlier check found that the balance is too large to be booked.
+/// Returns the address of an invoice with the sum of its booked deposits. Any unbooked money arrived after the oldest
+/// stored block and after the newest deposit. `None` when an earlier check found that the balance is too large to be
+/// booked.
 pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
@@ -438,25 +451,137 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
     }))
 }
 
-/// Returns the height of the highest block with deposits that become confirmed or final at `position`; `None` when
-/// there are none.
-pub async fn find_highest_due_height(
+/// Returns at most `limit` deposits, with their blocks and transfers, that have enough confirmations at `position`, that
+/// no second source has shown yet, and that may be checked now. Deposits that were confirmed without a second source
+/// after `since` are included. The amount of a [`TxPart::BalanceIncrease`] is the balance that its address must have
+/// after the block.
+pub async fn list_unchecked_deposits(
     tx: &mut Tx,
+    now: Instant,
     chain: &ChainId,
     position: Position,
-) -> Result<Option<Height>, db::Error> {
-    let found = row!(
+    since: Instant,
+    limit: i64,
+) -> Result<Vec<(DepositId, BlockRef, Transfer)>, db::Error> {
+    let found = rows!(
         tx,
-        "select max(height) as height from (
-             select max(height) as height from deposits where chain = $1 and state = 'seen' and confirm_height <= $2
-             union all select max(height) as height from deposits where chain = $1 and state = 'seen' and height <= $3
-             union all select max(height) as height from deposits where chain = $1 and state = 'confirmed' and height <= $3
-         ) due",
+        "with waiting as (
+             select * from deposits where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3)
+             and corroboration <> 'shown' and single_source_usd_cents is null and check_after <= $4
+             order by check_after, id limit $6),
+         confirmed as (
+             select * from deposits where chain = $1 and single_source_usd_cents is not null and confirmed_at > $5
+             and state in ('confirmed', 'final') and corroboration <> 'shown' and check_after <= $4
+             order by check_after, id limit $6),
+         unchecked as (select * from waiting union all select * from confirmed)
+         select d.id, d.height, d.block_hash, d.txid, d.tx_index, d.part, d.asset, d.amount, d.sender, d.invoice_id, a.key
+         from unchecked d join addresses a on a.id = d.address_id
+         order by case when d.state = 'seen' then 0 else 1 end, d.check_after, d.id limit $6",
         chain.as_str(),
         position.cursor,
-        position.last
+        position.last,
+        now,
+        since,
+        limit
     )?;
-    found.map_or(Ok(None), |row| row.get("height"))
+    let mut unchecked = Vec::with_capacity(found.len());
+    for row in &found {
+        let (height, code): (Height, i64) = (row.get("height")?, row.get("part")?);
+        let unknown = || db::Error::Value { column: "part".into(), reason: "no part has this code".into() };
+        let index = TransferIndex { tx_index: row.get("tx_index")?, part: TxPart::from_code(code).ok_or_else(unknown)? };
+        let asset = AssetId::from_stored(&row.get::<String>("asset")?);
+        let mut amount: Amount = row.get("amount")?;
+        if index.part == TxPart::BalanceIncrease {
+            amount = compute_balance_after(tx, row.get("id")?, row.get("invoice_id")?, &asset, height).await?;
+        }
+        let (txid, to, from) = (TxId(row.get("txid")?), AddressKey(row.get("key")?), row.get("sender")?);
+        let block = BlockRef { height, hash: BlockHash(row.get("block_hash")?) };
+        unchecked.push((row.get("id")?, block, Transfer { txid, index, asset, to, from, amount }));
+    }
+    Ok(unchecked)
+}
+
+/// Returns the balance that the address of an invoice has after the block at `height` when the deposit `id` is true: the
+/// sum of its deposits in this asset, without the other deposits that a second source contradicts.
+async fn compute_balance_after(
+    tx: &mut Tx,
+    id: DepositId,
+    invoice: InvoiceId,
+    asset: &AssetId,
+    height: Height,
+) -> Result<Amount, db::Error> {
+    let found = rows!(
+        tx,
+        "select amount from deposits where invoice_id = $1 and asset = $2 and height <= $3 and state <> 'orphaned'
+         and (id = $4 or corroboration <> 'contradicted')",
+        invoice,
+        asset.as_str(),
+        height,
+        id
+    )?;
+    let amounts = found.iter().map(|row| row.get("amount")).collect::<Result<Vec<Amount>, db::Error>>()?;
+    let out_of_range = || db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() };
+    Amount::checked_sum(amounts).ok_or_else(out_of_range)
+}
+
+/// Returns the deposits with these ids that are not orphaned, oldest first. The caller holds the lock of the cursor, so
+/// that they do not change.
+pub async fn list_checked_deposits(
+    tx: &mut Tx,
+    ids: impl Iterator<Item = DepositId>,
+) -> Result<Vec<CheckedDeposit>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        ids.map(|id| batch_row![id]).collect(),
+        "with given (id bigint)
+         select d.id, d.invoice_id, d.height, d.confirm_height, d.asset, d.amount, d.state, d.disposition, d.corroboration,
+         d.single_source_usd_cents, d.failed_checks, i.asset as invoice_asset, i.amount_due, i.currency, i.price
+         from given, deposits d, invoices i where d.id = given.id and d.state <> 'orphaned' and i.id = d.invoice_id"
+    )?;
+    let checked = |row: &db::Row| {
+        Ok(CheckedDeposit {
+            deposit: parse_deposit_row(row)?,
+            failed_checks: row.get("failed_checks")?,
+            invoice: InvoicePrice {
+                asset: AssetId::from_stored(&row.get::<String>("invoice_asset")?),
+                due: row.get("amount_due")?,
+                price: Fiat::new(row.get("currency")?, row.get("price")?),
+            },
+        })
+    };
+    let mut checked = found.iter().map(checked).collect::<Result<Vec<_>, db::Error>>()?;
+    checked.sort_by_key(|checked| checked.deposit.id);
+    Ok(checked)
+}
+
+/// Returns the value, in US cents, of the deposits that were confirmed without a second source after `since` and that no
+/// second source has shown since then.
+pub async fn sum_single_source_usd_cents(tx: &mut Tx, chain: &ChainId, since: Instant) -> Result<i64, db::Error> {
+    let found = row!(
+        tx,
+        "select cast(coalesce(sum(single_source_usd_cents), 0) as bigint) as cents from deposits
+         where chain = $1 and single_source_usd_cents is not null and confirmed_at > $2 and state <> 'orphaned'
+         and corroboration <> 'shown'",
+        chain.as_str(),
+        since
+    )?;
+    found.map_or(Ok(0), |row| row.get("cents"))
+}
+
+/// Stores what a check changed about each deposit.
+pub async fn set_check_results(tx: &mut Tx, results: &[CheckResult]) -> Result<(), db::Error> {
+    let given = results.iter().map(|result| {
+        let CheckResult { id, corroboration, failed_checks, check_after, single_source_usd_cents } = result;
+        batch_row![*id, *corroboration, i64::from(*failed_checks), *check_after, *single_source_usd_cents]
+    });
+    deferred_for_each!(
+        tx,
+        given.collect(),
+        "with given (id bigint, corroboration text, failed_checks bigint, check_after bigint, cents bigint)
+         update deposits set corroboration = given.corroboration, failed_checks = given.failed_checks,
+         check_after = given.check_after, single_source_usd_cents = given.cents
+         from given where deposits.id = given.id"
+    )
 }
 
 /// Returns true when a confirmed deposit is above `height`.

@@ -31,6 +31,11 @@ pub enum Kind {
     DepositUnallocated,
     /// The amount of a transfer is too large to be booked.
     DepositOutOfRange,
+    /// An endpoint of another provider does not show the transfer of a deposit.
+    DepositContradicted,
+    /// No endpoint of another provider can show the transfer of a deposit, and the deposit is worth more than is
+    /// confirmed without one.
+    DepositUncorroborated,
     /// A transaction that the daemon did not create spent the output of a deposit.
     DepositSpent,
     /// The balance of an address exceeds its booked deposits by an amount that is too large to be booked.
@@ -65,6 +70,8 @@ db::text_enum!(Kind {
     PaymentReversed => "payment.reversed",
     DepositUnallocated => "deposit.unallocated",
     DepositOutOfRange => "deposit.out_of_range",
+    DepositContradicted => "deposit.contradicted",
+    DepositUncorroborated => "deposit.uncorroborated",
     DepositSpent => "deposit.spent",
     BalanceOutOfRange => "balance.out_of_range",
     BalanceUnverified => "balance.unverified",

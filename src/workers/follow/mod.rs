@@ -165,7 +165,8 @@ impl FollowWorker {
 
     /// Executes the actions of the machine until the machine finishes the run.
     async fn run_machine_until_finished(&self, machine: &mut Machine) -> anyhow::Result<Ran> {
-        let mut action = machine.start_run(self.source.independent_endpoints() > 1);
+        let cross_checkable = self.source.independent_endpoints() > 1;
+        let mut action = machine.start_run(cross_checkable, self.reconciler.deposits.needs_second_source());
         loop {
             if let Action::Finish(ran) = action {
                 return Ok(ran);
@@ -184,7 +185,10 @@ impl FollowWorker {
             StepError::BalancesUnavailable(source) => {
                 anyhow::Error::from(source.clone()).context(StepError::BalancesUnavailable(source))
             }
-            StepError::WrongHeight { .. } | StepError::BrokenSequence(_) | StepError::UnexpectedObservation(_) => {
+            StepError::WrongHeight { .. }
+            | StepError::BrokenSequence(_)
+            | StepError::WrongNumberOfAnswers { .. }
+            | StepError::UnexpectedObservation(_) => {
                 anyhow::Error::from(error).context(self.chain.id.to_string())
             }
         }
@@ -201,15 +205,19 @@ impl FollowWorker {
             ),
             Notice::EndpointBehind { endpoint, head, height, stalled: false } => warn!(
                 %chain,
-                "{endpoint} is at block {head} and has no block {height} yet: deposits wait until it has"
+                "{endpoint} is at block {head} and has no block {height} yet: the branch is kept until it has"
             ),
             Notice::EndpointBehind { endpoint, head, height, stalled: true } => warn!(
                 %chain,
-                "{endpoint} is at block {head}, does not move and has no block {height}: deposits do not wait for it"
+                "{endpoint} is at block {head}, does not move and has no block {height}: it is not waited for"
             ),
             Notice::NotCrossChecked { height, reason } => {
                 warn!(%chain, "block {height} of {chain} was accepted from a single endpoint: {reason}");
             }
+            Notice::NotCorroborated { height, reason } => warn!(
+                %chain,
+                "no second source can confirm deposits in block {height} of {chain}, so they wait: {reason}"
+            ),
             Notice::Reorganised { depth, to } => {
                 warn!(%chain, depth, "{chain} was reorganised: {depth} blocks are reversed, back to block {to}");
             }
