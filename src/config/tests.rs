@@ -154,7 +154,7 @@ fn a_wrong_value_is_rejected_with_a_suggestion() {
         ("chains.bsc.confirmations = [{ depth = 999 }]", "to final_depth (200)"),
         ("chains.bsc.confirmations = [{ depth = 1 }, { depth = 2 }]", "only the last tier has none"),
         (
-            "chains.bsc.confirmations = [{ depth = 1, below_usd = 9 }, { depth = 2, below_usd = 9 }, { depth = 3 }]",
+            "chains.bsc.confirmations = [{ depth = 1, below_usd = \"9\" }, { depth = 2, below_usd = \"9\" }, { depth = 3 }]",
             "must rise in below_usd",
         ),
         (

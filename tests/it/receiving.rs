@@ -74,7 +74,7 @@ both! {
         config.policy.tolerance_basis_points = 50;
         config.policy.tolerance_usd_cents = 5;
     }) {
-        // Due are 0.138122 USDT: five cents are more than 0.5 % of it and less than half of it.
+        // Due are 0.13813 USDT: five cents are more than 0.5 % of it and less than half of it.
         let order = world.place_order("trc20_usdt").await;
         let due = order.due;
         for (missing, states) in [(50_001, ("pending", "underpaid")), (50_000, ("completed", "paid"))] {

@@ -48,7 +48,7 @@ fn an_amount_due_has_the_fewest_decimals_that_cost_at_most_a_ten_thousandth() {
         ("ONE", 18, 18, 12_345_678, "123457"),
         ("ONE", 6, 2, 1, "0.01"),
         ("ETH", 18, 18, 100, "0.0003125"),
-        ("ETH", 18, 18, 333, "0.00104063"),
+        ("ETH", 18, 18, 333, "0.0010407"),
         // Eight places are the most, even where they cost more than 0.01 %.
         ("ETH", 18, 18, 1, "0.00000313"),
         ("ETH", 18, 6, 1, "0.000004"),

@@ -136,7 +136,7 @@ both! {
             &format!("order {} ({})\n  state: awaiting_payment\n", order.order_no, order.id),
             "  shop: shop, test, surface checkout\n  amount: 1 CNY\n",
             "  e-mail: buyer@example.com\npayment crypto: pending\n",
-            &format!("  address: {} on tron\n  due: 0.138122 USDT until ", order.address),
+            &format!("  address: {} on tron\n  due: 0.13813 USDT until ", order.address),
             "  received: 0 USDT, confirmed 0 USDT\nlines:\n",
             "  2 of mailbox-usa-fresh at 0.5 CNY: pending",
         ] {
