@@ -85,8 +85,7 @@ impl<'c> DepositBatch<'c> {
     /// Returns an empty batch of the service's chain. When the chain needs a second source, new deposits stay `seen`
     /// until they are corroborated.
     pub fn new(now: Instant, service: &'c DepositService) -> DepositBatch<'c> {
-        let corroboration =
-            if service.needs_second_source() { Corroboration::Unchecked } else { Corroboration::Shown };
+        let corroboration = if service.needs_second_source() { Corroboration::Unchecked } else { Corroboration::Shown };
         let (invoices, fresh, older) = (BTreeMap::new(), Vec::new(), Vec::new());
         DepositBatch { now, chain: &service.chain, corroboration, invoices, fresh, older, effects: Effects::default() }
     }

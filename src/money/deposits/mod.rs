@@ -32,8 +32,8 @@ use db::{self, Tx};
 use ids::{AddressId, DepositId, InvoiceId};
 
 pub use apply_blocks::AppliedBlocks;
-pub use corroboration::{UncheckedBlock, list_unchecked_blocks};
 pub use balance_check::{BalanceCheck, UnexplainedCredit, list_bookable_balance_checks, list_open_native_invoices};
+pub use corroboration::{UncheckedBlock, list_unchecked_blocks};
 pub use machine::{Corroboration, State};
 pub use outputs::{UnspentOutput, list_unspent_outputs, watch_unspent_outputs};
 pub use rescan::{RescanError, Rescanned};

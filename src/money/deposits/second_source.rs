@@ -191,8 +191,7 @@ mod tests {
             (Family::Tron, 158, 129, Some(1), 0, WaitForDepth),
         ];
         for (family, cursor, confirm_height, cents, used, expected) in table {
-            let decision =
-                decide_without_second_source(family, cursor, deposit(confirm_height, cents), used, 50_000);
+            let decision = decide_without_second_source(family, cursor, deposit(confirm_height, cents), used, 50_000);
             assert_eq!(decision, expected, "{family:?} at {cursor}, {confirm_height}, {cents:?}, {used}");
         }
     }

@@ -488,7 +488,8 @@ pub async fn list_unchecked_deposits(
     for row in &found {
         let (height, code): (Height, i64) = (row.get("height")?, row.get("part")?);
         let unknown = || db::Error::Value { column: "part".into(), reason: "no part has this code".into() };
-        let index = TransferIndex { tx_index: row.get("tx_index")?, part: TxPart::from_code(code).ok_or_else(unknown)? };
+        let index =
+            TransferIndex { tx_index: row.get("tx_index")?, part: TxPart::from_code(code).ok_or_else(unknown)? };
         let asset = AssetId::from_stored(&row.get::<String>("asset")?);
         let mut amount: Amount = row.get("amount")?;
         if index.part == TxPart::BalanceIncrease {

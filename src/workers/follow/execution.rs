@@ -113,9 +113,9 @@ impl FollowWorker {
         let applied = self
             .db
             .write("store_answers_and_advance_deposits", move |tx| {
-                Box::pin(async move {
-                    deposits.store_answers_and_advance_deposits(tx, now, advance_to, &answers).await
-                })
+                Box::pin(
+                    async move { deposits.store_answers_and_advance_deposits(tx, now, advance_to, &answers).await },
+                )
             })
             .await?;
         Ok(Observation::Stored { final_height: applied.final_height, unfinished: applied.unfinished })

@@ -188,9 +188,7 @@ impl FollowWorker {
             StepError::WrongHeight { .. }
             | StepError::BrokenSequence(_)
             | StepError::WrongNumberOfAnswers { .. }
-            | StepError::UnexpectedObservation(_) => {
-                anyhow::Error::from(error).context(self.chain.id.to_string())
-            }
+            | StepError::UnexpectedObservation(_) => anyhow::Error::from(error).context(self.chain.id.to_string()),
         }
     }
 

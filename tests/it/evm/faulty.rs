@@ -100,7 +100,7 @@ both! {
         world.assert_received(&order, order.due).await;
         world.mine_deep(order.coin).await;
         world.assert_status(&order, "pending", "confirming").await;
-        assert!(world.has_open_review("chain.disputed").await);
+        assert!(world.has_open_review("deposit.contradicted").await);
         // The end of the window does not expire the invoice, because its money has arrived.
         world.advance_seconds(3_600);
         world.mine(order.coin, 1).await;
@@ -109,7 +109,7 @@ both! {
         world.advance_seconds(1);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        assert!(!world.has_open_review("chain.disputed").await);
+        assert!(!world.has_open_review("deposit.contradicted").await);
         assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 

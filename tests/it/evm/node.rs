@@ -151,7 +151,10 @@ impl Node {
     pub fn describe(&self, endpoints: &[String], trace: &str) -> String {
         let (chain, id, facts) =
             (self.network.chain(), self.network.chain_id(), self.network.format_chain_options(self.usdt));
-        let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
+        // A single endpoint is the operator's own node, which needs no second source.
+        let own = endpoints.len() == 1;
+        let endpoints: Vec<String> =
+            endpoints.iter().map(|url| format!("{{ url = \"{url}\", own = {own} }}")).collect();
         format!(
             "[chains.{chain}]\nenabled = true\ndriver = \"node\"\npreset = \"\"\nmode = \"test\"\nfamily = \"evm\"\n\
              identity = \"{id}\"\nendpoints = [{}]\ntimeout_ms = 4_000\npoll_ms = 400\ntrace = \"{trace}\"\n{facts}",

@@ -455,8 +455,7 @@ fn no_second_source_is_asked_without_unchecked_deposits_or_on_chains_that_need_n
 
 #[test]
 fn a_run_asks_about_a_limited_number_of_blocks_for_a_limited_time() {
-    let listed: Vec<UncheckedBlock> =
-        (1..=20).map(|n| unchecked_block(80 + n, &[i64::try_from(n).unwrap()])).collect();
+    let listed: Vec<UncheckedBlock> = (1..=20).map(|n| unchecked_block(80 + n, &[i64::try_from(n).unwrap()])).collect();
     // Each row is: the answer about every block, the time until it comes in milliseconds, the number of blocks asked
     // about, the delay of the next listing in milliseconds.
     let table = [
