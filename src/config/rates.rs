@@ -55,7 +55,7 @@ pub struct Rates {
 pub enum RatesMode {
     /// From the prices of exchanges, except for pairs with a fixed rate.
     Feeds,
-    /// Only from fixed rates of the configuration.
+    /// All rates are the fixed rates of the configuration; no exchange is asked.
     Fixed,
 }
 

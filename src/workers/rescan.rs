@@ -24,7 +24,7 @@ pub struct Rescanner {
     reconciler: BalanceReconciler,
 }
 
-/// The result of one call, which rescans a part of the requested blocks.
+/// The result of one step of a rescan; each step covers a part of the requested blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RescanPiece {
     /// The height of the last block that was read.
