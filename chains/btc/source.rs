@@ -178,7 +178,7 @@ impl Bitcoin {
         outputs.extend(parsed.outputs);
         outputs.retain(|output| output.sats > 0);
         if !outputs.is_empty() {
-            watched.insert_outputs(outputs.iter().map(PaidOutput::to_outpoint));
+            watched.insert_outputs(outputs.iter().map(|output| output.to_outpoint()));
         }
         let spends = block::find_watched_spends(&bytes, &watched.lock_outputs());
         let spends = spends.map_err(|error| SourceError::InvalidResponse(format!("block {hash}: {error}")))?;
