@@ -26,7 +26,6 @@ use crate::{
     config::{Backend, BitcoinConfig, BuildError, Verify, genesis_hash_of},
     esplora, hashes,
     mempool::MempoolIndex,
-    paid_output::PaidOutput,
     proof_of_work,
     recent_blocks::{RecentBlock, RecentBlocks},
 };
