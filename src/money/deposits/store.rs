@@ -63,7 +63,8 @@ pub async fn list_dust_in_time(
         tx,
         invoices.iter().map(|invoice| batch_row![*invoice]).collect(),
         "with given (invoice bigint)
-         select d.id, d.invoice_id, d.height, d.confirm_height, d.asset, d.amount, d.state, d.disposition, d.corroboration
+         select d.id, d.invoice_id, d.height, d.confirm_height, d.asset, d.amount, d.state, d.disposition, d.corroboration,
+         d.single_source_usd_cents
          from given, deposits d join invoices i on i.id = d.invoice_id
          where d.invoice_id = given.invoice and d.disposition = 'dust' and d.state <> 'orphaned' and d.asset = i.asset
          and d.block_time * 1000 <= i.expires_at + $1 order by d.id",
