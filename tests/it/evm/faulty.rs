@@ -53,7 +53,7 @@ both! {
         }
     }
 
-    async fn a_lagging_endpoint_is_waited_for_until_it_stops_moving(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
+    async fn a_payment_waits_for_a_lagging_endpoint_or_for_twice_the_depth(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         for catches_up in [true, false] {
             let order = world.place_order("erc20_usdt").await;
             let height = world.ethereum.anvil.fetch_height().await.unwrap();
@@ -66,6 +66,10 @@ both! {
                 world.endpoints[0].set(EndpointFault::None);
             } else {
                 world.advance_seconds(2 * 60);
+                world.run_until_idle().await;
+                world.assert_status(&order, "pending", "confirming").await;
+                world.mine(order.coin, 20).await;
+                world.advance_seconds(60);
             }
             world.run_until_idle().await;
             world.assert_status(&order, "completed", "paid").await;
