@@ -45,9 +45,9 @@ both! {
             let order = world.place_order("erc20_usdt").await;
             world.endpoints[0].set(fault);
             world.pay(&order, order.due).await;
-            world.mine(order.coin, 20).await;
-            // A lagging endpoint is waited for until its head stops moving.
-            world.advance_seconds(2 * 60);
+            // While the first endpoint shows nothing, the payment needs twice the depth.
+            world.mine(order.coin, 45).await;
+            world.advance_seconds(60);
             world.run_until_completed(&order).await;
             world.endpoints[0].set(EndpointFault::None);
         }
@@ -110,7 +110,8 @@ both! {
         world.mine(order.coin, 1).await;
         world.assert_status(&order, "pending", "confirming").await;
         world.endpoints[1].show(None);
-        world.advance_seconds(1);
+        // A contradicted deposit is checked again within five minutes.
+        world.advance_seconds(300);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
         assert!(!world.has_open_review("deposit.contradicted").await);
