@@ -154,13 +154,15 @@ both! {
         world.pay(&order, order.due).await;
         world.mine("eth", 6).await;
         world.assert_status(&order, "pending", "confirming").await;
+        // While one endpoint is silent, a payment needs twice the depth.
         world.endpoints[0].set(EndpointFault::Silent);
-        world.mine("eth", 6).await;
+        world.mine("eth", 40).await;
+        world.advance_seconds(60);
         world.run_until_completed(&order).await;
         // A daemon also starts while one endpoint is down.
         let second = world.place_order("eth").await;
         world.pay(&second, second.due).await;
-        world.ethereum.mine(20, world.clock.now()).await;
+        world.ethereum.mine(45, world.clock.now()).await;
         world.crash_and_boot().await;
         world.run_until_completed(&second).await;
     }
