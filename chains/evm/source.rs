@@ -160,7 +160,12 @@ impl Source for Evm {
             RpcError::NodeError(error) if error.kind == NodeErrorKind::Other => {
                 SourceError::Unsupported(format!("contract {contract} does not return its decimals: {}", error.message))
             }
-            failure => failure.into_source_error(0),
+            failure @ (RpcError::Unavailable(_)
+            | RpcError::Timeout(_)
+            | RpcError::MethodMissing(_)
+            | RpcError::TooLarge(_)
+            | RpcError::NodeError(_)
+            | RpcError::Invalid(_)) => failure.into_source_error(0),
         })
     }
 

@@ -402,10 +402,8 @@ impl InventedMoney {
 
 /// Returns the receipts of an answer: those of a block, or the answer itself. Other answers have none.
 fn iter_receipts(answer: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
-    let receipts: Vec<&mut Value> = match answer {
-        Value::Array(receipts) => receipts.iter_mut().collect(),
-        answer => vec![answer],
-    };
+    let receipts: Vec<&mut Value> =
+        if answer.is_array() { answer.as_array_mut().into_iter().flatten().collect() } else { vec![answer] };
     receipts.into_iter().filter_map(Value::as_object_mut).filter(|receipt| receipt.contains_key("receipt"))
 }
 

@@ -115,7 +115,7 @@ fn raise_token_amount(receipts: &mut Value) {
     };
     let is_list = receipts.is_array();
     if is_list {
-        let _ = receipts.as_array_mut().unwrap().iter_mut().any(raise);
+        let _ = receipts.as_array_mut().is_some_and(|receipts| receipts.iter_mut().any(raise));
     } else {
         raise(receipts);
     }
