@@ -79,7 +79,7 @@ pub enum Action {
     Finish(Ran),
 }
 
-/// What the worker returns after it has executed an [`Action`].
+/// The result that the worker returns after it has executed an [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
     /// The tip of the node, as the result of [`Action::ReadTip`].
@@ -94,7 +94,7 @@ pub enum Observation {
     NewestDue(Option<Height>),
     /// The result of [`Action::FindConfirmedAbove`]: true when a confirmed deposit is above the requested height.
     ConfirmedAbove(bool),
-    /// What the second endpoint replied, as the result of [`Action::CrossCheck`].
+    /// The reply of the second endpoint: the result of [`Action::CrossCheck`].
     CrossChecked(CrossCheckResult),
     /// The blocks were stored: the result of [`Action::StoreBlocks`].
     Stored {

@@ -26,7 +26,7 @@ pub(super) enum CrossCheckPurpose {
     Rewind { to: Option<BlockRef> },
 }
 
-/// How much of the followed branch a second endpoint also has.
+/// The part of the followed branch that a second endpoint also has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Corroboration {
     /// The second endpoint has all blocks up to the requested block.
@@ -37,7 +37,7 @@ pub enum Corroboration {
     None,
 }
 
-/// What the follower knows about endpoints that contradict each other, and about endpoints that are behind.
+/// The follower's knowledge about endpoints that contradict each other, and about endpoints that are behind.
 #[derive(Debug, Default)]
 pub struct EndpointDispute {
     /// True while the review about contradicting endpoints is open. `None` after a start, because the state in the

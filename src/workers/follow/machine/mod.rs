@@ -139,7 +139,7 @@ enum Phase {
     Halted,
 }
 
-/// What the machine does after blocks were stored.
+/// The machine's next step after blocks were stored.
 #[derive(Debug)]
 enum AfterStore {
     /// Read the next blocks. The stored blocks extended the followed branch, but do not reach the tip yet.
