@@ -55,7 +55,7 @@ struct AccountProof<'a> {
     code_hash: B256,
 }
 
-/// What the proven balances say about a sum that an address received in a block.
+/// The conclusion from proven balances about a sum that an address is said to have received in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SumProof {
     /// The balance increased by the sum at least.

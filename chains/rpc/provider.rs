@@ -42,7 +42,8 @@ fn name_address(address: IpAddr, port: u16) -> String {
     if is_private { format!("{address}:{port}") } else { address.to_string() }
 }
 
-/// Returns the domain that somebody registered, and a private name with its port. `Url` has made the name lower case.
+/// Returns the registered domain of a public host name, or a private name with its port. `Url` has made the name lower
+/// case.
 fn name_domain(name: &str, port: u16) -> String {
     let labels: Vec<&str> = name.trim_end_matches('.').split('.').collect();
     match labels.as_slice() {

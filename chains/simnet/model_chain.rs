@@ -30,7 +30,7 @@ use crate::{
 /// effects.
 pub const KEPT_BLOCKS: usize = 5_000;
 
-/// What happens to the transactions of blocks that a reorganisation replaces.
+/// The fate of the transactions in blocks that a reorganisation replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplacedTxs {
     /// The transactions return to the mempool, and the first new block includes them unless the mempool is held.

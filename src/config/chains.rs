@@ -28,7 +28,7 @@ pub struct ChainConfig {
     pub title: String,
     /// True when the daemon reads the blocks of this chain.
     pub enabled: bool,
-    /// Where the blocks of the chain come from: real nodes or a model.
+    /// The origin of the chain's blocks: real nodes or a model.
     pub driver: Driver,
     /// The mode of the chain: live, or test with worthless coins.
     pub mode: Mode,
@@ -76,7 +76,7 @@ pub struct ChainConfig {
     assets: BTreeMap<String, Asset>,
 }
 
-/// Where the blocks of a chain come from.
+/// The origin of a chain's blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {

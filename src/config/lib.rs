@@ -177,7 +177,7 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {
-    /// How mails are sent: to the log, to a folder, or by SMTP.
+    /// The way in which mails are sent: to the log, to a folder, or by SMTP.
     pub transport: MailTransport,
     /// The sender of every mail, such as `Shop <orders@example.com>`.
     pub from: String,
@@ -188,7 +188,7 @@ pub struct Mail {
     pub smtp: Smtp,
 }
 
-/// How mails leave the daemon.
+/// The way in which mails leave the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MailTransport {
@@ -208,7 +208,7 @@ pub struct Smtp {
     pub host: String,
     /// The TCP port of the mail server.
     pub port: u16,
-    /// Whether and how the connection to the mail server is encrypted.
+    /// The encryption of the connection to the mail server; may be none.
     pub security: SmtpSecurity,
     /// The user name for the login; empty for a server without a login.
     pub user: String,
@@ -221,7 +221,7 @@ pub struct Smtp {
     pub timeout: Duration,
 }
 
-/// How the connection to the mail server is encrypted.
+/// The encryption of the connection to the mail server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpSecurity {

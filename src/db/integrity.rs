@@ -7,9 +7,9 @@ use crate::{Backend, Db, Engine, Error, Tx};
 /// The result of [`Db::check_integrity`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IntegrityReport {
-    /// What was checked, one part of a sentence for each check.
+    /// The checks that were made, each as a part of a sentence.
     pub checked: Vec<String>,
-    /// What could not be checked and how that can be changed, one sentence each.
+    /// The checks that could not be made; each sentence says why and how that can be changed.
     pub unchecked: Vec<String>,
     /// The damages, one sentence each. A database with many damages may list only some of them.
     pub findings: Vec<String>,

@@ -60,7 +60,7 @@ pub(super) enum DbConnection {
 /// A function that runs after the commit.
 pub(super) type CommitHook = Box<dyn FnOnce() + Send>;
 
-/// What must happen in this process after a transaction was committed.
+/// The actions that follow in this process after a transaction was committed.
 pub(super) struct CommitEffects {
     /// True when the transaction changed rows, so that the commit is counted.
     pub changed: bool,

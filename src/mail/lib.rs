@@ -140,7 +140,7 @@ pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> 
     Ok(sent)
 }
 
-/// What happens to a mail after an attempt to send it.
+/// The next state of a mail after an attempt to send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DeliveryStep {
     Sent,

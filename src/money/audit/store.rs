@@ -65,7 +65,7 @@ pub struct AuditedDeposit {
     pub amount: Amount,
     /// The state of the deposit, as stored.
     pub state: deposits::State,
-    /// How the invoice uses the deposit: the invoice counts it towards the amount due, or the reason why not.
+    /// The use of the deposit by its invoice: counted towards the amount due, or the reason why not.
     pub disposition: Disposition,
     /// The id of the invoice whose address received the deposit.
     pub invoice: i64,

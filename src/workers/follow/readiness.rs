@@ -1,4 +1,4 @@
-//! Whether buyers can pay on a chain now. New orders are accepted only while the follower can read the chain, and the
+//! Decides if buyers can pay on a chain now. New orders are accepted only while the follower can read the chain, and the
 //! reason why it cannot is reported at `/readyz` and by `settled status` at the same moment.
 
 use std::collections::BTreeMap;

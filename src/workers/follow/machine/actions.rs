@@ -92,7 +92,7 @@ pub enum Action {
     Finish(Ran),
 }
 
-/// The result of an [`Action`].
+/// The result that the worker returns after it has executed an [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
     /// The node's tip: the result of [`Action::ReadTip`].
@@ -103,7 +103,7 @@ pub enum Observation {
     Header(Option<Header>),
     /// The result of [`Action::FindConfirmedAbove`]: true when a confirmed deposit is above the height.
     ConfirmedAbove(bool),
-    /// The result of [`Action::CrossCheck`].
+    /// The reply of the second endpoint: the result of [`Action::CrossCheck`].
     CrossChecked(CrossCheckResult),
     /// The blocks with unchecked deposits: the result of [`Action::ListUnchecked`].
     Unchecked(Vec<UncheckedBlock>),

@@ -23,7 +23,7 @@ pub(super) enum CrossCheckPurpose {
     Rewind { to: Option<BlockRef> },
 }
 
-/// The state of the review of contradicting endpoints, and of the log about endpoints that are behind.
+/// The follower's knowledge about endpoints that contradict each other, and about endpoints that are behind.
 #[derive(Debug, Default)]
 pub struct EndpointDispute {
     /// True while the review of contradicting endpoints is open; `None` after a start, when the state in the database

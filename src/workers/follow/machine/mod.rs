@@ -153,7 +153,7 @@ enum Phase {
     Halted,
 }
 
-/// The step after blocks were stored.
+/// The machine's next step after blocks were stored.
 #[derive(Debug)]
 enum AfterStore {
     /// Continue after the read blocks extended the followed branch.
