@@ -452,7 +452,7 @@ create table deposits (
     amount blob not null check (length(amount) = 32),
     sender text,
     -- The state of the deposit. seen: it has too few confirmations. confirmed: it has enough confirmations. final: a reorg
-    -- cannot remove its block. orphaned: a reorg removed its block.
+    -- cannot remove its block. orphaned: a reorg removed its block, or the operator rejected it.
     state text not null,
     -- counted: the deposit counts towards the amount due of its invoice. The other values say why it does not count. short:
     -- the invoice expired with too little money. surplus: the invoice was already paid. late: the deposit was mined after

@@ -91,13 +91,21 @@ impl Operation for RescanNextPiece {
         if self.from > self.to {
             return Err(format!("the first block {} is behind the last block {}", self.from, self.to));
         }
-        let rescan = match &context.daemon {
-            Some(daemon) => daemon.rescans.get(&chain).cloned().ok_or(format!("the daemon does not follow {chain}"))?,
-            None => open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), &chain)
-                .await
-                .map_err(in_words)?,
-        };
-        rescan.rescan_next_piece(&context.actor, self.from, self.to).await.map_err(in_words)
+        let rescanner = find_or_open_rescanner(context, &chain).await?;
+        rescanner.rescan_next_piece(&context.actor, self.from, self.to).await.map_err(in_words)
+    }
+}
+
+/// Returns the daemon's rescanner of the chain, or without a daemon one that works in this process.
+///
+/// # Errors
+/// Fails with a sentence when the chain is not followed, or cannot be opened.
+pub async fn find_or_open_rescanner(context: &Context, chain: &ChainId) -> Result<Rescanner, String> {
+    match &context.daemon {
+        Some(daemon) => daemon.rescans.get(chain).cloned().ok_or(format!("the daemon does not follow {chain}")),
+        None => open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), chain)
+            .await
+            .map_err(|error| format!("{error:#}")),
     }
 }
 

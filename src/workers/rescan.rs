@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::workers::balance_check::BalanceReconciler;
 use money::cursors::{self, Position};
-use money::deposits::{self, RescanError, Rescanned, UncheckedBlock};
+use money::deposits::{self, DepositService, RescanError, Rescanned, UncheckedBlock};
 use records::audit_log::{self, Action, Actor};
 
 /// The maximum number of blocks that one call reads, so that the operator regularly sees the progress.
@@ -41,6 +41,11 @@ impl Rescanner {
     /// Creates a rescanner for the chain of `reconciler`.
     pub fn new(reconciler: BalanceReconciler) -> Rescanner {
         Rescanner { reconciler }
+    }
+
+    /// Returns the service that changes the deposits of the chain.
+    pub fn deposit_service(&self) -> &DepositService {
+        &self.reconciler.deposits
     }
 
     /// Reads the first blocks, at most 1,000, of the range `from..=to` and books missing transfers. The caller

@@ -45,6 +45,11 @@ async fn rescan(world: &World, chain: &ChainId) {
     request(world, "rescan", json!({ "chain": chain.as_str(), "from": 1, "to": to })).await.expect("a rescan");
 }
 
+async fn reject(world: &World, deposit: i64) -> Result<(), String> {
+    let arguments = json!({ "reject-deposit": { "deposit": deposit, "note": "the explorer does not show it" } });
+    request(world, "admin", arguments).await.map(|_| ())
+}
+
 /// Asserts that the invented payment of the order is booked as seen, is never confirmed, and has a review that names
 /// both endpoints.
 async fn assert_never_confirmed(world: &World, order: &PlacedOrder) {
@@ -78,6 +83,50 @@ both! {
             world.assert_status(&order, "pending", "confirming").await;
             assert!(!world.has_open_review("deposit.contradicted").await, "{coin}");
         }
+    }
+
+    async fn a_rejected_deposit_frees_its_invoice_for_the_true_payment(world: World) {
+        for coin in ["erc20_usdt", "trc20_usdt"] {
+            let order = world.place_order(coin).await;
+            invent_payment(&world, &order);
+            world.mine_deep(coin);
+            world.run_until_idle().await;
+            let reviews = world.open_reviews().await;
+            let review = reviews.iter().find(|review| review.kind.as_str() == "deposit.contradicted").unwrap();
+            let id: i64 = review.subject.strip_prefix("deposit/").unwrap().parse().unwrap();
+            assert!(review.detail.contains(&format!("`settled admin deposit reject {id}`")), "{}", review.detail);
+            reject(&world, id).await.unwrap();
+            assert!(!world.has_open_review("deposit.contradicted").await);
+            world.assert_status(&order, "pending", "pending").await;
+            assert_eq!(
+                reject(&world, id).await,
+                Err(format!("deposit {id} is orphaned and contradicted; only a deposit that is seen and contradicted can be rejected"))
+            );
+            world.pay_order(&order, order.due);
+            world.mine_deep(coin);
+            world.run_until_idle().await;
+            world.assert_status(&order, "completed", "paid").await;
+            assert_eq!(world.merchant_available(coin).await, order.due);
+            assert!(reject(&world, id + 1).await.unwrap_err().contains("final and shown"));
+        }
+        assert_eq!(reject(&world, 99).await, Err("there is no deposit 99".to_owned()));
+        assert!(world.audit().await.has_no_findings(), "{}", world.audit().await);
+    }
+
+    async fn a_rejected_deposit_does_not_keep_its_invoice_from_expiring(world: World) {
+        let order = world.place_order("eth").await;
+        invent_payment(&world, &order);
+        world.mine_deep("eth");
+        world.run_until_idle().await;
+        world.advance_seconds(3_600);
+        world.mine("eth", 1);
+        world.run_until_idle().await;
+        assert_never_confirmed(&world, &order).await;
+        reject(&world, 1).await.unwrap();
+        world.advance_seconds(60);
+        world.mine("eth", 1);
+        world.run_until_idle().await;
+        world.assert_status(&order, "expired", "expired").await;
     }
 
     async fn an_invented_balance_is_never_confirmed(world: World) {

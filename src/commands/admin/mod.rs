@@ -4,6 +4,7 @@
 pub mod chains;
 pub mod coupons;
 mod csv;
+pub mod deposits;
 mod import_file;
 pub mod mails;
 pub mod merchants;
@@ -63,6 +64,9 @@ enum Resource {
     /// Show and close reviews: cases in which an operator must decide.
     #[command(subcommand)]
     Review(reviews::Command),
+    /// Decide about deposits that endpoints contradict.
+    #[command(subcommand)]
+    Deposit(deposits::Command),
     /// Manage the mails to buyers.
     #[command(subcommand)]
     Mail(mails::Command),
@@ -117,6 +121,8 @@ pub enum AdminOperation {
     ListReviews(reviews::List),
     /// Closes a review with the operator's decision.
     CloseReview(reviews::Close),
+    /// Rejects a deposit that an endpoint contradicts.
+    RejectDeposit(deposits::Reject),
     /// Queues all parked mails again.
     RetryMails,
     /// Resumes a halted chain.
@@ -138,6 +144,7 @@ pub async fn execute_and_print_operations(args: Args) -> Result<(), CommandError
         Resource::Coupon(command) => command.read_files_into_operation()?,
         Resource::Order(command) => command.into_operation(),
         Resource::Review(command) => command.into_operation(),
+        Resource::Deposit(command) => command.into_operation(),
         Resource::Mail(command) => command.into_operation(),
         Resource::Chain(command) => command.into_operation(),
     };
@@ -181,6 +188,7 @@ pub async fn execute_admin_operation(context: &Context, operation: AdminOperatio
         AdminOperation::ConfirmOrder(name) => orders::mark_external_payment_received(context, name).await,
         AdminOperation::ListReviews(list) => reviews::list_oldest_open_reviews(context, list).await,
         AdminOperation::CloseReview(close) => reviews::close_review(context, close).await,
+        AdminOperation::RejectDeposit(reject) => deposits::reject_contradicted_deposit(context, reject).await,
         AdminOperation::RetryMails => mails::retry_parked_mails(context).await,
         AdminOperation::ResumeChain(resume) => chains::resume_halted_chain(context, resume).await,
         AdminOperation::ListUnspent(unspent) => chains::list_unspent_outputs_with_sum(context, unspent).await,

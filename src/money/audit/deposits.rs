@@ -113,6 +113,9 @@ fn compare_deposit_with_postings(
     if !matches {
         return Err(format!("its postings do not match its state {}", deposit.state.as_str()));
     }
+    if matches!(deposit.state, deposits::State::Confirmed | deposits::State::Final) && !deposit.may_be_confirmed {
+        return Err("it is confirmed, and no second source shows it".into());
+    }
     let disposition = deposit.disposition.as_str();
     if postings.counted.is_some() {
         let dust = find(Account::Suspense(merchant, Suspense::Dust));

@@ -67,6 +67,9 @@ pub struct AuditedDeposit {
     pub state: deposits::State,
     /// The use of the deposit by its invoice: counted towards the amount due, or the reason why not.
     pub disposition: Disposition,
+    /// True when a confirmation is allowed: a second source shows the deposit, or its value counts towards the limit of
+    /// deposits without one.
+    pub may_be_confirmed: bool,
     /// The id of the invoice whose address received the deposit.
     pub invoice: i64,
     /// The merchant of the invoice.
@@ -79,8 +82,9 @@ pub struct AuditedDeposit {
 pub async fn list_deposits_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedDeposit>, db::Error> {
     let found = rows!(
         tx,
-        "select d.id, d.chain, d.asset, d.amount, d.state, d.disposition, d.invoice_id, i.merchant_id, i.mode
-         from deposits d join invoices i on i.id = d.invoice_id where d.id > $1 order by d.id limit $2",
+        "select d.id, d.chain, d.asset, d.amount, d.state, d.disposition,
+         (d.corroboration = 'shown' or d.single_source_usd_cents is not null) as may_be_confirmed, d.invoice_id,
+         i.merchant_id, i.mode from deposits d join invoices i on i.id = d.invoice_id where d.id > $1 order by d.id limit $2",
         after,
         limit
     )?;
@@ -95,6 +99,7 @@ fn parse_audited_deposit(row: &db::Row) -> Result<AuditedDeposit, db::Error> {
         amount: row.get("amount")?,
         state: row.get("state")?,
         disposition: row.get("disposition")?,
+        may_be_confirmed: row.get("may_be_confirmed")?,
         invoice: row.get("invoice_id")?,
         merchant: row.get("merchant_id")?,
         mode: row.get("mode")?,
@@ -107,7 +112,9 @@ pub async fn list_deposits_of_invoices(tx: &mut Tx, invoices: &[i64]) -> Result<
         tx,
         invoices.iter().map(|invoice| batch_row![*invoice]).collect(),
         "with given (invoice bigint)
-         select d.id, d.chain, d.asset, d.amount, d.state, d.disposition, d.invoice_id, i.merchant_id, i.mode
+         select d.id, d.chain, d.asset, d.amount, d.state, d.disposition,
+         (d.corroboration = 'shown' or d.single_source_usd_cents is not null) as may_be_confirmed, d.invoice_id,
+         i.merchant_id, i.mode
          from given, deposits d, invoices i where d.invoice_id = given.invoice and i.id = d.invoice_id"
     )?;
     found.iter().map(parse_audited_deposit).collect()

@@ -209,6 +209,13 @@ impl Check<'_> {
 
     fn open_contradicted_review(&mut self, checked: &CheckedDeposit, detail: &str) {
         let Deposit { amount, asset, height, state, .. } = &checked.deposit;
+        let then = match state {
+            State::Seen => format!(
+                ". If the transfer does not exist, reject it with `settled admin deposit reject {}`",
+                checked.deposit.id
+            ),
+            State::Confirmed | State::Final | State::Orphaned => String::new(),
+        };
         let booked = match state {
             State::Seen => "it is not confirmed until an endpoint of another provider shows it",
             State::Confirmed | State::Final | State::Orphaned => {
@@ -220,7 +227,7 @@ impl Check<'_> {
             reviews::Kind::DepositContradicted,
             format!(
                 "{amount} base units of {asset} in block {height}: {detail}; {booked}. Compare the endpoints with a block \
-                 explorer and remove the one that is wrong"
+                 explorer and remove the one that is wrong from the configuration{then}"
             ),
         );
     }

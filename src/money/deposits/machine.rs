@@ -14,7 +14,7 @@ pub enum State {
     Confirmed,
     /// The block of the deposit is final: a reorg cannot remove it.
     Final,
-    /// A reorg removed the block of the deposit. The ledger has voided or reversed its amount. When the same
+    /// A reorg removed the block of the deposit, or the operator rejected it as invented. The ledger has voided or reversed its amount. When the same
     /// transaction is mined again in another block, that is a new deposit.
     Orphaned,
 }

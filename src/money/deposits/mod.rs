@@ -10,6 +10,7 @@ mod batch;
 mod apply_blocks;
 mod corroboration;
 mod rewind;
+mod rejection;
 mod rescan;
 mod balance_check;
 mod outputs;
@@ -36,6 +37,7 @@ pub use balance_check::{BalanceCheck, UnexplainedCredit, list_bookable_balance_c
 pub use corroboration::{UncheckedBlock, list_unchecked_blocks};
 pub use machine::{Corroboration, State};
 pub use outputs::{UnspentOutput, list_unspent_outputs, watch_unspent_outputs};
+pub use rejection::{RejectError, find_deposit_chain};
 pub use rescan::{RescanError, Rescanned};
 pub use second_source::SingleSourceLimit;
 pub(crate) use store::set_disposition_of_invoice_deposits;

@@ -38,7 +38,8 @@ impl DepositService {
         for deposit in deposits.into_iter().rev() {
             let missing = || db::Error::Statement(format!("invoice {} does not exist", deposit.invoice));
             let invoice = invoices.get_mut(&deposit.invoice).ok_or_else(missing)?;
-            reverse_orphaned_deposit(tx, now, chain, &deposit, invoice, &mut effects).await?;
+            let cause = "a reorg removed the block of the deposit";
+            reverse_orphaned_deposit(tx, now, chain, &deposit, invoice, cause, &mut effects).await?;
         }
         effects.invoices = invoices.into_values().collect();
         for (deposit, output) in store::set_outputs_unspent_above(tx, &chain.id, to.height).await? {
@@ -61,14 +62,15 @@ impl DepositService {
     }
 }
 
-/// Reverses a deposit whose block was removed by a reorg: voids its hold or reverses its posting, and undoes the
-/// settlement that the deposit was part of.
-async fn reverse_orphaned_deposit(
+/// Reverses a deposit that does not exist any more: voids its hold or reverses its posting, and undoes the settlement that
+/// the deposit was part of. `cause` is the note with which the reviews of the deposit are closed.
+pub(super) async fn reverse_orphaned_deposit(
     tx: &mut Tx,
     now: Instant,
     chain: &FollowedChain,
     deposit: &Deposit,
     invoice: &mut InvoiceUpdate,
+    cause: &'static str,
     effects: &mut Effects,
 ) -> Result<(), db::Error> {
     match deposit.state {
@@ -83,7 +85,7 @@ async fn reverse_orphaned_deposit(
             effects.reviews.push(ReviewChange::Retract(Retraction {
                 kind,
                 subject: format!("deposit/{}", deposit.id),
-                note: "a reorg removed the block of the deposit",
+                note: cause,
                 replacement: None,
             }));
         }
@@ -112,7 +114,7 @@ async fn reverse_orphaned_deposit(
                 effects.reviews.push(ReviewChange::Retract(Retraction {
                     kind: reviews::Kind::DepositUnallocated,
                     subject: format!("deposit/{}", deposit.id),
-                    note: "a reorg removed the block of the deposit",
+                    note: cause,
                     replacement: None,
                 }));
             }

@@ -276,6 +276,27 @@ pub async fn lock_unorphaned_deposits_above(
     found.iter().map(parse_deposit_row).collect()
 }
 
+/// Locks and returns the deposit of `chain` with this id; `None` when there is none.
+pub async fn lock_deposit(tx: &mut Tx, chain: &ChainId, id: DepositId) -> Result<Option<Deposit>, db::Error> {
+    let found = row!(
+        tx,
+        "select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits where id = $1 and chain = $2 for update",
+        id,
+        chain.as_str()
+    )?;
+    found.as_ref().map(parse_deposit_row).transpose()
+}
+
+/// Returns the chain of the deposit with this id; `None` when there is none.
+pub async fn find_deposit_chain(tx: &mut Tx, id: DepositId) -> Result<Option<ChainId>, db::Error> {
+    let found = row!(tx, "select chain from deposits where id = $1", id)?;
+    let Some(found) = found else { return Ok(None) };
+    let name: String = found.get("chain")?;
+    let unknown = |error| db::Error::Value { column: "chain".into(), reason: format!("{error}") };
+    ChainId::new(&name).map(Some).map_err(unknown)
+}
+
 fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
     Ok(Deposit {
         id: row.get("id")?,

@@ -62,6 +62,8 @@ pub enum Action {
     MailRetry,
     /// An operator resumed a halted chain; the detail is the reason of the halt.
     ChainResume,
+    /// An operator rejected a deposit that an endpoint contradicts; the detail is the operator's note.
+    DepositReject,
     /// A rescan that an operator requested booked transfers; the detail is the range of blocks.
     ChainRescan,
 }
@@ -85,6 +87,7 @@ db::text_enum!(Action {
     ReviewClose => "review.close",
     MailRetry => "mail.retry",
     ChainResume => "chain.resume",
+    DepositReject => "deposit.reject",
     ChainRescan => "chain.rescan",
 });
 

@@ -64,6 +64,7 @@ both! {
             world.assert_status(&order, "pending", "confirming").await;
             if catches_up {
                 world.endpoints[0].set(EndpointFault::None);
+                world.advance_seconds(30);
             } else {
                 world.advance_seconds(2 * 60);
                 world.run_until_idle().await;

@@ -14,6 +14,7 @@ use provision::contracts::{abi, compile_contract};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
+use super::lying::{add_invented_call, raise_token_amounts};
 use crate::world::{START, accounts};
 
 /// The panic message of helpers that need the node.
@@ -192,6 +193,10 @@ pub enum EndpointFault {
     NoTraces,
     /// Reports a balance of ten ether for every address.
     Generous,
+    /// Raises the amounts of token transfers in receipts and logs.
+    ForgedReceipts,
+    /// Adds a call that pays this many wei to this address to the first transaction of each traced block.
+    InventedCall(Address, U256),
     /// Accepts requests and never answers.
     Silent,
 }
@@ -250,6 +255,19 @@ fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
             Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER)))
         }
         (EndpointFault::Generous, "eth_getBalance") => Intervention::Result(json!(TEN_ETHER)),
+        (EndpointFault::ForgedReceipts, "eth_getBlockReceipts" | "eth_getTransactionReceipt") => {
+            Intervention::Edit(Box::new(raise_token_amounts))
+        }
+        (EndpointFault::ForgedReceipts, "eth_getLogs") => Intervention::Edit(Box::new(|logs| {
+            let mut receipt = json!({ "logs": logs.take() });
+            raise_token_amounts(&mut receipt);
+            *logs = receipt["logs"].take();
+        })),
+        (EndpointFault::InventedCall(to, wei), "debug_traceBlockByHash") => {
+            Intervention::Edit(Box::new(move |traces| {
+                add_invented_call(traces, &to.to_string(), &format!("{wei:#x}"));
+            }))
+        }
         (EndpointFault::Silent, _) => Intervention::Hang,
         (_, _) => Intervention::Pass,
     }
