@@ -197,7 +197,7 @@ pub async fn list_expirable_invoices(
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
     // When a reorg removed a counted deposit, the invoice waits until the transaction of the deposit is mined again,
-    // but at most for the length of its payment window.
+    // but at most for the length of its payment window. It does not wait for a deposit that an endpoint contradicted.
     let mut found = rows!(
         tx,
         "select i.id from invoices i
@@ -205,7 +205,7 @@ pub async fn list_expirable_invoices(
              select 1 from deposits d where d.invoice_id = i.id and d.disposition = 'counted' and d.state = 'seen')
          and not exists (
              select 1 from deposits d where d.invoice_id = i.id and d.disposition = 'counted' and d.state = 'orphaned'
-             and d.orphaned_at + i.expires_at - i.created_at >= $2 and not exists (
+             and d.corroboration <> 'contradicted' and d.orphaned_at + i.expires_at - i.created_at >= $2 and not exists (
                  select 1 from deposits again
                  where again.invoice_id = i.id and again.txid = d.txid and again.state <> 'orphaned'))
          and not exists (

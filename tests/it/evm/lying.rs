@@ -37,6 +37,7 @@ both! {
     async fn a_transfer_that_one_endpoint_adds_to_traces_is_never_confirmed(world: Onchain = StorySetup { trace: "debug", bsc: false, endpoints: 2 }) {
         let order = world.place_order("eth").await;
         world.endpoints[0].set(EndpointFault::InventedCall(account(&order), order.due.units()));
+        world.endpoints[1].set(EndpointFault::NoProofs);
         // A transaction, to whose trace the endpoint adds a call.
         let other = world.place_order("erc20_usdt").await;
         world.pay(&other, Amount::from(1u64)).await;
@@ -44,13 +45,15 @@ both! {
         assert_not_confirmed(&world, &order).await;
         world.endpoints[1].set(EndpointFault::Silent);
         world.mine("eth", 1).await;
-        world.endpoints[1].set(EndpointFault::None);
+        world.endpoints[1].set(EndpointFault::NoProofs);
         world.mine_deep("eth").await;
         world.crash_and_boot().await;
         world.mine_deep("eth").await;
         assert_not_confirmed(&world, &order).await;
         assert_both_endpoints_are_named(&world).await;
-        world.endpoints[0].set(EndpointFault::None);
+        for endpoint in &world.endpoints {
+            endpoint.set(EndpointFault::None);
+        }
         let honest = world.place_order("eth").await;
         world.pay(&honest, honest.due).await;
         world.mine("eth", 20).await;

@@ -191,11 +191,14 @@ pub enum EndpointFault {
     /// Knows no block above this height.
     StaleHead(u64),
     NoTraces,
+    /// Returns no proofs of balances, as a node that keeps no old states.
+    NoProofs,
     /// Reports a balance of ten ether for every address.
     Generous,
     /// Raises the amounts of token transfers in receipts and logs.
     ForgedReceipts,
-    /// Adds a call that pays this many wei to this address to the first transaction of each traced block.
+    /// Adds a call that pays this many wei to this address to the first transaction of each traced block, and returns no
+    /// proofs, which would show the true balance.
     InventedCall(Address, U256),
     /// Accepts requests and never answers.
     Silent,
@@ -255,6 +258,7 @@ fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
             Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER)))
         }
         (EndpointFault::Generous, "eth_getBalance") => Intervention::Result(json!(TEN_ETHER)),
+        (EndpointFault::InventedCall(..) | EndpointFault::NoProofs, "eth_getProof") => missing(),
         (EndpointFault::ForgedReceipts, "eth_getBlockReceipts" | "eth_getTransactionReceipt") => {
             Intervention::Edit(Box::new(raise_token_amounts))
         }
