@@ -122,6 +122,7 @@ both! {
         world.mine("eth", 1);
         world.run_until_idle().await;
         assert_never_confirmed(&world, &order).await;
+        world.simnet.remove_inventions(&world.chain_of("eth"));
         reject(&world, 1).await.unwrap();
         world.advance_seconds(60);
         world.mine("eth", 1);
