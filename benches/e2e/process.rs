@@ -89,7 +89,7 @@ impl BenchInstallation {
             merchant = "bench"
             [chains.ethereum]
             enabled = true
-            endpoints = [{{ url = "{node}" }}]
+            endpoints = [{{ url = "{node}", own = true }}]
             [rates]
             mode = "fixed"
             [rates.fixed]

@@ -16,7 +16,7 @@ use clock::Clock;
 use db::Db;
 use ids::Mode;
 use money::addresses::Addresses;
-use money::assets::{Depths, Dust, FollowedChain};
+use money::assets::{Assets, Depths, Dust, FollowedChain};
 use money::cursors;
 use money::deposits::{DepositLimits, DepositService, Grace};
 use prost::Message;
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use settled::workers::balance_check::BalanceReconciler;
 use settled::workers::follow::FollowWorker;
 use settled::workers::follow::machine::FollowLimits;
+use settled::workers::follow::readiness::ChainReadiness;
 use settled::workers::{Ran, Worker};
 use sha2::{Digest, Sha256};
 use shop::orders::PaymentChangeHandler;
@@ -32,6 +33,7 @@ use tokio::runtime::Runtime;
 use tron::proto::HeaderRaw;
 use tron::transaction::{self, Operation, TransactionParams};
 use tron::{Tron, TronConfig, abi, address};
+use web::health::Health;
 
 use crate::databases::{DUE, NOW, SqliteFile, invoice_address};
 use crate::report::{Bounds, Report, nanos, quantile, sorted, thousandths};
@@ -139,6 +141,7 @@ impl BenchFollower {
             siblings: Vec::new(),
             dust: Dust::default(),
         };
+        let chain_id = chain.id.clone();
         let deposits = DepositService::new(
             chain,
             DepositLimits { grace: Grace { ms: 60_000 }, keep: 512 },
@@ -153,8 +156,9 @@ impl BenchFollower {
             cursor_flush_ms: 0,
             balance_patience_ms: 0,
         };
-        let addresses = Arc::new(Addresses::default());
-        BenchFollower { db, worker: FollowWorker::new(reconciler, addresses, vec![usdt()], limits, Duration::ZERO) }
+        let (addresses, assets) = (Arc::new(Addresses::default()), Arc::new(Assets::default()));
+        let readiness = ChainReadiness::new(chain_id, addresses, assets, Health::default());
+        BenchFollower { db, worker: FollowWorker::new(reconciler, readiness, vec![usdt()], limits, Duration::ZERO) }
     }
 
     /// Runs the worker until [`BLOCKS`] more blocks are stored. A batch may store a few more.

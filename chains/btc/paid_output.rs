@@ -46,12 +46,12 @@ pub struct PaidOutput {
 
 impl PaidOutput {
     /// Returns the transaction id and the index with which an input refers to this output.
-    pub fn to_outpoint(&self) -> OutPoint {
+    pub fn to_outpoint(self) -> OutPoint {
         OutPoint { txid: TxId(to_display_order(self.txid)), vout: self.vout }
     }
 
     /// Converts the output to a [`Transfer`], the form in which all chain drivers return payments.
-    pub fn to_transfer(&self, asset: &AssetId) -> Transfer {
+    pub fn to_transfer(self, asset: &AssetId) -> Transfer {
         Transfer {
             txid: TxId(to_display_order(self.txid)),
             index: TransferIndex { tx_index: self.tx_index, part: TxPart::Output(self.vout) },

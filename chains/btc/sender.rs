@@ -8,8 +8,8 @@ use tracing::info;
 
 use crate::{Backend, Bitcoin, hashes::to_display_order, transaction::ByteReader};
 
-/// What a node's error text means. It decides the result of a broadcast. The texts are those of Bitcoin Core; Esplora
-/// servers return them unchanged.
+/// The meaning of a node's error text, which decides the result of a broadcast. The texts are those of Bitcoin Core;
+/// Esplora servers return them unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MempoolRejection {
     /// The transaction is already in the mempool or in a block.

@@ -26,7 +26,6 @@ use crate::{
     config::{Backend, BitcoinConfig, BuildError, Verify, genesis_hash_of},
     esplora, hashes,
     mempool::MempoolIndex,
-    paid_output::PaidOutput,
     proof_of_work,
     recent_blocks::{RecentBlock, RecentBlocks},
 };
@@ -178,7 +177,7 @@ impl Bitcoin {
         outputs.extend(parsed.outputs);
         outputs.retain(|output| output.sats > 0);
         if !outputs.is_empty() {
-            watched.insert_outputs(outputs.iter().map(PaidOutput::to_outpoint));
+            watched.insert_outputs(outputs.iter().map(|output| output.to_outpoint()));
         }
         let spends = block::find_watched_spends(&bytes, &watched.lock_outputs());
         let spends = spends.map_err(|error| SourceError::InvalidResponse(format!("block {hash}: {error}")))?;

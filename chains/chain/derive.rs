@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitcoin::{
-    base58,
+    NetworkKind, base58,
     bip32::{ChildNumber, Xpub},
 };
 
@@ -11,6 +11,11 @@ use crate::{
     Address,
     address::{AddressScheme, CURVE},
 };
+
+/// The version bytes of an `xpub` (BIP32).
+const XPUB_VERSION: [u8; 4] = [0x04, 0x88, 0xb2, 0x1e];
+/// The number of derivations from the seed to an account: purpose, coin, account.
+const ACCOUNT_DEPTH: u8 = 3;
 
 /// The number of addresses that [`Deriver::derive_address`] has derived since the process started.
 static DERIVATIONS: AtomicU64 = AtomicU64::new(0);
@@ -27,6 +32,12 @@ pub enum DeriveError {
     /// The text is not an extended public key of depth 3; the field contains the reason.
     #[error("not an account xpub: {0}")]
     InvalidXpub(String),
+    /// The text is an extended private key (`xprv` and its relatives), which can spend the money of the account.
+    #[error(
+        "this is a private key ({0}), which can spend all money of the account: remove it from the configuration and treat it \
+         as known to others; an account key here begins with xpub or zpub and cannot spend"
+    )]
+    PrivateKey(String),
     /// The key has SLIP-132 version bytes (`zpub` or `vpub`), which mark an account of P2WPKH addresses, but the scheme
     /// makes other addresses.
     #[error(
@@ -34,47 +45,71 @@ pub enum DeriveError {
          addresses, that of BIP86 (m/86') for Taproot"
     )]
     UnsuitableKeyVersion,
+    /// The key has SLIP-132 version bytes of addresses that no scheme makes, such as `ypub`; the field contains the
+    /// first letters of the key.
+    #[error(
+        "a {0} is the key of an account of nested or multi-signature addresses, which are not derived here: the wallet \
+         that exported it would not show the deposits; use the key of a single-signature account of BIP84 (m/84', zpub \
+         or xpub) or BIP86 (m/86', xpub)"
+    )]
+    UnsupportedKeyVersion(&'static str),
     /// The index is 2^31 or more, or the key at this index is not valid. An invalid key has a probability below 2^-127
     /// (BIP32).
     #[error("index {0} cannot be derived from this account")]
     InvalidIndex(u32),
 }
 
+/// The secret-free identity of an account key: the chain code (32 bytes) and the compressed public key (33 bytes). Two
+/// texts of the same account, such as a `zpub` and an `xpub`, have the same bytes, and so the same addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountKeyBytes(pub [u8; 65]);
+
 /// Derives the addresses of one account, at the paths `m/…account'/0/index`.
 #[derive(Debug, Clone)]
 pub struct Deriver {
     /// The public key at `m/…account'/0`. It is derived once, so that each address needs only one more curve operation.
     external: Xpub,
-    /// The chain code and the public key of the account.
-    account_key: [u8; 65],
     scheme: AddressScheme,
+    key_bytes: AccountKeyBytes,
+    /// True when the text of the key begins with `tpub` or `vpub`.
+    is_test_key: bool,
 }
 
 impl Deriver {
     /// Returns a deriver for the account key `xpub`: depth 3, in Base58Check, as `settled-signer keys` prints it.
     ///
     /// # Errors
-    /// Fails with [`DeriveError::UnsuitableKeyVersion`] for a `zpub` or `vpub` with a scheme other than P2WPKH, and
-    /// with [`DeriveError::InvalidXpub`] for any other text that is not an account key.
+    /// Fails with [`DeriveError::PrivateKey`] for a private key, with [`DeriveError::UnsuitableKeyVersion`] for a `zpub`
+    /// or `vpub` with a scheme other than P2WPKH, with [`DeriveError::UnsupportedKeyVersion`] for the keys of other
+    /// wallets, and with [`DeriveError::InvalidXpub`] for any other text that is not an account key.
     pub fn new(xpub: &str, scheme: AddressScheme) -> Result<Deriver, DeriveError> {
+        let text = xpub.trim();
+        refuse_private_key(text)?;
+        refuse_strange_letters(text)?;
         let account: Xpub =
-            convert_zpub_to_xpub(xpub.trim(), scheme)?.parse().map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
-        if account.depth != 3 {
-            return Err(DeriveError::InvalidXpub(format!("its depth is {}, an account has depth 3", account.depth)));
+            convert_zpub_to_xpub(text, scheme)?.parse().map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
+        if account.depth != ACCOUNT_DEPTH {
+            let reason = format!("its depth is {}, an account has depth {ACCOUNT_DEPTH}", account.depth);
+            return Err(DeriveError::InvalidXpub(reason));
         }
         let external = account
             .derive_pub(&*CURVE, &[ChildNumber::from_normal_idx(0).expect("0 is a normal index")])
             .map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
-        let mut account_key = [0; 65];
-        account_key[..32].copy_from_slice(account.chain_code.as_bytes());
-        account_key[32..].copy_from_slice(&account.public_key.serialize());
-        Ok(Deriver { external, account_key, scheme })
+        let mut key_bytes = [0; 65];
+        key_bytes[..32].copy_from_slice(account.chain_code.as_bytes());
+        key_bytes[32..].copy_from_slice(&account.public_key.serialize());
+        let is_test_key = account.network == NetworkKind::Test;
+        Ok(Deriver { external, scheme, key_bytes: AccountKeyBytes(key_bytes), is_test_key })
     }
 
-    /// Returns the chain code and the public key of the account, which identify it: the same key written as xpub and as
-    /// zpub has the same bytes.
-    pub fn account_key_bytes(&self) -> [u8; 65] {
-        self.account_key
+    /// Returns the bytes that identify the account, whatever text its key was written as.
+    pub fn account_key_bytes(&self) -> AccountKeyBytes {
+        self.key_bytes
+    }
+
+    /// Returns true when the text of the key says that it belongs to a test network (`tpub` or `vpub`).
+    pub fn is_test_network_key(&self) -> bool {
+        self.is_test_key
     }
 
     /// Returns the address scheme: the rule that makes an address from a derived public key.
@@ -94,13 +129,43 @@ impl Deriver {
     }
 }
 
+/// Fails for the text of an extended private key, also for one with a wrong letter. All of them begin with one letter
+/// and `prv` (BIP32, SLIP-132).
+fn refuse_private_key(text: &str) -> Result<(), DeriveError> {
+    let is_private = text.get(1..4).is_some_and(|letters| letters.eq_ignore_ascii_case("prv"));
+    if is_private { Err(DeriveError::PrivateKey(text.chars().take(4).collect())) } else { Ok(()) }
+}
+
+/// Fails for a text with a character that no Base58 text has, such as a quotation mark of a word processor.
+fn refuse_strange_letters(text: &str) -> Result<(), DeriveError> {
+    match text.chars().find(|letter| !letter.is_ascii_alphanumeric()) {
+        Some(strange) => Err(DeriveError::InvalidXpub(format!(
+            "it has the character {strange}, which no key has; paste the letters of the key alone, between straight quotes"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The version bytes of extended public keys of wallets whose addresses are not derived here (SLIP-132).
+const UNSUPPORTED_VERSIONS: [([u8; 4], &str); 6] = [
+    ([0x04, 0x9d, 0x7c, 0xb2], "ypub"),
+    ([0x04, 0x4a, 0x52, 0x62], "upub"),
+    ([0x02, 0x95, 0xb4, 0x3f], "Ypub"),
+    ([0x02, 0xaa, 0x7e, 0xd3], "Zpub"),
+    ([0x02, 0x42, 0x89, 0xef], "Upub"),
+    ([0x02, 0x57, 0x54, 0x83], "Vpub"),
+];
+
 /// Returns a `zpub` or `vpub` (SLIP-132) with the version bytes of an `xpub` or `tpub` (BIP32), and any other text
 /// unchanged. SLIP-132 marks the keys of P2WPKH wallets, so a `zpub` with another scheme is an error: the wallet that
 /// exported the key would not show deposits to other addresses.
 fn convert_zpub_to_xpub(text: &str, scheme: AddressScheme) -> Result<String, DeriveError> {
     let Ok(mut payload) = base58::decode_check(text) else { return Ok(text.to_owned()) };
+    if let Some((_, name)) = UNSUPPORTED_VERSIONS.iter().find(|(version, _)| payload.starts_with(version)) {
+        return Err(DeriveError::UnsupportedKeyVersion(name));
+    }
     let version = match payload.first_chunk() {
-        Some([0x04, 0xb2, 0x47, 0x46]) => [0x04, 0x88, 0xb2, 0x1e],
+        Some([0x04, 0xb2, 0x47, 0x46]) => XPUB_VERSION,
         Some([0x04, 0x5f, 0x1c, 0xf6]) => [0x04, 0x35, 0x87, 0xcf],
         Some(_) | None => return Ok(text.to_owned()),
     };
@@ -163,6 +228,64 @@ mod tests {
         assert!(matches!(Deriver::new("xpub123", AddressScheme::Evm), Err(DeriveError::InvalidXpub(_))));
         let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::Evm).unwrap();
         assert_eq!(deriver.derive_address(1 << 31), Err(DeriveError::InvalidIndex(1 << 31)));
+    }
+
+    /// Returns the BIP84 account key with other version bytes.
+    fn with_version(version: [u8; 4]) -> String {
+        let mut payload = base58::decode_check(BIP84_ZPUB_AS_XPUB).unwrap();
+        payload[..4].copy_from_slice(&version);
+        base58::encode_check(&payload)
+    }
+
+    #[test]
+    fn one_account_has_the_same_bytes_in_every_text() {
+        let scheme = AddressScheme::P2wpkh(KnownHrp::Mainnet);
+        let xpub = Deriver::new(BIP84_ZPUB_AS_XPUB, scheme).unwrap();
+        assert!(!xpub.is_test_network_key());
+        for (version, name, is_test) in [
+            ([0x04, 0xb2, 0x47, 0x46], "zpub", false),
+            ([0x04, 0x5f, 0x1c, 0xf6], "vpub", true),
+            ([0x04, 0x35, 0x87, 0xcf], "tpub", true),
+        ] {
+            let text = with_version(version);
+            assert!(text.starts_with(name), "{text}");
+            let other = Deriver::new(&text, scheme).unwrap();
+            assert_eq!(other.account_key_bytes(), xpub.account_key_bytes(), "{name}");
+            assert_eq!(other.derive_address(7), xpub.derive_address(7), "{name}");
+            assert_eq!(other.is_test_network_key(), is_test, "{name}");
+        }
+        let bip86 = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
+        assert_ne!(Deriver::new(bip86, scheme).unwrap().account_key_bytes(), xpub.account_key_bytes());
+    }
+
+    #[test]
+    fn keys_of_other_wallets_are_refused_by_their_names() {
+        for (version, name) in UNSUPPORTED_VERSIONS {
+            let text = with_version(version);
+            assert!(text.starts_with(name), "{text}");
+            let refused = Deriver::new(&text, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap_err();
+            assert_eq!(refused, DeriveError::UnsupportedKeyVersion(name));
+        }
+    }
+
+    #[test]
+    fn a_private_key_is_refused_with_the_words_that_it_can_spend() {
+        // The account key m/84'/0'/0' of BIP84's phrase, and texts with wrong letters.
+        let zprv = "zprvAdG4iTXWBoARxkkzNpNh8r6Qag3irQB8PzEMkAFeTRXxHpbF9z4QgEvBRmfvqWvGp42t42nvgGpNgYSJA9iefm1yYNZKEm7z6qUWCroSQnE";
+        for text in [zprv, "xprv123", "tprv", "Yprv9"] {
+            let refused = Deriver::new(text, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap_err();
+            assert_eq!(refused, DeriveError::PrivateKey(text[..4].to_owned()));
+            let said = refused.to_string();
+            assert!(said.contains("can spend all money of the account"), "{said}");
+            assert!(!said.contains(&zprv[4..]), "the key itself is not repeated");
+        }
+    }
+
+    #[test]
+    fn a_quotation_mark_in_a_key_is_named() {
+        let quoted = format!("\u{201c}{BIP84_ZPUB_AS_XPUB}\u{201d}");
+        let refused = Deriver::new(&quoted, AddressScheme::Evm).unwrap_err().to_string();
+        assert!(refused.contains("it has the character \u{201c}") && refused.contains("straight quotes"), "{refused}");
     }
 
     #[test]

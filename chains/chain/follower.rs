@@ -23,7 +23,7 @@ pub struct Follower {
     batch_blocks_max: u64,
 }
 
-/// What the caller must do next, after it has read the node's tip.
+/// The next step of the caller after it has read the node's tip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
     /// Wait: the newest block of the node is the cursor, so there is no block to read.
@@ -40,7 +40,7 @@ pub enum NextStep {
     CompareHead,
 }
 
-/// How the next block from the node relates to the cursor, which is the last block that was read.
+/// The relation of the node's next block to the cursor, which is the last block that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextBlock {
     /// The block follows directly on the cursor, so it is the next block of our branch.

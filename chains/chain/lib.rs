@@ -15,6 +15,7 @@ pub mod block;
 pub mod transfer;
 pub mod watch;
 pub mod source;
+pub mod corroboration;
 pub mod sender;
 pub mod follower;
 
@@ -22,7 +23,7 @@ pub use address::{Address, AddressKey};
 pub use amount::Amount;
 pub use asset::{Asset, AssetId, AssetKind, ChainId, Family};
 pub use block::{Block, BlockHash, BlockRef, Header, Height, Tip};
-pub use derive::Deriver;
+pub use derive::{AccountKeyBytes, Deriver};
 pub use sender::{BroadcastOutcome, Sender};
 pub use source::{Identity, InternalTransfers, Source, SourceError};
 pub use transfer::{OutPoint, Spend, Transfer, TransferIndex, TxId, TxPart, UnconfirmedTransfer};

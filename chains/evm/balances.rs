@@ -55,7 +55,18 @@ struct AccountProof<'a> {
     code_hash: B256,
 }
 
-/// The state of an account, proven by the state root of a block.
+/// The conclusion from proven balances about a sum that an address is said to have received in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SumProof {
+    /// The balance increased by the sum at least.
+    Received,
+    /// The balance did not increase by the sum.
+    NotReceived,
+    /// No endpoint returned the proofs, or the address also sent coins.
+    Missing,
+}
+
+/// The state of an account, proven by the state root.
 #[derive(Debug, Clone, Copy)]
 struct ProvenAccount {
     nonce: u64,
@@ -83,31 +94,60 @@ impl Evm {
         self.fetch_balances_agreed_by_two_endpoints(at, asset, addresses).await
     }
 
-    /// Returns true for each sum in `received` that the proven balances contradict, because the balance of the address
-    /// did not increase enough in block `at`, whose parent is `parent`. Returns false for a sum without a proof, and
-    /// for an address that also sent coins in the block.
-    pub(crate) async fn are_amounts_contradicted_by_proofs(
+    /// Returns, for each sum in `received`, what the proven balances say about it: whether the balance of the address
+    /// increased by the sum in block `at`, whose parent is `parent`. Nothing is proven for an address that also sent
+    /// coins in the block.
+    pub(crate) async fn prove_received_sums(
         &self,
         parent: &BlockRef,
         at: &BlockRef,
         received: &[(Address, Amount)],
-    ) -> Vec<bool> {
+    ) -> Vec<SumProof> {
         let addresses: Vec<Address> = received.iter().map(|(address, _)| address.clone()).collect();
         let Ok(Some(after)) = self.fetch_proven_accounts_if_offered(at, &addresses).await else {
-            return vec![false; received.len()];
+            return vec![SumProof::Missing; received.len()];
         };
         let Ok(Some(before)) = self.fetch_proven_accounts_if_offered(parent, &addresses).await else {
             // Nodes delete the oldest states first, so the state of the parent may be missing. The balance of an
             // address that never sent anything is at least the amount that it received.
-            let is_contradicted =
-                |((_, sum), after): (&(Address, Amount), &ProvenAccount)| after.nonce == 0 && after.balance < *sum;
-            return received.iter().zip(&after).map(is_contradicted).collect();
+            let judge = |((_, sum), after): (&(Address, Amount), &ProvenAccount)| {
+                let is_contradicted = after.nonce == 0 && after.balance < *sum;
+                if is_contradicted { SumProof::NotReceived } else { SumProof::Missing }
+            };
+            return received.iter().zip(&after).map(judge).collect();
         };
-        let is_contradicted = |((_, sum), (before, after)): (&(Address, Amount), (&ProvenAccount, &ProvenAccount))| {
+        let judge = |((_, sum), (before, after)): (&(Address, Amount), (&ProvenAccount, &ProvenAccount))| {
             let expected_min = before.balance.checked_add(*sum);
-            before.nonce == after.nonce && expected_min.is_none_or(|expected_min| after.balance < expected_min)
+            match expected_min {
+                _ if before.nonce != after.nonce => SumProof::Missing,
+                Some(expected_min) if after.balance >= expected_min => SumProof::Received,
+                Some(_) | None => SumProof::NotReceived,
+            }
         };
-        received.iter().zip(before.iter().zip(&after)).map(is_contradicted).collect()
+        received.iter().zip(before.iter().zip(&after)).map(judge).collect()
+    }
+
+    /// Returns the balances after block `at`: native ones that the state root proves, else those of one endpoint.
+    pub(crate) async fn fetch_balances_proven_or_from(
+        &self,
+        endpoint: usize,
+        at: &BlockRef,
+        asset: &AssetKind,
+        addresses: &[Address],
+    ) -> Result<Vec<Amount>, SourceError> {
+        if *asset == AssetKind::Native
+            && self.config.verify.header
+            && let Ok(Some(proven)) = self.fetch_proven_accounts_if_offered(at, addresses).await
+        {
+            return Ok(proven.into_iter().map(|account| account.balance).collect());
+        }
+        let (method, params) = build_balance_calls(at, asset, addresses);
+        let accept = |_: usize, reply: &Reply<'_>| parse_balance(asset, reply).map(Verdict::Accept);
+        let only = Target::Only(endpoint);
+        let answers = self.pool.send_calls_in_batches_to(only, method, &params, BALANCES_PER_BATCH, accept).await;
+        let balances = answers.into_all_results().map_err(|failure| failure.into_source_error(at.height))?;
+        self.ensure_endpoint_honors_block_hash(endpoint, at.height).await?;
+        Ok(balances)
     }
 
     /// Returns the accounts after block `at`, proven by its state root, in the order of `addresses`; `None` when no
@@ -177,32 +217,14 @@ impl Evm {
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        let block = to_block_hash_parameter(at);
-        let (method, params): (&str, Vec<Value>) = match asset {
-            AssetKind::Native => {
-                ("eth_getBalance", addresses.iter().map(|address| json!([address.text, block])).collect())
-            }
-            AssetKind::Token { contract } => {
-                let call =
-                    |address: &Address| json!([{ "to": contract, "data": encode_balance_of_call(address) }, block]);
-                ("eth_call", addresses.iter().map(call).collect())
-            }
-        };
-        let parse_balance = |reply: &Reply<'_>| {
-            let text = reply.parse_result::<&str>()?;
-            let balance = match asset {
-                AssetKind::Native => hex::parse_u256(text),
-                AssetKind::Token { .. } => hex::parse_bytes(text).map(U256::from_be_bytes::<32>),
-            };
-            let balance = balance.ok_or_else(|| Rejection::Invalid("a balance is not a number".to_owned()))?;
-            Ok((reply.endpoint, Amount::new(balance)))
-        };
+        let (method, params) = build_balance_calls(at, asset, addresses);
+        let parse_balance = |reply: &Reply<'_>| parse_balance(asset, reply).map(|balance| (reply.endpoint, balance));
         let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Verdict::Accept);
         let first =
             self.pool.send_calls_in_batches(method, &params, BALANCES_PER_BATCH, accept).await.into_all_results();
         let first = first.map_err(|failure| failure.into_source_error(at.height))?;
 
-        if self.count_read_endpoints() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
+        if self.pool.count_independent_providers() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
             self.warn_once_about_single_endpoint();
             return Err(SourceError::Unsupported(
                 "the endpoint does not prove balances, and there is no second endpoint to confirm them".into(),
@@ -305,6 +327,28 @@ impl AccountProof<'_> {
         let is_proven = matches_root(Some(account)) || is_absent();
         is_proven.then_some(ProvenAccount { nonce, balance: Amount::new(balance) })
     }
+}
+
+/// Returns the method and the parameters that request the balance of each address after block `at`.
+fn build_balance_calls(at: &BlockRef, asset: &AssetKind, addresses: &[Address]) -> (&'static str, Vec<Value>) {
+    let block = to_block_hash_parameter(at);
+    match asset {
+        AssetKind::Native => ("eth_getBalance", addresses.iter().map(|address| json!([address.text, block])).collect()),
+        AssetKind::Token { contract } => {
+            let call = |address: &Address| json!([{ "to": contract, "data": encode_balance_of_call(address) }, block]);
+            ("eth_call", addresses.iter().map(call).collect())
+        }
+    }
+}
+
+/// Parses the reply to a call of [`build_balance_calls`].
+fn parse_balance(asset: &AssetKind, reply: &Reply<'_>) -> Result<Amount, Rejection> {
+    let text = reply.parse_result::<&str>()?;
+    let balance = match asset {
+        AssetKind::Native => hex::parse_u256(text),
+        AssetKind::Token { .. } => hex::parse_bytes(text).map(U256::from_be_bytes::<32>),
+    };
+    balance.map(Amount::new).ok_or_else(|| Rejection::Invalid("a balance is not a number".to_owned()))
 }
 
 /// Returns true when a node's error concerns the requested block and not the node itself. Nodes use many different

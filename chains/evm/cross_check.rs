@@ -1,92 +1,109 @@
-//! Checks that a second endpoint has the same block. The hash of a header does not prove that the block is on the
-//! chain, so a single endpoint could invent a whole branch.
+//! Compares blocks with those of other providers. The hash of a header does not prove that the block is on the chain, so
+//! a single endpoint could invent a whole branch.
 
-use std::collections::BTreeMap;
-
-use chain::{BlockHash, BlockRef, Header, Height, source::CrossCheckResult};
-use rpc::{Rejection, Reply, Request, RpcError, Target, Verdict};
+use chain::{BlockRef, Header, Height, WatchSet, source::CrossCheckResult};
+use rpc::{BlockOrigins, Rejection, Reply, Request, RpcError, Target, Verdict};
 use serde_json::value::RawValue;
 
-use crate::{Evm, block, hex};
+use crate::{
+    Evm,
+    block::{self, BlockBody},
+    hex,
+};
 
-/// The maximum number of blocks for which the driver remembers the endpoint that returned the block. For older blocks
-/// it asks two endpoints.
-const ORIGINS_MAX: usize = 10_000;
-
-/// For each recent block, by height: its hash, and the index of the endpoint that returned it.
-#[derive(Debug, Default)]
-pub struct BlockOrigins(BTreeMap<Height, (BlockHash, usize)>);
-
-impl BlockOrigins {
-    /// Stores the endpoint that returned a block. If there are then more than [`ORIGINS_MAX`] blocks, removes the
-    /// lowest.
-    fn insert_and_drop_oldest(&mut self, block: BlockRef, endpoint: usize) {
-        self.0.insert(block.height, (block.hash, endpoint));
-        while self.0.len() > ORIGINS_MAX {
-            self.0.pop_first();
-        }
-    }
-
-    /// Returns the index of the endpoint that returned the block; `None` when that is not stored.
-    fn find_origin(&self, block: &BlockRef) -> Option<usize> {
-        self.0.get(&block.height).filter(|(hash, _)| *hash == block.hash).map(|(_, endpoint)| *endpoint)
-    }
+/// A block as an endpoint of another provider returned it, with the hashes of its transactions.
+#[derive(Debug)]
+pub struct BlockAnswer {
+    /// The index of the endpoint.
+    pub endpoint: usize,
+    /// The block, without payments.
+    pub body: BlockBody,
 }
 
 impl Evm {
-    /// Stores the index of the endpoint that returned a block.
-    pub(crate) fn record_origin_of_block(&self, block: BlockRef, endpoint: usize) {
-        self.block_origins
-            .lock()
-            .expect("no panic while the block origins are locked")
-            .insert_and_drop_oldest(block, endpoint);
+    /// Locks and returns the endpoints on whose word the transfers of recent blocks rest.
+    pub(crate) fn lock_block_origins(&self) -> std::sync::MutexGuard<'_, BlockOrigins> {
+        self.block_origins.lock().expect("no panic while the block origins are locked")
     }
 
-    /// Requests a block again from an endpoint other than the one that returned the block first. If it is not known
-    /// which endpoint returned the block first, requests the block from two endpoints.
+    /// Stores the index of an endpoint that returned a block, or traces of it that show transfers.
+    pub(crate) fn record_origin_of_block(&self, block: BlockRef, endpoint: usize) {
+        self.lock_block_origins().record_endpoint(block, endpoint);
+    }
+
+    /// Returns the endpoints on whose word the transfers of a block rest. `None` when they are not known, or when the
+    /// roots of the header do not prove all native payments and token transfers that were read.
+    pub(crate) fn find_origins_of_proven_block(&self, block: &BlockRef) -> Option<Vec<usize>> {
+        self.lock_block_origins().find_endpoints(block)
+    }
+
+    /// Asks other providers than those that returned the block first whether they have the same block.
     pub(crate) async fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
-        let mut origin =
-            self.block_origins.lock().expect("no panic while the block origins are locked").find_origin(at);
-        let tag = hex::to_quantity(at.height);
+        match self.fetch_same_block_from_other_providers(at, self.find_origins_of_proven_block(at).as_deref()).await {
+            Ok(_) => CrossCheckResult::Confirmed,
+            Err(result) => result,
+        }
+    }
+
+    /// Requests a block from as many other providers as it takes until, whichever single provider lies, another one has
+    /// the same block. The list is empty when the operator's own node returned the block first.
+    ///
+    /// # Errors
+    /// Fails with the first answer that is not the same block.
+    pub(crate) async fn fetch_same_block_from_other_providers(
+        &self,
+        at: &BlockRef,
+        origins: Option<&[usize]>,
+    ) -> Result<Vec<BlockAnswer>, CrossCheckResult> {
+        let mut answers: Vec<BlockAnswer> = Vec::new();
         loop {
-            match self.fetch_header_from_other_endpoint(origin, &tag).await {
-                Ok(Some((endpoint, header))) if header.block_ref() != *at => {
-                    return CrossCheckResult::Conflicting {
-                        endpoint: self.pool.endpoint_label(endpoint),
-                        hash: header.hash,
-                    };
+            let answered: Vec<usize> = answers.iter().map(|answer| answer.endpoint).collect();
+            let Some(target) = self.pool.find_next_independent_target(origins, &answered) else {
+                return Ok(answers);
+            };
+            match self.fetch_block_from(target, at.height).await {
+                Ok(Some(answer)) if answer.body.header.block_ref() != *at => {
+                    return Err(CrossCheckResult::Conflicting {
+                        endpoint: self.pool.endpoint_label(answer.endpoint),
+                        hash: answer.body.header.hash,
+                    });
                 }
-                Ok(Some(_)) if origin.is_some() => return CrossCheckResult::Confirmed,
-                Ok(Some((endpoint, _))) => origin = Some(endpoint),
-                Ok(None) | Err(RpcError::NodeError(_)) => break,
-                Err(failure) => return CrossCheckResult::NoAnswer(failure.to_string()),
+                Ok(Some(answer)) => answers.push(answer),
+                Ok(None) | Err(RpcError::NodeError(_)) => return Err(self.describe_missing_block(target).await),
+                Err(failure) => return Err(CrossCheckResult::NoAnswer(failure.to_string())),
             }
         }
-        match self.fetch_header_from_other_endpoint(origin, "latest").await {
+    }
+
+    /// Requests a block with the hashes of its transactions; `None` when no endpoint of the target has the block.
+    async fn fetch_block_from(&self, target: Target, height: Height) -> Result<Option<BlockAnswer>, RpcError> {
+        let unwatched = WatchSet::default();
+        let params = (hex::to_quantity(height), false);
+        let accept = |reply: &Reply<'_>| {
+            let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let body = block::parse_verified_block(raw, height, self.config.verify, false, &unwatched.lock_addresses())
+                .map_err(Rejection::Invalid)?;
+            Ok(Verdict::Accept(Some(BlockAnswer { endpoint: reply.endpoint, body })))
+        };
+        let request = Request::json_rpc_call("eth_getBlockByNumber", &params).with_target(target);
+        self.pool.send_request(request, accept).await
+    }
+
+    /// Returns the newest block of an endpoint that does not have a block.
+    async fn describe_missing_block(&self, target: Target) -> CrossCheckResult {
+        let accept = |reply: &Reply<'_>| {
+            let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let (_, head) = block::parse_verified_header(raw, self.config.verify).map_err(Rejection::Invalid)?;
+            Ok(Verdict::Accept(Some((reply.endpoint, head))))
+        };
+        let request = Request::json_rpc_call("eth_getBlockByNumber", &("latest", false)).with_target(target);
+        let newest: Result<Option<(usize, Header)>, RpcError> = self.pool.send_request(request, accept).await;
+        match newest {
             Ok(Some((endpoint, head))) => {
                 CrossCheckResult::Behind { endpoint: self.pool.endpoint_label(endpoint), head }
             }
             Ok(None) => CrossCheckResult::NoAnswer("no other endpoint returned a block".to_owned()),
             Err(failure) => CrossCheckResult::NoAnswer(failure.to_string()),
         }
-    }
-
-    /// Requests the header of a block, by its number or block tag, from any endpoint except `origin`. Returns the index
-    /// of the endpoint that answered with the header; `None` when no other endpoint has the block.
-    async fn fetch_header_from_other_endpoint(
-        &self,
-        origin: Option<usize>,
-        tag: &str,
-    ) -> Result<Option<(usize, Header)>, RpcError> {
-        let params = (tag, false);
-        let accept = |reply: &Reply<'_>| {
-            let Some(block) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let (_, header) = block::parse_verified_header(block, self.config.verify).map_err(Rejection::Invalid)?;
-            Ok(Verdict::Accept(Some((reply.endpoint, header))))
-        };
-        let target = origin.map_or(Target::From(0), Target::Excluding);
-        self.pool
-            .send_request(Request::json_rpc_call("eth_getBlockByNumber", &params).with_target(target), accept)
-            .await
     }
 }

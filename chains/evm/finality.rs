@@ -96,7 +96,9 @@ impl Evm {
                 let lags_behind =
                     heads.get(endpoint).copied().flatten().is_some_and(|head| best - head > LAG_BLOCKS_MAX);
                 let is_usable = !lags_behind && block.height <= best;
-                self.lock_finality_claims().set_or_remove_claim(endpoint, is_usable.then_some(block), Instant::now());
+                // Two endpoints of one provider have one claim together.
+                let provider = self.pool.find_first_endpoint_of_provider(endpoint);
+                self.lock_finality_claims().set_or_remove_claim(provider, is_usable.then_some(block), Instant::now());
             }
             Ok(None) => debug!(chain = %self.config.chain, "the endpoint has no finalized block yet"),
             Err(failure) => debug!(chain = %self.config.chain, "cannot read the finalized block: {failure}"),

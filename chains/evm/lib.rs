@@ -18,6 +18,7 @@ mod trace_health;
 mod balances;
 mod finality;
 mod cross_check;
+mod confirm;
 mod hex;
 mod config;
 mod endpoint_reports;

@@ -98,6 +98,10 @@ impl Evm {
                 "the receipts of block {height} cannot be verified, and no endpoint returns the raw bytes of its transactions"
             )));
         }
+        let are_payments_proven = body.payments.is_empty() || self.config.verify.transactions;
+        if !(receipts.proven && are_payments_proven) {
+            self.lock_block_origins().record_unknown(body.header.block_ref());
+        }
         let successful_payments = body.payments.iter().filter(|payment| {
             usize::try_from(payment.tx_index).is_ok_and(|index| receipts.succeeded.get(index) == Some(&true))
         });
@@ -261,7 +265,21 @@ impl TxReceipt<'_> {
         in_block && hex::parse_hash(self.transaction_hash) == Some(txid)
     }
 
-    /// Returns the type of the transaction; 0 when the node states no type, `None` when the type is malformed.
+    /// Returns the token transfers to watched addresses in this receipt, or `None` when the transaction failed. Their
+    /// positions in the block are not those of the whole block.
+    pub fn list_token_transfers(
+        &self,
+        txid: TxId,
+        contracts: &TokenContracts,
+        watched: &WatchedAddresses<'_>,
+    ) -> Option<Vec<Transfer>> {
+        let parse = |(index, log): (u32, &EventLog<'_>)| {
+            Some(log.parse_transfer_to_watched_address(contracts, watched)?.into_transfer(txid, 0, index))
+        };
+        self.has_succeeded().then(|| (0..).zip(&self.logs).filter_map(parse).collect())
+    }
+
+    /// Returns the transaction type, 0 when absent, or `None` when malformed.
     fn parse_tx_type(&self) -> Option<u64> {
         self.r#type.map_or(Some(0), hex::parse_quantity)
     }

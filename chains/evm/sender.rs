@@ -9,8 +9,8 @@ use tracing::info;
 
 use crate::{Evm, hex};
 
-/// What a node's error text means. It decides the result of a broadcast. The JSON-RPC error code is ignored, because
-/// nodes use −32000 and −32603 for all kinds of errors.
+/// The meaning of a node's error text, which decides the result of a broadcast. The JSON-RPC error code is ignored,
+/// because nodes use −32000 and −32603 for all kinds of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TxPoolError {
     /// The node already has this transaction.

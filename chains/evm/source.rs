@@ -8,10 +8,13 @@ use std::sync::{
 use async_trait::async_trait;
 use chain::{
     Address, Amount, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, InternalTransfers, Source,
-    SourceError, Tip, WatchSet,
-    source::{CrossCheckResult, EndpointReport},
+    SourceError, Tip, Transfer, WatchSet,
+    source::{Corroboration, CrossCheckResult, EndpointReport},
 };
-use rpc::{AdaptiveSize, ChainCheck, NodeErrorKind, Pool, Rejection, Reply, Request, Role, RpcError, Target, Verdict};
+use rpc::{
+    AdaptiveSize, BlockOrigins, ChainCheck, NodeErrorKind, Pool, Rejection, Reply, Request, Role, RpcError, Target,
+    Verdict,
+};
 use ruint::aliases::U256;
 use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
@@ -20,7 +23,6 @@ use crate::{
     EvmConfig, FinalitySource, TraceApi,
     balances::BalanceCache,
     block,
-    cross_check::BlockOrigins,
     finality::FinalityClaims,
     hex,
     token_contracts::{InvalidContract, TokenContracts},
@@ -153,7 +155,18 @@ impl Source for Evm {
                 .ok_or_else(|| Rejection::Invalid(format!("contract {contract} does not return its decimals")))?;
             Ok(Verdict::Accept(decimals))
         });
-        decimals.await.map_err(|failure| failure.into_source_error(0))
+        decimals.await.map_err(|failure| match failure {
+            // The node executed the call, and the contract refused it.
+            RpcError::NodeError(error) if error.kind == NodeErrorKind::Other => {
+                SourceError::Unsupported(format!("contract {contract} does not return its decimals: {}", error.message))
+            }
+            failure @ (RpcError::Unavailable(_)
+            | RpcError::Timeout(_)
+            | RpcError::MethodMissing(_)
+            | RpcError::TooLarge(_)
+            | RpcError::NodeError(_)
+            | RpcError::Invalid(_)) => failure.into_source_error(0),
+        })
     }
 
     /// Sends one request for the newest block. If this block is a new one, also sends a request for the finalized
@@ -174,7 +187,7 @@ impl Source for Evm {
         if self.config.finality == FinalitySource::Tag && self.replace_last_head_and_compare(head.block_ref()) {
             self.request_next_finality_claim().await;
             let fresh_claims = self.lock_finality_claims().count_fresh_claims(Instant::now());
-            if fresh_claims == 1 && self.count_read_endpoints() > 1 {
+            if fresh_claims == 1 && self.pool.count_independent_providers() > 1 {
                 self.request_next_finality_claim().await;
             }
         }
@@ -205,8 +218,17 @@ impl Source for Evm {
         }
     }
 
+    /// Returns true: it costs nothing to invent a block, because proof of stake leaves no trace in its header.
+    fn needs_second_source(&self) -> bool {
+        true
+    }
+
     fn independent_endpoints(&self) -> usize {
-        self.count_read_endpoints()
+        self.pool.count_independent_providers()
+    }
+
+    async fn confirm(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
+        self.confirm_transfers(block, transfers).await
     }
 
     async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {

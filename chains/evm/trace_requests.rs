@@ -7,12 +7,13 @@ use alloy_primitives::B256;
 use chain::{
     Address, AddressKey, Amount, BlockRef, Header, SourceError, Transfer, TxPart, WatchSet, address::encode_evm_address,
 };
-use rpc::{NodeErrorKind, Rejection, Request, RpcError, Verdict};
+use rpc::{NodeErrorKind, Rejection, Request, RpcError, Target, Verdict};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
     Evm, TraceApi,
+    balances::SumProof,
     block::BlockBody,
     hex,
     trace_parser::{self, FlatTrace, TxTrace},
@@ -42,10 +43,9 @@ impl Evm {
         other_transfers: &[Transfer],
         watched: &WatchSet,
     ) -> Result<Vec<Transfer>, SourceError> {
-        let Some((method, params)) = self.build_trace_request(&body.header).filter(|_| !body.txids.is_empty()) else {
+        if self.build_trace_request(&body.header).is_none() || body.txids.is_empty() {
             return Ok(Vec::new());
-        };
-        let Some(native) = &self.native else { return Ok(Vec::new()) };
+        }
         if !self.lock_trace_health().may_request_traces(Instant::now()) {
             self.mark_incomplete_and_warn_once(
                 body,
@@ -54,28 +54,10 @@ impl Evm {
             );
             return Ok(Vec::new());
         }
-        let answer = self.pool.send_request(Request::json_rpc_call(method, &params), |reply| {
-            let watched = &watched.lock_addresses();
-            let transfers = match self.config.trace {
-                TraceApi::None => Ok(Vec::new()),
-                TraceApi::Debug => trace_parser::list_transfers_in_nested_traces(
-                    &reply.parse_result::<Vec<TxTrace<'_>>>()?,
-                    body,
-                    native,
-                    watched,
-                ),
-                TraceApi::Parity => trace_parser::list_transfers_in_flat_traces(
-                    &reply.parse_result::<Vec<FlatTrace<'_>>>()?,
-                    body,
-                    native,
-                    watched,
-                ),
-            };
-            transfers.map(Verdict::Accept).map_err(Rejection::Invalid)
-        });
-        let failure = match answer.await {
+        let failure = match self.fetch_internal_transfers_from(Target::Any, body, watched).await {
             Ok(transfers) => {
                 self.lock_trace_health().record_success();
+                let transfers = transfers.unwrap_or_default();
                 return Ok(self.drop_transfers_contradicted_by_balances(body, other_transfers, transfers).await);
             }
             Err(failure) => failure,
@@ -100,8 +82,46 @@ impl Evm {
         Ok(Vec::new())
     }
 
-    /// Removes each transfer that the proven balance of its receiver contradicts. Nothing in a block header proves
-    /// traces, but endpoints can prove balances.
+    /// Requests the traces of a block from the endpoints of a target, and returns the native coins that contracts sent to
+    /// watched addresses. Returns `None` when traces are not configured. Records an endpoint that shows such transfers as
+    /// an origin of the block, when the target is [`Target::Any`].
+    pub(crate) async fn fetch_internal_transfers_from(
+        &self,
+        target: Target,
+        body: &BlockBody,
+        watched: &WatchSet,
+    ) -> Result<Option<Vec<Transfer>>, RpcError> {
+        let (Some((method, params)), Some(native)) = (self.build_trace_request(&body.header), &self.native) else {
+            return Ok(None);
+        };
+        let answer = self.pool.send_request(Request::json_rpc_call(method, &params).with_target(target), |reply| {
+            let watched = &watched.lock_addresses();
+            let transfers = match self.config.trace {
+                TraceApi::None => Ok(Vec::new()),
+                TraceApi::Debug => trace_parser::list_transfers_in_nested_traces(
+                    &reply.parse_result::<Vec<TxTrace<'_>>>()?,
+                    body,
+                    native,
+                    watched,
+                ),
+                TraceApi::Parity => trace_parser::list_transfers_in_flat_traces(
+                    &reply.parse_result::<Vec<FlatTrace<'_>>>()?,
+                    body,
+                    native,
+                    watched,
+                ),
+            };
+            transfers.map(|transfers| Verdict::Accept((reply.endpoint, transfers))).map_err(Rejection::Invalid)
+        });
+        let (endpoint, transfers) = answer.await?;
+        if target == Target::Any && !transfers.is_empty() {
+            self.record_origin_of_block(body.header.block_ref(), endpoint);
+        }
+        Ok(Some(transfers))
+    }
+
+    /// Removes each transfer that the proven balance of its receiver contradicts. No header commits to traces, but
+    /// endpoints can prove balances.
     async fn drop_transfers_contradicted_by_balances(
         &self,
         body: &BlockBody,
@@ -124,11 +144,11 @@ impl Evm {
         let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
         let received: Vec<(Address, Amount)> =
             sums.into_iter().map(|(to, sum)| (encode_evm_address(to), sum)).collect();
-        let contradicted = self.are_amounts_contradicted_by_proofs(&parent, &at, &received).await;
+        let proofs = self.prove_received_sums(&parent, &at, &received).await;
         let contradicted: BTreeSet<AddressKey> = received
             .iter()
-            .zip(contradicted)
-            .filter(|(_, is_contradicted)| *is_contradicted)
+            .zip(proofs)
+            .filter(|(_, proof)| *proof == SumProof::NotReceived)
             .map(|((to, _), _)| to.key)
             .collect();
         if !contradicted.is_empty() {

@@ -6,7 +6,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::rate_limits::RateLimits;
+use crate::{provider::Provider, rate_limits::RateLimits};
 
 /// The minimum length of a part of a URL, and of a header value, that is hidden in logs and errors. Shorter parts are
 /// words such as `v2` or `mainnet`, not keys.
@@ -35,6 +35,8 @@ pub struct Endpoint {
     path_override: Option<(String, Url)>,
     /// The file that contains `user:password`; `None` if the endpoint needs no login from a file.
     login_file: Option<PathBuf>,
+    /// True if the operator of settled runs the node.
+    own: bool,
 }
 
 /// The reason why a configured endpoint cannot be used.
@@ -60,6 +62,7 @@ impl Endpoint {
             headers: HeaderMap::new(),
             path_override: None,
             login_file: None,
+            own: false,
         })
     }
 
@@ -92,6 +95,12 @@ impl Endpoint {
         self
     }
 
+    /// Sets whether the operator of settled runs the node, whose answers then need no second source.
+    pub fn with_own(mut self, own: bool) -> Endpoint {
+        self.own = own;
+        self
+    }
+
     /// Sets another base URL for all paths that begin with `first_segment`. java-tron needs this setting, because it
     /// serves the newest blocks on one port and the solidified (irreversible) blocks on another.
     pub fn with_path_override(mut self, first_segment: &str, url: &str) -> Result<Endpoint, EndpointError> {
@@ -102,6 +111,16 @@ impl Endpoint {
     /// Returns true if the endpoint has this role.
     pub fn has_role(&self, role: Role) -> bool {
         self.roles.contains(&role)
+    }
+
+    /// Returns true if the operator of settled runs the node.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
+    /// Returns the provider of the endpoint.
+    pub fn provider(&self) -> Provider {
+        Provider::from_url(&self.url)
     }
 
     /// Returns the rate limits of the endpoint.

@@ -12,13 +12,17 @@ pub mod pool;
 pub mod adaptive_size;
 
 mod health;
+mod block_origins;
+mod provider;
 mod rate_limits;
 mod http;
 
 pub use adaptive_size::AdaptiveSize;
+pub use block_origins::BlockOrigins;
 pub use endpoint::{Endpoint, Role};
 pub use error::RpcError;
 pub use pool::{ChainCheck, Config, Pool};
+pub use provider::Provider;
 pub use rate_limits::RateLimits;
 pub use reply::{NodeError, NodeErrorKind, Rejection, Reply, Verdict};
 pub use request::{Request, Target};

@@ -27,7 +27,7 @@ enum Content<'a> {
     BatchItem { result: Option<&'a RawValue>, error: Option<&'a RawValue> },
 }
 
-/// What the caller's closure decides about a reply that it does not reject.
+/// The decision of the caller's closure about a reply that it does not reject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<T> {
     /// The value is accepted as the result of the request.

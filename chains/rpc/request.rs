@@ -26,9 +26,9 @@ pub enum Target {
     /// block is far behind. An index above the last endpoint starts again at the first one. A caller that increments
     /// the index sends requests to all endpoints in turn.
     From(usize),
-    /// The request goes to every endpoint except the one at this index, starting with the next endpoint. A caller uses
-    /// this target to verify a reply of the excluded endpoint independently. The pool waits for rate limits and
-    /// cool-downs of the other endpoints.
+    /// The request goes to every endpoint of another provider than the one at this index, starting with the operator's
+    /// own node, else with the next endpoint. A caller uses this target to verify a reply of the excluded endpoint
+    /// independently. The pool waits for rate limits and cool-downs of the other endpoints.
     Excluding(usize),
     /// The request goes only to the endpoint at this index, and after a failure to no other endpoint. The chain check
     /// is not sent first, and the request is sent even if the endpoint lacks the role `read`. The pool waits for its
@@ -38,22 +38,6 @@ pub enum Target {
     /// The request goes only to the endpoint at this index, at once, even while the endpoint cools down. The result
     /// does not change its health. This target is for diagnosis by the operator.
     Probe(usize),
-}
-
-impl Target {
-    /// Returns the index of the endpoint that gets the request first, or `None` for the order of the configuration.
-    pub(crate) fn first_endpoint(self) -> Option<usize> {
-        match self {
-            Target::Any => None,
-            Target::From(endpoint) | Target::Only(endpoint) | Target::Probe(endpoint) => Some(endpoint),
-            Target::Excluding(endpoint) => Some(endpoint + 1),
-        }
-    }
-
-    /// Returns true if the endpoint at this index must not get the request.
-    pub(crate) fn excludes_endpoint(self, endpoint: usize) -> bool {
-        self == Target::Excluding(endpoint)
-    }
 }
 
 /// One call in the form of JSON-RPC 2.0.

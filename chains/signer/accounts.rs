@@ -42,7 +42,7 @@ pub enum AccountError {
     NoSuchEpoch(u32),
 }
 
-/// What an account is used for.
+/// The use of an account, such as deposits or a hot wallet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AccountPurpose {
     /// The account of the deposit addresses, one for each invoice. The daemon has the xpub of this account.

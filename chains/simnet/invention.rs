@@ -45,6 +45,11 @@ impl Simnet {
         self.add_invention(chain, &AssetId::on_chain(chain, &AssetKind::Native), to, amount, false).map(|_| ())
     }
 
+    /// Removes all invented money, like an operator who replaces the first endpoint by an honest one.
+    pub fn remove_inventions(&self, chain: &ChainId) {
+        self.lock_model(chain).inventions.clear();
+    }
+
     fn add_invention(
         &self,
         chain: &ChainId,

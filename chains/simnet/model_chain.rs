@@ -30,7 +30,7 @@ use crate::{
 /// effects.
 pub const KEPT_BLOCKS: usize = 5_000;
 
-/// What happens to the transactions of blocks that a reorganisation replaces.
+/// The fate of the transactions in blocks that a reorganisation replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplacedTxs {
     /// The transactions return to the mempool, and the first new block includes them unless the mempool is held.
@@ -153,8 +153,8 @@ impl ModelChain {
         Tip { head: self.head(), finalized: self.find_finalized_block(self.head().height) }
     }
 
-    /// Returns the finalized block of a chain whose newest height is `head`; `None` when the chain marks no block as
-    /// final, or when the block was dropped.
+    /// Returns the block that is final when the newest block has the height `head`; `None` when the chain marks no block
+    /// as final, or when the model no longer keeps that block.
     pub fn find_finalized_block(&self, head: Height) -> Option<BlockRef> {
         match self.spec.finality {
             FinalityMark::Depth(depth) => self.find_block_ref(head.saturating_sub(depth)),

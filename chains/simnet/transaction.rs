@@ -53,7 +53,7 @@ pub struct Move {
 pub struct TxDraft {
     /// The only chain on which the transaction is valid.
     pub chain: ChainId,
-    /// What prevents a second execution of the transaction: the nonce, the expiry or the inputs.
+    /// The part that prevents a second execution of the transaction: the nonce, the expiry or the inputs.
     pub replay_protection: ReplayProtection,
     /// The movements of value, in order; on Bitcoin these are the outputs.
     pub moves: Vec<Move>,

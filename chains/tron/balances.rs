@@ -1,7 +1,7 @@
 //! Balances of accounts in TRX: after the newest solidified block, and after a past block.
 
 use chain::{Address, AddressKey, Amount, AssetKind, BlockRef, SourceError};
-use rpc::{Rejection, Request, RpcError, Verdict};
+use rpc::{Rejection, Request, RpcError, Target, Verdict};
 use serde_json::json;
 
 use crate::{
@@ -16,23 +16,35 @@ impl Tron {
     ///
     /// Fails when no endpoint answers.
     pub async fn fetch_solidified_trx_balance(&self, account: AddressKey) -> Result<u64, SourceError> {
+        self.fetch_solidified_trx_balance_from(Target::Any, account)
+            .await
+            .map_err(|failure| failure.into_source_error(0))
+    }
+
+    /// Returns the TRX balance of an account after the newest solidified block of the endpoints of `target`, in sun.
+    pub(crate) async fn fetch_solidified_trx_balance_from(
+        &self,
+        target: Target,
+        account: AddressKey,
+    ) -> Result<u64, RpcError> {
         let path = ApiView::Solid.api_path("getaccount");
         let request = serialize_body(&json!({ "address": address::to_prefixed_hex(account) }));
-        let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
+        let request = Request::http_post(&path, request).with_target(target);
+        let answer = self.pool.send_request(request, |reply| {
             let state: http_api::AccountState<'_> = http_api::parse_json_reply(reply)?;
             let sun = u64::try_from(state.balance).map_err(|_| Rejection::Invalid("a negative balance".to_owned()))?;
             Ok(if state.address.is_some() { Verdict::Accept(sun) } else { Verdict::Fallback(sun) })
         });
-        answer.await.map_err(|failure| failure.into_source_error(0))
+        answer.await
     }
 
-    /// Returns the TRX balance of each address after the block `at`, in sun. Only nodes that keep the history of
-    /// balances (`storage.balance.history.lookup`) can answer. Such a node also returns the block in which the balance
-    /// changed last (java-tron: `Wallet.getAccountBalance`). A balance of 0 that changed last in the requested block
-    /// proves nothing: nodes return it for unknown accounts too, and nodes without the history return it for all
-    /// accounts.
+    /// Returns the TRX balance of each address after the block `at`, in sun, from the endpoints of `target`. Only nodes
+    /// that keep the history of balances (`storage.balance.history.lookup`) can answer. Such a node returns the block in which the balance
+    /// changed last (java-tron: `Wallet.getAccountBalance`). A balance of 0 that changed in the requested block proves
+    /// nothing: nodes return it for unknown accounts too, and nodes without the history return it for all accounts.
     pub(crate) async fn fetch_past_trx_balances(
         &self,
+        target: Target,
         at: &BlockRef,
         asset: &AssetKind,
         addresses: &[Address],
@@ -47,7 +59,8 @@ impl Tron {
                 "account_identifier": { "address": address::to_prefixed_hex(address.key) },
                 "block_identifier": { "hash": at.hash.to_string(), "number": at.height },
             });
-            let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
+            let request = Request::http_post(&path, serialize_body(&request)).with_target(target);
+            let answer = self.pool.send_request(request, |reply| {
                 let past: http_api::PastBalance<'_> = http_api::parse_json_reply(reply)?;
                 Ok(accept_past_balance_if_proven(at, &past))
             });

@@ -22,6 +22,8 @@ mod source;
 mod unsolidified_blocks;
 mod balances;
 mod endpoint_check;
+mod cross_check;
+mod confirm;
 mod sender;
 
 pub use config::{BuildError, TronConfig};

@@ -41,27 +41,36 @@ pub fn verify_receipts_and_list_transfers(
                 body.header.height
             )));
         }
-        if info.receipt.result != Some(ContractRet::Success.json_name()) || info.result == Some("FAILED") {
-            continue;
-        }
         let tx_index = u32::try_from(index).map_err(|_| ReceiptsError::Wrong("too many transactions".to_owned()))?;
-        let transfer_id = |part: TxPart| (*txid, TransferIndex { tx_index, part });
-        for (position, log) in (0..).zip(&info.log) {
-            transfers.extend(parse_token_transfer(log, transfer_id(TxPart::Log(position)), assets, watched));
-        }
-        if let Some(native) = &assets.native {
-            for (position, internal) in (0..).zip(&info.internal_transactions) {
-                transfers.extend(parse_internal_transfer(
-                    internal,
-                    transfer_id(TxPart::Internal(position)),
-                    native,
-                    watched,
-                ));
-            }
-        }
+        transfers.extend(list_transfers_of_receipt(info, (*txid, tx_index), assets, watched).unwrap_or_default());
     }
     transfers.sort_by_key(|transfer| transfer.index);
     Ok(transfers)
+}
+
+/// Returns the token transfers and the transfers by contracts to watched addresses of one transaction, or `None` when it
+/// did not succeed.
+pub fn list_transfers_of_receipt(
+    info: &TransactionInfo<'_>,
+    (txid, tx_index): (TxId, u32),
+    assets: &TrackedAssets,
+    watched: &WatchedAddresses<'_>,
+) -> Option<Vec<Transfer>> {
+    if info.receipt.result != Some(ContractRet::Success.json_name()) || info.result == Some("FAILED") {
+        return None;
+    }
+    let mut transfers = Vec::new();
+    let transfer_id = |part: TxPart| (txid, TransferIndex { tx_index, part });
+    for (position, log) in (0..).zip(&info.log) {
+        transfers.extend(parse_token_transfer(log, transfer_id(TxPart::Log(position)), assets, watched));
+    }
+    if let Some(native) = &assets.native {
+        for (position, internal) in (0..).zip(&info.internal_transactions) {
+            let id = transfer_id(TxPart::Internal(position));
+            transfers.extend(parse_internal_transfer(internal, id, native, watched));
+        }
+    }
+    Some(transfers)
 }
 
 impl Tron {
@@ -82,7 +91,7 @@ impl Tron {
         let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
             let infos: Vec<http_api::TransactionInfo<'_>> = http_api::parse_json_reply(reply)?;
             match verify_receipts_and_list_transfers(&found, &infos, &self.assets, &watched.lock_addresses()) {
-                Ok(transfers) => Ok(Verdict::Accept(Some(transfers))),
+                Ok(transfers) => Ok(Verdict::Accept(Some((reply.endpoint, transfers)))),
                 Err(ReceiptsError::Incomplete) => Ok(Verdict::Fallback(None)),
                 // The node may have switched to another branch between the two requests.
                 Err(ReceiptsError::Wrong(_)) if view == ApiView::Head => Ok(Verdict::Fallback(None)),
@@ -90,7 +99,12 @@ impl Tron {
             }
         });
         match answer.await.map_err(|failure| failure.into_source_error(header.height))? {
-            Some(transfers) => Ok(Block { header, transfers, spends: Vec::new() }),
+            Some((endpoint, transfers)) => {
+                if view == ApiView::Solid && !transfers.is_empty() {
+                    self.lock_block_origins().record_endpoint(header.block_ref(), endpoint);
+                }
+                Ok(Block { header, transfers, spends: Vec::new() })
+            }
             None => Err(SourceError::Unavailable(format!("no endpoint has the receipts of block {}", header.height))),
         }
     }

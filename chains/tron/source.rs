@@ -12,10 +12,11 @@ use std::sync::{
 use async_trait::async_trait;
 use chain::{
     Address, Amount, AssetKind, Block, BlockRef, Header, Height, Identity, InternalTransfers, Source, SourceError, Tip,
-    UnconfirmedTransfer, WatchSet, source::EndpointReport,
+    Transfer, UnconfirmedTransfer, WatchSet,
+    source::{Corroboration, CrossCheckResult, EndpointReport},
 };
 use futures_util::{StreamExt, stream};
-use rpc::{AdaptiveSize, ChainCheck, Pool, Rejection, Request, RpcError, Target, Verdict};
+use rpc::{AdaptiveSize, BlockOrigins, ChainCheck, Pool, Rejection, Request, RpcError, Target, Verdict};
 use serde_json::json;
 use tracing::info;
 
@@ -51,6 +52,8 @@ pub struct Tron {
     /// The height up to which the follower has stored all blocks.
     pub(crate) stored_height: AtomicU64,
     pub(crate) unsolidified_blocks: tokio::sync::Mutex<UnsolidifiedBlocks>,
+    /// The endpoints that returned solidified blocks and their receipts.
+    block_origins: Mutex<BlockOrigins>,
 }
 
 impl Tron {
@@ -74,6 +77,7 @@ impl Tron {
             solid_height: AtomicU64::new(0),
             stored_height: AtomicU64::new(0),
             unsolidified_blocks: tokio::sync::Mutex::default(),
+            block_origins: Mutex::default(),
             config,
         })
     }
@@ -86,8 +90,8 @@ impl Tron {
             ApiView::Head => &self.next_endpoint[1],
         };
         let first = next_endpoint.fetch_add(1, Ordering::Relaxed);
-        let found =
-            self.fetch_header_or_newest(view, None, first).await.map_err(|failure| failure.into_source_error(0))?;
+        let found = self.fetch_header_or_newest(view, None, Target::From(first)).await;
+        let found = found.map_err(|failure| failure.into_source_error(0))?;
         let (endpoint, header) =
             found.ok_or_else(|| SourceError::Unavailable("no endpoint returned its newest block".to_owned()))?;
         if view == ApiView::Solid {
@@ -122,14 +126,13 @@ impl Tron {
         Ok(blocks)
     }
 
-    /// Returns the header at `height`, or the newest header if `height` is `None`, with the index of the endpoint that
-    /// returned it. A request for the newest header begins with the endpoint `first`. Returns `None` when no endpoint
-    /// has the block.
+    /// Returns the header at `height`, or the newest header if `height` is `None`, with the index of the endpoint of
+    /// `target` that returned it. Returns `None` when no endpoint has the block.
     pub(crate) async fn fetch_header_or_newest(
         &self,
         view: ApiView,
         height: Option<Height>,
-        first: usize,
+        target: Target,
     ) -> Result<Option<(usize, Header)>, RpcError> {
         let request = match height {
             Some(height) => json!({ "id_or_num": height.to_string(), "detail": false }),
@@ -147,9 +150,6 @@ impl Tron {
             }
         };
         let path = view.api_path("getblock");
-        // For the newest block, the endpoints take turns. For any other block, the first available endpoint of the
-        // configuration is asked.
-        let target = if height.is_some() { Target::Any } else { Target::From(first) };
         self.pool.send_request(Request::http_post(&path, serialize_body(&request)).with_target(target), accept).await
     }
 
@@ -174,12 +174,17 @@ impl Tron {
                 let blocks =
                     block::parse_blocks_while_linked(&http_api::parse_json_reply(reply)?, from, to, native, &watched)
                         .map_err(Rejection::Invalid)?;
-                Ok(if blocks.is_empty() { Verdict::Fallback(blocks) } else { Verdict::Accept(blocks) })
+                let is_empty = blocks.is_empty();
+                let answer = (reply.endpoint, blocks);
+                Ok(if is_empty { Verdict::Fallback(answer) } else { Verdict::Accept(answer) })
             });
             match answer.await {
-                Ok(blocks) if blocks.is_empty() => return Err(SourceError::BlockNotFound(from)),
-                Ok(blocks) => {
+                Ok((_, blocks)) if blocks.is_empty() => return Err(SourceError::BlockNotFound(from)),
+                Ok((endpoint, blocks)) => {
                     self.lock_range_size().count_success_and_grow(used);
+                    for block in blocks.iter().filter(|_| view == ApiView::Solid) {
+                        self.lock_block_origins().record_endpoint(block.header.block_ref(), endpoint);
+                    }
                     return Ok(blocks);
                 }
                 Err(failure) => {
@@ -193,6 +198,11 @@ impl Tron {
                 }
             }
         }
+    }
+
+    /// Locks and returns the endpoints that returned solidified blocks and their receipts.
+    pub(crate) fn lock_block_origins(&self) -> MutexGuard<'_, BlockOrigins> {
+        self.block_origins.lock().expect("the lock is never poisoned: no code panics while holding it")
     }
 
     /// Locks the number of blocks that one request asks for.
@@ -219,8 +229,26 @@ impl Source for Tron {
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
-        let found = self.fetch_header_or_newest(ApiView::Solid, Some(height), 0).await;
+        let found = self.fetch_header_or_newest(ApiView::Solid, Some(height), Target::Any).await;
         Ok(found.map_err(|failure| failure.into_source_error(height))?.map(|(_, header)| header))
+    }
+
+    /// Returns true: the id of a block does not commit to its receipts, and the signatures of the block producers are
+    /// not verified.
+    fn needs_second_source(&self) -> bool {
+        true
+    }
+
+    fn independent_endpoints(&self) -> usize {
+        self.pool.count_independent_providers()
+    }
+
+    async fn confirm(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
+        self.confirm_transfers(block, transfers).await
+    }
+
+    async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
+        self.cross_check_block(at).await
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
@@ -234,7 +262,7 @@ impl Source for Tron {
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        self.fetch_past_trx_balances(at, asset, addresses).await
+        self.fetch_past_trx_balances(Target::Any, at, asset, addresses).await
     }
 
     async fn unconfirmed(

@@ -286,6 +286,9 @@ create table orders (
     created_at bigint not null,
     expires_at bigint,
     paid_at bigint,
+    -- The payment that paid the order; null while it is unpaid, and when it was paid at its creation. Further payments of the
+    -- order are surplus.
+    paid_by_payment_id bigint,
     closed_at bigint,
     check (original_amount = amount + discount_amount)
 );
@@ -294,7 +297,7 @@ create index orders_by_merchant on orders (merchant_id, mode, id);
 create table order_contacts (
     order_id bigint primary key references orders (id),
     email text not null,
-    -- The e-mail address without surrounding spaces and in lower case, for comparisons.
+    -- The e-mail address for comparisons: in lower case, in composed Unicode (NFC), with the domain in ASCII form (A-labels).
     normalized_email text not null
 );
 
@@ -426,11 +429,14 @@ create table invoices (
     tolerance bytea not null check (length(tolerance) = 32),
     currency text not null,
     price bigint not null,
+    -- The price in US cents when the invoice was created, rounded up; null when no rate was known. It determines the
+    -- confirmations of deposits.
+    price_usd bigint,
     rate text not null,
     rate_source text not null,
     rated_at bigint not null,
-    -- The number of confirmations after which a deposit to the invoice is confirmed. A deposit in the newest block has
-    -- 1. The chain and the price determine the number when the invoice is created.
+    -- The number of confirmations that a deposit to the invoice needs at least; a deposit in the tip block has 1. The chain and the
+    -- price determine the number when the invoice is created.
     confirmations bigint not null check (confirmations >= 1),
     created_at bigint not null,
     expires_at bigint not null,
@@ -488,14 +494,15 @@ create table deposits (
     amount bytea not null check (length(amount) = 32),
     sender text,
     -- The state of the deposit. seen: it has too few confirmations. confirmed: it has enough confirmations. final: a reorg
-    -- cannot remove its block. orphaned: a reorg removed its block.
+    -- cannot remove its block. orphaned: a reorg removed its block, or the operator rejected it.
     state text not null,
     -- counted: the deposit counts towards the amount due of its invoice. The other values say why it does not count. short:
     -- the invoice expired with too little money. surplus: the invoice was already paid. late: the deposit was mined after
     -- the payment window. foreign: the invoice requests another asset. dust: the amount is too small to be a payment.
     -- before_lease: the block is not above the height of the address's lease, so the money is older than the invoice.
     disposition text not null,
-    -- The deposit is confirmed when the cursor of the chain reaches this height.
+    -- The deposit is confirmed when the cursor of the chain reaches this height. It depends on the price of the invoice and on
+    -- the value of all counted deposits of the block together.
     confirm_height bigint not null,
     seen_at bigint not null,
     confirmed_at bigint,
@@ -504,13 +511,24 @@ create table deposits (
     -- The transaction that spends the output of the deposit, and the height of its block. Both are null while the output is
     -- unspent, and on chains without outputs.
     spending_txid bytea check (spending_txid is null or length(spending_txid) = 32),
-    spent_height bigint
+    spent_height bigint,
+    -- The evidence of an endpoint of another provider. unchecked: no such endpoint has answered yet. shown: such an endpoint
+    -- shows the transfer, or the chain needs no second source. contradicted: such an endpoint has passed the block and does
+    -- not show the transfer. Only shown deposits are confirmed, except those with a `single_source_usd_cents`.
+    corroboration text not null default 'unchecked',
+    -- The number of checks that did not show the transfer, and the time from which the next check may be made.
+    failed_checks bigint not null default 0,
+    check_after bigint not null default 0,
+    -- The value, in US cents, of a deposit that was confirmed although no endpoint of another provider could be asked; null
+    -- for all others.
+    single_source_usd_cents bigint
 );
 -- This index prevents a transfer from being booked twice. New keys are larger than old ones, so insertions stay fast.
 create unique index deposits_once on deposits (chain, height, tx_index, part) where state <> 'orphaned';
 create index deposits_by_invoice on deposits (invoice_id);
 create index deposits_seen on deposits (chain, confirm_height) where state = 'seen';
 create index deposits_confirmed on deposits (chain, height) where state = 'confirmed';
+create index deposits_by_single_source on deposits (chain, confirmed_at) where single_source_usd_cents is not null;
 
 -- These three indexes are for deposits that are transaction outputs; their `part` is in `TxPart::OUTPUT_CODES`. They find a
 -- deposit by its output, all unspent deposits, and the deposits that were spent above a height.
@@ -564,9 +582,12 @@ create index unconfirmed_by_invoice on unconfirmed (invoice_id);
 
 create table mails (
     id bigint generated by default as identity primary key,
+    -- The part of the header `Message-ID` before the `@`; every attempt has the same.
+    message_id text not null,
     recipient text not null,
     subject text not null,
     body text not null,
+    -- queued, sent, failed (the mailbox does not exist) or parked (not sent within five days).
     state text not null,
     attempts bigint not null,
     next_attempt_at bigint not null,
@@ -574,6 +595,7 @@ create table mails (
     created_at bigint not null
 );
 create index mails_due on mails (next_attempt_at) where state = 'queued';
+create index mails_parked on mails (id) where state = 'parked';
 
 ------------------------------------------------------------------------------------------------------------------- rates
 

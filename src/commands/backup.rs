@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, Seek};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -87,7 +87,7 @@ pub async fn back_up_database_to_target(args: Args) -> Result<(), CommandError> 
     };
     let path = target.path.display();
     print_line_or_exit(format_args!(
-        "{path} is a complete copy of the database. Goods in it can be read only with {keys}."
+        "{path} is a complete copy of the database and was verified. Goods in it can be read only with {keys}."
     ));
     Ok(())
 }
@@ -163,7 +163,7 @@ impl BackupTarget {
     }
 
     fn create_locked_part_file(folder: &Path, part: &Path) -> Result<File, CommandError> {
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
+        let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(part);
         let created = match create() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 BackupTarget::remove_abandoned_part_file(part)?;
@@ -239,7 +239,7 @@ impl BackupTarget {
                 error,
             )
         };
-        let copied = self.copy_and_sync_part_file(copy).map_err(failed);
+        let copied = self.copy_sync_and_read_back_part_file(copy).map_err(failed);
         match fs::remove_file(copy) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 eprintln!("settled: {} cannot be removed: {error}", copy.display());
@@ -250,7 +250,7 @@ impl BackupTarget {
         self.rename_without_overwriting_and_sync()
     }
 
-    fn copy_and_sync_part_file(&self, copy: &Path) -> io::Result<()> {
+    fn copy_sync_and_read_back_part_file(&self, copy: &Path) -> io::Result<()> {
         // The data folder may belong to another user. So a link in it is not followed, and a pipe must not block the
         // command.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -263,7 +263,30 @@ impl BackupTarget {
         if copied != metadata.len() {
             return Err(io::Error::other(format!("{copied} of {} bytes were read", metadata.len())));
         }
-        self.file.sync_all()
+        self.file.sync_all()?;
+        self.read_back_and_compare(source)
+    }
+
+    /// Reads the written bytes back from the disk, as far as the kernel drops its own copy, and compares them with the
+    /// source.
+    fn read_back_and_compare(&self, mut source: File) -> io::Result<()> {
+        // The kernel may ignore this advice; the comparison is then with its copy in memory.
+        let _ignored = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+        source.rewind()?;
+        let (mut source, mut written) = (BufReader::new(source), BufReader::new(&self.file));
+        written.rewind()?;
+        loop {
+            let (expected, found) = (source.fill_buf()?, written.fill_buf()?);
+            let length = expected.len().min(found.len());
+            if expected[..length] != found[..length] || (length == 0 && expected.len() != found.len()) {
+                return Err(io::Error::other("the bytes that were read back differ from those that were written"));
+            }
+            if length == 0 {
+                return Ok(());
+            }
+            source.consume(length);
+            written.consume(length);
+        }
     }
 
     /// Renames the complete file to its final name and syncs the folder, so that the name survives a crash.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::Path;
 
-use chain::{ChainId, Deriver, Family, Source};
+use chain::{ChainId, Deriver, Height, Source, SourceError, WatchSet};
 
 use crate::commands::command_error::CommandError;
 use crate::commands::database::{find_missing_database_file, open_or_create_database};
@@ -13,15 +13,20 @@ use crate::commands::envelope_keys::load_existing_envelope_keys;
 use crate::commands::hints::format_hint;
 use crate::commands::installation::Installation;
 use crate::commands::output::print_line_or_exit;
+use crate::commands::payable_coins::CoinObstacles;
 use crate::daemon;
 use crate::daemon::address_mark::{self, MarkCheck};
+use crate::daemon::startup_checks::SINGLE_PROVIDER;
 use crate::feeds::{Feeds, RateConsensus};
 use crate::ops::disk;
+use crate::workers::follow::missing_blocks::describe_missing_blocks;
 use clock::{Clock, Instant};
-use config::{ChainConfig, Config, Pair, RatesMode};
+use config::{ChainConfig, Config, MailTransport, Pair, RatesMode};
 use db::{self, Db};
 use envelope::Envelope;
+use mail::Transport;
 use money::addresses::MarkFile;
+use money::cursors::{self, Cursor};
 use money::immutable_facts::{self, Fact};
 use money::invoices;
 use shop::{merchants, stock};
@@ -47,6 +52,8 @@ pub struct Args {
 struct CheckReport {
     failures: u32,
     warnings: u32,
+    /// The findings because of which buyers cannot pay with some coins.
+    obstacles: CoinObstacles,
 }
 
 impl CheckReport {
@@ -72,20 +79,16 @@ pub async fn run_and_print_all_checks(args: Args) -> Result<(), CommandError> {
     let mut report = CheckReport::default();
     report.print_ok("configuration", "all options are known and within their bounds");
     check_data_folder_and_disk(&mut report, &config.data.folder);
-    let immutable_facts = check_database_and_list_facts(&mut report, &config).await?;
+    let stored = check_database_and_list_facts(&mut report, &config).await?;
     print_first_deposit_addresses(&mut report, &config);
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        compare_config_with_facts(&mut report, chain, &immutable_facts);
-        check_nodes_and_tokens(&mut report, &config, chain, &immutable_facts).await;
-    }
-    if !config.chains.values().any(|chain| chain.enabled) {
-        report.print_warning(
-            "chains",
-            "no chain is enabled, so buyers cannot pay on a chain; set enabled = true in [chains.ethereum], for example, \
-             and name a node",
-        );
+        compare_config_with_facts(&mut report, chain, &stored.facts);
+        check_nodes_and_tokens(&mut report, &config, chain, &stored).await;
     }
     check_rates(&mut report, &config).await;
+    check_mail_server(&mut report, &config).await;
+    warn_of_missing_proxy(&mut report, &config);
+    check_that_some_coin_can_be_paid(&mut report, &config);
     print_line_or_exit(format_args!("{} failures, {} warnings", report.failures, report.warnings));
     if report.failures == 0 { Ok(()) } else { Err(CommandError::findings_error()) }
 }
@@ -128,8 +131,16 @@ fn check_data_folder_and_disk(report: &mut CheckReport, folder: &Path) {
 /// Facts about chains and tokens that must never change, as the database stores them, by name.
 type StoredFacts = BTreeMap<String, String>;
 
-async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config) -> Result<StoredFacts, CommandError> {
-    let mut immutable_facts = StoredFacts::new();
+/// The data of the database that is compared with the configuration and with the nodes.
+#[derive(Default)]
+struct StoredState {
+    facts: StoredFacts,
+    /// The progress of each enabled chain that was followed before.
+    cursors: BTreeMap<ChainId, Cursor>,
+}
+
+async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config) -> Result<StoredState, CommandError> {
+    let mut stored = StoredState::default();
     let url = &config.database.url;
     if let Some(file) = find_missing_database_file(config)? {
         let file = file.display();
@@ -137,13 +148,13 @@ async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config
             "database",
             format_args!("{file} does not exist yet; the daemon creates it at its first start"),
         );
-        return Ok(immutable_facts);
+        return Ok(stored);
     }
     let db = match open_or_create_database(config).await {
         Ok(db) => db,
         Err(e) => {
             report.print_failure("database", e);
-            return Ok(immutable_facts);
+            return Ok(stored);
         }
     };
     match db.pending_migrations().await {
@@ -163,10 +174,7 @@ async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config
             check_merchants_of_surfaces(report, config, &db).await?;
             warn_of_unfollowed_invoices(report, config, &db).await?;
             check_address_mark(report, config, &db).await;
-            let stored: Result<_, db::Error> = db
-                .read("list_immutable_facts", |tx| Box::pin(async move { immutable_facts::list_facts(tx).await }))
-                .await;
-            immutable_facts = stored?;
+            stored = read_stored_state(config, &db).await?;
             match load_existing_envelope_keys(&config.data.folder) {
                 Ok(envelope) => check_keys_of_stock(report, &db, envelope).await?,
                 Err(e) => report.print_failure("envelope keys", e),
@@ -174,7 +182,27 @@ async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config
         }
     }
     db.close().await;
-    Ok(immutable_facts)
+    Ok(stored)
+}
+
+async fn read_stored_state(config: &Config, db: &Db) -> Result<StoredState, CommandError> {
+    let chains: Vec<ChainId> =
+        config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
+    let stored: Result<_, db::Error> = db
+        .read("read_stored_state", move |tx| {
+            Box::pin(async move {
+                let mut stored =
+                    StoredState { facts: immutable_facts::list_facts(tx).await?, ..StoredState::default() };
+                for chain in chains {
+                    if let Some(cursor) = cursors::find_cursor(tx, &chain).await? {
+                        stored.cursors.insert(chain, cursor);
+                    }
+                }
+                Ok(stored)
+            })
+        })
+        .await;
+    Ok(stored?)
 }
 
 /// Compares the database with the address mark. The daemon does not serve a database that is older than the mark.
@@ -329,17 +357,15 @@ fn find_differing_stored_value<'a>(immutable_facts: &'a StoredFacts, fact: &Fact
     immutable_facts.get(&fact.name).filter(|stored| **stored != fact.value)
 }
 
-async fn check_nodes_and_tokens(
-    report: &mut CheckReport,
-    config: &Config,
-    chain: &ChainConfig,
-    immutable_facts: &StoredFacts,
-) {
+async fn check_nodes_and_tokens(report: &mut CheckReport, config: &Config, chain: &ChainConfig, stored: &StoredState) {
     let subject = format!("chain {}", chain.id);
     let only_this_chain = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
     let source = match daemon::drivers::open_chain_sources(&only_this_chain, None) {
         Ok(sources) => sources.get(&chain.id).cloned(),
-        Err(e) => return report.print_failure(&subject, format_args!("{e:#}")),
+        Err(e) => {
+            report.obstacles.add_chain(&chain.id, "has a driver that cannot be opened");
+            return report.print_failure(&subject, format_args!("{e:#}"));
+        }
     };
     let Some(source) = source else { return };
     for endpoint in source.check_endpoints().await {
@@ -352,28 +378,57 @@ async fn check_nodes_and_tokens(
             ),
         }
     }
-    if chain.family == Family::Evm && source.independent_endpoints() < 2 {
-        report.print_warning(&subject, "the chain has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one");
+    if source.needs_second_source() && source.independent_endpoints() < 2 {
+        report.print_warning(&subject, format_args!("the chain {SINGLE_PROVIDER}"));
     }
-    check_identity_of_node(report, &subject, chain, source.as_ref(), immutable_facts).await;
-    check_tip_age_and_clock(report, &subject, chain, source.as_ref(), Clock::System.now()).await;
+    check_identity_of_node(report, &subject, chain, source.as_ref(), &stored.facts).await;
+    let tip = check_tip_age_and_clock(report, &subject, chain, source.as_ref(), Clock::System.now()).await;
+    let cursor = stored.cursors.get(&chain.id);
+    if let Some(tip) = tip {
+        check_that_next_block_is_readable(report, &subject, chain, source.as_ref(), cursor, tip).await;
+    }
+    if let Some(reason) = cursor.and_then(|cursor| cursor.halted.as_ref()) {
+        report.obstacles.add_chain(&chain.id, "is halted");
+        report.print_failure(
+            &subject,
+            format_args!("is halted: {reason}; decide, then run `settled admin chain resume {}`", chain.id),
+        );
+    }
+    check_tokens(report, &subject, chain, source.as_ref(), &stored.facts).await;
+}
+
+async fn check_tokens(
+    report: &mut CheckReport,
+    subject: &str,
+    chain: &ChainConfig,
+    source: &dyn Source,
+    immutable_facts: &StoredFacts,
+) {
     for (code, asset) in chain.assets() {
         let chain::AssetKind::Token { contract } = &asset.kind else { continue };
         let token = format!("{subject}, {code}");
-        match source.decimals(contract).await {
-            Ok(decimals) if find_differing_stored_value(immutable_facts, &Fact::new_asset_decimals(&asset.id, decimals)).is_some() => report.print_failure(
-                    &token,
-                    format_args!("the contract reports {decimals} decimals, but the database has stored another number; {RESTORE}"),
-                ),
-            Ok(decimals) if decimals == asset.decimals => {
-                report.print_ok(&token, format_args!("{decimals} decimals, as configured"))
+        let problem = match source.decimals(contract).await {
+            Ok(decimals) => {
+                let fact = Fact::new_asset_decimals(&asset.id, decimals);
+                if find_differing_stored_value(immutable_facts, &fact).is_some() {
+                    format!(
+                        "the contract reports {decimals} decimals, but the database has stored another number; {RESTORE}"
+                    )
+                } else if decimals == asset.decimals {
+                    report.print_ok(&token, format_args!("{decimals} decimals, as configured"));
+                    continue;
+                } else {
+                    let configured = asset.decimals;
+                    format!(
+                        "the contract reports {decimals} decimals, but the configuration has {configured}; correct the \
+                         configuration"
+                    )
+                }
             }
-            Ok(decimals) => report.print_failure(
-                &token,
-                format_args!("the contract reports {decimals} decimals, but the configuration has {}; correct the configuration", asset.decimals),
-            ),
-            Err(e) => report.print_failure(&token, format_args!("{contract}: {e}")),
-        }
+            Err(e) => format!("{contract}: {e}"),
+        };
+        report.obstacles.add_token(&asset.id);
+        report.print_failure(&token, problem);
     }
 }
 
@@ -386,9 +441,11 @@ async fn check_identity_of_node(
 ) {
     match (source.identity().await, &chain.identity) {
         (Err(e), _) => {
+            report.obstacles.add_chain(&chain.id, "has no node that answers");
             report.print_failure(subject, format_args!("{e}; check that the node runs and that its address is right"))
         }
         (Ok(identity), Some(wanted)) if identity.id != *wanted => {
+            report.obstacles.add_chain(&chain.id, "has a node of another network");
             report.print_failure(
                 subject,
                 format_args!(
@@ -402,26 +459,38 @@ async fn check_identity_of_node(
                 immutable_facts,
                 &Fact::new_chain_identity(&chain.id, identity.id.clone()),
             ) {
-                Some(stored) => report.print_failure(
-                    subject,
-                    format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),
-                ),
+                Some(stored) => {
+                    report.obstacles.add_chain(&chain.id, "has a node of another network");
+                    report.print_failure(
+                        subject,
+                        format_args!(
+                            "the node is {}, but the database was filled from {stored}; {RESTORE}",
+                            identity.id
+                        ),
+                    );
+                }
                 None => report.print_ok(subject, format_args!("the node is {}", identity.id)),
             }
         }
     }
 }
 
+/// Checks the age of the node's newest block and the machine's clock. Returns the height of the block; `None` when no
+/// endpoint returned it.
 async fn check_tip_age_and_clock(
     report: &mut CheckReport,
     subject: &str,
     chain: &ChainConfig,
     source: &dyn Source,
     now: Instant,
-) {
+) -> Option<Height> {
     let tip = match source.tip().await {
         Ok(tip) => tip,
-        Err(e) => return report.print_failure(subject, e),
+        Err(e) => {
+            report.obstacles.add_chain(&chain.id, "has no node that answers");
+            report.print_failure(subject, e);
+            return None;
+        }
     };
     let age = now.unix_seconds().saturating_sub(tip.head.time);
     let stale_age = i64::try_from((chain.block_time * STALE_AFTER_BLOCKS).as_secs()).unwrap_or(i64::MAX);
@@ -441,12 +510,106 @@ async fn check_tip_age_and_clock(
         ),
         age => report.print_ok(subject, format_args!("block {} is {} s old", tip.head.height, age.max(0))),
     }
+    Some(tip.head.height)
+}
+
+/// Checks that some endpoint still has the block that the daemon reads next. A pruned node deletes old blocks, and the
+/// daemon skips none.
+async fn check_that_next_block_is_readable(
+    report: &mut CheckReport,
+    subject: &str,
+    chain: &ChainConfig,
+    source: &dyn Source,
+    cursor: Option<&Cursor>,
+    tip: Height,
+) {
+    let after_cursor = cursor.and_then(|cursor| cursor.recent.last()).map(|block| block.height.saturating_add(1));
+    let Some(next) = after_cursor.or(chain.start_height).filter(|next| *next <= tip) else { return };
+    match source.blocks(next, next, &WatchSet::default()).await {
+        // A block that is not on the node's chain was reorganised, which the daemon handles.
+        Ok(_) | Err(SourceError::BlockNotFound(_)) => {
+            let behind = tip.saturating_sub(next).saturating_add(1);
+            report.print_ok(subject, format_args!("block {next} is read next; {behind} blocks are to be read"));
+        }
+        Err(error @ SourceError::Unsupported(_)) => {
+            report.obstacles.add_chain(&chain.id, "has no node with the next block to read");
+            let advice = describe_missing_blocks(chain.family, &chain.id, next);
+            report.print_failure(subject, format_args!("{advice} ({error})"));
+        }
+        Err(error @ (SourceError::Unavailable(_) | SourceError::InvalidResponse(_))) => {
+            report.obstacles.add_chain(&chain.id, "has no node with the next block to read");
+            report.print_failure(subject, format_args!("block {next}, which is read next: {error}"));
+        }
+    }
+}
+
+/// Prints a warning when clients use HTTPS, which only a proxy can speak, and no proxy is trusted.
+fn warn_of_missing_proxy(report: &mut CheckReport, config: &Config) {
+    if config.server.public_url.scheme() == "https" && config.server.trusted_proxies.is_empty() {
+        report.print_warning(
+            "proxy",
+            "[server] public_url is https, so a proxy is in front of the daemon, but trusted_proxies is empty: all clients \
+             share the rate limits of one address; name the proxy's network, such as \"127.0.0.1/32\"",
+        );
+    }
+}
+
+/// Connects to the mail server and logs in, as for a mail, but sends none.
+async fn check_mail_server(report: &mut CheckReport, config: &Config) {
+    let server = format!("{}:{}", config.mail.smtp.host, config.mail.smtp.port);
+    match config.mail.transport {
+        MailTransport::Log => {
+            return report
+                .print_warning("mail", "[mail] transport is \"log\", so buyers get no mail; set it to \"smtp\"");
+        }
+        MailTransport::File => {
+            return report.print_ok("mail", "mails are written to the folder `mail` in the data folder, and not sent");
+        }
+        MailTransport::Smtp => {}
+    }
+    let transport = match Transport::new(&config.mail, &config.data.folder) {
+        Ok(transport) => transport,
+        Err(e) => return report.print_failure("mail", e),
+    };
+    match transport.log_in_to_server().await {
+        Ok(()) => report.print_ok("mail", format_args!("{server} accepts connection, encryption and login")),
+        Err(e) => report.print_failure(
+            "mail",
+            format_args!("{server}: {e}; check [mail.smtp]: host, port, security, user, password_file and ca_file"),
+        ),
+    }
 }
 
 async fn check_rates(report: &mut CheckReport, config: &Config) {
+    for (pair, rate) in &config.rates.fixed {
+        report.print_ok(
+            &format!("rates, {pair}"),
+            format_args!("the configuration fixes it at {rate}; it never becomes stale, so keep it up to date"),
+        );
+    }
+    if let Some(missing) = daemon::startup_checks::describe_missing_currency_rate(config) {
+        report.print_failure("rates", missing);
+    }
     match config.rates.mode {
-        RatesMode::Fixed => report.print_ok("rates", "the configuration fixes all rates"),
+        RatesMode::Fixed => check_fixed_rates(report, config),
         RatesMode::Feeds => check_rates_of_exchanges(report, config).await,
+    }
+}
+
+/// Checks that every payment asset of an enabled chain has a rate, where the configuration fixes all rates.
+fn check_fixed_rates(report: &mut CheckReport, config: &Config) {
+    let missing = list_pairs_without_fixed_rate(config);
+    for pair in &missing {
+        report.obstacles.add_pair(pair);
+        report.print_warning(
+            "rates",
+            format_args!(
+                "[rates.fixed] has no \"{pair}\", so buyers cannot pay with this coin; set it, or set mode = \"feeds\""
+            ),
+        );
+    }
+    if missing.is_empty() {
+        report.print_ok("rates", "the configuration fixes all rates");
     }
 }
 
@@ -469,10 +632,42 @@ async fn check_rates_of_exchanges(report: &mut CheckReport, config: &Config) {
     for (pair, outcome) in RateConsensus::new(&config.rates).decide_rates(Clock::System.now(), &pairs, &observations) {
         match outcome {
             Ok(agreed) => report.print_ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
-            Err(e) => report.print_failure(
-                "rates",
-                format_args!("{pair}: {e}; allow connections to the exchanges, or set the pair in [rates.fixed]"),
-            ),
+            Err(e) => {
+                report.obstacles.add_pair(&pair);
+                report.print_failure(
+                    "rates",
+                    format_args!("{pair}: {e}; allow connections to the exchanges, or set the pair in [rates.fixed]"),
+                );
+            }
+        }
+    }
+}
+
+/// Says with which coins buyers can pay. Fails when chains are enabled and not one coin can be paid, which may have
+/// causes in several places.
+fn check_that_some_coin_can_be_paid(report: &mut CheckReport, config: &Config) {
+    if !config.chains.values().any(|chain| chain.enabled) {
+        return report.print_warning(
+            "coins",
+            "NO COIN CAN BE PAID: no chain is enabled; set enabled = true in [chains.ethereum], for example, and name a \
+             node",
+        );
+    }
+    let coins = report.obstacles.list_payable_coins(config);
+    match (coins.payable.is_empty(), coins.unpayable.is_empty()) {
+        (true, true) => report.print_failure(
+            "coins",
+            "NO COIN CAN BE PAID: no asset in [surfaces.checkout.assets] is on an enabled chain; name one there",
+        ),
+        (true, false) => report.print_failure(
+            "coins",
+            format_args!("NO COIN CAN BE PAID: {}; see the lines above", coins.unpayable.join(", ")),
+        ),
+        (false, _) => {
+            report.print_ok("coins", format_args!("buyers can pay with {}", coins.payable.join(", ")));
+            if !coins.unpayable.is_empty() {
+                report.print_warning("coins", format_args!("buyers cannot pay with {}", coins.unpayable.join(", ")));
+            }
         }
     }
 }

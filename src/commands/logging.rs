@@ -17,10 +17,15 @@ use config::{Log, LogFormat};
 pub fn start_logging_to_stderr(log: &Log) -> Result<(), CommandError> {
     let wrong_level = |e: &dyn std::fmt::Display| CommandError::configuration_error(format!("[log] level: {e}"));
     let targets: Targets = log.level.parse().map_err(|e| wrong_level(&e))?;
+    // A line that cannot be written is dropped. Reporting it on standard error would panic, because the terminal or the
+    // program that read standard error has gone.
     let format = match log.format {
-        LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
+        LogFormat::Json => {
+            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).log_internal_errors(false);
+            layer.with_writer(io::stderr).boxed()
+        }
         LogFormat::Text => {
-            let layer = tracing_subscriber::fmt::layer().compact().with_target(false);
+            let layer = tracing_subscriber::fmt::layer().compact().with_target(false).log_internal_errors(false);
             layer.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).boxed()
         }
     };

@@ -18,6 +18,7 @@ mod logging;
 mod migrate;
 pub mod operation;
 mod output;
+mod payable_coins;
 mod private_files;
 pub mod rescan;
 mod restore;

@@ -21,22 +21,22 @@ use tasks::Wake;
 
 /// The blocks to read again. An operator uses the command after adding a token to the configuration, because transfers
 /// of the token in earlier blocks are not booked yet. Transfers that are already booked do not change, so a range can
-/// be read any number of times. A transfer that no open invoice expects is booked in a suspense account and opens a
-/// review. On Bitcoin the range should end at the newest block, because the later blocks show which outputs were spent.
+/// be read any number of times. A transfer without an open invoice is booked as unallocated and opens a review. On
+/// Bitcoin the range should end at the newest block, because the later blocks show which outputs were spent.
 #[derive(clap::Args)]
 pub struct Args {
     /// Name of the chain in the configuration.
     chain: String,
     /// First block to read.
     from: u64,
-    /// Last block to read. The daemon must already have read this block.
+    /// Last block to read; the daemon must have read it before.
     to: u64,
     #[command(flatten)]
     installation: Installation,
 }
 
-/// The operation that reads the first blocks of a range again and books missing transfers. The command repeats it until
-/// the whole range is read.
+/// Reads the first blocks of a range again and books missing transfers. The command repeats the operation until the
+/// whole range is read.
 #[derive(Serialize, Deserialize)]
 pub struct RescanNextPiece {
     /// Name of the chain in the configuration.
@@ -91,13 +91,21 @@ impl Operation for RescanNextPiece {
         if self.from > self.to {
             return Err(format!("the first block {} is behind the last block {}", self.from, self.to));
         }
-        let rescan = match &context.daemon {
-            Some(daemon) => daemon.rescans.get(&chain).cloned().ok_or(format!("the daemon does not follow {chain}"))?,
-            None => open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), &chain)
-                .await
-                .map_err(in_words)?,
-        };
-        rescan.rescan_next_piece(&context.actor, self.from, self.to).await.map_err(in_words)
+        let rescanner = find_or_open_rescanner(context, &chain).await?;
+        rescanner.rescan_next_piece(&context.actor, self.from, self.to).await.map_err(in_words)
+    }
+}
+
+/// Returns the daemon's rescanner of the chain, or without a daemon one that works in this process.
+///
+/// # Errors
+/// Fails with a sentence when the chain is not followed, or cannot be opened.
+pub async fn find_or_open_rescanner(context: &Context, chain: &ChainId) -> Result<Rescanner, String> {
+    match &context.daemon {
+        Some(daemon) => daemon.rescans.get(chain).cloned().ok_or(format!("the daemon does not follow {chain}")),
+        None => open_standalone_rescanner(&context.config, &context.db, context.clock.clone(), chain)
+            .await
+            .map_err(|error| format!("{error:#}")),
     }
 }
 
@@ -111,12 +119,12 @@ async fn open_standalone_rescanner(config: &Config, db: &Db, clock: Clock, id: &
     if chain_config.driver == Driver::Simnet {
         bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
     }
-    let payment_assets =
-        assets::build_assets_and_followed_chains(config, &rates::build_fixed_rate_book(&config.rates))?;
+    let book = rates::build_fixed_rate_book(&config.rates);
+    let payment_assets = assets::build_assets_and_followed_chains(config, &book)?;
     addresses::load_addresses_and_record_kinds(config, &payment_assets, db, clock.now()).await?;
     let chain = payment_assets.find_followed_chain(id).context("an enabled chain is followed")?;
-    let deposits = workers::build_deposit_service(config, chain_config, chain, Wake::default());
     let source = drivers::open_node_source(chain_config)?;
+    let deposits = workers::build_deposit_service(config, chain_config, chain, source.as_ref(), &book, Wake::default());
     let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);
     Ok(Rescanner::new(reconciler))
 }

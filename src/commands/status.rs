@@ -76,6 +76,8 @@ impl Operation for DescribeDaemon {
                 format!("{open} reviews wait for a person: see {list}")
             }
         });
+        let backlog = context.db.read("count_mails", |tx| Box::pin(async move { mail::count_backlog(tx).await })).await;
+        lines.extend(describe_mail_backlog(&backlog.map_err(|e: db::Error| e.to_string())?));
         let problems = daemon.health.problems();
         if problems.is_empty() {
             lines.push("the daemon is ready; there are no problems".into());
@@ -83,4 +85,14 @@ impl Operation for DescribeDaemon {
         lines.extend(problems.into_iter().map(|(part, reason)| format!("PROBLEM {part}: {reason}")));
         Ok(lines.join("\n"))
     }
+}
+
+/// Returns a line about the mails that are not sent; `None` when all are sent.
+fn describe_mail_backlog(backlog: &mail::Backlog) -> Option<String> {
+    let mail::Backlog { queued, failing, parked, last_error } = backlog;
+    if *queued == 0 && *parked == 0 {
+        return None;
+    }
+    let error = last_error.as_deref().map_or_else(String::new, |error| format!("; an error: {error}"));
+    Some(format!("mail: {queued} wait, {failing} of them after a failure; {parked} are parked{error}"))
 }

@@ -30,7 +30,7 @@ pub struct AccountKey {
     pub xpub: String,
 }
 
-/// What the addresses of an account are used for. Accounts for payouts exist only in the signer.
+/// The use of the addresses of an account. Accounts for payouts exist only in the signer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {

@@ -28,7 +28,7 @@ pub struct ChainConfig {
     pub title: String,
     /// True when the daemon reads the blocks of this chain.
     pub enabled: bool,
-    /// Where the blocks of the chain come from: real nodes or a model.
+    /// The origin of the chain's blocks: real nodes or a model.
     pub driver: Driver,
     /// The mode of the chain: live, or test with worthless coins.
     pub mode: Mode,
@@ -76,7 +76,7 @@ pub struct ChainConfig {
     assets: BTreeMap<String, Asset>,
 }
 
-/// Where the blocks of a chain come from.
+/// The origin of a chain's blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
@@ -96,7 +96,7 @@ pub enum Finality {
     Depth,
 }
 
-/// The number of confirmations that a deposit needs when the value of its invoice is below `below_usd`.
+/// The depth at which the deposits of a block are confirmed while their value together is below `below_usd`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
@@ -166,6 +166,9 @@ pub struct Endpoint {
     /// The purposes for which the endpoint is used.
     #[serde(default = "Role::all_roles")]
     pub roles: Vec<Role>,
+    /// True when the operator runs the node, whose answers then need no second source.
+    #[serde(default)]
+    pub own: bool,
 }
 
 /// A purpose for which an endpoint is used.
@@ -243,6 +246,7 @@ impl Endpoint {
             requests_per_second: None,
             requests_per_day: None,
             roles: Role::all_roles(),
+            own: false,
         }
     }
 }

@@ -15,6 +15,7 @@ const LIST_KEYS: [(&str, &[&str]); 4] = [
             "url",
             "url_file",
             "solidity_url",
+            "own",
             "headers_file",
             "login_file",
             "requests_per_second",

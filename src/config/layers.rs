@@ -30,7 +30,10 @@ impl Layers<'_> {
 /// Checks the keys of the file and merges the layers into one table, from which [`super::Config`] is deserialised.
 pub fn check_and_merge_layers(layers: &Layers<'_>) -> Result<Table, Error> {
     let defaults: Table = DEFAULT_TOML.parse().map_err(|e| format!("config/default.toml: {e}"))?;
-    let spanned = DeTable::parse(layers.text).map_err(|e| format!("{}: {e}", layers.name_in_messages()))?;
+    let spanned = DeTable::parse(layers.text).map_err(|e| {
+        let hint = describe_typographic_quote(layers.text).unwrap_or_default();
+        format!("{}: {}{hint}", layers.name_in_messages(), e.to_string().trim_end())
+    })?;
     let mut problems = Vec::new();
     KeyCheck { layers, defaults: &defaults, problems: &mut problems }
         .report_unknown_keys(spanned.get_ref(), &mut Vec::new());
@@ -47,6 +50,18 @@ pub fn check_and_merge_layers(layers: &Layers<'_>) -> Result<Table, Error> {
     }
     merge_chain_tables(layers.name_in_messages(), &mut table, &mut problems);
     if problems.is_empty() { Ok(table) } else { Err(Error { problems }) }
+}
+
+/// Returns a hint at the first quotation mark of a word processor outside comments; `None` when there is none. TOML
+/// knows straight quotes only.
+fn describe_typographic_quote(text: &str) -> Option<String> {
+    text.lines().enumerate().find_map(|(number, line)| {
+        let line = line.split('#').next().unwrap_or_default();
+        let quote =
+            line.chars().find(|letter| "\u{201c}\u{201d}\u{201e}\u{2018}\u{2019}\u{ab}\u{bb}".contains(*letter))?;
+        let number = number.saturating_add(1);
+        Some(format!("; line {number} has the quotation mark {quote} of a word processor; write straight quotes"))
+    })
 }
 
 /// Replaces values of `base` with values of `layer`. Tables are merged, all other values are replaced.

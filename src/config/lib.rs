@@ -8,6 +8,7 @@ mod key_check;
 mod preset;
 mod deserializers;
 mod validate;
+mod account_path;
 mod account_keys;
 mod chains;
 mod ip_network;
@@ -85,6 +86,8 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNetwork>,
     /// Maximum number of requests of one client per minute, on average.
     pub requests_per_minute: u32,
+    /// Maximum number of connections that wait in the kernel until they are accepted.
+    pub listen_backlog: u32,
     /// Maximum number of open connections of all clients.
     pub connections_max: usize,
     /// Maximum number of open connections of one client.
@@ -160,6 +163,9 @@ pub struct Policy {
     #[serde(rename = "dust_usd", deserialize_with = "deserializers::deserialize_cents")]
     /// The value below which a deposit is too small to be a payment (dust), in US cents.
     pub dust_usd_cents: i64,
+    #[serde(rename = "single_source_max_usd", deserialize_with = "deserializers::deserialize_cents")]
+    /// Maximum value of the deposits that a chain confirms in 24 hours without a second source, in US cents.
+    pub single_source_max_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "deserializers::deserialize_seconds")]
     /// The time for which an unpaid invoice stays open after the end of its payment window, because block times are not
     /// exact.
@@ -173,20 +179,18 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {
-    /// How mails are sent: to the log, to a folder, or by SMTP.
+    /// The way in which mails are sent: to the log, to a folder, or by SMTP.
     pub transport: MailTransport,
     /// The sender of every mail, such as `Shop <orders@example.com>`.
     pub from: String,
     /// URL of the page on which buyers look up an order, with the placeholder `{order_no}`; empty when there is no
     /// page.
     pub order_url: String,
-    /// Maximum number of attempts to send a mail.
-    pub attempts_max: u32,
     /// `[mail.smtp]`: the mail server, which only the transport `smtp` needs.
     pub smtp: Smtp,
 }
 
-/// How mails leave the daemon.
+/// The way in which mails leave the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MailTransport {
@@ -206,18 +210,20 @@ pub struct Smtp {
     pub host: String,
     /// The TCP port of the mail server.
     pub port: u16,
-    /// Whether and how the connection to the mail server is encrypted.
+    /// The encryption of the connection to the mail server; may be none.
     pub security: SmtpSecurity,
     /// The user name for the login; empty for a server without a login.
     pub user: String,
     /// The file with the password for the login.
     pub password_file: SecretFile,
-    /// Time limit for sending one mail.
+    /// The file with certificates of further certificate authorities (PEM) that may sign the server's certificate.
+    pub ca_file: SecretFile,
+    /// Time limit for the login, and for sending one mail.
     #[serde(rename = "timeout_ms", deserialize_with = "deserializers::deserialize_milliseconds")]
     pub timeout: Duration,
 }
 
-/// How the connection to the mail server is encrypted.
+/// The encryption of the connection to the mail server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpSecurity {
@@ -322,7 +328,11 @@ impl Config {
         let endpoints = chains.flat_map(|chain| chain.endpoints.iter_mut());
         let endpoint_files = endpoints
             .flat_map(|endpoint| [&mut endpoint.url_file, &mut endpoint.headers_file, &mut endpoint.login_file]);
-        for file in endpoint_files.chain([&mut self.database.password_file, &mut self.mail.smtp.password_file]) {
+        for file in endpoint_files.chain([
+            &mut self.database.password_file,
+            &mut self.mail.smtp.password_file,
+            &mut self.mail.smtp.ca_file,
+        ]) {
             file.make_path_absolute(folder);
         }
     }

@@ -12,7 +12,7 @@ use crate::deserializers;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
-    /// Where the rates come from: exchanges, or only fixed rates of the configuration.
+    /// The origin of the rates: exchanges, or only fixed rates of the configuration.
     pub mode: RatesMode,
     /// The exchanges whose tickers (latest prices) are read.
     pub sources: Vec<SourceName>,
@@ -49,13 +49,13 @@ pub struct Rates {
     pub urls: BTreeMap<SourceName, Url>,
 }
 
-/// Where all rates come from.
+/// The origin of all rates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RatesMode {
     /// From the prices of exchanges, except for pairs with a fixed rate.
     Feeds,
-    /// Only from fixed rates of the configuration.
+    /// All rates are the fixed rates of the configuration; no exchange is asked.
     Fixed,
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use chain::ChainId;
+use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::deserializers;
@@ -47,6 +48,8 @@ pub struct Mount {
 pub struct Checkout {
     /// The host, the path prefix and the shop of the surface.
     pub mount: Mount,
+    /// The origins whose pages may call the surface from a browser, such as `https://shop.example`.
+    pub cors_origins: Vec<String>,
     /// The maximum number of order look-ups of one client within `query_window`.
     pub query_per_ip: u32,
     /// The maximum number of look-ups with the same pair of order number and e-mail address within `query_window`.
@@ -66,6 +69,9 @@ pub struct Checkout {
     pub wechat_url: String,
     /// The assets with which buyers can pay, by their codes on this surface, such as `erc20_usdt`.
     pub assets: BTreeMap<String, AssetRef>,
+    /// The smallest amounts due in whole coins, by the surface's codes. The minimum of a code that is absent is what nodes
+    /// relay.
+    pub min_amounts: BTreeMap<String, Decimal>,
 }
 
 /// An asset of a configured chain, written `ethereum/usdt`.
@@ -113,8 +119,18 @@ fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     present.map(|(code, asset)| Ok((code, asset.parse().map_err(D::Error::custom)?))).collect()
 }
 
-/// The table `[surfaces.checkout]`. It contains the common options of every surface and the options of the checkout
-/// surface.
+/// Deserialises the smallest amounts due. An empty string selects what nodes relay.
+fn deserialize_min_amounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Decimal>, D::Error> {
+    let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
+    let present = texts.into_iter().filter(|(_, amount)| !amount.is_empty());
+    let parse = |(code, amount): (String, String)| match deserializers::parse_decimal(&amount) {
+        Ok(amount) => Ok((code, amount)),
+        Err(e) => Err(D::Error::custom(format!("{code}: {e}"))),
+    };
+    present.map(parse).collect()
+}
+
+/// The table `[surfaces.checkout]`, which contains the options of the mount and the options of the surface.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCheckout {
@@ -123,6 +139,7 @@ struct RawCheckout {
     prefix: String,
     merchant: String,
     mode: Mode,
+    cors_origins: Vec<String>,
     query_per_ip: u32,
     query_per_pair: u32,
     #[serde(rename = "query_window_seconds", deserialize_with = "deserializers::deserialize_seconds")]
@@ -135,6 +152,8 @@ struct RawCheckout {
     wechat_url: String,
     #[serde(deserialize_with = "deserialize_asset_refs")]
     assets: BTreeMap<String, AssetRef>,
+    #[serde(deserialize_with = "deserialize_min_amounts")]
+    min_amounts: BTreeMap<String, Decimal>,
 }
 
 impl From<RawCheckout> for Checkout {
@@ -142,6 +161,7 @@ impl From<RawCheckout> for Checkout {
         let RawCheckout { enabled, host, prefix, merchant, mode, .. } = raw;
         Checkout {
             mount: Mount { enabled, host, prefix, merchant, mode },
+            cors_origins: raw.cors_origins,
             query_per_ip: raw.query_per_ip,
             query_per_pair: raw.query_per_pair,
             query_window: raw.query_window,
@@ -151,6 +171,7 @@ impl From<RawCheckout> for Checkout {
             alipay_url: raw.alipay_url,
             wechat_url: raw.wechat_url,
             assets: raw.assets,
+            min_amounts: raw.min_amounts,
         }
     }
 }

@@ -1,7 +1,6 @@
 use std::{path::Path, time::Duration};
 
 use chain::{AssetKind, Family};
-use rust_decimal::Decimal;
 
 use super::*;
 use ids::Mode;
@@ -38,7 +37,7 @@ fn the_documented_defaults_are_the_defaults() {
     assert_eq!(checkout.query_window, Duration::from_secs(60));
     assert_eq!(checkout.order_window, Duration::from_secs(30 * 60));
     assert_eq!((config.server.requests_per_minute, checkout.orders_per_ip_per_minute), (600, 30));
-    assert_eq!(config.rates.fixed[&Pair::new("USD", "CNY")], Decimal::new(724, 2));
+    assert!(config.rates.fixed.is_empty(), "no rate is assumed");
     assert!(config.chains.values().all(|chain| !chain.enabled));
 }
 
@@ -99,7 +98,10 @@ fn an_unknown_key_is_rejected_with_a_suggestion() {
     );
     assert_rejected("[sever]\nlisten = 1", ":1: unknown key `sever`; did you mean `server`?");
     assert_rejected("[server]\nmin_sources = 2", ":2: unknown key `min_sources` in [server]; it stands in [rates]");
-    assert_rejected("[mail.smtp]\nqqqq = 1", "known here: host, password_file, port, security, timeout_ms, user");
+    assert_rejected(
+        "[mail.smtp]\nqqqq = 1",
+        "known here: ca_file, host, password_file, port, security, timeout_ms, user",
+    );
     assert_rejected(
         "[chains.bsc]\nendpoint = []",
         ":2: unknown key `endpoint` in [chains.bsc]; did you mean `endpoints`?",
@@ -126,6 +128,9 @@ fn a_wrong_value_is_rejected_with_a_suggestion() {
         ("server.public_url = \"https://a.example/shop\"", "prefixes belong to [surfaces]"),
         ("server.trusted_proxies = [\"10.0.0.0/40\"]", "is not a network such as"),
         ("server.requests_per_minute = 0", "server.requests_per_minute is 0; it must lie between 1 and"),
+        ("server.listen_backlog = 0", "server.listen_backlog is 0; it must lie between 1 and"),
+        ("surfaces.checkout.cors_origins = [\"https://a.example/\"]", "which is no origin"),
+        ("surfaces.checkout.cors_origins = [\"*\"]", "which is no origin"),
         ("server.requests_per_minute = -1", "in `server.requests_per_minute`"),
         ("server.request_timeout_ms = 5", "it must lie between 100ms and 600s"),
         ("database.url = \"mysql://x\"", "is neither \"sqlite:FILE\" nor"),
@@ -149,7 +154,7 @@ fn a_wrong_value_is_rejected_with_a_suggestion() {
         ("chains.bsc.confirmations = [{ depth = 999 }]", "to final_depth (200)"),
         ("chains.bsc.confirmations = [{ depth = 1 }, { depth = 2 }]", "only the last tier has none"),
         (
-            "chains.bsc.confirmations = [{ depth = 1, below_usd = 9 }, { depth = 2, below_usd = 9 }, { depth = 3 }]",
+            "chains.bsc.confirmations = [{ depth = 1, below_usd = \"9\" }, { depth = 2, below_usd = \"9\" }, { depth = 3 }]",
             "must rise in below_usd",
         ),
         (
@@ -339,6 +344,52 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
             "accounts[0].xpub is refused: a zpub or vpub is the key of",
         );
     }
+}
+
+/// Returns an extended key with other version bytes (SLIP-132).
+fn with_version_bytes(key: &str, version: [u8; 4]) -> String {
+    let mut payload = bitcoin::base58::decode_check(key).unwrap();
+    payload[..4].copy_from_slice(&version);
+    bitcoin::base58::encode_check(&payload)
+}
+
+#[test]
+fn account_keys_of_another_kind_are_refused_in_plain_words() {
+    let account = |purpose: &str, path: &str, xpub: &str| {
+        format!(
+            "[[accounts]]\nchain-family = \"bitcoin\"\npurpose = \"{purpose}\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n"
+        )
+    };
+    assert_rejected(
+        &account("deposit", "m/49'/0'/0'", BIP86_XPUB),
+        "accounts[0].path is m/49'/0'/0': wallets derive nested SegWit addresses that begin with 3",
+    );
+    assert_rejected(
+        &account("deposit", "m/86\u{2019}/0\u{2019}/0\u{2019}", BIP86_XPUB),
+        "accounts[0].path is m/86\u{2019}/0\u{2019}/0\u{2019}, which has the character \u{2019} of a word processor",
+    );
+    let vpub = with_version_bytes(EVM_XPUB, [0x04, 0x5f, 0x1c, 0xf6]);
+    assert_rejected(&account("deposit", "", &vpub), "accounts[0].xpub is the key of a test network (tpub or vpub)");
+    parse_config(&account("deposit-test", "m/84'/1'/0'", &vpub)).unwrap();
+    assert_rejected(&account("deposit", "", "xprv9s21ZrQH143K"), "accounts[0].xpub is refused: this is a private key");
+    assert_rejected(&account("deposit", "", "xprv9s21ZrQH143K"), "which can spend all money of the account");
+}
+
+#[test]
+fn a_zpub_and_an_xpub_of_the_same_account_are_one_key() {
+    let account = |xpub: &str, epoch: u32| {
+        format!("[[accounts]]\nchain-family = \"bitcoin\"\npurpose = \"deposit\"\nepoch = {epoch}\nxpub = \"{xpub}\"\n")
+    };
+    // EVM_XPUB is the account of ZPUB with the version bytes of BIP 32.
+    assert_rejected(&(account(ZPUB, 0) + &account(EVM_XPUB, 1)), "accounts[1].xpub is there twice");
+}
+
+#[test]
+fn typographic_quotes_in_the_file_are_named_with_their_line() {
+    assert_rejected(
+        "[server]\nlisten = \u{201c}127.0.0.1:1\u{201d}\n",
+        "line 2 has the quotation mark \u{201c} of a word processor; write straight quotes",
+    );
 }
 
 #[test]

@@ -3,10 +3,13 @@
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use chain::{Deriver, Family};
+use chain::derive::DeriveError;
+use chain::{Amount, Deriver, Family};
 use email_address::{EmailAddress, Options};
 use rust_decimal::Decimal;
+use url::Url;
 
+use crate::account_path::find_account_path_problem;
 use crate::{ChainConfig, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
 
 /// The minimum of an endpoint's daily request limit: enough to follow a chain with a block every ten seconds, and to
@@ -83,6 +86,7 @@ impl Validator {
         }
         self.require_in_range("server.requests_per_minute", server.requests_per_minute, 1..=1_000_000);
         self.require_in_range("server.connections_max", server.connections_max, 16..=1 << 20);
+        self.require_in_range("server.listen_backlog", server.listen_backlog, 1..=65_535);
         self.require_in_range("server.connections_per_client", server.connections_per_client, 1..=1 << 20);
         self.require_in_range("server.body_bytes_max", server.body_bytes_max, 1_024..=1 << 30);
         self.require_duration_in_range(
@@ -145,6 +149,14 @@ impl Validator {
             self.validate_mount(name, mount);
         }
         let checkout = &config.surfaces.checkout;
+        for origin in &checkout.cors_origins {
+            let is_origin = Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin);
+            if !is_origin {
+                let problem =
+                    format_args!("has {origin:?}, which is no origin; write \"https://shop.example\", without a path");
+                self.add_problem("surfaces.checkout.cors_origins", problem);
+            }
+        }
         self.require_in_range("surfaces.checkout.query_per_ip", checkout.query_per_ip, 1..=1_000_000);
         self.require_in_range("surfaces.checkout.query_per_pair", checkout.query_per_pair, 1..=1_000_000);
         self.require_duration_in_range(
@@ -177,6 +189,7 @@ impl Validator {
         }
         if checkout.mount.enabled {
             self.validate_checkout_assets(config);
+            self.validate_min_amounts(config);
         }
     }
 
@@ -209,6 +222,26 @@ impl Validator {
 
     /// Adds a problem for each asset of the checkout surface whose chain or code is unknown, or whose chain has another
     /// mode.
+    fn validate_min_amounts(&mut self, config: &Config) {
+        let checkout = &config.surfaces.checkout;
+        for (code, min) in &checkout.min_amounts {
+            let option = format_args!("surfaces.checkout.min_amounts.{code}");
+            let Some(asset) = checkout.assets.get(code) else {
+                self.add_problem(option, "is no coin of [surfaces.checkout.assets]");
+                continue;
+            };
+            let asset = config.chains.get(&asset.chain).and_then(|chain| chain.find_asset(&asset.code));
+            if let Some(asset) = asset
+                && Amount::parse_decimal(&min.to_string(), asset.decimals).is_err()
+            {
+                self.add_problem(
+                    option,
+                    format_args!("is {min}, which is too large or has more than {} decimal places", asset.decimals),
+                );
+            }
+        }
+    }
+
     fn validate_checkout_assets(&mut self, config: &Config) {
         let checkout = &config.surfaces.checkout;
         for (code, asset) in &checkout.assets {
@@ -371,15 +404,37 @@ impl Validator {
         }
     }
 
-    /// Adds a problem for each account key that is invalid or listed twice.
+    /// Adds a problem for each account key that is invalid, of another kind than its path and its purpose say, or
+    /// listed twice. Keys are compared by their bytes, because a `zpub` and an `xpub` may be the same account.
     fn validate_accounts(&mut self, config: &Config) {
+        let mut earlier = Vec::new();
         for (number, account) in config.accounts.iter().enumerate() {
             let at = format!("accounts[{number}].xpub");
-            if let Err(e) = Deriver::new(&account.xpub, account.address_scheme()) {
-                self.add_problem(&at, format_args!("is refused: {e}; paste what `settled-signer keys xpubs` prints"));
+            match Deriver::new(&account.xpub, account.address_scheme()) {
+                Ok(deriver) => {
+                    let key = deriver.account_key_bytes();
+                    if earlier.contains(&key) {
+                        self.add_problem(&at, "is there twice; every purpose and epoch has an account of its own");
+                    }
+                    earlier.push(key);
+                    if deriver.is_test_network_key() && account.purpose == Purpose::Deposit {
+                        self.add_problem(
+                            &at,
+                            "is the key of a test network (tpub or vpub), but purpose = \"deposit\" is for live money; use \
+                             the key of the main network, or set purpose = \"deposit-test\"",
+                        );
+                    }
+                }
+                Err(e @ DeriveError::PrivateKey(_)) => self.add_problem(&at, format_args!("is refused: {e}")),
+                Err(e) => {
+                    self.add_problem(
+                        &at,
+                        format_args!("is refused: {e}; paste what `settled-signer keys xpubs` prints"),
+                    );
+                }
             }
-            if config.accounts[..number].iter().any(|earlier| earlier.xpub.trim() == account.xpub.trim()) {
-                self.add_problem(&at, "is there twice; every purpose and epoch has an account of its own");
+            if let Some(problem) = find_account_path_problem(account.family, account.purpose, &account.path) {
+                self.add_problem(format_args!("accounts[{number}].path"), problem);
             }
         }
     }
@@ -425,6 +480,11 @@ impl Validator {
             Decimal::ZERO..=Decimal::from(1_000),
         );
         self.require_in_range("policy.dust_usd", Decimal::new(policy.dust_usd_cents, 2), Decimal::ZERO..=Decimal::ONE);
+        self.require_in_range(
+            "policy.single_source_max_usd",
+            Decimal::new(policy.single_source_max_usd_cents, 2),
+            Decimal::ZERO..=Decimal::from(1_000_000),
+        );
         self.require_duration_in_range("policy.grace_seconds", policy.grace, seconds(0)..=seconds(86_400));
         self.require_duration_in_range(
             "policy.balance_timeout_seconds",
@@ -438,11 +498,10 @@ impl Validator {
         if EmailAddress::parse_with_options(&mail.from, Options::default()).is_err() {
             self.add_problem("mail.from", "is not a sender; write \"Shop <orders@example.com>\"");
         }
-        self.require_in_range("mail.attempts_max", mail.attempts_max, 1..=100);
         self.require_duration_in_range(
             "mail.smtp.timeout_ms",
             mail.smtp.timeout,
-            milliseconds(100)..=milliseconds(300_000),
+            milliseconds(100)..=milliseconds(25_000),
         );
         if mail.transport != MailTransport::Smtp {
             return;

@@ -6,7 +6,7 @@ use chain::{ChainId, Deriver, Family};
 use clock::Instant;
 use config::Config;
 use db::Db;
-use money::addresses::{Addresses, ChainAccount};
+use money::addresses::{self, Addresses, ChainAccount};
 use money::assets::Assets;
 use money::deposits;
 use money::immutable_facts::{self, Fact, FactError};
@@ -55,23 +55,23 @@ pub async fn load_addresses_and_record_kinds(
         chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone()))
     });
     let siblings: Vec<(ChainId, ChainId)> = siblings.collect();
-    let open = db.write("load_addresses_and_record_kinds", move |tx| {
+    let watch_sets: Vec<_> = accounts.iter().map(|account| (account.chain.clone(), account.watched.clone())).collect();
+    let stored = db.write("store_accounts_and_kinds", move |tx| {
         Box::pin(async move {
             immutable_facts::record_or_compare_facts(tx, now, &kinds).await?;
-            let addresses = Addresses::store_accounts_and_watch_addresses(tx, accounts).await?;
-            for (chain, watched) in &with_outputs {
-                watched.insert_outputs(
-                    deposits::list_unspent_outputs(tx, chain, i64::MAX)
-                        .await?
-                        .into_iter()
-                        .map(|unspent| unspent.output),
-                );
-            }
-            for (chain, sibling) in &siblings {
-                addresses.watch_sibling_addresses(tx, chain, sibling).await?;
-            }
-            Ok::<_, FactError>(addresses)
+            Ok::<_, FactError>(Addresses::store_accounts(tx, accounts).await?)
         })
     });
-    Ok(open.await?)
+    let addresses = stored.await?;
+    for (chain, watched) in &watch_sets {
+        addresses::watch_issued_addresses(db, chain, watched).await?;
+        addresses.watch_unissued_leased_addresses(db, chain).await?;
+        for (_, sibling) in siblings.iter().filter(|(followed, _)| followed == chain) {
+            addresses::watch_issued_addresses(db, sibling, watched).await?;
+        }
+    }
+    for (chain, watched) in &with_outputs {
+        deposits::watch_unspent_outputs(db, chain, watched).await?;
+    }
+    Ok(addresses)
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use chain::{Family, WatchSet};
+use chain::{Amount, Asset, Family, WatchSet};
 
-use config::{ChainConfig, Config};
+use config::{AddressKind, ChainConfig, Config};
 use ids::Mode;
 use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
 use money::pricing::{Currency, Fiat, RateBook};
@@ -36,11 +36,32 @@ pub fn build_assets_and_followed_chains(config: &Config, book: &RateBook) -> any
             ),
         });
     }
-    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| {
-        let (_, asset) = config.find_enabled_checkout_asset(code)?;
-        Some(PaymentAsset { code: code.clone(), asset: asset.clone(), rate_symbol: asset.symbol.clone() })
-    });
-    Ok(Assets::new(chains, assets.collect()))
+    let mut assets = Vec::new();
+    for code in config.surfaces.checkout.assets.keys() {
+        let Some((chain, asset)) = config.find_enabled_checkout_asset(code) else { continue };
+        let min_due = match config.surfaces.checkout.min_amounts.get(code) {
+            Some(min) => Amount::parse_decimal(&min.to_string(), asset.decimals)
+                .with_context(|| format!("surfaces.checkout.min_amounts.{code} is out of range"))?,
+            None => find_relay_minimum(chain, asset),
+        };
+        assets.push(PaymentAsset {
+            code: code.clone(),
+            asset: asset.clone(),
+            rate_symbol: asset.symbol.clone(),
+            min_due,
+        });
+    }
+    Ok(Assets::new(chains, assets))
+}
+
+/// Returns the smallest amount, in base units, that nodes relay to a deposit address of the chain. Bitcoin Core's dust
+/// limit depends on the kind of the address; the other families have no limit.
+fn find_relay_minimum(chain: &ChainConfig, asset: &Asset) -> Amount {
+    match (chain.family, chain.address_kind) {
+        (Family::Bitcoin, AddressKind::P2wpkh) if asset.is_native() => Amount::from_units(294),
+        (Family::Bitcoin, AddressKind::P2tr) if asset.is_native() => Amount::from_units(330),
+        (Family::Bitcoin | Family::Evm | Family::Tron, AddressKind::P2wpkh | AddressKind::P2tr) => Amount::ZERO,
+    }
 }
 
 /// Returns the confirmation depths of a chain. The bounds of the tiers are converted from US dollars to cents.

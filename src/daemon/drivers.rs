@@ -134,7 +134,8 @@ fn build_endpoint_with_secrets(endpoint: &config::Endpoint) -> anyhow::Result<rp
         })
         .collect();
     let limits = rpc::RateLimits { per_second: endpoint.requests_per_second, per_day: endpoint.requests_per_day };
-    let mut configured = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles).with_limits(limits);
+    let configured = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles).with_limits(limits);
+    let mut configured = configured.with_own(endpoint.own);
     if let Some(solidity) = &endpoint.solidity_url {
         configured = configured.with_path_override("walletsolidity", solidity.as_str())?;
     }

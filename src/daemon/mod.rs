@@ -4,7 +4,7 @@ pub mod assets;
 pub mod addresses;
 pub mod address_mark;
 pub mod drivers;
-mod startup_checks;
+pub mod startup_checks;
 mod mounts;
 pub mod workers;
 
@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chain::ChainId;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -102,9 +101,13 @@ impl Daemon {
         let addresses = Arc::new(addresses.with_mark_file(mark.clone()));
         mark.copy_database_mark(&db).await?;
         startup_checks::warn_of_unfollowed_invoices(&assets, &db).await?;
+        if let Some(missing) = startup_checks::describe_missing_currency_rate(&config) {
+            warn!("{missing}");
+        }
         startup_checks::sync_and_log_missing_key_reviews(&db, clock.now(), &envelope).await?;
         let checkout_shop = mounts::find_shop_of_enabled_surface(&db, &config.surfaces.checkout.mount).await?;
 
+        let health = Health::default();
         let services = WorkerServices {
             config: &config,
             clock: &clock,
@@ -114,6 +117,7 @@ impl Daemon {
             assets: &assets,
             addresses: &addresses,
             rates: &rates,
+            health: &health,
             cursor_flush_ms,
         };
         let DaemonWorkers { all: workers, followers, rescans } =
@@ -122,7 +126,6 @@ impl Daemon {
             workers::run_followers_once_with_timeout(&followers).await;
         }
 
-        let health = Health::default();
         let checkout = checkout_shop.map(|shop| checkout::Services {
             options: config.surfaces.checkout.clone(),
             shop,
@@ -132,13 +135,13 @@ impl Daemon {
             envelope,
             wake: wake.clone(),
         });
-        let guard = Guard::new(&config.server, clock, tasks.clone());
+        let (stop, stopped) = watch::channel(false);
+        let guard = Guard::new(&config.server, clock, tasks.clone(), stopped.clone());
         let router = mounts::build_http_router(&config, &guard, &health, checkout);
-        let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
+        let listener = serve::bind_listener(&config.server).with_context(|| {
             format!("cannot listen on {}: is another program using the port?", config.server.listen)
         })?;
         let address = listener.local_addr()?;
-        let (stop, stopped) = watch::channel(false);
         let mut running =
             vec![tasks.spawn(
                 "http",

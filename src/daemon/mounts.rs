@@ -8,6 +8,7 @@ use db::Db;
 use ids::Shop;
 use shop::merchants;
 use web::api_reference;
+use web::cors;
 use web::guard::Guard;
 use web::health::{self, Health};
 use web::host_router::HostRouter;
@@ -25,14 +26,15 @@ pub fn build_http_router(
     if let Some(services) = checkout {
         let mount = &config.surfaces.checkout.mount;
         let surface = guard.protect_surface(checkout::build_checkout_routes(services), checkout::render_http_error);
+        let surface = cors::allow_origins(surface, &config.surfaces.checkout.cors_origins);
         hosts.add_surface(&mount.host, nest_under_prefix(&mount.prefix, surface));
         let reference = api_reference::build_reference_routes("checkout", checkout::build_openapi_document(config));
         hosts.add_surface("", guard.protect_surface(reference, HttpError::render_plain_error));
     }
     let not_found = Router::new().fallback(any(async || HttpError::NotFound.render_plain_error()));
     hosts.add_surface("", guard.protect_surface(not_found, HttpError::render_plain_error));
-    hosts.add_surface("", health::build_health_routes(health.clone()));
-    guard.add_request_log(hosts.into_router())
+    hosts.add_surface("", guard.require_valid_host(health::build_health_routes(health.clone())));
+    guard.add_request_log_and_headers(hosts.into_router())
 }
 
 fn nest_under_prefix(prefix: &str, router: Router) -> Router {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use chain::{ChainId, Family, Source};
+use chain::{ChainId, Source};
 use tracing::{error, warn};
 
 use clock::Instant;
-use config::{ChainConfig, Driver};
+use config::{ChainConfig, Config, Pair};
 use db::Db;
 use envelope::Envelope;
 use money::assets::Assets;
 use money::invoices;
+use money::pricing::Currency;
 use shop::stock;
 
 /// Logs a warning for open invoices on chains that were disabled or renamed. No worker follows such a chain, so these
@@ -32,8 +33,12 @@ pub async fn warn_of_unfollowed_invoices(assets: &Assets, db: &Db) -> anyhow::Re
     Ok(())
 }
 
-/// Opens reviews for stock whose encryption key is missing, closes the reviews of keys that are no longer missing, and
-/// logs each missing key. Runs at every start, before the stock is sold.
+/// The warning about a chain that is read from a single provider, after the name of the chain.
+pub const SINGLE_PROVIDER: &str = "is read from a single provider, so no second source confirms its payments; add an endpoint \
+    of another provider, or set `own = true` for a node that you run yourself";
+
+/// Opens and closes the reviews for stock whose envelope key is missing, and logs each missing key. Runs at every
+/// start, before the stock is sold.
 pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
     let missing: Result<_, db::Error> = db
@@ -47,14 +52,21 @@ pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &
     Ok(())
 }
 
-/// Logs a warning for an EVM chain that is read from only one RPC endpoint, because no second endpoint can contradict
-/// it.
-pub fn warn_if_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
-    if chain.family == Family::Evm && chain.driver == Driver::Node && source.independent_endpoints() < 2 {
-        warn!(
-            chain = %chain.id,
-            "{} has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one",
-            chain.id
-        );
+/// Logs a warning for a chain that is read from a single provider although invented blocks cost nothing on it.
+pub fn warn_if_single_provider(chain: &ChainConfig, source: &dyn Source) {
+    if source.needs_second_source() && source.independent_endpoints() < 2 {
+        warn!(chain = %chain.id, "{} {SINGLE_PROVIDER}", chain.id);
     }
+}
+
+/// Returns the sentence about the missing rate of the shop's currency; `None` when the rate is configured, or when
+/// buyers cannot pay in any crypto asset anyway. The exchanges quote no currency but the US dollar.
+pub fn describe_missing_currency_rate(config: &Config) -> Option<String> {
+    let checkout = &config.surfaces.checkout;
+    let accepts_crypto =
+        checkout.mount.enabled && checkout.assets.keys().any(|code| config.find_enabled_checkout_asset(code).is_some());
+    let pair = Pair::new(Currency::USD.as_str(), checkout::CURRENCY.as_str());
+    (accepts_crypto && !config.rates.fixed.contains_key(&pair)).then(|| {
+        format!("there is no rate {pair}, so buyers cannot pay in crypto assets; set \"{pair}\" in [rates.fixed]")
+    })
 }

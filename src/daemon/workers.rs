@@ -9,6 +9,7 @@ use chain::{ChainId, Source};
 
 use crate::daemon::startup_checks;
 use crate::feeds::Feeds;
+use crate::workers::follow::readiness::ChainReadiness;
 use crate::workers::rescan::Rescanner;
 use crate::workers::{
     Worker, Workers, balance_check, expiry, follow, fulfilment, initial_balances, ledger, mempool, rates,
@@ -19,24 +20,24 @@ use db::Db;
 use envelope::Envelope;
 use money::addresses::Addresses;
 use money::assets::{Assets, FollowedChain};
-use money::deposits::{DepositLimits, DepositService, Grace};
+use money::deposits::{DepositLimits, DepositService, Grace, SingleSourceLimit};
 use money::pricing::RateBook;
 use shop::fulfilment::EmailTemplates;
 use shop::orders::PaymentChangeHandler;
 use tasks::Wake;
+use web::health::Health;
 
 /// Maximum time for which the start of the daemon waits for the nodes of all chains. A chain whose nodes do not respond
 /// in time is followed later.
 const FIRST_RUN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest block time with which a chain counts as a chain with steady blocks. On such a chain, an invoice expires
-/// only after a block that is younger than the end of its payment window.
+/// Maximum block time of a chain with steady blocks. On such a chain, an invoice expires only after a block that is
+/// younger than the end of its payment window.
 const STEADY_BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
-/// The maximum number of blocks that one request reads.
+/// Maximum number of blocks in one request while the follower catches up.
 const BATCH_BLOCKS: u64 = 100;
-/// The age, in block times, from which the newest block is considered too old. At least [`TIP_AGE_MIN`] is used.
+/// Age from which a tip is stale, in block times, but at least [`TIP_AGE_MIN`].
 const TIP_AGE_MAX_BLOCKS: u32 = 10;
-/// The minimum of the age from which the newest block is considered too old. It is needed on chains with short block
-/// times, because the times between blocks vary and clocks differ.
+/// Minimum age of a stale tip. On chains with short block times, intervals between blocks vary and clocks differ.
 const TIP_AGE_MIN: Duration = Duration::from_secs(120);
 
 /// The services that workers use.
@@ -52,11 +53,13 @@ pub struct WorkerServices<'a> {
     /// The source of each enabled chain.
     pub sources: &'a BTreeMap<ChainId, Arc<dyn Source>>,
     /// The payment assets and their chains.
-    pub assets: &'a Assets,
+    pub assets: &'a Arc<Assets>,
     /// The deposit addresses that the followers watch.
     pub addresses: &'a Arc<Addresses>,
     /// The exchange rates, which one of the workers refreshes.
     pub rates: &'a RateBook,
+    /// The problems at `/readyz`, where each follower reports why its chain accepts no orders.
+    pub health: &'a Health,
     /// The maximum time, in milliseconds, for which a chain's cursor is not stored when the new blocks contain no
     /// transfers.
     pub cursor_flush_ms: i64,
@@ -66,9 +69,9 @@ pub struct WorkerServices<'a> {
 pub struct DaemonWorkers {
     /// Every worker, the followers included.
     pub all: Workers,
-    /// The followers, which run once before the daemon serves requests.
+    /// The followers, which a start runs once before the daemon serves requests.
     pub followers: Vec<Arc<dyn Worker>>,
-    /// For each followed chain: the object that reads old blocks again.
+    /// The rescanner of each followed chain.
     pub rescans: HashMap<ChainId, Rescanner>,
 }
 
@@ -89,8 +92,8 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
     for chain in assets.list_followed_chains() {
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
-        startup_checks::warn_if_single_endpoint(chain_config, source.as_ref());
-        let deposits = build_deposit_service(config, chain_config, chain, wake.clone());
+        startup_checks::warn_if_single_provider(chain_config, source.as_ref());
+        let deposits = build_deposit_service(config, chain_config, chain, source.as_ref(), rates, wake.clone());
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
         // The balances of new addresses are read first, because later comparisons need them.
@@ -99,8 +102,8 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let follower = build_follow_worker(services, chain_config, reconciler);
         followers.push(follower.clone());
         all.push(follower);
-        // The mempool worker runs after the follower, because the transfers in the blocks that the follower has just
-        // read are no longer unconfirmed.
+        // The mempool worker runs after the follower, because transfers in the blocks that were just read are
+        // confirmed.
         all.push(build_mempool_worker(services, chain, chain_config, source));
     }
     let templates = EmailTemplates { order_url: config.mail.order_url.clone() };
@@ -127,8 +130,10 @@ fn build_follow_worker(
         cursor_flush_ms: services.cursor_flush_ms,
         balance_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
     };
+    let WorkerServices { addresses, assets, health, .. } = services;
+    let readiness = ChainReadiness::new(chain.id.clone(), (*addresses).clone(), (*assets).clone(), (*health).clone());
     let assets = chain.assets().map(|(_, asset)| asset.clone()).collect();
-    Arc::new(follow::FollowWorker::new(reconciler, services.addresses.clone(), assets, limits, chain.poll))
+    Arc::new(follow::FollowWorker::new(reconciler, readiness, assets, limits, chain.poll))
 }
 
 fn build_initial_balance_worker(
@@ -173,16 +178,15 @@ pub async fn run_followers_once_with_timeout(followers: &[Arc<dyn Worker>]) {
     }
 }
 
-/// Returns the age, in milliseconds, from which the newest block is considered too old: the node is behind, or the
-/// chain has stopped.
+/// Returns the age, in milliseconds, from which a tip is stale: the node is behind, or the chain has stopped.
 fn stale_tip_age_ms(chain: &ChainConfig) -> i64 {
     let age = chain.block_time.saturating_mul(TIP_AGE_MAX_BLOCKS).max(TIP_AGE_MIN);
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the maximum age, in milliseconds, of a newest block that shows the present state of a chain with slow
-/// blocks: two block times. About one block in seven takes longer than that. Returns `None` on chains with steady
-/// blocks, where an invoice always waits for a block that is younger than the end of its payment window.
+/// Returns the maximum age, in milliseconds, of a tip that counts as the present state of a chain with slow blocks: two
+/// block times. One block in seven takes longer. Returns `None` on chains with steady blocks, where an invoice always
+/// waits for a block that is younger than the end of its payment window.
 fn slow_chain_tip_age_max_ms(chain: &ChainConfig) -> Option<i64> {
     let is_slow = chain.block_time > STEADY_BLOCK_TIME_MAX;
     is_slow.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
@@ -194,10 +198,18 @@ pub fn build_deposit_service(
     config: &Config,
     chain_config: &ChainConfig,
     chain: &FollowedChain,
+    source: &dyn Source,
+    rates: &RateBook,
     wake: Wake,
 ) -> DepositService {
     let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
     let limits = DepositLimits { grace, keep: chain_config.keep_blocks };
     let listener = fulfilment::WakingPaymentListener::new(PaymentChangeHandler, wake);
-    DepositService::new(chain.clone(), limits, Arc::new(listener))
+    let service = DepositService::new(chain.clone(), limits, Arc::new(listener));
+    if !source.needs_second_source() {
+        return service;
+    }
+    let symbols = chain_config.assets().map(|(_, asset)| (asset, asset.symbol.as_str()));
+    let usd_cents_max = config.policy.single_source_max_usd_cents;
+    service.require_second_source(SingleSourceLimit::new(usd_cents_max, rates.clone(), symbols))
 }

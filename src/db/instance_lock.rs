@@ -208,9 +208,8 @@ impl Session {
         loop {
             match timeout(SERVER_TIMEOUT, self.try_reconnect()).await {
                 Ok(Ok(outcome)) => return outcome,
-                // A later attempt is early enough. Another daemon that holds the lock now cannot start while
-                // connections of this daemon are open, and this daemon opens no new connections after the other daemon
-                // has raised the epoch.
+                // To try again later is safe. If another daemon has taken the lock meanwhile, it does not start until the
+                // connections of this daemon are closed; and once it has raised the epoch, this daemon opens no new ones.
                 Ok(Err(error)) => warn!("the instance lock on the database cannot be renewed yet: {error}"),
                 Err(_elapsed) => {
                     warn!("the instance lock on the database cannot be renewed yet: the server does not answer");

@@ -20,6 +20,7 @@ mod migrations;
 pub mod lease;
 pub mod instance_lock;
 pub mod file_lock;
+mod integrity;
 mod postgres;
 mod sqlite;
 #[cfg(feature = "testing")]
@@ -36,6 +37,7 @@ use std::sync::Arc;
 
 pub use batch_rows::BatchRows;
 pub use error::{Constraint, Error};
+pub use integrity::IntegrityReport;
 pub use queued_statements::ResultRef;
 pub use stats::Counters;
 pub use transaction_body::TransactionBody;
@@ -237,10 +239,11 @@ impl Db {
         }
     }
 
-    /// Writes a consistent copy of a running SQLite database to a new file, which only its owner can read.
+    /// Writes a consistent copy of a running SQLite database to a new file, which only its owner can read, and runs the
+    /// integrity checks of SQLite on it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on PostgreSQL and when the file exists, and [`Error::Unavailable`] when it cannot be
+    /// [`Error::Unsupported`] on PostgreSQL, when the file exists and when the copy is damaged, and [`Error::Unavailable`] when it cannot be
     /// written.
     pub async fn backup(&self, to: &Path) -> Result<(), Error> {
         if self.backend() == Backend::Postgres {

@@ -563,6 +563,40 @@ async fn several_instances_may_open_a_database_but_only_one_locks_the_folder() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_small_database_stays_small() {
+    let scratch = TestDatabase::new(Backend::Sqlite).await;
+    let config = scratch.config();
+    let path = config.url.strip_prefix("sqlite:").unwrap().to_owned();
+    let db = create_items_table(&Db::open(&config).await.unwrap()).await;
+    db.write("fill", |tx| {
+        Box::pin(async move {
+            for id in 0..500 {
+                execute!(tx, "insert into items (id, note, amount) values ($1, $2, 0)", id, "x".repeat(3_000))?;
+            }
+            Ok::<_, Error>(())
+        })
+    })
+    .await
+    .unwrap();
+    let mut log_bytes_max = 0;
+    for round in 0..600 {
+        db.write("change", move |tx| {
+            Box::pin(async move {
+                for n in 0..10 {
+                    execute!(tx, "update items set amount = amount + 1 where id = $1", (round * 10 + n) * 7 % 500)?;
+                }
+                Ok::<_, Error>(())
+            })
+        })
+        .await
+        .unwrap();
+        log_bytes_max = log_bytes_max.max(std::fs::metadata(format!("{path}-wal")).unwrap().len());
+    }
+    let database_bytes = std::fs::metadata(&path).unwrap().len();
+    assert!(database_bytes < 3 << 20 && log_bytes_max < 6 << 20, "{log_bytes_max} for {database_bytes}");
+}
+
+#[tokio::test]
 async fn a_backup_is_a_complete_private_copy() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = TestDatabase::new(Backend::Sqlite).await;

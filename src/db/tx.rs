@@ -44,7 +44,7 @@ pub(super) enum TxKind {
         /// On PostgreSQL: the connections from which another one is taken when this connection has died while it was
         /// idle.
         fallback: Option<Arc<postgres::Connections>>,
-        /// True when the `select` has run, so that no further statement is allowed.
+        /// True when the only `select` of this read has run; any further statement is an error.
         has_selected: bool,
     },
 }
@@ -60,7 +60,7 @@ pub(super) enum DbConnection {
 /// A function that runs after the commit.
 pub(super) type CommitHook = Box<dyn FnOnce() + Send>;
 
-/// What must happen in this process after a transaction was committed.
+/// The actions that follow in this process after a transaction was committed.
 pub(super) struct CommitEffects {
     /// True when the transaction changed rows, so that the commit is counted.
     pub changed: bool,

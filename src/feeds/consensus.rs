@@ -1,9 +1,9 @@
 //! Decides which exchange rates are accepted, without network, clock and database.
 //!
 //! A rate is accepted when enough recent prices are near their median, and the median is near the last accepted rate. A
-//! median far from the last rate is a jump, which is accepted after several rounds in a row with the same median. A
-//! wrong price in a single round therefore has no effect, and a market crash delays new rates by a few rounds. The
-//! operator can set the rate of a pair in `[rates.fixed]`.
+//! median far from the last rate is a jump, which is accepted after several rounds in a row with the same median. Until
+//! then the pair has no rate: a wrong price in a single round changes no quote, and after a market crash nobody pays by
+//! the old price. The operator can set the rate of a pair in `[rates.fixed]`.
 //!
 //! USDT counts as one US dollar, both as quote currency and as a rate, while its own prices are near one dollar.
 //! Otherwise USDT has no rate, and prices quoted in USDT are ignored.
@@ -43,8 +43,8 @@ impl fmt::Display for AgreedRate {
     }
 }
 
-/// The reason why a round of price requests gives no new rate. The previous rate stays valid until it is stale, except
-/// after [`RateRejection::Depegged`].
+/// The reason why a round yields no new rate. The previous rate stays valid until it is stale after
+/// [`RateRejection::TooFew`], and is withdrawn after all other rejections.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateRejection {
     /// Too few exchanges have a recent price.

@@ -138,12 +138,12 @@ impl Feeds {
     /// Returns true until the pause of this exchange has passed.
     fn is_exchange_paused(&self, source: SourceName) -> bool {
         let paused_until = self.paused_until.lock().expect("no panic while the pauses are locked");
-        paused_until.get(&source).is_some_and(|until| self.clock.now() < *until)
+        paused_until.get(&source).is_some_and(|until| self.clock.monotonic_now() < *until)
     }
 
     /// Sends no requests to this exchange for the given number of seconds.
     fn pause_exchange(&self, source: SourceName, seconds: u32) {
-        let until = self.clock.now().plus_seconds(seconds.into());
+        let until = self.clock.monotonic_now().plus_seconds(seconds.into());
         self.paused_until.lock().expect("no panic while the pauses are locked").insert(source, until);
     }
 }

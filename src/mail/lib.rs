@@ -1,8 +1,13 @@
 //! Sends e-mail. A mail is queued in the database transaction that causes it, sent later, and retried after a failure.
 //!
+//! Only a mailbox that does not exist ends a mail. Every other failure can be mended, such as a wrong password, a limit or
+//! an outage: the mail is retried for some days and then parked. Both open a review.
+//!
 //! A mail is sent at least once: after a crash between sending and recording it, it is sent again. Recipients and texts
-//! are personal data: they appear in no log and no error text, and are erased when the mail is sent or given up.
+//! are personal data: they appear in no log and no error text, and are erased when the mail is sent or has failed.
 
+mod address;
+mod smtp;
 mod store;
 mod transport;
 
@@ -12,14 +17,23 @@ mod tests;
 use std::time::Duration;
 
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use clock::Instant;
 use db::{self, Db, Tx};
+use records::audit_log::{self, Action, Actor};
+use records::reviews;
 
+pub use address::{Address, InvalidAddress};
+pub use smtp::SmtpError;
+pub use store::Backlog;
 pub use transport::{SendError, SetupError, Transport};
 
-/// Maximum mails that one call of [`deliver_due_mails`] sends.
-const BATCH_MAX: u32 = 50;
+use transport::Connection;
+
+/// Maximum mails that one call of [`deliver_due_mails`] sends. Together with the longest `mail.smtp.timeout_ms` it bounds
+/// the time of a call, which must be shorter than [`CLAIM_MS`].
+const BATCH_MAX: u32 = 10;
 
 /// The time, in milliseconds, for which a mail is reserved for the instance that is sending it. Other instances do not
 /// see the mail during this time.
@@ -29,6 +43,9 @@ const CLAIM_MS: i64 = 300_000;
 const RETRY_DELAY_FIRST: Duration = Duration::from_secs(30);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(6 * 3_600);
 
+/// Time for which a mail is retried, in milliseconds: five days, as mail servers do (RFC 5321, section 4.5.4.1).
+const RETRY_TIME_MS: i64 = 5 * 24 * 3_600_000;
+
 /// The state of a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -36,20 +53,25 @@ pub enum State {
     Queued,
     /// The mail server has accepted the mail, or the mail was written to the folder or the log.
     Sent,
-    /// The mail is not sent any more: the server refused it permanently, or the last attempt failed.
+    /// The mailbox does not exist.
     Failed,
+    /// Not sent within five days. The text is kept, so that the operator can send the mail again.
+    Parked,
 }
 
-db::text_enum!(State { Queued => "queued", Sent => "sent", Failed => "failed" });
+db::text_enum!(State { Queued => "queued", Sent => "sent", Failed => "failed", Parked => "parked" });
 
 /// A mail that is due. It has no `Debug`, because recipient and text must not be logged.
 struct QueuedMail {
     id: i64,
+    /// The part of the `Message-ID` before the `@`.
+    message_id: String,
     recipient: String,
     subject: String,
     body: String,
     /// The number of attempts, including the present one.
     attempts: u32,
+    created_at: Instant,
 }
 
 /// Queues a plain-text mail. The mail is sent only if the transaction commits.
@@ -60,7 +82,26 @@ pub async fn queue_mail(
     subject: &str,
     body: &str,
 ) -> Result<(), db::Error> {
-    store::insert_mail(tx, now, recipient, subject, body).await
+    store::insert_mail(tx, now, &Uuid::new_v4().to_string(), recipient, subject, body).await
+}
+
+/// Returns the number of mails that wait or are parked, and the error of one of them.
+pub async fn count_backlog(tx: &mut Tx) -> Result<Backlog, db::Error> {
+    store::count_backlog(tx).await
+}
+
+/// Queues all parked mails again, resolves their reviews, and returns the number of mails.
+pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant, actor: &Actor) -> Result<usize, db::Error> {
+    let requeued = store::requeue_parked_mails(tx, now).await?;
+    if requeued.is_empty() {
+        return Ok(0);
+    }
+    for id in &requeued {
+        let (kind, subject) = (reviews::Kind::MailUndeliverable, review_subject(*id));
+        reviews::resolve_review_if_open(tx, now, kind, &subject, "the mail was queued again").await?;
+    }
+    audit_log::record_action(tx, now, actor, Action::MailRetry, &format!("{} mails", requeued.len()), "").await?;
+    Ok(requeued.len())
 }
 
 /// Sends the mails that are due and returns the number that were sent. When a mail could not be sent, another attempt
@@ -70,53 +111,98 @@ pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> 
     let due =
         db.write("claim_due_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
     let mut sent = 0;
+    let mut connection = Connection::default();
+    // The error that the other mails of the batch would meet as well, so they are not tried.
+    let mut common_error: Option<SendError> = None;
     for mail in due {
-        let (id, attempts) = (mail.id, mail.attempts);
-        let outcome = transport.send_mail(&mail).await;
+        let id = mail.id;
+        let outcome = match &common_error {
+            Some(error) => Err(error.clone()),
+            None => transport.send_mail(&mail, &mut connection).await,
+        };
         match &outcome {
             Ok(()) => {
                 info!(mail.id = id, "mail {id} was sent");
                 sent += 1;
             }
-            Err(error) => warn!(mail.id = id, attempts, "mail {id} was not sent: {error}"),
+            Err(error) => {
+                warn!(mail.id = id, attempts = mail.attempts, "mail {id} was not sent: {error}");
+                common_error = common_error.or_else(|| error.concerns_every_mail().then(|| error.clone()));
+            }
         }
-        let step = decide_delivery_step(&outcome, attempts, transport.attempts_max());
-        db.write("record_delivery_step", move |tx| Box::pin(record_delivery_step(tx, now, id, attempts, step))).await?;
+        let step = decide_delivery_step(&outcome, mail.attempts, mail.created_at, now);
+        db.write("record_delivery_step", move |tx| {
+            Box::pin(async move { record_delivery_step(tx, now, &mail, step).await })
+        })
+        .await?;
     }
+    transport.close_connection(connection).await;
     Ok(sent)
 }
 
-/// What happens to a mail after an attempt to send it.
+/// The next state of a mail after an attempt to send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DeliveryStep {
     Sent,
-    Retry { after: Duration, error: String },
-    GiveUp { error: String },
+    Retry { at: Instant, error: String },
+    Park { error: String },
+    Fail { error: String },
 }
 
-fn decide_delivery_step(outcome: &Result<(), SendError>, attempts: u32, attempts_max: u32) -> DeliveryStep {
-    let Err(error) = outcome else { return DeliveryStep::Sent };
-    let text = error.to_string();
-    if error.is_permanent() || attempts >= attempts_max {
-        return DeliveryStep::GiveUp { error: text };
+fn decide_delivery_step(
+    outcome: &Result<(), SendError>,
+    attempts: u32,
+    created_at: Instant,
+    now: Instant,
+) -> DeliveryStep {
+    let Err(failure) = outcome else { return DeliveryStep::Sent };
+    let error = failure.to_string();
+    let last_attempt_at = created_at.plus_ms(RETRY_TIME_MS);
+    if failure.ends_mail() {
+        DeliveryStep::Fail { error }
+    } else if now >= last_attempt_at {
+        DeliveryStep::Park { error }
+    } else {
+        let doublings = attempts.saturating_sub(1).min(16);
+        let delay = RETRY_DELAY_FIRST.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX);
+        let delay_ms = i64::try_from(delay.as_millis()).expect("a delay is a few hours at most");
+        DeliveryStep::Retry { at: now.plus_ms(delay_ms).min(last_attempt_at), error }
     }
-    let doublings = attempts.saturating_sub(1).min(16);
-    DeliveryStep::Retry { after: RETRY_DELAY_FIRST.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX), error: text }
 }
 
+/// Stores the step of a mail, and opens a review for a mail that is not tried again.
 async fn record_delivery_step(
     tx: &mut Tx,
     now: Instant,
-    id: i64,
-    attempts: u32,
+    mail: &QueuedMail,
     step: DeliveryStep,
 ) -> Result<(), db::Error> {
-    match step {
-        DeliveryStep::Sent => store::finish_mail(tx, id, attempts, State::Sent, None).await,
-        DeliveryStep::GiveUp { error } => store::finish_mail(tx, id, attempts, State::Failed, Some(error)).await,
-        DeliveryStep::Retry { after, error } => {
-            let delay_ms = i64::try_from(after.as_millis()).expect("a delay is a few hours at most");
-            store::schedule_mail_retry(tx, id, attempts, now.plus_ms(delay_ms), error).await
+    let (changed, advice, error) = match step {
+        DeliveryStep::Retry { at, error } => {
+            return store::schedule_mail_retry(tx, mail.id, mail.attempts, at, &error).await;
         }
+        DeliveryStep::Sent => {
+            store::finish_mail(tx, mail.id, mail.attempts, State::Sent, None).await?;
+            return Ok(());
+        }
+        DeliveryStep::Fail { error } => {
+            let changed = store::finish_mail(tx, mail.id, mail.attempts, State::Failed, Some(&error)).await?;
+            (changed, "reach the buyer in another way", error)
+        }
+        DeliveryStep::Park { error } => {
+            let changed = store::park_mail(tx, mail.id, mail.attempts, &error).await?;
+            (changed, "mend the cause, then send it with `settled admin mail retry`", error)
+        }
+    };
+    if changed {
+        let detail = format!("the mail \"{}\" was not delivered: {error}; {advice}", mail.subject);
+        reviews::open_or_reopen_review(tx, now, reviews::Kind::MailUndeliverable, &review_subject(mail.id), &detail)
+            .await?;
     }
+    Ok(())
+}
+
+/// Returns the subject of the review about a mail.
+fn review_subject(id: i64) -> String {
+    format!("mail/{id}")
 }

@@ -1,19 +1,35 @@
 use super::{QueuedMail, State};
 use clock::Instant;
-use db::{self, Row, Tx, execute, rows};
+use db::{self, Row, Tx, execute, row, rows};
+
+/// The mails that are not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// Mails that wait for their next attempt, failed ones included.
+    pub queued: i64,
+    /// Queued mails of which at least one attempt failed.
+    pub failing: i64,
+    /// Mails that were not sent within five days.
+    pub parked: i64,
+    /// The error of a failing mail, or else of a parked one; `None` when there is none.
+    pub last_error: Option<String>,
+}
 
 /// Inserts a queued mail that is due at once.
 pub async fn insert_mail(
     tx: &mut Tx,
     now: Instant,
+    message_id: &str,
     recipient: &str,
     subject: &str,
     body: &str,
 ) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
-        "insert into mails (recipient, subject, body, state, attempts, next_attempt_at, last_error, created_at)
-         values ($1, $2, $3, 'queued', 0, $4, null, $4)",
+        "insert into mails
+             (message_id, recipient, subject, body, state, attempts, next_attempt_at, last_error, created_at)
+         values ($1, $2, $3, $4, 'queued', 0, $5, null, $5)",
+        message_id,
         recipient,
         subject,
         body,
@@ -22,8 +38,7 @@ pub async fn insert_mail(
     db::expect_changed(changed, 1)
 }
 
-/// Reserves at most `count_max` due mails for this instance until `until`. Counts the attempt before it is made, so
-/// that a mail that crashes the daemon is also given up after some attempts.
+/// Reserves at most `count_max` due mails for this instance until `until`, and counts the attempt before it is made.
 pub async fn claim_due_mails(
     tx: &mut Tx,
     now: Instant,
@@ -36,7 +51,7 @@ pub async fn claim_due_mails(
          where id in (select id from mails where state = 'queued' and next_attempt_at <= $1
              order by next_attempt_at, id limit $3)
            and state = 'queued' and next_attempt_at <= $1
-         returning id, recipient, subject, body, attempts",
+         returning id, message_id, recipient, subject, body, attempts, created_at",
         now,
         until,
         count_max
@@ -46,16 +61,16 @@ pub async fn claim_due_mails(
     Ok(mails)
 }
 
-/// Sets the final state of a mail, and erases its recipient and text. Changes no row when another instance finished the
-/// mail after the reservation had ended.
+/// Sets the final state of a mail, and erases its recipient and text. Changes no row, and returns false, when another
+/// instance finished the mail after the reservation had ended.
 pub async fn finish_mail(
     tx: &mut Tx,
     id: i64,
     attempts: u32,
     state: State,
-    error: Option<String>,
-) -> Result<(), db::Error> {
-    execute!(
+    error: Option<&str>,
+) -> Result<bool, db::Error> {
+    let changed = execute!(
         tx,
         "update mails set state = $3, last_error = $4, recipient = '', subject = '', body = ''
          where id = $1 and attempts = $2 and state = 'queued'",
@@ -64,7 +79,31 @@ pub async fn finish_mail(
         state,
         error
     )?;
-    Ok(())
+    Ok(changed > 0)
+}
+
+/// Parks a mail, with its recipient and text. Changes no row, and returns false, when another instance has claimed the
+/// mail meanwhile.
+pub async fn park_mail(tx: &mut Tx, id: i64, attempts: u32, error: &str) -> Result<bool, db::Error> {
+    let changed = execute!(
+        tx,
+        "update mails set state = 'parked', last_error = $3 where id = $1 and attempts = $2 and state = 'queued'",
+        id,
+        attempts,
+        error
+    )?;
+    Ok(changed > 0)
+}
+
+/// Queues the parked mails as if they were new, and returns their ids.
+pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant) -> Result<Vec<i64>, db::Error> {
+    let requeued = rows!(
+        tx,
+        "update mails set state = 'queued', attempts = 0, next_attempt_at = $1, created_at = $1
+         where state = 'parked' returning id",
+        now
+    )?;
+    requeued.iter().map(|row| row.get("id")).collect()
 }
 
 /// Sets the time of the next attempt to send a mail. Changes no row when another instance has reserved the mail in the
@@ -74,7 +113,7 @@ pub async fn schedule_mail_retry(
     id: i64,
     attempts: u32,
     next_at: Instant,
-    error: String,
+    error: &str,
 ) -> Result<(), db::Error> {
     execute!(
         tx,
@@ -87,12 +126,34 @@ pub async fn schedule_mail_retry(
     Ok(())
 }
 
+/// Counts the mails that are not sent, and finds the error of one of them.
+pub async fn count_backlog(tx: &mut Tx) -> Result<Backlog, db::Error> {
+    let queued = row!(
+        tx,
+        "select count(*) as total, count(last_error) as failing, max(last_error) as last_error
+         from mails where state = 'queued'"
+    )?;
+    let parked = row!(tx, "select count(*) as total, max(last_error) as last_error from mails where state = 'parked'")?;
+    let (Some(queued), Some(parked)) = (queued, parked) else {
+        return Err(db::Error::Statement("a count returned no row".to_owned()));
+    };
+    let last_error: Option<String> = queued.get("last_error")?;
+    Ok(Backlog {
+        queued: queued.get("total")?,
+        failing: queued.get("failing")?,
+        parked: parked.get("total")?,
+        last_error: last_error.map_or_else(|| parked.get("last_error"), |error| Ok(Some(error)))?,
+    })
+}
+
 fn parse_mail(row: &Row) -> Result<QueuedMail, db::Error> {
     Ok(QueuedMail {
         id: row.get("id")?,
+        message_id: row.get("message_id")?,
         recipient: row.get("recipient")?,
         subject: row.get("subject")?,
         body: row.get("body")?,
         attempts: row.get("attempts")?,
+        created_at: row.get("created_at")?,
     })
 }

@@ -27,6 +27,10 @@ struct StoredMail {
     body: String,
 }
 
+async fn count(db: &Db) -> Backlog {
+    db.read("count", |tx| Box::pin(async move { count_backlog(tx).await })).await.unwrap()
+}
+
 async fn read_latest_mail(db: &Db) -> StoredMail {
     let read = async |tx: &mut Tx| -> Result<StoredMail, db::Error> {
         let row = row!(tx, "select * from mails order by id desc limit 1")?.expect("a mail was queued");
@@ -63,7 +67,7 @@ db::both! {
     async fn a_mail_is_written_once_and_its_personal_data_erased(db: Db) {
         let folder = tempfile::tempdir().unwrap();
         let transport = Transport::new(&mail_settings(MailTransport::File), folder.path()).unwrap();
-    commit_queued_mail(&db, "buyer@example.com").await;
+        commit_queued_mail(&db, "buyer@example.com").await;
         assert_eq!(deliver_due_mails(&db, NOW, &transport).await.unwrap(), 1);
         assert_eq!(deliver_due_mails(&db, NOW.plus_seconds(86_400), &transport).await.unwrap(), 0);
 
@@ -85,28 +89,56 @@ db::both! {
         assert_eq!(deliver_due_mails(&db, NOW, &build_transport(&mail_settings(MailTransport::Log))).await.unwrap(), 0);
     }
 
-    async fn an_unreachable_server_is_retried_and_the_mail_then_given_up(db: Db) {
-        let transport = build_transport(&config::Mail { attempts_max: 3, ..smtp_settings(find_unused_port()) });
-    commit_queued_mail(&db, "buyer@example.com").await;
+    async fn an_unreachable_server_is_tried_for_five_days(db: Db) {
+        let transport = build_transport(&smtp_settings(find_unused_port()));
+        commit_queued_mail(&db, "buyer@example.com").await;
         let mut now = NOW;
         for (attempts, wait_seconds) in [(1, 30), (2, 60)] {
             assert_eq!(deliver_due_mails(&db, now, &transport).await.unwrap(), 0);
             let stored = read_latest_mail(&db).await;
             let next_at = now.plus_seconds(wait_seconds);
             assert_eq!((stored.state, stored.attempts, stored.next_at), (State::Queued, attempts, next_at));
-            assert_eq!(stored.error.as_deref(), Some("the server did not accept the mail"));
+            assert_eq!(stored.error.as_deref(), Some("the connection failed: Connection refused (os error 111)"));
             now = next_at.plus_ms(-1);
             deliver_due_mails(&db, now, &transport).await.unwrap();
             assert_eq!(read_latest_mail(&db).await.attempts, attempts, "it is not due yet");
             now = next_at;
         }
-        assert_eq!(deliver_due_mails(&db, now, &transport).await.unwrap(), 0);
-        let stored = read_latest_mail(&db).await;
-        assert_eq!((stored.state, stored.attempts, stored.recipient.as_str()), (State::Failed, 3, ""));
+        let mut stored = read_latest_mail(&db).await;
+        while stored.state == State::Queued {
+            now = stored.next_at;
+            assert_eq!(deliver_due_mails(&db, now, &transport).await.unwrap(), 0);
+            stored = read_latest_mail(&db).await;
+        }
+        assert_eq!((stored.state, now), (State::Parked, NOW.plus_ms(RETRY_TIME_MS)));
+        assert_eq!((stored.recipient.as_str(), stored.body.as_str()), ("buyer@example.com", BODY), "it can be sent again");
+        assert!((20..40).contains(&stored.attempts), "{}", stored.attempts);
+        let backlog = count(&db).await;
+        assert_eq!((backlog.queued, backlog.parked, backlog.last_error), (0, 1, stored.error));
+
+        let actor = Actor::CommandLine { uid: 0 };
+        let requeued = db.write("retry", move |tx| Box::pin(async move { requeue_parked_mails(tx, now, &actor).await }));
+        assert_eq!(requeued.await.unwrap(), 1);
+        assert_eq!(deliver_due_mails(&db, now, &build_transport(&mail_settings(MailTransport::Log))).await.unwrap(), 1);
+        assert_eq!(count(&db).await, Backlog { queued: 0, failing: 0, parked: 0, last_error: None });
+    }
+
+    async fn a_failure_of_the_server_is_met_once_for_a_batch(db: Db) {
+        let (port, received) = start_smtp_server("250 fine\r\n").await;
+        for _ in 0..3 {
+            commit_queued_mail(&db, "buyer@example.com").await;
+        }
+        let mut settings = smtp_settings(port);
+        settings.smtp.timeout = Duration::from_millis(300);
+        // The server ends after the first mail.
+        assert_eq!(deliver_due_mails(&db, NOW, &build_transport(&settings)).await.unwrap(), 1);
+        assert_eq!(received.await.unwrap().matches("RCPT TO").count(), 1);
+        let backlog = count(&db).await;
+        assert_eq!((backlog.queued, backlog.failing), (2, 2), "{backlog:?}");
     }
 
     async fn a_mail_to_an_invalid_address_is_given_up_at_once(db: Db) {
-    commit_queued_mail(&db, "nobody at example").await;
+        commit_queued_mail(&db, "nobody at example").await;
         assert_eq!(deliver_due_mails(&db, NOW, &build_transport(&mail_settings(MailTransport::Log))).await.unwrap(), 0);
         let stored = read_latest_mail(&db).await;
         assert_eq!((stored.state, stored.attempts), (State::Failed, 1));
@@ -114,7 +146,7 @@ db::both! {
     }
 
     async fn a_claimed_mail_is_not_claimed_again_until_the_claim_ends(db: Db) {
-    commit_queued_mail(&db, "buyer@example.com").await;
+        commit_queued_mail(&db, "buyer@example.com").await;
         let until = NOW.plus_ms(CLAIM_MS);
         let claim = async |now: Instant| {
             let claimed = db.write("claim", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await;
@@ -167,29 +199,29 @@ async fn start_smtp_server(recipient_reply: &'static str) -> (u16, tokio::task::
 db::both! {
     async fn a_mail_is_sent_over_smtp(db: Db) {
         let (port, received) = start_smtp_server("250 fine\r\n").await;
-    commit_queued_mail(&db, "buyer@example.com").await;
+        commit_queued_mail(&db, "buyer@example.com").await;
         assert_eq!(deliver_due_mails(&db, NOW, &build_transport(&smtp_settings(port))).await.unwrap(), 1);
         let received = received.await.unwrap();
         assert!(received.contains("MAIL FROM:<settled@localhost>") && received.contains("RCPT TO:<buyer@example.com>"), "{received}");
         assert!(received.contains("Subject: Your order"), "{received}");
     }
 
-    async fn a_permanently_refused_mail_is_given_up(db: Db) {
-        let (port, _heard) = start_smtp_server("550 no such buyer@example.com\r\n").await;
-    commit_queued_mail(&db, "buyer@example.com").await;
+    async fn a_mail_to_a_mailbox_that_does_not_exist_is_given_up(db: Db) {
+        let (port, _heard) = start_smtp_server("550 5.1.1 no such buyer@example.com\r\n").await;
+        commit_queued_mail(&db, "buyer@example.com").await;
         assert_eq!(deliver_due_mails(&db, NOW, &build_transport(&smtp_settings(port))).await.unwrap(), 0);
         let stored = read_latest_mail(&db).await;
         assert_eq!((stored.state, stored.attempts), (State::Failed, 1));
-        assert_eq!(stored.error.as_deref(), Some("the server refused the mail permanently (code 550)"), "the server's text is left out");
+        assert_eq!(stored.error.as_deref(), Some("the mail server refused the recipient (550 5.1.1)"), "the server's text is left out");
     }
 }
 
 #[test]
 fn the_retry_delay_doubles_up_to_six_hours() {
-    let failed = Err(SendError::TimedOut);
-    let delay = |attempts| match decide_delivery_step(&failed, attempts, 100) {
-        DeliveryStep::Retry { after, .. } => after.as_secs(),
-        step @ (DeliveryStep::Sent | DeliveryStep::GiveUp { .. }) => panic!("{step:?}"),
+    let failed = Err(SendError::NotWritten);
+    let delay = |attempts| match decide_delivery_step(&failed, attempts, NOW, NOW) {
+        DeliveryStep::Retry { at, .. } => at.since(NOW) / 1_000,
+        step @ (DeliveryStep::Sent | DeliveryStep::Park { .. } | DeliveryStep::Fail { .. }) => panic!("{step:?}"),
     };
     assert_eq!([1, 2, 3, 10, 11, 99].map(delay), [30, 60, 120, 15_360, 21_600, 21_600]);
 }

@@ -1,4 +1,4 @@
-//! Sends mails as configured: to the log, to a folder, or to an SMTP server.
+//! Hands mails over as configured: to the log, to a folder, or to an SMTP server.
 
 use std::{
     fs::DirBuilder,
@@ -8,19 +8,17 @@ use std::{
 };
 
 use lettre::{
-    AsyncFileTransport, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    AsyncFileTransport, AsyncTransport, Message, Tokio1Executor,
+    address::Envelope,
     message::{Mailbox, header::ContentType},
-    transport::smtp::{
-        self,
-        authentication::Credentials,
-        client::{Tls, TlsParameters},
-    },
+    transport::smtp as lettre_smtp,
 };
-use secrecy::ExposeSecret;
 use tracing::info;
 
-use super::QueuedMail;
-use config::{self, MailTransport, SmtpSecurity};
+use crate::QueuedMail;
+use crate::address::Address;
+use crate::smtp::{SmtpError, SmtpServer, SmtpSession};
+use config::{self, MailTransport};
 
 /// Name of the folder for mails in the data folder.
 const FOLDER: &str = "mail";
@@ -28,7 +26,6 @@ const FOLDER: &str = "mail";
 /// Sends mails as configured in `[mail]`.
 pub struct Transport {
     from: Mailbox,
-    attempts_max: u32,
     backend: MailBackend,
     /// The number of mails since the start that were only logged and not sent.
     dropped: AtomicU64,
@@ -38,8 +35,12 @@ enum MailBackend {
     /// The mail is not sent, only a log line is written.
     Log,
     File(AsyncFileTransport<Tokio1Executor>),
-    Smtp(AsyncSmtpTransport<Tokio1Executor>),
+    Smtp(SmtpServer),
 }
+
+/// The connection on which several mails are sent; empty before the first one, after a failure, and without SMTP.
+#[derive(Default)]
+pub struct Connection(Option<SmtpSession>);
 
 /// The reason why a transport cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +54,12 @@ pub enum SetupError {
     /// The password of the mail server cannot be read.
     #[error("[mail.smtp] password_file: {0}")]
     Password(#[from] config::SecretError),
-    /// The configured host name of the mail server cannot be used for TLS.
-    #[error("[mail.smtp] host: {0}")]
-    Server(#[from] smtp::Error),
+    /// The certificates cannot be read.
+    #[error("[mail.smtp] ca_file: {0}")]
+    CaFile(config::SecretError),
+    /// The server name or the certificates cannot be used for TLS.
+    #[error("[mail.smtp] host, ca_file: {0}")]
+    Certificate(lettre_smtp::Error),
 }
 
 /// The reason why a mail was not sent. The text of the error contains neither the recipient nor the text of the mail.
@@ -70,41 +74,44 @@ pub enum SendError {
     /// The mail could not be written to its folder.
     #[error("the file could not be written")]
     NotWritten,
-    /// The server refused the mail permanently, with this SMTP code. The server's text is left out, because it often
-    /// repeats the address of the recipient.
-    #[error("the server refused the mail permanently{}", format_smtp_code(.0))]
-    Refused(Option<u16>),
-    /// The server could not be reached, or refused the mail temporarily with this SMTP code.
-    #[error("the server did not accept the mail{}", format_smtp_code(.0))]
-    NotAccepted(Option<u16>),
-    /// The mail server did not answer in time.
-    #[error("the server did not answer in time")]
-    TimedOut,
+    /// The mail server did not take the mail.
+    #[error(transparent)]
+    Smtp(#[from] SmtpError),
 }
 
 impl Transport {
     /// Builds the transport and reads the password. Does not connect to the server.
     ///
     /// # Errors
-    /// When the sender is not an address, the folder cannot be created, or the password cannot be read.
+    /// When the sender is not an address, the folder cannot be created, or a file of the configuration cannot be read.
     pub fn new(config: &config::Mail, data_folder: &Path) -> Result<Transport, SetupError> {
         let from: Mailbox = config.from.parse().map_err(|e| SetupError::From(format!("{e}")))?;
+        let domain = from.email.domain();
+        let domain = idna::domain_to_ascii(domain).map_err(|e| SetupError::From(format!("{domain}: {e}")))?;
+        let email = lettre::Address::new(from.email.user(), domain).map_err(|e| SetupError::From(format!("{e}")))?;
         let backend = match config.transport {
             MailTransport::Log => MailBackend::Log,
             MailTransport::File => MailBackend::File(create_mail_folder(&data_folder.join(FOLDER))?),
-            MailTransport::Smtp => MailBackend::Smtp(build_smtp_transport(&config.smtp)?),
+            MailTransport::Smtp => MailBackend::Smtp(SmtpServer::new(&config.smtp)?),
         };
-        Ok(Transport { from, attempts_max: config.attempts_max, backend, dropped: AtomicU64::new(0) })
+        Ok(Transport { from: Mailbox::new(from.name, email), backend, dropped: AtomicU64::new(0) })
     }
 
-    /// Returns the number of failed attempts after which a mail is not sent any more.
-    pub fn attempts_max(&self) -> u32 {
-        self.attempts_max
+    /// Connects to the mail server, starts the encryption and logs in, without sending a mail. Does nothing for other
+    /// transports.
+    ///
+    /// # Errors
+    /// When the mail server refuses a step or cannot be reached.
+    pub async fn log_in_to_server(&self) -> Result<(), SmtpError> {
+        let MailBackend::Smtp(server) = &self.backend else { return Ok(()) };
+        let session = server.open_session().await?;
+        server.close_session(session).await;
+        Ok(())
     }
 
-    /// Sends one mail.
-    pub(super) async fn send_mail(&self, mail: &QueuedMail) -> Result<(), SendError> {
-        let message = self.build_message(mail)?;
+    /// Sends one mail. Opens the connection to the server if it is not open, and keeps it open for the next mail.
+    pub(super) async fn send_mail(&self, mail: &QueuedMail, connection: &mut Connection) -> Result<(), SendError> {
+        let (recipient, message) = self.build_message(mail)?;
         match &self.backend {
             MailBackend::Log => {
                 let count = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
@@ -112,60 +119,77 @@ impl Transport {
                 Ok(())
             }
             MailBackend::File(folder) => folder.send(message).await.map(drop).map_err(|_| SendError::NotWritten),
-            MailBackend::Smtp(server) => server.send(message).await.map(drop).map_err(|e| SendError::from_smtp(&e)),
+            MailBackend::Smtp(server) => {
+                let (from, message) = (&self.from.email, message.formatted());
+                if let Some(mut session) = connection.0.take() {
+                    match server.send_mail(&mut session, from, &recipient, &message).await {
+                        Ok(()) => {
+                            connection.0 = Some(session);
+                            return Ok(());
+                        }
+                        // The server may end a connection after a number of mails. This mail is sent on a new one.
+                        Err(error) if error.is_before_recipient() => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                let mut session = server.open_session().await?;
+                server.send_mail(&mut session, from, &recipient, &message).await?;
+                connection.0 = Some(session);
+                Ok(())
+            }
         }
     }
 
-    fn build_message(&self, mail: &QueuedMail) -> Result<Message, SendError> {
-        let recipient: Mailbox = mail.recipient.parse().map_err(|_| SendError::InvalidRecipient)?;
-        let message = Message::builder().from(self.from.clone()).to(recipient).subject(&mail.subject);
-        message.header(ContentType::TEXT_PLAIN).body(mail.body.clone()).map_err(|_| SendError::InvalidMessage)
+    /// Ends the connection to the server.
+    pub(super) async fn close_connection(&self, connection: Connection) {
+        if let (MailBackend::Smtp(server), Some(session)) = (&self.backend, connection.0) {
+            server.close_session(session).await;
+        }
+    }
+
+    /// Returns the recipient and the message. Every attempt has the same `Message-ID`, so that a recipient who gets a mail
+    /// twice sees it once.
+    fn build_message(&self, mail: &QueuedMail) -> Result<(lettre::Address, Message), SendError> {
+        let address = Address::parse_address(&mail.recipient).map_err(|_| SendError::InvalidRecipient)?;
+        let recipient: lettre::Address = address.to_text().parse().map_err(|_| SendError::InvalidRecipient)?;
+        let id = format!("<{}@{}>", mail.message_id, self.from.email.domain());
+        // The library would parse the addresses of the headers again, and does not know quoted ones.
+        let envelope = Envelope::new(Some(self.from.email.clone()), vec![recipient.clone()]);
+        let message = Message::builder()
+            .envelope(envelope.map_err(|_| SendError::InvalidMessage)?)
+            .message_id(Some(id))
+            .from(self.from.clone())
+            .to(Mailbox::new(None, recipient.clone()))
+            .subject(&mail.subject)
+            .header(ContentType::TEXT_PLAIN)
+            .body(mail.body.clone())
+            .map_err(|_| SendError::InvalidMessage)?;
+        Ok((recipient, message))
     }
 }
 
 impl SendError {
-    /// Returns true when another attempt to send the mail would fail in the same way.
-    pub fn is_permanent(&self) -> bool {
+    /// Returns true when every further attempt to send the mail would fail.
+    pub fn ends_mail(&self) -> bool {
         match self {
-            SendError::InvalidRecipient | SendError::InvalidMessage | SendError::Refused(_) => true,
-            SendError::NotWritten | SendError::NotAccepted(_) | SendError::TimedOut => false,
+            SendError::InvalidRecipient | SendError::InvalidMessage => true,
+            SendError::NotWritten => false,
+            SendError::Smtp(error) => error.is_unknown_mailbox(),
         }
     }
 
-    fn from_smtp(error: &smtp::Error) -> SendError {
-        let code = error.status().map(u16::from);
-        if error.is_permanent() {
-            SendError::Refused(code)
-        } else if error.is_timeout() {
-            SendError::TimedOut
-        } else {
-            SendError::NotAccepted(code)
+    /// Returns true when the fault is likely to hit every mail, so that further attempts can wait.
+    pub fn concerns_every_mail(&self) -> bool {
+        match self {
+            SendError::InvalidRecipient | SendError::InvalidMessage => false,
+            SendError::NotWritten => true,
+            SendError::Smtp(error) => error.concerns_every_mail(),
         }
     }
-}
-
-fn format_smtp_code(code: &Option<u16>) -> String {
-    code.map_or_else(String::new, |code| format!(" (code {code})"))
 }
 
 fn create_mail_folder(folder: &Path) -> Result<AsyncFileTransport<Tokio1Executor>, SetupError> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     created.map_err(|error| SetupError::Folder { path: folder.to_owned(), error })?;
     Ok(AsyncFileTransport::new(folder))
-}
-
-fn build_smtp_transport(config: &config::Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, SetupError> {
-    let tls = match config.security {
-        SmtpSecurity::Tls => Tls::Wrapper(TlsParameters::new(config.host.clone())?),
-        SmtpSecurity::Starttls => Tls::Required(TlsParameters::new(config.host.clone())?),
-        SmtpSecurity::None => Tls::None,
-    };
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(config.host.clone())
-        .port(config.port)
-        .tls(tls)
-        .timeout(Some(config.timeout));
-    if let Some(password) = config.password_file.read_secret()? {
-        builder = builder.credentials(Credentials::new(config.user.clone(), password.expose_secret().to_owned()));
-    }
-    Ok(builder.build())
 }

@@ -34,11 +34,20 @@ pub(crate) struct Effects {
     pub payments: Vec<PaymentChange>,
 }
 
-/// A review to open or to retract.
+/// A review to open or to close.
 #[derive(Debug)]
 pub(crate) enum ReviewChange {
     /// Opens a review.
     Open(ReviewRequest),
+    /// Closes a review, if it is open, because its cause has ended.
+    Resolve {
+        /// The kind of the review.
+        kind: reviews::Kind,
+        /// The kind and the id of the object that the review is about, such as `deposit/7`.
+        subject: String,
+        /// The closing note.
+        note: String,
+    },
     /// Closes a review whose cause does not exist any more.
     Retract(Retraction),
 }
@@ -112,6 +121,9 @@ pub(crate) async fn apply_effects(tx: &mut Tx, now: Instant, effects: Effects) -
     for change in effects.reviews {
         match change {
             ReviewChange::Open(request) => open_requested_review(tx, now, request).await?,
+            ReviewChange::Resolve { kind, subject, note } => {
+                reviews::resolve_review_if_open(tx, now, kind, &subject, &note).await?;
+            }
             ReviewChange::Retract(retraction) => retract_review_and_open_replacement(tx, now, retraction).await?,
         }
     }

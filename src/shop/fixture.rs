@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chain::address::AddressScheme;
-use chain::{Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
+use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
@@ -224,7 +224,8 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
         siblings: Vec::new(),
         dust: Dust::default(),
     };
-    let payment_asset = PaymentAsset { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into() };
+    let payment_asset =
+        PaymentAsset { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into(), min_due: Amount::ZERO };
     let account = ChainAccount {
         chain: id,
         family: Family::Evm,
@@ -234,8 +235,7 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
         deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
-    let addresses =
-        run_write(db, move |tx| Box::pin(Addresses::store_accounts_and_watch_addresses(tx, vec![account]))).await;
+    let addresses = run_write(db, move |tx| Box::pin(Addresses::store_accounts(tx, vec![account]))).await;
     let rates = RateBook::new(60_000, 0);
     for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
         rates.set_rate(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });

@@ -18,7 +18,7 @@ use tracing::error;
 pub struct Tasks {
     /// The number of tasks that ended because of a panic.
     lost: Arc<AtomicU64>,
-    /// The number of panics that a caller caught and recorded.
+    /// The number of panics that a caller caught and counted.
     caught: Arc<AtomicU64>,
 }
 
@@ -35,10 +35,9 @@ impl Tasks {
         })
     }
 
-    /// Logs and counts a panic that the caller caught, such as that of one request. `place` names what panicked.
-    pub fn record_panic(&self, place: &'static str) {
+    /// Counts a panic that the caller caught and logs, such as that of one request.
+    pub fn count_caught_panic(&self) {
         self.caught.fetch_add(1, Ordering::SeqCst);
-        error!(place, "a {place} panicked");
     }
 
     /// Returns the number of all panics.

@@ -40,6 +40,13 @@ impl Client {
     }
 }
 
+/// Returns true when the peer is not a trusted proxy but sends `X-Forwarded-For`: a proxy that is missing in the
+/// configuration, or a client that pretends to be one.
+pub fn is_forwarded_by_untrusted_peer(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> bool {
+    let peer = peer.to_canonical();
+    headers.contains_key(FORWARDED_FOR) && !trusted.iter().any(|network| network.contains_address(peer))
+}
+
 /// Parses `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, each with or without a port.
 fn parse_forwarded_address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']')).unwrap_or(entry);

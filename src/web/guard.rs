@@ -4,20 +4,25 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as Stopwatch};
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::uri::Authority;
+use axum::http::{HeaderName, HeaderValue, Version};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use futures_util::FutureExt;
-use tracing::info;
+use tokio::sync::watch;
+use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::client::{Client, Peer};
+use crate::body;
+use crate::client::{self, Client, Peer};
+use crate::failure::{self, OutageLog};
 use crate::http_error::{ErrorRenderer, HttpError};
 use access::limits::{Buckets, Key};
 use clock::Clock;
@@ -26,6 +31,9 @@ use tasks::Tasks;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
+/// Time that the body of a request has to arrive after the daemon began to stop. A body that was sent at once arrives
+/// within a few round trips; a client that sends no more must not delay the stop.
+const BODY_TIME_AFTER_STOP: Duration = Duration::from_secs(1);
 
 /// The middleware. All surfaces share one value, so that the rate limit per client counts requests to all surfaces
 /// together.
@@ -39,11 +47,15 @@ struct Inner {
     requests: Buckets,
     body_bytes_max: usize,
     timeout: Duration,
+    outage_log: OutageLog,
+    /// True after the warning about an untrusted proxy was logged.
+    warned_of_proxy: AtomicBool,
+    stop: watch::Receiver<bool>,
 }
 
 impl Guard {
-    /// Creates the middleware with the limits of the configuration.
-    pub fn new(server: &Server, clock: Clock, tasks: Tasks) -> Guard {
+    /// Creates the middleware with the limits of the configuration. `stop` becomes true when the daemon stops.
+    pub fn new(server: &Server, clock: Clock, tasks: Tasks, stop: watch::Receiver<bool>) -> Guard {
         Guard(Arc::new(Inner {
             clock,
             tasks,
@@ -51,6 +63,9 @@ impl Guard {
             requests: Buckets::with_hits_per_minute(server.requests_per_minute),
             body_bytes_max: server.body_bytes_max,
             timeout: server.request_timeout,
+            outage_log: OutageLog::default(),
+            warned_of_proxy: AtomicBool::new(false),
+            stop,
         }))
     }
 
@@ -59,22 +74,29 @@ impl Guard {
     pub fn protect_surface(&self, surface: Router, render: ErrorRenderer) -> Router {
         // This middleware itself limits and reads the body, so no endpoint needs a limit.
         let surface = surface.layer(DefaultBodyLimit::disable());
-        surface.layer(middleware::from_fn_with_state((self.clone(), render), handle_protected_request))
+        surface.layer(middleware::from_fn_with_state((self.clone(), render), protect_request))
+    }
+
+    /// Wraps routes that belong to no surface and need no limits: refuses requests without one valid host.
+    pub fn require_valid_host(&self, routes: Router) -> Router {
+        routes.layer(middleware::from_fn(refuse_invalid_host))
     }
 
     /// Wraps the whole router: adds request ids, security headers and the request log.
-    pub fn add_request_log(&self, router: Router) -> Router {
-        router.layer(middleware::from_fn(handle_logged_request))
+    pub fn add_request_log_and_headers(&self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(self.clone(), log_request_and_set_headers))
     }
 }
 
-async fn handle_protected_request(
+async fn protect_request(
     State((guard, render)): State<(Guard, ErrorRenderer)>,
     request: Request,
     next: Next,
 ) -> Response {
     let guard = guard.0;
-    let client = find_client(&request, &guard.trusted_proxies);
+    let peer = find_peer(&request);
+    let client = Client::from_headers(peer, request.headers(), &guard.trusted_proxies);
+    warn_once_of_untrusted_proxy(&guard, peer, &request);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = call_endpoint_within_limits(&guard, render, client, request, next).await;
     // The log reads the route from the response, also when the middleware itself created the response.
@@ -91,11 +113,15 @@ async fn call_endpoint_within_limits(
     request: Request,
     next: Next,
 ) -> Response {
+    if !has_one_valid_host(&request) {
+        return render(HttpError::HostInvalid);
+    }
     if let Err(limited) = guard.requests.admit_hit(guard.clock.monotonic_now(), Key::from_ip(client.0)) {
         return render(HttpError::RateLimited { after_seconds: limited.after_seconds });
     }
-    let mut request = match buffer_request_body(request, guard.body_bytes_max, guard.timeout).await {
-        Ok(request) => request,
+    let (parts, body) = request.into_parts();
+    let mut request = match receive_body_until_stopped(guard, body).await {
+        Ok(body) => Request::from_parts(parts, Body::from(body)),
         Err(error) => return render(error),
     };
     request.extensions_mut().insert(client);
@@ -104,45 +130,67 @@ async fn call_endpoint_within_limits(
         Ok(Ok(response)) => response,
         Ok(Err(_elapsed)) => render(HttpError::TimedOut),
         Err(_panic) => {
-            guard.tasks.record_panic("request");
-            render(HttpError::Panicked)
+            guard.tasks.count_caught_panic();
+            failure::failure_response(render, "the endpoint panicked", None)
         }
     }
 }
 
-fn find_client(request: &Request, trusted: &[IpNetwork]) -> Client {
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-    Client::from_headers(peer, request.headers(), trusted)
+fn find_peer(request: &Request) -> IpAddr {
+    request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
 }
 
-/// Reads the body into memory. A body with a too large `Content-Length` is rejected before it is read.
-async fn buffer_request_body(request: Request, bytes_max: usize, timeout: Duration) -> Result<Request, HttpError> {
-    let (parts, body) = request.into_parts();
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > bytes_max {
-        return Err(HttpError::BodyTooLarge);
-    }
-    match tokio::time::timeout(timeout, axum::body::to_bytes(body, bytes_max)).await {
-        Ok(Ok(bytes)) => Ok(Request::from_parts(parts, Body::from(bytes))),
-        Ok(Err(e)) if is_length_limit_error(&e) => Err(HttpError::BodyTooLarge),
-        Ok(Err(_)) | Err(_) => Err(HttpError::BodyIncomplete),
+/// Warns once that a peer forwards requests and is not trusted, because all clients behind such a proxy share one rate
+/// limit.
+fn warn_once_of_untrusted_proxy(guard: &Inner, peer: IpAddr, request: &Request) {
+    let is_untrusted = client::is_forwarded_by_untrusted_peer(peer, request.headers(), &guard.trusted_proxies);
+    if is_untrusted && !guard.warned_of_proxy.swap(true, Ordering::Relaxed) {
+        let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("-");
+        warn!(
+            request.id = id,
+            "{peer} sends X-Forwarded-For, but is not in server.trusted_proxies, so the header is ignored: if {peer} is \
+             your proxy, all its clients share one rate limit; add its network to server.trusted_proxies"
+        );
     }
 }
 
-fn is_length_limit_error(error: &axum::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(found) = cause {
-        if found.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        cause = found.source();
+async fn refuse_invalid_host(request: Request, next: Next) -> Response {
+    if has_one_valid_host(&request) { next.run(request).await } else { HttpError::HostInvalid.render_plain_error() }
+}
+
+/// Returns true when the request has one valid `Host` header. HTTP/1.0 allows a request without one.
+fn has_one_valid_host(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() < Version::HTTP_11,
+        // An empty value is valid, for clients that do not know their host.
+        (Some(host), None) => host.is_empty() || is_host_with_optional_port(host),
+        (Some(_), Some(_)) => false,
     }
-    false
+}
+
+fn is_host_with_optional_port(host: &HeaderValue) -> bool {
+    Authority::try_from(host.as_bytes()).is_ok_and(|authority| !authority.as_str().contains('@'))
+}
+
+/// Reads the body of a request. Waits for `server.request_timeout_ms`, and for a shorter time once the daemon stops.
+async fn receive_body_until_stopped(guard: &Inner, body: Body) -> Result<Vec<u8>, HttpError> {
+    let mut stop = guard.stop.clone();
+    let stopped = async move {
+        // An error means that the sender was dropped, which also happens only when the daemon ends.
+        let _dropped = stop.wait_for(|stop| *stop).await.is_err();
+        tokio::time::sleep(BODY_TIME_AFTER_STOP).await;
+    };
+    tokio::select! {
+        received = body::read_bounded_body(body, guard.body_bytes_max) => received,
+        () = tokio::time::sleep(guard.timeout) => Err(HttpError::BodyTimedOut),
+        () = stopped => Err(HttpError::ShuttingDown),
+    }
 }
 
 /// Assigns an id to the request, calls the next handler, logs the request, and sets the headers of the response. The
 /// log contains the route instead of the path, no query string and no body, because they may contain personal data.
-async fn handle_logged_request(mut request: Request, next: Next) -> Response {
+async fn log_request_and_set_headers(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let started = Stopwatch::now();
     let id = proxy_request_id_or_new(&request);
     let method = request.method().clone();
@@ -153,6 +201,7 @@ async fn handle_logged_request(mut request: Request, next: Next) -> Response {
     let route = response.extensions().get::<MatchedPath>().cloned();
     let (route, id_text) = (route.as_ref().map_or("-", MatchedPath::as_str), id.to_str().unwrap_or("-"));
     info!(%method, route, status, ms, request.id = id_text, "{method} {route}: status {status} after {ms} ms");
+    guard.0.outage_log.log_failure(guard.0.clock.monotonic_now(), &response, id_text);
     set_response_headers(&mut response, id);
     response
 }
@@ -197,12 +246,15 @@ mod tests {
             requests: Buckets::with_hits_per_minute(600),
             body_bytes_max: 10,
             timeout,
+            outage_log: OutageLog::default(),
+            warned_of_proxy: AtomicBool::new(false),
+            stop: watch::channel(false).1,
         };
         (Guard(Arc::new(inner)), tasks)
     }
 
     async fn post_body(router: Router, body: impl Into<Body>) -> Response {
-        router.oneshot(Request::post("/").body(body.into()).unwrap()).await.unwrap()
+        router.oneshot(Request::post("/").header(HOST, "a").body(body.into()).unwrap()).await.unwrap()
     }
 
     async fn post_and_read_status(router: Router, body: &'static str) -> u16 {

@@ -17,7 +17,11 @@ pub enum HttpError {
     /// The body has more bytes than `server.body_bytes_max`.
     BodyTooLarge,
     /// The body did not arrive completely within `server.request_timeout_ms`.
-    BodyIncomplete,
+    BodyTimedOut,
+    /// The body has malformed chunks, or ended before its announced length.
+    BodyMalformed,
+    /// The request has no `Host` header, several of them, or an invalid one.
+    HostInvalid,
     /// The client sent more requests than `server.requests_per_minute`.
     RateLimited {
         /// The number of seconds until the client may send the next request.
@@ -25,9 +29,19 @@ pub enum HttpError {
     },
     /// The endpoint did not respond within `server.request_timeout_ms`. The endpoint may still complete its work.
     TimedOut,
-    /// The endpoint panicked.
-    Panicked,
+    /// The database does not work at the moment. Nothing was changed.
+    DatabaseUnavailable,
+    /// The database failed while it stored the changes of the request. They may or may not be stored.
+    OutcomeUnknown,
+    /// The daemon stopped before the body of the request arrived.
+    ShuttingDown,
+    /// The endpoint failed or panicked.
+    Internal,
 }
+
+/// Seconds after which clients should repeat a request that failed because of an outage. A restart of the daemon or of
+/// the database takes about as long.
+const OUTAGE_RETRY_SECONDS: u64 = 10;
 
 /// A function that renders errors of the HTTP server in the error format of one surface.
 pub type ErrorRenderer = fn(HttpError) -> Response;
@@ -45,10 +59,14 @@ impl HttpError {
             HttpError::NotFound => StatusCode::NOT_FOUND,
             HttpError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             HttpError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            HttpError::BodyIncomplete => StatusCode::REQUEST_TIMEOUT,
+            HttpError::BodyTimedOut => StatusCode::REQUEST_TIMEOUT,
+            HttpError::BodyMalformed | HttpError::HostInvalid => StatusCode::BAD_REQUEST,
             HttpError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            HttpError::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
-            HttpError::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            HttpError::TimedOut
+            | HttpError::DatabaseUnavailable
+            | HttpError::OutcomeUnknown
+            | HttpError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            HttpError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -58,10 +76,35 @@ impl HttpError {
             HttpError::NotFound => "there is nothing at this path",
             HttpError::MethodNotAllowed => "this path does not accept this method",
             HttpError::BodyTooLarge => "the request body is too large",
-            HttpError::BodyIncomplete => "the request body did not arrive in time",
+            HttpError::BodyTimedOut => "the request body did not arrive in time",
+            HttpError::BodyMalformed => "the request body is malformed or incomplete",
+            HttpError::HostInvalid => "the request must have one valid Host header",
             HttpError::RateLimited { .. } => "too many requests; try again later",
             HttpError::TimedOut => "the request took too long; check whether it was completed before you repeat it",
-            HttpError::Panicked => "an internal error occurred",
+            HttpError::DatabaseUnavailable => "the service is not available at the moment; try again later",
+            HttpError::OutcomeUnknown => {
+                "the service failed while it processed the request; check whether it was completed before you repeat it"
+            }
+            HttpError::ShuttingDown => "the service is being restarted; try again later",
+            HttpError::Internal => "an internal error occurred",
+        }
+    }
+
+    /// Returns the seconds after which the client should repeat the request; `None` when a repetition cannot help.
+    pub fn retry_after_seconds(self) -> Option<u64> {
+        match self {
+            HttpError::RateLimited { after_seconds } => Some(after_seconds),
+            HttpError::DatabaseUnavailable | HttpError::OutcomeUnknown | HttpError::ShuttingDown => {
+                Some(OUTAGE_RETRY_SECONDS)
+            }
+            HttpError::NotFound
+            | HttpError::MethodNotAllowed
+            | HttpError::BodyTooLarge
+            | HttpError::BodyTimedOut
+            | HttpError::BodyMalformed
+            | HttpError::HostInvalid
+            | HttpError::TimedOut
+            | HttpError::Internal => None,
         }
     }
 

@@ -28,18 +28,13 @@ pub fn response_from_json_text(status: StatusCode, text: String) -> Response {
     (status, [(CONTENT_TYPE, JSON)], text).into_response()
 }
 
-/// Returns the response to an error of the HTTP server. `body` has the error format of the surface. A rate limit adds a
-/// `Retry-After` header.
+/// Returns the response to an error of the HTTP server. `body` has the error format of the surface. An error after which
+/// the client should repeat the request adds a `Retry-After` header.
 pub fn http_error_response(error: HttpError, body: &impl Serialize) -> Response {
     let response = json_response(error.http_status(), body);
-    match error {
-        HttpError::RateLimited { after_seconds } => with_response_header(response, RETRY_AFTER, after_seconds.into()),
-        HttpError::NotFound
-        | HttpError::MethodNotAllowed
-        | HttpError::BodyTooLarge
-        | HttpError::BodyIncomplete
-        | HttpError::TimedOut
-        | HttpError::Panicked => response,
+    match error.retry_after_seconds() {
+        Some(seconds) => with_response_header(response, RETRY_AFTER, seconds.into()),
+        None => response,
     }
 }
 

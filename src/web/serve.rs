@@ -4,18 +4,21 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use config::Server;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tasks::Tasks;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
@@ -29,6 +32,21 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 const HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Pause after a connection could not be accepted, such as when the process has no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time after which a stop closes a connection that has no running request. The rest of a request's head that was sent
+/// before the stop arrives in this time.
+const CLOSE_IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Binds the listener. At most `server.listen_backlog` connections wait in the kernel until they are accepted.
+///
+/// # Errors
+/// Fails when the address is not available.
+pub fn bind_listener(server: &Server) -> io::Result<TcpListener> {
+    let socket = if server.listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted daemon binds the port although connections of the earlier one are still being closed.
+    socket.set_reuseaddr(true)?;
+    socket.bind(server.listen)?;
+    socket.listen(server.listen_backlog)
+}
 
 /// Accepts connections until `stop` is true, then waits at most `server.shutdown_timeout_ms` for running requests.
 pub async fn serve_http(
@@ -41,7 +59,10 @@ pub async fn serve_http(
     let limits = ConnectionLimits::new(&server);
     loop {
         // While the limit of connections is reached, further connections wait in the kernel's queue.
-        let free = limits.wait_for_free_connection().await;
+        let free = tokio::select! {
+            () = wait_until_stopped(&mut stop) => break,
+            free = limits.wait_for_free_connection() => free,
+        };
         let (stream, peer) = tokio::select! {
             () = wait_until_stopped(&mut stop) => break,
             accepted = accept_connection(&listener) => accepted,
@@ -92,20 +113,57 @@ fn set_socket_options(stream: &TcpStream, stall_timeout: Duration) {
     }
 }
 
+/// Serves one connection until the client closes it. After a stop it is closed as soon as no request runs on it.
 async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| route_request(router.clone(), peer, request));
+    let running = RunningRequests::default();
+    let service = {
+        let running = running.clone();
+        service_fn(move |request| route_request(router.clone(), peer, running.count_request(), request))
+    };
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES_MAX);
+    // A client may close its sending side after the request and still receives the response.
+    builder.half_close(true);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+    let mut ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
         () = wait_until_stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            None
         }
     };
-    if let Err(e) = ended {
+    while ended.is_none() {
+        tokio::select! {
+            result = connection.as_mut() => ended = Some(result),
+            () = tokio::time::sleep(CLOSE_IDLE_AFTER) => if running.is_zero() { ended = Some(Ok(())) },
+        }
+    }
+    if let Some(Err(e)) = ended {
         debug!("a connection ended early: {e}");
+    }
+}
+
+/// The number of requests of a connection whose responses are not written yet.
+#[derive(Clone, Default)]
+struct RunningRequests(Arc<AtomicUsize>);
+
+/// Counts one request as running until it is dropped.
+struct RunningRequest(RunningRequests);
+
+impl RunningRequests {
+    fn count_request(&self) -> RunningRequest {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        RunningRequest(self.clone())
+    }
+
+    fn is_zero(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Drop for RunningRequest {
+    fn drop(&mut self) {
+        (self.0).0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -117,9 +175,17 @@ async fn wait_until_stopped(stop: &mut watch::Receiver<bool>) {
 async fn route_request(
     router: Router,
     peer: SocketAddr,
+    running: RunningRequest,
     request: hyper::Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let mut request: Request = request.map(axum::body::Body::new);
     request.extensions_mut().insert(Peer(peer));
-    router.oneshot(request).await
+    let response = router.oneshot(request).await?;
+    // hyper drops the body, and the closure with it, when the response is written.
+    Ok(response.map(|body| {
+        axum::body::Body::new(body.map_err(move |error| {
+            let _until_written = &running;
+            error
+        }))
+    }))
 }

@@ -61,7 +61,9 @@ impl BalanceReconciler {
                 )
                 .into());
             }
-            for (check, balance) in checks.iter().zip(balances).filter(|(check, has)| *has > check.expected_balance()) {
+            let unexplained =
+                |(check, balance): &(&BalanceCheck, Amount)| *balance > check.explained_amount_at(cursor.height);
+            for (check, balance) in checks.iter().zip(balances).filter(unexplained) {
                 let (block, credit) = self.locate_unexplained_credit(check, cursor, balance).await?;
                 self.book_unexplained_credit(check, block, credit).await?;
                 explained = false;
@@ -74,15 +76,15 @@ impl BalanceReconciler {
         Ok(explained)
     }
 
-    /// Returns the first block in which the balance is larger than the deposits, and the difference. Credits of later
-    /// blocks are left to the next check, because a reorganisation may remove a later block and keep this one.
+    /// Returns the first block after which the balance exceeds the deposits of the blocks up to it, and the difference.
+    /// The next check finds credits of later blocks, because later blocks may be reorganised separately.
     async fn locate_unexplained_credit(
         &self,
         check: &BalanceCheck,
         cursor: BlockRef,
         mut balance: Amount,
     ) -> anyhow::Result<(BlockRef, Amount)> {
-        let (mut low, mut high) = (check.since.min(cursor.height.saturating_sub(1)), cursor);
+        let (mut low, mut high) = (check.oldest.min(cursor.height.saturating_sub(1)), cursor);
         while high.height - low > 1 {
             let middle = low + (high.height - low) / 2;
             let header = self
@@ -91,14 +93,14 @@ impl BalanceReconciler {
                 .await?
                 .with_context(|| format!("block {middle} is not on the node's chain any more"))?;
             match self.read_balance_at(check, header.block_ref()).await {
-                Ok(more) if more > check.expected_balance() => (high, balance) = (header.block_ref(), more),
+                Ok(more) if more > check.explained_amount_at(middle) => (high, balance) = (header.block_ref(), more),
                 // If the node no longer stores older balances, the credit is booked in the oldest block for which the
                 // node returned a balance.
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok((high, balance.saturating_sub(check.expected_balance())))
+        Ok((high, balance.saturating_sub(check.explained_amount_at(high.height))))
     }
 
     /// Returns the balance of the address in the asset after the block `at`.

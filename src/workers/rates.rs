@@ -1,5 +1,5 @@
-//! Refreshes the exchange rates: requests tickers, accepts a rate when enough exchanges agree on it, and withdraws the
-//! rate of a stablecoin that lost its peg.
+//! Refreshes the exchange rates: requests tickers, accepts a rate when enough exchanges agree on it, and withdraws a
+//! rate when the market has jumped away from it, when its sources disagree, or when a stablecoin lost its peg.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub fn build_fixed_rate_book(settings: &config::Rates) -> RateBook {
     let stale_after_ms = i64::try_from(settings.staleness.as_millis()).unwrap_or(i64::MAX);
     let book = RateBook::new(stale_after_ms, settings.spread_basis_points);
     for (pair, value) in &settings.fixed {
-        let rate = Rate { value: *value, source: "configured".into(), observed_at: Instant(i64::MAX) };
+        let rate = Rate { value: *value, source: "configured".into(), observed_at: Rate::CONFIGURED };
         book.set_rate(&pair.base, &pair.quote, rate);
     }
     book
@@ -120,7 +120,9 @@ impl Worker for RateWorker {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
         let refresh_ms = i64::try_from(self.refresh.as_millis()).unwrap_or(i64::MAX);
-        if self.pairs.is_empty() || state.last_at.is_some_and(|last_at| now.since(last_at) < refresh_ms) {
+        // A refresh in the future means that the clock was set back, so the rates must be read again.
+        let is_recent = |last_at: Instant| (0..refresh_ms).contains(&now.since(last_at));
+        if self.pairs.is_empty() || state.last_at.is_some_and(is_recent) {
             return Ok(Ran::Idle);
         }
         if !state.last_rates_loaded {
@@ -135,11 +137,12 @@ impl Worker for RateWorker {
                 Err(refused) => {
                     warn!(%pair, "no new rate for {pair}: {refused}");
                     match refused {
-                        RateRejection::Depegged(_) => self.book.remove_rate(&pair.base, &pair.quote),
-                        // The rate that was accepted last stays in use until it is too old.
-                        RateRejection::TooFew { .. }
+                        // The market has left the last rate, so a quote by it would be wrong until the next rounds agree.
+                        RateRejection::Depegged(_)
                         | RateRejection::Disagreement { .. }
-                        | RateRejection::Jump { .. } => {}
+                        | RateRejection::Jump { .. } => self.book.remove_rate(&pair.base, &pair.quote),
+                        // The last rate is used until it is stale.
+                        RateRejection::TooFew { .. } => {}
                     }
                 }
             }

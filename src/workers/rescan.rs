@@ -1,17 +1,22 @@
 //! Reads old blocks of one chain again, to book transfers of a token that was added to the configuration after these
 //! blocks were read. An operator requests a rescan, which runs at the same time as the follower.
 
+use std::collections::BTreeMap;
+
 use anyhow::bail;
 use chain::{Height, SourceError};
 use serde::{Deserialize, Serialize};
 
 use crate::workers::balance_check::BalanceReconciler;
-use money::cursors;
-use money::deposits::{RescanError, Rescanned};
+use money::cursors::{self, Position};
+use money::deposits::{self, DepositService, RescanError, Rescanned, UncheckedBlock};
 use records::audit_log::{self, Action, Actor};
 
 /// The maximum number of blocks that one call reads, so that the operator regularly sees the progress.
 const PIECE_BLOCKS_MAX: u64 = 1_000;
+
+/// Maximum number of deposits for which a second source is asked after one call.
+const CHECKED_MAX: i64 = 512;
 
 /// Reads old blocks of one chain again and books missing transfers.
 #[derive(Clone)]
@@ -19,7 +24,7 @@ pub struct Rescanner {
     reconciler: BalanceReconciler,
 }
 
-/// The result of one call, which rescans a part of the requested blocks.
+/// The result of one step of a rescan; each step covers a part of the requested blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RescanPiece {
     /// The height of the last block that was read.
@@ -36,6 +41,11 @@ impl Rescanner {
     /// Creates a rescanner for the chain of `reconciler`.
     pub fn new(reconciler: BalanceReconciler) -> Rescanner {
         Rescanner { reconciler }
+    }
+
+    /// Returns the service that changes the deposits of the chain.
+    pub fn deposit_service(&self) -> &DepositService {
+        &self.reconciler.deposits
     }
 
     /// Reads the first blocks, at most 1,000, of the range `from..=to` and books missing transfers. The caller
@@ -78,7 +88,39 @@ impl Rescanner {
             piece.to = last;
             next = last + 1;
         }
+        if piece.booked > 0 && self.reconciler.deposits.needs_second_source() {
+            self.check_booked_deposits().await?;
+        }
         Ok(piece)
+    }
+
+    /// Asks an endpoint of another provider for the deposits that have enough confirmations, and advances those that it
+    /// shows. The follower asks again for the others, and for those beyond [`CHECKED_MAX`].
+    async fn check_booked_deposits(&self) -> anyhow::Result<()> {
+        let BalanceReconciler { db, clock, deposits, source } = self.reconciler.clone();
+        let (chain, now) = (deposits.chain().id.clone(), clock.now());
+        let (position, blocks) = db
+            .read("list_unchecked_blocks", move |tx| {
+                Box::pin(async move {
+                    let cursor = cursors::find_cursor(tx, &chain).await?;
+                    let last = cursor.as_ref().map_or(0, |cursor| cursor.final_height);
+                    let read = cursor.and_then(|cursor| cursor.recent.last().copied());
+                    let position = Position { cursor: read.map_or(0, |block| block.height), last };
+                    let blocks = deposits::list_unchecked_blocks(tx, now, &chain, position, CHECKED_MAX).await?;
+                    Ok::<_, db::Error>((position, blocks))
+                })
+            })
+            .await?;
+        let mut answers = BTreeMap::new();
+        for UncheckedBlock { block, deposits, transfers } in blocks {
+            answers.extend(deposits.into_iter().zip(source.confirm(&block, &transfers).await));
+        }
+        let now = clock.now();
+        db.write("store_answers_and_advance_deposits", move |tx| {
+            Box::pin(async move { deposits.store_answers_and_advance_deposits(tx, now, position, &answers).await })
+        })
+        .await?;
+        Ok(())
     }
 
     /// Books those transfers of the blocks that are not booked yet. If it books any, writes an entry to the audit log.

@@ -61,7 +61,7 @@ async fn advance_and_mine(world: &World, coin: &str, seconds: i64) {
 }
 
 /// Closes the review as an operator does after a refund by hand.
-async fn close_review(world: &World, kind: &'static str) {
+pub async fn close_review(world: &World, kind: &'static str) {
     let now = world.clock.now();
     let reviews = world.open_reviews().await;
     let subject = reviews.iter().find(|review| review.kind.as_str() == kind).unwrap().subject.clone();
@@ -154,6 +154,45 @@ both! {
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
+    }
+
+    async fn a_second_payment_of_a_paid_order_is_surplus(world: World) {
+        let (order, second) = place_order_with_two_payments(&world).await;
+        let paid = order.due;
+        world.pay_order(&order, order.due);
+        world.mine_deep(order.coin);
+        world.run_until_idle().await;
+        world.pay_order(&second, second.due);
+        world.mine(order.coin, 15);
+        world.run_until_idle().await;
+        assert_eq!(world.suspense(order.coin, Suspense::Surplus).await, second.due, "nobody asked for it");
+        assert_eq!(world.open_reviews().await.iter().map(|review| review.kind.as_str()).collect::<Vec<_>>(), ["payment.second"]);
+
+        // Its reversal changes nothing about the order, which another payment has paid.
+        world.simnet.reorg(&world.chain_of(order.coin), 15, ReplacedTxs::Drop, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(world.suspense(order.coin, Suspense::Surplus).await, Amount::ZERO, "no credit outlives its block");
+        assert!(world.open_reviews().await.is_empty());
+
+        world.pay_order(&second, second.due);
+        world.mine_deep(order.coin);
+        world.run_until_idle().await;
+        assert_eq!(world.suspense(order.coin, Suspense::Surplus).await, second.due);
+        assert_eq!(world.merchant_available(order.coin).await, paid, "only one payment is earned");
+        assert_eq!(world.merchant_pending(order.coin).await, Amount::ZERO);
+        assert!(world.has_open_review("payment.second").await);
+    }
+
+    async fn two_payments_of_one_order_in_one_block_are_one_payment_and_a_surplus(world: World) {
+        let (order, second) = place_order_with_two_payments(&world).await;
+        world.pay_order(&order, order.due);
+        world.pay_order(&second, second.due);
+        world.mine_deep(order.coin);
+        world.run_until_idle().await;
+        let (earned, surplus) = (world.merchant_available(order.coin).await, world.suspense(order.coin, Suspense::Surplus).await);
+        assert_eq!((earned, surplus), (order.due, second.due));
+        assert!(world.has_open_review("payment.second").await);
+        assert!(!world.has_open_review("payment.reversed").await);
     }
 
     async fn a_node_without_balances_delays_expiry_by_ten_minutes_at_most(world: World) {
@@ -351,15 +390,15 @@ both! {
         world.run_until_idle().await;
         assert_eq!(world.suspense("trx", Suspense::Dust).await, Amount::from_units(1), "of any asset");
 
-        // After the first transfer less than a cent is missing. A smaller transfer is dust. A transfer of exactly the
-        // missing amount pays the invoice.
+        // After the first transfer less than a cent is missing. All dust together is less than that. A transfer of exactly
+        // the missing amount pays the invoice.
         let rest = Amount::from_units(9_000);
         world.pay_order(&order, due.checked_sub(rest).unwrap());
-        world.pay(order.coin, &order.address, "0.008999");
+        world.pay(order.coin, &order.address, "0.008997");
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "underpaid").await;
-        assert_eq!(dust().await, Amount::from_units(9_001));
+        assert_eq!(dust().await, Amount::from_units(8_999));
         world.pay_order(&order, rest);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
@@ -367,8 +406,79 @@ both! {
         world.pay(order.coin, &order.address, "0.000001");
         world.mine_deep(order.coin);
         world.run_until_idle().await;
-        assert_eq!(dust().await, Amount::from_units(9_002), "it is no surplus either");
+        assert_eq!(dust().await, Amount::from_units(9_000), "it is no surplus either");
         assert!(world.open_reviews().await.is_empty(), "nobody has to look");
+    }
+
+    async fn a_small_first_transfer_counts_when_the_rest_comes(world: World) {
+        for confirmed_before in [true, false] {
+            let order = world.place_order("erc20_usdt").await;
+            let test = world.amount(order.coin, "0.005");
+            world.pay_order(&order, test);
+            if confirmed_before {
+                world.mine_deep(order.coin);
+            } else {
+                world.mine(order.coin, 1);
+            }
+            world.run_until_idle().await;
+            world.assert_status(&order, "pending", "pending").await;
+            world.pay_order(&order, order.due.checked_sub(test).unwrap());
+            world.mine_deep(order.coin);
+            world.run_until_idle().await;
+            world.assert_status(&order, "completed", "paid").await;
+            world.assert_received(&order, order.due).await;
+            assert_eq!(world.suspense(order.coin, Suspense::Dust).await, Amount::ZERO);
+        }
+        assert!(world.open_reviews().await.is_empty());
+    }
+
+    async fn several_small_transfers_complete_a_payment_together(world: World) {
+        let order = world.place_order("erc20_usdt").await;
+        let small = world.amount(order.coin, "0.004");
+        world.pay_order(&order, small);
+        world.mine(order.coin, 1);
+        world.run_until_idle().await;
+        let rest = order.due.checked_sub(small.checked_mul(2).unwrap()).unwrap();
+        world.pay_order(&order, rest);
+        world.mine_deep(order.coin);
+        world.run_until_idle().await;
+        world.assert_status(&order, "pending", "underpaid").await;
+        world.pay_order(&order, small);
+        world.mine_deep(order.coin);
+        world.run_until_idle().await;
+        world.assert_status(&order, "completed", "paid").await;
+    }
+
+    async fn a_counted_small_transfer_is_reversed_with_its_block(world: World) {
+        let order = world.place_order("erc20_usdt").await;
+        let test = world.amount(order.coin, "0.005");
+        world.pay_order(&order, test);
+        world.mine(order.coin, 13);
+        world.run_until_idle().await;
+        world.pay_order(&order, order.due.checked_sub(test).unwrap());
+        world.mine(order.coin, 13);
+        world.run_until_idle().await;
+        world.assert_status(&order, "completed", "paid").await;
+        world.simnet.reorg(&world.chain_of(order.coin), 26, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(world.merchant_incoming(order.coin).await, Amount::ZERO, "no credit outlives its block");
+        assert_eq!(world.suspense(order.coin, Suspense::Dust).await, Amount::ZERO);
+    }
+
+    async fn a_surplus_as_small_as_dust_opens_no_review(world: World) {
+        let order = world.place_order("erc20_usdt").await;
+        let more = world.amount(order.coin, "0.009");
+        world.pay_order(&order, order.due.checked_add(more).unwrap());
+        world.mine_deep(order.coin);
+        world.run_until_idle().await;
+        world.assert_status(&order, "completed", "paid").await;
+        assert_eq!(world.suspense(order.coin, Suspense::Surplus).await, more, "it is in the ledger");
+        assert!(world.open_reviews().await.is_empty(), "nobody has to look");
+        let order = world.place_order("erc20_usdt").await;
+        world.pay_order(&order, order.due.checked_add(world.amount(order.coin, "0.01")).unwrap());
+        world.mine_deep(order.coin);
+        world.run_until_idle().await;
+        assert!(world.has_open_review("payment.surplus").await);
     }
 
     async fn dust_is_reversed_with_its_block(world: World) {
@@ -470,4 +580,23 @@ both! {
         assert!(world.has_open_review("rescan.possible_duplicate").await);
         assert_eq!(world.suspense("eth", Suspense::Surplus).await, Amount::ZERO);
     }
+}
+
+/// Places an order and gives it the payment of another order as its second payment. Returns both payments as orders.
+async fn place_order_with_two_payments(world: &World) -> (PlacedOrder, PlacedOrder) {
+    let (order, second) = (world.place_order("erc20_usdt").await, world.place_order("erc20_usdt").await);
+    let ids = (order.id.clone(), second.id.clone());
+    let moved = world.db.write("move_payment", move |tx| {
+        Box::pin(async move {
+            db::execute!(
+                tx,
+                "update payments set order_id = (select id from orders where public_id = $1)
+                 where order_id = (select id from orders where public_id = $2)",
+                ids.0.as_str(),
+                ids.1.as_str()
+            )
+        })
+    });
+    assert_eq!(moved.await.expect("the payment is moved"), 1);
+    (order, second)
 }

@@ -41,16 +41,16 @@ both! {
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "confirming").await;
-        assert!(world.has_open_review("chain.disputed").await);
+        assert!(world.has_open_review("deposit.contradicted").await);
         // The payment stays unconfirmed after a restart too.
         world.crash_and_boot().await;
         world.assert_status(&order, "pending", "confirming").await;
         set_conflicting(&world, false);
-        // The cross-check is repeated after one second.
+        // The second endpoint is asked again after one second.
         world.advance_seconds(1);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        assert!(!world.has_open_review("chain.disputed").await, "they agree again");
+        assert!(!world.has_open_review("deposit.contradicted").await, "they agree again");
     }
 
     async fn one_endpoint_cannot_reverse_confirmed_money(world: World) {

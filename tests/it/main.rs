@@ -10,13 +10,17 @@ mod placed_order;
 
 mod bitcoin;
 mod checkout;
+mod account_keys;
 mod aftermath;
 mod auditing;
 mod commands;
 mod crowd;
 mod disputed;
+mod outages;
+mod second_source;
 mod evm;
 mod rates;
+mod letters;
 mod receiving;
 mod unconfirmed;
 mod soak;

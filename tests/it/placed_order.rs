@@ -77,7 +77,8 @@ impl World {
     }
 
     /// Runs the workers until the order is completed. It waits in real time, because endpoints that failed rest by the
-    /// machine's clock.
+    /// machine's clock, and advances the world's clock by one second each time, because checks by second sources are
+    /// repeated by that clock.
     pub async fn run_until_completed(&self, order: &PlacedOrder) {
         let completed = async {
             let mut interval = tokio::time::interval(Duration::from_millis(100));
@@ -87,6 +88,7 @@ impl World {
                     return;
                 }
                 interval.tick().await;
+                self.advance_seconds(1);
             }
         };
         if tokio::time::timeout(TIMEOUT, completed).await.is_err() {

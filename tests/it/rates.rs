@@ -144,28 +144,54 @@ async fn answer(State((market, clock)): State<Shared>, uri: Uri) -> Response {
 
 both! {
     async fn quotes_use_the_rate_that_exchanges_agree_on(trading: Trading) {
-        assert_eq!(trading.due("eth").await, "0.000215814917127072", "5 / 7.24 / 3200, rounded up");
-        assert_eq!(trading.due("trc20_usdt").await, "0.690608", "USDT counts as a dollar while it is near one");
+        assert_eq!(trading.due("eth").await, "0.00021582", "5 / 7.24 / 3200, rounded up");
+        assert_eq!(trading.due("trc20_usdt").await, "0.69061", "USDT counts as a dollar while it is near one");
         trading.set("ETH", "3360");
-        assert_eq!(trading.due("eth").await, "0.000215814917127072", "until they are asked again");
+        assert_eq!(trading.due("eth").await, "0.00021582", "until they are asked again");
         trading.round().await;
-        assert_eq!(trading.due("eth").await, "0.000205538016311497");
+        assert_eq!(trading.due("eth").await, "0.00020554");
         // A single exchange with a wrong price is outvoted.
         for odd in ["32", "999999"] {
             trading.market.lock().unwrap().odd = Some((SourceName::Okx, odd.to_owned()));
             trading.round().await;
-            assert_eq!(trading.due("eth").await, "0.000205538016311497");
+            assert_eq!(trading.due("eth").await, "0.00020554");
         }
     }
 
-    async fn a_price_jump_is_accepted_when_it_lasts(trading: Trading) {
+    async fn nobody_pays_by_the_old_price_after_a_jump(trading: Trading) {
         trading.set("ETH", "4200");
         for _ in 0..2 {
             trading.round().await;
-            assert_eq!(trading.due("eth").await, "0.000215814917127072");
+            assert!(trading.is_refused("eth").await, "the market has left the old price");
+            assert!(!trading.is_refused("trc20_usdt").await);
         }
         trading.round().await;
-        assert_eq!(trading.due("eth").await, "0.000164430413049198");
+        assert_eq!(trading.due("eth").await, "0.00016444");
+        // A jump that does not last is over at once.
+        trading.set("ETH", "3200");
+        trading.round().await;
+        assert!(trading.is_refused("eth").await);
+        trading.set("ETH", "4200");
+        trading.round().await;
+        assert_eq!(trading.due("eth").await, "0.00016444");
+    }
+
+    async fn a_clock_that_is_set_back_does_not_keep_old_rates_fresh(trading: Trading) {
+        trading.market.lock().unwrap().silent = true;
+        trading.world.clock.advance_ms(-3_600_000);
+        trading.world.run_until_idle().await;
+        assert!(trading.is_refused("eth").await, "the age of the rate is unknown");
+        assert!(!trading.is_refused("btc").await, "its rate is configured");
+        trading.market.lock().unwrap().silent = false;
+        trading.set("ETH", "3360");
+        trading.round().await;
+        assert_eq!(trading.due("eth").await, "0.00020554", "the exchanges are asked again, and not an hour later");
+    }
+
+    async fn a_small_step_of_the_clock_keeps_the_rates(trading: Trading) {
+        trading.market.lock().unwrap().silent = true;
+        trading.world.clock.advance_ms(-4_000);
+        assert_eq!(trading.due("eth").await, "0.00021582");
     }
 
     async fn the_last_rate_is_used_for_two_minutes_without_exchanges(trading: Trading) {
@@ -173,17 +199,17 @@ both! {
         trading.market.lock().unwrap().silent = true;
         for _ in 0..STALE_SECONDS / ROUND_SECONDS {
             trading.round().await;
-            assert_eq!(trading.due("eth").await, "0.000215814917127072");
+            assert_eq!(trading.due("eth").await, "0.00021582");
         }
         trading.round().await;
         assert!(trading.is_refused("eth").await);
         assert!(!trading.is_refused("btc").await, "its rate is configured");
         let status = trading.world.status(&open.text_at("order.id")).await;
-        assert_eq!(status.text_at("payment.expected_amount"), "0.000215814917127072", "a quote that was given stands");
+        assert_eq!(status.text_at("payment.expected_amount"), "0.00021582", "a quote that was given stands");
         trading.market.lock().unwrap().silent = false;
         trading.set("ETH", "3360");
         trading.round().await;
-        assert_eq!(trading.due("eth").await, "0.000205538016311497");
+        assert_eq!(trading.due("eth").await, "0.00020554");
     }
 
     async fn a_depegged_stablecoin_is_not_offered(trading: Trading) {
@@ -198,8 +224,8 @@ both! {
         assert!(trading.is_refused("eth").await);
         trading.set("USDT", "0.999");
         trading.round().await;
-        assert_eq!(trading.due("trc20_usdt").await, "0.690608");
-        assert_eq!(trading.due("eth").await, "0.000215814917127072");
+        assert_eq!(trading.due("trc20_usdt").await, "0.69061");
+        assert_eq!(trading.due("eth").await, "0.00021582");
     }
 
     async fn a_restart_does_not_reset_the_jump_limit(trading: Trading) {
@@ -210,6 +236,6 @@ both! {
         trading.round().await;
         assert!(trading.is_refused("eth").await);
         trading.round().await;
-        assert_eq!(trading.due("eth").await, "0.002158149171270719");
+        assert_eq!(trading.due("eth").await, "0.0021582");
     }
 }

@@ -1,7 +1,7 @@
 //! Stories of incoming money on model chains: every deposit is booked, and no credit outlives its block.
 
 use chain::Amount;
-use config::Config;
+use config::{Config, Confirmation};
 use money::ledger::{Account, Suspense};
 use simnet::{NodeFault, ReplacedTxs};
 
@@ -74,7 +74,7 @@ both! {
         config.policy.tolerance_basis_points = 50;
         config.policy.tolerance_usd_cents = 5;
     }) {
-        // Due are 0.138122 USDT: five cents are more than 0.5 % of it and less than half of it.
+        // Due are 0.13813 USDT: five cents are more than 0.5 % of it and less than half of it.
         let order = world.place_order("trc20_usdt").await;
         let due = order.due;
         for (missing, states) in [(50_001, ("pending", "underpaid")), (50_000, ("completed", "paid"))] {
@@ -307,6 +307,37 @@ both! {
         world.run_until_idle().await;
         world.assert_status(&first, "completed", "paid").await;
         world.assert_status(&second, "completed", "paid").await;
+    }
+
+    async fn the_payments_of_one_block_need_the_confirmations_of_their_sum(world: World = |config: &mut Config| {
+        let bitcoin = config.chains.values_mut().find(|chain| chain.id.as_str() == "bitcoin").unwrap();
+        bitcoin.confirmations = vec![
+            Confirmation { below_usd: Some(1.into()), depth: 1 },
+            Confirmation { below_usd: None, depth: 4 },
+        ];
+    }) {
+        // Each order costs 0.69 dollars. One alone needs a single confirmation.
+        let alone = world.place_order_of(10, "btc").await;
+        world.pay_order(&alone, alone.due);
+        world.mine("btc", 1);
+        world.run_until_idle().await;
+        world.assert_status(&alone, "completed", "paid").await;
+        let (first, second) = (world.place_order_of(10, "btc").await, world.place_order_of(10, "btc").await);
+        assert_eq!(world.required_confirmations(&first).await, 1);
+        for order in [&first, &second] {
+            world.pay_order(order, order.due);
+        }
+        world.mine("btc", 3);
+        world.run_until_idle().await;
+        for order in [&first, &second] {
+            world.assert_status(order, "pending", "confirming").await;
+            assert_eq!(world.required_confirmations(order).await, 4, "the buyer sees what it takes");
+        }
+        world.mine("btc", 1);
+        world.run_until_idle().await;
+        for order in [&first, &second] {
+            world.assert_status(order, "completed", "paid").await;
+        }
     }
 
     async fn internal_transfers_count(world: World) {

@@ -26,7 +26,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("envelope", &[]),
     ("records", &["chain", "clock", "db", "ids"]),
     ("access", &["clock", "db", "ids"]),
-    ("mail", &["clock", "config", "db"]),
+    ("mail", &["clock", "config", "db", "records"]),
     ("money", &["chain", "clock", "db", "ids", "records"]),
     ("shop", &["access", "chain", "clock", "db", "envelope", "ids", "mail", "money", "records"]),
     ("web", &["access", "clock", "config", "db", "ids", "tasks"]),
@@ -41,7 +41,7 @@ const FENCED_LIBRARIES: &[(&str, &[&str])] = &[
     ("hyper", &["web"]),
     ("lettre", &["mail"]),
     ("reqwest", &["rpc", "settled"]),
-    ("tokio", &["btc", "db", "evm", "money", "rpc", "settled", "signer", "simnet", "tasks", "tron", "web"]),
+    ("tokio", &["btc", "db", "evm", "mail", "money", "rpc", "settled", "signer", "simnet", "tasks", "tron", "web"]),
 ];
 
 /// The top-level modules (rooms) of the root package, each with the list of other rooms that it may use by `crate::…`.
@@ -64,7 +64,8 @@ const FENCED_IN_ROOMS: &[(&str, &[&str])] = &[
     ("tron", &["daemon", "commands"]),
     ("simnet", &["daemon", "commands"]),
     ("signer", &["commands"]),
-    ("checkout", &["daemon"]),
+    // The commands need the currency of the surface, to say which products it hides.
+    ("checkout", &["daemon", "commands"]),
 ];
 
 /// Stores that read tables of another store, each with the list of these tables.

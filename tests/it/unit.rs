@@ -53,6 +53,16 @@ fn the_unit_is_valid() {
 }
 
 #[test]
+fn the_unit_restarts_the_daemon_after_every_end() {
+    let unit = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/settled.service")).unwrap();
+    for line in
+        ["Restart=always", "RestartSec=5s", "RestartSteps=5", "RestartMaxDelaySec=60s", "StartLimitIntervalSec=0"]
+    {
+        assert!(unit.lines().any(|found| found == line), "{line}");
+    }
+}
+
+#[test]
 fn the_unit_is_hardened() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/settled.service");
     let threshold = format!("--threshold={EXPOSURE_MAX}");

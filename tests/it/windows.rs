@@ -2,6 +2,7 @@
 //! could contain a payment in time was read.
 
 use money::invoices;
+use money::ledger::Suspense;
 use simnet::NodeFault;
 
 use crate::world::World;
@@ -74,6 +75,30 @@ both! {
         world.mine(order.coin, 8);
         world.run_until_idle().await;
         world.assert_status(&order, "expired", "expired").await;
+    }
+
+    async fn a_late_direct_payment_does_not_hide_an_internal_one_in_time(world: World) {
+        let order = world.place_order("eth").await;
+        let chain = world.chain_of(order.coin);
+        world.simnet.set_internal_transfers_hidden(&chain, true);
+        world.simnet.set_fault(&chain, NodeFault::NoBalances, true);
+        world.advance_seconds(60);
+        world.simnet.pay_from_contract(&chain, &order.address, order.due).unwrap();
+        world.mine(order.coin, 1);
+        world.run_until_idle().await;
+        world.advance_seconds(OVER);
+        world.mine(order.coin, 1);
+        world.run_until_idle().await;
+        world.assert_status(&order, "pending", "pending").await;
+        // The same amount arrives again, directly and too late, before any balance could be read.
+        world.pay_order(&order, order.due);
+        world.mine(order.coin, 1);
+        world.run_until_idle().await;
+        world.simnet.set_fault(&chain, NodeFault::NoBalances, false);
+        world.mine_deep(order.coin);
+        world.run_until_idle().await;
+        world.assert_status(&order, "completed", "paid").await;
+        assert_eq!(world.suspense(order.coin, Suspense::Late).await, order.due, "only the second payment is late");
     }
 
     async fn the_mempool_is_read_only_while_an_invoice_is_open(world: World) {

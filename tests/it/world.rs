@@ -484,7 +484,7 @@ impl World {
 
     /// Returns everything that this process logged since this world started, other worlds included. It is a copy,
     /// because a search under the lock would block every task that logs.
-    fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         let logs = captured().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let own = logs[self.log_start..].to_vec();
         drop(logs);

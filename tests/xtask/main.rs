@@ -1,5 +1,8 @@
 //! Tasks for developers of settled: `cargo xtask --help` lists them.
 
+mod currencies;
+
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -21,6 +24,11 @@ enum Task {
         /// The port to listen on.
         #[arg(long, default_value_t = 8_090)]
         port: u16,
+    },
+    /// Print the source file `src/money/pricing/minor_units.rs`, generated from list one of ISO 4217.
+    Currencies {
+        /// The file `list-one.xml`, which the maintenance agency of the standard publishes.
+        list_one: PathBuf,
     },
     /// Test the whole daemon with random actions and kills, on SQLite and PostgreSQL. `cargo test` runs a short version.
     Soak {
@@ -49,6 +57,12 @@ fn main() -> anyhow::Result<()> {
             // The node is a separate program, so that its virtual machine is compiled only when it is used.
             let mut node = Command::new(env!("CARGO"));
             run_cargo(node.args(["run", "--quiet", "--package", "tronnode", "--", &port.to_string()]))
+        }
+        Task::Currencies { list_one } => {
+            let xml =
+                std::fs::read_to_string(&list_one).with_context(|| format!("cannot read {}", list_one.display()))?;
+            print!("{}", currencies::generate_minor_units_source(&xml)?);
+            Ok(())
         }
         Task::Soak { seeds, from, moves, kills } => {
             let mut test = Command::new(env!("CARGO"));

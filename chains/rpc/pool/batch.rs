@@ -64,10 +64,27 @@ impl Pool {
         P: Serialize + Sync,
         F: Fn(usize, &Reply<'_>) -> Result<Verdict<T>, Rejection> + Sync,
     {
+        self.send_calls_in_batches_to(Target::Any, method, params, batch_max, accept).await
+    }
+
+    /// Sends calls as [`Pool::send_calls_in_batches`] does, but only to the endpoints of `target`.
+    pub async fn send_calls_in_batches_to<T, P, F>(
+        &self,
+        target: Target,
+        method: &str,
+        params: &[P],
+        batch_max: usize,
+        accept: F,
+    ) -> CallResults<T>
+    where
+        T: Send,
+        P: Serialize + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Verdict<T>, Rejection> + Sync,
+    {
         let size = batch_max.min(self.config.batch_max).max(1);
         let mut chunks = Vec::with_capacity(params.len().div_ceil(size));
         for (n, chunk) in params.chunks(size).enumerate() {
-            chunks.push(self.send_chunk_in_batches(method, n * size, chunk, &accept));
+            chunks.push(self.send_chunk_in_batches(target, method, n * size, chunk, &accept));
         }
         let mut chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
         let mut all = CallResults { results: Vec::with_capacity(params.len()), error: None };
@@ -85,6 +102,7 @@ impl Pool {
     /// Sends the calls without an accepted reply again one by one, and stops after the first call that fails.
     async fn send_chunk_in_batches<T, P, F>(
         &self,
+        target: Target,
         method: &str,
         offset: usize,
         params: &[P],
@@ -99,7 +117,8 @@ impl Pool {
         let mut sent = 0;
         while params.len() - sent > 1 {
             let (remaining, values) = (&params[sent..], &mut values[sent..]);
-            let Some(count) = self.send_leading_batch(method, offset + sent, remaining, accept, values).await else {
+            let Some(count) = self.send_leading_batch(target, method, offset + sent, remaining, accept, values).await
+            else {
                 break;
             };
             sent += count;
@@ -109,7 +128,7 @@ impl Pool {
             let result = match value {
                 Some(value) => Ok(value),
                 None => {
-                    let request = Request::json_rpc_call(method, &params[i]);
+                    let request = Request::json_rpc_call(method, &params[i]).with_target(target);
                     self.send_request(request, |reply: &Reply<'_>| accept(offset + i, reply)).await
                 }
             };
@@ -126,6 +145,7 @@ impl Pool {
     /// calls one by one.
     async fn send_leading_batch<T, P, F>(
         &self,
+        target: Target,
         method: &str,
         offset: usize,
         params: &[P],
@@ -136,12 +156,12 @@ impl Pool {
         P: Serialize + Sync,
         F: Fn(usize, &Reply<'_>) -> Result<Verdict<T>, Rejection> + Sync,
     {
-        let attempted = vec![false; self.endpoints.len()];
+        let attempted: Vec<bool> = (0..self.endpoints.len()).map(|i| self.is_excluded(target, i)).collect();
         let deadline = Instant::now() + self.config.deadline;
         let wait_until = self.latest_wait_end(deadline);
         let (endpoint, params, timeout) = loop {
             let now = Instant::now();
-            match self.select_endpoint_or_wait(BATCH_METHOD, Target::Any, &attempted, now, wait_until, true) {
+            match self.select_endpoint_or_wait(BATCH_METHOD, target, &attempted, now, wait_until, true) {
                 Selection::Send { endpoint, others } => {
                     let state = &self.endpoints[endpoint];
                     let learnt = usize::try_from(state.lock_batch_size().size()).unwrap_or(usize::MAX);

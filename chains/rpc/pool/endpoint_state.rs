@@ -2,12 +2,14 @@
 
 use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
-use crate::{AdaptiveSize, Endpoint, health::EndpointHealth, pool::Config};
+use crate::{AdaptiveSize, Endpoint, Provider, health::EndpointHealth, pool::Config};
 
 /// One endpoint with its health, its batch size and the result of its chain check.
 pub struct EndpointState {
     /// URL, roles, rate limits and credentials, as configured.
     pub endpoint: Endpoint,
+    /// The provider of the endpoint.
+    pub provider: Provider,
     health: Mutex<EndpointHealth>,
     /// The number of calls that the endpoint accepts in one batch, as far as its replies have shown.
     batch_size: Mutex<AdaptiveSize>,
@@ -22,6 +24,7 @@ impl EndpointState {
     pub fn new(endpoint: &Endpoint, config: &Config) -> EndpointState {
         EndpointState {
             endpoint: endpoint.clone(),
+            provider: endpoint.provider(),
             health: Mutex::new(EndpointHealth::new(endpoint.limits())),
             batch_size: Mutex::new(AdaptiveSize::new(u64::MAX, u64::MAX)),
             chain_verified: AtomicBool::new(config.chain_check.is_none()),

@@ -19,7 +19,7 @@ impl Pool {
         let (method, target) = (request.method.as_str(), request.target);
         let deadline = Instant::now() + self.config.deadline;
         let wait_until = self.latest_wait_end(deadline);
-        let mut attempted: Vec<bool> = (0..self.endpoints.len()).map(|i| target.excludes_endpoint(i)).collect();
+        let mut attempted: Vec<bool> = (0..self.endpoints.len()).map(|i| self.is_excluded(target, i)).collect();
         let mut attempts = Attempts::new();
         loop {
             let now = Instant::now();
@@ -73,7 +73,7 @@ impl Pool {
         attempts.failures.extend(self.list_reasons_not_attempted(method, &attempted));
         attempts.method_missing |= self.is_method_missing_everywhere(method, target);
         if attempts.failures.is_empty() && !attempts.has_fallback_or_error() {
-            attempts.failures.push("there is no other endpoint with the role `read`".to_owned());
+            attempts.failures.push("there is no other endpoint of another provider with the role `read`".to_owned());
         }
         attempts.into_fallback_or_error(method)
     }

@@ -8,6 +8,7 @@
 mod config;
 mod endpoint_state;
 mod selection;
+mod second_source;
 mod failover;
 mod single_endpoint;
 mod broadcast;

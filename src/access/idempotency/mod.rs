@@ -31,8 +31,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Returns a call with the SHA-256 hash of its request. `body` is the parsed request in a form that is the same for
-    /// equal requests, such as its serialisation.
+    /// Returns a call with the SHA-256 hash of its request. `body` is a canonical serialisation of the parsed request:
+    /// equal requests must give equal bytes.
     pub fn from_request_body(scope: impl Into<String>, key: impl Into<String>, body: &[u8]) -> Call {
         Call { scope: scope.into(), key: key.into(), fingerprint: Sha256::digest(body).into() }
     }

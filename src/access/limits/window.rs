@@ -102,7 +102,7 @@ impl Window {
         }
     }
 
-    /// Returns the number of milliseconds until a hit at this time leaves the window; 0 or less when it has left.
+    /// Returns the milliseconds until a hit that was made at `at` leaves the window; 0 or less when it has left already.
     fn remaining_ms(&self, at: Instant) -> i64 {
         at.plus_ms(self.window_ms).since(self.now)
     }

@@ -175,11 +175,13 @@ pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<Coupon
 }
 
 async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &CouponInput) -> Result<Terms, AdminError> {
+    let currency = parse_currency(&coupon.currency).map_err(AdminError::Refused)?;
+    let parse_price = |text: &str| parse_price_in_minor_units(text, currency).map_err(AdminError::Refused);
     let discount = match (&coupon.percent, &coupon.fixed) {
         (Some(percent), None) => {
             Discount::Percent(parse_percent_in_basis_points(percent).map_err(AdminError::Refused)?)
         }
-        (None, Some(fixed)) => Discount::Fixed(parse_price_in_minor_units(fixed).map_err(AdminError::Refused)?),
+        (None, Some(fixed)) => Discount::Fixed(parse_price(fixed)?),
         (Some(_), Some(_)) | (None, None) => {
             return Err(AdminError::Refused("a coupon has either `percent` or `fixed`".into()));
         }
@@ -188,13 +190,12 @@ async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &CouponIn
         Some(product) => Some(require_product(tx, shop, product).await?.id),
         None => None,
     };
-    let min_amount =
-        coupon.min_amount.as_deref().map_or(Ok(0), parse_price_in_minor_units).map_err(AdminError::Refused)?;
+    let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), parse_price)?;
     let parse_time =
         |text: &Option<String>| text.as_deref().map(parse_instant).transpose().map_err(AdminError::Refused);
     Ok(Terms {
         discount,
-        currency: parse_currency(&coupon.currency).map_err(AdminError::Refused)?,
+        currency,
         min_amount,
         product,
         starts_at: parse_time(&coupon.starts_at)?,

@@ -4,7 +4,9 @@
 pub mod chains;
 pub mod coupons;
 mod csv;
+pub mod deposits;
 mod import_file;
+pub mod mails;
 pub mod merchants;
 pub mod orders;
 pub mod owner;
@@ -62,6 +64,12 @@ enum Resource {
     /// Show and close reviews: cases in which an operator must decide.
     #[command(subcommand)]
     Review(reviews::Command),
+    /// Decide about deposits that endpoints contradict.
+    #[command(subcommand)]
+    Deposit(deposits::Command),
+    /// Manage the mails to buyers.
+    #[command(subcommand)]
+    Mail(mails::Command),
     /// Manage the followed chains.
     #[command(subcommand)]
     Chain(chains::Command),
@@ -113,6 +121,10 @@ pub enum AdminOperation {
     ListReviews(reviews::List),
     /// Closes a review with the operator's decision.
     CloseReview(reviews::Close),
+    /// Rejects a deposit that an endpoint contradicts.
+    RejectDeposit(deposits::Reject),
+    /// Queues all parked mails again.
+    RetryMails,
     /// Resumes a halted chain.
     ResumeChain(chains::Resume),
     /// Lists the unspent outputs of the deposit addresses on a Bitcoin chain.
@@ -132,6 +144,8 @@ pub async fn execute_and_print_operations(args: Args) -> Result<(), CommandError
         Resource::Coupon(command) => command.read_files_into_operation()?,
         Resource::Order(command) => command.into_operation(),
         Resource::Review(command) => command.into_operation(),
+        Resource::Deposit(command) => command.into_operation(),
+        Resource::Mail(command) => command.into_operation(),
         Resource::Chain(command) => command.into_operation(),
     };
     print_line_or_exit(operation::execute_in_daemon_or_locally(&args.installation, operation).await?);
@@ -174,6 +188,8 @@ pub async fn execute_admin_operation(context: &Context, operation: AdminOperatio
         AdminOperation::ConfirmOrder(name) => orders::mark_external_payment_received(context, name).await,
         AdminOperation::ListReviews(list) => reviews::list_oldest_open_reviews(context, list).await,
         AdminOperation::CloseReview(close) => reviews::close_review(context, close).await,
+        AdminOperation::RejectDeposit(reject) => deposits::reject_contradicted_deposit(context, reject).await,
+        AdminOperation::RetryMails => mails::retry_parked_mails(context).await,
         AdminOperation::ResumeChain(resume) => chains::resume_halted_chain(context, resume).await,
         AdminOperation::ListUnspent(unspent) => chains::list_unspent_outputs_with_sum(context, unspent).await,
     }

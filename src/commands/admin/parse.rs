@@ -4,7 +4,7 @@ use chain::Amount;
 
 use clock::Instant;
 use ids::Mode;
-use money::pricing::Currency;
+use money::pricing::{Currency, Fiat};
 use shop::catalog::languages::normalize_language_tag;
 
 /// Parses a mode: `live` or `test`.
@@ -16,22 +16,21 @@ pub fn parse_mode(text: &str) -> Result<Mode, String> {
     }
 }
 
-/// Parses a price such as `0.50` into minor units (cents), here 50. Signs, exponents and more than two decimal places
-/// are errors.
-pub fn parse_price_in_minor_units(text: &str) -> Result<i64, String> {
-    let units = Amount::parse_decimal(text, 2).map_err(|e| e.to_string())?.units();
-    i64::try_from(units).map_err(|_| format!("{text} is too large"))
+/// Parses a price such as `0.50` into minor units of its currency: 50 fen, but 500 fils of a Kuwaiti dinar. Signs,
+/// exponents and more decimal places than the currency has are errors.
+pub fn parse_price_in_minor_units(text: &str, currency: Currency) -> Result<i64, String> {
+    Fiat::parse_decimal(text, currency).map(|price| price.minor)
 }
 
 /// Parses a percentage such as `2.5` into basis points, here 250.
 pub fn parse_percent_in_basis_points(text: &str) -> Result<i64, String> {
-    // One basis point is a hundredth of a percent, so a percentage is parsed like a price with two decimal places.
-    parse_price_in_minor_units(text)
+    let points = Amount::parse_decimal(text, 2).map_err(|e| e.to_string())?.units();
+    i64::try_from(points).map_err(|_| format!("{text} is too large"))
 }
 
 /// Parses a currency code such as `CNY`.
 pub fn parse_currency(code: &str) -> Result<Currency, String> {
-    Currency::new(code).ok_or_else(|| format!("`{code}` is not a currency such as CNY"))
+    Currency::new(code).ok_or_else(|| format!("`{code}` is not a currency of ISO 4217, such as CNY"))
 }
 
 /// Parses a language tag such as `zh_cn` and returns its canonical form, here `zh-CN`.

@@ -198,13 +198,14 @@ pub async fn create_or_change_products(
 
 impl ProductInput {
     fn parse_into_product_change(self, position: i64) -> Result<ProductChange, String> {
+        let currency = parse_currency(&self.currency)?;
         let mut texts = LocalizedTexts::default();
         for (field, by_language) in [("name", &self.names), ("description", &self.descriptions)] {
             for (language, text) in by_language {
                 texts = texts.with_text(field, &parse_language_tag(language)?, text);
             }
         }
-        let unit_price = parse_price_in_minor_units(&self.price)?;
+        let unit_price = parse_price_in_minor_units(&self.price, currency)?;
         match (unit_price, self.free) {
             (0, false) => {
                 return Err("the price is 0; to give the product away, add --free, or `free` in a file".into());
@@ -213,7 +214,7 @@ impl ProductInput {
             _ => {}
         }
         Ok(ProductChange {
-            currency: parse_currency(&self.currency)?,
+            currency,
             unit_price,
             slug: self.slug,
             min_quantity: self.min_quantity,

@@ -13,7 +13,8 @@ pub const LIST: &str = "admin review list";
 
 /// The maximum number of reviews in one listing. It keeps the response below the size limit of the control socket.
 const LISTED_MAX: i64 = 1_000;
-const NOTE_LENGTH_MAX: usize = 1_000;
+/// The maximum length of an operator's note, in characters.
+pub const NOTE_LENGTH_MAX: usize = 1_000;
 
 /// The subcommands of `settled admin review`.
 #[derive(Subcommand)]

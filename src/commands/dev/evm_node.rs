@@ -77,7 +77,7 @@ impl DemoNode {
         writeln!(
             text,
             "[chains.{chain}]\nenabled = true\nmode = \"test\"\nfamily = \"evm\"\nidentity = \"{chain_id}\"\n\
-             endpoints = [{{ url = \"{url}\" }}]\nblock_time_ms = 1_000\npoll_ms = 250\nfinality = \"depth\"\n\
+             endpoints = [{{ url = \"{url}\", own = true }}]\nblock_time_ms = 1_000\npoll_ms = 250\nfinality = \"depth\"\n\
              confirmations = [{{ depth = 3 }}]\nfinal_depth = 12"
         )?;
         let ether = "{ code = \"eth\", symbol = \"ETH\", decimals = 18, quote_decimals = 6 }";

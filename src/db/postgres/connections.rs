@@ -41,7 +41,7 @@ struct IdleConnections {
     fence: FenceState,
 }
 
-/// Whether this process may open connections to the database.
+/// The permission of this process to open connections to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceState {
     /// Connections may be opened. This process does not need the instance lock, because it keeps no state in memory.

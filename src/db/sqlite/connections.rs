@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::sqlite::log_size::bound_log_by_database;
 use crate::sqlite::statement::to_error;
 use crate::tx::DbConnection;
 use crate::{Error, Tx};
@@ -17,9 +18,6 @@ use crate::{Error, Tx};
 const OLDEST_VERSION: i32 = 3_051_003;
 /// Number of prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 512;
-/// The number of pages in the write-ahead log (64 MiB) after which the writer writes the log back into the database
-/// file. No other connection does so.
-const CHECKPOINT_PAGES: i64 = 16_384;
 /// Size of the page cache of the writer, in KiB.
 const WRITER_CACHE_KIB: i64 = 65_536;
 /// Size of the page cache of each reader, in KiB.
@@ -77,11 +75,11 @@ pub(super) fn open_writer_connection(path: &Path) -> Result<Connection, Error> {
     let configure = || {
         let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
         connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         Ok(mode)
     };
     let mode = configure().map_err(|e| to_error(&e))?;
+    bound_log_by_database(&connection)?;
     if mode != "wal" {
         return Err(Error::Unsupported(format!(
             "{} cannot use a write-ahead log (its journal mode is {mode}); put it on a local file system",

@@ -3,6 +3,8 @@
 mod command;
 pub(super) mod connections;
 mod direct_readers;
+mod log_size;
+mod integrity;
 mod reader;
 pub(super) mod statement;
 mod writer;
@@ -118,8 +120,13 @@ impl Engine {
         }
     }
 
-    /// Copies the database while transactions continue. The target file appears only when it is complete and synced to
-    /// the disk.
+    /// Returns the damages that the integrity checks of SQLite find, on a connection of its own.
+    pub fn check_integrity(&self) -> Result<Vec<String>, Error> {
+        integrity::find_damages(&open_reader_connection(&self.path)?)
+    }
+
+    /// Copies the database while transactions go on, and runs the integrity checks on the copy. The target appears
+    /// complete, sound and synced to the disk, or not at all.
     pub fn backup(&self, to: &Path) -> Result<(), Error> {
         let failed = |step: &str, e: &dyn std::fmt::Display| Error::Unavailable(format!("backup: {step}: {e}"));
         if to.try_exists().map_err(|e| failed("cannot access the target", &e))? {
@@ -138,6 +145,15 @@ impl Engine {
         open_connection(&self.path)?.execute("vacuum into ?1", [text]).map_err(|e| to_error(&e))?;
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(&part).and_then(|file| file.sync_all()).map_err(|e| failed("cannot sync the copy", &e))?;
+        let damages = integrity::find_damages_of_unused_file(&part)?;
+        if let Some(first) = damages.first() {
+            return Err(Error::Unsupported(format!(
+                "the copy is damaged and was not kept ({} findings, such as: {first}); run `settled audit --database`: when \
+                 it finds the same, the database itself is damaged, otherwise the disk of {}",
+                damages.len(),
+                folder.display()
+            )));
+        }
         fs::rename(&part, to).map_err(|e| failed("cannot rename the copy", &e))?;
         File::open(folder)
             .and_then(|folder| folder.sync_all())

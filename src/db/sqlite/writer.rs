@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::sqlite::command::{Command, Message};
 use crate::sqlite::connections::sqlite_connection;
+use crate::sqlite::log_size::{COMMITS_PER_ADJUSTMENT, bound_log_by_database};
 use crate::sqlite::statement::to_error;
 use crate::stats::Stats;
 use crate::tx::{CommitHook, run_hooks};
@@ -26,12 +27,14 @@ pub(super) struct Writer {
     /// The error that every later transaction gets after the disk failed during a commit; `None` before that. Only
     /// SQLite's recovery at the next start finds out which commits are on the disk.
     halted: Option<Error>,
+    /// The commits since the size of the log was adapted to the size of the database.
+    commits_since_adjustment: u32,
 }
 
 impl Writer {
     /// Creates the writer. `tx` holds the connection through which all changes are made.
     pub fn new(tx: Tx, stats: Arc<Stats>) -> Writer {
-        Writer { tx, stats, halted: None }
+        Writer { tx, stats, halted: None, commits_since_adjustment: 0 }
     }
 
     /// Runs the transactions of the queue in groups, until the queue is closed. The writer thread does nothing else.
@@ -140,6 +143,7 @@ impl Writer {
         let Err(error) = self.connection().prepare_cached("commit").and_then(|mut commit| commit.raw_execute()) else {
             if changed {
                 self.stats.count_commit();
+                self.adjust_log_size_now_and_then();
             }
             return Ok(());
         };
@@ -154,6 +158,17 @@ impl Writer {
         }
         self.roll_back_group();
         Err(to_error(&error))
+    }
+
+    fn adjust_log_size_now_and_then(&mut self) {
+        self.commits_since_adjustment += 1;
+        if self.commits_since_adjustment < COMMITS_PER_ADJUSTMENT {
+            return;
+        }
+        self.commits_since_adjustment = 0;
+        if let Err(error) = bound_log_by_database(self.connection()) {
+            tracing::warn!("the size of the write-ahead log cannot be set: {error}");
+        }
     }
 
     /// Rolls the transaction of the group back, unless SQLite has already done so. When the rollback fails, all later

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use chain::Family;
+use chain::{AccountKeyBytes, Family};
 
 use db::FromValue;
 use ids::Mode;
@@ -14,9 +14,6 @@ use ids::Mode;
 const HEADER: &str = "settled address mark 1";
 /// The last line of a mark file. A file without it is incomplete.
 const END: &str = "end";
-
-/// The chain code and the public key of an account.
-pub type AccountKeyBytes = [u8; 65];
 
 /// The high-water mark of the address indices.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,7 +96,7 @@ impl AddressMark {
     pub fn to_file_text(&self) -> String {
         let mut text = format!("{HEADER}\nepoch {}\n", self.epoch);
         for (key, account) in &self.accounts {
-            let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            let key: String = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
             let MarkedAccount { family, purpose, mode, path, next_index } = account;
             let (family, mode) = (family_to_text(*family), mode.as_str());
             writeln!(text, "account {family} {purpose} {mode} {next_index} {key} {path}")
@@ -144,7 +141,7 @@ fn parse_account_line(line: &str) -> Option<(AccountKeyBytes, MarkedAccount)> {
         *byte = u8::from_str_radix(key.get(2 * place..2 * place + 2)?, 16).ok()?;
     }
     let mode = Mode::from_value(&db::Value::from(mode))?;
-    Some((bytes, MarkedAccount { family, purpose, mode, path, next_index }))
+    Some((AccountKeyBytes(bytes), MarkedAccount { family, purpose, mode, path, next_index }))
 }
 
 #[cfg(test)]
@@ -159,7 +156,10 @@ mod tests {
             path: "m/44'/60'/0'".into(),
             next_index,
         };
-        AddressMark { epoch, accounts: indices.iter().map(|(key, next)| ([*key; 65], account(*next))).collect() }
+        AddressMark {
+            epoch,
+            accounts: indices.iter().map(|(key, next)| (AccountKeyBytes([*key; 65]), account(*next))).collect(),
+        }
     }
 
     #[test]

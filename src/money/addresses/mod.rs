@@ -26,12 +26,15 @@ use db::{self, Db, Tx};
 use ids::Mode;
 
 pub use initial_balances::{InitialBalance, LeasedIndices, store_initial_balances_and_review_old_money};
-pub use mark::{AccountKeyBytes, AddressMark, MarkedAccount};
+pub use mark::{AddressMark, MarkedAccount};
 pub use mark_file::{MarkFile, MarkFileError};
 pub use reserved_address::ReservedAddress;
 pub use restore::{DEFAULT_SKIP, RestoreError, RestoredAddresses, SkippedIndices, skip_indices_after_restore};
 
 use index_lease::IndexLease;
+
+/// The number of addresses that one query reads at start.
+const PAGE: i64 = 10_000;
 
 /// Returns the high-water mark of the database.
 ///
@@ -100,17 +103,38 @@ pub enum IssueError {
     Db(#[from] db::Error),
 }
 
+/// Adds every address that was issued on a chain to a watch set. The addresses are read in pages, each in a transaction
+/// of its own, so that millions of addresses neither stand in memory twice nor keep a transaction open. Other chains
+/// that share the account key may share the watch set, because the buyer may send to the address on any of them.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn watch_issued_addresses(db: &Db, chain: &ChainId, watched: &WatchSet) -> Result<(), db::Error> {
+    let mut after = None;
+    loop {
+        let chain = chain.clone();
+        let page: Result<_, db::Error> = db
+            .read("list_address_keys_after", move |tx| {
+                Box::pin(async move { store::list_address_keys_after(tx, &chain, after, PAGE).await })
+            })
+            .await;
+        let page = page?;
+        let is_last = i64::try_from(page.len()).is_ok_and(|length| length < PAGE);
+        after = page.last().copied();
+        page.into_iter().for_each(|key| watched.insert(key));
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
 impl Addresses {
-    /// Stores the account keys that are not in the database yet, adds every issued and every leased address to the watch
-    /// sets, and returns the issuers of all chains. Issued addresses are read; only leased ones that were not issued, such
-    /// as the skipped ones after a restore, are derived.
+    /// Stores the account keys that are not in the database yet, and returns the issuers of all chains. The caller adds
+    /// the issued addresses to the watch sets with [`watch_issued_addresses`] before a chain is followed.
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn store_accounts_and_watch_addresses(
-        tx: &mut Tx,
-        accounts: Vec<ChainAccount>,
-    ) -> Result<Addresses, db::Error> {
+    pub async fn store_accounts(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
             let marked = MarkedAccount {
@@ -122,13 +146,6 @@ impl Addresses {
             };
             let key = new.deriver.account_key_bytes();
             let account = store::find_or_insert_address_account(tx, &key, &marked).await?;
-            for index in store::list_unissued_indices(tx, account, &new.chain).await? {
-                let derived = new.deriver.derive_address(index);
-                new.watched.insert(derived.map_err(|e| db::Error::Statement(e.to_string()))?.key);
-            }
-            for key in store::list_address_keys(tx, &new.chain).await? {
-                new.watched.insert(key);
-            }
             let issuer = Issuer {
                 account,
                 deriver: new.deriver,
@@ -147,20 +164,21 @@ impl Addresses {
         Addresses { mark: Some(mark), ..self }
     }
 
-    /// Adds the addresses that were issued on the chain `sibling` to the watch set of `chain`. Both chains share an
-    /// account key, so the buyer may send to the address on either of them.
+    /// Adds the leased addresses of a chain that were not issued, such as the skipped ones after a restore, to its watch
+    /// set. They stand in no table, so they are derived.
     ///
     /// # Errors
-    /// Any [`db::Error`] of the database.
-    pub async fn watch_sibling_addresses(
-        &self,
-        tx: &mut Tx,
-        chain: &ChainId,
-        sibling: &ChainId,
-    ) -> Result<(), db::Error> {
+    /// [`IssueError::Db`] when the database fails, and [`IssueError::Derive`] when an address cannot be derived.
+    pub async fn watch_unissued_leased_addresses(&self, db: &Db, chain: &ChainId) -> Result<(), IssueError> {
         let Some(issuer) = self.issuers.get(chain) else { return Ok(()) };
-        for key in store::list_address_keys(tx, sibling).await? {
-            issuer.watched.insert(key);
+        let (account, of) = (issuer.account, chain.clone());
+        let unissued: Result<_, db::Error> = db
+            .read("list_unissued_indices", move |tx| {
+                Box::pin(async move { store::list_unissued_indices(tx, account, &of).await })
+            })
+            .await;
+        for index in unissued? {
+            issuer.watched.insert(issuer.deriver.derive_address(index)?.key);
         }
         Ok(())
     }
@@ -170,21 +188,18 @@ impl Addresses {
         self.issuers.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Acquire))
     }
 
-    /// Records that the chain is followed and that a node reported a block at the height `tip`. The follower calls this
-    /// function whenever it has read the tip. Money in blocks up to the highest reported one pays no invoice whose
-    /// address is leased later.
-    pub fn set_chain_followed_at_tip(&self, chain: &ChainId, tip: Height) {
+    /// Records that a node reported a block at the height `tip`. The follower calls this function whenever it has read the
+    /// tip. Money in blocks up to the highest reported one pays no invoice whose address is leased later.
+    pub fn raise_known_tip(&self, chain: &ChainId, tip: Height) {
         if let Some(issuer) = self.issuers.get(chain) {
             issuer.tip.fetch_max(tip, Ordering::Relaxed);
-            issuer.followed.store(true, Ordering::Release);
         }
     }
 
-    /// Records that the chain is not followed, or not yet. The follower calls this function at its start and while the
-    /// chain is halted.
-    pub fn set_chain_unfollowed(&self, chain: &ChainId) {
+    /// Records whether the follower reads the chain. Addresses are issued only while it does.
+    pub fn set_chain_followed(&self, chain: &ChainId, followed: bool) {
         if let Some(issuer) = self.issuers.get(chain) {
-            issuer.followed.store(false, Ordering::Release);
+            issuer.followed.store(followed, Ordering::Release);
         }
     }
 

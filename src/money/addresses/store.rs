@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use chain::{Address, AddressKey, ChainId, Height};
+use chain::{AccountKeyBytes, Address, AddressKey, ChainId, Height};
 
 use crate::addresses::mark::{family_to_text, parse_family};
-use crate::addresses::{AccountKeyBytes, AddressMark, InitialBalance, LeasedIndices, MarkedAccount};
+use crate::addresses::{AddressMark, InitialBalance, LeasedIndices, MarkedAccount};
 use clock::Instant;
 use db::{self, ResultRef, Tx, batch_row, deferred_for_each, execute, queued, row, rows};
 use ids::AddressId;
@@ -22,12 +22,12 @@ pub async fn find_or_insert_address_account(
         "insert into address_accounts (family, key, purpose, mode, path, next_index) values ($1, $2, $3, $4, $5, 0)
          on conflict (key) do nothing",
         family_to_text(account.family),
-        key,
+        key.0,
         &account.purpose,
         account.mode,
         &account.path
     )?;
-    let found = row!(tx, "select id from address_accounts where key = $1", key)?;
+    let found = row!(tx, "select id from address_accounts where key = $1", key.0)?;
     found.ok_or_else(|| db::Error::Statement("the account key is not stored".into()))?.get("id")
 }
 
@@ -44,7 +44,7 @@ pub async fn list_address_accounts(tx: &mut Tx) -> Result<Vec<(i64, AccountKeyBy
             path: row.get("path")?,
             next_index: row.get("next_index")?,
         };
-        Ok((row.get("id")?, row.get("key")?, account))
+        Ok((row.get("id")?, AccountKeyBytes(row.get("key")?), account))
     };
     found.iter().map(account).collect()
 }
@@ -230,8 +230,21 @@ pub fn queue_address_insert(
     )
 }
 
-/// Returns the keys of all addresses that were issued on a chain.
-pub async fn list_address_keys(tx: &mut Tx, chain: &ChainId) -> Result<Vec<AddressKey>, db::Error> {
-    let found = rows!(tx, "select key from addresses where chain = $1", chain.as_str())?;
+/// Returns at most `limit` keys of addresses that were issued on a chain, in ascending order; those above `after`, or
+/// the lowest ones for `None`. The unique index on chain and key has all that this query reads.
+pub async fn list_address_keys_after(
+    tx: &mut Tx,
+    chain: &ChainId,
+    after: Option<AddressKey>,
+    limit: i64,
+) -> Result<Vec<AddressKey>, db::Error> {
+    let after = after.map_or_else(Vec::new, |key| key.0.to_vec());
+    let found = rows!(
+        tx,
+        "select key from addresses where chain = $1 and key > $2 order by key limit $3",
+        chain.as_str(),
+        after,
+        limit
+    )?;
     found.iter().map(|row| row.get_at(0).map(AddressKey)).collect()
 }

@@ -6,9 +6,9 @@ use chain::address::AddressScheme;
 use chain::{ChainId, Deriver, Family, WatchSet};
 use futures_util::future::join_all;
 
-use crate::addresses::{Addresses, ChainAccount, IssueError, ReservedAddress};
+use crate::addresses::{Addresses, ChainAccount, IssueError, PAGE, ReservedAddress, watch_issued_addresses};
 use clock::Instant;
-use db::{Db, Error, row};
+use db::{BatchRows, Db, Error, batch_row, row};
 use ids::Mode;
 
 /// The account key of the test vectors in BIP 84.
@@ -32,10 +32,11 @@ async fn open_addresses(db: &Db) -> (Addresses, Arc<WatchSet>) {
         watched: watched.clone(),
     };
     let accounts = vec![account("ethereum"), account("polygon")];
-    let addresses = db
-        .write("open", move |tx| Box::pin(Addresses::store_accounts_and_watch_addresses(tx, accounts)))
-        .await
-        .unwrap();
+    let addresses = db.write("open", move |tx| Box::pin(Addresses::store_accounts(tx, accounts))).await.unwrap();
+    for chain in ["ethereum", "polygon"] {
+        watch_issued_addresses(db, &parse_chain_id(chain), &watched).await.unwrap();
+        addresses.watch_unissued_leased_addresses(db, &parse_chain_id(chain)).await.unwrap();
+    }
     (addresses, watched)
 }
 
@@ -91,13 +92,41 @@ db::both! {
                 watched: Arc::default(),
             };
             let addresses = db
-                .write("open", move |tx| Box::pin(Addresses::store_accounts_and_watch_addresses(tx, vec![account])))
+                .write("open", move |tx| Box::pin(Addresses::store_accounts(tx, vec![account])))
                 .await
                 .unwrap();
             issued.push(store_and_issue_address(&db, addresses.reserve_address(&db, &bitcoin).await.unwrap()).await);
         }
         assert_ne!(issued[0], issued[1], "the second spelling does not begin with index 0");
         assert_eq!(load_next_index(&db).await, 128);
+    }
+
+    async fn issued_addresses_are_loaded_in_pages_outside_of_write_transactions(db: Db) {
+        open_addresses(&db).await;
+        // Three pages of which the last one is full, so that a fourth, empty one follows.
+        let total = 3 * PAGE;
+        let keys = (0..total).map(|n| (n * 7_919) % total);
+        let rows = keys.map(|n| {
+            let mut key = [0; 20];
+            key[12..].copy_from_slice(&n.to_be_bytes());
+            batch_row![key, format!("{n:x}"), n]
+        });
+        let rows: BatchRows = rows.collect();
+        let insert = "with given (key bytea, name text, n bigint)
+            insert into addresses (chain, key, text, account_id, derivation_index, issued_at)
+            select 'ethereum', given.key, given.name, a.id, given.n, 0 from given, address_accounts a";
+        db.write("fill", move |tx| Box::pin(async move { tx.execute_for_each(insert, rows, Vec::new()).await })).await.unwrap();
+
+        let (before, watched) = (db.counters(), WatchSet::default());
+        watch_issued_addresses(&db, &parse_chain_id("ethereum"), &watched).await.unwrap();
+        let after = db.counters();
+        assert_eq!(i64::try_from(watched.len()).unwrap(), total);
+        assert_eq!(after.sql_statements - before.sql_statements, 4, "one query for each page");
+        assert_eq!(after.transactions - before.transactions, 4, "one transaction for each page");
+        assert_eq!(after.commits, before.commits, "nothing is written");
+        let other = WatchSet::default();
+        watch_issued_addresses(&db, &parse_chain_id("polygon"), &other).await.unwrap();
+        assert!(other.is_empty());
     }
 
     async fn an_address_that_was_not_issued_is_reserved_again(db: Db) {

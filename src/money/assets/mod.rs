@@ -1,13 +1,13 @@
 //! The chains and assets that buyers can pay with. They come from the configuration and stay the same while the daemon
-//! runs.
+//! runs, except that an asset with an unusable contract is withheld.
 
 mod confirmations;
 mod dust;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use chain::{Asset, AssetId, ChainId, Family, WatchSet};
+use chain::{Amount, Asset, AssetId, ChainId, Family, WatchSet};
 
 use ids::Mode;
 
@@ -42,6 +42,8 @@ pub struct PaymentAsset {
     pub asset: Asset,
     /// The symbol of the asset in the rates, such as `USDT` or `BTC`.
     pub rate_symbol: String,
+    /// The smallest amount due, in base units: orders that cost less cannot be paid in this asset.
+    pub min_due: Amount,
 }
 
 /// All followed chains and the assets that buyers can pay with.
@@ -49,17 +51,33 @@ pub struct PaymentAsset {
 pub struct Assets {
     chains: HashMap<ChainId, FollowedChain>,
     assets: Vec<PaymentAsset>,
+    /// The assets that buyers cannot pay with now, because their contract is missing or differs from the configuration.
+    withheld: Arc<RwLock<HashSet<AssetId>>>,
 }
 
 impl Assets {
     /// Returns a collection of these chains and assets. The APIs list the assets in the order of `assets`.
     pub fn new(chains: Vec<FollowedChain>, assets: Vec<PaymentAsset>) -> Assets {
-        Assets { chains: chains.into_iter().map(|chain| (chain.id.clone(), chain)).collect(), assets }
+        let chains = chains.into_iter().map(|chain| (chain.id.clone(), chain)).collect();
+        Assets { chains, assets, withheld: Arc::default() }
     }
 
-    /// Returns the asset with this code, and the chain of the asset. `None` when no asset of this mode has the code.
+    /// Returns the asset with this code and its chain; `None` when the mode has no such asset, and while the asset is
+    /// withheld.
     pub fn find_payment_asset(&self, mode: Mode, code: &str) -> Option<(&FollowedChain, &PaymentAsset)> {
-        self.list_payment_assets(mode).find(|(_, asset)| asset.code == code)
+        let withheld = self.withheld.read().unwrap_or_else(PoisonError::into_inner);
+        self.list_payment_assets(mode).find(|(_, asset)| asset.code == code && !withheld.contains(&asset.asset.id))
+    }
+
+    /// Withholds an asset from buyers, or offers it again. Clones of this collection share the change. Deposits in the
+    /// asset are booked in both cases.
+    pub fn set_asset_withheld(&self, asset: &AssetId, withheld: bool) {
+        let mut all = self.withheld.write().unwrap_or_else(PoisonError::into_inner);
+        if withheld {
+            all.insert(asset.clone());
+        } else {
+            all.remove(asset);
+        }
     }
 
     /// Lists the assets of a mode, each with its chain, in the order of the configuration.

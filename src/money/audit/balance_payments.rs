@@ -1,7 +1,7 @@
 //! Compares the stored payments from user balances with their postings.
 
-use crate::audit::posting_index::AccountedAmount;
-use crate::audit::{AccountIds, Auditor, PAGE, store};
+use crate::audit::posting_index::{AccountedAmount, PostingIndex};
+use crate::audit::{AccountIds, Auditor, store};
 use crate::ledger::Account;
 use db::{self, Tx};
 
@@ -14,9 +14,11 @@ impl Auditor {
     ) -> Result<(), db::Error> {
         let mut after = 0;
         loop {
-            let page = store::list_balance_payments_after(tx, after, PAGE).await?;
-            let Some(last) = page.last() else { break };
+            let page = store::list_balance_payments_after(tx, after, self.page).await?;
+            let Some(last) = page.last() else { return Ok(()) };
             after = last.id;
+            let entries: Vec<String> = page.iter().map(|payment| format!("payment/{}/paid", payment.id)).collect();
+            let mut index = PostingIndex::read_entries(tx, &entries).await?;
             for payment in &page {
                 let find = |account: Account| {
                     account_ids.get(&(payment.mode, account.account_code(), payment.asset.clone())).copied()
@@ -25,7 +27,7 @@ impl Auditor {
                 let credit = find(Account::MerchantAvailable(payment.merchant));
                 let amount = payment.amount;
                 let expected = debit.zip(credit).map(|(debit, credit)| AccountedAmount { debit, credit, amount });
-                let posted = self.posting_index.payments.remove(&payment.id);
+                let posted = index.payments.remove(&payment.id);
                 if posted.is_none() || posted != expected {
                     self.report.add_or_count_finding(format!(
                         "payment {} ({} of {}): the ledger did not take it from the balance of its user",
@@ -34,8 +36,5 @@ impl Auditor {
                 }
             }
         }
-        let left = std::mem::take(&mut self.posting_index.payments);
-        self.report_unmatched_postings("payment", left.into_keys().collect());
-        Ok(())
     }
 }

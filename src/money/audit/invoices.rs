@@ -1,13 +1,11 @@
 //! Compares the stored invoices with their postings and their deposits. Amounts and accounts must match, and nothing
 //! may be missing on either side.
 
-use std::collections::HashMap;
-
 use chain::{Amount, AssetId};
 
-use crate::audit::deposits::DepositSums;
-use crate::audit::posting_index::{InvoicePosting, InvoiceStep};
-use crate::audit::{AccountIds, Auditor, PAGE, saturating_add_amounts, store};
+use crate::audit::deposits::{DepositSums, sum_deposits_by_invoice};
+use crate::audit::posting_index::{InvoicePosting, InvoiceStep, PostingIndex};
+use crate::audit::{AccountIds, Auditor, saturating_add_amounts, store};
 use crate::invoices;
 use crate::ledger::{Account, Suspense};
 use db::{self, Tx};
@@ -38,19 +36,18 @@ impl MerchantAccounts {
 impl Auditor {
     /// Checks that the stored settlements, reversals, finality and expiry of each invoice match its postings and its
     /// deposits.
-    pub(super) async fn audit_invoices(
-        &mut self,
-        tx: &mut Tx,
-        account_ids: &AccountIds,
-        mut received: HashMap<i64, DepositSums>,
-    ) -> Result<(), db::Error> {
+    pub(super) async fn audit_invoices(&mut self, tx: &mut Tx, account_ids: &AccountIds) -> Result<(), db::Error> {
         let mut after = 0;
         loop {
-            let page = store::list_invoices_after(tx, after, PAGE).await?;
-            let Some(last) = page.last() else { break };
+            let page = store::list_invoices_after(tx, after, self.page).await?;
+            let Some(last) = page.last() else { return Ok(()) };
             after = last.id;
+            let ids: Vec<i64> = page.iter().map(|invoice| invoice.id).collect();
+            let mut received = sum_deposits_by_invoice(tx, &ids).await?;
+            let entries: Vec<String> = page.iter().flat_map(list_entry_names).collect();
+            let mut index = PostingIndex::read_entries(tx, &entries).await?;
             for invoice in &page {
-                let postings = self.posting_index.invoices.remove(&invoice.id).unwrap_or_default();
+                let postings = index.invoices.remove(&invoice.id).unwrap_or_default();
                 let received = received.remove(&invoice.id).unwrap_or_default();
                 let accounts = MerchantAccounts::new(account_ids, invoice.mode, invoice.merchant, &invoice.asset);
                 if let Err(difference) = compare_invoice_with_postings(invoice, &accounts, &postings, received) {
@@ -59,10 +56,18 @@ impl Auditor {
                 }
             }
         }
-        let left = std::mem::take(&mut self.posting_index.invoices);
-        self.report_unmatched_postings("invoice", left.into_keys().collect());
-        Ok(())
     }
+}
+
+/// Returns the names of all journal entries that an invoice may have: those of its expiry and of each settlement. Entries
+/// of further settlements are reported when the postings are read.
+fn list_entry_names(invoice: &store::AuditedInvoice) -> Vec<String> {
+    let id = invoice.id;
+    let mut names = vec![format!("invoice/{id}/expired")];
+    for number in 1..=invoice.settlement_count {
+        names.extend(["paid", "surplus", "reversed", "final"].map(|step| format!("invoice/{id}/{step}/{number}")));
+    }
+    names
 }
 
 fn compare_invoice_with_postings(
@@ -91,14 +96,22 @@ fn compare_invoice_with_postings(
         let reversed_pending = sum_of(InvoiceStep::Reversed, number, pending, incoming);
         let reversed_available = sum_of(InvoiceStep::Reversed, number, available, incoming);
         let reversed_surplus = sum_of(InvoiceStep::Reversed, number, surplus, incoming);
-        if earned.is_zero() {
+        // A second payment for the same thing is moved to the surplus account as a whole.
+        let moved_pending = sum_of(InvoiceStep::Surplus, number, pending, surplus);
+        let moved_available = sum_of(InvoiceStep::Surplus, number, available, surplus);
+        let moved = saturating_add_amounts(moved_pending, moved_available);
+        if !moved.is_zero() && moved != earned {
+            return Err(format!("settlement {number}: not all of it was moved to the surplus account"));
+        }
+        let (kept, surplus_total) = (earned.saturating_sub(moved), saturating_add_amounts(surplus_part, moved));
+        if earned.is_zero() && surplus_part.is_zero() {
             return Err(format!("settlement {number} has no entry, or one between other accounts"));
         }
         let is_current = is_paid && number == invoice.settlement_count;
         let (to_reverse, surplus_to_reverse) =
-            if is_current { (Amount::ZERO, Amount::ZERO) } else { (earned, surplus_part) };
-        // A reversal takes the money from the account that holds it: the pending account before the deposits are final,
-        // the available account afterwards.
+            if is_current { (Amount::ZERO, Amount::ZERO) } else { (kept, surplus_total) };
+        // A reversal takes the money from the account that holds it: pending before the deposits are final, available
+        // after.
         let expected_pending = if finalized.is_zero() { to_reverse } else { Amount::ZERO };
         let expected_available = if finalized == earned { to_reverse } else { Amount::ZERO };
         let is_reversed = reversed_pending == expected_pending
@@ -107,11 +120,13 @@ fn compare_invoice_with_postings(
         if !is_reversed || !(finalized.is_zero() || finalized == earned) {
             return Err(format!("settlement {number}: its entries do not match its reversal or its finality"));
         }
-        if is_current && finalized.is_zero() == invoice.is_final {
+        let is_final = !kept.is_zero() && !finalized.is_zero();
+        if is_current && is_final != invoice.is_final {
             return Err(format!("settlement {number}: its entries do not match its finality"));
         }
-        last = (earned, surplus_part);
-        for sum in [earned, surplus_part, finalized, reversed_pending, reversed_available, reversed_surplus] {
+        last = (kept, surplus_total);
+        let reversed = [reversed_pending, reversed_available, reversed_surplus];
+        for sum in [earned, surplus_part, moved, finalized].into_iter().chain(reversed) {
             explained = saturating_add_amounts(explained, sum);
         }
     }

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 
 use chain::Amount;
 
-use crate::audit::{Auditor, OpenHold, PAGE, store};
-use crate::ledger::{BalanceChange, GENESIS_HASH, PostingKind, Side, StoredPosting, list_hashed_postings_after};
+use crate::audit::{Auditor, OpenHold, store};
+use crate::ledger::{
+    BalanceChange, GENESIS_HASH, PostingKind, Side, StoredPosting, list_hashed_postings_after,
+    list_postings_without_hash,
+};
 use db::{self, Tx};
-use ids::AccountId;
+use ids::{AccountId, PostingSeq};
 
 impl Auditor {
     /// Checks that no number is missing in the hash chain and that every hash is correct. Adds every posting to the
@@ -19,7 +22,7 @@ impl Auditor {
     ) -> Result<(), db::Error> {
         let (mut last_no, mut previous) = (0, GENESIS_HASH);
         loop {
-            let page = list_hashed_postings_after(tx, last_no, PAGE).await?;
+            let page = list_hashed_postings_after(tx, last_no, self.page).await?;
             for posting in &page {
                 let hash_chain_no = posting.hash_chain_no.unwrap_or_default();
                 if hash_chain_no != last_no + 1 {
@@ -43,7 +46,29 @@ impl Auditor {
                 last_no = hash_chain_no;
                 self.check_and_add_posting(posting, accounts);
             }
-            if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+            self.check_that_objects_are_stored(tx, &page).await?;
+            if self.is_last_page(page.len()) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Adds the postings that are not in the hash chain yet to the sums.
+    pub(super) async fn audit_postings_without_hash(
+        &mut self,
+        tx: &mut Tx,
+        accounts: &HashMap<AccountId, store::AuditedAccount>,
+    ) -> Result<(), db::Error> {
+        let mut last = PostingSeq(0);
+        loop {
+            let page = list_postings_without_hash(tx, last, self.page).await?;
+            for posting in &page {
+                self.report.without_hash += 1;
+                last = posting.seq;
+                self.check_and_add_posting(posting, accounts);
+            }
+            self.check_that_objects_are_stored(tx, &page).await?;
+            if self.is_last_page(page.len()) {
                 return Ok(());
             }
         }
@@ -74,7 +99,7 @@ impl Auditor {
             }
             PostingKind::Post | PostingKind::Void => {
                 let hold = posting.hold_seq.and_then(|seq| Some((seq, self.open_holds.remove(&seq)?)));
-                let Some((seq, hold)) = hold else {
+                let Some((_, hold)) = hold else {
                     return self
                         .report
                         .add_or_count_finding(format!("{}: the hold that it resolves is not open", name()));
@@ -84,7 +109,6 @@ impl Auditor {
                         .add_or_count_finding(format!("{}: it does not match the hold that it resolves", name()));
                 }
                 let posted = (posting.kind == PostingKind::Post).then_some(posting.amount);
-                self.resolved_holds.insert(seq, posted);
                 BalanceChange::Resolved { held: hold.amount, posted: posted.unwrap_or(Amount::ZERO) }
             }
         };
@@ -98,7 +122,6 @@ impl Auditor {
                 self.computed_rolled_up.insert(id, *balance);
             }
         }
-        self.posting_index.index_posting(posting);
     }
 
     /// Checks the balance row of every account, and checks for every asset that debits equal credits.

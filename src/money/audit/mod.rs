@@ -1,25 +1,28 @@
 //! The audit recomputes the whole ledger from its postings and reports every difference from the stored data:
 //! balances, holds, the hash chain, and the deposits, invoices and payments that caused the postings.
+//!
+//! It reads everything in pages. Its memory grows with the number of accounts and of open holds, not with the number of
+//! postings.
 
 mod ledger;
 mod deposits;
 mod invoices;
 mod balance_payments;
+mod stored_objects;
 mod posting_index;
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use chain::{Amount, AssetId};
 
-use crate::audit::posting_index::PostingIndex;
-use crate::ledger::{Balance, list_postings_without_hash};
+use crate::ledger::Balance;
 use db::{self, Tx};
 use ids::{AccountId, Mode, PostingSeq};
 
-/// The maximum number of rows that one query reads.
-const PAGE: i64 = 10_000;
+/// The number of rows that one query of an audit reads.
+pub const PAGE: i64 = 10_000;
 /// The maximum number of findings that the report describes. Further findings are only counted.
 const FINDINGS_MAX: usize = 100;
 
@@ -98,17 +101,28 @@ struct Auditor {
     /// balance row of the account must contain the same sums.
     computed_rolled_up: HashMap<AccountId, Balance>,
     open_holds: HashMap<PostingSeq, OpenHold>,
-    /// For each hold that was posted or voided: the posted amount; `None` when the hold was voided.
-    resolved_holds: HashMap<PostingSeq, Option<Amount>>,
-    posting_index: PostingIndex,
+    /// The number of rows that one query reads.
+    page: i64,
+    /// The objects that were reported because the ledger has postings for them and they are not stored, so that each of
+    /// them is reported once.
+    reported_objects: HashSet<(&'static str, i64)>,
 }
 
-/// Audits the whole ledger in one snapshot. The time grows with the number of postings, so run it on a connection
-/// without a statement timeout.
+/// Audits the whole ledger in one snapshot, which reads pages of [`PAGE`] rows. The time grows with the number of
+/// postings, so run it on a connection without a statement timeout.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database. Differences are not errors; the report lists them.
 pub async fn audit_ledger(tx: &mut Tx) -> Result<AuditReport, db::Error> {
+    audit_ledger_in_pages(tx, PAGE).await
+}
+
+/// Audits the whole ledger like [`audit_ledger`], with queries that read at most `page` rows each, or the rows that
+/// belong to so many rows.
+///
+/// # Errors
+/// Any [`db::Error`] of the database. Differences are not errors; the report lists them.
+pub async fn audit_ledger_in_pages(tx: &mut Tx, page: i64) -> Result<AuditReport, db::Error> {
     let accounts: HashMap<AccountId, store::AuditedAccount> =
         store::list_accounts_with_balances(tx).await?.into_iter().map(|account| (account.id, account)).collect();
     let mut auditor = Auditor {
@@ -116,36 +130,26 @@ pub async fn audit_ledger(tx: &mut Tx) -> Result<AuditReport, db::Error> {
         computed: HashMap::new(),
         computed_rolled_up: HashMap::new(),
         open_holds: HashMap::new(),
-        resolved_holds: HashMap::new(),
-        posting_index: PostingIndex::default(),
+        page,
+        reported_objects: HashSet::new(),
     };
     auditor.audit_hash_chain(tx, &accounts).await?;
-    let without_hash = list_postings_without_hash(tx, i64::MAX).await?;
-    auditor.report.without_hash = u64::try_from(without_hash.len()).unwrap_or(u64::MAX);
-    for posting in &without_hash {
-        auditor.check_and_add_posting(posting, &accounts);
-    }
+    auditor.audit_postings_without_hash(tx, &accounts).await?;
     auditor.audit_balances(&accounts);
     let account_ids =
         accounts.values().map(|account| ((account.mode, account.code.clone(), account.asset.clone()), account.id));
     let account_ids = account_ids.collect();
-    let received = auditor.audit_deposits_and_sum_by_invoice(tx, &account_ids).await?;
-    auditor.audit_invoices(tx, &account_ids, received).await?;
+    auditor.audit_deposits(tx, &account_ids).await?;
+    auditor.audit_invoices(tx, &account_ids).await?;
     auditor.audit_balance_payments(tx, &account_ids).await?;
     auditor.report.open_holds = u64::try_from(auditor.open_holds.len()).unwrap_or(u64::MAX);
     Ok(auditor.report)
 }
 
 impl Auditor {
-    /// Adds a finding to the report for each id in `ids`. These are ids of deposits, invoices or payments that have
-    /// postings in the ledger, but no stored row that explains the postings. `noun` names the kind of the ids.
-    fn report_unmatched_postings(&mut self, noun: &str, mut ids: Vec<i64>) {
-        ids.sort_unstable();
-        for id in ids {
-            self.report.add_or_count_finding(format!(
-                "{noun} {id}: the ledger has entries for it, but it is not stored in such a state"
-            ));
-        }
+    /// Returns true when a page has fewer rows than were requested, so that no further row is left.
+    fn is_last_page(&self, rows: usize) -> bool {
+        i64::try_from(rows).is_ok_and(|rows| rows < self.page)
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use chain::Amount;
 
-use crate::ledger::{PostingKind, StoredPosting};
+use crate::ledger::{PostingKind, StoredPosting, list_postings_of_entries, list_resolutions_of_holds};
+use db::Tx;
 use ids::{AccountId, PostingSeq};
 
 /// The accounts and the amount of a posting.
@@ -26,6 +27,8 @@ pub struct DepositPostings {
     pub hold: Option<(PostingSeq, AccountedAmount)>,
     /// The move to a suspense account, which is posted when no invoice counts the deposit.
     pub unallocated: Option<AccountedAmount>,
+    /// The move from the suspense account back to the invoice, which is posted when dust is counted later.
+    pub counted: Option<AccountedAmount>,
     /// The reversal, which is posted when a reorg removes the block of a confirmed deposit.
     pub reversal: Option<AccountedAmount>,
 }
@@ -35,7 +38,9 @@ pub struct DepositPostings {
 pub enum InvoiceStep {
     /// The invoice was paid: its money moved to the merchant's pending account.
     Paid,
-    /// A reorg removed deposits of a paid invoice, so its settlement was undone.
+    /// The credited money was moved to the surplus account, because another payment had paid for the same thing.
+    Surplus,
+    /// A reorg removed money of a paid invoice, and its settlement was undone.
     Reversed,
     /// The deposits became final: the money moved from the merchant's pending account to the available account.
     Final,
@@ -55,7 +60,7 @@ pub struct InvoicePosting {
     pub posted: AccountedAmount,
 }
 
-/// The postings of all deposits, invoices and payments.
+/// The postings of one page of deposits, invoices or payments. The audit never holds those of all of them.
 #[derive(Debug, Default)]
 pub struct PostingIndex {
     /// The postings of deposits, by deposit id.
@@ -64,9 +69,29 @@ pub struct PostingIndex {
     pub invoices: HashMap<i64, Vec<InvoicePosting>>,
     /// The postings of payments from balances, by payment id.
     pub payments: HashMap<i64, AccountedAmount>,
+    /// The posted amount of each resolved hold; `None` for a voided hold.
+    pub resolved_holds: HashMap<PostingSeq, Option<Amount>>,
 }
 
 impl PostingIndex {
+    /// Reads the postings of the named journal entries from the ledger, with the postings that resolve their holds.
+    ///
+    /// # Errors
+    /// Any [`db::Error`] of the database.
+    pub async fn read_entries(tx: &mut Tx, entries: &[String]) -> Result<PostingIndex, db::Error> {
+        let mut index = PostingIndex::default();
+        let postings = list_postings_of_entries(tx, entries).await?;
+        postings.iter().for_each(|posting| index.index_posting(posting));
+        let holds: Vec<PostingSeq> =
+            index.deposits.values().filter_map(|postings| postings.hold.map(|(seq, _)| seq)).collect();
+        for resolution in list_resolutions_of_holds(tx, &holds).await? {
+            let Some(hold) = resolution.hold_seq else { continue };
+            let posted = (resolution.kind == PostingKind::Post).then_some(resolution.amount);
+            index.resolved_holds.insert(hold, posted);
+        }
+        Ok(index)
+    }
+
     /// Adds a posting to the deposit, invoice or payment in the name of its journal entry, such as `invoice/7/paid/1`.
     /// Ignores postings of journal entries with other names.
     pub fn index_posting(&mut self, posting: &StoredPosting) {
@@ -80,11 +105,17 @@ impl PostingIndex {
             (["deposit", _, "unallocated"], PostingKind::Posted) => {
                 self.find_or_add_deposit_postings(id).unallocated = Some(posted)
             }
+            (["deposit", _, "counted"], PostingKind::Posted) => {
+                self.find_or_add_deposit_postings(id).counted = Some(posted)
+            }
             (["deposit", _, "orphaned"], PostingKind::Posted) => {
                 self.find_or_add_deposit_postings(id).reversal = Some(posted)
             }
             (["invoice", _, "paid", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Paid, number, posted);
+            }
+            (["invoice", _, "surplus", number], PostingKind::Posted) => {
+                self.add_invoice_posting(id, InvoiceStep::Surplus, number, posted);
             }
             (["invoice", _, "reversed", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Reversed, number, posted);

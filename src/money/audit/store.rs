@@ -6,7 +6,7 @@ use crate::deposits;
 use crate::invoices::{self, Disposition};
 use crate::ledger::Balance;
 use clock::Instant;
-use db::{self, Tx, rows};
+use db::{self, Tx, batch_row, rows, rows_for_each};
 use ids::{AccountId, MerchantId, Mode, UserId};
 
 /// A ledger account with its balance row.
@@ -65,8 +65,11 @@ pub struct AuditedDeposit {
     pub amount: Amount,
     /// The state of the deposit, as stored.
     pub state: deposits::State,
-    /// How the invoice uses the deposit: the invoice counts it towards the amount due, or the reason why not.
+    /// The use of the deposit by its invoice: counted towards the amount due, or the reason why not.
     pub disposition: Disposition,
+    /// True when a confirmation is allowed: a second source shows the deposit, or its value counts towards the limit of
+    /// deposits without one.
+    pub may_be_confirmed: bool,
     /// The id of the invoice whose address received the deposit.
     pub invoice: i64,
     /// The merchant of the invoice.
@@ -79,25 +82,75 @@ pub struct AuditedDeposit {
 pub async fn list_deposits_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedDeposit>, db::Error> {
     let found = rows!(
         tx,
-        "select d.id, d.chain, d.asset, d.amount, d.state, d.disposition, d.invoice_id, i.merchant_id, i.mode
-         from deposits d join invoices i on i.id = d.invoice_id where d.id > $1 order by d.id limit $2",
+        "select d.id, d.chain, d.asset, d.amount, d.state, d.disposition,
+         (d.corroboration = 'shown' or d.single_source_usd_cents is not null) as may_be_confirmed, d.invoice_id,
+         i.merchant_id, i.mode from deposits d join invoices i on i.id = d.invoice_id where d.id > $1 order by d.id limit $2",
         after,
         limit
     )?;
-    let deposit = |row: &db::Row| {
-        Ok(AuditedDeposit {
-            id: row.get("id")?,
-            chain: invoices::parse_stored_chain(&row.get::<String>("chain")?)?,
-            asset: AssetId::from_stored(&row.get::<String>("asset")?),
-            amount: row.get("amount")?,
-            state: row.get("state")?,
-            disposition: row.get("disposition")?,
-            invoice: row.get("invoice_id")?,
-            merchant: row.get("merchant_id")?,
-            mode: row.get("mode")?,
-        })
-    };
-    found.iter().map(deposit).collect()
+    found.iter().map(parse_audited_deposit).collect()
+}
+
+fn parse_audited_deposit(row: &db::Row) -> Result<AuditedDeposit, db::Error> {
+    Ok(AuditedDeposit {
+        id: row.get("id")?,
+        chain: invoices::parse_stored_chain(&row.get::<String>("chain")?)?,
+        asset: AssetId::from_stored(&row.get::<String>("asset")?),
+        amount: row.get("amount")?,
+        state: row.get("state")?,
+        disposition: row.get("disposition")?,
+        may_be_confirmed: row.get("may_be_confirmed")?,
+        invoice: row.get("invoice_id")?,
+        merchant: row.get("merchant_id")?,
+        mode: row.get("mode")?,
+    })
+}
+
+/// Lists the deposits of these invoices, in no order.
+pub async fn list_deposits_of_invoices(tx: &mut Tx, invoices: &[i64]) -> Result<Vec<AuditedDeposit>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        invoices.iter().map(|invoice| batch_row![*invoice]).collect(),
+        "with given (invoice bigint)
+         select d.id, d.chain, d.asset, d.amount, d.state, d.disposition,
+         (d.corroboration = 'shown' or d.single_source_usd_cents is not null) as may_be_confirmed, d.invoice_id,
+         i.merchant_id, i.mode
+         from given, deposits d, invoices i where d.invoice_id = given.invoice and i.id = d.invoice_id"
+    )?;
+    found.iter().map(parse_audited_deposit).collect()
+}
+
+/// Returns those of the ids that are ids of stored deposits of stored invoices.
+pub async fn list_stored_deposits(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        ids.iter().map(|id| batch_row![*id]).collect(),
+        "with given (id bigint)
+         select d.id from given, deposits d, invoices i where d.id = given.id and i.id = d.invoice_id"
+    )?;
+    found.iter().map(|row| row.get("id")).collect()
+}
+
+/// Returns those of the ids that are ids of stored invoices, each with the number of its settlements.
+pub async fn list_stored_invoices(tx: &mut Tx, ids: &[i64]) -> Result<Vec<(i64, i64)>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        ids.iter().map(|id| batch_row![*id]).collect(),
+        "with given (id bigint) select i.id, i.settlement_count from given, invoices i where i.id = given.id"
+    )?;
+    found.iter().map(|row| Ok((row.get("id")?, row.get("settlement_count")?))).collect()
+}
+
+/// Returns those of the ids that are ids of successful payments from balances.
+pub async fn list_stored_balance_payments(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        ids.iter().map(|id| batch_row![*id]).collect(),
+        "with given (id bigint)
+         select p.id from given, payments p where p.id = given.id and p.method in ('balance_cny', 'balance_crypto')
+         and p.state = 'success' and p.amount is not null"
+    )?;
+    found.iter().map(|row| row.get("id")).collect()
 }
 
 /// The columns of an invoice that the audit compares.

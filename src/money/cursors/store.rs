@@ -26,7 +26,8 @@ pub struct CursorRow {
     pub final_height: Height,
     /// True when some deposits of the chain are not final yet.
     pub unfinished: bool,
-    /// True when some deposits of the chain now have enough confirmations to become confirmed or final.
+    /// True when some deposits of the chain now have enough confirmations to become confirmed or final, and do not wait for a second
+    /// source.
     pub due: bool,
     /// True when some unclaimed transfers become final.
     pub unclaimed_due: bool,
@@ -58,8 +59,10 @@ pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Re
         "select height, final_height,
          case when exists (select 1 from deposits where chain = $1 and state = 'seen')
                 or exists (select 1 from deposits where chain = $1 and state = 'confirmed') then 1 else 0 end as unfinished,
-         case when exists (select 1 from deposits where chain = $1 and state = 'seen' and confirm_height <= $2)
-                or exists (select 1 from deposits where chain = $1 and state = 'seen' and height <= $3)
+         case when exists (select 1 from deposits where chain = $1 and state = 'seen' and confirm_height <= $2
+                           and (corroboration = 'shown' or single_source_usd_cents is not null))
+                or exists (select 1 from deposits where chain = $1 and state = 'seen' and height <= $3
+                           and (corroboration = 'shown' or single_source_usd_cents is not null))
                 or exists (select 1 from deposits where chain = $1 and state = 'confirmed' and height <= $3)
               then 1 else 0 end as due,
          case when exists (select 1 from unclaimed_transfers where chain = $1 and state = 'seen' and height <= $3)

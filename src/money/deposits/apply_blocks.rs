@@ -5,6 +5,7 @@ use chain::{Block, BlockRef, Header, Height};
 
 use crate::cursors::{self, Position};
 use crate::deposits::batch::DepositBatch;
+use crate::deposits::block_sums::BlockSums;
 use crate::deposits::{DepositService, outputs};
 use crate::effects;
 use crate::ledger::PostError;
@@ -14,7 +15,7 @@ use db::{self, Tx};
 
 /// The maximum number of stored deposits that one database transaction confirms or makes final. The transaction for the
 /// next blocks handles further deposits.
-const ADVANCE_MAX: i64 = 2_000;
+pub(super) const ADVANCE_MAX: i64 = 2_000;
 
 /// The result of storing blocks.
 #[derive(Debug)]
@@ -51,12 +52,12 @@ impl DepositService {
         let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
         let final_height = reached.map_or(before.final_height, |reached| reached.last);
 
-        let mut batch = DepositBatch::new(now, chain);
+        let mut batch = DepositBatch::new(now, self);
         let mut transfers = Vec::new();
         for block in blocks {
             transfers.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));
         }
-        batch.add_received_transfers(tx, self.limits.grace, &transfers).await?;
+        batch.add_received_transfers(tx, self.limits.grace, BlockSums::default(), &transfers).await?;
         if let (true, Some(reached)) = (before.due, reached) {
             batch.lock_and_add_advancing_deposits(tx, reached, ADVANCE_MAX).await?;
         }

@@ -5,6 +5,7 @@ use chain::{AssetKind, BlockRef, ChainId, Height, Transfer, TransferIndex, TxId,
 
 use crate::cursors::{self, Position};
 use crate::deposits::batch::DepositBatch;
+use crate::deposits::block_sums::BlockSums;
 use crate::deposits::{DepositService, is_bookable_amount, store};
 use crate::effects::{self, ReviewRequest};
 use crate::invoices;
@@ -14,7 +15,7 @@ use db::{self, Tx};
 use ids::InvoiceId;
 use records::reviews;
 
-/// The address of an invoice, with the part of the address balance that comes from booked deposits.
+/// The address of an invoice, with the booked deposits that explain the balance of the address.
 #[derive(Debug, Clone)]
 pub struct BalanceCheck {
     /// The invoice that the address belongs to.
@@ -28,25 +29,29 @@ pub struct BalanceCheck {
     /// The balance of the address before it was issued, in base units; `None` while it has not been read yet, so that the
     /// balance cannot be compared.
     pub initial: Option<chain::Amount>,
-    /// The sum of the deposits in this asset after the initial balance was read, in base units.
-    pub explained: chain::Amount,
-    /// A block height. All money of the address that is not booked yet arrived in a block above this height.
-    pub since: Height,
+    /// The block height and the amount, in base units, of each deposit in this asset after the initial balance was read.
+    /// The sum of the amounts is in range.
+    pub deposits: Vec<(Height, chain::Amount)>,
+    /// The height of the oldest stored block, or of the block of the initial balance if that is higher. Money that arrived
+    /// earlier cannot be assigned to its block.
+    pub oldest: Height,
 }
 
 impl BalanceCheck {
-    /// Returns the transaction index to store for a deposit whose transaction is unknown. The number is unique among
-    /// the addresses of a chain.
+    /// Returns the part of the balance after the block at `height` that the initial balance and booked deposits explain, in
+    /// base units. Deposits of later blocks explain nothing: the balance does not include them.
+    pub fn explained_amount_at(&self, height: Height) -> chain::Amount {
+        let amounts = self.deposits.iter().filter(|(booked, _)| *booked <= height).map(|(_, amount)| *amount);
+        chain::Amount::checked_sum(amounts.chain(self.initial)).unwrap_or(chain::Amount::MAX)
+    }
+
+    /// Returns the number that a deposit without a known transaction stores as its transaction index. The number is
+    /// unique among the addresses of a chain.
     ///
     /// # Panics
     /// Never: the value has 31 bits.
     pub fn synthetic_tx_index(&self) -> u32 {
         u32::try_from(self.id.0 & 0x7fff_ffff).expect("31 bits")
-    }
-
-    /// Returns the balance that the address has when no deposit is missing, in base units.
-    pub fn expected_balance(&self) -> chain::Amount {
-        self.initial.unwrap_or_default().checked_add(self.explained).unwrap_or(chain::Amount::MAX)
     }
 
     /// Returns the id of the asset on `chain`.
@@ -116,10 +121,11 @@ impl DepositService {
             return Ok(UnexplainedCredit::OffBranch);
         };
         let current = store::find_bookable_balance_check(tx, check.invoice).await?;
-        if current.is_none_or(|current| current.explained != check.explained) {
+        let explained = check.explained_amount_at(at.height);
+        if current.is_none_or(|current| current.explained_amount_at(at.height) != explained) {
             return Ok(UnexplainedCredit::Outdated);
         }
-        let mut batch = DepositBatch::new(now, chain);
+        let mut batch = DepositBatch::new(now, self);
         // Open a review instead of a deposit. `store::find_bookable_balance_check` leaves out invoices with this kind
         // of review, so the address is not checked again.
         if !is_bookable_amount(credit) {
@@ -139,7 +145,8 @@ impl DepositService {
                 from: None,
                 amount: credit,
             };
-            batch.add_received_transfers(tx, self.limits.grace, &[(header, &transfer)]).await?;
+            let sums = BlockSums::sum_stored_deposits(tx, &chain.id, std::iter::once(header.height)).await?;
+            batch.add_received_transfers(tx, self.limits.grace, sums, &[(header, &transfer)]).await?;
         }
         let stored = batch.store_deposits_and_settle_invoices(tx, None).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;

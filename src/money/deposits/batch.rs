@@ -5,14 +5,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chain::{AddressKey, Amount, Header, Transfer};
+use chain::{AddressKey, Amount, Header, Height, Transfer};
 
 use crate::assets::{FollowedChain, is_dust_amount};
 use crate::cursors::Position;
-use crate::deposits::{self, Deposit, Grace, NewDeposit, State, machine, store};
+use crate::deposits::block_sums::BlockSums;
+use crate::deposits::{self, Corroboration, Deposit, DepositService, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use crate::invoices::{self, Arrival, CountedSums, Disposition, InvoiceUpdate, decide_disposition};
-use crate::ledger::{Account, EntryLine, JournalEntry};
+use crate::ledger::{Account, EntryLine, JournalEntry, Suspense};
 use crate::unclaimed;
 use clock::Instant;
 use db::{self, Tx};
@@ -23,11 +24,13 @@ use records::reviews;
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
-    /// The locked invoices to which the deposits of this batch belong.
+    /// The evidence with which new deposits are stored.
+    corroboration: Corroboration,
+    /// The locked invoices of the deposits.
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
-    /// New deposits, which are not stored yet.
+    /// Deposits that are not stored yet.
     fresh: Vec<NewDeposit>,
-    /// Deposits that are already stored, each with the state that it changes to.
+    /// Deposits that are already stored, each with its next state.
     older: Vec<(Deposit, State)>,
     /// Transfers to addresses that belong to no invoice.
     unclaimed: Vec<(Header, Transfer)>,
@@ -35,26 +38,62 @@ pub(super) struct DepositBatch<'c> {
     effects: Effects,
 }
 
-/// The result of storing a batch of deposits.
+/// The result of storing a batch.
 pub(super) struct StoredBatch {
-    /// The journal entries, reviews and payment changes of the batch, which the caller must apply.
+    /// The effects of the batch, which the caller must apply.
     pub effects: Effects,
-    /// True when some deposits of the batch are not final yet.
+    /// True when some of the deposits are not final yet.
     pub unfinished: bool,
-    /// True when some deposits of the batch became final.
+    /// True when some of the deposits became final.
     pub finished: bool,
     /// True when the batch had transfers to addresses that belong to no invoice.
     pub unclaimed: bool,
+}
+
+/// Dust that an invoice could count.
+#[derive(Debug, Clone, Copy)]
+enum DustPart<'d> {
+    /// A stored deposit.
+    Stored(&'d Deposit),
+    /// The place of a new transfer among the received ones, and its amount.
+    New(usize, Amount),
+}
+
+impl DustPart<'_> {
+    fn amount(&self) -> Amount {
+        match self {
+            DustPart::Stored(deposit) => deposit.amount,
+            DustPart::New(_, amount) => *amount,
+        }
+    }
+}
+
+/// Returns the parts that together reach `missing`, the rest that an invoice needs; the largest parts come first. Returns
+/// nothing when all parts together do not reach it, and when nothing is missing.
+fn choose_dust_that_completes(mut parts: Vec<DustPart<'_>>, missing: Amount) -> Vec<DustPart<'_>> {
+    parts.sort_by_key(|part| Reverse(part.amount()));
+    let (mut chosen, mut left) = (Vec::new(), missing);
+    for part in parts {
+        if left.is_zero() {
+            break;
+        }
+        left = left.saturating_sub(part.amount());
+        chosen.push(part);
+    }
+    if left.is_zero() { chosen } else { Vec::new() }
 }
 
 /// A transfer with its block and with the invoice whose address received it.
 type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> DepositBatch<'c> {
-    /// Returns a batch without deposits.
-    pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
-        let (invoices, fresh, older, unclaimed) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
-        DepositBatch { now, chain, invoices, fresh, older, unclaimed, effects: Effects::default() }
+    /// Returns an empty batch of the service's chain. When the chain needs a second source, new deposits stay `seen`
+    /// until they are corroborated.
+    pub fn new(now: Instant, service: &'c DepositService) -> DepositBatch<'c> {
+        let corroboration = if service.needs_second_source() { Corroboration::Unchecked } else { Corroboration::Shown };
+        let (chain, invoices, fresh, older) = (&service.chain, BTreeMap::new(), Vec::new(), Vec::new());
+        let (unclaimed, effects) = (Vec::new(), Effects::default());
+        DepositBatch { now, chain, corroboration, invoices, fresh, older, unclaimed, effects }
     }
 
     /// Adds the transfers as new deposits, each with its disposition. A transfer whose amount is too large to be booked
@@ -63,12 +102,12 @@ impl<'c> DepositBatch<'c> {
         &mut self,
         tx: &mut Tx,
         grace: Grace,
+        block_sums: BlockSums,
         transfers: &[(Header, &Transfer)],
     ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
         let mut targets = invoices::lock_invoices_by_address(tx, &self.chain.id, &keys).await?;
-        // The key of the receiving address owns the same address on every chain of the family, so the address may
-        // receive money on each of these chains.
+        // The same key owns the address on every chain of the family, so the address may receive money on all of them.
         for siblings in &self.chain.siblings {
             let missing: BTreeSet<AddressKey> =
                 keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
@@ -114,7 +153,7 @@ impl<'c> DepositBatch<'c> {
             is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
         });
         let late: Vec<_> = late.collect();
-        // When the transaction of a transfer was in time before a reorg, it stays in time when it is mined again later.
+        // A transfer that was in time before a reorg stays in time when it is mined again later.
         let was_in_time = store::list_transactions_seen_in_time(tx, &late).await?;
 
         let is_old =
@@ -137,15 +176,24 @@ impl<'c> DepositBatch<'c> {
                 Arrival::InTime
             }
         };
-        let dispositions = self.decide_dispositions(tx, &received, arrival).await?;
+        let stored_dust = self.list_stored_countable_dust(tx, grace, &received).await?;
+        let (dispositions, completing) = self.decide_dispositions(tx, &received, &stored_dust, arrival).await?;
+        self.count_stored_dust(tx, completing).await?;
+        let has_stored_deposits = !block_sums.is_empty();
+        let depths = self.compute_required_confirmations_by_block(&received, &dispositions, block_sums);
+        if has_stored_deposits {
+            store::raise_confirm_heights(tx, &self.chain.id, &depths).await?;
+        }
         for ((header, transfer, target), used) in received.into_iter().zip(dispositions) {
             let Some(invoice) = self.invoices.get(&target) else { continue };
-            self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used));
+            let depth = depths.get(&header.height).copied().unwrap_or(1);
+            let deposit = NewDeposit::new(self.chain, header, transfer, invoice, used, depth, self.corroboration);
+            self.fresh.push(deposit);
         }
         Ok(())
     }
 
-    /// Returns the disposition of each transfer: its invoice counts it, or the reason why not.
+    /// Returns the disposition of each transfer.
     ///
     /// Transfers that may be dust are decided after all others, and larger transfers before smaller ones. Therefore the
     /// result does not depend on the order of transactions in a block. A transfer that an invoice counted before a
@@ -154,11 +202,13 @@ impl<'c> DepositBatch<'c> {
         &self,
         tx: &mut Tx,
         received: &[ReceivedTransfer<'_>],
+        stored_dust: &[Deposit],
         arrival: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> Arrival,
-    ) -> Result<Vec<Disposition>, db::Error> {
+    ) -> Result<(Vec<Disposition>, Vec<Deposit>), db::Error> {
         let is_small = |transfer: &Transfer| transfer.amount < self.compute_dust_limit_of_transfer(transfer);
         let small: Vec<_> = received.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
-        let asked = small.iter().map(|(_, _, target)| *target).collect();
+        let asked = small.iter().map(|(_, _, target)| *target).chain(stored_dust.iter().map(|dust| dust.invoice));
+        let asked = asked.collect();
         let counted = invoices::sum_counted_deposits(tx, &asked).await?;
         let mut seen: HashMap<InvoiceId, Amount> = counted.into_iter().map(|(id, sums)| (id, sums.seen)).collect();
         let small: Vec<_> =
@@ -172,8 +222,12 @@ impl<'c> DepositBatch<'c> {
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // These are only initial values: the loop below overwrites each element.
+        // The loop below overwrites each element.
         let mut dispositions = vec![Disposition::Dust; received.len()];
+        let mut dust: BTreeMap<InvoiceId, Vec<DustPart>> = BTreeMap::new();
+        for stored in stored_dust {
+            dust.entry(stored.invoice).or_default().push(DustPart::Stored(stored));
+        }
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
             let own = invoice.asset == transfer.asset;
@@ -196,6 +250,9 @@ impl<'c> DepositBatch<'c> {
                     missing,
                 )
             {
+                if used == Disposition::Counted {
+                    dust.entry(*target).or_default().push(DustPart::New(place, transfer.amount));
+                }
                 used = Disposition::Dust;
             }
             if used == Disposition::Counted {
@@ -205,12 +262,89 @@ impl<'c> DepositBatch<'c> {
                 *disposition = used;
             }
         }
-        Ok(dispositions)
+        let mut completing = Vec::new();
+        for (id, parts) in dust {
+            let Some(invoice) = self.invoices.get(&id) else { continue };
+            let missing = invoice.due.saturating_sub(invoice.tolerance);
+            let missing = missing.saturating_sub(seen.get(&id).copied().unwrap_or(Amount::ZERO));
+            for part in choose_dust_that_completes(parts, missing) {
+                match part {
+                    DustPart::Stored(stored) => completing.push(stored.clone()),
+                    DustPart::New(place, _) => {
+                        if let Some(disposition) = dispositions.get_mut(place) {
+                            *disposition = Disposition::Counted;
+                        }
+                    }
+                }
+            }
+        }
+        Ok((dispositions, completing))
+    }
+
+    /// Returns the stored dust that the invoices of the transfers could count: in the requested asset, in time, and while
+    /// the invoice still waits for money. Invoices without earlier deposits need no query.
+    async fn list_stored_countable_dust(
+        &self,
+        tx: &mut Tx,
+        grace: Grace,
+        received: &[ReceivedTransfer<'_>],
+    ) -> Result<Vec<Deposit>, db::Error> {
+        let may_have_dust = |id: &InvoiceId| {
+            self.invoices.get(id).is_some_and(|invoice| {
+                invoice.may_have_earlier_deposits()
+                    && matches!(invoice.state, invoices::State::Open | invoices::State::Reversed)
+            })
+        };
+        let asked: BTreeSet<InvoiceId> = received.iter().map(|(_, _, target)| *target).filter(may_have_dust).collect();
+        if asked.is_empty() { Ok(Vec::new()) } else { store::list_dust_in_time(tx, grace, &asked).await }
+    }
+
+    /// Counts stored dust, because the rest of its payment has arrived. Posted dust moves from the suspense account to
+    /// the money of the invoice.
+    async fn count_stored_dust(&mut self, tx: &mut Tx, dust: Vec<Deposit>) -> Result<(), db::Error> {
+        for deposit in &dust {
+            let Some(invoice) = self.invoices.get(&deposit.invoice) else { continue };
+            match deposit.state {
+                State::Confirmed | State::Final => {}
+                State::Seen | State::Orphaned => continue,
+            }
+            let merchant = invoice.shop.merchant;
+            let line = EntryLine {
+                debit: Account::Suspense(merchant, Suspense::Dust),
+                credit: Account::MerchantIncoming(merchant),
+                asset: deposit.asset.clone(),
+                amount: deposit.amount,
+            };
+            let name = format!("deposit/{}/counted", deposit.id);
+            self.effects.entries.push(JournalEntry::new_post_entry(self.chain.mode, name, "dust counted", vec![line]));
+        }
+        store::set_dust_counted(tx, &dust).await
+    }
+
+    /// Returns the confirmations that the deposits of each block need, by height. They depend on the value of all counted
+    /// deposits of the block together, which is what a payer would win by reversing the block.
+    fn compute_required_confirmations_by_block(
+        &self,
+        received: &[ReceivedTransfer<'_>],
+        dispositions: &[Disposition],
+        mut block_sums: BlockSums,
+    ) -> BTreeMap<Height, u32> {
+        for ((header, transfer, target), used) in received.iter().zip(dispositions) {
+            if let (Disposition::Counted, Some(invoice)) = (used, self.invoices.get(target)) {
+                block_sums.add_value(header.height, invoice.value_in_usd_cents(transfer.amount));
+            }
+        }
+        block_sums.required_confirmations(&self.chain.depths)
     }
 
     /// Adds a review to the effects of the batch.
     pub fn add_review_request(&mut self, request: ReviewRequest) {
-        self.effects.reviews.push(ReviewChange::Open(request));
+        self.add_review_change(ReviewChange::Open(request));
+    }
+
+    /// Adds a review to open, to resolve or to retract to the effects of the batch.
+    pub fn add_review_change(&mut self, change: ReviewChange) {
+        self.effects.reviews.push(change);
     }
 
     /// Returns the dust limit for the asset of a transfer, in base units.
@@ -218,8 +352,8 @@ impl<'c> DepositBatch<'c> {
         self.chain.dust.compute_dust_limit_or_zero(self.now, &transfer.asset)
     }
 
-    /// Locks at most `limit` stored deposits that become confirmed or final at `position`, together with their
-    /// invoices.
+    /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
+    /// Deposits that wait for a second source are left out.
     pub async fn lock_and_add_advancing_deposits(
         &mut self,
         tx: &mut Tx,
@@ -234,18 +368,18 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Stores each deposit in the state that it has at `position`, and returns the journal entries and other effects.
-    /// New deposits are held in the ledger; confirmed deposits are posted and settle the invoices that they pay.
+    /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
+    /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
     pub async fn store_deposits_and_settle_invoices(
         mut self,
         tx: &mut Tx,
         position: Option<Position>,
     ) -> Result<StoredBatch, db::Error> {
         let reached = |deposit: &Deposit| match position {
-            Some(position) => {
+            Some(position) if !deposit.waits_for_second_source() => {
                 machine::next_deposit_state(deposit.state, deposit.height, deposit.confirm_height, position)
             }
-            None => deposit.state,
+            Some(_) | None => deposit.state,
         };
         for fresh in &mut self.fresh {
             fresh.to = reached(&fresh.deposit);
@@ -253,8 +387,8 @@ impl<'c> DepositBatch<'c> {
         for (deposit, to) in &mut self.older {
             *to = reached(deposit);
         }
-        // `insert_unbooked_deposits` returns only those transfers that are stored for the first time.
         unclaimed::insert_transfers_and_open_reviews(tx, self.now, self.chain, &self.unclaimed).await?;
+        // `insert_unbooked_deposits` returns only the transfers that were not booked before.
         let fresh =
             store::insert_unbooked_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
         let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
@@ -281,7 +415,8 @@ impl<'c> DepositBatch<'c> {
         for (id, counted) in &counted {
             let Some(invoice) = self.invoices.get_mut(id) else { continue };
             if settling.contains(id) {
-                invoice.settle_invoice_if_paid(self.now, counted.confirmed, &mut self.effects);
+                let dust_limit = self.chain.dust.compute_dust_limit_or_zero(self.now, &invoice.asset);
+                invoice.settle_invoice_if_paid(self.now, counted.confirmed, dust_limit, &mut self.effects);
             }
             if releasing.contains(id) && counted.all_final {
                 invoice.release_credited_amount_if_paid(self.now, &mut self.effects);
@@ -297,8 +432,8 @@ impl<'c> DepositBatch<'c> {
         })
     }
 
-    /// Returns the sums of the counted deposits by invoice id. For an invoice without earlier deposits no query is
-    /// needed, because all its deposits are in this batch.
+    /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
+    /// ones and needs no query.
     async fn sum_stored_and_new_counted_deposits(
         &self,
         tx: &mut Tx,
@@ -338,9 +473,8 @@ impl<'c> DepositBatch<'c> {
         }
     }
 
-    /// Books a deposit as confirmed: posts the amount that the ledger held. If the invoice does not count the deposit,
-    /// moves the money to a suspense account at once. If earlier deposits have already paid the invoice, a counted
-    /// deposit becomes surplus.
+    /// Posts the held amount. If the invoice does not count the deposit, moves the money to a suspense account at once.
+    /// A counted deposit becomes surplus when earlier deposits have already paid the invoice.
     fn confirm_deposit_and_move_unallocated(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
@@ -368,8 +502,10 @@ impl<'c> DepositBatch<'c> {
             "deposit unallocated",
             vec![line],
         ));
-        // Dust is booked without a review, because anyone can send dust to any address.
-        if deposit.used == Disposition::Dust {
+        // Dust is booked without a review, because anyone can send dust to any address. A surplus as small as dust is not
+        // worth one either.
+        let is_small = deposit.amount < self.chain.dust.compute_dust_limit_or_zero(self.now, &deposit.asset);
+        if deposit.used == Disposition::Dust || (deposit.used == Disposition::Surplus && is_small) {
             return;
         }
         self.effects.reviews.push(ReviewChange::Open(ReviewRequest {

@@ -14,12 +14,25 @@ pub enum State {
     Confirmed,
     /// The block of the deposit is final: a reorg cannot remove it.
     Final,
-    /// A reorg removed the block of the deposit. The ledger has voided or reversed its amount. When the same
+    /// A reorg removed the block of the deposit, or the operator rejected it as invented. The ledger has voided or reversed its amount. When the same
     /// transaction is mined again in another block, that is a new deposit.
     Orphaned,
 }
 
 db::text_enum!(State { Seen => "seen", Confirmed => "confirmed", Final => "final", Orphaned => "orphaned" });
+
+/// The evidence of an endpoint of another provider for a deposit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Corroboration {
+    /// No endpoint of another provider has shown or contradicted the transfer yet.
+    Unchecked,
+    /// An endpoint of another provider shows the transfer, or the chain needs no second source.
+    Shown,
+    /// An endpoint of another provider has passed the block of the transfer and does not show the transfer.
+    Contradicted,
+}
+
+db::text_enum!(Corroboration { Unchecked => "unchecked", Shown => "shown", Contradicted => "contradicted" });
 
 /// Returns the new state of a deposit in the block at `height`. The deposit is confirmed when the cursor reaches
 /// `confirm_height`. This function never returns an earlier state than `state`; only a rewind after a reorg undoes

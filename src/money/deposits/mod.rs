@@ -4,9 +4,13 @@
 //! an invoice uses it. When a reorg removes a block, the ledger reverses all credits from its deposits.
 
 pub mod machine;
+pub mod second_source;
+mod block_sums;
 mod batch;
 mod apply_blocks;
+mod corroboration;
 mod rewind;
+mod rejection;
 mod rescan;
 mod balance_check;
 mod outputs;
@@ -21,7 +25,6 @@ use std::sync::Arc;
 use chain::{BlockHash, ChainId, Header, Height, Transfer, TransferIndex, TxId};
 
 use crate::assets::FollowedChain;
-use crate::cursors::Position;
 use crate::effects::PaymentListener;
 use crate::invoices::{self, Disposition, Invoice};
 use crate::ledger::{PostError, Suspense};
@@ -31,9 +34,12 @@ use ids::{AddressId, DepositId, InvoiceId};
 
 pub use apply_blocks::AppliedBlocks;
 pub use balance_check::{BalanceCheck, UnexplainedCredit, list_bookable_balance_checks, list_open_native_invoices};
-pub use machine::State;
-pub use outputs::{UnspentOutput, list_unspent_outputs};
+pub use corroboration::{UncheckedBlock, list_unchecked_blocks};
+pub use machine::{Corroboration, State};
+pub use outputs::{UnspentOutput, list_unspent_outputs, watch_unspent_outputs};
+pub use rejection::{RejectError, find_deposit_chain};
 pub use rescan::{RescanError, Rescanned};
+pub use second_source::SingleSourceLimit;
 pub(crate) use store::set_disposition_of_invoice_deposits;
 
 /// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply;
@@ -46,22 +52,20 @@ fn is_bookable_amount(amount: chain::Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= BITS_MAX
 }
 
-/// The grace time of payment windows: a deposit that is mined at most this long after the end of the window is still in
-/// time. It is needed because block times are not exact.
+/// The time after the end of a payment window during which deposits are still in time, because block times are not
+/// exact.
 #[derive(Debug, Clone, Copy)]
 pub struct Grace {
-    /// The duration of the grace time, in milliseconds.
+    /// The duration in milliseconds.
     pub ms: i64,
 }
 
 /// The limits of a [`DepositService`].
 #[derive(Debug, Clone, Copy)]
 pub struct DepositLimits {
-    /// The grace time of payment windows: a deposit that is mined at most this long after the end of the window is
-    /// still in time.
+    /// The time after the end of a payment window during which deposits are still in time.
     pub grace: Grace,
-    /// The number of recent blocks that are stored. After a reorg, the follower cannot go back further than these
-    /// blocks.
+    /// The number of recent blocks that are stored. The follower cannot rewind further than these blocks.
     pub keep: u64,
 }
 
@@ -76,6 +80,9 @@ struct Deposit {
     amount: chain::Amount,
     state: State,
     used: Disposition,
+    corroboration: Corroboration,
+    /// The value, in US cents, of a deposit that was confirmed without a second source; `None` for all others.
+    single_source_usd_cents: Option<i64>,
 }
 
 impl Deposit {
@@ -84,8 +91,14 @@ impl Deposit {
         format!("deposit/{}/seen", self.id)
     }
 
-    /// Returns the reason why the money of the deposit belongs in a suspense account; `None` when the invoice counts
-    /// the deposit.
+    /// Returns true when the deposit is not confirmed at any depth, because no second source shows it and none was
+    /// dispensed with.
+    fn waits_for_second_source(&self) -> bool {
+        let shown = self.corroboration == Corroboration::Shown || self.single_source_usd_cents.is_some();
+        self.state == State::Seen && !shown
+    }
+
+    /// Returns the reason why the deposit is in a suspense account; `None` when its invoice counts the deposit.
     fn suspense_reason(&self) -> Option<Suspense> {
         self.used.suspense_reason()
     }
@@ -96,15 +109,14 @@ impl Deposit {
 struct NewDeposit {
     /// The deposit; its id is 0 until it is stored.
     deposit: Deposit,
-    /// The state in which the deposit will be inserted.
+    /// The state in which the deposit is stored.
     to: State,
     /// The address that received the transfer.
     address: AddressId,
     /// The hash of the block, and its time in Unix seconds.
     block: (BlockHash, i64),
     txid: TxId,
-    /// The index of the transaction in its block, and the part of the transaction. Together they identify the transfer
-    /// in its block.
+    /// The transaction index and the part of the transaction; together they identify the transfer in its block.
     place: TransferIndex,
     /// The sending address; `None` on chains whose transfers have no single sender, such as Bitcoin.
     sender: Option<String>,
@@ -117,11 +129,13 @@ impl NewDeposit {
         transfer: &Transfer,
         invoice: &Invoice,
         used: Disposition,
+        block_confirmations: u32,
+        corroboration: Corroboration,
     ) -> NewDeposit {
-        // `invoice.confirmations` applies only to the chain of the invoice. On another chain of the family, the deposit
-        // needs the confirmations of that chain.
+        // The required confirmations in the invoice apply to its own chain only. A sibling chain needs its own number.
         let confirmations =
             if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.required_confirmations(None) };
+        let confirmations = confirmations.max(block_confirmations);
         let deposit = Deposit {
             id: DepositId(0),
             invoice: invoice.id,
@@ -131,6 +145,8 @@ impl NewDeposit {
             amount: transfer.amount,
             state: State::Seen,
             used,
+            corroboration,
+            single_source_usd_cents: None,
         };
         NewDeposit {
             deposit,
@@ -144,19 +160,32 @@ impl NewDeposit {
     }
 }
 
-/// Books the deposits of one chain and reports payment changes to the listener. Every function that can change a
-/// payment is a method of this type, so that the listener hears of every change.
+/// Books the deposits of one chain and reports payment changes to the listener. All functions that can change a
+/// payment are methods of this type, so that every payment change reaches the listener.
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,
     limits: DepositLimits,
+    /// What is confirmed while no second source can be asked; `None` on chains that need no second source.
+    second_source: Option<SingleSourceLimit>,
     listener: Arc<dyn PaymentListener>,
 }
 
 impl DepositService {
-    /// Returns the service that books the deposits of one chain. `listener` is told about every payment change.
+    /// Returns the service of one chain. `listener` receives every payment change.
     pub fn new(chain: FollowedChain, limits: DepositLimits, listener: Arc<dyn PaymentListener>) -> DepositService {
-        DepositService { chain, limits, listener }
+        DepositService { chain, limits, second_source: None, listener }
+    }
+
+    /// Returns the service for a chain on which an endpoint of another provider must show each deposit before it is
+    /// confirmed. `limit` is what is confirmed while no such endpoint can be asked.
+    pub fn require_second_source(self, limit: SingleSourceLimit) -> DepositService {
+        DepositService { second_source: Some(limit), ..self }
+    }
+
+    /// Returns true when an endpoint of another provider must show each deposit before it is confirmed.
+    pub fn needs_second_source(&self) -> bool {
+        self.second_source.is_some()
     }
 
     /// Returns the chain whose deposits the service books.
@@ -169,9 +198,9 @@ impl DepositService {
         self.limits
     }
 
-    /// Expires invoices whose window has ended; [`invoices::list_expirable_invoices`] returns the candidates. When the
-    /// balances of their addresses could not be compared with the deposits, `unverified` is the reason, and each
-    /// expired invoice gets a review.
+    /// Expires invoices whose window has ended; [`invoices::list_expirable_invoices`] returns the candidates.
+    /// `unverified` is the reason why the balances of their addresses could not be compared with the deposits; when it
+    /// is given, each expired invoice gets a review.
     ///
     /// # Errors
     /// Returns an error when the ledger refuses an entry.
@@ -185,19 +214,6 @@ impl DepositService {
         let changes = invoices::expire_ended_invoices(tx, now, invoices, unverified).await?;
         Ok(changes.dispatch_to_listener(tx, now, &*self.listener).await?)
     }
-}
-
-/// Returns the height of the highest block with deposits that `position` confirms or makes final; `None` when there
-/// are none.
-///
-/// # Errors
-/// Any [`db::Error`] of the database.
-pub async fn find_highest_due_height(
-    tx: &mut Tx,
-    chain: &ChainId,
-    position: Position,
-) -> Result<Option<Height>, db::Error> {
-    store::find_highest_due_height(tx, chain, position).await
 }
 
 /// Returns true when a rewind to `height` would reverse a confirmed deposit.

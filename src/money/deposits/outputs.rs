@@ -1,13 +1,16 @@
 //! The outputs of deposits, on chains with transaction outputs such as Bitcoin: unspent outputs, and outputs that a
 //! block spends.
 
-use chain::{Block, ChainId, Height, OutPoint};
+use chain::{Block, ChainId, Height, OutPoint, WatchSet};
 
 use crate::assets::FollowedChain;
 use crate::deposits::{State, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
-use db::{self, Tx};
+use db::{self, Db, Tx};
 use records::reviews;
+
+/// The number of outputs that one query reads at start.
+const PAGE: i64 = 10_000;
 
 /// A transaction output that is a deposit and is not spent yet, on chains with outputs such as Bitcoin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,27 @@ pub struct UnspentOutput {
 /// Any [`db::Error`] of the database.
 pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<UnspentOutput>, db::Error> {
     store::list_unspent_outputs(tx, chain, limit).await
+}
+
+/// Adds all unspent outputs of the deposits of a chain to its watch set. They are read in pages, each in a transaction of
+/// its own.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn watch_unspent_outputs(db: &Db, chain: &ChainId, watched: &WatchSet) -> Result<(), db::Error> {
+    let mut after = 0;
+    loop {
+        let chain = chain.clone();
+        let page: Result<_, db::Error> = db
+            .read("list_unspent_outpoints_after", move |tx| {
+                Box::pin(async move { store::list_unspent_outpoints_after(tx, &chain, after, PAGE).await })
+            })
+            .await;
+        let page = page?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = *last;
+        watched.insert_outputs(page.into_iter().map(|(_, output)| output));
+    }
 }
 
 /// Marks the outputs of deposits that the blocks spend, and opens a review for each of them. The daemon never spends

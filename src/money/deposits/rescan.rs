@@ -5,6 +5,7 @@ use chain::{Block, Height};
 
 use crate::cursors::{self, Position};
 use crate::deposits::batch::DepositBatch;
+use crate::deposits::block_sums::BlockSums;
 use crate::deposits::{DepositService, outputs, store};
 use crate::effects::{self, ReviewRequest};
 use crate::ledger::PostError;
@@ -51,7 +52,8 @@ impl From<db::Error> for RescanError {
 
 impl DepositService {
     /// Books the missing transfers of blocks that the follower has already read. Locks the cursor of the chain first,
-    /// so that the follower cannot book at the same time.
+    /// so that the follower cannot book at the same time. On a chain
+    /// that needs a second source they are booked as seen, also in final blocks, until one shows them.
     ///
     /// # Errors
     /// Returns an error for blocks above the cursor, and for blocks that are not on the branch that the follower has
@@ -61,7 +63,7 @@ impl DepositService {
         let cursor = cursors::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;
         let mut rescanned = Rescanned::default();
         let mut missing = Vec::new();
-        let mut batch = DepositBatch::new(now, chain);
+        let mut batch = DepositBatch::new(now, self);
         for block in blocks.iter().filter(|block| block.has_watched_activity()) {
             let height = block.header.height;
             if height > cursor.height {
@@ -96,7 +98,9 @@ impl DepositService {
             }
         }
         rescanned.booked = u64::try_from(missing.len()).unwrap_or(u64::MAX);
-        batch.add_received_transfers(tx, self.limits.grace, &missing).await?;
+        let heights = missing.iter().map(|(header, _)| header.height);
+        let sums = BlockSums::sum_stored_deposits(tx, &chain.id, heights).await?;
+        batch.add_received_transfers(tx, self.limits.grace, sums, &missing).await?;
         let position = Position { cursor: cursor.height, last: cursor.final_height };
         let mut stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;
         outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;

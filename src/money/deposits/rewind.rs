@@ -7,7 +7,7 @@ use chain::BlockRef;
 
 use crate::assets::FollowedChain;
 use crate::cursors::{self, Position};
-use crate::deposits::{Deposit, DepositService, State, store};
+use crate::deposits::{Corroboration, Deposit, DepositService, State, store};
 use crate::effects::{self, Effects, Retraction, ReviewChange};
 use crate::invoices::{self, Disposition, InvoiceUpdate};
 use crate::ledger::{Account, EntryLine, JournalEntry, PostError};
@@ -39,7 +39,8 @@ impl DepositService {
         for deposit in deposits.into_iter().rev() {
             let missing = || db::Error::Statement(format!("invoice {} does not exist", deposit.invoice));
             let invoice = invoices.get_mut(&deposit.invoice).ok_or_else(missing)?;
-            reverse_orphaned_deposit(tx, now, chain, &deposit, invoice, &mut effects).await?;
+            let cause = "a reorg removed the block of the deposit";
+            reverse_orphaned_deposit(tx, now, chain, &deposit, invoice, cause, &mut effects).await?;
         }
         effects.invoices = invoices.into_values().collect();
         for (deposit, output) in store::set_outputs_unspent_above(tx, &chain.id, to.height).await? {
@@ -63,14 +64,15 @@ impl DepositService {
     }
 }
 
-/// Reverses a deposit whose block was removed by a reorg: voids its hold or reverses its posting, and undoes the
-/// settlement that the deposit was part of.
-async fn reverse_orphaned_deposit(
+/// Reverses a deposit that does not exist any more: voids its hold or reverses its posting, and undoes the settlement that
+/// the deposit was part of. `cause` is the note with which the reviews of the deposit are closed.
+pub(super) async fn reverse_orphaned_deposit(
     tx: &mut Tx,
     now: Instant,
     chain: &FollowedChain,
     deposit: &Deposit,
     invoice: &mut InvoiceUpdate,
+    cause: &'static str,
     effects: &mut Effects,
 ) -> Result<(), db::Error> {
     match deposit.state {
@@ -80,6 +82,16 @@ async fn reverse_orphaned_deposit(
     let entry = format!("deposit/{}/orphaned", deposit.id);
     let before = invoices::sum_received_deposits(tx, invoice).await?.confirmed;
     store::set_deposit_orphaned(tx, now, deposit).await?;
+    if deposit.corroboration != Corroboration::Shown {
+        for kind in [reviews::Kind::DepositContradicted, reviews::Kind::DepositUncorroborated] {
+            effects.reviews.push(ReviewChange::Retract(Retraction {
+                kind,
+                subject: format!("deposit/{}", deposit.id),
+                note: cause,
+                replacement: None,
+            }));
+        }
+    }
     if deposit.state == State::Seen {
         effects.entries.push(JournalEntry::new_void_hold_entry(entry, "deposit orphaned", deposit.hold_entry_name()));
     } else {
@@ -104,13 +116,14 @@ async fn reverse_orphaned_deposit(
                 effects.reviews.push(ReviewChange::Retract(Retraction {
                     kind: reviews::Kind::DepositUnallocated,
                     subject: format!("deposit/{}", deposit.id),
-                    note: "a reorg removed the block of the deposit",
+                    note: cause,
                     replacement: None,
                 }));
             }
         }
         if deposit.used == Disposition::Counted && !lost {
-            invoice.settle_again_without_payment_change(now, left, effects);
+            let dust_limit = chain.dust.compute_dust_limit_or_zero(now, &invoice.asset);
+            invoice.settle_again_without_payment_change(now, left, dust_limit, effects);
         }
     }
     // If all other counted deposits are final, the invoice's money now becomes available.

@@ -1,22 +1,25 @@
 //! All SQL of deposits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, ChainId, Height, OutPoint, Spend, TransferIndex, TxId, TxPart,
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Height, OutPoint, Spend, Transfer,
+    TransferIndex, TxId, TxPart,
 };
 
 use crate::cursors::Position;
-use crate::deposits::{BalanceCheck, Deposit, NewDeposit, State, UnspentOutput};
-use crate::invoices::Disposition;
+use crate::deposits::corroboration::{CheckResult, CheckedDeposit};
+use crate::deposits::second_source::InvoicePrice;
+use crate::deposits::{BalanceCheck, Deposit, Grace, NewDeposit, State, UnspentOutput};
+use crate::invoices::{self, Disposition};
+use crate::pricing::Fiat;
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
 use records::reviews;
 
-/// Returns those transactions of `late` that were seen in time. Each element of `late` has its own last instant. A
-/// transaction is in time when it was in a block that a reorg has removed, or was an unconfirmed transfer, at or before
-/// this instant.
+/// Returns the transactions of `late` that were already seen by the given instant, either in a block that a reorg has
+/// removed or as an unconfirmed transfer.
 pub async fn list_transactions_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
@@ -69,6 +72,79 @@ pub async fn list_previously_counted_transfers(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
 }
 
+/// Returns the dust of these invoices that arrived in time and in the asset that the invoice requests, oldest first.
+pub async fn list_dust_in_time(
+    tx: &mut Tx,
+    grace: Grace,
+    invoices: &BTreeSet<InvoiceId>,
+) -> Result<Vec<Deposit>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        invoices.iter().map(|invoice| batch_row![*invoice]).collect(),
+        "with given (invoice bigint)
+         select d.id, d.invoice_id, d.height, d.confirm_height, d.asset, d.amount, d.state, d.disposition, d.corroboration,
+         d.single_source_usd_cents
+         from given, deposits d join invoices i on i.id = d.invoice_id
+         where d.invoice_id = given.invoice and d.disposition = 'dust' and d.state <> 'orphaned' and d.asset = i.asset
+         and d.block_time * 1000 <= i.expires_at + $1 order by d.id",
+        grace.ms
+    )?;
+    found.iter().map(parse_deposit_row).collect()
+}
+
+/// Changes the disposition of dust to counted.
+pub async fn set_dust_counted(tx: &mut Tx, dust: &[Deposit]) -> Result<(), db::Error> {
+    deferred_for_each!(
+        tx,
+        dust.iter().map(|deposit| batch_row![deposit.id]).collect(),
+        "with given (id bigint)
+         update deposits set disposition = 'counted' from given where deposits.id = given.id and disposition = 'dust'"
+    )
+}
+
+/// Returns the block height, the amount, the price in US cents and the amount due of each counted deposit of the blocks
+/// at these heights.
+pub async fn list_counted_deposit_values(
+    tx: &mut Tx,
+    chain: &ChainId,
+    heights: &BTreeSet<Height>,
+) -> Result<Vec<(Height, Option<i64>)>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        heights.iter().map(|height| batch_row![*height]).collect(),
+        "with given (height bigint)
+         select d.height, d.amount, i.price_usd, i.amount_due from given, deposits d join invoices i on i.id = d.invoice_id
+         where d.chain = $1 and d.height = given.height and d.state <> 'orphaned' and d.disposition = 'counted'",
+        chain.as_str()
+    )?;
+    let value = |row: &db::Row| {
+        let value =
+            invoices::compute_value_in_usd_cents(row.get("price_usd")?, row.get("amount")?, row.get("amount_due")?);
+        Ok((row.get("height")?, value))
+    };
+    found.iter().map(value).collect()
+}
+
+/// Raises the height at which the unconfirmed deposits of blocks are confirmed, where it is lower. `depths` has the
+/// required confirmations by block height.
+pub async fn raise_confirm_heights(
+    tx: &mut Tx,
+    chain: &ChainId,
+    depths: &BTreeMap<Height, u32>,
+) -> Result<(), db::Error> {
+    let given = depths.iter().map(|(height, depth)| batch_row![*height, height + u64::from(*depth) - 1]);
+    rows_for_each!(
+        tx,
+        given.collect(),
+        "with given (height bigint, confirm_height bigint)
+         update deposits set confirm_height = given.confirm_height from given
+         where chain = $1 and deposits.height = given.height and state = 'seen'
+         and deposits.confirm_height < given.confirm_height returning id",
+        chain.as_str()
+    )?;
+    Ok(())
+}
+
 /// Returns true when a deposit or an unclaimed transfer that is not orphaned is stored for this transfer of the block at
 /// `height`.
 pub async fn is_transfer_booked(
@@ -91,9 +167,9 @@ pub async fn is_transfer_booked(
     Ok(found.is_some())
 }
 
-/// Returns the invoice of an address when a balance check has booked money of this asset for the address at `height` or
-/// above; otherwise `None`. The query has no condition on the deposit's chain: the asset id already contains the chain,
-/// and with such a condition the database would read all later deposits of the chain.
+/// Returns the invoice of the address, if a balance check has booked money of this asset at `height` or above;
+/// otherwise `None`. The query has no condition on the deposit's chain: the asset id already contains the chain, and
+/// with such a condition the database would read all later deposits of the chain.
 pub async fn find_invoice_with_balance_increase(
     tx: &mut Tx,
     chain: &ChainId,
@@ -115,8 +191,8 @@ pub async fn find_invoice_with_balance_increase(
     found.map(|row| row.get("invoice_id")).transpose()
 }
 
-/// Inserts deposits, each in its state `to`, and returns the inserted deposits with their ids. A transfer that is
-/// already booked is neither inserted nor returned.
+/// Inserts deposits in their state `to` and returns the inserted deposits with their ids. A transfer that is already
+/// booked is not inserted and not returned.
 pub async fn insert_unbooked_deposits(
     tx: &mut Tx,
     now: Instant,
@@ -124,7 +200,7 @@ pub async fn insert_unbooked_deposits(
     fresh: Vec<NewDeposit>,
 ) -> Result<Vec<NewDeposit>, db::Error> {
     let given = fresh.iter().map(|fresh| {
-        let ((hash, time), Deposit { invoice, height, confirm_height, asset, amount, used, .. }) =
+        let ((hash, time), Deposit { invoice, height, confirm_height, asset, amount, used, corroboration, .. }) =
             (fresh.block, &fresh.deposit);
         let reached = |state: bool| state.then_some(now);
         batch_row![
@@ -141,6 +217,7 @@ pub async fn insert_unbooked_deposits(
             fresh.sender.as_deref(),
             fresh.to,
             *used,
+            *corroboration,
             *confirm_height,
             reached(fresh.to != State::Seen),
             reached(fresh.to == State::Final)
@@ -150,12 +227,12 @@ pub async fn insert_unbooked_deposits(
         tx,
         given.collect(),
         "with given (height bigint, tx_index bigint, part bigint, block_hash bytea, block_time bigint, txid bytea, asset text,
-         address bigint, invoice bigint, amount bytea, sender text, state text, used text, confirm_height bigint,
+         address bigint, invoice bigint, amount bytea, sender text, state text, used text, corroboration text, confirm_height bigint,
          confirmed_at bigint, final_at bigint)
          insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id, invoice_id,
-         amount, sender, state, disposition, confirm_height, seen_at, confirmed_at, final_at)
+         amount, sender, state, disposition, corroboration, confirm_height, seen_at, confirmed_at, final_at)
          select $1, given.height, given.tx_index, given.part, given.block_hash, given.block_time, given.txid, given.asset,
-         given.address, given.invoice, given.amount, given.sender, given.state, given.used, given.confirm_height, $2,
+         given.address, given.invoice, given.amount, given.sender, given.state, given.used, given.corroboration, given.confirm_height, $2,
          given.confirmed_at, given.final_at from given where true
          on conflict (chain, height, tx_index, part) where state <> 'orphaned' do nothing
          returning id, height, tx_index, part",
@@ -173,8 +250,8 @@ pub async fn insert_unbooked_deposits(
     Ok(stored.collect())
 }
 
-/// Locks the deposits that have enough confirmations at `position` for their next state, and returns them, oldest
-/// first: at most `limit` that become confirmed, and at most `limit` that become final.
+/// Locks and returns at most `limit` deposits that `position` confirms, and at most `limit` deposits that `position`
+/// makes final, oldest first.
 pub async fn lock_advancing_deposits(
     tx: &mut Tx,
     chain: &ChainId,
@@ -184,13 +261,18 @@ pub async fn lock_advancing_deposits(
     let found = rows!(
         tx,
         "with seen as (
-             select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
-             where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3) order by id limit $4 for update),
+             select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits
+             where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3)
+             and (corroboration = 'shown' or single_source_usd_cents is not null) order by id limit $4 for update),
          confirmed as (
-             select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
+             select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits
              where chain = $1 and state = 'confirmed' and height <= $3 order by id limit $4 for update)
-         select id, invoice_id, height, confirm_height, asset, amount, state, disposition from seen
-         union all select id, invoice_id, height, confirm_height, asset, amount, state, disposition from confirmed",
+         select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from seen
+         union all select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from confirmed",
         chain.as_str(),
         position.cursor,
         position.last,
@@ -199,7 +281,7 @@ pub async fn lock_advancing_deposits(
     found.iter().map(parse_deposit_row).collect()
 }
 
-/// Locks the deposits above `height` that are not orphaned, and returns them, oldest first.
+/// Locks and returns the deposits above `height` that are not orphaned, oldest first.
 pub async fn lock_unorphaned_deposits_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -207,12 +289,34 @@ pub async fn lock_unorphaned_deposits_above(
 ) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
-        "select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
+        "select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits
          where chain = $1 and height > $2 and state <> 'orphaned' order by id for update",
         chain.as_str(),
         height
     )?;
     found.iter().map(parse_deposit_row).collect()
+}
+
+/// Locks and returns the deposit of `chain` with this id; `None` when there is none.
+pub async fn lock_deposit(tx: &mut Tx, chain: &ChainId, id: DepositId) -> Result<Option<Deposit>, db::Error> {
+    let found = row!(
+        tx,
+        "select id, invoice_id, height, confirm_height, asset, amount, state, disposition, corroboration,
+             single_source_usd_cents from deposits where id = $1 and chain = $2 for update",
+        id,
+        chain.as_str()
+    )?;
+    found.as_ref().map(parse_deposit_row).transpose()
+}
+
+/// Returns the chain of the deposit with this id; `None` when there is none.
+pub async fn find_deposit_chain(tx: &mut Tx, id: DepositId) -> Result<Option<ChainId>, db::Error> {
+    let found = row!(tx, "select chain from deposits where id = $1", id)?;
+    let Some(found) = found else { return Ok(None) };
+    let name: String = found.get("chain")?;
+    let unknown = |error| db::Error::Value { column: "chain".into(), reason: format!("{error}") };
+    ChainId::new(&name).map(Some).map_err(unknown)
 }
 
 fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
@@ -225,11 +329,13 @@ fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
         amount: row.get("amount")?,
         state: row.get("state")?,
         used: row.get("disposition")?,
+        corroboration: row.get("corroboration")?,
+        single_source_usd_cents: row.get("single_source_usd_cents")?,
     })
 }
 
-/// Marks outputs of deposits as spent by a block. Returns the deposits that were not marked before, each with the
-/// transaction that spends its output.
+/// Marks the outputs of deposits that blocks spend. Returns the newly marked deposits, each with the transaction that
+/// spends its output.
 pub async fn set_outputs_spent(
     tx: &mut Tx,
     chain: &ChainId,
@@ -252,7 +358,7 @@ pub async fn set_outputs_spent(
     spent.iter().map(|row| Ok((row.get_at(0)?, TxId(row.get_at(1)?)))).collect()
 }
 
-/// Marks outputs as unspent that were spent in blocks above `height`. Returns these outputs with their deposits.
+/// Marks the outputs that were spent in blocks above `height` as unspent. Returns these outputs with their deposits.
 pub async fn set_outputs_unspent_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -274,7 +380,7 @@ fn parse_deposit_outpoint(row: &db::Row) -> Result<OutPoint, db::Error> {
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
-/// Returns at most `limit` outputs of deposits that are unspent in all blocks that the follower has read, oldest first.
+/// Returns at most `limit` outputs of deposits that no block has spent, oldest first.
 pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<UnspentOutput>, db::Error> {
     let found = rows!(
         tx,
@@ -296,6 +402,26 @@ pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> R
         })
     };
     found.iter().map(unspent).collect()
+}
+
+/// Returns at most `limit` unspent outputs of deposits with ids above `after`, each with the id of its deposit, in the
+/// order of the ids.
+pub async fn list_unspent_outpoints_after(
+    tx: &mut Tx,
+    chain: &ChainId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<(i64, OutPoint)>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, txid, part from deposits
+         where chain = $1 and part >= 12884901888 and part < 17179869184 and state <> 'orphaned' and spending_txid is null
+           and id > $2 order by id limit $3",
+        chain.as_str(),
+        after,
+        limit
+    )?;
+    found.iter().map(|row| Ok((row.get("id")?, parse_deposit_outpoint(row)?))).collect()
 }
 
 /// Stores the new state of each deposit whose state changes. A deposit without a change is not written.
@@ -335,46 +461,31 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
     let found = row!(
         tx,
         "select a.id, a.key, a.text, i.chain, i.asset,
-         (select min(b.height) from blocks b where b.chain = i.chain) as oldest,
-         l.first_index, l.balances_height, s.asset as initial_asset, s.amount as initial_amount
-         from invoices i join addresses a on a.id = i.address_id
-         left join address_leases l on l.account_id = a.account_id and l.first_index = (
-             select max(first_index) from address_leases where account_id = a.account_id and first_index <= a.derivation_index)
-         left join initial_balances s
-             on s.account_id = a.account_id and s.derivation_index = a.derivation_index and s.asset = i.asset
-         where i.id = $1
+         (select min(b.height) from blocks b where b.chain = i.chain) as oldest
+         from invoices i join addresses a on a.id = i.address_id where i.id = $1
          and not exists (select 1 from reviews r where r.kind = $2 and r.subject = 'invoice/' || i.id)",
         invoice,
         reviews::Kind::BalanceOutOfRange
     )?;
     let Some(found) = found else { return Ok(None) };
     let (chain, asset): (String, String) = (found.get("chain")?, found.get("asset")?);
-    let is_leased = found.get::<Option<i64>>("first_index")?.is_some();
-    let read_at: Option<Height> = found.get("balances_height")?;
-    let has_initial = found.get::<Option<String>>("initial_asset")?.is_some();
-    let initial: Option<Amount> = match (is_leased && read_at.is_none(), has_initial) {
-        (true, _) => None,
-        (false, false) => Some(Amount::ZERO),
-        (false, true) => match found.get("initial_amount")? {
-            Some(amount) => Some(amount),
-            None => return Ok(None),
-        },
+    let (read_at, initial) = match find_initial_balance(tx, invoice, &AssetId::from_stored(&asset)).await? {
+        InitialBalance::Unknown => return Ok(None),
+        InitialBalance::NotRead => (-1, None),
+        InitialBalance::Read { height, amount } => (height, Some(amount)),
     };
     let booked = rows!(
         tx,
         "select amount, height from deposits where invoice_id = $1 and asset = $2 and state <> 'orphaned' and height > $3",
         invoice,
         &asset,
-        // Without a lease, as in tests, deposits of every height count.
-        read_at.map_or(-1, |height| i64::try_from(height).unwrap_or(i64::MAX))
+        read_at
     )?;
-    let mut since: Height = found.get::<Option<Height>>("oldest")?.unwrap_or(0).max(read_at.unwrap_or(0));
-    let mut amounts = Vec::with_capacity(booked.len());
-    for deposit in &booked {
-        amounts.push(deposit.get::<Amount>("amount")?);
-        since = since.max(deposit.get("height")?);
+    let deposit = |row: &db::Row| Ok((row.get("height")?, row.get("amount")?));
+    let deposits: Vec<(Height, Amount)> = booked.iter().map(deposit).collect::<Result<_, db::Error>>()?;
+    if Amount::checked_sum(deposits.iter().map(|(_, amount)| *amount)).is_none() {
+        return Err(db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() });
     }
-    let out_of_range = || db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() };
     let asset = match asset.strip_prefix(&format!("{chain}/")) {
         Some("native") => AssetKind::Native,
         Some(contract) => AssetKind::Token { contract: contract.to_owned() },
@@ -386,30 +497,186 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
         address: Address { key: AddressKey(found.get("key")?), text: found.get("text")? },
         asset,
         initial,
-        explained: Amount::checked_sum(amounts).ok_or_else(out_of_range)?,
-        since,
+        deposits,
+        oldest: found.get::<Option<Height>>("oldest")?.unwrap_or(0).max(Height::try_from(read_at).unwrap_or(0)),
     }))
 }
 
-/// Returns the height of the highest block with deposits that become confirmed or final at `position`; `None` when
-/// there are none.
-pub async fn find_highest_due_height(
+/// Returns at most `limit` deposits, with their blocks and transfers, that have enough confirmations at `position`, that
+/// no second source has shown yet, and that may be checked now. Deposits that were confirmed without a second source
+/// after `since` are included. The amount of a [`TxPart::BalanceIncrease`] is the balance that its address must have
+/// after the block.
+pub async fn list_unchecked_deposits(
     tx: &mut Tx,
+    now: Instant,
     chain: &ChainId,
     position: Position,
-) -> Result<Option<Height>, db::Error> {
-    let found = row!(
+    since: Instant,
+    limit: i64,
+) -> Result<Vec<(DepositId, BlockRef, Transfer)>, db::Error> {
+    let found = rows!(
         tx,
-        "select max(height) as height from (
-             select max(height) as height from deposits where chain = $1 and state = 'seen' and confirm_height <= $2
-             union all select max(height) as height from deposits where chain = $1 and state = 'seen' and height <= $3
-             union all select max(height) as height from deposits where chain = $1 and state = 'confirmed' and height <= $3
-         ) due",
+        "with waiting as (
+             select * from deposits where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3)
+             and corroboration <> 'shown' and single_source_usd_cents is null and check_after <= $4
+             order by check_after, id limit $6),
+         confirmed as (
+             select * from deposits where chain = $1 and single_source_usd_cents is not null and confirmed_at > $5
+             and state in ('confirmed', 'final') and corroboration <> 'shown' and check_after <= $4
+             order by check_after, id limit $6),
+         unchecked as (select * from waiting union all select * from confirmed)
+         select d.id, d.height, d.block_hash, d.txid, d.tx_index, d.part, d.asset, d.amount, d.sender, d.invoice_id, a.key
+         from unchecked d join addresses a on a.id = d.address_id
+         order by case when d.state = 'seen' then 0 else 1 end, d.check_after, d.id limit $6",
         chain.as_str(),
         position.cursor,
-        position.last
+        position.last,
+        now,
+        since,
+        limit
     )?;
-    found.map_or(Ok(None), |row| row.get("height"))
+    let mut unchecked = Vec::with_capacity(found.len());
+    for row in &found {
+        let (height, code): (Height, i64) = (row.get("height")?, row.get("part")?);
+        let unknown = || db::Error::Value { column: "part".into(), reason: "no part has this code".into() };
+        let index =
+            TransferIndex { tx_index: row.get("tx_index")?, part: TxPart::from_code(code).ok_or_else(unknown)? };
+        let asset = AssetId::from_stored(&row.get::<String>("asset")?);
+        let mut amount: Amount = row.get("amount")?;
+        if index.part == TxPart::BalanceIncrease {
+            amount = compute_balance_after(tx, row.get("id")?, row.get("invoice_id")?, &asset, height).await?;
+        }
+        let (txid, to, from) = (TxId(row.get("txid")?), AddressKey(row.get("key")?), row.get("sender")?);
+        let block = BlockRef { height, hash: BlockHash(row.get("block_hash")?) };
+        unchecked.push((row.get("id")?, block, Transfer { txid, index, asset, to, from, amount }));
+    }
+    Ok(unchecked)
+}
+
+/// Returns the balance in an asset that the address of an invoice must have after the block at `height`: its initial
+/// balance, and the later deposits up to that block, without those that are contradicted. The deposit `id` counts in any
+/// case.
+async fn compute_balance_after(
+    tx: &mut Tx,
+    id: DepositId,
+    invoice: InvoiceId,
+    asset: &AssetId,
+    height: Height,
+) -> Result<Amount, db::Error> {
+    let (read_at, initial) = match find_initial_balance(tx, invoice, asset).await? {
+        InitialBalance::NotRead | InitialBalance::Unknown => (-1, Amount::ZERO),
+        InitialBalance::Read { height, amount } => (height, amount),
+    };
+    let found = rows!(
+        tx,
+        "select amount from deposits where invoice_id = $1 and asset = $2 and height <= $3 and height > $5
+         and state <> 'orphaned' and (id = $4 or corroboration <> 'contradicted')",
+        invoice,
+        asset.as_str(),
+        height,
+        id,
+        read_at
+    )?;
+    let amounts = found.iter().map(|row| row.get("amount")).collect::<Result<Vec<Amount>, db::Error>>()?;
+    let out_of_range = || db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() };
+    Amount::checked_sum(amounts.into_iter().chain([initial])).ok_or_else(out_of_range)
+}
+
+/// The balance that an address had before it was issued.
+enum InitialBalance {
+    /// The balances of its lease have not been read yet.
+    NotRead,
+    /// No node could return the balance.
+    Unknown,
+    /// The balance in base units, and the height of the block after which it was read; -1 without a lease, as in tests.
+    Read { height: i64, amount: Amount },
+}
+
+/// Returns the balance in an asset that the address of an invoice had before it was issued.
+async fn find_initial_balance(tx: &mut Tx, invoice: InvoiceId, asset: &AssetId) -> Result<InitialBalance, db::Error> {
+    let found = row!(
+        tx,
+        "select l.first_index, l.balances_height, s.asset as initial_asset, s.amount as initial_amount
+         from invoices i join addresses a on a.id = i.address_id
+         left join address_leases l on l.account_id = a.account_id and l.first_index = (
+             select max(first_index) from address_leases where account_id = a.account_id and first_index <= a.derivation_index)
+         left join initial_balances s
+             on s.account_id = a.account_id and s.derivation_index = a.derivation_index and s.asset = $2
+         where i.id = $1",
+        invoice,
+        asset.as_str()
+    )?;
+    let Some(found) = found else { return Ok(InitialBalance::NotRead) };
+    if found.get::<Option<i64>>("first_index")?.is_none() {
+        return Ok(InitialBalance::Read { height: -1, amount: Amount::ZERO });
+    }
+    let Some(height) = found.get::<Option<i64>>("balances_height")? else { return Ok(InitialBalance::NotRead) };
+    // Balances of zero have no row.
+    if found.get::<Option<String>>("initial_asset")?.is_none() {
+        return Ok(InitialBalance::Read { height, amount: Amount::ZERO });
+    }
+    let amount: Option<Amount> = found.get("initial_amount")?;
+    Ok(amount.map_or(InitialBalance::Unknown, |amount| InitialBalance::Read { height, amount }))
+}
+
+/// Returns the deposits with these ids that are not orphaned, oldest first. The caller holds the lock of the cursor, so
+/// that they do not change.
+pub async fn list_checked_deposits(
+    tx: &mut Tx,
+    ids: impl Iterator<Item = DepositId>,
+) -> Result<Vec<CheckedDeposit>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        ids.map(|id| batch_row![id]).collect(),
+        "with given (id bigint)
+         select d.id, d.invoice_id, d.height, d.confirm_height, d.asset, d.amount, d.state, d.disposition, d.corroboration,
+         d.single_source_usd_cents, d.failed_checks, i.asset as invoice_asset, i.amount_due, i.currency, i.price
+         from given, deposits d, invoices i where d.id = given.id and d.state <> 'orphaned' and i.id = d.invoice_id"
+    )?;
+    let checked = |row: &db::Row| {
+        Ok(CheckedDeposit {
+            deposit: parse_deposit_row(row)?,
+            failed_checks: row.get("failed_checks")?,
+            invoice: InvoicePrice {
+                asset: AssetId::from_stored(&row.get::<String>("invoice_asset")?),
+                due: row.get("amount_due")?,
+                price: Fiat::new(row.get("currency")?, row.get("price")?),
+            },
+        })
+    };
+    let mut checked = found.iter().map(checked).collect::<Result<Vec<_>, db::Error>>()?;
+    checked.sort_by_key(|checked| checked.deposit.id);
+    Ok(checked)
+}
+
+/// Returns the value, in US cents, of the deposits that were confirmed without a second source after `since` and that no
+/// second source has shown since then.
+pub async fn sum_single_source_usd_cents(tx: &mut Tx, chain: &ChainId, since: Instant) -> Result<i64, db::Error> {
+    let found = row!(
+        tx,
+        "select cast(coalesce(sum(single_source_usd_cents), 0) as bigint) as cents from deposits
+         where chain = $1 and single_source_usd_cents is not null and confirmed_at > $2 and state <> 'orphaned'
+         and corroboration <> 'shown'",
+        chain.as_str(),
+        since
+    )?;
+    found.map_or(Ok(0), |row| row.get("cents"))
+}
+
+/// Stores what a check changed about each deposit.
+pub async fn set_check_results(tx: &mut Tx, results: &[CheckResult]) -> Result<(), db::Error> {
+    let given = results.iter().map(|result| {
+        let CheckResult { id, corroboration, failed_checks, check_after, single_source_usd_cents } = result;
+        batch_row![*id, *corroboration, i64::from(*failed_checks), *check_after, *single_source_usd_cents]
+    });
+    deferred_for_each!(
+        tx,
+        given.collect(),
+        "with given (id bigint, corroboration text, failed_checks bigint, check_after bigint, cents bigint)
+         update deposits set corroboration = given.corroboration, failed_checks = given.failed_checks,
+         check_after = given.check_after, single_source_usd_cents = given.cents
+         from given where deposits.id = given.id"
+    )
 }
 
 /// Returns true when a confirmed deposit is above `height`.

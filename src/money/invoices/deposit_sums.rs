@@ -14,6 +14,9 @@ pub struct ReceivedSums {
     pub confirmed: Amount,
     /// The smallest number of confirmations among these deposits; `None` when there are no deposits.
     pub confirmations: Option<u64>,
+    /// The largest number of confirmations that one of these deposits needs; `None` when there are no deposits. It is
+    /// higher than that of the invoice when the deposits of one block are worth more together.
+    pub required_confirmations: Option<u64>,
     /// The id of the newest deposit transaction; `None` when no deposit has a known transaction. Money that a balance
     /// check found has no known transaction.
     pub txid: Option<TxId>,
@@ -44,6 +47,8 @@ impl ReceivedSums {
             if row.get::<String>("deposit_state")? != "seen" {
                 received.confirmed = received.confirmed.checked_add(amount).ok_or_else(sum_out_of_range_error)?;
             }
+            let needed = (row.get::<u64>("confirm_height")? + 1).saturating_sub(row.get("height")?);
+            received.required_confirmations = received.required_confirmations.max(Some(needed));
             let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
             received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
             // A deposit that a balance check booked has no transaction; its stored transaction id is all zeros.

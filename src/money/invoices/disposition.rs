@@ -3,8 +3,8 @@
 use crate::invoices::State;
 use crate::ledger::Suspense;
 
-/// How an invoice uses a deposit to its address. The use is decided when the deposit is first seen. It changes only
-/// when other deposits pay the invoice before this one is confirmed, or when the invoice expires.
+/// The use of a deposit by the invoice whose address received it. It is decided when the deposit is first seen. It changes
+/// only when other deposits pay the invoice before this one is confirmed, or when the invoice expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Disposition {
     /// The deposit counts towards the amount due.

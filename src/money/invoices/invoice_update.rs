@@ -23,6 +23,8 @@ pub(crate) struct InvoiceUpdate {
     /// The height of the highest block that was known when the index of the address was leased; `None` when the invoice
     /// was not locked by its address. Money in blocks up to this height is older than the invoice.
     leased_height: Option<Height>,
+    /// True when the undone settlement was surplus as a whole, because another payment had paid for the same thing.
+    pub(super) was_surplus: bool,
     /// True when the row of the invoice must be updated.
     pub(super) changed: bool,
     /// The new state of the invoice's payment; `None` when it stays the same.
@@ -39,8 +41,9 @@ impl Deref for InvoiceUpdate {
 
 impl InvoiceUpdate {
     fn new(locked: Locked<Invoice>, reached: bool, leased_height: Option<Height>) -> InvoiceUpdate {
-        let was = locked.state;
-        InvoiceUpdate { was, invoice: locked.into_inner(), reached, leased_height, changed: false, payment: None }
+        let (was, invoice) = (locked.state, locked.into_inner());
+        let (was_surplus, changed, payment) = (false, false, None);
+        InvoiceUpdate { was, invoice, reached, leased_height, was_surplus, changed, payment }
     }
 
     /// Returns true when a block at `height` of the chain was known when the index of the invoice's address was leased.

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chain::{Address, Amount, Asset, AssetId, ChainId};
 
 use crate::addresses::ReservedAddress;
+use crate::ledger::{self, PostError};
 use crate::payments;
 use crate::pricing::{Fiat, Quote};
 use crate::unconfirmed;
@@ -47,6 +48,8 @@ pub struct NewInvoice {
     pub asset: Asset,
     /// The price in a fiat currency, from which the quote computes the amount due.
     pub price: Fiat,
+    /// The price in US cents, rounded up; `None` when no rate is known.
+    pub price_usd_cents: Option<i64>,
     /// The amount due, with the exchange rate from which it was computed.
     pub quote: Quote,
     /// The amount, in base units, that may be missing when the invoice is accepted as paid.
@@ -81,6 +84,8 @@ pub struct Invoice {
     pub due: Amount,
     /// The amount, in base units, that may be missing when the invoice is accepted as paid.
     pub tolerance: Amount,
+    /// The price in US cents when the invoice was created, rounded up; `None` when no rate was known.
+    pub price_usd_cents: Option<i64>,
     /// The number of confirmations after which a deposit is confirmed. A deposit in the newest block has 1
     /// confirmation.
     pub confirmations: u32,
@@ -98,6 +103,24 @@ pub struct Invoice {
     /// The time when the credited amount moved from the merchant's pending account to the available account; `None`
     /// before that.
     pub released_at: Option<Instant>,
+}
+
+impl Invoice {
+    /// Returns the value of a deposit of `amount` base units of the requested asset in US cents, at the rate of the
+    /// quote and rounded up; `None` when no rate was known or the value is out of range.
+    pub(crate) fn value_in_usd_cents(&self, amount: Amount) -> Option<i64> {
+        compute_value_in_usd_cents(self.price_usd_cents, amount, self.due)
+    }
+}
+
+/// Returns the value in US cents of `amount`, when `due` has the value `price_usd_cents`; rounded up. `None` when that
+/// value is unknown or the result is out of range.
+pub(crate) fn compute_value_in_usd_cents(price_usd_cents: Option<i64>, amount: Amount, due: Amount) -> Option<i64> {
+    let cents = u64::try_from(price_usd_cents?).ok()?;
+    let (product, due) = (amount.checked_mul(cents)?.units(), due.units());
+    let quotient = product.checked_div(due)?;
+    let is_exact = quotient.checked_mul(due)? == product;
+    i64::try_from(quotient).ok()?.checked_add(i64::from(!is_exact))
 }
 
 /// The data of an invoice that an order status contains.
@@ -185,6 +208,26 @@ pub async fn add_unconfirmed_transfers_if_waiting(
         }
         State::Paid | State::Expired | State::Cancelled => Ok(received),
     }
+}
+
+/// Moves the credited money of a paid invoice to the surplus account, because another payment has already paid for the
+/// same thing. Returns the moved amount, in base units, and its asset. Returns `None`, and changes nothing, when the
+/// payment has no paid invoice, such as an external payment.
+///
+/// # Errors
+/// [`PostError`] when the ledger refuses the entry.
+pub async fn move_settlement_to_surplus(
+    tx: &mut Tx,
+    now: Instant,
+    payment: PaymentId,
+) -> Result<Option<(Amount, AssetId)>, PostError> {
+    let Some(invoice) = store::find_invoice_by_payment(tx, payment).await? else { return Ok(None) };
+    let mut update = invoice_update::lock_invoice_or_fail(tx, invoice.id).await?;
+    let Some((entry, moved)) = update.take_credited_amount_as_surplus() else { return Ok(None) };
+    ledger::book_journal_entries(tx, now, &[entry]).await?;
+    let asset = update.asset.clone();
+    store_invoice_updates(tx, now, vec![update]).await?;
+    Ok(Some((moved, asset)))
 }
 
 /// Returns a map from invoice id to the sums of the deposits that the invoice counts. Invoices without such deposits

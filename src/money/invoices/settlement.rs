@@ -12,28 +12,48 @@ use clock::Instant;
 use records::reviews;
 
 impl InvoiceUpdate {
-    /// Marks the invoice as paid when `confirmed`, the sum of its confirmed and counted deposits in base units, is at
-    /// least the amount due minus the tolerance. Books the sum, up to the amount due, in the pending account of the
-    /// merchant, and any excess in the suspense account for surplus.
-    pub fn settle_invoice_if_paid(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
-        if self.book_settlement_if_paid(now, confirmed, effects) {
+    /// Marks the invoice as paid when `confirmed`, the sum of its confirmed and counted deposits in base units,
+    /// reaches the amount due, less the tolerance. Books the sum, up to the amount due, as pending money of the
+    /// merchant, and any excess in the surplus account. An excess of `dust_limit` base units or more opens a review.
+    pub fn settle_invoice_if_paid(
+        &mut self,
+        now: Instant,
+        confirmed: Amount,
+        dust_limit: Amount,
+        effects: &mut Effects,
+    ) {
+        if self.book_settlement_if_paid(now, confirmed, dust_limit, effects) {
             effects.payments.push(PaymentChange::Paid(self.payment_id()));
         }
     }
 
-    /// Settles an invoice again after a reorg removed one of its deposits. `left` is the sum of its remaining confirmed
-    /// deposits, in base units. The payment stays paid, so no payment change is reported.
-    pub fn settle_again_without_payment_change(&mut self, now: Instant, left: Amount, effects: &mut Effects) {
-        self.book_settlement_if_paid(now, left, effects);
+    /// Settles an invoice again after a reorg removed one of its deposits. `left` is the sum of the remaining
+    /// confirmed deposits, and `dust_limit` the smallest surplus that opens a review, both in base units. The payment stays
+    /// paid, so no payment change is reported.
+    pub fn settle_again_without_payment_change(
+        &mut self,
+        now: Instant,
+        left: Amount,
+        dust_limit: Amount,
+        effects: &mut Effects,
+    ) {
+        self.book_settlement_if_paid(now, left, dust_limit, effects);
     }
 
     /// Returns true when `confirmed` is enough to pay the invoice, and then books the settlement. Otherwise returns
     /// false and books nothing.
-    fn book_settlement_if_paid(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) -> bool {
+    fn book_settlement_if_paid(
+        &mut self,
+        now: Instant,
+        confirmed: Amount,
+        dust_limit: Amount,
+        effects: &mut Effects,
+    ) -> bool {
         let input = Input::Confirmed(confirmed);
         let Some(next) = machine::next_invoice_state(self.state, input, self.due, self.tolerance) else { return false };
-        let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
-        let surplus = confirmed.saturating_sub(self.due);
+        let incoming = Account::MerchantIncoming(self.shop.merchant);
+        let earned = if self.was_surplus { Amount::ZERO } else { confirmed.min(self.due) };
+        let surplus = confirmed.saturating_sub(earned);
         let mut lines =
             self.split_into_entry_lines(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
         if !surplus.is_zero() {
@@ -42,6 +62,9 @@ impl InvoiceUpdate {
                 Account::Suspense(self.shop.merchant, Suspense::Surplus),
                 surplus,
             ));
+        }
+        // A second payment has a review of its own.
+        if !surplus.is_zero() && surplus >= dust_limit && !self.was_surplus {
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
             let request = ReviewRequest {
                 amount: Some(surplus),
@@ -82,6 +105,7 @@ impl InvoiceUpdate {
             ));
             effects.reviews.push(self.build_reorg_retraction(reviews::Kind::PaymentSurplus, None));
         }
+        self.was_surplus = settled.is_zero();
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
         effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice reversed", lines));
         let lost = machine::next_invoice_state(State::Paid, Input::Lost(left), self.due, self.tolerance).is_some();
@@ -101,7 +125,8 @@ impl InvoiceUpdate {
     /// caller has checked that all counted deposits are final.
     pub fn release_credited_amount_if_paid(&mut self, now: Instant, effects: &mut Effects) {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
-        let Some(earned) = earned else { return };
+        // Nothing was credited when another payment had paid for the same thing.
+        let Some(earned) = earned.filter(|earned| !earned.is_zero()) else { return };
         let merchant = self.shop.merchant;
         let lines = self.split_into_entry_lines(
             Account::MerchantPending(merchant),
@@ -112,6 +137,23 @@ impl InvoiceUpdate {
         effects.entries.push(JournalEntry::new_post_entry(self.shop.mode, name, "invoice final", lines));
         self.invoice.released_at = Some(now);
         self.changed = true;
+    }
+
+    /// Takes the amount that the last settlement credited away from the merchant, and returns it with the entry that
+    /// moves it to the surplus account. `None` when nothing is credited.
+    pub(super) fn take_credited_amount_as_surplus(&mut self) -> Option<(JournalEntry, Amount)> {
+        let credited = self.settled.filter(|credited| self.state == State::Paid && !credited.is_zero())?;
+        let merchant = self.shop.merchant;
+        let holder = match self.released_at {
+            Some(_) => Account::MerchantAvailable(merchant),
+            None => Account::MerchantPending(merchant),
+        };
+        let lines = self.split_into_entry_lines(holder, Account::Suspense(merchant, Suspense::Surplus), credited);
+        self.invoice.settled = Some(Amount::ZERO);
+        self.invoice.released_at = None;
+        self.changed = true;
+        let name = format!("invoice/{}/surplus/{}", self.id, self.settlements);
+        Some((JournalEntry::new_post_entry(self.shop.mode, name, "second payment", lines), credited))
     }
 
     /// Returns journal entry lines that move `amount` from one account to the other: several lines when the amount

@@ -20,8 +20,8 @@ pub fn queue_invoice_insert(
     queued!(
         tx,
         "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due, tolerance,
-         currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 0) returning id",
+         currency, price, price_usd, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0) returning id",
         uuid::Uuid::new_v4().to_string(),
         new.payment,
         new.shop.merchant,
@@ -34,6 +34,7 @@ pub fn queue_invoice_insert(
         new.tolerance,
         new.price.currency,
         new.price.minor,
+        new.price_usd_cents,
         new.quote.rate.to_string(),
         &new.quote.source,
         new.quote.rated_at,
@@ -48,7 +49,7 @@ pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<
     let found = row!(
         tx,
         "select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
-         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at
+         i.tolerance, i.price_usd, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at
          from invoices i join addresses a on a.id = i.address_id where i.payment_id = $1",
         payment
     )?;
@@ -62,7 +63,7 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
         ids.iter().map(|id| batch_row![*id]).collect(),
         "with given (id bigint)
          select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
-         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at
+         i.tolerance, i.price_usd, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at
          from given, invoices i join addresses a on a.id = i.address_id where i.id = given.id order by i.id for update"
     )?;
     found.iter().map(|row| parse_invoice_row(row).map(Locked::new)).collect()
@@ -92,7 +93,7 @@ pub async fn lock_invoices_by_address(
         keys.iter().map(|key| batch_row![key.0]).collect(),
         "with given (key bytea)
          select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
-         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at, a.key,
+         i.tolerance, i.price_usd, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at, a.key,
          case when exists (select 1 from deposits d where d.invoice_id = i.id) then 1 else 0 end as has_deposits,
          (select l.height from address_leases l where l.account_id = a.account_id and l.first_index <= a.derivation_index
           order by l.first_index desc limit 1) as leased_height
@@ -123,6 +124,7 @@ fn parse_invoice_row(row: &db::Row) -> Result<Invoice, db::Error> {
         state: row.get("state")?,
         due: row.get("amount_due")?,
         tolerance: row.get("tolerance")?,
+        price_usd_cents: row.get("price_usd")?,
         confirmations: row.get("confirmations")?,
         created_at: row.get("created_at")?,
         expires_at: row.get("expires_at")?,
@@ -146,7 +148,8 @@ pub fn parse_stored_chain(name: &str) -> Result<ChainId, db::Error> {
 pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<ReceivedSums, db::Error> {
     let found = rows!(
         tx,
-        "select d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, c.height as cursor_height
+        "select d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, d.confirm_height,
+         c.height as cursor_height
          from deposits d join cursors c on c.chain = $2
          where d.invoice_id = $1 and d.disposition in ('counted', 'short') and d.state <> 'orphaned' order by d.id",
         id,
@@ -213,7 +216,7 @@ pub async fn list_expirable_invoices(
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
     // When a reorg removed a counted deposit, the invoice waits until the transaction of the deposit is mined again,
-    // but at most for the length of its payment window.
+    // but at most for the length of its payment window. It does not wait for a deposit that an endpoint contradicted.
     let mut found = rows!(
         tx,
         "select i.id from invoices i
@@ -221,7 +224,7 @@ pub async fn list_expirable_invoices(
              select 1 from deposits d where d.invoice_id = i.id and d.disposition = 'counted' and d.state = 'seen')
          and not exists (
              select 1 from deposits d where d.invoice_id = i.id and d.disposition = 'counted' and d.state = 'orphaned'
-             and d.orphaned_at + i.expires_at - i.created_at >= $2 and not exists (
+             and d.corroboration <> 'contradicted' and d.orphaned_at + i.expires_at - i.created_at >= $2 and not exists (
                  select 1 from deposits again
                  where again.invoice_id = i.id and again.txid = d.txid and again.state <> 'orphaned'))
          and not exists (

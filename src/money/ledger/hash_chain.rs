@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ledger::store::{self, StoredPosting};
 use db::{self, Tx};
+use ids::PostingSeq;
 
 /// The value that takes the place of the previous hash for the first posting.
 pub(crate) const GENESIS_HASH: [u8; 32] = [0; 32];
@@ -92,7 +93,7 @@ impl StoredPosting {
 /// Any [`db::Error`] of the database.
 pub async fn append_postings_to_hash_chain(tx: &mut Tx, limit: i64) -> Result<usize, db::Error> {
     let (mut hash_chain_no, mut previous) = store::find_hash_chain_end(tx).await?;
-    let postings = store::list_postings_without_hash(tx, limit).await?;
+    let postings = store::list_postings_without_hash(tx, PostingSeq(0), limit).await?;
     let hashes = postings.iter().map(|posting| {
         hash_chain_no += 1;
         previous = posting.compute_hash_after(&previous, hash_chain_no);

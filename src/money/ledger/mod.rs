@@ -30,7 +30,10 @@ pub use journal_entries::{EntryLine, JournalEntry, book_journal_entries, split_i
 
 pub(crate) use balances::{BalanceChange, Side};
 pub(crate) use hash_chain::GENESIS_HASH;
-pub(crate) use store::{StoredPosting, list_hashed_postings_after, list_postings_without_hash};
+pub(crate) use store::{
+    StoredPosting, list_hashed_postings_after, list_postings_of_entries, list_postings_without_hash,
+    list_resolutions_of_holds,
+};
 
 /// The kind of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

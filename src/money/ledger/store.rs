@@ -359,12 +359,18 @@ pub async fn find_hash_chain_end(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Err
     }
 }
 
-/// Lists at most `limit` postings that are not in the hash chain yet, oldest first.
-pub async fn list_postings_without_hash(tx: &mut Tx, limit: i64) -> Result<Vec<StoredPosting>, db::Error> {
+/// Lists at most `limit` postings that are not in the hash chain yet and have sequence numbers above `after`, oldest
+/// first.
+pub async fn list_postings_without_hash(
+    tx: &mut Tx,
+    after: PostingSeq,
+    limit: i64,
+) -> Result<Vec<StoredPosting>, db::Error> {
     let found = rows!(
         tx,
         "select seq, entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at,
-         hash_chain_no, hash from postings where hash_chain_no is null order by seq limit $1",
+         hash_chain_no, hash from postings where hash_chain_no is null and seq > $1 order by seq limit $2",
+        after,
         limit
     )?;
     found.iter().map(parse_posting_row).collect()
@@ -382,6 +388,30 @@ pub async fn list_hashed_postings_after(
          hash_chain_no, hash from postings where hash_chain_no > $1 order by hash_chain_no limit $2",
         hash_chain_no,
         limit
+    )?;
+    found.iter().map(parse_posting_row).collect()
+}
+
+/// Lists the postings of journal entries with these names, in no order. Entries that do not exist are left out.
+pub async fn list_postings_of_entries(tx: &mut Tx, entries: &[String]) -> Result<Vec<StoredPosting>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        entries.iter().map(|entry| batch_row![entry]).collect(),
+        "with given (name text)
+         select p.seq, p.entry, p.line_no, p.kind, p.hold_seq, p.debit_account_id, p.credit_account_id, p.amount, p.reason,
+         p.created_at, p.hash_chain_no, p.hash from given, postings p where p.entry = given.name"
+    )?;
+    found.iter().map(parse_posting_row).collect()
+}
+
+/// Lists the postings that post or void these holds, in no order.
+pub async fn list_resolutions_of_holds(tx: &mut Tx, holds: &[PostingSeq]) -> Result<Vec<StoredPosting>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        holds.iter().map(|hold| batch_row![*hold]).collect(),
+        "with given (hold bigint)
+         select p.seq, p.entry, p.line_no, p.kind, p.hold_seq, p.debit_account_id, p.credit_account_id, p.amount, p.reason,
+         p.created_at, p.hash_chain_no, p.hash from given, postings p where p.hold_seq = given.hold"
     )?;
     found.iter().map(parse_posting_row).collect()
 }

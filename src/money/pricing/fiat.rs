@@ -1,10 +1,12 @@
 //! Fiat currencies and prices, and the exact conversion of a price to an amount of an asset.
 
 use chain::Amount;
-use chain::amount::Units;
+use chain::amount::{ParseError, Units};
 use rust_decimal::Decimal;
 
-/// An ISO 4217 currency code: three capital letters. The daemon treats every currency as having two decimal places.
+use crate::pricing::minor_units::DECIMALS_BY_CODE;
+
+/// A currency of ISO 4217, by its code of three capital letters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Currency([u8; 3]);
 
@@ -14,16 +16,27 @@ impl Currency {
     /// United States dollar.
     pub const USD: Currency = Currency(*b"USD");
 
-    /// Returns the currency with this code; `None` unless the code is three capital ASCII letters.
+    /// Returns the currency with this code; `None` unless ISO 4217 lists the code as a currency with minor units.
     pub fn new(code: &str) -> Option<Currency> {
-        let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
-        bytes.iter().all(u8::is_ascii_uppercase).then_some(Currency(bytes))
+        let code: [u8; 3] = code.as_bytes().try_into().ok()?;
+        find_decimals(code).map(|_| Currency(code))
+    }
+
+    /// Returns the number of decimal places of the currency: 2 for USD, 0 for JPY, 3 for KWD. One unit of the currency
+    /// is 10 to the power of this number of minor units.
+    pub fn decimals(self) -> u8 {
+        find_decimals(self.0).expect("`new` accepts listed codes only")
     }
 
     /// Returns the code, such as `USD`.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("`new` accepts ASCII only")
     }
+}
+
+fn find_decimals(code: [u8; 3]) -> Option<u8> {
+    let found = DECIMALS_BY_CODE.binary_search_by_key(&code, |(listed, _)| *listed).ok()?;
+    DECIMALS_BY_CODE.get(found).map(|(_, decimals)| *decimals)
 }
 
 impl std::fmt::Debug for Currency {
@@ -55,7 +68,7 @@ impl db::FromValue for Currency {
 pub struct Fiat {
     /// The currency of the amount.
     pub currency: Currency,
-    /// Minor units of the currency: cents, fen.
+    /// Minor units of the currency: cents, fen, yen. [`Currency::decimals`] says how many make one unit.
     pub minor: i64,
 }
 
@@ -65,9 +78,26 @@ impl Fiat {
         Fiat { currency, minor }
     }
 
-    /// Returns the exact amount in whole units of the currency, with at most two decimal places: `0.5` for 50 fen.
+    /// Returns the exact amount in whole units of the currency: `0.5` for 50 fen, `50` for 50 yen.
     pub fn to_decimal(self) -> Decimal {
-        Decimal::new(self.minor, 2).normalize()
+        Decimal::new(self.minor, u32::from(self.currency.decimals())).normalize()
+    }
+
+    /// Parses a decimal text in whole units of the currency, such as `0.50`, into the amount. Nothing is rounded.
+    ///
+    /// # Errors
+    /// A sentence for the person who entered the text, when it is not a number without sign and exponent, when it has
+    /// more decimal places than the currency, or when it is too large.
+    pub fn parse_decimal(text: &str, currency: Currency) -> Result<Fiat, String> {
+        let decimals = currency.decimals();
+        let units = Amount::parse_decimal(text, decimals).map_err(|error| match error {
+            ParseError::TooManyDecimals(..) => {
+                format!("`{text}` has too many decimal places; {currency} has {decimals}")
+            }
+            ParseError::NotANumber(_) | ParseError::TooLarge(_) => error.to_string(),
+        })?;
+        let minor = i64::try_from(units.units()).map_err(|_| format!("{text} is too large"))?;
+        Ok(Fiat::new(currency, minor))
     }
 }
 
@@ -79,7 +109,7 @@ pub fn convert_price_to_amount_rounded_up(price: Fiat, rate: Decimal, decimals: 
     let mantissa = u128::try_from(rate.mantissa()).ok().filter(|mantissa| *mantissa > 0)?;
     let scale = u64::from(rate.scale()) + u64::from(decimals);
     let numerator = Units::from(minor).checked_mul(ten.checked_pow(Units::from(scale))?)?;
-    let denominator = Units::from(mantissa).checked_mul(Units::from(100))?;
+    let denominator = Units::from(mantissa).checked_mul(ten.checked_pow(Units::from(price.currency.decimals()))?)?;
     let quotient = numerator.checked_div(denominator)?;
     let exact = quotient.checked_mul(denominator)? == numerator;
     if exact { Some(Amount::new(quotient)) } else { quotient.checked_add(Units::from(1)).map(Amount::new) }

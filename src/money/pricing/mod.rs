@@ -2,6 +2,7 @@
 //! payment. There is no quote without a fresh rate.
 
 mod fiat;
+mod minor_units;
 mod rate_book;
 mod store;
 

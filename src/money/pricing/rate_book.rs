@@ -6,8 +6,17 @@ use std::sync::{Arc, RwLock};
 use chain::Amount;
 use rust_decimal::Decimal;
 
-use crate::pricing::fiat::{Fiat, convert_price_to_amount_rounded_up};
+use crate::pricing::fiat::{Currency, Fiat, convert_price_to_amount_rounded_up};
 use clock::Instant;
+
+/// The maximum time, in milliseconds, by which the observation of a rate may be later than the present: small steps of
+/// the clock do not make a rate unusable.
+const CLOCK_STEP_MAX_MS: i64 = 5_000;
+/// The maximum number of decimal places of an amount due. Wallets and exchanges cut further places off.
+const DUE_DECIMALS_MAX: u8 = 8;
+/// The maximum share of the exact amount, as its reciprocal, that rounding may add to an amount due: one ten-thousandth
+/// is 0.01 %.
+const ROUNDING_SHARE_MAX: u64 = 10_000;
 
 /// An exchange rate that was accepted: the price of one unit of a base currency or asset in a quote currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +25,13 @@ pub struct Rate {
     pub value: Decimal,
     /// The exchange tickers, or the configuration setting, that the rate comes from.
     pub source: String,
-    /// The time when the rate was observed.
+    /// The time when the rate was observed, or [`Rate::CONFIGURED`].
     pub observed_at: Instant,
+}
+
+impl Rate {
+    /// The time of observation of a rate that the operator has configured. Such a rate never becomes stale.
+    pub const CONFIGURED: Instant = Instant(i64::MAX);
 }
 
 /// The amount that a buyer has to pay, with the rate that it was computed from.
@@ -44,8 +58,8 @@ pub enum QuoteError {
         /// The currency in which the rate should be.
         quote: String,
     },
-    /// The latest rate is older than the configured limit.
-    #[error("the latest rate for {base}/{quote} is too old")]
+    /// The latest rate is older than the configured limit, or it comes from the future because the clock was set back.
+    #[error("the latest rate for {base}/{quote} is too old, or the clock was set back")]
     Stale {
         /// The currency or asset whose rate is too old.
         base: String,
@@ -61,8 +75,8 @@ pub enum QuoteError {
 #[derive(Debug, Clone)]
 pub struct RateBook {
     rates: Arc<RwLock<HashMap<(String, String), Rate>>>,
-    /// The maximum age of a rate, in milliseconds; no quote is computed from an older rate. Rates from the
-    /// configuration never become stale, because their time of observation is set far in the future.
+    /// The maximum age of a rate, in milliseconds; older rates give no quote. [Configured](Rate::CONFIGURED) rates never
+    /// become stale.
     stale_after_ms: i64,
     /// The share, in basis points, by which a quote reduces the rate, so that the buyer pays more.
     spread_basis_points: u32,
@@ -81,7 +95,7 @@ impl RateBook {
         rates.insert((base.to_owned(), quote.to_owned()), rate);
     }
 
-    /// Removes the rate of `base` in `quote`, because its sources disagree.
+    /// Removes the rate of `base` in `quote`, because its sources disagree or because the market has moved away from it.
     pub fn remove_rate(&self, base: &str, quote: &str) {
         self.rates
             .write()
@@ -119,8 +133,9 @@ impl RateBook {
         })
     }
 
-    /// Returns the amount of the asset `base` that pays `price`. The asset has `decimals` decimal places; the amount
-    /// is rounded up to `kept_decimals` of them.
+    /// Returns the amount of the asset `base` that pays `price`. The asset has `decimals` decimal places. The amount is
+    /// rounded up to the fewest places that cost the buyer at most 0.01 %, and to at most eight and at most
+    /// `kept_decimals` places.
     ///
     /// # Errors
     /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
@@ -138,7 +153,7 @@ impl RateBook {
         let net = Decimal::ONE.checked_sub(spread).and_then(|share| rate.value.checked_mul(share));
         let net = net.filter(|rate| *rate > Decimal::ZERO).ok_or(QuoteError::OutOfRange)?;
         let due = convert_price_to_amount_rounded_up(price, net, decimals)
-            .and_then(|due| due.round_up_to_decimals(decimals, kept_decimals));
+            .and_then(|due| round_up_to_fewest_cheap_decimals(due, decimals, kept_decimals));
         let rated_at = rate.observed_at.min(now);
         Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
     }
@@ -148,17 +163,33 @@ impl RateBook {
         let Some(rate) = self.find_latest_rate(base, quote) else {
             return Err(QuoteError::NoRate { base: base.to_owned(), quote: quote.to_owned() });
         };
-        if now.since(rate.observed_at) > self.stale_after_ms {
+        let age_ms = now.since(rate.observed_at);
+        // After the clock was set back, an observation lies in the future, and its true age is unknown.
+        let is_fresh = (-CLOCK_STEP_MAX_MS..=self.stale_after_ms).contains(&age_ms);
+        if !is_fresh && rate.observed_at != Rate::CONFIGURED {
             return Err(QuoteError::Stale { base: base.to_owned(), quote: quote.to_owned() });
         }
         Ok(rate)
     }
 }
 
-/// Returns a price converted to minor units of USD, rounded up, for the tiers of [`crate::assets::Depths`]. `None`
-/// while no fresh rate is known.
+/// Returns the least amount that is not below `exact` and has the fewest decimal places that cost at most 0.01 % of
+/// `exact`; `None` when it is out of range. When no number of places is as cheap, the amount has the maximum number of
+/// places: eight, or `kept_decimals` if that is fewer. One whole coin is 10^`decimals` base units.
+fn round_up_to_fewest_cheap_decimals(exact: Amount, decimals: u8, kept_decimals: u8) -> Option<Amount> {
+    let most = kept_decimals.min(DUE_DECIMALS_MAX);
+    let is_cheap = |rounded: &Amount| {
+        let added = rounded.saturating_sub(exact);
+        added.checked_mul(ROUNDING_SHARE_MAX).is_some_and(|scaled| scaled <= exact)
+    };
+    let cheapest = (0..most).filter_map(|places| exact.round_up_to_decimals(decimals, places)).find(is_cheap);
+    cheapest.or_else(|| exact.round_up_to_decimals(decimals, most))
+}
+
+/// Returns a price converted to US cents, rounded up, for the tiers of [`crate::assets::Depths`]. `None` while no fresh
+/// rate is known, and when the result is out of range.
 pub fn convert_price_to_usd_rounded_up(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
-    let rate = rates.find_fresh_or_crossed_rate(now, "USD", price.currency.as_str()).ok()?;
-    let worth = rust_decimal::Decimal::from(price.minor).checked_div(rate.value)?;
-    i64::try_from(worth.ceil().mantissa()).ok()
+    let rate = rates.find_fresh_or_crossed_rate(now, Currency::USD.as_str(), price.currency.as_str()).ok()?;
+    let cents = convert_price_to_amount_rounded_up(price, rate.value, Currency::USD.decimals())?;
+    i64::try_from(cents.units()).ok()
 }

@@ -67,7 +67,7 @@ pub struct MempoolDifferences {
     pub open: bool,
 }
 
-/// Compares a snapshot with the stored transfers and stores the differences.
+/// Makes the stored unconfirmed transfers equal to a snapshot of the mempool: adds new ones and ends those that are gone.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

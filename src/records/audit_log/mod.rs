@@ -58,10 +58,14 @@ pub enum Action {
     OrderConfirm,
     /// An operator closed a review; the detail is its kind and the operator's note.
     ReviewClose,
+    /// An operator queued the parked mails again; the subject is their number.
+    MailRetry,
     /// An operator resumed a halted chain; the detail is the reason of the halt.
     ChainResume,
     /// An operator repaired a restored database; the subject is the new epoch, the detail the skipped address indices.
     DatabaseRestore,
+    /// An operator rejected a deposit that an endpoint contradicts; the detail is the operator's note.
+    DepositReject,
     /// A rescan that an operator requested booked transfers; the detail is the range of blocks.
     ChainRescan,
 }
@@ -83,8 +87,10 @@ db::text_enum!(Action {
     OrderCancel => "order.cancel",
     OrderConfirm => "order.confirm",
     ReviewClose => "review.close",
+    MailRetry => "mail.retry",
     ChainResume => "chain.resume",
     DatabaseRestore => "database.restore",
+    DepositReject => "deposit.reject",
     ChainRescan => "chain.rescan",
 });
 

@@ -23,6 +23,8 @@ pub enum Kind {
     PaymentSurplus,
     /// An invoice expired after it had received only partial payments.
     PaymentShort,
+    /// A second payment arrived for an order that another payment had already paid.
+    PaymentSecond,
     /// A reorg removed money of a paid order.
     PaymentReversed,
     /// No invoice counts a deposit: the invoice was already paid, the deposit was late, or it is in another asset.
@@ -31,6 +33,11 @@ pub enum Kind {
     DepositUnclaimed,
     /// The amount of a transfer is too large to be booked.
     DepositOutOfRange,
+    /// An endpoint of another provider does not show the transfer of a deposit.
+    DepositContradicted,
+    /// No endpoint of another provider can show the transfer of a deposit, and the deposit is worth more than is
+    /// confirmed without one.
+    DepositUncorroborated,
     /// A transaction that the daemon did not create spent the output of a deposit.
     DepositSpent,
     /// Addresses had money before they were issued: another database has issued them before.
@@ -54,6 +61,8 @@ pub enum Kind {
     OrderUnpaid,
     /// A paid order could not be delivered.
     OrderUndeliverable,
+    /// A mail to a buyer was not delivered: the mailbox does not exist, or every attempt of five days failed.
+    MailUndeliverable,
     /// Stock items cannot be decrypted, because their key is missing.
     StockUnreadable,
 }
@@ -61,10 +70,13 @@ pub enum Kind {
 db::text_enum!(Kind {
     PaymentSurplus => "payment.surplus",
     PaymentShort => "payment.short",
+    PaymentSecond => "payment.second",
     PaymentReversed => "payment.reversed",
     DepositUnallocated => "deposit.unallocated",
     DepositUnclaimed => "deposit.unclaimed",
     DepositOutOfRange => "deposit.out_of_range",
+    DepositContradicted => "deposit.contradicted",
+    DepositUncorroborated => "deposit.uncorroborated",
     DepositSpent => "deposit.spent",
     AddressUsedBefore => "address.used_before",
     BalanceOutOfRange => "balance.out_of_range",
@@ -76,6 +88,7 @@ db::text_enum!(Kind {
     OrderUnreadable => "order.unreadable",
     OrderUnpaid => "order.unpaid",
     OrderUndeliverable => "order.undeliverable",
+    MailUndeliverable => "mail.undeliverable",
     StockUnreadable => "stock.unreadable",
 });
 

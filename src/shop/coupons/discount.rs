@@ -8,7 +8,7 @@ use money::pricing::{Currency, Fiat};
 /// 100 % in basis points.
 const BASIS_POINTS_MAX: i64 = 10_000;
 
-/// How large the discount of a coupon is.
+/// The size of a coupon's discount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discount {
     /// A percentage of the total of the order lines to which the coupon applies, in basis points from 1 to 10,000. The

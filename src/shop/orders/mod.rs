@@ -18,7 +18,7 @@ use crate::orders::store::OrderStatusRow;
 use crate::stock;
 use clock::Instant;
 use db::{self, Db, Locked, Tx};
-use ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
+use ids::{CouponId, LineId, OrderId, PaymentId, Shop, SkuId, UserId};
 use money::invoices::{self, InvoiceTerms, ReceivedSums};
 use money::payments::{self, Method};
 use money::pricing::Fiat;
@@ -60,6 +60,8 @@ pub struct Order {
     pub expires_at: Option<Instant>,
     /// The time when the order was fully paid; `None` while the order is unpaid.
     pub paid_at: Option<Instant>,
+    /// The payment that paid the order; `None` while the order is unpaid, and when it was paid at creation.
+    pub paid_by: Option<PaymentId>,
     /// The time when the order was completed, expired, cancelled, failed or refunded; `None` while the order is open.
     pub closed_at: Option<Instant>,
 }
@@ -258,10 +260,18 @@ pub async fn find_delivered_items(
     Ok(Some(items))
 }
 
-/// Returns an e-mail address without surrounding whitespace and in lower case. Two addresses are treated as equal when
-/// these forms are equal.
+/// Returns true when mail can be sent to the address.
+pub fn is_deliverable_email(email: &str) -> bool {
+    mail::Address::parse_address(email).is_ok()
+}
+
+/// Returns the form in which e-mail addresses are compared: in lower case, in composed Unicode, and with the domain in
+/// ASCII form, so that all spellings of one address are equal. Returns a text that is no address in lower case.
 pub fn normalize_email(email: &str) -> String {
-    email.trim().to_lowercase()
+    match mail::Address::parse_address(email) {
+        Ok(address) => address.to_canonical_text(),
+        Err(mail::InvalidAddress) => email.trim().to_lowercase(),
+    }
 }
 
 /// Returns the e-mail address of an order's buyer as the buyer entered it; `None` after the address was erased.

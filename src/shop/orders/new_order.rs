@@ -93,6 +93,12 @@ pub enum CreateOrderError {
     /// address can be issued.
     #[error("this payment method is not available")]
     MethodUnavailable,
+    /// The amount due is below the minimum of the asset, for example because nodes do not relay so small transfers. All
+    /// amounts are decimal texts in whole coins.
+    #[error(
+        "the order costs {due} {symbol}, and payments in {symbol} start at {min}; choose another payment method or order more"
+    )]
+    AmountBelowMinimum { due: String, min: String, symbol: String },
     /// The payment method needs an authenticated user.
     #[error("paying from a balance requires an authenticated user")]
     UserRequired,
@@ -147,6 +153,7 @@ pub async fn create_order(
         created_at: now,
         expires_at: (!is_paid).then(|| now.plus_ms(new.window_ms)),
         paid_at: is_paid.then_some(now),
+        paid_by: None,
         closed_at: None,
     };
     let id = store::queue_order_insert(tx, &order);

@@ -79,9 +79,16 @@ pub enum PaymentInstructions {
 pub(super) enum PaymentPlan {
     /// The order costs nothing, so it is paid at once.
     Free { method: Method },
-    /// The buyer pays to the address of an invoice. `confirmations` is the number of confirmations that the payment
-    /// needs.
-    Invoice { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
+    /// The buyer pays on a chain. `price_usd_cents` is the price in US cents, `None` when no rate is known;
+    /// `confirmations` is the number of confirmations that the payment needs at least.
+    Invoice {
+        asset: Asset,
+        family: Family,
+        quote: Quote,
+        tolerance: Amount,
+        price_usd_cents: Option<i64>,
+        confirmations: u32,
+    },
     /// The amount `taken` is debited from the balance of the user.
     Balance { method: Method, user: UserId, taken: BalanceDebit },
     /// The buyer pays on the page `pay_url` of an external provider.
@@ -174,11 +181,18 @@ impl PaymentService {
             price,
         );
         let quote = quote.map_err(|_| CreateOrderError::MethodUnavailable)?;
+        if quote.due < payment_asset.min_due {
+            return Err(CreateOrderError::AmountBelowMinimum {
+                due: quote.due.to_decimal(asset.decimals),
+                min: payment_asset.min_due.to_decimal(asset.decimals),
+                symbol: asset.symbol,
+            });
+        }
         let tolerance =
             self.compute_tolerance(now, payment_asset, quote.due).ok_or(CreateOrderError::AmountOutOfRange)?;
-        let confirmations =
-            chain.depths.required_confirmations(pricing::convert_price_to_usd_rounded_up(&self.rates, now, price));
-        Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
+        let price_usd_cents = pricing::convert_price_to_usd_rounded_up(&self.rates, now, price);
+        let confirmations = chain.depths.required_confirmations(price_usd_cents);
+        Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, price_usd_cents, confirmations })
     }
 
     /// Returns the amount by which a payment of `due` may be too low, in base units of the asset; `None` when it is out
@@ -256,7 +270,7 @@ pub(super) fn queue_payment(
             payments::queue_payment_insert(tx, now, &external);
             Ok(QueuedPayment::External { pay_url })
         }
-        PaymentPlan::Invoice { asset, family, quote, tolerance, confirmations } => {
+        PaymentPlan::Invoice { asset, family, quote, tolerance, price_usd_cents, confirmations } => {
             let address = address.filter(|address| *address.chain() == asset.chain);
             let address = address.ok_or(CreateOrderError::MethodUnavailable)?;
             let due = quote.due;
@@ -269,6 +283,7 @@ pub(super) fn queue_payment(
                 shop: order.shop,
                 asset: asset.clone(),
                 price: order.amount,
+                price_usd_cents,
                 quote,
                 tolerance,
                 confirmations,

@@ -12,6 +12,8 @@ use clock::Instant;
 use db::{self, Locked, Tx};
 use ids::{CouponId, OrderId, PaymentId};
 use money::effects::PaymentListener;
+use money::invoices;
+use money::ledger::PostError;
 use money::payments::{self, PaymentChange};
 use records::audit_log::{self, Action, Actor};
 use records::{events, reviews};
@@ -101,12 +103,16 @@ async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked
 }
 
 /// Marks the order of a payment as paid and schedules its delivery. A payment for an order that has ended opens a
-/// review instead.
+/// review instead. The money of a second payment, for an order that another payment has paid, is set aside as surplus.
 async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
+    if was_paid_otherwise(&order, payment) {
+        return set_second_payment_aside_and_open_review(tx, now, &order, payment).await;
+    }
     let confirmed_again = "the payment was confirmed again";
     match order.state {
         State::Created | State::AwaitingPayment => {
+            let order = store::set_paid_by_in_memory(order, payment);
             let order = advance_order_state(tx, now, order, State::Paid).await?;
             db::expect_changed(schedule_delivery_if_missing(tx, now, order.id).await?, 1)?;
             record_order_event(tx, now, &order, events::Kind::OrderPaid);
@@ -131,6 +137,47 @@ async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: Paym
     }
 }
 
+/// Returns true when the order was paid by another payment than this one, or from a balance.
+fn was_paid_otherwise(order: &Order, payment: PaymentId) -> bool {
+    match order.state {
+        State::Created | State::AwaitingPayment | State::Expired | State::Cancelled => false,
+        State::Paid
+        | State::Processing
+        | State::PartiallyDelivered
+        | State::Delivered
+        | State::Completed
+        | State::Failed
+        | State::Refunded => order.paid_by != Some(payment),
+    }
+}
+
+/// Moves the money of a second payment to the surplus account and opens a review, so that an operator returns it.
+/// External providers hold the money of their payments themselves, so the review is all there is.
+async fn set_second_payment_aside_and_open_review(
+    tx: &mut Tx,
+    now: Instant,
+    order: &Order,
+    payment: PaymentId,
+) -> Result<(), db::Error> {
+    let moved = invoices::move_settlement_to_surplus(tx, now, payment).await.map_err(|error| match error {
+        PostError::Db(error) => error,
+        PostError::Insufficient { .. }
+        | PostError::BadAmount(_)
+        | PostError::NoHold(_)
+        | PostError::AboveHold { .. }
+        | PostError::OutOfRange(_) => db::Error::Statement(format!("the second payment {payment}: {error}")),
+    })?;
+    let what =
+        moved.map_or_else(|| "an external payment".into(), |(amount, asset)| format!("{amount} base units of {asset}"));
+    let detail = format!("order {} was paid already and has now received {what} by a second payment", order.order_no);
+    reviews::open_or_reopen_review(tx, now, reviews::Kind::PaymentSecond, &review_subject(payment), &detail).await
+}
+
+/// Returns the subject of reviews about a payment.
+fn review_subject(payment: PaymentId) -> String {
+    format!("payment/{payment}")
+}
+
 /// Schedules the delivery of an order. Returns the number of inserted rows: 1, or 0 when the delivery is already
 /// scheduled.
 async fn schedule_delivery_if_missing(tx: &mut Tx, now: Instant, order: OrderId) -> Result<u64, db::Error> {
@@ -140,9 +187,15 @@ async fn schedule_delivery_if_missing(tx: &mut Tx, now: Instant, order: OrderId)
 }
 
 /// Deletes the scheduled delivery of an order whose payment was reversed by a reorg, and opens a review. The order
-/// keeps its state, because delivered items cannot be taken back.
+/// keeps its state, because delivered items cannot be taken back. The reversal of a second payment only closes the
+/// review of that payment.
 async fn unschedule_delivery_and_open_review(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
+    if was_paid_otherwise(&order, payment) {
+        let note = "a reorg reversed the second payment";
+        reviews::retract_review_if_open(tx, now, reviews::Kind::PaymentSecond, &review_subject(payment), note).await?;
+        return Ok(());
+    }
     fulfilment::unschedule_delivery(tx, order.id).await?;
     let detail = format!("a reorg reversed the payment of order {} ({})", order.order_no, order.state.as_str());
     reviews::open_or_reopen_review(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
@@ -161,15 +214,19 @@ async fn lock_unpaid_order_of_newest_payment(
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 
-/// Locks the order of a payment that a reorg reversed and that was not confirmed again in time. If the order is not
-/// delivered yet, its scheduled delivery is deleted and the order is returned, so that the caller ends it. For a
-/// delivered order, a review is opened and the result is `None`. For an order that has ended, the result is `None`.
+/// Locks the order of a payment that a reorg reversed and that was not confirmed again in time. An order that is not
+/// delivered yet is returned, without its scheduled delivery, so that the caller ends the order. For a delivered order,
+/// a review is opened and the result is `None`. For an order that has ended or that another payment has paid, the result
+/// is `None`.
 async fn lock_order_of_lost_payment_or_review(
     tx: &mut Tx,
     now: Instant,
     payment: PaymentId,
 ) -> Result<Option<Locked<Order>>, db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
+    if was_paid_otherwise(&order, payment) {
+        return Ok(None);
+    }
     match order.state {
         State::Created | State::AwaitingPayment => Ok(Some(order)),
         State::Paid | State::Processing => {

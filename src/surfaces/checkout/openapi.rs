@@ -58,7 +58,11 @@ const COMMON_RESPONSES: [(&str, &str); 5] = [
     ("413", "`validation_error`: the body is too large"),
     ("429", "`rate_limited`; see `Retry-After`"),
     ("500", "`internal_error`: an internal error occurred"),
-    ("503", "`internal_error`: the request took too long; it may still be completed"),
+    (
+        "503",
+        "`internal_error`: the service is not available at the moment (see `Retry-After`), or the request took too long \
+         and may still be completed",
+    ),
 ];
 
 /// Returns the OpenAPI document of this surface. The server in the document is the base URL of this installation.

@@ -316,6 +316,12 @@ impl Progress {
     }
 }
 
+/// Returns the confirmations that the deposits of an invoice need; 0 when there are none.
+fn required_by_deposits(received: &ReceivedSums) -> u32 {
+    let needed = received.required_confirmations.unwrap_or(0);
+    u32::try_from(needed).unwrap_or(u32::MAX)
+}
+
 impl OnChainProgress {
     /// Returns the progress of an on-chain payment; `None` when the asset or the chain of the invoice is no longer
     /// configured.
@@ -337,7 +343,7 @@ impl OnChainProgress {
             expected_amount: terms.due.to_decimal(payment_asset.asset.decimals),
             received_amount: received.total_with_unconfirmed().to_decimal(payment_asset.asset.decimals),
             confirmations: received.confirmations.unwrap_or(0),
-            required_confirmations: terms.confirmations,
+            required_confirmations: terms.confirmations.max(required_by_deposits(received)),
             tx_hash: received.txid.map(|txid| match family {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),

@@ -1,15 +1,18 @@
-//! Executes the actions that the state machine of the follower requests: reads the node, and calls functions of `money`
-//! in database transactions.
+//! Executes the actions of the machine: reads the node, and calls the functions of `money` in database transactions.
 
-use chain::{Block, BlockRef, SourceError};
+use std::collections::BTreeMap;
+
+use chain::source::Corroboration;
+use chain::{Block, BlockRef, Height, SourceError};
 use tracing::error;
 
 use crate::workers::follow::FollowWorker;
 use crate::workers::follow::machine::actions::{Action, Observation};
+use crate::workers::follow::missing_blocks::describe_missing_blocks;
 use clock::Instant;
-use ids::InvoiceId;
+use ids::{DepositId, InvoiceId};
 use money::cursors::{self, Position};
-use money::deposits;
+use money::deposits::{self, UncheckedBlock};
 use money::invoices;
 
 /// Maximum number of invoices that expire in one transaction.
@@ -20,15 +23,15 @@ impl FollowWorker {
     pub(super) async fn execute_action(&self, action: Action) -> anyhow::Result<Observation> {
         Ok(match action {
             Action::ReadTip => {
-                let tip = self.source.tip().await?;
-                self.addresses.set_chain_followed_at_tip(&self.chain.id, tip.head.height);
+                let tip = self.readiness.wait_and_withdraw_coins_when_slow(self.source.tip()).await?;
+                self.readiness.raise_known_tip(tip.head.height);
                 Observation::Tip(tip)
             }
             Action::ReadBlocks { from, to } => {
-                Observation::Blocks(self.source.blocks(from, to, &self.chain.watched).await?)
+                let blocks = self.source.blocks(from, to, &self.chain.watched).await;
+                Observation::Blocks(blocks.map_err(|error| self.explain_unreadable_block(from, error))?)
             }
             Action::ReadHeader(height) => Observation::Header(self.source.header(height).await?),
-            Action::FindNewestDue(position) => Observation::NewestDue(self.find_newest_due_height(position).await?),
             Action::FindConfirmedAbove(height) => {
                 Observation::ConfirmedAbove(self.has_confirmed_deposit_above(height).await?)
             }
@@ -37,6 +40,15 @@ impl FollowWorker {
             Action::CloseDispute => self.close_dispute_review().await?,
             Action::StoreBlocks { from, blocks, advance_to } => {
                 self.store_blocks_and_advance_deposits(from, blocks, advance_to).await?
+            }
+            Action::ListUnchecked(position, limit) => {
+                Observation::Unchecked(self.list_unchecked_blocks(position, limit).await?)
+            }
+            Action::ConfirmTransfers { block, transfers } => {
+                Observation::Answers(self.source.confirm(&block, &transfers).await)
+            }
+            Action::StoreAnswers { answers, advance_to } => {
+                self.store_answers_and_advance_deposits(answers, advance_to).await?
             }
             Action::ListExpirable { passed } => Observation::Expirable(self.list_expirable_invoices(passed).await?),
             Action::CheckBalances { at, invoices } => {
@@ -58,14 +70,57 @@ impl FollowWorker {
         })
     }
 
-    /// Returns the height of the newest stored deposit that would become confirmed or final at `position`; `None` when
-    /// no deposit would change.
-    async fn find_newest_due_height(&self, position: Position) -> Result<Option<u64>, db::Error> {
-        let chain = self.chain.id.clone();
-        let newest = self.db.select_one("find_highest_due_height", move |tx| {
-            Box::pin(async move { deposits::find_highest_due_height(tx, &chain, position).await })
-        });
-        newest.await
+    /// Adds to the error of a block that no node has any more what the operator has to do.
+    fn explain_unreadable_block(&self, height: Height, error: SourceError) -> anyhow::Error {
+        match &error {
+            SourceError::Unsupported(_) => {
+                let advice = describe_missing_blocks(self.chain.family, &self.chain.id, height);
+                anyhow::Error::from(error).context(advice)
+            }
+            SourceError::Unavailable(_) | SourceError::BlockNotFound(_) | SourceError::InvalidResponse(_) => {
+                error.into()
+            }
+        }
+    }
+
+    /// Lists the deposits that would become confirmed or final at this position and that no second source has shown yet.
+    async fn list_unchecked_blocks(&self, position: Position, limit: i64) -> Result<Vec<UncheckedBlock>, db::Error> {
+        let (now, chain) = (self.clock.now(), self.chain.id.clone());
+        self.db
+            .read("list_unchecked_blocks", move |tx| {
+                Box::pin(async move { deposits::list_unchecked_blocks(tx, now, &chain, position, limit).await })
+            })
+            .await
+    }
+
+    /// Stores the answers of second sources, advances deposits and updates their orders, all in one database
+    /// transaction.
+    async fn store_answers_and_advance_deposits(
+        &self,
+        answers: BTreeMap<DepositId, Corroboration>,
+        advance_to: Position,
+    ) -> anyhow::Result<Observation> {
+        let contradictions: Vec<&String> = answers
+            .values()
+            .filter_map(|answer| match answer {
+                Corroboration::Contradicted { detail, .. } => Some(detail),
+                Corroboration::Shown { .. } | Corroboration::CannotSay { .. } => None,
+            })
+            .collect();
+        if let Some(first) = contradictions.first() {
+            let (chain, count) = (&self.chain.id, contradictions.len());
+            error!(%chain, count, "endpoints of {chain} contradict each other about {count} deposits: {first}");
+        }
+        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
+        let applied = self
+            .db
+            .write("store_answers_and_advance_deposits", move |tx| {
+                Box::pin(
+                    async move { deposits.store_answers_and_advance_deposits(tx, now, advance_to, &answers).await },
+                )
+            })
+            .await?;
+        Ok(Observation::Stored { final_height: applied.final_height, unfinished: applied.unfinished })
     }
 
     async fn has_confirmed_deposit_above(&self, height: u64) -> Result<bool, db::Error> {
@@ -161,8 +216,7 @@ impl FollowWorker {
         Ok(Observation::Done)
     }
 
-    /// Returns true when the database says that the chain is halted. An operator may have resumed the chain since it
-    /// was halted.
+    /// Returns true when the chain is halted in the database, where an operator may have resumed it meanwhile.
     pub(super) async fn is_chain_halted(&self) -> anyhow::Result<bool> {
         let chain = self.chain.id.clone();
         let halted = self.db.read("find_halt_reason", move |tx| {

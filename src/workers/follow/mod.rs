@@ -3,6 +3,8 @@
 //! transaction, so a block that fails is read again and never skipped.
 
 pub mod machine;
+pub mod readiness;
+pub mod missing_blocks;
 mod execution;
 
 use std::sync::Arc;
@@ -18,24 +20,26 @@ use crate::workers::balance_check::BalanceReconciler;
 use crate::workers::follow::machine::actions::Action;
 use crate::workers::follow::machine::notices::Notice;
 use crate::workers::follow::machine::{FollowLimits, Machine, StepError};
+use crate::workers::follow::readiness::ChainReadiness;
 use crate::workers::{Ran, Worker};
-use clock::Clock;
+use clock::{Clock, Instant};
 use db::Db;
-use money::addresses::Addresses;
 use money::assets::FollowedChain;
 use money::cursors::{self, Cursor};
 use money::immutable_facts::{self, Fact};
+
+/// Time between two comparisons of a withheld token with its contract, in milliseconds.
+const WITHHELD_TOKEN_PAUSE_MS: i64 = 60_000;
 
 /// The worker that follows one chain.
 pub struct FollowWorker {
     db: Db,
     clock: Clock,
     chain: FollowedChain,
-    /// The addresses of all chains. The follower tells them whether its chain is followed, because addresses are issued
-    /// only on followed chains.
-    addresses: Arc<Addresses>,
+    /// Sets whether the coins of the chain are on offer.
+    readiness: ChainReadiness,
     /// The chain's configured assets. Before the first block is read, the decimals of each token are compared with the
-    /// contract.
+    /// contract. A token that fails the comparison is not on offer.
     assets: Vec<Asset>,
     source: Arc<dyn Source>,
     reconciler: BalanceReconciler,
@@ -51,35 +55,51 @@ struct FollowState {
     /// True when the state machine continues from the cursor that the database has. False after a failed or cancelled
     /// run, so that the next run loads the stored cursor first.
     loaded: bool,
+    /// The time at which the contracts of the tokens were compared last.
+    facts_verified_at: Option<Instant>,
 }
 
 impl FollowWorker {
     /// Creates a worker that follows the chain of `reconciler` and reads the same source.
     pub fn new(
         reconciler: BalanceReconciler,
-        addresses: Arc<Addresses>,
+        readiness: ChainReadiness,
         assets: Vec<Asset>,
         limits: FollowLimits,
         pause: Duration,
     ) -> FollowWorker {
         let BalanceReconciler { db, clock, deposits, source } = reconciler.clone();
         let chain = deposits.chain().clone();
-        addresses.set_chain_unfollowed(&chain.id);
         let state = Mutex::default();
-        FollowWorker { db, clock, chain, addresses, assets, source, reconciler, limits, pause, state }
+        FollowWorker { db, clock, chain, readiness, assets, source, reconciler, limits, pause, state }
     }
 
     /// Stores the identity of the chain and the decimals of its tokens at the first start. Later fails when the node
-    /// reports another identity, or when the decimals of a token differ from the configuration or the stored value.
+    /// reports another identity, or when the stored decimals of a token differ. A token that is missing on the chain,
+    /// or whose contract has other decimals than the configuration, is withheld alone.
     async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
-        let mut facts = vec![Fact::new_chain_identity(&self.chain.id, self.source.identity().await?.id)];
+        let identity = self.readiness.wait_and_withdraw_coins_when_slow(self.source.identity()).await?;
+        let mut facts = vec![Fact::new_chain_identity(&self.chain.id, identity.id)];
         for asset in &self.assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };
-            let decimals = self.source.decimals(contract).await?;
-            if decimals != asset.decimals {
-                bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
+            match self.source.decimals(contract).await {
+                Ok(decimals) if decimals == asset.decimals => {
+                    facts.push(Fact::new_asset_decimals(&asset.id, decimals));
+                    self.readiness.offer_verified_token(asset);
+                }
+                Ok(decimals) => self.readiness.withhold_token_and_report(
+                    asset,
+                    &format!(
+                        "{} has {decimals} decimals on the chain and {} in the configuration; correct the configuration",
+                        asset.id, asset.decimals
+                    ),
+                ),
+                Err(error @ SourceError::Unavailable(_)) => return Err(error.into()),
+                Err(error) => self.readiness.withhold_token_and_report(
+                    asset,
+                    &format!("the contract of {} cannot be read: {error}; check its address in [chains.{}]", asset.id, self.chain.id),
+                ),
             }
-            facts.push(Fact::new_asset_decimals(&asset.id, decimals));
         }
         let now = self.clock.now();
         Ok(self
@@ -88,6 +108,17 @@ impl FollowWorker {
                 Box::pin(async move { immutable_facts::record_or_compare_facts(tx, now, &facts).await })
             })
             .await?)
+    }
+
+    /// Compares the contracts of the tokens again when one of them is withheld and the last comparison is a while ago.
+    async fn verify_withheld_tokens_when_due(&self, verified_at: &mut Option<Instant>) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        let is_due = verified_at.is_none_or(|at| now.since(at) >= WITHHELD_TOKEN_PAUSE_MS);
+        if !is_due || !self.readiness.has_withheld_tokens() {
+            return Ok(());
+        }
+        *verified_at = Some(now);
+        self.record_or_verify_facts().await
     }
 
     /// Checks the identity of the chain and the decimals of its tokens, and returns the stored cursor. For a chain
@@ -134,7 +165,8 @@ impl FollowWorker {
 
     /// Executes the actions of the machine until the machine finishes the run.
     async fn run_machine_until_finished(&self, machine: &mut Machine) -> anyhow::Result<Ran> {
-        let mut action = machine.start_run(self.source.independent_endpoints() > 1);
+        let cross_checkable = self.source.independent_endpoints() > 1;
+        let mut action = machine.start_run(cross_checkable, self.reconciler.deposits.needs_second_source());
         loop {
             if let Action::Finish(ran) = action {
                 return Ok(ran);
@@ -151,12 +183,12 @@ impl FollowWorker {
         match error {
             StepError::Source(error) => error.into(),
             StepError::BalancesUnavailable(source) => {
-                let context = StepError::BalancesUnavailable(source.clone()).to_string();
-                anyhow::Error::from(source).context(context)
+                anyhow::Error::from(source.clone()).context(StepError::BalancesUnavailable(source))
             }
-            StepError::WrongHeight { .. } | StepError::BrokenSequence(_) | StepError::UnexpectedObservation(_) => {
-                anyhow::Error::from(error).context(self.chain.id.to_string())
-            }
+            StepError::WrongHeight { .. }
+            | StepError::BrokenSequence(_)
+            | StepError::WrongNumberOfAnswers { .. }
+            | StepError::UnexpectedObservation(_) => anyhow::Error::from(error).context(self.chain.id.to_string()),
         }
     }
 
@@ -171,15 +203,19 @@ impl FollowWorker {
             ),
             Notice::EndpointBehind { endpoint, head, height, stalled: false } => warn!(
                 %chain,
-                "{endpoint} is at block {head} and has no block {height} yet: deposits wait until it has"
+                "{endpoint} is at block {head} and has no block {height} yet: the branch is kept until it has"
             ),
             Notice::EndpointBehind { endpoint, head, height, stalled: true } => warn!(
                 %chain,
-                "{endpoint} is at block {head}, does not move and has no block {height}: deposits do not wait for it"
+                "{endpoint} is at block {head}, does not move and has no block {height}: it is not waited for"
             ),
             Notice::NotCrossChecked { height, reason } => {
                 warn!(%chain, "block {height} of {chain} was accepted from a single endpoint: {reason}");
             }
+            Notice::NotCorroborated { height, reason } => warn!(
+                %chain,
+                "no second source can confirm deposits in block {height} of {chain}, so they wait: {reason}"
+            ),
             Notice::Reorganised { depth, to } => {
                 warn!(%chain, depth, "{chain} was reorganised: {depth} blocks are reversed, back to block {to}");
             }
@@ -197,7 +233,7 @@ impl FollowWorker {
 #[async_trait]
 impl Worker for FollowWorker {
     fn name(&self) -> String {
-        format!("follow {}", self.chain.id)
+        self.readiness.part()
     }
 
     fn idle_pause(&self) -> Duration {
@@ -210,38 +246,51 @@ impl Worker for FollowWorker {
 
     async fn run_once(&self) -> anyhow::Result<Ran> {
         let mut state = self.state.lock().await;
-        let FollowState { machine, loaded } = &mut *state;
+        let outcome = self.load_and_run_machine(&mut state).await;
+        let is_halted = state.machine.as_ref().is_some_and(Machine::is_halted);
+        match (is_halted, &outcome) {
+            (true, _) => self.readiness.withdraw_coins_and_report(&self.describe_halt()),
+            (false, Ok(_)) => self.readiness.offer_coins_and_clear_problem(),
+            (false, Err(error)) => self.readiness.count_failed_run_and_withdraw_coins(error),
+        }
+        outcome
+    }
+}
+
+impl FollowWorker {
+    /// Returns the problem of a halted chain and what the operator has to do.
+    fn describe_halt(&self) -> String {
+        let chain = &self.chain.id;
+        format!(
+            "{chain} is halted until an operator decides: read the review `chain.halted` in `settled admin review list`, \
+             then run `settled admin chain resume {chain}`"
+        )
+    }
+
+    /// Loads the stored cursor if necessary, and runs the machine once. Fails while the chain is halted.
+    async fn load_and_run_machine(&self, state: &mut FollowState) -> anyhow::Result<Ran> {
+        let FollowState { machine, loaded, facts_verified_at } = state;
         // `loaded` stays false when the run fails or is cancelled.
         let was_loaded = std::mem::replace(loaded, false);
-        let machine = match machine {
-            Some(machine) if was_loaded && !machine.is_halted() => machine,
-            Some(machine) if was_loaded && self.is_chain_halted().await? => machine,
-            Some(machine) => {
-                if was_loaded {
-                    info!(chain = %self.chain.id, "{} is followed again", self.chain.id);
-                }
-                let cursor = self.load_or_create_cursor().await?;
-                if !machine.restart_from_cursor(cursor, self.clock.now()) {
-                    bail!("{}: no block is stored", self.chain.id);
-                }
-                machine
-            }
-            None => {
-                let cursor = self.load_or_create_cursor().await?;
-                let created = Machine::new(
-                    self.chain.clone(),
-                    self.limits,
-                    self.reconciler.deposits.limits(),
-                    cursor,
-                    self.clock.now(),
-                );
-                machine.insert(created.with_context(|| format!("{}: no block is stored", self.chain.id))?)
-            }
+        let is_current = match machine {
+            Some(machine) if was_loaded => !machine.is_halted() || self.is_chain_halted().await?,
+            Some(_) | None => false,
         };
+        let machine = if is_current {
+            self.verify_withheld_tokens_when_due(facts_verified_at).await?;
+            machine.as_mut()
+        } else {
+            if was_loaded {
+                info!(chain = %self.chain.id, "{} is followed again", self.chain.id);
+            }
+            let cursor = self.load_or_create_cursor().await?;
+            *facts_verified_at = Some(self.clock.now());
+            self.continue_machine_at_cursor(machine, cursor)
+        };
+        let machine = machine.with_context(|| format!("{}: no block is stored", self.chain.id))?;
         if machine.is_halted() {
-            self.addresses.set_chain_unfollowed(&self.chain.id);
             *loaded = true;
-            bail!("{} is halted until an operator decides: see the review `chain.halted`", self.chain.id);
+            bail!("{}", self.describe_halt());
         }
         let outcome = self.run_machine_until_finished(machine).await;
         *loaded = match &outcome {
@@ -251,5 +300,19 @@ impl Worker for FollowWorker {
             Err(error) => error.downcast_ref::<SourceError>().is_some() && !machine.has_unstored_blocks(),
         };
         outcome
+    }
+
+    /// Lets the machine continue at the cursor, and creates the machine in the first run. Returns `None` when the
+    /// cursor has no block.
+    fn continue_machine_at_cursor<'a>(
+        &self,
+        machine: &'a mut Option<Machine>,
+        cursor: Cursor,
+    ) -> Option<&'a mut Machine> {
+        let (now, deposit_limits) = (self.clock.now(), self.reconciler.deposits.limits());
+        match machine {
+            Some(machine) => machine.restart_from_cursor(cursor, now).then_some(machine),
+            None => Some(machine.insert(Machine::new(self.chain.clone(), self.limits, deposit_limits, cursor, now)?)),
+        }
     }
 }

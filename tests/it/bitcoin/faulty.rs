@@ -1,5 +1,10 @@
 //! Nodes that are down, silent or replaced, and a daemon that is killed meanwhile.
 
+use std::time::Duration;
+
+use config::Api;
+use db::Backend;
+
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, StorySetup};
 
 ways! {
@@ -41,4 +46,34 @@ ways! {
         world.mine(DEEP).await;
         assert_eq!(world.merchant_available(COIN).await, order.due);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_withdraws_its_coin_long_before_the_request_times_out() {
+    let world = Onchain::start(Backend::Sqlite, Api::Core).await;
+    world.node().pause().expect(NODE);
+    let health = world.daemon.as_ref().expect("the daemon runs").health.clone();
+    let problem = async {
+        let mut beat = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            beat.tick().await;
+            if let Some(problem) = health.problems().remove("follow bitcoin") {
+                return problem;
+            }
+        }
+    };
+    // The request is still under way when the coin is withdrawn.
+    let problem = tokio::select! {
+        problem = problem => problem,
+        () = world.run_until_idle() => panic!("the request ended first"),
+    };
+    assert_eq!(problem, "no endpoint of bitcoin has answered for 5 s");
+    let wish = serde_json::json!({ "productId": world.product.id, "quantity": 40, "contactEmail": "buyer@example.com",
+        "paymentMethod": "crypto", "coin": COIN });
+    let refused = world.post("/api/orders", &wish).await;
+    assert_eq!((refused.status, refused.text_at("error").as_str()), (400, "payment_method_unavailable"));
+    world.node().resume().expect(NODE);
+    world.run_until_idle().await;
+    assert_eq!(world.get("/readyz").await.status, 200);
+    assert_eq!(world.post("/api/orders", &wish).await.status, 201);
 }

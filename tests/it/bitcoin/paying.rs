@@ -126,6 +126,9 @@ ways! {
         // The daemon may have been restarted in between.
         world.crash_and_boot().await;
         world.mine(1).await;
+        // The block pays 50 BTC, so its deposits need the confirmations of a large amount.
+        world.assert_status(&order, "pending", "confirming").await;
+        world.mine(5).await;
         world.assert_status(&order, "completed", "paid").await;
     }
 

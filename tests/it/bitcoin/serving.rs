@@ -69,10 +69,19 @@ impl Installation {
         self.assert_command_succeeds(&["admin", "product", "put", "mailbox", "--price", "30.00", "--mode", "test"]);
         let goods = goods.display().to_string();
         self.assert_command_succeeds(&["admin", "stock", "import", "mailbox", "--file", &goods, "--mode", "test"]);
+        self.start_daemon();
+    }
+
+    fn start_daemon(&mut self) {
         let log = File::create(self.folder.path().join("log")).expect("a log is opened");
         let mut command = Command::new(env!("CARGO_BIN_EXE_settled"));
         command.args(["serve", "--config"]).arg(&self.config).stdout(Stdio::null()).stderr(log);
         self.daemon = Some(command.spawn().expect("the binary runs"));
+    }
+
+    fn kill_daemon(&mut self) {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        daemon.kill().and_then(|()| daemon.wait()).expect("the daemon ends");
     }
 
     async fn until<T>(&self, what: &str, mut reached: impl AsyncFnMut() -> Option<T>) -> T {
@@ -159,4 +168,39 @@ async fn check_reports_whether_a_node_is_ready() {
         said.contains("pruned below block") && said.contains("after a downtime longer than that, blocks are missing"),
         "{said}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_pruned_past_the_cursor_is_reported_with_the_remedy() {
+    let pruning = BitcoindOptions { extra: vec!["-prune=1".into(), "-fastprune".into()], ..BitcoindOptions::default() };
+    let node = Bitcoind::start_node(pruning).await.expect(NODE);
+    node.mine(3).await.expect(NODE);
+    let mut shop = Installation::new(&node);
+    shop.serve();
+    shop.until("nothing is followed", async || shop.settled(&["status"]).1.contains("bitcoin: block ").then_some(()))
+        .await;
+    let (content, said) = shop.settled(&["check"]);
+    assert!(content && said.contains("OK    coins: buyers can pay with btc"), "{said}");
+
+    // The daemon is down while the chain grows and the node deletes the blocks that the daemon has not read.
+    shop.kill_daemon();
+    node.mine(1_000).await.expect(NODE);
+    node.call_rpc("pruneblockchain", json!([700])).await.expect(NODE);
+    let (content, said) = shop.settled(&["check"]);
+    assert!(!content && said.contains("which is the next one to read"), "{said}");
+    assert!(said.contains("a node that is not pruned below it, or an Esplora server"), "{said}");
+    let coins = "FAIL  coins: NO COIN CAN BE PAID: btc (bitcoin has no node with the next block to read)";
+    assert!(said.contains(coins), "{said}");
+
+    shop.start_daemon();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let ready = format!("{}/readyz", shop.url);
+    let problems = shop.until("ready with a pruned node", async || {
+        let answer = client.get(&ready).send().await.ok()?;
+        if answer.status() == 503 { answer.json::<Value>().await.ok() } else { None }
+    });
+    assert_eq!(problems.await["problems"], json!(["follow bitcoin"]));
+    let (_, said) = shop.settled(&["status"]);
+    assert!(said.contains("PROBLEM follow bitcoin: no endpoint of bitcoin returns block"), "{said}");
+    assert!(said.contains("a node that is not pruned below it, or an Esplora server"), "{said}");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use alloy_primitives::Address;
 use bitcoin::base58;
+use config::Config;
 use serde_json::{Value, json};
 
 use super::{COINS, change, created, on_chain, orders, refused, with, with_method, without};
@@ -60,12 +61,29 @@ both! {
         assert_eq!(answer.body["payment"]["expires_at"], order["expires_at"]);
     }
 
+    async fn an_amount_that_nodes_do_not_relay_is_refused(world: World = |config: &mut Config| {
+        config.surfaces.checkout.min_amounts = [("eth".to_owned(), "0.0001".parse().unwrap())].into();
+    }) {
+        // 1 CNY is 213 sat, and nodes relay 294 sat. 1.5 CNY is 319 sat.
+        let answer = world.post("/api/orders", &on_chain(&world.product, 2, "btc")).await;
+        assert_eq!((answer.status, answer.text_at("error").as_str()), (400, "payment_method_unavailable"));
+        let expected = "the order costs 0.00000213 BTC, and payments in BTC start at 0.00000294; choose another payment method \
+                        or order more";
+        assert_eq!(answer.text_at("message"), expected);
+        created(&world.post("/api/orders", &on_chain(&world.product, 3, "btc")).await);
+        // The operator's minimum.
+        let answer = world.post("/api/orders", &on_chain(&world.product, 2, "eth")).await;
+        assert_eq!((answer.status, answer.text_at("error").as_str()), (400, "payment_method_unavailable"));
+        created(&world.post("/api/orders", &on_chain(&world.product, 10, "eth")).await);
+        created(&world.post("/api/orders", &on_chain(&world.product, 2, "trc20_usdt")).await);
+    }
+
     async fn co_11_a_crypto_answer_has_an_address_and_an_exact_amount(world: World) {
-        // The amounts are 5 CNY at 7.24 CNY/USD, rounded up to the quoted decimals. They were computed independently of
-        // this program.
+        // The amounts are 5 CNY at 7.24 CNY/USD, rounded up to the fewest decimal places that cost at most 0.01 %. They were
+        // computed independently of this program.
         for (coin, expected) in [
-            ("trc20_usdt", "0.690608"), ("erc20_usdt", "0.690608"), ("bep20_usdt", "0.690608"), ("btc", "0.00001063"),
-            ("eth", "0.000215814917127072"), ("trx", "5.755065"), ("bnb", "0.001190702991045914"),
+            ("trc20_usdt", "0.69061"), ("erc20_usdt", "0.69061"), ("bep20_usdt", "0.69061"), ("btc", "0.00001063"),
+            ("eth", "0.00021582"), ("trx", "5.7551"), ("bnb", "0.0011908"),
         ] {
             let answer = world.post("/api/orders", &on_chain(&world.product, 10, coin)).await;
             created(&answer);

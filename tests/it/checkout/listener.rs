@@ -188,6 +188,13 @@ both! {
         for n in 0..3 {
             refused(&query(&world, &format!("10.0.0.{n}"), &format!("CO{n}"), "a@example.org").await, 404, "order_not_found");
         }
+        let id = uuid::Uuid::new_v4().to_string();
+        let logs = world.logs();
+        let warnings = logs.lines().filter(|line| line.contains(" WARN ") && line.contains("is not in server.trusted_proxies"));
+        assert!(warnings.count() >= 1, "it is told in the log");
+        found(&world.send(world.request("GET", "/api/products").header("x-forwarded-for", "10.0.0.8").header("x-request-id", &id)).await);
+        let told_again = world.logs().lines().filter(|line| line.contains(" WARN ") && line.contains(&id)).count();
+        assert_eq!(told_again, 0, "it is told once");
         refused(&query(&world, "10.0.0.9", "CO9", "a@example.org").await, 429, "rate_limited");
     }
 
@@ -203,12 +210,102 @@ both! {
         assert!(chunked.starts_with("HTTP/1.1 413 "), "{chunked}");
         let unfinished = send_raw_bytes_and_read(&world, format!("{head}Content-Length: 10\r\n\r\n{{").as_bytes()).await;
         assert!(unfinished.starts_with("HTTP/1.1 408 ") && unfinished.contains("\"success\":false"), "{unfinished}");
+        let malformed = send_raw_bytes_and_read(&world, format!("{head}Transfer-Encoding: chunked\r\n\r\nxyz\r\n").as_bytes()).await;
+        assert!(malformed.starts_with("HTTP/1.1 400 ") && malformed.contains("\"validation_error\""), "{malformed}");
         let garbage = send_raw_bytes_and_read(&world, b"\x16\x03\x01 not HTTP\r\n\r\n").await;
         assert!(garbage.starts_with("HTTP/1.1 400 "), "{garbage}");
         let lines = "X-Filler: abcdefghijklmnopqrstuvwxyz\r\n".repeat(101);
         let many = send_raw_bytes_and_read(&world, format!("GET /api/products HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes()).await;
         assert!(many.starts_with("HTTP/1.1 431 "), "{many}");
         found(&world.get("/api/products").await);
+    }
+
+    async fn a_request_needs_one_valid_host(world: World) {
+        for hosts in ["", "Host: a\r\nHost: a\r\n", "Host: a\r\nHost: b\r\n", "Host: a b\r\n", "Host: me@a\r\n"] {
+            let answer = send_raw_bytes_and_read(&world, format!("GET /api/products HTTP/1.1\r\nConnection: close\r\n{hosts}\r\n").as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"validation_error\""), "{hosts:?}: {answer}");
+        }
+        let health = send_raw_bytes_and_read(&world, b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+        assert!(health.starts_with("HTTP/1.1 400 "), "{health}");
+        for head in ["1.0\r\n", "1.0\r\nHost: a\r\n", "1.1\r\nConnection: close\r\nHost: [::1]:80\r\n", "1.1\r\nConnection: close\r\nHost:\r\n"] {
+            let answer = send_raw_bytes_and_read(&world, format!("GET /api/products HTTP/{head}\r\n").as_bytes()).await;
+            assert!(answer.contains(" 200 OK\r\n"), "{head:?}: {answer}");
+        }
+    }
+
+    async fn a_client_that_sends_no_more_still_gets_its_response(world: World) {
+        let order = on_chain(&world.product, 1, "eth").to_string();
+        let head = "POST /api/orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+        for (request, status) in [
+            (format!("{head}Content-Length: {}\r\n\r\n{order}", order.len()), "201"),
+            (format!("{head}Content-Length: {}\r\n\r\n{order}", order.len() + 1), "400"),
+        ] {
+            let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
+            stream.write_all(request.as_bytes()).await.expect("a request");
+            stream.shutdown().await.expect("the sending side is closed");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        }
+    }
+
+    async fn a_burst_of_connections_waits_until_it_is_accepted(world: World = |config| {
+        config.server.connections_max = 1;
+    }) {
+        let first = open_idle_connection(&world).await;
+        let address = world.address();
+        let burst = (0..1_500).map(|_| tokio::time::timeout(Duration::from_millis(900), TcpStream::connect(address)));
+        let burst = futures_util::future::join_all(burst).await;
+        let connected = burst.iter().filter(|outcome| matches!(outcome, Ok(Ok(_)))).count();
+        assert_eq!(connected, 1_500);
+        drop((first, burst));
+        wait_until_answered(&world).await;
+    }
+
+    async fn an_outage_of_the_database_is_temporary_and_one_error_in_the_log(world: World) {
+        world.db.close().await;
+        let id = uuid::Uuid::new_v4();
+        for n in 0..5 {
+            for request in [
+                world.request("GET", "/api/products"),
+                world.request("POST", "/api/orders").json(&on_chain(&world.product, 1, "eth")),
+                world.request("GET", &format!("/api/orders/{id}/status")),
+                world.request("GET", &format!("/api/orders/query?orderNo=CO{n}&email=a@example.org")).header("x-forwarded-for", format!("10.0.0.{n}")),
+            ] {
+                let answer = world.send(request.header("x-request-id", format!("{id}-{n}"))).await;
+                refused(&answer, 503, "internal_error");
+                assert_eq!(answer.header("retry-after"), Some("10"));
+            }
+        }
+        let logs = world.logs();
+        let of_requests: Vec<&str> = logs.lines().filter(|line| line.contains(&id.to_string())).collect();
+        let errors: Vec<&&str> = of_requests.iter().filter(|line| line.contains("ERROR")).collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains("the database is closed"), "{errors:?}");
+        let requests = of_requests.iter().filter(|line| line.contains(" INFO ") && line.contains("status 503")).count();
+        assert_eq!(requests, 20, "each request is logged with its id");
+        world.crash_and_boot().await;
+        found(&world.get("/api/products").await);
+    }
+
+    async fn unfinished_requests_do_not_delay_a_stop(world: World) {
+        let head = "POST /api/orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+        let mut open = Vec::new();
+        for sent in ["", "GET /healthz HT", &format!("{head}Content-Length: 10\r\n\r\n{{"), &format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\n{{"), ] {
+            let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
+            stream.write_all(sent.as_bytes()).await.expect("a part of a request");
+            open.push(stream);
+        }
+        let mut reused = open_idle_connection(&world).await;
+        reused.write_all(b"GET /api/pro").await.expect("a part of a second request");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let begun = std::time::Instant::now();
+        world.daemon.take().expect("the daemon runs").shut_down().await;
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        let mut answer = String::new();
+        open[2].read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"success\":false"), "{answer}");
+        world.crash_and_boot().await;
     }
 
     async fn connections_are_limited_per_client(world: World = |config| {
@@ -260,6 +357,31 @@ both! {
             assert_eq!(get_from_host(&world, host, "/healthz").await.status, 200);
         }
         assert!(fetch_documented_url(&world).await.starts_with("http://pay.example"));
+    }
+
+    async fn pages_of_configured_origins_may_call_the_surface(world: World = |config| {
+        config.surfaces.checkout.cors_origins = vec!["https://shop.example".into()];
+        config.server.requests_per_minute = 6;
+    }) {
+        let preflight = |origin| world.request("OPTIONS", "/api/orders").header("origin", origin)
+            .header("access-control-request-method", "POST").header("access-control-request-headers", "content-type,idempotency-key");
+        let allowed = world.send(preflight("https://shop.example")).await;
+        assert_eq!(allowed.status, 204);
+        assert_eq!(allowed.header("access-control-allow-origin"), Some("https://shop.example"));
+        assert!(allowed.header("access-control-allow-methods").is_some_and(|methods| methods.contains("POST")));
+        assert!(allowed.header("access-control-allow-headers").is_some_and(|headers| headers.contains("idempotency-key")));
+        assert_eq!(allowed.header("vary"), Some("origin"));
+        for origin in ["https://other.example", "http://shop.example", "https://shop.example.evil.example", "null"] {
+            let refused = world.send(preflight(origin)).await;
+            assert_eq!((refused.status, refused.header("access-control-allow-origin")), (405, None), "{origin}");
+        }
+        // Refusals of the server itself can be read by the page as well.
+        for status in [200, 200, 429] {
+            let answer = world.send(world.request("GET", "/api/products").header("origin", "https://shop.example")).await;
+            assert_eq!(answer.status, status);
+            assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example"));
+            assert!(answer.header("access-control-expose-headers").is_some_and(|headers| headers.contains("retry-after")));
+        }
     }
 
     async fn every_response_has_a_request_id_and_security_headers(world: World) {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{EMAIL, count, created, credentials, found, ip, on_chain, query, refused, with_method};
+use super::{EMAIL, count, created, credentials, found, ip, on_chain, query, refused, with, with_method};
 use crate::world::{Answer, World};
 
 /// Creates an order that waits for payment.
@@ -44,6 +44,28 @@ both! {
         found(&query(&world, &ip(2), &order_no, "  BUYER@Example.COM ").await);
         world.advance_seconds(60);
         found(&query_by_body(&world, &ip(3), json!({"orderNo": order_no, "email": EMAIL})).await);
+    }
+
+    async fn one_address_in_two_spellings_finds_the_order(world: World) {
+        let spellings = [
+            "K\u{e4}ufer@b\u{fc}cher.example", "Ka\u{308}ufer@bu\u{308}cher.example", "k\u{e4}ufer@xn--bcher-kva.example",
+            "K\u{c4}UFER@B\u{dc}CHER.EXAMPLE", "k\u{e4}ufer@b\u{fc}cher\u{3002}example", "k\u{e4}ufer@XN--BCHER-KVA.example",
+        ];
+        for ordered in spellings {
+            let answer = world.post("/api/orders", &with(on_chain(&world.product, 1, "eth"), "contactEmail", json!(ordered))).await;
+            created(&answer);
+            let order_no = answer.text_at("order.order_no");
+            for (n, searched) in (0..).zip(spellings) {
+                world.advance_seconds(60);
+                found(&query_by_body(&world, &ip(n), json!({"orderNo": order_no, "email": searched})).await);
+            }
+        }
+        // The limit of look-ups counts the spellings together.
+        let order_no = world.order(1, "eth").await.text_at("order.order_no");
+        for (n, searched) in (10..).zip(&spellings[..2]) {
+            refused(&query_by_body(&world, &ip(n), json!({"orderNo": order_no, "email": searched})).await, 404, "order_not_found");
+        }
+        retry_after(&query_by_body(&world, &ip(12), json!({"orderNo": order_no, "email": spellings[2]})).await);
     }
 
     async fn co_43_both_fields_are_needed(world: World) {

@@ -51,6 +51,10 @@ async fn the_daemon_notifies_systemd_and_answers_the_control_socket() {
     assert!(copy.is_file());
     assert_eq!(run(&["serve", "--config", config]).await.code, 4, "one daemon for a folder");
 
+    let pid = rustix::process::Pid::from_raw(i32::try_from(running.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    run(&["status", "--config", config]).await.done();
+
     Running::terminate(&running);
     assert!(running.wait().await.unwrap().success());
     let mut heard = hear();

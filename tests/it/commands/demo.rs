@@ -22,7 +22,7 @@ async fn the_demo_sells_and_keeps_its_data_across_restarts() {
 
     let order = demo.order("trc20_usdt").await;
     let said = run(&["dev", "pay", &order, "--data", data]).await.done();
-    let (paid, completed) = (said.find("Paid 0.138122 USDT").unwrap(), said.find("order completed").unwrap());
+    let (paid, completed) = (said.find("Paid 0.13813 USDT").unwrap(), said.find("order completed").unwrap());
     let confirmations: Vec<usize> = (1..=6).filter_map(|n| said.find(&format!("{n} of 6 confirmations"))).collect();
     assert!(paid < completed && confirmations.is_sorted() && !confirmations.is_empty(), "{said}");
     let found = demo.get(&format!("/api/orders/query?orderNo={order}&email=buyer@example.com")).await;
@@ -56,8 +56,8 @@ async fn dev_pay_covers_every_kind_of_payment() {
 
     let order = demo.order("trc20_usdt").await;
     let short = run(&["dev", "pay", &order, "--amount", "0.1", "--data", data]).await.done();
-    assert!(short.contains("payment underpaid") && short.contains("--amount 0.038122"), "{short}");
-    let rest = run(&["dev", "pay", &order, "--amount", "0.038122", "--data", data]).await.done();
+    assert!(short.contains("payment underpaid") && short.contains("--amount 0.03813"), "{short}");
+    let rest = run(&["dev", "pay", &order, "--amount", "0.03813", "--data", data]).await.done();
     assert!(rest.contains("order completed"), "{rest}");
 
     let order = demo.order("eth").await;

@@ -3,6 +3,8 @@
 mod admin;
 mod backup;
 mod daemon;
+mod slow_bodies;
+mod damaged;
 mod demo;
 mod operator;
 pub mod program;

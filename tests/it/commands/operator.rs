@@ -136,7 +136,7 @@ both! {
             &format!("order {} ({})\n  state: awaiting_payment\n", order.order_no, order.id),
             "  shop: shop, test, surface checkout\n  amount: 1 CNY\n",
             "  e-mail: buyer@example.com\npayment crypto: pending\n",
-            &format!("  address: {} on tron\n  due: 0.138122 USDT until ", order.address),
+            &format!("  address: {} on tron\n  due: 0.13813 USDT until ", order.address),
             "  received: 0 USDT, confirmed 0 USDT\nlines:\n",
             "  2 of mailbox-usa-fresh at 0.5 CNY: pending",
         ] {
@@ -242,7 +242,7 @@ both! {
         assert_eq!(world.get("/api/products/box").await.text_at("product.name_en"), "Box", "its name stayed too");
 
         admin(&["product", "put", "far", "--price", "0.08", "--currency", "USD"], "").await.done();
-        assert_eq!(list().await.1.unwrap(), "active|0.08 USD|0 in stock|orders of 1 to 200");
+        assert_eq!(list().await.1.unwrap(), "active, but hidden: no price in CNY|0.08 USD|0 in stock|orders of 1 to 200");
         assert_eq!(world.get("/api/products/far").await.status, 404, "this surface sells in CNY");
         admin(&["stock", "import", "far", "--file", "-"], "one----1\n").await.done();
         admin(&["product", "set", "far", "--inactive"], "").await.done();

@@ -3,7 +3,12 @@
 use chain::Amount;
 use serde_json::json;
 
+use alloy_primitives::Address;
+use db::Backend;
+
+use super::node::{Network, Node};
 use super::{EndpointFault, Onchain, PLAIN, StorySetup};
+use crate::world::World;
 
 /// Returns all faults that an endpoint can have. `height` is a height that the node has.
 fn faults(height: u64) -> [EndpointFault; 5] {
@@ -40,15 +45,15 @@ both! {
             let order = world.place_order("erc20_usdt").await;
             world.endpoints[0].set(fault);
             world.pay(&order, order.due).await;
-            world.mine(order.coin, 20).await;
-            // A lagging endpoint is waited for until its head stops moving.
-            world.advance_seconds(2 * 60);
+            // While the first endpoint shows nothing, the payment needs twice the depth.
+            world.mine(order.coin, 45).await;
+            world.advance_seconds(60);
             world.run_until_completed(&order).await;
             world.endpoints[0].set(EndpointFault::None);
         }
     }
 
-    async fn a_lagging_endpoint_is_waited_for_until_it_stops_moving(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
+    async fn a_payment_waits_for_a_lagging_endpoint_or_for_twice_the_depth(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         for catches_up in [true, false] {
             let order = world.place_order("erc20_usdt").await;
             let height = world.ethereum.anvil.fetch_height().await.unwrap();
@@ -59,8 +64,13 @@ both! {
             world.assert_status(&order, "pending", "confirming").await;
             if catches_up {
                 world.endpoints[0].set(EndpointFault::None);
+                world.advance_seconds(30);
             } else {
                 world.advance_seconds(2 * 60);
+                world.run_until_idle().await;
+                world.assert_status(&order, "pending", "confirming").await;
+                world.mine(order.coin, 20).await;
+                world.advance_seconds(60);
             }
             world.run_until_idle().await;
             world.assert_status(&order, "completed", "paid").await;
@@ -95,16 +105,17 @@ both! {
         world.assert_received(&order, order.due).await;
         world.mine_deep(order.coin).await;
         world.assert_status(&order, "pending", "confirming").await;
-        assert!(world.has_open_review("chain.disputed").await);
+        assert!(world.has_open_review("deposit.contradicted").await);
         // The end of the window does not expire the invoice, because its money has arrived.
         world.advance_seconds(3_600);
         world.mine(order.coin, 1).await;
         world.assert_status(&order, "pending", "confirming").await;
         world.endpoints[1].show(None);
-        world.advance_seconds(1);
+        // A contradicted deposit is checked again within five minutes.
+        world.advance_seconds(300);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        assert!(!world.has_open_review("chain.disputed").await);
+        assert!(!world.has_open_review("deposit.contradicted").await);
         assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 
@@ -144,13 +155,15 @@ both! {
         world.pay(&order, order.due).await;
         world.mine("eth", 6).await;
         world.assert_status(&order, "pending", "confirming").await;
+        // While one endpoint is silent, a payment needs twice the depth.
         world.endpoints[0].set(EndpointFault::Silent);
-        world.mine("eth", 6).await;
+        world.mine("eth", 40).await;
+        world.advance_seconds(60);
         world.run_until_completed(&order).await;
         // A daemon also starts while one endpoint is down.
         let second = world.place_order("eth").await;
         world.pay(&second, second.due).await;
-        world.ethereum.mine(20, world.clock.now()).await;
+        world.ethereum.mine(45, world.clock.now()).await;
         world.crash_and_boot().await;
         world.run_until_completed(&second).await;
     }
@@ -170,4 +183,29 @@ both! {
         world.ethereum.mine(20, world.clock.now()).await;
         world.run_until_completed(&order).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_without_a_contract_withholds_its_coin_only() {
+    let mut node = Node::start(Network::Ethereum).await;
+    node.usdt = Address::repeat_byte(0x42);
+    let chain = node.build_chain_config(&[node.anvil.url()], "none");
+    let world = World::with(Backend::Sqlite, move |config| {
+        config.chains.insert(chain.id.clone(), chain);
+    })
+    .await;
+    let order = world.place_order("eth").await;
+    node.send(0, order.address.parse().unwrap(), order.due.units(), &[]).await;
+    node.mine(20, world.clock.now()).await;
+    world.run_until_completed(&order).await;
+    let refused = world
+        .post(
+            "/api/orders",
+            &json!({ "productId": world.product.id, "quantity": 2, "contactEmail": "buyer@example.com",
+                "paymentMethod": "crypto", "coin": "erc20_usdt" }),
+        )
+        .await;
+    assert_eq!((refused.status, refused.text_at("error").as_str()), (400, "payment_method_unavailable"));
+    let ready = world.get("/readyz").await;
+    assert_eq!((ready.status, &ready.body["problems"]), (503, &json!(["USDT on ethereum"])));
 }

@@ -3,6 +3,7 @@
 
 mod faulty;
 mod killed;
+mod lying;
 mod node;
 mod paying;
 mod reorganised;

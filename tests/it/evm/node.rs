@@ -14,6 +14,7 @@ use provision::contracts::{abi, compile_contract};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
+use super::lying::{add_invented_call, raise_token_amounts};
 use crate::world::{START, accounts};
 
 /// The panic message of helpers that need the node.
@@ -151,7 +152,10 @@ impl Node {
     pub fn describe(&self, endpoints: &[String], trace: &str) -> String {
         let (chain, id, facts) =
             (self.network.chain(), self.network.chain_id(), self.network.format_chain_options(self.usdt));
-        let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
+        // A single endpoint is the operator's own node, which needs no second source.
+        let own = endpoints.len() == 1;
+        let endpoints: Vec<String> =
+            endpoints.iter().map(|url| format!("{{ url = \"{url}\", own = {own} }}")).collect();
         format!(
             "[chains.{chain}]\nenabled = true\ndriver = \"node\"\npreset = \"\"\nmode = \"test\"\nfamily = \"evm\"\n\
              identity = \"{id}\"\nendpoints = [{}]\ntimeout_ms = 4_000\npoll_ms = 400\ntrace = \"{trace}\"\n{facts}",
@@ -187,8 +191,15 @@ pub enum EndpointFault {
     /// Knows no block above this height.
     StaleHead(u64),
     NoTraces,
+    /// Returns no proofs of balances, as a node that keeps no old states.
+    NoProofs,
     /// Reports a balance of ten ether for every address.
     Generous,
+    /// Raises the amounts of token transfers in receipts and logs.
+    ForgedReceipts,
+    /// Adds a call that pays this many wei to this address to the first transaction of each traced block, and returns no
+    /// proofs, which would show the true balance.
+    InventedCall(Address, U256),
     /// Accepts requests and never answers.
     Silent,
 }
@@ -247,6 +258,20 @@ fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
             Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER)))
         }
         (EndpointFault::Generous, "eth_getBalance") => Intervention::Result(json!(TEN_ETHER)),
+        (EndpointFault::InventedCall(..) | EndpointFault::NoProofs, "eth_getProof") => missing(),
+        (EndpointFault::ForgedReceipts, "eth_getBlockReceipts" | "eth_getTransactionReceipt") => {
+            Intervention::Edit(Box::new(raise_token_amounts))
+        }
+        (EndpointFault::ForgedReceipts, "eth_getLogs") => Intervention::Edit(Box::new(|logs| {
+            let mut receipt = json!({ "logs": logs.take() });
+            raise_token_amounts(&mut receipt);
+            *logs = receipt["logs"].take();
+        })),
+        (EndpointFault::InventedCall(to, wei), "debug_traceBlockByHash") => {
+            Intervention::Edit(Box::new(move |traces| {
+                add_invented_call(traces, &to.to_string(), &format!("{wei:#x}"));
+            }))
+        }
         (EndpointFault::Silent, _) => Intervention::Hang,
         (_, _) => Intervention::Pass,
     }

@@ -61,11 +61,11 @@ both! {
         for fault in FAULTS {
             for coin in ["trx", "trc20_usdt"] {
                 // Advances the clock by the time of the new blocks, so that the chain is not ahead of the clock.
-                world.advance_seconds(60);
+                world.advance_seconds(120);
                 let order = world.place_order(coin).await;
                 world.gateways[0].set_fault(fault);
                 world.pay(&order, order.due);
-                world.settle().await;
+                world.settle_without_second_source().await;
                 world.run_until_completed(&order).await;
                 world.gateways[0].set_fault(GatewayFault::None);
             }
@@ -79,7 +79,7 @@ both! {
         world.gateways[0].set_fault(GatewayFault::None);
         let order = world.place_order("trx").await;
         world.pay(&order, order.due);
-        world.settle().await;
+        world.settle_without_second_source().await;
         world.run_until_completed(&order).await;
         assert_eq!(world.gateways[0].request_count(""), asked, "half a minute has not passed");
     }
@@ -111,7 +111,7 @@ both! {
         world.pay(&order, order.due);
         world.produce(5).await;
         drop(world.gateways.remove(0));
-        world.settle().await;
+        world.settle_without_second_source().await;
         world.run_until_completed(&order).await;
     }
 

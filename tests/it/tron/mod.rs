@@ -3,6 +3,7 @@
 
 mod faulty;
 mod forked;
+mod lying;
 mod node;
 mod paying;
 mod wallets;
@@ -84,6 +85,11 @@ impl Onchain {
     /// Produces blocks until every waiting transaction is in a solidified block.
     pub async fn settle(&self) {
         self.produce(1 + LAG).await;
+    }
+
+    /// Produces blocks until every waiting transaction is so deep that it needs no second source.
+    pub async fn settle_without_second_source(&self) {
+        self.produce(1 + LAG + 20).await;
     }
 }
 

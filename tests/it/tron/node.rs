@@ -74,7 +74,10 @@ impl Tron {
     /// Returns the chain's configuration with these endpoints, to be inserted in the configuration of a world.
     pub fn build_chain_config(&self, endpoints: &[String]) -> config::ChainConfig {
         let usdt = chain::address::encode_tron_address(self.usdt).text;
-        let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
+        // A single endpoint is the operator's own node, which needs no second source.
+        let own = endpoints.len() == 1;
+        let endpoints: Vec<String> =
+            endpoints.iter().map(|url| format!("{{ url = \"{url}\", own = {own} }}")).collect();
         let text = format!(
             "[surfaces.checkout]\nmode = \"test\"\n[chains.tron]\nenabled = true\ndriver = \"node\"\npreset = \"\"\n\
              mode = \"test\"\nfamily = \"tron\"\nidentity = \"{CHAIN_ID}\"\nendpoints = [{}]\ntimeout_ms = 4_000\n\

@@ -16,9 +16,15 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use chain::AddressKey;
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
+use tron::{
+    abi::TRANSFER_TOPIC,
+    address::to_prefixed_hex,
+    transaction::{Operation, TransactionParams, UnsignedTransaction, build_transaction},
+};
 
 use crate::{api::NodeApi, jsonrpc, model::ChainModel};
 
@@ -46,6 +52,12 @@ pub enum GatewayFault {
     HalfRange,
     /// Changes the content of transactions and keeps their ids.
     ForgedPayment,
+    /// Adds money to the blocks and receipts that the chain does not have; see [`InventedMoney`].
+    InventedMoney(InventedMoney),
+    /// Hides all transfers: receipts without logs and internal transactions, and payments that failed.
+    HiddenTransfers,
+    /// Receipts without internal transactions, as on a node that does not save them.
+    NoInternalTransactions,
     /// HTTP 429.
     Throttled,
     /// HTTP 503.
@@ -70,6 +82,18 @@ pub enum GatewayFault {
     SlowRanges(u64),
     /// Simulates no calls, as with `vm.supportConstant = false`, the default of java-tron.
     NoSimulation,
+}
+
+/// Money that a gateway invents. Each successful call of a contract gets an additional token transfer and an additional
+/// call that sends TRX, and each block with transactions gets an additional payment of TRX, all of the same amount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InventedMoney {
+    /// The token contract.
+    pub token: AddressKey,
+    /// The receiver.
+    pub to: AddressKey,
+    /// The amount in base units of the token, and in sun.
+    pub amount: u32,
 }
 
 /// A running HTTP server; dropping it stops the server.
@@ -163,6 +187,9 @@ async fn serve_request(State(shared): State<Arc<Shared>>, request: Request) -> R
         | GatewayFault::NoTransactions
         | GatewayFault::HalfRange
         | GatewayFault::ForgedPayment
+        | GatewayFault::InventedMoney(_)
+        | GatewayFault::HiddenTransfers
+        | GatewayFault::NoInternalTransactions
         | GatewayFault::LostAnswer
         | GatewayFault::TruncatedAnswer
         | GatewayFault::Slow
@@ -295,11 +322,89 @@ fn apply_fault(method: &str, request: &Value, fault: GatewayFault, answer: &mut 
                 }
             }
         }
+        (GatewayFault::InventedMoney(money), "getblock" | "getblockbylimitnext") => {
+            iter_blocks(answer).for_each(|block| money.add_payment_to_block(block));
+        }
+        (GatewayFault::InventedMoney(money), "gettransactioninfobyblocknum" | "gettransactioninfobyid") => {
+            iter_receipts(answer).for_each(|receipt| money.add_transfers_to_receipt(receipt));
+            if let (Some(receipts), Some(height)) = (answer.as_array_mut(), request["num"].as_i64())
+                && !receipts.is_empty()
+            {
+                let txid = money.build_payment(height).txid;
+                receipts.push(json!({ "id": txid.to_string(), "blockNumber": height }));
+            }
+        }
+        (GatewayFault::HiddenTransfers, _) => {
+            for block in iter_blocks(answer) {
+                for transaction in block.get_mut("transactions").and_then(Value::as_array_mut).into_iter().flatten() {
+                    transaction["ret"] = json!([{ "contractRet": "REVERT" }]);
+                }
+            }
+            for receipt in iter_receipts(answer) {
+                receipt.remove("log");
+                receipt.remove("internal_transactions");
+            }
+        }
+        (GatewayFault::NoInternalTransactions, _) => iter_receipts(answer).for_each(|receipt| {
+            receipt.remove("internal_transactions");
+        }),
         (GatewayFault::WrongChain, "getblockbynum") if request["num"] == 0 => {
             answer["blockID"] = json!(format!("{:064x}", 7));
         }
         _ => {}
     }
+}
+
+impl InventedMoney {
+    /// Returns the invented payment of TRX in the block at this height.
+    fn build_payment(&self, height: i64) -> UnsignedTransaction {
+        let reference = chain::BlockRef { height: 0, hash: chain::BlockHash([0; 32]) };
+        let operation = Operation::Transfer { to: self.to, sun: i64::from(self.amount) };
+        build_transaction(self.token, &operation, &TransactionParams::new(reference, 0, height))
+    }
+
+    /// Adds the invented payment to a block with transactions.
+    fn add_payment_to_block(&self, block: &mut Map<String, Value>) {
+        let height = block.get("block_header").and_then(|header| header["raw_data"]["number"].as_i64()).unwrap_or(0);
+        if let Some(transactions) = block.get_mut("transactions").and_then(Value::as_array_mut) {
+            let UnsignedTransaction { raw, txid } = self.build_payment(height);
+            transactions.push(json!({
+                "txID": txid.to_string(),
+                "raw_data_hex": const_hex::encode(raw),
+                "ret": [{ "contractRet": "SUCCESS" }],
+            }));
+        }
+    }
+
+    /// Adds the invented token transfer and the invented call to the receipt of a successful call of a contract.
+    fn add_transfers_to_receipt(&self, receipt: &mut Map<String, Value>) {
+        if receipt.get("receipt").is_none_or(|found| found["result"] != "SUCCESS") {
+            return;
+        }
+        let word = |key: AddressKey| format!("{:0>64}", const_hex::encode(key.0));
+        let log = json!({
+            "address": const_hex::encode(self.token.0),
+            "topics": [TRANSFER_TOPIC, word(self.token), word(self.to)],
+            "data": format!("{:064x}", self.amount),
+        });
+        let call = json!({
+            "caller_address": to_prefixed_hex(self.token),
+            "transferTo_address": to_prefixed_hex(self.to),
+            "callValueInfo": [{ "callValue": self.amount }],
+            "note": const_hex::encode("call"),
+        });
+        for (field, added) in [("log", log), ("internal_transactions", call)] {
+            let list = receipt.entry(field).or_insert_with(|| json!([]));
+            list.as_array_mut().into_iter().for_each(|list| list.push(added.clone()));
+        }
+    }
+}
+
+/// Returns the receipts of an answer: those of a block, or the answer itself. Other answers have none.
+fn iter_receipts(answer: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
+    let receipts: Vec<&mut Value> =
+        if answer.is_array() { answer.as_array_mut().into_iter().flatten().collect() } else { vec![answer] };
+    receipts.into_iter().filter_map(Value::as_object_mut).filter(|receipt| receipt.contains_key("receipt"))
 }
 
 /// Returns the blocks of an answer: those of a range, or the answer itself.

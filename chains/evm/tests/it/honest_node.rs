@@ -147,8 +147,8 @@ async fn a_block_without_transfers_costs_one_request_and_one_with_transfers_two(
     assert_eq!(by_range.requests() - before, 42 + 1, "the receipts of the paid block, and no logs");
 
     chain.watch_many_addresses();
-    let url = chain.anvil.url();
-    let with_many = chain.build_range_driver(&[&url, &url], TraceApi::None).await;
+    let (url, other) = (chain.anvil.url(), Proxy::start_proxy(&chain.anvil.url(), |_, _| Intervention::Pass).await);
+    let with_many = chain.build_range_driver(&[&url, &other.url], TraceApi::None).await;
     let before = with_many.requests();
     assert_eq!(collect_transfers(&read_blocks(&with_many, from, head + 1, &chain.watched).await).len(), 1);
     assert_eq!(
@@ -188,8 +188,8 @@ async fn after_a_reorg_the_new_branch_is_read() {
 async fn the_finalized_block_of_the_tip_can_move_back() {
     let chain = TestChain::start_chain_with_args(&["--slots-in-an-epoch", "2"]).await;
     chain.anvil.mine(20).await.unwrap();
-    let url = chain.anvil.url();
-    let evm = chain.build_driver(&[&url, &url]);
+    let (url, other) = (chain.anvil.url(), Proxy::start_proxy(&chain.anvil.url(), |_, _| Intervention::Pass).await);
+    let evm = chain.build_driver(&[&url, &other.url]);
     let tip = evm.tip().await.unwrap();
     let head = chain.anvil.fetch_height().await.unwrap();
     assert_eq!(tip.head.height, head);
@@ -216,7 +216,8 @@ async fn a_cross_check_asks_a_second_endpoint_for_the_block() {
     let chain = TestChain::start_chain().await;
     chain.anvil.mine(3).await.unwrap();
     let (url, height) = (chain.anvil.url(), chain.anvil.fetch_height().await.unwrap());
-    let evm = chain.build_driver(&[&url, &url]);
+    let other_proxy = Proxy::start_proxy(&url, |_, _| Intervention::Pass).await;
+    let evm = chain.build_driver(&[&url, &other_proxy.url]);
     let block = read_blocks(&evm, height, height, &chain.watched).await[0].header.block_ref();
     let request_count = evm.requests();
     assert_eq!((evm.independent_endpoints(), evm.cross_check(&block).await), (2, CrossCheckResult::Confirmed));

@@ -5,6 +5,7 @@ mod test_chain;
 mod balances;
 mod logs;
 mod false_answers;
+mod second_source;
 mod honest_node;
 mod broadcasting;
 mod unreliable_nodes;

@@ -506,6 +506,13 @@ async fn a_confirmation_is_waited_for_and_never_comes_from_the_excluded_endpoint
         .send_request(Request::json_rpc_call("m", &()).with_target(Target::Excluding(0)), parse_text)
         .await;
     assert!(matches!(&failed, Err(RpcError::Unavailable(why)) if why.contains("no other")), "{failed:?}");
+    let failed = build_pool(vec![a.endpoint(), a.endpoint()])
+        .send_request(Request::json_rpc_call("m", &()).with_target(Target::Excluding(0)), parse_text)
+        .await;
+    assert!(
+        matches!(&failed, Err(RpcError::Unavailable(why)) if why.contains("another provider")),
+        "two URLs of one provider: {failed:?}"
+    );
     assert_eq!((a.request_count(), b.request_count()), (1, 2));
 }
 

@@ -115,11 +115,11 @@ fn a_changed_file_is_refused() {
         fs::write(&file, text).unwrap();
         Simnet::open_or_create(folder.path(), support::build_specs(), GENESIS).map(drop)
     };
-    assert!(matches!(open_changed(&text.replace("\"71\"", "\"70\"")), Err(OpenError::Damaged { line: 2, .. })));
-    assert!(matches!(open_changed(&text.replace("\"72\"", "\"70\"")), Err(OpenError::Damaged { line: 3, .. })));
+    assert!(matches!(open_changed(&text.replace("\"71\"", "\"70\"")), Err(OpenError::Damaged { line: 3, .. })));
+    assert!(matches!(open_changed(&text.replace("\"72\"", "\"70\"")), Err(OpenError::Damaged { line: 5, .. })));
     assert!(matches!(
         open_changed(&text.replacen("{\"block\"", "{\"blick\"", 1)),
-        Err(OpenError::Damaged { line: 2, .. })
+        Err(OpenError::Damaged { line: 3, .. })
     ));
     assert!(matches!(open_changed(""), Err(OpenError::Damaged { line: 1, .. })));
     assert!(matches!(

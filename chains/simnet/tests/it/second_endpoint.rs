@@ -1,10 +1,10 @@
 //! Tests of the second endpoint of model chains, which corroborates or contradicts the transfers of the first one.
 
 use chain::{
-    AssetKind, BlockRef, Family, Source, Transfer, TransferIndex, TxId, TxPart,
+    AssetKind, BlockRef, ChainId, Family, Source, Transfer, TransferIndex, TxId, TxPart, WatchSet,
     source::{Corroboration, CrossCheckResult},
 };
-use simnet::{NodeFault, Simnet, address};
+use simnet::{NodeFault, Simnet, address, conformance};
 
 use crate::support::{self, BITCOIN, EVM, GENESIS, TRON, chain_id, native_asset, token_asset, units};
 
@@ -17,6 +17,13 @@ async fn confirm(source: &dyn Source, block: &BlockRef, transfers: &[Transfer]) 
         Corroboration::CannotSay { .. } => "cannot say",
     };
     answers.iter().map(name).collect()
+}
+
+/// Returns all transfers to the watched addresses.
+async fn read_transfers(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Transfer> {
+    let (source, head) = (simnet.source(chain).unwrap(), simnet.tip(chain).head.height);
+    let blocks = conformance::read_blocks(&*source, 1, head, watched).await;
+    blocks.into_iter().flat_map(|block| block.transfers).collect()
 }
 
 /// Mines a block with a true and an invented transfer; returns the block and both transfers.
@@ -32,7 +39,7 @@ async fn mine_true_and_invented_transfers(
     let block = simnet.mine(&chain, 1, GENESIS);
     simnet.mine(&chain, 3, GENESIS + 3);
     let watched = support::watch_addresses(family, &[to]);
-    let transfers = support::read_all_transfers(simnet, &chain, &watched);
+    let transfers = read_transfers(simnet, &chain, &watched).await;
     assert_eq!(transfers.iter().map(|transfer| transfer.amount).collect::<Vec<_>>(), [units(7), units(9)]);
     (block, transfers)
 }
@@ -97,7 +104,7 @@ async fn bitcoin_needs_no_second_source() {
     simnet.pay(&chain, &native_asset(&chain), BITCOIN, units(7)).unwrap();
     let block = simnet.mine(&chain, 1, GENESIS);
     let watched = support::watch_addresses(Family::Bitcoin, &[BITCOIN]);
-    let transfers = support::read_all_transfers(&simnet, &chain, &watched);
+    let transfers = read_transfers(&simnet, &chain, &watched).await;
     let source = simnet.source(&chain).unwrap();
     assert!(!source.needs_second_source());
     assert_eq!((source.independent_endpoints(), confirm(&*source, &block, &transfers).await), (1, vec!["shown"]));

@@ -4,6 +4,7 @@
 
 mod costing;
 mod reading;
+mod second_source;
 mod sending;
 mod vectors;
 mod world;

@@ -18,13 +18,13 @@ use crate::{CURRENCY, SURFACE, SharedState, auth, wire};
 use access::limits::{Key, Limited};
 use clock::Instant;
 use ids::UserId;
-use money::addresses::ReservedAddress;
+use money::addresses::{IssueError, ReservedAddress};
 use shop::catalog::PricingScheme;
 use shop::orders::OrderReference;
 use shop::orders::new_payment::{PaymentInstructions, PaymentMethod, Provider};
 use shop::orders::{self, CreateOrderError, NewLine, NewOrder, PlacedOrder};
-use web::body::{BadRequest, Fields};
 use web::client::Client;
+use web::fields::{BadRequest, Fields};
 use web::idempotent::{self, IdempotencyKey, OperationError, Retention, Scope, StoredResponse};
 use web::response;
 
@@ -82,7 +82,7 @@ impl IntoResponse for RouteError {
             }
             RouteError::KeyReused => error::error_response(StatusCode::CONFLICT, Code::IdempotencyConflict, &self),
             RouteError::Order(refusal) => refused_order_response(refusal),
-            RouteError::Auth(AuthError::Db(cause)) | RouteError::Db(cause) => error::log_and_hide_internal_error(cause),
+            RouteError::Auth(AuthError::Db(cause)) | RouteError::Db(cause) => error::database_error_response(cause),
         }
     }
 }
@@ -98,10 +98,15 @@ fn refused_order_response(refusal: &CreateOrderError) -> Response {
         | CreateOrderError::AmountOutOfRange => (StatusCode::BAD_REQUEST, Code::ValidationError),
         CreateOrderError::InsufficientStock => (StatusCode::CONFLICT, Code::InsufficientStock),
         CreateOrderError::CouponInvalid(_) => (StatusCode::BAD_REQUEST, Code::CouponInvalid),
-        CreateOrderError::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
+        CreateOrderError::MethodUnavailable | CreateOrderError::AmountBelowMinimum { .. } => {
+            (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable)
+        }
         CreateOrderError::UserRequired => return error::unauthorized_response(refusal),
         CreateOrderError::InsufficientBalance => (StatusCode::PAYMENT_REQUIRED, Code::InsufficientBalance),
-        CreateOrderError::Issue(_) | CreateOrderError::Db(_) => return error::log_and_hide_internal_error(refusal),
+        CreateOrderError::Issue(IssueError::Db(cause)) | CreateOrderError::Db(cause) => {
+            return error::database_error_response(cause);
+        }
+        CreateOrderError::Issue(_) => return error::failed_response(refusal),
     };
     error::error_response(status, code, refusal)
 }

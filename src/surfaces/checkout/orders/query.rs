@@ -19,8 +19,8 @@ use envelope::DecryptError;
 use ids::Shop;
 use shop::orders::{self, OrderDetails, OrderLine};
 use shop::stock::{self, SealedItem};
-use web::body::{BadRequest, Fields};
 use web::client::Client;
+use web::fields::{BadRequest, Fields};
 use web::response;
 
 /// The response to an order look-up.
@@ -84,7 +84,8 @@ impl IntoResponse for RouteError {
             RouteError::BadRequest(bad_request) => error::bad_request_response(bad_request),
             RouteError::RateLimited(limited) => error::rate_limited_response(*limited),
             RouteError::NotFound => error::error_response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
-            RouteError::Db(_) | RouteError::Decrypt(_) => error::log_and_hide_internal_error(&self),
+            RouteError::Db(cause) => error::database_error_response(cause),
+            RouteError::Decrypt(_) => error::failed_response(&self),
         }
     }
 }

@@ -8,7 +8,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::error::{self, Code};
 use crate::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
@@ -47,7 +46,7 @@ impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         match &self {
             RouteError::NotFound => error::error_response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
-            RouteError::Db(cause) => error::log_and_hide_internal_error(cause),
+            RouteError::Db(cause) => error::database_error_response(cause),
         }
     }
 }

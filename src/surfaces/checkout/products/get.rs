@@ -39,7 +39,7 @@ impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         match &self {
             RouteError::NotFound => error::error_response(StatusCode::NOT_FOUND, Code::ProductNotFound, &self),
-            RouteError::Db(cause) => error::log_and_hide_internal_error(cause),
+            RouteError::Db(cause) => error::database_error_response(cause),
         }
     }
 }

@@ -34,7 +34,7 @@ pub enum RouteError {
 impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
         match self {
-            RouteError::Db(cause) => error::log_and_hide_internal_error(cause),
+            RouteError::Db(cause) => error::database_error_response(&cause),
         }
     }
 }

@@ -1,13 +1,15 @@
-//! The actions that the state machine requests from the follower worker, and the results (observations) that the worker
-//! returns.
+//! The actions that the machine requests from the worker, and the observations that the worker returns.
 
-use chain::source::CrossCheckResult;
-use chain::{Block, BlockRef, Header, Height, SourceError, Tip};
+use std::collections::BTreeMap;
+
+use chain::source::{Corroboration, CrossCheckResult};
+use chain::{Block, BlockRef, Header, Height, SourceError, Tip, Transfer};
 
 use crate::workers::Ran;
 use clock::Instant;
-use ids::InvoiceId;
+use ids::{DepositId, InvoiceId};
 use money::cursors::Position;
+use money::deposits::UncheckedBlock;
 
 /// The next step of the worker. After every action except [`Action::Finish`], the worker passes the result to
 /// [`Machine::decide_next_action`](super::Machine::decide_next_action).
@@ -17,86 +19,97 @@ pub enum Action {
     ReadTip,
     /// Read the blocks `from..=to`. The source may return only the first blocks of this range.
     ReadBlocks {
-        /// The first height to read.
+        /// The first height.
         from: Height,
-        /// The last height to read.
+        /// The last height.
         to: Height,
     },
     /// Read the node's header at this height.
     ReadHeader(Height),
-    /// Find the height of the newest stored deposit that would become confirmed or final at this position of the chain.
-    FindNewestDue(Position),
     /// Check whether a confirmed deposit exists above this height.
     FindConfirmedAbove(Height),
-    /// Ask a second endpoint whether it has this block.
+    /// Request this block from a second endpoint.
     CrossCheck(BlockRef),
-    /// Open the review about endpoints that contradict each other. The text is the reason.
+    /// Open the review of endpoints that contradict each other, with this reason.
     OpenDispute(String),
-    /// Close the review about endpoints that contradict each other.
+    /// Close the review of endpoints that contradict each other.
     CloseDispute,
-    /// Store these blocks, which follow the stored cursor `from`. Deposits become confirmed or final as far as the
-    /// position `advance_to` allows.
+    /// Store these blocks after the stored cursor `from`, and advance deposits as far as `advance_to`.
     StoreBlocks {
-        /// The cursor that the database has now.
+        /// The stored cursor.
         from: BlockRef,
-        /// The blocks that follow the cursor; may be empty.
+        /// The blocks that follow it; may be empty.
         blocks: Vec<Block>,
-        /// The position that decides which deposits become confirmed or final; `None` when no deposit may change its
-        /// state.
+        /// The position up to which deposits are confirmed and final; `None` when none may advance.
         advance_to: Option<Position>,
     },
-    /// List the invoices whose payment window has ended, both by the clock and by the time of the chain's blocks.
+    /// List at most this many stored deposits that would become confirmed or final at this position and that no second
+    /// source has shown yet, by block.
+    ListUnchecked(Position, i64),
+    /// Ask an endpoint of another provider for these transfers of a block.
+    ConfirmTransfers {
+        /// The block.
+        block: BlockRef,
+        /// The transfers.
+        transfers: Vec<Transfer>,
+    },
+    /// Store these answers of second sources, and advance deposits as far as `advance_to`.
+    StoreAnswers {
+        /// The answers by deposit.
+        answers: BTreeMap<DepositId, Corroboration>,
+        /// The position up to which deposits are confirmed and final.
+        advance_to: Position,
+    },
+    /// List the invoices whose payment window has ended by the clock and by the chain.
     ListExpirable {
-        /// The end of the payment window must be before this time: the time up to which all payments have been read,
-        /// minus the grace period.
+        /// The time up to which all payments have been read, minus the grace period.
         passed: Instant,
     },
     /// Compare the balances of the invoices' addresses with their deposits.
     CheckBalances {
-        /// The block after which balances are read.
+        /// The block at which balances are read.
         at: BlockRef,
         /// The invoices that are about to expire.
         invoices: Vec<InvoiceId>,
     },
-    /// Mark these invoices as expired.
+    /// Expire these invoices.
     ExpireInvoices {
-        /// The invoices that are marked as expired.
+        /// The invoices to expire.
         invoices: Vec<InvoiceId>,
-        /// The text of the review that each of these invoices gets when its balance could not be checked; `None` when
-        /// the balances were checked.
+        /// The text of a review for each of them, when their balances could not be checked.
         unchecked: Option<String>,
     },
-    /// Reverse all stored blocks above `to`, because they are not on the node's branch.
+    /// Reverse all stored blocks above `to`.
     Rewind {
-        /// The cursor that the database has now.
+        /// The stored cursor.
         from: BlockRef,
-        /// The block that becomes the new cursor.
+        /// The block that becomes the cursor.
         to: BlockRef,
     },
     /// Stop following the chain until an operator decides. The text is the reason.
     Halt(String),
-    /// End the run of the worker, with this result.
+    /// End the run, with this result.
     Finish(Ran),
 }
 
-/// What the worker returns after it has executed an [`Action`].
+/// The result that the worker returns after it has executed an [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
-    /// The tip of the node, as the result of [`Action::ReadTip`].
+    /// The node's tip: the result of [`Action::ReadTip`].
     Tip(Tip),
-    /// The blocks that were read, as the result of [`Action::ReadBlocks`].
+    /// The blocks: the result of [`Action::ReadBlocks`].
     Blocks(Vec<Block>),
-    /// The header that was read, as the result of [`Action::ReadHeader`]. `None` when the height is above the node's
-    /// newest block.
+    /// The header: the result of [`Action::ReadHeader`]; `None` above the node's head.
     Header(Option<Header>),
-    /// The height that was found, as the result of [`Action::FindNewestDue`]. `None` when no stored deposit would
-    /// become confirmed or final.
-    NewestDue(Option<Height>),
-    /// The result of [`Action::FindConfirmedAbove`]: true when a confirmed deposit is above the requested height.
+    /// The result of [`Action::FindConfirmedAbove`]: true when a confirmed deposit is above the height.
     ConfirmedAbove(bool),
-    /// What the second endpoint replied, as the result of [`Action::CrossCheck`].
+    /// The reply of the second endpoint: the result of [`Action::CrossCheck`].
     CrossChecked(CrossCheckResult),
-    /// The blocks were stored: the result of [`Action::StoreBlocks`].
+    /// The blocks with unchecked deposits: the result of [`Action::ListUnchecked`].
+    Unchecked(Vec<UncheckedBlock>),
+    /// One answer for each transfer, in their order: the result of [`Action::ConfirmTransfers`].
+    Answers(Vec<Corroboration>),
+    /// The result of [`Action::StoreBlocks`] and of [`Action::StoreAnswers`].
     Stored {
         /// The height of the highest final block.
         final_height: Height,
@@ -105,9 +118,9 @@ pub enum Observation {
     },
     /// The invoices that have expired: the result of [`Action::ListExpirable`].
     Expirable(Vec<InvoiceId>),
-    /// The result of [`Action::CheckBalances`]: true when the deposits explain all balances, false when a credit was
+    /// The result of [`Action::CheckBalances`]: true when deposits explain all balances, false when a credit was
     /// booked.
     Balances(Result<bool, SourceError>),
-    /// The action was done: the result of every action that returns nothing else.
+    /// The result of every action without a result of its own.
     Done,
 }

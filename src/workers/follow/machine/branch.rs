@@ -1,15 +1,15 @@
-//! The branch that the follower follows: adds the blocks that were read, stores them, and finds out which deposits may
-//! become confirmed or final.
+//! The followed branch: adds the blocks that were read to it, stores them, and finds out how far deposits may advance.
 
 use chain::follower::{Follower, NextBlock};
 use chain::{Block, BlockRef, Tip};
 
 use crate::workers::Ran;
 use crate::workers::follow::machine::actions::Action;
-use crate::workers::follow::machine::cross_check::{Corroboration, CrossCheckPurpose};
+use crate::workers::follow::machine::cross_check::CrossCheckPurpose;
 use crate::workers::follow::machine::invoice_expiry::{EXPIRY_INTERVAL_MS, ExpiryCheck};
 use crate::workers::follow::machine::{AfterStore, FollowLimits, Machine, Phase, StepError};
 use clock::Instant;
+use ids::InvoiceId;
 use money::cursors::{self, Cursor, Position};
 use money::deposits::DepositLimits;
 
@@ -18,39 +18,39 @@ use money::deposits::DepositLimits;
 #[derive(Debug)]
 pub(super) struct Branch {
     pub(super) follower: Follower,
-    /// The cursor in the database: the last block that is stored.
+    /// The stored cursor.
     pub(super) stored: BlockRef,
-    /// The time at which the cursor was last stored.
+    /// The time at which the cursor was stored last.
     pub(super) stored_at: Instant,
-    /// The blocks that were read after the stored cursor and are not stored yet.
+    /// The blocks that were read after the stored cursor.
     pub(super) pending: Vec<Block>,
     /// Timestamp of the newest block that was read, in Unix seconds, at most the time at which the block was read: a
     /// miner may set a timestamp in the future, which does not prove that all earlier payments have been read.
     pub(super) time: i64,
-    /// On chains with rare blocks: the time of the last read whose tip was recent and equal to the cursor; otherwise
-    /// `None`.
+    /// On chains with rare blocks, the time of the last read that returned a young tip at the cursor; otherwise `None`.
     pub(super) quiet_at: Option<Instant>,
-    /// The time of the read before `quiet_at` that returned the same tip. All blocks that were made before this time
-    /// have been read.
+    /// The time of the read before `quiet_at` that returned the same tip. All blocks from before this time have been
+    /// read.
     pub(super) quiet_until: Option<Instant>,
     /// The time of the last notice that the tip is old; `None` while the tip is young.
     pub(super) old_tip_noticed_at: Option<Instant>,
     /// The time of the last search for expired invoices.
     pub(super) expiry_checked_at: Instant,
-    /// True when some deposits of the chain are not final yet.
+    /// True when the chain has deposits that are not final.
     pub(super) unfinished: bool,
-    /// The time of the last cross-check for deposits that have enough confirmations to change their state; `None` when
-    /// no deposit waits for a second endpoint.
-    pub(super) cross_check_pending_at: Option<Instant>,
-    /// The block at which balances are requested, until an endpoint returns them. Later checks use this block too. If
-    /// they used the newest block, an endpoint that is always slightly behind would never have it.
-    pub(super) balance_block: Option<BlockRef>,
+    /// The time from which unchecked deposits are listed again although no block was read; `None` when no deposit that
+    /// is deep enough to advance waits for a second source. Due at once after a start, which knows of no deposits.
+    pub(super) check_again_at: Option<Instant>,
+    /// The block at which balances are requested until an endpoint returns them, and the invoices whose windows had ended
+    /// by then. Later checks of these invoices keep this block instead of the newest one, which an endpoint that is
+    /// slightly behind would never have.
+    pub(super) balance_block: Option<(BlockRef, Vec<InvoiceId>)>,
     /// True when the chain is halted until an operator decides.
     pub(super) halted: bool,
 }
 
 impl Branch {
-    /// Creates the branch that ends at a stored cursor; `None` when the cursor contains no block.
+    /// Creates the branch that ends at a stored cursor; `None` when the cursor has no block.
     pub(super) fn from_cursor(
         limits: &FollowLimits,
         deposit_limits: &DepositLimits,
@@ -70,7 +70,7 @@ impl Branch {
             old_tip_noticed_at: None,
             expiry_checked_at: Instant(0),
             unfinished: true,
-            cross_check_pending_at: None,
+            check_again_at: Some(now),
             balance_block: None,
             halted: cursor.halted.is_some(),
         })
@@ -78,8 +78,8 @@ impl Branch {
 }
 
 impl Machine {
-    /// Adds the blocks that were read to the branch, and stores them, unless they may be stored later. Starts the
-    /// search for the common ancestor when the first block is on another branch.
+    /// Adds the blocks that were read to the branch, and stores them unless they may wait. Starts the search for the
+    /// common ancestor when the first block is on another branch.
     pub(super) fn add_blocks_to_branch(
         &mut self,
         now: Instant,
@@ -114,9 +114,9 @@ impl Machine {
         })
     }
 
-    /// Returns the position that decides which deposits may become confirmed or final. The final block that the node
-    /// reports is used when it is on the followed branch. When it is above the cursor or below the kept blocks, it
-    /// cannot be compared with the branch, so only the number of confirmations decides.
+    /// Returns the position up to which deposits may advance. The final block that the node reports counts when it is
+    /// on the followed branch. A final block above the cursor or below the kept blocks cannot be compared with the
+    /// branch, so only the depth counts.
     ///
     /// # Errors
     /// Returns the node's final block when it is on another branch.
@@ -132,8 +132,8 @@ impl Machine {
         }
     }
 
-    /// Starts to store the blocks that were read. If it is not known yet which deposits may change their state, returns
-    /// the action that finds this out.
+    /// Starts to store the pending blocks and to advance deposits. Opens the review of contradicting endpoints first when
+    /// an endpoint reports a final block of another branch, and closes it first when no endpoint does any more.
     pub(super) fn prepare_to_store_blocks(&mut self, now: Instant, tip: &Tip, after_store: AfterStore) -> Action {
         let advance_limit = match self.compute_advance_limit(tip) {
             Ok(advance_limit) => advance_limit,
@@ -150,37 +150,28 @@ impl Machine {
                 );
             }
         };
-        let purpose = |after_store| CrossCheckPurpose::Store { advance_limit: Some(advance_limit), after_store };
-        if !self.cross_checkable {
-            return self.close_dispute_or_continue(now, purpose(after_store));
-        }
-        if !self.branch.unfinished && self.branch.pending.iter().all(|block| block.transfers.is_empty()) {
-            return self.continue_after_cross_check(now, purpose(after_store), Corroboration::Full);
-        }
-        self.phase = Phase::NewestDue { advance_limit, after_store };
-        Action::FindNewestDue(advance_limit)
+        self.close_dispute_or_continue(
+            now,
+            CrossCheckPurpose::Store { advance_limit: Some(advance_limit), after_store },
+        )
     }
 
-    /// Removes the blocks that are not stored yet from memory, and returns the action that stores them. `advance_to` is
-    /// the position that a second endpoint confirms. While it is below `advance_limit`, another cross-check is needed
-    /// later.
+    /// Removes the pending blocks from memory and returns the action that stores them and advances deposits to
+    /// `advance_to`; with `None`, no deposit advances, and blocks are stored again soon.
     pub(super) fn request_block_storage(
         &mut self,
         now: Instant,
-        advance_limit: Option<Position>,
         advance_to: Option<Position>,
         after_store: AfterStore,
     ) -> Action {
         let from = self.branch.stored;
         let blocks = std::mem::take(&mut self.branch.pending);
         let last = blocks.last().map_or(from, |block| block.header.block_ref());
-        let pending_cross_check = advance_to.is_none() || advance_limit != advance_to;
-        self.phase = Phase::Stored { last, stored_at: now, pending_cross_check, after_store };
+        self.phase = Phase::Stored { last, stored_at: now, advance_to, after_store };
         Action::StoreBlocks { from, blocks, advance_to }
     }
 
-    /// Returns the next action after blocks were stored: expire invoices when it is time for that, otherwise finish the
-    /// run.
+    /// Returns the action after blocks were stored: expires invoices when that is due, or finishes the run.
     pub(super) fn continue_after_store(&mut self, now: Instant, after_store: AfterStore) -> Action {
         match after_store {
             AfterStore::Extended { tip } => {
@@ -193,8 +184,8 @@ impl Machine {
                 }
                 Action::Finish(Ran::Worked)
             }
-            AfterStore::AtTip { cursor_moved, final_height, .. }
-                if cursor_moved || self.branch.follower.final_height() > final_height =>
+            AfterStore::AtTip { worked, final_height, .. }
+                if worked || self.branch.follower.final_height() > final_height =>
             {
                 Action::Finish(Ran::Worked)
             }

@@ -1,8 +1,9 @@
-//! Cross-checks between endpoints. The follower confirms deposits, and reverses confirmed deposits, only when a second
-//! endpoint has the same blocks.
+//! Cross-checks between endpoints. The follower reverses confirmed deposits, and halts the chain, only when a second
+//! endpoint has the other branch, too. [`second_source`](super::second_source) checks deposits before they are
+//! confirmed.
 
+use chain::BlockRef;
 use chain::source::CrossCheckResult;
-use chain::{BlockRef, Height};
 
 use crate::workers::Ran;
 use crate::workers::follow::machine::actions::Action;
@@ -11,47 +12,32 @@ use crate::workers::follow::machine::{AfterStore, Machine, Phase};
 use clock::Instant;
 use money::cursors::Position;
 
-/// The minimum time, in milliseconds, between two cross-checks. It applies while no block is to be read and deposits
-/// wait for a second endpoint.
-pub(super) const CROSS_CHECK_INTERVAL_MS: i64 = 1_000;
-
-/// The purpose of a cross-check. It decides what the follower does after the check.
+/// The step for which endpoints are compared.
 #[derive(Debug)]
 pub(super) enum CrossCheckPurpose {
-    /// Blocks are to be stored, and deposits may change their state up to the position `advance_limit`; `None` when no
-    /// deposit may, whatever the result is.
+    /// To store blocks and advance deposits up to `advance_limit`; `None` when no deposit may advance, because an
+    /// endpoint reports a final block of another branch.
     Store { advance_limit: Option<Position>, after_store: AfterStore },
-    /// The followed branch is to be reversed down to `to`, the common ancestor of both branches. `None` when there is
-    /// no common ancestor; then the chain is halted instead.
+    /// To reverse the followed branch down to the common ancestor `to`; `None` when there is no common ancestor, so
+    /// that the chain is halted instead.
     Rewind { to: Option<BlockRef> },
 }
 
-/// How much of the followed branch a second endpoint also has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Corroboration {
-    /// The second endpoint has all blocks up to the requested block.
-    Full,
-    /// The second endpoint has only the blocks up to this one, which is its newest block.
-    UpTo(BlockRef),
-    /// The second endpoint has none of the new blocks: it is on another branch.
-    None,
-}
-
-/// What the follower knows about endpoints that contradict each other, and about endpoints that are behind.
+/// The follower's knowledge about endpoints that contradict each other, and about endpoints that are behind.
 #[derive(Debug, Default)]
 pub struct EndpointDispute {
-    /// True while the review about contradicting endpoints is open. `None` after a start, because the state in the
-    /// database is not known yet.
+    /// True while the review of contradicting endpoints is open; `None` after a start, when the state in the database
+    /// is not known.
     pub is_open: Option<bool>,
-    /// True when the log already contains the message that an endpoint is behind.
+    /// True when the log already reports that an endpoint is behind.
     pub behind_logged: bool,
-    /// The newest block of an endpoint that is behind, and the time when this block was first seen as its newest.
+    /// The head of an endpoint that is behind, and the time when this head was first seen.
     behind: Option<(BlockRef, Instant)>,
 }
 
 impl EndpointDispute {
-    /// Records the newest block of an endpoint that is behind. Returns true when the endpoint has had this same newest
-    /// block for at least `stall_ms` milliseconds.
+    /// Records the head of an endpoint that is behind. Returns true when the head has been the same block for at least
+    /// `stall_ms` milliseconds.
     pub fn record_head_and_check_stall(&mut self, now: Instant, head: BlockRef, stall_ms: i64) -> bool {
         let since = self.behind.filter(|(seen, _)| *seen == head).map_or(now, |(_, since)| since);
         self.behind = Some((head, since));
@@ -60,37 +46,14 @@ impl EndpointDispute {
 }
 
 impl Machine {
-    /// Requests a cross-check of the newest block with a deposit that would become confirmed or final. All older blocks
-    /// are ancestors of this block, so one request checks them too. When there is no such deposit, no request is sent.
-    pub(super) fn cross_check_newest_paid_block(
-        &mut self,
-        now: Instant,
-        advance_limit: Position,
-        stored: Option<Height>,
-        after_store: AfterStore,
-    ) -> Action {
-        let least_depth = u64::from(self.chain.depths.required_confirmations(Some(0)));
-        let advances =
-            |height: &Height| *height <= advance_limit.last || height + least_depth - 1 <= advance_limit.cursor;
-        let paid = self.branch.pending.iter().filter(|block| !block.transfers.is_empty());
-        let unstored = paid.map(|block| block.header.height).filter(advances).max();
-        let purpose = CrossCheckPurpose::Store { advance_limit: Some(advance_limit), after_store };
-        match stored.max(unstored) {
-            Some(height) => self.request_cross_check(self.branch.follower.find_nearest_block(height), purpose),
-            None => self.continue_after_cross_check(now, purpose, Corroboration::Full),
-        }
-    }
-
-    /// Requests a cross-check of this block.
+    /// Requests a cross-check of this block of another branch.
     pub(super) fn request_cross_check(&mut self, block: BlockRef, purpose: CrossCheckPurpose) -> Action {
         self.phase = Phase::CrossCheck { block, purpose };
         Action::CrossCheck(block)
     }
 
-    /// Acts on the result of a cross-check. When the second endpoint does not respond, or its newest block stays the
-    /// same for a long time, deposits advance without it, so that a broken endpoint does not stop all payments. When
-    /// the endpoint is slightly behind, deposits wait for it, because a forged block is always ahead of honest
-    /// endpoints.
+    /// Acts on the result of a cross-check. When the second endpoint does not respond, or its head does not move, the
+    /// branch is left without it, so that a broken endpoint does not stop the follower.
     pub(super) fn act_on_cross_check_result(
         &mut self,
         now: Instant,
@@ -115,18 +78,16 @@ impl Machine {
                     let (head, height) = (head.height, block.height);
                     self.notices.push(Notice::EndpointBehind { endpoint, head, height, stalled });
                 }
-                let corroboration = if stalled { Corroboration::Full } else { Corroboration::UpTo(head.block_ref()) };
-                self.continue_after_cross_check(now, purpose, corroboration)
+                self.continue_after_cross_check(now, purpose, stalled)
             }
             CrossCheckResult::NoAnswer(reason) => {
                 self.notices.push(Notice::NotCrossChecked { height: block.height, reason });
-                self.continue_after_cross_check(now, purpose, Corroboration::Full)
+                self.continue_after_cross_check(now, purpose, true)
             }
         }
     }
 
-    /// Returns the action that opens the review about contradicting endpoints. When the review is already open,
-    /// continues directly with the next step.
+    /// Returns the action that opens the review of contradicting endpoints; continues directly when the review is open.
     pub(super) fn open_dispute_or_continue(
         &mut self,
         now: Instant,
@@ -134,59 +95,38 @@ impl Machine {
         purpose: CrossCheckPurpose,
     ) -> Action {
         if self.dispute.is_open == Some(true) {
-            return self.continue_after_cross_check(now, purpose, Corroboration::None);
+            return self.continue_after_cross_check(now, purpose, false);
         }
         self.phase = Phase::DisputeOpened(purpose);
         Action::OpenDispute(reason)
     }
 
-    /// Returns the action that closes the review about contradicting endpoints. When the review is already closed,
-    /// continues directly with the next step.
+    /// Returns the action that closes the review of contradicting endpoints; continues directly when the review is
+    /// closed.
     pub(super) fn close_dispute_or_continue(&mut self, now: Instant, purpose: CrossCheckPurpose) -> Action {
         if self.dispute.is_open == Some(false) {
             self.dispute.behind_logged = false;
-            return self.continue_after_cross_check(now, purpose, Corroboration::Full);
+            return self.continue_after_cross_check(now, purpose, true);
         }
         self.phase = Phase::DisputeClosed(purpose);
         Action::CloseDispute
     }
 
-    /// Returns the step for which the cross-check was made: store blocks, rewind the branch or halt the chain. When the
-    /// second endpoint does not have all blocks, nothing is rewound and the run finishes.
+    /// Returns the step for which endpoints were compared: stores blocks, rewinds the branch or halts the chain. Nothing
+    /// advances, and nothing is rewound, unless `agreed` is true: the endpoints agree, or no second one can answer.
     pub(super) fn continue_after_cross_check(
         &mut self,
         now: Instant,
         purpose: CrossCheckPurpose,
-        corroboration: Corroboration,
+        agreed: bool,
     ) -> Action {
         match purpose {
             CrossCheckPurpose::Store { advance_limit, after_store } => {
-                let advance_to = advance_limit
-                    .and_then(|advance_limit| self.limit_position_to_corroborated(advance_limit, corroboration));
-                self.request_block_storage(now, advance_limit, advance_to, after_store)
+                self.request_block_storage(now, advance_limit.filter(|_| agreed), after_store)
             }
-            CrossCheckPurpose::Rewind { to } => match (corroboration, to) {
-                (Corroboration::Full, Some(to)) => self.rewind_branch(to),
-                (Corroboration::Full, None) => self.request_halt(),
-                (Corroboration::UpTo(_) | Corroboration::None, _) => Action::Finish(Ran::Idle),
-            },
-        }
-    }
-
-    /// Lowers the position to the blocks that a second endpoint also has. Returns `None` when the newest block of the
-    /// second endpoint is on another branch.
-    pub(super) fn limit_position_to_corroborated(
-        &self,
-        advance_limit: Position,
-        corroboration: Corroboration,
-    ) -> Option<Position> {
-        match corroboration {
-            Corroboration::Full => Some(advance_limit),
-            Corroboration::UpTo(head) if self.branch.follower.is_on_our_branch(head) == Some(true) => Some(Position {
-                cursor: advance_limit.cursor.min(head.height),
-                last: advance_limit.last.min(head.height),
-            }),
-            Corroboration::UpTo(_) | Corroboration::None => None,
+            CrossCheckPurpose::Rewind { .. } if !agreed => Action::Finish(Ran::Idle),
+            CrossCheckPurpose::Rewind { to: Some(to) } => self.rewind_branch(to),
+            CrossCheckPurpose::Rewind { to: None } => self.request_halt(),
         }
     }
 }

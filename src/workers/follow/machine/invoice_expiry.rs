@@ -76,8 +76,14 @@ impl Machine {
         let cursor = branch.follower.cursor();
         let is_near = |block: &BlockRef| cursor.height.saturating_sub(block.height) < BALANCE_BLOCK_DEPTH_MAX;
         let is_usable = |block: &BlockRef| is_near(block) && branch.follower.is_on_our_branch(*block) == Some(true);
-        let at = branch.balance_block.filter(is_usable).unwrap_or(cursor);
-        branch.balance_block = Some(at);
+        // The balance at an older block says nothing about an invoice whose window ended after that block. Such an invoice
+        // is checked in a later run.
+        let earlier = branch.balance_block.take().filter(|(at, _)| is_usable(at)).and_then(|(at, waiting)| {
+            let again: Vec<InvoiceId> = invoices.iter().filter(|id| waiting.contains(id)).copied().collect();
+            (!again.is_empty()).then_some((at, again))
+        });
+        let (at, invoices) = earlier.unwrap_or((cursor, invoices));
+        branch.balance_block = Some((at, invoices.clone()));
         self.phase = Phase::Balances { invoices: invoices.clone(), check };
         Action::CheckBalances { at, invoices }
     }

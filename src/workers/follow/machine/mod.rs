@@ -11,6 +11,7 @@ pub mod notices;
 mod tip;
 mod branch;
 mod cross_check;
+mod second_source;
 mod invoice_expiry;
 mod reorg;
 
@@ -22,31 +23,31 @@ use chain::{BlockRef, Header, Height, SourceError, Tip};
 use crate::workers::Ran;
 use crate::workers::follow::machine::actions::{Action, Observation};
 use crate::workers::follow::machine::branch::Branch;
-use crate::workers::follow::machine::cross_check::{Corroboration, CrossCheckPurpose, EndpointDispute};
+use crate::workers::follow::machine::cross_check::{CrossCheckPurpose, EndpointDispute};
 use crate::workers::follow::machine::invoice_expiry::ExpiryCheck;
 use crate::workers::follow::machine::notices::Notice;
+use crate::workers::follow::machine::second_source::SecondSourceCheck;
 use clock::Instant;
 use ids::InvoiceId;
 use money::assets::FollowedChain;
 use money::cursors::{Cursor, Position};
 use money::deposits::DepositLimits;
 
-/// The time limits and sizes that control one follower.
+/// The limits of one follower.
 #[derive(Debug, Clone, Copy)]
 pub struct FollowLimits {
-    /// The maximum number of blocks that one request reads.
+    /// Maximum number of blocks of one request.
     pub batch: u64,
-    /// The age, in milliseconds, above which the log warns that the newest block is too old: the node may have lost its
-    /// peers.
+    /// Age, in milliseconds, above which a tip is logged as too old: the node may have lost its peers.
     pub tip_age_max_ms: i64,
-    /// On chains with rare blocks: the maximum age, in milliseconds, of a newest block that shows the present state of
-    /// the chain, once two reads in a row have returned it. `None` on chains with steady blocks, where an invoice
-    /// expires only after a block that is younger than the end of its payment window.
+    /// Maximum age, in milliseconds, of a tip that counts as the present state of a chain with rare blocks, once two
+    /// reads in a row have returned this tip. `None` on chains with steady blocks, where an invoice expires only after
+    /// a block that is younger than the end of its payment window.
     pub quiet_tip_max_ms: Option<i64>,
     /// The height of the first block to read. `None` selects the newest block that cannot be reorganised.
     pub start_height: Option<u64>,
-    /// The maximum time, in milliseconds, for which the cursor is not stored when the new blocks contain no transfers.
-    /// After a crash, these blocks are read again.
+    /// Maximum delay, in milliseconds, before the cursor is stored after blocks without transfers. After a crash, these
+    /// blocks are simply read again.
     pub cursor_flush_ms: i64,
     /// Maximum time, in milliseconds, for which an expired invoice stays open because no endpoint returns balances.
     pub balance_patience_ms: i64,
@@ -61,18 +62,27 @@ pub enum StepError {
     /// Invoices stay open because the balances of their addresses are not available.
     #[error("an invoice stays open until the balance of its address is known")]
     BalancesUnavailable(#[source] SourceError),
-    /// The source returned a block of a different height than the requested one.
+    /// The source returned a block of another height than the requested one.
     #[error("block {requested} was requested and block {returned} was returned")]
     WrongHeight {
-        /// The height of the requested block.
+        /// The requested height.
         requested: Height,
-        /// The height of the returned block.
+        /// The returned height.
         returned: Height,
     },
-    /// The source returned blocks that do not follow each other: a block is not the parent of the block after it. The
-    /// field is the height.
+    /// The source returned blocks of which one is not the parent of the next one.
     #[error("block {0} does not follow the block before it in the same response")]
     BrokenSequence(Height),
+    /// The source returned another number of answers than it was asked for.
+    #[error("{asked} transfers of block {height} were asked for and {answered} answers were returned")]
+    WrongNumberOfAnswers {
+        /// The height of the block.
+        height: Height,
+        /// The number of transfers.
+        asked: usize,
+        /// The number of answers.
+        answered: usize,
+    },
     /// The worker reported the result of an action that the machine had not requested.
     #[error("the follower was given an observation that it had not requested: {0}")]
     UnexpectedObservation(String),
@@ -85,76 +95,80 @@ pub struct Machine {
     limits: FollowLimits,
     deposit_limits: DepositLimits,
     branch: Branch,
-    /// True when the source has a second endpoint that can be asked whether it has the same blocks.
+    /// True when the source has a second endpoint for cross-checks.
     cross_checkable: bool,
+    /// True when an endpoint of another provider must show deposits before they are confirmed.
+    needs_second_source: bool,
     dispute: EndpointDispute,
-    /// The last block about which the log contains the message that an endpoint's newest block is on another branch.
+    /// The conflicting head that was logged last.
     conflicting_head: Option<BlockRef>,
-    /// The time of the first balance check that no endpoint answered; `None` while balances are available.
+    /// The height of the block about which no second source could answer, and that was logged last.
+    unanswered_height: Option<Height>,
+    /// The time of the first balance check without a response from any endpoint; `None` while balances are available.
     balances_unavailable_since: Option<Instant>,
     phase: Phase,
     notices: Vec<Notice>,
 }
 
-/// The observation that the machine expects next, with the data for the step after it.
+/// The observation for which the machine waits, with the state that the step after it needs.
 #[derive(Debug, Default)]
 enum Phase {
     /// No run is in progress, so no observation is expected.
     #[default]
     Stopped,
-    /// The machine expects the node's tip.
+    /// The node's tip.
     Tip,
-    /// The machine expects the blocks above the cursor, up to this tip.
+    /// The blocks above the cursor, up to this tip.
     Blocks(Tip),
-    /// The machine expects the header that the preferred endpoint has at the height of this tip. The tip is not on the
-    /// followed branch.
+    /// The preferred endpoint's header at the height of a conflicting head.
     ConflictingHeader(Tip),
-    /// The machine expects the header at `height`: the parent of `lowest`, which is the lowest known block of another
-    /// branch.
+    /// The parent, at this height, of the lowest known block of another branch.
     ForkParent { lowest: Header, height: Height },
-    /// The machine expects the answer whether a confirmed deposit is above `to`, the common ancestor of both branches.
-    /// `theirs` is the lowest known block of the other branch.
+    /// The answer whether a confirmed deposit is above `to`, the common ancestor. `theirs` is the lowest known block of
+    /// the other branch.
     ConfirmedAbove { to: BlockRef, theirs: BlockRef },
-    /// The machine expects the height of the newest stored deposit that would become confirmed or final at the position
-    /// `advance_limit`.
-    NewestDue { advance_limit: Position, after_store: AfterStore },
-    /// The machine expects the result of the cross-check of this block.
+    /// The result of the cross-check of this block.
     CrossCheck { block: BlockRef, purpose: CrossCheckPurpose },
-    /// The machine expects that [`Action::OpenDispute`] is done.
+    /// The end of [`Action::OpenDispute`].
     DisputeOpened(CrossCheckPurpose),
-    /// The machine expects that [`Action::CloseDispute`] is done.
+    /// The end of [`Action::CloseDispute`].
     DisputeClosed(CrossCheckPurpose),
-    /// The machine expects that [`Action::StoreBlocks`] is done. Then `last` becomes the stored cursor.
-    /// `pending_cross_check` is true when deposits wait for a second endpoint.
-    Stored { last: BlockRef, stored_at: Instant, pending_cross_check: bool, after_store: AfterStore },
-    /// The machine expects the list of invoices that have expired.
+    /// The end of [`Action::StoreBlocks`]. `last` becomes the stored cursor; deposits were advanced to `advance_to`.
+    Stored { last: BlockRef, stored_at: Instant, advance_to: Option<Position>, after_store: AfterStore },
+    /// The blocks with deposits that no second source has shown.
+    Unchecked { advance_to: Position, after_store: AfterStore },
+    /// The answers about the transfers of the first block of the check.
+    Answers(SecondSourceCheck),
+    /// The end of [`Action::StoreAnswers`].
+    AnswersStored(AfterStore),
+    /// The invoices that have expired.
     Expirable(ExpiryCheck),
-    /// The machine expects the result of the balance check of these invoices.
+    /// The result of the balance check of these invoices.
     Balances { invoices: Vec<InvoiceId>, check: ExpiryCheck },
-    /// The machine expects that [`Action::ExpireInvoices`] is done.
+    /// The end of [`Action::ExpireInvoices`].
     Expired(ExpiryCheck),
-    /// The machine expects that [`Action::Rewind`] to this block is done.
+    /// The end of [`Action::Rewind`] to this block.
     Rewound(BlockRef),
-    /// The machine expects that [`Action::Halt`] is done.
+    /// The end of [`Action::Halt`].
     Halted,
 }
 
-/// What the machine does after blocks were stored.
+/// The machine's next step after blocks were stored.
 #[derive(Debug)]
 enum AfterStore {
-    /// Read the next blocks. The stored blocks extended the followed branch, but do not reach the tip yet.
+    /// Continue after the read blocks extended the followed branch.
     Extended { tip: Tip },
-    /// Continue at the tip. `final_height` is the final height before the blocks were stored; `cursor_moved` is true
-    /// when blocks were pending.
-    AtTip { tip: Tip, cursor_moved: bool, final_height: Height },
-    /// Compare the balances of these invoices, whose payment window has ended.
+    /// Continue at the tip. `final_height` is the final height before the blocks were stored; `worked` is true when
+    /// blocks were pending or a second source showed deposits.
+    AtTip { tip: Tip, worked: bool, final_height: Height },
+    /// Compare the balances of these expired invoices.
     InvoicesExpired { invoices: Vec<InvoiceId>, check: ExpiryCheck },
-    /// Finish the run, because a credit that no deposit explains was booked in it.
+    /// Finish the run, in which an unexplained credit was booked.
     CreditBooked,
 }
 
 impl Machine {
-    /// Creates a machine that continues after a stored cursor; `None` when the cursor contains no block.
+    /// Creates a machine that continues after a stored cursor; `None` when the cursor has no block.
     pub fn new(
         chain: FollowedChain,
         limits: FollowLimits,
@@ -169,16 +183,18 @@ impl Machine {
             deposit_limits,
             branch,
             cross_checkable: false,
+            needs_second_source: false,
             dispute: EndpointDispute::default(),
             conflicting_head: None,
+            unanswered_height: None,
             balances_unavailable_since: None,
             phase: Phase::Stopped,
             notices: Vec::new(),
         })
     }
 
-    /// Replaces the followed branch with one that ends at the stored cursor. Blocks that were read but not stored are
-    /// dropped. Returns false, and changes nothing, when the cursor contains no block.
+    /// Replaces the branch by one that ends at the stored cursor, which drops all pending blocks. Returns false, and
+    /// changes nothing, when the cursor has no block.
     pub fn restart_from_cursor(&mut self, cursor: Cursor, now: Instant) -> bool {
         let Some(branch) = Branch::from_cursor(&self.limits, &self.deposit_limits, cursor, now) else { return false };
         self.branch = branch;
@@ -195,15 +211,17 @@ impl Machine {
         !self.branch.pending.is_empty()
     }
 
-    /// Returns the notices for the log that were added since the last call, and removes them.
+    /// Removes and returns the notices since the last call, for the log.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// Starts a run and returns its first action. `cross_checkable` is true when the source has a second endpoint that
-    /// can be asked whether it has the same blocks.
-    pub fn start_run(&mut self, cross_checkable: bool) -> Action {
+    /// Starts a run and returns its first action. `cross_checkable` is true when the source has a second endpoint for
+    /// cross-checks. `needs_second_source` is true when an endpoint of another provider must show deposits before they
+    /// are confirmed.
+    pub fn start_run(&mut self, cross_checkable: bool, needs_second_source: bool) -> Action {
         self.cross_checkable = cross_checkable;
+        self.needs_second_source = needs_second_source;
         self.phase = Phase::Tip;
         Action::ReadTip
     }
@@ -226,28 +244,35 @@ impl Machine {
             (Phase::ConfirmedAbove { to, theirs }, Observation::ConfirmedAbove(true)) => {
                 Ok(self.request_cross_check(theirs, CrossCheckPurpose::Rewind { to: Some(to) }))
             }
-            (Phase::NewestDue { advance_limit, after_store }, Observation::NewestDue(stored)) => {
-                Ok(self.cross_check_newest_paid_block(now, advance_limit, stored, after_store))
-            }
             (Phase::CrossCheck { block, purpose }, Observation::CrossChecked(result)) => {
                 Ok(self.act_on_cross_check_result(now, block, result, purpose))
             }
             (Phase::DisputeOpened(purpose), Observation::Done) => {
                 self.dispute.is_open = Some(true);
-                Ok(self.continue_after_cross_check(now, purpose, Corroboration::None))
+                Ok(self.continue_after_cross_check(now, purpose, false))
             }
             (Phase::DisputeClosed(purpose), Observation::Done) => {
                 self.dispute.is_open = Some(false);
                 self.dispute.behind_logged = false;
-                Ok(self.continue_after_cross_check(now, purpose, Corroboration::Full))
+                Ok(self.continue_after_cross_check(now, purpose, true))
             }
             (
-                Phase::Stored { last, stored_at, pending_cross_check, after_store },
+                Phase::Stored { last, stored_at, advance_to, after_store },
                 Observation::Stored { final_height, unfinished },
             ) => {
                 self.branch.stored = last;
                 self.branch.stored_at = stored_at;
-                self.branch.cross_check_pending_at = pending_cross_check.then_some(stored_at);
+                self.branch.unfinished = unfinished;
+                self.branch.follower.raise_final_height(final_height);
+                Ok(self.list_unchecked_or_continue(now, advance_to, after_store))
+            }
+            (Phase::Unchecked { advance_to, after_store }, Observation::Unchecked(blocks)) => {
+                Ok(self.check_unchecked_blocks(now, advance_to, blocks, after_store))
+            }
+            (Phase::Answers(check), Observation::Answers(answers)) => {
+                self.check_next_block_or_store_answers(now, check, answers)
+            }
+            (Phase::AnswersStored(after_store), Observation::Stored { final_height, unfinished }) => {
                 self.branch.unfinished = unfinished;
                 self.branch.follower.raise_final_height(final_height);
                 Ok(self.continue_after_store(now, after_store))

@@ -1,8 +1,8 @@
-//! Notices: facts that the state machine of the follower reports, so that the worker writes them to the log.
+//! Notices: facts that the machine reports to the worker for the log.
 
 use chain::{BlockRef, Height};
 
-/// A fact that the worker writes to the log.
+/// A fact that the worker logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// The node's newest block is old.
@@ -10,31 +10,38 @@ pub enum Notice {
         /// The age of the newest block, in milliseconds.
         age_ms: i64,
     },
-    /// The newest block of an endpoint is on another branch than the followed one, but the preferred endpoint is on the
-    /// followed branch. The field is that newest block.
+    /// An endpoint has this block as its head. The block is not on the followed branch, but the preferred endpoint is
+    /// on the followed branch.
     ConflictingHead(BlockRef),
     /// A second endpoint does not have the block `height` yet.
     EndpointBehind {
-        /// Host and port of the second endpoint.
+        /// The second endpoint.
         endpoint: String,
         /// The height of the second endpoint's newest block.
         head: Height,
-        /// The height of the block that the second endpoint was asked for.
+        /// The height of the requested block.
         height: Height,
-        /// True when the endpoint has had the same newest block for a long time. Then the follower does not wait for
-        /// this endpoint.
+        /// True when the endpoint's head has been the same block for a long time, so that the follower leaves its branch
+        /// without the endpoint.
         stalled: bool,
     },
-    /// No second endpoint responded, so the block was accepted from a single endpoint.
+    /// No endpoint of another provider can say whether a block has the transfers of deposits, so they wait.
+    NotCorroborated {
+        /// The height of the block.
+        height: Height,
+        /// The reason why no endpoint can answer.
+        reason: String,
+    },
+    /// No second endpoint responded, so the followed branch is left on the word of a single endpoint.
     NotCrossChecked {
-        /// The height of the block that was not cross-checked.
+        /// The height of the block.
         height: Height,
         /// The reason why no second endpoint responded.
         reason: String,
     },
-    /// The chain was reorganised: the node has another branch now.
+    /// The chain was reorganised.
     Reorganised {
-        /// The number of blocks of the old branch that are reversed.
+        /// The number of blocks that are reversed.
         depth: u64,
         /// The height of the common ancestor of both branches.
         to: Height,
@@ -43,7 +50,7 @@ pub enum Notice {
     ExpiryDelayed(String),
     /// Invoices expire although their balances could not be read.
     ExpiredUnchecked {
-        /// The number of minutes since balances were last available.
+        /// The time since which no balances are available, in minutes.
         minutes: i64,
         /// The reason why balances are not available.
         reason: String,

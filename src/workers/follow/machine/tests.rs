@@ -1,6 +1,6 @@
 //! Runs the follower's state machine with lists of observations and compares the actions that it returns.
 
-use chain::source::CrossCheckResult;
+use chain::source::{Corroboration, CrossCheckResult};
 use chain::{
     AddressKey, Amount, AssetId, Block, BlockHash, BlockRef, ChainId, Family, Header, Height, SourceError, Tip,
     Transfer, TransferIndex, TxId, TxPart,
@@ -11,10 +11,10 @@ use crate::workers::follow::machine::actions::{Action, Observation};
 use crate::workers::follow::machine::notices::Notice;
 use crate::workers::follow::machine::{FollowLimits, Machine, StepError};
 use clock::Instant;
-use ids::{InvoiceId, Mode};
+use ids::{DepositId, InvoiceId, Mode};
 use money::assets::{Depths, Dust, FollowedChain};
 use money::cursors::{Cursor, Position};
-use money::deposits::{DepositLimits, Grace};
+use money::deposits::{DepositLimits, Grace, UncheckedBlock};
 
 const NOW: Instant = Instant(1_000_000_000);
 /// The height of the stored cursor. A deposit has 2 blocks when it is confirmed and 5 blocks when it is final.
@@ -106,7 +106,7 @@ fn run_and_list_actions(
     cross_checkable: bool,
     observations: impl IntoIterator<Item = Observation>,
 ) -> Vec<Action> {
-    assert_eq!(machine.start_run(cross_checkable), Action::ReadTip);
+    assert_eq!(machine.start_run(cross_checkable, false), Action::ReadTip);
     observations.into_iter().map(|observation| machine.decide_next_action(now, observation).unwrap()).collect()
 }
 
@@ -116,7 +116,7 @@ fn run_and_return_last(
     cross_checkable: bool,
     observations: impl IntoIterator<Item = Observation>,
 ) -> Result<Action, StepError> {
-    let mut last = Ok(machine.start_run(cross_checkable));
+    let mut last = Ok(machine.start_run(cross_checkable, false));
     for observation in observations {
         last.clone().unwrap();
         last = machine.decide_next_action(NOW, observation);
@@ -128,7 +128,7 @@ fn run_and_return_last(
 fn finish_all_deposits(machine: &mut Machine) {
     let observations = [tip_at(CURSOR), Observation::Done, blocks_stored(CURSOR - 4, false)];
     let block = tip_at(CURSOR + 1);
-    let observations = if machine.start_run(false) == Action::ReadTip {
+    let observations = if machine.start_run(false, false) == Action::ReadTip {
         let [_, done, stored] = observations;
         [block, Observation::Blocks(vec![paid_block(CURSOR + 1)]), done, stored, Observation::Expirable(Vec::new())]
     } else {
@@ -379,98 +379,145 @@ fn a_conflicting_head_is_reported_once_while_the_preferred_endpoint_is_on_the_fo
     }
 }
 
-#[test]
-fn deposits_advance_as_far_as_a_second_endpoint_has_the_same_branch() {
-    let advance_limit = Position { cursor: 102, last: 98 };
-    let behind = |head: Header| CrossCheckResult::Behind { endpoint: "b".into(), head };
-    let cases = [
-        (CrossCheckResult::NoAnswer("timeout".into()), Some(advance_limit)),
-        (behind(header(0, 99)), Some(Position { cursor: 99, last: 98 })),
-        (behind(header(0, 97)), Some(Position { cursor: 97, last: 97 })),
-        (behind(header(1, 99)), None),
-    ];
-    let blocks = vec![paid_block(101), block(102)];
-    let observations = |result: CrossCheckResult| {
-        [
-            tip_at(102),
-            Observation::Blocks(blocks.clone()),
-            Observation::NewestDue(Some(97)),
-            Observation::CrossChecked(result),
-        ]
-    };
-    for (result, advance_to) in cases {
-        let actions = run_and_list_actions(&mut new_machine(), NOW, true, observations(result.clone()));
-        assert_eq!(actions[1], Action::FindNewestDue(advance_limit));
-        assert_eq!(actions[2], Action::CrossCheck(block_ref(0, 101)), "the newest block that confirms a deposit");
-        let blocks = blocks.clone();
-        assert_eq!(actions[3], Action::StoreBlocks { from: block_ref(0, 100), blocks, advance_to }, "{result:?}");
-    }
-    let mut confirmed = new_machine();
-    let close = run_and_return_last(&mut confirmed, true, observations(CrossCheckResult::Confirmed));
-    assert_eq!(close, Ok(Action::CloseDispute));
-    let store = confirmed.decide_next_action(NOW, Observation::Done).unwrap();
-    assert!(matches!(store, Action::StoreBlocks { advance_to, .. } if advance_to == Some(advance_limit)), "{store:?}");
-
-    let mut conflicting = new_machine();
-    let result = CrossCheckResult::Conflicting { endpoint: "b".into(), hash: BlockHash([9; 32]) };
-    assert!(matches!(run_and_return_last(&mut conflicting, true, observations(result)), Ok(Action::OpenDispute(_))));
-    let store = conflicting.decide_next_action(NOW, Observation::Done).unwrap();
-    assert!(matches!(store, Action::StoreBlocks { advance_to: None, .. }), "{store:?}");
+/// Returns a block with unchecked deposits that have these ids.
+fn unchecked_block(height: Height, ids: &[i64]) -> UncheckedBlock {
+    let transfers = ids.iter().flat_map(|_| paid_block(height).transfers).collect();
+    UncheckedBlock { block: block_ref(0, height), deposits: ids.iter().copied().map(DepositId).collect(), transfers }
 }
 
-#[test]
-fn nothing_is_cross_checked_when_no_deposit_would_advance() {
-    let mut machine = new_machine();
-    let observations = [tip_at(101), Observation::Blocks(vec![paid_block(101)]), Observation::NewestDue(None)];
-    let actions = run_and_list_actions(&mut machine, NOW, true, observations);
-    assert!(matches!(&actions[2], Action::StoreBlocks { advance_to: Some(_), .. }), "{actions:?}");
+fn shown() -> Corroboration {
+    Corroboration::Shown { endpoint: "b".into() }
 }
 
-#[test]
-fn deposits_do_not_wait_for_an_endpoint_with_a_stalled_head() {
-    let mut machine = new_machine();
-    let behind = || CrossCheckResult::Behind { endpoint: "b".into(), head: header(0, 99) };
-    let mut reached_at = |height: Height, after_ms: i64| {
-        let observations = [
-            tip_at(height),
-            Observation::Blocks(vec![paid_block(height)]),
-            Observation::NewestDue(Some(100)),
-            Observation::CrossChecked(behind()),
-            blocks_stored(96, true),
-        ];
-        let actions = run_and_list_actions(&mut machine, NOW.plus_ms(after_ms), true, observations);
-        let stalled =
-            machine.take_notices().iter().any(|notice| matches!(notice, Notice::EndpointBehind { stalled: true, .. }));
-        let Action::StoreBlocks { advance_to, .. } = &actions[3] else { panic!("{actions:?}") };
-        (advance_to.map(|advance_to| advance_to.cursor), stalled)
-    };
-    assert_eq!(reached_at(101, 0), (Some(99), false));
-    assert_eq!(reached_at(102, 119_999), (Some(99), false));
-    assert_eq!(reached_at(103, 120_000), (Some(103), true));
+fn contradicted() -> Corroboration {
+    Corroboration::Contradicted { endpoint: "b".into(), detail: "a shows it and b does not".into() }
 }
 
-#[test]
-fn deposits_that_wait_for_a_second_endpoint_are_tried_again_after_a_second() {
-    let mut machine = new_machine();
-    let conflicting = || {
-        let result = CrossCheckResult::Conflicting { endpoint: "b".into(), hash: BlockHash([9; 32]) };
-        Observation::CrossChecked(result)
-    };
-    let observations = [
-        tip_at(101),
-        Observation::Blocks(vec![paid_block(101)]),
-        Observation::NewestDue(Some(100)),
-        conflicting(),
+fn cannot_say() -> Corroboration {
+    Corroboration::CannotSay { reason: "b is silent".into() }
+}
+
+/// Runs a machine whose chain needs a second source, and returns all actions after `ReadTip`.
+fn run_with_second_source(
+    machine: &mut Machine,
+    now: Instant,
+    observations: impl IntoIterator<Item = Observation>,
+) -> Vec<Action> {
+    assert_eq!(machine.start_run(true, true), Action::ReadTip);
+    observations.into_iter().map(|observation| machine.decide_next_action(now, observation).unwrap()).collect()
+}
+
+/// Returns the observations that bring a new machine to the listing of unchecked deposits, after block 102.
+fn read_blocks_and_list(listed: Vec<UncheckedBlock>) -> Vec<Observation> {
+    vec![
+        tip_at(102),
+        Observation::Blocks(vec![paid_block(101), block(102)]),
         Observation::Done,
-        blocks_stored(96, true),
-        Observation::Expirable(Vec::new()),
+        blocks_stored(98, true),
+        Observation::Unchecked(listed),
+    ]
+}
+
+#[test]
+fn deposits_are_stored_and_advance_with_the_answers_of_a_second_source() {
+    let advance_to = Position { cursor: 102, last: 98 };
+    for answers in [vec![shown(), shown()], vec![shown(), contradicted()], vec![cannot_say(), shown()]] {
+        let listed = unchecked_block(101, &[7, 8]);
+        let mut observations = read_blocks_and_list(vec![listed.clone()]);
+        observations.extend([Observation::Answers(answers.clone()), blocks_stored(98, true)]);
+        observations.push(Observation::Expirable(Vec::new()));
+        let actions = run_with_second_source(&mut new_machine(), NOW, observations);
+        let blocks = vec![paid_block(101), block(102)];
+        let by_deposit = [DepositId(7), DepositId(8)].into_iter().zip(answers).collect();
+        assert_eq!(
+            actions[1..6],
+            [
+                Action::CloseDispute,
+                Action::StoreBlocks { from: block_ref(0, 100), blocks, advance_to: Some(advance_to) },
+                Action::ListUnchecked(advance_to, 512),
+                Action::ConfirmTransfers { block: listed.block, transfers: listed.transfers },
+                Action::StoreAnswers { answers: by_deposit, advance_to },
+            ]
+        );
+        assert_eq!(actions.last(), Some(&Action::Finish(Ran::Worked)));
+    }
+}
+
+#[test]
+fn no_second_source_is_asked_without_unchecked_deposits_or_on_chains_that_need_none() {
+    let mut observations = read_blocks_and_list(Vec::new());
+    let actions = run_with_second_source(&mut new_machine(), NOW, observations.clone());
+    assert!(matches!(actions.last(), Some(Action::ListExpirable { .. })), "{actions:?}");
+    observations.pop();
+    let actions = run_and_list_actions(&mut new_machine(), NOW, true, observations);
+    assert!(matches!(actions.last(), Some(Action::ListExpirable { .. })), "{actions:?}");
+}
+
+#[test]
+fn a_run_asks_about_a_limited_number_of_blocks_for_a_limited_time() {
+    let listed: Vec<UncheckedBlock> = (1..=20).map(|n| unchecked_block(80 + n, &[i64::try_from(n).unwrap()])).collect();
+    // Each row is: the answer about every block, the time until it comes in milliseconds, the number of blocks asked
+    // about, the delay of the next listing in milliseconds.
+    let table = [
+        (shown(), 0, 16, 0),
+        (contradicted(), 0, 16, 1_000),
+        (cannot_say(), 0, 16, 1_000),
+        (shown(), 1_000, 3, 0),
+        (cannot_say(), 10_000, 1, 1_000),
     ];
-    run_and_list_actions(&mut machine, NOW, true, observations);
-    let first_at = |machine: &mut Machine, after_ms: i64| {
-        run_and_list_actions(machine, NOW.plus_ms(after_ms), true, [tip_at(101)]).remove(0)
-    };
-    assert!(matches!(first_at(&mut machine, 999), Action::ListExpirable { .. }));
-    assert!(matches!(first_at(&mut machine, 1_000), Action::FindNewestDue(_)));
+    for (answer, answer_ms, asked, delay_ms) in table {
+        let mut machine = new_machine();
+        let mut actions = run_with_second_source(&mut machine, NOW, read_blocks_and_list(listed.clone()));
+        let mut action = actions.pop().unwrap();
+        let (mut heights, mut now) = (Vec::new(), NOW);
+        while let Action::ConfirmTransfers { block, .. } = action {
+            heights.push(block.height);
+            now = now.plus_ms(answer_ms);
+            action = machine.decide_next_action(now, Observation::Answers(vec![answer.clone()])).unwrap();
+        }
+        assert_eq!(heights, (81..81 + asked).collect::<Vec<_>>(), "{answer:?}");
+        let Action::StoreAnswers { answers, .. } = action else { panic!("{action:?}") };
+        assert_eq!(u64::try_from(answers.len()).unwrap(), asked);
+        machine.decide_next_action(now, blocks_stored(98, true)).unwrap();
+        let next = |machine: &mut Machine, after_ms| {
+            run_with_second_source(machine, now.plus_ms(after_ms), [tip_at(102)]).remove(0)
+        };
+        if delay_ms > 0 {
+            assert!(matches!(next(&mut machine, delay_ms - 1), Action::ListExpirable { .. }));
+        }
+        assert!(matches!(next(&mut machine, delay_ms), Action::ListUnchecked(..)), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_missing_answer_is_reported_once_per_block() {
+    let mut machine = new_machine();
+    let mut observations = read_blocks_and_list(vec![unchecked_block(101, &[7])]);
+    observations.extend([Observation::Answers(vec![cannot_say()]), blocks_stored(98, true)]);
+    run_with_second_source(&mut machine, NOW, observations);
+    let notice = Notice::NotCorroborated { height: 101, reason: "b is silent".into() };
+    assert_eq!(machine.take_notices(), [notice]);
+    let listed = Observation::Unchecked(vec![unchecked_block(101, &[7])]);
+    let answers = Observation::Answers(vec![cannot_say()]);
+    run_with_second_source(&mut machine, NOW.plus_ms(1_000), [tip_at(102), listed, answers, blocks_stored(98, true)]);
+    assert_eq!(machine.take_notices(), []);
+}
+
+#[test]
+fn a_wrong_number_of_answers_is_rejected() {
+    let mut machine = new_machine();
+    let observations = read_blocks_and_list(vec![unchecked_block(101, &[7, 8])]);
+    run_with_second_source(&mut machine, NOW, observations);
+    let outcome = machine.decide_next_action(NOW, Observation::Answers(vec![shown()]));
+    assert_eq!(outcome, Err(StepError::WrongNumberOfAnswers { height: 101, asked: 2, answered: 1 }));
+}
+
+#[test]
+fn unchecked_deposits_are_listed_after_a_start_without_a_new_block() {
+    let mut machine = new_machine();
+    let observations = [tip_at(100), Observation::Done, blocks_stored(96, true)];
+    let actions = run_with_second_source(&mut machine, NOW, observations);
+    assert!(matches!(actions.last(), Some(Action::ListUnchecked(..))), "{actions:?}");
 }
 
 #[test]
@@ -571,4 +618,28 @@ fn balances_are_requested_at_the_same_block_until_they_are_known() {
         Some(101)
     );
     assert_eq!(balance_block(165, 5_000 * 165), 165, "nodes forget the balances at old blocks");
+}
+
+#[test]
+fn an_invoice_that_expires_later_is_not_checked_at_an_older_block() {
+    let mut machine = new_machine();
+    finish_all_deposits(&mut machine);
+    let mut check = |height: Height, after_ms: i64, expirable: &[i64], result: Option<Result<bool, SourceError>>| {
+        let blocks = (height > 101).then(|| Observation::Blocks((height..=height).map(paid_block).collect()));
+        let store = blocks.is_some().then(|| blocks_stored(97, true));
+        let expirable = Observation::Expirable(expirable.iter().map(|id| InvoiceId(*id)).collect());
+        let observations = [Some(tip_at(height)), blocks, store, Some(expirable), result.map(Observation::Balances)];
+        run_and_list_actions(&mut machine, NOW.plus_ms(after_ms), false, observations.into_iter().flatten())
+    };
+    let block_and_invoices = |action: Option<&Action>| match action {
+        Some(Action::CheckBalances { at, invoices }) => (at.height, invoices.iter().map(|id| id.0).collect::<Vec<_>>()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(block_and_invoices(check(101, 0, &[7], None).last()), (101, vec![7]));
+    let actions = check(102, 5_000, &[7, 8], Some(Ok(true)));
+    let asked = actions.iter().find(|action| matches!(action, Action::CheckBalances { .. }));
+    assert_eq!(block_and_invoices(asked), (101, vec![7]), "the window of invoice 8 may have ended after block 101");
+    let Some(Action::ExpireInvoices { invoices, .. }) = actions.last() else { panic!("{actions:?}") };
+    assert_eq!(invoices, &[InvoiceId(7)]);
+    assert_eq!(block_and_invoices(check(103, 10_000, &[8], None).last()), (103, vec![8]));
 }

@@ -1,11 +1,9 @@
-//! Handles the node's tip: decides whether to read blocks, to advance deposits to their next state or to expire
-//! invoices.
+//! The node's tip: decides whether blocks are read, deposits advance or invoices expire.
 
 use chain::Tip;
 use chain::follower::NextStep;
 
 use crate::workers::follow::machine::actions::Action;
-use crate::workers::follow::machine::cross_check::CROSS_CHECK_INTERVAL_MS;
 use crate::workers::follow::machine::invoice_expiry::ExpiryCheck;
 use crate::workers::follow::machine::notices::Notice;
 use crate::workers::follow::machine::{AfterStore, Machine, Phase};
@@ -16,8 +14,7 @@ const OLD_TIP_NOTICE_INTERVAL_MS: i64 = 600_000;
 
 impl Machine {
     /// Requests the next blocks when the tip is above the cursor, or the preferred header when the tip is on another
-    /// branch. Otherwise there is no new block, so this function stores blocks that are not stored yet or expires
-    /// invoices.
+    /// branch. Otherwise no block is new: stores pending blocks or expires invoices.
     pub(super) fn request_blocks_or_act_on_tip(&mut self, now: Instant, tip: Tip) -> Action {
         match self.branch.follower.decide_next_step(&tip) {
             NextStep::Wait => {
@@ -41,7 +38,7 @@ impl Machine {
     /// Records that the node's tip is the cursor. On chains with rare blocks, a second read of the same tip proves that
     /// all payments have been read; a second endpoint, if there is one, serves this read. On chains with steady blocks
     /// it proves nothing: the tip may be a minute old, like TRON's solidified block, and the next block may contain a
-    /// payment. An old tip is ignored, because the node may have lost its peers.
+    /// payment. An old tip does not count, because the node may have lost its peers.
     pub(super) fn track_quiet_tip(&mut self, now: Instant, tip: &Tip) {
         let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
         let branch = &mut self.branch;
@@ -59,22 +56,27 @@ impl Machine {
         }
     }
 
-    /// Handles a tip that is the cursor or an older block of the followed branch. When blocks must be stored or
-    /// deposits can change their state, starts with that. Otherwise requests the invoices that have expired.
+    /// Acts on a tip that is the cursor or an older block of the followed branch. Stores the pending blocks and advances
+    /// deposits when one of both is due. Otherwise checks deposits that wait for a second source again, when that is due,
+    /// or requests the expired invoices.
     pub(super) fn store_blocks_or_expire_invoices(&mut self, now: Instant, tip: Tip) -> Action {
         let branch = &self.branch;
         let cursor_moved = !branch.pending.is_empty();
         let stale = now.since(branch.stored_at) >= self.limits.cursor_flush_ms;
-        let may_finish = match branch.cross_check_pending_at {
-            // A cross-check is repeated after an interval, not after every new tip of a chain with fast blocks.
-            Some(checked_at) => now.since(checked_at) >= CROSS_CHECK_INTERVAL_MS,
-            None => self
-                .compute_advance_limit(&tip)
-                .is_ok_and(|advance_to| advance_to.last > branch.follower.final_height()),
-        };
+        let advance_limit = self.compute_advance_limit(&tip);
+        let final_height = branch.follower.final_height();
+        let may_finish = advance_limit.is_ok_and(|advance_to| advance_to.last > final_height);
+        let check_again = branch.check_again_at.is_some_and(|at| at <= now);
+        let after_store = AfterStore::AtTip { tip, worked: cursor_moved, final_height };
         if (cursor_moved && stale) || (branch.unfinished && may_finish) {
-            let after_store = AfterStore::AtTip { tip, cursor_moved, final_height: branch.follower.final_height() };
             return self.prepare_to_store_blocks(now, &tip, after_store);
+        }
+        if check_again {
+            let only_check = self.needs_second_source && !cursor_moved && self.dispute.is_open == Some(false);
+            return match advance_limit {
+                Ok(advance_to) if only_check => self.list_unchecked_deposits(advance_to, after_store),
+                Ok(_) | Err(_) => self.prepare_to_store_blocks(now, &tip, after_store),
+            };
         }
         self.request_expirable_invoices(now, ExpiryCheck { tip, while_reading: false })
     }

@@ -1,0 +1,217 @@
+//! Asks an endpoint of another provider whether it shows the transfers that a first endpoint returned.
+//!
+//! The other provider must have the same solidified block. It shows TRX payments in the block itself, and token transfers
+//! and transfers by contracts in the receipts. Absence contradicts only where the block of the other provider lacks the
+//! transaction, or its receipt lacks the transfer; an empty answer may come from a node behind its gateway that lags.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chain::{
+    AddressKey, Amount, AssetKind, BlockRef, Transfer, TxId, TxPart, WatchSet,
+    address::encode_tron_address,
+    corroboration::{Finding, Question, match_transfers},
+    source::Corroboration,
+};
+use rpc::{Reply, Request, RpcError, Target, Verdict};
+use serde_json::json;
+
+use crate::{
+    Tron,
+    block::parse_bytes32,
+    cross_check::BlockAnswer,
+    http_api::{self, ApiView, TransactionInfo, serialize_body},
+    receipts::list_transfers_of_receipt,
+};
+
+/// Maximum number of transfers for which one call asks. The others get no answer.
+const TRANSFERS_MAX: usize = 500;
+/// Maximum number of receipts that are requested one by one. More are requested with all receipts of the block.
+const SINGLE_RECEIPTS_MAX: usize = 3;
+/// Maximum number of accounts whose balances one call requests.
+const ACCOUNTS_MAX: usize = 20;
+
+/// The receipt of one transaction, as one endpoint shows it.
+#[derive(Debug, Clone)]
+enum Receipt {
+    /// The transaction succeeded and has these transfers to the asked receivers.
+    Transfers { transfers: Vec<Transfer>, has_internal_transactions: bool },
+    /// The transaction is not in the block or has failed, for this reason.
+    Absent(&'static str),
+    /// The block has the transaction, but the endpoint returns no receipt.
+    Unknown,
+}
+
+impl Tron {
+    /// Implements [`chain::Source::confirm`].
+    pub(crate) async fn confirm_transfers(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
+        if transfers.is_empty() {
+            return Vec::new();
+        }
+        let origins = self.lock_block_origins().find_endpoints(block);
+        let first = self.pool.name_origins(origins.as_deref());
+        let (asked, unasked) = transfers.split_at(transfers.len().min(TRANSFERS_MAX));
+        let question = Question { block, transfers: asked, first: &first };
+        let receivers = WatchSet::default();
+        asked.iter().for_each(|transfer| receivers.insert(transfer.to));
+        let answers = self.fetch_same_block_from_other_providers(block, origins.as_deref(), &receivers).await;
+        let mut verdicts = match answers {
+            Ok(answers) => {
+                let mut findings = Vec::new();
+                for answer in &answers {
+                    let found = self.find_transfers_at_endpoint(&question, answer, &receivers).await;
+                    findings.push((self.pool.endpoint_label(answer.endpoint), found));
+                }
+                let last = findings.last().map_or(first.clone(), |(endpoint, _)| endpoint.clone());
+                question.judge_findings(&last, &findings)
+            }
+            Err(result) => question.judge_other_block(result),
+        };
+        verdicts.extend(unasked.iter().map(|_| Corroboration::CannotSay {
+            reason: format!("at most {TRANSFERS_MAX} transfers of a block are compared at once"),
+        }));
+        verdicts
+    }
+
+    /// Returns one finding for each transfer of the question, as the endpoint of `answer` shows it.
+    async fn find_transfers_at_endpoint(
+        &self,
+        question: &Question<'_>,
+        answer: &BlockAnswer,
+        receivers: &WatchSet,
+    ) -> Vec<Finding> {
+        let asked: Vec<&Transfer> = question.transfers.iter().collect();
+        let in_receipts = |transfer: &&&Transfer| matches!(transfer.index.part, TxPart::Log(_) | TxPart::Internal(_));
+        let txids: BTreeSet<TxId> = asked.iter().filter(in_receipts).map(|transfer| transfer.txid).collect();
+        let receipts = match self.fetch_receipts_from(answer, &txids, receivers).await {
+            Ok(receipts) => receipts,
+            Err(failure) => return vec![Finding::Unknown(failure.to_string()); asked.len()],
+        };
+        let in_receipts = receipts.values().filter_map(|receipt| match receipt {
+            Receipt::Transfers { transfers, .. } => Some(transfers.clone()),
+            Receipt::Absent(_) | Receipt::Unknown => None,
+        });
+        let shown: Vec<Transfer> = answer.block.payments.iter().cloned().chain(in_receipts.flatten()).collect();
+        let mut findings = match_transfers(&asked, &shown);
+        for (transfer, finding) in asked.iter().zip(&mut findings) {
+            match (transfer.index.part, receipts.get(&transfer.txid)) {
+                (_, Some(Receipt::Absent(why))) => *finding = Finding::Absent((*why).to_owned()),
+                (TxPart::Log(_) | TxPart::Internal(_), Some(Receipt::Unknown) | None) => {
+                    *finding = Finding::Unknown("it returns no receipt of the transaction".to_owned());
+                }
+                (TxPart::Internal(_), Some(Receipt::Transfers { has_internal_transactions: false, .. })) => {
+                    *finding = Finding::Unknown("it does not save internal transactions".to_owned());
+                }
+                (TxPart::BalanceIncrease, _) => {
+                    *finding = self.find_past_balance(question.block, answer, transfer).await
+                }
+                (TxPart::Value | TxPart::Log(_) | TxPart::Internal(_) | TxPart::Output(_), _) => {}
+            }
+        }
+        self.contradict_by_account_balances(&asked, answer, &mut findings).await;
+        findings
+    }
+
+    /// Requests the receipts of transactions from the endpoint of `answer`.
+    async fn fetch_receipts_from(
+        &self,
+        answer: &BlockAnswer,
+        txids: &BTreeSet<TxId>,
+        receivers: &WatchSet,
+    ) -> Result<BTreeMap<TxId, Receipt>, RpcError> {
+        let is_in_block = |txid: &TxId| answer.block.txids.contains(txid);
+        let first = |txid: &TxId| {
+            if is_in_block(txid) { Receipt::Unknown } else { Receipt::Absent("its block has no such transaction") }
+        };
+        let mut receipts: BTreeMap<TxId, Receipt> = txids.iter().map(|txid| (*txid, first(txid))).collect();
+        let in_block: Vec<TxId> = txids.iter().copied().filter(is_in_block).collect();
+        let height = answer.block.header.height;
+        let mut requests = Vec::new();
+        if in_block.len() <= SINGLE_RECEIPTS_MAX {
+            let one = |txid: &TxId| ("gettransactioninfobyid", json!({ "value": txid.to_string() }));
+            requests.extend(in_block.iter().map(one));
+        } else {
+            requests.push(("gettransactioninfobyblocknum", json!({ "num": height })));
+        }
+        for (method, body) in requests {
+            let request = Request::http_post(&ApiView::Solid.api_path(method), serialize_body(&body));
+            let found =
+                self.pool.send_request(request.with_target(Target::Only(answer.endpoint)), |reply: &Reply<'_>| {
+                    let infos: Vec<TransactionInfo<'_>> = if method == "gettransactioninfobyid" {
+                        vec![http_api::parse_json_reply(reply)?]
+                    } else {
+                        http_api::parse_json_reply(reply)?
+                    };
+                    let parse = |info: &TransactionInfo<'_>| self.parse_receipt(info, height, receivers);
+                    Ok(Verdict::Accept(infos.iter().filter_map(parse).collect::<Vec<_>>()))
+                });
+            for (txid, receipt) in found.await? {
+                if let Some(slot) = receipts.get_mut(&txid).filter(|_| in_block.contains(&txid)) {
+                    *slot = receipt;
+                }
+            }
+        }
+        Ok(receipts)
+    }
+
+    /// Returns the transaction of a receipt and its transfers to `receivers`; `None` for an empty receipt.
+    fn parse_receipt(&self, info: &TransactionInfo<'_>, height: u64, receivers: &WatchSet) -> Option<(TxId, Receipt)> {
+        let txid = TxId(parse_bytes32(info.id)?);
+        if u64::try_from(info.block_number) != Ok(height) {
+            return Some((txid, Receipt::Absent("its receipt is in another block")));
+        }
+        let transfers = list_transfers_of_receipt(info, (txid, 0), &self.assets, &receivers.lock_addresses());
+        let has_internal_transactions = !info.internal_transactions.is_empty();
+        let receipt = transfers.map_or(Receipt::Absent("the transaction did not succeed"), |transfers| {
+            Receipt::Transfers { transfers, has_internal_transactions }
+        });
+        Some((txid, receipt))
+    }
+
+    /// Compares the balance after the block with the amount of `asked`.
+    async fn find_past_balance(&self, at: &BlockRef, answer: &BlockAnswer, asked: &Transfer) -> Finding {
+        let address = encode_tron_address(asked.to);
+        if self.assets.native.as_ref() != Some(&asked.asset) {
+            return Finding::Unknown("nodes do not return past balances of tokens".to_owned());
+        }
+        let only = Target::Only(answer.endpoint);
+        let balances = self.fetch_past_trx_balances(only, at, &AssetKind::Native, std::slice::from_ref(&address)).await;
+        match balances.map(|balances| balances.first().copied()) {
+            Ok(Some(balance)) if balance >= asked.amount => Finding::Shown,
+            Ok(Some(_)) => Finding::Absent(format!("the balance of {} is lower", address.text)),
+            Ok(None) => Finding::Unknown("it returns no balance".to_owned()),
+            Err(failure) => Finding::Unknown(failure.to_string()),
+        }
+    }
+
+    /// Replaces the findings about transfers by contracts that the endpoint could not show, because it does not save
+    /// them, by contradictions where the account of the receiver now holds less than these transfers. Deposit addresses
+    /// spend nothing before their deposits are confirmed.
+    async fn contradict_by_account_balances(
+        &self,
+        asked: &[&Transfer],
+        answer: &BlockAnswer,
+        findings: &mut [Finding],
+    ) {
+        let mut sums: BTreeMap<AddressKey, Amount> = BTreeMap::new();
+        let is_unsaved = |transfer: &Transfer, finding: &Finding| {
+            matches!((transfer.index.part, finding), (TxPart::Internal(_), Finding::Unknown(_)))
+        };
+        for (transfer, _) in asked.iter().zip(&*findings).filter(|(transfer, finding)| is_unsaved(transfer, finding)) {
+            let sum = sums.entry(transfer.to).or_insert(Amount::ZERO);
+            *sum = sum.checked_add(transfer.amount).unwrap_or(Amount::MAX);
+        }
+        for (receiver, sum) in sums.into_iter().take(ACCOUNTS_MAX) {
+            let only = Target::Only(answer.endpoint);
+            let Ok(sun) = self.fetch_solidified_trx_balance_from(only, receiver).await else { continue };
+            if Amount::from(sun) >= sum {
+                continue;
+            }
+            for (transfer, finding) in asked.iter().zip(&mut *findings) {
+                if transfer.to == receiver && is_unsaved(transfer, finding) {
+                    let why = format!("the account of {} holds only {sun} sun", encode_tron_address(receiver).text);
+                    *finding = Finding::Absent(why);
+                }
+            }
+        }
+    }
+}

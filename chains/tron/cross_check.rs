@@ -1,0 +1,97 @@
+//! Compares solidified blocks with those of other providers.
+
+use chain::{BlockRef, Height, WatchSet, source::CrossCheckResult};
+use rpc::{Rejection, Request, RpcError, Target, Verdict};
+use serde_json::json;
+
+use crate::{
+    Tron,
+    block::{self, ParsedBlock},
+    http_api::{self, ApiView, serialize_body},
+};
+
+/// A solidified block as an endpoint of another provider returned it.
+#[derive(Debug)]
+pub struct BlockAnswer {
+    /// The index of the endpoint.
+    pub endpoint: usize,
+    /// The block, with its TRX payments to the asked receivers.
+    pub block: ParsedBlock,
+}
+
+impl Tron {
+    /// Asks other providers than those that returned the block first whether they have the same solidified block.
+    pub(crate) async fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
+        let origins = self.lock_block_origins().find_endpoints(at);
+        match self.fetch_same_block_from_other_providers(at, origins.as_deref(), &WatchSet::default()).await {
+            Ok(_) => CrossCheckResult::Confirmed,
+            Err(result) => result,
+        }
+    }
+
+    /// Requests a solidified block from as many other providers as it takes until, whichever single provider lies,
+    /// another one has the same block. The list is empty when the operator's own node returned the block first.
+    ///
+    /// # Errors
+    /// Fails with the first answer that is not the same block.
+    pub(crate) async fn fetch_same_block_from_other_providers(
+        &self,
+        at: &BlockRef,
+        origins: Option<&[usize]>,
+        receivers: &WatchSet,
+    ) -> Result<Vec<BlockAnswer>, CrossCheckResult> {
+        let mut answers: Vec<BlockAnswer> = Vec::new();
+        loop {
+            let answered: Vec<usize> = answers.iter().map(|answer| answer.endpoint).collect();
+            let Some(target) = self.pool.find_next_independent_target(origins, &answered) else {
+                return Ok(answers);
+            };
+            match self.fetch_solidified_block_from(target, at.height, receivers).await {
+                Ok(Some(answer)) if answer.block.header.block_ref() != *at => {
+                    return Err(CrossCheckResult::Conflicting {
+                        endpoint: self.pool.endpoint_label(answer.endpoint),
+                        hash: answer.block.header.hash,
+                    });
+                }
+                Ok(Some(answer)) => answers.push(answer),
+                Ok(None) | Err(RpcError::NodeError(_)) => return Err(self.describe_missing_block(target).await),
+                Err(failure) => return Err(CrossCheckResult::NoAnswer(failure.to_string())),
+            }
+        }
+    }
+
+    /// Requests a solidified block with its transactions. Returns `None` when no endpoint of the target has it.
+    async fn fetch_solidified_block_from(
+        &self,
+        target: Target,
+        height: Height,
+        receivers: &WatchSet,
+    ) -> Result<Option<BlockAnswer>, RpcError> {
+        let body = serialize_body(&json!({ "id_or_num": height.to_string(), "detail": true }));
+        let request = Request::http_post(&ApiView::Solid.api_path("getblock"), body).with_target(target);
+        let answer = self.pool.send_request(request, |reply| {
+            let (native, receivers) = (self.assets.native.as_ref(), receivers.lock_addresses());
+            let found = http_api::parse_json_reply(reply)?;
+            let found = block::parse_and_verify_block(&found, native, &receivers).map_err(Rejection::Invalid)?;
+            match found {
+                None => Ok(Verdict::Fallback(None)),
+                Some(block) if block.header.height != height => {
+                    Err(Rejection::Invalid(format!("requested block {height}, received block {}", block.header.height)))
+                }
+                Some(block) => Ok(Verdict::Accept(Some(BlockAnswer { endpoint: reply.endpoint, block }))),
+            }
+        });
+        answer.await
+    }
+
+    /// Returns the newest solidified block of an endpoint that does not have a block.
+    async fn describe_missing_block(&self, target: Target) -> CrossCheckResult {
+        match self.fetch_header_or_newest(ApiView::Solid, None, target).await {
+            Ok(Some((endpoint, head))) => {
+                CrossCheckResult::Behind { endpoint: self.pool.endpoint_label(endpoint), head }
+            }
+            Ok(None) => CrossCheckResult::NoAnswer("no other endpoint returned a block".to_owned()),
+            Err(failure) => CrossCheckResult::NoAnswer(failure.to_string()),
+        }
+    }
+}

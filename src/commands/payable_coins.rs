@@ -1,0 +1,60 @@
+//! Which coins buyers can pay with, from the findings of `settled check`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chain::{AssetId, ChainId};
+
+use config::{Config, Pair};
+
+/// The reasons why coins cannot be paid. Each reason is a part of a sentence.
+#[derive(Default)]
+pub struct CoinObstacles {
+    chains: BTreeMap<ChainId, &'static str>,
+    tokens: BTreeSet<AssetId>,
+    pairs: BTreeSet<Pair>,
+}
+
+/// The coins of the checkout surface that buyers can pay with, and the others with the reason.
+pub struct PayableCoins {
+    /// The codes of the coins that can be paid.
+    pub payable: Vec<String>,
+    /// The code of each other coin on an enabled chain, with the reason.
+    pub unpayable: Vec<String>,
+}
+
+impl CoinObstacles {
+    /// Records that no coin of a chain can be paid. The first reason is kept.
+    pub fn add_chain(&mut self, chain: &ChainId, reason: &'static str) {
+        self.chains.entry(chain.clone()).or_insert(reason);
+    }
+
+    /// Records that the contract of a token cannot be used.
+    pub fn add_token(&mut self, token: &AssetId) {
+        self.tokens.insert(token.clone());
+    }
+
+    /// Records that there is no exchange rate of a pair.
+    pub fn add_pair(&mut self, pair: &Pair) {
+        self.pairs.insert(pair.clone());
+    }
+
+    /// Sorts the coins of the enabled chains into those that can be paid and those that cannot.
+    pub fn list_payable_coins(&self, config: &Config) -> PayableCoins {
+        let mut coins = PayableCoins { payable: Vec::new(), unpayable: Vec::new() };
+        for code in config.surfaces.checkout.assets.keys() {
+            let Some((chain, asset)) = config.find_enabled_checkout_asset(code) else { continue };
+            let pair = Pair::new(&asset.symbol, "USD");
+            let reason = match self.chains.get(&chain.id) {
+                Some(reason) => Some(format!("{} {reason}", chain.id)),
+                None if self.tokens.contains(&asset.id) => Some("its contract cannot be used".to_owned()),
+                None if self.pairs.contains(&pair) => Some(format!("there is no rate of {pair}")),
+                None => None,
+            };
+            match reason {
+                None => coins.payable.push(code.clone()),
+                Some(reason) => coins.unpayable.push(format!("{code} ({reason})")),
+            }
+        }
+        coins
+    }
+}

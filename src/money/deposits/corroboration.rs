@@ -1,0 +1,261 @@
+//! Corroboration: on chains whose blocks cost nothing to invent, an endpoint of another provider must show a deposit
+//! before it is confirmed. While none can be asked, a limited value is confirmed at twice the depth; the rest waits with
+//! a review. A deposit that such an endpoint contradicts is never confirmed without the endpoint's consent.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chain::{BlockRef, ChainId, Transfer, source};
+
+use crate::cursors::{self, Position};
+use crate::deposits::apply_blocks::ADVANCE_MAX;
+use crate::deposits::batch::DepositBatch;
+use crate::deposits::second_source::{
+    self, InvoicePrice, SINGLE_SOURCE_PERIOD_MS, SingleSourceDecision, SingleSourceLimit, UnansweredDeposit,
+};
+use crate::deposits::{AppliedBlocks, Corroboration, Deposit, DepositService, State, store};
+use crate::effects::{self, ReviewChange, ReviewRequest};
+use crate::ledger::PostError;
+use clock::Instant;
+use db::{self, Tx};
+use ids::DepositId;
+use records::reviews;
+
+/// The deposits of one block that a second source has to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UncheckedBlock {
+    /// The block.
+    pub block: BlockRef,
+    /// The deposits.
+    pub deposits: Vec<DepositId>,
+    /// The transfer of each deposit, in the same order, as [`chain::Source::confirm`] expects it.
+    pub transfers: Vec<Transfer>,
+}
+
+/// A deposit that was checked, with what is needed to decide about it.
+#[derive(Debug)]
+pub(super) struct CheckedDeposit {
+    pub deposit: Deposit,
+    /// The number of checks that did not show the deposit.
+    pub failed_checks: u32,
+    /// The price of its invoice.
+    pub invoice: InvoicePrice,
+}
+
+/// The columns of a deposit that a check changes.
+#[derive(Debug)]
+pub(super) struct CheckResult {
+    pub id: DepositId,
+    pub corroboration: Corroboration,
+    pub failed_checks: u32,
+    /// The time from which the deposit may be checked again.
+    pub check_after: Instant,
+    pub single_source_usd_cents: Option<i64>,
+}
+
+/// Returns blocks with deposits that have enough confirmations at `position` and that no second source has shown yet,
+/// at most `limit` deposits: first those that were never checked, then those that wait longest for their next check.
+/// Deposits that were confirmed without a second source in the last 24 hours are included.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn list_unchecked_blocks(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &ChainId,
+    position: Position,
+    limit: i64,
+) -> Result<Vec<UncheckedBlock>, db::Error> {
+    let since = now.plus_ms(-SINGLE_SOURCE_PERIOD_MS);
+    let found = store::list_unchecked_deposits(tx, now, chain, position, since, limit).await?;
+    let mut blocks: Vec<UncheckedBlock> = Vec::new();
+    let mut places: HashMap<BlockRef, usize> = HashMap::new();
+    for (id, block, transfer) in found {
+        let place = *places.entry(block).or_insert(blocks.len());
+        if place == blocks.len() {
+            blocks.push(UncheckedBlock { block, deposits: Vec::new(), transfers: Vec::new() });
+        }
+        if let Some(unchecked) = blocks.get_mut(place) {
+            unchecked.deposits.push(id);
+            unchecked.transfers.push(transfer);
+        }
+    }
+    Ok(blocks)
+}
+
+impl DepositService {
+    /// Stores the answers of second sources about deposits, while it locks the cursor, and confirms or finalizes the
+    /// deposits that are shown, or that a single source may confirm, at the position `reached`. Opens, replaces and
+    /// closes the reviews of deposits that are contradicted or that no second source can show.
+    ///
+    /// # Errors
+    /// Returns an error when the chain was never started, and when the ledger refuses an entry.
+    pub async fn store_answers_and_advance_deposits(
+        &self,
+        tx: &mut Tx,
+        now: Instant,
+        reached: Position,
+        answers: &BTreeMap<DepositId, source::Corroboration>,
+    ) -> Result<AppliedBlocks, PostError> {
+        let chain = &self.chain;
+        let before = cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?;
+        let position = Position { cursor: reached.cursor.min(before.height), last: before.final_height };
+        let mut batch = DepositBatch::new(now, self);
+        if let Some(limit) = &self.second_source {
+            let since = now.plus_ms(-SINGLE_SOURCE_PERIOD_MS);
+            let mut check = Check {
+                now,
+                service: self,
+                limit,
+                position,
+                used_cents: store::sum_single_source_usd_cents(tx, &chain.id, since).await?,
+                reviews: Vec::new(),
+            };
+            let checked = store::list_checked_deposits(tx, answers.keys().copied()).await?;
+            let results = checked.iter().filter_map(|checked| {
+                let answer = answers.get(&checked.deposit.id)?;
+                Some(check.decide_check_result(checked, answer))
+            });
+            let results: Vec<CheckResult> = results.collect();
+            check.reviews.into_iter().for_each(|change| batch.add_review_change(change));
+            store::set_check_results(tx, &results).await?;
+        }
+        batch.lock_and_add_advancing_deposits(tx, position, ADVANCE_MAX).await?;
+        let stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;
+        let changes = effects::apply_effects(tx, now, stored.effects).await?;
+        let unfinished = cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?.unfinished;
+        changes.dispatch_to_listener(tx, now, &*self.listener).await?;
+        Ok(AppliedBlocks { final_height: before.final_height, unfinished })
+    }
+}
+
+/// The decisions about the deposits of one check.
+struct Check<'s> {
+    now: Instant,
+    service: &'s DepositService,
+    limit: &'s SingleSourceLimit,
+    position: Position,
+    /// The value, in US cents, that a single source has confirmed in the last 24 hours.
+    used_cents: i64,
+    /// The reviews to open and to close.
+    reviews: Vec<ReviewChange>,
+}
+
+impl Check<'_> {
+    /// Decides what an answer changes about a deposit, and adds the reviews that it opens and closes.
+    fn decide_check_result(&mut self, checked: &CheckedDeposit, answer: &source::Corroboration) -> CheckResult {
+        let mut result = CheckResult {
+            id: checked.deposit.id,
+            corroboration: checked.deposit.corroboration,
+            failed_checks: checked.failed_checks.saturating_add(1),
+            check_after: self.now,
+            single_source_usd_cents: checked.deposit.single_source_usd_cents,
+        };
+        match answer {
+            source::Corroboration::Shown { endpoint } => {
+                result.corroboration = Corroboration::Shown;
+                result.failed_checks = checked.failed_checks;
+                let note = format!("{endpoint} shows the transfer");
+                self.close_review_after_failed_checks(checked, reviews::Kind::DepositContradicted, &note);
+                self.close_review_after_failed_checks(checked, reviews::Kind::DepositUncorroborated, &note);
+            }
+            source::Corroboration::Contradicted { endpoint, detail } => {
+                result.corroboration = Corroboration::Contradicted;
+                let note = format!("{endpoint} contradicts the transfer");
+                self.close_review_after_failed_checks(checked, reviews::Kind::DepositUncorroborated, &note);
+                self.open_contradicted_review(checked, detail);
+            }
+            source::Corroboration::CannotSay { reason } => {
+                result.single_source_usd_cents = self.decide_without_answer(checked, reason);
+            }
+        }
+        let waits = result.corroboration == Corroboration::Unchecked && result.single_source_usd_cents.is_none();
+        let delay_ms = second_source::compute_retry_delay_ms(result.failed_checks, waits);
+        result.check_after = self.now.plus_ms(delay_ms);
+        result
+    }
+
+    /// Returns the value with which a deposit without an answer is confirmed; `None` when it waits. A deposit that was
+    /// contradicted waits until the endpoint shows it.
+    fn decide_without_answer(&mut self, checked: &CheckedDeposit, reason: &str) -> Option<i64> {
+        let CheckedDeposit { deposit, invoice, .. } = checked;
+        if deposit.state != State::Seen || deposit.corroboration == Corroboration::Contradicted {
+            return deposit.single_source_usd_cents;
+        }
+        let usd_cents = self.limit.compute_usd_cents(self.now, &deposit.asset, deposit.amount, invoice);
+        let unanswered =
+            UnansweredDeposit { height: deposit.height, confirm_height: deposit.confirm_height, usd_cents };
+        let (family, limit_cents) = (self.service.chain.family, self.limit.usd_cents_max());
+        let (cursor, used_cents) = (self.position.cursor, self.used_cents);
+        match second_source::decide_without_second_source(family, cursor, unanswered, used_cents, limit_cents) {
+            SingleSourceDecision::WaitForDepth => None,
+            SingleSourceDecision::Confirm(cents) => {
+                self.used_cents = self.used_cents.saturating_add(cents);
+                let note = "it was confirmed at twice its depth without a second source";
+                self.close_review_after_failed_checks(checked, reviews::Kind::DepositUncorroborated, note);
+                Some(cents)
+            }
+            SingleSourceDecision::ExceedsLimit => {
+                let limit_usd = rust_decimal::Decimal::new(limit_cents, 2);
+                let why = format!("it would exceed the {limit_usd} USD in 24 hours of `policy.single_source_max_usd`");
+                self.open_uncorroborated_review(checked, reason, &why);
+                None
+            }
+            SingleSourceDecision::UnknownValue => {
+                self.open_uncorroborated_review(checked, reason, "no fresh rate gives its value");
+                None
+            }
+        }
+    }
+
+    fn open_contradicted_review(&mut self, checked: &CheckedDeposit, detail: &str) {
+        let Deposit { amount, asset, height, state, .. } = &checked.deposit;
+        let then = match state {
+            State::Seen => format!(
+                ". If the transfer does not exist, reject it with `settled admin deposit reject {}`",
+                checked.deposit.id
+            ),
+            State::Confirmed | State::Final | State::Orphaned => String::new(),
+        };
+        let booked = match state {
+            State::Seen => "it is not confirmed until an endpoint of another provider shows it",
+            State::Confirmed | State::Final | State::Orphaned => {
+                "it was confirmed before, because no endpoint of another provider could be asked"
+            }
+        };
+        self.open_review(
+            checked,
+            reviews::Kind::DepositContradicted,
+            format!(
+                "{amount} base units of {asset} in block {height}: {detail}; {booked}. Compare the endpoints with a block \
+                 explorer and remove the one that is wrong from the configuration{then}"
+            ),
+        );
+    }
+
+    fn open_uncorroborated_review(&mut self, checked: &CheckedDeposit, reason: &str, why: &str) {
+        let Deposit { amount, asset, height, .. } = &checked.deposit;
+        self.open_review(
+            checked,
+            reviews::Kind::DepositUncorroborated,
+            format!(
+                "{amount} base units of {asset} in block {height} wait for an endpoint of another provider: {reason}. The \
+                 deposit is not confirmed without one, because {why}"
+            ),
+        );
+    }
+
+    /// Opens a review, unless the operator has already closed it for this deposit.
+    fn open_review(&mut self, checked: &CheckedDeposit, kind: reviews::Kind, detail: String) {
+        let (subject, amount) = (format!("deposit/{}", checked.deposit.id), Some(checked.deposit.amount));
+        self.reviews.push(ReviewChange::Open(ReviewRequest { kind, subject, detail, amount }));
+    }
+
+    /// Closes a review of the deposit. Only failed checks open reviews, so without one nothing is sent to the database.
+    fn close_review_after_failed_checks(&mut self, checked: &CheckedDeposit, kind: reviews::Kind, note: &str) {
+        if checked.failed_checks == 0 {
+            return;
+        }
+        let subject = format!("deposit/{}", checked.deposit.id);
+        self.reviews.push(ReviewChange::Resolve { kind, subject, note: note.to_owned() });
+    }
+}

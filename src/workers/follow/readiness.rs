@@ -1,0 +1,122 @@
+//! Decides if buyers can pay on a chain now. New orders are accepted only while the follower can read the chain, and the
+//! reason why it cannot is reported at `/readyz` and by `settled status` at the same moment.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chain::{Asset, AssetId, ChainId, Height, SourceError};
+use tracing::{error, info};
+
+use crate::workers::follow::machine::StepError;
+use money::addresses::Addresses;
+use money::assets::Assets;
+use web::health::Health;
+
+/// Time for which the endpoints of a chain may leave the first request of a run unanswered before the chain accepts no
+/// new orders.
+const ENDPOINT_PATIENCE: Duration = Duration::from_secs(5);
+/// Number of failed runs in a row, for whatever reason, after which a chain accepts no new orders.
+const FAILED_RUNS_MAX: u32 = 3;
+
+/// Sets whether the coins of one chain are on offer, and reports the reasons why they are not.
+pub struct ChainReadiness {
+    chain: ChainId,
+    /// The addresses of all chains. An order needs a new address, which is issued only while the chain is followed.
+    addresses: Arc<Addresses>,
+    /// All payment assets, of which those with an unusable contract are withheld.
+    assets: Arc<Assets>,
+    health: Health,
+    failed_runs: AtomicU32,
+    /// The part of `/readyz` of each token whose contract was refused.
+    withheld: Mutex<BTreeMap<AssetId, String>>,
+}
+
+impl ChainReadiness {
+    /// Returns the readiness of a chain. The chain accepts no orders until its first run has succeeded.
+    pub fn new(chain: ChainId, addresses: Arc<Addresses>, assets: Arc<Assets>, health: Health) -> ChainReadiness {
+        addresses.set_chain_followed(&chain, false);
+        let (failed_runs, withheld) = (AtomicU32::new(0), Mutex::default());
+        ChainReadiness { chain, addresses, assets, health, failed_runs, withheld }
+    }
+
+    /// Returns the name of the follower, under which `/readyz` shows the problem of the chain.
+    pub(super) fn part(&self) -> String {
+        format!("follow {}", self.chain)
+    }
+
+    /// Offers the coins of the chain again after a run that succeeded.
+    pub(super) fn offer_coins_and_clear_problem(&self) {
+        self.failed_runs.store(0, Ordering::Relaxed);
+        self.addresses.set_chain_followed(&self.chain, true);
+        self.health.clear_problem(&self.part());
+    }
+
+    /// Accepts no new orders on the chain until a run succeeds, and reports the reason.
+    pub(super) fn withdraw_coins_and_report(&self, reason: &str) {
+        self.addresses.set_chain_followed(&self.chain, false);
+        self.health.set_problem(self.part(), reason);
+    }
+
+    /// Withdraws the coins of the chain after a failed run, unless the next run is likely to succeed: at once when no
+    /// endpoint answers or none has the blocks, otherwise after several failures in a row. Missing balances withdraw
+    /// nothing, because blocks are read and payments are found.
+    pub(super) fn count_failed_run_and_withdraw_coins(&self, error: &anyhow::Error) {
+        if let Some(StepError::BalancesUnavailable(_)) = error.downcast_ref::<StepError>() {
+            return self.offer_coins_and_clear_problem();
+        }
+        let failed_runs = self.failed_runs.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let is_unreachable = match error.downcast_ref::<SourceError>() {
+            Some(SourceError::Unavailable(_) | SourceError::Unsupported(_)) => true,
+            Some(SourceError::BlockNotFound(_) | SourceError::InvalidResponse(_)) | None => false,
+        };
+        if is_unreachable || failed_runs >= FAILED_RUNS_MAX {
+            self.withdraw_coins_and_report(&format!("{error:#}"));
+        }
+    }
+
+    /// Waits for an answer of the endpoints. When the answer takes long, withdraws the coins of the chain meanwhile.
+    pub(super) async fn wait_and_withdraw_coins_when_slow<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = std::pin::pin!(answer);
+        match tokio::time::timeout(ENDPOINT_PATIENCE, &mut answer).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => {
+                let seconds = ENDPOINT_PATIENCE.as_secs();
+                self.withdraw_coins_and_report(&format!("no endpoint of {} has answered for {seconds} s", self.chain));
+                answer.await
+            }
+        }
+    }
+
+    /// Records the height of a block that a node reported, so that older money pays no invoice of a later lease.
+    pub(super) fn raise_known_tip(&self, tip: Height) {
+        self.addresses.raise_known_tip(&self.chain, tip);
+    }
+
+    /// Returns true when the contract of a token was refused, so that it is worth another look.
+    pub(super) fn has_withheld_tokens(&self) -> bool {
+        !self.withheld.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Withholds a token whose contract cannot be used, and reports the reason. Other coins of the chain stay on offer.
+    pub(super) fn withhold_token_and_report(&self, token: &Asset, reason: &str) {
+        let part = format!("{} on {}", token.symbol, self.chain);
+        self.assets.set_asset_withheld(&token.id, true);
+        self.health.set_problem(part.as_str(), reason);
+        let earlier = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).insert(token.id.clone(), part);
+        if earlier.is_none() {
+            error!(chain = %self.chain, token = %token.id, "buyers cannot pay with {} on {}: {reason}", token.symbol, self.chain);
+        }
+    }
+
+    /// Offers a token again after its contract was verified.
+    pub(super) fn offer_verified_token(&self, token: &Asset) {
+        self.assets.set_asset_withheld(&token.id, false);
+        let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).remove(&token.id);
+        if let Some(part) = withheld {
+            self.health.clear_problem(&part);
+            info!(chain = %self.chain, token = %token.id, "buyers can pay with {} on {} again", token.symbol, self.chain);
+        }
+    }
+}
