@@ -1,4 +1,10 @@
-//! Typed row ids, and the mode and the shop that an object belongs to. Row ids are internal: surfaces show public ids.
+//! Typed row ids, public ids, and the mode and the shop that an object belongs to. Row ids are internal: surfaces show
+//! public ids.
+
+use rand::Rng;
+use uuid::Uuid;
+
+use clock::Instant;
 
 /// Defines a type for each kind of row id, which is stored in the database as an integer.
 macro_rules! ids {
@@ -78,3 +84,29 @@ pub struct Shop {
 }
 
 db::text_enum!(Mode { Live => "live", Test => "test" });
+
+/// Returns a public id for an object that is created at `now`: a UUID of version 7 (RFC 9562). Its first 48 bits are the
+/// time in milliseconds, so that new rows stand side by side in a unique index. Its other 74 free bits are random, so
+/// that nobody can guess it.
+pub fn generate_public_id(now: Instant) -> Uuid {
+    let milliseconds = u64::try_from(now.0).unwrap_or_default();
+    let mut random = [0; 10];
+    rand::rng().fill_bytes(&mut random);
+    uuid::Builder::from_unix_timestamp_millis(milliseconds, &random).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_ids_grow_with_time_and_differ_within_a_millisecond() {
+        let now = Instant(1_770_811_199_999);
+        let (first, second) = (generate_public_id(now), generate_public_id(now));
+        assert_eq!((first.get_version_num(), &first.to_string()[..13]), (7, &second.to_string()[..13]));
+        // The random bits begin after the time and the four bits of the version.
+        let differing = (first.as_u128() ^ second.as_u128()).count_ones();
+        assert!((10..=64).contains(&differing), "{differing} of 74 random bits differ");
+        assert!(generate_public_id(now.plus_ms(1)).to_string() > first.to_string());
+    }
+}

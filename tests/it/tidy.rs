@@ -21,7 +21,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("tasks", &[]),
     ("db", &["chain", "clock"]),
-    ("ids", &["db"]),
+    ("ids", &["clock", "db"]),
     ("config", &["chain", "db", "ids"]),
     ("envelope", &[]),
     ("records", &["chain", "clock", "db", "ids"]),

@@ -22,7 +22,7 @@ pub fn queue_invoice_insert(
         "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due, tolerance,
          currency, price, price_usd, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0) returning id",
-        uuid::Uuid::new_v4().to_string(),
+        ids::generate_public_id(now).to_string(),
         new.payment,
         new.shop.merchant,
         new.shop.mode,

@@ -15,7 +15,7 @@ pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> Resu
         "insert into payments (public_id, order_id, merchant_id, mode, method, state, user_id, asset, amount, pay_url,
          provider_ref, rate, rate_source, rated_at, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning id",
-        uuid::Uuid::new_v4().to_string(),
+        ids::generate_public_id(now).to_string(),
         new.order,
         new.shop.merchant,
         new.shop.mode,
