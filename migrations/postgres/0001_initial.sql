@@ -555,6 +555,7 @@ create table unclaimed_transfers (
     seen_at bigint not null
 );
 create unique index unclaimed_transfers_once on unclaimed_transfers (chain, height, tx_index, part) where state <> 'orphaned';
+create index unclaimed_transfers_by_address on unclaimed_transfers (chain, address_key);
 create index unclaimed_transfers_seen on unclaimed_transfers (chain, height) where state = 'seen';
 
 -- Unconfirmed transfers: transfers in a mempool, or in a block that a reorg can still remove. Buyers see these transfers,

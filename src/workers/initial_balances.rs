@@ -93,7 +93,7 @@ impl Worker for InitialBalanceWorker {
 
     async fn run_once(&self) -> anyhow::Result<Ran> {
         let Some(lease) = self.find_lease_without_balances().await? else { return Ok(Ran::Idle) };
-        let leased = self.addresses.derive_leased_addresses(&self.chain, &lease)?;
+        let leased = self.addresses.derive_and_watch_leased_addresses(&self.chain, &lease)?;
         let balances = self.read_balances(lease.height, &leased).await?;
         let (now, chain) = (self.clock.now(), self.chain.clone());
         let store = self.db.write("store_initial_balances", move |tx| {

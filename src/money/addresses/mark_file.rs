@@ -86,37 +86,65 @@ impl MarkFile {
         let mut written = self.written.lock().await;
         let mut mark =
             db.read("load_database_mark", |tx| Box::pin(async move { store::load_database_mark(tx).await })).await?;
-        match written.as_ref() {
-            Some(last) => mark.raise_to(last),
-            None => {
-                if let Some(earlier) = self.read_if_present()? {
-                    mark.raise_to(&earlier);
-                }
+        if let Some(last) = written.as_ref() {
+            mark.raise_to(last);
+            if *last == mark {
+                return Ok(());
             }
         }
-        if written.as_ref() == Some(&mark) {
-            return Ok(());
-        }
-        let (path, text) = (self.path.clone(), mark.to_file_text());
-        let replaced = tokio::task::spawn_blocking(move || replace_file_and_sync(&path, &text)).await;
-        let replaced = replaced.unwrap_or_else(|e| Err(io::Error::other(e)));
-        replaced.map_err(|source| MarkFileError::Io { path: self.path.clone(), source })?;
-        *written = Some(mark);
+        let path = self.path.clone();
+        let raised = tokio::task::spawn_blocking(move || lock_and_raise_file(&path, mark)).await;
+        let failed = |e| Err(MarkFileError::Io { path: self.path.clone(), source: io::Error::other(e) });
+        *written = Some(raised.unwrap_or_else(failed)?);
         Ok(())
     }
 }
 
-/// Writes a new file beside `path`, syncs it, renames it to `path` and syncs the folder. A missing folder is created;
-/// only its owner can access it.
-fn replace_file_and_sync(path: &Path, text: &str) -> io::Result<()> {
+/// Raises the mark in the file to `mark`, and returns the mark that the file has then. Several daemons may share the file,
+/// so it is read again and replaced under a lock: a daemon that was slow does not take back what another has written. A
+/// missing folder is created; only its owner can access it.
+fn lock_and_raise_file(path: &Path, mut mark: AddressMark) -> Result<AddressMark, MarkFileError> {
+    let failed = |source| MarkFileError::Io { path: path.to_owned(), source };
     let folder = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(add_ending(path, ".lock"));
+    let lock = lock.map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    if let Some(earlier) = MarkFile::new(path.to_owned()).read_if_present()? {
+        mark.raise_to(&earlier);
+    }
+    replace_file_and_sync(path, folder, &mark.to_file_text()).map_err(failed)?;
+    Ok(mark)
+}
+
+fn add_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Writes a new file beside `path`, syncs it, renames it to `path` and syncs the folder.
+fn replace_file_and_sync(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
+    let new = add_ending(path, ".new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, path)?;
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_daemon_does_not_take_back_the_mark_of_another() {
+        let folder = std::env::temp_dir().join(format!("settled-mark-{}", std::process::id()));
+        let path = folder.join("addresses");
+        let at_epoch = |epoch| AddressMark { epoch, ..AddressMark::default() };
+        assert_eq!(lock_and_raise_file(&path, at_epoch(2)).unwrap().epoch, 2);
+        assert_eq!(lock_and_raise_file(&path, at_epoch(1)).unwrap().epoch, 2);
+        assert_eq!(MarkFile::new(path).read_if_present().unwrap().unwrap().epoch, 2);
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -217,17 +217,23 @@ impl Addresses {
         store::find_lease_without_balances(tx, issuer.account, chain).await
     }
 
-    /// Derives the addresses of leased indices on a chain. Returns no address when the chain has no account key.
+    /// Derives the addresses of leased indices on a chain and adds them to its watch set, so that money that arrives before
+    /// they are issued is found. Returns no address when the chain has no account key.
     ///
     /// # Errors
     /// [`DeriveError`] when an address cannot be derived.
-    pub fn derive_leased_addresses(
+    pub fn derive_and_watch_leased_addresses(
         &self,
         chain: &ChainId,
         lease: &LeasedIndices,
     ) -> Result<Vec<(u32, Address)>, DeriveError> {
         let Some(issuer) = self.issuers.get(chain) else { return Ok(Vec::new()) };
-        lease.indices.clone().map(|index| Ok((index, issuer.deriver.derive_address(index)?))).collect()
+        let derive = |index| {
+            let address = issuer.deriver.derive_address(index)?;
+            issuer.watched.insert(address.key);
+            Ok((index, address))
+        };
+        lease.indices.clone().map(derive).collect()
     }
 
     /// Reserves an address for one order. When all leased indices are used, this function stores a new lease before it

@@ -242,7 +242,9 @@ impl<'c> DepositBatch<'c> {
                 | Disposition::Dust
                 | Disposition::BeforeLease => Amount::ZERO,
             };
-            if may_be_dust(transfer, *target)
+            // Dust that is older than the lease keeps its own disposition, so that no later deposit makes it count.
+            if used != Disposition::BeforeLease
+                && may_be_dust(transfer, *target)
                 && is_dust_amount(
                     transfer.amount,
                     self.compute_dust_limit_of_transfer(transfer),

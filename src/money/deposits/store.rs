@@ -476,7 +476,12 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
     };
     let booked = rows!(
         tx,
-        "select amount, height from deposits where invoice_id = $1 and asset = $2 and state <> 'orphaned' and height > $3",
+        // Money that arrived before the address was issued is unclaimed. It explains the balance and pays no invoice.
+        "select amount, height from deposits where invoice_id = $1 and asset = $2 and state <> 'orphaned' and height > $3
+         union all
+         select u.amount, u.height from invoices i join addresses a on a.id = i.address_id
+         join unclaimed_transfers u on u.chain = a.chain and u.address_key = a.key
+         where i.id = $1 and u.asset = $2 and u.state <> 'orphaned' and u.height > $3",
         invoice,
         &asset,
         read_at
@@ -570,7 +575,11 @@ async fn compute_balance_after(
     let found = rows!(
         tx,
         "select amount from deposits where invoice_id = $1 and asset = $2 and height <= $3 and height > $5
-         and state <> 'orphaned' and (id = $4 or corroboration <> 'contradicted')",
+         and state <> 'orphaned' and (id = $4 or corroboration <> 'contradicted')
+         union all
+         select u.amount from invoices i join addresses a on a.id = i.address_id
+         join unclaimed_transfers u on u.chain = a.chain and u.address_key = a.key
+         where i.id = $1 and u.asset = $2 and u.state <> 'orphaned' and u.height > $5 and u.height <= $3",
         invoice,
         asset.as_str(),
         height,

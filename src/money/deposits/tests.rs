@@ -616,6 +616,17 @@ async fn apply_block_with_payments(
     Ok(())
 }
 
+/// Stores a lease of all addresses of the model at `height`, whose initial balances were zero.
+async fn lease_model_addresses_at(tx: &mut Tx, height: Height) -> Result<(), db::Error> {
+    execute!(
+        tx,
+        "insert into address_leases (account_id, first_index, index_count, chain, height, balances_height)
+         values (1, 0, 64, 'model', $1, $1)",
+        height
+    )?;
+    Ok(())
+}
+
 /// Returns the state of the first invoice, and the amounts of its counted deposits.
 async fn load_first_invoice(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>), db::Error> {
     let found =
@@ -640,6 +651,47 @@ db::both! {
                 let uses: Vec<Disposition> = uses.iter().map(|row| row.get("disposition")).collect::<Result<_, _>>()?;
                 assert_eq!(uses, [Disposition::Dust, Disposition::Counted, Disposition::Counted]);
                 Ok::<_, PostError>(())
+            })
+        });
+        outcome.await.unwrap();
+    }
+
+    async fn dust_from_before_the_lease_never_completes_a_payment(db: Db) {
+        let outcome = db.write("mine", move |tx| {
+            Box::pin(async move {
+                insert_model_rows(tx).await?;
+                lease_model_addresses_at(tx, 1).await?;
+                start_following_chain(tx, &model_chain().id, &model_header(0, 0)).await?;
+                apply_block_with_payments(tx, model_header(0, 0), model_header(1, 0), &[(1, 9)]).await?;
+                apply_block_with_payments(tx, model_header(1, 0), model_header(2, 0), &[(2, 88)]).await?;
+                let new_money = vec![Amount::from_units(88)];
+                assert_eq!(load_first_invoice(tx).await?, (invoices::State::Open, new_money));
+                let uses = rows!(tx, "select disposition from deposits order by height")?;
+                let uses: Vec<Disposition> = uses.iter().map(|row| row.get("disposition")).collect::<Result<_, _>>()?;
+                assert_eq!(uses, [Disposition::BeforeLease, Disposition::Counted]);
+                Ok::<_, PostError>(())
+            })
+        });
+        outcome.await.unwrap();
+    }
+
+    async fn money_that_came_before_the_address_was_issued_explains_its_balance(db: Db) {
+        let outcome = db.write("check", move |tx| {
+            Box::pin(async move {
+                insert_model_rows(tx).await?;
+                lease_model_addresses_at(tx, 1).await?;
+                execute!(
+                    tx,
+                    "insert into unclaimed_transfers (chain, height, tx_index, part, txid, asset, address_key, amount, state, seen_at)
+                     values ('model', 3, 0, 0, $1, 'model/token', $2, $3, 'seen', 0)",
+                    [7_u8; 32],
+                    address_key(1).0,
+                    Amount::from(DUE)
+                )?;
+                let check = store::find_bookable_balance_check(tx, InvoiceId(1)).await?.unwrap();
+                assert_eq!(check.initial, Some(Amount::ZERO));
+                assert_eq!((check.explained_amount_at(2), check.explained_amount_at(3)), (Amount::ZERO, Amount::from(DUE)));
+                Ok::<_, db::Error>(())
             })
         });
         outcome.await.unwrap();
