@@ -6,7 +6,7 @@ use chain::address::AddressScheme;
 use chain::{ChainId, Deriver, Family, WatchSet};
 use futures_util::future::join_all;
 
-use crate::addresses::{Addresses, ChainAccount, IssueError, PAGE, ReservedAddress, watch_issued_addresses};
+use crate::addresses::{Addresses, ChainAccount, IssueError, MarkFile, PAGE, ReservedAddress, watch_issued_addresses};
 use clock::Instant;
 use db::{BatchRows, Db, Error, batch_row, row};
 use ids::Mode;
@@ -99,6 +99,23 @@ db::both! {
         }
         assert_ne!(issued[0], issued[1], "the second spelling does not begin with index 0");
         assert_eq!(load_next_index(&db).await, 128);
+    }
+
+    async fn a_mark_file_that_cannot_be_written_issues_no_address_and_takes_one_lease(db: Db) {
+        let (addresses, _) = open_addresses(&db).await;
+        // A file stands where the folder of the mark would be.
+        let blocked = std::env::temp_dir().join(format!("settled-no-folder-{}-{:?}", std::process::id(), db.backend()));
+        std::fs::write(&blocked, "").unwrap();
+        let addresses = addresses.with_mark_file(Arc::new(MarkFile::new(blocked.join("addresses"))));
+        let ethereum = parse_chain_id("ethereum");
+        for _ in 0..3 {
+            assert!(matches!(addresses.reserve_address(&db, &ethereum).await, Err(IssueError::Mark(_))));
+        }
+        assert_eq!(load_next_index(&db).await, 64, "the three orders share a lease");
+        std::fs::remove_file(&blocked).unwrap();
+        addresses.reserve_address(&db, &ethereum).await.unwrap();
+        assert_eq!(load_next_index(&db).await, 64);
+        std::fs::remove_dir_all(&blocked).unwrap();
     }
 
     async fn issued_addresses_are_loaded_in_pages_outside_of_write_transactions(db: Db) {
