@@ -52,7 +52,8 @@ fn format_utc_day(now: Instant) -> String {
 fn format_time_of_day(now: Instant) -> String {
     let steps = 1 << (5 * TIME_DIGITS);
     let step = now.0.rem_euclid(DAY_MS) * steps / DAY_MS;
-    (0..TIME_DIGITS).rev().map(|place| char::from(DIGITS[(step >> (5 * place)) as usize & 31])).collect()
+    let digit = |place| usize::try_from(step >> (5 * place) & 31).map_or('0', |digit| char::from(DIGITS[digit]));
+    (0..TIME_DIGITS).rev().map(digit).collect()
 }
 
 #[cfg(test)]
