@@ -29,7 +29,7 @@ pub struct BalanceCheck {
     /// The balance of the address before it was issued, in base units; `None` while it has not been read yet, so that the
     /// balance cannot be compared.
     pub initial: Option<chain::Amount>,
-    /// The block height and the amount, in base units, of each deposit in this asset after the initial balance was read.
+    /// The block height and the amount, in base units, of each deposit in this asset.
     /// The sum of the amounts is in range.
     pub deposits: Vec<(Height, chain::Amount)>,
     /// The height of the oldest stored block, or of the block of the initial balance if that is higher. Money that arrived

@@ -476,15 +476,16 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
     };
     let booked = rows!(
         tx,
-        // Money that arrived before the address was issued is unclaimed. It explains the balance and pays no invoice.
-        "select amount, height from deposits where invoice_id = $1 and asset = $2 and state <> 'orphaned' and height > $3
+        // Money that arrived before the address was issued is unclaimed. It explains the balance and pays no invoice. After
+        // a reorg, a transfer may be mined below the block of the initial balance although that balance does not contain
+        // it. Therefore deposits of every height count: a balance is rather explained twice than booked twice.
+        "select amount, height from deposits where invoice_id = $1 and asset = $2 and state <> 'orphaned'
          union all
          select u.amount, u.height from invoices i join addresses a on a.id = i.address_id
          join unclaimed_transfers u on u.chain = a.chain and u.address_key = a.key
-         where i.id = $1 and u.asset = $2 and u.state <> 'orphaned' and u.height > $3",
+         where i.id = $1 and u.asset = $2 and u.state <> 'orphaned'",
         invoice,
-        &asset,
-        read_at
+        &asset
     )?;
     let deposit = |row: &db::Row| Ok((row.get("height")?, row.get("amount")?));
     let deposits: Vec<(Height, Amount)> = booked.iter().map(deposit).collect::<Result<_, db::Error>>()?;
@@ -559,7 +560,7 @@ pub async fn list_unchecked_deposits(
 }
 
 /// Returns the balance in an asset that the address of an invoice must have after the block at `height`: its initial
-/// balance, and the later deposits up to that block, without those that are contradicted. The deposit `id` counts in any
+/// balance, and the deposits up to that block, without those that are contradicted. The deposit `id` counts in any
 /// case.
 async fn compute_balance_after(
     tx: &mut Tx,
@@ -568,23 +569,22 @@ async fn compute_balance_after(
     asset: &AssetId,
     height: Height,
 ) -> Result<Amount, db::Error> {
-    let (read_at, initial) = match find_initial_balance(tx, invoice, asset).await? {
-        InitialBalance::NotRead | InitialBalance::Unknown => (-1, Amount::ZERO),
-        InitialBalance::Read { height, amount } => (height, amount),
+    let initial = match find_initial_balance(tx, invoice, asset).await? {
+        InitialBalance::NotRead | InitialBalance::Unknown => Amount::ZERO,
+        InitialBalance::Read { amount, .. } => amount,
     };
     let found = rows!(
         tx,
-        "select amount from deposits where invoice_id = $1 and asset = $2 and height <= $3 and height > $5
+        "select amount from deposits where invoice_id = $1 and asset = $2 and height <= $3
          and state <> 'orphaned' and (id = $4 or corroboration <> 'contradicted')
          union all
          select u.amount from invoices i join addresses a on a.id = i.address_id
          join unclaimed_transfers u on u.chain = a.chain and u.address_key = a.key
-         where i.id = $1 and u.asset = $2 and u.state <> 'orphaned' and u.height > $5 and u.height <= $3",
+         where i.id = $1 and u.asset = $2 and u.state <> 'orphaned' and u.height <= $3",
         invoice,
         asset.as_str(),
         height,
-        id,
-        read_at
+        id
     )?;
     let amounts = found.iter().map(|row| row.get("amount")).collect::<Result<Vec<Amount>, db::Error>>()?;
     let out_of_range = || db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() };

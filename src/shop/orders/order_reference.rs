@@ -74,7 +74,8 @@ mod tests {
     fn numbers_grow_through_the_day() {
         let midnight = Instant(1_770_768_000_000);
         let time_of_day = |ms| format_time_of_day(midnight.plus_ms(ms));
-        let times = [(0, "0000"), (82, "0000"), (83, "0001"), (DAY_MS / 2, "G000"), (DAY_MS - 1, "ZZZZ"), (DAY_MS, "0000")];
+        let times =
+            [(0, "0000"), (82, "0000"), (83, "0001"), (DAY_MS / 2, "G000"), (DAY_MS - 1, "ZZZZ"), (DAY_MS, "0000")];
         for (ms, digits) in times {
             assert_eq!(time_of_day(ms), digits, "{ms} ms after midnight");
         }

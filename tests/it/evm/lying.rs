@@ -35,7 +35,7 @@ async fn rescan(world: &Onchain) {
 
 both! {
     async fn a_transfer_that_one_endpoint_adds_to_traces_is_never_confirmed(world: Onchain = StorySetup { trace: "debug", bsc: false, endpoints: 2 }) {
-        let order = world.place_order("eth").await;
+        let (order, honest) = (world.place_order("eth").await, world.place_order("eth").await);
         world.endpoints[0].set(EndpointFault::InventedCall(account(&order), order.due.units()));
         world.endpoints[1].set(EndpointFault::NoProofs);
         // A transaction, to whose trace the endpoint adds a call.
@@ -54,7 +54,6 @@ both! {
         for endpoint in &world.endpoints {
             endpoint.set(EndpointFault::None);
         }
-        let honest = world.place_order("eth").await;
         world.pay(&honest, honest.due).await;
         world.mine("eth", 20).await;
         world.run_until_completed(&honest).await;
@@ -62,7 +61,7 @@ both! {
 
     async fn a_false_balance_or_receipt_of_one_endpoint_is_never_confirmed(world: Onchain = StorySetup { endpoints: 2, ..PLAIN }) {
         for (coin, fault) in [("eth", EndpointFault::Generous), ("erc20_usdt", EndpointFault::ForgedReceipts)] {
-            let order = world.place_order(coin).await;
+            let (order, honest) = (world.place_order(coin).await, world.place_order(coin).await);
             world.endpoints[0].set(fault);
             // A token transfer, whose amount the endpoint raises.
             world.pay(&order, Amount::ZERO).await;
@@ -79,7 +78,6 @@ both! {
             for endpoint in &world.endpoints {
                 endpoint.set(EndpointFault::None);
             }
-            let honest = world.place_order(coin).await;
             world.pay(&honest, honest.due).await;
             world.mine(coin, 20).await;
             world.run_until_completed(&honest).await;

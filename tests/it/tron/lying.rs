@@ -30,7 +30,7 @@ async fn assert_contradicted(world: &Onchain, order: &PlacedOrder) {
 }
 
 async fn assert_invented_money_is_never_confirmed(mut world: Onchain, coin: &'static str) {
-    let order = world.place_order(coin).await;
+    let (order, honest) = (world.place_order(coin).await, world.place_order(coin).await);
     invent_money(&world, &order);
     // A successful call of a contract in the block, to which the endpoint adds transfers.
     let payer = world.place_order("trc20_usdt").await;
@@ -47,7 +47,6 @@ async fn assert_invented_money_is_never_confirmed(mut world: Onchain, coin: &'st
     world.gateways[1].set_fault(GatewayFault::None);
     assert_contradicted(&world, &order).await;
     world.gateways[0].set_fault(GatewayFault::None);
-    let honest = world.place_order(coin).await;
     world.pay(&honest, honest.due);
     world.settle().await;
     world.run_until_completed(&honest).await;
