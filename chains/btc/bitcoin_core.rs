@@ -1,5 +1,4 @@
-//! Requests to Bitcoin Core over JSON-RPC. This module was written for version 28 and later. Older versions have the
-//! same methods.
+//! Requests to Bitcoin Core over JSON-RPC. They work with version 28 and later.
 
 use bitcoin::{BlockHash, CompactTarget, block::Header, block::Version};
 use chain::{Height, TxId};
@@ -16,7 +15,7 @@ use crate::{
 const INVALID_PARAMETER: i64 = -8;
 /// Code `RPC_INVALID_ADDRESS_OR_KEY`, which `getrawtransaction` returns for a transaction that the node does not have.
 const UNKNOWN_TRANSACTION: i64 = -5;
-/// Maximum number of small calls in one batch.
+/// Maximum number of calls in one JSON-RPC batch.
 const BATCH_MAX: usize = 100;
 
 /// The result of the RPC method `getblockheader`.

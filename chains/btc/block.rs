@@ -25,12 +25,12 @@ const WITNESS_COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 /// The parts of a parsed block that the driver uses.
 #[derive(Debug, Clone)]
 pub struct ParsedBlock {
-    /// The header as it is serialised in the block. It does not contain the height.
+    /// The header from the bytes of the block. A Bitcoin header does not contain the height.
     pub header: Header,
     /// Outputs to watched addresses, except those of the coinbase.
     pub outputs: Vec<PaidOutput>,
-    /// Coinbase outputs to any address of the configured type. These outputs become transfers when they may be spent,
-    /// 100 blocks later. All of them are kept, because until then an address may be added to the watch set.
+    /// Coinbase outputs to any address of the configured type, watched or not. They are reported as transfers 100
+    /// blocks later, when they may be spent. An address that is watched only then must still find its output here.
     pub coinbase_outputs: Vec<PaidOutput>,
     /// Block height written in the coinbase (BIP34); `None` if the coinbase contains no height.
     pub coinbase_height: Option<Height>,
@@ -58,8 +58,8 @@ pub enum InvalidBlock {
     Coinbase,
 }
 
-/// Parses a block, and checks that exactly its first transaction is a coinbase. If `verify_roots` is true, also checks
-/// the Merkle roots in the header and the coinbase.
+/// Parses a block and finds its outputs to `watched` addresses. Fails unless the first transaction, and no other, is a
+/// coinbase. Checks the Merkle roots in the header and the coinbase only if `verify_roots` is true.
 pub fn parse_and_verify_block(
     bytes: &[u8],
     address_type: AddressType,
@@ -72,7 +72,8 @@ pub fn parse_and_verify_block(
     let count = reader.read_bounded_compact_size()?;
     let mut block = ParsedBlock { header, outputs: Vec::new(), coinbase_outputs: Vec::new(), coinbase_height: None };
     let mut roots = MerkleRoots::new(if verify_roots { count } else { 0 });
-    // The watched outputs of one transaction. The same memory is used for all transactions.
+    // The outputs of one transaction that are kept: index, address key and satoshi. The vector is reused for all
+    // transactions.
     let mut found: Vec<(u32, AddressKey, u64)> = Vec::new();
     for tx_index in 0..count {
         found.clear();

@@ -1,19 +1,19 @@
-//! Coinbase transactions: the block height that they contain (BIP34), and their outputs, which become transfers only
-//! when they may be spent.
+//! Reads coinbase transactions: the block height that they contain (BIP34), and their outputs. The driver reports these
+//! outputs as transfers only when they may be spent.
 
 use bitcoin::Network;
 use chain::{Height, SourceError, WatchSet};
 
 use crate::{Bitcoin, paid_output::PaidOutput};
 
-/// Number of blocks, including the block of the coinbase, after which coinbase outputs may be spent. Only after these
-/// blocks does the driver report the outputs as transfers.
+/// Number of confirmations that a coinbase output needs before it may be spent; the block of the coinbase counts as the
+/// first. The driver reports the output as a transfer with the last of these blocks.
 const COINBASE_MATURITY: usize = 100;
 /// Height from which every coinbase of mainnet contains the height of its block (BIP34).
 const MAINNET_BIP34_FROM: Height = 227_931;
 
-/// Returns the number that a script pushes as its first item, with `OP_0`, `OP_1` to `OP_16`, or up to five bytes;
-/// `None` if the first item is not such a number.
+/// Returns the block height that a coinbase script contains (BIP34): the number that its first item pushes, with
+/// `OP_0`, `OP_1` to `OP_16`, or up to five bytes. Returns `None` if the first item is not such a number.
 pub fn parse_coinbase_height(script: &[u8]) -> Option<Height> {
     match script {
         [0x00, ..] => Some(0),

@@ -26,7 +26,7 @@ pub struct Verify {
 }
 
 impl Verify {
-    /// All checks are made.
+    /// The setting with all checks switched on.
     pub const ALL: Verify = Verify { work: true, commitments: true };
 }
 
@@ -43,7 +43,8 @@ pub struct BitcoinConfig {
     pub address_type: AddressType,
     /// The checks that the driver makes for each block.
     pub verify: Verify,
-    /// At a public server: the minimum time between two requests that ask for the transactions of single addresses.
+    /// The minimum time between two look-ups of single addresses at a public server. The driver looks up single
+    /// addresses when the mempool is too large to be read whole.
     pub address_pause: Duration,
     /// The endpoints and their limits. The driver sets the `chain_check` itself.
     pub pool: rpc::Config,

@@ -1,4 +1,5 @@
-//! Checks each endpoint on its own: whether it belongs to the network, and what state the operator should know.
+//! Checks each endpoint separately: verifies that it is a node of the configured network, and describes its height and
+//! its sync state for the operator.
 
 use chain::{Height, Identity, SourceError, source::EndpointReport};
 use rpc::{RpcError, Target};
@@ -6,7 +7,8 @@ use rpc::{RpcError, Target};
 use crate::{Backend, Bitcoin, bitcoin_core, config::genesis_hash_of, esplora};
 
 impl Bitcoin {
-    /// Returns the hash of the network's genesis block as its identity.
+    /// Asks every endpoint for its genesis block and returns the hash of the genesis block as the identity of the
+    /// network. One matching endpoint is enough; endpoints that do not answer are ignored.
     ///
     /// # Errors
     /// Fails if an endpoint that answers belongs to another network, or if no endpoint answers.
@@ -32,8 +34,8 @@ impl Bitcoin {
         if any_answered { Ok(Identity { id: expected }) } else { Err(SourceError::Unavailable(failures.join("; "))) }
     }
 
-    /// Checks all endpoints one after another. Adds to each description how many blocks the endpoint is behind the
-    /// highest endpoint.
+    /// Checks all endpoints one after another and returns one report for each. A report also says how many blocks the
+    /// endpoint is behind the highest endpoint.
     pub(crate) async fn report_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {

@@ -16,7 +16,7 @@ use crate::{
     hashes::{parse_block_hash, parse_merkle_root, parse_txid, verify_header_hash, zero_block_hash},
 };
 
-/// Maximum number of concurrent small requests.
+/// Maximum number of requests for hashes, transactions or addresses that are sent at the same time.
 const CONCURRENCY: usize = 4;
 /// The maximum number of characters of a server's error text that an error message contains.
 const ERROR_LENGTH_MAX: usize = 200;
@@ -45,7 +45,7 @@ pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockH
     pool.send_request(Request::http_get("blocks/tip/hash").with_target(Target::From(first)), accept).await
 }
 
-/// Returns the height of one server's newest block.
+/// Returns the height of the newest block of the server with the index `endpoint`.
 pub async fn fetch_head_height(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let height = reply
@@ -74,7 +74,8 @@ pub async fn fetch_block_hashes_until_failure(
         let request = Request::http_get(&format!("block-height/{height}")).with_method("block-height");
         pool.send_request(request, |reply: &Reply<'_>| match reply.parse_text_of_status_200() {
             Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
-            // The server may be behind, so the pool also sends the request to another endpoint.
+            // The server may be behind, so the pool asks other endpoints too, and returns `None` only if none of them
+            // has the block.
             Err(Rejection::NodeError(error)) if error.kind == NodeErrorKind::NotFound => Ok(Verdict::Fallback(None)),
             Err(rejection) => Err(rejection),
         })
@@ -203,7 +204,7 @@ pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRat
     pool.send_request(Request::http_get("fee-estimates"), accept).await
 }
 
-/// Returns the reply, or a rejection with the text of its body if the HTTP status is an error.
+/// Returns the reply if its HTTP status is 200, and otherwise an error with the text of its body.
 fn reject_error_status<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Rejection> {
     match reply.status {
         200 => Ok(reply),

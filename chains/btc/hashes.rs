@@ -9,7 +9,8 @@ use bitcoin::{
 use chain::TxId;
 use rpc::Rejection;
 
-/// Returns the header if its hash is `hash`, and rejects the reply otherwise.
+/// Returns the header if its hash is `hash`. Otherwise fails with a rejection, so that the request goes to another
+/// endpoint.
 pub fn verify_header_hash(header: Header, hash: BlockHash) -> Result<Header, Rejection> {
     if header.block_hash() == hash {
         Ok(header)
@@ -38,7 +39,7 @@ pub fn zero_block_hash() -> BlockHash {
     BlockHash::all_zeros()
 }
 
-/// Returns the bytes of a hash in the displayed order, which is the reverse of the hash order.
+/// Returns the bytes of a hash in the displayed order, which is the reverse of the order in which blocks contain them.
 pub fn to_display_order(hash: sha256d::Hash) -> [u8; 32] {
     let mut bytes = hash.to_byte_array();
     bytes.reverse();

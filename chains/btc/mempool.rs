@@ -1,5 +1,5 @@
-//! Reads the transactions of a node's mempool, and stores the transfers of the fetched transactions, so that the driver
-//! fetches each transaction only once.
+//! Reads the transactions of a node's mempool and caches their transfers, so that the driver fetches each transaction
+//! only once.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -24,14 +24,14 @@ const ESPLORA_FETCHES_MAX: usize = 200;
 /// more, the driver requests only the transactions of the addresses that expect a payment.
 const ESPLORA_MEMPOOL_MAX: usize = 5_000;
 
-/// The transfers to watched addresses, by mempool transaction. The map has one entry for each transaction in the node's
-/// mempool, also when it has no such transfer.
+/// The cached transfers to watched addresses, by mempool transaction. A fetched transaction without such a transfer has
+/// an empty list, so that it is not fetched again.
 #[derive(Debug, Default)]
 pub struct MempoolIndex(HashMap<TxId, Vec<UnconfirmedTransfer>, ahash::RandomState>);
 
 impl MempoolIndex {
-    /// Removes the transactions that the node no longer lists. Returns the listed transactions that the caller must
-    /// still fetch and add, in the order of the list.
+    /// Removes the cached transactions that are not in `listed`, the ids that the node lists. Returns the ids in
+    /// `listed` that are not cached, in the same order; the caller fetches and adds them.
     pub fn retain_listed_and_find_new(&mut self, listed: &[TxId]) -> Vec<TxId> {
         let mut kept = HashMap::with_capacity_and_hasher(listed.len(), ahash::RandomState::default());
         let mut new = Vec::new();
@@ -102,8 +102,8 @@ impl Bitcoin {
     /// `None` if the mempool of a public server is too large and the next look-up of single addresses is not due.
     ///
     /// # Errors
-    /// Fails until all listed transactions were fetched, because the caller treats a transaction that is missing from
-    /// the list as dropped.
+    /// Fails until all listed transactions have been fetched. An incomplete list would be wrong, because the caller
+    /// treats a transaction that is missing from it as dropped.
     pub(crate) async fn read_unconfirmed_transfers(
         &self,
         watched: &WatchSet,
@@ -163,8 +163,8 @@ impl Bitcoin {
         esplora::list_mempool_txids_by_address(&self.pool, expecting_payment).await.map(Some)
     }
 
-    /// Returns true if `address_pause` has passed since the last request for single addresses; then the next pause
-    /// starts. Otherwise returns false.
+    /// Returns true and starts the next pause if `address_pause` has passed since the last look-up of single addresses.
+    /// Otherwise returns false.
     fn start_address_lookup_if_due(&self) -> bool {
         let mut last = self.addresses_looked_up_at.lock().expect("no panic while the time is locked");
         let is_due = last.is_none_or(|looked_up_at| looked_up_at.elapsed() >= self.config.address_pause);

@@ -26,8 +26,8 @@ impl<'a> MerkleRoots<'a> {
         MerkleRoots { txids, wtxids, has_witness: false, commitment: None, reserved: None }
     }
 
-    /// Adds the hashes of the next transaction. `commitment` is the witness root that the coinbase contains; it is used
-    /// for the first transaction only.
+    /// Adds the hashes of the next transaction of the block. For the first transaction, the coinbase, `commitment` is
+    /// the witness root that it contains; for other transactions it is ignored.
     pub fn add_transaction(&mut self, tx: &ParsedTransaction<'a>, commitment: Option<&'a [u8]>) {
         let txid = tx.compute_txid();
         self.txids.push(txid);
@@ -48,7 +48,8 @@ impl<'a> MerkleRoots<'a> {
         *self.txids.last().expect("a transaction was added before")
     }
 
-    /// Compares the computed roots with the root in the header and with the witness root in the coinbase.
+    /// Compares the computed roots with the root in the header and with the witness root in the coinbase. The witness
+    /// root is not compared if no transaction of the block has a witness.
     pub fn verify_merkle_roots(mut self, header: &Header) -> Result<(), InvalidBlock> {
         if compute_merkle_root(&mut self.txids) != Some(header.merkle_root.to_raw_hash()) {
             return Err(InvalidBlock::TransactionRoot);
@@ -72,9 +73,9 @@ impl<'a> MerkleRoots<'a> {
     }
 }
 
-/// Computes the Merkle root in place. Returns `None` if two neighbouring hashes are equal. A transaction list whose
-/// last entries are repeated has the same root as the original list, and the payments in the repeated entries would be
-/// credited twice (CVE-2012-2459).
+/// Computes the Merkle root of `hashes` and overwrites them. Returns `None` if the list is empty or two neighbouring
+/// hashes are equal: a list whose last entries are repeated has the same root as the original list, so the payments in
+/// the repeated entries would be credited twice (CVE-2012-2459).
 fn compute_merkle_root(hashes: &mut Vec<sha256d::Hash>) -> Option<sha256d::Hash> {
     while hashes.len() > 1 {
         if hashes.chunks_exact(2).any(|pair| pair[0] == pair[1]) {

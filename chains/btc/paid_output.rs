@@ -1,4 +1,4 @@
-//! Outputs that pay an address, and the type of the addresses that the driver recognises.
+//! Outputs that pay an address of the configured type, and the two address types that the driver recognises.
 
 use bitcoin::hashes::sha256d;
 use chain::{AddressKey, Amount, AssetId, OutPoint, Transfer, TransferIndex, TxId, TxPart, address};
@@ -15,9 +15,9 @@ pub enum AddressType {
 }
 
 impl AddressType {
-    /// Returns the key in the watch set of the address that this output script pays, or `None` if the script is of
-    /// another address type. Without the check of the type, a sender could make an output of another type that has the
-    /// same key bytes as a watched address.
+    /// Returns the key of the address that this output script pays, or `None` if the script is of another address type.
+    /// The type is checked because a sender could make an output of another type with the key bytes of a watched
+    /// address.
     pub fn find_address_key(self, script: &[u8]) -> Option<AddressKey> {
         match (self, script) {
             (AddressType::P2wpkh, [0x00, 0x14, program @ ..]) => program.try_into().ok().map(AddressKey),

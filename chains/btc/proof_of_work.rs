@@ -1,5 +1,5 @@
-//! Checks of a header's proof of work and of its difficulty, so that a false block costs as much as a mined one. This
-//! module does no I/O.
+//! Checks the proof of work and the difficulty of a header, so that a false block costs as much work as a real one.
+//! This module does no I/O.
 
 use bitcoin::{CompactTarget, Network, Target, block::Header, params::Params};
 use chain::Height;
@@ -30,8 +30,8 @@ pub fn verify_proof_of_work(network: Network, height: Height, header: &Header) -
     if target.is_met_by(hash) { Ok(()) } else { Err(format!("block {hash} does not have the work that it claims")) }
 }
 
-/// Checks that a block with the parent's difficulty may be followed by a block with this header's difficulty. Test
-/// networks allow exceptions, so this function accepts every difficulty on them.
+/// Checks that the difficulty of `header` may follow the difficulty of its parent. Test networks except signet and
+/// regtest allow exceptions, so every difficulty is accepted on them.
 pub fn verify_difficulty_against_parent(
     network: Network,
     height: Height,

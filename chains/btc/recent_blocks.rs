@@ -1,5 +1,5 @@
-//! The most recently read blocks of one branch: their headers, to check the difficulty of their children, and their
-//! coinbase outputs, until they may be spent. This module does no I/O.
+//! Stores the blocks of one branch that were read last: their headers, to check the difficulty of their children, and
+//! their coinbase outputs, until they may be spent. This module does no I/O.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ const BLOCKS_MAX: usize = 200;
 /// The parts of a block that are needed to check the blocks after it.
 #[derive(Debug, Clone)]
 pub struct RecentBlock {
-    /// Hash of the header. The driver has computed it and not taken it from the node.
+    /// Hash of the header, which the driver computed itself.
     pub hash: BlockHash,
     /// Header, against which the difficulty of the next block is checked.
     pub header: Header,

@@ -16,7 +16,8 @@ pub enum MempoolRejection {
     AlreadyKnown,
     /// An input spends an output that is already spent, or an output of a transaction that the node does not have.
     MissingInputs,
-    /// Another transaction in the mempool spends the same output, and this one does not pay enough to replace it.
+    /// Another transaction in the mempool spends the same output, and the new transaction does not pay enough to
+    /// replace it.
     ReplacementUnderpriced,
     /// The fee is below the node's present minimum.
     FeeTooLow,
@@ -25,12 +26,12 @@ pub enum MempoolRejection {
     /// The transaction is invalid, or the node does not relay transactions of this kind, for example because an output
     /// is too small (dust).
     InvalidTransaction,
-    /// The text is not recognised, so the meaning is not known.
+    /// The text contains none of the known phrases.
     Unknown,
 }
 
 impl MempoolRejection {
-    /// Returns the code at the beginning of a rejection text, such as `fee_too_low`.
+    /// Returns the word with which a rejection text begins, such as `fee_too_low`.
     pub fn rejection_code(self) -> &'static str {
         match self {
             MempoolRejection::AlreadyKnown => "already_known",

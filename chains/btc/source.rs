@@ -51,8 +51,11 @@ pub struct Bitcoin {
 }
 
 impl Bitcoin {
+    /// Builds the endpoint pool and returns the driver. With Esplora servers, all checks are switched on, whatever
+    /// `config.verify` says.
+    ///
     /// # Errors
-    /// Fails if the asset is a token, or if the pool cannot be built.
+    /// Fails if the asset is a token, or if the configuration of the endpoint pool is invalid.
     pub fn new(config: BitcoinConfig) -> Result<Bitcoin, BuildError> {
         if !config.asset.is_native() {
             return Err(BuildError::TokenAsset(config.asset.id));
@@ -94,8 +97,8 @@ impl Bitcoin {
         }
     }
 
-    /// Fetches the header with this hash and checks its proof of work. Returns the header with the height that the node
-    /// reports.
+    /// Fetches the header with this hash, and checks its proof of work if the configuration demands it. Returns the
+    /// header with the height that the node reports.
     async fn fetch_verified_header(&self, hash: BlockHash) -> Result<(Height, RawHeader), SourceError> {
         let (height, header) = match self.config.backend {
             Backend::Core => bitcoin_core::fetch_header_by_hash(&self.pool, hash).await,
@@ -109,8 +112,8 @@ impl Bitcoin {
         Ok((height, header))
     }
 
-    /// Fetches the block with this hash and makes all checks for which the parent is not needed. If the block is
-    /// invalid, the pool sends the request to the next endpoint. Returns the parsed block and its bytes.
+    /// Fetches the block with this hash and makes the configured checks, except the comparison with the parent. If the
+    /// block is invalid, the pool sends the request to the next endpoint. Returns the parsed block and its bytes.
     pub(crate) async fn fetch_verified_block(
         &self,
         height: Height,
@@ -157,8 +160,9 @@ impl Bitcoin {
             .map_err(SourceError::InvalidResponse)
     }
 
-    /// Checks the difficulty of a block against its parent, and adds the block to the recent blocks and its outputs to
-    /// the watched outputs. Returns the block with its transfers and spends.
+    /// Checks the difficulty of a block against its parent, stores the block among the recent blocks, and adds its
+    /// outputs to the watched outputs. Returns the block with its spends and transfers, which include the coinbase
+    /// outputs of an older block that may be spent from this block on.
     async fn connect_block_and_watch_outputs(
         &self,
         height: Height,
@@ -197,8 +201,8 @@ impl Source for Bitcoin {
         Err(SourceError::Unsupported("Bitcoin has no tokens".to_owned()))
     }
 
-    /// Requests the hash of the newest block, and its header if the hash has changed. The tip has no final block,
-    /// because Bitcoin has none.
+    /// Requests the hash of the newest block, and its header if the hash has changed. `finalized` is `None`, because
+    /// Bitcoin declares no block final.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
         let (endpoint, hash) = match self.config.backend {

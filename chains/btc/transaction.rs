@@ -1,4 +1,4 @@
-//! Parses transactions in place, without copying their inputs, outputs and witnesses (BIP144).
+//! Parses serialised transactions (BIP144) without copying their inputs, outputs and witnesses.
 
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 
@@ -112,8 +112,8 @@ impl<'a> ByteReader<'a> {
     ) -> Result<ParsedTransaction<'a>, MalformedTransaction> {
         let start = self.0;
         self.take_bytes(4)?;
-        // A transaction has at least one input, so a zero in this place is not the number of inputs: it marks a
-        // transaction with witnesses.
+        // A transaction has at least one input. So a zero where the number of inputs is expected marks a transaction
+        // with witnesses.
         let has_witness = self.0.first() == Some(&0);
         if has_witness && self.take_bytes(2)?[1] != 1 {
             return Err(MalformedTransaction);

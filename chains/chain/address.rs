@@ -15,7 +15,7 @@ use crate::Family;
 /// The context for operations with public keys on the curve secp256k1. It can verify, but not sign.
 pub(crate) static CURVE: LazyLock<Secp256k1<VerifyOnly>> = LazyLock::new(Secp256k1::verification_only);
 
-/// The version byte of TRON addresses in Base58Check (tron.md, chapter 1).
+/// The version byte with which the Base58Check form of every TRON address begins.
 const TRON_VERSION: u8 = 0x41;
 
 /// The 20 bytes by which a block scan recognises a recipient on its chain: the account on EVM and TRON, the witness

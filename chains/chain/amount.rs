@@ -84,8 +84,8 @@ impl Amount {
         amounts.into_iter().try_fold(Amount::ZERO, Amount::checked_add)
     }
 
-    /// Returns the 32 bytes that both databases store, the most significant byte first. Stored amounts therefore sort
-    /// by their value.
+    /// Returns the amount as 32 bytes, the most significant byte first. Both databases store amounts in this form, so
+    /// that they sort by their value.
     pub fn to_be_bytes(self) -> [u8; 32] {
         self.0.to_be_bytes()
     }

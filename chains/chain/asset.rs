@@ -102,8 +102,8 @@ impl AssetId {
         AssetId(format!("fiat/{currency}").into())
     }
 
-    /// Returns the asset name that the database or the configuration contains. The text is not checked, because
-    /// [`AssetId::on_chain`] or [`AssetId::fiat`] made it.
+    /// Returns the asset id with this name, which comes from the database or the configuration. The text is not
+    /// checked.
     pub fn from_stored(text: &str) -> AssetId {
         AssetId(text.into())
     }
@@ -147,7 +147,8 @@ pub struct Asset {
 }
 
 impl Asset {
-    /// Returns an asset. If `quote_decimals` is larger than `decimals`, it is set to `decimals`.
+    /// Returns an asset whose id is made of `chain` and `kind`. If `quote_decimals` is larger than `decimals`, it is
+    /// set to `decimals`.
     pub fn new(chain: ChainId, kind: AssetKind, symbol: &str, decimals: u8, quote_decimals: u8) -> Asset {
         let id = AssetId::on_chain(&chain, &kind);
         Asset { id, chain, kind, symbol: symbol.to_owned(), decimals, quote_decimals: quote_decimals.min(decimals) }

@@ -76,8 +76,8 @@ pub struct Block {
 }
 
 impl Block {
-    /// Returns true when the block has a transfer to a watched address or spends a watched output. Any other block only
-    /// moves the cursor of the chain forward.
+    /// Returns true when the block has a transfer to a watched address or spends a watched output. Otherwise the daemon
+    /// stores only that it has read the block.
     pub fn has_watched_activity(&self) -> bool {
         !(self.transfers.is_empty() && self.spends.is_empty())
     }

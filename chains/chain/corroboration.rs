@@ -1,4 +1,5 @@
-//! Compares the transfers that a first endpoint returned with those that an endpoint of another provider shows.
+//! Compares the transfers that one endpoint (the first endpoint) returned with the transfers that endpoints of other
+//! providers show, and decides whether they confirm or contradict each transfer.
 
 use crate::{
     BlockRef, Transfer,
@@ -10,25 +11,26 @@ use crate::{
 pub enum Finding {
     /// The endpoint shows the transfer.
     Shown,
-    /// The endpoint has the block and not the transfer, for this reason.
+    /// The endpoint has the block, but the block does not contain the transfer. The text is the reason.
     Absent(String),
-    /// The endpoint cannot answer, for this reason.
+    /// The endpoint cannot tell whether the transfer exists. The text is the reason.
     Unknown(String),
 }
 
-/// The question whether other providers show some transfers of one block.
+/// The transfers of one block about which other providers are asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// The block of the transfers.
+    /// The block that contains the transfers.
     pub block: &'a BlockRef,
     /// The transfers that the first endpoint returned.
     pub transfers: &'a [Transfer],
-    /// The name of the first endpoint, or of the first endpoints.
+    /// The label of the endpoint that returned the transfers; several labels if several endpoints returned them.
     pub first: &'a str,
 }
 
 impl Question<'_> {
-    /// Returns the verdict on all transfers when the other provider does not have the same block.
+    /// Returns the same verdict for all transfers, from the result of a cross-check that did not find the block at
+    /// another provider.
     pub fn judge_other_block(&self, result: CrossCheckResult) -> Vec<Corroboration> {
         let (first, at) = (self.first, self.block);
         let verdict = match result {
@@ -48,9 +50,10 @@ impl Question<'_> {
         vec![verdict; self.transfers.len()]
     }
 
-    /// Returns the verdict on each transfer after some endpoints have answered, which all have the same block.
-    /// `answers` has their names and their findings about each transfer. A transfer is shown when all of them show it, or
-    /// when there is no answer, because the node of the operator returned it; `last` is then the name of that node.
+    /// Returns the verdict on each transfer from the findings of endpoints that all have the same block. `answers`
+    /// contains the label of each endpoint and its findings, one per transfer. The verdict is `Shown` when all
+    /// endpoints show the transfer. It is also `Shown` when `answers` is empty, because no other endpoint is asked
+    /// about transfers that the operator's own node returned. `last` is the label that `Shown` contains.
     pub fn judge_findings(&self, last: &str, answers: &[(String, Vec<Finding>)]) -> Vec<Corroboration> {
         let judge = |index: usize| {
             let mut verdict = Corroboration::Shown { endpoint: last.to_owned() };
@@ -69,7 +72,7 @@ impl Question<'_> {
         (0..self.transfers.len()).map(judge).collect()
     }
 
-    /// Returns the verdict that an endpoint does not have a transfer.
+    /// Returns the verdict `Contradicted` for a transfer that `endpoint` does not show, for the reason `why`.
     fn contradict(&self, endpoint: &str, why: &str) -> Corroboration {
         let (first, height) = (self.first, self.block.height);
         let detail = format!("{first} shows the transfer in block {height}, and {endpoint} does not: {why}");
@@ -77,8 +80,9 @@ impl Question<'_> {
     }
 }
 
-/// Matches each asked transfer with a shown one of the same transaction, kind, asset, receiver and amount. A shown
-/// transfer matches once. Positions are not compared, because nodes number logs and calls differently.
+/// Returns one finding for each transfer in `asked`: `Shown` if a transfer in `shown` has the same transaction, kind,
+/// asset, receiver and amount. Each transfer in `shown` matches only once. Positions are not compared, because nodes
+/// number logs and calls differently.
 pub fn match_transfers(asked: &[&Transfer], shown: &[Transfer]) -> Vec<Finding> {
     let mut left: Vec<&Transfer> = shown.iter().collect();
     let is_match = |one: &Transfer, two: &Transfer| {

@@ -59,8 +59,8 @@ pub enum DeriveError {
     InvalidIndex(u32),
 }
 
-/// The secret-free identity of an account key: the chain code (32 bytes) and the compressed public key (33 bytes). Two
-/// texts of the same account, such as a `zpub` and an `xpub`, have the same bytes, and so the same addresses.
+/// The bytes that identify an account key: the chain code (32 bytes) and the compressed public key (33 bytes). They
+/// contain no secret. Different texts of one account key, such as its `zpub` and its `xpub`, have the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountKeyBytes(pub [u8; 65]);
 
@@ -102,12 +102,12 @@ impl Deriver {
         Ok(Deriver { external, scheme, key_bytes: AccountKeyBytes(key_bytes), is_test_key })
     }
 
-    /// Returns the bytes that identify the account, whatever text its key was written as.
+    /// Returns the bytes that identify the account. They are the same for the `xpub` and the `zpub` of one account.
     pub fn account_key_bytes(&self) -> AccountKeyBytes {
         self.key_bytes
     }
 
-    /// Returns true when the text of the key says that it belongs to a test network (`tpub` or `vpub`).
+    /// Returns true when the prefix of the key (`tpub` or `vpub`) says that it belongs to a test network.
     pub fn is_test_network_key(&self) -> bool {
         self.is_test_key
     }
@@ -129,14 +129,15 @@ impl Deriver {
     }
 }
 
-/// Fails for the text of an extended private key, also for one with a wrong letter. All of them begin with one letter
-/// and `prv` (BIP32, SLIP-132).
+/// Fails if the text begins like an extended private key: one letter, then `prv` (BIP32, SLIP-132). The checksum is not
+/// verified, so a mistyped private key is refused too.
 fn refuse_private_key(text: &str) -> Result<(), DeriveError> {
     let is_private = text.get(1..4).is_some_and(|letters| letters.eq_ignore_ascii_case("prv"));
     if is_private { Err(DeriveError::PrivateKey(text.chars().take(4).collect())) } else { Ok(()) }
 }
 
-/// Fails for a text with a character that no Base58 text has, such as a quotation mark of a word processor.
+/// Fails if the text contains a character other than an ASCII letter or digit, such as a quotation mark of a word
+/// processor.
 fn refuse_strange_letters(text: &str) -> Result<(), DeriveError> {
     match text.chars().find(|letter| !letter.is_ascii_alphanumeric()) {
         Some(strange) => Err(DeriveError::InvalidXpub(format!(
@@ -146,7 +147,8 @@ fn refuse_strange_letters(text: &str) -> Result<(), DeriveError> {
     }
 }
 
-/// The version bytes of extended public keys of wallets whose addresses are not derived here (SLIP-132).
+/// The version bytes and prefixes of extended public keys that are refused, because they belong to wallets with nested
+/// or multi-signature addresses (SLIP-132).
 const UNSUPPORTED_VERSIONS: [([u8; 4], &str); 6] = [
     ([0x04, 0x9d, 0x7c, 0xb2], "ypub"),
     ([0x04, 0x4a, 0x52, 0x62], "upub"),

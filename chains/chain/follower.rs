@@ -9,15 +9,15 @@ use std::collections::VecDeque;
 
 use crate::{BlockHash, BlockRef, Header, Height, Tip};
 
-/// The recent blocks of our branch, which is the branch that the daemon follows. The newest block that was read is
-/// called the cursor.
+/// Stores the recent blocks of our branch, which is the branch that the daemon follows, and decides what to read next.
+/// The newest stored block is called the cursor.
 #[derive(Debug, Clone)]
 pub struct Follower {
     /// The recent blocks of our branch, ascending without gaps and never empty. The last one is the cursor.
     recent: VecDeque<BlockRef>,
     /// The height of the highest final block. The follower never goes back below this block.
     final_height: Height,
-    /// The maximum length of `recent`. The follower cannot go back further after a reorganisation.
+    /// The maximum number of blocks in `recent`. A reorganisation that is deeper than these blocks halts the chain.
     keep_blocks: usize,
     /// The maximum number of blocks that the follower asks the caller to read at once.
     batch_blocks_max: u64,
@@ -55,8 +55,8 @@ pub enum NextBlock {
 /// The next step of the search for the last block that our branch and the node's branch have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForkSearch {
-    /// Read the node's header at this height. It is the header of the parent of the lowest block of the node's branch
-    /// that is known so far.
+    /// Read the node's header at this height, one below the lowest header of the node's branch that the caller has read
+    /// so far.
     RequestHeader(Height),
     /// Go back to this block: it is the last block that both branches have in common.
     RewindTo(BlockRef),

@@ -48,7 +48,7 @@ pub enum SourceError {
     Unsupported(String),
 }
 
-/// The result of asking a second endpoint whether it has the block that the first endpoint returned.
+/// The result of asking a second endpoint for a block that the first endpoint returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrossCheckResult {
     /// The second endpoint has the same block.
@@ -75,8 +75,8 @@ pub enum CrossCheckResult {
 /// returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Corroboration {
-    /// The second endpoint shows the same transfer in the same block, or the operator's own node showed it first, or the
-    /// block itself proves that it belongs to the chain.
+    /// The transfer is corroborated: the second endpoint shows it in the same block, or the operator's own node
+    /// returned it first, or the block proves by its work that it belongs to the chain.
     Shown {
         /// Host and port of the endpoint that shows the transfer.
         endpoint: String,
@@ -147,28 +147,30 @@ pub trait Source: Send + Sync {
         false
     }
 
-    /// Returns the number of independent providers whose answers can be compared. Two endpoints of one provider count
-    /// once. The number is at least 2 when an endpoint is the operator's own node, because what that node shows needs no
-    /// second source. The number is 1 on chains whose blocks prove that they belong to the chain.
+    /// Returns the number of independent providers whose answers can be compared. Endpoints of one provider count once.
+    /// The number is at least 2 when an endpoint is the operator's own node, because its answers need no second source.
+    /// The number is 1 on chains whose blocks prove by their work that they belong to the chain.
     fn independent_endpoints(&self) -> usize {
         1
     }
 
-    /// Asks an endpoint of another provider than the one that returned the block whether it shows these transfers of the
-    /// block. Sends a bounded number of requests for all transfers together, and returns one answer for each transfer, in
-    /// the order of `transfers`. Of a transfer, [`Transfer::from`] is not compared.
+    /// Asks an endpoint of another provider whether it shows these transfers of the block. That provider is another one
+    /// than the provider that returned the block first. Sends a bounded number of requests for all transfers together.
+    /// Returns one verdict for each transfer, in the order of `transfers`. The sender ([`Transfer::from`]) is not
+    /// compared.
     ///
-    /// The `amount` of a [`crate::TxPart::BalanceIncrease`] is here the balance that the address must have directly after
-    /// the block, so the caller adds the other deposits of the address that are already booked.
+    /// For a [`crate::TxPart::BalanceIncrease`], the caller sets `amount` to the balance that the address must have
+    /// directly after the block: the amount of this transfer plus the deposits of the address that are already booked.
     ///
-    /// Chains that need no second source answer [`Corroboration::Shown`] without a request.
+    /// The default implementation is for chains that need no second source: it returns [`Corroboration::Shown`] for
+    /// every transfer and sends no request.
     async fn confirm(&self, _block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
         let shown = || Corroboration::Shown { endpoint: "the block's own proof".to_owned() };
         transfers.iter().map(|_| shown()).collect()
     }
 
-    /// Asks a second endpoint whether it has the same block. The daemon asks before it rewinds below confirmed deposits
-    /// on a chain whose blocks cost nothing to invent.
+    /// Asks a second endpoint whether it has the block `at`. On a chain whose blocks cost nothing to invent, the daemon
+    /// asks before it rewinds below confirmed deposits.
     async fn cross_check(&self, _at: &BlockRef) -> CrossCheckResult {
         CrossCheckResult::NoAnswer("there is no other endpoint".to_owned())
     }
@@ -207,8 +209,8 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
-    /// Returns the way in which the source shows internal transfers now. The way changes when an endpoint stops to
-    /// offer traces, which list internal transfers.
+    /// Returns the way in which the source shows internal transfers now. The way changes when an endpoint stops
+    /// offering traces, which list internal transfers.
     fn internal_transfers(&self) -> InternalTransfers;
 
     /// Returns the number of requests that were sent to endpoints since the daemon started.

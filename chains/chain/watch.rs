@@ -1,5 +1,5 @@
-//! The watch set: every address ever issued on a chain, and every known output to them, in memory. Chains on which one
-//! key owns the same address share one watch set.
+//! The watch set keeps in memory every address that was ever issued on a chain, and every known output to these
+//! addresses. Chains on which one key owns the same address share one watch set.
 
 use std::sync::{RwLock, RwLockReadGuard};
 

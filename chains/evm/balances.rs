@@ -55,7 +55,8 @@ struct AccountProof<'a> {
     code_hash: B256,
 }
 
-/// The conclusion from proven balances about a sum that an address is said to have received in a block.
+/// The result of comparing the proven balances of an address with the sum of the transfers that the address received in
+/// a block, according to a node's traces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SumProof {
     /// The balance increased by the sum at least.
@@ -74,8 +75,8 @@ struct ProvenAccount {
 }
 
 impl Evm {
-    /// Returns the balances after block `at`, in the order of `addresses`. They are proven by the state root, or two
-    /// endpoints agree on them.
+    /// Returns the balances after block `at`, in the order of `addresses`. Each balance is proven by the state root, or
+    /// returned by endpoints of two providers. A balance of zero may be the unproven reply of a single endpoint.
     pub(crate) async fn fetch_verified_balances(
         &self,
         at: &BlockRef,
@@ -127,7 +128,8 @@ impl Evm {
         received.iter().zip(before.iter().zip(&after)).map(judge).collect()
     }
 
-    /// Returns the balances after block `at`: native ones that the state root proves, else those of one endpoint.
+    /// Returns the balances after block `at`, in the order of `addresses`: native balances that the state root proves
+    /// or, if no endpoint offers proofs and for tokens, the unproven balances of `endpoint`.
     pub(crate) async fn fetch_balances_proven_or_from(
         &self,
         endpoint: usize,
@@ -262,10 +264,10 @@ impl Evm {
         Ok(confirmed.into_iter().map(|(balance, _)| balance).collect())
     }
 
-    /// Fails when the endpoint ignores the block hash (EIP-1898) and returns the latest balance. Then the same payment
-    /// would be credited twice: once as a balance increase and once with its block. The function requests a balance in
-    /// a block that does not exist, where a correct endpoint returns an error. It stores the result, unless the request
-    /// timed out or a gateway failed.
+    /// Fails when the endpoint ignores the block hash (EIP-1898) and returns the latest balance. With such a balance,
+    /// the same payment would be credited twice: once as a balance increase and once with its block. This function
+    /// requests a balance in a block that does not exist, for which a correct endpoint returns an error. The result is
+    /// stored for later calls, unless the request failed for another reason.
     async fn ensure_endpoint_honors_block_hash(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
         let cached = self.lock_balance_cache().honors_block_hash.get(&endpoint).copied();
         let is_supported = match cached {

@@ -79,8 +79,9 @@ pub fn parse_verified_header(block: &RawValue, verify: Commitments) -> Result<(H
     Ok((header, chain_header))
 }
 
-/// Parses the block at `height`. If `native` is true, verifies the full transactions and finds payments of native
-/// coins.
+/// Parses the block at `height`; fails when the block has another height. If `native` is true, `block` must contain
+/// full transactions: their hashes are verified and native payments to watched addresses are collected. Hash and
+/// transactions root are checked only if `verify` enables these checks.
 pub fn parse_verified_block(
     block: &RawValue,
     height: Height,
@@ -177,8 +178,8 @@ impl Evm {
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let body = parse_verified_block(raw, height, self.config.verify, native, &watched.lock_addresses())
                 .map_err(Rejection::Invalid)?;
-            // The endpoint may have invented the unknown transaction type, so the driver prefers an endpoint whose
-            // reply can be verified at once.
+            // A block with an unknown transaction type cannot be verified yet, and the endpoint may have invented the
+            // type. So the driver prefers the reply of an endpoint that can be verified at once.
             let is_proven = body.unproven.is_none() || !self.config.verify.transactions;
             let origin_and_body = Some((reply.endpoint, body));
             Ok(if is_proven { Verdict::Accept(origin_and_body) } else { Verdict::Fallback(origin_and_body) })
@@ -192,8 +193,8 @@ impl Evm {
 
         let mut bodies: Vec<BlockBody> = Vec::with_capacity(answers.len());
         for (endpoint, body) in answers.into_iter().map_while(|found| found) {
-            // This block is on another branch: the endpoint switched to that branch, or another endpoint answered. The
-            // blocks before it are valid.
+            // `body` is on another branch than the blocks before it: the endpoint switched to that branch, or another
+            // endpoint answered. The blocks before it are returned.
             if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
                 break;
             }

@@ -1,9 +1,10 @@
 //! Asks an endpoint of another provider whether it shows the transfers that a first endpoint returned.
 //!
-//! The other provider must have the same block. The roots of its header then prove native payments and token transfers,
-//! when the driver verified them against the roots. Otherwise the other provider's receipts must show them. No header
-//! commits to the transfers by contracts: the other provider's traces must show them, or balances that are proven by the
-//! state root on which both providers agree. A missing or failed proof is no answer.
+//! The other provider must have the same block. If the driver has verified the native payments and token transfers of
+//! the block against the roots in its header, nothing more is requested for them. Otherwise the other provider's
+//! receipts must show them. No root commits to transfers by contracts: the other provider's traces must show them, or
+//! balances that are proven by the state root. When traces and proofs are missing, the result is "unknown", not
+//! "absent".
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ use serde_json::value::RawValue;
 
 use crate::{Evm, balances::SumProof, block, cross_check::BlockAnswer, hex, receipts::TxReceipt};
 
-/// Maximum number of transfers for which one call asks. The others get no answer.
+/// Maximum number of transfers that one call of `confirm` compares. Further transfers get the result `CannotSay`.
 const TRANSFERS_MAX: usize = 500;
 /// Maximum number of calls in one JSON-RPC batch.
 const CALLS_PER_BATCH: usize = 100;
@@ -47,7 +48,8 @@ struct TransactionJson<'a> {
 }
 
 impl Evm {
-    /// Implements [`chain::Source::confirm`].
+    /// Asks endpoints of other providers for the same block and its transfers. Returns one result for each of
+    /// `transfers`, in their order; see [`chain::Source::confirm`].
     pub(crate) async fn confirm_transfers(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
         if transfers.is_empty() {
             return Vec::new();
@@ -74,8 +76,9 @@ impl Evm {
         verdicts
     }
 
-    /// Returns one finding for each transfer of the question, as the endpoint of `answer` shows it. `are_proven` is true
-    /// when the header proves the native payments and token transfers.
+    /// Returns one finding for each transfer of the question: whether the endpoint of `answer` shows the transfer. If
+    /// `are_proven` is true, the header proves the native payments and token transfers, so they count as shown without
+    /// a request.
     async fn find_transfers_at_endpoint(
         &self,
         question: &Question<'_>,
@@ -149,7 +152,8 @@ impl Evm {
         Ok(found)
     }
 
-    /// Adds the native payments of the successful transactions for which `asked` has one.
+    /// Requests the transactions of the native payments in `asked` and adds the payments to `found`. Leaves out
+    /// transactions that failed according to their receipts.
     async fn add_native_payments(
         &self,
         answer: &BlockAnswer,
@@ -194,8 +198,8 @@ impl Evm {
         }
     }
 
-    /// Compares the native transfers of the question to each receiver with the proven increase of its balance. `why` is
-    /// the reason why there are no traces.
+    /// Compares, for each receiver, the sum of the native transfers in the question with the proven increase of the
+    /// receiver's balance. `why` is the reason why the endpoint returned no traces.
     async fn find_in_proofs(
         &self,
         question: &Question<'_>,
@@ -231,8 +235,9 @@ impl Evm {
         asked.iter().map(judge).collect()
     }
 
-    /// Compares balances after the block with the amounts of `asked`. Native balances that the state root proves come
-    /// first, then those of the endpoint.
+    /// Returns, for each transfer in `asked`, whether the balance of its receiver after the block is at least the
+    /// amount. The balances are native ones that the state root proves or else those that the endpoint of `answer`
+    /// returns.
     async fn find_in_balances(&self, at: &BlockRef, answer: &BlockAnswer, asked: &[&Transfer]) -> Vec<Finding> {
         let mut findings = vec![Finding::Unknown("the asset is not configured".to_owned()); asked.len()];
         for asset in &self.config.assets {

@@ -21,7 +21,7 @@ pub struct BlockAnswer {
 }
 
 impl Evm {
-    /// Locks and returns the endpoints on whose word the transfers of recent blocks rest.
+    /// Locks and returns the record of which endpoints returned recent blocks and their traces.
     pub(crate) fn lock_block_origins(&self) -> std::sync::MutexGuard<'_, BlockOrigins> {
         self.block_origins.lock().expect("no panic while the block origins are locked")
     }
@@ -31,8 +31,8 @@ impl Evm {
         self.lock_block_origins().record_endpoint(block, endpoint);
     }
 
-    /// Returns the endpoints on whose word the transfers of a block rest. `None` when they are not known, or when the
-    /// roots of the header do not prove all native payments and token transfers that were read.
+    /// Returns the endpoints that returned the block and its traces. `None` when these endpoints are not known, or when
+    /// the driver read native payments or token transfers that the roots of the header do not prove.
     pub(crate) fn find_origins_of_proven_block(&self, block: &BlockRef) -> Option<Vec<usize>> {
         self.lock_block_origins().find_endpoints(block)
     }
@@ -45,8 +45,9 @@ impl Evm {
         }
     }
 
-    /// Requests a block from as many other providers as it takes until, whichever single provider lies, another one has
-    /// the same block. The list is empty when the operator's own node returned the block first.
+    /// Requests a block from other providers until, for each endpoint in `origins`, an endpoint of another provider has
+    /// returned the same block. With unknown origins (`None`), two providers must return it. One answer of the
+    /// operator's own node is enough. The list is empty when the operator's own node is the only origin.
     ///
     /// # Errors
     /// Fails with the first answer that is not the same block.
@@ -89,7 +90,8 @@ impl Evm {
         self.pool.send_request(request, accept).await
     }
 
-    /// Returns the newest block of an endpoint that does not have a block.
+    /// Requests the newest block from the endpoints of `target`, which do not have the block that was to be compared.
+    /// The result tells how far they are behind; it is `NoAnswer` when they return nothing.
     async fn describe_missing_block(&self, target: Target) -> CrossCheckResult {
         let accept = |reply: &Reply<'_>| {
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };

@@ -1,5 +1,5 @@
-//! Requests the finalized block from one endpoint after another. What an endpoint reports is only its claim; this
-//! module decides from the claims which block is final.
+//! Requests the finalized block from one endpoint after another. Each reply is only the claim of one endpoint; this
+//! module decides from all claims which block is final.
 //!
 //! As long as two endpoints answer, one endpoint alone cannot raise the final block. Only recent claims are kept, so
 //! the final block can also move back; the follower decides how to react.
@@ -18,14 +18,15 @@ use tracing::debug;
 
 use crate::{Evm, block};
 
-/// The age after which an endpoint's statement about the final block is ignored.
+/// The age after which an endpoint's claim about the final block is ignored.
 const CLAIM_MAX_AGE: Duration = Duration::from_secs(300);
 
-/// An endpoint that is more than this number of blocks behind the highest endpoint is too old for its statement about
-/// the final block to count.
+/// The maximum number of blocks by which an endpoint may be behind the highest endpoint. The claim of an endpoint
+/// further behind is ignored.
 const LAG_BLOCKS_MAX: u64 = 32;
 
-/// The latest statement of each endpoint about which block is final.
+/// The latest claim of each endpoint about which block is final, by the index of the endpoint, with the time of the
+/// claim.
 #[derive(Debug, Default)]
 pub struct FinalityClaims {
     by_endpoint: Vec<Option<(BlockRef, Instant)>>,

@@ -1,9 +1,9 @@
 //! The driver of EVM chains. It detects when an endpoint omits or invents a payment.
 //!
-//! The driver hashes every header and links it to its parent. It checks each answer against the hashes in the header:
-//! the transactions root, the receipts root and the bloom of the logs, and native balances against the state root. For
-//! a chain whose commitments cannot be recomputed, the configuration switches the check off. The driver has no cursor,
-//! no database and no keys.
+//! The driver hashes every header and links it to its parent. It checks each reply of a node against the header:
+//! transactions against the transactions root, receipts against the receipts root or at least the bloom filter of the
+//! logs, and native balances against the state root. For a chain on which the driver cannot recompute a hash or root,
+//! the configuration switches that check off. The driver has no cursor, no database and no keys.
 
 pub mod logs;
 pub mod token_contracts;

@@ -28,8 +28,9 @@ pub struct LogSummary {
 }
 
 impl LogSummary {
-    /// Returns true when the logs contain no transfer to a watched address, and contain a transfer of every contract in
-    /// `in_bloom`, which shows that no contract was left out.
+    /// Returns true when the logs contain no transfer to a watched address. They must also contain a transfer of every
+    /// contract that the bloom filter of the block may contain; `in_bloom` are the indexes of these contracts.
+    /// Otherwise the endpoint may have left out the logs of a contract.
     pub fn rules_out_watched_transfer(&self, in_bloom: &[usize]) -> bool {
         !self.has_watched_transfer && in_bloom.iter().all(|contract| self.has_transfer_of[*contract])
     }
@@ -154,10 +155,11 @@ impl Evm {
         Ok(by_height)
     }
 
-    /// Requests the logs of one block. Returns false when it is certain that the block has no transfer to a watched
-    /// address, so that the caller need not request each receipt. An endpoint could leave a log out, so two endpoints
-    /// must show a transfer of every contract in `in_bloom`. The bloom may contain a contract by chance, so logs that
-    /// show fewer contracts are accepted only when no endpoint returns a transfer to a watched address.
+    /// Requests the logs of one block. Returns false when the block has no transfer to a watched address, so that the
+    /// caller need not request each receipt. For this result, two endpoints must return logs without such a transfer
+    /// but with a transfer of every contract in `in_bloom`, the contracts that the bloom filter of the block may
+    /// contain. Because a bloom filter may contain a contract by chance, it is also enough that all endpoints answer
+    /// and none returns a transfer to a watched address.
     pub(crate) async fn request_logs_for_possible_transfer(
         &self,
         body: &BlockBody,

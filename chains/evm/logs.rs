@@ -139,8 +139,8 @@ impl EventLog<'_> {
         Some(TokenTransfer { asset, from: parse_address_topic(from)?, to, amount })
     }
 
-    /// Returns true if the bloom filter contains the log's contract and all its topics. Returns `None` when one of them
-    /// is malformed.
+    /// Returns true if the bloom filter contains the log's contract and all its topics. Returns `None` when the
+    /// contract or a topic is malformed.
     pub fn is_log_in_bloom(&self, bloom: &Bloom) -> Option<bool> {
         let mut own = Bloom::ZERO;
         self.add_log_to_bloom(&mut own)?;

@@ -70,7 +70,9 @@ enum OneRequestOutcome {
 }
 
 impl Evm {
-    /// Returns the native payments and token transfers of one block, as its receipts prove them.
+    /// Returns the successful native payments and the token transfers of one block, taken from its receipts. Fails when
+    /// the receipts cannot be verified although the configuration demands it. When the roots of the header do not prove
+    /// the result, the origins of the block are recorded as unknown.
     pub(crate) async fn fetch_transfers_proven_by_receipts(
         &self,
         body: &BlockBody,
@@ -157,8 +159,8 @@ impl Evm {
         answer.await
     }
 
-    /// Requests the receipts of a block one by one. This needs many requests but gives the same proof as one request
-    /// for all receipts.
+    /// Requests the receipt of each transaction of the block and verifies all of them against the block's header. This
+    /// needs many requests but gives the same proof as one request for all receipts.
     async fn fetch_receipts_one_by_one(
         &self,
         body: &BlockBody,
@@ -266,7 +268,7 @@ impl TxReceipt<'_> {
     }
 
     /// Returns the token transfers to watched addresses in this receipt, or `None` when the transaction failed. Their
-    /// positions in the block are not those of the whole block.
+    /// log indexes count from the start of the receipt, and their transaction index is 0, not the index in the block.
     pub fn list_token_transfers(
         &self,
         txid: TxId,

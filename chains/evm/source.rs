@@ -29,7 +29,7 @@ use crate::{
     trace_health::TraceHealth,
 };
 
-/// Initial and maximum number of blocks in one `eth_getLogs` request.
+/// The initial number of blocks in one `eth_getLogs` request, and the maximum.
 const LOG_RANGE_BLOCKS: (u64, u64) = (2_000, 10_000);
 /// Selector of `decimals()` (ERC-20).
 const DECIMALS_SELECTOR: &str = "0x313ce567";
@@ -58,14 +58,14 @@ pub struct Evm {
     pub(crate) native: Option<AssetId>,
     /// The number of blocks in one `eth_getLogs` request.
     pub(crate) log_range_size: Mutex<AdaptiveSize>,
-    /// Blocks up to this height are not expected to change, so they are read in long ranges.
+    /// The height up to which blocks are not expected to change, so that they are read in ranges of up to 100 blocks.
     pub(crate) stable_height: AtomicU64,
     pub(crate) balance_cache: Mutex<BalanceCache>,
     /// True after the warning was logged that the balances of a single endpoint cannot be verified.
     pub(crate) single_endpoint_warned: AtomicBool,
     pub(crate) trace_health: Mutex<TraceHealth>,
-    /// Counters of requests for the newest block and for the final block. They select the endpoint of the next request,
-    /// so that the endpoints take turns.
+    /// The numbers of requests so far, for the newest block and for the final block. Each of these two counters selects
+    /// the endpoint of the next request of its kind, so that the endpoints take turns.
     next_head_endpoint: AtomicUsize,
     pub(crate) next_finality_endpoint: AtomicUsize,
     pub(crate) finality_claims: Mutex<FinalityClaims>,
@@ -100,7 +100,8 @@ impl Evm {
         })
     }
 
-    /// Stores the latest newest block of the chain. Returns true when it differs from the one that was stored before.
+    /// Stores `head` as the newest block of the chain. Returns true when the block that was stored before is another
+    /// one, or when none was stored.
     fn replace_last_head_and_compare(&self, head: BlockRef) -> bool {
         let mut last = self.last_head.lock().expect("no panic while the last head is locked");
         last.replace(head) != Some(head)
@@ -114,7 +115,8 @@ impl Evm {
 
 #[async_trait]
 impl Source for Evm {
-    /// Returns the EIP-155 chain id in decimal. Fails when an endpoint that answers belongs to another chain.
+    /// Asks every endpoint for its chain id and returns the configured EIP-155 chain id in decimal. Fails when an
+    /// endpoint that answers belongs to another chain, or when no endpoint answers.
     async fn identity(&self) -> Result<Identity, SourceError> {
         let mut failures = Vec::new();
         let mut is_confirmed = false;
@@ -169,8 +171,8 @@ impl Source for Evm {
         })
     }
 
-    /// Sends one request for the newest block. If this block is a new one, also sends a request for the finalized
-    /// block.
+    /// Requests the newest block from the next endpoint. If the block differs from the last one and the configuration
+    /// uses the tag `finalized`, also requests the finalized block, at most twice.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.next_head_endpoint.fetch_add(1, Ordering::Relaxed);
         let latest = self.pool.send_request(
@@ -218,7 +220,8 @@ impl Source for Evm {
         }
     }
 
-    /// Returns true: it costs nothing to invent a block, because proof of stake leaves no trace in its header.
+    /// Returns true: a header contains no proof of stake or of work, so an endpoint can invent a valid-looking block at
+    /// no cost.
     fn needs_second_source(&self) -> bool {
         true
     }

@@ -84,8 +84,9 @@ impl TokenContracts {
     }
 
     /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this
-    /// bloom. A bit that is not set proves that there is no such transfer; a set bit may be there by chance. The
-    /// addresses themselves are looked up only if they are few enough.
+    /// bloom filter. A bit that is not set proves that there is no such transfer; a bit may also be set by chance. The
+    /// watched addresses are looked up in the filter only if there are at most 1,000; with more, only the contracts are
+    /// looked up.
     pub fn list_contracts_with_possible_transfer(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
         let is_in_bloom = |i: &usize| bloom.contains(&self.entries[*i].bloom);
         let possible: Vec<usize> = (0..self.entries.len()).filter(is_in_bloom).collect();

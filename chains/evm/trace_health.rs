@@ -19,8 +19,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const FAILURES_MAX: u32 = 3;
 /// Time for which no traces are requested after repeated failures.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Time for which the daemon compares balances after a block was read without internal transfers. When an invoice
-/// expires, the daemon compares its balance once more, so it finds later payments too.
+/// Time for which the daemon compares the balances of invoice addresses after a block was read without internal
+/// transfers. A payment that this comparison misses is found when the invoice expires, because the balance is then
+/// compared once more.
 const DEGRADED_FOR: Duration = Duration::from_secs(3_600);
 
 /// The recent successes and failures of trace requests.
@@ -50,7 +51,8 @@ impl TraceHealth {
         (self.silent_since, self.failures, self.paused_until) = (None, 0, None);
     }
 
-    /// Records that no endpoint answered a request for traces. Returns true while the block may wait for another try.
+    /// Records that no endpoint answered a request for traces. Returns true during the first 20 seconds without an
+    /// answer, in which the block waits for another try; after that, the block is read without traces.
     pub fn record_silence_and_may_wait(&mut self, now: Instant) -> bool {
         now.saturating_duration_since(*self.silent_since.get_or_insert(now)) < SILENCE_MAX
     }

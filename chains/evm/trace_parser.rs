@@ -82,7 +82,8 @@ struct CreatedContract<'a> {
     address: Option<&'a str>,
 }
 
-/// Returns the internal transfers to watched addresses in geth's nested traces of a block.
+/// Returns the native coins that contracts sent to watched addresses, from geth's nested traces of a block. Fails when
+/// a trace is missing, malformed or belongs to another transaction.
 pub fn list_transfers_in_nested_traces(
     traces: &[TxTrace<'_>],
     body: &BlockBody,
@@ -110,7 +111,8 @@ pub fn list_transfers_in_nested_traces(
     Ok(transfers)
 }
 
-/// Returns the internal transfers to watched addresses in the flat traces of Parity's `trace_block`.
+/// Returns the native coins that contracts sent to watched addresses, from the flat traces of Parity's `trace_block`.
+/// Fails when a transaction has no trace, or when a trace belongs to another block or transaction.
 pub fn list_transfers_in_flat_traces(
     traces: &[FlatTrace<'_>],
     body: &BlockBody,
@@ -181,14 +183,15 @@ fn append_internal_transfers(
     Ok(())
 }
 
-/// Returns true when a call of this type can send coins to another account.
+/// Returns true when a call of this type, as geth names it, can send coins to another account.
 fn is_value_moving_call(kind: &str) -> bool {
     matches!(kind, "CALL" | "CREATE" | "CREATE2" | "SELFDESTRUCT" | "SUICIDE")
 }
 
 /// Converts the flat traces of one transaction to call frames.
 fn flat_traces_to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
-    // The frame indexes of the present call and its callers, beginning with the transaction itself.
+    // The indexes in `frames` of the current call and of all calls that lead to it, beginning with the transaction
+    // itself.
     let mut path: Vec<usize> = Vec::new();
     let mut frames = Vec::with_capacity(traces.len());
     for (index, trace) in traces.iter().enumerate() {

@@ -36,7 +36,8 @@ impl Evm {
 
     /// Returns the native coins that contracts sent to watched addresses in this block. `other_transfers` are the
     /// transfers that were already found in the block. Without usable traces the block is marked as incomplete, and the
-    /// result is empty.
+    /// result is empty. Fails only while a block may wait for traces: up to 20 seconds after the first request without
+    /// an answer.
     pub(crate) async fn fetch_internal_transfers_or_mark_incomplete(
         &self,
         body: &BlockBody,
@@ -120,8 +121,9 @@ impl Evm {
         Ok(Some(transfers))
     }
 
-    /// Removes each transfer that the proven balance of its receiver contradicts. No header commits to traces, but
-    /// endpoints can prove balances.
+    /// Removes the transfers to each address whose proven balance grew by less than the sum of its transfers, and marks
+    /// the block as incomplete. Traces cannot be proven by the header, but balances can. Removes nothing when no proofs
+    /// are offered.
     async fn drop_transfers_contradicted_by_balances(
         &self,
         body: &BlockBody,

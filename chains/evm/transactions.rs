@@ -73,8 +73,8 @@ impl UnprovenTransactions {
         (0..self.encoded.len()).filter(|index| self.encoded[*index].is_empty()).collect()
     }
 
-    /// Returns true when the root of all transactions equals the transactions root in the header. `missing` contains
-    /// the missing raw bytes in block order.
+    /// Returns true when the root of all transactions equals the transactions root in the header. `missing` contains,
+    /// in the order of the block, the raw bytes of the transactions that this version cannot encode.
     pub fn matches_transactions_root(&self, missing: Vec<Vec<u8>>) -> bool {
         let mut encoded = self.encoded.clone();
         for (index, bytes) in self.list_indexes_without_raw_bytes().into_iter().zip(missing) {
@@ -189,7 +189,8 @@ pub fn parse_transactions_into_body(
         let tx: TxJson<'_> = parse_json(raw.get())?;
         let hash = hex::parse_hash(tx.hash).ok_or("a transaction has an invalid hash")?;
         body.txids.push(hash);
-        // Neither this transaction nor its receipt is part of a root in the header, so nothing can prove it.
+        // The state sync of Polygon's bor node, and its receipt, are not part of any root in the header, so nothing can
+        // prove this transaction. It is not read.
         if index + 1 == transactions.len() && hash == compute_bor_state_sync_txid(&body.header) {
             continue;
         }

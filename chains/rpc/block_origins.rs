@@ -1,10 +1,12 @@
-//! The endpoints on whose word the transfers of recent blocks rest, so that another provider can be asked.
+//! Remembers which endpoints returned the transfers of recent blocks, so that an endpoint of another provider can be
+//! asked to confirm these transfers.
 
 use std::collections::BTreeMap;
 
 use chain::{BlockHash, BlockRef, Height};
 
-/// Maximum number of blocks whose endpoints are stored. For older blocks, two providers are asked.
+/// Maximum number of blocks whose endpoints are stored. To confirm a transfer of an older block, two providers are
+/// asked.
 const BLOCKS_MAX: usize = 10_000;
 
 /// The endpoints that returned each recent block, by height.
@@ -15,15 +17,15 @@ pub struct BlockOrigins(BTreeMap<Height, Origin>);
 #[derive(Debug)]
 struct Origin {
     hash: BlockHash,
-    /// The endpoints that returned a part of the block on which its transfers rest. All of them count, because a transfer
-    /// of any of the answers may have been booked.
+    /// The endpoints that returned transfers of the block, each by its index in the configuration. There can be
+    /// several, because the block may have been read more than once, and a transfer of each reply may have been booked.
     endpoints: Vec<usize>,
     /// True when the block also has transfers whose endpoint is not known.
     is_unknown: bool,
 }
 
 impl BlockOrigins {
-    /// Stores that an endpoint returned a part of the block on which its transfers rest.
+    /// Stores that an endpoint returned transfers of the block, or the data from which they were computed.
     pub fn record_endpoint(&mut self, block: BlockRef, endpoint: usize) {
         let origin = self.get_or_insert_and_drop_lowest(block);
         if !origin.endpoints.contains(&endpoint) {
@@ -36,15 +38,15 @@ impl BlockOrigins {
         self.get_or_insert_and_drop_lowest(block).is_unknown = true;
     }
 
-    /// Returns the endpoints on whose word the transfers of the block rest; `None` when they are not known, as for blocks
-    /// that were read before the last start.
+    /// Returns the endpoints that returned the transfers of the block; `None` when these endpoints are not known, for
+    /// example because the block was read before the last start of the daemon.
     pub fn find_endpoints(&self, block: &BlockRef) -> Option<Vec<usize>> {
         let origin = self.0.get(&block.height).filter(|origin| origin.hash == block.hash)?;
         (!origin.is_unknown && !origin.endpoints.is_empty()).then(|| origin.endpoints.clone())
     }
 
-    /// Returns the origin of a block, which replaces that of another block at its height. Drops the lowest block when
-    /// there are [`BLOCKS_MAX`].
+    /// Returns the origin of a block and adds an empty one if needed. The origin of another block at the same height is
+    /// replaced. When [`BLOCKS_MAX`] blocks are stored, the lowest one is dropped first.
     fn get_or_insert_and_drop_lowest(&mut self, block: BlockRef) -> &mut Origin {
         if self.0.len() >= BLOCKS_MAX && !self.0.contains_key(&block.height) {
             self.0.pop_first();

@@ -137,8 +137,9 @@ impl Endpoint {
         }
     }
 
-    /// Returns a text in which every long part of the endpoint's URL, every long header value and the login is replaced
-    /// by `…`. This is needed because a node's error message may repeat the key or the password of the request.
+    /// Returns `text` with these secrets replaced by `…`: parts of the endpoint's URL and header values of 8 or more
+    /// bytes, and the user name and password. Reads the login file again. A node's error message may repeat the key or
+    /// the password of the request.
     pub fn redact_secrets(&self, text: &str) -> String {
         let urls = || std::iter::once(&self.url).chain(self.path_override.iter().map(|(_, url)| url));
         let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));

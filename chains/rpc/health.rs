@@ -113,9 +113,10 @@ impl EndpointHealth {
         }
     }
 
-    /// Starts or extends the cool-down, because a request that was sent at `sent_at` failed. Each failure in a row
-    /// doubles the cool-down, unless the node names a duration. Concurrent requests that fail together count as one
-    /// failure, and none of them shortens the cool-down.
+    /// Starts or extends the cool-down, because a request that was sent at `sent_at` failed. The cool-down lasts half a
+    /// second after the first failure, and each failure in a row doubles it, up to a minute. If the node names a
+    /// duration, that duration is used, up to five minutes. Concurrent requests that fail together count as one
+    /// failure, and none of these shortens the cool-down.
     pub fn start_or_extend_cool_down(
         &mut self,
         reason: String,
@@ -135,8 +136,7 @@ impl EndpointHealth {
         self.cool_down = Some(CoolDown { began_at: now, ends_at });
     }
 
-    /// Returns true if the last cool-down began at `sent_at` or later. Then it began after the request of `sent_at` was
-    /// sent.
+    /// Returns true if the last cool-down began at `sent_at` or later, so after the request of that time was sent.
     fn cool_down_began_since(&self, sent_at: Instant) -> bool {
         self.cool_down.is_some_and(|cool_down| cool_down.began_at >= sent_at)
     }
@@ -146,7 +146,8 @@ impl EndpointHealth {
         &self.last_failure
     }
 
-    /// Records that the endpoint does not offer a method, for ten minutes. At most 64 methods are recorded.
+    /// Records that the endpoint does not offer a method; the record ends after ten minutes. At most 64 methods are
+    /// recorded at a time; further ones are ignored.
     pub fn record_method_missing(&mut self, method: &str, now: Instant) {
         self.methods_missing.retain(|_, until| *until > now);
         if self.methods_missing.len() < METHODS_MISSING_MAX {

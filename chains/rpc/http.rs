@@ -51,8 +51,8 @@ pub enum ErrorClass {
     Broken,
     /// The complete reply did not come in time. A smaller request may succeed.
     Timeout,
-    /// The node rejected the request because it received too many requests. It did not process the request, so the
-    /// request may be sent to it again.
+    /// The node rejected the request without processing it, because too many requests arrived. The same request may be
+    /// sent to this node again later.
     Throttled,
 }
 

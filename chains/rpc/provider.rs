@@ -33,7 +33,8 @@ impl Provider {
     }
 }
 
-/// Returns a public address alone, and a private one with its port.
+/// Returns the name of the provider of an IP address: the address alone if it is public, the address with the port if
+/// it is private.
 fn name_address(address: IpAddr, port: u16) -> String {
     let is_private = match address {
         IpAddr::V4(address) => address.is_private() || address.is_link_local() || address.is_loopback(),
@@ -42,8 +43,9 @@ fn name_address(address: IpAddr, port: u16) -> String {
     if is_private { format!("{address}:{port}") } else { address.to_string() }
 }
 
-/// Returns the registered domain of a public host name, or a private name with its port. `Url` has made the name lower
-/// case.
+/// Returns the name of the provider of a host: the registered domain of a public name, such as `example.com`, or the
+/// whole name with the port if it belongs to a private network. `name` is in lower case, because `Url` has converted
+/// it.
 fn name_domain(name: &str, port: u16) -> String {
     let labels: Vec<&str> = name.trim_end_matches('.').split('.').collect();
     match labels.as_slice() {

@@ -86,7 +86,7 @@ struct Envelope<'a, T> {
     error: Option<&'a RawValue>,
 }
 
-/// A field of a JSON object. Unlike `Option`, this type tells `null` from a missing field.
+/// A field of a JSON object. Unlike `Option`, this type distinguishes `null` from a missing field.
 enum Field<T> {
     Absent,
     Present(T),
@@ -230,8 +230,8 @@ fn find_json_rpc_error(body: &[u8]) -> Option<NodeError> {
     parse_node_error(serde_json::from_slice::<ErrorOnly<'_>>(body).ok()?.error)
 }
 
-/// Parses the `error` field of a JSON-RPC reply. Returns `None` if the field is `null`. Some gateways send a plain text
-/// instead of an object.
+/// Parses the `error` field of a JSON-RPC reply. Returns `None` if the field is `null`. A text instead of an object, as
+/// some gateways send it, becomes an error with code 0.
 fn parse_node_error(error: &RawValue) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct Object {

@@ -26,9 +26,10 @@ pub enum Target {
     /// block is far behind. An index above the last endpoint starts again at the first one. A caller that increments
     /// the index sends requests to all endpoints in turn.
     From(usize),
-    /// The request goes to every endpoint of another provider than the one at this index, starting with the operator's
-    /// own node, else with the next endpoint. A caller uses this target to verify a reply of the excluded endpoint
-    /// independently. The pool waits for rate limits and cool-downs of the other endpoints.
+    /// The request goes to one endpoint after another until one gives an accepted reply, but to no endpoint of the same
+    /// provider as the endpoint at this index. It starts with the operator's own node or, without such a node, with the
+    /// endpoint after this index. A caller uses this target to verify a reply of the excluded endpoint independently.
+    /// The pool waits for rate limits and cool-downs of the other endpoints.
     Excluding(usize),
     /// The request goes only to the endpoint at this index, and after a failure to no other endpoint. The chain check
     /// is not sent first, and the request is sent even if the endpoint lacks the role `read`. The pool waits for its
@@ -77,8 +78,8 @@ impl Request {
         Request { method: method.to_owned(), path: String::new(), body: Some(body), target: Target::Any }
     }
 
-    /// Sets the method name of a request. A request whose path has parameters needs this, so that all such paths count
-    /// as one method.
+    /// Sets the method name of a request, which is the path by default. Use it for a path that contains parameters, so
+    /// that the pool records all such paths under one method name.
     pub fn with_method(mut self, method: &str) -> Request {
         method.clone_into(&mut self.method);
         self

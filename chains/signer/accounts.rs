@@ -18,14 +18,13 @@ use chain::{Address, Family, address::AddressScheme};
 
 use crate::seed::Seed;
 
-/// The number of account numbers in one epoch. The epoch is increased by one with every restore of a backup.
+/// The number of account numbers in one epoch. Every restore of a backup increases the epoch by one.
 const EPOCH: u32 = 100;
 
 /// The account number of the first hot wallet, within its epoch. Payouts and fees are paid from hot wallets.
 const FIRST_HOT_WALLET: u32 = 10;
 
-/// The highest epoch. The epoch is increased with every restore of a backup. All account numbers of this epoch are
-/// below 2^31.
+/// The highest epoch, chosen so that all account numbers stay below 2^31.
 pub const EPOCH_MAX: u32 = (ChildNumber::HARDENED_FLAG - EPOCH) / EPOCH;
 
 /// The highest number of a hot wallet.
@@ -82,7 +81,7 @@ impl FromStr for AccountPurpose {
                 AccountPurpose::Hot(number)
             }
         };
-        // Only the form that `Display` writes is valid, so texts such as `hot-007` and `hot-+7` are errors.
+        // Only the form that `Display` writes is valid, so `hot-007` and `hot-+7` are errors.
         let known =
             !matches!(purpose, AccountPurpose::Hot(number) if number > HOT_WALLET_MAX) && purpose.to_string() == text;
         if known { Ok(purpose) } else { Err(BadPurpose) }
@@ -170,7 +169,7 @@ impl KeyAccount {
         self.epoch
     }
 
-    /// Returns the number of the account in its path, below 2^31.
+    /// Returns the account number of the path, `use + 100 × epoch`, below 2^31.
     pub fn account_number(&self) -> u32 {
         let within = match self.purpose {
             AccountPurpose::Deposit => 0,
@@ -202,7 +201,7 @@ impl KeyAccount {
     }
 
     /// Returns the address at `…account'/0/index`, derived from the private key. The daemon derives the same address
-    /// from the xpub with another library, so each derivation verifies the other.
+    /// from the xpub with another library, so comparing both addresses reveals an error in either.
     ///
     /// # Errors
     ///

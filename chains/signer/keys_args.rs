@@ -152,8 +152,8 @@ impl AccountArgs {
         Ok(account.with_address_kind(self.kind.map_or(default_kind, AddressKind::from)))
     }
 
-    /// Returns one account for each kind of address of the chain family, or only the account of the kind that the
-    /// operator gave with `--kind`.
+    /// Returns one account for each kind of address of the chain family: two for Bitcoin, one for EVM and TRON. With
+    /// `--kind`, returns only the account of this kind.
     pub(crate) fn select_account_per_kind(
         &self,
         chain: FamilyArg,

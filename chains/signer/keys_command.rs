@@ -62,7 +62,8 @@ pub fn exit_code_of_error(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Writes a new seed to a new file. Prints the words of the seed only on a terminal or with `--show-mnemonic`.
+/// Creates a seed and writes it to a new encrypted file. Prints the words of the seed only if standard output is a
+/// terminal or with `--show-mnemonic`.
 fn create_seed_file(args: &CreateArgs, out: &mut impl Write) -> anyhow::Result<()> {
     refuse_existing_file(&args.file)?;
     let seed = Seed::generate()?;
@@ -100,7 +101,7 @@ fn import_words_to_seed_file(args: &ImportArgs, out: &mut impl Write) -> anyhow:
     Ok(())
 }
 
-/// Prints one `[[accounts]]` table for each selected account.
+/// Opens the seed file and prints one `[[accounts]]` table with the xpub of each selected account.
 fn print_account_xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let seed = args.passphrase.ask_passphrase_and_open_file(&args.file)?;
     let chains = if args.chain.is_empty() { FamilyArg::value_variants() } else { &args.chain };
@@ -116,8 +117,8 @@ fn print_account_xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result
     Ok(())
 }
 
-/// Writes the `[[accounts]]` table of an account for the configuration of settled. No value contains a character that
-/// must be escaped in TOML.
+/// Writes the `[[accounts]]` table of an account for the configuration of settled. The values are not escaped, because
+/// none contains a character that TOML requires to be escaped.
 fn write_account_toml(seed: &Seed, account: &KeyAccount, out: &mut impl Write) -> std::io::Result<()> {
     let family = match account.family() {
         Family::Bitcoin => "bitcoin",
@@ -147,7 +148,8 @@ fn print_derived_addresses(args: &DeriveArgs, out: &mut impl Write) -> anyhow::R
     Ok(())
 }
 
-/// Opens a seed file and compares the xpub and the address that the operator gave with the derived ones.
+/// Opens a seed file, and compares the xpub and the address that the operator gave with the ones derived from the seed.
+/// Fails at the first that differs. Without `--chain`, only opens the file.
 fn compare_with_seed_file(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let seed = args.passphrase.ask_passphrase_and_open_file(&args.file)?;
     writeln!(out, "{} was opened: seed {}", args.file.display(), seed.fingerprint())?;
@@ -182,8 +184,8 @@ fn compare_with_seed_file(args: &CheckArgs, out: &mut impl Write) -> anyhow::Res
     Ok(())
 }
 
-/// Returns the address at an index, derived from the private keys and again from the xpub, as the daemon does. Fails if
-/// the two addresses differ.
+/// Returns the address at an index. Derives it from the private keys, and again from the xpub as the daemon does, and
+/// fails if the two addresses differ.
 fn derive_address_twice(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
     let from_seed = account.derive_address(seed, index)?.text;
     let from_xpub = Deriver::new(&account.derive_xpub(seed), account.address_scheme())?.derive_address(index)?.text;
@@ -194,7 +196,8 @@ fn derive_address_twice(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow
     Ok(from_seed)
 }
 
-/// Fails if the file exists, before the operator types a passphrase for a seed file that cannot be written.
+/// Fails if the file exists. This is checked first, so that the operator types no passphrase for a file that cannot be
+/// written.
 fn refuse_existing_file(file: &Path) -> anyhow::Result<()> {
     ensure!(
         !file.try_exists()?,

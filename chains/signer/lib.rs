@@ -1,4 +1,5 @@
-//! The private keys of settled, and the program `settled-signer` that manages them. No other crate has access to them.
+//! Contains the private keys of settled and the program `settled-signer`, which manages them. No other crate has access
+//! to private keys.
 //!
 //! A [`seed::Seed`] is kept in memory that is wiped when the seed is dropped, and on disk as a [`seed_file::SeedFile`].
 //! Other crates use only the account xpubs that [`accounts::KeyAccount::derive_xpub`] returns. This crate opens no

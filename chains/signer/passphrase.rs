@@ -37,7 +37,7 @@ pub(crate) struct EncryptionArgs {
     kdf_lanes: u32,
 }
 
-/// The option that names the source of the passphrase of a seed file.
+/// The option with which the operator names a file that contains the passphrase of a seed file.
 #[derive(Args)]
 pub(crate) struct PassphraseArgs {
     /// Read the passphrase of the seed file from this file. Without this option, the program uses the systemd
@@ -47,8 +47,9 @@ pub(crate) struct PassphraseArgs {
 }
 
 impl EncryptionArgs {
-    /// Asks for a new passphrase, unless it is stored, and writes the seed to a new file. Fails if the passphrase has
-    /// less than eight characters or if the file exists.
+    /// Writes the seed to a new file that is encrypted with a passphrase. Uses the stored passphrase if there is one;
+    /// otherwise asks the operator for a new one. Fails if the passphrase has fewer than eight characters or if the
+    /// file exists.
     pub(crate) fn ask_passphrase_and_create_file(&self, file: &Path, seed: &Seed) -> anyhow::Result<()> {
         let cost = KdfCost::new(self.kdf_memory_mib * 1024, self.kdf_passes, self.kdf_lanes)?;
         let passphrase = match self.passphrase.read_stored_passphrase()? {
@@ -62,9 +63,10 @@ impl EncryptionArgs {
 }
 
 impl PassphraseArgs {
-    /// Reads a seed file, asks for its passphrase, unless the passphrase is stored, and decrypts the seed.
+    /// Reads a seed file and decrypts its seed. Uses the stored passphrase if there is one; otherwise asks the
+    /// operator.
     pub(crate) fn ask_passphrase_and_open_file(&self, file: &Path) -> anyhow::Result<Seed> {
-        // The file is read before the passphrase is asked for. If the file is damaged, no passphrase can open it.
+        // The file is read before the passphrase is asked for, because no passphrase can open a damaged file.
         let seed_file = SeedFile::read_and_verify_checksum(file).with_context(|| file.display().to_string())?;
         let passphrase = match self.read_stored_passphrase()? {
             Some(passphrase) => passphrase,

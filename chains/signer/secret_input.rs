@@ -1,4 +1,4 @@
-//! The input of secrets: from the terminal, where typed secrets are not shown, from standard input and from files.
+//! Reads secrets from the terminal, from standard input and from files. A terminal does not show the typed secret.
 //! Secrets are kept in memory that is wiped.
 //!
 //! Lines are read byte by byte from the file descriptor, because the buffer of [`std::io::Stdin`] would keep a copy.
@@ -67,8 +67,8 @@ pub(crate) fn read_secret_file(path: &Path) -> anyhow::Result<SecretString> {
     read_bounded().with_context(|| format!("reading the secret in {}", path.display()))
 }
 
-/// Reads one line as a secret. Fails if the input is empty, if the line is too long, or if the byte `cancel` is read,
-/// which the interrupt key sends.
+/// Reads one line as a secret. Fails if the input is empty, if the line is too long, or if it contains the byte
+/// `cancel`, which the terminal sends when the operator presses the interrupt key.
 fn read_secret_line(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<SecretString> {
     let mut line = Zeroizing::new(Vec::with_capacity(SECRET_MAX));
     let mut byte = Zeroizing::new([0u8; 1]);
@@ -89,7 +89,7 @@ fn read_secret_line(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<
     }
 }
 
-/// Returns the text of a secret without the line break at its end.
+/// Returns the bytes as the text of a secret, without the line break at its end. Fails if they are not UTF-8.
 fn strip_line_break(bytes: &[u8]) -> anyhow::Result<SecretString> {
     let text = std::str::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is not UTF-8"))?;
     let line = text.strip_suffix('\n').unwrap_or(text);
@@ -97,7 +97,7 @@ fn strip_line_break(bytes: &[u8]) -> anyhow::Result<SecretString> {
 }
 
 /// Keeps the terminal from showing typed text (echo) until this value is dropped. Meanwhile the interrupt key (Ctrl-C)
-/// ends the line and not the program, because a killed program could not switch the echo on again.
+/// only ends the line: a killed program could not switch the echo on again.
 struct EchoOff<'a> {
     terminal: BorrowedFd<'a>,
     /// The settings of the terminal before the echo was switched off.

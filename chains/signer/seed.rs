@@ -81,8 +81,8 @@ impl Seed {
         Ok(Seed::stretch_mnemonic(words, SecretString::default()))
     }
 
-    /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty passphrase means
-    /// none.
+    /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty `passphrase` stands
+    /// for no BIP39 passphrase.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Seed {
         Seed::from_parsed_words(Mnemonic::parse_in_normalized(Language::English, &lower), passphrase)
     }
 
-    /// Returns the seed of 16, 20, 24, 28 or 32 bytes of entropy. An empty BIP39 passphrase means none.
+    /// Returns the seed of 16, 20, 24, 28 or 32 bytes of entropy. An empty `passphrase` stands for no BIP39 passphrase.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl Seed {
             .expect("an invalid key has a probability below 2^-127 (BIP32)")
     }
 
-    /// Returns the seed of parsed words, or the error of parsing them. Fails when the passphrase is too long.
+    /// Returns the seed of the parsed `words`, or the error if `words` is an error or the passphrase is too long.
     fn from_parsed_words(words: Result<Mnemonic, bip39::Error>, passphrase: SecretString) -> Result<Seed, SeedError> {
         if passphrase.expose_secret().len() > PASSPHRASE_MAX {
             return Err(SeedError::PassphraseTooLong);
@@ -141,7 +141,8 @@ impl Seed {
         Ok(Seed::stretch_mnemonic(words?, passphrase))
     }
 
-    /// Returns the seed of a mnemonic, with the 64 bytes that PBKDF2 derives from words and passphrase (BIP39).
+    /// Returns the seed of a mnemonic, which includes the 64 bytes that PBKDF2 derives from the words and the
+    /// passphrase (BIP39).
     fn stretch_mnemonic(words: Mnemonic, passphrase: SecretString) -> Seed {
         let stretched = Zeroizing::new(words.to_seed(passphrase.expose_secret()));
         Seed { words, passphrase, stretched: SecretBox::new(Box::new(*stretched)) }

@@ -40,8 +40,8 @@ const MAGIC: [u8; 8] = *b"SETTSEED";
 /// The version of the layout of the file.
 const VERSION: u16 = 1;
 
-/// The end of the associated data, which the tag of the file protects. It prevents another kind of encrypted file, with
-/// the same layout and passphrase, from being opened as a seed file.
+/// The last part of the associated data, which the tag of the file protects together with the header. Another kind of
+/// encrypted file with the same layout and passphrase has another `FILE_KIND`, so it cannot be opened as a seed file.
 const FILE_KIND: &[u8] = b"settled seed";
 
 /// The length of the salt, in bytes.
@@ -82,8 +82,8 @@ impl KdfCost {
     /// The default parameters: 256 MiB, 3 passes and 1 lane. One guess of the passphrase takes about a second.
     pub const DEFAULT: KdfCost = KdfCost { memory_kib: 256 * 1024, passes: 3, lanes: 1 };
 
-    /// Returns the parameters if they are in range. The limits also apply to the parameters that a file contains, so
-    /// that a forged file cannot exhaust the machine.
+    /// Returns the parameters if they are in range. Parameters that were read from a file are checked too, so that a
+    /// forged file cannot use up all memory or time of the machine.
     ///
     /// # Errors
     ///
@@ -167,7 +167,7 @@ impl SeedFile {
         };
         let written = file.write_all(&bytes).and_then(|()| file.sync_all()).and_then(|()| sync_parent_folder(path));
         if written.is_err() {
-            // This call created the file, so the file may be removed. An error of the removal is not reported.
+            // The file may be removed, because this call created it. An error of the removal is not reported.
             let _ = std::fs::remove_file(path);
         }
         Ok(written?)
@@ -219,7 +219,8 @@ impl SeedFile {
         Ok(SeedFile { header, cost, sealed, tag: tag.into() })
     }
 
-    /// Derives the key from the passphrase and decrypts the seed. Takes as long as the [`KdfCost`] of the file demands.
+    /// Derives the key from the passphrase and decrypts the seed. Takes as long as the Argon2id parameters of the file
+    /// ([`KdfCost`]) demand.
     ///
     /// # Errors
     ///

@@ -15,8 +15,8 @@ pub struct InvalidAddress {
     pub reason: &'static str,
 }
 
-/// Parses an address as a wallet of the family does. For Bitcoin, P2WPKH and P2TR addresses of any network are valid,
-/// because models of mainnet and of regtest differ in the prefix only.
+/// Parses an address of the family. For Bitcoin, P2WPKH and P2TR addresses of all Bitcoin networks are accepted,
+/// because the network changes only the prefix of an address.
 pub fn parse_address(family: Family, text: &str) -> Result<Address, InvalidAddress> {
     let parsed = match family {
         Family::Bitcoin => parse_bitcoin_address(text),

@@ -1,8 +1,9 @@
-//! Stores a model chain on disk, in a file of lines. The first line is a snapshot; every other line is a block, a rewind
-//! or a transaction that waits in the mempool.
+//! Stores a model chain on disk, in a file of lines. The first line is a snapshot of the state; every other line is a
+//! block, a rewind (the removal of the newest blocks) or a transaction that waits in the mempool.
 //!
-//! A block is written before a reader can see it. Replaying a block must give the stored hash, so a changed file is
-//! detected. An incomplete last line, left by a crash, is dropped, because no reader saw that block.
+//! A block is written before a reader can see it. When the file is opened, each block is applied again and must get its
+//! stored hash, so a changed file is detected. An incomplete last line, left by a crash, is dropped, because no reader
+//! saw its block.
 
 use std::{
     collections::BTreeMap,
@@ -49,11 +50,11 @@ pub enum OpenError {
 pub enum FileLine {
     /// The state after the oldest stored block. It is always the first line of the file, and only the first.
     Snapshot(Box<Snapshot>),
-    /// A block whose parent is the newest block of the lines before.
+    /// The next block of the chain. Its parent is the newest block after the lines above are applied.
     Block(BlockRecord),
     /// All blocks above this height were replaced. The next line is the first of the new blocks.
     Rewind(Height),
-    /// An encoded transaction that came into the mempool. Later blocks may include it.
+    /// A transaction that came into the mempool, in its encoded form. Later blocks may include it.
     Pending(Box<RawValue>),
 }
 
@@ -145,8 +146,9 @@ impl BlockFile {
 }
 
 impl ModelChain {
-    /// Appends the blocks above `from` to the chain's file, and drops the oldest blocks from memory. When blocks were
-    /// replaced, first appends a rewind to the height `rewound`. A failure is stored in `storage_error`.
+    /// Appends the blocks above the height `from` to the chain's file, if it has one, and drops the oldest blocks from
+    /// memory. `rewound` is the height of the fork if blocks were replaced, and `None` otherwise. After a rewind, or
+    /// when the file has too many lines, the whole file is replaced. A failure is kept in `storage_error`.
     pub fn store_new_and_drop_old_blocks(&mut self, rewound: Option<Height>, from: Height) {
         if let Some(mut file) = self.file.take() {
             let known = usize::try_from(from - self.oldest_height() + 1).unwrap_or(usize::MAX);
@@ -154,7 +156,8 @@ impl ModelChain {
             let lines = rewound.map(FileLine::Rewind).into_iter().chain(above.map(FileLine::from_block));
             let stored = file.append_lines_and_sync(lines);
             self.drop_old_blocks();
-            // A rewind may have dropped transactions, which the lines of a new file no longer have.
+            // After a rewind, the file is replaced. Otherwise, transactions that the reorganisation dropped would
+            // return from the old lines after a restart.
             let is_replaced = rewound.is_some() || file.has_too_many_lines();
             let stored = stored.and_then(|()| if is_replaced { file.replace_by_shorter_file(self) } else { Ok(()) });
             self.keep_storage_error(stored);
@@ -173,8 +176,8 @@ impl ModelChain {
         }
     }
 
-    /// Replaces the chain's file by one with the present blocks and the present mempool. A failure is kept in
-    /// `storage_error`.
+    /// Replaces the chain's file by one with the present blocks and the present mempool. Does nothing for a chain in
+    /// memory. A failure is kept in `storage_error`.
     pub fn store_all(&mut self) {
         if let Some(mut file) = self.file.take() {
             let stored = file.replace_by_shorter_file(self);
@@ -213,7 +216,7 @@ fn replace_file_atomically(path: &Path, model: &ModelChain) -> io::Result<(File,
     Ok((OpenOptions::new().append(true).open(path)?, lines))
 }
 
-/// Returns the chain that the lines of a file describe. Drops an incomplete last line.
+/// Returns the chain that the lines of a file describe, with its mempool. Drops an incomplete last line.
 fn rebuild_chain_from_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelChain, OpenError> {
     let damaged = |line: usize, reason: String| OpenError::Damaged { path: path.to_owned(), line: line + 1, reason };
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
@@ -244,7 +247,7 @@ fn rebuild_chain_from_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result
 }
 
 impl FileLine {
-    /// Returns the line for an encoded transaction of the mempool.
+    /// Returns the line for a transaction of the mempool, given in its encoded form.
     pub fn from_pending(raw: &str) -> FileLine {
         FileLine::Pending(RawValue::from_string(raw.to_owned()).expect("an encoded transaction is JSON"))
     }
@@ -289,8 +292,8 @@ impl FileLine {
         }))
     }
 
-    /// Appends the block of the line to the chain, rewinds the chain, or adds the transaction of the line to `pending`.
-    /// Fails for a snapshot.
+    /// Applies one line: appends its block to the chain, rewinds the chain, or adds its transaction to `pending`, which
+    /// the caller adds to the mempool after the last line. Fails for a snapshot, which may only be the first line.
     fn apply_to_chain(self, model: &mut ModelChain, pending: &mut Vec<SignedTx>) -> Result<(), String> {
         match self {
             FileLine::Pending(raw) => {
@@ -326,7 +329,8 @@ impl FileLine {
 }
 
 impl Snapshot {
-    /// Returns a chain whose only block is the one of the snapshot.
+    /// Returns a chain with the block and the state of the snapshot. Fails if the version is not supported or a value
+    /// cannot be parsed.
     fn restore_chain(self, spec: ChainSpec) -> Result<ModelChain, String> {
         if self.version != VERSION {
             return Err(format!("version {} is not supported", self.version));

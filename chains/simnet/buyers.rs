@@ -1,5 +1,5 @@
-//! The wallets of the buyers, which have real keys and own funds from the genesis block on, and the payments from these
-//! wallets. The wallets take turns, so that they come from different senders and rarely depend on each other.
+//! The wallets of the simulated buyers, and payments from them. The wallets have real keys, and own funds from the
+//! genesis block on. They take turns, so that payments come from different senders and rarely depend on each other.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +58,8 @@ impl Buyers {
         self.wallets.iter().map(|wallet| wallet.address.key).collect()
     }
 
-    /// Returns a signed payment from the next wallet with sufficient funds; `None` when no wallet has them.
+    /// Returns a signed payment from the next wallet with sufficient funds, and lets the wallet after it pay next time.
+    /// Returns `None` when no wallet has sufficient funds.
     pub fn sign_payment_from_next_wallet(
         &mut self,
         state: &ChainState,
@@ -76,7 +77,7 @@ impl Buyers {
         Some(draft.sign(self.family, &[self.wallets[turn].secret]))
     }
 
-    /// Returns a transaction that conflicts with `paid`: in it, the sender of `paid` pays the money back to itself.
+    /// Returns a transaction that conflicts with `paid`: the buyer who sent `paid` pays the money back to itself.
     /// Returns `None` when the sender is not a buyer.
     pub fn sign_double_spend(&self, state: &ChainState, paid: &SignedTx) -> Option<SignedTx> {
         let wallet = self.wallets.iter().find(|wallet| wallet.address.key == paid.sender())?;
@@ -90,8 +91,9 @@ impl Buyers {
     }
 }
 
-/// For these moves of the wallet, returns the nonce or, on Bitcoin, the coins to spend. Also returns the moves, on
-/// Bitcoin with an added output for the change. Returns `None` when the wallet's funds are insufficient.
+/// Returns the nonce with which `payer` can make these moves or, on Bitcoin, the coins that pay for them. Also returns
+/// the moves, on Bitcoin with an added output for the change. Returns `None` when the funds of `payer` are
+/// insufficient.
 fn choose_nonce_or_coins(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(ReplayProtection, Vec<Move>)> {
     let total = |asset: &AssetId| Amount::checked_sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
     if state.rules.family != Family::Bitcoin {
@@ -124,7 +126,7 @@ pub fn derive_miner_account(chain: &ChainId, seed: u64) -> AddressKey {
     AddressKey(derive_secret_bytes(chain, seed, u64::MAX)[..20].try_into().expect("20 of 32 bytes"))
 }
 
-/// Returns 32 bytes that follow from the chain, the seed and the index of the wallet.
+/// Returns the SHA-256 hash of the chain, the seed and the index of the wallet. Equal arguments give equal bytes.
 fn derive_secret_bytes(chain: &ChainId, seed: u64, index: u64) -> [u8; 32] {
     let hash = Sha256::new().chain_update("simnet key").chain_update(chain.as_str());
     hash.chain_update(seed.to_be_bytes()).chain_update(index.to_be_bytes()).finalize().into()
@@ -145,7 +147,7 @@ pub enum PayError {
     /// No buyer's wallet has sufficient funds.
     #[error("no buyer has that much")]
     InsufficientFunds,
-    /// The chain's family has no payments of this kind.
+    /// The chain's family has no payments of the requested kind.
     #[error("the family has no such payment")]
     Unsupported,
     /// The node rejected the transaction for this reason, or its outcome is unknown.
@@ -170,8 +172,8 @@ impl Simnet {
         self.pay_many(chain, vec![(asset.clone(), to.to_owned(), amount)])
     }
 
-    /// Sends several payments in one transaction. On account-based chains the first native payment is the transaction's
-    /// value, and further native payments are internal, like those of a distributing contract.
+    /// Sends several payments in one transaction. On account-based chains, the transaction itself carries the first
+    /// native payment; further native payments are internal transfers, like those of a contract that distributes money.
     ///
     /// # Errors
     /// See [`PayError`].
@@ -191,7 +193,7 @@ impl Simnet {
         )
     }
 
-    /// Sends a payment that is mined, reverts and moves nothing.
+    /// Sends a payment whose transaction reverts: a block includes it, but it moves no money.
     ///
     /// # Errors
     /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.

@@ -63,7 +63,7 @@ pub struct ReversibleMap<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
-    /// Returns a map with these rows. They are the start: they cannot be undone.
+    /// Returns a map with these initial rows. No undo can remove them, because no change is recorded for them.
     pub fn new(rows: BTreeMap<K, V>) -> ReversibleMap<K, V> {
         ReversibleMap { rows, replaced: Vec::new() }
     }
@@ -77,7 +77,7 @@ impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
         self.replaced.push((key, old));
     }
 
-    /// Undoes writes: restores the replaced values in reverse order.
+    /// Restores the values that writes replaced, in reverse order of the writes.
     fn restore_old_rows(&mut self, replaced: &[(K, Option<V>)]) {
         for (key, old) in replaced.iter().rev() {
             match old {
@@ -120,7 +120,8 @@ pub struct ChainState {
     pub nonces: ReversibleMap<AddressKey, u64>,
     /// Unspent outputs with their amounts, ordered by owner.
     pub coins: ReversibleMap<CoinKey, Amount>,
-    /// The applied transactions that have no nonce, each with its expiry in Unix seconds.
+    /// The applied TRON transactions that have an expiry instead of a nonce, each with this expiry in Unix seconds.
+    /// They must not be applied again.
     pub used: ReversibleMap<TxId, i64>,
 }
 
@@ -149,7 +150,8 @@ impl ChainState {
         self.balance_or_initial(&(asset.clone(), account), self.balances.rows.get(&(asset.clone(), account)).copied())
     }
 
-    /// Returns the balance before the transactions of `undos`, which must be the latest ones, oldest first.
+    /// Returns the balance before the transactions that `undos` can undo. These must be the latest applied
+    /// transactions, oldest first.
     pub fn balance_before<'a>(
         &self,
         asset: &AssetId,
@@ -199,7 +201,8 @@ impl ChainState {
         outcome.map(|()| undo)
     }
 
-    /// Undoes the latest transaction that is still applied.
+    /// Undoes a transaction. It must be the latest applied transaction, and `undo` must contain the values that it
+    /// replaced.
     pub fn undo_transaction(&mut self, undo: &Undo) {
         self.balances.restore_old_rows(&undo.balances);
         self.nonces.restore_old_rows(&undo.nonces);
@@ -237,8 +240,8 @@ impl ChainState {
         Ok(())
     }
 
-    /// Marks a TRON transaction as used, so that it cannot be applied again. Fails when it was used before, has
-    /// expired, or expires too late.
+    /// Marks a TRON transaction as used, so that it cannot be applied again. Fails when it was used before, when its
+    /// expiry `until` is before the block time `time`, or when it is more than [`EXPIRY_SECONDS_MAX`] after that time.
     fn use_unexpired_txid_once(&mut self, txid: TxId, until: i64, time: i64) -> Result<(), TxRejection> {
         if self.rules.family != Family::Tron {
             return Err(TxRejection::WrongFamily);
@@ -253,8 +256,8 @@ impl ChainState {
         Ok(())
     }
 
-    /// Applies a Bitcoin transaction. Its inputs must equal its outputs plus the fee, all in the native coin, and it
-    /// cannot revert.
+    /// Applies a Bitcoin transaction, which spends `coins`. Fails unless its inputs equal its outputs plus the fee, all
+    /// in the native coin. A Bitcoin transaction cannot revert.
     fn apply_bitcoin_transaction(&mut self, tx: &SignedTx, coins: &[OutPoint]) -> Result<(), TxRejection> {
         let native = self.rules.native.clone();
         let foreign = tx.draft.moves.iter().any(|m| m.asset != native || m.internal);

@@ -111,7 +111,8 @@ pub async fn assert_source_keeps_contract(subject: SourceUnderTest<'_>, operator
     assert_eq!(branch[0].header.parent, fork.hash, "the new branch starts at the fork");
 }
 
-/// Asserts that the tip agrees with the headers, and that no block is above it. Returns the newest block.
+/// Asserts that the newest and the final block of the tip are the blocks at their heights, and that there is no block
+/// above the newest one. Returns the newest block.
 async fn assert_tip_matches_headers(source: &dyn Source) -> BlockRef {
     let tip = source.tip().await.expect("the node answers");
     if let Some(mark) = tip.finalized {
@@ -126,8 +127,8 @@ async fn assert_tip_matches_headers(source: &dyn Source) -> BlockRef {
     head
 }
 
-/// Asserts that the balances in the native coin are those after the requested block, in the order of the requested
-/// addresses.
+/// Asserts that the source returns the native balances in the order of `addresses`: zero after the block `before`, and
+/// the paid amount after the block `after`. A source that does not support past balances passes.
 async fn assert_native_balances(
     source: &dyn Source,
     assets: &[Asset],

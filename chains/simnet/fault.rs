@@ -1,6 +1,7 @@
 //! The faults of a model node, which tests switch on and off.
 
-/// A fault of a model node. It lasts until it is switched off. Buyers use other nodes, which have no faults.
+/// A fault of the model node from which settled reads. It lasts until it is switched off. Payments of the simulated
+/// buyers do not use this node, so they are not affected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeFault {
     /// The node answers no request. A transaction that is broadcast does not reach the node, and the sender does not
@@ -61,7 +62,7 @@ impl ActiveFaults {
         }
     }
 
-    /// Returns true when exactly this fault is on, with the same number of blocks.
+    /// Returns true when this fault is on. A fault with a number of blocks must have the same number.
     pub fn is_on(&self, fault: NodeFault) -> bool {
         self.on.contains(&fault)
     }

@@ -12,7 +12,7 @@ const FIRST_TX_INDEX: u32 = 1_000_000;
 /// Money that the first endpoint invents.
 #[derive(Debug, Clone)]
 pub struct Invention {
-    /// The height of the block that contains the invented money, on any branch.
+    /// The height of the block from which on the first endpoint shows the money, on any branch.
     height: Height,
     /// The invented transfer.
     transfer: Transfer,
@@ -36,8 +36,8 @@ impl Simnet {
         self.add_invention(chain, asset, to, amount, true)
     }
 
-    /// Makes the first endpoint raise the native balance of an address by `amount` from the next block on, like money
-    /// that a contract sent. No block shows it.
+    /// Makes the first endpoint show a native balance of the address that is higher by `amount` from the next block on,
+    /// as if a contract had sent money. No block shows a transfer.
     ///
     /// # Errors
     /// [`PayError::UnknownChain`] and [`PayError::InvalidAddress`].

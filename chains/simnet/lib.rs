@@ -45,14 +45,14 @@ pub struct Simnet {
 }
 
 impl Simnet {
-    /// Returns chains in memory, which are lost with the last clone. `genesis_time` is in unix seconds.
+    /// Returns chains in memory only, which are lost with the last clone of the set. `genesis_time` is in Unix seconds.
     pub fn create_in_memory(specs: Vec<ChainSpec>, seed: u64, genesis_time: i64) -> Simnet {
         let node = |spec: ChainSpec| (spec.chain.clone(), ModelNode::new(ModelChain::new(spec, seed, genesis_time)));
         Simnet { nodes: Arc::new(specs.into_iter().map(node).collect()) }
     }
 
-    /// Opens chains that are stored in a folder, one file each. A chain without a file is created with the genesis time
-    /// `genesis_time`, in unix seconds. Mempools are not stored. Only one process at a time may use the folder.
+    /// Opens chains that are stored in a folder, one file each, with their mempools. A chain without a file is created
+    /// with the genesis time `genesis_time`, in Unix seconds. Only one process at a time may use the folder.
     ///
     /// # Errors
     /// Fails when a file cannot be read or written, is damaged, or contains another chain.

@@ -107,8 +107,8 @@ impl Mempool {
         }
     }
 
-    /// Removes and returns the transactions for the next block: all that have not expired by the time of the block.
-    /// While the mempool is held, returns none.
+    /// Removes and returns the transactions for the next block: all ready ones that have not expired at `block_time`.
+    /// Expired ones are dropped. While the mempool is held, nothing is removed or returned.
     pub fn take_unexpired_transactions(
         &mut self,
         state: &mut ChainState,
@@ -144,8 +144,8 @@ impl Mempool {
         Ok(())
     }
 
-    /// Applies queued transactions as long as one of them has the next nonce of its sender, and drops those that became
-    /// invalid.
+    /// Applies queued transactions as long as one of them has the next nonce of its sender, and makes them ready. Drops
+    /// those that became invalid.
     fn apply_or_drop_queued_transactions(&mut self, state: &mut ChainState, now: i64) {
         let mut index = 0;
         while let Some(tx) = self.queued.get(index) {
@@ -163,6 +163,7 @@ impl Mempool {
     }
 
     /// Replaces the waiting transactions that conflict with `tx`, if its fee is higher than all their fees together.
+    /// Otherwise rejects `tx`; if nothing conflicts with it, for the reason `rejection`.
     fn replace_conflicting_if_fee_is_higher(
         &mut self,
         state: &mut ChainState,

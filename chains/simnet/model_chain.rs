@@ -47,8 +47,8 @@ pub enum ReplacedTxs {
 pub struct ModelBlock {
     /// The header of the block: height, hash, parent and time.
     pub header: Header,
-    /// The number of reorganisations before the block. It is part of the block hash, so that blocks with equal content
-    /// on two branches have different hashes.
+    /// The number of reorganisations before this block was mined. It is part of the block hash, so that blocks with
+    /// equal content on two branches have different hashes.
     pub branch: u64,
     /// The transactions in block order.
     pub txs: Vec<Arc<SignedTx>>,
@@ -116,7 +116,8 @@ impl ModelChain {
         ModelChain::from_base_block(spec, seed, hash, header)
     }
 
-    /// Returns a chain whose oldest stored block is `base`. The state is that of the genesis block.
+    /// Returns a chain with the single block `base`. Its state is that of the genesis block; the caller replaces the
+    /// state when `base` is a later block.
     pub fn from_base_block(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> ModelChain {
         let buyers = Buyers::from_seed(&spec.chain, spec.family, seed);
         let rules =
@@ -201,7 +202,7 @@ impl ModelChain {
         outcome
     }
 
-    /// Adds the transactions of a stored mempool that no block includes and that are still valid.
+    /// Adds to the mempool the transactions in `pending` that no block includes and that are still valid.
     pub fn readd_unmined_to_mempool(&mut self, pending: Vec<SignedTx>) {
         let now = self.head().time;
         let unmined = pending.into_iter().filter(|tx| !self.mined.contains_key(&tx.txid)).map(Arc::new);
@@ -214,8 +215,9 @@ impl ModelChain {
         self.store_all();
     }
 
-    /// Mines `count` blocks. The first one includes the mempool. `time` is the time of the last block, in unix seconds;
-    /// the blocks before it are one second apart, and no block is older than its parent. Returns the newest block.
+    /// Mines `count` blocks and stores them. The first one includes the mempool. `time` is the time of the last block,
+    /// in Unix seconds; the blocks before it are one second apart, and no block is older than its parent. Does nothing
+    /// if an earlier block could not be stored. Returns the newest block.
     pub fn mine_and_store_blocks(&mut self, count: u64, time: i64) -> BlockRef {
         if self.storage_error.is_none() {
             let from = self.head().height;
@@ -225,8 +227,9 @@ impl ModelChain {
         self.head().block_ref()
     }
 
-    /// Replaces the last `depth` blocks by `depth + 1` new ones. The oldest stored block is never replaced. Returns the
-    /// newest block.
+    /// Replaces the last `depth` blocks by `depth + 1` new ones and stores them. `time` is the time of the last new
+    /// block, in Unix seconds. The oldest stored block is never replaced. Does nothing if an earlier block could not be
+    /// stored. Returns the newest block.
     pub fn replace_last_blocks(&mut self, depth: u64, keep: ReplacedTxs, time: i64) -> BlockRef {
         if self.storage_error.is_some() {
             return self.head().block_ref();
@@ -248,7 +251,8 @@ impl ModelChain {
         self.head().block_ref()
     }
 
-    /// Removes all blocks above `to` and returns their transactions in the order of the chain.
+    /// Removes all blocks above the height `to`, undoes their transactions in the state, and returns these transactions
+    /// in the order of the chain. The mempool must be empty, because its transactions were applied later.
     pub fn rewind_to(&mut self, to: Height) -> Vec<Arc<SignedTx>> {
         let mut removed: Vec<ModelBlock> = Vec::new();
         while self.head().height > to && self.blocks.len() > 1 {
@@ -315,7 +319,8 @@ impl ModelChain {
         self.buyers.sign_double_spend(&self.state, &paid).map_or(paid, Arc::new)
     }
 
-    /// Appends `count` new blocks, of which the first includes the mempool. Does not store them.
+    /// Appends `count` new blocks, of which the first includes the mempool. `time` is the time of the last one, in Unix
+    /// seconds. Does not write the blocks to the file.
     fn append_mined_blocks(&mut self, count: u64, time: i64) {
         for remaining in (0..count).rev() {
             let parent = self.head();
@@ -347,7 +352,8 @@ impl ModelChain {
         self.blocks.push_back(ModelBlock { header, branch: self.branch, txs, undos });
     }
 
-    /// Drops all but the newest [`KEPT_BLOCKS`] blocks.
+    /// Drops all but the newest [`KEPT_BLOCKS`] blocks, and the ids of used transactions whose expiry is before the
+    /// oldest kept block.
     pub fn drop_old_blocks(&mut self) {
         if self.blocks.len() <= KEPT_BLOCKS {
             return;

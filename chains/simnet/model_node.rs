@@ -36,7 +36,8 @@ impl ModelNode {
         self.model.lock().expect("no thread panics while it holds the lock")
     }
 
-    /// Counts a request, then locks and returns the model chain. Fails when a fault that affects all requests is on.
+    /// Counts a request, then locks and returns the model chain. Fails when a block could not be stored, or when a
+    /// fault that affects all requests is on.
     fn count_request_and_lock_model(&self) -> Result<MutexGuard<'_, ModelChain>, SourceError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut model = self.lock_model();
@@ -99,7 +100,8 @@ impl Source for ModelNode {
         self.lock_model().needs_second_source()
     }
 
-    /// Returns 2 on chains whose blocks cost nothing to invent, where the model has a second endpoint.
+    /// Returns 2 on EVM and TRON, where the model has a second endpoint unless a fault removes it. Returns 1 on
+    /// Bitcoin.
     fn independent_endpoints(&self) -> usize {
         let model = self.lock_model();
         if model.needs_second_source() && !model.faults.is_on(NodeFault::SingleEndpoint) { 2 } else { 1 }

@@ -12,7 +12,7 @@ const FIRST_ENDPOINT: &str = "a model node";
 const SECOND_ENDPOINT: &str = "another model node";
 
 impl ModelChain {
-    /// Returns true on chains whose blocks cost nothing to invent.
+    /// Returns true on EVM and TRON, where it costs nothing to invent a block that looks valid.
     pub fn needs_second_source(&self) -> bool {
         match self.spec.family {
             Family::Bitcoin => false,
@@ -20,7 +20,7 @@ impl ModelChain {
         }
     }
 
-    /// Compares a block with the one of the second endpoint.
+    /// Compares the block `at` with the block of the second endpoint at the same height.
     pub fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
         let endpoint = SECOND_ENDPOINT.to_owned();
         if let Some(reason) = self.explain_missing_second_endpoint() {
@@ -43,7 +43,8 @@ impl ModelChain {
         }
     }
 
-    /// Compares transfers of a block with those that the second endpoint shows, in the order of `transfers`.
+    /// Returns for each transfer whether the second endpoint shows it in the same block, in the order of `transfers`.
+    /// On Bitcoin, returns `Shown` for each transfer, because blocks prove themselves by their work.
     pub fn corroborate_transfers(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
         if !self.needs_second_source() {
             let endpoint = FIRST_ENDPOINT.to_owned();
@@ -99,7 +100,8 @@ impl ModelChain {
         self.list_watched_transfers(&found.txs, filter)
     }
 
-    /// Returns true when the second endpoint shows a transfer of a block that it has.
+    /// Returns true when the second endpoint shows a transfer of a block that it has. An increase of a balance counts
+    /// as shown if the balance after the block is at least `transfer.amount`.
     fn second_endpoint_shows(&self, block: &BlockRef, transfer: &Transfer, true_transfers: &[Transfer]) -> bool {
         match transfer.index.part {
             TxPart::BalanceIncrease => {

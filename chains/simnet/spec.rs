@@ -44,7 +44,8 @@ impl ChainSpec {
         AssetId::on_chain(&self.chain, &AssetKind::Native)
     }
 
-    /// Returns the constant facts of the chain, with the initial balances of the funded accounts.
+    /// Returns the facts of the chain that never change: family, native coin, the account `miner` that receives fees,
+    /// and the initial balances of the accounts `funded`.
     pub(crate) fn build_chain_rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> ChainRules {
         let native = self.native_asset_id();
         let mut endowment: BTreeMap<AssetId, Amount> = BTreeMap::new();

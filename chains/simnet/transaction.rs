@@ -73,7 +73,8 @@ pub struct Witness {
     pub signature: Signature,
 }
 
-/// A transaction with its signatures, in canonical form. [`SignedTx::verify_signatures`] checks the signatures.
+/// A transaction with its signatures, in canonical form. The signatures may be invalid until
+/// [`SignedTx::verify_signatures`] has checked them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedTx {
     /// The signed content.
@@ -102,8 +103,8 @@ pub enum InvalidTx {
 }
 
 impl TxDraft {
-    /// Returns the digest that the owners of these keys sign, in the order of their signatures: SHA-256 over the draft
-    /// and all keys. It is also the transaction id.
+    /// Returns the digest that the owners of `keys` sign: SHA-256 over the draft and all keys, in the order of the
+    /// signatures. It is also the transaction id.
     pub fn compute_digest(&self, keys: &[PublicKey]) -> [u8; 32] {
         let text = serde_json::to_string(&WireDraft::from(self)).expect("a draft has only texts and numbers");
         let hash = Sha256::new().chain_update("simnet transaction").chain_update(text);
@@ -121,7 +122,8 @@ impl TxDraft {
 }
 
 impl SignedTx {
-    /// Returns the transaction of a draft and signatures that were made elsewhere. Does not verify the signatures.
+    /// Returns the transaction of a draft and signatures that were made elsewhere, and computes its id. Does not verify
+    /// the signatures.
     pub fn from_witnesses(family: Family, draft: TxDraft, witnesses: Vec<Witness>) -> SignedTx {
         let signers = witnesses.iter().map(|w| address::address_from_public_key(family, &w.key).key).collect();
         let wire =
@@ -131,7 +133,8 @@ impl SignedTx {
         SignedTx { txid: TxId(draft.compute_digest(&keys)), draft, signers, witnesses, raw }
     }
 
-    /// Decodes a transaction of this chain from its canonical form. Does not verify the signatures.
+    /// Decodes a transaction from its canonical form. Fails for a transaction of another chain than `chain`, and for
+    /// bytes in any other form. Does not verify the signatures.
     pub fn decode_canonical(family: Family, chain: &ChainId, raw: &[u8]) -> Result<SignedTx, InvalidTx> {
         let malformed = |reason: &str| InvalidTx::Malformed(reason.to_owned());
         if raw.len() > RAW_BYTES_MAX {

@@ -16,8 +16,8 @@ pub struct TransferFilter<'a> {
 }
 
 impl ModelChain {
-    /// Returns the transfers of waiting transactions to watched addresses. Transactions of this model never signal a
-    /// replacement.
+    /// Returns the transfers of the ready transactions in the mempool to watched addresses. None of them is
+    /// replaceable, because transactions of this model do not signal a replacement.
     pub fn list_watched_unconfirmed_transfers(&self, filter: TransferFilter<'_>) -> Vec<UnconfirmedTransfer> {
         let unconfirmed = |transfer: Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
@@ -33,7 +33,8 @@ impl ModelChain {
             .collect()
     }
 
-    /// Returns the transfers of a block's transactions to watched addresses, in ascending order of their index.
+    /// Returns the transfers of `txs`, the transactions of a block in order, to watched addresses. Leaves out assets
+    /// that are not listed, amounts of zero and transactions that reverted. The transfers ascend by their index.
     pub fn list_watched_transfers<'t>(
         &self,
         txs: impl IntoIterator<Item = &'t Arc<SignedTx>>,

@@ -13,8 +13,9 @@ pub struct TronConfig {
     pub chain_id: u32,
     /// The accepted assets: listed tokens, and TRX only if it is accepted for payments.
     pub assets: Vec<Asset>,
-    /// The endpoints and their limits. [`Tron::new`] sets the `chain_check` itself. When a node serves the solidified
-    /// (irreversible) blocks on another port, its endpoint sends paths that begin with `walletsolidity` to that URL.
+    /// The endpoints and their limits. The driver sets `chain_check` itself. If a node serves the solidified
+    /// (irreversible) blocks on another port, its endpoint needs a second URL with this port for the paths that begin
+    /// with `walletsolidity`.
     pub pool: rpc::Config,
 }
 

@@ -1,8 +1,9 @@
-//! Asks an endpoint of another provider whether it shows the transfers that a first endpoint returned.
+//! Asks endpoints of other providers whether they show the transfers that a first endpoint returned.
 //!
-//! The other provider must have the same solidified block. It shows TRX payments in the block itself, and token transfers
-//! and transfers by contracts in the receipts. Absence contradicts only where the block of the other provider lacks the
-//! transaction, or its receipt lacks the transfer; an empty answer may come from a node behind its gateway that lags.
+//! The endpoint of the other provider must have the same solidified block. It shows TRX payments in the block itself,
+//! and token transfers and transfers by contracts in the receipts. A missing transfer is a contradiction only if the
+//! block of that endpoint lacks the transaction, or if the receipt lacks the transfer. An empty reply is no
+//! contradiction, because it may come from a node that lags behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,26 +24,28 @@ use crate::{
     receipts::list_transfers_of_receipt,
 };
 
-/// Maximum number of transfers for which one call asks. The others get no answer.
+/// Maximum number of transfers that one call compares. The verdict on all further transfers is `CannotSay`.
 const TRANSFERS_MAX: usize = 500;
-/// Maximum number of receipts that are requested one by one. More are requested with all receipts of the block.
+/// Maximum number of receipts that are requested one by one. If more are needed, one request fetches all receipts of
+/// the block.
 const SINGLE_RECEIPTS_MAX: usize = 3;
 /// Maximum number of accounts whose balances one call requests.
 const ACCOUNTS_MAX: usize = 20;
 
-/// The receipt of one transaction, as one endpoint shows it.
+/// The receipt of one transaction at one endpoint, or the reason why there is none.
 #[derive(Debug, Clone)]
 enum Receipt {
-    /// The transaction succeeded and has these transfers to the asked receivers.
+    /// The transaction succeeded. `transfers` are its transfers to the receivers of the compared transfers.
     Transfers { transfers: Vec<Transfer>, has_internal_transactions: bool },
-    /// The transaction is not in the block or has failed, for this reason.
+    /// The transaction is not in the block, or it failed. The text says which.
     Absent(&'static str),
     /// The block has the transaction, but the endpoint returns no receipt.
     Unknown,
 }
 
 impl Tron {
-    /// Implements [`chain::Source::confirm`].
+    /// Asks other providers for the transfers of a block and returns one verdict for each transfer, as
+    /// [`chain::Source::confirm`] requires.
     pub(crate) async fn confirm_transfers(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
         if transfers.is_empty() {
             return Vec::new();
@@ -72,7 +75,8 @@ impl Tron {
         verdicts
     }
 
-    /// Returns one finding for each transfer of the question, as the endpoint of `answer` shows it.
+    /// Returns one finding for each transfer of `question`, in the same order: whether the endpoint that returned
+    /// `answer` shows the transfer.
     async fn find_transfers_at_endpoint(
         &self,
         question: &Question<'_>,
@@ -111,7 +115,8 @@ impl Tron {
         findings
     }
 
-    /// Requests the receipts of transactions from the endpoint of `answer`.
+    /// Requests the receipts of the transactions `txids` from the endpoint that returned `answer`. A transaction that
+    /// is not in the block of this endpoint is `Absent`; one without a receipt is `Unknown`.
     async fn fetch_receipts_from(
         &self,
         answer: &BlockAnswer,
@@ -153,7 +158,8 @@ impl Tron {
         Ok(receipts)
     }
 
-    /// Returns the transaction of a receipt and its transfers to `receivers`; `None` for an empty receipt.
+    /// Returns the transaction id of a receipt, and its transfers to `receivers`. Returns `None` for an empty receipt,
+    /// which has no transaction id.
     fn parse_receipt(&self, info: &TransactionInfo<'_>, height: u64, receivers: &WatchSet) -> Option<(TxId, Receipt)> {
         let txid = TxId(parse_bytes32(info.id)?);
         if u64::try_from(info.block_number) != Ok(height) {
@@ -167,7 +173,8 @@ impl Tron {
         Some((txid, receipt))
     }
 
-    /// Compares the balance after the block with the amount of `asked`.
+    /// Compares the TRX balance of the receiver after the block `at` with the amount of `asked`. The transfer counts as
+    /// shown if the balance is at least this amount.
     async fn find_past_balance(&self, at: &BlockRef, answer: &BlockAnswer, asked: &Transfer) -> Finding {
         let address = encode_tron_address(asked.to);
         if self.assets.native.as_ref() != Some(&asked.asset) {
@@ -183,9 +190,9 @@ impl Tron {
         }
     }
 
-    /// Replaces the findings about transfers by contracts that the endpoint could not show, because it does not save
-    /// them, by contradictions where the account of the receiver now holds less than these transfers. Deposit addresses
-    /// spend nothing before their deposits are confirmed.
+    /// Replaces `Unknown` findings about TRX that contracts sent. If the receiver now holds less than all these
+    /// transfers together, they become `Absent`. The comparison is valid because a deposit address spends nothing
+    /// before its deposits are confirmed.
     async fn contradict_by_account_balances(
         &self,
         asked: &[&Transfer],

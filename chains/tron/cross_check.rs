@@ -13,9 +13,9 @@ use crate::{
 /// A solidified block as an endpoint of another provider returned it.
 #[derive(Debug)]
 pub struct BlockAnswer {
-    /// The index of the endpoint.
+    /// The index of the endpoint in the pool.
     pub endpoint: usize,
-    /// The block, with its TRX payments to the asked receivers.
+    /// The block, with its TRX payments to the receivers that the request named.
     pub block: ParsedBlock,
 }
 
@@ -29,11 +29,12 @@ impl Tron {
         }
     }
 
-    /// Requests a solidified block from as many other providers as it takes until, whichever single provider lies,
-    /// another one has the same block. The list is empty when the operator's own node returned the block first.
+    /// Requests the solidified block `at` from other providers until enough of them have it that a single lying
+    /// provider cannot be the only source of the block. The list is empty when the operator's own node returned the
+    /// block first, because no other provider is then asked.
     ///
     /// # Errors
-    /// Fails with the first answer that is not the same block.
+    /// Fails with the result for the first endpoint that returns another block, has no such block or does not answer.
     pub(crate) async fn fetch_same_block_from_other_providers(
         &self,
         at: &BlockRef,
@@ -84,7 +85,8 @@ impl Tron {
         answer.await
     }
 
-    /// Returns the newest solidified block of an endpoint that does not have a block.
+    /// Requests the newest solidified block of `target`, which returned no block at the requested height. Returns
+    /// `Behind` with this newest block, or `NoAnswer` when the request fails.
     async fn describe_missing_block(&self, target: Target) -> CrossCheckResult {
         match self.fetch_header_or_newest(ApiView::Solid, None, target).await {
             Ok(Some((endpoint, head))) => {

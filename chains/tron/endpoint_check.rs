@@ -1,4 +1,5 @@
-//! Checks each endpoint on its own: whether it belongs to the chain, and what state the operator should know.
+//! Checks each endpoint separately: verifies that it is a node of the configured chain, and describes its newest blocks
+//! and its abilities for the operator.
 
 use chain::{Height, Identity, SourceError, source::EndpointReport};
 use rpc::{Rejection, Request, RpcError, Target, Verdict};
@@ -12,7 +13,8 @@ use crate::{
 };
 
 impl Tron {
-    /// Returns the chain id in decimal as the identity of the chain.
+    /// Asks every endpoint for its chain id and returns the configured chain id in decimal as the identity of the
+    /// chain. One matching endpoint is enough; endpoints that do not answer are ignored.
     ///
     /// # Errors
     ///

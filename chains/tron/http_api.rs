@@ -52,7 +52,7 @@ pub struct Block<'a> {
 /// The header of a block.
 #[derive(Debug, Deserialize)]
 pub struct BlockHeader<'a> {
-    /// The content of the header. The block id is made of its hash.
+    /// The content of the header. The last 48 digits of the block id come from the hash of this content.
     #[serde(borrow)]
     pub raw_data: HeaderRaw<'a>,
 }
@@ -341,7 +341,8 @@ pub fn parse_json_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, 
     if let Some(error) = find_node_error(reply.status, reply.body()) {
         return Err(Rejection::NodeError(error));
     }
-    // A reply `{}` with an HTTP error status is an error. It does not mean an account that is empty.
+    // A body `{}` with an HTTP error status is an error. Without this check, it would be parsed as an account without
+    // money.
     if !(200..300).contains(&reply.status) {
         let message = format!("HTTP status {}", reply.status);
         return Err(Rejection::NodeError(NodeError {

@@ -1,5 +1,5 @@
-//! The protobuf messages of java-tron that payments need, with its field numbers (`core/Tron.proto`). Other fields of
-//! these messages are ignored when a message is decoded, and never written when it is encoded.
+//! The protobuf messages of java-tron that payments need, with the field numbers of java-tron (`core/Tron.proto`).
+//! Other fields of these messages are ignored when a message is decoded, and never written when it is encoded.
 
 use prost::{Enumeration, Message};
 
@@ -57,7 +57,7 @@ pub struct Contract {
     /// is invalid.
     #[prost(message, optional, tag = "2")]
     pub parameter: Option<Any>,
-    /// The permission of the account that must have made the signatures; 0 for the owner permission.
+    /// The number of the account's permission whose keys must sign the transaction; 0 is the owner permission.
     #[prost(int32, tag = "5")]
     pub permission_id: i32,
 }
@@ -182,7 +182,7 @@ pub enum ContractRet {
     Default = 0,
     /// The call succeeded. Transfers are credited only with this result.
     Success = 1,
-    /// The contract ended the call and undid its changes (revert).
+    /// The contract reverted the call, which undid all changes of the call.
     Revert = 2,
     /// The contract jumped to an invalid position of its code.
     BadJumpDestination = 3,
@@ -236,7 +236,8 @@ impl ContractRet {
     }
 }
 
-/// The content of a block header (`BlockHeader.raw`). The last 24 bytes of the block id are part of its SHA-256 hash.
+/// The content of a block header (`BlockHeader.raw`). The last 24 bytes of the block id are the last 24 bytes of the
+/// SHA-256 hash of this content.
 #[derive(Clone, PartialEq, Message)]
 pub struct HeaderRaw {
     /// Time of the block, in unix milliseconds.

@@ -48,8 +48,8 @@ pub fn verify_receipts_and_list_transfers(
     Ok(transfers)
 }
 
-/// Returns the token transfers and the transfers by contracts to watched addresses of one transaction, or `None` when it
-/// did not succeed.
+/// Returns the transfers of one transaction to watched addresses: token transfers, and TRX that contracts send. Returns
+/// `None` when the transaction did not succeed.
 pub fn list_transfers_of_receipt(
     info: &TransactionInfo<'_>,
     (txid, tx_index): (TxId, u32),
@@ -74,8 +74,9 @@ pub fn list_transfers_of_receipt(
 }
 
 impl Tron {
-    /// Fetches the receipts of a block and returns the block with all its transfers to watched addresses. A block
-    /// without transactions has no receipts, so none are requested.
+    /// Fetches the receipts of a block and returns the block with all its transfers to watched addresses. If a
+    /// solidified block has such transfers, also records which endpoint returned the receipts. A block without
+    /// transactions has no receipts, so none are requested.
     pub(crate) async fn complete_block_with_receipts(
         &self,
         view: ApiView,

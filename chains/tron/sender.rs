@@ -1,6 +1,6 @@
 //! Broadcasts signed transactions and classifies the replies of the nodes. An unknown reply never counts as a
-//! rejection, and no rejection is final, because another node may have accepted the transaction. A transaction has
-//! failed only when a solidified block is later than its expiration and no block contains the transaction.
+//! rejection. A rejection is not final, because another node may have accepted the transaction. A transaction has
+//! failed only when no solidified block contains it and a solidified block is later than its expiration.
 
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
@@ -23,7 +23,7 @@ pub enum BroadcastCode {
     /// The node has seen this transaction id before. The transaction may be pending, in a block, or discarded within
     /// the last hour.
     Known,
-    /// The signature or the size of the transaction is invalid, so no node will ever accept these bytes.
+    /// The signature is invalid or the transaction is too large, so no node will ever accept these bytes.
     Build,
     /// The state of the account or the contract, or the balance, does not allow the operation now.
     Contract,
@@ -52,7 +52,7 @@ impl BroadcastCode {
         }
     }
 
-    /// Returns the code at the beginning of a rejection text, such as `expired`.
+    /// Returns the word with which a rejection text begins, such as `expired`.
     pub fn rejection_code(self) -> &'static str {
         match self {
             BroadcastCode::Pending => "pending",

@@ -31,7 +31,7 @@ use crate::{
 
 /// The maximum number of concurrent requests for receipts.
 const CONCURRENCY: usize = 3;
-/// The number of blocks that the first request for a range asks for. A full block has half a megabyte.
+/// The number of blocks that the first request for a range asks for. A full block is about half a megabyte.
 const RANGE_START: u64 = 20;
 /// The maximum number of blocks that one request asks for. java-tron has the same limit.
 const RANGE_MAX: u64 = 100;
@@ -57,10 +57,13 @@ pub struct Tron {
 }
 
 impl Tron {
+    /// Builds the endpoint pool and returns the driver. The pool uses an endpoint only if its genesis block has the
+    /// configured chain id.
+    ///
     /// # Errors
     ///
-    /// Fails when an asset belongs to another chain, a token contract is not a TRON address, or the endpoint pool
-    /// rejects its configuration.
+    /// Fails when an asset belongs to another chain, when a token contract is not a TRON address, or when the
+    /// configuration of the endpoint pool is invalid.
     pub fn new(config: TronConfig) -> Result<Tron, BuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
@@ -101,8 +104,8 @@ impl Tron {
         Ok(header)
     }
 
-    /// Returns consecutive blocks with their transfers to `watched` addresses. The list begins with the block `from`,
-    /// and ends at `to` or before the first block that cannot be fetched.
+    /// Returns consecutive blocks with their transfers to `watched` addresses. The list begins with the block `from`.
+    /// It ends at `to` or before the first block that cannot be fetched; only a failure at the first block is an error.
     pub(crate) async fn fetch_consecutive_blocks(
         &self,
         view: ApiView,
@@ -200,7 +203,7 @@ impl Tron {
         }
     }
 
-    /// Locks and returns the endpoints that returned solidified blocks and their receipts.
+    /// Locks the record of the endpoints that returned solidified blocks and their receipts.
     pub(crate) fn lock_block_origins(&self) -> MutexGuard<'_, BlockOrigins> {
         self.block_origins.lock().expect("the lock is never poisoned: no code panics while holding it")
     }

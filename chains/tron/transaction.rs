@@ -206,8 +206,8 @@ struct ContractOwner {
     owner_address: Vec<u8>,
 }
 
-/// Returns the serialised transaction. `raw` is copied and not encoded again, so that the id stays the hash of the
-/// copied bytes.
+/// Returns the serialised signed transaction. `raw` is copied and not encoded again, because the transaction id is the
+/// hash of exactly these bytes.
 fn serialize_with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(raw.len() + 80);
     for (tag, field) in [(0x0a, raw), (0x12, signature.as_slice())] {

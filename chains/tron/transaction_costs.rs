@@ -45,8 +45,8 @@ pub struct Resources {
 /// The cost of a contract call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallCost {
-    /// The fee limit for the transaction, in sun. Staked and lent energy also count towards this limit, so it covers
-    /// all energy of the call.
+    /// The fee limit of the transaction, in sun. It covers the whole energy of the call, because energy that is staked
+    /// or lent counts towards the limit too.
     pub fee_limit: u64,
     /// The balance that the sender needs, in sun. With a lower balance, the chain lowers the fee limit without an
     /// error, and the call runs out of energy.
@@ -169,7 +169,7 @@ impl Tron {
                 free_bandwidth: account.free_net_limit.saturating_sub(account.free_net_used),
             };
             // Every activated account has free bandwidth. When there is none, the account is not activated or the node
-            // is behind.
+            // is behind, so another endpoint is asked too.
             Ok(if account.free_net_limit > 0 { Verdict::Accept(left) } else { Verdict::Fallback(left) })
         });
         answer.await.map_err(|failure| failure.into_source_error(0))

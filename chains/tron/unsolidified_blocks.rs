@@ -7,8 +7,8 @@ use chain::{Block, Header, Height, SourceError, UnconfirmedTransfer, WatchSet};
 
 use crate::{Tron, http_api::ApiView};
 
-/// The maximum number of cached blocks. When fewer than 19 block producers work, no block becomes solidified while new
-/// blocks are still produced, so without this limit, the number of blocks between them could grow without end.
+/// The maximum number of cached blocks. When fewer than 19 block producers work, they still produce blocks, but none
+/// becomes solidified. Without this limit, the cache would then grow without end.
 const KEEP_MAX: usize = 600;
 
 /// The cached blocks, oldest first. Each is the parent of the next one.
@@ -97,8 +97,8 @@ impl Tron {
         let head = self.fetch_and_record_newest_header(ApiView::Head).await?;
         let lowest_kept = head.height.saturating_sub(u64::try_from(KEEP_MAX).unwrap_or(u64::MAX));
         let above = solid.max(lowest_kept);
-        // If the new blocks do not follow the cached blocks, the chain has forked, so all head blocks are read again
-        // once.
+        // If the new blocks do not follow the cached blocks, the chain has forked and the cache is now empty. The
+        // second round reads all blocks above the solidified one again.
         for _ in 0..2 {
             while let Some((from, to)) = cached.drop_stale_and_find_missing(above, &head) {
                 let blocks = match self.fetch_consecutive_blocks(ApiView::Head, from, to, watched).await {

@@ -42,7 +42,8 @@ impl Instant {
     }
 }
 
-/// Writes RFC 3339 in UTC with whole seconds, such as `2026-02-11T12:00:00Z`.
+/// Writes the instant as RFC 3339 text in UTC with whole seconds, such as `2026-02-11T12:00:00Z`. An instant outside
+/// the years -9999 to 9999 is written as its number of milliseconds.
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_second(self.unix_seconds()) {
@@ -57,9 +58,9 @@ impl fmt::Display for Instant {
 pub enum Clock {
     /// The clock of the machine.
     System,
-    /// The clock of the machine plus a number of milliseconds. The demo uses it to skip time.
+    /// The clock of the machine plus this number of milliseconds. The demo increases the number to skip time.
     Ahead(Arc<AtomicI64>),
-    /// A fixed time in milliseconds. Only a test changes it.
+    /// A time in milliseconds since 1970-01-01T00:00:00Z that stands still until a test advances it.
     Manual(Arc<AtomicI64>),
 }
 
@@ -88,8 +89,8 @@ impl Clock {
         }
     }
 
-    /// Returns the milliseconds since an arbitrary moment of this process. The value never decreases, so rate limits
-    /// keep working when the clock of the machine is set.
+    /// Returns the milliseconds since a fixed moment in the run of this process. The value never decreases when the
+    /// clock of the machine is set back, so rate limits keep working. A manual clock returns its manual time.
     pub fn monotonic_now(&self) -> Instant {
         static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
         let since_start = || Instant(i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX));
@@ -100,7 +101,8 @@ impl Clock {
         }
     }
 
-    /// Moves the clock forward by `ms` milliseconds. A system clock cannot be moved, so it stays unchanged.
+    /// Moves the clock forward by `ms` milliseconds; backward when `ms` is negative. A system clock cannot be moved, so
+    /// it stays unchanged.
     pub fn advance_ms(&self, ms: i64) {
         match self {
             Clock::System => {}

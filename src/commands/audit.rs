@@ -1,4 +1,5 @@
-//! The command `settled audit`. With `--database` it also runs the integrity checks of the database itself. It only reads the database, so it can run at the same time as the daemon.
+//! The command `settled audit`. With `--database` the command also runs the integrity checks of SQLite or PostgreSQL.
+//! The command only reads the database, so it can run at the same time as the daemon.
 
 use crate::commands::command_error::CommandError;
 use crate::commands::database::{open_existing_database, require_no_pending_migrations};
@@ -19,8 +20,8 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Audits the ledger and the stock counts and prints the report. Fails with exit code 1 when a stored balance or count
-/// is different from the recomputed one.
+/// Audits the ledger and the stock counts and prints the report. Fails with exit code 1 when the audit finds a
+/// difference, or when the integrity checks of `--database` find damage.
 pub async fn audit_and_print_report(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     let db = open_existing_database(&config).await?;

@@ -1,7 +1,7 @@
 //! The command `settled backup TO`. The daemon may not be able to write to the target folder, or may see another folder
 //! at that path (systemd's `PrivateTmp`). So the daemon makes the copy in the data folder, and the command moves the
-//! copy to the target. Without a daemon the command also makes the copy in the data folder, because SQLite opens the
-//! copy by its name. In a folder where other users can write, these users could replace the file by a link.
+//! copy to the target. Without a daemon the command also makes the copy in the data folder: SQLite opens the copy by
+//! its name, and in a target folder where other users can write, they could replace the copy by a link.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -115,7 +115,7 @@ impl Operation for CopyDatabase {
     }
 }
 
-/// Removes complete and incomplete copies from the data folder that no command moved to a target.
+/// Removes all complete and incomplete copies that earlier backups left in the data folder. Failures are only logged.
 pub fn remove_leftover_backups(folder: &Path) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -145,8 +145,8 @@ struct BackupTarget {
 }
 
 impl BackupTarget {
-    /// Creates the incomplete file. This happens before the database is copied, so that a wrong target fails
-    /// immediately.
+    /// Refuses a target that exists, and creates the incomplete file beside it. This happens before the database is
+    /// copied, so that a wrong target fails immediately.
     fn check_absent_and_create_part_file(to: &Path) -> Result<BackupTarget, CommandError> {
         let path = std::path::absolute(to).map_err(|e| CommandError::error_with_context(to.display(), e))?;
         match fs::symlink_metadata(&path) {
@@ -188,8 +188,9 @@ impl BackupTarget {
         }
     }
 
-    /// Removes the incomplete file of a backup whose process has ended. The process has ended when the file is not
-    /// locked. The file is not reused, because it may belong to another user.
+    /// Removes the incomplete file of a backup whose process has ended, which shows in the file not being locked. Fails
+    /// when the file is locked, when it is not a regular file, and when the file system has no locks. The file is not
+    /// reused, because it may belong to another user.
     fn remove_abandoned_part_file(part: &Path) -> Result<(), CommandError> {
         let in_the_way = || {
             CommandError::general_error(format!(
@@ -267,10 +268,11 @@ impl BackupTarget {
         self.read_back_and_compare(source)
     }
 
-    /// Reads the written bytes back from the disk, as far as the kernel drops its own copy, and compares them with the
-    /// source.
+    /// Reads the written file back and compares it with the source. The bytes come from the disk only if the kernel
+    /// drops its cached copy of them.
     fn read_back_and_compare(&self, mut source: File) -> io::Result<()> {
-        // The kernel may ignore this advice; the comparison is then with its copy in memory.
+        // Ask the kernel to drop its cached copy of the file. If the kernel ignores this, the source is compared with
+        // the cached copy.
         let _ignored = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
         source.rewind()?;
         let (mut source, mut written) = (BufReader::new(source), BufReader::new(&self.file));
@@ -297,7 +299,7 @@ impl BackupTarget {
         match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(BackupTarget::target_exists_error(&self.path)),
-            // Some file systems do not support a rename that never replaces a file.
+            // Some file systems do not support a rename that never replaces a file. There, look first, then rename.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 if self.path.try_exists().map_err(failed)? {
                     return Err(BackupTarget::target_exists_error(&self.path));

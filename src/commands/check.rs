@@ -31,8 +31,8 @@ use money::immutable_facts::{self, Fact};
 use money::invoices;
 use shop::{merchants, stock};
 
-/// The age of the newest block, in block times, above which the command warns. Then the node is behind, or the chain
-/// has stopped.
+/// The age of the newest block, in block times, above which the command warns that the node is behind or the chain has
+/// stopped.
 const STALE_AFTER_BLOCKS: u32 = 50;
 /// The maximum number of seconds by which a block's time may be ahead of the machine's clock. When the difference is
 /// larger, the clock is considered wrong.
@@ -52,7 +52,7 @@ pub struct Args {
 struct CheckReport {
     failures: u32,
     warnings: u32,
-    /// The findings because of which buyers cannot pay with some coins.
+    /// The chains, tokens and rates that failed a check, because of which buyers cannot pay with some coins.
     obstacles: CoinObstacles,
 }
 
@@ -128,14 +128,15 @@ fn check_data_folder_and_disk(report: &mut CheckReport, folder: &Path) {
     }
 }
 
-/// Facts about chains and tokens that must never change, as the database stores them, by name.
+/// The values that the database stores for facts that must never change (identities of chains, decimals of tokens), by
+/// the name of the fact.
 type StoredFacts = BTreeMap<String, String>;
 
 /// The data of the database that is compared with the configuration and with the nodes.
 #[derive(Default)]
 struct StoredState {
     facts: StoredFacts,
-    /// The progress of each enabled chain that was followed before.
+    /// The cursor (the last followed blocks) of each enabled chain that a daemon has followed before.
     cursors: BTreeMap<ChainId, Cursor>,
 }
 
@@ -475,8 +476,8 @@ async fn check_identity_of_node(
     }
 }
 
-/// Checks the age of the node's newest block and the machine's clock. Returns the height of the block; `None` when no
-/// endpoint returned it.
+/// Checks the age of the node's newest block, and by its time the machine's clock. Returns the height of the block;
+/// `None` when no endpoint returned it.
 async fn check_tip_age_and_clock(
     report: &mut CheckReport,
     subject: &str,
@@ -526,7 +527,7 @@ async fn check_that_next_block_is_readable(
     let after_cursor = cursor.and_then(|cursor| cursor.recent.last()).map(|block| block.height.saturating_add(1));
     let Some(next) = after_cursor.or(chain.start_height).filter(|next| *next <= tip) else { return };
     match source.blocks(next, next, &WatchSet::default()).await {
-        // A block that is not on the node's chain was reorganised, which the daemon handles.
+        // The node does not have this block after a reorg. That is no failure, because the daemon rewinds.
         Ok(_) | Err(SourceError::BlockNotFound(_)) => {
             let behind = tip.saturating_sub(next).saturating_add(1);
             report.print_ok(subject, format_args!("block {next} is read next; {behind} blocks are to be read"));
@@ -543,7 +544,8 @@ async fn check_that_next_block_is_readable(
     }
 }
 
-/// Prints a warning when clients use HTTPS, which only a proxy can speak, and no proxy is trusted.
+/// Prints a warning when the public URL is https but no proxy is trusted. The daemon itself speaks only HTTP, so a
+/// proxy must be in front of it.
 fn warn_of_missing_proxy(report: &mut CheckReport, config: &Config) {
     if config.server.public_url.scheme() == "https" && config.server.trusted_proxies.is_empty() {
         report.print_warning(
@@ -554,7 +556,8 @@ fn warn_of_missing_proxy(report: &mut CheckReport, config: &Config) {
     }
 }
 
-/// Connects to the mail server and logs in, as for a mail, but sends none.
+/// Connects to the mail server and logs in, but sends no mail. When mails are not sent by SMTP, prints where they go
+/// instead.
 async fn check_mail_server(report: &mut CheckReport, config: &Config) {
     let server = format!("{}:{}", config.mail.smtp.host, config.mail.smtp.port);
     match config.mail.transport {
@@ -596,7 +599,8 @@ async fn check_rates(report: &mut CheckReport, config: &Config) {
     }
 }
 
-/// Checks that every payment asset of an enabled chain has a rate, where the configuration fixes all rates.
+/// Checks that the configuration has a fixed USD rate for every checkout asset on an enabled chain. It is called only
+/// if no rates come from exchanges.
 fn check_fixed_rates(report: &mut CheckReport, config: &Config) {
     let missing = list_pairs_without_fixed_rate(config);
     for pair in &missing {
@@ -643,8 +647,8 @@ async fn check_rates_of_exchanges(report: &mut CheckReport, config: &Config) {
     }
 }
 
-/// Says with which coins buyers can pay. Fails when chains are enabled and not one coin can be paid, which may have
-/// causes in several places.
+/// Prints with which coins buyers can pay, according to all earlier checks. Reports a failure when chains are enabled
+/// but buyers can pay with no coin.
 fn check_that_some_coin_can_be_paid(report: &mut CheckReport, config: &Config) {
     if !config.chains.values().any(|chain| chain.enabled) {
         return report.print_warning(
@@ -672,7 +676,8 @@ fn check_that_some_coin_can_be_paid(report: &mut CheckReport, config: &Config) {
     }
 }
 
-/// Returns the pairs of each payment asset and USD that have no fixed rate in the configuration.
+/// Returns the pairs, such as BTC/USD, that have no fixed rate in the configuration, for the checkout assets on enabled
+/// chains.
 fn list_pairs_without_fixed_rate(config: &Config) -> Vec<Pair> {
     let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_enabled_checkout_asset(code));
     let pairs: BTreeSet<Pair> = assets.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();

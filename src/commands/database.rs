@@ -11,7 +11,7 @@ use db::Db;
 use db::instance_lock::InstanceLock;
 use envelope::Envelope;
 
-/// The beginning of the first migration's name.
+/// The beginning of the first migration's name. A database that lacks this migration is new.
 const FIRST_MIGRATION: &str = "0001";
 
 /// Opens the database. Fails when its SQLite file does not exist.
@@ -85,7 +85,8 @@ pub async fn lock_migrate_and_load_keys(config: &Config) -> Result<MigratedDatab
     Ok(MigratedDatabase { db, instance_lock, envelope: Arc::new(envelope), applied })
 }
 
-/// Returns the name of this process and its machine. Other daemons print it when this process has locked the database.
+/// Returns the id of this process and the name of its machine. A daemon that finds the database locked by this process
+/// prints both.
 fn describe_this_process() -> String {
     let machine = rustix::system::uname();
     format!("process {} on {}", std::process::id(), machine.nodename().to_string_lossy())

@@ -10,15 +10,15 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::commands::command_error::CommandError;
 use config::{Log, LogFormat};
 
-/// Starts the log. It must be called once in each process, before the first log message.
+/// Starts the log on standard error. Call this function once in each process, before the first log message.
 ///
 /// # Errors
-/// Fails when `level` is not valid.
+/// Fails when `[log] level` is not valid, and when the log was started before.
 pub fn start_logging_to_stderr(log: &Log) -> Result<(), CommandError> {
     let wrong_level = |e: &dyn std::fmt::Display| CommandError::configuration_error(format!("[log] level: {e}"));
     let targets: Targets = log.level.parse().map_err(|e| wrong_level(&e))?;
-    // A line that cannot be written is dropped. Reporting it on standard error would panic, because the terminal or the
-    // program that read standard error has gone.
+    // A line that cannot be written is dropped (`log_internal_errors(false)`). The default is to report the failure on
+    // standard error, which panics when the terminal or program that read standard error has gone.
     let format = match log.format {
         LogFormat::Json => {
             let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).log_internal_errors(false);

@@ -15,7 +15,8 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Applies the migrations that were not applied yet, and prints their names.
+/// Locks the data folder and the database, applies the pending migrations and prints their names. Creates the database
+/// and its envelope keys if there is no database yet. Fails while a daemon runs.
 pub async fn lock_and_apply_migrations(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     create_private_folder(&config.data.folder)?;

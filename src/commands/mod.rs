@@ -1,5 +1,5 @@
-//! The command line. A command parses its arguments, calls one operation and prints the outcome: results on standard
-//! output, errors on standard error, and an exit code for scripts.
+//! The command line. A command parses its arguments, calls one operation and prints the outcome: results go to standard
+//! output and errors to standard error. The exit code tells scripts the kind of failure.
 
 mod admin;
 mod audit;

@@ -17,7 +17,7 @@ use db::file_lock::{DataFolderLock, DataFolderLockError};
 
 /// The work that a command does. A value of this type contains the arguments of the command.
 pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
-    /// The name by which a request to the daemon names the operation.
+    /// The name of the operation in a request to the daemon.
     const NAME: &'static str;
     /// The type of the context with which the operation is executed.
     type Context: Sync;
@@ -36,11 +36,11 @@ pub enum Executor {
     ThisProcess(Box<OfflineInstallation>),
 }
 
-/// Tries to lock the data folder, which is created if it is missing. Returns this process as the executor when it got
-/// the lock, and otherwise the daemon that has the lock.
+/// Tries to lock the data folder, which is created if it is missing. If the lock is free, opens the database and
+/// returns this process as the executor. If another process has the lock, returns the daemon as the executor.
 ///
 /// # Errors
-/// Fails when the data folder or the database cannot be opened.
+/// Fails when the data folder, the database or the envelope keys cannot be opened, and when migrations are pending.
 pub async fn choose_executor_by_folder_lock(config: &Config) -> Result<Executor, CommandError> {
     create_private_folder(&config.data.folder)?;
     match DataFolderLock::lock_data_folder(&config.data.folder) {

@@ -1,4 +1,5 @@
-//! Which coins buyers can pay with, from the findings of `settled check`.
+//! Groups the coins of the checkout surface into those that buyers can pay with and the others, by the findings of
+//! `settled check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +7,8 @@ use chain::{AssetId, ChainId};
 
 use config::{Config, Pair};
 
-/// The reasons why coins cannot be paid. Each reason is a part of a sentence.
+/// The chains, tokens and rates that prevent payments. The reason of a chain is the end of a sentence that begins with
+/// the name of the chain, such as `is halted`.
 #[derive(Default)]
 pub struct CoinObstacles {
     chains: BTreeMap<ChainId, &'static str>,
@@ -16,14 +18,14 @@ pub struct CoinObstacles {
 
 /// The coins of the checkout surface that buyers can pay with, and the others with the reason.
 pub struct PayableCoins {
-    /// The codes of the coins that can be paid.
+    /// The codes of the coins that buyers can pay with.
     pub payable: Vec<String>,
-    /// The code of each other coin on an enabled chain, with the reason.
+    /// The code of each other coin on an enabled chain, followed by the reason in parentheses.
     pub unpayable: Vec<String>,
 }
 
 impl CoinObstacles {
-    /// Records that no coin of a chain can be paid. The first reason is kept.
+    /// Records that buyers can pay with no coin of a chain. The first reason of a chain is kept.
     pub fn add_chain(&mut self, chain: &ChainId, reason: &'static str) {
         self.chains.entry(chain.clone()).or_insert(reason);
     }
@@ -38,7 +40,8 @@ impl CoinObstacles {
         self.pairs.insert(pair.clone());
     }
 
-    /// Sorts the coins of the enabled chains into those that can be paid and those that cannot.
+    /// Groups the checkout coins on enabled chains into those that buyers can pay with and those that they cannot pay
+    /// with.
     pub fn list_payable_coins(&self, config: &Config) -> PayableCoins {
         let mut coins = PayableCoins { payable: Vec::new(), unpayable: Vec::new() };
         for code in config.surfaces.checkout.assets.keys() {

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crate::commands::command_error::CommandError;
 
-/// Creates the data folder if it is missing. Only its owner can access it.
+/// Creates the folder, and missing folders above it, so that only its owner can access it. An existing folder keeps its
+/// permissions.
 pub fn create_private_folder(folder: &Path) -> Result<(), CommandError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|e| {
@@ -15,7 +16,8 @@ pub fn create_private_folder(folder: &Path) -> Result<(), CommandError> {
     })
 }
 
-/// Writes a file that only its owner can read. An existing file is replaced.
+/// Writes `text` and a line feed to a new file that only its owner can read. An existing file is removed first, so a
+/// crash can leave no file.
 pub fn write_private_file(path: &Path, text: &str) -> Result<(), CommandError> {
     let failed = |e: std::io::Error| CommandError::error_with_context(path.display(), e);
     match std::fs::remove_file(path) {

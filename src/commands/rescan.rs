@@ -35,8 +35,8 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Reads the first blocks of a range again and books missing transfers. The command repeats the operation until the
-/// whole range is read.
+/// The operation that reads the first blocks of a range again and books missing transfers. The command repeats it, each
+/// time from the first block that was not read, until the whole range is read.
 #[derive(Serialize, Deserialize)]
 pub struct RescanNextPiece {
     /// Name of the chain in the configuration.
@@ -109,7 +109,8 @@ pub async fn find_or_open_rescanner(context: &Context, chain: &ChainId) -> Resul
     }
 }
 
-/// Returns a rescanner of the chain that works in this process, without a daemon.
+/// Returns a rescanner of the chain that works in this process, without a daemon. Like the start of a daemon, this
+/// stores the account keys of all enabled chains, and stores or compares their address kinds.
 ///
 /// # Errors
 /// Fails when the chain is not enabled, is a model chain, or cannot be opened.

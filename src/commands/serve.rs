@@ -20,8 +20,8 @@ use crate::ops::{signals, supervisor};
 use clock::Clock;
 use db::file_lock::DataFolderLock;
 
-/// The maximum time, in milliseconds, for which a chain's cursor is not stored when the new blocks contain no
-/// transfers. After a crash these blocks are read again, which has no other effect.
+/// The maximum delay, in milliseconds, with which a chain's cursor is stored when the new blocks contain no transfers.
+/// After a crash these blocks are read again, which has no other effect.
 const CURSOR_FLUSH_MS: i64 = 1_000;
 
 /// Selects the installation that the daemon serves.
@@ -35,7 +35,8 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Runs the daemon until a signal ends it or its instance lock is lost.
+/// Runs the daemon until a signal stops it. Also stops it, with exit code 4, when its lock on the database is lost,
+/// because another daemon may then use the database.
 pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     logging::start_logging_to_stderr(&config.log)?;

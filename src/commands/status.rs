@@ -87,7 +87,7 @@ impl Operation for DescribeDaemon {
     }
 }
 
-/// Returns a line about the mails that are not sent; `None` when all are sent.
+/// Returns a line about the mails that are queued or parked; `None` when there are none.
 fn describe_mail_backlog(backlog: &mail::Backlog) -> Option<String> {
     let mail::Backlog { queued, failing, parked, last_error } = backlog;
     if *queued == 0 && *parked == 0 {

@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 use crate::control::json_line::{LINE_BYTES_MAX, encode_json_line, read_limited_line};
 use crate::control::{ControlRequest, ControlResponse, SOCKET_FILE, TRANSFER_TIMEOUT};
 
-/// The maximum time to wait for a response. It is long, because a backup of a large database takes minutes.
+/// The maximum time to wait for a response, one hour, because a backup of a large database takes long.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// The reason why a request received no valid response.
@@ -33,7 +33,8 @@ pub enum ClientError {
 /// Sends a request to the daemon that runs on `folder` and returns its response.
 ///
 /// # Errors
-/// Fails when no daemon responds. When the daemon refused the request, the response is an `Err`.
+/// Fails when no daemon sends a valid response. When the daemon refused the request or the operation failed, the
+/// returned response is an `Err` with the reason.
 pub async fn send_request(folder: &Path, request: &ControlRequest) -> Result<ControlResponse, ClientError> {
     let path = folder.join(SOCKET_FILE);
     let stream = match UnixStream::connect(&path).await {

@@ -14,10 +14,12 @@ use serde_json::Value;
 
 /// The name of the socket in the data folder.
 const SOCKET_FILE: &str = "control.sock";
-/// The maximum time to send a request or a response.
+/// The maximum time to send a request, to receive a request or to send a response. A client waits longer for its
+/// response.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A request: one line of JSON. It has no `Debug`, because its arguments may hold goods and tokens.
+/// A request, sent as one line of JSON. The type has no `Debug`, because the arguments may contain goods, which must
+/// not be logged.
 #[derive(Serialize, Deserialize)]
 pub struct ControlRequest {
     /// The name of the requested operation, such as `backup`.

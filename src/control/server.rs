@@ -90,8 +90,8 @@ async fn check_user_and_answer_request(mut stream: UnixStream, handler: &dyn Req
         let line = tokio::time::timeout(TRANSFER_TIMEOUT, read_limited_line(reader)).await??;
         match serde_json::from_slice::<ControlRequest>(&line) {
             Ok(request) => handler.execute_request(uid, request).await,
-            // The error message shows only the column. The error's text could contain goods from the request, which
-            // must not be shown.
+            // The message contains only the column. The text of the parser's error may quote goods from the request,
+            // which must not be printed.
             Err(error) => Err(format!(
                 "the daemon does not understand the request (column {}); use a `settled` of the daemon's version",
                 error.column()

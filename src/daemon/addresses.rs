@@ -11,9 +11,9 @@ use money::assets::Assets;
 use money::deposits;
 use money::immutable_facts::{self, Fact, FactError};
 
-/// Loads the deposit addresses of the chains: their account keys, the issued addresses and their unspent outputs.
-/// Stores the address kind of each Bitcoin chain at the first start, and compares the configuration with the stored
-/// kind later.
+/// Stores the account keys of the followed chains, and adds the issued addresses and unspent outputs of these chains to
+/// the sets that the drivers watch. The address kind of each Bitcoin chain is stored at the first start; later the
+/// configuration must agree with it.
 ///
 /// # Errors
 /// Fails when an account key cannot be used, or when the configuration contradicts the facts in the database.
@@ -24,8 +24,8 @@ pub async fn load_addresses_and_record_kinds(
     now: Instant,
 ) -> anyhow::Result<Addresses> {
     let mut accounts = Vec::new();
-    // The address kind of a Bitcoin chain must not change. Otherwise payments to addresses of the earlier kind would
-    // not be found.
+    // The address kind (P2WPKH or P2TR) of a Bitcoin chain must not change, because payments to addresses of the
+    // earlier kind would not be found.
     let mut kinds = Vec::new();
     let mut with_outputs = Vec::new();
     for chain in assets.list_followed_chains() {
@@ -48,8 +48,9 @@ pub async fn load_addresses_and_record_kinds(
             watched: chain.watched.clone(),
         });
     }
-    // A sibling chain shares the set of watched addresses. When the sibling is followed, it adds its own addresses. The
-    // addresses of the other siblings are added here.
+    // Sibling chains (same family and mode) share one set of watched addresses. A followed sibling adds its own
+    // addresses below. The addresses of siblings that are not followed are added too, because buyers may pay to them on
+    // a followed chain.
     let is_not_followed = |sibling: &&ChainId| assets.find_followed_chain(sibling).is_none();
     let siblings = assets.list_followed_chains().flat_map(|chain| {
         chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone()))

@@ -11,8 +11,9 @@ use ids::Mode;
 use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
 use money::pricing::{Currency, Fiat, RateBook};
 
-/// Returns the payment assets of the enabled chains. Chains of the same family and mode are siblings: they share one
-/// set of watched addresses, because the same address exists on each of these chains.
+/// Returns the enabled chains, which the daemon follows, and their assets that the checkout surface accepts. Chains of
+/// the same family and mode are siblings: they share one set of watched addresses, because the same address exists on
+/// each of these chains.
 ///
 /// # Errors
 /// Fails when an amount or a depth of the configuration is out of range.

@@ -14,8 +14,8 @@ use config::{ChainConfig, Config, Driver};
 /// requests per minute.
 const ADDRESS_PAUSE: Duration = Duration::from_secs(60);
 
-/// Opens the sources of all enabled chains. `simnet` contains the model chains, which this process simulates; `None`
-/// when there are none.
+/// Opens the sources of all enabled chains. `simnet` has the model chains that this process simulates; it is `None`
+/// when the process simulates none.
 ///
 /// # Errors
 /// Fails when a chain's configuration cannot be used, or when a chain is a model chain and `simnet` does not have it.

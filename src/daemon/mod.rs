@@ -49,7 +49,7 @@ pub struct Setup {
     pub envelope: Arc<Envelope>,
     /// The model chains, which this process simulates; `None` when no chain is a model chain.
     pub simnet: Option<simnet::Simnet>,
-    /// The maximum time, in milliseconds, for which a chain's cursor is not stored when the new blocks contain no
+    /// The maximum delay, in milliseconds, with which a chain's cursor is stored when the new blocks contain no
     /// transfers.
     pub cursor_flush_ms: i64,
     /// True when this instance may create its address mark although the database has leased addresses.
@@ -73,7 +73,7 @@ pub struct Daemon {
     pub checkout_shop: Option<Shop>,
     /// The background tasks of the daemon, and the number of their panics.
     pub tasks: Tasks,
-    /// For each followed chain: the object that reads old blocks again.
+    /// The rescanner of each followed chain, which reads old blocks again and books missing transfers.
     pub rescans: HashMap<ChainId, Rescanner>,
     /// The signal that ends the pauses of the workers early.
     pub wake: Wake,
@@ -83,7 +83,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Builds all services, runs all workers once, and serves HTTP in the background.
+    /// Builds all services and serves HTTP in the background. With `autonomous`, runs each follower once and then
+    /// starts the loops of the workers; without it, runs all workers until they are idle and starts no loops.
     ///
     /// # Errors
     /// Fails when the configuration cannot be used, the database fails, or the address cannot be bound.
@@ -167,7 +168,8 @@ impl Daemon {
         self.workers.heartbeats()
     }
 
-    /// Waits until the running requests and workers have ended, then closes the database.
+    /// Stops accepting requests, waits until the running requests and workers have ended, then closes the database. A
+    /// task that takes longer than the configured shutdown time-out is no longer waited for.
     pub async fn shut_down(self) {
         self.stop.send_replace(true);
         self.wake.wake();

@@ -33,12 +33,12 @@ pub async fn warn_of_unfollowed_invoices(assets: &Assets, db: &Db) -> anyhow::Re
     Ok(())
 }
 
-/// The warning about a chain that is read from a single provider, after the name of the chain.
+/// The warning about a chain that is read from a single provider. Messages put the name of the chain before it.
 pub const SINGLE_PROVIDER: &str = "is read from a single provider, so no second source confirms its payments; add an endpoint \
     of another provider, or set `own = true` for a node that you run yourself";
 
-/// Opens and closes the reviews for stock whose envelope key is missing, and logs each missing key. Runs at every
-/// start, before the stock is sold.
+/// Opens a review for each missing envelope key with which stock was encrypted, closes the reviews of keys that are
+/// there again, and logs each missing key. Runs at every start, before stock is sold.
 pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
     let missing: Result<_, db::Error> = db
@@ -52,15 +52,17 @@ pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &
     Ok(())
 }
 
-/// Logs a warning for a chain that is read from a single provider although invented blocks cost nothing on it.
+/// Logs a warning when a chain needs a second source, because inventing its blocks costs nothing, but has endpoints of
+/// only one provider.
 pub fn warn_if_single_provider(chain: &ChainConfig, source: &dyn Source) {
     if source.needs_second_source() && source.independent_endpoints() < 2 {
         warn!(chain = %chain.id, "{} {SINGLE_PROVIDER}", chain.id);
     }
 }
 
-/// Returns the sentence about the missing rate of the shop's currency; `None` when the rate is configured, or when
-/// buyers cannot pay in any crypto asset anyway. The exchanges quote no currency but the US dollar.
+/// Returns a warning that the configuration has no fixed rate between the US dollar and the checkout currency, which
+/// the exchanges do not quote. Returns `None` when the rate is configured, and when the checkout surface accepts no
+/// crypto asset anyway.
 pub fn describe_missing_currency_rate(config: &Config) -> Option<String> {
     let checkout = &config.surfaces.checkout;
     let accepts_crypto =

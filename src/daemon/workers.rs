@@ -1,4 +1,4 @@
-//! Builds the workers of the daemon, and the sources, addresses and reconcilers that they share.
+//! Builds the workers of the daemon, and the deposit service and the reconciler of each chain that they share.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -35,9 +35,11 @@ const FIRST_RUN_TIMEOUT: Duration = Duration::from_secs(5);
 const STEADY_BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
 /// Maximum number of blocks in one request while the follower catches up.
 const BATCH_BLOCKS: u64 = 100;
-/// Age from which a tip is stale, in block times, but at least [`TIP_AGE_MIN`].
+/// The age, in block times, from which the newest block of a node (its tip) is stale. A tip younger than
+/// [`TIP_AGE_MIN`] is never stale.
 const TIP_AGE_MAX_BLOCKS: u32 = 10;
-/// Minimum age of a stale tip. On chains with short block times, intervals between blocks vary and clocks differ.
+/// The minimum age of a stale tip. It matters on chains with short block times, where the intervals between blocks vary
+/// and clocks differ by more than some block times.
 const TIP_AGE_MIN: Duration = Duration::from_secs(120);
 
 /// The services that workers use.
@@ -102,8 +104,8 @@ pub fn build_daemon_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow
         let follower = build_follow_worker(services, chain_config, reconciler);
         followers.push(follower.clone());
         all.push(follower);
-        // The mempool worker runs after the follower, because transfers in the blocks that were just read are
-        // confirmed.
+        // The mempool worker runs after the follower, so that it does not show transfers as unconfirmed that the
+        // follower has just read in a block.
         all.push(build_mempool_worker(services, chain, chain_config, source));
     }
     let templates = EmailTemplates { order_url: config.mail.order_url.clone() };

@@ -9,7 +9,7 @@ use std::fmt::{Arguments, Write};
 
 use crate::{Bind, Error};
 
-/// The rows that a statement runs for; `batch_row![id, state]` makes one.
+/// The rows for each of which a statement runs; `batch_row![id, state]` makes one row.
 pub type BatchRows = Vec<Vec<Bind>>;
 
 /// The start of every statement with given rows.
@@ -46,7 +46,8 @@ struct ParsedStatement<'a> {
     body: &'a str,
 }
 
-/// Returns true when the statement runs for given rows.
+/// Returns true when the statement starts with a list of given columns, `with given (…)`, so that it runs for each
+/// given row.
 pub(super) fn has_given_rows(sql: &str) -> bool {
     sql.starts_with(GIVEN)
 }
@@ -65,8 +66,8 @@ fn parse_given_columns(sql: &str) -> Result<ParsedStatement<'_>, Error> {
     Ok(ParsedStatement { columns: columns.collect::<Option<_>>().ok_or_else(invalid)?, body })
 }
 
-/// Returns the SQL text that SQLite runs for one given row. The statement has `binds` other values; the placeholders of
-/// the row's values get the numbers after these.
+/// Returns the SQL text that SQLite runs for one given row. `binds` is the number of values that do not come from the
+/// row; the placeholders of the values of the row are numbered after them.
 pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
     let ParsedStatement { columns, body } = parse_given_columns(sql)?;
     if columns.is_empty() {
@@ -93,9 +94,9 @@ pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Returns the SQL text that PostgreSQL runs for all given rows, and the types of their columns. The statement has
-/// `binds` other values; the placeholders of the columns get the numbers after these. Earlier statements in the same
-/// text already use `used` placeholders, so all numbers start after them.
+/// Returns the SQL text that PostgreSQL runs for all given rows, and the types of their columns. `binds` is the number
+/// of values that do not come from the rows; the placeholders of the columns are numbered after them. `used` is the
+/// number of placeholders of earlier statements in the same text; all numbers of this statement start after it.
 pub(super) fn sql_for_postgres(sql: &str, binds: usize, used: usize) -> Result<(String, Vec<ColumnType>), Error> {
     let ParsedStatement { columns, body } = parse_given_columns(sql)?;
     let mut text = String::with_capacity(sql.len() + 32 * columns.len());

@@ -20,16 +20,17 @@ pub(super) struct DeferredStatement {
 }
 
 impl Tx {
-    /// Schedules a statement whose result the caller does not need, except that it must change `expected` rows.
+    /// Schedules a statement whose result the caller does not need. The statement must change `expected` rows; `None`
+    /// allows any number.
     ///
     /// PostgreSQL runs all deferred statements as one statement, before the next statement that is not deferred or at
-    /// the end of the transaction. So no deferred statement may depend on the changes of another one, nor change the
-    /// same row. On PostgreSQL only, a deferred statement may read the rows that the one just before it returned, as
-    /// the table `changed_before`.
+    /// the end of the transaction. So no deferred statement may depend on the changes of another deferred statement,
+    /// nor change the same row. On PostgreSQL only, a deferred statement may select from the table `changed_before`,
+    /// which contains the rows that the deferred statement just before it returned.
     ///
     /// # Errors
-    /// On SQLite, where the statement runs at once: any [`Error`] of it, and [`Error::UnexpectedRowCount`]. On
-    /// PostgreSQL the next statement or the end of the transaction fails.
+    /// On SQLite, where the statement runs at once: any [`Error`] of the statement, and [`Error::UnexpectedRowCount`].
+    /// On PostgreSQL this function never fails; the error ends the next statement or the commit instead.
     pub async fn execute_deferred(
         &mut self,
         sql: &'static str,
@@ -57,7 +58,7 @@ impl Tx {
     /// changes.
     ///
     /// # Errors
-    /// Any [`Error`] of them, and the error that ended the transaction earlier.
+    /// Any [`Error`] of these statements, and the error of an earlier statement that already failed.
     pub async fn run_deferred(&mut self) -> Result<(), Error> {
         if let Some(failure) = &self.failed {
             return Err(failure.clone());

@@ -32,7 +32,8 @@ pub enum DataFolderLockError {
 }
 
 impl DataFolderLock {
-    /// Locks the folder without waiting.
+    /// Locks the folder without waiting, by locking the file `lock` in it, and writes the id of this process into that
+    /// file.
     ///
     /// # Errors
     /// [`DataFolderLockError::Held`] while another process has the lock.

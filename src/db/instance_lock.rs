@@ -20,9 +20,10 @@ use crate::lease::{self, Epoch};
 use crate::postgres::{Connections, FenceState, select_rows};
 use crate::{Db, Engine, Error};
 
-/// The name of the lease whose epoch identifies the newest daemon.
+/// The name of the lease that every daemon takes over at its start. The epoch of the lease identifies the newest
+/// daemon.
 const LEASE: &str = "daemon";
-/// The maximum time to wait for the lock while the daemon that holds it is just ending.
+/// The maximum time to wait for the lock, so that a daemon that is just shutting down can release it.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The maximum time to wait until the connections of the previous daemon are closed. It is longer than any statement
 /// may take.
@@ -35,8 +36,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of the owner's name, in characters: PostgreSQL allows 63 bytes, `settled: ` included.
 const OWNER_LENGTH_MAX: usize = 54;
-/// Settings of the session that holds the lock. With them the server notices within half a minute that the client's
-/// machine is gone.
+/// Settings of the session that holds the lock. With these settings the server ends the session within half a minute
+/// after the daemon's machine disappears, but never because the session is idle.
 const KEEPALIVE_SETTINGS: [(&str, &str); 4] = [
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
@@ -67,7 +68,7 @@ pub struct InstanceLock {
     holder: Holder,
 }
 
-/// The lock in the form that each database software needs.
+/// The object that holds the lock: a file on SQLite, a session on PostgreSQL.
 enum Holder {
     /// On SQLite: a lock on a file beside the database.
     Sqlite(FileLock),
@@ -77,7 +78,8 @@ enum Holder {
 
 /// The session that holds the lock on PostgreSQL.
 struct Session {
-    /// The connections of the daemon to the database. The epoch decides whether new ones may be opened.
+    /// The connections of this daemon to the database. They are opened only while the epoch in the database is the
+    /// epoch of this daemon.
     connections: Arc<Connections>,
     /// The name of this process, for messages to people.
     owner: String,
@@ -181,7 +183,8 @@ impl Session {
         }
     }
 
-    /// Waits until the previous daemon has no open connection: each of them holds the shared lock.
+    /// Waits up to a minute until the previous daemon has no open connection: every connection of a daemon holds a
+    /// shared lock, so the exclusive lock can be taken only when all are closed.
     async fn wait_for_previous_daemon(&mut self) -> Result<(), InstanceLockError> {
         let start = Instant::now();
         while !select_bool(&mut self.connection, "select pg_try_advisory_lock(7364, 2) as result").await? {
@@ -196,8 +199,9 @@ impl Session {
         Ok(())
     }
 
-    /// Checks that the lock is still held, and opens the session again when it has died. The error is the reason why
-    /// the lock is lost.
+    /// Checks that the lock is still held. When the session has died, tries every two seconds to open it again and to
+    /// take the lock, until that succeeds or the lock is lost to another daemon. The error is the reason why the lock
+    /// is lost.
     async fn verify_or_reconnect(&mut self) -> Result<(), String> {
         let problem = match timeout(SERVER_TIMEOUT, find_epoch(&mut self.connection)).await {
             Ok(Ok(epoch)) => return self.verify_epoch(epoch),
@@ -208,8 +212,9 @@ impl Session {
         loop {
             match timeout(SERVER_TIMEOUT, self.try_reconnect()).await {
                 Ok(Ok(outcome)) => return outcome,
-                // To try again later is safe. If another daemon has taken the lock meanwhile, it does not start until the
-                // connections of this daemon are closed; and once it has raised the epoch, this daemon opens no new ones.
+                // It is safe to try again later. If another daemon has taken the lock meanwhile, that daemon does not
+                // start before all connections of this daemon are closed; and once that daemon has raised the epoch,
+                // this daemon opens no new connections.
                 Ok(Err(error)) => warn!("the instance lock on the database cannot be renewed yet: {error}"),
                 Err(_elapsed) => {
                     warn!("the instance lock on the database cannot be renewed yet: the server does not answer");
@@ -219,8 +224,8 @@ impl Session {
         }
     }
 
-    /// Opens the session again. The outer error means that the caller may try again; the inner error means that the
-    /// lock is lost.
+    /// Opens a new session and takes the lock in it. The outer error means that the caller may try again; the inner
+    /// error is the reason why the lock is lost.
     async fn try_reconnect(&mut self) -> Result<Result<(), String>, Error> {
         let mut connection = connect_lock_session(&self.connections, &self.owner).await?;
         let found = find_epoch(&mut connection).await?;
@@ -287,21 +292,22 @@ async fn find_epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Erro
     found.first().map(|row| row.get("epoch")).transpose()
 }
 
-/// Selects the session that holds the instance lock.
+/// SQL that selects the name, the address and the start of the session that holds the instance lock.
 const LOCK_HOLDER: &str = "select a.application_name as name, host(a.client_addr) as address,
     to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as started
     from pg_locks l left join pg_stat_activity a on a.pid = l.pid
     where l.locktype = 'advisory' and l.classid = 7364 and l.objid = 1 and l.objsubid = 2 and l.granted
     and l.database = (select oid from pg_database where datname = current_database()) limit 1";
-/// Selects a session that holds the shared lock, which every connection of a daemon holds.
+/// SQL that selects the name, the address and the start of one session that holds the shared lock, which every
+/// connection of a daemon holds.
 const FENCE_HOLDER: &str = "select a.application_name as name, host(a.client_addr) as address,
     to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as started
     from pg_locks l left join pg_stat_activity a on a.pid = l.pid
     where l.locktype = 'advisory' and l.classid = 7364 and l.objid = 2 and l.objsubid = 2 and l.granted
     and l.database = (select oid from pg_database where datname = current_database()) limit 1";
 
-/// Returns a text about the session that `sql` selects: its name, address and start. The server hides the names of
-/// sessions of other roles.
+/// Returns a text for people with the name, the address and the start of the session that `sql` selects. The server
+/// hides these from roles that may not see the session; the text says so.
 async fn describe_session(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
     let found = select_rows(connection, sql, Vec::new(), Vec::new()).await?;
     let Some(row) = found.first() else { return Ok("a session that has just ended".into()) };

@@ -1,6 +1,6 @@
 //! The integrity checks of the database software itself: damaged pages, indices that disagree with their tables, rows
-//! that violate a constraint. They read the whole database and change nothing. What the rows mean is no concern of
-//! these checks; the audit of the ledger compares that.
+//! that violate a constraint. The checks read the whole database and change nothing. They do not compare amounts or
+//! states; the audit of the ledger does.
 
 use crate::{Backend, Db, Engine, Error, Tx};
 
@@ -15,8 +15,8 @@ pub struct IntegrityReport {
     pub findings: Vec<String>,
 }
 
-/// Reads every row of every table of the schema, and collects the tables that cannot be read in a setting of the
-/// transaction, because a `do` block returns nothing.
+/// SQL that reads every row of every table of the schema. A `do` block returns nothing, so the errors of tables that
+/// cannot be read are collected in the transaction's setting `settled.findings`.
 const READ_ALL_TABLES: &str = "do $check$
     declare found record; ignored bigint;
     begin
@@ -32,7 +32,8 @@ const READ_ALL_TABLES: &str = "do $check$
         end loop;
     end $check$";
 
-/// Runs the checks of the extension amcheck on every table and every B-tree index of the schema.
+/// SQL that runs the checks of the extension amcheck on every table and every B-tree index of the schema. Damages are
+/// collected in the setting `settled.findings`; a missing privilege in `settled.unchecked`.
 const RUN_AMCHECK: &str = "do $check$
     declare found record; message text;
     begin

@@ -1,8 +1,8 @@
 //! Leases: the right of one of several instances to do a piece of work until a certain time.
 //!
 //! Each lease has an epoch, a number that grows with every change of the owner, so that an update with an old epoch can
-//! be refused. An owner may continue after its lease has expired. So work that must never happen twice must check the
-//! epoch or be idempotent.
+//! be refused. An owner may not notice that its lease has expired and may continue its work. So work that must never
+//! happen twice must check the epoch or be idempotent.
 
 use crate::{Bind, Error, FromValue, Tx, Value, execute, row};
 use clock::Instant;
@@ -53,8 +53,8 @@ pub async fn acquire_lease(
     acquired.map(|row| row.get("epoch")).transpose()
 }
 
-/// Takes a lease from any owner, raises the epoch, and sets no expiry. Only for an owner whose right comes from another
-/// mechanism, such as the instance lock.
+/// Takes a lease from any owner, even if it has not expired, and raises the epoch. The lease then never expires. Call
+/// this function only where another mechanism, such as the instance lock, gives the right to the lease.
 ///
 /// # Errors
 /// Any [`Error`] of the database.
@@ -71,7 +71,8 @@ pub async fn take_over_lease(tx: &mut Tx, name: &str, owner: &str) -> Result<Epo
     taken.ok_or_else(|| Error::Statement("an upsert returned no row".into()))?.get("epoch")
 }
 
-/// Prolongs a lease so that it expires in `ttl_ms` milliseconds. Returns false when the lease has another owner now.
+/// Sets a lease to expire `ttl_ms` milliseconds after `now`, even if it has already expired. Returns false and changes
+/// nothing when the lease has another owner or epoch now.
 ///
 /// # Errors
 /// Any [`Error`] of the database.
@@ -102,8 +103,9 @@ pub async fn release_lease(tx: &mut Tx, now: Instant, name: &str, owner: &str, e
     renew_lease(tx, now, name, owner, epoch, 0).await
 }
 
-/// Locks the row of a lease, and returns true when `owner` still has the lease with this epoch. It must be the first
-/// statement of a transaction that only the owner of the lease may run.
+/// Locks the row of a lease until the end of the transaction. Returns true when `owner` still has the lease with this
+/// epoch and the lease has not expired. Call this function first in a transaction that only the owner of the lease may
+/// run.
 ///
 /// # Errors
 /// Any [`Error`] of the database.

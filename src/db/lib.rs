@@ -91,7 +91,7 @@ struct Inner {
     _owned: Option<Box<dyn Any + Send + Sync>>,
 }
 
-/// The connections to the database, as each database software needs them.
+/// The open database: the threads and connections of SQLite, or the connections to PostgreSQL.
 enum Engine {
     Sqlite(sqlite::Engine),
     Postgres(postgres::Engine),
@@ -107,7 +107,8 @@ impl Db {
         Db::open_with_owned(config, None).await
     }
 
-    /// Opens the database. `owned` is dropped with the last handle.
+    /// Opens the database as [`Db::open`] does. `owned`, such as the temporary database of a test, is dropped together
+    /// with the last handle.
     async fn open_with_owned(config: &Config, owned: Option<Box<dyn Any + Send + Sync>>) -> Result<Db, Error> {
         let stats = Arc::new(Stats::default());
         let engine = if let Some(path) = config.url.strip_prefix("sqlite:") {
@@ -155,7 +156,8 @@ impl Db {
         }
     }
 
-    /// Does the same as [`Db::write`], but without a time limit, because a migration may rewrite a table.
+    /// Does the same as [`Db::write`], but PostgreSQL sets no time limit for the whole transaction, because a migration
+    /// may rewrite a large table. On SQLite no transaction has a time limit.
     async fn write_without_time_limit<T, F>(&self, name: &'static str, body: F) -> Result<T, Error>
     where
         F: TransactionBody<T, Error>,
@@ -231,7 +233,8 @@ impl Db {
         self.0.stats.counters()
     }
 
-    /// Waits for the transactions that were submitted and refuses later ones with [`Error::Unavailable`].
+    /// Closes the database: waits for the transactions that were submitted before and refuses later ones with
+    /// [`Error::Unavailable`]. Every clone of this handle is closed too.
     pub async fn close(&self) {
         match &self.0.engine {
             Engine::Sqlite(engine) => engine.close().await,
@@ -243,8 +246,8 @@ impl Db {
     /// integrity checks of SQLite on it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on PostgreSQL, when the file exists and when the copy is damaged, and [`Error::Unavailable`] when it cannot be
-    /// written.
+    /// [`Error::Unsupported`] on PostgreSQL, when the file exists already, and when the copy is damaged;
+    /// [`Error::Unavailable`] when the copy cannot be written.
     pub async fn backup(&self, to: &Path) -> Result<(), Error> {
         if self.backend() == Backend::Postgres {
             return Err(Error::Unsupported(
@@ -276,7 +279,7 @@ impl<T> Locked<T> {
         Locked(row)
     }
 
-    /// Returns the row without the mark that it is locked.
+    /// Returns the row as a plain value. The row stays locked until the end of the transaction.
     pub fn into_inner(self) -> T {
         self.0
     }

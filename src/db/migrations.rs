@@ -1,5 +1,6 @@
-//! Migrations of the schema. They only go forward, and their checksums are compared with those in the database. A
-//! released file never changes; a later file corrects it.
+//! Migrations of the schema. There is no way back to an earlier schema. The checksums of the migration files are
+//! compared with those in the database, so a released file must never change; a mistake in it is corrected by a later
+//! file.
 
 use sha2::{Digest, Sha256};
 
@@ -30,9 +31,9 @@ pub(super) const ALL: &[Migration] = migrations! {
     "0001_initial"
 };
 
-/// The first migrations of versions before release 0.1.0. Until that release, the migrations may be merged into one
-/// file again. So a database that recorded one of these migrations, with another text than this version has, cannot be
-/// upgraded. The release removes `0001_initial` from this list.
+/// The names of the first migration in versions before release 0.1.0, which may still change. A database is refused
+/// when its first migration has one of these names but another text than in this version. Remove `0001_initial` from
+/// this list when 0.1.0 is released.
 const UNRELEASED: &[&str] = &["0001_core", "0001_initial"];
 
 impl Migration {
@@ -134,7 +135,8 @@ async fn list_applied_migrations(tx: &mut Tx) -> Result<Vec<AppliedMigration>, E
     found.iter().map(|row| Ok(AppliedMigration { name: row.get("name")?, checksum: row.get("checksum")? })).collect()
 }
 
-/// Returns the migrations that were not applied yet, in order.
+/// Compares the applied migrations with the known ones (`all`), and returns the known migrations that were not applied
+/// yet, in order.
 ///
 /// # Errors
 /// When the applied migrations are not the first ones of `all`, in the same order and with the same texts.

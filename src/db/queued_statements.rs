@@ -1,9 +1,9 @@
-//! Queued statements: inserts and updates that a transaction sends together. A later statement may bind the id that an
-//! earlier one returns.
+//! Queued statements: inserts and updates that a transaction sends together. A queued statement may bind the id that an
+//! earlier queued statement returns.
 //!
-//! PostgreSQL runs the queue as one statement, because each statement costs a round trip; SQLite runs its statements
-//! one after another. On PostgreSQL, a queued statement does not see the changes of the other queued statements, but it
-//! can use the ids that they return. Every queued statement returns a column `id`.
+//! PostgreSQL runs the whole queue as one statement, because each statement costs a round trip; SQLite runs the queued
+//! statements one after another. On PostgreSQL, a queued statement does not see the changes of the other queued
+//! statements, but it can use the ids that the earlier statements return. Every queued statement returns a column `id`.
 
 use std::marker::PhantomData;
 
@@ -19,8 +19,8 @@ pub(super) struct QueuedStatement {
     pub binds: Vec<Bind>,
 }
 
-/// Stands for the id that a queued statement will return. Later statements of the transaction bind it instead of the
-/// id.
+/// A placeholder for the id that a queued statement will return. Later queued statements of the transaction bind the
+/// placeholder instead of the id.
 #[derive(Debug)]
 pub struct ResultRef<T> {
     /// The index of the queued statement in its transaction, from 0.
@@ -61,8 +61,8 @@ impl Tx {
             Backend::Sqlite => self.run_queued_one_by_one(statements).await,
             Backend::Postgres => self.run_queued_as_one(statements).await,
         };
-        // Also an error before the first statement ran, for example of a reference, ends the transaction: the queue is
-        // empty, so a commit would store only a part of what the caller wanted.
+        // Every error ends the transaction, even one that occurs before a statement runs, such as an invalid reference.
+        // The queue is empty now, so a commit would store only a part of what the caller wanted.
         self.record_failure(result)?;
         self.changed |= self.returned.iter().skip(first).any(|ids| ids.count > 0);
         Ok(())
@@ -140,8 +140,8 @@ impl ReturnedRows {
 }
 
 impl QueuedStatement {
-    /// Returns the SQL text and its values. Each reference to an earlier statement is replaced by the id that this
-    /// statement returned.
+    /// Returns the SQL text and its values. Each reference is replaced by the id that the earlier statement returned;
+    /// null when that statement returned no row.
     pub fn resolve_references(self, earlier: &[ReturnedRows]) -> Result<(&'static str, Vec<Bind>), Error> {
         let resolve = |bind| match bind {
             Bind::ResultRef(statement) => {
@@ -153,8 +153,8 @@ impl QueuedStatement {
         Ok((self.sql, self.binds.into_iter().map(resolve).collect::<Result<_, Error>>()?))
     }
 
-    /// Replaces each reference to a statement that has run by the id that it returned. Changes the numbers of the other
-    /// references, so that they count from the first statement that has not run.
+    /// Replaces each reference to a statement that has already run by the id that the statement returned. The other
+    /// references are renumbered: 0 is the first statement that has not run yet.
     pub fn rebase_references(self, earlier: &[ReturnedRows]) -> QueuedStatement {
         let rebase = |bind| match bind {
             Bind::ResultRef(statement) => match earlier.get(statement) {
@@ -167,8 +167,8 @@ impl QueuedStatement {
     }
 }
 
-/// Combines all statements into one statement for PostgreSQL. Its only row contains, for each of them, the number of
-/// rows and the smallest id that it returned.
+/// Combines all statements into one statement for PostgreSQL, which returns a single row. For each of the combined
+/// statements, the row contains two columns: the number of rows and the smallest id that the statement returned.
 pub(super) fn combine_statements(statements: Vec<QueuedStatement>) -> Result<(String, Vec<Bind>), Error> {
     let (mut sql, mut binds) = (String::with_capacity(4096), Vec::new());
     let mut results = String::from(" select ");
@@ -183,7 +183,8 @@ pub(super) fn combine_statements(statements: Vec<QueuedStatement>) -> Result<(St
     Ok((sql, binds))
 }
 
-/// Appends the text of statement `number`, with its placeholders numbered after those of the earlier statements.
+/// Appends the text of statement `number`, with its placeholders numbered after those of the earlier statements. A
+/// reference to an earlier statement becomes a subselect of the id that this statement returns.
 fn append_statement(
     sql: &mut String,
     binds: &mut Vec<Bind>,

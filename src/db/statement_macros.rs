@@ -49,9 +49,9 @@ macro_rules! rows_for_each {
     }};
 }
 
-/// `deferred!(tx, "update … where id = $1", id)?` schedules a statement that must change exactly one row. It runs
-/// before the next statement that is not deferred, or at the end of the transaction; see
-/// [`Tx::execute_deferred`](crate::Tx::execute_deferred).
+/// `deferred!(tx, "update … where id = $1", id)?` schedules a statement that must change exactly one row. SQLite runs
+/// the statement at once; PostgreSQL runs it before the next statement that is not deferred, or at the end of the
+/// transaction. See [`Tx::execute_deferred`](crate::Tx::execute_deferred).
 #[macro_export]
 macro_rules! deferred {
     ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
@@ -78,7 +78,8 @@ macro_rules! deferred_for_each {
 }
 
 /// `queued!(tx, "insert into … values ($1) returning id", a)` queues a statement and returns a
-/// [`ResultRef`](crate::ResultRef) that stands for the id it will return; see [`Tx::queue`](crate::Tx::queue).
+/// [`ResultRef`](crate::ResultRef), a placeholder for the id that the statement will return; see
+/// [`Tx::queue`](crate::Tx::queue).
 #[macro_export]
 macro_rules! queued {
     ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{

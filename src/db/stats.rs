@@ -27,12 +27,12 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    /// Counts one durable commit that changed rows.
+    /// Increments the number of durable commits. Call this function only for a commit that changed rows.
     pub fn count_commit(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one transaction that ran, whatever its outcome.
+    /// Increments the number of transactions that ran, also for one that failed.
     pub fn count_transaction(&self) {
         self.transactions.fetch_add(1, Ordering::Relaxed);
     }

@@ -16,8 +16,8 @@ impl<T, E, F> TransactionBody<T, E> for F where
 {
 }
 
-/// Runs the closure, and then the statements that it deferred or queued. A panic of the closure becomes
-/// [`Error::Panicked`].
+/// Runs the closure, and then the statements that the closure deferred or queued and that have not run yet. A panic
+/// becomes [`Error::Panicked`]. Neither commits nor rolls back.
 pub(super) async fn run_body_catching_panics<T, E, F>(name: &'static str, tx: &mut Tx, body: F) -> Result<T, E>
 where
     F: TransactionBody<T, E>,
@@ -25,7 +25,7 @@ where
 {
     let run = async {
         let value = body(&mut *tx).await?;
-        // This also fails when an earlier statement failed and the closure ignored its error.
+        // `run_deferred_and_queued` also fails when an earlier statement failed and the closure ignored its error.
         tx.run_deferred_and_queued().await?;
         Ok(value)
     };

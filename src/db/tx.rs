@@ -1,6 +1,6 @@
 //! A running transaction. After the first statement that fails, the transaction can only be rolled back: PostgreSQL
-//! accepts no more statements after an error, so SQLite behaves the same here. Write `on conflict do nothing` where a
-//! duplicate is expected.
+//! accepts no more statements after an error, and this crate makes SQLite behave the same way. Write `on conflict do
+//! nothing` where a duplicate is expected.
 
 use std::any::{Any, TypeId};
 use std::sync::atomic::Ordering;
@@ -41,8 +41,7 @@ pub(super) enum TxKind {
     Transaction,
     /// Exactly one `select`, which runs without `begin` and `commit`.
     SelectOne {
-        /// On PostgreSQL: the connections from which another one is taken when this connection has died while it was
-        /// idle.
+        /// On PostgreSQL: the pool that replaces this connection when it died while it was idle. `None` on SQLite.
         fallback: Option<Arc<postgres::Connections>>,
         /// True when the only `select` of this read has run; any further statement is an error.
         has_selected: bool,
@@ -91,7 +90,7 @@ impl Tx {
     /// Runs a statement and returns the number of rows that it changed.
     ///
     /// # Errors
-    /// Any [`Error`] of the statement, or of a deferred one before it.
+    /// Any [`Error`] of this statement, or of a deferred or queued statement that runs before it.
     pub async fn execute(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
         self.run_earlier_and_check_binds(sql, &[], &binds).await?;
         let result = match &mut self.connection {
@@ -101,10 +100,11 @@ impl Tx {
         self.record_changed_rows(result)
     }
 
-    /// Runs a statement for each given row and returns the number of rows that all runs changed.
+    /// Runs a statement for each given row and returns the number of rows that all runs changed. Runs nothing and
+    /// returns 0 when there are no given rows.
     ///
     /// # Errors
-    /// Any [`Error`] of the statement, or of a deferred one before it.
+    /// Any [`Error`] of this statement, or of a deferred or queued statement that runs before it.
     pub async fn execute_for_each(
         &mut self,
         sql: &'static str,
@@ -126,7 +126,7 @@ impl Tx {
     /// bounded.
     ///
     /// # Errors
-    /// Any [`Error`] of the statement, or of a deferred one before it.
+    /// Any [`Error`] of this statement, or of a deferred or queued statement that runs before it.
     pub async fn rows(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
         self.run_earlier_and_check_binds(sql, &[], &binds).await?;
         let result = match (&mut self.connection, &self.kind) {
@@ -139,10 +139,10 @@ impl Tx {
         self.record_returned_rows(sql, result)
     }
 
-    /// Runs a statement for each given row and returns the rows of all runs, in no order.
+    /// Runs a statement for each given row and returns the rows of all runs, in no particular order.
     ///
     /// # Errors
-    /// Any [`Error`] of the statement, or of a deferred one before it.
+    /// Any [`Error`] of this statement, or of a deferred or queued statement that runs before it.
     pub async fn rows_for_each(
         &mut self,
         sql: &'static str,
@@ -163,8 +163,8 @@ impl Tx {
     /// Runs a statement and returns its only row; `None` when it returns no row.
     ///
     /// # Errors
-    /// [`Error::TooManyRows`] when the statement returns several rows, or any [`Error`] of the statement or of a
-    /// deferred one before it.
+    /// [`Error::TooManyRows`] when the statement returns several rows, or any [`Error`] of this statement or of a
+    /// deferred or queued statement that runs before it.
     pub async fn row(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Option<Row>, Error> {
         let mut rows = self.rows(sql, binds).await?;
         if rows.len() > 1 {
@@ -176,7 +176,7 @@ impl Tx {
     /// Runs the deferred and the queued statements that have not run yet, at the end of the transaction.
     ///
     /// # Errors
-    /// Any [`Error`] of them, and the error that ended the transaction earlier.
+    /// Any [`Error`] of these statements, and the error of an earlier statement that already failed.
     pub(super) async fn run_deferred_and_queued(&mut self) -> Result<(), Error> {
         self.run_deferred().await?;
         self.run_queued().await
@@ -250,22 +250,23 @@ impl Tx {
         self.hooks.push(Box::new(hook));
     }
 
-    /// Returns the value of type `T` that all transactions of this database share. The value may contain only copies of
-    /// rows that never change, and only a hook of [`Tx::after_commit`] may add them.
+    /// Returns the value of type `T` that all transactions of this database share in memory; the first call creates it
+    /// with `T::default()`. The value may contain only copies of rows that never change, and only a hook of
+    /// [`Tx::after_commit`] may add such copies.
     pub fn shared_cache<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
         let mut cache = self.stats.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = cache.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default())).clone();
         shared.downcast().expect("each value is stored under its own type")
     }
 
-    /// Returns the error after which the transaction can only be rolled back. The transaction must fail with it even if
-    /// its closure returned success.
+    /// Returns the error after which the transaction can only be rolled back; `None` while it can still succeed. The
+    /// transaction must fail with this error even if its closure returned success.
     pub(super) fn failure(&self) -> Option<Error> {
         self.failed.clone()
     }
 
-    /// Returns what must happen after the commit, and resets the state, so that the next transaction can use the same
-    /// connection.
+    /// Returns the hooks that run after the commit, and whether rows were changed. Resets the state of this value, so
+    /// that the next transaction can use the same connection.
     pub(super) fn take_effects_and_reset(&mut self) -> CommitEffects {
         self.failed = None;
         self.deferred.clear();

@@ -22,12 +22,12 @@ pub enum Bind {
     Blob(Vec<u8>),
     /// An unsigned integer above `i64::MAX`, which no column can hold: a statement that binds it fails.
     TooLarge(u64),
-    /// The id that another statement of the same batch returns; the field is the index of that statement. Only
-    /// statements of a batch may bind it.
+    /// The id that an earlier queued statement of the transaction returns; the field is the index of that statement in
+    /// the transaction, from 0. Only queued statements may bind this value.
     ResultRef(usize),
 }
 
-/// A value in a row. It has the same variants as [`Bind`], but a row never contains the last two of them.
+/// A value in a row. A row never contains `TooLarge` or `ResultRef`.
 pub type Value = Bind;
 
 impl Bind {

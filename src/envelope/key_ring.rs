@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{Envelope, KEY_LENGTH};
 
-/// The name of the key file. It is in the data folder, or in the folder of the credentials that systemd passes.
+/// The name of the key file. The file is in the data folder, or in the folder in which systemd passes credentials.
 pub const FILE_NAME: &str = "envelope.keys";
 
 /// The maximum number of keys in one key ring. With one new key each week, a key ring is full after 19 years.
@@ -35,7 +35,7 @@ pub enum KeysError {
     /// Other users may read the key file.
     #[error("{path} can be read by other users (mode {mode:o}); run `chmod 600 {path}`")]
     ReadableByOthers { path: PathBuf, mode: u32 },
-    /// A line of the key file is not a key, or the file has no key.
+    /// The line with this number, counted from 1, is not a key id with a key, or the whole file has no key.
     #[error("{path}, line {line}: {problem}")]
     Malformed { path: PathBuf, line: usize, problem: &'static str },
     /// The key file already has the maximum number of keys, or the largest possible key id.
@@ -46,7 +46,7 @@ pub enum KeysError {
     Credential(PathBuf),
 }
 
-/// The encryption keys with their ids, sorted by id in ascending order. A key ring is never empty.
+/// The key ring: the encryption keys with their ids, sorted by id in ascending order. It has at least one key.
 pub struct KeyRing(Vec<(u32, Zeroizing<[u8; KEY_LENGTH]>)>);
 
 impl Envelope {
@@ -131,8 +131,8 @@ impl KeyRing {
         &self.0.first().expect("a key ring is never empty").1
     }
 
-    /// Adds a random key and returns the id of the key. Fails when the key ring is full; `path` is used only in this
-    /// error.
+    /// Adds a random key in memory and returns its id, the largest id plus one. Fails when the key ring is full; `path`
+    /// is only named in this error.
     fn add_random_key(&mut self, path: &Path) -> Result<u32, KeysError> {
         let newest = self.0.last().map_or(0, |(id, _)| *id);
         let id = newest.checked_add(1).filter(|_| self.0.len() < KEYS_MAX);

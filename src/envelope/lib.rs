@@ -1,13 +1,12 @@
-//! Encryption of stored data that the daemon must be able to read again: stock lines and signing secrets.
+//! Encryption of stored data that the daemon must be able to read again, such as the lines of stock items.
 //!
-//! A ciphertext can be decrypted only for the purpose and the owner for which it was encrypted, so a database row that
-//! is moved to another owner cannot be decrypted. The newest key of the key ring encrypts, and every key of the key
-//! ring decrypts. Digests stay the same when a key is added.
+//! A ciphertext can be decrypted only for the purpose and the owner for which it was encrypted, so a ciphertext that is
+//! copied to the database row of another owner cannot be decrypted. The newest key of the key ring encrypts, and every
+//! key of the key ring decrypts. The digest of a text stays the same when a key is added.
 //!
-//! **When the key file is lost, everything encrypted with it is lost**: undelivered stock lines must be imported again,
-//! delivered stock lines can no longer be shown, and signing secrets must be replaced. Money is not affected. The file
-//! is not part of a database backup, so that a stolen backup reveals no secrets: keep a copy of the file apart from the
-//! backups.
+//! **When the key file is lost, everything encrypted with its keys is lost**: undelivered stock lines must be imported
+//! again, and delivered stock lines can no longer be shown. Money is not affected. The key file is not part of a
+//! database backup, so that a stolen backup reveals no secrets: keep a copy of the key file apart from the backups.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -47,7 +46,7 @@ const HEADER_LENGTH: usize = 1 + 4;
 /// The number of bytes by which a ciphertext is longer than its plaintext.
 pub const OVERHEAD: usize = HEADER_LENGTH + NONCE_LENGTH + 16;
 
-/// Encrypts and decrypts with the keys of one key ring.
+/// The keys of one key ring, ready to encrypt, to decrypt and to compute digests.
 pub struct Envelope {
     /// The keys with their ids, sorted by id in ascending order; never empty.
     keys: Vec<(u32, XChaCha20Poly1305)>,
@@ -147,7 +146,7 @@ impl fmt::Debug for Envelope {
     }
 }
 
-/// Derives a separate key for one usage, such as `seal` or `digest`, from a key of the key ring.
+/// Derives a key for one usage from a key of the key ring. The usages are `seal` (encryption) and `digest`.
 fn derive_subkey(key: &[u8; KEY_LENGTH], usage: &[u8]) -> Zeroizing<[u8; KEY_LENGTH]> {
     let mut mac = new_hmac(key);
     mac.update(b"settled envelope 1 ");
@@ -165,7 +164,7 @@ fn build_associated_data(header: &[u8], purpose: &str, owner: &str) -> Vec<u8> {
     [header, &prefix_with_length(purpose), owner.as_bytes()].concat()
 }
 
-/// Returns the length of the purpose as four big-endian bytes, followed by the purpose.
+/// Returns the purpose with its length in front, as four big-endian bytes.
 fn prefix_with_length(purpose: &str) -> Vec<u8> {
     let length = u32::try_from(purpose.len()).expect("a purpose is a short constant");
     [&length.to_be_bytes(), purpose.as_bytes()].concat()

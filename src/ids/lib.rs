@@ -52,7 +52,8 @@ ids! {
     OrderId
     /// The row id of a payment.
     PaymentId
-    /// The sequence number of a posting. A hold is a posting too.
+    /// The sequence number of a posting in the ledger. A hold is a pending posting, so this number also identifies a
+    /// hold.
     PostingSeq
     /// The row id of a product.
     ProductId
@@ -64,7 +65,7 @@ ids! {
     UserId
 }
 
-/// The mode of an object: live or test. Every object of a merchant belongs to one mode.
+/// The mode, live or test. Every order, user, product and other object of a merchant belongs to exactly one mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -74,7 +75,7 @@ pub enum Mode {
     Test,
 }
 
-/// A merchant in one mode. A call may read and change only the objects of one shop.
+/// A merchant in one mode. One call reads and changes only the objects of one shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shop {
     /// The merchant who owns the objects of the shop.

@@ -4,30 +4,30 @@ use email_address::{EmailAddress, Options};
 use idna::AsciiDenyList;
 use unicode_normalization::UnicodeNormalization;
 
-/// Longest e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
+/// The maximum length of an e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
 const ADDRESS_LENGTH_MAX: usize = 254;
-/// Longest part before the `@`, in bytes (RFC 5321, section 4.5.3.1.1).
+/// The maximum length of the part before the `@`, in bytes (RFC 5321, section 4.5.3.1.1).
 const LOCAL_PART_LENGTH_MAX: usize = 64;
 
-/// An address to which mail can be sent. Has no `Debug`, because addresses must not be logged.
+/// An e-mail address to which mail can be sent. The type has no `Debug`, because addresses must not be logged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     local_part: String,
     domain: String,
 }
 
-/// The text is not an e-mail address.
+/// The error for a text that is not a valid e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a valid e-mail address")]
 pub struct InvalidAddress;
 
 impl Address {
-    /// Parses an address without a display name and with a domain of at least two labels. Converts the domain to its
-    /// ASCII form (A-labels) and the part before the `@` to Unicode's composed form (NFC). Mail servers may distinguish
-    /// upper and lower case in the part before the `@`, so it is kept.
+    /// Parses an e-mail address. Accepts no display name, no IP address as the domain, and only domains of at least two
+    /// labels. Converts the domain to its ASCII form (A-labels) and the part before the `@` to Unicode's composed form
+    /// (NFC). Keeps upper and lower case in the part before the `@`, because mail servers may distinguish them.
     ///
     /// # Errors
-    /// Fails when the mailer could not send to the address.
+    /// Fails when the text is not such an address, is too long, or is refused by the mail library.
     pub fn parse_address(text: &str) -> Result<Address, InvalidAddress> {
         let (local_part, domain) = text.trim().rsplit_once('@').ok_or(InvalidAddress)?;
         let local_part: String = local_part.nfc().collect();
@@ -37,20 +37,20 @@ impl Address {
         let is_valid = ascii.len() <= ADDRESS_LENGTH_MAX
             && local_part.len() <= LOCAL_PART_LENGTH_MAX
             && !local_part.chars().any(char::is_control)
-            // A last label of digits is an IP address.
+            // A domain whose last label has only digits is an IP address, which is refused.
             && !domain.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
             && EmailAddress::parse_with_options(&ascii, options).is_ok()
             && lettre::Address::new(&local_part, &*domain).is_ok();
         if is_valid { Ok(Address { local_part, domain: domain.into_owned() }) } else { Err(InvalidAddress) }
     }
 
-    /// Returns the address with its domain in ASCII form, to which mail is sent.
+    /// Returns the address as text, with the domain in ASCII form. Mail is sent to this text.
     pub fn to_text(&self) -> String {
         format!("{}@{}", self.local_part, self.domain)
     }
 
-    /// Returns the form in which addresses are compared: in lower case and in composed Unicode. Two spellings of one
-    /// address have the same form.
+    /// Returns the text by which addresses are compared: in lower case, in composed Unicode, and with the domain in
+    /// ASCII form. All spellings of one address have the same text.
     pub fn to_canonical_text(&self) -> String {
         let local_part: String = self.local_part.to_lowercase().nfc().collect();
         format!("{local_part}@{}", self.domain)

@@ -1,10 +1,12 @@
 //! Sends e-mail. A mail is queued in the database transaction that causes it, sent later, and retried after a failure.
 //!
-//! Only a mailbox that does not exist ends a mail. Every other failure can be mended, such as a wrong password, a limit or
-//! an outage: the mail is retried for some days and then parked. Both open a review.
+//! A mail fails at once when no further attempt can succeed: the mailbox does not exist, or no message can be built
+//! from the stored mail. After any other error, such as a wrong password, a limit or an outage, the mail is sent again
+//! for five days and is then parked. A failed or parked mail opens a review.
 //!
-//! A mail is sent at least once: after a crash between sending and recording it, it is sent again. Recipients and texts
-//! are personal data: they appear in no log and no error text, and are erased when the mail is sent or has failed.
+//! A mail is sent at least once: when the daemon stops after sending a mail and before storing that it was sent, the
+//! mail is sent again. Recipients and texts are personal data: they appear in no log and no error text, and they are
+//! erased when the mail is sent or has failed.
 
 mod address;
 mod smtp;
@@ -31,19 +33,20 @@ pub use transport::{SendError, SetupError, Transport};
 
 use transport::Connection;
 
-/// Maximum mails that one call of [`deliver_due_mails`] sends. Together with the longest `mail.smtp.timeout_ms` it bounds
-/// the time of a call, which must be shorter than [`CLAIM_MS`].
+/// The maximum number of mails that one call of [`deliver_due_mails`] sends. This number and the longest
+/// `mail.smtp.timeout_ms` bound the duration of a call, which must be shorter than [`CLAIM_MS`].
 const BATCH_MAX: u32 = 10;
 
 /// The time, in milliseconds, for which a mail is reserved for the instance that is sending it. Other instances do not
 /// see the mail during this time.
 const CLAIM_MS: i64 = 300_000;
 
-/// Delay after the first failure. It doubles with every further failure, up to [`RETRY_DELAY_MAX`].
+/// The delay after the first failed attempt. Each further failure doubles the delay, up to [`RETRY_DELAY_MAX`].
 const RETRY_DELAY_FIRST: Duration = Duration::from_secs(30);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(6 * 3_600);
 
-/// Time for which a mail is retried, in milliseconds: five days, as mail servers do (RFC 5321, section 4.5.4.1).
+/// The time for which a mail is retried after it was queued, in milliseconds: five days, as mail servers do (RFC 5321,
+/// section 4.5.4.1).
 const RETRY_TIME_MS: i64 = 5 * 24 * 3_600_000;
 
 /// The state of a mail.
@@ -53,15 +56,16 @@ pub enum State {
     Queued,
     /// The mail server has accepted the mail, or the mail was written to the folder or the log.
     Sent,
-    /// The mailbox does not exist.
+    /// No attempt can succeed, for example because the mailbox does not exist. The recipient and the text are erased.
     Failed,
-    /// Not sent within five days. The text is kept, so that the operator can send the mail again.
+    /// The mail was not sent within five days. Its recipient and text are kept, so that the operator can queue it
+    /// again.
     Parked,
 }
 
 db::text_enum!(State { Queued => "queued", Sent => "sent", Failed => "failed", Parked => "parked" });
 
-/// A mail that is due. It has no `Debug`, because recipient and text must not be logged.
+/// A mail that is due. The type has no `Debug`, because the recipient and the text must not be logged.
 struct QueuedMail {
     id: i64,
     /// The part of the `Message-ID` before the `@`.
@@ -85,12 +89,13 @@ pub async fn queue_mail(
     store::insert_mail(tx, now, &Uuid::new_v4().to_string(), recipient, subject, body).await
 }
 
-/// Returns the number of mails that wait or are parked, and the error of one of them.
+/// Returns the numbers of queued and parked mails, and the error of one of these mails.
 pub async fn count_backlog(tx: &mut Tx) -> Result<Backlog, db::Error> {
     store::count_backlog(tx).await
 }
 
-/// Queues all parked mails again, resolves their reviews, and returns the number of mails.
+/// Queues all parked mails again, resolves their reviews, records the action in the audit log, and returns the number
+/// of mails.
 pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant, actor: &Actor) -> Result<usize, db::Error> {
     let requeued = store::requeue_parked_mails(tx, now).await?;
     if requeued.is_empty() {
@@ -104,15 +109,17 @@ pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant, actor: &Actor) -> R
     Ok(requeued.len())
 }
 
-/// Sends the mails that are due and returns the number that were sent. When a mail could not be sent, another attempt
-/// is made later.
+/// Sends at most `BATCH_MAX` due mails and returns the number of mails that were sent. A mail that was not sent is
+/// scheduled again, parked or marked as failed. After an error that probably concerns every mail, the other mails are
+/// not sent in this call and get the same error.
 pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> Result<usize, db::Error> {
     let until = now.plus_ms(CLAIM_MS);
     let due =
         db.write("claim_due_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
     let mut sent = 0;
     let mut connection = Connection::default();
-    // The error that the other mails of the batch would meet as well, so they are not tried.
+    // An error that probably concerns every mail. Once it has occurred, the remaining mails of the batch get this error
+    // without an attempt to send them.
     let mut common_error: Option<SendError> = None;
     for mail in due {
         let id = mail.id;
@@ -140,7 +147,7 @@ pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> 
     Ok(sent)
 }
 
-/// The next state of a mail after an attempt to send it.
+/// The step that follows an attempt to send a mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DeliveryStep {
     Sent,
@@ -170,7 +177,8 @@ fn decide_delivery_step(
     }
 }
 
-/// Stores the step of a mail, and opens a review for a mail that is not tried again.
+/// Stores the step that follows an attempt to send a mail. Opens a review when the mail is not sent and is not tried
+/// again. Changes nothing when another instance has claimed the mail in the meantime.
 async fn record_delivery_step(
     tx: &mut Tx,
     now: Instant,
@@ -202,7 +210,7 @@ async fn record_delivery_step(
     Ok(())
 }
 
-/// Returns the subject of the review about a mail.
+/// Returns the subject of the review about the mail with this id, such as `mail/7`.
 fn review_subject(id: i64) -> String {
     format!("mail/{id}")
 }

@@ -1,4 +1,5 @@
-//! A client of one SMTP server. Its errors tell which step failed, because only a refused recipient can end a mail.
+//! A client of one SMTP server. Each error names the step that failed, because a mail fails for good only when the
+//! server refuses its recipient.
 
 use std::error::Error;
 use std::fmt;
@@ -15,7 +16,8 @@ use secrecy::ExposeSecret;
 use crate::transport::SetupError;
 use config::SmtpSecurity;
 
-/// The settings of an SMTP server, with the password and the TLS roots that they name.
+/// The settings of an SMTP server, together with the password and the certificates that were read from the configured
+/// files.
 pub struct SmtpServer {
     host: String,
     port: u16,
@@ -25,13 +27,13 @@ pub struct SmtpServer {
     timeout: Duration,
 }
 
-/// A connection to the server, after the login.
+/// A connection to the server that is ready to send mails: encrypted and logged in as configured.
 pub struct SmtpSession(AsyncSmtpConnection);
 
 /// A step of sending a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The connection, its encryption and the greeting.
+    /// The opening of the connection, with TLS from the start if configured, and the greeting of the server.
     Connect,
     /// The start of the encryption by STARTTLS.
     StartTls,
@@ -45,7 +47,8 @@ pub enum Step {
     Content,
 }
 
-/// A negative reply of the server. Its text is left out, because it often repeats the recipient's address.
+/// The codes of a negative reply of the server. The text of the reply is not kept, because it often repeats the address
+/// of the recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
     /// The reply code, such as 550.
@@ -60,25 +63,27 @@ pub enum SmtpError {
     /// The server answered a step with a negative reply.
     #[error("the mail server refused {0} ({1})")]
     Refused(Step, Reply),
-    /// A step failed without a reply. The cause contains neither recipient nor text.
+    /// A step failed without a reply, for example because the connection ended. The second field is the cause; it
+    /// contains neither the recipient nor the text of the mail.
     #[error("{0} failed: {1}")]
     Failed(Step, String),
     /// The server did not answer within `mail.smtp.timeout_ms`.
     #[error("the mail server did not answer in time")]
     TimedOut,
-    /// The address has letters that are not ASCII before the `@`, and the server cannot process them (no SMTPUTF8).
+    /// The address of the sender or the recipient has non-ASCII letters, and the server does not support them (no
+    /// SMTPUTF8).
     #[error("the mail server does not support addresses with non-ASCII letters (SMTPUTF8)")]
     NonAsciiAddress,
-    /// The mail is not ASCII, and the server cannot process it (no 8BITMIME).
+    /// The mail has non-ASCII text, and the server does not support it (no 8BITMIME).
     #[error("the mail server does not support non-ASCII text (8BITMIME)")]
     NonAsciiContent,
 }
 
 impl SmtpServer {
-    /// Builds the client and reads the password and the certificates. Does not connect.
+    /// Builds the client, and reads the password and the certificates from the configured files. Does not connect.
     ///
     /// # Errors
-    /// When a file cannot be read, or the host or a certificate cannot be used for TLS.
+    /// Fails when a file cannot be read, or when the host name or a certificate cannot be used for TLS.
     pub fn new(config: &config::Smtp) -> Result<SmtpServer, SetupError> {
         let mut tls = TlsParameters::builder(config.host.clone());
         if let Some(pem) = config.ca_file.read_secret().map_err(SetupError::CaFile)? {
@@ -97,7 +102,8 @@ impl SmtpServer {
         })
     }
 
-    /// Connects, starts the encryption and logs in.
+    /// Connects, starts the encryption and logs in, as configured. Fails when this takes longer than
+    /// `mail.smtp.timeout_ms`.
     pub async fn open_session(&self) -> Result<SmtpSession, SmtpError> {
         self.run_in_time(self.connect_and_log_in()).await
     }
@@ -122,7 +128,8 @@ impl SmtpServer {
         Ok(SmtpSession(connection))
     }
 
-    /// Sends a mail on an open session. After an error the session cannot be used any more.
+    /// Sends a mail on an open session. Fails when this takes longer than `mail.smtp.timeout_ms`. After an error the
+    /// session must not be used again.
     pub async fn send_mail(
         &self,
         session: &mut SmtpSession,
@@ -133,12 +140,13 @@ impl SmtpServer {
         self.run_in_time(session.send_mail(from, to, message)).await
     }
 
-    /// Bounds an exchange by `mail.smtp.timeout_ms`. The library bounds only the connection.
+    /// Waits for an exchange with the server, at most for `mail.smtp.timeout_ms`; then it fails with
+    /// [`SmtpError::TimedOut`]. The mail library itself bounds only the time of connecting.
     async fn run_in_time<T>(&self, exchange: impl Future<Output = Result<T, SmtpError>>) -> Result<T, SmtpError> {
         tokio::time::timeout(self.timeout, exchange).await.unwrap_or(Err(SmtpError::TimedOut))
     }
 
-    /// Ends a session politely. An error changes nothing, because no mail is under way.
+    /// Ends a session with the command QUIT. An error is ignored, because no mail is being sent at this time.
     pub async fn close_session(&self, mut session: SmtpSession) {
         let _closed = tokio::time::timeout(self.timeout, session.0.quit()).await;
     }
@@ -174,7 +182,7 @@ impl SmtpError {
     fn new(step: Step, error: &smtp::Error) -> SmtpError {
         match error.status() {
             Some(code) => {
-                // The text of the reply is the source of the error.
+                // The library returns the text of the reply as the source of the error.
                 let text = error.source().map(ToString::to_string).unwrap_or_default();
                 let enhanced = parse_enhanced_code(&text);
                 SmtpError::Refused(step, Reply { code: code.into(), enhanced })
@@ -184,8 +192,9 @@ impl SmtpError {
         }
     }
 
-    /// Returns true when the server said that the recipient's mailbox does not exist: a permanent reply to the recipient
-    /// with an enhanced code 5.1.x (RFC 3463, section 3.2). 5.1.5 is a success, 5.1.7 and 5.1.8 are about the sender.
+    /// Returns true when the server said that the recipient's mailbox does not exist: a permanent reply to the
+    /// recipient with an enhanced code 5.1.x (RFC 3463, section 3.2). The codes 5.1.5 (a success), 5.1.7 and 5.1.8
+    /// (about the sender) do not count.
     pub fn is_unknown_mailbox(&self) -> bool {
         match self {
             SmtpError::Refused(Step::Recipient, Reply { code: 500..=599, enhanced: Some((5, 1, detail)) }) => {
@@ -199,7 +208,9 @@ impl SmtpError {
         }
     }
 
-    /// Returns true when the server refused or ended the session before it learned the recipient of the mail.
+    /// Returns true when the server refused a step or ended the session before the recipient was sent to it. In this
+    /// case the server cannot have taken the mail, so the mail may be sent at once on a new connection. A time-out
+    /// returns false, because it does not tell the step.
     pub fn is_before_recipient(&self) -> bool {
         match self {
             SmtpError::Refused(step, _) | SmtpError::Failed(step, _) => {
@@ -209,7 +220,7 @@ impl SmtpError {
         }
     }
 
-    /// Returns true when the fault is likely to hit every mail, so that further attempts can wait.
+    /// Returns true when the other mails would probably fail with the same error, so that they need not be tried now.
     pub fn concerns_every_mail(&self) -> bool {
         match self {
             SmtpError::Refused(Step::Connect | Step::StartTls | Step::Login | Step::Sender, _)
@@ -222,18 +233,19 @@ impl SmtpError {
     }
 }
 
-/// Parses an enhanced status code at the start of a reply's text, such as `5.1.1 no such user`.
+/// Parses the enhanced status code at the start of a reply's text, such as `5.1.1 no such user`. `None` when the text
+/// does not start with such a code.
 fn parse_enhanced_code(text: &str) -> Option<(u16, u16, u16)> {
     let mut parts = text.split_whitespace().next()?.splitn(3, '.').map(|part| part.parse().ok());
     let code = (parts.next()??, parts.next()??, parts.next()??);
     matches!(code.0, 2 | 4 | 5).then_some(code)
 }
 
-/// Returns the text of the innermost cause, such as "invalid peer certificate: UnknownIssuer".
+/// Returns the text of the innermost cause of an error, such as "invalid peer certificate: UnknownIssuer".
 fn find_root_cause(error: &smtp::Error) -> String {
     let mut cause: &(dyn Error + 'static) = error;
     loop {
-        // An I/O error may wrap an error of TLS, which is not its source.
+        // An I/O error may contain a TLS error that `source` does not return, so look inside the I/O error first.
         let wrapped = cause.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
         match wrapped.map(|inner| inner as &(dyn Error + 'static)).or_else(|| cause.source()) {
             Some(inner) => cause = inner,
@@ -255,7 +267,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// Writes the codes, such as `550 5.1.1`.
+/// Writes the reply code and, if the server sent one, the enhanced code, such as `550 5.1.1`.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.enhanced {

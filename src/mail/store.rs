@@ -2,16 +2,17 @@ use super::{QueuedMail, State};
 use clock::Instant;
 use db::{self, Row, Tx, execute, row, rows};
 
-/// The mails that are not sent.
+/// The numbers of mails that are not sent yet, and one of their errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backlog {
-    /// Mails that wait for their next attempt, failed ones included.
+    /// The number of mails that wait for their first or next attempt.
     pub queued: i64,
-    /// Queued mails of which at least one attempt failed.
+    /// The number of mails in `queued` of which at least one attempt failed.
     pub failing: i64,
-    /// Mails that were not sent within five days.
+    /// The number of parked mails: they were not sent within five days.
     pub parked: i64,
-    /// The error of a failing mail, or else of a parked one; `None` when there is none.
+    /// The error of one of the failing mails or, if no mail is failing, of one of the parked mails; `None` when there
+    /// is neither.
     pub last_error: Option<String>,
 }
 
@@ -38,7 +39,8 @@ pub async fn insert_mail(
     db::expect_changed(changed, 1)
 }
 
-/// Reserves at most `count_max` due mails for this instance until `until`, and counts the attempt before it is made.
+/// Reserves at most `count_max` due mails for this instance until the time `until`, and returns them sorted by id. Adds
+/// 1 to the attempts of each mail, because an attempt is counted before it is made.
 pub async fn claim_due_mails(
     tx: &mut Tx,
     now: Instant,
@@ -61,8 +63,8 @@ pub async fn claim_due_mails(
     Ok(mails)
 }
 
-/// Sets the final state of a mail, and erases its recipient and text. Changes no row, and returns false, when another
-/// instance finished the mail after the reservation had ended.
+/// Sets the final state of a mail (sent or failed), erases its recipient and text, and returns true. Returns false, and
+/// changes nothing, when the reservation of the mail had ended and another instance has reserved or finished the mail.
 pub async fn finish_mail(
     tx: &mut Tx,
     id: i64,
@@ -82,8 +84,8 @@ pub async fn finish_mail(
     Ok(changed > 0)
 }
 
-/// Parks a mail, with its recipient and text. Changes no row, and returns false, when another instance has claimed the
-/// mail meanwhile.
+/// Parks a mail, keeps its recipient and text, and returns true. Returns false, and changes nothing, when another
+/// instance has reserved the mail in the meantime.
 pub async fn park_mail(tx: &mut Tx, id: i64, attempts: u32, error: &str) -> Result<bool, db::Error> {
     let changed = execute!(
         tx,
@@ -95,7 +97,8 @@ pub async fn park_mail(tx: &mut Tx, id: i64, attempts: u32, error: &str) -> Resu
     Ok(changed > 0)
 }
 
-/// Queues the parked mails as if they were new, and returns their ids.
+/// Queues all parked mails as if they were new, with no attempts and another five days of retries, and returns their
+/// ids.
 pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant) -> Result<Vec<i64>, db::Error> {
     let requeued = rows!(
         tx,
@@ -106,8 +109,8 @@ pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant) -> Result<Vec<i64>,
     requeued.iter().map(|row| row.get("id")).collect()
 }
 
-/// Sets the time of the next attempt to send a mail. Changes no row when another instance has reserved the mail in the
-/// meantime.
+/// Stores the error of an attempt to send a mail and the time of the next attempt. Changes nothing when another
+/// instance has reserved the mail in the meantime.
 pub async fn schedule_mail_retry(
     tx: &mut Tx,
     id: i64,
@@ -126,7 +129,7 @@ pub async fn schedule_mail_retry(
     Ok(())
 }
 
-/// Counts the mails that are not sent, and finds the error of one of them.
+/// Counts the queued, failing and parked mails, and finds the error of one of them.
 pub async fn count_backlog(tx: &mut Tx) -> Result<Backlog, db::Error> {
     let queued = row!(
         tx,

@@ -1,4 +1,4 @@
-//! Hands mails over as configured: to the log, to a folder, or to an SMTP server.
+//! Sends mails as configured in `[mail]`: to an SMTP server, as files into a folder, or only as a line in the log.
 
 use std::{
     fs::DirBuilder,
@@ -20,25 +20,26 @@ use crate::address::Address;
 use crate::smtp::{SmtpError, SmtpServer, SmtpSession};
 use config::{self, MailTransport};
 
-/// Name of the folder for mails in the data folder.
+/// The name of the folder for mails, inside the data folder.
 const FOLDER: &str = "mail";
 
 /// Sends mails as configured in `[mail]`.
 pub struct Transport {
     from: Mailbox,
     backend: MailBackend,
-    /// The number of mails since the start that were only logged and not sent.
+    /// The number of mails that were only logged, and not sent, since the daemon was started.
     dropped: AtomicU64,
 }
 
 enum MailBackend {
-    /// The mail is not sent, only a log line is written.
+    /// Mails are not sent; only a line without recipient and text is written to the log.
     Log,
     File(AsyncFileTransport<Tokio1Executor>),
     Smtp(SmtpServer),
 }
 
-/// The connection on which several mails are sent; empty before the first one, after a failure, and without SMTP.
+/// The SMTP connection that several mails share. `None` before the first mail, after a failure, and when mails are not
+/// sent by SMTP.
 #[derive(Default)]
 pub struct Connection(Option<SmtpSession>);
 
@@ -80,10 +81,12 @@ pub enum SendError {
 }
 
 impl Transport {
-    /// Builds the transport and reads the password. Does not connect to the server.
+    /// Builds the transport, creates the folder for mails if mails are written to files, and reads the password and the
+    /// certificates if mails are sent by SMTP. Does not connect to the server.
     ///
     /// # Errors
-    /// When the sender is not an address, the folder cannot be created, or a file of the configuration cannot be read.
+    /// Fails when the configured sender is not an e-mail address, when the folder cannot be created, or when a
+    /// configured file cannot be read.
     pub fn new(config: &config::Mail, data_folder: &Path) -> Result<Transport, SetupError> {
         let from: Mailbox = config.from.parse().map_err(|e| SetupError::From(format!("{e}")))?;
         let domain = from.email.domain();
@@ -97,11 +100,11 @@ impl Transport {
         Ok(Transport { from: Mailbox::new(from.name, email), backend, dropped: AtomicU64::new(0) })
     }
 
-    /// Connects to the mail server, starts the encryption and logs in, without sending a mail. Does nothing for other
-    /// transports.
+    /// Tests the SMTP settings: connects to the mail server, starts the encryption, logs in, and ends the connection
+    /// without sending a mail. Does nothing when mails are not sent by SMTP.
     ///
     /// # Errors
-    /// When the mail server refuses a step or cannot be reached.
+    /// Fails when the mail server refuses a step or cannot be reached.
     pub async fn log_in_to_server(&self) -> Result<(), SmtpError> {
         let MailBackend::Smtp(server) = &self.backend else { return Ok(()) };
         let session = server.open_session().await?;
@@ -109,7 +112,8 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends one mail. Opens the connection to the server if it is not open, and keeps it open for the next mail.
+    /// Sends one mail, or only logs that it was dropped, as configured. Opens the connection to the server if it is not
+    /// open, and keeps it open for the next mail.
     pub(super) async fn send_mail(&self, mail: &QueuedMail, connection: &mut Connection) -> Result<(), SendError> {
         let (recipient, message) = self.build_message(mail)?;
         match &self.backend {
@@ -127,7 +131,8 @@ impl Transport {
                             connection.0 = Some(session);
                             return Ok(());
                         }
-                        // The server may end a connection after a number of mails. This mail is sent on a new one.
+                        // The server may have ended the open connection, for example after a maximum number of mails.
+                        // Send this mail on a new connection.
                         Err(error) if error.is_before_recipient() => {}
                         Err(error) => return Err(error.into()),
                     }
@@ -140,20 +145,21 @@ impl Transport {
         }
     }
 
-    /// Ends the connection to the server.
+    /// Ends the SMTP connection, if one is open.
     pub(super) async fn close_connection(&self, connection: Connection) {
         if let (MailBackend::Smtp(server), Some(session)) = (&self.backend, connection.0) {
             server.close_session(session).await;
         }
     }
 
-    /// Returns the recipient and the message. Every attempt has the same `Message-ID`, so that a recipient who gets a mail
-    /// twice sees it once.
+    /// Returns the recipient and the message. The message of every attempt has the same `Message-ID`, so that a mail
+    /// program can recognize a mail that arrives twice.
     fn build_message(&self, mail: &QueuedMail) -> Result<(lettre::Address, Message), SendError> {
         let address = Address::parse_address(&mail.recipient).map_err(|_| SendError::InvalidRecipient)?;
         let recipient: lettre::Address = address.to_text().parse().map_err(|_| SendError::InvalidRecipient)?;
         let id = format!("<{}@{}>", mail.message_id, self.from.email.domain());
-        // The library would parse the addresses of the headers again, and does not know quoted ones.
+        // Set the envelope here, because the library would otherwise parse the addresses of the headers again, and its
+        // parser refuses quoted local parts.
         let envelope = Envelope::new(Some(self.from.email.clone()), vec![recipient.clone()]);
         let message = Message::builder()
             .envelope(envelope.map_err(|_| SendError::InvalidMessage)?)
@@ -169,7 +175,7 @@ impl Transport {
 }
 
 impl SendError {
-    /// Returns true when every further attempt to send the mail would fail.
+    /// Returns true when every further attempt to send the mail would fail, so that the mail is not tried again.
     pub fn ends_mail(&self) -> bool {
         match self {
             SendError::InvalidRecipient | SendError::InvalidMessage => true,
@@ -178,7 +184,7 @@ impl SendError {
         }
     }
 
-    /// Returns true when the fault is likely to hit every mail, so that further attempts can wait.
+    /// Returns true when the other mails would probably fail with the same error, so that they need not be tried now.
     pub fn concerns_every_mail(&self) -> bool {
         match self {
             SendError::InvalidRecipient | SendError::InvalidMessage => false,

@@ -1,4 +1,5 @@
-//! The effects of decisions about invoices and deposits, and the one place that applies them.
+//! Effects: the changes that decisions about invoices and deposits make in the ledger, in reviews and in payments, and
+//! the one function that stores them.
 //!
 //! A function first collects its decisions in one [`Effects`] value: the journal entries, the reviews to open or
 //! retract, the invoices that changed, and the changes of their payments. [`apply_effects`] stores them and returns the
@@ -6,8 +7,7 @@
 //! [`PaymentListener`] in the same transaction.
 //!
 //! Every public function that can change a payment is a method of [`DepositService`](crate::deposits::DepositService).
-//! The service has the listener and dispatches the changes itself, so that no worker can forget to notify the listener.
-//! The listener is passed in by the daemon, because `money` does not know orders.
+//! The service has the listener and reports the changes itself, so that no worker can forget to notify the listener.
 
 use db::{self, Tx};
 use futures_util::future::BoxFuture;
@@ -25,8 +25,8 @@ use clock::Instant;
 pub(crate) struct Effects {
     /// Journal entries, booked in this order, all or none.
     pub entries: Vec<JournalEntry>,
-    /// Reviews to open or retract, in this order. A review that is retracted and requested again is opened with the
-    /// new amounts.
+    /// Reviews to open or to close, in this order. When a review is retracted and then opened again in the same
+    /// transaction, it shows the new amounts.
     pub reviews: Vec<ReviewChange>,
     /// The locked invoices, each with its changes in memory.
     pub invoices: Vec<InvoiceUpdate>,
@@ -39,7 +39,8 @@ pub(crate) struct Effects {
 pub(crate) enum ReviewChange {
     /// Opens a review.
     Open(ReviewRequest),
-    /// Closes a review, if it is open, because its cause has ended.
+    /// Closes a review, if it is open, because its cause has ended: for example, an endpoint now shows a deposit that
+    /// it did not show before.
     Resolve {
         /// The kind of the review.
         kind: reviews::Kind,
@@ -48,7 +49,7 @@ pub(crate) enum ReviewChange {
         /// The closing note.
         note: String,
     },
-    /// Closes a review whose cause does not exist any more.
+    /// Closes a review, if it is open, because a reorg removed its cause.
     Retract(Retraction),
 }
 
@@ -75,13 +76,13 @@ pub(crate) struct Retraction {
     pub subject: String,
     /// The note that is stored with the closed review, so that the operator sees why it was closed.
     pub note: &'static str,
-    /// A review to open instead; `None` opens no review. This other review is not opened when the operator has already
-    /// closed the retracted review.
+    /// The review to open instead; `None` opens no review. It is opened only if the retracted review was still open:
+    /// when the operator has closed that review, no further decision is needed.
     pub replacement: Option<ReviewRequest>,
 }
 
-/// The receiver of payment changes: it is told about every payment whose state changed. The shop implements this trait.
-/// [`PaymentChange`] lists the possible changes.
+/// The receiver of all payment changes. The shop implements this trait to update its orders. [`PaymentChange`] lists
+/// the possible changes.
 pub trait PaymentListener: Send + Sync {
     /// Reacts to `changes`, in their order, in the database transaction that made them.
     ///
@@ -95,13 +96,13 @@ pub trait PaymentListener: Send + Sync {
     ) -> BoxFuture<'a, Result<(), db::Error>>;
 }
 
-/// Payment changes that are stored, but not reported to the listener yet.
+/// Payment changes that are already stored in this database transaction, but not yet reported to the listener.
 #[derive(Debug)]
 #[must_use = "the listener must receive these changes in the same database transaction"]
 pub(crate) struct PaymentChanges(Vec<PaymentChange>);
 
 impl PaymentChanges {
-    /// Reports the changes to the listener. Without changes the listener is not called.
+    /// Reports the changes to the listener. Does not call the listener when there are no changes.
     pub async fn dispatch_to_listener(
         self,
         tx: &mut Tx,
@@ -115,7 +116,8 @@ impl PaymentChanges {
     }
 }
 
-/// Stores the effects in this sequence: journal entries, reviews, invoices, payments.
+/// Stores the journal entries, the reviews and the invoices with the states of their payments, in this order. Returns
+/// the payment changes, which the caller must report to the listener.
 pub(crate) async fn apply_effects(tx: &mut Tx, now: Instant, effects: Effects) -> Result<PaymentChanges, PostError> {
     ledger::book_journal_entries(tx, now, &effects.entries).await?;
     for change in effects.reviews {

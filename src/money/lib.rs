@@ -1,5 +1,5 @@
 //! Money: the ledger, payments, invoices, and the deposits that pay them. This crate does not know products or orders:
-//! the shop depends on it, and it reads no table of the shop.
+//! the crate `shop` depends on it, and no statement here reads a table of the shop.
 
 #![deny(missing_docs)]
 

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 const MIB: u64 = 1024 * 1024;
-/// Free space below which the daemon reports that it is not ready, in bytes.
+/// The free space, in bytes, below which `/readyz` reports a problem.
 const FREE_BYTES_MIN: u64 = 256 * MIB;
 
-/// Returns the problem of the disk; `None` when enough space is free.
+/// Returns the problem of the disk; `None` when at least 256 MiB are free. That the free space cannot be read is also a
+/// problem.
 pub fn find_disk_problem(folder: &Path) -> Option<String> {
     match free_disk_bytes(folder) {
         Ok(free) if free < FREE_BYTES_MIN => {

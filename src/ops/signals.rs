@@ -11,8 +11,9 @@ use crate::ops::systemd;
 /// shutdown. The caller installs them before it opens anything, so that a signal during the start also leads to an
 /// orderly shutdown.
 ///
-/// SIGHUP ends the daemon only when its terminal was closed. A service ignores it: there is nothing to reload, because
-/// the configuration is read at the start and the log goes to standard error.
+/// SIGHUP stops the daemon only if standard input is a terminal, because the terminal was then closed. Otherwise SIGHUP
+/// is only logged: there is nothing to reload, because the configuration is read at the start and the log goes to
+/// standard error.
 ///
 /// # Errors
 /// Fails when the signal handlers cannot be installed.

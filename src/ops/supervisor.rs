@@ -22,7 +22,7 @@ use web::health::Health;
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// A worker that has completed no run for this time counts as hanging. Every timeout inside a run is shorter.
 const WORKER_HANGS_AFTER: Duration = Duration::from_secs(300);
-/// Time for which a worker must fail before `/readyz` reports the worker as a problem.
+/// The time for which all runs of a worker must have failed before `/readyz` reports the worker as a problem.
 const WORKER_FAILS_AFTER: Duration = Duration::from_secs(60);
 /// Maximum time for the two small queries of the database check.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -112,7 +112,7 @@ impl Supervisor {
         }
     }
 
-    /// Reports the problems at `/readyz`, and logs new and solved problems.
+    /// Replaces the problems that `/readyz` shows, and logs only those that are new or solved since the last check.
     fn publish_and_log_problems(&mut self, problems: BTreeMap<String, String>) {
         for part in self.problems.keys().filter(|part| !problems.contains_key(*part)) {
             self.health.clear_problem(part);

@@ -15,7 +15,7 @@ pub fn notify_stopping() {
     send_to_systemd(&[NotifyState::Stopping]);
 }
 
-/// Resets the watchdog timer of systemd. Without this call, systemd restarts the daemon when the timer ends.
+/// Restarts the watchdog timer of systemd. When the timer ends, systemd kills and restarts the daemon.
 pub fn notify_alive() {
     send_to_systemd(&[NotifyState::Watchdog]);
 }

@@ -18,12 +18,13 @@ use tracing::error;
 pub struct Tasks {
     /// The number of tasks that ended because of a panic.
     lost: Arc<AtomicU64>,
-    /// The number of panics that a caller caught and counted.
+    /// The number of panics that the code of a task caught itself, so that the task goes on.
     caught: Arc<AtomicU64>,
 }
 
 impl Tasks {
-    /// Starts a task. When it panics, the panic is logged under `name`.
+    /// Starts a task. When the task panics, the panic is logged under `name`, the task counts as lost, and the process
+    /// goes on.
     #[expect(clippy::disallowed_methods, reason = "all other code spawns through this function")]
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let lost = self.lost.clone();
@@ -45,7 +46,8 @@ impl Tasks {
         self.count_lost_tasks() + self.caught.load(Ordering::SeqCst)
     }
 
-    /// Returns the number of tasks that ended because of a panic. Nobody does their work any more.
+    /// Returns the number of tasks that ended because of a panic. A lost task is not restarted, so its work is not done
+    /// until the daemon restarts.
     pub fn count_lost_tasks(&self) -> u64 {
         self.lost.load(Ordering::SeqCst)
     }
@@ -56,7 +58,7 @@ impl Tasks {
 #[derive(Clone, Default)]
 pub struct Wake(Arc<watch::Sender<()>>);
 
-/// Receives the wakes of a [`Wake`], also those that were sent while the receiver was busy.
+/// The receiving half of a [`Wake`]. A wake that is sent while the receiver is not waiting is kept until the next wait.
 pub struct WakeReceiver(watch::Receiver<()>);
 
 impl Wake {
@@ -72,17 +74,19 @@ impl Wake {
 }
 
 impl WakeReceiver {
-    /// Forgets the wakes until now and returns true when there were any.
+    /// Forgets all wakes that were sent until now. Returns true when at least one was sent since the last call of this
+    /// function or the last wait.
     pub fn take_wakes(&mut self) -> bool {
         let was_woken = self.0.has_changed().unwrap_or(false);
         self.0.mark_unchanged();
         was_woken
     }
 
-    /// Waits for a wake. Returns at once when one was sent after the last [`WakeReceiver::take_wakes`].
+    /// Waits for a wake. Returns at once when a wake was sent after the last wait and the last
+    /// [`WakeReceiver::take_wakes`]. Never returns when the [`Wake`] and all its clones are dropped.
     pub async fn wait_for_wake(&mut self) {
         if self.0.changed().await.is_err() {
-            // Nothing can wake this receiver any more.
+            // All senders are dropped, so no wake can come. Wait forever instead of returning without a wake.
             std::future::pending().await
         }
     }

@@ -15,7 +15,8 @@ pub struct EndpointState {
     batch_size: Mutex<AdaptiveSize>,
     /// True if the endpoint has passed [`Config::chain_check`] or no check is configured.
     pub chain_verified: AtomicBool,
-    /// A lock for the chain check: concurrent requests hold it in turn, so that the check is not sent twice.
+    /// The lock that a request holds while it sends the chain check, so that concurrent requests do not send the check
+    /// twice.
     pub chain_check_lock: tokio::sync::Mutex<()>,
 }
 

@@ -15,7 +15,7 @@ use crate::{
 
 /// A failure that makes the health of an endpoint worse: the endpoint gets no requests for some time.
 pub struct EndpointFailure {
-    /// The kind of the failure. It decides whether the request is sent again.
+    /// The kind of the failure, which decides whether the request is sent again to the same endpoint.
     pub class: ErrorClass,
     /// The reason of the failure as text. The keys in the URL and headers of the endpoint are hidden.
     pub reason: String,
@@ -47,7 +47,7 @@ impl ExchangeResult {
     }
 }
 
-/// The results of one request so far, from all endpoints to which the request was sent.
+/// The failures and the fallback value of one request so far, from all endpoints to which the request was sent.
 pub struct Attempts<T> {
     /// First value that the caller's closure marked as [`crate::Verdict::Fallback`].
     pub fallback: Option<T>,
@@ -91,7 +91,8 @@ impl<T> Attempts<T> {
         self.fallback.is_some() || self.too_large.is_some() || self.node_error.is_some()
     }
 
-    /// Returns the fallback value if there is one. Otherwise returns the error that says most about the failure.
+    /// Returns the fallback value if there is one. Otherwise returns the first of these errors that occurred at any
+    /// endpoint: too large, node error, invalid, method missing, timeout; and `Unavailable` if none of these did.
     pub fn into_fallback_or_error(self, method: &str) -> Result<T, RpcError> {
         Err(match self {
             Attempts { fallback: Some(value), .. } => return Ok(value),

@@ -44,8 +44,8 @@ impl Pool {
                 Selection::Send { .. } | Selection::None => break,
             };
             let timeout = compute_endpoint_timeout(deadline - now, others);
-            // An endpoint that rejected the request because of too many requests did not process it. So the endpoint
-            // may get the request again after its cool-down.
+            // The endpoint gets the request only once, except when it rejects the request because of too many requests.
+            // Then it has not processed the request and may get it again after its cool-down.
             attempted[endpoint] = true;
             if let Err((class, reason)) = self.check_endpoint_chain_once(endpoint, timeout).await {
                 attempted[endpoint] = class != ErrorClass::Throttled;

@@ -1,4 +1,5 @@
-//! Decides which endpoints may answer a request, and which ones are independent of the endpoints that answered before.
+//! Decides which endpoint may get a request, and which endpoints are independent of the endpoints that answered before.
+//! Two endpoints are independent when their providers differ.
 
 use std::collections::BTreeSet;
 
@@ -6,15 +7,16 @@ use super::Pool;
 use crate::{Role, Target};
 
 impl Pool {
-    /// Returns the number of providers of the endpoints with the role `read`, and at least 2 if one of these endpoints
-    /// is the operator's own node, which needs no second source.
+    /// Returns the number of different providers among the endpoints with the role `read`. If one of these endpoints is
+    /// the operator's own node, whose replies need no confirmation, the number is at least 2.
     pub fn count_independent_providers(&self) -> usize {
         let readable = (0..self.endpoints.len()).filter(|i| self.endpoints[*i].endpoint.has_role(Role::Read));
         let providers: BTreeSet<usize> = readable.map(|i| self.find_first_endpoint_of_provider(i)).collect();
         if self.find_own_endpoint().is_some() { providers.len().max(2) } else { providers.len() }
     }
 
-    /// Returns the index of the first endpoint of the same provider, which stands for the provider.
+    /// Returns the index of the first endpoint that has the same provider as `endpoint`. The index identifies the
+    /// provider.
     pub fn find_first_endpoint_of_provider(&self, endpoint: usize) -> usize {
         (0..endpoint).find(|first| self.is_same_provider(*first, endpoint)).unwrap_or(endpoint)
     }
@@ -24,10 +26,11 @@ impl Pool {
         self.endpoints.get(endpoint).is_some_and(|state| state.endpoint.is_own())
     }
 
-    /// Returns the target of the next request that is needed before a claim has a second source, or `None` when the
-    /// answers so far are enough. `origins` are the endpoints that made the claim, or `None` when they are unknown;
-    /// `answered` are the endpoints that have answered since. The answers are enough when, whichever single provider
-    /// lies, an endpoint of another one has answered, or when the operator's own node made the claim or has answered.
+    /// Returns the target of the next request that must confirm a claim of some endpoints, or `None` when the claim is
+    /// confirmed. `origins` are the endpoints that made the claim, or `None` when they are unknown; `answered` are the
+    /// endpoints that have confirmed it so far. A claim is confirmed when, for each origin, an endpoint of another
+    /// provider has answered. With unknown origins, two providers must have answered. The operator's own node needs no
+    /// confirmation, and its answer confirms every claim.
     pub fn find_next_independent_target(&self, origins: Option<&[usize]>, answered: &[usize]) -> Option<Target> {
         if answered.iter().any(|endpoint| self.is_own(*endpoint)) {
             return None;
@@ -54,8 +57,8 @@ impl Pool {
         }
     }
 
-    /// Returns the endpoint that gets a request first, or `None` for the order of the configuration. The index may be
-    /// one past the last endpoint.
+    /// Returns the index of the endpoint that gets a request first, or `None` for the order of the configuration. The
+    /// index may be above the last endpoint; the caller then continues at the first one.
     pub(super) fn find_first_endpoint(&self, target: Target) -> Option<usize> {
         match target {
             Target::Any => None,

@@ -23,10 +23,10 @@ pub enum Selection {
 }
 
 impl Pool {
-    /// Selects the endpoint that gets a request next, or the time until which the request must wait. The order is that
-    /// of the configuration, or begins with the first endpoint of the target. Endpoints whose newest block is too far
-    /// behind come last. A wait ends at `wait_until` at the latest, and waits for cool-downs only if
-    /// `waits_for_cool_downs` is true.
+    /// Returns the endpoint that gets a request next, or the time until which the request must wait. The endpoints are
+    /// tried in the order of the configuration, starting with the one that the target names, if any. Without such an
+    /// endpoint, those whose newest block is too far behind come last. A wait ends at `wait_until` at the latest. The
+    /// request waits for the end of a cool-down only if `waits_for_cool_downs` is true.
     pub(super) fn select_endpoint_or_wait(
         &self,
         method: &str,
@@ -107,9 +107,9 @@ impl Pool {
     }
 }
 
-/// Returns the timeout of a request at one endpoint: all the time that is left, or half of it if other endpoints can
-/// get the request afterwards. An endpoint that does not reply then gets no requests for some time, so half of the time
-/// is lost only once. A shorter timeout would also abort requests that are only slow.
+/// Returns the timeout of a request at one endpoint: all the time that is left, or half of the time if other endpoints
+/// can get the request afterwards. A shorter timeout would abort requests that are only slow. An endpoint that does not
+/// reply cools down, so the next requests do not lose time on it again.
 pub fn compute_endpoint_timeout(time_left: Duration, others: u32) -> Duration {
     if others == 0 { time_left } else { time_left / 2 }
 }

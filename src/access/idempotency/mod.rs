@@ -52,7 +52,7 @@ pub struct StoredAnswer {
 pub enum KeyExpiry {
     /// The key never expires. This value is for calls that move money.
     Never,
-    /// The key is deleted at this time or later. The same call is executed again after that.
+    /// The key is deleted at this time or later. After the deletion, a repeated call is executed again.
     At(Instant),
 }
 
@@ -76,8 +76,9 @@ pub struct ClaimedKey {
     key: String,
 }
 
-/// Claims an idempotency key, or returns the stored answer of the first call with this key. This must be the first
-/// statement of the transaction, so that a repeated call does nothing else.
+/// Claims an idempotency key that is new; otherwise returns the stored answer of the first call with the key, or
+/// [`ClaimResult::Mismatch`] when the first call had another request. This must be the first statement of the
+/// transaction, so that a repeated call does nothing else.
 pub async fn claim_key_or_find_answer(
     tx: &mut Tx,
     now: Instant,
@@ -95,7 +96,7 @@ pub async fn claim_key_or_find_answer(
         match store::find_stored_answer(tx, call).await? {
             Some((fingerprint, answer)) if fingerprint == call.fingerprint => return Ok(ClaimResult::Same(answer)),
             Some(_) => return Ok(ClaimResult::Mismatch),
-            // The key expired and was deleted between the two statements, so it is new now.
+            // Another transaction deleted the expired key between the insert and the select. Insert the key again.
             None => {}
         }
     }

@@ -4,8 +4,8 @@ use crate::idempotency::{Call, StoredAnswer};
 use clock::Instant;
 use db::{self, Tx, execute, expect_changed, row};
 
-/// Inserts an idempotency key without an answer and returns true. Returns false when the key exists already. While
-/// another transaction has claimed the key, the statement waits until that transaction has ended.
+/// Inserts an idempotency key without an answer and returns true. Returns false when the key exists already. When
+/// another running transaction has inserted the key, the statement waits until that transaction has ended.
 pub async fn insert_key_without_answer(
     tx: &mut Tx,
     now: Instant,

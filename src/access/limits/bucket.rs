@@ -1,5 +1,5 @@
-//! Token buckets, a kind of rate limit: for each key, a maximum number of hits per minute is allowed on average, and
-//! the same number at once.
+//! Token buckets, a kind of rate limit. A limit of N hits per minute allows each key N hits per minute on average, and
+//! up to N hits at the same moment.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -26,7 +26,7 @@ struct Table {
     now: i64,
     /// For each key, the time at which its bucket is full again. A key with a full bucket need not be stored.
     full_at: HashMap<Key, i64>,
-    /// When this number of keys is stored, keys with full buckets are removed.
+    /// The number of stored keys at which the next hit first removes the keys with full buckets.
     eviction_threshold: usize,
 }
 
@@ -37,7 +37,8 @@ impl Buckets {
         Buckets { per_minute: i64::from(hits.max(1)), table: Mutex::new(table) }
     }
 
-    /// Counts a hit of a key. Fails when the bucket of the key is empty; then the hit is not counted.
+    /// Counts a hit of a key. Fails when the bucket of the key is empty; then the hit is not counted. A hit of a new
+    /// key is admitted without being counted when the table is full.
     pub fn admit_hit(&self, now: Instant, key: Key) -> Result<(), Limited> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.now = table.now.max(now.0.saturating_mul(self.per_minute));
@@ -60,8 +61,8 @@ impl Buckets {
 }
 
 impl Table {
-    /// Stores the bucket of a key. Removes full buckets first when the table has many keys. A new key is not stored
-    /// when the table has [`KEYS_MAX`] keys.
+    /// Stores the bucket of a key. When the table has `eviction_threshold` keys or more, the keys with full buckets are
+    /// removed first. A new key is not stored when the table still has [`KEYS_MAX`] keys.
     fn evict_full_and_store_if_room(&mut self, key: Key, full_at: i64) {
         if self.full_at.len() >= self.eviction_threshold {
             let now = self.now;

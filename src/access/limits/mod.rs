@@ -1,6 +1,7 @@
 //! Rate limits in memory: exact sliding windows for small limits, token buckets for large limits. A hit is one request
-//! that a limit counts. Both kinds of limits remove entries that they no longer need, and both have a maximum size.
-//! Hits are counted for each key. A key is a hash with a secret seed, so a client cannot choose values that collide.
+//! that a limit counts, and hits are counted for each key. Both kinds of limits remove entries that they no longer
+//! need, and both store a bounded number of entries. A key is a hash with a secret seed, so a client cannot choose
+//! inputs whose keys collide.
 
 mod bucket;
 mod window;
@@ -15,7 +16,8 @@ use std::sync::LazyLock;
 pub use bucket::Buckets;
 pub use window::{Rule, Windows};
 
-/// The key under which hits are counted: a hash of the client's IP address or of another subject.
+/// The key under which hits are counted: a hash of the client's IP address or of another subject, such as an order
+/// number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(u64);
 
@@ -40,7 +42,7 @@ impl Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the rate limit is exceeded for another {after_seconds} s")]
 pub struct Limited {
-    /// The number of seconds until a hit of the same key is admitted again; at least 1.
+    /// The number of seconds until the limit admits the next hit of the same key; at least 1.
     pub after_seconds: u64,
 }
 

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use crate::limits::{Key, Limited};
 use clock::Instant;
 
-/// The maximum number of stored hits of one rule, for all keys together. They need about 30 MiB. Further hits are
-/// refused, so that an attacker who fills the table cannot make the limit forget earlier hits.
+/// The maximum number of stored hits of one rule, for all keys together. These hits need about 30 MiB. When the maximum
+/// is reached, further hits are refused, so that an attacker who fills the table cannot make the limit forget earlier
+/// hits.
 const HITS_MAX: usize = 1 << 18;
 
 /// A rate limit: at most `hits` of one key within any period of `window_seconds`.
@@ -102,7 +103,8 @@ impl Window {
         }
     }
 
-    /// Returns the milliseconds until a hit that was made at `at` leaves the window; 0 or less when it has left already.
+    /// Returns the milliseconds until a hit that was counted at `at` leaves the window; 0 or less when the hit has left
+    /// the window already.
     fn remaining_ms(&self, at: Instant) -> i64 {
         at.plus_ms(self.window_ms).since(self.now)
     }

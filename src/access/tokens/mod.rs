@@ -16,8 +16,8 @@ use ids::{Shop, UserId};
 
 /// The first characters of every token.
 const PREFIX: &str = "ut_";
-/// The length of a token in bytes: the prefix, and 32 bytes in hexadecimal digits. A text of another length is not a
-/// token and is not hashed.
+/// The length of a token in bytes: the prefix and the hexadecimal digits of 32 random bytes. A text of another length
+/// is refused without computing its hash.
 const LENGTH: usize = PREFIX.len() + 64;
 
 /// A new token in plain text. It is shown to its user once and never stored.
@@ -73,8 +73,8 @@ pub async fn revoke_all_tokens_of_user(tx: &mut Tx, now: Instant, user: UserId) 
     store::set_all_tokens_revoked(tx, now, user).await
 }
 
-/// Returns the SHA-256 hash of a token. A token has 256 random bits and cannot be guessed. So no slow hash is needed,
-/// and hashes need not be compared in constant time.
+/// Returns the SHA-256 hash of a token. A token has 256 random bits and cannot be guessed, so a slow password hash is
+/// not needed, and stored hashes need not be compared in constant time.
 fn hash_token(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }

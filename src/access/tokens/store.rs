@@ -39,8 +39,8 @@ pub async fn find_active_user_by_token_hash(
         hash,
         now
     )?;
-    // The shop is compared here, because without statistics PostgreSQL would look for the user through the index on the
-    // shop instead of the id.
+    // The shop is compared here and not in the statement, because PostgreSQL without table statistics would search the
+    // user through the index on the shop instead of the index on the id.
     let Some(row) = found else { return Ok(None) };
     let owner = Shop { merchant: row.get("merchant_id")?, mode: row.get("mode")? };
     Ok((owner == shop).then_some(row.get("id")?))

@@ -54,7 +54,8 @@ fn require_chain_config<'c>(context: &'c Context, name: &str) -> Result<&'c Chai
     context.config.chains.get(&id).ok_or_else(|| format!("there is no chain `{id}` in the configuration"))
 }
 
-/// Returns one line for each unspent output of the deposit addresses, and a last line with their sum.
+/// Returns one line for each of the 20,000 oldest unspent outputs of the deposit addresses, and a last line with the
+/// number and the sum of the listed outputs. Fails when the chain is not a Bitcoin chain.
 pub async fn list_unspent_outputs_with_sum(context: &Context, unspent: ListUnspent) -> Result<String, String> {
     let chain = require_chain_config(context, &unspent.chain)?;
     if chain.family != Family::Bitcoin {
@@ -82,7 +83,7 @@ pub async fn list_unspent_outputs_with_sum(context: &Context, unspent: ListUnspe
     Ok(format!("{text}{} outputs, {} in total", outputs.len(), sum.to_decimal(decimals)))
 }
 
-/// Resumes a halted chain and returns a message with the reason of the halt.
+/// Resumes a halted chain and returns a message with the reason of the halt. Fails when the chain is not halted.
 pub async fn resume_halted_chain(context: &Context, resume: Resume) -> Result<String, String> {
     let chain = require_chain_config(context, &resume.chain)?.id.clone();
     let (now, actor, id) = (context.clock.now(), context.actor.clone(), chain.clone());

@@ -96,7 +96,8 @@ pub struct Deactivate {
 }
 
 impl CouponInput {
-    /// Returns a coupon with a discount in percent and without conditions.
+    /// Returns a coupon that gives a percentage off any order in CNY, with no minimum amount, no limit of uses and no
+    /// dates. `percent` is a decimal such as `2.5`.
     pub fn with_percent_discount(code: &str, percent: &str) -> CouponInput {
         CouponInput {
             code: code.to_owned(),
@@ -240,7 +241,8 @@ pub async fn list_active_coupons(context: &Context, owner: Owner) -> Result<Stri
     Ok(if lines.is_empty() { "There is no coupon yet.".into() } else { lines.join("\n") })
 }
 
-/// Returns the code, the discount, the uses and the conditions of a coupon. `products` has the names of the products.
+/// Returns one line with the code, the discount, the uses and the conditions of a coupon. `products` are all products
+/// of the shop; the slug of the only product for which the coupon is valid is taken from them.
 fn format_coupon(code: &str, coupon: &coupons::Coupon, products: &[ProductWithPrices]) -> String {
     let Terms { discount, currency, min_amount, product, starts_at, ends_at } = &coupon.terms;
     let format_amount = |minor: i64| Fiat::new(*currency, minor).to_decimal();

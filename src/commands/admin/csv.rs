@@ -7,7 +7,7 @@ use crate::commands::command_error::CommandError;
 
 /// A record of a CSV file: one row below the header line.
 pub struct CsvRecord {
-    /// The file and the line number of the record, for error messages.
+    /// The file and the line number of the record, such as `items.csv, line 3`, for error messages.
     pub name: String,
     /// The number of the line, counted from 1, in which the record begins.
     pub line: usize,
@@ -109,8 +109,9 @@ fn parse_csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     Ok(rows)
 }
 
-/// Appends the current row to `rows` and clears `fields` and `field` for the next row. A row without fields is not
-/// appended.
+/// Appends the current row to `rows` and clears `fields` and `field` for the next row. An empty line is not appended.
+/// `field` is the last field of the row, and `was_quoted` says that it was quoted, so that `""` is a field although it
+/// is empty.
 fn push_row_unless_empty(
     rows: &mut Vec<(usize, Vec<String>)>,
     first_line: usize,

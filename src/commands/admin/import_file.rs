@@ -12,7 +12,7 @@ use crate::commands::command_error::CommandError;
 
 /// The maximum size of an import file, in bytes.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// The character that some editors write at the start of a file. It is no part of the text.
+/// The Unicode byte order mark, which some editors write at the start of a file. It is not part of the text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The file from which a command imports records, and its format.
@@ -49,7 +49,8 @@ impl ImportFile {
         self.format.unwrap_or(by_extension)
     }
 
-    /// Reads the whole file, without a byte order mark at its start. Fails when the file is larger than 256 MiB.
+    /// Returns the whole text of the file or of standard input, without a byte order mark at its start. Fails when the
+    /// text is larger than 256 MiB.
     pub fn read_file_text(&self) -> Result<String, CommandError> {
         let failed = |error: io::Error| CommandError::error_with_context(self.file.display(), error);
         let mut text = String::new();
@@ -86,8 +87,8 @@ impl ImportFile {
         parse_csv_records(&self.file, text)
     }
 
-    /// Reads the records of a JSON or CSV file. `parse_record` converts each record of a CSV file. `noun` is the word
-    /// for the records in error messages, in the plural.
+    /// Reads the records of a JSON or CSV file. Fails for a file of plain lines. `parse_record` converts each record of
+    /// a CSV file. `noun` names the records in error messages, in the plural, such as `coupons`.
     pub fn read_json_or_csv_records<T: DeserializeOwned>(
         &self,
         noun: &str,

@@ -8,7 +8,8 @@ use crate::commands::context::Context;
 /// The subcommands of `settled admin mail`.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Send the parked mails, which were not delivered within five days, after you mended the cause.
+    /// Queue the parked mails again, after you fixed the cause. A mail is parked when it could not be delivered within
+    /// five days.
     Retry,
 }
 

@@ -75,8 +75,8 @@ pub async fn list_merchants(context: &Context) -> Result<String, String> {
     Ok(lines.join("\n"))
 }
 
-/// Returns the shop of a merchant in a mode. When the merchant does not exist, the error text tells the command that
-/// creates the merchant.
+/// Returns the shop of a merchant in a mode. Fails when the merchant does not exist; the error then names the command
+/// that creates the merchant.
 pub async fn require_shop(tx: &mut Tx, shop: &ShopName) -> Result<Shop, AdminError> {
     let merchant = merchants::find_merchant_by_slug(tx, &shop.merchant).await?.ok_or_else(|| {
         let (slug, create) = (&shop.merchant, shop.format_merchant_hint());

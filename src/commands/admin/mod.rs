@@ -131,8 +131,8 @@ pub enum AdminOperation {
     ListUnspent(chains::ListUnspent),
 }
 
-/// Executes the operation of one command, in the daemon when one runs, and prints its output. An import of stock consists
-/// of several operations.
+/// Executes one command and prints its output. The daemon executes the operation when one runs; otherwise this process
+/// does. An import of stock takes several operations.
 pub async fn execute_and_print_operations(args: Args) -> Result<(), CommandError> {
     let operation = match args.resource {
         Resource::Merchant(command) => command.into_operation(),

@@ -28,7 +28,8 @@ pub struct ShopName {
 }
 
 impl Owner {
-    /// Returns the merchant and the mode, with those of the checkout surface where the operator gave none.
+    /// Returns the merchant and the mode that the operator gave. A merchant or mode that the operator did not give is
+    /// that of the checkout surface.
     pub fn name_shop(&self, config: &Config) -> ShopName {
         let surface = &config.surfaces.checkout.mount;
         ShopName {
@@ -40,7 +41,8 @@ impl Owner {
 }
 
 impl ShopName {
-    /// Returns a command in backticks that applies to this shop and installation.
+    /// Returns, in backticks, the command line that runs `command` for this shop and installation. It has `--merchant`
+    /// and `--mode` only if they differ from those of the checkout surface.
     pub fn format_hint(&self, command: &str) -> String {
         let surface = &self.config.surfaces.checkout.mount;
         let mut command = command.to_owned();
@@ -58,8 +60,8 @@ impl ShopName {
         format_hint(&self.config, &format!("admin merchant create {}", self.merchant))
     }
 
-    /// Returns the sentence, after a space, that buyers do not see a change of this shop, because the checkout surface sells
-    /// for the same merchant in the other mode. Empty when buyers see it.
+    /// Returns a warning that starts with a space: buyers do not see a change of this shop, because the checkout
+    /// surface sells for the same merchant in the other mode. Returns an empty text in all other cases.
     pub fn note_other_mode(&self) -> String {
         let surface = &self.config.surfaces.checkout.mount;
         let is_other = surface.enabled && self.merchant == surface.merchant && self.mode != surface.mode;

@@ -146,7 +146,7 @@ fn parse_product_record(mut record: CsvRecord) -> Result<ProductInput, CommandEr
     Ok(product)
 }
 
-/// The fixed column names of a CSV file. All other columns have a language tag in their name.
+/// The fixed column names of a CSV file. All other column names end in a language tag, such as `name_en`.
 const PLAIN_COLUMNS: [&str; 6] = ["slug", "price", "currency", "min_quantity", "max_quantity", "free"];
 
 fn default_currency() -> String {
@@ -278,12 +278,13 @@ fn format_product(product: &ProductWithPrices) -> String {
     format!("{slug}\t{public_id}\t{state}\t{prices}\t{stock} in stock\torders of {min_quantity} to {max_quantity}")
 }
 
-/// Returns true when the product has a price in the currency of the checkout surface, which shows no other products.
+/// Returns true when the product has a price in the currency of the checkout surface. The surface hides products
+/// without such a price.
 fn has_checkout_price(product: &ProductWithPrices) -> bool {
     product.unit_prices.iter().any(|price| price.currency == checkout::CURRENCY)
 }
 
-/// Returns the product with this public id or slug. Fails when the shop has no such product.
+/// Returns the active or inactive product with this public id or slug. Fails when the shop has no such product.
 pub(super) async fn require_product(
     tx: &mut Tx,
     shop: Shop,

@@ -8,7 +8,7 @@ use crate::commands::context::Context;
 use crate::commands::hints::format_hint;
 use records::reviews::{self, Kind, Review};
 
-/// The command that lists the open reviews; hints refer to it.
+/// The command that lists the open reviews. Messages to the operator recommend it.
 pub const LIST: &str = "admin review list";
 
 /// The maximum number of reviews in one listing. It keeps the response below the size limit of the control socket.
@@ -86,7 +86,8 @@ fn format_review(review: &Review) -> String {
     format!("{kind} {subject}\n  since {opened_at}\n  {detail}")
 }
 
-/// Closes a review and stores the operator's note. Fails when the review is not open.
+/// Closes a review and stores the operator's note. Fails when no such review is open, and when the note is empty or
+/// longer than 1,000 characters.
 pub async fn close_review(context: &Context, close: Close) -> Result<String, String> {
     let Close { kind, subject, note } = close;
     let note = note.trim().to_owned();

@@ -67,7 +67,8 @@ pub async fn execute_and_print(installation: &Installation, command: Command) ->
     Ok(())
 }
 
-/// Returns one line for each item: items in stock in the order in which they are sold, all items sorted by number.
+/// Returns one line for each item after number `list.after`, up to `list.limit` items: the items in stock in the order
+/// in which they are sold or, with `--all`, the items in any state sorted by number.
 pub async fn list_stock_items_page(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (product, all, shop_name) = (list.product.clone(), list.all, list.owner.name_shop(&context.config));

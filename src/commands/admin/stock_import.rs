@@ -46,7 +46,7 @@ pub enum ImportStep {
     Discard(ImportedProduct),
 }
 
-/// The product to which an import adds lines, and the import.
+/// A product, and the import that adds lines to its stock.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ImportedProduct {
     /// The merchant and the mode of the product.
@@ -57,18 +57,19 @@ pub struct ImportedProduct {
     pub import_at: Option<i64>,
 }
 
-/// The result of one step.
+/// The result of one step of an import.
 #[derive(Serialize, Deserialize)]
 pub struct StepResult {
     /// The slug of the product.
     pub slug: String,
     /// The time at which the import began, for the next steps.
     pub import_at: i64,
-    /// Lines that this step stored, put in stock or deleted.
+    /// The number of lines that this step stored, put in stock or deleted.
     pub added: u64,
-    /// Lines that this step skipped, because the product has or had an item with the same text.
+    /// The number of lines that this step skipped, because the product has or had an item with the same text.
     pub duplicates: u64,
-    /// The note that buyers do not see the product; empty when they do.
+    /// A sentence, after a space, that buyers do not see the product because the checkout surface sells in the other
+    /// mode; otherwise empty.
     pub note: String,
 }
 
@@ -109,7 +110,8 @@ impl Import {
         Ok(())
     }
 
-    /// Reads the file and returns the texts to import.
+    /// Reads the file and returns the trimmed texts of all its lines. Fails when a line is invalid, and when there are
+    /// none.
     fn read_valid_lines(&self) -> Result<Vec<String>, CommandError> {
         let (lines, noun) = self.parse_file_lines()?;
         if lines.is_empty() {
@@ -127,8 +129,8 @@ impl Import {
         lines.into_iter().map(validate).collect()
     }
 
-    /// Returns the lines of the file, and the noun for one of them in messages. Empty lines of a text file are skipped, but
-    /// they are counted.
+    /// Reads the file and returns its lines with their numbers, and the noun for a line in messages: `line` or, for a
+    /// JSON array, `entry`. Empty lines of a text file are skipped, but they count in the line numbers.
     fn parse_file_lines(&self) -> Result<(Vec<FileLine>, &'static str), CommandError> {
         let text = self.source.read_file_text()?;
         Ok(match self.source.detect_format() {
@@ -158,7 +160,7 @@ fn split_text_into_lines(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 
-/// Splits the lines of an import into parts. Each part fits into one request.
+/// Splits the lines of an import into parts. Each part fits into one request, by its number of lines and by its bytes.
 fn split_lines_into_parts(lines: Vec<String>) -> Vec<Vec<String>> {
     let mut parts: Vec<Vec<String>> = Vec::new();
     let mut bytes = 0;
@@ -175,7 +177,7 @@ fn split_lines_into_parts(lines: Vec<String>) -> Vec<Vec<String>> {
     parts
 }
 
-/// Executes a step of an import. When it fails, the lines of the earlier steps are deleted.
+/// Executes a step of an import. When the step fails, the lines that the earlier steps stored are deleted.
 async fn execute_or_discard(
     installation: &Installation,
     target: &ImportedProduct,
@@ -183,7 +185,8 @@ async fn execute_or_discard(
 ) -> Result<StepResult, CommandError> {
     let outcome = operation::execute_in_daemon_or_locally(installation, step).await;
     if outcome.is_err() && target.import_at.is_some() {
-        // When this fails too, the lines stay unsold, and the next import of the file uses them.
+        // When this request fails too, the stored lines are not for sale, and the next import of the same file uses
+        // them.
         let discard = ImportStep::Discard(target.clone());
         let _discarded = operation::execute_in_daemon_or_locally(installation, discard).await;
     }
@@ -230,7 +233,7 @@ impl Operation for ImportStep {
     }
 }
 
-/// Returns the slug and the SKU of the product.
+/// Returns the slug and the SKU of the product. Fails when the merchant or the product does not exist.
 async fn find_slug_and_sku(context: &Context, target: &ImportedProduct) -> Result<(String, SkuId), AdminError> {
     let (shop_name, product) = (target.owner.name_shop(&context.config), target.product.clone());
     let found = context.db.read("require_product", move |tx| {

@@ -10,8 +10,8 @@ use clock::Clock;
 /// The file that contains how many milliseconds the demo's clock is ahead of the system clock.
 const CLOCK_FILE: &str = "clock-ahead-ms";
 
-/// Returns a clock that is ahead of the system clock by the stored duration. So the demo's clock never shows an earlier
-/// time than its previous runs did.
+/// Returns a clock that is ahead of the system clock by the duration stored in `folder`, or by nothing when none is
+/// stored. So a new run of the demo never starts at an earlier time than the previous run ended.
 pub fn load_demo_clock(folder: &Path) -> Result<Clock, CommandError> {
     let file = folder.join(CLOCK_FILE);
     match std::fs::read_to_string(&file) {
@@ -24,7 +24,7 @@ pub fn load_demo_clock(folder: &Path) -> Result<Clock, CommandError> {
     }
 }
 
-/// Advances the clock by `ms` milliseconds and stores its new difference from the system clock in `folder`.
+/// Advances the clock by `ms` milliseconds, and stores in `folder` by how much it is now ahead of the system clock.
 pub fn advance_and_store_demo_clock(clock: &Clock, folder: &Path, ms: i64) -> Result<(), CommandError> {
     clock.advance_ms(ms);
     match clock {

@@ -21,7 +21,7 @@ pub struct Options {
     pub node: Option<DemoNode>,
 }
 
-/// Returns an address for commands that load the configuration but do not listen on the address.
+/// Returns a listen address for commands that need a complete configuration but never listen.
 fn placeholder_listen_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
 }
@@ -41,7 +41,7 @@ pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> 
 }
 
 /// Returns the configuration of the demo in a data folder. Environment variables that begin with `SETTLED__` override
-/// it.
+/// its settings.
 pub fn build_demo_config_with_env(folder: &Path, options: &Options) -> Result<Config, CommandError> {
     let listen = options.listen;
     let mut text =
@@ -59,7 +59,8 @@ pub fn build_demo_config_with_env(folder: &Path, options: &Options) -> Result<Co
     Ok(Config { file: None, ..config })
 }
 
-/// Replaces port 0 by a free port, so that the configuration and the printed texts contain the real port.
+/// Replaces port 0 by a port that was free just now, so that the configuration and the printed texts contain the real
+/// port. Returns any other address unchanged.
 pub fn replace_port_zero_by_free_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
     if listen.port() != 0 {
         return Ok(listen);

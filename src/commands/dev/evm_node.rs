@@ -87,7 +87,7 @@ impl DemoNode {
         writeln!(text, "assets = [{ether}{token}]")
     }
 
-    /// Appends instructions to `text` for payments on the node with foundry's `cast`.
+    /// Appends instructions to `text` that show how to pay on the node with foundry's `cast`.
     pub fn append_payment_instructions(&self, text: &mut String) -> fmt::Result {
         let DemoNode { url, chain_id, is_anvil, usdt, .. } = self;
         writeln!(text, "\nThe coin eth is on the node at {url} (chain id {chain_id}), paid with foundry's cast:\n")?;
@@ -163,7 +163,8 @@ impl NodeClient {
         first.ok_or_else(|| "the node has no account of its own; pay with a wallet instead".into())
     }
 
-    /// Returns the address of the test token. Deploys the token when `file` contains no address of a deployed contract.
+    /// Returns the address of the test token. When `file` contains no address of a deployed contract, deploys the
+    /// token, mints 10 million USDT for the deployer and writes the address to `file`.
     async fn find_or_deploy_test_usdt(&self, file: &Path) -> Result<String, String> {
         if let Ok(stored) = std::fs::read_to_string(file) {
             let stored = stored.trim().to_owned();
@@ -186,7 +187,8 @@ impl NodeClient {
         Ok(contract)
     }
 
-    /// Sends a transaction and waits for its receipt.
+    /// Sends a transaction from an unlocked account and returns its receipt. Fails when the transaction fails, or is
+    /// not mined within about ten seconds.
     async fn send_transaction_and_wait(&self, transaction: Value) -> Result<Value, String> {
         let hash = self.call_json_rpc("eth_sendTransaction", json!([transaction])).await?;
         for _ in 0..RECEIPT_POLLS {

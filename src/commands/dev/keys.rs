@@ -1,4 +1,5 @@
-//! The seed of the demo. Its passphrase is stored in the same folder, because the coins of the demo have no value.
+//! The seed of the demo and the account keys derived from it. The passphrase of the seed is stored beside it, because
+//! the coins of the demo have no value.
 
 use std::path::Path;
 
@@ -45,7 +46,8 @@ pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
     Ok(seed)
 }
 
-/// Returns the account keys as `[[accounts]]` tables of the configuration.
+/// Derives the test account keys of Bitcoin, EVM and TRON from the seed, and returns them as `[[accounts]]` tables in
+/// TOML.
 pub fn format_accounts_toml(seed: &Seed) -> Result<String, CommandError> {
     let mut text = String::new();
     for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {

@@ -23,11 +23,10 @@ use records::audit_log::Actor;
 use records::reviews;
 use shop::orders;
 
-/// The time after which a paused miner resumes by itself, in milliseconds. So the miner also resumes when the client
+/// The time, in milliseconds, after which a paused miner resumes by itself, so that it also resumes when the command
 /// that paused it has crashed.
 const PAUSE_MS: i64 = 20_000;
-/// When the clock is advanced past a payment window and its grace period, it is advanced by this many milliseconds
-/// more.
+/// The number of milliseconds by which the clock is advanced beyond the end of a payment window and its grace period.
 const MARGIN_MS: i64 = 2_000;
 /// The maximum number of reviews that [`DemoCommand::ListReviews`] returns.
 const REVIEWS_MAX: i64 = 1_000;
@@ -49,7 +48,7 @@ pub struct Demo {
 pub enum DemoCommand {
     /// Send an amount, in base units of the invoice's asset, to the address of the invoice.
     Pay { order: String, amount: String },
-    /// Pause the miner of a chain for 20 seconds, so that only the client mines blocks.
+    /// Pause the miner of a chain for 20 seconds, so that blocks are mined only by [`DemoCommand::Mine`].
     Pause { chain: String },
     /// Mine a number of blocks on a simulated chain.
     Mine { chain: String, blocks: u64 },
@@ -58,9 +57,9 @@ pub enum DemoCommand {
     Reorg { chain: String, blocks: u64 },
     /// Allow the transactions in the mempool to be mined again, and resume the miner.
     Release { chain: String },
-    /// Advance the demo's clock past the payment window of an order.
+    /// Advance the demo's clock past the payment window of an order and the grace period.
     PassWindow { order: String },
-    /// List the open reviews, one in each line.
+    /// List the oldest 1,000 open reviews, one in each line.
     ListReviews,
 }
 

@@ -16,7 +16,8 @@ use crate::commands::output::print_line_or_exit;
 
 /// The pause between two requests for the status of the order.
 const POLL: Duration = Duration::from_millis(250);
-/// The command fails after this number of requests in a row that show no change of the order's status.
+/// The number of requests in a row without a change of the order's status after which the command fails: 240 requests
+/// take a minute.
 const SILENCE_MAX: u32 = 240;
 /// The maximum number of parts into which a payment can be split.
 const SPLIT_MAX: u64 = 20;
@@ -78,7 +79,7 @@ struct PaymentRun {
 
 /// Pays an order and prints each change of its status until the order is finished.
 pub async fn pay_order_and_print_progress(args: Args) -> Result<(), CommandError> {
-    // Check the folder first. Otherwise a wrong folder would lead to the message that the demo is not running.
+    // Refuse a folder without a demo first. The next step would only report that no daemon runs there.
     load_existing_demo_config(&args.data)?;
     let mut run = PaymentRun::find_and_print_order(&args).await?;
     match (&args.amount, args.late, args.reorg, args.split) {
@@ -189,8 +190,9 @@ impl PaymentRun {
         Err(CommandError::general_error("the late payment was not noticed"))
     }
 
-    /// Pays, mines `blocks` blocks and then replaces them by others. The command mines the blocks itself, so that the
-    /// payment has exactly this number of confirmations before the blocks are replaced.
+    /// Pays, mines `blocks` blocks, replaces them by blocks without the payment, and then lets the payment be mined
+    /// again. The miner of the demo is paused meanwhile, so that the payment has exactly `blocks` confirmations before
+    /// its block is replaced.
     async fn pay_and_reorganise(&mut self, blocks: u64) -> Result<(), CommandError> {
         self.require_simulated_chain("--reorg")?;
         if blocks >= self.invoice.final_depth {

@@ -59,7 +59,8 @@ const SAMPLES: [Sample; 3] = [
     },
 ];
 
-/// Creates the missing parts of the demo's shop and returns an access token of the demo's user.
+/// Creates the missing parts of the demo's shop, restocks sold-out products, and returns an access token of the demo's
+/// user: the token stored in `folder` or, at the first start, a new one.
 pub async fn create_missing_shop_and_load_token(context: &Context, folder: &Path) -> Result<String, CommandError> {
     let merchant = context
         .db
@@ -85,8 +86,9 @@ pub async fn create_missing_shop_and_load_token(context: &Context, folder: &Path
     Ok(issued)
 }
 
-/// Creates the demo's user, its balances, the coupon and an access token, and returns the token. After an interrupted
-/// start some of them already exist, so errors about the user, the balances and the coupon are ignored.
+/// Creates the demo's user with its balances, the coupon and an access token, and returns the token. All errors except
+/// those about the token are only logged, because after an interrupted start the user, a balance or the coupon may
+/// exist already.
 async fn create_demo_user_and_coupon(context: &Context) -> Result<String, CommandError> {
     let user = admin::users::Create { name: USER.into(), email: None, owner: new_demo_owner() };
     let mut refusals = Vec::new();
@@ -111,7 +113,7 @@ async fn create_demo_user_and_coupon(context: &Context) -> Result<String, Comman
     .await
 }
 
-/// Creates missing products and adds items to products that are sold out.
+/// Creates the missing products of the demo, and adds 300 random items to each product that is new or sold out.
 async fn create_or_restock_demo_products(context: &Context) -> Result<(), CommandError> {
     let products = context
         .db

@@ -44,8 +44,8 @@ struct IdleConnections {
 /// The permission of this process to open connections to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceState {
-    /// Connections may be opened. This process does not need the instance lock, because it keeps no state in memory.
-    /// Any number of such processes may run.
+    /// Connections may be opened without the instance lock. This is for commands, which keep no state in memory, so
+    /// that any number of such processes may run, and for the daemon before it has the lock.
     Open,
     /// Connections may be opened as long as the instance lock has this epoch.
     Fenced(Epoch),
@@ -87,8 +87,8 @@ impl Connections {
         &self.options
     }
 
-    /// Waits until fewer transactions than the maximum are running. Holding the returned permit, the caller may use a
-    /// connection.
+    /// Waits until fewer transactions than the maximum are running. The caller may use one connection for as long as it
+    /// holds the returned permit.
     pub async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
         self.permits.clone().acquire_owned().await.map_err(|_| database_closed_error())
     }
@@ -224,7 +224,8 @@ impl Connections {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets whether connections may be opened, and drops the idle connections, which were opened in the previous state.
+    /// Sets the rule by which connections are opened, and closes the idle connections, which were opened under the
+    /// previous rule.
     pub fn set_fence(&self, fence: FenceState) {
         let mut idle = self.lock_idle_connections();
         idle.fence = fence;

@@ -46,7 +46,7 @@ pub(super) enum TimeLimit {
 pub(super) struct Engine(Arc<Connections>);
 
 impl Engine {
-    /// Opens one connection and checks the server's version and settings.
+    /// Opens one connection to the server and refuses a server whose version or settings cannot be used.
     pub async fn open(url: &str, connections_max: u32, stats: Arc<Stats>) -> Result<Engine, Error> {
         // The parser's error is dropped, because it may quote the password.
         let options = PgConnectOptions::from_str(url)
@@ -67,7 +67,8 @@ impl Engine {
         Ok(Engine(Arc::new(connections)))
     }
 
-    /// Returns the connections to the server. The instance lock needs them to decide whether new ones may be opened.
+    /// Returns the connections to the server. Only the instance lock uses them from outside: it decides whether further
+    /// connections may be opened.
     pub fn connections(&self) -> Arc<Connections> {
         self.0.clone()
     }

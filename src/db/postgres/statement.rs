@@ -87,7 +87,8 @@ pub async fn select_rows(
     found.iter().map(|row| Ok(Row::new(columns.clone(), decode_row(row)?))).collect()
 }
 
-/// Runs a statement that was built at run time and returns its only row, whose columns have no names.
+/// Runs a statement that was built at run time and returns its only row. The columns of the row have no names and are
+/// read by index.
 pub async fn select_only_row(connection: &mut PgConnection, sql: String, binds: Vec<Bind>) -> Result<Row, Error> {
     let mut arguments = PgArguments::default();
     add_arguments(&mut arguments, binds, Vec::new(), Vec::new())?;
@@ -128,7 +129,8 @@ fn cached_column_names(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
     })
 }
 
-/// Adds the values that are the same for all given rows, then each column of the given rows as an array.
+/// Adds the values that are the same for all given rows, then each column of the given rows as an array. Fails when a
+/// given row does not have one value for each of `types`.
 fn add_arguments(
     arguments: &mut PgArguments,
     binds: Vec<Bind>,
@@ -155,7 +157,8 @@ fn add_arguments(
     Ok(())
 }
 
-/// Converts one column of the given rows to an array of `T`. Fails when a value has another type.
+/// Converts one column of the given rows to an array. A null value becomes `None`. Fails when a value is not of type
+/// `T`.
 fn to_column_array<T: FromValue>(column: impl Iterator<Item = Bind>) -> Result<Vec<Option<T>>, Error> {
     let value = |bind: Bind| {
         let invalid = || Error::Statement(format!("{} is not of the type of its given column", bind.kind()));
@@ -165,7 +168,8 @@ fn to_column_array<T: FromValue>(column: impl Iterator<Item = Bind>) -> Result<V
 }
 
 impl Type<Postgres> for Bind {
-    /// The type of a null value. The server infers the real type from the place of the value in the statement.
+    /// Returns the type that a null value is sent with. The server infers the real type from the place of the value in
+    /// the statement.
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(UNKNOWN)
     }
@@ -253,8 +257,8 @@ fn error_for_sqlstate(code: &str, message: &str) -> Error {
         "40001" | "40P01" | "55P03" => Error::Conflict(message),
         // A statement was cancelled, or the server ended a session that was idle.
         "57014" | "25P03" => Error::Unavailable(message),
-        // The first characters of a code are its class. These are: connection, authorization, database, resources,
-        // operator intervention, system, internal error.
+        // The first characters of a code are its class. In this order, the classes below mean: connection,
+        // authorization, unknown database, resources, operator intervention, system, internal error.
         _ if ["08", "28", "3D", "53", "57P", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
             Error::Unavailable(message)
         }

@@ -14,7 +14,8 @@ pub(super) enum Message {
     Close(oneshot::Sender<()>),
 }
 
-/// A transaction, without the type parameters of its closure and its result.
+/// A transaction that waits for a thread. The trait hides the types of the closure and its result, so that one queue
+/// can hold all transactions.
 pub(super) trait Command: Send {
     /// Returns the name of the transaction, for logs.
     fn name(&self) -> &'static str;

@@ -13,8 +13,8 @@ use crate::sqlite::statement::to_error;
 use crate::tx::DbConnection;
 use crate::{Error, Tx};
 
-/// The oldest usable version of SQLite. Older ones can lose commits when two connections write and checkpoint at the
-/// same time.
+/// The oldest usable version of SQLite, 3.51.3 as SQLite numbers it. Older versions can lose commits when one
+/// connection writes while another makes a checkpoint.
 const OLDEST_VERSION: i32 = 3_051_003;
 /// Number of prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 512;
@@ -36,13 +36,13 @@ pub fn refuse_unsafe_version(version: i32) -> Result<(), Error> {
     )))
 }
 
-/// Creates the file readable by its owner only, because it holds secrets. The log and index files inherit its
-/// permissions.
+/// Creates the database file, unless it exists, so that only its owner can read it, because it contains secrets. The
+/// files of the write-ahead log (`-wal` and `-shm`) get the same permissions.
 pub(super) fn create_private_file_if_absent(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
-/// Creates an empty file readable by its owner only, or empties the file that exists.
+/// Creates an empty file that only its owner can read. An existing file is emptied and keeps its permissions.
 pub(super) fn create_empty_private_file(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path).map(drop)
 }

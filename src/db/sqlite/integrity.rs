@@ -17,8 +17,9 @@ pub fn find_damages(connection: &Connection) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Returns the damages of a file that no other program uses, such as a copy. The connection could write, because SQLite
-/// leaves out the constraints of rows on a read-only connection, and does not.
+/// Returns the damages of a file that no other program uses, such as a backup. The file is opened for reading and
+/// writing, because SQLite does not check the constraints of rows on a read-only connection; `query_only` prevents
+/// changes.
 pub fn find_damages_of_unused_file(file: &Path) -> Result<Vec<String>, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || {

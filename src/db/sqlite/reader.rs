@@ -12,7 +12,7 @@ use crate::sqlite::statement::to_error;
 use crate::stats::Stats;
 use crate::tx::run_hooks;
 
-/// Runs the transactions from the queue, one after the other, until the queue is closed.
+/// Runs the transactions from the queue, one after the other, until a message ends this thread or the queue is closed.
 pub(super) fn run_reader_thread(mut tx: Tx, stats: &Stats, queue: &Mutex<mpsc::Receiver<Message>>) {
     loop {
         // The idle reader that holds the lock takes the next message; the other idle readers wait for the lock.

@@ -99,7 +99,7 @@ fn record_steps_for_tests(prepared: &PreparedStatement<'_>, runs: usize) {
 #[cfg(not(feature = "testing"))]
 fn record_steps_for_tests(_: &PreparedStatement<'_>, _: usize) {}
 
-/// Runs several statements without binds, such as those of a migration.
+/// Runs several statements without bound values, such as those of a migration.
 pub fn run_sql_script(connection: &Connection, sql: &str) -> Result<(), Error> {
     connection.execute_batch(sql).map_err(|e| to_error(&e))
 }
@@ -115,9 +115,9 @@ struct PreparedStatement<'c> {
 struct StatementPlan {
     /// The text that SQLite runs, after the given rows were replaced by placeholders.
     text: String,
-    /// The index of the value of each parameter: first the shared values, then the values of the given row. SQLite
-    /// gives a parameter the number of its first place in the text; here the number in the name decides, as on
-    /// PostgreSQL: `$3` is the third value.
+    /// For each parameter of SQLite, the index of its value in the list of shared values followed by the values of the
+    /// given row. SQLite numbers parameters in the order of their first places in the text. This list restores the
+    /// meaning that they have on PostgreSQL: `$3` is the third value.
     value_indices: Vec<usize>,
     /// The names of the columns that the statement returns.
     columns: Arc<[Box<str>]>,

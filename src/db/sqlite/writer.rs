@@ -17,15 +17,15 @@ use crate::stats::Stats;
 use crate::tx::{CommitHook, run_hooks};
 use crate::{Error, Tx};
 
-/// The maximum number of transactions in one commit.
+/// The maximum number of transactions that are committed together.
 const GROUP_MAX: usize = 256;
 
 pub(super) struct Writer {
     /// The connection through which all changes are made.
     tx: Tx,
     stats: Arc<Stats>,
-    /// The error that every later transaction gets after the disk failed during a commit; `None` before that. Only
-    /// SQLite's recovery at the next start finds out which commits are on the disk.
+    /// The error that every later transaction gets after a commit failed on the disk or a rollback failed; `None` while
+    /// the writer works. Only SQLite's recovery at the next start finds out which commits are on the disk.
     halted: Option<Error>,
     /// The commits since the size of the log was adapted to the size of the database.
     commits_since_adjustment: u32,
@@ -106,8 +106,10 @@ impl Writer {
         send_results(group.drain(..ran), &result);
     }
 
-    /// Runs one command and collects its effects. When the command fails, only this command is rolled back, and this
-    /// function returns no error. An error means that the transaction of the whole group is lost.
+    /// Runs one command in the transaction of the group, and adds its hooks to `hooks` and its row changes to
+    /// `changed`. When the command fails, only its own changes are rolled back, and this function returns no error. An
+    /// error means that the transaction of the whole group is lost. `is_only` is true when the group has one command,
+    /// which then needs no savepoint.
     fn run_command_in_group(
         &mut self,
         command: &mut dyn Command,
@@ -137,7 +139,7 @@ impl Writer {
     /// transactions are refused.
     fn commit_group(&mut self, changed: bool) -> Result<(), Error> {
         if self.connection().is_autocommit() {
-            // Nothing is to be committed: the only command of the group failed and was rolled back.
+            // There is nothing to commit: the only command of the group failed and was rolled back.
             return Ok(());
         }
         let Err(error) = self.connection().prepare_cached("commit").and_then(|mut commit| commit.raw_execute()) else {
@@ -194,7 +196,8 @@ impl Writer {
         sqlite_connection(&self.tx)
     }
 
-    /// Writes the write-ahead log back into the database file.
+    /// Writes the write-ahead log back into the database file, unless the disk has failed before. Errors are only
+    /// logged.
     fn checkpoint_log(self) {
         if self.halted.is_none() {
             let checkpoint = self.connection().query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()));

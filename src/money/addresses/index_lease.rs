@@ -29,8 +29,8 @@ pub(super) struct IndexLease {
 }
 
 impl IndexLease {
-    /// Takes an address whose reservation was dropped, and returns it with its index. `None` when no such address is
-    /// left.
+    /// Takes out an address whose reservation was dropped, and returns it with its index; `None` when there is no such
+    /// address.
     pub fn take_returned_address(&self) -> Option<(u32, Address)> {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }

@@ -1,8 +1,8 @@
 //! Deposit addresses. Each invoice has its own address, which is derived from a watch-only account key.
 //!
-//! The daemon leases ranges of address indices, and derives an address before the database transaction that stores it.
-//! Therefore orders wait neither for the row of the account nor for the derivation. An index is never used twice. When
-//! the daemon stops, the remaining indices of its lease stay unused for ever.
+//! The daemon leases ranges of address indices, and derives each address before the database transaction that stores
+//! it. Therefore no order waits for a lock on the row of the account, or for the derivation. An index is never used
+//! twice. When the daemon stops, the remaining indices of its lease stay unused for ever.
 
 mod index_lease;
 mod reserved_address;
@@ -33,7 +33,7 @@ pub use restore::{DEFAULT_SKIP, RestoreError, RestoredAddresses, SkippedIndices,
 
 use index_lease::IndexLease;
 
-/// The number of addresses that one query reads at start.
+/// The number of addresses that one query reads while the daemon starts.
 const PAGE: i64 = 10_000;
 
 /// Returns the high-water mark of the database.
@@ -50,8 +50,8 @@ struct Issuer {
     account: i64,
     deriver: Deriver,
     watched: Arc<WatchSet>,
-    /// True while the follower reads the chain. While it is false, no address of the chain is issued, because the
-    /// daemon would not see payments to the address.
+    /// True while the follower reads the chain. While it is false, callers must issue no address of the chain, because
+    /// the daemon would not see payments to the address. [`Addresses::can_issue_address`] tells them.
     followed: Arc<AtomicBool>,
     /// The height of the highest block that a node of the chain has reported.
     tip: Arc<AtomicU64>,
@@ -104,8 +104,9 @@ pub enum IssueError {
 }
 
 /// Adds every address that was issued on a chain to a watch set. The addresses are read in pages, each in a transaction
-/// of its own, so that millions of addresses neither stand in memory twice nor keep a transaction open. Other chains
-/// that share the account key may share the watch set, because the buyer may send to the address on any of them.
+/// of its own, so that millions of addresses need little extra memory and no transaction stays open for long. `watched`
+/// may be the watch set that several chains with the same account key share, because a buyer may send to the address on
+/// any of them.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -129,8 +130,9 @@ pub async fn watch_issued_addresses(db: &Db, chain: &ChainId, watched: &WatchSet
 }
 
 impl Addresses {
-    /// Stores the account keys that are not in the database yet, and returns the issuers of all chains. The caller adds
-    /// the issued addresses to the watch sets with [`watch_issued_addresses`] before a chain is followed.
+    /// Stores the account keys that are not in the database yet, and returns an [`Addresses`] that can issue addresses
+    /// on all chains of `accounts`. Before a chain is followed, the caller must add the addresses that were issued
+    /// earlier to its watch set with [`watch_issued_addresses`].
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.

@@ -39,7 +39,8 @@ impl ReservedAddress {
         &self.chain
     }
 
-    /// Queues the statement that stores the address.
+    /// Queues the statement that stores the address. The result refers to the id of the new address. The address stays
+    /// reserved until [`ReservedAddress::watch_and_issue_address`] is called.
     ///
     /// # Panics
     /// Never: only `watch_and_issue_address` and `drop` take the address out, and both consume the reservation.

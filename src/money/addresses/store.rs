@@ -209,7 +209,7 @@ pub async fn insert_initial_balances(
     )
 }
 
-/// Queues the statement that inserts an issued address. The result contains its id.
+/// Queues the statement that inserts an issued address. The result refers to the id of the new address.
 pub fn queue_address_insert(
     tx: &mut Tx,
     now: Instant,
@@ -230,8 +230,8 @@ pub fn queue_address_insert(
     )
 }
 
-/// Returns at most `limit` keys of addresses that were issued on a chain, in ascending order; those above `after`, or
-/// the lowest ones for `None`. The unique index on chain and key has all that this query reads.
+/// Returns at most `limit` keys of addresses that were issued on a chain, in ascending order: the keys above `after`,
+/// or the lowest keys when `after` is `None`. The query reads only the unique index on chain and key.
 pub async fn list_address_keys_after(
     tx: &mut Tx,
     chain: &ChainId,

@@ -8,11 +8,12 @@ use chain::{Amount, Asset, AssetId};
 use crate::pricing::{self, Fiat, RateBook};
 use clock::Instant;
 
-/// The value below which a deposit is dust. Dust is not counted as a payment. Senders of spam and address poisoning
-/// transfer tiny amounts to every address that appears on a chain.
+/// The value below which a deposit is dust. Dust is not counted as a payment, because spammers transfer tiny amounts to
+/// every address that appears on a chain.
 #[derive(Debug, Clone, Default)]
 pub struct Dust {
-    /// The dust limit, and the rates that convert the limit to an asset. `None` means that no deposit is dust.
+    /// The dust limit in a fiat currency, and the rates that convert it to an amount of an asset. `None` means that no
+    /// deposit is dust.
     value: Option<(Fiat, RateBook)>,
     /// For each asset: its symbol in the rate book, and its number of decimal places.
     assets: Arc<HashMap<AssetId, (String, u8)>>,
@@ -45,9 +46,10 @@ impl Dust {
 
 /// Returns true when a deposit of `amount` is dust. All amounts are base units.
 ///
-/// A deposit is dust when it is below `bound`, the dust limit of its asset, with two exceptions. First, an invoice for
-/// an amount `due` at or below the limit accepts such small payments; `due` is `None` for a deposit in another asset.
-/// Second, a deposit of at least `missing`, the rest that the invoice still needs, completes the payment.
+/// A deposit is dust when it is below `bound`, the dust limit of its asset, with two exceptions. First, when the amount
+/// `due` of the invoice is at or below the limit, the invoice accepts such small payments. `due` is `None` for a
+/// deposit in another asset than the invoice requests. Second, a deposit of at least `missing`, the rest that the
+/// invoice still needs, completes the payment. `missing` is zero when the invoice needs nothing more.
 pub fn is_dust_amount(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amount) -> bool {
     amount < bound && due.is_none_or(|due| due > bound) && (missing.is_zero() || amount < missing)
 }

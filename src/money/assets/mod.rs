@@ -1,5 +1,5 @@
 //! The chains and assets that buyers can pay with. They come from the configuration and stay the same while the daemon
-//! runs, except that an asset with an unusable contract is withheld.
+//! runs. Only one thing can change: an asset with an unusable contract is withheld from buyers.
 
 mod confirmations;
 mod dust;
@@ -56,7 +56,7 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// Returns a collection of these chains and assets. The APIs list the assets in the order of `assets`.
+    /// Returns the collection of these chains and assets. The functions that list assets keep the order of `assets`.
     pub fn new(chains: Vec<FollowedChain>, assets: Vec<PaymentAsset>) -> Assets {
         let chains = chains.into_iter().map(|chain| (chain.id.clone(), chain)).collect();
         Assets { chains, assets, withheld: Arc::default() }
@@ -80,7 +80,8 @@ impl Assets {
         }
     }
 
-    /// Lists the assets of a mode, each with its chain, in the order of the configuration.
+    /// Lists the configured assets of a mode, each with its chain, in the order of the configuration. Withheld assets
+    /// are included.
     pub fn list_payment_assets(&self, mode: Mode) -> impl Iterator<Item = (&FollowedChain, &PaymentAsset)> {
         self.assets.iter().filter_map(move |asset| {
             let chain = self.chains.get(&asset.asset.chain).filter(|chain| chain.mode == mode)?;
@@ -88,7 +89,8 @@ impl Assets {
         })
     }
 
-    /// Lists all assets, those of the mode live and those of the mode test, in the order of the configuration.
+    /// Lists the configured assets of both modes, live and test, in the order of the configuration. Withheld assets are
+    /// included.
     pub fn list_all_payment_assets(&self) -> impl Iterator<Item = &PaymentAsset> {
         self.assets.iter()
     }
@@ -103,7 +105,8 @@ impl Assets {
         self.chains.values()
     }
 
-    /// Returns the payment asset with this asset id; `None` when buyers cannot pay with the asset.
+    /// Returns the configured payment asset with this asset id, even while it is withheld; `None` when the
+    /// configuration has no such payment asset.
     pub fn find_payment_asset_by_id(&self, asset: &AssetId) -> Option<&PaymentAsset> {
         self.assets.iter().find(|known| known.asset.id == *asset)
     }

@@ -1,5 +1,5 @@
-//! Compares the stored deposits with their postings. Amounts and accounts must match, and nothing may be missing on
-//! either side.
+//! Compares the stored deposits with their postings: the amounts, the accounts, and the postings that the state of a
+//! deposit requires.
 
 use std::collections::HashMap;
 
@@ -18,8 +18,8 @@ use ids::{AccountId, PostingSeq};
 pub struct DepositSums {
     /// The sum of the deposits that the invoice counts and that are confirmed or final.
     pub counted: Amount,
-    /// The sum of the partial payments that were moved to the suspense account when the invoice expired. Orphaned deposits
-    /// are included, because a separate journal entry reverses them.
+    /// The sum of the partial payments that were moved to the suspense account when the invoice expired. Deposits that
+    /// a reorg orphaned later are included, because a separate journal entry reverses them.
     pub short: Amount,
 }
 
@@ -54,7 +54,8 @@ impl Auditor {
     }
 }
 
-/// Returns the sums of the deposits of each of these invoices, by invoice id. Invoices without deposits are left out.
+/// Returns the sums of the counted and of the short deposits of these invoices, by invoice id. Invoices without such
+/// deposits are left out.
 pub async fn sum_deposits_by_invoice(tx: &mut Tx, invoices: &[i64]) -> Result<HashMap<i64, DepositSums>, db::Error> {
     let mut received = HashMap::new();
     for deposit in store::list_deposits_of_invoices(tx, invoices).await? {
@@ -89,8 +90,8 @@ fn compare_deposit_with_postings(
     let on_chain = find(Account::OnChain(deposit.chain.clone()));
     let incoming = find(Account::MerchantIncoming(merchant));
     let suspense = deposit.disposition.suspense_reason().map(|suspense| find(Account::Suspense(merchant, suspense)));
-    // The account that holds the money now: suspense if the deposit has one. The expiry of an invoice moves its
-    // short deposits there.
+    // The account that holds the money of the deposit now: its suspense account, or otherwise the merchant's incoming
+    // account. A short deposit moved to its suspense account when the invoice expired.
     let current = suspense.unwrap_or(incoming);
     let unallocated_in = suspense.filter(|_| deposit.disposition != Disposition::Short);
     let between = |debit: Option<AccountId>, credit: Option<AccountId>| {

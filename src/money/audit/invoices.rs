@@ -1,5 +1,5 @@
-//! Compares the stored invoices with their postings and their deposits. Amounts and accounts must match, and nothing
-//! may be missing on either side.
+//! Compares the stored invoices with their postings and their deposits: the amounts, the accounts, and the postings
+//! that the state of an invoice requires.
 
 use chain::{Amount, AssetId};
 
@@ -11,7 +11,7 @@ use crate::ledger::{Account, Suspense};
 use db::{self, Tx};
 use ids::{AccountId, MerchantId, Mode};
 
-/// The ledger accounts of a merchant for one asset. A field is `None` when the account was never used.
+/// The ids of the ledger accounts of a merchant for one asset. A field is `None` when the account was never used.
 struct MerchantAccounts {
     incoming: Option<AccountId>,
     pending: Option<AccountId>,
@@ -59,8 +59,8 @@ impl Auditor {
     }
 }
 
-/// Returns the names of all journal entries that an invoice may have: those of its expiry and of each settlement. Entries
-/// of further settlements are reported when the postings are read.
+/// Returns the names of all journal entries that the invoice may have: the entry of its expiry, and the entries of each
+/// of its settlements. Entries of settlements with other numbers are found when the hash chain is audited.
 fn list_entry_names(invoice: &store::AuditedInvoice) -> Vec<String> {
     let id = invoice.id;
     let mut names = vec![format!("invoice/{id}/expired")];
@@ -96,7 +96,7 @@ fn compare_invoice_with_postings(
         let reversed_pending = sum_of(InvoiceStep::Reversed, number, pending, incoming);
         let reversed_available = sum_of(InvoiceStep::Reversed, number, available, incoming);
         let reversed_surplus = sum_of(InvoiceStep::Reversed, number, surplus, incoming);
-        // A second payment for the same thing is moved to the surplus account as a whole.
+        // When another payment has already paid for the same order, the whole settlement moves to the surplus account.
         let moved_pending = sum_of(InvoiceStep::Surplus, number, pending, surplus);
         let moved_available = sum_of(InvoiceStep::Surplus, number, available, surplus);
         let moved = saturating_add_amounts(moved_pending, moved_available);
@@ -110,8 +110,8 @@ fn compare_invoice_with_postings(
         let is_current = is_paid && number == invoice.settlement_count;
         let (to_reverse, surplus_to_reverse) =
             if is_current { (Amount::ZERO, Amount::ZERO) } else { (kept, surplus_total) };
-        // A reversal takes the money from the account that holds it: pending before the deposits are final, available
-        // after.
+        // A reversal takes the money from the account that holds it: from the pending account before the deposits are
+        // final, and from the available account afterwards.
         let expected_pending = if finalized.is_zero() { to_reverse } else { Amount::ZERO };
         let expected_available = if finalized == earned { to_reverse } else { Amount::ZERO };
         let is_reversed = reversed_pending == expected_pending

@@ -13,8 +13,9 @@ use db::{self, Tx};
 use ids::{AccountId, PostingSeq};
 
 impl Auditor {
-    /// Checks that no number is missing in the hash chain and that every hash is correct. Adds every posting to the
-    /// computed sums of its accounts.
+    /// Checks that no number is missing in the hash chain and that every hash is correct. Also checks each posting of
+    /// the chain against its accounts, its hold and the object that caused it, and adds it to the computed sums of its
+    /// accounts.
     pub(super) async fn audit_hash_chain(
         &mut self,
         tx: &mut Tx,
@@ -53,7 +54,7 @@ impl Auditor {
         }
     }
 
-    /// Adds the postings that are not in the hash chain yet to the sums.
+    /// Checks the postings that are not in the hash chain yet, and adds them to the computed sums of their accounts.
     pub(super) async fn audit_postings_without_hash(
         &mut self,
         tx: &mut Tx,
@@ -74,8 +75,8 @@ impl Auditor {
         }
     }
 
-    /// Adds a posting to the sums that the audit computes for each account. Adds a finding to the report when the
-    /// posting does not match its accounts or its hold.
+    /// Adds a posting to the computed sums of its accounts, and updates the open holds. Adds a finding to the report
+    /// when the posting does not match its accounts or its hold.
     pub(super) fn check_and_add_posting(
         &mut self,
         posting: &StoredPosting,
@@ -124,7 +125,8 @@ impl Auditor {
         }
     }
 
-    /// Checks the balance row of every account, and checks for every asset that debits equal credits.
+    /// Compares the balance row of every account with its computed sums. Then checks for every asset that the debits of
+    /// all accounts equal the credits.
     pub(super) fn audit_balances(&mut self, accounts: &HashMap<AccountId, store::AuditedAccount>) {
         let mut sorted: Vec<_> = accounts.values().collect();
         sorted.sort_by_key(|account| account.id);

@@ -1,8 +1,8 @@
 //! The audit recomputes the whole ledger from its postings and reports every difference from the stored data:
 //! balances, holds, the hash chain, and the deposits, invoices and payments that caused the postings.
 //!
-//! It reads everything in pages. Its memory grows with the number of accounts and of open holds, not with the number of
-//! postings.
+//! The audit reads all rows in pages. Its memory grows with the number of accounts and of open holds, not with the
+//! number of postings.
 
 mod ledger;
 mod deposits;
@@ -21,7 +21,7 @@ use crate::ledger::Balance;
 use db::{self, Tx};
 use ids::{AccountId, Mode, PostingSeq};
 
-/// The number of rows that one query of an audit reads.
+/// The number of rows that one query of an audit reads at most.
 pub const PAGE: i64 = 10_000;
 /// The maximum number of findings that the report describes. Further findings are only counted.
 const FINDINGS_MAX: usize = 100;
@@ -92,24 +92,24 @@ struct OpenHold {
     amount: Amount,
 }
 
-/// The report of an audit that is in progress, and the sums that the audit has computed so far.
+/// An audit in progress: its report, and the sums that it has computed so far.
 struct Auditor {
     report: AuditReport,
     /// The sums of all postings, by account.
     computed: HashMap<AccountId, Balance>,
-    /// For each account: the sums of its postings up to the hash chain number `rolled_up_to` of the account. The
-    /// balance row of the account must contain the same sums.
+    /// The sums of the postings of each account up to the hash chain number `rolled_up_to` of its balance row. The
+    /// balance row must contain the same sums.
     computed_rolled_up: HashMap<AccountId, Balance>,
     open_holds: HashMap<PostingSeq, OpenHold>,
     /// The number of rows that one query reads.
     page: i64,
-    /// The objects that were reported because the ledger has postings for them and they are not stored, so that each of
-    /// them is reported once.
+    /// The deposits, invoices and payments that were already reported as missing although the ledger has postings for
+    /// them, each by its kind and id. The audit uses this set to report each of them once.
     reported_objects: HashSet<(&'static str, i64)>,
 }
 
-/// Audits the whole ledger in one snapshot, which reads pages of [`PAGE`] rows. The time grows with the number of
-/// postings, so run it on a connection without a statement timeout.
+/// Audits the whole ledger in one snapshot. Each query reads at most [`PAGE`] rows. The duration grows with the number
+/// of postings, so run the audit on a connection without a statement timeout.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database. Differences are not errors; the report lists them.
@@ -117,8 +117,8 @@ pub async fn audit_ledger(tx: &mut Tx) -> Result<AuditReport, db::Error> {
     audit_ledger_in_pages(tx, PAGE).await
 }
 
-/// Audits the whole ledger like [`audit_ledger`], with queries that read at most `page` rows each, or the rows that
-/// belong to so many rows.
+/// Audits the whole ledger like [`audit_ledger`], but with pages of at most `page` deposits, invoices, payments or
+/// postings. A query for the rows of one page, such as the postings of its deposits, may return more rows.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database. Differences are not errors; the report lists them.

@@ -1,5 +1,5 @@
-//! An index of postings by deposit, invoice or payment. The name of a journal entry, such as `deposit/7/seen`, contains
-//! the kind and the id of the object that caused the entry. Entry names are unique.
+//! An index of postings by the deposit, invoice or payment that caused them. The name of a journal entry, such as
+//! `deposit/7/seen`, contains the kind and the id of this object. Entry names are unique.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,8 @@ pub struct AccountedAmount {
 /// The postings of a deposit.
 #[derive(Debug, Default)]
 pub struct DepositPostings {
-    /// The hold that was created when the deposit was first seen; `None` when there is no such hold.
+    /// The sequence number of the hold that was created when the deposit was first seen, with its accounts and amount;
+    /// `None` when there is no such hold.
     pub hold: Option<(PostingSeq, AccountedAmount)>,
     /// The move to a suspense account, which is posted when no invoice counts the deposit.
     pub unallocated: Option<AccountedAmount>,
@@ -60,7 +61,7 @@ pub struct InvoicePosting {
     pub posted: AccountedAmount,
 }
 
-/// The postings of one page of deposits, invoices or payments. The audit never holds those of all of them.
+/// The postings of one page of deposits, invoices or payments. An audit keeps only one such page in memory.
 #[derive(Debug, Default)]
 pub struct PostingIndex {
     /// The postings of deposits, by deposit id.
@@ -92,8 +93,8 @@ impl PostingIndex {
         Ok(index)
     }
 
-    /// Adds a posting to the deposit, invoice or payment in the name of its journal entry, such as `invoice/7/paid/1`.
-    /// Ignores postings of journal entries with other names.
+    /// Adds a posting to the index. The name of its journal entry, such as `invoice/7/paid/1`, tells the deposit,
+    /// invoice or payment. Postings of journal entries with other names are ignored.
     pub fn index_posting(&mut self, posting: &StoredPosting) {
         let posted = AccountedAmount { debit: posting.debit, credit: posting.credit, amount: posting.amount };
         let parts: Vec<&str> = posting.entry.split('/').collect();

@@ -23,7 +23,7 @@ pub struct AuditedAccount {
     pub non_negative: bool,
     /// The sums of debits and credits in the balance row of the account.
     pub balance: Balance,
-    /// The balance row includes the postings of the account up to this number in the hash chain.
+    /// The position in the hash chain up to which the balance row includes the postings of the account.
     pub rolled_up_to: i64,
 }
 
@@ -65,7 +65,7 @@ pub struct AuditedDeposit {
     pub amount: Amount,
     /// The state of the deposit, as stored.
     pub state: deposits::State,
-    /// The use of the deposit by its invoice: counted towards the amount due, or the reason why not.
+    /// The disposition of the deposit: its invoice counts it towards the amount due, or the reason why not.
     pub disposition: Disposition,
     /// True when a confirmation is allowed: a second source shows the deposit, or its value counts towards the limit of
     /// deposits without one.
@@ -120,7 +120,7 @@ pub async fn list_deposits_of_invoices(tx: &mut Tx, invoices: &[i64]) -> Result<
     found.iter().map(parse_audited_deposit).collect()
 }
 
-/// Returns those of the ids that are ids of stored deposits of stored invoices.
+/// Returns those ids in `ids` that belong to stored deposits whose invoice is stored too.
 pub async fn list_stored_deposits(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -131,7 +131,8 @@ pub async fn list_stored_deposits(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, 
     found.iter().map(|row| row.get("id")).collect()
 }
 
-/// Returns those of the ids that are ids of stored invoices, each with the number of its settlements.
+/// Returns those ids in `ids` that belong to stored invoices, each with the number of times that the invoice was
+/// settled.
 pub async fn list_stored_invoices(tx: &mut Tx, ids: &[i64]) -> Result<Vec<(i64, i64)>, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -141,7 +142,8 @@ pub async fn list_stored_invoices(tx: &mut Tx, ids: &[i64]) -> Result<Vec<(i64, 
     found.iter().map(|row| Ok((row.get("id")?, row.get("settlement_count")?))).collect()
 }
 
-/// Returns those of the ids that are ids of successful payments from balances.
+/// Returns those ids in `ids` that belong to successful payments from the balances of users. Payments of free orders
+/// are left out, because nothing was taken for them.
 pub async fn list_stored_balance_payments(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -165,7 +167,7 @@ pub struct AuditedInvoice {
     pub asset: AssetId,
     /// The state of the invoice, as stored.
     pub state: invoices::State,
-    /// The requested amount, in base units.
+    /// The amount due, in base units.
     pub amount_due: Amount,
     /// The amount, in base units, that may be missing when the invoice is accepted as paid.
     pub tolerance: Amount,

@@ -1,5 +1,5 @@
-//! Checks that the deposits, invoices and payments for which the ledger has postings are stored. The other direction,
-//! from the stored rows to their postings, is checked where these rows are audited.
+//! Checks that the ledger has no postings for deposits, invoices or payments that are not stored. The opposite check,
+//! that stored rows have their postings, stands in the files that audit these rows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,7 +27,8 @@ impl Auditor {
         self.check_that_invoices_have_settlements(tx, &index).await
     }
 
-    /// Checks that each invoice is stored, and that it has had the settlements that the postings name.
+    /// Checks that each invoice which the postings name is stored. Also checks that the invoice was settled as often as
+    /// the settlement numbers in the names of the entries require.
     async fn check_that_invoices_have_settlements(
         &mut self,
         tx: &mut Tx,
@@ -57,8 +58,9 @@ impl Auditor {
         Ok(())
     }
 
-    /// Adds a finding for each id that is not among the stored ones. The ledger has postings for these deposits, invoices
-    /// or payments, but no stored row explains the postings. An object is reported once, until the report is full.
+    /// Adds a finding for each id in `named` that is not in `stored`. The ledger has postings for these deposits,
+    /// invoices or payments, but no stored row explains the postings. A missing object is reported once; after 100
+    /// different objects, the same object may be counted again.
     fn report_objects_without_rows(&mut self, noun: &'static str, named: Vec<i64>, stored: &[i64]) {
         let stored: HashSet<i64> = stored.iter().copied().collect();
         let mut missing: Vec<i64> = named.into_iter().filter(|id| !stored.contains(id)).collect();

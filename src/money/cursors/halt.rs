@@ -51,8 +51,8 @@ pub async fn resume_halted_chain(
     Ok(Some(reason))
 }
 
-/// Opens a review because two endpoints of the chain report different blocks. The follower confirms no deposits until
-/// they agree.
+/// Opens a review because two endpoints of the chain report different blocks. This function only opens the review; the
+/// follower confirms no deposits until the endpoints agree.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

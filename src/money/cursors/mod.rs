@@ -1,5 +1,6 @@
-//! Cursors: for each chain, the last block that the follower has read, the recent blocks up to it, and the reason of a
-//! halt. Every database transaction that books or reverses deposits of a chain locks the cursor of the chain first.
+//! Cursors: one for each chain. A cursor stores the last block that the follower has read, the recent blocks up to it,
+//! and the reason of a halt. Every database transaction that books or reverses deposits of a chain locks the cursor of
+//! the chain first.
 
 pub mod halt;
 mod position;
@@ -18,7 +19,8 @@ pub(crate) use store::{
     insert_blocks, lock_cursor, move_cursor, set_final_height,
 };
 
-/// Returns the position from which the follower of a chain continues; `None` before the first start.
+/// Returns the cursor of a chain, from which the follower continues after a restart; `None` when the daemon has never
+/// started to follow the chain.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -26,8 +28,8 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     store::find_cursor(tx, chain).await
 }
 
-/// Starts to follow a chain after the block `header`. The caller must ensure that no address was issued on the chain
-/// before this call.
+/// Stores the first cursor of a chain at the block `header`, so that the follower reads the blocks after it. No address
+/// may be issued on the chain before this call, because the follower would not find payments in earlier blocks.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

@@ -5,7 +5,7 @@ use chain::Height;
 
 use crate::assets::FollowedChain;
 
-/// The progress of a chain, which determines the states of its deposits.
+/// The heights that determine which deposits of a chain are confirmed and which are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The height of the last block that the follower has read.
@@ -15,7 +15,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// A position below every deposit, so that no deposit is confirmed.
+    /// A position below the blocks of all deposits. At this position no deposit is confirmed or becomes final.
     pub const NONE: Position = Position { cursor: 0, last: 0 };
 }
 
@@ -26,8 +26,9 @@ pub fn compute_position(chain: &FollowedChain, cursor: Height, mark: Option<Heig
 }
 
 /// Returns the height of the highest final block, which is never above the cursor. `mark` is the height that the node
-/// reports as final; `None` when the node reports none. A block needs at least `least` confirmations to be final.
-/// Without a mark, or when the mark stops advancing, a block is final after `depth` confirmations.
+/// reports as final; `None` when the node reports none. Without a mark, a block is final after `depth` confirmations.
+/// With a mark, the blocks up to the mark are final if they have at least `least` confirmations. When the mark stops
+/// advancing, a block is final after `depth` + 1 confirmations.
 pub fn compute_final_height(cursor: Height, mark: Option<Height>, depth: u32, least: u32) -> Height {
     let at_depth = |depth: u32| (cursor + 1).saturating_sub(u64::from(depth)).min(cursor);
     match mark {

@@ -24,10 +24,10 @@ pub struct CursorRow {
     pub height: Height,
     /// The height of the highest final block. A reorg cannot remove this block.
     pub final_height: Height,
-    /// True when some deposits of the chain are not final yet.
+    /// True when at least one deposit of the chain is seen or confirmed, and so not final yet.
     pub unfinished: bool,
-    /// True when some deposits of the chain now have enough confirmations to become confirmed or final, and do not wait for a second
-    /// source.
+    /// True when at least one deposit of the chain can become confirmed or final at the position that the caller asked
+    /// for. Deposits that wait for a second source are not considered.
     pub due: bool,
     /// True when some unclaimed transfers become final.
     pub unclaimed_due: bool,
@@ -50,9 +50,9 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     }))
 }
 
-/// Locks the cursor of a chain and returns its row, with `due` computed for `position`; `None` when the follower of the
-/// chain has never started. Every database transaction that books or reverses deposits of the chain locks the cursor
-/// first, so that these transactions run one after another.
+/// Locks the cursor of a chain and returns its row. The field `due` tells if a deposit can advance at `position`.
+/// `None` when the daemon has never started to follow the chain. Every database transaction that books or reverses
+/// deposits of the chain locks the cursor first, so that these transactions run one after another.
 pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
     let found = row!(
         tx,
@@ -84,7 +84,7 @@ pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Re
     found.map(at).transpose()
 }
 
-/// Inserts the cursor of a chain at the block `header`.
+/// Inserts the cursor of a chain at the block `header`, with no final block: the final height is 0.
 pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
     execute!(
         tx,
@@ -97,7 +97,8 @@ pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Res
     Ok(())
 }
 
-/// Moves the cursor from the block `from` to the block `to`. Fails when the cursor is not at `from`.
+/// Moves the cursor from the block `from` to the block `to`, forwards or backwards, and stores the height of the
+/// highest final block. Fails when the cursor is not at `from`.
 pub async fn move_cursor(
     tx: &mut Tx,
     chain: &ChainId,
@@ -154,8 +155,9 @@ pub async fn find_block_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Re
     found.map(|row| row.get("hash").map(BlockHash)).transpose()
 }
 
-/// Returns the header of a block that the follower has read; `None` when the block is on another branch or no longer
-/// stored.
+/// Returns the height, the hash and the time of a block that the follower has read; `None` when the block is on another
+/// branch or no longer stored. The parent is not stored: the field `parent` of the result contains the hash of the
+/// block itself, so it must not be used.
 pub async fn find_block_header(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
     let found = row!(
         tx,

@@ -13,8 +13,8 @@ use crate::unclaimed;
 use clock::Instant;
 use db::{self, Tx};
 
-/// The maximum number of stored deposits that one database transaction confirms or makes final. The transaction for the
-/// next blocks handles further deposits.
+/// The maximum number of stored deposits that one database transaction confirms, and the maximum number that it makes
+/// final. The transaction for the next blocks handles further deposits.
 pub(super) const ADVANCE_MAX: i64 = 2_000;
 
 /// The result of storing blocks.
@@ -27,9 +27,10 @@ pub struct AppliedBlocks {
 }
 
 impl DepositService {
-    /// Stores blocks that follow the cursor at `from` together with their deposits, and moves the cursor. Then it
-    /// confirms or finalizes the deposits with enough confirmations at the position `reached`, and settles the invoices
-    /// that these deposits pay. When `reached` is `None`, new deposits are stored as seen and no deposit is confirmed.
+    /// Stores the blocks after the cursor, which must be at `from`, with their deposits, and moves the cursor to the
+    /// last block. Confirms or finalizes the deposits that have enough confirmations at the position `reached`, and
+    /// settles the invoices that these deposits pay. When `reached` is `None`, new deposits are stored as seen and no
+    /// deposit is confirmed.
     ///
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the chain was never started, and when the ledger

@@ -1,5 +1,5 @@
-//! Balance checks: a comparison of the balance of an address with its booked deposits. Money that no deposit explains
-//! is booked as a deposit without a known transaction.
+//! Balance checks: the balance of an address is compared with its booked deposits. Money that no deposit explains is
+//! booked as a deposit without a known transaction.
 
 use chain::{AssetKind, BlockRef, ChainId, Height, Transfer, TransferIndex, TxId, TxPart};
 
@@ -45,8 +45,8 @@ impl BalanceCheck {
         chain::Amount::checked_sum(amounts.chain(self.initial)).unwrap_or(chain::Amount::MAX)
     }
 
-    /// Returns the number that a deposit without a known transaction stores as its transaction index. The number is
-    /// unique among the addresses of a chain.
+    /// Returns the transaction index under which a deposit without a known transaction is stored. The index is made
+    /// from the id of the address, so that two addresses of a chain do not use the same index.
     ///
     /// # Panics
     /// Never: the value has 31 bits.
@@ -60,7 +60,7 @@ impl BalanceCheck {
     }
 }
 
-/// The result of booking the part of a balance that deposits do not explain.
+/// The result of the attempt to book the part of a balance that no deposit explains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnexplainedCredit {
     /// The credit was booked, or it was too large to be booked and a review was opened.
@@ -73,7 +73,7 @@ pub enum UnexplainedCredit {
 }
 
 /// Returns the last block that the follower has read, and at most `limit` open invoices in the native asset of the
-/// chain. The block is `None` before the follower first starts.
+/// chain, those that expire first. The block is `None` before the follower first starts.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -87,8 +87,8 @@ pub async fn list_open_native_invoices(
     Ok((cursor.and_then(|cursor| cursor.recent.last().copied()), invoices))
 }
 
-/// Returns the balance checks of invoices: each address with the sum of its booked deposits. Leaves out invoices whose
-/// balance is too large to be booked.
+/// Returns the balance check of each invoice: its address with the booked deposits. Leaves out invoices for which an
+/// earlier check found a balance that is too large to be booked.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -101,9 +101,10 @@ pub async fn list_bookable_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -
 }
 
 impl DepositService {
-    /// Books `credit`, the base units by which the balance of an address exceeds its booked deposits. The money arrived
-    /// in the block `at`. This function locks the cursor and reads the deposits again, so that neither the follower nor
-    /// a second balance check can book the same money twice.
+    /// Books `credit`, the base units by which the balance of an address exceeds its booked deposits, as a deposit in
+    /// the block `at`. Locks the cursor and reads the deposits again, so that neither the follower nor a second balance
+    /// check can book the same money twice. Books nothing when the block or the deposits have changed since the check.
+    /// A credit that is too large to be booked opens a review instead.
     ///
     /// # Errors
     /// Returns an error when the chain was never started, and when the ledger refuses an entry.
@@ -126,8 +127,8 @@ impl DepositService {
             return Ok(UnexplainedCredit::Outdated);
         }
         let mut batch = DepositBatch::new(now, self);
-        // Open a review instead of a deposit. `store::find_bookable_balance_check` leaves out invoices with this kind
-        // of review, so the address is not checked again.
+        // The credit is too large to be booked, so open a review. `store::find_bookable_balance_check` leaves out
+        // invoices with this kind of review, so the address is not checked again.
         if !is_bookable_amount(credit) {
             let asset = check.asset_id_on_chain(&chain.id);
             batch.add_review_request(ReviewRequest {

@@ -1,6 +1,6 @@
-//! The deposits that one database transaction books. The batch reads all their invoices together, decides in memory,
-//! and stores all results together. Therefore a block with a thousand deposits needs as many SQL statements as a block
-//! with one deposit.
+//! Batches: the deposits that one database transaction books. A batch reads all their invoices together, decides in
+//! memory, and stores all results together. Therefore a block with a thousand deposits needs as many SQL statements as
+//! a block with one deposit.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,11 +20,12 @@ use db::{self, Tx};
 use ids::InvoiceId;
 use records::reviews;
 
-/// The new and stored deposits that one database transaction changes.
+/// The new deposits, and the stored deposits with a new state, that one database transaction stores.
 pub(super) struct DepositBatch<'c> {
     now: Instant,
     chain: &'c FollowedChain,
-    /// The evidence with which new deposits are stored.
+    /// The corroboration with which new deposits are stored: unchecked when the chain needs a second source, otherwise
+    /// shown.
     corroboration: Corroboration,
     /// The locked invoices of the deposits.
     invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
@@ -42,20 +43,20 @@ pub(super) struct DepositBatch<'c> {
 pub(super) struct StoredBatch {
     /// The effects of the batch, which the caller must apply.
     pub effects: Effects,
-    /// True when some of the deposits are not final yet.
+    /// True when at least one deposit of the batch is not final yet.
     pub unfinished: bool,
-    /// True when some of the deposits became final.
+    /// True when at least one deposit of the batch became final.
     pub finished: bool,
     /// True when the batch had transfers to addresses that belong to no invoice.
     pub unclaimed: bool,
 }
 
-/// Dust that an invoice could count.
+/// A deposit or transfer below the dust limit that an invoice counts if it completes the payment.
 #[derive(Debug, Clone, Copy)]
 enum DustPart<'d> {
     /// A stored deposit.
     Stored(&'d Deposit),
-    /// The place of a new transfer among the received ones, and its amount.
+    /// A new transfer: its index in the list of received transfers, and its amount in base units.
     New(usize, Amount),
 }
 
@@ -68,8 +69,8 @@ impl DustPart<'_> {
     }
 }
 
-/// Returns the parts that together reach `missing`, the rest that an invoice needs; the largest parts come first. Returns
-/// nothing when all parts together do not reach it, and when nothing is missing.
+/// Returns the parts that together reach `missing`, the amount that an invoice still needs. Larger parts are chosen
+/// first. Returns no parts when all of them together are too little, or when `missing` is zero.
 fn choose_dust_that_completes(mut parts: Vec<DustPart<'_>>, missing: Amount) -> Vec<DustPart<'_>> {
     parts.sort_by_key(|part| Reverse(part.amount()));
     let (mut chosen, mut left) = (Vec::new(), missing);
@@ -87,8 +88,8 @@ fn choose_dust_that_completes(mut parts: Vec<DustPart<'_>>, missing: Amount) -> 
 type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> DepositBatch<'c> {
-    /// Returns an empty batch of the service's chain. When the chain needs a second source, new deposits stay `seen`
-    /// until they are corroborated.
+    /// Returns an empty batch for the chain of the service. When the chain needs a second source, new deposits stay
+    /// seen until a second source shows them.
     pub fn new(now: Instant, service: &'c DepositService) -> DepositBatch<'c> {
         let corroboration = if service.needs_second_source() { Corroboration::Unchecked } else { Corroboration::Shown };
         let (chain, invoices, fresh, older) = (&service.chain, BTreeMap::new(), Vec::new(), Vec::new());
@@ -96,8 +97,9 @@ impl<'c> DepositBatch<'c> {
         DepositBatch { now, chain, corroboration, invoices, fresh, older, unclaimed, effects }
     }
 
-    /// Adds the transfers as new deposits, each with its disposition. A transfer whose amount is too large to be booked
-    /// opens a review instead. A transfer to an address without an invoice is added as unclaimed.
+    /// Adds the transfers to addresses of invoices as new deposits, each with its disposition. Locks these invoices.
+    /// Ignores transfers of zero base units. A transfer whose amount is too large to be booked opens a review instead.
+    /// Stored dust is counted when the new deposits and the dust together complete a payment. A transfer to an address without an invoice is added as unclaimed.
     pub async fn add_received_transfers(
         &mut self,
         tx: &mut Tx,
@@ -107,7 +109,8 @@ impl<'c> DepositBatch<'c> {
     ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = transfers.iter().map(|(_, transfer)| transfer.to).collect();
         let mut targets = invoices::lock_invoices_by_address(tx, &self.chain.id, &keys).await?;
-        // The same key owns the address on every chain of the family, so the address may receive money on all of them.
+        // The key of an address owns the same address on every chain of the family and mode, so a buyer may pay on
+        // another of these chains. Look there for the invoices that were not found.
         for siblings in &self.chain.siblings {
             let missing: BTreeSet<AddressKey> =
                 keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
@@ -136,7 +139,8 @@ impl<'c> DepositBatch<'c> {
                 received.push((header, *transfer, *target));
                 continue;
             }
-            // Anyone can mint such a token and send it to the address, so the transfer must not stop the follower.
+            // Anyone can mint a token without limit and send such an amount to the address. An error here would stop
+            // the follower.
             self.effects.reviews.push(ReviewChange::Open(ReviewRequest {
                 kind: reviews::Kind::DepositOutOfRange,
                 subject: format!("invoice/{target}"),
@@ -153,7 +157,8 @@ impl<'c> DepositBatch<'c> {
             is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
         });
         let late: Vec<_> = late.collect();
-        // A transfer that was in time before a reorg stays in time when it is mined again later.
+        // A late transfer counts as in time if its transaction was seen in time: in a block that a reorg removed, or as
+        // an unconfirmed transfer.
         let was_in_time = store::list_transactions_seen_in_time(tx, &late).await?;
 
         let is_old =
@@ -193,11 +198,11 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Returns the disposition of each transfer.
+    /// Returns the disposition of each received transfer, in their order, and the stored dust that must now be counted.
     ///
     /// Transfers that may be dust are decided after all others, and larger transfers before smaller ones. Therefore the
     /// result does not depend on the order of transactions in a block. A transfer that an invoice counted before a
-    /// reorg is never dust: after the reorg, the larger transfer that it completes may be in a later block.
+    /// reorg is never dust: after the reorg, it may be mined before the larger transfer of the same payment.
     async fn decide_dispositions(
         &self,
         tx: &mut Tx,
@@ -222,7 +227,7 @@ impl<'c> DepositBatch<'c> {
         order.sort_by_cached_key(|(_, (_, transfer, target))| {
             (may_be_dust(transfer, *target), Reverse(transfer.amount))
         });
-        // The loop below overwrites each element.
+        // The loop below sets the disposition of each transfer whose invoice is locked.
         let mut dispositions = vec![Disposition::Dust; received.len()];
         let mut dust: BTreeMap<InvoiceId, Vec<DustPart>> = BTreeMap::new();
         for stored in stored_dust {
@@ -283,8 +288,9 @@ impl<'c> DepositBatch<'c> {
         Ok((dispositions, completing))
     }
 
-    /// Returns the stored dust that the invoices of the transfers could count: in the requested asset, in time, and while
-    /// the invoice still waits for money. Invoices without earlier deposits need no query.
+    /// Returns the stored dust that the invoices of the received transfers could count. Such dust is in the requested
+    /// asset, arrived in time, and its invoice is open or reversed. Invoices without earlier deposits have no dust, so
+    /// they are left out of the query.
     async fn list_stored_countable_dust(
         &self,
         tx: &mut Tx,
@@ -301,8 +307,9 @@ impl<'c> DepositBatch<'c> {
         if asked.is_empty() { Ok(Vec::new()) } else { store::list_dust_in_time(tx, grace, &asked).await }
     }
 
-    /// Counts stored dust, because the rest of its payment has arrived. Posted dust moves from the suspense account to
-    /// the money of the invoice.
+    /// Marks stored dust as counted by its invoice, because together with new deposits it completes the payment. When
+    /// the dust is already confirmed, its money moves from the suspense account for dust to the incoming account of the
+    /// merchant.
     async fn count_stored_dust(&mut self, tx: &mut Tx, dust: Vec<Deposit>) -> Result<(), db::Error> {
         for deposit in &dust {
             let Some(invoice) = self.invoices.get(&deposit.invoice) else { continue };
@@ -323,8 +330,9 @@ impl<'c> DepositBatch<'c> {
         store::set_dust_counted(tx, &dust).await
     }
 
-    /// Returns the confirmations that the deposits of each block need, by height. They depend on the value of all counted
-    /// deposits of the block together, which is what a payer would win by reversing the block.
+    /// Returns the number of confirmations that the deposits of each block need, by block height. The number depends on
+    /// the total value of the counted deposits in the block, because this is the value that a payer would win by
+    /// reversing the block.
     fn compute_required_confirmations_by_block(
         &self,
         received: &[ReceivedTransfer<'_>],
@@ -339,12 +347,12 @@ impl<'c> DepositBatch<'c> {
         block_sums.required_confirmations(&self.chain.depths)
     }
 
-    /// Adds a review to the effects of the batch.
+    /// Adds a review to open to the effects of the batch.
     pub fn add_review_request(&mut self, request: ReviewRequest) {
         self.add_review_change(ReviewChange::Open(request));
     }
 
-    /// Adds a review to open, to resolve or to retract to the effects of the batch.
+    /// Adds a change of a review to the effects of the batch: a review to open, to resolve or to retract.
     pub fn add_review_change(&mut self, change: ReviewChange) {
         self.effects.reviews.push(change);
     }
@@ -354,8 +362,8 @@ impl<'c> DepositBatch<'c> {
         self.chain.dust.compute_dust_limit_or_zero(self.now, &transfer.asset)
     }
 
-    /// Locks at most `limit` stored deposits that `position` confirms or makes final, together with their invoices.
-    /// Deposits that wait for a second source are left out.
+    /// Locks the stored deposits that `position` confirms (at most `limit`) or makes final (at most `limit`), together
+    /// with their invoices, and adds them to the batch. Deposits that wait for a second source are left out.
     pub async fn lock_and_add_advancing_deposits(
         &mut self,
         tx: &mut Tx,
@@ -370,8 +378,10 @@ impl<'c> DepositBatch<'c> {
         Ok(())
     }
 
-    /// Stores each deposit in the state that it has at `position`, and returns the effects: new deposits are held in
-    /// the ledger; confirmed deposits are posted and settle the invoices that they pay.
+    /// Stores each deposit in the state that it has at `position`, and returns the effects, which the caller must
+    /// apply. The effects hold the amounts of new deposits in the ledger, post the amounts of confirmed deposits,
+    /// settle the invoices that these deposits pay, and release the credited money of invoices whose deposits are all
+    /// final. `None` confirms no deposit.
     pub async fn store_deposits_and_settle_invoices(
         mut self,
         tx: &mut Tx,
@@ -434,8 +444,8 @@ impl<'c> DepositBatch<'c> {
         })
     }
 
-    /// Returns the sums of the counted deposits by invoice id. An invoice without earlier deposits has only the new
-    /// ones and needs no query.
+    /// Returns the sums of the counted deposits of the invoices `ids`, by invoice id. For an invoice without earlier
+    /// deposits, the sums are computed from the new deposits `fresh` without a query.
     async fn sum_stored_and_new_counted_deposits(
         &self,
         tx: &mut Tx,
@@ -455,7 +465,8 @@ impl<'c> DepositBatch<'c> {
         Ok(counted)
     }
 
-    /// Holds the amount of a new deposit in the ledger.
+    /// Adds a journal entry that holds the amount of a new deposit. When the invoice is open and counts the deposit,
+    /// marks the payment as confirming.
     fn hold_amount_and_mark_confirming(&mut self, deposit: &Deposit) {
         let Some(invoice) = self.invoices.get_mut(&deposit.invoice) else { return };
         let line = EntryLine {
@@ -475,8 +486,9 @@ impl<'c> DepositBatch<'c> {
         }
     }
 
-    /// Posts the held amount. If the invoice does not count the deposit, moves the money to a suspense account at once.
-    /// A counted deposit becomes surplus when earlier deposits have already paid the invoice.
+    /// Adds a journal entry that posts the held amount of a deposit. When the invoice does not count the deposit, adds
+    /// an entry that moves the money to a suspense account, and opens a review, except for amounts as small as dust. A
+    /// counted deposit becomes surplus when earlier deposits have already paid the invoice.
     fn confirm_deposit_and_move_unallocated(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
@@ -504,8 +516,8 @@ impl<'c> DepositBatch<'c> {
             "deposit unallocated",
             vec![line],
         ));
-        // Dust is booked without a review, because anyone can send dust to any address. A surplus as small as dust is not
-        // worth one either.
+        // Dust gets no review, because anyone can send dust to any address. A surplus below the dust limit gets none
+        // either, because the operator would not send it back.
         let is_small = deposit.amount < self.chain.dust.compute_dust_limit_or_zero(self.now, &deposit.asset);
         if deposit.used == Disposition::Dust || (deposit.used == Disposition::Surplus && is_small) {
             return;

@@ -8,13 +8,13 @@ use crate::assets::Depths;
 use crate::deposits::store;
 use db::{self, Tx};
 
-/// The sums of the values of counted deposits, in US cents, by block height. `None` is a sum that is unknown, because
-/// the value of one of the deposits is unknown.
+/// The sum of the values of the counted deposits in each block, in US cents, by block height. A sum is `None` when the
+/// value of one of its deposits is unknown or the sum is out of range.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct BlockSums(BTreeMap<Height, Option<i64>>);
 
 impl BlockSums {
-    /// Returns the sums of the stored deposits of the blocks at these heights.
+    /// Returns the sums of the stored deposits that invoices count, for the blocks at these heights.
     pub async fn sum_stored_deposits(
         tx: &mut Tx,
         chain: &ChainId,
@@ -39,7 +39,7 @@ impl BlockSums {
         *sum = sum.zip(usd_cents).and_then(|(sum, value)| sum.checked_add(value));
     }
 
-    /// Returns the confirmations that the deposits of each block need.
+    /// Returns the number of confirmations that the deposits of each block need, by block height.
     pub fn required_confirmations(&self, depths: &Depths) -> BTreeMap<Height, u32> {
         self.0.iter().map(|(height, sum)| (*height, depths.required_confirmations(*sum))).collect()
     }

@@ -1,6 +1,7 @@
-//! Corroboration: on chains whose blocks cost nothing to invent, an endpoint of another provider must show a deposit
-//! before it is confirmed. While none can be asked, a limited value is confirmed at twice the depth; the rest waits with
-//! a review. A deposit that such an endpoint contradicts is never confirmed without the endpoint's consent.
+//! Corroboration: on chains on which a false block costs nothing, an endpoint of another provider must show a deposit
+//! before the deposit is confirmed. While no such endpoint can be asked, deposits up to a total value are confirmed at
+//! twice the number of confirmations; all others wait, with a review. A deposit that such an endpoint contradicts is
+//! not confirmed until one of these endpoints shows it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,25 +24,26 @@ use records::reviews;
 /// The deposits of one block that a second source has to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UncheckedBlock {
-    /// The block.
+    /// The block that contains the deposits.
     pub block: BlockRef,
-    /// The deposits.
+    /// The ids of the deposits.
     pub deposits: Vec<DepositId>,
-    /// The transfer of each deposit, in the same order, as [`chain::Source::confirm`] expects it.
+    /// The transfer of each deposit in `deposits`, in the same order; the argument of [`chain::Source::confirm`].
     pub transfers: Vec<Transfer>,
 }
 
-/// A deposit that was checked, with what is needed to decide about it.
+/// A deposit for which an endpoint of another provider was asked, with the stored data from which the result is
+/// decided.
 #[derive(Debug)]
 pub(super) struct CheckedDeposit {
     pub deposit: Deposit,
     /// The number of checks that did not show the deposit.
     pub failed_checks: u32,
-    /// The price of its invoice.
+    /// The price and the amount due of the invoice, which give the value of the deposit.
     pub invoice: InvoicePrice,
 }
 
-/// The columns of a deposit that a check changes.
+/// The new values of the columns of a deposit that a check changes.
 #[derive(Debug)]
 pub(super) struct CheckResult {
     pub id: DepositId,
@@ -52,9 +54,10 @@ pub(super) struct CheckResult {
     pub single_source_usd_cents: Option<i64>,
 }
 
-/// Returns blocks with deposits that have enough confirmations at `position` and that no second source has shown yet,
-/// at most `limit` deposits: first those that were never checked, then those that wait longest for their next check.
-/// Deposits that were confirmed without a second source in the last 24 hours are included.
+/// Returns blocks with at most `limit` deposits for which a second source must be asked now. These deposits have enough
+/// confirmations at `position`, no second source has shown them, and the delay since their last check is over. Deposits
+/// that were confirmed without a second source in the last 24 hours are included, but come last. Otherwise the deposits
+/// that wait longest for their next check come first.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -83,9 +86,10 @@ pub async fn list_unchecked_blocks(
 }
 
 impl DepositService {
-    /// Stores the answers of second sources about deposits, while it locks the cursor, and confirms or finalizes the
-    /// deposits that are shown, or that a single source may confirm, at the position `reached`. Opens, replaces and
-    /// closes the reviews of deposits that are contradicted or that no second source can show.
+    /// Stores the answers of second sources about deposits. Then confirms or finalizes the deposits that can advance at
+    /// the position `reached`: those that a second source shows, and those that may be confirmed without one. Opens and
+    /// closes the reviews of deposits that a second source contradicts or that no second source can show. Locks the
+    /// cursor of the chain first.
     ///
     /// # Errors
     /// Returns an error when the chain was never started, and when the ledger refuses an entry.
@@ -128,20 +132,21 @@ impl DepositService {
     }
 }
 
-/// The decisions about the deposits of one check.
+/// The data for the decisions about the answers of second sources, and the reviews that these decisions open and close.
 struct Check<'s> {
     now: Instant,
     service: &'s DepositService,
     limit: &'s SingleSourceLimit,
     position: Position,
-    /// The value, in US cents, that a single source has confirmed in the last 24 hours.
+    /// The value, in US cents, of the deposits that were confirmed without a second source in the last 24 hours.
     used_cents: i64,
     /// The reviews to open and to close.
     reviews: Vec<ReviewChange>,
 }
 
 impl Check<'_> {
-    /// Decides what an answer changes about a deposit, and adds the reviews that it opens and closes.
+    /// Returns the new corroboration of a deposit, its number of failed checks and the time of its next check,
+    /// according to the answer of a second source. Adds the reviews that the answer opens and closes.
     fn decide_check_result(&mut self, checked: &CheckedDeposit, answer: &source::Corroboration) -> CheckResult {
         let mut result = CheckResult {
             id: checked.deposit.id,
@@ -174,8 +179,10 @@ impl Check<'_> {
         result
     }
 
-    /// Returns the value with which a deposit without an answer is confirmed; `None` when it waits. A deposit that was
-    /// contradicted waits until the endpoint shows it.
+    /// Decides about a deposit that no second source could show or contradict. Returns its value in US cents when it is
+    /// confirmed without a second source; the value then counts towards the limit. Returns `None` when the deposit
+    /// waits; a review is opened when it would exceed the limit or has no known value. A deposit that was contradicted
+    /// waits until a second source shows it.
     fn decide_without_answer(&mut self, checked: &CheckedDeposit, reason: &str) -> Option<i64> {
         let CheckedDeposit { deposit, invoice, .. } = checked;
         if deposit.state != State::Seen || deposit.corroboration == Corroboration::Contradicted {
@@ -244,13 +251,15 @@ impl Check<'_> {
         );
     }
 
-    /// Opens a review, unless the operator has already closed it for this deposit.
+    /// Adds a review of the deposit to open. The review is not opened when the operator has already decided on this
+    /// amount.
     fn open_review(&mut self, checked: &CheckedDeposit, kind: reviews::Kind, detail: String) {
         let (subject, amount) = (format!("deposit/{}", checked.deposit.id), Some(checked.deposit.amount));
         self.reviews.push(ReviewChange::Open(ReviewRequest { kind, subject, detail, amount }));
     }
 
-    /// Closes a review of the deposit. Only failed checks open reviews, so without one nothing is sent to the database.
+    /// Closes a review of the deposit, if it is open. Only failed checks open such reviews, so without a failed check
+    /// no statement is needed.
     fn close_review_after_failed_checks(&mut self, checked: &CheckedDeposit, kind: reviews::Kind, note: &str) {
         if checked.failed_checks == 0 {
             return;

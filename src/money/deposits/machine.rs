@@ -21,22 +21,22 @@ pub enum State {
 
 db::text_enum!(State { Seen => "seen", Confirmed => "confirmed", Final => "final", Orphaned => "orphaned" });
 
-/// The evidence of an endpoint of another provider for a deposit.
+/// The evidence that endpoints of other providers give for a deposit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Corroboration {
     /// No endpoint of another provider has shown or contradicted the transfer yet.
     Unchecked,
     /// An endpoint of another provider shows the transfer, or the chain needs no second source.
     Shown,
-    /// An endpoint of another provider has passed the block of the transfer and does not show the transfer.
+    /// An endpoint of another provider has already processed the block of the transfer, but does not show the transfer.
     Contradicted,
 }
 
 db::text_enum!(Corroboration { Unchecked => "unchecked", Shown => "shown", Contradicted => "contradicted" });
 
-/// Returns the new state of a deposit in the block at `height`. The deposit is confirmed when the cursor reaches
-/// `confirm_height`. This function never returns an earlier state than `state`; only a rewind after a reorg undoes
-/// deposits.
+/// Returns the state of a deposit in the block at `height`, after the chain has reached `position`. The deposit is
+/// confirmed when the cursor is at `confirm_height` or above, and final when its block is final. The result is never an
+/// earlier state than `state`: only a rewind after a reorg undoes deposits.
 pub fn next_deposit_state(state: State, height: Height, confirm_height: Height, position: Position) -> State {
     match state {
         State::Seen | State::Confirmed if height <= position.last => State::Final,

@@ -1,7 +1,8 @@
 //! Deposits: transfers to the addresses of invoices.
 //!
-//! One database transaction stores the deposits of a block together with the cursor. The ledger books the money before
-//! an invoice uses it. When a reorg removes a block, the ledger reverses all credits from its deposits.
+//! One database transaction stores the deposits of a block and moves the cursor past the block. The ledger books the
+//! money of a deposit before an invoice uses it. When a reorg removes a block, the ledger reverses all credits from the
+//! deposits of the block.
 
 pub mod machine;
 pub mod second_source;
@@ -43,8 +44,8 @@ pub use second_source::SingleSourceLimit;
 pub(crate) use store::set_disposition_of_invoice_deposits;
 
 /// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply;
-/// only tokens that anyone can mint without limit have larger transfers. Sums of smaller deposits never overflow an
-/// amount.
+/// only tokens that anyone can mint without limit have larger transfers. The limit also makes sure that a sum of
+/// deposits does not overflow an amount.
 const BITS_MAX: usize = 112;
 
 /// Returns true when a transfer of `amount` base units is booked as a deposit: from 1 to 2^112 − 1.
@@ -91,8 +92,8 @@ impl Deposit {
         format!("deposit/{}/seen", self.id)
     }
 
-    /// Returns true when the deposit is not confirmed at any depth, because no second source shows it and none was
-    /// dispensed with.
+    /// Returns true when the deposit cannot be confirmed, however many confirmations it has: no second source shows it
+    /// yet, and it was not confirmed without a second source.
     fn waits_for_second_source(&self) -> bool {
         let shown = self.corroboration == Corroboration::Shown || self.single_source_usd_cents.is_some();
         self.state == State::Seen && !shown
@@ -116,7 +117,8 @@ struct NewDeposit {
     /// The hash of the block, and its time in Unix seconds.
     block: (BlockHash, i64),
     txid: TxId,
-    /// The transaction index and the part of the transaction; together they identify the transfer in its block.
+    /// The index of the transaction in its block, and the part of the transaction. Together they identify the transfer
+    /// in its block.
     place: TransferIndex,
     /// The sending address; `None` on chains whose transfers have no single sender, such as Bitcoin.
     sender: Option<String>,
@@ -160,13 +162,14 @@ impl NewDeposit {
     }
 }
 
-/// Books the deposits of one chain and reports payment changes to the listener. All functions that can change a
-/// payment are methods of this type, so that every payment change reaches the listener.
+/// Books the deposits of one chain, and reports payment changes to the listener. All functions that can change a
+/// payment because of deposits are methods of this type, so that every payment change reaches the listener.
 #[derive(Clone)]
 pub struct DepositService {
     chain: FollowedChain,
     limits: DepositLimits,
-    /// What is confirmed while no second source can be asked; `None` on chains that need no second source.
+    /// The value of deposits that may be confirmed while no second source can be asked; `None` on chains that need no
+    /// second source.
     second_source: Option<SingleSourceLimit>,
     listener: Arc<dyn PaymentListener>,
 }
@@ -177,8 +180,9 @@ impl DepositService {
         DepositService { chain, limits, second_source: None, listener }
     }
 
-    /// Returns the service for a chain on which an endpoint of another provider must show each deposit before it is
-    /// confirmed. `limit` is what is confirmed while no such endpoint can be asked.
+    /// Returns the service of a chain on which an endpoint of another provider must show each deposit before the
+    /// deposit is confirmed. `limit` is the value of deposits that may be confirmed while no such endpoint can be
+    /// asked.
     pub fn require_second_source(self, limit: SingleSourceLimit) -> DepositService {
         DepositService { second_source: Some(limit), ..self }
     }
@@ -198,9 +202,10 @@ impl DepositService {
         self.limits
     }
 
-    /// Expires invoices whose window has ended; [`invoices::list_expirable_invoices`] returns the candidates.
-    /// `unverified` is the reason why the balances of their addresses could not be compared with the deposits; when it
-    /// is given, each expired invoice gets a review.
+    /// Expires the invoices in `invoices` whose payment window has ended; [`invoices::list_expirable_invoices`] returns
+    /// the candidates. Invoices that are closed or have a deposit that is not confirmed are skipped. `unverified` is
+    /// the reason why the balances of their addresses could not be compared with the deposits; if it is given, each
+    /// expired invoice gets a review.
     ///
     /// # Errors
     /// Returns an error when the ledger refuses an entry.
@@ -216,7 +221,8 @@ impl DepositService {
     }
 }
 
-/// Returns true when a rewind to `height` would reverse a confirmed deposit.
+/// Returns true when a rewind to `height` would reverse a confirmed deposit. Final deposits are not considered, because
+/// a rewind never reverses them.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

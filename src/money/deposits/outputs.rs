@@ -1,5 +1,5 @@
-//! The outputs of deposits, on chains with transaction outputs such as Bitcoin: unspent outputs, and outputs that a
-//! block spends.
+//! Transaction outputs that are deposits, on chains with outputs such as Bitcoin: the list of unspent outputs, and the
+//! marking of outputs that a block spends.
 
 use chain::{Block, ChainId, Height, OutPoint, WatchSet};
 
@@ -9,7 +9,7 @@ use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use db::{self, Db, Tx};
 use records::reviews;
 
-/// The number of outputs that one query reads at start.
+/// The number of outputs that one query reads while the daemon starts.
 const PAGE: i64 = 10_000;
 
 /// A transaction output that is a deposit and is not spent yet, on chains with outputs such as Bitcoin.
@@ -37,8 +37,8 @@ pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> R
     store::list_unspent_outputs(tx, chain, limit).await
 }
 
-/// Adds all unspent outputs of the deposits of a chain to its watch set. They are read in pages, each in a transaction of
-/// its own.
+/// Adds all unspent outputs of the deposits of a chain to its watch set. The outputs are read in pages, each in a
+/// transaction of its own.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -58,8 +58,8 @@ pub async fn watch_unspent_outputs(db: &Db, chain: &ChainId, watched: &WatchSet)
     }
 }
 
-/// Marks the outputs of deposits that the blocks spend, and opens a review for each of them. The daemon never spends
-/// outputs, so another program with access to the keys made the transaction.
+/// Marks the outputs of deposits that the blocks spend as spent, and adds a review to `effects` for each of them. The
+/// daemon never spends outputs, so another program with access to the keys made the transaction.
 pub(super) async fn mark_outputs_spent_and_open_reviews(
     tx: &mut Tx,
     chain: &FollowedChain,

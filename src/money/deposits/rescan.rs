@@ -1,5 +1,5 @@
-//! Rescan: reads blocks at or below the cursor again and books the transfers that are missing. The operator uses it for
-//! a token that was added to the configuration later. Deposits that are already booked stay unchanged.
+//! Rescan: blocks at or below the cursor are read again, and transfers that are not booked yet are booked. The operator
+//! starts a rescan after a token was added to the configuration. Deposits that are already booked stay unchanged.
 
 use chain::{Block, Height};
 
@@ -14,15 +14,16 @@ use clock::Instant;
 use db::{self, Tx};
 use records::reviews;
 
-/// The numbers of transfers that a rescan found, by its result.
+/// The numbers of transfers that a rescan found: newly booked, already booked, and doubtful ones.
 #[derive(Debug, Default)]
 pub struct Rescanned {
-    /// The number of transfers that were missing and are now booked.
+    /// The number of transfers that were not booked before this rescan and are passed on for booking. Transfers of zero
+    /// base units and transfers that are too large are included, although they are not booked.
     pub booked: u64,
     /// The number of transfers that were already booked.
     pub known: u64,
-    /// The number of transfers that may be booked already: a balance check has booked money of their address without
-    /// knowing the transaction. Each of them gets a review, so that the operator decides.
+    /// The number of transfers whose money may be booked already: a balance check has booked money of the same address
+    /// without knowing the transaction. The review that is opened for the invoice asks the operator to decide.
     pub doubtful: u64,
 }
 
@@ -51,13 +52,12 @@ impl From<db::Error> for RescanError {
 }
 
 impl DepositService {
-    /// Books the missing transfers of blocks that the follower has already read. Locks the cursor of the chain first,
-    /// so that the follower cannot book at the same time. On a chain
-    /// that needs a second source they are booked as seen, also in final blocks, until one shows them.
+    /// Books the transfers of blocks that the follower has already read, if they are not booked yet. Locks the cursor
+    /// of the chain first, so that the follower cannot book at the same time. On a chain that needs a second source,
+    /// new deposits stay seen, even in final blocks, until a second source shows them.
     ///
-    /// # Errors
     /// Returns an error for blocks above the cursor, and for blocks that are not on the branch that the follower has
-    /// read. Blocks that are no longer stored are final and are not compared.
+    /// read. Blocks that are no longer stored are final, so their branch is not checked.
     pub async fn rescan_blocks(&self, tx: &mut Tx, now: Instant, blocks: &[Block]) -> Result<Rescanned, RescanError> {
         let chain = &self.chain;
         let cursor = cursors::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;

@@ -17,8 +17,9 @@ use db::{self, Tx};
 use records::reviews;
 
 impl DepositService {
-    /// Moves the cursor back from `from` to `to`, the common ancestor of both branches. Reverses every deposit above
-    /// `to` by new postings.
+    /// Moves the cursor back from `from` to `to`, the common ancestor of both branches. Marks every deposit above `to`
+    /// that is not final as orphaned, and reverses its money by new postings. Outputs that were spent above `to` become
+    /// unspent again.
     ///
     /// # Errors
     /// Returns an error when the cursor is not at `from`, when the block `to` is no longer stored, and when the ledger
@@ -126,7 +127,7 @@ pub(super) async fn reverse_orphaned_deposit(
             invoice.settle_again_without_payment_change(now, left, dust_limit, effects);
         }
     }
-    // If all other counted deposits are final, the invoice's money now becomes available.
+    // The orphaned deposit may have been the only one that was not final. If so, the credited amount becomes available.
     if invoices::sum_counted_deposits(tx, &BTreeSet::from([invoice.id]))
         .await?
         .values()

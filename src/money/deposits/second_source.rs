@@ -1,5 +1,6 @@
-//! The rules for deposits on chains whose blocks cost nothing to invent: when an endpoint of another provider is asked
-//! again, and which deposits are confirmed while none can be asked. No database, no clock, no endpoint.
+//! The rules for deposits that wait for a second source: the delay until an endpoint of another provider is asked
+//! again, and the deposits that are confirmed although no such endpoint can be asked. Only chains on which a false
+//! block costs nothing need a second source. No database, no clock, no endpoint.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,11 +12,14 @@ use rust_decimal::Decimal;
 use crate::pricing::{Currency, Fiat, RateBook, convert_price_to_usd_rounded_up};
 use clock::Instant;
 
-/// The time over which the value of deposits without a second source is limited, in milliseconds.
+/// The period, in milliseconds, in which the total value of deposits that are confirmed without a second source is
+/// limited: 24 hours.
 pub const SINGLE_SOURCE_PERIOD_MS: i64 = 86_400_000;
-/// The number of further solidified TRON blocks after which a deposit is confirmed without a second source.
+/// The minimum number of solidified TRON blocks, beyond the required confirmations, after which a deposit may be
+/// confirmed without a second source.
 const TRON_FURTHER_BLOCKS: Height = 20;
-/// The delay, in milliseconds, before the second check of a deposit. It doubles with every further check.
+/// The delay, in milliseconds, before the next check of a deposit whose first check failed. The delay doubles with
+/// every further failed check.
 const RETRY_MS: i64 = 1_000;
 /// Maximum delay, in milliseconds, before the next check of a deposit that waits for an answer.
 const WAITING_RETRY_MAX_MS: i64 = 30_000;
@@ -23,24 +27,24 @@ const WAITING_RETRY_MAX_MS: i64 = 30_000;
 /// without a second source.
 const DECIDED_RETRY_MAX_MS: i64 = 300_000;
 
-/// The value of deposits that one chain confirms in 24 hours without a second source, with the rates that convert
-/// deposits to US dollars.
+/// The maximum value of deposits that one chain confirms in 24 hours without a second source, with the rates that
+/// convert deposits to US dollars.
 #[derive(Debug, Clone)]
 pub struct SingleSourceLimit {
     usd_cents_max: i64,
     rates: RateBook,
-    /// The symbol in the rates, and the number of decimal places, by asset.
+    /// For each asset: its symbol in the rates, and its number of decimal places.
     assets: Arc<HashMap<AssetId, (String, u8)>>,
 }
 
-/// The part of an invoice that gives the value of a deposit.
+/// The price of an invoice and the amount due, from which the value of a deposit is computed.
 #[derive(Debug, Clone)]
 pub struct InvoicePrice {
     /// The asset that the invoice requests.
     pub asset: AssetId,
     /// The amount due, in base units.
     pub due: Amount,
-    /// The price that the amount due pays.
+    /// The price in a fiat currency, for which the amount due was quoted.
     pub price: Fiat,
 }
 
@@ -102,12 +106,12 @@ fn divide_rounded_up(numerator: Units, divisor: Units) -> Option<i64> {
     i64::try_from(quotient).ok()
 }
 
-/// What is known about a deposit that no endpoint of another provider can show or contradict now.
+/// A deposit that no endpoint of another provider can show or contradict now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnansweredDeposit {
     /// The height of its block.
     pub height: Height,
-    /// The height of the cursor from which the deposit has its required confirmations.
+    /// The height that the cursor must reach before the deposit has its required confirmations.
     pub confirm_height: Height,
     /// Its value in US cents; `None` when no rate gives its value.
     pub usd_cents: Option<i64>,
@@ -116,7 +120,7 @@ pub struct UnansweredDeposit {
 /// The decision about a deposit that no endpoint of another provider can show or contradict now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SingleSourceDecision {
-    /// The deposit has fewer blocks than a single source needs.
+    /// The deposit has too few confirmations to be confirmed by a single source.
     WaitForDepth,
     /// The deposit is confirmed; its value, in US cents, counts towards the limit.
     Confirm(i64),
@@ -126,10 +130,10 @@ pub enum SingleSourceDecision {
     UnknownValue,
 }
 
-/// Decides whether a deposit is confirmed although only one source shows it. It needs twice its confirmations (on TRON
-/// 20 further solidified blocks), whatever its endpoint reports as final, and its value must fit in the limit. `cursor`
-/// is the height of the last block that was read, `used_cents` the value that was confirmed in this way in the last 24
-/// hours.
+/// Decides about a deposit that only one source shows. It is confirmed when it has twice its required confirmations (on
+/// TRON, at least 20 blocks more than required) and when its value fits in the limit. The block that the endpoint
+/// reports as final plays no role. `cursor` is the height of the last block that the follower has read. `used_cents` is
+/// the value, in US cents, that was confirmed without a second source in the last 24 hours.
 pub fn decide_without_second_source(
     family: Family,
     cursor: Height,
@@ -153,7 +157,8 @@ pub fn decide_without_second_source(
 }
 
 /// Returns the delay, in milliseconds, after which a deposit is checked again. `failed_checks` is the number of checks
-/// that did not show it, the last one included. `waits` is true while it waits for a first answer.
+/// that did not show the deposit, including the last one. `waits` is true while no endpoint has shown or contradicted
+/// the deposit and it is not confirmed; then the maximum delay is shorter.
 pub fn compute_retry_delay_ms(failed_checks: u32, waits: bool) -> i64 {
     let max = if waits { WAITING_RETRY_MAX_MS } else { DECIDED_RETRY_MAX_MS };
     let doublings = failed_checks.saturating_sub(1).min(20);

@@ -18,8 +18,8 @@ use db::{self, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_ea
 use ids::{DepositId, InvoiceId};
 use records::reviews;
 
-/// Returns the transactions of `late` that were already seen by the given instant, either in a block that a reorg has
-/// removed or as an unconfirmed transfer.
+/// Returns those transactions in `late` that were seen by the instant given with each of them, either in a block that a
+/// reorg removed later or as an unconfirmed transfer.
 pub async fn list_transactions_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
@@ -56,7 +56,7 @@ pub async fn list_transactions_seen_after_lease(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
-/// Returns the transfers of `small` that an invoice counted before a reorg removed their block.
+/// Returns those transfers in `small` that an invoice counted in a block that a reorg removed later.
 pub async fn list_previously_counted_transfers(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
@@ -72,7 +72,8 @@ pub async fn list_previously_counted_transfers(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
 }
 
-/// Returns the dust of these invoices that arrived in time and in the asset that the invoice requests, oldest first.
+/// Returns the dust of these invoices that arrived in time and in the requested asset, oldest first. Orphaned deposits
+/// are left out.
 pub async fn list_dust_in_time(
     tx: &mut Tx,
     grace: Grace,
@@ -92,7 +93,7 @@ pub async fn list_dust_in_time(
     found.iter().map(parse_deposit_row).collect()
 }
 
-/// Changes the disposition of dust to counted.
+/// Changes the disposition of these deposits from dust to counted.
 pub async fn set_dust_counted(tx: &mut Tx, dust: &[Deposit]) -> Result<(), db::Error> {
     deferred_for_each!(
         tx,
@@ -102,8 +103,8 @@ pub async fn set_dust_counted(tx: &mut Tx, dust: &[Deposit]) -> Result<(), db::E
     )
 }
 
-/// Returns the block height, the amount, the price in US cents and the amount due of each counted deposit of the blocks
-/// at these heights.
+/// Returns the block height and the value in US cents of each counted deposit in the blocks at these heights. The value
+/// is `None` when the price of the invoice in USD is unknown. Orphaned deposits are left out.
 pub async fn list_counted_deposit_values(
     tx: &mut Tx,
     chain: &ChainId,
@@ -125,8 +126,8 @@ pub async fn list_counted_deposit_values(
     found.iter().map(value).collect()
 }
 
-/// Raises the height at which the unconfirmed deposits of blocks are confirmed, where it is lower. `depths` has the
-/// required confirmations by block height.
+/// Raises the confirm height of deposits that are still seen, so that they need at least the confirmations in `depths`,
+/// which maps a block height to a number of confirmations. A higher confirm height is not lowered.
 pub async fn raise_confirm_heights(
     tx: &mut Tx,
     chain: &ChainId,
@@ -167,9 +168,9 @@ pub async fn is_transfer_booked(
     Ok(found.is_some())
 }
 
-/// Returns the invoice of the address, if a balance check has booked money of this asset at `height` or above;
-/// otherwise `None`. The query has no condition on the deposit's chain: the asset id already contains the chain, and
-/// with such a condition the database would read all later deposits of the chain.
+/// Returns the invoice of the address when a balance check has booked money of this asset at `height` or above;
+/// otherwise `None`. The query has no condition on the chain of the deposit: the asset id already contains the chain,
+/// and with such a condition the database would read all later deposits of the chain.
 pub async fn find_invoice_with_balance_increase(
     tx: &mut Tx,
     chain: &ChainId,
@@ -191,8 +192,8 @@ pub async fn find_invoice_with_balance_increase(
     found.map(|row| row.get("invoice_id")).transpose()
 }
 
-/// Inserts deposits in their state `to` and returns the inserted deposits with their ids. A transfer that is already
-/// booked is not inserted and not returned.
+/// Inserts deposits in the state that their field `to` contains, and returns the inserted deposits with their ids. A
+/// transfer that is already booked is neither inserted nor returned.
 pub async fn insert_unbooked_deposits(
     tx: &mut Tx,
     now: Instant,
@@ -250,8 +251,9 @@ pub async fn insert_unbooked_deposits(
     Ok(stored.collect())
 }
 
-/// Locks and returns at most `limit` deposits that `position` confirms, and at most `limit` deposits that `position`
-/// makes final, oldest first.
+/// Locks and returns at most `limit` seen deposits that `position` confirms or makes final, and at most `limit`
+/// confirmed deposits that `position` makes final, each oldest first. Deposits that wait for a second source are left
+/// out.
 pub async fn lock_advancing_deposits(
     tx: &mut Tx,
     chain: &ChainId,
@@ -281,7 +283,7 @@ pub async fn lock_advancing_deposits(
     found.iter().map(parse_deposit_row).collect()
 }
 
-/// Locks and returns the deposits above `height` that are not orphaned, oldest first.
+/// Locks and returns the deposits in blocks above `height` that are not orphaned, oldest first.
 pub async fn lock_unorphaned_deposits_above(
     tx: &mut Tx,
     chain: &ChainId,
@@ -334,8 +336,8 @@ fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
     })
 }
 
-/// Marks the outputs of deposits that blocks spend. Returns the newly marked deposits, each with the transaction that
-/// spends its output.
+/// Stores for each output of a deposit the transaction and the block height that spend it. Returns the deposits whose
+/// outputs were not yet marked with this transaction, each with the transaction.
 pub async fn set_outputs_spent(
     tx: &mut Tx,
     chain: &ChainId,
@@ -404,8 +406,8 @@ pub async fn list_unspent_outputs(tx: &mut Tx, chain: &ChainId, limit: i64) -> R
     found.iter().map(unspent).collect()
 }
 
-/// Returns at most `limit` unspent outputs of deposits with ids above `after`, each with the id of its deposit, in the
-/// order of the ids.
+/// Returns at most `limit` unspent outputs of deposits whose ids are above `after`. Each output comes with the id of
+/// its deposit; the result is in the order of these ids.
 pub async fn list_unspent_outpoints_after(
     tx: &mut Tx,
     chain: &ChainId,
@@ -424,7 +426,8 @@ pub async fn list_unspent_outpoints_after(
     found.iter().map(|row| Ok((row.get("id")?, parse_deposit_outpoint(row)?))).collect()
 }
 
-/// Stores the new state of each deposit whose state changes. A deposit without a change is not written.
+/// Stores the new state of each deposit whose state changes, with its disposition and the time of the change. A deposit
+/// whose state stays the same is not written.
 pub async fn set_changed_deposit_states(
     tx: &mut Tx,
     now: Instant,
@@ -508,10 +511,10 @@ pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Res
     }))
 }
 
-/// Returns at most `limit` deposits, with their blocks and transfers, that have enough confirmations at `position`, that
-/// no second source has shown yet, and that may be checked now. Deposits that were confirmed without a second source
-/// after `since` are included. The amount of a [`TxPart::BalanceIncrease`] is the balance that its address must have
-/// after the block.
+/// Returns at most `limit` deposits, with their blocks and transfers, for which a second source must be asked now: they
+/// have enough confirmations at `position`, no second source has shown them, and their time `check_after` has passed.
+/// Deposits that were confirmed without a second source after `since` are included. The amount of a
+/// [`TxPart::BalanceIncrease`] is the balance that its address must have after the block.
 pub async fn list_unchecked_deposits(
     tx: &mut Tx,
     now: Instant,
@@ -628,8 +631,9 @@ async fn find_initial_balance(tx: &mut Tx, invoice: InvoiceId, asset: &AssetId) 
     Ok(amount.map_or(InitialBalance::Unknown, |amount| InitialBalance::Read { height, amount }))
 }
 
-/// Returns the deposits with these ids that are not orphaned, oldest first. The caller holds the lock of the cursor, so
-/// that they do not change.
+/// Returns the deposits with these ids, each with its number of failed checks and the price of its invoice, oldest
+/// first. Orphaned deposits are left out. The caller must hold the lock of the cursor, so that the deposits do not
+/// change.
 pub async fn list_checked_deposits(
     tx: &mut Tx,
     ids: impl Iterator<Item = DepositId>,
@@ -658,8 +662,8 @@ pub async fn list_checked_deposits(
     Ok(checked)
 }
 
-/// Returns the value, in US cents, of the deposits that were confirmed without a second source after `since` and that no
-/// second source has shown since then.
+/// Returns the total value, in US cents, of the deposits that were confirmed without a second source after `since` and
+/// that no second source has shown later.
 pub async fn sum_single_source_usd_cents(tx: &mut Tx, chain: &ChainId, since: Instant) -> Result<i64, db::Error> {
     let found = row!(
         tx,
@@ -672,7 +676,7 @@ pub async fn sum_single_source_usd_cents(tx: &mut Tx, chain: &ChainId, since: In
     found.map_or(Ok(0), |row| row.get("cents"))
 }
 
-/// Stores what a check changed about each deposit.
+/// Stores the results of checks by second sources.
 pub async fn set_check_results(tx: &mut Tx, results: &[CheckResult]) -> Result<(), db::Error> {
     let given = results.iter().map(|result| {
         let CheckResult { id, corroboration, failed_checks, check_after, single_source_usd_cents } = result;
@@ -688,7 +692,7 @@ pub async fn set_check_results(tx: &mut Tx, results: &[CheckResult]) -> Result<(
     )
 }
 
-/// Returns true when a confirmed deposit is above `height`.
+/// Returns true when a deposit in a block above `height` is confirmed but not final.
 pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
     let found = row!(
         tx,
@@ -699,7 +703,7 @@ pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: H
     Ok(found.is_some())
 }
 
-/// Changes the disposition of an invoice's deposits that are not orphaned.
+/// Changes the disposition `from` to `to` for all deposits of an invoice that are not orphaned.
 pub async fn set_disposition_of_invoice_deposits(
     tx: &mut Tx,
     invoice: InvoiceId,

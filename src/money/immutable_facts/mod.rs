@@ -1,5 +1,5 @@
-//! Facts that must not change between two starts of the daemon, such as the chain id behind a chain name, and the
-//! decimals of a token.
+//! Immutable facts: values that must not change between two starts of the daemon, such as the chain id of the network
+//! that a chain name stands for, and the decimals of a token.
 
 mod store;
 
@@ -31,7 +31,7 @@ impl Fact {
     }
 }
 
-/// The reason why the current facts were refused.
+/// The reason why the daemon does not accept the facts that it found at its start.
 #[derive(Debug, thiserror::Error)]
 pub enum FactError {
     /// A fact differs from its recorded value.
@@ -60,7 +60,8 @@ pub async fn list_facts(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Err
     store::list_facts(tx).await
 }
 
-/// Records the facts whose names are new, and compares the other facts with their recorded values.
+/// Records the facts whose names are new. Compares all other facts with their recorded values, and fails when one of
+/// them differs.
 ///
 /// # Errors
 /// [`FactError::Changed`] for the first fact that differs; [`FactError::Db`] when the database fails.

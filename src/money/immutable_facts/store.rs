@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use clock::Instant;
 use db::{self, Tx, execute, row, rows};
 
-/// Returns the stored value of a fact, and inserts the fact when its name is new.
+/// Inserts the fact when its name is not stored yet. Returns the stored value, which differs from `value` when the fact
+/// has changed since it was first recorded.
 pub async fn find_or_insert_fact(tx: &mut Tx, now: Instant, name: &str, value: &str) -> Result<String, db::Error> {
     execute!(
         tx,

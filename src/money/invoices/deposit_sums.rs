@@ -1,4 +1,4 @@
-//! Sums of the deposits of one invoice.
+//! Sums of the deposits of one invoice: the sums that buyers see, and the sums from which settlements are decided.
 
 use chain::{Amount, TxId};
 
@@ -15,12 +15,12 @@ pub struct ReceivedSums {
     /// The smallest number of confirmations among these deposits; `None` when there are no deposits.
     pub confirmations: Option<u64>,
     /// The largest number of confirmations that one of these deposits needs; `None` when there are no deposits. It is
-    /// higher than that of the invoice when the deposits of one block are worth more together.
+    /// larger than the number in the invoice when the deposits of one block together have a high value.
     pub required_confirmations: Option<u64>,
     /// The id of the newest deposit transaction; `None` when no deposit has a known transaction. Money that a balance
     /// check found has no known transaction.
     pub txid: Option<TxId>,
-    /// The sum of the unconfirmed transfers to the invoice, which `seen` does not include.
+    /// The sum of the unconfirmed transfers to the invoice, which is not part of `seen`.
     pub unconfirmed: UnconfirmedSum,
 }
 
@@ -30,12 +30,14 @@ impl ReceivedSums {
         self.seen.checked_add(self.unconfirmed.amount).unwrap_or(Amount::MAX)
     }
 
-    /// Returns true while some of the received money is not confirmed.
+    /// Returns true while some of the received money is not confirmed: it is in a deposit that is still seen, or in an
+    /// unconfirmed transfer.
     pub fn has_unconfirmed_amount(&self) -> bool {
         self.seen > self.confirmed || !self.unconfirmed.amount.is_zero()
     }
 
-    /// Sums up rows of deposits, oldest first. A row without a deposit, from an outer join, adds nothing.
+    /// Returns the sums of the deposits in these rows, which must be sorted from old to new. A row without a deposit,
+    /// from an outer join, adds nothing.
     ///
     /// # Errors
     /// [`db::Error::Value`] when a sum is out of range or a column is invalid.
@@ -58,7 +60,7 @@ impl ReceivedSums {
     }
 }
 
-/// The sums of the counted deposits of an invoice, in base units.
+/// The sums of the deposits that an invoice counts, or counted until it expired, in base units of the requested asset.
 #[derive(Debug, Clone, Copy)]
 pub struct CountedSums {
     /// The sum of all deposits that the invoice counts, confirmed or not.

@@ -1,10 +1,12 @@
-//! The disposition of a deposit: the invoice counts the deposit, or the reason why the invoice does not. Pure.
+//! Dispositions: an invoice counts a deposit to its address, or there is a reason why it does not. Pure: no database,
+//! no clock, no chain.
 
 use crate::invoices::State;
 use crate::ledger::Suspense;
 
-/// The use of a deposit by the invoice whose address received it. It is decided when the deposit is first seen. It changes
-/// only when other deposits pay the invoice before this one is confirmed, or when the invoice expires.
+/// The disposition of a deposit: the invoice whose address received the deposit counts it, or the reason why not. It is
+/// decided when the deposit is first seen. It changes only in three cases: other deposits pay the invoice before this
+/// deposit is confirmed, the invoice expires, or dust helps to complete a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Disposition {
     /// The deposit counts towards the amount due.
@@ -13,7 +15,8 @@ pub enum Disposition {
     Short,
     /// The deposit is more than was due: the invoice was already paid.
     Surplus,
-    /// The deposit was mined after the end of the payment window.
+    /// The deposit was mined after the end of the payment window, and its transaction was not seen in time. Or the
+    /// invoice was already expired or cancelled.
     Late,
     /// The deposit is in another asset than the invoice requests.
     Foreign,
@@ -72,8 +75,8 @@ pub fn decide_disposition(state: State, own_asset: bool, arrival: Arrival) -> Di
     }
     match state {
         State::Open if arrival == Arrival::InTime => Disposition::Counted,
-        // A reorg removed an earlier deposit of the invoice. The deposit may be mined again in a block after the end of
-        // the window, so a late deposit also counts.
+        // A reorg removed an earlier deposit of the invoice. The transaction of that deposit may be mined again after
+        // the end of the window, so a late deposit also counts.
         State::Reversed => Disposition::Counted,
         State::Paid => Disposition::Surplus,
         State::Open | State::Expired | State::Cancelled => Disposition::Late,

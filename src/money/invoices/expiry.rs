@@ -16,10 +16,12 @@ use db::{self, Tx};
 use ids::InvoiceId;
 use records::reviews;
 
-/// Returns at most `limit` open and `limit` reversed invoices of a chain whose window ended before `passed`.
+/// Returns at most `limit` open invoices of a chain whose payment window ended before `passed`, and at most `limit`
+/// reversed invoices whose time for the removed money to return ended before `passed`.
 ///
-/// An invoice is left out while one of its counted deposits is unconfirmed or was removed by a recent reorg. It is
-/// also left out while it has an unconfirmed transfer that was seen in time, for at most [`unconfirmed::HOLD_MS`].
+/// An invoice is left out while one of its counted deposits is not confirmed, and for some time after a reorg removed
+/// one of them. It is also left out while an unconfirmed transfer to it was first seen in time and at most
+/// [`unconfirmed::HOLD_MS`] ago.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -34,8 +36,8 @@ pub async fn list_expirable_invoices(
     store::list_expirable_invoices(tx, chain, passed, now.plus_ms(-unconfirmed::HOLD_MS), grace, limit).await
 }
 
-/// Returns the number of invoices that wait for money on chains that are not in `followed`, by chain. Such invoices
-/// never expire.
+/// Returns the number of open and reversed invoices on each chain that is not in `followed`, by chain name. Such
+/// invoices never expire, because no follower reads the chain.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -48,9 +50,10 @@ pub async fn count_waiting_unfollowed_invoices(
     Ok(waiting)
 }
 
-/// Expires open and reversed invoices whose window has ended, except for those with unconfirmed deposits. Partial
-/// payments move to the suspense account for short payments. When the balances of the addresses could not be compared
-/// with the deposits, `unverified` is the reason, and each expired invoice gets a review.
+/// Expires the open and reversed invoices in `ids`, except for those with a deposit that is not confirmed. The caller
+/// has checked that their payment windows have ended. Partial payments move to the suspense account for short payments,
+/// with a review. When the balances of the addresses could not be compared with the deposits, `unverified` is the
+/// reason, and each expired invoice gets a review.
 pub(crate) async fn expire_ended_invoices(
     tx: &mut Tx,
     now: Instant,

@@ -1,4 +1,5 @@
-//! Invoices that a database transaction has locked: they are changed in memory first and stored later.
+//! Invoices that a database transaction has locked. The transaction first changes them in memory and stores them later,
+//! all together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
@@ -23,7 +24,8 @@ pub(crate) struct InvoiceUpdate {
     /// The height of the highest block that was known when the index of the address was leased; `None` when the invoice
     /// was not locked by its address. Money in blocks up to this height is older than the invoice.
     leased_height: Option<Height>,
-    /// True when the undone settlement was surplus as a whole, because another payment had paid for the same thing.
+    /// True when this transaction has undone a settlement that was surplus as a whole, because another payment had
+    /// already paid for the same order.
     pub(super) was_surplus: bool,
     /// True when the row of the invoice must be updated.
     pub(super) changed: bool,
@@ -63,8 +65,8 @@ impl InvoiceUpdate {
         effects.payments.push(PaymentChange::Confirming(self.payment_id()));
     }
 
-    /// Moves the invoice to the state `to`, in which it waits for no more money, and moves its payment to the state
-    /// `payment`.
+    /// Moves the invoice to the state `to`, in which it no longer waits for money, and its payment to the state
+    /// `payment`. The changes are stored later.
     pub(super) fn close_invoice_and_payment(&mut self, now: Instant, to: State, payment: payments::State) {
         self.invoice.state = to;
         self.invoice.closed_at = Some(now);
@@ -77,7 +79,8 @@ impl InvoiceUpdate {
     }
 }
 
-/// Locks invoices in the order of their ids, and returns a map from id to locked invoice.
+/// Locks the invoices in the order of their ids, and returns a map from id to locked invoice. Ids that do not exist are
+/// left out.
 pub(crate) async fn lock_invoices(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
@@ -86,8 +89,8 @@ pub(crate) async fn lock_invoices(
     Ok(locked.into_iter().map(|invoice| (invoice.id, InvoiceUpdate::new(invoice, true, None))).collect())
 }
 
-/// Locks the invoices to which addresses belong, and returns a map from address to locked invoice. Addresses without an
-/// invoice are left out.
+/// Locks the invoices of the addresses `keys` on `chain`, and returns a map from address to locked invoice. Addresses
+/// without an invoice are left out.
 pub(crate) async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,
@@ -105,7 +108,7 @@ pub(super) async fn lock_invoice_or_fail(tx: &mut Tx, id: InvoiceId) -> Result<I
     lock_invoices(tx, &BTreeSet::from([id])).await?.remove(&id).ok_or_else(missing)
 }
 
-/// Stores the changed invoices and the new states of their payments.
+/// Stores the invoices that have changed, and the new states of their payments.
 pub(crate) async fn store_invoice_updates(
     tx: &mut Tx,
     now: Instant,

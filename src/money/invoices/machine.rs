@@ -9,8 +9,8 @@ pub enum State {
     Open,
     /// The sum of the confirmed deposits reached the amount due, or was short of it by at most the tolerance.
     Paid,
-    /// The invoice was paid, and then a reorg removed money. The invoice waits for the money to be mined again, for as
-    /// long as its payment window was.
+    /// The invoice was paid, and then a reorg removed so much money that it is no longer paid. The invoice waits until
+    /// the money is mined again, at most for the length of one more payment window.
     Reversed,
     /// The payment window ended without enough money. This state is final.
     Expired,
@@ -38,13 +38,13 @@ pub enum Input {
     /// The payment window has ended: both the clock and the block time of the chain are past its end, and every deposit
     /// that came in time is confirmed.
     WindowEnded,
-    /// The shop cancels the invoice.
+    /// The shop asks to cancel the invoice.
     Withdrawn,
 }
 
-/// Returns the next state, or `None` when the state stays the same. `due` is the requested amount and `tolerance` the
-/// amount that may be missing, both in base units. A sum of at least `due - tolerance` pays the invoice, but a sum of
-/// zero never does.
+/// Returns the next state, or `None` when the state stays the same. `due` is the amount due and `tolerance` the amount
+/// that may be missing, both in base units. A sum of at least `due - tolerance` pays the invoice, but a sum of zero
+/// never does.
 pub fn next_invoice_state(state: State, input: Input, due: Amount, tolerance: Amount) -> Option<State> {
     let enough = |sum: Amount| sum >= due.saturating_sub(tolerance) && !sum.is_zero();
     match (state, input) {

@@ -1,4 +1,4 @@
-//! Invoices: requests for on-chain payments. An invoice requests that the buyer transfers an amount of one asset to the
+//! Invoices: requests for on-chain payments. An invoice asks the buyer to transfer an amount of one asset to the
 //! address of this invoice before the end of a payment window.
 //!
 //! The ledger books the money of a deposit before the invoice counts the deposit as payment.
@@ -97,6 +97,7 @@ pub struct Invoice {
     /// was paid again.
     pub settlements: i64,
     /// The amount that the last settlement credited to the merchant, in base units; `None` unless the invoice is paid.
+    /// Zero when another payment had already paid for the same order.
     pub settled: Option<Amount>,
     /// The time when the invoice was paid, expired or cancelled; `None` while it waits for money.
     pub closed_at: Option<Instant>,
@@ -113,8 +114,8 @@ impl Invoice {
     }
 }
 
-/// Returns the value in US cents of `amount`, when `due` has the value `price_usd_cents`; rounded up. `None` when that
-/// value is unknown or the result is out of range.
+/// Returns the value of `amount` in US cents, rounded up: the same share of `price_usd_cents` as `amount` is of `due`,
+/// the amount due. `None` when the price is unknown or the result is out of range.
 pub(crate) fn compute_value_in_usd_cents(price_usd_cents: Option<i64>, amount: Amount, due: Amount) -> Option<i64> {
     let cents = u64::try_from(price_usd_cents?).ok()?;
     let (product, due) = (amount.checked_mul(cents)?.units(), due.units());
@@ -123,7 +124,7 @@ pub(crate) fn compute_value_in_usd_cents(price_usd_cents: Option<i64>, amount: A
     i64::try_from(quotient).ok()?.checked_add(i64::from(!is_exact))
 }
 
-/// The data of an invoice that an order status contains.
+/// The part of an invoice that the status of an order shows to the buyer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceTerms {
     /// The id of the invoice in the database.
@@ -147,7 +148,7 @@ pub struct InvoiceTerms {
     pub expires_at: Instant,
 }
 
-/// Queues the statements that insert the invoice and its address. The result contains the invoice's id.
+/// Queues the statements that insert the invoice and its address. The result refers to the id of the new invoice.
 pub fn queue_invoice_and_address_insert(
     tx: &mut Tx,
     now: Instant,
@@ -167,8 +168,7 @@ pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<
 }
 
 /// Returns the addresses of a chain to which money is expected: every address with an unconfirmed transfer, and the
-/// addresses of at most `limit` open and `limit` reversed invoices. Invoices whose payment window ends earlier have
-/// priority.
+/// addresses of at most `limit` open and `limit` reversed invoices. Invoices that expire earlier have priority.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -180,7 +180,8 @@ pub async fn list_addresses_expecting_payment(
     store::list_addresses_expecting_payment(tx, chain, limit).await
 }
 
-/// Returns the sums of the deposits that an invoice counts, and the newest transaction of these deposits.
+/// Returns the sums of the deposits that an invoice counts, or counted until it expired, with their confirmations and
+/// their newest transaction. Unconfirmed transfers are not included.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -188,8 +189,8 @@ pub async fn sum_received_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<Rec
     store::sum_received_deposits(tx, invoice.id, &invoice.chain).await
 }
 
-/// Returns `received` with the unconfirmed transfers added. When the invoice does not wait for money (is neither open
-/// nor reversed), returns `received` unchanged.
+/// Returns `received` with the unconfirmed transfers to the invoice added, when the invoice is open or reversed. For
+/// all other invoices, returns `received` unchanged.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -201,8 +202,7 @@ pub async fn add_unconfirmed_transfers_if_waiting(
     match asked.state {
         State::Open | State::Reversed => {
             let unconfirmed = unconfirmed::sum_unconfirmed_transfers(tx, asked.id).await?;
-            // While an unconfirmed transfer is known, the smallest number of confirmations is 0, so no number is
-            // displayed.
+            // An unconfirmed transfer has 0 confirmations. While there is one, no number of confirmations is displayed.
             let confirmations = received.confirmations.filter(|_| unconfirmed.txid.is_none());
             Ok(ReceivedSums { confirmations, txid: unconfirmed.txid.or(received.txid), unconfirmed, ..received })
         }
@@ -211,8 +211,8 @@ pub async fn add_unconfirmed_transfers_if_waiting(
 }
 
 /// Moves the credited money of a paid invoice to the surplus account, because another payment has already paid for the
-/// same thing. Returns the moved amount, in base units, and its asset. Returns `None`, and changes nothing, when the
-/// payment has no paid invoice, such as an external payment.
+/// same order. Returns the moved amount, in base units, and its asset. Returns `None`, and changes nothing, when the
+/// payment has no paid invoice with credited money, such as an external payment.
 ///
 /// # Errors
 /// [`PostError`] when the ledger refuses the entry.
@@ -230,8 +230,8 @@ pub async fn move_settlement_to_surplus(
     Ok(Some((moved, asset)))
 }
 
-/// Returns a map from invoice id to the sums of the deposits that the invoice counts. Invoices without such deposits
-/// are left out.
+/// Returns a map from invoice id to the sums of the deposits that the invoice counts, or counted until it expired.
+/// Invoices without such deposits are left out.
 pub(crate) async fn sum_counted_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
@@ -239,8 +239,9 @@ pub(crate) async fn sum_counted_deposits(
     store::sum_counted_deposits(tx, ids).await
 }
 
-/// Cancels an open invoice and returns true. Returns false when the invoice is not open, has received money, or has an
-/// unconfirmed transfer. Money that arrives after the cancellation is booked in the suspense account for late money.
+/// Cancels an open invoice, marks its payment as failed, and returns true. Returns false, and changes nothing, when the
+/// invoice is not open, has received money, or has an unconfirmed transfer. Money that arrives after the cancellation
+/// is booked in the suspense account for late money.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database, or an error when the invoice does not exist.

@@ -13,8 +13,8 @@ impl InvoiceUpdate {
         self.build_invoice_review(reviews::Kind::PaymentShort, detail)
     }
 
-    /// Retracts the review about the partial payments of an expired invoice, because a reorg removed one of them. When
-    /// partial payments of `left` base units remain, a review about these is opened instead.
+    /// Adds the retraction of the review about the partial payments of an expired invoice, because a reorg removed one
+    /// of them. When partial payments of `left` base units remain, a review about them is opened instead.
     pub fn retract_short_payment_review(&self, left: Amount, effects: &mut Effects) {
         let replacement = (!left.is_zero()).then(|| self.build_short_payment_review(left));
         effects.reviews.push(self.build_reorg_retraction(reviews::Kind::PaymentShort, replacement));

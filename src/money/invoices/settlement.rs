@@ -12,9 +12,10 @@ use clock::Instant;
 use records::reviews;
 
 impl InvoiceUpdate {
-    /// Marks the invoice as paid when `confirmed`, the sum of its confirmed and counted deposits in base units,
-    /// reaches the amount due, less the tolerance. Books the sum, up to the amount due, as pending money of the
-    /// merchant, and any excess in the surplus account. An excess of `dust_limit` base units or more opens a review.
+    /// Settles the invoice when `confirmed`, the sum of its confirmed and counted deposits in base units, reaches the
+    /// amount due, less the tolerance. The invoice and its payment become paid. The sum, up to the amount due, is
+    /// credited to the pending account of the merchant, and any excess goes to the surplus account. An excess of
+    /// `dust_limit` base units or more opens a review.
     pub fn settle_invoice_if_paid(
         &mut self,
         now: Instant,
@@ -27,9 +28,9 @@ impl InvoiceUpdate {
         }
     }
 
-    /// Settles an invoice again after a reorg removed one of its deposits. `left` is the sum of the remaining
-    /// confirmed deposits, and `dust_limit` the smallest surplus that opens a review, both in base units. The payment stays
-    /// paid, so no payment change is reported.
+    /// Settles an invoice again after a reorg removed one of its deposits, if the remaining deposits are enough. `left`
+    /// is the sum of the remaining confirmed deposits, and `dust_limit` the smallest surplus that opens a review, both
+    /// in base units. The payment was paid before and stays paid, so no payment change is reported.
     pub fn settle_again_without_payment_change(
         &mut self,
         now: Instant,
@@ -40,8 +41,8 @@ impl InvoiceUpdate {
         self.book_settlement_if_paid(now, left, dust_limit, effects);
     }
 
-    /// Returns true when `confirmed` is enough to pay the invoice, and then books the settlement. Otherwise returns
-    /// false and books nothing.
+    /// Settles the invoice and returns true when `confirmed`, in base units, is enough to pay it. Otherwise returns
+    /// false and changes nothing.
     fn book_settlement_if_paid(
         &mut self,
         now: Instant,
@@ -85,9 +86,10 @@ impl InvoiceUpdate {
         true
     }
 
-    /// Undoes a settlement because a reorg removed a counted deposit. `before` and `left` are the sums of the confirmed
-    /// deposits before and after the reorg, in base units. Returns true when `left` is too little to pay the invoice.
-    /// When it is enough, returns false, and the caller settles the invoice again.
+    /// Undoes the settlement of a paid invoice because a reorg removed a counted deposit, and reverses its postings.
+    /// `before` and `left` are the sums of the confirmed deposits before and after the reorg, in base units. Returns
+    /// true, and reports the payment as reversed, when `left` is too little to pay the invoice. When `left` is enough,
+    /// returns false, and the caller settles the invoice again. An invoice that is not paid stays unchanged.
     pub fn undo_settlement_after_reorg(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
         let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
         let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
@@ -121,11 +123,11 @@ impl InvoiceUpdate {
         lost
     }
 
-    /// Moves the credited amount of a paid invoice from the merchant's pending account to the available account. The
-    /// caller has checked that all counted deposits are final.
+    /// Moves the credited amount of a paid invoice from the pending account of the merchant to the available account,
+    /// unless it was moved before. The caller has checked that all counted deposits are final.
     pub fn release_credited_amount_if_paid(&mut self, now: Instant, effects: &mut Effects) {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
-        // Nothing was credited when another payment had paid for the same thing.
+        // The credited amount is zero when another payment had already paid for the same order.
         let Some(earned) = earned.filter(|earned| !earned.is_zero()) else { return };
         let merchant = self.shop.merchant;
         let lines = self.split_into_entry_lines(
@@ -139,8 +141,8 @@ impl InvoiceUpdate {
         self.changed = true;
     }
 
-    /// Takes the amount that the last settlement credited away from the merchant, and returns it with the entry that
-    /// moves it to the surplus account. `None` when nothing is credited.
+    /// Sets the amount that the last settlement credited to the merchant to zero. Returns the amount, and the journal
+    /// entry that moves it to the surplus account, which the caller must book. `None` when nothing is credited.
     pub(super) fn take_credited_amount_as_surplus(&mut self) -> Option<(JournalEntry, Amount)> {
         let credited = self.settled.filter(|credited| self.state == State::Paid && !credited.is_zero())?;
         let merchant = self.shop.merchant;
@@ -156,8 +158,8 @@ impl InvoiceUpdate {
         Some((JournalEntry::new_post_entry(self.shop.mode, name, "second payment", lines), credited))
     }
 
-    /// Returns journal entry lines that move `amount` from one account to the other: several lines when the amount
-    /// exceeds the maximum of one posting.
+    /// Returns journal entry lines that debit `debit` and credit `credit` with `amount` base units in total. There are
+    /// several lines when the amount exceeds the maximum of one posting.
     pub(super) fn split_into_entry_lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
         let line =
             |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };

@@ -10,7 +10,7 @@ use clock::Instant;
 use db::{self, Locked, ResultRef, Tx, batch_row, deferred_for_each, queued, row, rows, rows_for_each};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
-/// Queues the statement that inserts an open invoice. The result contains its id.
+/// Queues the statement that inserts an open invoice. The result refers to the id of the new invoice.
 pub fn queue_invoice_insert(
     tx: &mut Tx,
     now: Instant,
@@ -56,7 +56,7 @@ pub async fn find_invoice_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<
     found.as_ref().map(parse_invoice_row).transpose()
 }
 
-/// Locks the invoices in the order of their ids, and returns these invoices.
+/// Locks the invoices with these ids, in the order of the ids, and returns them. Ids that do not exist are left out.
 pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec<Locked<Invoice>>, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -143,8 +143,8 @@ pub fn parse_stored_chain(name: &str) -> Result<ChainId, db::Error> {
     ChainId::new(name).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })
 }
 
-/// Returns the sums of the deposits that an invoice counts towards its amount due. The amounts are added in Rust,
-/// because SQL cannot add 256-bit numbers.
+/// Returns the sums of the deposits that an invoice counts, or counted until it expired. `chain` is the chain of the
+/// invoice. The amounts are added in Rust, because SQL cannot add 256-bit numbers.
 pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<ReceivedSums, db::Error> {
     let found = rows!(
         tx,
@@ -158,8 +158,8 @@ pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) 
     ReceivedSums::sum_deposit_rows(&found)
 }
 
-/// Returns a map from invoice id to the sums of the deposits that the invoice counts. Invoices without such deposits
-/// are left out.
+/// Returns a map from invoice id to the sums of the deposits that the invoice counts, or counted until it expired.
+/// Invoices without such deposits are left out.
 pub async fn sum_counted_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
@@ -180,7 +180,8 @@ pub async fn sum_counted_deposits(
     Ok(counted)
 }
 
-/// Returns the addresses to which money is expected; see [`crate::invoices::list_addresses_expecting_payment`].
+/// Returns the addresses of a chain to which money is expected; see
+/// [`crate::invoices::list_addresses_expecting_payment`].
 pub async fn list_addresses_expecting_payment(
     tx: &mut Tx,
     chain: &ChainId,
@@ -204,9 +205,9 @@ pub async fn list_addresses_expecting_payment(
     found.iter().map(|row| Ok(Address { key: AddressKey(row.get("key")?), text: row.get("text")? })).collect()
 }
 
-/// Returns at most `limit` open and `limit` reversed invoices whose payment window ended before `passed`. Leaves out
-/// invoices that still wait for a deposit or an unconfirmed transfer. Unconfirmed transfers that were first seen before
-/// `held_since` are ignored.
+/// Returns at most `limit` open invoices whose payment window ended before `passed`, and at most `limit` reversed
+/// invoices whose deadline ended before `passed`. Leaves out invoices that still wait for a deposit or an unconfirmed
+/// transfer. Unconfirmed transfers that were first seen at `held_since` or before are ignored.
 pub async fn list_expirable_invoices(
     tx: &mut Tx,
     chain: &ChainId,
@@ -254,16 +255,16 @@ pub async fn list_expirable_invoices(
     found.iter().map(|row| row.get_at(0)).collect()
 }
 
-/// Stores changed invoices. The first element of each pair is the previous state of the invoice; the update fails when
-/// the stored row has another state.
+/// Stores changed invoices, and for reversed invoices the deadline for the removed money to return. The first element
+/// of each pair is the previous state of the invoice; the update fails when the stored row has another state.
 pub async fn update_invoices_and_reversal_deadlines(
     tx: &mut Tx,
     now: Instant,
     invoices: &[(State, Invoice)],
 ) -> Result<(), db::Error> {
     let given = invoices.iter().map(|(was, invoice)| {
-        // A removed transaction is usually mined again soon, so a reversed invoice waits for the length of one more
-        // payment window.
+        // A reorg has removed a transaction of a reversed invoice. Such a transaction is usually mined again soon, so
+        // the invoice waits for the length of one more payment window.
         let window_ms = invoice.expires_at.since(invoice.created_at);
         let reversed_until = match invoice.state {
             State::Reversed => Some(now.plus_ms(window_ms).max(invoice.expires_at)),

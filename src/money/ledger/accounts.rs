@@ -9,10 +9,10 @@ use crate::ledger::{JournalEntry, store};
 use db::{self, Tx};
 use ids::{MerchantId, Mode, UserId};
 
-/// A ledger account. For each mode and asset there is a separate account row.
+/// A ledger account, without mode and asset: the table `accounts` has a separate row for each mode and asset.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Account {
-    /// The assets at the deposit addresses of a chain. A debit increases this account.
+    /// The assets that the ledger has at the deposit addresses of a chain. A debit increases this account.
     OnChain(ChainId),
     /// The money of confirmed deposits to the merchant's invoices, until the invoice is paid or expires.
     MerchantIncoming(MerchantId),
@@ -66,7 +66,8 @@ impl Account {
         }
     }
 
-    /// Returns true when the account may not go below zero.
+    /// Returns true when the balance of this kind of account may not go below zero. The ledger then refuses entries
+    /// that would spend more than the account has.
     pub fn is_non_negative(&self) -> bool {
         match self {
             Account::MerchantAvailable(_) | Account::User(_) => true,
@@ -80,8 +81,8 @@ impl Account {
     }
 }
 
-/// A cache of the account rows that this process has used. Account rows never change, so each is read from the database
-/// once.
+/// The account rows that this process has used, kept in memory. Account rows never change, so each is read from the
+/// database once.
 #[derive(Default)]
 struct AccountCache(Mutex<HashMap<AccountKey, store::AccountRow>>);
 
@@ -108,7 +109,8 @@ impl AccountKey {
     }
 }
 
-/// Returns the account rows of all lines of the entries. Creates rows for accounts that are used for the first time.
+/// Returns the account rows for all lines of the entries, from the cache or the database. Creates rows for accounts
+/// that are used for the first time.
 pub(super) async fn find_or_create_accounts_of_entries(
     tx: &mut Tx,
     entries: &[JournalEntry],

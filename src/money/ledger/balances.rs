@@ -12,19 +12,19 @@ use ids::{AccountId, Mode};
 /// The sums of the postings of one account, in base units of its asset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// The sum of debits that are only held: their holds are neither posted nor voided.
+    /// The sum of the debits whose holds are open: neither posted nor voided.
     pub debits_pending: Amount,
     /// The sum of the posted debits. It never decreases.
     pub debits_posted: Amount,
-    /// The sum of credits that are only held: their holds are neither posted nor voided.
+    /// The sum of the credits whose holds are open: neither posted nor voided.
     pub credits_pending: Amount,
     /// The sum of the posted credits. It never decreases.
     pub credits_posted: Amount,
 }
 
 impl Balance {
-    /// Returns the amount that an account which must not go below zero can still spend: posted credits minus posted and
-    /// held debits.
+    /// Returns the amount that a non-negative account can still spend: posted credits minus posted and held debits;
+    /// zero when the debits are larger.
     pub fn available_amount(&self) -> Amount {
         self.credits_posted.saturating_sub(self.debits_posted).saturating_sub(self.debits_pending)
     }
@@ -36,7 +36,7 @@ impl Balance {
     }
 
     /// Adds the change that a posting makes to this balance. `side` tells if the posting debits or credits the account.
-    /// Returns `None` when a sum exceeds 256 bits.
+    /// Returns `None` when a sum exceeds 256 bits or a pending sum would go below zero.
     pub(crate) fn apply_balance_change(&mut self, side: Side, change: BalanceChange) -> Option<()> {
         let (pending, posted) = match side {
             Side::Debit => (&mut self.debits_pending, &mut self.debits_posted),
@@ -74,7 +74,7 @@ pub(crate) enum BalanceChange {
 }
 
 impl NewPosting<'_> {
-    /// Returns the change that the posting makes on both of its accounts.
+    /// Returns the change that the posting makes to the balances of its two accounts.
     pub fn to_balance_change(&self) -> BalanceChange {
         let held = self.resolves.as_ref().map_or(self.amount, |hold| hold.amount);
         match self.kind {
@@ -102,9 +102,9 @@ pub async fn find_balance_or_zero(
     }
 }
 
-/// Adds new postings to the balance rows of at most `accounts_max` accounts that may go below zero, and returns the
-/// number of accounts that had new postings. Only postings in the hash chain are added. A worker calls this function
-/// periodically, so that [`find_balance_or_zero`] reads few postings.
+/// Adds new postings to the balance rows of at most `accounts_max` accounts, and returns the number of accounts that
+/// had new postings. Only accounts that may go below zero are considered, and only postings in the hash chain. A worker
+/// calls this function periodically, so that [`find_balance_or_zero`] has to read few postings.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -123,8 +123,8 @@ pub async fn roll_up_balances(tx: &mut Tx, accounts_max: i64) -> Result<usize, d
     Ok(accounts.len())
 }
 
-/// Adds the postings to the balance rows of those accounts that may not go below zero, and fails if one of them would.
-/// The rows are locked in the order of the account ids.
+/// Adds the postings to the balance rows of the non-negative accounts, and fails if one of these accounts would go
+/// below zero. The rows are locked in the order of the account ids.
 pub(super) async fn update_non_negative_balances(
     tx: &mut Tx,
     postings: &[store::NewPosting<'_>],

@@ -1,5 +1,5 @@
-//! The hash chain over the postings. Each hash also covers the hash of the previous posting. So a change of a posting
-//! makes its hash wrong, and a removed posting leaves a gap in the numbers.
+//! The hash chain over the postings. The hash of a posting covers its fields and the hash of the previous posting.
+//! Therefore a changed posting no longer matches its hash, and a removed posting leaves a gap in the numbers.
 
 use sha2::{Digest, Sha256};
 
@@ -7,7 +7,7 @@ use crate::ledger::store::{self, StoredPosting};
 use db::{self, Tx};
 use ids::PostingSeq;
 
-/// The value that takes the place of the previous hash for the first posting.
+/// The hash that the first posting uses as the previous hash.
 pub(crate) const GENESIS_HASH: [u8; 32] = [0; 32];
 
 /// The fields of a posting that its hash covers.
@@ -38,8 +38,8 @@ pub(super) struct HashedFields<'a> {
 }
 
 impl HashedFields<'_> {
-    /// Returns the SHA-256 hash of a version text, of the previous posting's hash `previous`, and of the fields. Each
-    /// part is preceded by its length, so that two different postings never produce the same bytes.
+    /// Returns the SHA-256 hash of three things: a version text, `previous` (the hash of the previous posting), and the
+    /// fields. Each field is preceded by its length, so that two different postings never produce the same bytes.
     pub fn compute_posting_hash(&self, previous: &[u8; 32]) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(b"settled posting v1");
@@ -85,9 +85,9 @@ impl StoredPosting {
     }
 }
 
-/// Appends at most `limit` stored postings to the hash chain and returns the number of appended postings. Only one
-/// instance of the daemon at a time may call this function. On SQLite the function always returns 0, because there each
-/// posting gets its hash when it is inserted.
+/// Appends at most `limit` stored postings to the hash chain, oldest first, and returns the number of appended
+/// postings. Only one instance of the daemon at a time may call this function. On SQLite it always returns 0, because
+/// there each posting gets its hash when it is inserted.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

@@ -10,8 +10,8 @@ use clock::Instant;
 use db::{self, Backend, Tx};
 use ids::Mode;
 
-/// The maximum size of a posted amount, in bits. Balances have 256 bits, so no realistic number of postings overflows
-/// one.
+/// The maximum size of a posted amount, in bits. Balances have 256 bits, so no realistic number of postings overflows a
+/// balance.
 pub(super) const AMOUNT_BITS_MAX: u32 = 127;
 
 /// One line of a journal entry. The ledger stores it as one posting.
@@ -107,7 +107,8 @@ impl JournalEntry {
     }
 }
 
-/// Books the entries in their order, all or none. A later entry may post or void the hold of an earlier entry.
+/// Books the entries in their order, all or none. A later entry may post or void the hold of an earlier entry. On
+/// SQLite the postings also get their hashes.
 ///
 /// # Errors
 /// Every variant of [`PostError`].
@@ -169,8 +170,8 @@ pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalE
     Ok(())
 }
 
-/// Returns the stored open holds that the entries post or void, by name. Leaves out holds that one of these entries
-/// creates, because they are not stored yet.
+/// Returns the stored open holds that the entries post or void, by the names of the entries that created them. Holds
+/// that one of these entries creates itself are left out, because they are not stored yet.
 async fn find_stored_holds_to_resolve<'e>(
     tx: &mut Tx,
     entries: &'e [JournalEntry],

@@ -1,5 +1,5 @@
-//! The double-entry ledger: immutable postings, holds that are posted or voided exactly once, corrections by new
-//! postings.
+//! The double-entry ledger. Postings never change: each hold is posted or voided exactly once by a later posting, and
+//! mistakes are corrected by new postings.
 //!
 //! Invariants:
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
@@ -38,7 +38,7 @@ pub(crate) use store::{
 /// The kind of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostingKind {
-    /// The amount changes the posted sums of both accounts at once, without a hold.
+    /// Changes the posted sums of both accounts at once, without a hold.
     Posted,
     /// Creates a hold of the amount on both accounts.
     Pending,
@@ -50,7 +50,7 @@ pub(crate) enum PostingKind {
 
 db::text_enum!(PostingKind { Posted => "posted", Pending => "pending", Post => "post", Void => "void" });
 
-/// The reason why journal entries were not booked. In this case the ledger stores none of them.
+/// The reason why journal entries were not booked. The ledger then stores none of the entries.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     /// A non-negative account would go below zero. `available` is its balance before the posting.

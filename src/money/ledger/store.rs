@@ -10,7 +10,7 @@ use clock::Instant;
 use db::{self, Bind, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{AccountId, Mode, PostingSeq};
 
-/// The columns of an account that never change.
+/// The columns of an account row that the ledger uses. They never change.
 #[derive(Debug, Clone, Copy)]
 pub struct AccountRow {
     /// The id of the account.
@@ -89,7 +89,7 @@ pub struct StoredPosting {
     pub hash: Option<[u8; 32]>,
 }
 
-/// Returns the account of this mode and asset; `None` when it was never used.
+/// Returns the row of the account for this mode and asset; `None` when the account was never used.
 pub async fn find_ledger_account(
     tx: &mut Tx,
     mode: Mode,
@@ -106,7 +106,8 @@ pub async fn find_ledger_account(
     found.map(|row| Ok(AccountRow { id: row.get("id")?, non_negative: row.get("non_negative")? })).transpose()
 }
 
-/// Returns the account of this mode and asset, and inserts it with an empty balance row when it does not exist yet.
+/// Returns the row of the account for this mode and asset. Inserts it, with an empty balance row, when it does not
+/// exist yet.
 pub async fn find_or_insert_ledger_account(
     tx: &mut Tx,
     mode: Mode,
@@ -140,7 +141,8 @@ pub async fn find_or_insert_ledger_account(
     Ok(AccountRow { id, non_negative: account.is_non_negative() })
 }
 
-/// The balance rows by account id. Each has the hash chain number up to which the row includes the postings.
+/// Balance rows by account id, each with the hash chain number up to which the row includes the postings of its
+/// account.
 pub type Balances = BTreeMap<AccountId, (Balance, i64)>;
 
 /// Locks the balance rows of these accounts in the order of the account ids and returns them. Fails when an account has
@@ -207,8 +209,8 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
     )
 }
 
-/// Inserts postings together with their hashes. Only for SQLite, where only one connection writes at a time. This
-/// prevents two database transactions from computing the next hash at the same time.
+/// Inserts postings together with their hashes. Only for SQLite: there one connection writes at a time, so no two
+/// database transactions compute the next hash at the same time.
 pub async fn insert_postings_with_hashes(
     tx: &mut Tx,
     now: Instant,
@@ -265,9 +267,9 @@ pub async fn insert_postings_with_hashes(
     )
 }
 
-/// Inserts postings without hashes; a worker appends them to the hash chain later. The first statement inserts the
-/// holds and all postings that resolve stored holds. The second statement inserts the postings that resolve the new
-/// holds.
+/// Inserts postings without hashes, for PostgreSQL; a worker appends them to the hash chain later. The first statement
+/// inserts all postings except those that resolve holds of the same call. The second statement inserts these, because
+/// they need the sequence numbers of the new holds.
 pub async fn insert_postings_without_hashes(
     tx: &mut Tx,
     now: Instant,
@@ -317,8 +319,8 @@ pub async fn insert_postings_without_hashes(
     )
 }
 
-/// Returns the open holds that the journal entries with these names created, by name. Holds that were posted or voided
-/// are left out.
+/// Returns the open holds that the journal entries with these names created, by the name of the entry. Holds that were
+/// posted or voided are left out.
 pub async fn find_open_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<&'n str, Hold>, db::Error> {
     let given = (0i64..).zip(&names).map(|(number, name)| batch_row![number, *name]).collect();
     let found = rows_for_each!(
@@ -433,7 +435,8 @@ fn parse_posting_row(row: &db::Row) -> Result<StoredPosting, db::Error> {
     })
 }
 
-/// Sets the hash chain numbers and hashes of postings that have none.
+/// Sets the hash chain numbers and the hashes of postings, if they have none yet. Each element of `hashes` is the
+/// sequence number of a posting, its hash chain number and its hash.
 pub async fn set_posting_hashes(tx: &mut Tx, hashes: &[(PostingSeq, i64, [u8; 32])]) -> Result<(), db::Error> {
     deferred_for_each!(
         tx,
@@ -477,8 +480,8 @@ macro_rules! hashed_changes_after {
     };
 }
 
-/// Lists the changes that postings make to the balance of an account. Changes of postings with a hash chain number
-/// above `hash_chain_no` come first, then those of postings that have no hash chain number yet.
+/// Lists the changes that new postings make to the balance of an account: first the changes of postings with a hash
+/// chain number above `hash_chain_no`, then those of postings without a hash chain number.
 pub async fn list_balance_changes_after_or_unhashed(
     tx: &mut Tx,
     account: AccountId,
@@ -540,8 +543,8 @@ pub async fn explain_hashed_balance_changes(
 /// in the hash chain.
 type NumberedChange = (Option<i64>, Side, BalanceChange);
 
-/// Parses rows and sorts the changes by hash chain number. Changes without a number come last; among these, the end of
-/// a hold comes after its creation, so that no pending sum goes below zero in between.
+/// Parses rows and sorts the changes by hash chain number. Changes without a number come last. Among these, changes
+/// that end a hold come after all others, so that no pending sum goes below zero in between.
 fn parse_and_sort_balance_changes(rows: &[db::Row]) -> Result<Vec<NumberedChange>, db::Error> {
     let change = |row: &db::Row| Ok((row.get("hash_chain_no")?, parse_posting_side(row)?, parse_balance_change(row)?));
     let mut changes: Vec<NumberedChange> = rows.iter().map(change).collect::<Result<_, db::Error>>()?;

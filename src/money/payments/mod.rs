@@ -1,5 +1,5 @@
-//! Payments: attempts to pay an order. Each change of a payment is reported to the shop in the same database
-//! transaction; see [`crate::effects`].
+//! Payments: attempts to pay an order. A change of a payment is reported to the shop in the database transaction that
+//! makes it; see [`crate::effects`].
 
 mod store;
 
@@ -56,7 +56,7 @@ db::text_enum!(State {
     Expired => "expired",
 });
 
-/// A change of a payment that the shop acts on.
+/// A change of a payment. The shop updates the order of the payment accordingly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentChange {
     /// Money has arrived for the payment, but it is not confirmed yet.
@@ -78,8 +78,8 @@ pub struct BalanceDebit {
     pub asset: AssetId,
     /// The amount, in base units of the asset.
     pub amount: Amount,
-    /// The exchange rate, the source of the rate and the time of the rate; `None` when the price is in the currency of
-    /// the balance.
+    /// The exchange rate as decimal text, the source of the rate, and the time when the rate was observed; `None` when
+    /// the price is in the currency of the balance.
     pub rate: Option<(String, String, Instant)>,
 }
 
@@ -100,12 +100,13 @@ pub struct NewPayment {
     pub taken: Option<BalanceDebit>,
     /// The URL of the provider's payment page; `None` unless the method is Alipay or WeChat Pay.
     pub pay_url: Option<String>,
-    /// The id of the payment at the external provider; `None` when the provider assigned no id.
+    /// The id of the payment at the external payment provider; `None` when there is no provider, or when it assigned no
+    /// id.
     pub provider_ref: Option<String>,
 }
 
 impl NewPayment {
-    /// Returns a payment in the state `Pending`, without the fields that only some methods have.
+    /// Returns the data of a payment in the state `Pending`. The fields that only some methods use are `None`.
     pub fn new_pending_payment(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
         NewPayment {
             order,
@@ -120,7 +121,7 @@ impl NewPayment {
     }
 }
 
-/// Queues the statement that inserts a payment. The result contains the payment's id.
+/// Queues the statement that inserts a payment. The result refers to the id of the new payment.
 pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     store::queue_payment_insert(tx, now, new)
 }
@@ -141,9 +142,9 @@ pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<P
     store::find_newest_payment(tx, order).await
 }
 
-/// Closes a pending external payment (Alipay, WeChat Pay): as paid when `paid` is true, otherwise as expired. The
-/// ledger does not contain the money of external payments. Returns `None` when the payment is not pending or is not an
-/// external payment.
+/// Closes a pending external payment (Alipay, WeChat Pay): as paid when `paid` is true, otherwise as expired. Returns
+/// the payment change, which the caller must report to the shop. Returns `None`, and changes nothing, when the payment
+/// is not pending or is not an external payment. The ledger does not contain the money of external payments.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -160,7 +161,7 @@ pub async fn close_pending_external_payment(
     Ok(Some(if paid { PaymentChange::Paid(id) } else { PaymentChange::Expired(id) }))
 }
 
-/// Stores the new states of payments.
+/// Stores the new states of payments, and the closing time of payments whose new state is closed.
 pub(crate) async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
     store::set_payment_states(tx, now, to).await
 }

@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, ResultRef, Tx, batch_row, deferred_for_each, execute, queued, row};
 use ids::{OrderId, PaymentId};
 
-/// Queues the statement that inserts a payment. The result contains the payment's id.
+/// Queues the statement that inserts a payment. The result refers to the id of the new payment.
 pub fn queue_payment_insert(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
     let (rate, source, rated_at) =
@@ -45,7 +45,8 @@ pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<P
     found.map(|row| row.get("id")).transpose()
 }
 
-/// Sets the states of payments. Also sets the closing time of payments whose new state is a closed one.
+/// Sets the states of payments. When the new state is success, failed or expired, also sets the closing time; otherwise
+/// clears it.
 pub async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
     let given = to.iter().map(|(id, state)| {
         let closed_at = match state {

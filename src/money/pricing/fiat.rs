@@ -68,7 +68,8 @@ impl db::FromValue for Currency {
 pub struct Fiat {
     /// The currency of the amount.
     pub currency: Currency,
-    /// Minor units of the currency: cents, fen, yen. [`Currency::decimals`] says how many make one unit.
+    /// The number of minor units, such as cents, fen or yen. [`Currency::decimals`] tells how many of them make one
+    /// unit of the currency.
     pub minor: i64,
 }
 
@@ -85,9 +86,8 @@ impl Fiat {
 
     /// Parses a decimal text in whole units of the currency, such as `0.50`, into the amount. Nothing is rounded.
     ///
-    /// # Errors
-    /// A sentence for the person who entered the text, when it is not a number without sign and exponent, when it has
-    /// more decimal places than the currency, or when it is too large.
+    /// A sentence for the person who entered the text. This function fails when the text is not a number without sign
+    /// and exponent, when it has more decimal places than the currency, or when it is too large.
     pub fn parse_decimal(text: &str, currency: Currency) -> Result<Fiat, String> {
         let decimals = currency.decimals();
         let units = Amount::parse_decimal(text, decimals).map_err(|error| match error {
@@ -101,8 +101,9 @@ impl Fiat {
     }
 }
 
-/// Returns `price / rate` in base units of an asset with `decimals` decimal places, rounded up, by exact integer
-/// arithmetic. `None` when the price is negative, the rate is not positive, or the amount is too large.
+/// Returns the amount of an asset that costs `price`, in base units, rounded up: `price / rate` by exact integer
+/// arithmetic. `rate` is the price of one whole unit of the asset, which has `decimals` decimal places. `None` when the
+/// price is negative, the rate is not positive, or the amount is too large.
 pub fn convert_price_to_amount_rounded_up(price: Fiat, rate: Decimal, decimals: u8) -> Option<Amount> {
     let ten = Units::from(10);
     let minor = u64::try_from(price.minor).ok()?;

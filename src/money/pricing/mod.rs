@@ -1,5 +1,5 @@
 //! Exchange rates and quotes. A quote is the amount that a buyer has to pay; it fixes the exchange rate for one
-//! payment. There is no quote without a fresh rate.
+//! payment. A quote needs fresh rates.
 
 mod fiat;
 mod minor_units;
@@ -22,7 +22,8 @@ pub async fn store_accepted_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Ra
     store::insert_rate(tx, base, quote, rate).await
 }
 
-/// Returns the latest rate that was accepted for a pair, regardless of its age; `None` when none was ever accepted.
+/// Returns the latest rate that was accepted for the price of `base` in `quote`, regardless of its age; `None` when no
+/// rate was ever accepted.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

@@ -9,16 +9,16 @@ use rust_decimal::Decimal;
 use crate::pricing::fiat::{Currency, Fiat, convert_price_to_amount_rounded_up};
 use clock::Instant;
 
-/// The maximum time, in milliseconds, by which the observation of a rate may be later than the present: small steps of
-/// the clock do not make a rate unusable.
+/// The maximum time, in milliseconds, by which the observation of a rate may lie in the future. The limit allows for
+/// small corrections of the clock.
 const CLOCK_STEP_MAX_MS: i64 = 5_000;
-/// The maximum number of decimal places of an amount due. Wallets and exchanges cut further places off.
+/// The maximum number of decimal places of an amount due. Wallets and exchanges ignore further places.
 const DUE_DECIMALS_MAX: u8 = 8;
-/// The maximum share of the exact amount, as its reciprocal, that rounding may add to an amount due: one ten-thousandth
-/// is 0.01 %.
+/// The limit of the share that rounding may add to an exact amount, as the reciprocal of the share: 10,000 stands for
+/// 1/10,000, which is 0.01 %.
 const ROUNDING_SHARE_MAX: u64 = 10_000;
 
-/// An exchange rate that was accepted: the price of one unit of a base currency or asset in a quote currency.
+/// An accepted exchange rate: the price of one unit of a base, which is a currency or an asset, in a quote currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
     /// Units of the quote currency for one unit of the base.
@@ -30,7 +30,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// The time of observation of a rate that the operator has configured. Such a rate never becomes stale.
+    /// The value of `observed_at` for a rate that the operator has configured. Such a rate never becomes stale.
     pub const CONFIGURED: Instant = Instant(i64::MAX);
 }
 
@@ -112,8 +112,8 @@ impl RateBook {
             .cloned()
     }
 
-    /// Returns the rate of `base` in `quote`: the rate of the pair itself, or the rate of `base` in USD multiplied by
-    /// the rate of USD in `quote`.
+    /// Returns a fresh rate of `base` in `quote`: the rate of the pair itself if the book has one, otherwise the rate
+    /// of `base` in USD multiplied by the rate of USD in `quote`. The rate is 1 when both are the same.
     ///
     /// # Errors
     /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
@@ -133,9 +133,10 @@ impl RateBook {
         })
     }
 
-    /// Returns the amount of the asset `base` that pays `price`. The asset has `decimals` decimal places. The amount is
-    /// rounded up to the fewest places that cost the buyer at most 0.01 %, and to at most eight and at most
-    /// `kept_decimals` places.
+    /// Returns the amount of the asset `base` that pays `price`, with the rate that was used. The spread is subtracted
+    /// from the rate, so that the buyer pays more. The asset has `decimals` decimal places. The amount is rounded up to
+    /// the fewest places with which rounding adds at most 0.01 %, and never to more than eight or `kept_decimals`
+    /// places.
     ///
     /// # Errors
     /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
@@ -158,13 +159,15 @@ impl RateBook {
         Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
     }
 
-    /// Returns the rate of `base` in `quote`. Fails when the rate is missing or older than the limit.
+    /// Returns the rate of the pair itself, the price of `base` in `quote`. Fails when the rate is missing or not
+    /// fresh.
     fn find_fresh_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         let Some(rate) = self.find_latest_rate(base, quote) else {
             return Err(QuoteError::NoRate { base: base.to_owned(), quote: quote.to_owned() });
         };
         let age_ms = now.since(rate.observed_at);
-        // After the clock was set back, an observation lies in the future, and its true age is unknown.
+        // After the clock was set back, the time of an observation may lie in the future, and the true age of the rate
+        // is unknown.
         let is_fresh = (-CLOCK_STEP_MAX_MS..=self.stale_after_ms).contains(&age_ms);
         if !is_fresh && rate.observed_at != Rate::CONFIGURED {
             return Err(QuoteError::Stale { base: base.to_owned(), quote: quote.to_owned() });
@@ -173,9 +176,9 @@ impl RateBook {
     }
 }
 
-/// Returns the least amount that is not below `exact` and has the fewest decimal places that cost at most 0.01 % of
-/// `exact`; `None` when it is out of range. When no number of places is as cheap, the amount has the maximum number of
-/// places: eight, or `kept_decimals` if that is fewer. One whole coin is 10^`decimals` base units.
+/// Returns `exact` rounded up to the fewest decimal places with which rounding adds at most 0.01 %; `None` when the
+/// result is out of range. The maximum number of places is eight, or `kept_decimals` if that is fewer; it is used when
+/// fewer places always add more than 0.01 %. One whole coin is 10^`decimals` base units.
 fn round_up_to_fewest_cheap_decimals(exact: Amount, decimals: u8, kept_decimals: u8) -> Option<Amount> {
     let most = kept_decimals.min(DUE_DECIMALS_MAX);
     let is_cheap = |rounded: &Amount| {
@@ -186,8 +189,8 @@ fn round_up_to_fewest_cheap_decimals(exact: Amount, decimals: u8, kept_decimals:
     cheapest.or_else(|| exact.round_up_to_decimals(decimals, most))
 }
 
-/// Returns a price converted to US cents, rounded up, for the tiers of [`crate::assets::Depths`]. `None` while no fresh
-/// rate is known, and when the result is out of range.
+/// Returns a price in US cents, rounded up, from which [`crate::assets::Depths`] gives the required confirmations.
+/// `None` while no fresh rate is known, and when the result is out of range.
 pub fn convert_price_to_usd_rounded_up(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
     let rate = rates.find_fresh_or_crossed_rate(now, Currency::USD.as_str(), price.currency.as_str()).ok()?;
     let cents = convert_price_to_amount_rounded_up(price, rate.value, Currency::USD.decimals())?;

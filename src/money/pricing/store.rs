@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 use crate::pricing::Rate;
 use db::{self, Tx, execute, row};
 
-/// Inserts a rate with the time of its observation.
+/// Inserts an accepted rate, the price of `base` in `quote`, with the time of its observation.
 pub async fn insert_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> Result<(), db::Error> {
     let inserted = execute!(
         tx,
@@ -19,7 +19,7 @@ pub async fn insert_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> R
     db::expect_changed(inserted, 1)
 }
 
-/// Returns the rate of a pair of currencies that was inserted last; `None` when there is none.
+/// Returns the rate of `base` in `quote` that was inserted last; `None` when there is none.
 pub async fn find_newest_rate(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
     let found = row!(
         tx,

@@ -1,8 +1,8 @@
 //! Unconfirmed transfers: transfers in a mempool, or in a block that a reorg can still remove.
 //!
-//! The ledger does not book unconfirmed transfers, but the checkout shows them to the buyer. A transfer that was first
-//! seen inside the payment window counts as in time, even when it is mined after the end of the window. Therefore the
-//! time when a transfer was first seen is stored. Dust is not stored.
+//! The ledger does not book unconfirmed transfers, but the checkout shows them to the buyer. The time when a transfer
+//! was first seen is stored: a transfer that was first seen inside the payment window counts as in time, even when it
+//! is mined after the end of the window. Dust is not stored.
 
 mod store;
 
@@ -16,8 +16,8 @@ use clock::Instant;
 use db::{self, Tx};
 use ids::InvoiceId;
 
-/// The time for which an unconfirmed transfer keeps its invoice open, in milliseconds: one day. A mempool may keep a
-/// transaction for two weeks, but the invoice reserves stock, so it does not wait that long.
+/// The maximum time, in milliseconds, for which an unconfirmed transfer keeps its invoice open: one day. A mempool may
+/// keep a transaction for two weeks, but an open invoice reserves stock, so it does not wait that long.
 pub const HOLD_MS: i64 = 24 * 3_600_000;
 
 /// The state of an unconfirmed transfer.
@@ -50,8 +50,8 @@ pub struct UnconfirmedSum {
 pub struct MempoolSnapshot {
     /// The unconfirmed transfers to watched addresses.
     pub unconfirmed: Vec<UnconfirmedTransfer>,
-    /// The height of the node's tip, requested after the transfers. Once the follower has read this block, a stored
-    /// transfer that is neither in the snapshot nor booked was dropped from the mempool.
+    /// The height of the last block of the node, requested after the transfers. When the follower has read this block,
+    /// a stored transfer that is missing in the snapshot is either booked, or was dropped from the mempool.
     pub head: Height,
 }
 
@@ -60,14 +60,16 @@ pub struct MempoolSnapshot {
 pub struct MempoolDifferences {
     /// The number of transfers that were inserted or changed.
     pub appeared: usize,
-    /// The number of transfers that the node does not report any more.
+    /// The number of stored transfers that were ended, because the node does not report them any more.
     pub ended: usize,
     /// True when a missing transfer may be in a block that the follower has not read yet. The caller has to compare
     /// again later.
     pub open: bool,
 }
 
-/// Makes the stored unconfirmed transfers equal to a snapshot of the mempool: adds new ones and ends those that are gone.
+/// Makes the stored unconfirmed transfers equal to a snapshot of the mempool. Adds new transfers, except for dust. Ends
+/// transfers that are missing in the snapshot, but only when the follower has read the block at the height `head` of
+/// the snapshot; until then, a missing transfer may be in a block that is not read yet.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -104,7 +106,8 @@ pub async fn store_mempool_differences(
     Ok(observed)
 }
 
-/// Returns the sum of the unconfirmed transfers to an invoice, without those that are booked as deposits.
+/// Returns the sum of the unconfirmed transfers to an invoice in the requested asset. Transfers that are booked as
+/// deposits are left out.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -112,8 +115,8 @@ pub async fn sum_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Resul
     store::sum_unconfirmed_transfers(tx, invoice).await
 }
 
-/// Returns true when an invoice of the chain waits for money, or when an unconfirmed transfer is stored. Otherwise the
-/// mempool worker need not request the mempool.
+/// Returns true when an invoice of the chain waits for money, or when an unconfirmed transfer is stored. When it
+/// returns false, the mempool worker does not need to request the mempool.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

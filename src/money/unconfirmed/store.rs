@@ -39,9 +39,10 @@ pub async fn list_seen_transfers(tx: &mut Tx, chain: &ChainId) -> Result<Vec<See
         .collect()
 }
 
-/// Inserts or updates a transfer and returns 1. Returns 0 when no invoice has the address, when nothing changed, or
-/// when the transfer is dust: its amount is less than `bound`, and the invoice requests more than `bound`. An update
-/// does not change `first_seen_at`.
+/// Inserts a transfer, or updates a stored one that was ended or whose replaceability has changed, and returns 1.
+/// Returns 0 when the address belongs to no invoice, when nothing changed, or when the transfer is dust: its amount is
+/// less than `bound`, the dust limit, and its invoice does not accept such small payments. An update does not change
+/// `first_seen_at`.
 pub async fn upsert_seen_transfer_unless_dust(
     tx: &mut Tx,
     now: Instant,
@@ -71,8 +72,8 @@ pub async fn upsert_seen_transfer_unless_dust(
     Ok(usize::try_from(changed).unwrap_or(usize::MAX))
 }
 
-/// Ends a transfer that the node does not report any more. The state becomes `mined` when a deposit of its transaction
-/// is booked, otherwise `orphaned`.
+/// Ends a transfer that the node does not report any more. Its state becomes `mined` when a deposit of its transaction
+/// to the same invoice is booked, otherwise `orphaned`.
 pub async fn end_transfer_as_mined_or_orphaned(tx: &mut Tx, now: Instant, id: i64) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
@@ -86,8 +87,8 @@ pub async fn end_transfer_as_mined_or_orphaned(tx: &mut Tx, now: Instant, id: i6
     db::expect_changed(changed, 1)
 }
 
-/// Returns the sum of the transfers to an invoice that are in the state `seen`, without those that are booked as
-/// deposits.
+/// Returns the sum of the transfers to an invoice that are in the state `seen` and in the requested asset. Transfers
+/// that are booked as deposits are left out.
 pub async fn sum_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Result<UnconfirmedSum, db::Error> {
     let found = rows!(
         tx,

@@ -1,5 +1,5 @@
-//! The audit log: an append-only log of administrative actions. The database transaction of an action also writes its
-//! entry in the audit log, so that neither is stored without the other.
+//! The audit log: an append-only log of administrative actions. The database transaction of an action also writes the
+//! entry in the audit log, so that neither the action nor the entry is stored alone.
 
 mod store;
 
@@ -34,7 +34,7 @@ pub enum Action {
     ProductChange,
     /// An operator activated or deactivated a product; the detail is the new state.
     ProductSetState,
-    /// An operator imported stock items; the detail is their number.
+    /// An operator imported stock items; the detail is the number of added items.
     StockImport,
     /// An operator took a stock item off sale; the subject is the number of the item.
     StockWithdraw,
@@ -50,7 +50,7 @@ pub enum Action {
     UserCredit,
     /// An operator issued an access token for a user.
     TokenIssue,
-    /// An operator revoked all access tokens of a user; the detail is their number.
+    /// An operator revoked all access tokens of a user; the detail is the number of revoked tokens.
     TokenRevoke,
     /// An operator cancelled an unpaid order.
     OrderCancel,
@@ -58,7 +58,7 @@ pub enum Action {
     OrderConfirm,
     /// An operator closed a review; the detail is its kind and the operator's note.
     ReviewClose,
-    /// An operator queued the parked mails again; the subject is their number.
+    /// An operator queued the parked mails again; the subject is the number of mails, such as `3 mails`.
     MailRetry,
     /// An operator resumed a halted chain; the detail is the reason of the halt.
     ChainResume,

@@ -7,7 +7,7 @@ use clock::Instant;
 use db::Tx;
 use ids::Shop;
 
-/// The kind of an event, as API clients see it.
+/// The kind of an event. API clients see its text, such as `order.paid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A buyer placed an order.
@@ -24,7 +24,8 @@ pub enum Kind {
     OrderFailed,
     /// A reorg removed the money of an order permanently after the order was delivered.
     OrderUnpaid,
-    /// A reorg removed money of a paid payment. The same transaction may be mined and confirmed again.
+    /// A reorg removed money of a payment that was paid in full. The transaction of the buyer may still be mined and
+    /// confirmed again.
     PaymentReversed,
 }
 

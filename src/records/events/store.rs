@@ -5,7 +5,8 @@ use clock::Instant;
 use db::{ResultRef, Tx, queued};
 use ids::Shop;
 
-/// Queues the statement that inserts an event. The result contains the sequence number of the event.
+/// Queues the statement that inserts an event. The returned reference stands for the sequence number of the event,
+/// which is known after the statement has run.
 pub fn queue_event_insert(
     tx: &mut Tx,
     now: Instant,

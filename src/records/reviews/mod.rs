@@ -1,8 +1,8 @@
 //! Reviews: cases that no rule of the daemon decides, such as money that no invoice requested. The operator decides
-//! them.
+//! each case.
 //!
-//! For each kind and subject there is at most one review. When the cause of a closed review occurs again, the review is
-//! opened again.
+//! For each kind and subject (the object that the review is about) at most one review is stored. When the cause of a
+//! closed review occurs again, the same review is opened again.
 
 mod store;
 
@@ -27,7 +27,8 @@ pub enum Kind {
     PaymentSecond,
     /// A reorg removed money of a paid order.
     PaymentReversed,
-    /// No invoice counts a deposit: the invoice was already paid, the deposit was late, or it is in another asset.
+    /// A deposit is counted for no invoice: the invoice was already paid, the deposit came late, or the deposit is in
+    /// another asset.
     DepositUnallocated,
     /// A transfer reached an address of our account key that belongs to no invoice of the database.
     DepositUnclaimed,
@@ -35,8 +36,8 @@ pub enum Kind {
     DepositOutOfRange,
     /// An endpoint of another provider does not show the transfer of a deposit.
     DepositContradicted,
-    /// No endpoint of another provider can show the transfer of a deposit, and the deposit is worth more than is
-    /// confirmed without one.
+    /// No endpoint of another provider can show the transfer of a deposit, and the value of the deposit is above the
+    /// maximum that is confirmed without such a second endpoint.
     DepositUncorroborated,
     /// A transaction that the daemon did not create spent the output of a deposit.
     DepositSpent,
@@ -44,7 +45,7 @@ pub enum Kind {
     AddressUsedBefore,
     /// The balance of an address exceeds its booked deposits by an amount that is too large to be booked.
     BalanceOutOfRange,
-    /// An invoice expired although no endpoint had returned the balance of its address.
+    /// An invoice expired before any endpoint had returned the balance of its address.
     BalanceUnverified,
     /// A rescan found a transfer that may be booked already: a balance check has booked money of the same address
     /// without knowing its transaction.
@@ -137,8 +138,8 @@ pub async fn open_or_reopen_review(
     store::insert_or_reopen_review(tx, now, kind, subject, detail, None).await
 }
 
-/// Opens a review about `amount` base units. Does nothing when the review is already open, or when the operator has
-/// already decided on this amount or a larger amount.
+/// Opens a review about `amount` base units, or opens the closed review of this kind and subject again. Does nothing
+/// when the review is already open, or when the operator has already decided on this amount or a larger amount.
 pub async fn open_review_unless_decided(
     tx: &mut Tx,
     now: Instant,

@@ -31,7 +31,7 @@ pub fn normalize_language_tag(text: &str) -> Option<String> {
     Some(tag)
 }
 
-/// Returns true when the tag is a variant of the language: `zh-CN` is a variant of `zh`.
+/// Returns true when `tag` is a variant of the language tag `language`: `zh-CN` is a variant of `zh`.
 pub fn is_variant_of(tag: &str, language: &str) -> bool {
     tag.strip_prefix(language).is_some_and(|rest| rest.starts_with('-'))
 }

@@ -38,8 +38,8 @@ pub enum State {
 
 db::text_enum!(State { Active => "active", Inactive => "inactive" });
 
-/// A product as buyers see it. `stock` and `unit_price` are those of the product's first active SKU, and `unit_price`
-/// is in the currency of the query.
+/// A product as buyers see it. `stock` and `unit_price` belong to the first active SKU of the product, and `unit_price`
+/// is in the currency that the caller asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
     pub id: ProductId,
@@ -145,7 +145,8 @@ pub struct ProductChange {
     pub slug: String,
     /// The currency of `unit_price`.
     pub currency: Currency,
-    /// The price of one unit, in minor units of the currency. It replaces all price tiers of this currency.
+    /// The price of one unit, in minor units of the currency. This price replaces all price tiers of the product in
+    /// this currency.
     pub unit_price: i64,
     /// The minimum quantity in one order; the default is 1.
     pub min_quantity: Option<u32>,
@@ -199,8 +200,7 @@ pub struct OrderableSku {
 pub enum PricingScheme {
     /// The price of the tier for quantity 1 applies to every quantity.
     PerUnit,
-    /// The price of a larger tier applies: the tier with the largest `from_quantity` that does not exceed the ordered
-    /// quantity.
+    /// The price of the tier with the largest `from_quantity` that does not exceed the ordered quantity applies.
     Tiered,
 }
 
@@ -281,7 +281,8 @@ pub async fn find_orderable_sku(
     store::find_orderable_sku(tx, shop, currency, &public_id.to_string(), tier_quantity).await
 }
 
-/// Creates an active product with one SKU, its price tiers and its texts. The product has no stock.
+/// Creates an active product with one SKU, its price tiers and its texts, and returns the ids of both. The product has
+/// no stock.
 pub async fn create_product_without_stock(
     tx: &mut Tx,
     now: Instant,
@@ -298,8 +299,8 @@ pub async fn create_product_without_stock(
     Ok((product, sku))
 }
 
-/// Creates the product with this slug, or changes it when it exists, and records the action in the audit log. Returns
-/// true when the product was created.
+/// Creates the product with this slug, or changes it when it exists, and records the action in the audit log. The price
+/// replaces all price tiers of the product in this currency. Returns true when the product was created.
 pub async fn create_or_change_product(
     tx: &mut Tx,
     now: Instant,
@@ -394,8 +395,7 @@ fn validate_quantity_limits(min_quantity: u32, max_quantity: u32) -> Result<(), 
     if is_valid { Ok(()) } else { Err(EditError::BadLimits { min: min_quantity, max: max_quantity }) }
 }
 
-/// Fails when no price tier starts at quantity 1, when two tiers start at the same quantity, or when a price is
-/// negative.
+/// Fails unless one price tier starts at quantity 1, all tiers start at different quantities, and no price is negative.
 fn validate_price_tiers(tiers: &[PriceTier]) -> Result<(), EditError> {
     let mut quantities: Vec<u32> = tiers.iter().map(|tier| tier.from_quantity).collect();
     quantities.sort_unstable();

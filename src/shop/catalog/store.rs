@@ -6,7 +6,8 @@ use db::{self, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 
-/// The maximum number of rows that one list query returns. A product has one row for each of its texts.
+/// The maximum number of rows that one list query returns. A product takes one row for each of its texts, or for each
+/// currency in which it has a price.
 const LIST_ROWS_MAX: u32 = 100_000;
 
 /// Returns the active products of a shop with a price in this currency, sorted by position.
@@ -63,9 +64,10 @@ pub async fn list_all_products(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWit
     group_price_rows_by_product(&found)
 }
 
-/// Returns the product with this public id, a UUID in hyphenated lower-case form, and its prices in all currencies;
-/// `None` when the shop has no such product. Statements ask by the unique id alone: without statistics PostgreSQL takes
-/// the index on merchant, mode and slug for equally good, and reads all products of the shop.
+/// Returns the product with this public id, a UUID in hyphenated lower-case form, active or not, and its prices in all
+/// currencies; `None` when the shop has no such product. The statement searches by the public id alone, and the shop is
+/// compared afterwards: PostgreSQL without table statistics could choose the index on merchant, mode and slug, and then
+/// read all products of the shop.
 pub async fn find_any_product_by_public_id(
     tx: &mut Tx,
     shop: Shop,
@@ -75,7 +77,8 @@ pub async fn find_any_product_by_public_id(
     Ok(group_price_rows_by_product(rows_if_of_shop(&found, shop)?)?.pop())
 }
 
-/// Returns the product with this slug and its prices in all currencies; `None` when the shop has no such product.
+/// Returns the product with this slug, active or not, and its prices in all currencies; `None` when the shop has no
+/// such product.
 pub async fn find_any_product_by_slug(
     tx: &mut Tx,
     shop: Shop,
@@ -91,7 +94,7 @@ pub async fn find_any_product_by_slug(
     Ok(group_price_rows_by_product(&found)?.pop())
 }
 
-/// Returns the rows of a product, or no rows when another shop has the product.
+/// Returns the given rows of one product, or no rows when the product belongs to another shop.
 fn rows_if_of_shop(rows: &[Row], shop: Shop) -> Result<&[Row], db::Error> {
     let Some(first) = rows.first() else { return Ok(&[]) };
     let owner = Shop { merchant: first.get("merchant_id")?, mode: first.get("mode")? };
@@ -124,8 +127,8 @@ fn group_price_rows_by_product(rows: &[Row]) -> Result<Vec<ProductWithPrices>, d
     Ok(products)
 }
 
-/// Returns the product with this public id, a UUID in hyphenated lower-case form; `None` when the product does not
-/// exist or has no price in this currency.
+/// Returns the product with this public id, a UUID in hyphenated lower-case form, active or not; `None` when the shop
+/// has no such product or the product has no price in this currency.
 pub async fn find_priced_product_by_public_id(
     tx: &mut Tx,
     shop: Shop,
@@ -147,7 +150,8 @@ pub async fn find_priced_product_by_public_id(
     Ok(group_text_rows_by_product(currency, rows_if_of_shop(&found, shop)?)?.pop())
 }
 
-/// Returns the product with this slug; `None` when the product does not exist or has no price in this currency.
+/// Returns the product with this slug, active or not; `None` when the shop has no such product or the product has no
+/// price in this currency.
 pub async fn find_priced_product_by_slug(
     tx: &mut Tx,
     shop: Shop,
@@ -287,7 +291,7 @@ pub async fn set_quantity_limits(
     expect_changed(n, 1)
 }
 
-/// Deletes all price tiers of a SKU in one currency and returns the number of deleted rows.
+/// Deletes all price tiers of a SKU in one currency and returns the number of deleted tiers.
 pub async fn delete_price_tiers(tx: &mut Tx, sku: SkuId, currency: Currency) -> Result<u64, db::Error> {
     execute!(tx, "delete from sku_prices where sku_id = $1 and currency = $2", sku, currency)
 }
@@ -338,8 +342,8 @@ pub async fn add_to_available_count(tx: &mut Tx, sku: SkuId, quantity: u64) -> R
 }
 
 /// Queues the statement that subtracts `quantity` from the column `skus.available`, the number of available items of
-/// the SKU. The result has no row when fewer items are available. The row of the SKU stays locked until the end of the
-/// transaction, so that the next statement can choose the items.
+/// the SKU. When fewer items are available, the statement changes nothing and returns no row. The statement locks the
+/// row of the SKU until the end of the transaction, so that the next statement can choose the items.
 pub fn queue_subtraction_from_available_count(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     queued!(
         tx,

@@ -36,7 +36,7 @@ pub struct Terms {
     pub ends_at: Option<Instant>,
 }
 
-/// One line of an order, with only the data that the discount depends on.
+/// One line of an order, reduced to the data on which the discount depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BasketLine {
     /// The product that the line orders.
@@ -66,7 +66,8 @@ pub enum CouponRefusal {
     /// The coupon applies to one product only, and the order has no line with this product.
     #[error("the coupon is for another product")]
     OtherProduct,
-    /// The order is in another currency than the coupon. The field is the currency of the coupon.
+    /// The order is in another currency than the coupon. The field is the currency of the coupon, in which the order
+    /// should be.
     #[error("the coupon is for orders in {0}")]
     OtherCurrency(Currency),
     /// A sum of the order's amounts exceeds the range of `i64`.

@@ -1,5 +1,5 @@
-//! Coupons: codes that give a discount. The creation of an order with a coupon adds one to the coupon's number of uses.
-//! When the order ends unpaid, that use is subtracted again.
+//! Coupons: codes that give a discount on an order. The creation of an order with a coupon adds one to the number of
+//! uses of the coupon. When the order ends unpaid, one use is subtracted again.
 
 pub mod discount;
 mod store;
@@ -110,8 +110,8 @@ pub async fn create_coupon(
     Ok(coupon)
 }
 
-/// Checks that an order may use a coupon, counts one use, and returns the discount. The database counts atomically, so
-/// two concurrent orders cannot both take the last use.
+/// Checks that an order may use a coupon, adds one to its number of uses, and returns the discount. One SQL statement
+/// checks the number and adds to it, so two concurrent orders cannot both take the last use.
 pub async fn redeem_coupon(
     tx: &mut Tx,
     now: Instant,

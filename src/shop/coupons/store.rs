@@ -97,7 +97,8 @@ fn parse_coupon(row: &Row) -> Result<Coupon, db::Error> {
     })
 }
 
-/// Counts one use of a coupon and returns true. Returns false when the coupon is inactive or has no use left.
+/// Adds one to the number of uses of a coupon and returns true. Returns false when the coupon is inactive or has
+/// reached its maximum number of uses.
 pub async fn claim_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
     let n = execute!(
         tx,

@@ -27,8 +27,8 @@ const UNREADABLE: reviews::Kind = reviews::Kind::OrderUnreadable;
 
 /// The maximum number of orders that one run of the delivery worker delivers. Further orders wait for the next run.
 const ORDERS_PER_RUN_MAX: u32 = 256;
-/// The maximum number of deliveries that run at the same time. SQLite commits such deliveries together; PostgreSQL
-/// needs one connection for each of them.
+/// The maximum number of orders that are delivered at the same time, each in its own transaction. SQLite commits such
+/// transactions together; PostgreSQL needs one connection for each of them.
 const CONCURRENT_DELIVERIES: usize = 8;
 
 /// The settings of the e-mail to the buyer. The e-mail never contains the delivered items, because e-mail is not
@@ -57,7 +57,7 @@ pub fn queue_delivery_schedule(tx: &mut Tx, now: Instant, order: impl Into<Bind>
     store::queue_delivery_insert(tx, now, order.into())
 }
 
-/// Deletes the scheduled delivery of an order, if the order has one.
+/// Deletes the scheduled delivery of an order, if one is scheduled.
 pub async fn unschedule_delivery(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
     store::delete_scheduled_delivery(tx, order).await?;
     Ok(())
@@ -86,7 +86,8 @@ pub async fn deliver_due_orders(
     Ok(delivered)
 }
 
-/// Delivers one order and returns true when the order was completed. Schedules the next attempt after a failure.
+/// Delivers one order and returns true when the order was completed. After a failed attempt, schedules the next attempt
+/// or marks the order as failed, and returns false.
 async fn deliver_or_reschedule_order(
     db: &Db,
     now: Instant,
@@ -182,8 +183,8 @@ async fn start_processing_or_unschedule(
 }
 
 /// Returns the cause of a failed delivery attempt. When the key of an item cannot decrypt this item but decrypts other
-/// items, the item is damaged. When the key decrypts no item at all, the key ring holds a different key under the same
-/// id, and the operator may restore the right key later.
+/// items, the item is damaged. When the key decrypts none of the tested items, the key ring holds a different key under
+/// the same id; the operator may restore the right key later.
 async fn classify_delivery_failure(
     tx: &mut Tx,
     envelope: &Envelope,

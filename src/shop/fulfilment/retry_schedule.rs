@@ -37,8 +37,7 @@ pub enum NextStep {
 /// one.
 pub fn choose_step_after_failure(cause: FailureCause, attempts: u32) -> NextStep {
     match cause {
-        // Attempts without the key are not counted as failed. So all attempts remain for a later failure with another
-        // cause.
+        // An attempt without the key does not count as failed, so all attempts remain for failures with another cause.
         FailureCause::MissingKey => NextStep::Retry { attempts, after_ms: LONGEST_DELAY_MS },
         FailureCause::DamagedItems => {
             let failed = attempts.saturating_add(1);

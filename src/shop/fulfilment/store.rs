@@ -4,8 +4,8 @@ use clock::Instant;
 use db::{self, Bind, ResultRef, Tx, execute, expect_changed, queued, row, rows};
 use ids::OrderId;
 
-/// Queues the statement that inserts the scheduled delivery of an order. The result has no row when the order already
-/// has a scheduled delivery.
+/// Queues the statement that schedules the delivery of an order at the time `now`. The statement changes nothing and
+/// returns no row when the delivery is already scheduled.
 pub fn queue_delivery_insert(tx: &mut Tx, now: Instant, order: Bind) -> ResultRef<OrderId> {
     queued!(
         tx,
@@ -16,7 +16,8 @@ pub fn queue_delivery_insert(tx: &mut Tx, now: Instant, order: Bind) -> ResultRe
     )
 }
 
-/// Returns at most `limit` orders whose delivery is due. The order whose delivery was due first comes first.
+/// Returns at most `limit` orders whose delivery is due. Orders whose delivery has been due for the longest time come
+/// first.
 pub async fn list_due_orders(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<OrderId>, db::Error> {
     let due = rows!(
         tx,

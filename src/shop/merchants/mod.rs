@@ -26,7 +26,8 @@ pub struct Merchant {
     pub id: MerchantId,
     /// The public id, which the APIs use: a UUID in hyphenated lower-case form.
     pub public_id: String,
-    /// The unique name by which the configuration and the command line refer to the merchant.
+    /// The unique short name by which the configuration and the command line refer to the merchant: 1 to 64 of the
+    /// characters a-z, 0-9 and `-`.
     pub slug: String,
     /// The name that buyers and operators see.
     pub name: String,

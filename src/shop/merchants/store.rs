@@ -31,7 +31,7 @@ pub async fn find_merchant_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Mer
     found.as_ref().map(parse_merchant).transpose()
 }
 
-/// Returns at most `limit` merchants, the oldest first.
+/// Returns at most `limit` merchants, sorted by id, so that the oldest merchant comes first.
 pub async fn list_merchants(tx: &mut Tx, limit: u32) -> Result<Vec<Merchant>, db::Error> {
     let found = rows!(tx, "select id, public_id, slug, name, created_at from merchants order by id limit $1", limit)?;
     found.iter().map(parse_merchant).collect()

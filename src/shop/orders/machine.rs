@@ -1,4 +1,4 @@
-//! The states of an order and the allowed steps between them. Pure: no database, no clock.
+//! The states of an order and the allowed steps between them. The functions of this file use no database and no clock.
 
 /// The state of an order. [`State::can_advance_to`] lists the possible steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,7 +66,7 @@ impl State {
                 matches!(to, State::AwaitingPayment | State::Paid | State::Expired | State::Cancelled)
             }
             State::AwaitingPayment => matches!(to, State::Paid | State::Expired | State::Cancelled),
-            // A paid order may be cancelled only by a surface that also refunds it in the same transaction.
+            // Only a caller that refunds the payment in the same transaction may cancel a paid order.
             State::Paid => matches!(to, State::Processing | State::Failed | State::Cancelled | State::Refunded),
             // Digital items need no shipping, so the delivery also completes the order.
             State::Processing => matches!(

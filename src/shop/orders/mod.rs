@@ -1,6 +1,7 @@
 //! Orders: the products that a buyer orders, the price, and the states of payment and delivery. One database
 //! transaction stores an order together with its reserved stock, its coupon use and its payment. A database transaction
-//! that changes a payment also updates the order of the payment. An order never returns to an earlier state.
+//! that changes a payment also updates the order to which the payment belongs. An order never returns to an earlier
+//! state.
 
 mod new_order;
 mod order_reference;
@@ -136,8 +137,8 @@ pub enum CancelError {
     Db(#[from] db::Error),
 }
 
-/// Cancels an unpaid order and releases its stock and coupon. A transfer that reaches the address of the order's
-/// invoice after the cancellation is booked and opens a review.
+/// Cancels an unpaid order and releases its stock and coupon. Fails when a transfer to the order's invoice was already
+/// seen. A transfer that arrives after the cancellation is booked and opens a review.
 pub async fn cancel_unpaid_order(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
     // Lock the invoice before the order, because database transactions that book deposits lock the two rows in this
     // sequence.
@@ -164,7 +165,8 @@ pub async fn cancel_unpaid_order(tx: &mut Tx, now: Instant, id: OrderId) -> Resu
     .await?)
 }
 
-/// [Cancels](cancel_unpaid_order) an order at the request of an operator and records the action in the audit log.
+/// Cancels an unpaid order like [`cancel_unpaid_order`], at the request of an operator, and records the action in the
+/// audit log.
 pub async fn cancel_order_by_operator(
     tx: &mut Tx,
     now: Instant,
@@ -178,8 +180,8 @@ pub async fn cancel_order_by_operator(
 }
 
 /// Returns the status of the order with this public id; `None` when no order of this surface and shop has the id.
-/// Clients poll this status, so the function needs one statement. It needs more statements only while an unconfirmed
-/// transfer to the order is known.
+/// Clients poll the status, so the function runs a single statement, except while an unconfirmed transfer to the order
+/// is known.
 pub async fn find_order_status(
     db: &Db,
     shop: Shop,
@@ -260,13 +262,14 @@ pub async fn find_delivered_items(
     Ok(Some(items))
 }
 
-/// Returns true when mail can be sent to the address.
+/// Returns true when the text is a valid e-mail address. The function does not check if the mailbox exists.
 pub fn is_deliverable_email(email: &str) -> bool {
     mail::Address::parse_address(email).is_ok()
 }
 
 /// Returns the form in which e-mail addresses are compared: in lower case, in composed Unicode, and with the domain in
-/// ASCII form, so that all spellings of one address are equal. Returns a text that is no address in lower case.
+/// ASCII form, so that all spellings of one address are equal. A text that is not an e-mail address is only trimmed and
+/// converted to lower case.
 pub fn normalize_email(email: &str) -> String {
     match mail::Address::parse_address(email) {
         Ok(address) => address.to_canonical_text(),
@@ -311,7 +314,7 @@ pub(crate) async fn set_order_line_state(
     store::set_order_line_state_and_time(tx, now, line, to).await
 }
 
-/// Records an event about an order in the event log.
+/// Queues an event about an order for the event log. The event contains the current state of the order.
 pub(crate) fn record_order_event(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) {
     events::queue_event(tx, now, order.shop, kind, &order.public_id, &format_event_payload(order));
 }
@@ -334,8 +337,8 @@ fn format_audit_detail(order: &Order, method: Method) -> String {
     format!("{} {} by {}", order.amount.to_decimal(), order.amount.currency, method.as_str())
 }
 
-/// Returns the details of an order that a query has found. Adds the amounts of unconfirmed transfers, which the query
-/// left out. `None` when the query has found no order.
+/// Returns the details of an order from the result of a query, which does not include unconfirmed transfers; this
+/// function adds their amounts. `None` when the query has found no order.
 async fn complete_order_details(
     tx: &mut Tx,
     found: Option<(Order, OrderStatusRow)>,
@@ -344,7 +347,8 @@ async fn complete_order_details(
     Ok(Some(OrderDetails { order, status: add_unconfirmed_transfers(tx, row).await? }))
 }
 
-/// Adds the amounts of unconfirmed transfers to the received amounts of the order's invoice.
+/// Returns the status of an order with the amounts of its unconfirmed transfers added to the received amounts of its
+/// invoice. Runs no statement when no unconfirmed transfer is known.
 async fn add_unconfirmed_transfers(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
     let OrderStatusRow { mut status, has_unconfirmed } = row;
     if has_unconfirmed && let Some((invoice, received)) = status.invoice.take() {

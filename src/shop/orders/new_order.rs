@@ -108,7 +108,7 @@ pub enum CreateOrderError {
     /// An amount exceeds the range of its type.
     #[error("the amount is out of range")]
     AmountOutOfRange,
-    /// No payment address could be derived.
+    /// The payment address could not be derived or reserved. The field is the cause.
     #[error(transparent)]
     Issue(IssueError),
     /// The database failed.
@@ -175,9 +175,9 @@ pub async fn create_order(
     Ok(PlacedOrder { order, lines, instructions })
 }
 
-/// Returns the SKU of each line of a new order, with its price. Fails when a product does not exist, when a quantity is
-/// outside the limits of its product, when two lines have the same SKU, or when the number of lines is not 1 to
-/// [`LINES_MAX`].
+/// Returns the SKU of each line of a new order, with its price. Fails when a product cannot be ordered, when a quantity
+/// is outside the limits of its product or above `new.quantity_max`, when two lines have the same SKU, or when the
+/// number of lines is not 1 to [`LINES_MAX`].
 async fn validate_lines_and_find_skus(tx: &mut Tx, new: &NewOrder) -> Result<Vec<OrderableSku>, CreateOrderError> {
     if !(1..=LINES_MAX).contains(&new.lines.len()) {
         return Err(CreateOrderError::BadLines);
@@ -214,7 +214,8 @@ fn compute_order_total(new: &NewOrder, skus: &[OrderableSku]) -> Option<i64> {
     new.lines.iter().zip(skus).try_fold(0_i64, |sum, (line, sku)| sum.checked_add(compute_line_total(line, sku)?))
 }
 
-/// Counts one use of the order's coupon and returns its discount; `None` when the order has no coupon.
+/// Adds one to the number of uses of the order's coupon, and returns the coupon with its discount; `None` when the
+/// order has no coupon.
 async fn redeem_order_coupon(
     tx: &mut Tx,
     now: Instant,
@@ -243,7 +244,7 @@ fn ensure_stock_suffices(new: &NewOrder, skus: &[OrderableSku]) -> Result<(), Cr
     if is_enough { Ok(()) } else { Err(CreateOrderError::InsufficientStock) }
 }
 
-/// Order lines whose statements are queued, and the stock that these statements reserve.
+/// Order lines whose insert statements are queued, and the reservations of stock items that are queued for these lines.
 struct ReservedLines {
     lines: Vec<(OrderLine, ResultRef<LineId>)>,
     reservations: Vec<Reservation>,

@@ -1,5 +1,5 @@
-//! The payment of a new order. The payment is planned before anything is stored. Then an invoice is created or a
-//! balance is debited.
+//! The payment of a new order. The payment is planned before anything is stored. Afterwards, in the transaction of the
+//! order, an invoice is created, a balance is debited, or an external payment is stored.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub enum PaymentMethod {
     External { provider: Provider, pay_url: String, provider_ref: Option<String> },
 }
 
-/// An external provider of payments.
+/// A company on whose page the buyer pays, outside this daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// Alipay: the buyer pays on Alipay's payment page.
@@ -75,7 +75,7 @@ pub enum PaymentInstructions {
     External { pay_url: String },
 }
 
-/// The plan of a payment that is not stored yet.
+/// The plan of a payment: the data from which the payment will be stored.
 pub(super) enum PaymentPlan {
     /// The order costs nothing, so it is paid at once.
     Free { method: Method },
@@ -96,7 +96,8 @@ pub(super) enum PaymentPlan {
 }
 
 impl PaymentMethod {
-    /// Returns the method that is stored with the payment. It does not contain the asset or the link of this value.
+    /// Returns the method that is stored with the payment, without the asset, the payment page and the other fields of
+    /// this value.
     fn to_method_without_details(&self) -> Method {
         match self {
             PaymentMethod::Crypto(_) => Method::Crypto,
@@ -165,7 +166,8 @@ impl PaymentService {
         Ok(if price.minor == 0 { PaymentPlan::Free { method } } else { plan })
     }
 
-    /// Plans an on-chain payment in the asset with this code.
+    /// Plans an on-chain payment in the asset with this code. Fails when the asset is not accepted, no address can be
+    /// issued, no fresh exchange rate is known, or the amount due is below the minimum of the asset.
     fn plan_invoice(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateOrderError> {
         let (chain, payment_asset) =
             self.assets.find_payment_asset(shop.mode, code).ok_or(CreateOrderError::MethodUnavailable)?;
@@ -195,8 +197,9 @@ impl PaymentService {
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, price_usd_cents, confirmations })
     }
 
-    /// Returns the amount by which a payment of `due` may be too low, in base units of the asset; `None` when it is out
-    /// of range. Without a fresh exchange rate in USD, only the configured share of `due` is used.
+    /// Returns the amount by which a payment of `due` may be too low, in base units of the asset: the configured share
+    /// of `due` or the configured value in USD, whichever is larger, but at most half of `due`. Without a fresh
+    /// exchange rate in USD, only the share counts. `None` when the amount is out of range.
     fn compute_tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.mul_ratio_rounded_down(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.find_fresh_or_crossed_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
@@ -222,7 +225,8 @@ impl PaymentService {
     }
 }
 
-/// Returns the amount to debit from a CNY balance, which is the price itself. Fails for a price in another currency.
+/// Returns the amount to debit from a CNY balance, which is the price itself. Fails when the price is in another
+/// currency.
 fn compute_cny_debit(price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
     if price.currency != Currency::CNY {
         return Err(CreateOrderError::MethodUnavailable);
@@ -316,7 +320,8 @@ pub(super) async fn complete_queued_payment(
     }
 }
 
-/// Books the payment in the ledger: moves the amount from the user's balance to the merchant's available balance.
+/// Books a payment from a balance in the ledger: debits the user's balance and credits the available balance of the
+/// merchant. Fails when the user's balance is too low.
 async fn debit_user_balance(
     tx: &mut Tx,
     now: Instant,

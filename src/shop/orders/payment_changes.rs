@@ -1,4 +1,5 @@
-//! Payment changes and their effects on orders: a payment is received, expires, is reversed or is lost.
+//! The effects of payment changes on orders. A payment changes when it is received, expires, is reversed by a reorg, or
+//! is lost because it was not confirmed again.
 
 use futures_util::future::BoxFuture;
 
@@ -21,7 +22,7 @@ use records::{events, reviews};
 /// The maximum number of external payments that one database transaction expires.
 const EXPIRED_PER_RUN_MAX: u32 = 100;
 
-/// Applies each payment change to the order that the payment belongs to.
+/// The listener that passes payment changes from `money` to the orders of the payments.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentChangeHandler;
 
@@ -68,8 +69,8 @@ pub async fn expire_overdue_external_payments(tx: &mut Tx, now: Instant) -> Resu
     Ok(changes.len())
 }
 
-/// Marks the payment of an order as received by the external provider. Returns false, and changes nothing, when the
-/// order does not wait for an external payment.
+/// Marks the external payment of an order as received by its provider, which also marks the order as paid. Returns
+/// false, and changes nothing, when the newest payment of the order is not a pending external payment.
 pub async fn mark_external_payment_received(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
     let Some(payment) = payments::find_newest_payment(tx, id).await? else { return Ok(false) };
     let change = payments::close_pending_external_payment(tx, now, payment, true).await?;
@@ -77,8 +78,8 @@ pub async fn mark_external_payment_received(tx: &mut Tx, now: Instant, id: Order
     Ok(change.is_some())
 }
 
-/// [Marks](mark_external_payment_received) the external payment of an order as received, after an operator saw the
-/// payment at the provider, and records the action in the audit log.
+/// Does the same as [`mark_external_payment_received`] after an operator saw the payment at the provider, and records
+/// the action in the audit log.
 pub async fn mark_external_payment_received_by_operator(
     tx: &mut Tx,
     now: Instant,
@@ -102,8 +103,9 @@ async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked
     store::lock_order(tx, order).await?.ok_or_else(missing)
 }
 
-/// Marks the order of a payment as paid and schedules its delivery. A payment for an order that has ended opens a
-/// review instead. The money of a second payment, for an order that another payment has paid, is set aside as surplus.
+/// Marks the order of a payment as paid and schedules its delivery. When the order has ended, a review is opened
+/// instead. When another payment has already paid the order, the money of this second payment is moved to the surplus
+/// account and a review is opened.
 async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     if was_paid_otherwise(&order, payment) {
@@ -118,8 +120,8 @@ async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: Paym
             record_order_event(tx, now, &order, events::Kind::OrderPaid);
             Ok(())
         }
-        // A reorg had reversed the payment before the items were delivered. Now the payment is confirmed again, so the
-        // delivery is scheduled again.
+        // The payment is confirmed again after a reorg had reversed it before the delivery. Schedule the delivery
+        // again.
         State::Paid | State::Processing => {
             schedule_delivery_if_missing(tx, now, order.id).await?;
             reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again)
@@ -129,7 +131,8 @@ async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: Paym
             reviews::resolve_review_if_open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again)
                 .await
         }
-        // The reserved stock was already released, so an operator decides if the order can still be delivered.
+        // The order ended and its stock was released before the payment arrived, so an operator decides if the order
+        // can still be delivered.
         State::Expired | State::Cancelled => {
             let detail = format!("order {} was paid after it had ended", order.order_no);
             reviews::open_or_reopen_review(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
@@ -151,8 +154,8 @@ fn was_paid_otherwise(order: &Order, payment: PaymentId) -> bool {
     }
 }
 
-/// Moves the money of a second payment to the surplus account and opens a review, so that an operator returns it.
-/// External providers hold the money of their payments themselves, so the review is all there is.
+/// Moves the money of a second payment to the surplus account and opens a review, so that an operator returns the
+/// money. The money of an external payment is held by its provider, so for such a payment only the review is opened.
 async fn set_second_payment_aside_and_open_review(
     tx: &mut Tx,
     now: Instant,
@@ -187,8 +190,8 @@ async fn schedule_delivery_if_missing(tx: &mut Tx, now: Instant, order: OrderId)
 }
 
 /// Deletes the scheduled delivery of an order whose payment was reversed by a reorg, and opens a review. The order
-/// keeps its state, because delivered items cannot be taken back. The reversal of a second payment only closes the
-/// review of that payment.
+/// keeps its state, because delivered items cannot be taken back. When the order was paid by another payment than the
+/// reversed one, only the review of the reversed payment is closed.
 async fn unschedule_delivery_and_open_review(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     if was_paid_otherwise(&order, payment) {

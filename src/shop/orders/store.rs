@@ -34,8 +34,8 @@ pub fn queue_order_insert(tx: &mut Tx, order: &Order) -> ResultRef<OrderId> {
     )
 }
 
-/// Queues the statement that inserts the buyer's e-mail address, as entered (`email`) and in normalized form
-/// (`email_key`).
+/// Queues the statement that inserts the buyer's e-mail address twice: as the buyer entered it (`email`), and in the
+/// normalized form by which orders are found (`email_key`).
 pub fn queue_order_contact_insert(
     tx: &mut Tx,
     order: ResultRef<OrderId>,
@@ -72,7 +72,7 @@ pub fn queue_order_line_insert(
     )
 }
 
-/// The status of an order, as one SQL statement reads it.
+/// The status of an order as the query `select_status` returns it.
 pub struct OrderStatusRow {
     /// The status of the order. The received amounts in it do not include unconfirmed transfers.
     pub status: OrderStatus,
@@ -117,8 +117,8 @@ macro_rules! select_order_and_status {
 }
 
 /// Returns the status of the order with this public id, a UUID in hyphenated lower-case form; `None` when the surface
-/// and shop have no such order. The statement asks by the unique id alone: without statistics PostgreSQL takes an index
-/// on the merchant for equally good, and reads all orders of the merchant.
+/// and shop have no such order. The statement searches by the public id alone, and the shop is compared afterwards:
+/// PostgreSQL without table statistics could choose an index on the merchant, and then read all orders of the merchant.
 pub async fn find_order_status(
     tx: &mut Tx,
     shop: Shop,
@@ -173,8 +173,8 @@ pub async fn find_order_by_number_or_id(
     found.first().map(|first| Ok((parse_order(first)?, parse_order_status(first, &found)?))).transpose()
 }
 
-/// Returns the status of an order from its newest payment. `rows` are all rows of the order, and `first` is the first
-/// of them.
+/// Returns the status of an order with its newest payment. `rows` are all rows of the order from `select_status`, and
+/// `first` is the first of these rows.
 fn parse_order_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let invoice = match first.get("invoice_id")? {
         Some(id) => Some((
@@ -298,13 +298,13 @@ pub async fn find_order_email(tx: &mut Tx, order: OrderId) -> Result<Option<Stri
     found.map(|row| row.get("email")).transpose()
 }
 
-/// Returns the order with the payment that pays it. [`set_order_state_and_times`] stores this payment.
+/// Sets the payment that pays the order, in memory only. [`set_order_state_and_times`] writes it into the database.
 pub fn set_paid_by_in_memory(order: Locked<Order>, payment: PaymentId) -> Locked<Order> {
     Locked::new(Order { paid_by: Some(payment), ..order.into_inner() })
 }
 
-/// Sets the state of an order, and `paid_at` or `closed_at` when the new state needs them. Fails when the order no
-/// longer has its previous state.
+/// Sets the state of an order and stores its `paid_by`. Sets `paid_at` when the order becomes paid, and `closed_at`
+/// when it ends. Fails when the stored state differs from the state of `order`.
 pub async fn set_order_state_and_times(
     tx: &mut Tx,
     now: Instant,

@@ -59,7 +59,7 @@ pub struct NewItem {
     digest: [u8; 32],
 }
 
-/// The numbers of lines that an import added to the stock and skipped.
+/// The result of an import: the number of added lines and the number of skipped lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImportResult {
     /// The number of lines that were added to the stock.
@@ -119,8 +119,9 @@ pub struct ItemSummary {
     pub imported_at: Instant,
 }
 
-/// Returns the text that is sold for a line of an import: the line without whitespace and byte order marks at both ends.
-/// Editors write a byte order mark at the start of a file, where buyers would get it as part of the first item.
+/// Returns the text that is sold for a line of an import: the line without whitespace and byte order marks at both
+/// ends. Some editors write a byte order mark at the start of a file; without this step, the buyer of the first item
+/// would get the mark.
 ///
 /// # Errors
 /// Fails when the text is empty or too long.
@@ -184,10 +185,10 @@ pub async fn import_stock_items(
     Ok(result)
 }
 
-/// Adds items of an import that consists of several transactions. Buyers cannot get them before
-/// [`publish_staged_items`]. `import_at` is the time at which the import began, and identifies it among the imports of
-/// the SKU. An item is skipped when the SKU already has an item with the same text. Items of an earlier import that was
-/// never published count as new, and belong to this import from now on.
+/// Adds items of an import that consists of several transactions. Buyers cannot get these items before
+/// [`publish_staged_items`]. `import_at` is the time at which the import began; it identifies the import among the
+/// imports of the SKU. An item is skipped when the SKU already has an item with the same text. A staged item of an
+/// earlier, unfinished import is not skipped: it becomes an item of this import.
 pub async fn stage_items(
     tx: &mut Tx,
     sku: SkuId,
@@ -220,7 +221,7 @@ pub async fn publish_staged_items(
     Ok(added)
 }
 
-/// Deletes the staged items of an import that failed.
+/// Deletes the staged items of an import that failed, and returns the number of deleted items.
 pub async fn delete_staged_items(tx: &mut Tx, sku: SkuId, import_at: Instant) -> Result<u64, db::Error> {
     store::delete_staged_items(tx, sku, import_at).await
 }
@@ -278,8 +279,8 @@ pub async fn list_delivered_items(tx: &mut Tx, line: LineId) -> Result<Vec<Seale
     store::list_delivered_items(tx, line).await
 }
 
-/// Returns at most `limit` items of a SKU that are in stock, in the order in which they will be sold, beginning with the
-/// one behind the item `after`.
+/// Returns at most `limit` items of a SKU that are in stock, in the order in which they will be sold, beginning after
+/// the item `after`.
 pub async fn list_items_in_stock(
     tx: &mut Tx,
     sku: SkuId,
@@ -325,7 +326,7 @@ pub async fn list_stock_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatc
     store::list_stock_count_mismatches(tx).await
 }
 
-/// A key with which stored stock items are encrypted.
+/// An encryption key that is needed to decrypt stored stock items. The key ring may lack this key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInUse {
     /// The id of the key in the key ring, which holds the encryption keys.
@@ -344,9 +345,9 @@ pub async fn list_and_test_stock_keys(tx: &mut Tx, envelope: &Envelope) -> Resul
     Ok(keys)
 }
 
-/// Returns true when the key of an item decrypts at least one of the newest items of this key. In that case an item
-/// that the key cannot decrypt is damaged. When the result is false, the key ring holds a different key under the id of
-/// the key.
+/// Returns true when the key of `item` decrypts at least one of the newest items that have the same key; then an item
+/// that the key cannot decrypt is damaged. Returns false when the key decrypts none of them; then the key ring holds a
+/// different key under this id.
 pub async fn can_key_decrypt_other_items(
     tx: &mut Tx,
     envelope: &Envelope,

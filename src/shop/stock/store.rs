@@ -11,8 +11,8 @@ const MISMATCHES_MAX: u32 = 100;
 /// The maximum number of keys for which [`list_one_item_of_each_key`] returns an item.
 const KEYS_MAX: u32 = 1_000;
 
-/// The maximum number of items in each state that [`list_newest_items_of_key`] returns. These samples show whether a
-/// key works: it is unlikely that all of them are damaged.
+/// The maximum number of items in each state that [`list_newest_items_of_key`] returns. The items are samples that show
+/// if a key works: it is unlikely that all of them are damaged.
 const SAMPLES_MAX: u32 = 8;
 
 /// A SKU whose column `available` differs from the number of its items in stock.
@@ -93,8 +93,9 @@ pub async fn delete_staged_items(tx: &mut Tx, sku: SkuId, import_at: Instant) ->
 }
 
 /// Queues the statement that reserves the oldest items in stock of a SKU for an order line. `sku` is the result of the
-/// previous statement; when it has no row, no item is reserved. Only the index of the items in stock has the order by
-/// `imported_at`. With an order by `id` alone PostgreSQL would read all items ever sold, through the primary key.
+/// previous statement; when this result has no row, no item is reserved. The items are sorted by `imported_at` first,
+/// because the index of the items in stock has this order. Sorted by `id` alone, PostgreSQL would read all items ever
+/// sold through the primary key.
 pub fn queue_reservation_of_oldest_items(
     tx: &mut Tx,
     sku: ResultRef<SkuId>,
@@ -145,8 +146,9 @@ pub async fn list_delivered_items(tx: &mut Tx, line: LineId) -> Result<Vec<Seale
 }
 
 /// Returns one stock item for each encryption key. The first five bytes of a ciphertext are the version and the id of
-/// its key. The query prefers the newest item in stock, then the newest reserved item, because these items still have
-/// to be decrypted. The query steps from key to key through an index, so that it does not read all items.
+/// its key. The query prefers the newest item in stock, then the newest reserved item, because items in these states
+/// will still be decrypted for a delivery. The query steps from key to key through an index, so that it does not read
+/// all items.
 pub async fn list_one_item_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Error> {
     let found = rows!(
         tx,

@@ -174,7 +174,8 @@ pub async fn load_available_balance(
 }
 
 /// Credits the user's balance, debits the operator's equity account, records the action in the audit log, and returns
-/// the new balance.
+/// the new available balance in base units. Fails with [`CreditError::ReferenceUsed`] when the user was already
+/// credited under the same reference.
 pub async fn credit_user_balance(
     tx: &mut Tx,
     now: Instant,
@@ -194,8 +195,8 @@ pub async fn credit_user_balance(
     // The ledger books a journal entry with this name only once, so a repeated command does not credit the user again.
     let entry = format!("user/{}/credit/{reference}", user.id);
     let entry = JournalEntry::new_post_entry(shop.mode, entry, "credit by the operator", vec![line]);
-    // PostgreSQL sends the journal entry together with the next query. So the error of the entry may appear as the
-    // error of this query.
+    // On PostgreSQL the statements of the journal entry are sent together with the next query, so an error of the
+    // journal entry may appear as the error of this query.
     let booked = match ledger::book_journal_entries(tx, now, &[entry]).await {
         Ok(()) => load_available_balance(tx, shop, user.id, &asset).await.map_err(PostError::Db),
         Err(error) => Err(error),
@@ -216,8 +217,8 @@ pub async fn credit_user_balance(
     Ok(balance)
 }
 
-/// Issues an access token to the user and records the action in the audit log. When `expires_at` is `None`, the token
-/// is valid until it is revoked.
+/// Stores an access token that the caller generated, so that it is valid for the user from now on, and records the
+/// action in the audit log. When `expires_at` is `None`, the token is valid until it is revoked.
 pub async fn issue_user_token(
     tx: &mut Tx,
     now: Instant,

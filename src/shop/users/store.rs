@@ -42,7 +42,7 @@ pub async fn find_user_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Op
 /// The maximum number of users that [`list_users`] returns.
 const LIST_MAX: u32 = 10_000;
 
-/// Returns the users of a shop, sorted by name.
+/// Returns at most [`LIST_MAX`] users of a shop, sorted by name.
 pub async fn list_users(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
     let found = rows!(
         tx,
