@@ -76,8 +76,13 @@ impl BenchInstallation {
         let address = port.expect("the machine has a free port");
         let words = PHRASE.to_owned().into();
         let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-        let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, AccountPurpose::Deposit, 0)
-            .expect("the account exists");
+        let account = KeyAccount::with_default_address_kind(
+            chain::Family::Evm,
+            bitcoin::Network::Bitcoin,
+            AccountPurpose::Deposit,
+            0,
+        )
+        .expect("the account exists");
         let xpub = account.derive_xpub(&seed);
         let text = format!(
             r#"

@@ -23,7 +23,7 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
         let options = AnvilOptions { chain_id: CHAIN_ID, mining: Mining::Manual, ..AnvilOptions::default() };
         let anvil = Anvil::start_node(options).await.unwrap_or_else(|e| panic!("{e}"));
         anvil.mine(BLOCKS + 100).await.expect("the node returns the blocks");
-        let evm = Evm::new(config(&anvil.url())).expect("the driver configuration is valid");
+        let evm = Evm::from_config(config(&anvil.url())).expect("the driver configuration is valid");
         (catch_up(&evm).await, follow(&evm, &anvil).await)
     });
     let most = (1_000 + SPAN * 1_000) / SPAN;
@@ -73,7 +73,7 @@ async fn follow(evm: &Evm, anvil: &Anvil) -> u64 {
 }
 
 fn config(url: &str) -> EvmConfig {
-    let chain = ChainId::new("anvil").expect("the chain id is valid");
+    let chain = ChainId::parse("anvil").expect("the chain id is valid");
     let AssetKind::Token { contract } = usdt::asset().kind else { panic!("a token") };
     EvmConfig {
         chain_id: CHAIN_ID,

@@ -94,7 +94,7 @@ fn per_second(samples: impl Iterator<Item = Throughput>) -> u64 {
 }
 
 fn chain_id() -> ChainId {
-    ChainId::new("tron").expect("the chain id is valid")
+    ChainId::parse("tron").expect("the chain id is valid")
 }
 
 fn usdt() -> Asset {
@@ -104,7 +104,7 @@ fn usdt() -> Asset {
 fn driver(url: &str) -> Tron {
     let assets = vec![Asset::new(chain_id(), AssetKind::Native, "TRX", 6, 6), usdt()];
     let pool = rpc::Config::new(vec![rpc::Endpoint::new(url).expect("the URL is valid")]);
-    Tron::new(TronConfig { chain: chain_id(), chain_id: CHAIN_ID, assets, pool })
+    Tron::from_config(TronConfig { chain: chain_id(), chain_id: CHAIN_ID, assets, pool })
         .expect("the driver configuration is valid")
 }
 
@@ -232,7 +232,7 @@ fn payments(height: u64, reference: BlockRef) -> (Vec<Value>, Vec<Value>) {
         let ours = if calls && height > FIRST { payees.next() } else { None };
         let to = ours.unwrap_or_else(|| sender(number));
         let timestamp = i64::try_from(height * 1_000 + number).expect("the number is small");
-        let params = TransactionParams::new(reference, timestamp + 60_000, timestamp);
+        let params = TransactionParams::without_fee_limit(reference, timestamp + 60_000, timestamp);
         let amount = Amount::from(DUE);
         let operation = if calls {
             Operation::Trigger { contract: TOKEN, call_value: 0, data: abi::encode_transfer_call(to, amount) }

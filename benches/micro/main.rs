@@ -31,7 +31,7 @@ fn address(bencher: Bencher, family: &str) {
         "evm" => AddressScheme::Evm,
         _ => AddressScheme::Tron,
     };
-    let deriver = Deriver::new(XPUB, scheme).expect("the account key is valid");
+    let deriver = Deriver::from_account_key(XPUB, scheme).expect("the account key is valid");
     let mut index = 0;
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         index += 1;
@@ -47,7 +47,7 @@ fn a_thousand_logs(bencher: Bencher, hits: u64) {
     watched.insert(ours);
     let to = (0..1_000u64).map(|number| if number < hits { ours } else { usdt::holder(number) });
     let body = node_answers::log_answer(to);
-    let contracts = TokenContracts::new(&[usdt::asset()]).expect("the contract is valid");
+    let contracts = TokenContracts::from_assets(&[usdt::asset()]).expect("the contract is valid");
     bencher.counter(ItemsCount::new(1_000u32)).counter(BytesCount::new(body.len())).bench_local(|| {
         let mut found = 0;
         for_each_watched_transfer_in_reply(black_box(&body), &watched.lock_addresses(), &contracts, |_, _| found += 1)

@@ -25,7 +25,7 @@ pub fn run(report: &mut Report) {
         ("TRON", AddressScheme::Tron),
         ("Bitcoin", AddressScheme::P2wpkh(bitcoin::KnownHrp::Mainnet)),
     ] {
-        let deriver = Deriver::new(XPUB, scheme).expect("the account key is valid");
+        let deriver = Deriver::from_account_key(XPUB, scheme).expect("the account key is valid");
         let ours = || {
             let start = ThreadTime::now();
             for index in 0..ADDRESSES {
@@ -38,7 +38,7 @@ pub fn run(report: &mut Report) {
     }
 
     let before = derive::count_derivations();
-    let deriver = Deriver::new(XPUB, AddressScheme::Evm).expect("the account key is valid");
+    let deriver = Deriver::from_account_key(XPUB, AddressScheme::Evm).expect("the account key is valid");
     for index in 0..100 {
         deriver.derive_address(index).expect("the index is valid");
     }

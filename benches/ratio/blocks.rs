@@ -83,7 +83,7 @@ impl FollowBench {
         });
         start.await.expect("the cursor is stored");
         let statements_before = db.counters().sql_statements;
-        let contracts = TokenContracts::new(&[token]).expect("the contract is valid");
+        let contracts = TokenContracts::from_assets(&[token]).expect("the contract is valid");
         FollowBench { db, chain, contracts, height: 1, paid: 1, open, statements_before, _file: file }
     }
 

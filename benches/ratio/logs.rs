@@ -32,7 +32,7 @@ pub fn run(report: &mut Report) {
     }
     let to = (0..LOGS).map(|log| holder(if log % (LOGS / HITS) == 0 { log } else { STRANGERS + log }));
     let body = node_answers::log_answer(to);
-    let contracts = TokenContracts::new(&[usdt::asset()]).expect("the contract is valid");
+    let contracts = TokenContracts::from_assets(&[usdt::asset()]).expect("the contract is valid");
     let decode = || {
         let start = ThreadTime::now();
         let logs: Vec<EventLog<'_>> = rpc::Reply::new(0, 200, &body).parse_result().expect("the logs are valid");

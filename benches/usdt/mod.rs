@@ -7,7 +7,7 @@ pub const CONTRACT: &str = "0xdac17f958d2ee523a2206206994597c13d831ec7";
 
 /// Returns USDT on Ethereum as an asset.
 pub fn asset() -> Asset {
-    let chain = ChainId::new("ethereum").expect("the chain id is valid");
+    let chain = ChainId::parse("ethereum").expect("the chain id is valid");
     Asset::new(chain, AssetKind::Token { contract: CONTRACT.to_owned() }, "USDT", 6, 4)
 }
 

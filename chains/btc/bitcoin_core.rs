@@ -76,7 +76,9 @@ pub async fn fetch_block_hashes_until_failure(
         Err(Rejection::NodeError(error)) if error.code == INVALID_PARAMETER => Ok(Verdict::Fallback(None)),
         Err(rejection) => Err(rejection),
     };
-    pool.send_calls_in_batches("getblockhash", &params, BATCH_MAX, accept).await.into_results_before_failure()
+    pool.send_calls_batched_or_one_by_one("getblockhash", &params, BATCH_MAX, accept)
+        .await
+        .into_results_before_failure()
 }
 
 /// Returns the header with this hash and the height that the node reports for it. The hash of the header is verified;
@@ -126,7 +128,9 @@ pub async fn fetch_transactions_until_failure(pool: &Pool, txids: &[TxId]) -> Re
         Err(Rejection::NodeError(error)) if error.code == UNKNOWN_TRANSACTION => Ok(Verdict::Accept(None)),
         Err(rejection) => Err(rejection),
     };
-    pool.send_calls_in_batches("getrawtransaction", &params, BATCH_MAX, accept).await.into_results_before_failure()
+    pool.send_calls_batched_or_one_by_one("getrawtransaction", &params, BATCH_MAX, accept)
+        .await
+        .into_results_before_failure()
 }
 
 /// Returns the node's estimate of the fee rate for a confirmation within `blocks` blocks, or `None` if the node has too

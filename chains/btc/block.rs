@@ -60,7 +60,7 @@ pub enum InvalidBlock {
 
 /// Parses a block and finds its outputs to `watched` addresses. Fails unless the first transaction, and no other, is a
 /// coinbase. Checks the Merkle roots in the header and the coinbase only if `verify_roots` is true.
-pub fn parse_and_verify_block(
+pub fn parse_block_with_optional_root_check(
     bytes: &[u8],
     address_type: AddressType,
     verify_roots: bool,
@@ -80,7 +80,7 @@ pub fn parse_and_verify_block(
         let is_first = tx_index == 0;
         let mut commitment = None;
         let tx = reader.read_transaction(|output| {
-            if let Some(key) = address_type.find_address_key(output.script)
+            if let Some(key) = address_type.parse_key_of_matching_script(output.script)
                 && (is_first || watched.contains(&key))
             {
                 found.push((output.vout, key, output.sats));
@@ -111,7 +111,7 @@ pub fn parse_and_verify_block(
     if verify_roots { roots.verify_merkle_roots(&header).map(|()| block) } else { Ok(block) }
 }
 
-/// Returns the watched outputs that the transactions of a block spend. [`parse_and_verify_block`] does not return them,
+/// Returns the watched outputs that the transactions of a block spend. [`parse_block_with_optional_root_check`] does not return them,
 /// because blocks are parsed concurrently and a block may spend outputs that the block before it creates.
 pub fn find_watched_spends(bytes: &[u8], watched: &WatchedOutputs<'_>) -> Result<Vec<Spend>, InvalidBlock> {
     let mut spends = Vec::new();
@@ -161,25 +161,34 @@ mod tests {
         for network in [Network::Bitcoin, Network::Signet, Network::Testnet4, Network::Regtest] {
             let block = genesis_block(network);
             let bytes = consensus::serialize(&block);
-            let parsed = parse_and_verify_block(&bytes, AddressType::P2wpkh, true, &watched.lock_addresses()).unwrap();
+            let parsed =
+                parse_block_with_optional_root_check(&bytes, AddressType::P2wpkh, true, &watched.lock_addresses())
+                    .unwrap();
             assert_eq!(parsed.header, block.header);
             for cut in [79, bytes.len() - 1] {
                 assert!(
-                    parse_and_verify_block(&bytes[..cut], AddressType::P2wpkh, false, &watched.lock_addresses())
-                        .is_err()
+                    parse_block_with_optional_root_check(
+                        &bytes[..cut],
+                        AddressType::P2wpkh,
+                        false,
+                        &watched.lock_addresses()
+                    )
+                    .is_err()
                 );
             }
             let mut longer = bytes.clone();
             longer.push(0);
             assert_eq!(
-                parse_and_verify_block(&longer, AddressType::P2wpkh, false, &watched.lock_addresses()).unwrap_err(),
+                parse_block_with_optional_root_check(&longer, AddressType::P2wpkh, false, &watched.lock_addresses())
+                    .unwrap_err(),
                 InvalidBlock::Malformed
             );
             let mut other = bytes;
             let last = other.len() - 10;
             other[last] ^= 1;
             assert_eq!(
-                parse_and_verify_block(&other, AddressType::P2wpkh, true, &watched.lock_addresses()).unwrap_err(),
+                parse_block_with_optional_root_check(&other, AddressType::P2wpkh, true, &watched.lock_addresses())
+                    .unwrap_err(),
                 InvalidBlock::TransactionRoot
             );
         }

@@ -54,7 +54,7 @@ impl Bitcoin {
             .await
             .map_err(|error| error.into_source_error(mined_at))?;
         let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
-        Ok(self.fetch_verified_block(mined_at, hash, &WatchSet::default()).await?.0.coinbase_outputs)
+        Ok(self.fetch_block_with_configured_checks(mined_at, hash, &WatchSet::default()).await?.0.coinbase_outputs)
     }
 }
 

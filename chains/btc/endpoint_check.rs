@@ -39,7 +39,7 @@ impl Bitcoin {
     pub(crate) async fn report_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
-            reports.push((self.pool.endpoint_label(endpoint), self.check_and_describe_endpoint(endpoint).await));
+            reports.push((self.pool.endpoint_label(endpoint), self.probe_endpoint_and_record_height(endpoint).await));
         }
         let best = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).map(|(height, _)| *height).max();
         let describe = |(height, text): (Height, String)| match best.map_or(0, |best| best - height) {
@@ -53,7 +53,7 @@ impl Bitcoin {
 
     /// Checks that one endpoint belongs to the network and has downloaded all blocks. Records the height of its newest
     /// block in the pool, and returns this height and a description of the endpoint.
-    async fn check_and_describe_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
+    async fn probe_endpoint_and_record_height(&self, endpoint: usize) -> Result<(Height, String), String> {
         let to_text = |error: RpcError| error.to_string();
         let genesis = match self.config.backend {
             Backend::Core => bitcoin_core::fetch_genesis_hash(&self.pool, Target::Probe(endpoint)).await,

@@ -62,7 +62,7 @@ impl MempoolIndex {
 ///
 /// # Errors
 /// Fails if the bytes are not a complete transaction, or if the id of the transaction is not `txid`.
-fn parse_unconfirmed_transfers(
+fn parse_watched_unconfirmed_transfers(
     bytes: &[u8],
     txid: TxId,
     address_type: AddressType,
@@ -74,7 +74,7 @@ fn parse_unconfirmed_transfers(
     let mut found = Vec::new();
     let tx = reader
         .read_transaction(|Output { vout, sats, script }| {
-            if let Some(to) = address_type.find_address_key(script).filter(|key| watched.contains(key)) {
+            if let Some(to) = address_type.parse_key_of_matching_script(script).filter(|key| watched.contains(key)) {
                 found.push((vout, to, sats));
             }
         })
@@ -104,7 +104,7 @@ impl Bitcoin {
     /// # Errors
     /// Fails until all listed transactions have been fetched. An incomplete list would be wrong, because the caller
     /// treats a transaction that is missing from it as dropped.
-    pub(crate) async fn read_unconfirmed_transfers(
+    pub(crate) async fn refresh_and_list_unconfirmed(
         &self,
         watched: &WatchSet,
         expecting_payment: &[Address],
@@ -122,7 +122,8 @@ impl Bitcoin {
         let (address_type, asset) = (self.config.address_type, &self.config.asset.id);
         for (txid, raw) in requested.iter().zip(fetched) {
             let Some(raw) = raw else { continue };
-            let transfers = parse_unconfirmed_transfers(&raw, *txid, address_type, asset, &watched.lock_addresses());
+            let transfers =
+                parse_watched_unconfirmed_transfers(&raw, *txid, address_type, asset, &watched.lock_addresses());
             mempool.add_transaction(*txid, transfers.map_err(SourceError::InvalidResponse)?);
         }
         if missing > 0 {

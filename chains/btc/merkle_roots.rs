@@ -51,7 +51,7 @@ impl<'a> MerkleRoots<'a> {
     /// Compares the computed roots with the root in the header and with the witness root in the coinbase. The witness
     /// root is not compared if no transaction of the block has a witness.
     pub fn verify_merkle_roots(mut self, header: &Header) -> Result<(), InvalidBlock> {
-        if compute_merkle_root(&mut self.txids) != Some(header.merkle_root.to_raw_hash()) {
+        if compute_merkle_root_unless_repeated(&mut self.txids) != Some(header.merkle_root.to_raw_hash()) {
             return Err(InvalidBlock::TransactionRoot);
         }
         let Some(commitment) = self.commitment else {
@@ -61,7 +61,7 @@ impl<'a> MerkleRoots<'a> {
             return Ok(());
         }
         let reserved = self.reserved.filter(|reserved| reserved.len() == 32).ok_or(InvalidBlock::WitnessRoot)?;
-        let witnesses = compute_merkle_root(&mut self.wtxids).ok_or(InvalidBlock::WitnessRoot)?;
+        let witnesses = compute_merkle_root_unless_repeated(&mut self.wtxids).ok_or(InvalidBlock::WitnessRoot)?;
         let mut engine = sha256d::Hash::engine();
         engine.input(witnesses.as_byte_array());
         engine.input(reserved);
@@ -76,7 +76,7 @@ impl<'a> MerkleRoots<'a> {
 /// Computes the Merkle root of `hashes` and overwrites them. Returns `None` if the list is empty or two neighbouring
 /// hashes are equal: a list whose last entries are repeated has the same root as the original list, so the payments in
 /// the repeated entries would be credited twice (CVE-2012-2459).
-fn compute_merkle_root(hashes: &mut Vec<sha256d::Hash>) -> Option<sha256d::Hash> {
+fn compute_merkle_root_unless_repeated(hashes: &mut Vec<sha256d::Hash>) -> Option<sha256d::Hash> {
     while hashes.len() > 1 {
         if hashes.chunks_exact(2).any(|pair| pair[0] == pair[1]) {
             return None;
@@ -103,9 +103,9 @@ mod tests {
     fn a_list_with_its_end_repeated_has_no_root() {
         let hash = |n: u8| sha256d::Hash::hash(&[n]);
         let three: Vec<_> = (1..=3).map(hash).collect();
-        assert!(compute_merkle_root(&mut three.clone()).is_some());
-        assert_eq!(compute_merkle_root(&mut [three, vec![hash(3)]].concat()), None);
-        assert_eq!(compute_merkle_root(&mut Vec::new()), None);
-        assert_eq!(compute_merkle_root(&mut vec![hash(9)]), Some(hash(9)));
+        assert!(compute_merkle_root_unless_repeated(&mut three.clone()).is_some());
+        assert_eq!(compute_merkle_root_unless_repeated(&mut [three, vec![hash(3)]].concat()), None);
+        assert_eq!(compute_merkle_root_unless_repeated(&mut Vec::new()), None);
+        assert_eq!(compute_merkle_root_unless_repeated(&mut vec![hash(9)]), Some(hash(9)));
     }
 }

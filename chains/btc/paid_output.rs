@@ -18,7 +18,7 @@ impl AddressType {
     /// Returns the key of the address that this output script pays, or `None` if the script is of another address type.
     /// The type is checked because a sender could make an output of another type with the key bytes of a watched
     /// address.
-    pub fn find_address_key(self, script: &[u8]) -> Option<AddressKey> {
+    pub fn parse_key_of_matching_script(self, script: &[u8]) -> Option<AddressKey> {
         match (self, script) {
             (AddressType::P2wpkh, [0x00, 0x14, program @ ..]) => program.try_into().ok().map(AddressKey),
             (AddressType::P2tr, [0x51, 0x20, key @ ..]) => {
@@ -71,12 +71,18 @@ mod tests {
     fn only_outputs_of_the_address_type_have_a_key() {
         let p2wpkh = [&[0x00, 0x14][..], &[7; 20]].concat();
         let p2tr = [&[0x51, 0x20][..], &[7; 32]].concat();
-        assert_eq!(AddressType::P2wpkh.find_address_key(&p2wpkh), Some(AddressKey([7; 20])));
-        assert_eq!(AddressType::P2tr.find_address_key(&p2tr), Some(address::hash_p2tr_output_key(&[7; 32])));
+        assert_eq!(AddressType::P2wpkh.parse_key_of_matching_script(&p2wpkh), Some(AddressKey([7; 20])));
         assert_eq!(
-            (AddressType::P2wpkh.find_address_key(&p2tr), AddressType::P2tr.find_address_key(&p2wpkh)),
+            AddressType::P2tr.parse_key_of_matching_script(&p2tr),
+            Some(address::hash_p2tr_output_key(&[7; 32]))
+        );
+        assert_eq!(
+            (
+                AddressType::P2wpkh.parse_key_of_matching_script(&p2tr),
+                AddressType::P2tr.parse_key_of_matching_script(&p2wpkh)
+            ),
             (None, None)
         );
-        assert_eq!(AddressType::P2wpkh.find_address_key(&p2wpkh[..21]), None);
+        assert_eq!(AddressType::P2wpkh.parse_key_of_matching_script(&p2wpkh[..21]), None);
     }
 }

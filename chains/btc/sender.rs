@@ -106,8 +106,12 @@ impl Sender for Bitcoin {
         let txid = TxId(to_display_order(tx.compute_txid()));
         let hex = const_hex::encode(raw);
         let replies = match self.config.backend {
-            Backend::Core => self.pool.broadcast_request(Request::json_rpc_call("sendrawtransaction", &[hex])).await,
-            Backend::Esplora => self.pool.broadcast_request(Request::http_post("tx", hex.into_bytes())).await,
+            Backend::Core => {
+                self.pool.send_to_all_broadcast_endpoints(Request::json_rpc_call("sendrawtransaction", &[hex])).await
+            }
+            Backend::Esplora => {
+                self.pool.send_to_all_broadcast_endpoints(Request::http_post("tx", hex.into_bytes())).await
+            }
         };
         let outcomes = replies.into_iter().map(|(endpoint, reply)| {
             let label = self.pool.endpoint_label(endpoint);
@@ -118,7 +122,7 @@ impl Sender for Bitcoin {
             info!(chain = %self.config.asset.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        BroadcastOutcome::combine_outcomes(outcomes)
+        BroadcastOutcome::combine_preferring_accepted(outcomes)
     }
 }
 

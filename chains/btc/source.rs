@@ -56,7 +56,7 @@ impl Bitcoin {
     ///
     /// # Errors
     /// Fails if the asset is a token, or if the configuration of the endpoint pool is invalid.
-    pub fn new(config: BitcoinConfig) -> Result<Bitcoin, BuildError> {
+    pub fn from_config(config: BitcoinConfig) -> Result<Bitcoin, BuildError> {
         if !config.asset.is_native() {
             return Err(BuildError::TokenAsset(config.asset.id));
         }
@@ -99,7 +99,7 @@ impl Bitcoin {
 
     /// Fetches the header with this hash, and checks its proof of work if the configuration demands it. Returns the
     /// header with the height that the node reports.
-    async fn fetch_verified_header(&self, hash: BlockHash) -> Result<(Height, RawHeader), SourceError> {
+    async fn fetch_header_with_configured_checks(&self, hash: BlockHash) -> Result<(Height, RawHeader), SourceError> {
         let (height, header) = match self.config.backend {
             Backend::Core => bitcoin_core::fetch_header_by_hash(&self.pool, hash).await,
             Backend::Esplora => esplora::fetch_header_by_hash(&self.pool, hash).await,
@@ -114,7 +114,7 @@ impl Bitcoin {
 
     /// Fetches the block with this hash and makes the configured checks, except the comparison with the parent. If the
     /// block is invalid, the pool sends the request to the next endpoint. Returns the parsed block and its bytes.
-    pub(crate) async fn fetch_verified_block(
+    pub(crate) async fn fetch_block_with_configured_checks(
         &self,
         height: Height,
         hash: BlockHash,
@@ -123,9 +123,13 @@ impl Bitcoin {
         let Verify { work, commitments } = self.config.verify;
         let network = self.config.network;
         let parse = |bytes: Vec<u8>| {
-            let parsed =
-                block::parse_and_verify_block(&bytes, self.config.address_type, commitments, &watched.lock_addresses())
-                    .map_err(|error| Rejection::Invalid(format!("block {hash}: {error}")))?;
+            let parsed = block::parse_block_with_optional_root_check(
+                &bytes,
+                self.config.address_type,
+                commitments,
+                &watched.lock_addresses(),
+            )
+            .map_err(|error| Rejection::Invalid(format!("block {hash}: {error}")))?;
             hashes::verify_header_hash(parsed.header, hash)?;
             if work {
                 proof_of_work::verify_proof_of_work(network, height, &parsed.header).map_err(Rejection::Invalid)?;
@@ -154,7 +158,7 @@ impl Bitcoin {
         let recent_parent = self.lock_recent_blocks().find_header_by_hash(header.prev_blockhash);
         let parent = match recent_parent {
             Some(parent) => parent,
-            None => self.fetch_verified_header(header.prev_blockhash).await?.1,
+            None => self.fetch_header_with_configured_checks(header.prev_blockhash).await?.1,
         };
         proof_of_work::verify_difficulty_against_parent(network, height, header, &parent)
             .map_err(SourceError::InvalidResponse)
@@ -214,7 +218,7 @@ impl Source for Bitcoin {
         let head = match last.filter(|(last_hash, _)| *last_hash == hash) {
             Some((_, head)) => head,
             None => {
-                let (height, header) = self.fetch_verified_header(hash).await?;
+                let (height, header) = self.fetch_header_with_configured_checks(hash).await?;
                 block::to_chain_header(&header, height)
             }
         };
@@ -227,7 +231,7 @@ impl Source for Bitcoin {
         let found =
             self.fetch_block_hashes_until_failure(&[height]).await.map_err(|error| error.into_source_error(height))?;
         let Some(hash) = found.first().copied().flatten() else { return Ok(None) };
-        let (reported_height, header) = self.fetch_verified_header(hash).await?;
+        let (reported_height, header) = self.fetch_header_with_configured_checks(hash).await?;
         if reported_height != height {
             return Err(SourceError::InvalidResponse(format!("requested block {height}, got {reported_height}")));
         }
@@ -243,7 +247,8 @@ impl Source for Bitcoin {
         let known: Vec<_> = heights.into_iter().zip(hashes).map_while(|(height, hash)| Some((height, hash?))).collect();
         let mut requests = Vec::with_capacity(known.len());
         for (height, hash) in known {
-            requests.push(async move { (height, self.fetch_verified_block(height, hash, watched).await) });
+            requests
+                .push(async move { (height, self.fetch_block_with_configured_checks(height, hash, watched).await) });
         }
         let mut fetched = stream::iter(requests).buffered(CONCURRENCY);
         let mut blocks: Vec<Block> = Vec::new();
@@ -280,7 +285,7 @@ impl Source for Bitcoin {
         watched: &WatchSet,
         expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
-        self.read_unconfirmed_transfers(watched, expecting_payment).await
+        self.refresh_and_list_unconfirmed(watched, expecting_payment).await
     }
 
     fn internal_transfers(&self) -> InternalTransfers {

@@ -75,8 +75,8 @@ impl AddressScheme {
         match self {
             AddressScheme::P2wpkh(hrp) => encode_p2wpkh_address(&CompressedPublicKey(*public_key), hrp),
             AddressScheme::P2tr(hrp) => encode_p2tr_address(public_key, hrp),
-            AddressScheme::Evm => encode_evm_address(hash_account_key(public_key)),
-            AddressScheme::Tron => encode_tron_address(hash_account_key(public_key)),
+            AddressScheme::Evm => encode_evm_address(hash_public_key_to_account(public_key)),
+            AddressScheme::Tron => encode_tron_address(hash_public_key_to_account(public_key)),
         }
     }
 }
@@ -103,7 +103,7 @@ pub fn hash_p2tr_output_key(output_key: &[u8; 32]) -> AddressKey {
 
 /// Returns the account of a public key on EVM and TRON: the last 20 bytes of the Keccak-256 hash of the uncompressed
 /// key without its prefix (Ethereum Yellow Paper, appendix F).
-fn hash_account_key(public_key: &PublicKey) -> AddressKey {
+fn hash_public_key_to_account(public_key: &PublicKey) -> AddressKey {
     let hash = keccak256(&public_key.serialize_uncompressed()[1..]);
     AddressKey(hash[12..].try_into().expect("a hash of 32 bytes without its first 12 has 20"))
 }

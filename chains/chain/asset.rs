@@ -20,7 +20,7 @@ impl ChainId {
     ///
     /// # Errors
     /// Fails with [`InvalidChainId`] unless the name has 1 to 32 characters of `a-z`, `0-9` and `-`.
-    pub fn new(name: &str) -> Result<ChainId, InvalidChainId> {
+    pub fn parse(name: &str) -> Result<ChainId, InvalidChainId> {
         let valid = (1..=32).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if valid { Ok(ChainId(name.into())) } else { Err(InvalidChainId(name.to_owned())) }
@@ -36,7 +36,7 @@ impl TryFrom<String> for ChainId {
     type Error = InvalidChainId;
 
     fn try_from(name: String) -> Result<ChainId, InvalidChainId> {
-        ChainId::new(&name)
+        ChainId::parse(&name)
     }
 }
 

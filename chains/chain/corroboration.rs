@@ -31,7 +31,7 @@ pub struct Question<'a> {
 impl Question<'_> {
     /// Returns the same verdict for all transfers, from the result of a cross-check that did not find the block at
     /// another provider.
-    pub fn judge_other_block(&self, result: CrossCheckResult) -> Vec<Corroboration> {
+    pub fn judge_all_by_cross_check(&self, result: CrossCheckResult) -> Vec<Corroboration> {
         let (first, at) = (self.first, self.block);
         let verdict = match result {
             CrossCheckResult::Confirmed => {
@@ -54,7 +54,11 @@ impl Question<'_> {
     /// contains the label of each endpoint and its findings, one per transfer. The verdict is `Shown` when all
     /// endpoints show the transfer. It is also `Shown` when `answers` is empty, because no other endpoint is asked
     /// about transfers that the operator's own node returned. `last` is the label that `Shown` contains.
-    pub fn judge_findings(&self, last: &str, answers: &[(String, Vec<Finding>)]) -> Vec<Corroboration> {
+    pub fn judge_findings_or_trust_own_node(
+        &self,
+        last: &str,
+        answers: &[(String, Vec<Finding>)],
+    ) -> Vec<Corroboration> {
         let judge = |index: usize| {
             let mut verdict = Corroboration::Shown { endpoint: last.to_owned() };
             for (endpoint, findings) in answers {
@@ -108,7 +112,7 @@ mod tests {
         Transfer {
             txid: TxId([txid; 32]),
             index: TransferIndex { tx_index: 0, part },
-            asset: AssetId::on_chain(&ChainId::new("chain").unwrap(), &AssetKind::Native),
+            asset: AssetId::on_chain(&ChainId::parse("chain").unwrap(), &AssetKind::Native),
             to: AddressKey([1; 20]),
             from: None,
             amount: Amount::from(amount),
@@ -140,7 +144,7 @@ mod tests {
             ("b.example:443".to_owned(), vec![Finding::Shown, Finding::Shown, unknown()]),
             ("c.example:443".to_owned(), vec![Finding::Shown, unknown(), absent()]),
         ];
-        let verdicts = question.judge_findings("c.example:443", &answers);
+        let verdicts = question.judge_findings_or_trust_own_node("c.example:443", &answers);
         assert_eq!(verdicts[0], Corroboration::Shown { endpoint: "c.example:443".to_owned() });
         assert_eq!(verdicts[1], Corroboration::CannotSay { reason: "c.example:443: it is throttled".to_owned() });
         let detail = "a.example:443 shows the transfer in block 4, and c.example:443 does not: the transaction failed"

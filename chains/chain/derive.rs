@@ -82,12 +82,13 @@ impl Deriver {
     /// Fails with [`DeriveError::PrivateKey`] for a private key, with [`DeriveError::UnsuitableKeyVersion`] for a `zpub`
     /// or `vpub` with a scheme other than P2WPKH, with [`DeriveError::UnsupportedKeyVersion`] for the keys of other
     /// wallets, and with [`DeriveError::InvalidXpub`] for any other text that is not an account key.
-    pub fn new(xpub: &str, scheme: AddressScheme) -> Result<Deriver, DeriveError> {
+    pub fn from_account_key(xpub: &str, scheme: AddressScheme) -> Result<Deriver, DeriveError> {
         let text = xpub.trim();
         refuse_private_key(text)?;
-        refuse_strange_letters(text)?;
-        let account: Xpub =
-            convert_zpub_to_xpub(text, scheme)?.parse().map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
+        refuse_non_alphanumeric(text)?;
+        let account: Xpub = convert_zpub_or_refuse_version(text, scheme)?
+            .parse()
+            .map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
         if account.depth != ACCOUNT_DEPTH {
             let reason = format!("its depth is {}, an account has depth {ACCOUNT_DEPTH}", account.depth);
             return Err(DeriveError::InvalidXpub(reason));
@@ -138,7 +139,7 @@ fn refuse_private_key(text: &str) -> Result<(), DeriveError> {
 
 /// Fails if the text contains a character other than an ASCII letter or digit, such as a quotation mark of a word
 /// processor.
-fn refuse_strange_letters(text: &str) -> Result<(), DeriveError> {
+fn refuse_non_alphanumeric(text: &str) -> Result<(), DeriveError> {
     match text.chars().find(|letter| !letter.is_ascii_alphanumeric()) {
         Some(strange) => Err(DeriveError::InvalidXpub(format!(
             "it has the character {strange}, which no key has; paste the letters of the key alone, between straight quotes"
@@ -161,7 +162,7 @@ const UNSUPPORTED_VERSIONS: [([u8; 4], &str); 6] = [
 /// Returns a `zpub` or `vpub` (SLIP-132) with the version bytes of an `xpub` or `tpub` (BIP32), and any other text
 /// unchanged. SLIP-132 marks the keys of P2WPKH wallets, so a `zpub` with another scheme is an error: the wallet that
 /// exported the key would not show deposits to other addresses.
-fn convert_zpub_to_xpub(text: &str, scheme: AddressScheme) -> Result<String, DeriveError> {
+fn convert_zpub_or_refuse_version(text: &str, scheme: AddressScheme) -> Result<String, DeriveError> {
     let Ok(mut payload) = base58::decode_check(text) else { return Ok(text.to_owned()) };
     if let Some((_, name)) = UNSUPPORTED_VERSIONS.iter().find(|(version, _)| payload.starts_with(version)) {
         return Err(DeriveError::UnsupportedKeyVersion(name));
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn addresses_match_the_bip84_vector() {
-        let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
+        let deriver = Deriver::from_account_key(BIP84_ZPUB_AS_XPUB, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
         assert_eq!(deriver.derive_address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
         assert_eq!(deriver.derive_address(1).unwrap().text, "bc1qnjg0jd8228aq7egyzacy8cys3knf9xvrerkf9g");
     }
@@ -202,19 +203,24 @@ mod tests {
     #[test]
     fn zpubs_derive_p2wpkh_only_and_taproot_matches_bip86() {
         let zpub = "zpub6rFR7y4Q2AijBEqTUquhVz398htDFrtymD9xYYfG1m4wAcvPhXNfE3EfH1r1ADqtfSdVCToUG868RvUUkgDKf31mGDtKsAYz2oz2AGutZYs";
-        let from_zpub = Deriver::new(zpub, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
+        let from_zpub = Deriver::from_account_key(zpub, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
         assert_eq!(from_zpub.derive_address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
         for other in [AddressScheme::P2tr(KnownHrp::Mainnet), AddressScheme::Evm, AddressScheme::Tron] {
-            assert_eq!(Deriver::new(zpub, other).unwrap_err(), DeriveError::UnsuitableKeyVersion, "{other:?}");
+            assert_eq!(
+                Deriver::from_account_key(zpub, other).unwrap_err(),
+                DeriveError::UnsuitableKeyVersion,
+                "{other:?}"
+            );
         }
-        let from_xpub = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
+        let from_xpub =
+            Deriver::from_account_key(BIP84_ZPUB_AS_XPUB, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
         assert_eq!(
             from_zpub.account_key_bytes(),
             from_xpub.account_key_bytes(),
             "one key in two spellings is one account"
         );
         let bip86 = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
-        let taproot = Deriver::new(bip86, AddressScheme::P2tr(KnownHrp::Mainnet)).unwrap();
+        let taproot = Deriver::from_account_key(bip86, AddressScheme::P2tr(KnownHrp::Mainnet)).unwrap();
         assert_eq!(
             taproot.derive_address(0).unwrap().text,
             "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"
@@ -227,8 +233,8 @@ mod tests {
 
     #[test]
     fn keys_that_are_not_accounts_are_refused() {
-        assert!(matches!(Deriver::new("xpub123", AddressScheme::Evm), Err(DeriveError::InvalidXpub(_))));
-        let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::Evm).unwrap();
+        assert!(matches!(Deriver::from_account_key("xpub123", AddressScheme::Evm), Err(DeriveError::InvalidXpub(_))));
+        let deriver = Deriver::from_account_key(BIP84_ZPUB_AS_XPUB, AddressScheme::Evm).unwrap();
         assert_eq!(deriver.derive_address(1 << 31), Err(DeriveError::InvalidIndex(1 << 31)));
     }
 
@@ -242,7 +248,7 @@ mod tests {
     #[test]
     fn one_account_has_the_same_bytes_in_every_text() {
         let scheme = AddressScheme::P2wpkh(KnownHrp::Mainnet);
-        let xpub = Deriver::new(BIP84_ZPUB_AS_XPUB, scheme).unwrap();
+        let xpub = Deriver::from_account_key(BIP84_ZPUB_AS_XPUB, scheme).unwrap();
         assert!(!xpub.is_test_network_key());
         for (version, name, is_test) in [
             ([0x04, 0xb2, 0x47, 0x46], "zpub", false),
@@ -251,13 +257,13 @@ mod tests {
         ] {
             let text = with_version(version);
             assert!(text.starts_with(name), "{text}");
-            let other = Deriver::new(&text, scheme).unwrap();
+            let other = Deriver::from_account_key(&text, scheme).unwrap();
             assert_eq!(other.account_key_bytes(), xpub.account_key_bytes(), "{name}");
             assert_eq!(other.derive_address(7), xpub.derive_address(7), "{name}");
             assert_eq!(other.is_test_network_key(), is_test, "{name}");
         }
         let bip86 = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
-        assert_ne!(Deriver::new(bip86, scheme).unwrap().account_key_bytes(), xpub.account_key_bytes());
+        assert_ne!(Deriver::from_account_key(bip86, scheme).unwrap().account_key_bytes(), xpub.account_key_bytes());
     }
 
     #[test]
@@ -265,7 +271,7 @@ mod tests {
         for (version, name) in UNSUPPORTED_VERSIONS {
             let text = with_version(version);
             assert!(text.starts_with(name), "{text}");
-            let refused = Deriver::new(&text, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap_err();
+            let refused = Deriver::from_account_key(&text, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap_err();
             assert_eq!(refused, DeriveError::UnsupportedKeyVersion(name));
         }
     }
@@ -275,7 +281,7 @@ mod tests {
         // The account key m/84'/0'/0' of BIP84's phrase, and texts with wrong letters.
         let zprv = "zprvAdG4iTXWBoARxkkzNpNh8r6Qag3irQB8PzEMkAFeTRXxHpbF9z4QgEvBRmfvqWvGp42t42nvgGpNgYSJA9iefm1yYNZKEm7z6qUWCroSQnE";
         for text in [zprv, "xprv123", "tprv", "Yprv9"] {
-            let refused = Deriver::new(text, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap_err();
+            let refused = Deriver::from_account_key(text, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap_err();
             assert_eq!(refused, DeriveError::PrivateKey(text[..4].to_owned()));
             let said = refused.to_string();
             assert!(said.contains("can spend all money of the account"), "{said}");
@@ -286,14 +292,15 @@ mod tests {
     #[test]
     fn a_quotation_mark_in_a_key_is_named() {
         let quoted = format!("\u{201c}{BIP84_ZPUB_AS_XPUB}\u{201d}");
-        let refused = Deriver::new(&quoted, AddressScheme::Evm).unwrap_err().to_string();
+        let refused = Deriver::from_account_key(&quoted, AddressScheme::Evm).unwrap_err().to_string();
         assert!(refused.contains("it has the character \u{201c}") && refused.contains("straight quotes"), "{refused}");
     }
 
     #[test]
     fn evm_and_tron_addresses_share_the_account_key() {
-        let evm = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::Evm).unwrap().derive_address(7).unwrap();
-        let tron = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::Tron).unwrap().derive_address(7).unwrap();
+        let evm = Deriver::from_account_key(BIP84_ZPUB_AS_XPUB, AddressScheme::Evm).unwrap().derive_address(7).unwrap();
+        let tron =
+            Deriver::from_account_key(BIP84_ZPUB_AS_XPUB, AddressScheme::Tron).unwrap().derive_address(7).unwrap();
         assert_eq!(evm.key, tron.key);
         assert!(evm.text.starts_with("0x") && tron.text.starts_with('T'));
     }

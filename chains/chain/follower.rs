@@ -71,7 +71,7 @@ impl Follower {
     ///
     /// # Panics
     /// Panics when `recent` is empty.
-    pub fn new(
+    pub fn from_recent_blocks(
         recent: impl IntoIterator<Item = BlockRef>,
         final_height: Height,
         keep_blocks: usize,
@@ -132,7 +132,7 @@ impl Follower {
 
     /// Adds the next block of our branch. The block becomes the cursor. If there are then more than `keep_blocks`
     /// blocks, the oldest are dropped.
-    pub fn push_block(&mut self, block: BlockRef) {
+    pub fn push_block_dropping_oldest(&mut self, block: BlockRef) {
         debug_assert_eq!(block.height, self.cursor().height + 1);
         self.recent.push_back(block);
         while self.recent.len() > self.keep_blocks {
@@ -163,7 +163,7 @@ impl Follower {
 
     /// Returns the block of our branch at a height. For a height below the oldest block that the follower keeps,
     /// returns the oldest block; for a height above the cursor, returns the cursor.
-    pub fn find_nearest_block(&self, height: Height) -> BlockRef {
+    pub fn find_block_or_nearest(&self, height: Height) -> BlockRef {
         let oldest = self.recent.front().expect("never empty");
         self.find_hash(height).map_or_else(
             || if height < oldest.height { *oldest } else { self.cursor() },
@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn follower(cursor: Height) -> Follower {
-        Follower::new((0..=cursor).map(|h| block(0, h)), 0, 100, 10)
+        Follower::from_recent_blocks((0..=cursor).map(|h| block(0, h)), 0, 100, 10)
     }
 
     #[test]
@@ -236,15 +236,15 @@ mod tests {
 
     #[test]
     fn only_kept_blocks_are_found() {
-        let mut f = Follower::new([block(0, 0)], 0, 3, 10);
+        let mut f = Follower::from_recent_blocks([block(0, 0)], 0, 3, 10);
         for height in 1..=9 {
-            f.push_block(block(0, height));
+            f.push_block_dropping_oldest(block(0, height));
         }
         assert_eq!(f.is_on_our_branch(block(0, 7)), Some(true));
         assert_eq!(f.is_on_our_branch(block(1, 8)), Some(false));
         assert_eq!((f.is_on_our_branch(block(0, 6)), f.is_on_our_branch(block(0, 10))), (None, None));
         assert_eq!(
-            (f.find_nearest_block(3), f.find_nearest_block(8), f.find_nearest_block(12)),
+            (f.find_block_or_nearest(3), f.find_block_or_nearest(8), f.find_block_or_nearest(12)),
             (block(0, 7), block(0, 8), block(0, 9))
         );
     }
@@ -254,8 +254,8 @@ mod tests {
         #[test]
         fn the_search_finds_the_last_common_block(length in 2u64..60, fork in 0u64..60, keep_blocks in 1usize..80, final_height in 0u64..60) {
             let fork = fork.min(length - 1);
-            let mut f = Follower::new([block(0, 0)], 0, keep_blocks, 10);
-            for h in 1..=length { f.push_block(block(0, h)); }
+            let mut f = Follower::from_recent_blocks([block(0, 0)], 0, keep_blocks, 10);
+            for h in 1..=length { f.push_block_dropping_oldest(block(0, h)); }
             f.raise_final_height(final_height);
             let node_block = |h: Height| if h <= fork { block(0, h) } else { block(1, h) };
             let node_header = |h: Height| header(node_block(h), node_block(h - 1));

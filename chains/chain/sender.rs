@@ -20,7 +20,7 @@ impl BroadcastOutcome {
     /// Returns the outcome of a broadcast to several endpoints. If one endpoint accepted the transaction or already has
     /// it, the result is the outcome of this endpoint. Otherwise, if one outcome is unknown, the result is `Unknown`,
     /// because the transaction may have been accepted. The result is `Unknown` when there are no outcomes.
-    pub fn combine_outcomes(outcomes: impl IntoIterator<Item = BroadcastOutcome>) -> BroadcastOutcome {
+    pub fn combine_preferring_accepted(outcomes: impl IntoIterator<Item = BroadcastOutcome>) -> BroadcastOutcome {
         let combined = outcomes.into_iter().reduce(|combined, outcome| match (combined, outcome) {
             (BroadcastOutcome::Accepted, _) | (_, BroadcastOutcome::Accepted) => BroadcastOutcome::Accepted,
             (BroadcastOutcome::AlreadyKnown, _) | (_, BroadcastOutcome::AlreadyKnown) => BroadcastOutcome::AlreadyKnown,
@@ -53,7 +53,7 @@ mod tests {
         let rejected = || BroadcastOutcome::Rejected("price: a".to_owned());
         let unknown = || BroadcastOutcome::Unknown("b: no answer in time".to_owned());
         assert_eq!(
-            BroadcastOutcome::combine_outcomes([
+            BroadcastOutcome::combine_preferring_accepted([
                 rejected(),
                 unknown(),
                 BroadcastOutcome::AlreadyKnown,
@@ -62,12 +62,21 @@ mod tests {
             BroadcastOutcome::Accepted
         );
         assert_eq!(
-            BroadcastOutcome::combine_outcomes([BroadcastOutcome::AlreadyKnown, rejected()]),
+            BroadcastOutcome::combine_preferring_accepted([BroadcastOutcome::AlreadyKnown, rejected()]),
             BroadcastOutcome::AlreadyKnown
         );
-        assert!(matches!(BroadcastOutcome::combine_outcomes([rejected(), unknown()]), BroadcastOutcome::Unknown(_)));
-        assert!(matches!(BroadcastOutcome::combine_outcomes([unknown(), rejected()]), BroadcastOutcome::Unknown(_)));
-        assert!(matches!(BroadcastOutcome::combine_outcomes([rejected(), rejected()]), BroadcastOutcome::Rejected(_)));
-        assert!(matches!(BroadcastOutcome::combine_outcomes([]), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(
+            BroadcastOutcome::combine_preferring_accepted([rejected(), unknown()]),
+            BroadcastOutcome::Unknown(_)
+        ));
+        assert!(matches!(
+            BroadcastOutcome::combine_preferring_accepted([unknown(), rejected()]),
+            BroadcastOutcome::Unknown(_)
+        ));
+        assert!(matches!(
+            BroadcastOutcome::combine_preferring_accepted([rejected(), rejected()]),
+            BroadcastOutcome::Rejected(_)
+        ));
+        assert!(matches!(BroadcastOutcome::combine_preferring_accepted([]), BroadcastOutcome::Unknown(_)));
     }
 }

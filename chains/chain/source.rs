@@ -150,7 +150,7 @@ pub trait Source: Send + Sync {
     /// Returns the number of independent providers whose answers can be compared. Endpoints of one provider count once.
     /// The number is at least 2 when an endpoint is the operator's own node, because its answers need no second source.
     /// The number is 1 on chains whose blocks prove by their work that they belong to the chain.
-    fn independent_endpoints(&self) -> usize {
+    fn independent_provider_count(&self) -> usize {
         1
     }
 

@@ -92,13 +92,13 @@ impl Evm {
         {
             return Ok(proven.into_iter().map(|account| account.balance).collect());
         }
-        self.fetch_balances_agreed_by_two_endpoints(at, asset, addresses).await
+        self.fetch_balances_agreed_unless_zero(at, asset, addresses).await
     }
 
     /// Returns, for each sum in `received`, what the proven balances say about it: whether the balance of the address
     /// increased by the sum in block `at`, whose parent is `parent`. Nothing is proven for an address that also sent
     /// coins in the block.
-    pub(crate) async fn prove_received_sums(
+    pub(crate) async fn check_sums_against_proven_balances(
         &self,
         parent: &BlockRef,
         at: &BlockRef,
@@ -130,7 +130,7 @@ impl Evm {
 
     /// Returns the balances after block `at`, in the order of `addresses`: native balances that the state root proves
     /// or, if no endpoint offers proofs and for tokens, the unproven balances of `endpoint`.
-    pub(crate) async fn fetch_balances_proven_or_from(
+    pub(crate) async fn fetch_proven_balances_or_from_endpoint(
         &self,
         endpoint: usize,
         at: &BlockRef,
@@ -146,7 +146,8 @@ impl Evm {
         let (method, params) = build_balance_calls(at, asset, addresses);
         let accept = |_: usize, reply: &Reply<'_>| parse_balance(asset, reply).map(Verdict::Accept);
         let only = Target::Only(endpoint);
-        let answers = self.pool.send_calls_in_batches_to(only, method, &params, BALANCES_PER_BATCH, accept).await;
+        let answers =
+            self.pool.send_calls_batched_or_one_by_one_to(only, method, &params, BALANCES_PER_BATCH, accept).await;
         let balances = answers.into_all_results().map_err(|failure| failure.into_source_error(at.height))?;
         self.ensure_endpoint_honors_block_hash(endpoint, at.height).await?;
         Ok(balances)
@@ -174,7 +175,7 @@ impl Evm {
         };
         match self
             .pool
-            .send_calls_in_batches("eth_getProof", &params, PROOFS_PER_BATCH, accept)
+            .send_calls_batched_or_one_by_one("eth_getProof", &params, PROOFS_PER_BATCH, accept)
             .await
             .into_all_results()
         {
@@ -196,7 +197,7 @@ impl Evm {
         let answer = self.pool.send_request(Request::json_rpc_call("eth_getBlockByHash", &params), |reply| {
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let (header, chain_header) =
-                block::parse_verified_header(raw, self.config.verify).map_err(Rejection::Invalid)?;
+                block::parse_header_verifying_if_configured(raw, self.config.verify).map_err(Rejection::Invalid)?;
             if chain_header.hash != at.hash {
                 return Err(Rejection::Invalid(format!(
                     "block {hash} was requested, but block {} was returned",
@@ -213,7 +214,7 @@ impl Evm {
 
     /// Requests each balance from one endpoint, and every balance above zero from a second endpoint too. A zero balance
     /// needs no second reply, because it cannot be booked as a payment.
-    async fn fetch_balances_agreed_by_two_endpoints(
+    async fn fetch_balances_agreed_unless_zero(
         &self,
         at: &BlockRef,
         asset: &AssetKind,
@@ -222,11 +223,14 @@ impl Evm {
         let (method, params) = build_balance_calls(at, asset, addresses);
         let parse_balance = |reply: &Reply<'_>| parse_balance(asset, reply).map(|balance| (reply.endpoint, balance));
         let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Verdict::Accept);
-        let first =
-            self.pool.send_calls_in_batches(method, &params, BALANCES_PER_BATCH, accept).await.into_all_results();
+        let first = self
+            .pool
+            .send_calls_batched_or_one_by_one(method, &params, BALANCES_PER_BATCH, accept)
+            .await
+            .into_all_results();
         let first = first.map_err(|failure| failure.into_source_error(at.height))?;
 
-        if self.pool.count_independent_providers() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
+        if self.pool.count_providers_own_node_as_two() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
             self.warn_once_about_single_endpoint();
             return Err(SourceError::Unsupported(
                 "the endpoint does not prove balances, and there is no second endpoint to confirm them".into(),
@@ -286,7 +290,7 @@ impl Evm {
                     .await
                 {
                     Ok(balance) => !balance,
-                    Err(RpcError::NodeError(node_error)) if is_block_related_error(node_error.kind) => true,
+                    Err(RpcError::NodeError(node_error)) if may_be_block_related_error(node_error.kind) => true,
                     Err(failure) => return Err(failure.into_source_error(height)),
                 };
                 self.lock_balance_cache().honors_block_hash.insert(endpoint, is_supported);
@@ -355,7 +359,7 @@ fn parse_balance(asset: &AssetKind, reply: &Reply<'_>) -> Result<Amount, Rejecti
 
 /// Returns true when a node's error concerns the requested block and not the node itself. Nodes use many different
 /// texts for an unknown block, so the function also returns true for an error of unknown kind.
-fn is_block_related_error(kind: NodeErrorKind) -> bool {
+fn may_be_block_related_error(kind: NodeErrorKind) -> bool {
     match kind {
         NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => true,
         NodeErrorKind::MethodMissing | NodeErrorKind::TooLarge | NodeErrorKind::RateLimited => false,

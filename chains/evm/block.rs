@@ -60,7 +60,10 @@ struct BlockJson<'a> {
 
 /// Parses the header of a block. Fails when its hash is not the hash that the node states, unless `verify` disables
 /// this check.
-pub fn parse_verified_header(block: &RawValue, verify: Commitments) -> Result<(Header, chain::Header), String> {
+pub fn parse_header_verifying_if_configured(
+    block: &RawValue,
+    verify: Commitments,
+) -> Result<(Header, chain::Header), String> {
     #[derive(Deserialize)]
     struct HashJson {
         hash: B256,
@@ -82,14 +85,14 @@ pub fn parse_verified_header(block: &RawValue, verify: Commitments) -> Result<(H
 /// Parses the block at `height`; fails when the block has another height. If `native` is true, `block` must contain
 /// full transactions: their hashes are verified and native payments to watched addresses are collected. Hash and
 /// transactions root are checked only if `verify` enables these checks.
-pub fn parse_verified_block(
+pub fn parse_block_verifying_if_configured(
     block: &RawValue,
     height: Height,
     verify: Commitments,
     native: bool,
     watched: &WatchedAddresses<'_>,
 ) -> Result<BlockBody, String> {
-    let (header, chain_header) = parse_verified_header(block, verify)?;
+    let (header, chain_header) = parse_header_verifying_if_configured(block, verify)?;
     if header.number != height {
         return Err(format!("block {height} was requested, but block {} was returned", header.number));
     }
@@ -110,7 +113,7 @@ pub fn parse_verified_block(
         }
         return Ok(body);
     }
-    transactions::parse_transactions_into_body(
+    transactions::parse_and_verify_transactions_into_body(
         &json.transactions,
         header.transactions_root,
         verify,
@@ -123,7 +126,7 @@ pub fn parse_verified_block(
 impl Evm {
     /// Returns blocks `from..=to` with all transfers to watched addresses; see [`chain::Source::blocks`]. If a block
     /// after the first one fails, only the blocks before the failed block are returned.
-    pub(crate) async fn fetch_blocks_before_failure(
+    pub(crate) async fn fetch_leading_complete_blocks(
         &self,
         from: Height,
         to: Height,
@@ -135,7 +138,7 @@ impl Evm {
         let (bodies, mut log_summaries) = if stable_height > from && self.are_log_ranges_worthwhile(watched) {
             let to = stable_height.min(from.saturating_add(BLOCKS_PER_RANGE_MAX - 1));
             let (bodies, log_summaries) = future::join(
-                self.fetch_linked_bodies(from, to, watched),
+                self.fetch_linked_bodies_and_record_origin(from, to, watched),
                 self.fetch_agreed_log_summaries(from, to, watched),
             )
             .await;
@@ -143,7 +146,7 @@ impl Evm {
         } else {
             let blocks_max = if stable_height > from { BLOCKS_PER_RANGE_MAX } else { BLOCKS_NEAR_HEAD_MAX };
             let to = to.min(from.saturating_add(blocks_max - 1));
-            (self.fetch_linked_bodies(from, to, watched).await?, LogSummaries::new())
+            (self.fetch_linked_bodies_and_record_origin(from, to, watched).await?, LogSummaries::new())
         };
         let mut blocks = Vec::with_capacity(bodies.len());
         for body in bodies {
@@ -165,7 +168,7 @@ impl Evm {
 
     /// Returns the blocks `from..=to`, each verified and each the parent of the next. The list ends early if the
     /// endpoint does not have a block or if a parent hash does not match. The list is never empty.
-    async fn fetch_linked_bodies(
+    async fn fetch_linked_bodies_and_record_origin(
         &self,
         from: Height,
         to: Height,
@@ -176,8 +179,9 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let body = parse_verified_block(raw, height, self.config.verify, native, &watched.lock_addresses())
-                .map_err(Rejection::Invalid)?;
+            let body =
+                parse_block_verifying_if_configured(raw, height, self.config.verify, native, &watched.lock_addresses())
+                    .map_err(Rejection::Invalid)?;
             // A block with an unknown transaction type cannot be verified yet, and the endpoint may have invented the
             // type. So the driver prefers the reply of an endpoint that can be verified at once.
             let is_proven = body.unproven.is_none() || !self.config.verify.transactions;
@@ -186,7 +190,7 @@ impl Evm {
         };
         let answers = self
             .pool
-            .send_calls_in_batches("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept)
+            .send_calls_batched_or_one_by_one("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept)
             .await
             .into_results_before_failure();
         let answers = answers.map_err(|failure| failure.into_source_error(from))?;
@@ -212,7 +216,7 @@ impl Evm {
         log_summary: Option<LogSummary>,
         watched: &WatchSet,
     ) -> Result<Block, SourceError> {
-        if !self.verify_transactions_with_raw_bytes(&body).await? {
+        if !self.verify_transactions_if_raw_bytes_offered(&body).await? {
             body.has_unproven_payment = true;
             body.payments.clear();
         }
@@ -291,7 +295,7 @@ mod tests {
     fn parse_test_block(block: &Value, verify: Commitments) -> Result<BlockBody, String> {
         let watched = chain::WatchSet::default();
         watched.insert(AddressKey(hex::parse_bytes(WATCHED_ADDRESS).unwrap()));
-        parse_verified_block(
+        parse_block_verifying_if_configured(
             &serde_json::value::to_raw_value(block).unwrap(),
             7,
             verify,
@@ -359,7 +363,7 @@ mod tests {
         fn no_input_makes_the_parser_panic(text in r#"[\[\]{}:,"a-z0-9]{0,80}"#, height: u64) {
             let watched = chain::WatchSet::default();
             if let Ok(raw) = serde_json::from_str::<&RawValue>(&text) {
-                prop_assert!(parse_verified_block(raw, height, Commitments::ALL, true, &watched.lock_addresses()).is_err());
+                prop_assert!(parse_block_verifying_if_configured(raw, height, Commitments::ALL, true, &watched.lock_addresses()).is_err());
             }
         }
     }

@@ -50,25 +50,29 @@ struct TransactionJson<'a> {
 impl Evm {
     /// Asks endpoints of other providers for the same block and its transfers. Returns one result for each of
     /// `transfers`, in their order; see [`chain::Source::confirm`].
-    pub(crate) async fn confirm_transfers(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
+    pub(crate) async fn ask_other_providers_for_transfers(
+        &self,
+        block: &BlockRef,
+        transfers: &[Transfer],
+    ) -> Vec<Corroboration> {
         if transfers.is_empty() {
             return Vec::new();
         }
         let origins = self.find_origins_of_proven_block(block);
-        let first = self.pool.name_origins(origins.as_deref());
+        let first = self.pool.name_origins_or_all_endpoints(origins.as_deref());
         let (asked, unasked) = transfers.split_at(transfers.len().min(TRANSFERS_MAX));
         let question = Question { block, transfers: asked, first: &first };
         let mut verdicts = match self.fetch_same_block_from_other_providers(block, origins.as_deref()).await {
             Ok(answers) => {
                 let mut findings = Vec::new();
                 for answer in &answers {
-                    let found = self.find_transfers_at_endpoint(&question, origins.is_some(), answer).await;
+                    let found = self.check_transfers_at_endpoint(&question, origins.is_some(), answer).await;
                     findings.push((self.pool.endpoint_label(answer.endpoint), found));
                 }
                 let last = findings.last().map_or(first.clone(), |(endpoint, _)| endpoint.clone());
-                question.judge_findings(&last, &findings)
+                question.judge_findings_or_trust_own_node(&last, &findings)
             }
-            Err(result) => question.judge_other_block(result),
+            Err(result) => question.judge_all_by_cross_check(result),
         };
         verdicts.extend(unasked.iter().map(|_| Corroboration::CannotSay {
             reason: format!("at most {TRANSFERS_MAX} transfers of a block are compared at once"),
@@ -79,7 +83,7 @@ impl Evm {
     /// Returns one finding for each transfer of the question: whether the endpoint of `answer` shows the transfer. If
     /// `are_proven` is true, the header proves the native payments and token transfers, so they count as shown without
     /// a request.
-    async fn find_transfers_at_endpoint(
+    async fn check_transfers_at_endpoint(
         &self,
         question: &Question<'_>,
         are_proven: bool,
@@ -97,7 +101,7 @@ impl Evm {
         };
         let (places, listed) = choose(|part| matches!(part, TxPart::Value | TxPart::Log(_) | TxPart::Output(_)));
         if !are_proven && !listed.is_empty() {
-            store(places, self.find_in_receipts(answer, &listed).await);
+            store(places, self.find_payments_in_receipts(answer, &listed).await);
         }
         let (places, internal) = choose(|part| matches!(part, TxPart::Internal(_)));
         if !internal.is_empty() {
@@ -105,13 +109,13 @@ impl Evm {
         }
         let (places, increases) = choose(|part| part == TxPart::BalanceIncrease);
         if !increases.is_empty() {
-            store(places, self.find_in_balances(question.block, answer, &increases).await);
+            store(places, self.find_by_balances_at_least_amount(question.block, answer, &increases).await);
         }
         findings
     }
 
     /// Looks for native payments and token transfers in the receipts of one endpoint.
-    async fn find_in_receipts(&self, answer: &BlockAnswer, asked: &[&Transfer]) -> Vec<Finding> {
+    async fn find_payments_in_receipts(&self, answer: &BlockAnswer, asked: &[&Transfer]) -> Vec<Finding> {
         match self.fetch_transactions_with_transfers(answer, asked).await {
             Ok(transactions) => match_transfers_with_transactions(asked, &transactions),
             Err(failure) => vec![Finding::Unknown(failure.to_string()); asked.len()],
@@ -129,7 +133,7 @@ impl Evm {
             .iter()
             .map(|transfer| (transfer.txid, TxAnswer::Absent("its block has no such transaction")))
             .collect();
-        let receivers = watch_receivers(asked);
+        let receivers = build_watch_set_of_receivers(asked);
         let in_block: Vec<[B256; 1]> =
             found.keys().map(|txid| [B256::from(txid.0)]).filter(|[txid]| answer.body.txids.contains(txid)).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
@@ -140,21 +144,23 @@ impl Evm {
             if !receipt.belongs_to_transaction(txid, &answer.body) {
                 return Ok(Verdict::Accept(TxAnswer::Absent("its receipt is in another block")));
             }
-            let transfers = receipt.list_token_transfers(TxId(txid.0), &self.contracts, &receivers.lock_addresses());
+            let transfers =
+                receipt.list_watched_transfers_if_succeeded(TxId(txid.0), &self.contracts, &receivers.lock_addresses());
             Ok(Verdict::Accept(transfers.map_or(TxAnswer::Absent("the transaction failed"), TxAnswer::Transfers)))
         };
         let (only, method) = (Target::Only(answer.endpoint), "eth_getTransactionReceipt");
-        let receipts = self.pool.send_calls_in_batches_to(only, method, &in_block, CALLS_PER_BATCH, accept).await;
+        let receipts =
+            self.pool.send_calls_batched_or_one_by_one_to(only, method, &in_block, CALLS_PER_BATCH, accept).await;
         for ([txid], receipt) in in_block.iter().zip(receipts.into_all_results()?) {
             found.insert(TxId(txid.0), receipt);
         }
-        self.add_native_payments(answer, asked, &mut found).await?;
+        self.fetch_and_add_native_payments(answer, asked, &mut found).await?;
         Ok(found)
     }
 
     /// Requests the transactions of the native payments in `asked` and adds the payments to `found`. Leaves out
     /// transactions that failed according to their receipts.
-    async fn add_native_payments(
+    async fn fetch_and_add_native_payments(
         &self,
         answer: &BlockAnswer,
         asked: &[&Transfer],
@@ -170,10 +176,11 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Accept(None)) };
             let tx: TransactionJson<'_> = block::parse_json(raw.get()).map_err(Rejection::Invalid)?;
-            Ok(Verdict::Accept(tx.to_transfer_in_block(paying[i], answer, native)))
+            Ok(Verdict::Accept(tx.to_payment_if_in_block(paying[i], answer, native)))
         };
         let (only, method) = (Target::Only(answer.endpoint), "eth_getTransactionByHash");
-        let transactions = self.pool.send_calls_in_batches_to(only, method, &params, CALLS_PER_BATCH, accept).await;
+        let transactions =
+            self.pool.send_calls_batched_or_one_by_one_to(only, method, &params, CALLS_PER_BATCH, accept).await;
         for (txid, payment) in paying.iter().zip(transactions.into_all_results()?) {
             if let Some(TxAnswer::Transfers(transfers)) = found.get_mut(txid) {
                 transfers.extend(payment);
@@ -190,17 +197,19 @@ impl Evm {
         answer: &BlockAnswer,
         asked: &[&Transfer],
     ) -> Vec<Finding> {
-        let receivers = watch_receivers(asked);
-        match self.fetch_internal_transfers_from(Target::Only(answer.endpoint), &answer.body, &receivers).await {
+        let receivers = build_watch_set_of_receivers(asked);
+        match self.fetch_internal_transfers_from_target(Target::Only(answer.endpoint), &answer.body, &receivers).await {
             Ok(Some(shown)) => match_transfers(asked, &shown),
-            Ok(None) => self.find_in_proofs(question, answer, asked, "traces are not configured").await,
-            Err(failure) => self.find_in_proofs(question, answer, asked, &failure.to_string()).await,
+            Ok(None) => {
+                self.find_in_proven_balance_increases(question, answer, asked, "traces are not configured").await
+            }
+            Err(failure) => self.find_in_proven_balance_increases(question, answer, asked, &failure.to_string()).await,
         }
     }
 
     /// Compares, for each receiver, the sum of the native transfers in the question with the proven increase of the
     /// receiver's balance. `why` is the reason why the endpoint returned no traces.
-    async fn find_in_proofs(
+    async fn find_in_proven_balance_increases(
         &self,
         question: &Question<'_>,
         answer: &BlockAnswer,
@@ -222,7 +231,7 @@ impl Evm {
             sums.into_iter().map(|(to, sum)| (encode_evm_address(to), sum)).collect();
         let header = &answer.body.header;
         let parent = BlockRef { height: header.height.saturating_sub(1), hash: header.parent };
-        let proofs = self.prove_received_sums(&parent, question.block, &received).await;
+        let proofs = self.check_sums_against_proven_balances(&parent, question.block, &received).await;
         let proofs: BTreeMap<AddressKey, SumProof> =
             received.iter().map(|(address, _)| address.key).zip(proofs).collect();
         let judge = |transfer: &&Transfer| match proofs.get(&transfer.to) {
@@ -238,7 +247,12 @@ impl Evm {
     /// Returns, for each transfer in `asked`, whether the balance of its receiver after the block is at least the
     /// amount. The balances are native ones that the state root proves or else those that the endpoint of `answer`
     /// returns.
-    async fn find_in_balances(&self, at: &BlockRef, answer: &BlockAnswer, asked: &[&Transfer]) -> Vec<Finding> {
+    async fn find_by_balances_at_least_amount(
+        &self,
+        at: &BlockRef,
+        answer: &BlockAnswer,
+        asked: &[&Transfer],
+    ) -> Vec<Finding> {
         let mut findings = vec![Finding::Unknown("the asset is not configured".to_owned()); asked.len()];
         for asset in &self.config.assets {
             let places: Vec<usize> = (0..asked.len()).filter(|i| asked[*i].asset == asset.id).collect();
@@ -246,7 +260,8 @@ impl Evm {
             if places.is_empty() {
                 continue;
             }
-            let balances = self.fetch_balances_proven_or_from(answer.endpoint, at, &asset.kind, &addresses).await;
+            let balances =
+                self.fetch_proven_balances_or_from_endpoint(answer.endpoint, at, &asset.kind, &addresses).await;
             for (n, place) in places.into_iter().enumerate() {
                 findings[place] = match &balances {
                     Ok(balances) if balances.get(n).is_some_and(|balance| *balance >= asked[place].amount) => {
@@ -263,7 +278,7 @@ impl Evm {
 
 impl TransactionJson<'_> {
     /// Returns the native payment of a transaction, or `None` when the transaction is in another block.
-    fn to_transfer_in_block(&self, txid: TxId, answer: &BlockAnswer, native: &AssetId) -> Option<Transfer> {
+    fn to_payment_if_in_block(&self, txid: TxId, answer: &BlockAnswer, native: &AssetId) -> Option<Transfer> {
         let in_block = self.block_hash.and_then(hex::parse_hash)?.0 == answer.body.header.hash.0;
         let to = hex::parse_address(self.to?).filter(|_| in_block)?;
         Some(Transfer {
@@ -278,7 +293,7 @@ impl TransactionJson<'_> {
 }
 
 /// Returns a watch set of the receivers of transfers.
-fn watch_receivers(transfers: &[&Transfer]) -> WatchSet {
+fn build_watch_set_of_receivers(transfers: &[&Transfer]) -> WatchSet {
     let receivers = WatchSet::default();
     transfers.iter().for_each(|transfer| receivers.insert(transfer.to));
     receivers

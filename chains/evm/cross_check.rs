@@ -62,7 +62,7 @@ impl Evm {
             let Some(target) = self.pool.find_next_independent_target(origins, &answered) else {
                 return Ok(answers);
             };
-            match self.fetch_block_from(target, at.height).await {
+            match self.fetch_block_without_payments_from(target, at.height).await {
                 Ok(Some(answer)) if answer.body.header.block_ref() != *at => {
                     return Err(CrossCheckResult::Conflicting {
                         endpoint: self.pool.endpoint_label(answer.endpoint),
@@ -70,20 +70,32 @@ impl Evm {
                     });
                 }
                 Ok(Some(answer)) => answers.push(answer),
-                Ok(None) | Err(RpcError::NodeError(_)) => return Err(self.describe_missing_block(target).await),
+                Ok(None) | Err(RpcError::NodeError(_)) => {
+                    return Err(self.fetch_head_to_explain_missing_block(target).await);
+                }
                 Err(failure) => return Err(CrossCheckResult::NoAnswer(failure.to_string())),
             }
         }
     }
 
     /// Requests a block with the hashes of its transactions; `None` when no endpoint of the target has the block.
-    async fn fetch_block_from(&self, target: Target, height: Height) -> Result<Option<BlockAnswer>, RpcError> {
+    async fn fetch_block_without_payments_from(
+        &self,
+        target: Target,
+        height: Height,
+    ) -> Result<Option<BlockAnswer>, RpcError> {
         let unwatched = WatchSet::default();
         let params = (hex::to_quantity(height), false);
         let accept = |reply: &Reply<'_>| {
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let body = block::parse_verified_block(raw, height, self.config.verify, false, &unwatched.lock_addresses())
-                .map_err(Rejection::Invalid)?;
+            let body = block::parse_block_verifying_if_configured(
+                raw,
+                height,
+                self.config.verify,
+                false,
+                &unwatched.lock_addresses(),
+            )
+            .map_err(Rejection::Invalid)?;
             Ok(Verdict::Accept(Some(BlockAnswer { endpoint: reply.endpoint, body })))
         };
         let request = Request::json_rpc_call("eth_getBlockByNumber", &params).with_target(target);
@@ -92,10 +104,11 @@ impl Evm {
 
     /// Requests the newest block from the endpoints of `target`, which do not have the block that was to be compared.
     /// The result tells how far they are behind; it is `NoAnswer` when they return nothing.
-    async fn describe_missing_block(&self, target: Target) -> CrossCheckResult {
+    async fn fetch_head_to_explain_missing_block(&self, target: Target) -> CrossCheckResult {
         let accept = |reply: &Reply<'_>| {
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let (_, head) = block::parse_verified_header(raw, self.config.verify).map_err(Rejection::Invalid)?;
+            let (_, head) =
+                block::parse_header_verifying_if_configured(raw, self.config.verify).map_err(Rejection::Invalid)?;
             Ok(Verdict::Accept(Some((reply.endpoint, head))))
         };
         let request = Request::json_rpc_call("eth_getBlockByNumber", &("latest", false)).with_target(target);

@@ -33,7 +33,7 @@ impl Evm {
     async fn probe_and_describe_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let requested_at = Instant::now();
         let id: String =
-            self.fetch_text_result(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
+            self.probe_text_result(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
         let latency = requested_at.elapsed().as_millis();
         if hex::parse_quantity(&id) != Some(self.config.chain_id) {
             return Err(format!("the endpoint belongs to chain {id}, not to {:#x}", self.config.chain_id));
@@ -41,8 +41,8 @@ impl Evm {
         let header = |tag: &'static str| async move {
             let accept = |reply: &Reply<'_>| {
                 let Some(block) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Accept(None)) };
-                let (_, header) =
-                    block::parse_verified_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                let (_, header) = block::parse_header_verifying_if_configured(block, self.config.verify)
+                    .map_err(Rejection::Invalid)?;
                 Ok(Verdict::Accept(Some(header)))
             };
             self.pool
@@ -72,7 +72,7 @@ impl Evm {
             yes_or_no(receipts),
             yes_or_no(proofs),
         );
-        if let Some((method, params)) = self.build_trace_request(&head) {
+        if let Some((method, params)) = self.build_trace_request_if_configured(&head) {
             let traces = self.probe_method_support(endpoint, method, params).await;
             text.push_str(&format!(", traces: {}", yes_or_no(traces)));
         }
@@ -89,7 +89,7 @@ impl Evm {
     }
 
     /// Sends one request to the endpoint and returns its result, which must be a string.
-    async fn fetch_text_result(
+    async fn probe_text_result(
         &self,
         endpoint: usize,
         method: &str,

@@ -53,7 +53,7 @@ impl FinalityClaims {
     /// Returns the second-highest recent claim, because two endpoints report at least that height as final. If there is
     /// only one recent claim, returns it. Returns `None` without claims, or when two claims name different blocks at the
     /// height of the block to return.
-    pub fn find_final_block(&self, now: Instant) -> Option<BlockRef> {
+    pub fn find_second_highest_or_only_claim(&self, now: Instant) -> Option<BlockRef> {
         let mut fresh = self.list_fresh_claims(now);
         fresh.sort_unstable_by_key(|claim| Reverse(claim.height));
         let agreed = *fresh.get(1).or(fresh.first())?;
@@ -77,7 +77,7 @@ impl Evm {
     /// Requests the final block from the next endpoint in turn and stores the endpoint's claim. If the endpoint does
     /// not reply, its last claim stays valid for a while. A claim is ignored when the endpoint is too far behind the
     /// others, or when the claimed block is above the highest known block.
-    pub(crate) async fn request_next_finality_claim(&self) {
+    pub(crate) async fn request_and_store_next_finality_claim(&self) {
         let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
         let claim = self.pool.send_request(
             Request::json_rpc_call("eth_getBlockByNumber", &("finalized", false)).with_target(Target::From(first)),
@@ -85,8 +85,8 @@ impl Evm {
                 let Some(block) = reply.parse_result::<Option<&RawValue>>()? else {
                     return Ok(Verdict::Fallback(None));
                 };
-                let (_, header) =
-                    block::parse_verified_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                let (_, header) = block::parse_header_verifying_if_configured(block, self.config.verify)
+                    .map_err(Rejection::Invalid)?;
                 Ok(Verdict::Accept(Some((reply.endpoint, header.block_ref()))))
             },
         );
@@ -121,32 +121,40 @@ mod tests {
     fn two_endpoints_must_claim_a_block_before_it_is_final() {
         let start = Instant::now();
         let mut claims = FinalityClaims::new(2);
-        assert_eq!(claims.find_final_block(start), None);
+        assert_eq!(claims.find_second_highest_or_only_claim(start), None);
         claims.set_or_remove_claim(0, Some(test_block(100)), start);
-        assert_eq!(claims.find_final_block(start), Some(test_block(100)), "there is no second claim");
+        assert_eq!(claims.find_second_highest_or_only_claim(start), Some(test_block(100)), "there is no second claim");
         claims.set_or_remove_claim(1, Some(test_block(90)), start);
         claims.set_or_remove_claim(0, Some(test_block(1_000)), start);
         assert_eq!(
-            claims.find_final_block(start),
+            claims.find_second_highest_or_only_claim(start),
             Some(test_block(90)),
             "a single endpoint cannot advance the final block"
         );
         claims.set_or_remove_claim(1, Some(test_block(900)), start);
-        assert_eq!(claims.find_final_block(start), Some(test_block(900)));
+        assert_eq!(claims.find_second_highest_or_only_claim(start), Some(test_block(900)));
         claims.set_or_remove_claim(0, Some(BlockRef { height: 900, hash: BlockHash([8; 32]) }), start);
-        assert_eq!(claims.find_final_block(start), None, "the endpoints name different blocks of one height");
+        assert_eq!(
+            claims.find_second_highest_or_only_claim(start),
+            None,
+            "the endpoints name different blocks of one height"
+        );
         claims.set_or_remove_claim(0, Some(test_block(10)), start);
-        assert_eq!(claims.find_final_block(start), Some(test_block(10)), "the final block can move back");
+        assert_eq!(
+            claims.find_second_highest_or_only_claim(start),
+            Some(test_block(10)),
+            "the final block can move back"
+        );
         claims.set_or_remove_claim(0, None, start);
-        assert_eq!(claims.find_final_block(start), Some(test_block(900)), "a claim can be withdrawn");
+        assert_eq!(claims.find_second_highest_or_only_claim(start), Some(test_block(900)), "a claim can be withdrawn");
         claims.set_or_remove_claim(0, Some(test_block(2_000)), start + CLAIM_MAX_AGE);
         let later = start + CLAIM_MAX_AGE;
         assert_eq!(
-            claims.find_final_block(later),
+            claims.find_second_highest_or_only_claim(later),
             Some(test_block(2_000)),
             "a silent endpoint holds the final block back for a limited time only"
         );
-        assert_eq!(claims.find_final_block(later + CLAIM_MAX_AGE), None, "all claims are too old");
+        assert_eq!(claims.find_second_highest_or_only_claim(later + CLAIM_MAX_AGE), None, "all claims are too old");
     }
 
     #[test]
@@ -160,7 +168,7 @@ mod tests {
             for (endpoint, claim) in claims_of_endpoints.into_iter().enumerate() {
                 claims.set_or_remove_claim(endpoint, Some(claim), start);
             }
-            assert_eq!(claims.find_final_block(start), None);
+            assert_eq!(claims.find_second_highest_or_only_claim(start), None);
         }
     }
 }

@@ -88,7 +88,8 @@ impl Evm {
                         too_large = Some(node_error.message.clone());
                     }
                 })?;
-                let summaries = self.summarize_logs_by_block(&logs, start, end, watched).map_err(Rejection::Invalid)?;
+                let summaries =
+                    self.summarize_transfer_logs_by_block(&logs, start, end, watched).map_err(Rejection::Invalid)?;
                 let Some(other) = first.take() else {
                     first = Some(summaries);
                     return Ok(Verdict::Fallback(None));
@@ -97,7 +98,7 @@ impl Evm {
             });
             let message = match (answer.await, too_large) {
                 (Ok(Some(agreed)), _) => {
-                    self.lock_log_range_size().count_success_and_grow(block_count);
+                    self.lock_log_range_size().grow_after_ten_full_size_successes(block_count);
                     summaries.extend(agreed);
                     start = end + 1;
                     continue;
@@ -106,7 +107,7 @@ impl Evm {
                 (Err(failure), _) => {
                     // The caller reads the blocks of this range one by one. Make the next range smaller, so that its
                     // reply arrives in time.
-                    self.lock_log_range_size().shrink_if_too_large(block_count, &failure);
+                    self.lock_log_range_size().shrink_if_too_large_or_timed_out(block_count, &failure);
                     return summaries;
                 }
                 (Ok(None), None) => return summaries,
@@ -122,7 +123,7 @@ impl Evm {
 
     /// Summarizes the logs of each block. Fails on a log that is outside blocks `from..=to`, is of another contract or
     /// is no transfer.
-    fn summarize_logs_by_block(
+    fn summarize_transfer_logs_by_block(
         &self,
         logs: &[EventLog<'_>],
         from: Height,
@@ -160,7 +161,7 @@ impl Evm {
     /// but with a transfer of every contract in `in_bloom`, the contracts that the bloom filter of the block may
     /// contain. Because a bloom filter may contain a contract by chance, it is also enough that all endpoints answer
     /// and none returns a transfer to a watched address.
-    pub(crate) async fn request_logs_for_possible_transfer(
+    pub(crate) async fn may_have_watched_transfer_by_logs(
         &self,
         body: &BlockBody,
         in_bloom: &[usize],
@@ -180,7 +181,7 @@ impl Evm {
         let answer = self.pool.send_request(Request::json_rpc_call("eth_getLogs", &filter), |reply| {
             let logs: Vec<EventLog<'_>> = reply.parse_result()?;
             let summary = self
-                .summarize_logs_by_block(&logs, height, height, watched)
+                .summarize_transfer_logs_by_block(&logs, height, height, watched)
                 .map_err(Rejection::Invalid)?
                 .into_values()
                 .next();

@@ -205,9 +205,9 @@ mod tests {
     const ZERO: &str = "0x0000000000000000000000000000000000000000000000000000000000000000";
 
     fn build_token_contracts() -> TokenContracts {
-        let chain = ChainId::new("ethereum").unwrap();
+        let chain = ChainId::parse("ethereum").unwrap();
         let kind = AssetKind::Token { contract: USDT.to_owned() };
-        TokenContracts::new(&[Asset::new(chain, kind, "USDT", 6, 6)]).unwrap()
+        TokenContracts::from_assets(&[Asset::new(chain, kind, "USDT", 6, 6)]).unwrap()
     }
 
     fn build_watch_set() -> WatchSet {

@@ -85,7 +85,7 @@ impl Evm {
         let receipts = match self.fetch_receipts_in_one_request(body, watched).await? {
             OneRequestOutcome::Complete(receipts) => receipts,
             OneRequestOutcome::NotOffered => {
-                if body.payments.is_empty() && !self.request_logs_for_possible_transfer(body, &contracts, watched).await
+                if body.payments.is_empty() && !self.may_have_watched_transfer_by_logs(body, &contracts, watched).await
                 {
                     return Ok(Vec::new());
                 }
@@ -94,7 +94,7 @@ impl Evm {
             OneRequestOutcome::Rejected => self.fetch_receipts_one_by_one(body, watched).await?,
         };
         let is_provable = self.config.verify.header && self.config.verify.receipts;
-        if is_provable && !receipts.proven && !self.has_proven_unknown_tx_type(body, watched).await? {
+        if is_provable && !receipts.proven && !self.fetch_proof_of_unknown_tx_type(body, watched).await? {
             let height = body.header.height;
             return Err(SourceError::Unsupported(format!(
                 "the receipts of block {height} cannot be verified, and no endpoint returns the raw bytes of its transactions"
@@ -182,7 +182,7 @@ impl Evm {
         };
         let answers = self
             .pool
-            .send_calls_in_batches("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept)
+            .send_calls_batched_or_one_by_one("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept)
             .await
             .into_all_results();
         let texts: Option<Vec<Box<RawValue>>> =
@@ -221,7 +221,7 @@ pub fn verify_and_parse_receipts(
     // When only the transaction hashes were read, the last one may be a state sync of Polygon's bridge.
     let ends_with_bridge = body.txids.last().is_some_and(|last| *last == compute_bor_state_sync_txid(&body.header));
     let in_root = &receipts[..receipts.len() - usize::from(ends_with_bridge)];
-    let proven = verify.header && verify.receipts && verify_receipts_root(in_root, body)?;
+    let proven = verify.header && verify.receipts && verify_receipts_root_if_types_known(in_root, body)?;
     if !proven {
         verify_logs_bloom(in_root, body)?;
     }
@@ -269,7 +269,7 @@ impl TxReceipt<'_> {
 
     /// Returns the token transfers to watched addresses in this receipt, or `None` when the transaction failed. Their
     /// log indexes count from the start of the receipt, and their transaction index is 0, not the index in the block.
-    pub fn list_token_transfers(
+    pub fn list_watched_transfers_if_succeeded(
         &self,
         txid: TxId,
         contracts: &TokenContracts,
@@ -344,7 +344,7 @@ fn append_rlp_list(payload: &[u8], out: &mut Vec<u8>) {
 
 /// Returns true when the receipts match the receipts root. Returns false on a mismatch in a block with transactions of
 /// an unknown type, whose receipts may have unknown fields. Fails on any other mismatch.
-fn verify_receipts_root(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<bool, String> {
+fn verify_receipts_root_if_types_known(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<bool, String> {
     let height = body.header.height;
     let mut encoded = Vec::with_capacity(receipts.len());
     for receipt in receipts {
@@ -431,9 +431,9 @@ mod tests {
     }
 
     fn parse_test_receipts(receipts: &[Value], body: &BlockBody, verify: Commitments) -> Result<BlockReceipts, String> {
-        let chain = ChainId::new("polygon").unwrap();
+        let chain = ChainId::parse("polygon").unwrap();
         let kind = AssetKind::Token { contract: TOKEN.to_owned() };
-        let contracts = TokenContracts::new(&[Asset::new(chain, kind, "USDT", 6, 6)]).unwrap();
+        let contracts = TokenContracts::from_assets(&[Asset::new(chain, kind, "USDT", 6, 6)]).unwrap();
         let watched = WatchSet::default();
         watched.insert(AddressKey(WATCHED_ADDRESS));
         let texts = to_json_texts(receipts);

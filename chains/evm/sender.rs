@@ -118,7 +118,8 @@ impl Sender for Evm {
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];
-        let replies = self.pool.broadcast_request(Request::json_rpc_call("eth_sendRawTransaction", &params)).await;
+        let replies =
+            self.pool.send_to_all_broadcast_endpoints(Request::json_rpc_call("eth_sendRawTransaction", &params)).await;
         let outcomes = replies.into_iter().map(|(endpoint, body)| {
             let label = self.pool.endpoint_label(endpoint);
             let outcome = match body {
@@ -138,7 +139,7 @@ impl Sender for Evm {
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        BroadcastOutcome::combine_outcomes(outcomes)
+        BroadcastOutcome::combine_preferring_accepted(outcomes)
     }
 }
 

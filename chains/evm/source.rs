@@ -75,7 +75,7 @@ pub struct Evm {
 
 impl Evm {
     /// Builds the driver. Does not connect to any endpoint.
-    pub fn new(config: EvmConfig) -> Result<Evm, EvmBuildError> {
+    pub fn from_config(config: EvmConfig) -> Result<Evm, EvmBuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(EvmBuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
@@ -84,7 +84,7 @@ impl Evm {
         let pool = Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?;
         Ok(Evm {
             pool,
-            contracts: TokenContracts::new(&config.assets)?,
+            contracts: TokenContracts::from_assets(&config.assets)?,
             native: config.assets.iter().find(|asset| asset.is_native()).map(|asset| asset.id.clone()),
             log_range_size: Mutex::new(AdaptiveSize::new(LOG_RANGE_BLOCKS.0, LOG_RANGE_BLOCKS.1)),
             stable_height: AtomicU64::new(0),
@@ -179,21 +179,21 @@ impl Source for Evm {
             Request::json_rpc_call("eth_getBlockByNumber", &("latest", false)).with_target(Target::From(first)),
             |reply| {
                 let block: &RawValue = reply.parse_result()?;
-                let (_, header) =
-                    block::parse_verified_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                let (_, header) = block::parse_header_verifying_if_configured(block, self.config.verify)
+                    .map_err(Rejection::Invalid)?;
                 Ok(Verdict::Accept((reply.endpoint, header)))
             },
         );
         let (endpoint, head) = latest.await.map_err(|failure| failure.into_source_error(0))?;
         self.pool.record_head(endpoint, head.height);
         if self.config.finality == FinalitySource::Tag && self.replace_last_head_and_compare(head.block_ref()) {
-            self.request_next_finality_claim().await;
+            self.request_and_store_next_finality_claim().await;
             let fresh_claims = self.lock_finality_claims().count_fresh_claims(Instant::now());
-            if fresh_claims == 1 && self.pool.count_independent_providers() > 1 {
-                self.request_next_finality_claim().await;
+            if fresh_claims == 1 && self.pool.count_providers_own_node_as_two() > 1 {
+                self.request_and_store_next_finality_claim().await;
             }
         }
-        let finalized = self.lock_finality_claims().find_final_block(Instant::now());
+        let finalized = self.lock_finality_claims().find_second_highest_or_only_claim(Instant::now());
         let deep_height = head.height.saturating_sub(self.config.range_depth);
         self.stable_height
             .store(finalized.map_or(deep_height, |block| block.height.max(deep_height)), Ordering::Relaxed);
@@ -204,7 +204,8 @@ impl Source for Evm {
         let params = (hex::to_quantity(height), false);
         let header = self.pool.send_request(Request::json_rpc_call("eth_getBlockByNumber", &params), |reply| {
             let Some(block) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let (_, header) = block::parse_verified_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+            let (_, header) =
+                block::parse_header_verifying_if_configured(block, self.config.verify).map_err(Rejection::Invalid)?;
             if header.height == height {
                 Ok(Verdict::Accept(Some(header)))
             } else {
@@ -226,12 +227,12 @@ impl Source for Evm {
         true
     }
 
-    fn independent_endpoints(&self) -> usize {
-        self.pool.count_independent_providers()
+    fn independent_provider_count(&self) -> usize {
+        self.pool.count_providers_own_node_as_two()
     }
 
     async fn confirm(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
-        self.confirm_transfers(block, transfers).await
+        self.ask_other_providers_for_transfers(block, transfers).await
     }
 
     async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
@@ -239,7 +240,7 @@ impl Source for Evm {
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
-        self.fetch_blocks_before_failure(from, to, watched).await
+        self.fetch_leading_complete_blocks(from, to, watched).await
     }
 
     async fn balances(

@@ -40,7 +40,7 @@ impl TokenContracts {
     ///
     /// # Errors
     /// Fails when a contract is not an address.
-    pub fn new(assets: &[Asset]) -> Result<TokenContracts, InvalidContract> {
+    pub fn from_assets(assets: &[Asset]) -> Result<TokenContracts, InvalidContract> {
         let mut entries = Vec::new();
         for asset in assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };

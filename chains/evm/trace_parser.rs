@@ -84,7 +84,7 @@ struct CreatedContract<'a> {
 
 /// Returns the native coins that contracts sent to watched addresses, from geth's nested traces of a block. Fails when
 /// a trace is missing, malformed or belongs to another transaction.
-pub fn list_transfers_in_nested_traces(
+pub fn list_watched_transfers_in_nested_traces(
     traces: &[TxTrace<'_>],
     body: &BlockBody,
     native: &AssetId,
@@ -106,14 +106,14 @@ pub fn list_transfers_in_nested_traces(
         let root = trace.result.ok_or_else(|| format!("transaction {txid} was not traced"))?;
         let frames = parse_nested_call_frames(root.get())
             .ok_or_else(|| format!("the trace of transaction {txid} is malformed"))?;
-        append_internal_transfers(&frames, tx_index, *txid, native, watched, &mut transfers)?;
+        append_watched_internal_transfers(&frames, tx_index, *txid, native, watched, &mut transfers)?;
     }
     Ok(transfers)
 }
 
 /// Returns the native coins that contracts sent to watched addresses, from the flat traces of Parity's `trace_block`.
 /// Fails when a transaction has no trace, or when a trace belongs to another block or transaction.
-pub fn list_transfers_in_flat_traces(
+pub fn list_watched_transfers_in_flat_traces(
     traces: &[FlatTrace<'_>],
     body: &BlockBody,
     native: &AssetId,
@@ -136,7 +136,7 @@ pub fn list_transfers_in_flat_traces(
         if traces.is_empty() {
             return Err(format!("transaction {txid} was not traced"));
         }
-        append_internal_transfers(
+        append_watched_internal_transfers(
             &flat_traces_to_call_frames(traces),
             tx_index,
             *txid,
@@ -150,7 +150,7 @@ pub fn list_transfers_in_flat_traces(
 
 /// Appends the internal transfers of one transaction to watched addresses. The index of a transfer counts all internal
 /// transfers in the order of the trace, so that both trace methods give the same index.
-fn append_internal_transfers(
+fn append_watched_internal_transfers(
     frames: &[CallFrame],
     tx_index: usize,
     txid: B256,
@@ -361,8 +361,13 @@ mod tests {
         let traces: Vec<TxTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
         to_indexes_and_amounts(
-            list_transfers_in_nested_traces(&traces, &build_block_body(), &native, &build_watch_set().lock_addresses())
-                .unwrap(),
+            list_watched_transfers_in_nested_traces(
+                &traces,
+                &build_block_body(),
+                &native,
+                &build_watch_set().lock_addresses(),
+            )
+            .unwrap(),
         )
     }
 
@@ -493,8 +498,13 @@ mod tests {
         let traces: Vec<FlatTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
         let flat = to_indexes_and_amounts(
-            list_transfers_in_flat_traces(&traces, &build_block_body(), &native, &build_watch_set().lock_addresses())
-                .unwrap(),
+            list_watched_transfers_in_flat_traces(
+                &traces,
+                &build_block_body(),
+                &native,
+                &build_watch_set().lock_addresses(),
+            )
+            .unwrap(),
         );
         let nested = list_transfers_in_trace(build_call_json(
             "CALL",

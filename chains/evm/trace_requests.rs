@@ -22,7 +22,7 @@ use crate::{
 impl Evm {
     /// Returns the RPC method and the parameters that request a block's traces, or `None` when traces are not
     /// configured or the native coin is not accepted.
-    pub(crate) fn build_trace_request(&self, header: &Header) -> Option<(&'static str, Value)> {
+    pub(crate) fn build_trace_request_if_configured(&self, header: &Header) -> Option<(&'static str, Value)> {
         self.native.as_ref()?;
         match self.config.trace {
             TraceApi::None => None,
@@ -44,7 +44,7 @@ impl Evm {
         other_transfers: &[Transfer],
         watched: &WatchSet,
     ) -> Result<Vec<Transfer>, SourceError> {
-        if self.build_trace_request(&body.header).is_none() || body.txids.is_empty() {
+        if self.build_trace_request_if_configured(&body.header).is_none() || body.txids.is_empty() {
             return Ok(Vec::new());
         }
         if !self.lock_trace_health().may_request_traces(Instant::now()) {
@@ -55,7 +55,7 @@ impl Evm {
             );
             return Ok(Vec::new());
         }
-        let failure = match self.fetch_internal_transfers_from(Target::Any, body, watched).await {
+        let failure = match self.fetch_internal_transfers_from_target(Target::Any, body, watched).await {
             Ok(transfers) => {
                 self.lock_trace_health().record_success();
                 let transfers = transfers.unwrap_or_default();
@@ -86,26 +86,28 @@ impl Evm {
     /// Requests the traces of a block from the endpoints of a target, and returns the native coins that contracts sent to
     /// watched addresses. Returns `None` when traces are not configured. Records an endpoint that shows such transfers as
     /// an origin of the block, when the target is [`Target::Any`].
-    pub(crate) async fn fetch_internal_transfers_from(
+    pub(crate) async fn fetch_internal_transfers_from_target(
         &self,
         target: Target,
         body: &BlockBody,
         watched: &WatchSet,
     ) -> Result<Option<Vec<Transfer>>, RpcError> {
-        let (Some((method, params)), Some(native)) = (self.build_trace_request(&body.header), &self.native) else {
+        let (Some((method, params)), Some(native)) =
+            (self.build_trace_request_if_configured(&body.header), &self.native)
+        else {
             return Ok(None);
         };
         let answer = self.pool.send_request(Request::json_rpc_call(method, &params).with_target(target), |reply| {
             let watched = &watched.lock_addresses();
             let transfers = match self.config.trace {
                 TraceApi::None => Ok(Vec::new()),
-                TraceApi::Debug => trace_parser::list_transfers_in_nested_traces(
+                TraceApi::Debug => trace_parser::list_watched_transfers_in_nested_traces(
                     &reply.parse_result::<Vec<TxTrace<'_>>>()?,
                     body,
                     native,
                     watched,
                 ),
-                TraceApi::Parity => trace_parser::list_transfers_in_flat_traces(
+                TraceApi::Parity => trace_parser::list_watched_transfers_in_flat_traces(
                     &reply.parse_result::<Vec<FlatTrace<'_>>>()?,
                     body,
                     native,
@@ -146,7 +148,7 @@ impl Evm {
         let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
         let received: Vec<(Address, Amount)> =
             sums.into_iter().map(|(to, sum)| (encode_evm_address(to), sum)).collect();
-        let proofs = self.prove_received_sums(&parent, &at, &received).await;
+        let proofs = self.check_sums_against_proven_balances(&parent, &at, &received).await;
         let contradicted: BTreeSet<AddressKey> = received
             .iter()
             .zip(proofs)

@@ -103,7 +103,7 @@ impl Evm {
     /// Requests the raw bytes of the transactions with unknown types, and verifies all transactions of the block
     /// against the transactions root. Returns true when the transactions match the root or when the configuration
     /// disables this check, and false when no endpoint returns the raw bytes. Fails when the transactions do not match.
-    pub(crate) async fn verify_transactions_with_raw_bytes(&self, body: &BlockBody) -> Result<bool, SourceError> {
+    pub(crate) async fn verify_transactions_if_raw_bytes_offered(&self, body: &BlockBody) -> Result<bool, SourceError> {
         let is_provable = self.config.verify.header && self.config.verify.transactions;
         let Some(unproven) = body.unproven.as_ref().filter(|_| is_provable) else { return Ok(true) };
         let height = body.header.height;
@@ -128,7 +128,7 @@ impl Evm {
         };
         let answers = match self
             .pool
-            .send_calls_in_batches("eth_getRawTransactionByHash", &txids, RAW_TRANSACTIONS_MAX, accept)
+            .send_calls_batched_or_one_by_one("eth_getRawTransactionByHash", &txids, RAW_TRANSACTIONS_MAX, accept)
             .await
             .into_all_results()
         {
@@ -148,20 +148,26 @@ impl Evm {
 
     /// Returns true when the block provably contains a transaction of an unknown type. Only in such a block does the
     /// driver accept receipts that do not match the receipts root, so an endpoint must not be able to invent a type.
-    pub(crate) async fn has_proven_unknown_tx_type(
+    pub(crate) async fn fetch_proof_of_unknown_tx_type(
         &self,
         body: &BlockBody,
         watched: &WatchSet,
     ) -> Result<bool, SourceError> {
         if body.has_full_transactions {
-            return Ok(body.unproven.is_some() && self.verify_transactions_with_raw_bytes(body).await?);
+            return Ok(body.unproven.is_some() && self.verify_transactions_if_raw_bytes_offered(body).await?);
         }
         let height = body.header.height;
         let params = (B256::from(body.header.hash.0), true);
         let answer = self.pool.send_request(Request::json_rpc_call("eth_getBlockByHash", &params), |reply| {
             let Some(raw) = reply.parse_result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let full = block::parse_verified_block(raw, height, self.config.verify, true, &watched.lock_addresses())
-                .map_err(Rejection::Invalid)?;
+            let full = block::parse_block_verifying_if_configured(
+                raw,
+                height,
+                self.config.verify,
+                true,
+                &watched.lock_addresses(),
+            )
+            .map_err(Rejection::Invalid)?;
             if full.header != body.header || full.txids != body.txids {
                 return Err(Rejection::Invalid(format!("returned another block than {}", body.header.hash)));
             }
@@ -169,13 +175,13 @@ impl Evm {
         });
         let full = answer.await.map_err(|failure| failure.into_source_error(height))?;
         let full = full.ok_or(SourceError::BlockNotFound(height))?;
-        Ok(full.unproven.is_some() && self.verify_transactions_with_raw_bytes(&full).await?)
+        Ok(full.unproven.is_some() && self.verify_transactions_if_raw_bytes_offered(&full).await?)
     }
 }
 
 /// Parses the full transactions of a block into `body`: all hashes, and the payments to watched addresses. Verifies the
 /// hash of each transaction and, if all transaction types are known, that the transactions match `root`.
-pub fn parse_transactions_into_body(
+pub fn parse_and_verify_transactions_into_body(
     transactions: &[&RawValue],
     root: B256,
     verify: Commitments,

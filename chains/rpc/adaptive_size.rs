@@ -29,7 +29,7 @@ impl AdaptiveSize {
 
     /// Records that a request of size `used` succeeded. After ten successes in a row, the size grows by a quarter. A
     /// request below the current size is ignored.
-    pub fn count_success_and_grow(&mut self, used: u64) {
+    pub fn grow_after_ten_full_size_successes(&mut self, used: u64) {
         if used < self.size {
             return;
         }
@@ -54,7 +54,7 @@ impl AdaptiveSize {
 
     /// Reduces the size if a request of size `used` was too large or timed out. Returns true if a smaller request may
     /// succeed.
-    pub fn shrink_if_too_large(&mut self, used: u64, error: &RpcError) -> bool {
+    pub fn shrink_if_too_large_or_timed_out(&mut self, used: u64, error: &RpcError) -> bool {
         match error {
             RpcError::TooLarge(message) => self.shrink_after_too_large(used, message),
             RpcError::Timeout(_) => self.shrink_after_too_large(used, ""),
@@ -108,11 +108,11 @@ mod tests {
     fn the_size_grows_slowly_and_halves_when_too_large() {
         let mut size = AdaptiveSize::new(2_000, 10_000);
         for _ in 0..10 {
-            size.count_success_and_grow(2_000);
+            size.grow_after_ten_full_size_successes(2_000);
         }
         assert_eq!(size.size(), 2_500);
         for _ in 0..100 {
-            size.count_success_and_grow(10);
+            size.grow_after_ten_full_size_successes(10);
         }
         assert_eq!(size.size(), 2_500, "requests below the size are ignored");
         assert!(size.shrink_after_too_large(2_500, "query returned more than 10000 results"));
@@ -145,7 +145,7 @@ mod tests {
         fn the_size_stays_within_its_bounds(steps in prop::collection::vec((any::<bool>(), 0u64..1 << 40, ".{0,60}"), 0..200)) {
             let mut size = AdaptiveSize::new(2_000, 5_000);
             for (worked, used, message) in steps {
-                if worked { size.count_success_and_grow(used) } else {
+                if worked { size.grow_after_ten_full_size_successes(used) } else {
                     size.shrink_after_too_large(used.min(size.size()), &message);
                 }
                 prop_assert!((1..=5_000).contains(&size.size()));

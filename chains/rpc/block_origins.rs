@@ -27,7 +27,7 @@ struct Origin {
 impl BlockOrigins {
     /// Stores that an endpoint returned transfers of the block, or the data from which they were computed.
     pub fn record_endpoint(&mut self, block: BlockRef, endpoint: usize) {
-        let origin = self.get_or_insert_and_drop_lowest(block);
+        let origin = self.get_or_replace_and_drop_lowest(block);
         if !origin.endpoints.contains(&endpoint) {
             origin.endpoints.push(endpoint);
         }
@@ -35,7 +35,7 @@ impl BlockOrigins {
 
     /// Stores that the block has transfers whose endpoint is not known.
     pub fn record_unknown(&mut self, block: BlockRef) {
-        self.get_or_insert_and_drop_lowest(block).is_unknown = true;
+        self.get_or_replace_and_drop_lowest(block).is_unknown = true;
     }
 
     /// Returns the endpoints that returned the transfers of the block; `None` when these endpoints are not known, for
@@ -47,7 +47,7 @@ impl BlockOrigins {
 
     /// Returns the origin of a block and adds an empty one if needed. The origin of another block at the same height is
     /// replaced. When [`BLOCKS_MAX`] blocks are stored, the lowest one is dropped first.
-    fn get_or_insert_and_drop_lowest(&mut self, block: BlockRef) -> &mut Origin {
+    fn get_or_replace_and_drop_lowest(&mut self, block: BlockRef) -> &mut Origin {
         if self.0.len() >= BLOCKS_MAX && !self.0.contains_key(&block.height) {
             self.0.pop_first();
         }

@@ -79,7 +79,7 @@ impl Endpoint {
     }
 
     /// Adds a header to every request, such as an API key; its value is marked as sensitive.
-    pub fn with_header(mut self, name: &str, value: &str) -> Result<Endpoint, EndpointError> {
+    pub fn with_sensitive_header(mut self, name: &str, value: &str) -> Result<Endpoint, EndpointError> {
         let invalid = || EndpointError::BadHeader(name.to_owned());
         let header: HeaderName = name.parse().map_err(|_| invalid())?;
         let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
@@ -172,7 +172,7 @@ impl Endpoint {
 
     /// Returns the URL of a request: `path`, which may have a query, below the URL of the endpoint. An empty path gives
     /// the URL of the endpoint itself.
-    pub(crate) fn build_url(&self, path: &str) -> Url {
+    pub(crate) fn build_url_with_path_override(&self, path: &str) -> Url {
         let path_override = self.path_override.as_ref().filter(|(first, _)| path.split('/').next() == Some(first));
         let base = path_override.map_or(&self.url, |(_, url)| url);
         let mut url = base.clone();
@@ -216,7 +216,7 @@ mod tests {
     fn keys_are_never_printed() {
         let endpoint = Endpoint::new("https://alice99999:hunter2222@eth.example/v2/SECRETKEY?apikey=OTHERSECRET")
             .unwrap()
-            .with_header("x-api-key", "THIRDSECRET")
+            .with_sensitive_header("x-api-key", "THIRDSECRET")
             .unwrap();
         let shown = format!("{endpoint} {endpoint:?}");
         let redacted = endpoint
@@ -237,14 +237,20 @@ mod tests {
     #[test]
     fn paths_are_joined_below_the_endpoint() {
         let endpoint = Endpoint::new("http://node:8090/base/?key=1").unwrap();
-        assert_eq!(endpoint.build_url("").as_str(), "http://node:8090/base/?key=1");
+        assert_eq!(endpoint.build_url_with_path_override("").as_str(), "http://node:8090/base/?key=1");
         assert_eq!(
-            endpoint.build_url("wallet/getblock?x=2").as_str(),
+            endpoint.build_url_with_path_override("wallet/getblock?x=2").as_str(),
             "http://node:8090/base/wallet/getblock?key=1&x=2"
         );
         let endpoint = endpoint.with_path_override("walletsolidity", "http://node:8091").unwrap();
-        assert_eq!(endpoint.build_url("walletsolidity/getblock").as_str(), "http://node:8091/walletsolidity/getblock");
-        assert_eq!(endpoint.build_url("wallet/getblock").as_str(), "http://node:8090/base/wallet/getblock?key=1");
+        assert_eq!(
+            endpoint.build_url_with_path_override("walletsolidity/getblock").as_str(),
+            "http://node:8091/walletsolidity/getblock"
+        );
+        assert_eq!(
+            endpoint.build_url_with_path_override("wallet/getblock").as_str(),
+            "http://node:8090/base/wallet/getblock?key=1"
+        );
         assert_eq!(Endpoint::new("ftp://node").unwrap_err(), EndpointError::BadUrl);
         assert_eq!(Endpoint::new("not a url").unwrap_err(), EndpointError::BadUrl);
     }

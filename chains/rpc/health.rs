@@ -148,7 +148,7 @@ impl EndpointHealth {
 
     /// Records that the endpoint does not offer a method; the record ends after ten minutes. At most 64 methods are
     /// recorded at a time; further ones are ignored.
-    pub fn record_method_missing(&mut self, method: &str, now: Instant) {
+    pub fn record_method_missing_for_ten_minutes(&mut self, method: &str, now: Instant) {
         self.methods_missing.retain(|_, until| *until > now);
         if self.methods_missing.len() < METHODS_MISSING_MAX {
             self.methods_missing.insert(method.to_owned(), now + METHOD_MISSING_FOR);
@@ -254,7 +254,7 @@ mod tests {
     fn a_missing_method_leaves_the_others_available() {
         let start = Instant::now();
         let mut health = EndpointHealth::new(RateLimits::default());
-        health.record_method_missing("eth_getBlockReceipts", start);
+        health.record_method_missing_for_ten_minutes("eth_getBlockReceipts", start);
         assert_eq!(health.availability_for_method("eth_getBlockReceipts", start), Availability::MethodMissing);
         assert_eq!(health.availability_for_method("eth_getLogs", start), Availability::Now);
         assert_eq!(

@@ -63,7 +63,7 @@ pub struct HttpClient(reqwest::Client);
 impl HttpClient {
     /// Returns a client that follows no redirects and ignores the proxy settings of the environment. A redirect or a
     /// proxy would send the keys of endpoints to a host that is not in the configuration.
-    pub fn new() -> Result<HttpClient, reqwest::Error> {
+    pub fn without_redirects_or_proxy() -> Result<HttpClient, reqwest::Error> {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
@@ -77,14 +77,14 @@ impl HttpClient {
 
     /// Sends a request and reads a reply of at most `bytes_max` bytes. A reply with an error status is an error, unless
     /// its body contains a JSON-RPC error.
-    pub async fn send_and_read_reply(
+    pub async fn send_and_read_bounded_reply(
         &self,
         endpoint: &Endpoint,
         request: &Request,
         timeout: Duration,
         bytes_max: usize,
     ) -> Result<Exchange, TransportError> {
-        let url = endpoint.build_url(&request.path);
+        let url = endpoint.build_url_with_path_override(&request.path);
         let builder = match &request.body {
             Some(body) => self.0.post(url).header(CONTENT_TYPE, "application/json").body(body.clone()),
             None => self.0.get(url),
@@ -96,7 +96,7 @@ impl HttpClient {
         };
         let failed = |class: ErrorClass, error: reqwest::Error| {
             let class = if error.is_timeout() && !error.is_connect() { ErrorClass::Timeout } else { class };
-            TransportError::new(class, describe_innermost_cause(endpoint, error))
+            TransportError::new(class, describe_cause_without_secrets(endpoint, error))
         };
         let sent = builder.headers(endpoint.header_map().clone()).timeout(timeout).send().await;
         let mut response = sent.map_err(|error| failed(ErrorClass::Broken, error))?;
@@ -154,7 +154,7 @@ fn parse_retry_after(response: &reqwest::Response) -> Option<Duration> {
 
 /// Returns the text of the innermost cause of an error, without secrets. The innermost cause, such as "connection
 /// refused", is more useful than "error sending request".
-fn describe_innermost_cause(endpoint: &Endpoint, error: reqwest::Error) -> String {
+fn describe_cause_without_secrets(endpoint: &Endpoint, error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }

@@ -22,12 +22,12 @@ impl Provider {
         Provider(match url.host() {
             Some(Host::Ipv4(address)) if address.is_loopback() => format!("loopback:{port}"),
             Some(Host::Ipv6(address)) if address.is_loopback() => format!("loopback:{port}"),
-            Some(Host::Ipv4(address)) => name_address(IpAddr::V4(address), port),
+            Some(Host::Ipv4(address)) => name_provider_by_address(IpAddr::V4(address), port),
             Some(Host::Ipv6(address)) => {
-                name_address(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4), port)
+                name_provider_by_address(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4), port)
             }
             Some(Host::Domain("localhost")) => format!("loopback:{port}"),
-            Some(Host::Domain(name)) => name_domain(name, port),
+            Some(Host::Domain(name)) => name_provider_by_domain(name, port),
             None => "?".to_owned(),
         })
     }
@@ -35,7 +35,7 @@ impl Provider {
 
 /// Returns the name of the provider of an IP address: the address alone if it is public, the address with the port if
 /// it is private.
-fn name_address(address: IpAddr, port: u16) -> String {
+fn name_provider_by_address(address: IpAddr, port: u16) -> String {
     let is_private = match address {
         IpAddr::V4(address) => address.is_private() || address.is_link_local() || address.is_loopback(),
         IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local(),
@@ -46,7 +46,7 @@ fn name_address(address: IpAddr, port: u16) -> String {
 /// Returns the name of the provider of a host: the registered domain of a public name, such as `example.com`, or the
 /// whole name with the port if it belongs to a private network. `name` is in lower case, because `Url` has converted
 /// it.
-fn name_domain(name: &str, port: u16) -> String {
+fn name_provider_by_domain(name: &str, port: u16) -> String {
     let labels: Vec<&str> = name.trim_end_matches('.').split('.').collect();
     match labels.as_slice() {
         [] | [_] => format!("{name}:{port}"),

@@ -133,13 +133,13 @@ impl<'a> Reply<'a> {
                             .map_or_else(|| reject_unexpected_json(error), Rejection::NodeError));
                     }
                 };
-                match (envelope.result, envelope.error.and_then(parse_node_error)) {
+                match (envelope.result, envelope.error.and_then(parse_and_classify_node_error)) {
                     (_, Some(error)) => Err(Rejection::NodeError(error)),
                     (Field::Present(result), None) => Ok(result),
                     (Field::Absent, None) => Err(Rejection::Invalid("neither a result nor an error".to_owned())),
                 }
             }
-            Content::BatchItem { result, error } => match (result, error.and_then(parse_node_error)) {
+            Content::BatchItem { result, error } => match (result, error.and_then(parse_and_classify_node_error)) {
                 (_, Some(error)) => Err(Rejection::NodeError(error)),
                 (Some(result), None) => serde_json::from_str(result.get()).map_err(reject_unexpected_json),
                 (None, None) => Err(Rejection::Invalid("neither a result nor an error".to_owned())),
@@ -227,12 +227,12 @@ fn find_json_rpc_error(body: &[u8]) -> Option<NodeError> {
         #[serde(borrow)]
         error: &'a RawValue,
     }
-    parse_node_error(serde_json::from_slice::<ErrorOnly<'_>>(body).ok()?.error)
+    parse_and_classify_node_error(serde_json::from_slice::<ErrorOnly<'_>>(body).ok()?.error)
 }
 
 /// Parses the `error` field of a JSON-RPC reply. Returns `None` if the field is `null`. A text instead of an object, as
 /// some gateways send it, becomes an error with code 0.
-fn parse_node_error(error: &RawValue) -> Option<NodeError> {
+fn parse_and_classify_node_error(error: &RawValue) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct Object {
         #[serde(default)]

@@ -99,7 +99,7 @@ pub enum AddressKind {
 
 impl AddressKind {
     /// Returns P2TR for the text of a Taproot address (`bc1p…`, `tb1p…` or `bcrt1p…`), and P2WPKH for any other text.
-    pub(crate) fn detect_in_address(address: &str) -> AddressKind {
+    pub(crate) fn detect_taproot_or_assume_p2wpkh(address: &str) -> AddressKind {
         let address = address.trim().to_ascii_lowercase();
         if ["bc1p", "tb1p", "bcrt1p"].iter().any(|prefix| address.starts_with(prefix)) {
             AddressKind::P2tr
@@ -127,7 +127,7 @@ impl KeyAccount {
     /// # Errors
     ///
     /// Fails when the number of the hot wallet or the epoch is too high.
-    pub fn new(
+    pub fn with_default_address_kind(
         family: Family,
         network: Network,
         purpose: AccountPurpose,
@@ -193,7 +193,7 @@ impl KeyAccount {
         }
     }
 
-    /// Returns the public key of the account (depth 3) in Base58Check (BIP32), as [`chain::Deriver::new`] expects it.
+    /// Returns the public key of the account (depth 3) in Base58Check (BIP32), as [`chain::Deriver::from_account_key`] expects it.
     /// The text begins with `xpub` on all networks. The key reveals all addresses of the account and cannot spend.
     pub fn derive_xpub(&self, seed: &Seed) -> String {
         let key = seed.derive_private_key(&self.hardened_child_numbers());
@@ -257,11 +257,15 @@ mod tests {
     }
 
     fn deposit_account(family: Family) -> KeyAccount {
-        KeyAccount::new(family, Network::Bitcoin, AccountPurpose::Deposit, 0).unwrap()
+        KeyAccount::with_default_address_kind(family, Network::Bitcoin, AccountPurpose::Deposit, 0).unwrap()
     }
 
     fn derive_from_xpub(seed: &Seed, account: &KeyAccount, index: u32) -> String {
-        Deriver::new(&account.derive_xpub(seed), account.address_scheme()).unwrap().derive_address(index).unwrap().text
+        Deriver::from_account_key(&account.derive_xpub(seed), account.address_scheme())
+            .unwrap()
+            .derive_address(index)
+            .unwrap()
+            .text
     }
 
     /// The vector of BIP84, the BIP44 addresses of the BIP39 test phrase, and the first accounts of anvil.
@@ -309,14 +313,15 @@ mod tests {
     #[test]
     fn paths_follow_bip84_bip86_and_bip44() {
         let path = |family, network, purpose, epoch| {
-            KeyAccount::new(family, network, purpose, epoch).unwrap().derivation_path()
+            KeyAccount::with_default_address_kind(family, network, purpose, epoch).unwrap().derivation_path()
         };
         assert_eq!(path(Family::Bitcoin, Network::Bitcoin, AccountPurpose::Deposit, 0), "m/84'/0'/0'");
         assert_eq!(path(Family::Bitcoin, Network::Regtest, AccountPurpose::TestDeposit, 0), "m/84'/1'/1'");
         assert_eq!(path(Family::Bitcoin, Network::Testnet, AccountPurpose::Deposit, 2), "m/84'/1'/200'");
-        let taproot = KeyAccount::new(Family::Bitcoin, Network::Regtest, AccountPurpose::Hot(1), 1)
-            .unwrap()
-            .with_address_kind(AddressKind::P2tr);
+        let taproot =
+            KeyAccount::with_default_address_kind(Family::Bitcoin, Network::Regtest, AccountPurpose::Hot(1), 1)
+                .unwrap()
+                .with_address_kind(AddressKind::P2tr);
         assert_eq!(taproot.derivation_path(), "m/86'/1'/111'");
         assert_eq!(path(Family::Evm, Network::Bitcoin, AccountPurpose::Hot(0), 0), "m/44'/60'/10'");
         assert_eq!(path(Family::Evm, Network::Testnet, AccountPurpose::Deposit, 0), "m/44'/60'/0'");
@@ -331,7 +336,9 @@ mod tests {
         let mut numbers: Vec<u32> = purposes
             .flat_map(|purpose| (0..4).map(move |epoch| (purpose, epoch)))
             .map(|(purpose, epoch)| {
-                KeyAccount::new(Family::Evm, Network::Bitcoin, purpose, epoch).unwrap().account_number()
+                KeyAccount::with_default_address_kind(Family::Evm, Network::Bitcoin, purpose, epoch)
+                    .unwrap()
+                    .account_number()
             })
             .collect();
         let count = numbers.len();
@@ -342,7 +349,7 @@ mod tests {
 
     #[test]
     fn accounts_that_do_not_exist_are_rejected() {
-        let new = |purpose, epoch| KeyAccount::new(Family::Evm, Network::Bitcoin, purpose, epoch);
+        let new = |purpose, epoch| KeyAccount::with_default_address_kind(Family::Evm, Network::Bitcoin, purpose, epoch);
         assert_eq!(new(AccountPurpose::Hot(90), 0), Err(AccountError::NoSuchWallet(90)));
         assert_eq!(new(AccountPurpose::Deposit, EPOCH_MAX + 1), Err(AccountError::NoSuchEpoch(EPOCH_MAX + 1)));
         assert_eq!(deposit_account(Family::Evm).derive_address(&test_seed(ABANDON), 1 << 31), Err(BadIndex(1 << 31)));
@@ -373,8 +380,11 @@ mod tests {
         for (family, kind) in accounts {
             for network in [Network::Bitcoin, Network::Testnet, Network::Regtest] {
                 for (purpose, epoch) in purposes.into_iter().zip([0, 1, EPOCH_MAX]) {
-                    let account = KeyAccount::new(family, network, purpose, epoch).unwrap().with_address_kind(kind);
-                    let deriver = Deriver::new(&account.derive_xpub(&seed), account.address_scheme()).unwrap();
+                    let account = KeyAccount::with_default_address_kind(family, network, purpose, epoch)
+                        .unwrap()
+                        .with_address_kind(kind);
+                    let deriver =
+                        Deriver::from_account_key(&account.derive_xpub(&seed), account.address_scheme()).unwrap();
                     for index in [0, 1, 999, (1 << 31) - 1] {
                         assert_eq!(
                             deriver.derive_address(index).unwrap(),
@@ -394,7 +404,7 @@ mod tests {
             .derive_private_key(&account.hardened_child_numbers())
             .to_extended_key(Prefix::XPRV)
             .to_string();
-        let error = Deriver::new(&xprv, account.address_scheme()).unwrap_err();
+        let error = Deriver::from_account_key(&xprv, account.address_scheme()).unwrap_err();
         let printed = format!("{error} {error:?}");
         // No part of the key may be printed: eight characters after the prefix are more than chance.
         for window in xprv.as_bytes()[4..].windows(8).map(|window| std::str::from_utf8(window).unwrap()) {

@@ -148,13 +148,13 @@ impl AccountArgs {
         purpose: AccountPurpose,
         default_kind: AddressKind,
     ) -> Result<KeyAccount, AccountError> {
-        let account = KeyAccount::new(chain.into(), self.network.into(), purpose, self.epoch)?;
+        let account = KeyAccount::with_default_address_kind(chain.into(), self.network.into(), purpose, self.epoch)?;
         Ok(account.with_address_kind(self.kind.map_or(default_kind, AddressKind::from)))
     }
 
     /// Returns one account for each kind of address of the chain family: two for Bitcoin, one for EVM and TRON. With
     /// `--kind`, returns only the account of this kind.
-    pub(crate) fn select_account_per_kind(
+    pub(crate) fn list_accounts_of_selected_kinds(
         &self,
         chain: FamilyArg,
         purpose: AccountPurpose,

@@ -42,11 +42,11 @@ struct KeyMismatch {
 /// Fails with an error from which [`exit_code_of_error`] makes the exit code.
 pub fn run_keys_command(command: &Command, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
-        Command::Create(args) => create_seed_file(args, out),
+        Command::Create(args) => create_seed_file_and_print_words(args, out),
         Command::Import(args) => import_words_to_seed_file(args, out),
         Command::Xpubs(args) => print_account_xpubs(args, out),
         Command::Derive(args) => print_derived_addresses(args, out),
-        Command::Check(args) => compare_with_seed_file(args, out),
+        Command::Check(args) => check_keys_against_seed_file(args, out),
     }
 }
 
@@ -64,10 +64,10 @@ pub fn exit_code_of_error(error: &anyhow::Error) -> ExitCode {
 
 /// Creates a seed and writes it to a new encrypted file. Prints the words of the seed only if standard output is a
 /// terminal or with `--show-mnemonic`.
-fn create_seed_file(args: &CreateArgs, out: &mut impl Write) -> anyhow::Result<()> {
+fn create_seed_file_and_print_words(args: &CreateArgs, out: &mut impl Write) -> anyhow::Result<()> {
     refuse_existing_file(&args.file)?;
     let seed = Seed::generate()?;
-    args.encryption.ask_passphrase_and_create_file(&args.file, &seed)?;
+    args.encryption.obtain_passphrase_and_create_file(&args.file, &seed)?;
     if args.show_mnemonic || isatty(std::io::stdout()) {
         eprintln!(
             "\nThese 24 words are the seed. Write them on paper now: they are shown only once. Everyone who knows them can \
@@ -96,19 +96,19 @@ fn import_words_to_seed_file(args: &ImportArgs, out: &mut impl Write) -> anyhow:
         SecretString::default()
     };
     let seed = Seed::from_words(&words, passphrase)?;
-    args.encryption.ask_passphrase_and_create_file(&args.file, &seed)?;
+    args.encryption.obtain_passphrase_and_create_file(&args.file, &seed)?;
     writeln!(out, "Seed {} was written to {}.", seed.fingerprint(), args.file.display())?;
     Ok(())
 }
 
 /// Opens the seed file and prints one `[[accounts]]` table with the xpub of each selected account.
 fn print_account_xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let seed = args.passphrase.ask_passphrase_and_open_file(&args.file)?;
+    let seed = args.passphrase.obtain_passphrase_and_open_file(&args.file)?;
     let chains = if args.chain.is_empty() { FamilyArg::value_variants() } else { &args.chain };
     writeln!(out, "# Account keys of seed {}. They reveal every address and cannot spend money.", seed.fingerprint())?;
     for &purpose in &args.purpose {
         for &chain in chains {
-            for account in args.account.select_account_per_kind(chain, purpose)? {
+            for account in args.account.list_accounts_of_selected_kinds(chain, purpose)? {
                 writeln!(out)?;
                 write_account_toml(&seed, &account, out)?;
             }
@@ -135,14 +135,14 @@ fn write_account_toml(seed: &Seed, account: &KeyAccount, out: &mut impl Write) -
 
 /// Prints index, path and address for each selected index, separated by tabs.
 fn print_derived_addresses(args: &DeriveArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let seed = args.passphrase.ask_passphrase_and_open_file(&args.file)?;
+    let seed = args.passphrase.obtain_passphrase_and_open_file(&args.file)?;
     let account = args.account.select_account(args.chain, args.purpose, AddressKind::P2wpkh)?;
     for index in args.index.0.clone() {
         writeln!(
             out,
             "{index}\t{}/0/{index}\t{}",
             account.derivation_path(),
-            derive_address_twice(&seed, &account, index)?
+            derive_address_and_verify_with_xpub(&seed, &account, index)?
         )?;
     }
     Ok(())
@@ -150,12 +150,12 @@ fn print_derived_addresses(args: &DeriveArgs, out: &mut impl Write) -> anyhow::R
 
 /// Opens a seed file, and compares the xpub and the address that the operator gave with the ones derived from the seed.
 /// Fails at the first that differs. Without `--chain`, only opens the file.
-fn compare_with_seed_file(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let seed = args.passphrase.ask_passphrase_and_open_file(&args.file)?;
+fn check_keys_against_seed_file(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let seed = args.passphrase.obtain_passphrase_and_open_file(&args.file)?;
     writeln!(out, "{} was opened: seed {}", args.file.display(), seed.fingerprint())?;
     let Some(chain) = args.chain else { return Ok(()) };
     if let Some(given) = &args.xpub {
-        let accounts = args.account.select_account_per_kind(chain, args.purpose)?;
+        let accounts = args.account.list_accounts_of_selected_kinds(chain, args.purpose)?;
         let Some(account) = accounts.iter().find(|account| given.trim() == account.derive_xpub(&seed)) else {
             let join =
                 |text: &dyn Fn(&KeyAccount) -> String| accounts.iter().map(text).collect::<Vec<_>>().join(" or ");
@@ -168,9 +168,12 @@ fn compare_with_seed_file(args: &CheckArgs, out: &mut impl Write) -> anyhow::Res
         writeln!(out, "xpub of {} matches", account.derivation_path())?;
     }
     if let (Some(given), Some(index)) = (&args.address, args.index) {
-        let account = args.account.select_account(chain, args.purpose, AddressKind::detect_in_address(given))?;
-        let (item, derived) =
-            (format!("address {}/0/{index}", account.derivation_path()), derive_address_twice(&seed, &account, index)?);
+        let account =
+            args.account.select_account(chain, args.purpose, AddressKind::detect_taproot_or_assume_p2wpkh(given))?;
+        let (item, derived) = (
+            format!("address {}/0/{index}", account.derivation_path()),
+            derive_address_and_verify_with_xpub(&seed, &account, index)?,
+        );
         let same = match account.family() {
             // Hexadecimal and Bech32 addresses may be written in upper or lower case.
             Family::Bitcoin | Family::Evm => given.trim().eq_ignore_ascii_case(&derived),
@@ -186,9 +189,10 @@ fn compare_with_seed_file(args: &CheckArgs, out: &mut impl Write) -> anyhow::Res
 
 /// Returns the address at an index. Derives it from the private keys, and again from the xpub as the daemon does, and
 /// fails if the two addresses differ.
-fn derive_address_twice(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
+fn derive_address_and_verify_with_xpub(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
     let from_seed = account.derive_address(seed, index)?.text;
-    let from_xpub = Deriver::new(&account.derive_xpub(seed), account.address_scheme())?.derive_address(index)?.text;
+    let from_xpub =
+        Deriver::from_account_key(&account.derive_xpub(seed), account.address_scheme())?.derive_address(index)?.text;
     if from_seed != from_xpub {
         let item = format!("address {}/0/{index}", account.derivation_path());
         bail!(KeyMismatch { item, derived: from_seed, given: from_xpub });

@@ -24,7 +24,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { command: Command::Keys(command) } = Cli::parse();
-    match forbid_reading_memory().and_then(|()| keys_command::run_keys_command(&command, &mut std::io::stdout())) {
+    match forbid_core_dumps_and_debuggers()
+        .and_then(|()| keys_command::run_keys_command(&command, &mut std::io::stdout()))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("settled-signer: {error:#}");
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
 }
 
 /// Disables core dumps of this process, and debuggers that the same user attaches to it. Both would reveal the seed.
-fn forbid_reading_memory() -> anyhow::Result<()> {
+fn forbid_core_dumps_and_debuggers() -> anyhow::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("cannot disable core dumps")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .context("cannot protect the memory of this process against other programs")

@@ -50,8 +50,8 @@ impl EncryptionArgs {
     /// Writes the seed to a new file that is encrypted with a passphrase. Uses the stored passphrase if there is one;
     /// otherwise asks the operator for a new one. Fails if the passphrase has fewer than eight characters or if the
     /// file exists.
-    pub(crate) fn ask_passphrase_and_create_file(&self, file: &Path, seed: &Seed) -> anyhow::Result<()> {
-        let cost = KdfCost::new(self.kdf_memory_mib * 1024, self.kdf_passes, self.kdf_lanes)?;
+    pub(crate) fn obtain_passphrase_and_create_file(&self, file: &Path, seed: &Seed) -> anyhow::Result<()> {
+        let cost = KdfCost::new_if_in_range(self.kdf_memory_mib * 1024, self.kdf_passes, self.kdf_lanes)?;
         let passphrase = match self.passphrase.read_stored_passphrase()? {
             Some(passphrase) => passphrase,
             None => secret_input::prompt_for_new_secret("New passphrase of the seed file")?,
@@ -65,7 +65,7 @@ impl EncryptionArgs {
 impl PassphraseArgs {
     /// Reads a seed file and decrypts its seed. Uses the stored passphrase if there is one; otherwise asks the
     /// operator.
-    pub(crate) fn ask_passphrase_and_open_file(&self, file: &Path) -> anyhow::Result<Seed> {
+    pub(crate) fn obtain_passphrase_and_open_file(&self, file: &Path) -> anyhow::Result<Seed> {
         // The file is read before the passphrase is asked for, because no passphrase can open a damaged file.
         let seed_file = SeedFile::read_and_verify_checksum(file).with_context(|| file.display().to_string())?;
         let passphrase = match self.read_stored_passphrase()? {
@@ -79,10 +79,10 @@ impl PassphraseArgs {
     /// Returns `None` when there is neither, so that the operator must type the passphrase.
     fn read_stored_passphrase(&self) -> anyhow::Result<Option<SecretString>> {
         if let Some(path) = &self.passphrase_file {
-            return secret_input::read_secret_file(path).map(Some);
+            return secret_input::read_secret_file_unless_public(path).map(Some);
         }
         let Some(folder) = env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
         let path = Path::new(&folder).join(CREDENTIAL);
-        if path.try_exists()? { secret_input::read_secret_file(&path).map(Some) } else { Ok(None) }
+        if path.try_exists()? { secret_input::read_secret_file_unless_public(&path).map(Some) } else { Ok(None) }
     }
 }

@@ -27,14 +27,15 @@ pub(crate) fn prompt_for_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let stdin = io::stdin();
     let echo_off = if isatty(&stdin) {
         // The echo is switched off before the prompt appears, so that the terminal shows no part of the secret.
-        let echo_off = EchoOff::disable_echo(stdin.as_fd()).context("cannot switch off the echo of the terminal")?;
+        let echo_off =
+            EchoOff::disable_echo_and_interrupt(stdin.as_fd()).context("cannot switch off the echo of the terminal")?;
         eprint!("{prompt}: ");
         Some(echo_off)
     } else {
         None
     };
     let cancel = echo_off.as_ref().and_then(EchoOff::interrupt_key);
-    read_secret_line(stdin.as_fd(), cancel).with_context(|| prompt.to_owned())
+    read_secret_line_or_cancel(stdin.as_fd(), cancel).with_context(|| prompt.to_owned())
 }
 
 /// Reads a new secret from standard input. On a terminal the operator must type the secret twice, because a seed file
@@ -49,7 +50,7 @@ pub(crate) fn prompt_for_new_secret(prompt: &str) -> anyhow::Result<SecretString
 }
 
 /// Reads a secret from a file, without the last line break. Fails if all users of this machine can access the file.
-pub(crate) fn read_secret_file(path: &Path) -> anyhow::Result<SecretString> {
+pub(crate) fn read_secret_file_unless_public(path: &Path) -> anyhow::Result<SecretString> {
     let read_bounded = || -> anyhow::Result<SecretString> {
         let file = std::fs::File::open(path)?;
         let mode = file.metadata()?.permissions().mode();
@@ -62,14 +63,14 @@ pub(crate) fn read_secret_file(path: &Path) -> anyhow::Result<SecretString> {
         let bound = u64::try_from(SECRET_MAX + 1)?;
         file.take(bound).read_to_end(&mut bytes)?;
         ensure!(bytes.len() <= SECRET_MAX, "it is longer than {SECRET_MAX} bytes");
-        strip_line_break(&bytes)
+        parse_secret_without_line_break(&bytes)
     };
     read_bounded().with_context(|| format!("reading the secret in {}", path.display()))
 }
 
 /// Reads one line as a secret. Fails if the input is empty, if the line is too long, or if it contains the byte
 /// `cancel`, which the terminal sends when the operator presses the interrupt key.
-fn read_secret_line(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<SecretString> {
+fn read_secret_line_or_cancel(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<SecretString> {
     let mut line = Zeroizing::new(Vec::with_capacity(SECRET_MAX));
     let mut byte = Zeroizing::new([0u8; 1]);
     loop {
@@ -82,7 +83,7 @@ fn read_secret_line(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<
             bail!("cancelled");
         }
         if count == 0 || byte[0] == b'\n' {
-            return strip_line_break(&line);
+            return parse_secret_without_line_break(&line);
         }
         ensure!(line.len() < SECRET_MAX, "the line is longer than {SECRET_MAX} bytes");
         line.push(byte[0]);
@@ -90,7 +91,7 @@ fn read_secret_line(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<
 }
 
 /// Returns the bytes as the text of a secret, without the line break at its end. Fails if they are not UTF-8.
-fn strip_line_break(bytes: &[u8]) -> anyhow::Result<SecretString> {
+fn parse_secret_without_line_break(bytes: &[u8]) -> anyhow::Result<SecretString> {
     let text = std::str::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is not UTF-8"))?;
     let line = text.strip_suffix('\n').unwrap_or(text);
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
@@ -106,7 +107,7 @@ struct EchoOff<'a> {
 
 impl EchoOff<'_> {
     /// Switches off the echo of a terminal, and makes the interrupt key end the line.
-    fn disable_echo(terminal: BorrowedFd<'_>) -> io::Result<EchoOff<'_>> {
+    fn disable_echo_and_interrupt(terminal: BorrowedFd<'_>) -> io::Result<EchoOff<'_>> {
         let before = tcgetattr(terminal)?;
         let mut without_echo = before.clone();
         without_echo.local_modes -= LocalModes::ECHO | LocalModes::ISIG;

@@ -78,7 +78,7 @@ impl Seed {
         SysRng.try_fill_bytes(entropy.as_mut_slice())?;
         let words = Mnemonic::from_entropy_in(Language::English, entropy.as_slice())
             .expect("BIP39 defines 24 words for 256 bits");
-        Ok(Seed::stretch_mnemonic(words, SecretString::default()))
+        Ok(Seed::stretch_mnemonic_to_seed(words, SecretString::default()))
     }
 
     /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty `passphrase` stands
@@ -138,12 +138,12 @@ impl Seed {
         if passphrase.expose_secret().len() > PASSPHRASE_MAX {
             return Err(SeedError::PassphraseTooLong);
         }
-        Ok(Seed::stretch_mnemonic(words?, passphrase))
+        Ok(Seed::stretch_mnemonic_to_seed(words?, passphrase))
     }
 
     /// Returns the seed of a mnemonic, which includes the 64 bytes that PBKDF2 derives from the words and the
     /// passphrase (BIP39).
-    fn stretch_mnemonic(words: Mnemonic, passphrase: SecretString) -> Seed {
+    fn stretch_mnemonic_to_seed(words: Mnemonic, passphrase: SecretString) -> Seed {
         let stretched = Zeroizing::new(words.to_seed(passphrase.expose_secret()));
         Seed { words, passphrase, stretched: SecretBox::new(Box::new(*stretched)) }
     }

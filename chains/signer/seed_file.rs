@@ -88,7 +88,7 @@ impl KdfCost {
     /// # Errors
     ///
     /// Fails when a parameter is out of range.
-    pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<KdfCost, BadKdfCost> {
+    pub fn new_if_in_range(memory_kib: u32, passes: u32, lanes: u32) -> Result<KdfCost, BadKdfCost> {
         let fits = (1..=16).contains(&lanes)
             && (8 * lanes..=4 * 1024 * 1024).contains(&memory_kib)
             && (1..=64).contains(&passes);
@@ -271,7 +271,7 @@ fn parse_kdf_cost(header: &[u8; HEADER]) -> Result<KdfCost, OpenError> {
     let number =
         |offset: usize| u32::from_be_bytes(header[offset..offset + 4].try_into().expect("the slice has four bytes"));
     let first = MAGIC.len() + 2;
-    KdfCost::new(number(first), number(first + 4), number(first + 8))
+    KdfCost::new_if_in_range(number(first), number(first + 4), number(first + 8))
         .map_err(|_| OpenError::Damaged("its Argon2id parameters are out of range"))
 }
 
@@ -344,7 +344,7 @@ mod tests {
     const WORDS: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
     fn low_kdf_cost() -> KdfCost {
-        KdfCost::new(64, 1, 1).unwrap()
+        KdfCost::new_if_in_range(64, 1, 1).unwrap()
     }
 
     fn to_secret(text: &str) -> SecretString {
@@ -460,11 +460,11 @@ mod tests {
 
     #[test]
     fn a_cost_that_would_exhaust_the_machine_is_rejected() {
-        assert_eq!(KdfCost::new(4 * 1024 * 1024 + 1, 3, 1), Err(BadKdfCost));
-        assert_eq!(KdfCost::new(256 * 1024, 65, 1), Err(BadKdfCost));
-        assert_eq!(KdfCost::new(7, 1, 1), Err(BadKdfCost));
-        assert_eq!(KdfCost::new(u32::MAX, u32::MAX, u32::MAX), Err(BadKdfCost));
-        assert_eq!(KdfCost::new(256 * 1024, 3, 1), Ok(KdfCost::DEFAULT));
+        assert_eq!(KdfCost::new_if_in_range(4 * 1024 * 1024 + 1, 3, 1), Err(BadKdfCost));
+        assert_eq!(KdfCost::new_if_in_range(256 * 1024, 65, 1), Err(BadKdfCost));
+        assert_eq!(KdfCost::new_if_in_range(7, 1, 1), Err(BadKdfCost));
+        assert_eq!(KdfCost::new_if_in_range(u32::MAX, u32::MAX, u32::MAX), Err(BadKdfCost));
+        assert_eq!(KdfCost::new_if_in_range(256 * 1024, 3, 1), Ok(KdfCost::DEFAULT));
     }
 
     #[test]

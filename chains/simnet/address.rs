@@ -45,7 +45,7 @@ pub fn address_from_public_key(family: Family, key: &bitcoin::secp256k1::PublicK
 }
 
 /// Returns the address of a transaction's sender as text; `None` on Bitcoin, where a transaction has no single sender.
-pub fn format_single_sender(family: Family, account: AddressKey) -> Option<String> {
+pub fn format_sender_unless_bitcoin(family: Family, account: AddressKey) -> Option<String> {
     match family {
         Family::Bitcoin => None,
         Family::Evm => Some(chain::address::encode_evm_address(account).text),

@@ -106,10 +106,10 @@ pub fn open_or_create_chain(
     fs::create_dir_all(folder).map_err(failed)?;
     let mut model = match fs::read(&path) {
         Ok(bytes) => rebuild_chain_from_file(&path, spec, &bytes)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => ModelChain::new(spec, seed, genesis_time),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => ModelChain::with_genesis_block(spec, seed, genesis_time),
         Err(e) => return Err(failed(e)),
     };
-    model.drop_old_blocks();
+    model.drop_old_blocks_and_expired_txids();
     let file = BlockFile::create_or_replace(path.clone(), &model).map_err(failed)?;
     model.file = Some(file);
     Ok(model)
@@ -155,7 +155,7 @@ impl ModelChain {
             let above = self.blocks.iter().skip(known);
             let lines = rewound.map(FileLine::Rewind).into_iter().chain(above.map(FileLine::from_block));
             let stored = file.append_lines_and_sync(lines);
-            self.drop_old_blocks();
+            self.drop_old_blocks_and_expired_txids();
             // After a rewind, the file is replaced. Otherwise, transactions that the reorganisation dropped would
             // return from the old lines after a restart.
             let is_replaced = rewound.is_some() || file.has_too_many_lines();
@@ -163,7 +163,7 @@ impl ModelChain {
             self.keep_storage_error(stored);
             self.file = Some(file);
         } else {
-            self.drop_old_blocks();
+            self.drop_old_blocks_and_expired_txids();
         }
     }
 
@@ -178,7 +178,7 @@ impl ModelChain {
 
     /// Replaces the chain's file by one with the present blocks and the present mempool. Does nothing for a chain in
     /// memory. A failure is kept in `storage_error`.
-    pub fn store_all(&mut self) {
+    pub fn rewrite_chain_file(&mut self) {
         if let Some(mut file) = self.file.take() {
             let stored = file.replace_by_shorter_file(self);
             self.keep_storage_error(stored);
@@ -237,7 +237,9 @@ fn rebuild_chain_from_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result
     let mut pending = Vec::new();
     while let Some((number, text)) = lines.next() {
         match parse(text) {
-            Ok(line) => line.apply_to_chain(&mut model, &mut pending).map_err(|reason| damaged(number, reason))?,
+            Ok(line) => line
+                .apply_to_chain_or_collect_pending(&mut model, &mut pending)
+                .map_err(|reason| damaged(number, reason))?,
             Err(_) if lines.peek().is_none() => break,
             Err(reason) => return Err(damaged(number, reason)),
         }
@@ -294,10 +296,15 @@ impl FileLine {
 
     /// Applies one line: appends its block to the chain, rewinds the chain, or adds its transaction to `pending`, which
     /// the caller adds to the mempool after the last line. Fails for a snapshot, which may only be the first line.
-    fn apply_to_chain(self, model: &mut ModelChain, pending: &mut Vec<SignedTx>) -> Result<(), String> {
+    fn apply_to_chain_or_collect_pending(
+        self,
+        model: &mut ModelChain,
+        pending: &mut Vec<SignedTx>,
+    ) -> Result<(), String> {
         match self {
             FileLine::Pending(raw) => {
-                let tx = SignedTx::decode_canonical(model.spec.family, &model.spec.chain, raw.get().as_bytes());
+                let tx =
+                    SignedTx::decode_canonical_unverified(model.spec.family, &model.spec.chain, raw.get().as_bytes());
                 pending.push(tx.map_err(|e| e.to_string())?);
                 Ok(())
             }
@@ -311,8 +318,9 @@ impl FileLine {
             }
             FileLine::Block(block) => {
                 let spec = model.spec.clone();
-                let decode =
-                    |raw: Box<RawValue>| SignedTx::decode_canonical(spec.family, &spec.chain, raw.get().as_bytes());
+                let decode = |raw: Box<RawValue>| {
+                    SignedTx::decode_canonical_unverified(spec.family, &spec.chain, raw.get().as_bytes())
+                };
                 let txs = block
                     .txs
                     .into_iter()

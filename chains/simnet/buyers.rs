@@ -60,7 +60,7 @@ impl Buyers {
 
     /// Returns a signed payment from the next wallet with sufficient funds, and lets the wallet after it pay next time.
     /// Returns `None` when no wallet has sufficient funds.
-    pub fn sign_payment_from_next_wallet(
+    pub fn sign_payment_from_next_funded_wallet(
         &mut self,
         state: &ChainState,
         moves: Vec<Move>,
@@ -69,7 +69,8 @@ impl Buyers {
         let count = self.wallets.len();
         let (turn, replay_protection, moves) = (0..count).find_map(|ahead| {
             let turn = (self.next_wallet + ahead) % count;
-            let (replay_protection, moves) = choose_nonce_or_coins(state, &self.wallets[turn].address, &moves)?;
+            let (replay_protection, moves) =
+                choose_nonce_or_coins_and_add_change(state, &self.wallets[turn].address, &moves)?;
             Some((turn, replay_protection, moves))
         })?;
         self.next_wallet = (turn + 1) % count;
@@ -79,7 +80,7 @@ impl Buyers {
 
     /// Returns a transaction that conflicts with `paid`: the buyer who sent `paid` pays the money back to itself.
     /// Returns `None` when the sender is not a buyer.
-    pub fn sign_double_spend(&self, state: &ChainState, paid: &SignedTx) -> Option<SignedTx> {
+    pub fn sign_double_spend_if_by_buyer(&self, state: &ChainState, paid: &SignedTx) -> Option<SignedTx> {
         let wallet = self.wallets.iter().find(|wallet| wallet.address.key == paid.sender())?;
         let amount = match &paid.draft.replay_protection {
             ReplayProtection::Inputs(_) => Amount::checked_sum(paid.draft.moves.iter().map(|m| m.amount))?,
@@ -94,7 +95,11 @@ impl Buyers {
 /// Returns the nonce with which `payer` can make these moves or, on Bitcoin, the coins that pay for them. Also returns
 /// the moves, on Bitcoin with an added output for the change. Returns `None` when the funds of `payer` are
 /// insufficient.
-fn choose_nonce_or_coins(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(ReplayProtection, Vec<Move>)> {
+fn choose_nonce_or_coins_and_add_change(
+    state: &ChainState,
+    payer: &Address,
+    moves: &[Move],
+) -> Option<(ReplayProtection, Vec<Move>)> {
     let total = |asset: &AssetId| Amount::checked_sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
     if state.rules.family != Family::Bitcoin {
         let listed = moves.iter().map(|m| &m.asset).filter(|asset| state.rules.endowment.contains_key(asset));
@@ -245,7 +250,7 @@ impl Simnet {
         }
         let ModelChain { buyers, state, .. } = &mut *model;
         let tx = buyers
-            .sign_payment_from_next_wallet(state, moves, kind == PaymentKind::Reverting)
+            .sign_payment_from_next_funded_wallet(state, moves, kind == PaymentKind::Reverting)
             .ok_or(PayError::InsufficientFunds)?;
         match model.verify_and_add_to_mempool(tx.raw().as_bytes()) {
             BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),

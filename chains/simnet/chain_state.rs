@@ -128,7 +128,7 @@ pub struct ChainState {
 impl ChainState {
     /// Returns the state at genesis. `genesis_txid` is the transaction id of the coins that funded accounts own at
     /// genesis.
-    pub fn new(rules: ChainRules, genesis_txid: TxId) -> ChainState {
+    pub fn at_genesis(rules: ChainRules, genesis_txid: TxId) -> ChainState {
         let mut coins = BTreeMap::new();
         if rules.family == Family::Bitcoin {
             let each = rules.endowment.get(&rules.native).copied().unwrap_or(Amount::ZERO);

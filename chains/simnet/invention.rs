@@ -26,7 +26,7 @@ impl Simnet {
     ///
     /// # Errors
     /// [`PayError::UnknownChain`] and [`PayError::InvalidAddress`].
-    pub fn invent_transfer(
+    pub fn invent_transfer_at_first_endpoint(
         &self,
         chain: &ChainId,
         asset: &AssetId,
@@ -41,7 +41,7 @@ impl Simnet {
     ///
     /// # Errors
     /// [`PayError::UnknownChain`] and [`PayError::InvalidAddress`].
-    pub fn invent_balance(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<(), PayError> {
+    pub fn invent_balance_at_first_endpoint(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<(), PayError> {
         self.add_invention(chain, &AssetId::on_chain(chain, &AssetKind::Native), to, amount, false).map(|_| ())
     }
 

@@ -47,7 +47,9 @@ pub struct Simnet {
 impl Simnet {
     /// Returns chains in memory only, which are lost with the last clone of the set. `genesis_time` is in Unix seconds.
     pub fn create_in_memory(specs: Vec<ChainSpec>, seed: u64, genesis_time: i64) -> Simnet {
-        let node = |spec: ChainSpec| (spec.chain.clone(), ModelNode::new(ModelChain::new(spec, seed, genesis_time)));
+        let node = |spec: ChainSpec| {
+            (spec.chain.clone(), ModelNode::new(ModelChain::with_genesis_block(spec, seed, genesis_time)))
+        };
         Simnet { nodes: Arc::new(specs.into_iter().map(node).collect()) }
     }
 
@@ -87,14 +89,14 @@ impl Simnet {
     /// seconds; the blocks before it are one second apart, and no block is older than its parent. Returns the newest
     /// block.
     pub fn mine(&self, chain: &ChainId, blocks: u64, time: i64) -> BlockRef {
-        self.lock_model(chain).mine_and_store_blocks(blocks, time)
+        self.lock_model(chain).mine_and_store_unless_storage_failed(blocks, time)
     }
 
     /// Replaces the last `depth` blocks by `depth + 1` new ones, of which the first includes the mempool. `replaced`
     /// decides about the transactions of the replaced blocks. The oldest kept block is never replaced. `time` has the
     /// same meaning as in [`Simnet::mine`]. Returns the newest block.
     pub fn reorg(&self, chain: &ChainId, depth: u64, replaced: ReplacedTxs, time: i64) -> BlockRef {
-        self.lock_model(chain).replace_last_blocks(depth, replaced, time)
+        self.lock_model(chain).replace_last_blocks_by_longer_branch(depth, replaced, time)
     }
 
     /// Switches a fault of the chain's node on or off. A fault replaces another one of its kind.

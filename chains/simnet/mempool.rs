@@ -61,7 +61,7 @@ impl Mempool {
     /// Applies a transaction to the state and adds it to the ready ones. A transaction whose nonce is too high is
     /// queued. A transaction that conflicts with others replaces them if its fee is higher. All other transactions are
     /// rejected. `now` is the time of the newest block, in Unix seconds.
-    pub fn admit_transaction(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
+    pub fn apply_and_admit_transaction(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
         if self.contains_transaction(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;
         }
@@ -69,7 +69,7 @@ impl Mempool {
             return BroadcastOutcome::Rejected("the mempool is full".into());
         }
         let tx = Arc::new(tx);
-        match self.apply_and_add_transaction(state, tx.clone(), now) {
+        match self.apply_and_add_then_retry_queued(state, tx.clone(), now) {
             Ok(()) => BroadcastOutcome::Accepted,
             Err(TxRejection::NonceGap { .. }) if self.queued.len() < QUEUED_MAX => {
                 self.known.insert(tx.txid);
@@ -100,7 +100,7 @@ impl Mempool {
             if self.contains_transaction(&tx.txid) {
                 continue;
             }
-            if let Err(TxRejection::NonceGap { .. }) = self.apply_and_add_transaction(state, tx.clone(), now) {
+            if let Err(TxRejection::NonceGap { .. }) = self.apply_and_add_then_retry_queued(state, tx.clone(), now) {
                 self.known.insert(tx.txid);
                 self.queued.push(tx);
             }
@@ -109,7 +109,7 @@ impl Mempool {
 
     /// Removes and returns the transactions for the next block: all ready ones that have not expired at `block_time`.
     /// Expired ones are dropped. While the mempool is held, nothing is removed or returned.
-    pub fn take_unexpired_transactions(
+    pub fn take_unexpired_unless_held(
         &mut self,
         state: &mut ChainState,
         now: i64,
@@ -131,7 +131,7 @@ impl Mempool {
 
     /// Applies a transaction to the state and adds it to the ready ones. Then does the same with queued transactions
     /// that can now follow.
-    fn apply_and_add_transaction(
+    fn apply_and_add_then_retry_queued(
         &mut self,
         state: &mut ChainState,
         tx: Arc<SignedTx>,

@@ -104,7 +104,7 @@ pub struct ModelChain {
 
 impl ModelChain {
     /// Returns a chain with a genesis block only. `genesis_time` is in unix seconds.
-    pub fn new(spec: ChainSpec, seed: u64, genesis_time: i64) -> ModelChain {
+    pub fn with_genesis_block(spec: ChainSpec, seed: u64, genesis_time: i64) -> ModelChain {
         let hash = Sha256::new()
             .chain_update("simnet genesis")
             .chain_update(spec.chain.as_str())
@@ -127,7 +127,7 @@ impl ModelChain {
             Family::Evm | Family::Tron => InternalTransfers::Included,
         };
         ModelChain {
-            state: ChainState::new(rules, TxId(genesis.0)),
+            state: ChainState::at_genesis(rules, TxId(genesis.0)),
             spec,
             seed,
             genesis,
@@ -184,7 +184,7 @@ impl ModelChain {
     /// Decodes and verifies a transaction and adds it to the mempool and to the chain's file, or rejects it as a node
     /// does.
     pub fn verify_and_add_to_mempool(&mut self, raw: &[u8]) -> BroadcastOutcome {
-        let tx = match SignedTx::decode_canonical(self.spec.family, &self.spec.chain, raw) {
+        let tx = match SignedTx::decode_canonical_unverified(self.spec.family, &self.spec.chain, raw) {
             Ok(tx) => tx,
             Err(bad) => return BroadcastOutcome::Rejected(bad.to_string()),
         };
@@ -195,7 +195,7 @@ impl ModelChain {
             return BroadcastOutcome::Rejected(bad.to_string());
         }
         let (now, encoded) = (self.head().time, tx.raw().to_owned());
-        let outcome = self.mempool.admit_transaction(&mut self.state, tx, now);
+        let outcome = self.mempool.apply_and_admit_transaction(&mut self.state, tx, now);
         if matches!(outcome, BroadcastOutcome::Accepted) {
             self.store_pending_transaction(&encoded);
         }
@@ -212,13 +212,13 @@ impl ModelChain {
     /// Drops all transactions in the mempool.
     pub fn drop_mempool(&mut self) {
         self.mempool.undo_and_drain_transactions(&mut self.state);
-        self.store_all();
+        self.rewrite_chain_file();
     }
 
     /// Mines `count` blocks and stores them. The first one includes the mempool. `time` is the time of the last block,
     /// in Unix seconds; the blocks before it are one second apart, and no block is older than its parent. Does nothing
     /// if an earlier block could not be stored. Returns the newest block.
-    pub fn mine_and_store_blocks(&mut self, count: u64, time: i64) -> BlockRef {
+    pub fn mine_and_store_unless_storage_failed(&mut self, count: u64, time: i64) -> BlockRef {
         if self.storage_error.is_none() {
             let from = self.head().height;
             self.append_mined_blocks(count, time);
@@ -230,7 +230,7 @@ impl ModelChain {
     /// Replaces the last `depth` blocks by `depth + 1` new ones and stores them. `time` is the time of the last new
     /// block, in Unix seconds. The oldest stored block is never replaced. Does nothing if an earlier block could not be
     /// stored. Returns the newest block.
-    pub fn replace_last_blocks(&mut self, depth: u64, keep: ReplacedTxs, time: i64) -> BlockRef {
+    pub fn replace_last_blocks_by_longer_branch(&mut self, depth: u64, keep: ReplacedTxs, time: i64) -> BlockRef {
         if self.storage_error.is_some() {
             return self.head().block_ref();
         }
@@ -242,7 +242,9 @@ impl ModelChain {
         let returning: Vec<Arc<SignedTx>> = match keep {
             ReplacedTxs::Remine => removed,
             ReplacedTxs::Drop => Vec::new(),
-            ReplacedTxs::DoubleSpend => removed.into_iter().map(|paid| self.double_spend_if_by_buyer(paid)).collect(),
+            ReplacedTxs::DoubleSpend => {
+                removed.into_iter().map(|paid| self.replace_by_double_spend_if_by_buyer(paid)).collect()
+            }
         };
         let now = self.head().time;
         self.mempool.readd_valid_transactions(&mut self.state, returning.into_iter().chain(waiting), now);
@@ -315,8 +317,8 @@ impl ModelChain {
 
     /// Returns a conflicting transaction that pays the money back to the buyer. When the sender is not a buyer, returns
     /// the same transaction.
-    fn double_spend_if_by_buyer(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
-        self.buyers.sign_double_spend(&self.state, &paid).map_or(paid, Arc::new)
+    fn replace_by_double_spend_if_by_buyer(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
+        self.buyers.sign_double_spend_if_by_buyer(&self.state, &paid).map_or(paid, Arc::new)
     }
 
     /// Appends `count` new blocks, of which the first includes the mempool. `time` is the time of the last one, in Unix
@@ -328,7 +330,7 @@ impl ModelChain {
             let time = time.saturating_sub(earlier).max(parent.time);
             let first = remaining + 1 == count;
             let (txs, undos) = if first {
-                self.mempool.take_unexpired_transactions(&mut self.state, parent.time, time)
+                self.mempool.take_unexpired_unless_held(&mut self.state, parent.time, time)
             } else {
                 (Vec::new(), Vec::new())
             };
@@ -354,7 +356,7 @@ impl ModelChain {
 
     /// Drops all but the newest [`KEPT_BLOCKS`] blocks, and the ids of used transactions whose expiry is before the
     /// oldest kept block.
-    pub fn drop_old_blocks(&mut self) {
+    pub fn drop_old_blocks_and_expired_txids(&mut self) {
         if self.blocks.len() <= KEPT_BLOCKS {
             return;
         }

@@ -38,7 +38,7 @@ impl ModelNode {
 
     /// Counts a request, then locks and returns the model chain. Fails when a block could not be stored, or when a
     /// fault that affects all requests is on.
-    fn count_request_and_lock_model(&self) -> Result<MutexGuard<'_, ModelChain>, SourceError> {
+    fn count_request_and_lock_unless_failing(&self) -> Result<MutexGuard<'_, ModelChain>, SourceError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut model = self.lock_model();
         if let Some(reason) = &model.storage_error {
@@ -64,13 +64,13 @@ fn find_reported_head(model: &ModelChain) -> Header {
 #[async_trait]
 impl Source for ModelNode {
     async fn identity(&self) -> Result<Identity, SourceError> {
-        let model = self.count_request_and_lock_model()?;
+        let model = self.count_request_and_lock_unless_failing()?;
         let genesis = if model.faults.is_on(NodeFault::OtherChain) { BlockHash([0xee; 32]) } else { model.genesis };
         Ok(Identity { id: genesis.to_string() })
     }
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
-        let model = self.count_request_and_lock_model()?;
+        let model = self.count_request_and_lock_unless_failing()?;
         let is_contract = |kind: &AssetKind| matches!(kind, AssetKind::Token { contract: c } if c == contract);
         let asset = model.spec.assets.iter().find(|asset| is_contract(&asset.kind));
         let decimals = asset.map(|asset| asset.decimals);
@@ -79,7 +79,7 @@ impl Source for ModelNode {
     }
 
     async fn tip(&self) -> Result<Tip, SourceError> {
-        let model = self.count_request_and_lock_model()?;
+        let model = self.count_request_and_lock_unless_failing()?;
         let head = find_reported_head(&model);
         let finalized = model.find_finalized_block(head.height);
         let halved = model.faults.is_on(NodeFault::FinalityRegresses);
@@ -89,7 +89,7 @@ impl Source for ModelNode {
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
-        let model = self.count_request_and_lock_model()?;
+        let model = self.count_request_and_lock_unless_failing()?;
         if height > find_reported_head(&model).height {
             return Ok(None);
         }
@@ -102,7 +102,7 @@ impl Source for ModelNode {
 
     /// Returns 2 on EVM and TRON, where the model has a second endpoint unless a fault removes it. Returns 1 on
     /// Bitcoin.
-    fn independent_endpoints(&self) -> usize {
+    fn independent_provider_count(&self) -> usize {
         let model = self.lock_model();
         if model.needs_second_source() && !model.faults.is_on(NodeFault::SingleEndpoint) { 2 } else { 1 }
     }
@@ -120,7 +120,7 @@ impl Source for ModelNode {
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
-        let model = self.count_request_and_lock_model()?;
+        let model = self.count_request_and_lock_unless_failing()?;
         let head = find_reported_head(&model).height.saturating_sub(model.faults.count_withheld_blocks());
         if from > head || from > to || model.faults.is_on(NodeFault::MissingBlocks) {
             return Err(SourceError::BlockNotFound(from));
@@ -149,7 +149,7 @@ impl Source for ModelNode {
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        let model = self.count_request_and_lock_model()?;
+        let model = self.count_request_and_lock_unless_failing()?;
         if model.faults.is_on(NodeFault::NoBalances) {
             return Err(SourceError::Unavailable("no endpoint returns balances".into()));
         }
@@ -170,7 +170,7 @@ impl Source for ModelNode {
         watched: &WatchSet,
         _expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
-        let model = self.count_request_and_lock_model()?;
+        let model = self.count_request_and_lock_unless_failing()?;
         let addresses = watched.lock_addresses();
         let filter = TransferFilter { watched: &addresses, internal_transfers: model.internal_transfers };
         Ok((model.spec.family == Family::Bitcoin).then(|| model.list_watched_unconfirmed_transfers(filter)))
@@ -186,7 +186,7 @@ impl Source for ModelNode {
 
     async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let outcome = self
-            .count_request_and_lock_model()
+            .count_request_and_lock_unless_failing()
             .map(|model| format!("model chain, block {}", find_reported_head(&model).height));
         vec![EndpointReport { endpoint: "simnet".into(), outcome: outcome.map_err(|e| e.to_string()) }]
     }
@@ -200,7 +200,7 @@ fn pruned_block_error(height: Height) -> SourceError {
 #[async_trait]
 impl Sender for ModelNode {
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
-        let mut model = match self.count_request_and_lock_model() {
+        let mut model = match self.count_request_and_lock_unless_failing() {
             Ok(model) => model,
             Err(e) => return BroadcastOutcome::Unknown(e.to_string()),
         };

@@ -49,13 +49,15 @@ impl ChainSpec {
     pub(crate) fn build_chain_rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> ChainRules {
         let native = self.native_asset_id();
         let mut endowment: BTreeMap<AssetId, Amount> = BTreeMap::new();
-        endowment.insert(native.clone(), self.compute_endowment(18));
-        endowment.extend(self.assets.iter().map(|asset| (asset.id.clone(), self.compute_endowment(asset.decimals))));
+        endowment.insert(native.clone(), self.compute_initial_buyer_balance(18));
+        endowment.extend(
+            self.assets.iter().map(|asset| (asset.id.clone(), self.compute_initial_buyer_balance(asset.decimals))),
+        );
         ChainRules { family: self.family, native, miner, funded, endowment }
     }
 
     /// Returns the initial balance of a buyer's wallet in base units, for an asset with this number of decimals.
-    fn compute_endowment(&self, decimals: u8) -> Amount {
+    fn compute_initial_buyer_balance(&self, decimals: u8) -> Amount {
         match self.family {
             Family::Bitcoin => Amount::from(BUYER_SATOSHI),
             Family::Evm | Family::Tron => {

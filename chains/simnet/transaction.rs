@@ -117,14 +117,14 @@ impl TxDraft {
         let message = Message::from_digest(self.compute_digest(&public));
         let signature = |secret: &SecretKey| CURVE.sign_ecdsa(&message, secret);
         let witness = |(key, secret): (PublicKey, &SecretKey)| Witness { key, signature: signature(secret) };
-        SignedTx::from_witnesses(family, self, public.into_iter().zip(keys).map(witness).collect())
+        SignedTx::from_unverified_witnesses(family, self, public.into_iter().zip(keys).map(witness).collect())
     }
 }
 
 impl SignedTx {
     /// Returns the transaction of a draft and signatures that were made elsewhere, and computes its id. Does not verify
     /// the signatures.
-    pub fn from_witnesses(family: Family, draft: TxDraft, witnesses: Vec<Witness>) -> SignedTx {
+    pub fn from_unverified_witnesses(family: Family, draft: TxDraft, witnesses: Vec<Witness>) -> SignedTx {
         let signers = witnesses.iter().map(|w| address::address_from_public_key(family, &w.key).key).collect();
         let wire =
             Wire { draft: WireDraft::from(&draft), witnesses: witnesses.iter().map(WireWitness::from).collect() };
@@ -135,7 +135,7 @@ impl SignedTx {
 
     /// Decodes a transaction from its canonical form. Fails for a transaction of another chain than `chain`, and for
     /// bytes in any other form. Does not verify the signatures.
-    pub fn decode_canonical(family: Family, chain: &ChainId, raw: &[u8]) -> Result<SignedTx, InvalidTx> {
+    pub fn decode_canonical_unverified(family: Family, chain: &ChainId, raw: &[u8]) -> Result<SignedTx, InvalidTx> {
         let malformed = |reason: &str| InvalidTx::Malformed(reason.to_owned());
         if raw.len() > RAW_BYTES_MAX {
             return Err(malformed("too large"));
@@ -146,7 +146,7 @@ impl SignedTx {
             return Err(InvalidTx::OtherChain(draft.chain));
         }
         let witnesses: Option<Vec<Witness>> = wire.witnesses.iter().map(WireWitness::parse).collect();
-        let tx = SignedTx::from_witnesses(family, draft, witnesses.ok_or(InvalidTx::BadSignature)?);
+        let tx = SignedTx::from_unverified_witnesses(family, draft, witnesses.ok_or(InvalidTx::BadSignature)?);
         if tx.signers.is_empty() || tx.raw.as_bytes() != raw {
             return Err(malformed("not in canonical form"));
         }

@@ -68,7 +68,7 @@ impl ModelChain {
                     index: TransferIndex { tx_index, part },
                     asset: moved.asset.clone(),
                     to: moved.to.key,
-                    from: address::format_single_sender(self.spec.family, tx.sender()),
+                    from: address::format_sender_unless_bitcoin(self.spec.family, tx.sender()),
                     amount: moved.amount,
                 });
             }

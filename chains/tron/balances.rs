@@ -16,13 +16,13 @@ impl Tron {
     ///
     /// Fails when no endpoint answers.
     pub async fn fetch_solidified_trx_balance(&self, account: AddressKey) -> Result<u64, SourceError> {
-        self.fetch_solidified_trx_balance_from(Target::Any, account)
+        self.fetch_solidified_balance_from_target(Target::Any, account)
             .await
             .map_err(|failure| failure.into_source_error(0))
     }
 
     /// Returns the TRX balance of an account after the newest solidified block of the endpoints of `target`, in sun.
-    pub(crate) async fn fetch_solidified_trx_balance_from(
+    pub(crate) async fn fetch_solidified_balance_from_target(
         &self,
         target: Target,
         account: AddressKey,
@@ -31,7 +31,7 @@ impl Tron {
         let request = serialize_body(&json!({ "address": address::to_prefixed_hex(account) }));
         let request = Request::http_post(&path, request).with_target(target);
         let answer = self.pool.send_request(request, |reply| {
-            let state: http_api::AccountState<'_> = http_api::parse_json_reply(reply)?;
+            let state: http_api::AccountState<'_> = http_api::parse_json_or_node_error(reply)?;
             let sun = u64::try_from(state.balance).map_err(|_| Rejection::Invalid("a negative balance".to_owned()))?;
             Ok(if state.address.is_some() { Verdict::Accept(sun) } else { Verdict::Fallback(sun) })
         });
@@ -61,8 +61,8 @@ impl Tron {
             });
             let request = Request::http_post(&path, serialize_body(&request)).with_target(target);
             let answer = self.pool.send_request(request, |reply| {
-                let past: http_api::PastBalance<'_> = http_api::parse_json_reply(reply)?;
-                Ok(accept_past_balance_if_proven(at, &past))
+                let past: http_api::PastBalance<'_> = http_api::parse_json_or_node_error(reply)?;
+                Ok(judge_past_balance_by_last_change(at, &past))
             });
             let unsupported = || SourceError::Unsupported("past balances".to_owned());
             match answer.await {
@@ -78,7 +78,7 @@ impl Tron {
 /// Accepts the balance in a node's reply if the balance changed last before the block `at`, or in this block to more
 /// than 0. A balance of 0 that changed in this block is used only when no other endpoint has a better reply. The
 /// balance is `None` when the reply does not contain it or is about another block.
-fn accept_past_balance_if_proven(at: &BlockRef, past: &http_api::PastBalance<'_>) -> Verdict<Option<Amount>> {
+fn judge_past_balance_by_last_change(at: &BlockRef, past: &http_api::PastBalance<'_>) -> Verdict<Option<Amount>> {
     let (Some(changed), Ok(sun)) = (&past.block_identifier, u64::try_from(past.balance)) else {
         return Verdict::Fallback(None);
     };

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     http_api,
     proto::{self, ContractRet},
-    transfers::parse_trx_payment,
+    transfers::parse_watched_trx_payment,
 };
 
 /// The transaction root of a block without transactions.
@@ -62,7 +62,7 @@ fn hash_header(raw: &http_api::HeaderRaw<'_>) -> Result<[u8; 32], String> {
 
 /// Parses a block and verifies the ids of its transactions. Returns `None` when the node does not have the block or
 /// omits its transactions. If `native` is given, collects the successful TRX transfers to `watched` addresses.
-pub fn parse_and_verify_block(
+pub fn parse_block_and_verify_ids(
     block: &http_api::Block<'_>,
     native: Option<&AssetId>,
     watched: &WatchedAddresses<'_>,
@@ -87,7 +87,7 @@ pub fn parse_and_verify_block(
         let tx_index = u32::try_from(index).map_err(|_| "too many transactions")?;
         if let Some(asset) = native
             && has_succeeded(transaction)
-            && let Some(payment) = parse_trx_payment(&raw, watched)
+            && let Some(payment) = parse_watched_trx_payment(&raw, watched)
         {
             payments.push(payment.into_transfer(txid, tx_index, asset));
         }
@@ -107,7 +107,7 @@ pub fn parse_blocks_while_linked(
 ) -> Result<Vec<ParsedBlock>, String> {
     let mut blocks: Vec<ParsedBlock> = Vec::with_capacity(answer.block.len());
     for (height, found) in (from..=to).zip(&answer.block) {
-        let Some(body) = parse_and_verify_block(found, native, watched)? else { break };
+        let Some(body) = parse_block_and_verify_ids(found, native, watched)? else { break };
         if body.header.height != height {
             return Err(format!("requested block {height}, received block {}", body.header.height));
         }
@@ -169,10 +169,12 @@ mod tests {
     #[test]
     fn a_block_without_its_transactions_counts_as_missing() {
         let block: http_api::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
-        assert!(parse_and_verify_block(&block, None, &chain::WatchSet::default().lock_addresses()).unwrap().is_none());
+        assert!(
+            parse_block_and_verify_ids(&block, None, &chain::WatchSet::default().lock_addresses()).unwrap().is_none()
+        );
         let block: http_api::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
         let empty =
-            parse_and_verify_block(&block, None, &chain::WatchSet::default().lock_addresses()).unwrap().unwrap();
+            parse_block_and_verify_ids(&block, None, &chain::WatchSet::default().lock_addresses()).unwrap().unwrap();
         assert_eq!(empty.header.time, 1_745_423_034);
     }
 }

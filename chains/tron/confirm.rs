@@ -21,7 +21,7 @@ use crate::{
     block::parse_bytes32,
     cross_check::BlockAnswer,
     http_api::{self, ApiView, TransactionInfo, serialize_body},
-    receipts::list_transfers_of_receipt,
+    receipts::list_contract_transfers_if_succeeded,
 };
 
 /// Maximum number of transfers that one call compares. The verdict on all further transfers is `CannotSay`.
@@ -46,12 +46,16 @@ enum Receipt {
 impl Tron {
     /// Asks other providers for the transfers of a block and returns one verdict for each transfer, as
     /// [`chain::Source::confirm`] requires.
-    pub(crate) async fn confirm_transfers(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
+    pub(crate) async fn ask_other_providers_for_transfers(
+        &self,
+        block: &BlockRef,
+        transfers: &[Transfer],
+    ) -> Vec<Corroboration> {
         if transfers.is_empty() {
             return Vec::new();
         }
         let origins = self.lock_block_origins().find_endpoints(block);
-        let first = self.pool.name_origins(origins.as_deref());
+        let first = self.pool.name_origins_or_all_endpoints(origins.as_deref());
         let (asked, unasked) = transfers.split_at(transfers.len().min(TRANSFERS_MAX));
         let question = Question { block, transfers: asked, first: &first };
         let receivers = WatchSet::default();
@@ -61,13 +65,13 @@ impl Tron {
             Ok(answers) => {
                 let mut findings = Vec::new();
                 for answer in &answers {
-                    let found = self.find_transfers_at_endpoint(&question, answer, &receivers).await;
+                    let found = self.check_transfers_at_endpoint(&question, answer, &receivers).await;
                     findings.push((self.pool.endpoint_label(answer.endpoint), found));
                 }
                 let last = findings.last().map_or(first.clone(), |(endpoint, _)| endpoint.clone());
-                question.judge_findings(&last, &findings)
+                question.judge_findings_or_trust_own_node(&last, &findings)
             }
-            Err(result) => question.judge_other_block(result),
+            Err(result) => question.judge_all_by_cross_check(result),
         };
         verdicts.extend(unasked.iter().map(|_| Corroboration::CannotSay {
             reason: format!("at most {TRANSFERS_MAX} transfers of a block are compared at once"),
@@ -77,7 +81,7 @@ impl Tron {
 
     /// Returns one finding for each transfer of `question`, in the same order: whether the endpoint that returned
     /// `answer` shows the transfer.
-    async fn find_transfers_at_endpoint(
+    async fn check_transfers_at_endpoint(
         &self,
         question: &Question<'_>,
         answer: &BlockAnswer,
@@ -86,7 +90,7 @@ impl Tron {
         let asked: Vec<&Transfer> = question.transfers.iter().collect();
         let in_receipts = |transfer: &&&Transfer| matches!(transfer.index.part, TxPart::Log(_) | TxPart::Internal(_));
         let txids: BTreeSet<TxId> = asked.iter().filter(in_receipts).map(|transfer| transfer.txid).collect();
-        let receipts = match self.fetch_receipts_from(answer, &txids, receivers).await {
+        let receipts = match self.fetch_receipts_or_absence(answer, &txids, receivers).await {
             Ok(receipts) => receipts,
             Err(failure) => return vec![Finding::Unknown(failure.to_string()); asked.len()],
         };
@@ -106,18 +110,18 @@ impl Tron {
                     *finding = Finding::Unknown("it does not save internal transactions".to_owned());
                 }
                 (TxPart::BalanceIncrease, _) => {
-                    *finding = self.find_past_balance(question.block, answer, transfer).await
+                    *finding = self.check_past_balance_covers_amount(question.block, answer, transfer).await
                 }
                 (TxPart::Value | TxPart::Log(_) | TxPart::Internal(_) | TxPart::Output(_), _) => {}
             }
         }
-        self.contradict_by_account_balances(&asked, answer, &mut findings).await;
+        self.contradict_internal_transfers_by_balance(&asked, answer, &mut findings).await;
         findings
     }
 
     /// Requests the receipts of the transactions `txids` from the endpoint that returned `answer`. A transaction that
     /// is not in the block of this endpoint is `Absent`; one without a receipt is `Unknown`.
-    async fn fetch_receipts_from(
+    async fn fetch_receipts_or_absence(
         &self,
         answer: &BlockAnswer,
         txids: &BTreeSet<TxId>,
@@ -142,9 +146,9 @@ impl Tron {
             let found =
                 self.pool.send_request(request.with_target(Target::Only(answer.endpoint)), |reply: &Reply<'_>| {
                     let infos: Vec<TransactionInfo<'_>> = if method == "gettransactioninfobyid" {
-                        vec![http_api::parse_json_reply(reply)?]
+                        vec![http_api::parse_json_or_node_error(reply)?]
                     } else {
-                        http_api::parse_json_reply(reply)?
+                        http_api::parse_json_or_node_error(reply)?
                     };
                     let parse = |info: &TransactionInfo<'_>| self.parse_receipt(info, height, receivers);
                     Ok(Verdict::Accept(infos.iter().filter_map(parse).collect::<Vec<_>>()))
@@ -165,7 +169,8 @@ impl Tron {
         if u64::try_from(info.block_number) != Ok(height) {
             return Some((txid, Receipt::Absent("its receipt is in another block")));
         }
-        let transfers = list_transfers_of_receipt(info, (txid, 0), &self.assets, &receivers.lock_addresses());
+        let transfers =
+            list_contract_transfers_if_succeeded(info, (txid, 0), &self.assets, &receivers.lock_addresses());
         let has_internal_transactions = !info.internal_transactions.is_empty();
         let receipt = transfers.map_or(Receipt::Absent("the transaction did not succeed"), |transfers| {
             Receipt::Transfers { transfers, has_internal_transactions }
@@ -175,7 +180,7 @@ impl Tron {
 
     /// Compares the TRX balance of the receiver after the block `at` with the amount of `asked`. The transfer counts as
     /// shown if the balance is at least this amount.
-    async fn find_past_balance(&self, at: &BlockRef, answer: &BlockAnswer, asked: &Transfer) -> Finding {
+    async fn check_past_balance_covers_amount(&self, at: &BlockRef, answer: &BlockAnswer, asked: &Transfer) -> Finding {
         let address = encode_tron_address(asked.to);
         if self.assets.native.as_ref() != Some(&asked.asset) {
             return Finding::Unknown("nodes do not return past balances of tokens".to_owned());
@@ -193,7 +198,7 @@ impl Tron {
     /// Replaces `Unknown` findings about TRX that contracts sent. If the receiver now holds less than all these
     /// transfers together, they become `Absent`. The comparison is valid because a deposit address spends nothing
     /// before its deposits are confirmed.
-    async fn contradict_by_account_balances(
+    async fn contradict_internal_transfers_by_balance(
         &self,
         asked: &[&Transfer],
         answer: &BlockAnswer,
@@ -209,7 +214,7 @@ impl Tron {
         }
         for (receiver, sum) in sums.into_iter().take(ACCOUNTS_MAX) {
             let only = Target::Only(answer.endpoint);
-            let Ok(sun) = self.fetch_solidified_trx_balance_from(only, receiver).await else { continue };
+            let Ok(sun) = self.fetch_solidified_balance_from_target(only, receiver).await else { continue };
             if Amount::from(sun) >= sum {
                 continue;
             }

@@ -47,7 +47,7 @@ impl Tron {
             let Some(target) = self.pool.find_next_independent_target(origins, &answered) else {
                 return Ok(answers);
             };
-            match self.fetch_solidified_block_from(target, at.height, receivers).await {
+            match self.fetch_solidified_block_from_target(target, at.height, receivers).await {
                 Ok(Some(answer)) if answer.block.header.block_ref() != *at => {
                     return Err(CrossCheckResult::Conflicting {
                         endpoint: self.pool.endpoint_label(answer.endpoint),
@@ -55,14 +55,16 @@ impl Tron {
                     });
                 }
                 Ok(Some(answer)) => answers.push(answer),
-                Ok(None) | Err(RpcError::NodeError(_)) => return Err(self.describe_missing_block(target).await),
+                Ok(None) | Err(RpcError::NodeError(_)) => {
+                    return Err(self.fetch_head_to_explain_missing_block(target).await);
+                }
                 Err(failure) => return Err(CrossCheckResult::NoAnswer(failure.to_string())),
             }
         }
     }
 
     /// Requests a solidified block with its transactions. Returns `None` when no endpoint of the target has it.
-    async fn fetch_solidified_block_from(
+    async fn fetch_solidified_block_from_target(
         &self,
         target: Target,
         height: Height,
@@ -72,8 +74,8 @@ impl Tron {
         let request = Request::http_post(&ApiView::Solid.api_path("getblock"), body).with_target(target);
         let answer = self.pool.send_request(request, |reply| {
             let (native, receivers) = (self.assets.native.as_ref(), receivers.lock_addresses());
-            let found = http_api::parse_json_reply(reply)?;
-            let found = block::parse_and_verify_block(&found, native, &receivers).map_err(Rejection::Invalid)?;
+            let found = http_api::parse_json_or_node_error(reply)?;
+            let found = block::parse_block_and_verify_ids(&found, native, &receivers).map_err(Rejection::Invalid)?;
             match found {
                 None => Ok(Verdict::Fallback(None)),
                 Some(block) if block.header.height != height => {
@@ -87,7 +89,7 @@ impl Tron {
 
     /// Requests the newest solidified block of `target`, which returned no block at the requested height. Returns
     /// `Behind` with this newest block, or `NoAnswer` when the request fails.
-    async fn describe_missing_block(&self, target: Target) -> CrossCheckResult {
+    async fn fetch_head_to_explain_missing_block(&self, target: Target) -> CrossCheckResult {
         match self.fetch_header_or_newest(ApiView::Solid, None, target).await {
             Ok(Some((endpoint, head))) => {
                 CrossCheckResult::Behind { endpoint: self.pool.endpoint_label(endpoint), head }

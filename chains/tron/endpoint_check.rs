@@ -19,7 +19,7 @@ impl Tron {
     /// # Errors
     ///
     /// Fails when an endpoint that answers belongs to another chain, or when no endpoint answers.
-    pub(crate) async fn verify_chain_of_endpoints(&self) -> Result<Identity, SourceError> {
+    pub(crate) async fn fetch_identity_checking_endpoints(&self) -> Result<Identity, SourceError> {
         let mut failures = Vec::new();
         let mut confirmed = false;
         for endpoint in 0..self.pool.endpoints().len() {
@@ -50,7 +50,7 @@ impl Tron {
     pub(crate) async fn report_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
-            let outcome = self.check_and_describe_endpoint(endpoint).await.map(|(_, text)| text);
+            let outcome = self.probe_endpoint_and_record_height(endpoint).await.map(|(_, text)| text);
             reports.push(EndpointReport { endpoint: self.pool.endpoint_label(endpoint), outcome });
         }
         reports
@@ -59,7 +59,7 @@ impl Tron {
     /// Checks the chain of one endpoint, its two views (all blocks and solidified blocks), and whether it simulates
     /// calls. Records the height of its solidified block in the pool, and returns this height and a description for the
     /// operator.
-    async fn check_and_describe_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
+    async fn probe_endpoint_and_record_height(&self, endpoint: usize) -> Result<(Height, String), String> {
         let requested_at = Instant::now();
         let (path, request) = build_genesis_request();
         let id = self
@@ -73,8 +73,8 @@ impl Tron {
         }
         let newest = |view: ApiView| async move {
             let accept = |reply: &rpc::Reply<'_>| {
-                let header =
-                    block::parse_and_verify_header(&http_api::parse_json_reply(reply)?).map_err(Rejection::Invalid)?;
+                let header = block::parse_and_verify_header(&http_api::parse_json_or_node_error(reply)?)
+                    .map_err(Rejection::Invalid)?;
                 header
                     .map(Verdict::Accept)
                     .ok_or_else(|| Rejection::Invalid("the endpoint returned no newest block".to_owned()))
@@ -91,7 +91,7 @@ impl Tron {
         };
         let (solid, head) = (newest(ApiView::Solid).await?, newest(ApiView::Head).await?);
         self.pool.record_head(endpoint, solid.height);
-        if let Some(contract) = self.assets.find_any_token() {
+        if let Some(contract) = self.assets.find_first_token_contract() {
             let path = ApiView::Solid.api_path("triggerconstantcontract");
             let accept = |reply: &rpc::Reply<'_>| parse_decimals(reply, &contract);
             let simulated = self
@@ -124,7 +124,7 @@ pub(crate) fn build_genesis_request() -> (String, Vec<u8>) {
 
 /// Parses the genesis block and returns the chain id, which is the last four bytes of the block's id.
 fn parse_chain_id(reply: &rpc::Reply<'_>) -> Result<Verdict<u32>, Rejection> {
-    let block: http_api::Block<'_> = http_api::parse_json_reply(reply)?;
+    let block: http_api::Block<'_> = http_api::parse_json_or_node_error(reply)?;
     let id = block
         .id
         .and_then(block::parse_bytes32)

@@ -337,7 +337,7 @@ pub struct Broadcast<'a> {
 
 /// Parses the JSON of a reply. Nodes report errors in several forms, some with HTTP status 200; this function returns
 /// all of them as node errors.
-pub fn parse_json_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
+pub fn parse_json_or_node_error<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
     if let Some(error) = find_node_error(reply.status, reply.body()) {
         return Err(Rejection::NodeError(error));
     }
@@ -369,11 +369,14 @@ mod tests {
             ("this API is closed because this node is a lite fullnode", NodeErrorKind::MethodMissing),
             (r#"{"Error":"class org.tron.json.JSONException : x"}"#, NodeErrorKind::Other),
         ] {
-            let answer = parse_json_reply::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
+            let answer = parse_json_or_node_error::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
             let Err(Rejection::NodeError(error)) = answer else { panic!("{body} is an error") };
             assert_eq!(error.kind, expected, "{body}");
         }
-        assert!(matches!(parse_json_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Invalid(_))));
-        assert!(parse_json_reply::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
+        assert!(matches!(
+            parse_json_or_node_error::<Block<'_>>(&Reply::new(0, 200, b"<html>")),
+            Err(Rejection::Invalid(_))
+        ));
+        assert!(parse_json_or_node_error::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
     }
 }

@@ -51,7 +51,7 @@ pub fn classify_node_error(message: &str) -> NodeErrorKind {
 
 /// Returns a node's message as text of at most 300 characters. Some methods encode their messages in hexadecimal,
 /// others do not.
-pub fn decode_message(message: &str) -> String {
+pub fn decode_hex_or_plain_message(message: &str) -> String {
     let text = const_hex::decode(message).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     text.unwrap_or_else(|| message.to_owned()).chars().filter(|c| !c.is_control()).take(300).collect()
 }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn messages_are_hexadecimal_or_plain_text() {
-        assert_eq!(decode_message("447570207472616e73616374696f6e2e"), "Dup transaction.");
-        assert_eq!(decode_message("Dup transaction."), "Dup transaction.");
+        assert_eq!(decode_hex_or_plain_message("447570207472616e73616374696f6e2e"), "Dup transaction.");
+        assert_eq!(decode_hex_or_plain_message("Dup transaction."), "Dup transaction.");
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     block::{ParsedBlock, parse_bytes32},
     http_api::{self, ApiView, TransactionInfo, serialize_body},
     proto::ContractRet,
-    transfers::{TrackedAssets, parse_internal_transfer, parse_token_transfer},
+    transfers::{TrackedAssets, parse_watched_internal_transfer, parse_watched_token_transfer},
 };
 
 /// The reason why receipts do not match their block.
@@ -42,7 +42,8 @@ pub fn verify_receipts_and_list_transfers(
             )));
         }
         let tx_index = u32::try_from(index).map_err(|_| ReceiptsError::Wrong("too many transactions".to_owned()))?;
-        transfers.extend(list_transfers_of_receipt(info, (*txid, tx_index), assets, watched).unwrap_or_default());
+        transfers
+            .extend(list_contract_transfers_if_succeeded(info, (*txid, tx_index), assets, watched).unwrap_or_default());
     }
     transfers.sort_by_key(|transfer| transfer.index);
     Ok(transfers)
@@ -50,7 +51,7 @@ pub fn verify_receipts_and_list_transfers(
 
 /// Returns the transfers of one transaction to watched addresses: token transfers, and TRX that contracts send. Returns
 /// `None` when the transaction did not succeed.
-pub fn list_transfers_of_receipt(
+pub fn list_contract_transfers_if_succeeded(
     info: &TransactionInfo<'_>,
     (txid, tx_index): (TxId, u32),
     assets: &TrackedAssets,
@@ -62,12 +63,12 @@ pub fn list_transfers_of_receipt(
     let mut transfers = Vec::new();
     let transfer_id = |part: TxPart| (txid, TransferIndex { tx_index, part });
     for (position, log) in (0..).zip(&info.log) {
-        transfers.extend(parse_token_transfer(log, transfer_id(TxPart::Log(position)), assets, watched));
+        transfers.extend(parse_watched_token_transfer(log, transfer_id(TxPart::Log(position)), assets, watched));
     }
     if let Some(native) = &assets.native {
         for (position, internal) in (0..).zip(&info.internal_transactions) {
             let id = transfer_id(TxPart::Internal(position));
-            transfers.extend(parse_internal_transfer(internal, id, native, watched));
+            transfers.extend(parse_watched_internal_transfer(internal, id, native, watched));
         }
     }
     Some(transfers)
@@ -77,7 +78,7 @@ impl Tron {
     /// Fetches the receipts of a block and returns the block with all its transfers to watched addresses. If a
     /// solidified block has such transfers, also records which endpoint returned the receipts. A block without
     /// transactions has no receipts, so none are requested.
-    pub(crate) async fn complete_block_with_receipts(
+    pub(crate) async fn fetch_receipts_to_complete_block(
         &self,
         view: ApiView,
         found: ParsedBlock,
@@ -90,7 +91,7 @@ impl Tron {
         let path = view.api_path("gettransactioninfobyblocknum");
         let request = serialize_body(&json!({ "num": header.height }));
         let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
-            let infos: Vec<http_api::TransactionInfo<'_>> = http_api::parse_json_reply(reply)?;
+            let infos: Vec<http_api::TransactionInfo<'_>> = http_api::parse_json_or_node_error(reply)?;
             match verify_receipts_and_list_transfers(&found, &infos, &self.assets, &watched.lock_addresses()) {
                 Ok(transfers) => Ok(Verdict::Accept(Some((reply.endpoint, transfers)))),
                 Err(ReceiptsError::Incomplete) => Ok(Verdict::Fallback(None)),
@@ -122,7 +123,7 @@ impl Tron {
         let answer: Result<_, RpcError> = self
             .pool
             .send_request(Request::http_post(&path, request), |reply| {
-                let info: http_api::TransactionInfo<'_> = http_api::parse_json_reply(reply)?;
+                let info: http_api::TransactionInfo<'_> = http_api::parse_json_or_node_error(reply)?;
                 if info.id.is_empty() {
                     return Ok(Verdict::Fallback(None));
                 }

@@ -11,7 +11,7 @@ use tracing::info;
 use crate::{
     Tron,
     http_api::{self, serialize_body},
-    node_errors::decode_message,
+    node_errors::decode_hex_or_plain_message,
     transaction::compute_signed_txid,
 };
 
@@ -76,13 +76,16 @@ impl Sender for Tron {
             return BroadcastOutcome::Rejected("build: not a signed transaction".to_owned());
         };
         let request = serialize_body(&json!({ "transaction": const_hex::encode(raw) }));
-        let answers = self.pool.broadcast_request(Request::http_post("wallet/broadcasthex", request)).await;
+        let answers =
+            self.pool.send_to_all_broadcast_endpoints(Request::http_post("wallet/broadcasthex", request)).await;
         let outcomes = answers.into_iter().map(|(endpoint, answer)| {
             let label = self.pool.endpoint_label(endpoint);
             let outcome = match answer {
                 Err(error) => BroadcastOutcome::Unknown(format!("{label}: {error}")),
                 Ok(answer) => {
-                    match http_api::parse_json_reply::<http_api::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
+                    match http_api::parse_json_or_node_error::<http_api::Broadcast<'_>>(&Reply::new(
+                        endpoint, 200, &answer,
+                    )) {
                         Ok(reply) => classify_broadcast_reply(
                             &label,
                             txid,
@@ -100,7 +103,7 @@ impl Sender for Tron {
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        BroadcastOutcome::combine_outcomes(outcomes)
+        BroadcastOutcome::combine_preferring_accepted(outcomes)
     }
 }
 
@@ -113,7 +116,7 @@ fn classify_broadcast_reply(
     message: &str,
 ) -> BroadcastOutcome {
     let code = if answer.code.is_empty() && answer.result { "SUCCESS" } else { answer.code.as_ref() };
-    let text = format!("{label}: {code} {}", decode_message(message));
+    let text = format!("{label}: {code} {}", decode_hex_or_plain_message(message));
     match BroadcastCode::parse_code(code) {
         BroadcastCode::Pending if answer.result && answer.txid == txid.to_string() => BroadcastOutcome::Accepted,
         BroadcastCode::Pending => BroadcastOutcome::Unknown(format!("{text}, with another transaction id than {txid}")),

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     Tron, abi, address,
     http_api::{self, ApiView, serialize_body},
-    node_errors::{classify_node_error, decode_message},
+    node_errors::{classify_node_error, decode_hex_or_plain_message},
 };
 
 /// The result of a simulated call.
@@ -39,7 +39,7 @@ impl Tron {
             "data": const_hex::encode(data),
         });
         let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
-            let call = parse_constant_call(reply)?;
+            let call = parse_simulated_call_reply(reply)?;
             Ok(Verdict::Accept(Simulation { energy: call.energy_used, outcome: parse_simulation_outcome(&call) }))
         });
         answer.await.map_err(|failure| failure.into_source_error(0))
@@ -64,9 +64,9 @@ impl Tron {
 
 /// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it,
 /// the answer is an error of the kind [`NodeErrorKind::MethodMissing`].
-fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<http_api::ConstantCall<'a>, Rejection> {
-    let call: http_api::ConstantCall<'a> = http_api::parse_json_reply(reply)?;
-    let message = call.result.message.as_deref().map(decode_message).unwrap_or_default();
+fn parse_simulated_call_reply<'a>(reply: &Reply<'a>) -> Result<http_api::ConstantCall<'a>, Rejection> {
+    let call: http_api::ConstantCall<'a> = http_api::parse_json_or_node_error(reply)?;
+    let message = call.result.message.as_deref().map(decode_hex_or_plain_message).unwrap_or_default();
     if classify_node_error(&message) == NodeErrorKind::MethodMissing {
         let message = format!("{message}; if the node is yours, run it with vm.supportConstant = true");
         return Err(Rejection::NodeError(NodeError { code: 0, kind: NodeErrorKind::MethodMissing, message }));
@@ -79,7 +79,7 @@ fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<http_api::ConstantCall<'
 fn parse_simulation_outcome(call: &http_api::ConstantCall<'_>) -> Result<Vec<String>, String> {
     let failed = call.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));
     match (&call.result.message, &call.result.code) {
-        (Some(message), _) => Err(decode_message(message)),
+        (Some(message), _) => Err(decode_hex_or_plain_message(message)),
         (None, Some(code)) => Err(code.clone().into_owned()),
         (None, None) if failed || !call.result.result => Err("failed without a reason".to_owned()),
         (None, None) => Ok(call.constant_result.iter().map(|word| (*word).to_owned()).collect()),
@@ -97,7 +97,7 @@ pub(crate) fn build_decimals_request(contract: AddressKey) -> Vec<u8> {
 
 /// Parses the number of decimals from the reply to a simulated call of `decimals()`.
 pub(crate) fn parse_decimals(reply: &Reply<'_>, contract: &Address) -> Result<Verdict<u8>, Rejection> {
-    let call = parse_constant_call(reply)?;
+    let call = parse_simulated_call_reply(reply)?;
     let word = call.constant_result.first().and_then(|word| abi::parse_amount_word(word));
     let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
     decimals

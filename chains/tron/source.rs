@@ -64,17 +64,17 @@ impl Tron {
     ///
     /// Fails when an asset belongs to another chain, when a token contract is not a TRON address, or when the
     /// configuration of the endpoint pool is invalid.
-    pub fn new(config: TronConfig) -> Result<Tron, BuildError> {
+    pub fn from_config(config: TronConfig) -> Result<Tron, BuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
         let (path, request) = build_genesis_request();
         let expected = const_hex::encode(config.chain_id.to_be_bytes());
         let chain_check = ChainCheck::expect_field_ending(Request::http_post(&path, request), "blockID", &expected)
-            .with_error_finder(|reply| http_api::parse_json_reply::<serde::de::IgnoredAny>(reply).err());
+            .with_error_finder(|reply| http_api::parse_json_or_node_error::<serde::de::IgnoredAny>(reply).err());
         Ok(Tron {
             pool: Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?,
-            assets: TrackedAssets::new(&config.assets)?,
+            assets: TrackedAssets::from_assets(&config.assets)?,
             range_size: Mutex::new(AdaptiveSize::new(RANGE_START, RANGE_MAX)),
             next_endpoint: Default::default(),
             solid_height: AtomicU64::new(0),
@@ -106,7 +106,7 @@ impl Tron {
 
     /// Returns consecutive blocks with their transfers to `watched` addresses. The list begins with the block `from`.
     /// It ends at `to` or before the first block that cannot be fetched; only a failure at the first block is an error.
-    pub(crate) async fn fetch_consecutive_blocks(
+    pub(crate) async fn fetch_complete_blocks_until_failure(
         &self,
         view: ApiView,
         from: Height,
@@ -115,7 +115,7 @@ impl Tron {
     ) -> Result<Vec<Block>, SourceError> {
         let blocks = self.fetch_block_range_adaptively(view, from, to, watched).await?;
         let mut complete =
-            stream::iter(blocks.into_iter().map(|body| self.complete_block_with_receipts(view, body, watched)));
+            stream::iter(blocks.into_iter().map(|body| self.fetch_receipts_to_complete_block(view, body, watched)));
         let mut complete = complete.by_ref().buffered(CONCURRENCY);
         let mut blocks = Vec::new();
         while let Some(block) = complete.next().await {
@@ -142,8 +142,8 @@ impl Tron {
             None => json!({ "detail": false }),
         };
         let accept = |reply: &rpc::Reply<'_>| {
-            let header =
-                block::parse_and_verify_header(&http_api::parse_json_reply(reply)?).map_err(Rejection::Invalid)?;
+            let header = block::parse_and_verify_header(&http_api::parse_json_or_node_error(reply)?)
+                .map_err(Rejection::Invalid)?;
             let Some(header) = header else { return Ok(Verdict::Fallback(None)) };
             match height {
                 Some(height) if height != header.height => {
@@ -174,9 +174,14 @@ impl Tron {
             let path = view.api_path("getblockbylimitnext");
             let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&request)), |reply| {
                 let (native, watched) = (self.assets.native.as_ref(), watched.lock_addresses());
-                let blocks =
-                    block::parse_blocks_while_linked(&http_api::parse_json_reply(reply)?, from, to, native, &watched)
-                        .map_err(Rejection::Invalid)?;
+                let blocks = block::parse_blocks_while_linked(
+                    &http_api::parse_json_or_node_error(reply)?,
+                    from,
+                    to,
+                    native,
+                    &watched,
+                )
+                .map_err(Rejection::Invalid)?;
                 let is_empty = blocks.is_empty();
                 let answer = (reply.endpoint, blocks);
                 Ok(if is_empty { Verdict::Fallback(answer) } else { Verdict::Accept(answer) })
@@ -184,14 +189,14 @@ impl Tron {
             match answer.await {
                 Ok((_, blocks)) if blocks.is_empty() => return Err(SourceError::BlockNotFound(from)),
                 Ok((endpoint, blocks)) => {
-                    self.lock_range_size().count_success_and_grow(used);
+                    self.lock_range_size().grow_after_ten_full_size_successes(used);
                     for block in blocks.iter().filter(|_| view == ApiView::Solid) {
                         self.lock_block_origins().record_endpoint(block.header.block_ref(), endpoint);
                     }
                     return Ok(blocks);
                 }
                 Err(failure) => {
-                    let smaller = self.lock_range_size().shrink_if_too_large(used, &failure);
+                    let smaller = self.lock_range_size().shrink_if_too_large_or_timed_out(used, &failure);
                     // After a timeout, no time is left for a second request. The caller repeats the call later, and the
                     // range is then smaller.
                     if !smaller || !matches!(failure, RpcError::TooLarge(_)) {
@@ -218,7 +223,7 @@ impl Tron {
 impl Source for Tron {
     /// Returns the chain id in decimal.
     async fn identity(&self) -> Result<Identity, SourceError> {
-        self.verify_chain_of_endpoints().await
+        self.fetch_identity_checking_endpoints().await
     }
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
@@ -242,12 +247,12 @@ impl Source for Tron {
         true
     }
 
-    fn independent_endpoints(&self) -> usize {
-        self.pool.count_independent_providers()
+    fn independent_provider_count(&self) -> usize {
+        self.pool.count_providers_own_node_as_two()
     }
 
     async fn confirm(&self, block: &BlockRef, transfers: &[Transfer]) -> Vec<Corroboration> {
-        self.confirm_transfers(block, transfers).await
+        self.ask_other_providers_for_transfers(block, transfers).await
     }
 
     async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
@@ -256,7 +261,7 @@ impl Source for Tron {
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
         self.stored_height.fetch_max(from.saturating_sub(1), Ordering::Relaxed);
-        self.fetch_consecutive_blocks(ApiView::Solid, from, to, watched).await
+        self.fetch_complete_blocks_until_failure(ApiView::Solid, from, to, watched).await
     }
 
     async fn balances(
@@ -273,7 +278,7 @@ impl Source for Tron {
         watched: &WatchSet,
         _expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
-        self.read_unconfirmed_transfers(watched).await.map(Some)
+        self.refresh_and_list_unconfirmed(watched).await.map(Some)
     }
 
     /// Internal transfers are included only if the node is configured to save them. The node does not report this

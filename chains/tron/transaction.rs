@@ -64,7 +64,7 @@ pub struct TransactionParams {
 
 impl TransactionParams {
     /// Returns parameters without fee limit and memo, for the owner permission.
-    pub fn new(reference: BlockRef, expiration_ms: i64, timestamp_ms: i64) -> TransactionParams {
+    pub fn without_fee_limit(reference: BlockRef, expiration_ms: i64, timestamp_ms: i64) -> TransactionParams {
         TransactionParams { reference, expiration_ms, timestamp_ms, fee_limit: 0, memo: Vec::new(), permission_id: 0 }
     }
 
@@ -235,7 +235,7 @@ impl Tron {
             self.fetch_and_record_newest_header(ApiView::Head).await?,
         );
         let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
-        Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
+        Ok(TransactionParams::without_fee_limit(reference.block_ref(), expiration_ms, timestamp_ms))
     }
 }
 

@@ -133,7 +133,7 @@ impl Tron {
     pub async fn fetch_resource_prices(&self) -> Result<ResourcePrices, SourceError> {
         let path = ApiView::Head.api_path("getchainparameters");
         let answer = self.pool.send_request(Request::http_post(&path, serialize_body(&json!({}))), |reply| {
-            let chain: http_api::ChainParameters<'_> = http_api::parse_json_reply(reply)?;
+            let chain: http_api::ChainParameters<'_> = http_api::parse_json_or_node_error(reply)?;
             let value = |key: &str| chain.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
             let price = |key: &str| {
                 // Nodes leave out parameters whose value is zero.
@@ -162,7 +162,7 @@ impl Tron {
         let path = ApiView::Head.api_path("getaccountresource");
         let request = serialize_body(&json!({ "address": address::to_prefixed_hex(account) }));
         let answer = self.pool.send_request(Request::http_post(&path, request), |reply| {
-            let account: http_api::AccountResource = http_api::parse_json_reply(reply)?;
+            let account: http_api::AccountResource = http_api::parse_json_or_node_error(reply)?;
             let left = Resources {
                 energy: account.energy_limit.saturating_sub(account.energy_used),
                 bandwidth: account.net_limit.saturating_sub(account.net_used),

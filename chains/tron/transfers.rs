@@ -29,7 +29,7 @@ pub struct TrackedAssets {
 
 impl TrackedAssets {
     /// Returns the contract of one of the tracked tokens, or `None` when no token is tracked.
-    pub fn find_any_token(&self) -> Option<Address> {
+    pub fn find_first_token_contract(&self) -> Option<Address> {
         let (contract, _) = self.tokens.first()?;
         const_hex::decode_to_array(contract).ok().map(|key| encode_tron_address(AddressKey(key)))
     }
@@ -39,7 +39,7 @@ impl TrackedAssets {
     /// # Errors
     ///
     /// Fails when a token contract is not a TRON address.
-    pub fn new(assets: &[Asset]) -> Result<TrackedAssets, BadAddress> {
+    pub fn from_assets(assets: &[Asset]) -> Result<TrackedAssets, BadAddress> {
         let mut found = TrackedAssets { native: None, tokens: Vec::new() };
         for asset in assets {
             match &asset.kind {
@@ -77,7 +77,7 @@ impl TrxPayment {
 
 /// Returns the TRX transfer of a transaction, or `None` when the transaction does something else, the receiver is not
 /// watched, or the amount is not positive.
-pub fn parse_trx_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<TrxPayment> {
+pub fn parse_watched_trx_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<TrxPayment> {
     let raw = proto::TransactionRaw::decode(raw).ok()?;
     let contract = raw.contract.first()?;
     if contract.r#type != i32::from(ContractType::Transfer) {
@@ -91,7 +91,7 @@ pub fn parse_trx_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<T
 
 /// Returns the transfer that a log of a tracked token reports, or `None` when the log reports something else, the
 /// receiver is not watched, or the amount is zero.
-pub fn parse_token_transfer(
+pub fn parse_watched_token_transfer(
     log: &Log<'_>,
     (txid, index): (TxId, TransferIndex),
     assets: &TrackedAssets,
@@ -110,7 +110,7 @@ pub fn parse_token_transfer(
 
 /// Returns the TRX transfer of an internal transaction, or `None` when the internal transaction failed or moves no TRX,
 /// or the receiver is not watched.
-pub fn parse_internal_transfer(
+pub fn parse_watched_internal_transfer(
     internal: &InternalTransaction<'_>,
     (txid, index): (TxId, TransferIndex),
     native: &AssetId,

@@ -84,7 +84,7 @@ impl UnsolidifiedBlocks {
 impl Tron {
     /// Returns the transfers in blocks that are not solidified, or that the follower has not stored yet. Reads only the
     /// blocks that are not in the cache.
-    pub(crate) async fn read_unconfirmed_transfers(
+    pub(crate) async fn refresh_and_list_unconfirmed(
         &self,
         watched: &WatchSet,
     ) -> Result<Vec<UnconfirmedTransfer>, SourceError> {
@@ -101,7 +101,7 @@ impl Tron {
         // second round reads all blocks above the solidified one again.
         for _ in 0..2 {
             while let Some((from, to)) = cached.drop_stale_and_find_missing(above, &head) {
-                let blocks = match self.fetch_consecutive_blocks(ApiView::Head, from, to, watched).await {
+                let blocks = match self.fetch_complete_blocks_until_failure(ApiView::Head, from, to, watched).await {
                     Ok(blocks) => blocks,
                     // The request may have reached a node that does not have the newer blocks. The cached blocks are
                     // still valid.

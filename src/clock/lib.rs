@@ -103,7 +103,7 @@ impl Clock {
 
     /// Moves the clock forward by `ms` milliseconds; backward when `ms` is negative. A system clock cannot be moved, so
     /// it stays unchanged.
-    pub fn advance_ms(&self, ms: i64) {
+    pub fn advance_ms_unless_system(&self, ms: i64) {
         match self {
             Clock::System => {}
             Clock::Ahead(now) | Clock::Manual(now) => {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
 use crate::commands::installation::Installation;
-use crate::commands::operation::{Executor, Operation, choose_executor_by_folder_lock, execute_in_daemon};
+use crate::commands::operation::{Executor, Operation, execute_in_daemon, lock_and_open_or_choose_daemon};
 use crate::commands::output::print_line_or_exit;
 
 /// The target of a backup. The backup is consistent and complete, or the target file does not exist. The backup does
@@ -68,7 +68,7 @@ impl BackupFile {
 pub async fn back_up_database_to_target(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
     let target = BackupTarget::check_absent_and_create_part_file(&args.to)?;
-    let copy = match choose_executor_by_folder_lock(&config).await? {
+    let copy = match lock_and_open_or_choose_daemon(&config).await? {
         Executor::ThisProcess(offline) => {
             let copy = CopyDatabase.execute(&offline.context).await;
             offline.close().await;
@@ -158,11 +158,11 @@ impl BackupTarget {
         let mut part = OsString::from(&path);
         part.push(PART);
         let part = PathBuf::from(part);
-        let file = BackupTarget::create_locked_part_file(&folder, &part)?;
+        let file = BackupTarget::create_part_file_locked_if_supported(&folder, &part)?;
         Ok(BackupTarget { path, folder, part, file })
     }
 
-    fn create_locked_part_file(folder: &Path, part: &Path) -> Result<File, CommandError> {
+    fn create_part_file_locked_if_supported(folder: &Path, part: &Path) -> Result<File, CommandError> {
         let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(part);
         let created = match create() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -240,7 +240,7 @@ impl BackupTarget {
                 error,
             )
         };
-        let copied = self.copy_sync_and_read_back_part_file(copy).map_err(failed);
+        let copied = self.copy_into_part_file_and_verify(copy).map_err(failed);
         match fs::remove_file(copy) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 eprintln!("settled: {} cannot be removed: {error}", copy.display());
@@ -251,7 +251,7 @@ impl BackupTarget {
         self.rename_without_overwriting_and_sync()
     }
 
-    fn copy_sync_and_read_back_part_file(&self, copy: &Path) -> io::Result<()> {
+    fn copy_into_part_file_and_verify(&self, copy: &Path) -> io::Result<()> {
         // The data folder may belong to another user. So a link in it is not followed, and a pipe must not block the
         // command.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -79,15 +79,15 @@ pub async fn run_and_print_all_checks(args: Args) -> Result<(), CommandError> {
     let mut report = CheckReport::default();
     report.print_ok("configuration", "all options are known and within their bounds");
     check_data_folder_and_disk(&mut report, &config.data.folder);
-    let stored = check_database_and_list_facts(&mut report, &config).await?;
+    let stored = check_database_and_read_state(&mut report, &config).await?;
     print_first_deposit_addresses(&mut report, &config);
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        compare_config_with_facts(&mut report, chain, &stored.facts);
+        check_config_against_stored_facts(&mut report, chain, &stored.facts);
         check_nodes_and_tokens(&mut report, &config, chain, &stored).await;
     }
     check_rates(&mut report, &config).await;
     check_mail_server(&mut report, &config).await;
-    warn_of_missing_proxy(&mut report, &config);
+    warn_if_https_without_trusted_proxy(&mut report, &config);
     check_that_some_coin_can_be_paid(&mut report, &config);
     print_line_or_exit(format_args!("{} failures, {} warnings", report.failures, report.warnings));
     if report.failures == 0 { Ok(()) } else { Err(CommandError::findings_error()) }
@@ -140,7 +140,7 @@ struct StoredState {
     cursors: BTreeMap<ChainId, Cursor>,
 }
 
-async fn check_database_and_list_facts(report: &mut CheckReport, config: &Config) -> Result<StoredState, CommandError> {
+async fn check_database_and_read_state(report: &mut CheckReport, config: &Config) -> Result<StoredState, CommandError> {
     let mut stored = StoredState::default();
     let url = &config.database.url;
     if let Some(file) = find_missing_database_file(config)? {
@@ -281,7 +281,7 @@ async fn warn_of_unfollowed_invoices(report: &mut CheckReport, config: &Config, 
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let unfollowed_invoices: Result<_, db::Error> = db
         .read("count_waiting_unfollowed_invoices", move |tx| {
-            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
+            Box::pin(async move { invoices::count_waiting_on_unfollowed_chains(tx, &followed).await })
         })
         .await;
     for (chain, count) in unfollowed_invoices? {
@@ -303,7 +303,9 @@ fn print_first_deposit_addresses(report: &mut CheckReport, config: &Config) {
     for chain in config.chains.values().filter(|chain| chain.enabled) {
         let Some(account) = config.find_deposit_account_key(chain) else { continue };
         let subject = format!("keys of {}", chain.id);
-        match Deriver::new(&account.xpub, chain.address_scheme()).and_then(|deriver| deriver.derive_address(0)) {
+        match Deriver::from_account_key(&account.xpub, chain.address_scheme())
+            .and_then(|deriver| deriver.derive_address(0))
+        {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {
                 let path = if account.path.is_empty() { "the account" } else { account.path.as_str() };
                 report.print_ok(
@@ -323,7 +325,7 @@ fn print_first_deposit_addresses(report: &mut CheckReport, config: &Config) {
 
 /// Compares the configuration with the facts in the database. When a chain's identity or a token's decimals have
 /// changed, the daemon does not start.
-fn compare_config_with_facts(report: &mut CheckReport, chain: &ChainConfig, immutable_facts: &StoredFacts) {
+fn check_config_against_stored_facts(report: &mut CheckReport, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let identity = chain.identity.clone().map(|id| Fact::new_chain_identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
     let facts =
@@ -361,7 +363,7 @@ fn find_differing_stored_value<'a>(immutable_facts: &'a StoredFacts, fact: &Fact
 async fn check_nodes_and_tokens(report: &mut CheckReport, config: &Config, chain: &ChainConfig, stored: &StoredState) {
     let subject = format!("chain {}", chain.id);
     let only_this_chain = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
-    let source = match daemon::drivers::open_chain_sources(&only_this_chain, None) {
+    let source = match daemon::drivers::open_enabled_chain_sources(&only_this_chain, None) {
         Ok(sources) => sources.get(&chain.id).cloned(),
         Err(e) => {
             report.obstacles.add_chain(&chain.id, "has a driver that cannot be opened");
@@ -379,7 +381,7 @@ async fn check_nodes_and_tokens(report: &mut CheckReport, config: &Config, chain
             ),
         }
     }
-    if source.needs_second_source() && source.independent_endpoints() < 2 {
+    if source.needs_second_source() && source.independent_provider_count() < 2 {
         report.print_warning(&subject, format_args!("the chain {SINGLE_PROVIDER}"));
     }
     check_identity_of_node(report, &subject, chain, source.as_ref(), &stored.facts).await;
@@ -395,10 +397,10 @@ async fn check_nodes_and_tokens(report: &mut CheckReport, config: &Config, chain
             format_args!("is halted: {reason}; decide, then run `settled admin chain resume {}`", chain.id),
         );
     }
-    check_tokens(report, &subject, chain, source.as_ref(), &stored.facts).await;
+    check_token_decimals(report, &subject, chain, source.as_ref(), &stored.facts).await;
 }
 
-async fn check_tokens(
+async fn check_token_decimals(
     report: &mut CheckReport,
     subject: &str,
     chain: &ChainConfig,
@@ -546,7 +548,7 @@ async fn check_that_next_block_is_readable(
 
 /// Prints a warning when the public URL is https but no proxy is trusted. The daemon itself speaks only HTTP, so a
 /// proxy must be in front of it.
-fn warn_of_missing_proxy(report: &mut CheckReport, config: &Config) {
+fn warn_if_https_without_trusted_proxy(report: &mut CheckReport, config: &Config) {
     if config.server.public_url.scheme() == "https" && config.server.trusted_proxies.is_empty() {
         report.print_warning(
             "proxy",
@@ -574,7 +576,7 @@ async fn check_mail_server(report: &mut CheckReport, config: &Config) {
         Ok(transport) => transport,
         Err(e) => return report.print_failure("mail", e),
     };
-    match transport.log_in_to_server().await {
+    match transport.test_server_login_if_smtp().await {
         Ok(()) => report.print_ok("mail", format_args!("{server} accepts connection, encryption and login")),
         Err(e) => report.print_failure(
             "mail",
@@ -594,14 +596,14 @@ async fn check_rates(report: &mut CheckReport, config: &Config) {
         report.print_failure("rates", missing);
     }
     match config.rates.mode {
-        RatesMode::Fixed => check_fixed_rates(report, config),
+        RatesMode::Fixed => check_fixed_rates_are_complete(report, config),
         RatesMode::Feeds => check_rates_of_exchanges(report, config).await,
     }
 }
 
 /// Checks that the configuration has a fixed USD rate for every checkout asset on an enabled chain. It is called only
 /// if no rates come from exchanges.
-fn check_fixed_rates(report: &mut CheckReport, config: &Config) {
+fn check_fixed_rates_are_complete(report: &mut CheckReport, config: &Config) {
     let missing = list_pairs_without_fixed_rate(config);
     for pair in &missing {
         report.obstacles.add_pair(pair);
@@ -657,7 +659,7 @@ fn check_that_some_coin_can_be_paid(report: &mut CheckReport, config: &Config) {
              node",
         );
     }
-    let coins = report.obstacles.list_payable_coins(config);
+    let coins = report.obstacles.group_coins_by_payability(config);
     match (coins.payable.is_empty(), coins.unpayable.is_empty()) {
         (true, true) => report.print_failure(
             "coins",

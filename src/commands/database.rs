@@ -68,7 +68,7 @@ pub struct MigratedDatabase {
 
 /// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database.
 /// For an existing database, new keys would hide that the old keys are lost.
-pub async fn lock_migrate_and_load_keys(config: &Config) -> Result<MigratedDatabase, CommandError> {
+pub async fn lock_migrate_and_load_or_create_keys(config: &Config) -> Result<MigratedDatabase, CommandError> {
     let db = open_or_create_database(config).await?;
     // The lock is acquired first, so that the schema is not changed while another daemon runs.
     let mut instance_lock = InstanceLock::acquire_instance_lock(&db, &describe_this_process()).await?;
@@ -76,7 +76,7 @@ pub async fn lock_migrate_and_load_keys(config: &Config) -> Result<MigratedDatab
     let folder = &config.data.folder;
     // The keys are created before the schema, so that an interrupted start cannot leave a database without keys.
     let envelope = match is_new {
-        true => Envelope::load_or_create_key_file(folder)
+        true => Envelope::load_key_file_or_create_if_none(folder)
             .map_err(|e| CommandError::error_with_context("envelope keys", e))?,
         false => load_existing_envelope_keys(folder)?,
     };

@@ -8,7 +8,7 @@ use envelope::{Envelope, KeysError};
 
 /// Loads the envelope keys. Fails when they are missing, because the database may already contain goods that need them.
 pub fn load_existing_envelope_keys(folder: &Path) -> Result<Envelope, CommandError> {
-    Envelope::load_key_file(folder).map_err(|e| {
+    Envelope::load_credential_or_key_file(folder).map_err(|e| {
         let advice = match &e {
             KeysError::Io { error, .. } if error.kind() == ErrorKind::NotFound => NO_KEYS,
             KeysError::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied => {

@@ -35,7 +35,7 @@ enum Readers {
 }
 
 /// Writes the configuration file and prints the next steps. Fails when the file exists.
-pub fn write_first_config_file(args: &Args) -> Result<(), CommandError> {
+pub fn write_config_file_and_print_next_steps(args: &Args) -> Result<(), CommandError> {
     let path = args.config.display();
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&args.config) {
         Ok(file) => file,
@@ -51,7 +51,7 @@ pub fn write_first_config_file(args: &Args) -> Result<(), CommandError> {
         }
         Err(e) => return Err(CommandError::error_with_context(path, e)),
     };
-    let written = file.write_all(TEXT.as_bytes()).and_then(|()| grant_service_group_access(&file));
+    let written = file.write_all(TEXT.as_bytes()).and_then(|()| grant_service_group_access_if_root(&file));
     let readers = written
         .and_then(|readers| file.sync_all().map(|()| readers))
         .map_err(|e| CommandError::error_with_context(&path, e))?;
@@ -79,7 +79,7 @@ pub fn write_first_config_file(args: &Args) -> Result<(), CommandError> {
 
 /// Grants read access to the group of the systemd unit when the command runs as root. The file has no secrets: its
 /// xpubs reveal addresses, but no private keys.
-fn grant_service_group_access(file: &File) -> io::Result<Readers> {
+fn grant_service_group_access_if_root(file: &File) -> io::Result<Readers> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Readers::Owner);
     }

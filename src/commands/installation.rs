@@ -48,7 +48,7 @@ pub struct OfflineInstallation {
 impl OfflineInstallation {
     /// Opens the database and loads the envelope keys. Fails when migrations are pending, because only the daemon and
     /// `settled migrate` apply migrations.
-    pub async fn open_without_migrating(
+    pub async fn open_if_no_migrations_pending(
         config: Config,
         lock: DataFolderLock,
     ) -> Result<OfflineInstallation, CommandError> {

@@ -105,14 +105,14 @@ async fn run_command(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Dev(args) => dev::run_demo_or_subcommand(args).await,
         Command::Serve(args) => serve::run_daemon_until_stopped(args).await,
-        Command::Init(args) => init::write_first_config_file(&args),
-        Command::Migrate(args) => migrate::lock_and_apply_migrations(args).await,
+        Command::Init(args) => init::write_config_file_and_print_next_steps(&args),
+        Command::Migrate(args) => migrate::apply_pending_migrations_and_print(args).await,
         Command::Check(args) => check::run_and_print_all_checks(args).await,
         Command::Audit(args) => audit::audit_and_print_report(args).await,
         Command::Rescan(args) => rescan::rescan_piecewise_and_print(args).await,
         Command::Backup(args) => backup::back_up_database_to_target(args).await,
         Command::Restore(args) => restore::skip_addresses_and_print(args).await,
         Command::Status(args) => status::print_daemon_status(args).await,
-        Command::Admin(args) => admin::execute_and_print_operations(args).await,
+        Command::Admin(args) => admin::execute_admin_command_and_print(args).await,
     }
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::commands::command_error::CommandError;
 use crate::commands::context::Context;
 use crate::commands::installation::{Installation, OfflineInstallation};
-use crate::commands::private_files::create_private_folder;
+use crate::commands::private_files::create_private_folder_if_missing;
 use crate::control::ControlRequest;
 use crate::control::client;
 use config::Config;
@@ -41,11 +41,11 @@ pub enum Executor {
 ///
 /// # Errors
 /// Fails when the data folder, the database or the envelope keys cannot be opened, and when migrations are pending.
-pub async fn choose_executor_by_folder_lock(config: &Config) -> Result<Executor, CommandError> {
-    create_private_folder(&config.data.folder)?;
+pub async fn lock_and_open_or_choose_daemon(config: &Config) -> Result<Executor, CommandError> {
+    create_private_folder_if_missing(&config.data.folder)?;
     match DataFolderLock::lock_data_folder(&config.data.folder) {
         Ok(lock) => Ok(Executor::ThisProcess(Box::new(
-            OfflineInstallation::open_without_migrating(config.clone(), lock).await?,
+            OfflineInstallation::open_if_no_migrations_pending(config.clone(), lock).await?,
         ))),
         Err(DataFolderLockError::Held { .. }) => Ok(Executor::Daemon),
         Err(error @ DataFolderLockError::Io { .. }) => Err(error.into()),
@@ -65,7 +65,7 @@ where
     O: Operation<Context = Context>,
 {
     let config = installation.load_config()?;
-    match choose_executor_by_folder_lock(&config).await? {
+    match lock_and_open_or_choose_daemon(&config).await? {
         Executor::Daemon => execute_in_daemon(&config.data.folder, &operation).await,
         Executor::ThisProcess(offline) => {
             let outcome = operation.execute(&offline.context).await;

@@ -42,7 +42,7 @@ impl CoinObstacles {
 
     /// Groups the checkout coins on enabled chains into those that buyers can pay with and those that they cannot pay
     /// with.
-    pub fn list_payable_coins(&self, config: &Config) -> PayableCoins {
+    pub fn group_coins_by_payability(&self, config: &Config) -> PayableCoins {
         let mut coins = PayableCoins { payable: Vec::new(), unpayable: Vec::new() };
         for code in config.surfaces.checkout.assets.keys() {
             let Some((chain, asset)) = config.find_enabled_checkout_asset(code) else { continue };

@@ -9,7 +9,7 @@ use crate::commands::command_error::CommandError;
 
 /// Creates the folder, and missing folders above it, so that only its owner can access it. An existing folder keeps its
 /// permissions.
-pub fn create_private_folder(folder: &Path) -> Result<(), CommandError> {
+pub fn create_private_folder_if_missing(folder: &Path) -> Result<(), CommandError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|e| {
         CommandError::error_with_context(format!("the data folder {} cannot be created", folder.display()), e)

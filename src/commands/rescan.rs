@@ -87,7 +87,7 @@ impl Operation for RescanNextPiece {
 
     async fn execute(self, context: &Context) -> Result<RescanPiece, String> {
         let in_words = |error: anyhow::Error| format!("{error:#}");
-        let chain = ChainId::new(&self.chain).map_err(|e| e.to_string())?;
+        let chain = ChainId::parse(&self.chain).map_err(|e| e.to_string())?;
         if self.from > self.to {
             return Err(format!("the first block {} is behind the last block {}", self.from, self.to));
         }

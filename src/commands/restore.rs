@@ -4,7 +4,7 @@ use crate::commands::command_error::CommandError;
 use crate::commands::database::{self, MigratedDatabase};
 use crate::commands::installation::Installation;
 use crate::commands::output::print_line_or_exit;
-use crate::commands::private_files::create_private_folder;
+use crate::commands::private_files::create_private_folder_if_missing;
 use crate::daemon::address_mark;
 use clock::Clock;
 use db::file_lock::DataFolderLock;
@@ -26,9 +26,9 @@ pub struct Args {
 /// Skips the addresses that were issued after the backup, and prints what was done.
 pub async fn skip_addresses_and_print(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load_config()?;
-    create_private_folder(&config.data.folder)?;
+    create_private_folder_if_missing(&config.data.folder)?;
     let _lock = DataFolderLock::lock_data_folder(&config.data.folder)?;
-    let MigratedDatabase { db, instance_lock, .. } = database::lock_migrate_and_load_keys(&config).await?;
+    let MigratedDatabase { db, instance_lock, .. } = database::lock_migrate_and_load_or_create_keys(&config).await?;
     let actor = Actor::CommandLine { uid: rustix::process::getuid().as_raw() };
     let restored =
         address_mark::skip_used_addresses_and_write_mark(&config, &db, Clock::System.now(), &actor, args.skip).await;

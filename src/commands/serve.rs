@@ -13,7 +13,7 @@ use crate::commands::dispatch::Dispatcher;
 use crate::commands::hints::format_hint;
 use crate::commands::installation::Installation;
 use crate::commands::logging;
-use crate::commands::private_files::create_private_folder;
+use crate::commands::private_files::create_private_folder_if_missing;
 use crate::control::server::ControlServer;
 use crate::daemon::{Daemon, Setup};
 use crate::ops::{signals, supervisor};
@@ -42,11 +42,11 @@ pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
     logging::start_logging_to_stderr(&config.log)?;
     let shutdown_signal = signals::catch_shutdown_signals()?;
     let folder = config.data.folder.clone();
-    create_private_folder(&folder)?;
+    create_private_folder_if_missing(&folder)?;
     let lock = DataFolderLock::lock_data_folder(&folder)?;
     backup::remove_leftover_backups(&folder);
     let MigratedDatabase { db, mut instance_lock, envelope, applied } =
-        database::lock_migrate_and_load_keys(&config).await?;
+        database::lock_migrate_and_load_or_create_keys(&config).await?;
     for migration in applied {
         info!("migration {migration} was applied to the database");
     }
@@ -83,7 +83,7 @@ pub async fn run_daemon_until_stopped(args: Args) -> Result<(), CommandError> {
 
     let ended = tokio::select! {
         () = shutdown_signal => Ok(()),
-        lost = instance_lock.renew_lock_until_lost() => Err(CommandError::daemon_error(format!(
+        lost = instance_lock.keep_lock_until_lost() => Err(CommandError::daemon_error(format!(
             "the lock on the database is lost ({lost}); this daemon has stopped, so that two daemons never write to it"
         ))),
     };

@@ -76,7 +76,10 @@ impl Operation for DescribeDaemon {
                 format!("{open} reviews wait for a person: see {list}")
             }
         });
-        let backlog = context.db.read("count_mails", |tx| Box::pin(async move { mail::count_backlog(tx).await })).await;
+        let backlog = context
+            .db
+            .read("count_mails", |tx| Box::pin(async move { mail::count_backlog_and_find_error(tx).await }))
+            .await;
         lines.extend(describe_mail_backlog(&backlog.map_err(|e: db::Error| e.to_string())?));
         let problems = daemon.health.problems();
         if problems.is_empty() {

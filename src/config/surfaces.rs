@@ -102,7 +102,7 @@ impl FromStr for AssetRef {
     fn from_str(text: &str) -> Result<AssetRef, String> {
         let invalid = || format!("\"{text}\" is not an asset of a chain such as \"ethereum/usdt\"");
         let (chain, code) = text.split_once('/').filter(|(_, code)| !code.is_empty()).ok_or_else(invalid)?;
-        Ok(AssetRef { chain: ChainId::new(chain).map_err(|_| invalid())?, code: code.to_owned() })
+        Ok(AssetRef { chain: ChainId::parse(chain).map_err(|_| invalid())?, code: code.to_owned() })
     }
 }
 

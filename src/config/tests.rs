@@ -84,7 +84,7 @@ fn the_assets_of_the_checkout_surface_are_assets_of_presets() {
 fn every_preset_has_an_identity_and_one_native_coin() {
     for (name, _) in preset::ALL {
         let config = parse_config(&format!("[chains.other]\npreset = \"{name}\"")).unwrap();
-        let chain = &config.chains[&chain::ChainId::new("other").unwrap()];
+        let chain = &config.chains[&chain::ChainId::parse("other").unwrap()];
         assert!(chain.identity.is_some() && chain.assets().count() > 0, "{name}");
         assert_eq!(chain.assets().filter(|(_, asset)| asset.is_native()).count(), 1, "{name}");
     }
@@ -234,7 +234,7 @@ fn a_chain_overrides_its_preset_which_overrides_the_chain_defaults() {
         decimals = 18, quote_decimals = 6 }, { code = \"usdt\", contract = \"0x55d398326f99059fF775485246999027B3197955\", \
         symbol = \"USDT\", decimals = 18, quote_decimals = 2 }]";
     let config = parse_config(own).unwrap();
-    let bsc = &config.chains[&chain::ChainId::new("bsc").unwrap()];
+    let bsc = &config.chains[&chain::ChainId::parse("bsc").unwrap()];
     assert_eq!((bsc.timeout, bsc.final_depth, bsc.identity.as_deref()), (Duration::from_secs(7), 150, Some("56")));
     assert_eq!(bsc.poll, Duration::from_millis(400), "half the time between blocks would be less");
     let codes: Vec<&str> = bsc.assets().map(|(code, _)| code).collect();
@@ -250,7 +250,7 @@ fn a_chain_without_a_preset_has_only_its_own_assets() {
         assets = [{ code = \"eth\", symbol = \"ETH\", decimals = 18, quote_decimals = 18 }]\n"
             .to_owned() + &account_toml("evm", "deposit-test");
     let config = parse_config(&text).unwrap();
-    let local = &config.chains[&chain::ChainId::new("local").unwrap()];
+    let local = &config.chains[&chain::ChainId::parse("local").unwrap()];
     assert_eq!((local.family, local.driver, local.mode), (Family::Evm, Driver::Node, Mode::Test));
     assert_eq!(local.find_asset("eth").unwrap().kind, AssetKind::Native);
     assert!(!format!("{config:?}").contains("key"), "URLs of endpoints contain keys");
@@ -261,7 +261,7 @@ fn a_chain_without_a_preset_has_only_its_own_assets() {
 fn bitcoin_networks_are_identified_by_their_first_block() {
     for (name, _) in preset::ALL {
         let text = format!("[chains.other]\npreset = \"{name}\"");
-        let chain = parse_config(&text).unwrap().chains.remove(&chain::ChainId::new("other").unwrap()).unwrap();
+        let chain = parse_config(&text).unwrap().chains.remove(&chain::ChainId::parse("other").unwrap()).unwrap();
         if chain.family == Family::Bitcoin {
             let first = bitcoin::constants::genesis_block(chain.network).block_hash().to_string();
             assert_eq!(chain.identity, Some(first), "{name}");
@@ -275,7 +275,7 @@ fn bitcoin_networks_are_identified_by_their_first_block() {
     );
     let enabled = enabled + "address_kind = \"p2tr\"\napi = \"esplora\"\n";
     let taproot = parse_config(&(enabled + &bitcoin.replace("\"m\"", "\"m/86'/0'/0'\""))).unwrap();
-    let chain = &taproot.chains[&chain::ChainId::new("bitcoin").unwrap()];
+    let chain = &taproot.chains[&chain::ChainId::parse("bitcoin").unwrap()];
     assert!(matches!(chain.address_scheme(), chain::address::AddressScheme::P2tr(_)));
     assert_eq!(chain.poll, Duration::from_secs(10));
 }
@@ -294,7 +294,7 @@ fn addresses_are_derived_from_the_account_with_the_highest_epoch() {
         });
     }
     let chain = |name: &str, mode: Mode| {
-        let mut chain = config.chains[&chain::ChainId::new(name).unwrap()].clone();
+        let mut chain = config.chains[&chain::ChainId::parse(name).unwrap()].clone();
         chain.mode = mode;
         chain
     };
@@ -326,7 +326,7 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
     let both = account("m/84'/0'/0'", ZPUB) + &account("m/86'/0'/0'", BIP86_XPUB);
     for (kind, xpub) in [("p2wpkh", ZPUB), ("p2tr", BIP86_XPUB)] {
         let config = parse_config(&(chain(kind) + &both)).unwrap();
-        let chain = &config.chains[&chain::ChainId::new("bitcoin").unwrap()];
+        let chain = &config.chains[&chain::ChainId::parse("bitcoin").unwrap()];
         assert_eq!(config.find_deposit_account_key(chain).unwrap().xpub, xpub, "{kind}");
     }
     for path in ["m/84'/0'/0'", "m/84h/0h/0h", "84'/0'/0'", ""] {
@@ -404,7 +404,7 @@ fn environment_variables_override_the_file() {
     assert_eq!(with("SETTLED__MAIL__SMTP__HOST", "7").mail.smtp.host, "7");
     assert_eq!(with("SETTLED__RATES__SOURCES", "[\"okx\", \"kraken\", \"coinbase\"]").rates.sources.len(), 3);
     assert_eq!(with("SETTLED__SURFACES__CHECKOUT__MAX_QUANTITY", "5").surfaces.checkout.max_quantity, 5);
-    let bsc = chain::ChainId::new("bsc").unwrap();
+    let bsc = chain::ChainId::parse("bsc").unwrap();
     assert_eq!(with("SETTLED__CHAINS__BSC__FINAL_DEPTH", "25").chains[&bsc].final_depth, 25);
     assert_eq!(with("SETTLED__CHAINS__BSC__TRACE", "debug").chains[&bsc].trace, Trace::Debug);
     assert!(!with("SETTLED__CHAINS__BSC__VERIFY__RECEIPTS", "false").chains[&bsc].verify.receipts);

@@ -410,7 +410,7 @@ impl Validator {
         let mut earlier = Vec::new();
         for (number, account) in config.accounts.iter().enumerate() {
             let at = format!("accounts[{number}].xpub");
-            match Deriver::new(&account.xpub, account.address_scheme()) {
+            match Deriver::from_account_key(&account.xpub, account.address_scheme()) {
                 Ok(deriver) => {
                     let key = deriver.account_key_bytes();
                     if earlier.contains(&key) {

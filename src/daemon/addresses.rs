@@ -36,7 +36,7 @@ pub async fn load_addresses_and_record_kinds(
             with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
         let Some(account) = config.find_deposit_account_key(settings) else { continue };
-        let deriver = Deriver::new(&account.xpub, settings.address_scheme())
+        let deriver = Deriver::from_account_key(&account.xpub, settings.address_scheme())
             .with_context(|| format!("the account key for {} cannot be used", chain.id))?;
         accounts.push(ChainAccount {
             chain: chain.id.clone(),
@@ -59,8 +59,8 @@ pub async fn load_addresses_and_record_kinds(
     let watch_sets: Vec<_> = accounts.iter().map(|account| (account.chain.clone(), account.watched.clone())).collect();
     let stored = db.write("store_accounts_and_kinds", move |tx| {
         Box::pin(async move {
-            immutable_facts::record_or_compare_facts(tx, now, &kinds).await?;
-            Ok::<_, FactError>(Addresses::store_accounts(tx, accounts).await?)
+            immutable_facts::record_facts_refusing_changed(tx, now, &kinds).await?;
+            Ok::<_, FactError>(Addresses::store_account_keys_and_build(tx, accounts).await?)
         })
     });
     let addresses = stored.await?;

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn required_confirmations_rise_with_the_value() {
         let config = Config::default();
-        let depths = convert_confirmation_depths(&config.chains[&ChainId::new("bitcoin").unwrap()]).unwrap();
+        let depths = convert_confirmation_depths(&config.chains[&ChainId::parse("bitcoin").unwrap()]).unwrap();
         for (cents, depth) in [(0, 1), (99_999, 1), (100_000, 2), (999_999, 2), (1_000_000, 6), (100_000_000, 6)] {
             assert_eq!(depths.required_confirmations(Some(cents)), depth, "{cents}");
         }

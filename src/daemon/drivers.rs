@@ -19,7 +19,7 @@ const ADDRESS_PAUSE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Fails when a chain's configuration cannot be used, or when a chain is a model chain and `simnet` does not have it.
-pub fn open_chain_sources(
+pub fn open_enabled_chain_sources(
     config: &Config,
     simnet: Option<&simnet::Simnet>,
 ) -> anyhow::Result<BTreeMap<ChainId, Arc<dyn Source>>> {
@@ -54,7 +54,7 @@ pub fn open_node_source(chain: &ChainConfig) -> anyhow::Result<Arc<dyn Source>> 
 
 fn open_evm_driver(chain: &ChainConfig) -> anyhow::Result<evm::Evm> {
     let chain_id = chain.identity.as_deref().context("identity must be the chain id")?;
-    Ok(evm::Evm::new(evm::EvmConfig {
+    Ok(evm::Evm::from_config(evm::EvmConfig {
         chain: chain.id.clone(),
         chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
         assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
@@ -79,7 +79,7 @@ fn open_evm_driver(chain: &ChainConfig) -> anyhow::Result<evm::Evm> {
 
 fn open_tron_driver(chain: &ChainConfig) -> anyhow::Result<tron::Tron> {
     let chain_id = chain.identity.as_deref().context("identity must be the chain id")?;
-    Ok(tron::Tron::new(tron::TronConfig {
+    Ok(tron::Tron::from_config(tron::TronConfig {
         chain: chain.id.clone(),
         chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
         assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
@@ -89,7 +89,7 @@ fn open_tron_driver(chain: &ChainConfig) -> anyhow::Result<tron::Tron> {
 
 fn open_bitcoin_driver(chain: &ChainConfig) -> anyhow::Result<btc::Bitcoin> {
     let (_, asset) = chain.assets().next().context("assets is empty")?;
-    Ok(btc::Bitcoin::new(btc::BitcoinConfig {
+    Ok(btc::Bitcoin::from_config(btc::BitcoinConfig {
         address_pause: ADDRESS_PAUSE,
         network: chain.network,
         asset: asset.clone(),
@@ -145,7 +145,7 @@ fn build_endpoint_with_secrets(endpoint: &config::Endpoint) -> anyhow::Result<rp
     let Some(headers) = endpoint.headers_file.read_secret()? else { return Ok(configured) };
     for line in headers.expose_secret().lines().filter(|line| !line.trim().is_empty()) {
         let (name, value) = line.split_once(':').context("a line of headers_file is not `Name: value`")?;
-        configured = configured.with_header(name.trim(), value.trim())?;
+        configured = configured.with_sensitive_header(name.trim(), value.trim())?;
     }
     Ok(configured)
 }

@@ -93,7 +93,7 @@ impl Daemon {
         let config = Arc::new(config);
         let tasks = Tasks::default();
         let wake = Wake::default();
-        let sources = drivers::open_chain_sources(&config, simnet.as_ref())?;
+        let sources = drivers::open_enabled_chain_sources(&config, simnet.as_ref())?;
         let rates = rates::build_fixed_rate_book(&config.rates);
         let assets = Arc::new(assets::build_assets_and_followed_chains(&config, &rates)?);
         let mark = Arc::new(MarkFile::new(config.mark_path()));
@@ -105,7 +105,7 @@ impl Daemon {
         if let Some(missing) = startup_checks::describe_missing_currency_rate(&config) {
             warn!("{missing}");
         }
-        startup_checks::sync_and_log_missing_key_reviews(&db, clock.now(), &envelope).await?;
+        startup_checks::sync_key_reviews_and_log_missing_keys(&db, clock.now(), &envelope).await?;
         let checkout_shop = mounts::find_shop_of_enabled_surface(&db, &config.surfaces.checkout.mount).await?;
 
         let health = Health::default();

@@ -20,7 +20,7 @@ pub async fn warn_of_unfollowed_invoices(assets: &Assets, db: &Db) -> anyhow::Re
     let followed: Vec<ChainId> = assets.list_followed_chains().map(|chain| chain.id.clone()).collect();
     let unfollowed_invoices: Result<_, db::Error> = db
         .read("count_waiting_unfollowed_invoices", move |tx| {
-            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
+            Box::pin(async move { invoices::count_waiting_on_unfollowed_chains(tx, &followed).await })
         })
         .await;
     for (chain, count) in unfollowed_invoices? {
@@ -39,7 +39,11 @@ pub const SINGLE_PROVIDER: &str = "is read from a single provider, so no second 
 
 /// Opens a review for each missing envelope key with which stock was encrypted, closes the reviews of keys that are
 /// there again, and logs each missing key. Runs at every start, before stock is sold.
-pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
+pub async fn sync_key_reviews_and_log_missing_keys(
+    db: &Db,
+    now: Instant,
+    envelope: &Arc<Envelope>,
+) -> anyhow::Result<()> {
     let envelope = envelope.clone();
     let missing: Result<_, db::Error> = db
         .write("sync_missing_key_reviews", move |tx| {
@@ -55,7 +59,7 @@ pub async fn sync_and_log_missing_key_reviews(db: &Db, now: Instant, envelope: &
 /// Logs a warning when a chain needs a second source, because inventing its blocks costs nothing, but has endpoints of
 /// only one provider.
 pub fn warn_if_single_provider(chain: &ChainConfig, source: &dyn Source) {
-    if source.needs_second_source() && source.independent_endpoints() < 2 {
+    if source.needs_second_source() && source.independent_provider_count() < 2 {
         warn!(chain = %chain.id, "{} {SINGLE_PROVIDER}", chain.id);
     }
 }

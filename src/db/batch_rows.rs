@@ -54,7 +54,7 @@ pub(super) fn has_given_rows(sql: &str) -> bool {
 
 /// Parses the list of given columns, such as `with given (id bigint)`. A statement without this list has no columns,
 /// and its whole text is the body.
-fn parse_given_columns(sql: &str) -> Result<ParsedStatement<'_>, Error> {
+fn split_given_columns_from_body(sql: &str) -> Result<ParsedStatement<'_>, Error> {
     let Some(rest) = sql.strip_prefix(GIVEN) else { return Ok(ParsedStatement { columns: Vec::new(), body: sql }) };
     let invalid = || Error::Statement(format!("the columns of `given` cannot be parsed: {sql}"));
     let (columns, body) = rest.split_once(')').ok_or_else(invalid)?;
@@ -68,8 +68,8 @@ fn parse_given_columns(sql: &str) -> Result<ParsedStatement<'_>, Error> {
 
 /// Returns the SQL text that SQLite runs for one given row. `binds` is the number of values that do not come from the
 /// row; the placeholders of the values of the row are numbered after them.
-pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
-    let ParsedStatement { columns, body } = parse_given_columns(sql)?;
+pub(super) fn build_sqlite_sql_for_one_row(sql: &str, binds: usize) -> Result<String, Error> {
+    let ParsedStatement { columns, body } = split_given_columns_from_body(sql)?;
     if columns.is_empty() {
         return Ok(body.to_owned());
     }
@@ -97,8 +97,12 @@ pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
 /// Returns the SQL text that PostgreSQL runs for all given rows, and the types of their columns. `binds` is the number
 /// of values that do not come from the rows; the placeholders of the columns are numbered after them. `used` is the
 /// number of placeholders of earlier statements in the same text; all numbers of this statement start after it.
-pub(super) fn sql_for_postgres(sql: &str, binds: usize, used: usize) -> Result<(String, Vec<ColumnType>), Error> {
-    let ParsedStatement { columns, body } = parse_given_columns(sql)?;
+pub(super) fn build_postgres_sql_for_all_rows(
+    sql: &str,
+    binds: usize,
+    used: usize,
+) -> Result<(String, Vec<ColumnType>), Error> {
+    let ParsedStatement { columns, body } = split_given_columns_from_body(sql)?;
     let mut text = String::with_capacity(sql.len() + 32 * columns.len());
     if !columns.is_empty() {
         text.push_str(GIVEN);
@@ -137,11 +141,11 @@ mod tests {
         let sql = "with given (id bigint, state text) update orders set state = given.state, paid_at = $1
             from given where orders.id = given.id";
         assert_eq!(
-            sql_for_sqlite(sql, 1).unwrap(),
+            build_sqlite_sql_for_one_row(sql, 1).unwrap(),
             " update orders set state = $3, paid_at = $1
              where orders.id = $2"
         );
-        let (text, types) = sql_for_postgres(sql, 1, 4).unwrap();
+        let (text, types) = build_postgres_sql_for_all_rows(sql, 1, 4).unwrap();
         assert_eq!(
             text,
             "with given (id, state) as (select * from unnest($6::bigint[], $7::text[])) update orders \
@@ -154,9 +158,9 @@ mod tests {
     #[test]
     fn given_rows_are_joined_with_tables() {
         let sql = "with given (key bytea) select a.id from given, addresses a where a.key = given.key";
-        assert_eq!(sql_for_sqlite(sql, 0).unwrap(), " select a.id from  addresses a where a.key = $1");
+        assert_eq!(build_sqlite_sql_for_one_row(sql, 0).unwrap(), " select a.id from  addresses a where a.key = $1");
         let sql = "with given (key bytea) insert into keys (key) select given.key from given";
-        assert_eq!(sql_for_sqlite(sql, 0).unwrap(), " insert into keys (key) select $1 ");
+        assert_eq!(build_sqlite_sql_for_one_row(sql, 0).unwrap(), " insert into keys (key) select $1 ");
     }
 
     #[test]
@@ -164,8 +168,8 @@ mod tests {
         for sql in
             ["with given (id uuid) select given.id from given", "with given (id bigint) select given.no from given"]
         {
-            assert!(sql_for_sqlite(sql, 0).is_err(), "{sql}");
+            assert!(build_sqlite_sql_for_one_row(sql, 0).is_err(), "{sql}");
         }
-        assert!(sql_for_postgres("select $x", 0, 0).is_err());
+        assert!(build_postgres_sql_for_all_rows("select $x", 0, 0).is_err());
     }
 }

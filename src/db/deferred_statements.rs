@@ -31,7 +31,7 @@ impl Tx {
     /// # Errors
     /// On SQLite, where the statement runs at once: any [`Error`] of the statement, and [`Error::UnexpectedRowCount`].
     /// On PostgreSQL this function never fails; the error ends the next statement or the commit instead.
-    pub async fn execute_deferred(
+    pub async fn defer_or_execute_statement(
         &mut self,
         sql: &'static str,
         given: BatchRows,
@@ -70,6 +70,6 @@ impl Tx {
         }
         self.stats.statements.fetch_add(1, Ordering::Relaxed);
         let result = postgres::execute_deferred_statements(connection, deferred).await;
-        self.record_changed_rows(result).map(drop)
+        self.record_changes_or_failure(result).map(drop)
     }
 }

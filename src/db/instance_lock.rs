@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::file_lock::{FileLock, FileLockError};
 use crate::lease::{self, Epoch};
-use crate::postgres::{Connections, FenceState, select_rows};
+use crate::postgres::{Connections, FenceState, execute_returning_rows};
 use crate::{Db, Engine, Error};
 
 /// The name of the lease that every daemon takes over at its start. The epoch of the lease identifies the newest
@@ -118,21 +118,21 @@ impl InstanceLock {
             Box::pin(async move { lease::take_over_lease(tx, LEASE, &owner).await })
         });
         let epoch: Epoch = raise.await?;
-        session.connections.set_fence(FenceState::Fenced(epoch));
+        session.connections.set_fence_and_drop_idle(FenceState::Fenced(epoch));
         session.epoch = Some(epoch);
-        session.wait_for_previous_daemon().await
+        session.wait_until_previous_disconnects().await
     }
 
     /// Checks the lock every two seconds. Returns the reason when the lock is lost permanently; after that, this
     /// process cannot use the database any more. When only the session died and no other daemon has taken the lock, the
     /// session is opened again. Never returns on SQLite, where the kernel keeps the lock for as long as the process
     /// lives.
-    pub async fn renew_lock_until_lost(&mut self) -> String {
+    pub async fn keep_lock_until_lost(&mut self) -> String {
         let Holder::Postgres(session) = &mut self.holder else { return std::future::pending().await };
         loop {
             sleep(CHECK_INTERVAL).await;
-            if let Err(reason) = session.verify_or_reconnect().await {
-                session.connections.set_fence(FenceState::Lost);
+            if let Err(reason) = session.verify_lock_or_keep_reconnecting().await {
+                session.connections.set_fence_and_drop_idle(FenceState::Lost);
                 error!("the instance lock on the database is lost: {reason}");
                 return reason;
             }
@@ -172,12 +172,14 @@ impl Session {
         let owner: String = owner.chars().filter(char::is_ascii).take(OWNER_LENGTH_MAX).collect();
         let start = Instant::now();
         loop {
-            let mut connection = connect_lock_session(&connections, &owner).await?;
+            let mut connection = connect_named_session(&connections, &owner).await?;
             if try_instance_lock(&mut connection).await? {
                 return Ok(Session { connections, owner, connection, epoch: None });
             }
             if start.elapsed() > ACQUIRE_TIMEOUT {
-                return Err(InstanceLockError::Held { holder: describe_session(&mut connection, LOCK_HOLDER).await? });
+                return Err(InstanceLockError::Held {
+                    holder: find_and_describe_session(&mut connection, LOCK_HOLDER).await?,
+                });
             }
             sleep(RETRY_INTERVAL).await;
         }
@@ -185,12 +187,12 @@ impl Session {
 
     /// Waits up to a minute until the previous daemon has no open connection: every connection of a daemon holds a
     /// shared lock, so the exclusive lock can be taken only when all are closed.
-    async fn wait_for_previous_daemon(&mut self) -> Result<(), InstanceLockError> {
+    async fn wait_until_previous_disconnects(&mut self) -> Result<(), InstanceLockError> {
         let start = Instant::now();
         while !select_bool(&mut self.connection, "select pg_try_advisory_lock(7364, 2) as result").await? {
             if start.elapsed() > PREVIOUS_TIMEOUT {
                 return Err(InstanceLockError::Draining {
-                    holder: describe_session(&mut self.connection, FENCE_HOLDER).await?,
+                    holder: find_and_describe_session(&mut self.connection, FENCE_HOLDER).await?,
                 });
             }
             sleep(RETRY_INTERVAL).await;
@@ -202,15 +204,15 @@ impl Session {
     /// Checks that the lock is still held. When the session has died, tries every two seconds to open it again and to
     /// take the lock, until that succeeds or the lock is lost to another daemon. The error is the reason why the lock
     /// is lost.
-    async fn verify_or_reconnect(&mut self) -> Result<(), String> {
-        let problem = match timeout(SERVER_TIMEOUT, find_epoch(&mut self.connection)).await {
+    async fn verify_lock_or_keep_reconnecting(&mut self) -> Result<(), String> {
+        let problem = match timeout(SERVER_TIMEOUT, find_newest_daemon_epoch(&mut self.connection)).await {
             Ok(Ok(epoch)) => return self.verify_epoch(epoch),
             Ok(Err(error)) => error.to_string(),
             Err(_elapsed) => "the server does not answer".to_owned(),
         };
         warn!("the session that holds the instance lock on the database has died and is opened again: {problem}");
         loop {
-            match timeout(SERVER_TIMEOUT, self.try_reconnect()).await {
+            match timeout(SERVER_TIMEOUT, self.try_reconnect_and_retake_lock()).await {
                 Ok(Ok(outcome)) => return outcome,
                 // It is safe to try again later. If another daemon has taken the lock meanwhile, that daemon does not
                 // start before all connections of this daemon are closed; and once that daemon has raised the epoch,
@@ -226,20 +228,20 @@ impl Session {
 
     /// Opens a new session and takes the lock in it. The outer error means that the caller may try again; the inner
     /// error is the reason why the lock is lost.
-    async fn try_reconnect(&mut self) -> Result<Result<(), String>, Error> {
-        let mut connection = connect_lock_session(&self.connections, &self.owner).await?;
-        let found = find_epoch(&mut connection).await?;
+    async fn try_reconnect_and_retake_lock(&mut self) -> Result<Result<(), String>, Error> {
+        let mut connection = connect_named_session(&self.connections, &self.owner).await?;
+        let found = find_newest_daemon_epoch(&mut connection).await?;
         if let Err(reason) = self.verify_epoch(found) {
             return Ok(Err(reason));
         }
         if try_instance_lock(&mut connection).await? {
             // Another daemon may have started and ended between two steps: after the epoch was read, and before the
             // lock was taken.
-            let found = find_epoch(&mut connection).await?;
+            let found = find_newest_daemon_epoch(&mut connection).await?;
             self.connection = connection;
             return Ok(self.verify_epoch(found).inspect(|()| info!("the instance lock on the database was renewed")));
         }
-        let holder = describe_session(&mut connection, LOCK_HOLDER).await?;
+        let holder = find_and_describe_session(&mut connection, LOCK_HOLDER).await?;
         if holder.contains(&self.owner) {
             return Err(Error::Unavailable("the server has not noticed the end of the old session".into()));
         }
@@ -257,16 +259,19 @@ impl Session {
 ///
 /// # Errors
 /// [`Error::Unavailable`] when another daemon has taken over.
-pub(super) async fn take_shared_lock_for_epoch(connection: &mut PgConnection, expected: Epoch) -> Result<(), Error> {
+pub(super) async fn take_shared_lock_if_epoch_matches(
+    connection: &mut PgConnection,
+    expected: Epoch,
+) -> Result<(), Error> {
     let lost = || Error::Unavailable("another daemon has taken over the database".into());
     if !select_bool(connection, "select pg_try_advisory_lock_shared(7364, 2) as result").await? {
         return Err(lost());
     }
-    if find_epoch(connection).await? == Some(expected) { Ok(()) } else { Err(lost()) }
+    if find_newest_daemon_epoch(connection).await? == Some(expected) { Ok(()) } else { Err(lost()) }
 }
 
 /// Opens a session for the lock. Its name shows `owner` to an administrator of the server.
-async fn connect_lock_session(connections: &Connections, owner: &str) -> Result<PgConnection, Error> {
+async fn connect_named_session(connections: &Connections, owner: &str) -> Result<PgConnection, Error> {
     let name = format!("settled: {owner}");
     let options = connections.options().clone().application_name(&name).options(KEEPALIVE_SETTINGS);
     let connected = timeout(SERVER_TIMEOUT, options.connect()).await;
@@ -281,14 +286,15 @@ async fn try_instance_lock(connection: &mut PgConnection) -> Result<bool, Error>
 
 /// Runs a `select` of one boolean column `result`; false when there is no row.
 async fn select_bool(connection: &mut PgConnection, sql: &'static str) -> Result<bool, Error> {
-    let found = select_rows(connection, sql, Vec::new(), Vec::new()).await?;
+    let found = execute_returning_rows(connection, sql, Vec::new(), Vec::new()).await?;
     found.first().map_or(Ok(false), |row| row.get("result"))
 }
 
 /// Returns the epoch of the newest daemon; `None` when no daemon has ever served this database.
-async fn find_epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Error> {
+async fn find_newest_daemon_epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Error> {
     let found =
-        select_rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new()).await?;
+        execute_returning_rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new())
+            .await?;
     found.first().map(|row| row.get("epoch")).transpose()
 }
 
@@ -308,8 +314,8 @@ const FENCE_HOLDER: &str = "select a.application_name as name, host(a.client_add
 
 /// Returns a text for people with the name, the address and the start of the session that `sql` selects. The server
 /// hides these from roles that may not see the session; the text says so.
-async fn describe_session(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
-    let found = select_rows(connection, sql, Vec::new(), Vec::new()).await?;
+async fn find_and_describe_session(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
+    let found = execute_returning_rows(connection, sql, Vec::new(), Vec::new()).await?;
     let Some(row) = found.first() else { return Ok("a session that has just ended".into()) };
     let name = row.get::<Option<String>>("name")?.filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| "a session of another role".into());
@@ -469,7 +475,7 @@ mod tests {
                 has_started.store(true, Ordering::SeqCst);
             };
             let lose = async {
-                let reason = old.renew_lock_until_lost().await;
+                let reason = old.keep_lock_until_lost().await;
                 assert!(reason.contains("another daemon"), "{reason}");
                 let refusal = insert_fact(&first).await.unwrap_err();
                 assert!(matches!(refusal, Error::Unavailable(_)), "{refusal}");
@@ -498,7 +504,7 @@ mod tests {
             }
         };
         tokio::select! {
-            reason = lock.renew_lock_until_lost() => panic!("the lock was lost although no other daemon started: {reason}"),
+            reason = lock.keep_lock_until_lost() => panic!("the lock was lost although no other daemon started: {reason}"),
             () = renewed => {}
         }
         insert_fact(&db).await.unwrap();

@@ -84,14 +84,16 @@ impl Db {
                 Ok(IntegrityReport { checked, unchecked: Vec::new(), findings })
             }
             Backend::Postgres => {
-                self.read_without_time_limit("check_integrity", |tx| Box::pin(async move { check_postgres(tx).await }))
-                    .await
+                self.read_without_time_limit("check_integrity", |tx| {
+                    Box::pin(async move { check_postgres_integrity(tx).await })
+                })
+                .await
             }
         }
     }
 }
 
-async fn check_postgres(tx: &mut Tx) -> Result<IntegrityReport, Error> {
+async fn check_postgres_integrity(tx: &mut Tx) -> Result<IntegrityReport, Error> {
     let mut report = IntegrityReport::default();
     tx.execute("set local statement_timeout = 0", Vec::new()).await?;
     tx.execute(READ_ALL_TABLES, Vec::new()).await?;

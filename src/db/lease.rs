@@ -30,7 +30,7 @@ impl FromValue for Epoch {
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn acquire_lease(
+pub async fn acquire_lease_if_free_or_own(
     tx: &mut Tx,
     now: Instant,
     name: &str,
@@ -76,7 +76,7 @@ pub async fn take_over_lease(tx: &mut Tx, name: &str, owner: &str) -> Result<Epo
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn renew_lease(
+pub async fn renew_lease_if_owned(
     tx: &mut Tx,
     now: Instant,
     name: &str,
@@ -99,8 +99,14 @@ pub async fn renew_lease(
 ///
 /// # Errors
 /// Any [`Error`] of the database.
-pub async fn release_lease(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
-    renew_lease(tx, now, name, owner, epoch, 0).await
+pub async fn release_lease_if_owned(
+    tx: &mut Tx,
+    now: Instant,
+    name: &str,
+    owner: &str,
+    epoch: Epoch,
+) -> Result<bool, Error> {
+    renew_lease_if_owned(tx, now, name, owner, epoch, 0).await
 }
 
 /// Locks the row of a lease until the end of the transaction. Returns true when `owner` still has the lease with this

@@ -104,12 +104,12 @@ impl Db {
     /// [`Error::Unsupported`] when the URL, the version or a setting of the database cannot be used, and
     /// [`Error::Unavailable`] when the database cannot be reached.
     pub async fn open(config: &Config) -> Result<Db, Error> {
-        Db::open_with_owned(config, None).await
+        Db::open_with_value_to_drop(config, None).await
     }
 
     /// Opens the database as [`Db::open`] does. `owned`, such as the temporary database of a test, is dropped together
     /// with the last handle.
-    async fn open_with_owned(config: &Config, owned: Option<Box<dyn Any + Send + Sync>>) -> Result<Db, Error> {
+    async fn open_with_value_to_drop(config: &Config, owned: Option<Box<dyn Any + Send + Sync>>) -> Result<Db, Error> {
         let stats = Arc::new(Stats::default());
         let engine = if let Some(path) = config.url.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -208,15 +208,15 @@ impl Db {
     ///
     /// # Errors
     /// The error of `body`, or an [`Error`] of the database; [`Error::Statement`] for a second statement or a change.
-    pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    pub async fn run_single_select<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         F: TransactionBody<T, E>,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
         match &self.0.engine {
-            Engine::Sqlite(engine) => engine.select_one(name, body).await,
-            Engine::Postgres(engine) => engine.select_one(name, body).await,
+            Engine::Sqlite(engine) => engine.run_single_select(name, body).await,
+            Engine::Postgres(engine) => engine.run_single_select(name, body).await,
         }
     }
 

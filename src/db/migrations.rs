@@ -68,7 +68,7 @@ pub(super) async fn list_pending_migrations(db: &Db, all: &'static [Migration]) 
     db.read("list_pending_migrations", move |tx| {
         Box::pin(async move {
             let applied = if has_migrations_table(tx).await? { list_applied_migrations(tx).await? } else { Vec::new() };
-            let pending = find_pending_migrations(tx.backend(), &applied, all)?;
+            let pending = verify_applied_and_list_pending(tx.backend(), &applied, all)?;
             Ok(pending.iter().map(|migration| migration.name.to_owned()).collect())
         })
     })
@@ -77,7 +77,7 @@ pub(super) async fn list_pending_migrations(db: &Db, all: &'static [Migration]) 
 
 /// Applies the first migration that was not applied yet and returns its name; `None` when all are applied.
 async fn apply_next_migration(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'static str>, Error> {
-    lock_schema_for_migration(tx).await?;
+    lock_schema_and_lift_time_limits(tx).await?;
     if !has_migrations_table(tx).await? {
         tx.run_script(
             "create table schema_migrations (number bigint primary key, name text not null, checksum text not null)",
@@ -85,7 +85,7 @@ async fn apply_next_migration(tx: &mut Tx, all: &'static [Migration]) -> Result<
         .await?;
     }
     let applied = list_applied_migrations(tx).await?;
-    let Some(next) = find_pending_migrations(tx.backend(), &applied, all)?.first() else { return Ok(None) };
+    let Some(next) = verify_applied_and_list_pending(tx.backend(), &applied, all)?.first() else { return Ok(None) };
     let failed = |error: Error| Error::Migration(format!("{} failed: {error}", next.name));
     tx.run_script(next.sql_for_backend(tx.backend())).await.map_err(failed)?;
     let number = i64::try_from(applied.len() + 1).map_err(|_| Error::Migration("number is out of range".into()))?;
@@ -103,7 +103,7 @@ async fn apply_next_migration(tx: &mut Tx, all: &'static [Migration]) -> Result<
 /// Prevents other instances of the program from applying migrations until the end of the transaction. On SQLite nothing
 /// is needed, because there is a single writer. On PostgreSQL the time limits of statements are lifted, because a
 /// migration may rewrite a table.
-async fn lock_schema_for_migration(tx: &mut Tx) -> Result<(), Error> {
+async fn lock_schema_and_lift_time_limits(tx: &mut Tx) -> Result<(), Error> {
     match tx.backend() {
         Backend::Sqlite => Ok(()),
         Backend::Postgres => {
@@ -140,7 +140,7 @@ async fn list_applied_migrations(tx: &mut Tx) -> Result<Vec<AppliedMigration>, E
 ///
 /// # Errors
 /// When the applied migrations are not the first ones of `all`, in the same order and with the same texts.
-fn find_pending_migrations(
+fn verify_applied_and_list_pending(
     backend: Backend,
     applied: &[AppliedMigration],
     all: &'static [Migration],

@@ -85,7 +85,7 @@ impl Tx {
     async fn run_queued_one_by_one(&mut self, statements: Vec<QueuedStatement>) -> Result<(), Error> {
         for statement in statements {
             let (sql, binds) = statement.resolve_references(&self.returned)?;
-            self.run_earlier_and_check_binds(sql, &[], &binds).await?;
+            self.run_earlier_and_check_statement(sql, &[], &binds).await?;
             let DbConnection::Sqlite(connection) = &self.connection else { unreachable!("the backend is SQLite") };
             let result = sqlite::statement::execute_returning_least_id(connection, sql, &binds);
             let ids = self.record_failure(result)?;
@@ -97,13 +97,14 @@ impl Tx {
     /// Combines the queued statements into one and runs it, for PostgreSQL.
     async fn run_queued_as_one(&mut self, statements: Vec<QueuedStatement>) -> Result<(), Error> {
         let count = statements.len();
-        let statements = statements.into_iter().map(|statement| statement.rebase_references(&self.returned)).collect();
-        let (sql, binds) = combine_statements(statements)?;
-        self.run_earlier_and_check_binds(&sql, &[], &binds).await?;
+        let statements =
+            statements.into_iter().map(|statement| statement.resolve_or_renumber_references(&self.returned)).collect();
+        let (sql, binds) = combine_into_one_statement(statements)?;
+        self.run_earlier_and_check_statement(&sql, &[], &binds).await?;
         let DbConnection::Postgres(connection) = &mut self.connection else {
             unreachable!("the backend is PostgreSQL")
         };
-        let result = postgres::select_only_row(connection, sql, binds).await;
+        let result = postgres::execute_returning_one_row(connection, sql, binds).await;
         let row = self.record_failure(result)?;
         for number in 0..count {
             self.returned.push(ReturnedRows { count: row.get_at(2 * number)?, least_id: row.get_at(2 * number + 1)? });
@@ -155,7 +156,7 @@ impl QueuedStatement {
 
     /// Replaces each reference to a statement that has already run by the id that the statement returned. The other
     /// references are renumbered: 0 is the first statement that has not run yet.
-    pub fn rebase_references(self, earlier: &[ReturnedRows]) -> QueuedStatement {
+    pub fn resolve_or_renumber_references(self, earlier: &[ReturnedRows]) -> QueuedStatement {
         let rebase = |bind| match bind {
             Bind::ResultRef(statement) => match earlier.get(statement) {
                 Some(ids) => ids.least_id.map_or(Bind::Null, Bind::Int),
@@ -169,13 +170,13 @@ impl QueuedStatement {
 
 /// Combines all statements into one statement for PostgreSQL, which returns a single row. For each of the combined
 /// statements, the row contains two columns: the number of rows and the smallest id that the statement returned.
-pub(super) fn combine_statements(statements: Vec<QueuedStatement>) -> Result<(String, Vec<Bind>), Error> {
+pub(super) fn combine_into_one_statement(statements: Vec<QueuedStatement>) -> Result<(String, Vec<Bind>), Error> {
     let (mut sql, mut binds) = (String::with_capacity(4096), Vec::new());
     let mut results = String::from(" select ");
     for (number, statement) in statements.into_iter().enumerate() {
         let (opening, comma) = if number == 0 { ("with ", "") } else { (", ", ", ") };
         sql += &format!("{opening}s{number} as (");
-        append_statement(&mut sql, &mut binds, number, statement)?;
+        append_renumbered_statement(&mut sql, &mut binds, number, statement)?;
         sql.push(')');
         results += &format!("{comma}(select count(*) from s{number}), (select min(id) from s{number})");
     }
@@ -185,7 +186,7 @@ pub(super) fn combine_statements(statements: Vec<QueuedStatement>) -> Result<(St
 
 /// Appends the text of statement `number`, with its placeholders numbered after those of the earlier statements. A
 /// reference to an earlier statement becomes a subselect of the id that this statement returns.
-fn append_statement(
+fn append_renumbered_statement(
     sql: &mut String,
     binds: &mut Vec<Bind>,
     number: usize,
@@ -233,7 +234,7 @@ mod tests {
         let order = insert("insert into o (a, b) values ($2, $1) returning id", vec![1.into(), 2.into()]);
         let line =
             insert("insert into l (o, c, d) values ($1, $2, $2) returning id", vec![Bind::ResultRef(0), 3.into()]);
-        let (sql, binds) = combine_statements(vec![order, line]).unwrap();
+        let (sql, binds) = combine_into_one_statement(vec![order, line]).unwrap();
         assert_eq!(
             sql,
             "with s0 as (insert into o (a, b) values ($2, $1) returning id), \
@@ -247,14 +248,14 @@ mod tests {
     fn an_id_is_bound_only_after_its_statement() {
         let statement = || insert("insert into b values ($1) returning id", vec![Bind::ResultRef(1)]);
         assert!(matches!(statement().resolve_references(&[ReturnedRows::default()]), Err(Error::Statement(_))));
-        assert!(matches!(combine_statements(vec![statement()]), Err(Error::Statement(_))));
+        assert!(matches!(combine_into_one_statement(vec![statement()]), Err(Error::Statement(_))));
     }
 
     #[test]
     fn ids_of_statements_that_ran_are_bound_as_values() {
         let binds = vec![Bind::ResultRef(0), Bind::ResultRef(1), 7.into()];
         let rebased = insert("insert into b values ($1, $2, $3) returning id", binds);
-        let rebased = rebased.rebase_references(&[ReturnedRows { count: 1, least_id: Some(42) }]);
+        let rebased = rebased.resolve_or_renumber_references(&[ReturnedRows { count: 1, least_id: Some(42) }]);
         assert!(rebased.binds == [42.into(), Bind::ResultRef(0), 7.into()]);
     }
 }

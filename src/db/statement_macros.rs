@@ -51,13 +51,13 @@ macro_rules! rows_for_each {
 
 /// `deferred!(tx, "update … where id = $1", id)?` schedules a statement that must change exactly one row. SQLite runs
 /// the statement at once; PostgreSQL runs it before the next statement that is not deferred, or at the end of the
-/// transaction. See [`Tx::execute_deferred`](crate::Tx::execute_deferred).
+/// transaction. See [`Tx::defer_or_execute_statement`](crate::Tx::defer_or_execute_statement).
 #[macro_export]
 macro_rules! deferred {
     ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
         let sql: &'static str = $sql;
         let binds = vec![$($crate::Bind::from($bind)),*];
-        $tx.execute_deferred(sql, Vec::new(), binds, Some(1)).await
+        $tx.defer_or_execute_statement(sql, Vec::new(), binds, Some(1)).await
     }};
 }
 
@@ -72,7 +72,7 @@ macro_rules! deferred_for_each {
         let expected = u64::try_from(given.len()).unwrap_or(u64::MAX);
         match given.is_empty() {
             true => Ok(()),
-            false => $tx.execute_deferred(sql, given, binds, Some(expected)).await,
+            false => $tx.defer_or_execute_statement(sql, given, binds, Some(expected)).await,
         }
     }};
 }

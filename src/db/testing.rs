@@ -27,7 +27,7 @@ pub fn provision_postgres_url() -> String {
 pub async fn open_migrated(backend: Backend) -> Db {
     let database = TestDatabase::new(backend).await;
     let config = database.config();
-    let db = Db::open_with_owned(&config, Some(Box::new(database))).await.expect("a new database opens");
+    let db = Db::open_with_value_to_drop(&config, Some(Box::new(database))).await.expect("a new database opens");
     db.migrate().await.expect("a new database migrates");
     db
 }

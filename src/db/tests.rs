@@ -267,25 +267,25 @@ both! {
         let db = create_items_table(&db).await;
         insert_item(&db, 1, 1).await.unwrap();
         let before = db.counters();
-        let selects = (0..50).map(|_| db.select_one::<_, Error, _>("select", |tx| Box::pin(async move {
+        let selects = (0..50).map(|_| db.run_single_select::<_, Error, _>("select", |tx| Box::pin(async move {
             row!(tx, "select amount from items where id = $1", 1_i64)?.unwrap().get::<i64>("amount")
         })));
         assert_eq!(futures_util::future::join_all(selects).await, vec![Ok(1); 50]);
         let after = db.counters();
         assert_eq!(after.sql_statements - before.sql_statements, 50);
         assert_eq!((after.transactions - before.transactions, after.commits), (50, before.commits));
-        let twice = db.select_one("twice", |tx| Box::pin(async move {
+        let twice = db.run_single_select("twice", |tx| Box::pin(async move {
             rows!(tx, "select id from items")?;
             rows!(tx, "select id from items")
         })).await;
         assert!(matches!(&twice, Err(Error::Statement(_))), "{twice:?}");
-        let changes = db.select_one("changes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
+        let changes = db.run_single_select("changes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
         assert!(matches!(&changes, Err(Error::Statement(_))), "{changes:?}");
-        let panics = db.select_one::<(), Error, _>("panics", |_| Box::pin(async { panic!("on purpose") })).await;
+        let panics = db.run_single_select::<(), Error, _>("panics", |_| Box::pin(async { panic!("on purpose") })).await;
         assert!(matches!(&panics, Err(Error::Panicked { .. })), "{panics:?}");
         assert_eq!(list_item_ids(&db).await, [1]);
         db.close().await;
-        let late = db.select_one("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
+        let late = db.run_single_select("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
         assert!(matches!(late.map(drop), Err(Error::Unavailable(_))));
     }
 
@@ -392,7 +392,7 @@ both! {
         let take = |at: i64, owner: &'static str| {
             let db = db.clone();
             async move {
-                db.write("lease", move |tx| Box::pin(lease::acquire_lease(tx, Instant(at), "watch:1", owner, 1000))).await.unwrap()
+                db.write("lease", move |tx| Box::pin(lease::acquire_lease_if_free_or_own(tx, Instant(at), "watch:1", owner, 1000))).await.unwrap()
             }
         };
         assert_eq!(take(0, "a").await, Some(Epoch(1)));
@@ -402,10 +402,10 @@ both! {
         assert_eq!(take(1020, "b").await, Some(Epoch(2)));
         let (renewed, held, stale, released) = db.write::<_, Error, _>("lease", |tx| Box::pin(async move {
             Ok((
-                lease::renew_lease(tx, Instant(1500), "watch:1", "b", Epoch(2), 1000).await?,
+                lease::renew_lease_if_owned(tx, Instant(1500), "watch:1", "b", Epoch(2), 1000).await?,
                 lease::lock_lease_if_owned(tx, Instant(2499), "watch:1", "b", Epoch(2)).await?,
-                lease::renew_lease(tx, Instant(1500), "watch:1", "a", Epoch(1), 1000).await?,
-                lease::release_lease(tx, Instant(1600), "watch:1", "b", Epoch(2)).await?,
+                lease::renew_lease_if_owned(tx, Instant(1500), "watch:1", "a", Epoch(1), 1000).await?,
+                lease::release_lease_if_owned(tx, Instant(1600), "watch:1", "b", Epoch(2)).await?,
             ))
         })).await.unwrap();
         assert!(renewed && held && !stale && released);
@@ -523,11 +523,11 @@ async fn an_idle_connection_that_died_is_replaced() {
         })
         .await;
     assert!(ended.is_err());
-    // `select_one` runs no statement before its select that could reveal a dead connection.
-    let select_one = db.select_one::<i64, Error, _>("select_one", |tx| {
+    // `run_single_select` runs no statement before its select that could reveal a dead connection.
+    let run_single_select = db.run_single_select::<i64, Error, _>("select_one", |tx| {
         Box::pin(async move { row!(tx, "select count(*) as n from items")?.unwrap().get("n") })
     });
-    assert_eq!(select_one.await, Ok(8));
+    assert_eq!(run_single_select.await, Ok(8));
     assert_ne!(pid(db.clone()).await.unwrap(), before);
     insert_item(&db, 100, 1).await.unwrap();
 }
@@ -750,7 +750,7 @@ both! {
                  insert into items (id, note, amount) select given.id, given.note, $1 from given",
                 5
             )?;
-            tx.execute_deferred("delete from items where id > $1", Vec::new(), batch_row![100], None).await?;
+            tx.defer_or_execute_statement("delete from items where id > $1", Vec::new(), batch_row![100], None).await?;
             let rows = rows!(tx, "select id from items where amount in (5, 10) order by id")?;
             assert_eq!(rows.len(), 3);
             deferred!(tx, "delete from items where id = $1", 2)

@@ -18,7 +18,11 @@ impl<T, E, F> TransactionBody<T, E> for F where
 
 /// Runs the closure, and then the statements that the closure deferred or queued and that have not run yet. A panic
 /// becomes [`Error::Panicked`]. Neither commits nor rolls back.
-pub(super) async fn run_body_catching_panics<T, E, F>(name: &'static str, tx: &mut Tx, body: F) -> Result<T, E>
+pub(super) async fn run_body_and_flush_catching_panics<T, E, F>(
+    name: &'static str,
+    tx: &mut Tx,
+    body: F,
+) -> Result<T, E>
 where
     F: TransactionBody<T, E>,
     E: From<Error>,

@@ -13,7 +13,7 @@ use crate::stats::Stats;
 use crate::{Backend, Bind, Error, Row, postgres, sqlite};
 
 /// A running transaction, passed to its closure by [`Db::write`](crate::Db::write), [`Db::read`](crate::Db::read) or
-/// [`Db::select_one`](crate::Db::select_one).
+/// [`Db::run_single_select`](crate::Db::run_single_select).
 ///
 /// Every function that runs statements fails with the [`Error`] of the database, after which the transaction can only
 /// fail.
@@ -92,12 +92,12 @@ impl Tx {
     /// # Errors
     /// Any [`Error`] of this statement, or of a deferred or queued statement that runs before it.
     pub async fn execute(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
-        self.run_earlier_and_check_binds(sql, &[], &binds).await?;
+        self.run_earlier_and_check_statement(sql, &[], &binds).await?;
         let result = match &mut self.connection {
             DbConnection::Sqlite(connection) => sqlite::statement::execute_statement(connection, sql, RUN_ONCE, &binds),
             DbConnection::Postgres(connection) => postgres::execute_statement(connection, sql, Vec::new(), binds).await,
         };
-        self.record_changed_rows(result)
+        self.record_changes_or_failure(result)
     }
 
     /// Runs a statement for each given row and returns the number of rows that all runs changed. Runs nothing and
@@ -114,12 +114,12 @@ impl Tx {
         if given.is_empty() {
             return Ok(0);
         }
-        self.run_earlier_and_check_binds(sql, &given, &binds).await?;
+        self.run_earlier_and_check_statement(sql, &given, &binds).await?;
         let result = match &mut self.connection {
             DbConnection::Sqlite(connection) => sqlite::statement::execute_statement(connection, sql, &given, &binds),
             DbConnection::Postgres(connection) => postgres::execute_statement(connection, sql, given, binds).await,
         };
-        self.record_changed_rows(result)
+        self.record_changes_or_failure(result)
     }
 
     /// Runs a statement and returns all its rows. The statement should have a `limit`, so that the number of rows is
@@ -128,15 +128,19 @@ impl Tx {
     /// # Errors
     /// Any [`Error`] of this statement, or of a deferred or queued statement that runs before it.
     pub async fn rows(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
-        self.run_earlier_and_check_binds(sql, &[], &binds).await?;
+        self.run_earlier_and_check_statement(sql, &[], &binds).await?;
         let result = match (&mut self.connection, &self.kind) {
-            (DbConnection::Sqlite(connection), _) => sqlite::statement::select_rows(connection, sql, RUN_ONCE, &binds),
+            (DbConnection::Sqlite(connection), _) => {
+                sqlite::statement::execute_returning_rows(connection, sql, RUN_ONCE, &binds)
+            }
             (DbConnection::Postgres(connection), TxKind::SelectOne { fallback: Some(connections), .. }) => {
                 connections.select_with_retry(connection, sql, binds).await
             }
-            (DbConnection::Postgres(connection), _) => postgres::select_rows(connection, sql, Vec::new(), binds).await,
+            (DbConnection::Postgres(connection), _) => {
+                postgres::execute_returning_rows(connection, sql, Vec::new(), binds).await
+            }
         };
-        self.record_returned_rows(sql, result)
+        self.record_returning_or_failure(sql, result)
     }
 
     /// Runs a statement for each given row and returns the rows of all runs, in no particular order.
@@ -152,12 +156,14 @@ impl Tx {
         if given.is_empty() {
             return Ok(Vec::new());
         }
-        self.run_earlier_and_check_binds(sql, &given, &binds).await?;
+        self.run_earlier_and_check_statement(sql, &given, &binds).await?;
         let result = match &mut self.connection {
-            DbConnection::Sqlite(connection) => sqlite::statement::select_rows(connection, sql, &given, &binds),
-            DbConnection::Postgres(connection) => postgres::select_rows(connection, sql, given, binds).await,
+            DbConnection::Sqlite(connection) => {
+                sqlite::statement::execute_returning_rows(connection, sql, &given, &binds)
+            }
+            DbConnection::Postgres(connection) => postgres::execute_returning_rows(connection, sql, given, binds).await,
         };
-        self.record_returned_rows(sql, result)
+        self.record_returning_or_failure(sql, result)
     }
 
     /// Runs a statement and returns its only row; `None` when it returns no row.
@@ -184,7 +190,7 @@ impl Tx {
 
     /// Runs several statements without bound values, such as the text of a migration.
     pub(super) async fn run_script(&mut self, sql: &'static str) -> Result<(), Error> {
-        self.run_earlier_and_check_binds(sql, &[], &[]).await?;
+        self.run_earlier_and_check_statement(sql, &[], &[]).await?;
         let result = match &mut self.connection {
             DbConnection::Sqlite(connection) => sqlite::statement::run_sql_script(connection, sql),
             DbConnection::Postgres(connection) => postgres::run_sql_script(connection, sql).await,
@@ -276,8 +282,8 @@ impl Tx {
     }
 
     /// Prepares the next statement: runs the deferred and queued statements before it, refuses values that cannot be
-    /// bound, refuses a second statement of [`Db::select_one`](crate::Db::select_one), and counts the statement.
-    pub(super) async fn run_earlier_and_check_binds(
+    /// bound, refuses a second statement of [`Db::run_single_select`](crate::Db::run_single_select), and counts the statement.
+    pub(super) async fn run_earlier_and_check_statement(
         &mut self,
         sql: &str,
         given: &[Vec<Bind>],
@@ -294,7 +300,9 @@ impl Tx {
         if let TxKind::SelectOne { has_selected, .. } = &mut self.kind
             && (std::mem::replace(has_selected, true) || !is_select(sql))
         {
-            return Err(Error::Statement(format!("`select_one` runs exactly one select, and this is not it: {sql}")));
+            return Err(Error::Statement(format!(
+                "`run_single_select` runs exactly one select, and this is not it: {sql}"
+            )));
         }
         let runs = match self.backend() {
             Backend::Sqlite => u64::try_from(given.len()).unwrap_or(u64::MAX).max(1),
@@ -305,7 +313,7 @@ impl Tx {
     }
 
     /// Records that rows were changed or that the statement failed. Returns `result` unchanged.
-    pub(super) fn record_changed_rows(&mut self, result: Result<u64, Error>) -> Result<u64, Error> {
+    pub(super) fn record_changes_or_failure(&mut self, result: Result<u64, Error>) -> Result<u64, Error> {
         let changed = self.record_failure(result)?;
         self.changed |= changed > 0;
         Ok(changed)
@@ -313,7 +321,7 @@ impl Tx {
 
     /// Records that rows were changed, if the statement has a `returning` clause and returned rows, or that the
     /// statement failed. Returns `result` unchanged.
-    fn record_returned_rows(&mut self, sql: &str, result: Result<Vec<Row>, Error>) -> Result<Vec<Row>, Error> {
+    fn record_returning_or_failure(&mut self, sql: &str, result: Result<Vec<Row>, Error>) -> Result<Vec<Row>, Error> {
         let rows = self.record_failure(result)?;
         self.changed |= !rows.is_empty() && sql.contains("returning");
         Ok(rows)
@@ -331,7 +339,7 @@ fn is_select(sql: &str) -> bool {
 }
 
 /// Runs the hooks of committed transactions. A hook that panics is logged and does not stop the others.
-pub(super) fn run_hooks(hooks: Vec<CommitHook>) {
+pub(super) fn run_hooks_logging_panics(hooks: Vec<CommitHook>) {
     for hook in hooks {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook)).is_err() {
             tracing::error!("a hook after a commit panicked");

@@ -55,7 +55,7 @@ impl Envelope {
     ///
     /// # Errors
     /// Fails when the key file is missing or malformed, or when other users may read the key file in the data folder.
-    pub fn load_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
+    pub fn load_credential_or_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
         let credential = find_credential_path().filter(|path| path.exists());
         let ring = match credential {
             Some(path) => KeyRing::read_key_file(&path)?,
@@ -69,7 +69,7 @@ impl Envelope {
     ///
     /// # Errors
     /// Fails when the key file exists or cannot be written.
-    pub fn create_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
+    pub fn create_new_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
         let (ring, path) = (KeyRing::generate(), data_folder.join(FILE_NAME));
         ring.write_new_key_file(&path)?;
         Ok(Envelope::derive_from_ring(&ring))
@@ -79,11 +79,11 @@ impl Envelope {
     /// key file, no file is created.
     ///
     /// # Errors
-    /// Fails when [`Envelope::load_key_file`] or [`Envelope::create_key_file`] fails.
-    pub fn load_or_create_key_file(data_folder: &Path) -> Result<Envelope, KeysError> {
-        match Envelope::load_key_file(data_folder) {
+    /// Fails when [`Envelope::load_credential_or_key_file`] or [`Envelope::create_new_key_file`] fails.
+    pub fn load_key_file_or_create_if_none(data_folder: &Path) -> Result<Envelope, KeysError> {
+        match Envelope::load_credential_or_key_file(data_folder) {
             Err(KeysError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-                Envelope::create_key_file(data_folder)
+                Envelope::create_new_key_file(data_folder)
             }
             found => found,
         }
@@ -102,7 +102,7 @@ pub fn add_random_key_to_file(data_folder: &Path) -> Result<u32, KeysError> {
     }
     let path = data_folder.join(FILE_NAME);
     let mut ring = KeyRing::read_key_file_if_private(&path)?;
-    let id = ring.add_random_key(&path)?;
+    let id = ring.add_random_key_unless_full(&path)?;
     let new_path = data_folder.join(format!("{FILE_NAME}.new"));
     if let Err(error) = fs::remove_file(&new_path)
         && error.kind() != io::ErrorKind::NotFound
@@ -133,7 +133,7 @@ impl KeyRing {
 
     /// Adds a random key in memory and returns its id, the largest id plus one. Fails when the key ring is full; `path`
     /// is only named in this error.
-    fn add_random_key(&mut self, path: &Path) -> Result<u32, KeysError> {
+    fn add_random_key_unless_full(&mut self, path: &Path) -> Result<u32, KeysError> {
         let newest = self.0.last().map_or(0, |(id, _)| *id);
         let id = newest.checked_add(1).filter(|_| self.0.len() < KEYS_MAX);
         let id = id.ok_or_else(|| KeysError::Full(path.to_owned()))?;

@@ -64,12 +64,12 @@ fn equal_texts_have_different_ciphertexts_and_one_digest() {
 #[test]
 fn a_new_key_encrypts_and_the_old_keys_still_decrypt() {
     let folder = tempfile::tempdir().unwrap();
-    let before = Envelope::create_key_file(folder.path()).unwrap();
+    let before = Envelope::create_new_key_file(folder.path()).unwrap();
     let old = before.encrypt("stock", "sku:1", LINE);
     assert_eq!(add_random_key_to_file(folder.path()).unwrap(), 2);
     assert_eq!(add_random_key_to_file(folder.path()).unwrap(), 3);
 
-    let after = Envelope::load_key_file(folder.path()).unwrap();
+    let after = Envelope::load_credential_or_key_file(folder.path()).unwrap();
     let new = after.encrypt("stock", "sku:1", LINE);
     assert_eq!((&old[1..5], &new[1..5]), (&[0, 0, 0, 1][..], &[0, 0, 0, 3][..]));
     assert_eq!(&**after.decrypt("stock", "sku:1", &old).unwrap(), LINE);
@@ -81,20 +81,23 @@ fn a_new_key_encrypts_and_the_old_keys_still_decrypt() {
 fn only_the_owner_may_read_the_key_file_and_it_is_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);
-    assert!(matches!(Envelope::load_key_file(folder.path()), Err(KeysError::Io { .. })), "there is no key file yet");
-    let sealed = Envelope::load_or_create_key_file(folder.path()).unwrap().encrypt("stock", "sku:1", LINE);
+    assert!(
+        matches!(Envelope::load_credential_or_key_file(folder.path()), Err(KeysError::Io { .. })),
+        "there is no key file yet"
+    );
+    let sealed = Envelope::load_key_file_or_create_if_none(folder.path()).unwrap().encrypt("stock", "sku:1", LINE);
     let content = fs::read(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
 
-    assert!(matches!(Envelope::create_key_file(folder.path()), Err(KeysError::Exists(_))));
+    assert!(matches!(Envelope::create_new_key_file(folder.path()), Err(KeysError::Exists(_))));
     assert_eq!(fs::read(&path).unwrap(), content);
-    let again = Envelope::load_or_create_key_file(folder.path()).unwrap();
+    let again = Envelope::load_key_file_or_create_if_none(folder.path()).unwrap();
     assert_eq!(&**again.decrypt("stock", "sku:1", &sealed).unwrap(), LINE);
 
     add_random_key_to_file(folder.path()).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-    let error = Envelope::load_key_file(folder.path()).unwrap_err().to_string();
+    let error = Envelope::load_credential_or_key_file(folder.path()).unwrap_err().to_string();
     assert!(error.contains("mode 640") && error.contains("chmod 600"), "{error}");
 }
 
@@ -112,7 +115,7 @@ fn a_malformed_key_file_is_rejected_with_the_line_number() {
     ] {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let error = Envelope::load_key_file(folder.path()).unwrap_err().to_string();
+        let error = Envelope::load_credential_or_key_file(folder.path()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
         // No part of the key may be repeated: eight hex digits are four bytes of it.
         for window in key.as_bytes().windows(8).map(|window| std::str::from_utf8(window).unwrap()) {

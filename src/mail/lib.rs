@@ -90,8 +90,8 @@ pub async fn queue_mail(
 }
 
 /// Returns the numbers of queued and parked mails, and the error of one of these mails.
-pub async fn count_backlog(tx: &mut Tx) -> Result<Backlog, db::Error> {
-    store::count_backlog(tx).await
+pub async fn count_backlog_and_find_error(tx: &mut Tx) -> Result<Backlog, db::Error> {
+    store::count_backlog_and_find_error(tx).await
 }
 
 /// Queues all parked mails again, resolves their reviews, records the action in the audit log, and returns the number
@@ -114,8 +114,11 @@ pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant, actor: &Actor) -> R
 /// not sent in this call and get the same error.
 pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> Result<usize, db::Error> {
     let until = now.plus_ms(CLAIM_MS);
-    let due =
-        db.write("claim_due_mails", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await?;
+    let due = db
+        .write("claim_due_mails", move |tx| {
+            Box::pin(store::claim_due_mails_and_count_attempt(tx, now, until, BATCH_MAX))
+        })
+        .await?;
     let mut sent = 0;
     let mut connection = Connection::default();
     // An error that probably concerns every mail. Once it has occurred, the remaining mails of the batch get this error
@@ -134,12 +137,12 @@ pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> 
             }
             Err(error) => {
                 warn!(mail.id = id, attempts = mail.attempts, "mail {id} was not sent: {error}");
-                common_error = common_error.or_else(|| error.concerns_every_mail().then(|| error.clone()));
+                common_error = common_error.or_else(|| error.probably_concerns_every_mail().then(|| error.clone()));
             }
         }
-        let step = decide_delivery_step(&outcome, mail.attempts, mail.created_at, now);
+        let step = choose_mail_step_after_attempt(&outcome, mail.attempts, mail.created_at, now);
         db.write("record_delivery_step", move |tx| {
-            Box::pin(async move { record_delivery_step(tx, now, &mail, step).await })
+            Box::pin(async move { store_mail_step_or_open_review(tx, now, &mail, step).await })
         })
         .await?;
     }
@@ -149,56 +152,58 @@ pub async fn deliver_due_mails(db: &Db, now: Instant, transport: &Transport) -> 
 
 /// The step that follows an attempt to send a mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum DeliveryStep {
+enum NextMailStep {
     Sent,
     Retry { at: Instant, error: String },
     Park { error: String },
     Fail { error: String },
 }
 
-fn decide_delivery_step(
+fn choose_mail_step_after_attempt(
     outcome: &Result<(), SendError>,
     attempts: u32,
     created_at: Instant,
     now: Instant,
-) -> DeliveryStep {
-    let Err(failure) = outcome else { return DeliveryStep::Sent };
+) -> NextMailStep {
+    let Err(failure) = outcome else { return NextMailStep::Sent };
     let error = failure.to_string();
     let last_attempt_at = created_at.plus_ms(RETRY_TIME_MS);
-    if failure.ends_mail() {
-        DeliveryStep::Fail { error }
+    if failure.is_permanent_for_mail() {
+        NextMailStep::Fail { error }
     } else if now >= last_attempt_at {
-        DeliveryStep::Park { error }
+        NextMailStep::Park { error }
     } else {
         let doublings = attempts.saturating_sub(1).min(16);
         let delay = RETRY_DELAY_FIRST.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX);
         let delay_ms = i64::try_from(delay.as_millis()).expect("a delay is a few hours at most");
-        DeliveryStep::Retry { at: now.plus_ms(delay_ms).min(last_attempt_at), error }
+        NextMailStep::Retry { at: now.plus_ms(delay_ms).min(last_attempt_at), error }
     }
 }
 
 /// Stores the step that follows an attempt to send a mail. Opens a review when the mail is not sent and is not tried
 /// again. Changes nothing when another instance has claimed the mail in the meantime.
-async fn record_delivery_step(
+async fn store_mail_step_or_open_review(
     tx: &mut Tx,
     now: Instant,
     mail: &QueuedMail,
-    step: DeliveryStep,
+    step: NextMailStep,
 ) -> Result<(), db::Error> {
     let (changed, advice, error) = match step {
-        DeliveryStep::Retry { at, error } => {
-            return store::schedule_mail_retry(tx, mail.id, mail.attempts, at, &error).await;
+        NextMailStep::Retry { at, error } => {
+            return store::schedule_mail_retry_if_claimed(tx, mail.id, mail.attempts, at, &error).await;
         }
-        DeliveryStep::Sent => {
-            store::finish_mail(tx, mail.id, mail.attempts, State::Sent, None).await?;
+        NextMailStep::Sent => {
+            store::finish_and_erase_mail_if_claimed(tx, mail.id, mail.attempts, State::Sent, None).await?;
             return Ok(());
         }
-        DeliveryStep::Fail { error } => {
-            let changed = store::finish_mail(tx, mail.id, mail.attempts, State::Failed, Some(&error)).await?;
+        NextMailStep::Fail { error } => {
+            let changed =
+                store::finish_and_erase_mail_if_claimed(tx, mail.id, mail.attempts, State::Failed, Some(&error))
+                    .await?;
             (changed, "reach the buyer in another way", error)
         }
-        DeliveryStep::Park { error } => {
-            let changed = store::park_mail(tx, mail.id, mail.attempts, &error).await?;
+        NextMailStep::Park { error } => {
+            let changed = store::park_mail_if_claimed(tx, mail.id, mail.attempts, &error).await?;
             (changed, "mend the cause, then send it with `settled admin mail retry`", error)
         }
     };

@@ -84,7 +84,7 @@ impl SmtpServer {
     ///
     /// # Errors
     /// Fails when a file cannot be read, or when the host name or a certificate cannot be used for TLS.
-    pub fn new(config: &config::Smtp) -> Result<SmtpServer, SetupError> {
+    pub fn from_config_reading_files(config: &config::Smtp) -> Result<SmtpServer, SetupError> {
         let mut tls = TlsParameters::builder(config.host.clone());
         if let Some(pem) = config.ca_file.read_secret().map_err(SetupError::CaFile)? {
             let certificate = Certificate::from_pem(pem.expose_secret().as_bytes()).map_err(SetupError::Certificate)?;
@@ -105,10 +105,10 @@ impl SmtpServer {
     /// Connects, starts the encryption and logs in, as configured. Fails when this takes longer than
     /// `mail.smtp.timeout_ms`.
     pub async fn open_session(&self) -> Result<SmtpSession, SmtpError> {
-        self.run_in_time(self.connect_and_log_in()).await
+        self.run_in_time(self.connect_encrypt_and_log_in()).await
     }
 
-    async fn connect_and_log_in(&self) -> Result<SmtpSession, SmtpError> {
+    async fn connect_encrypt_and_log_in(&self) -> Result<SmtpSession, SmtpError> {
         let name = ClientId::default();
         let tls = match self.security {
             SmtpSecurity::Tls => Some(self.tls.clone()),
@@ -188,7 +188,7 @@ impl SmtpError {
                 SmtpError::Refused(step, Reply { code: code.into(), enhanced })
             }
             None if error.is_timeout() => SmtpError::TimedOut,
-            None => SmtpError::Failed(step, find_root_cause(error)),
+            None => SmtpError::Failed(step, find_root_cause_text(error)),
         }
     }
 
@@ -211,7 +211,7 @@ impl SmtpError {
     /// Returns true when the server refused a step or ended the session before the recipient was sent to it. In this
     /// case the server cannot have taken the mail, so the mail may be sent at once on a new connection. A time-out
     /// returns false, because it does not tell the step.
-    pub fn is_before_recipient(&self) -> bool {
+    pub fn is_server_failure_before_recipient(&self) -> bool {
         match self {
             SmtpError::Refused(step, _) | SmtpError::Failed(step, _) => {
                 matches!(step, Step::Connect | Step::StartTls | Step::Login | Step::Sender)
@@ -221,7 +221,7 @@ impl SmtpError {
     }
 
     /// Returns true when the other mails would probably fail with the same error, so that they need not be tried now.
-    pub fn concerns_every_mail(&self) -> bool {
+    pub fn probably_concerns_every_mail(&self) -> bool {
         match self {
             SmtpError::Refused(Step::Connect | Step::StartTls | Step::Login | Step::Sender, _)
             | SmtpError::Failed(..)
@@ -242,7 +242,7 @@ fn parse_enhanced_code(text: &str) -> Option<(u16, u16, u16)> {
 }
 
 /// Returns the text of the innermost cause of an error, such as "invalid peer certificate: UnknownIssuer".
-fn find_root_cause(error: &smtp::Error) -> String {
+fn find_root_cause_text(error: &smtp::Error) -> String {
     let mut cause: &(dyn Error + 'static) = error;
     loop {
         // An I/O error may contain a TLS error that `source` does not return, so look inside the I/O error first.

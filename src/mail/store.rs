@@ -41,7 +41,7 @@ pub async fn insert_mail(
 
 /// Reserves at most `count_max` due mails for this instance until the time `until`, and returns them sorted by id. Adds
 /// 1 to the attempts of each mail, because an attempt is counted before it is made.
-pub async fn claim_due_mails(
+pub async fn claim_due_mails_and_count_attempt(
     tx: &mut Tx,
     now: Instant,
     until: Instant,
@@ -58,14 +58,14 @@ pub async fn claim_due_mails(
         until,
         count_max
     )?;
-    let mut mails = claimed.iter().map(parse_mail).collect::<Result<Vec<QueuedMail>, db::Error>>()?;
+    let mut mails = claimed.iter().map(parse_queued_mail).collect::<Result<Vec<QueuedMail>, db::Error>>()?;
     mails.sort_by_key(|mail| mail.id);
     Ok(mails)
 }
 
 /// Sets the final state of a mail (sent or failed), erases its recipient and text, and returns true. Returns false, and
 /// changes nothing, when the reservation of the mail had ended and another instance has reserved or finished the mail.
-pub async fn finish_mail(
+pub async fn finish_and_erase_mail_if_claimed(
     tx: &mut Tx,
     id: i64,
     attempts: u32,
@@ -86,7 +86,7 @@ pub async fn finish_mail(
 
 /// Parks a mail, keeps its recipient and text, and returns true. Returns false, and changes nothing, when another
 /// instance has reserved the mail in the meantime.
-pub async fn park_mail(tx: &mut Tx, id: i64, attempts: u32, error: &str) -> Result<bool, db::Error> {
+pub async fn park_mail_if_claimed(tx: &mut Tx, id: i64, attempts: u32, error: &str) -> Result<bool, db::Error> {
     let changed = execute!(
         tx,
         "update mails set state = 'parked', last_error = $3 where id = $1 and attempts = $2 and state = 'queued'",
@@ -111,7 +111,7 @@ pub async fn requeue_parked_mails(tx: &mut Tx, now: Instant) -> Result<Vec<i64>,
 
 /// Stores the error of an attempt to send a mail and the time of the next attempt. Changes nothing when another
 /// instance has reserved the mail in the meantime.
-pub async fn schedule_mail_retry(
+pub async fn schedule_mail_retry_if_claimed(
     tx: &mut Tx,
     id: i64,
     attempts: u32,
@@ -130,7 +130,7 @@ pub async fn schedule_mail_retry(
 }
 
 /// Counts the queued, failing and parked mails, and finds the error of one of them.
-pub async fn count_backlog(tx: &mut Tx) -> Result<Backlog, db::Error> {
+pub async fn count_backlog_and_find_error(tx: &mut Tx) -> Result<Backlog, db::Error> {
     let queued = row!(
         tx,
         "select count(*) as total, count(last_error) as failing, max(last_error) as last_error
@@ -149,7 +149,7 @@ pub async fn count_backlog(tx: &mut Tx) -> Result<Backlog, db::Error> {
     })
 }
 
-fn parse_mail(row: &Row) -> Result<QueuedMail, db::Error> {
+fn parse_queued_mail(row: &Row) -> Result<QueuedMail, db::Error> {
     Ok(QueuedMail {
         id: row.get("id")?,
         message_id: row.get("message_id")?,

@@ -28,7 +28,7 @@ struct StoredMail {
 }
 
 async fn count(db: &Db) -> Backlog {
-    db.read("count", |tx| Box::pin(async move { count_backlog(tx).await })).await.unwrap()
+    db.read("count", |tx| Box::pin(async move { count_backlog_and_find_error(tx).await })).await.unwrap()
 }
 
 async fn read_latest_mail(db: &Db) -> StoredMail {
@@ -149,7 +149,7 @@ db::both! {
         commit_queued_mail(&db, "buyer@example.com").await;
         let until = NOW.plus_ms(CLAIM_MS);
         let claim = async |now: Instant| {
-            let claimed = db.write("claim", move |tx| Box::pin(store::claim_due_mails(tx, now, until, BATCH_MAX))).await;
+            let claimed = db.write("claim", move |tx| Box::pin(store::claim_due_mails_and_count_attempt(tx, now, until, BATCH_MAX))).await;
             claimed.unwrap().len()
         };
         assert_eq!((claim(NOW).await, claim(NOW).await), (1, 0));
@@ -219,9 +219,9 @@ db::both! {
 #[test]
 fn the_retry_delay_doubles_up_to_six_hours() {
     let failed = Err(SendError::NotWritten);
-    let delay = |attempts| match decide_delivery_step(&failed, attempts, NOW, NOW) {
-        DeliveryStep::Retry { at, .. } => at.since(NOW) / 1_000,
-        step @ (DeliveryStep::Sent | DeliveryStep::Park { .. } | DeliveryStep::Fail { .. }) => panic!("{step:?}"),
+    let delay = |attempts| match choose_mail_step_after_attempt(&failed, attempts, NOW, NOW) {
+        NextMailStep::Retry { at, .. } => at.since(NOW) / 1_000,
+        step @ (NextMailStep::Sent | NextMailStep::Park { .. } | NextMailStep::Fail { .. }) => panic!("{step:?}"),
     };
     assert_eq!([1, 2, 3, 10, 11, 99].map(delay), [30, 60, 120, 15_360, 21_600, 21_600]);
 }

@@ -94,8 +94,8 @@ impl Transport {
         let email = lettre::Address::new(from.email.user(), domain).map_err(|e| SetupError::From(format!("{e}")))?;
         let backend = match config.transport {
             MailTransport::Log => MailBackend::Log,
-            MailTransport::File => MailBackend::File(create_mail_folder(&data_folder.join(FOLDER))?),
-            MailTransport::Smtp => MailBackend::Smtp(SmtpServer::new(&config.smtp)?),
+            MailTransport::File => MailBackend::File(create_folder_and_file_transport(&data_folder.join(FOLDER))?),
+            MailTransport::Smtp => MailBackend::Smtp(SmtpServer::from_config_reading_files(&config.smtp)?),
         };
         Ok(Transport { from: Mailbox::new(from.name, email), backend, dropped: AtomicU64::new(0) })
     }
@@ -105,7 +105,7 @@ impl Transport {
     ///
     /// # Errors
     /// Fails when the mail server refuses a step or cannot be reached.
-    pub async fn log_in_to_server(&self) -> Result<(), SmtpError> {
+    pub async fn test_server_login_if_smtp(&self) -> Result<(), SmtpError> {
         let MailBackend::Smtp(server) = &self.backend else { return Ok(()) };
         let session = server.open_session().await?;
         server.close_session(session).await;
@@ -115,7 +115,7 @@ impl Transport {
     /// Sends one mail, or only logs that it was dropped, as configured. Opens the connection to the server if it is not
     /// open, and keeps it open for the next mail.
     pub(super) async fn send_mail(&self, mail: &QueuedMail, connection: &mut Connection) -> Result<(), SendError> {
-        let (recipient, message) = self.build_message(mail)?;
+        let (recipient, message) = self.parse_recipient_and_build_message(mail)?;
         match &self.backend {
             MailBackend::Log => {
                 let count = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
@@ -133,7 +133,7 @@ impl Transport {
                         }
                         // The server may have ended the open connection, for example after a maximum number of mails.
                         // Send this mail on a new connection.
-                        Err(error) if error.is_before_recipient() => {}
+                        Err(error) if error.is_server_failure_before_recipient() => {}
                         Err(error) => return Err(error.into()),
                     }
                 }
@@ -154,7 +154,7 @@ impl Transport {
 
     /// Returns the recipient and the message. The message of every attempt has the same `Message-ID`, so that a mail
     /// program can recognize a mail that arrives twice.
-    fn build_message(&self, mail: &QueuedMail) -> Result<(lettre::Address, Message), SendError> {
+    fn parse_recipient_and_build_message(&self, mail: &QueuedMail) -> Result<(lettre::Address, Message), SendError> {
         let address = Address::parse_address(&mail.recipient).map_err(|_| SendError::InvalidRecipient)?;
         let recipient: lettre::Address = address.to_text().parse().map_err(|_| SendError::InvalidRecipient)?;
         let id = format!("<{}@{}>", mail.message_id, self.from.email.domain());
@@ -176,7 +176,7 @@ impl Transport {
 
 impl SendError {
     /// Returns true when every further attempt to send the mail would fail, so that the mail is not tried again.
-    pub fn ends_mail(&self) -> bool {
+    pub fn is_permanent_for_mail(&self) -> bool {
         match self {
             SendError::InvalidRecipient | SendError::InvalidMessage => true,
             SendError::NotWritten => false,
@@ -185,16 +185,16 @@ impl SendError {
     }
 
     /// Returns true when the other mails would probably fail with the same error, so that they need not be tried now.
-    pub fn concerns_every_mail(&self) -> bool {
+    pub fn probably_concerns_every_mail(&self) -> bool {
         match self {
             SendError::InvalidRecipient | SendError::InvalidMessage => false,
             SendError::NotWritten => true,
-            SendError::Smtp(error) => error.concerns_every_mail(),
+            SendError::Smtp(error) => error.probably_concerns_every_mail(),
         }
     }
 }
 
-fn create_mail_folder(folder: &Path) -> Result<AsyncFileTransport<Tokio1Executor>, SetupError> {
+fn create_folder_and_file_transport(folder: &Path) -> Result<AsyncFileTransport<Tokio1Executor>, SetupError> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     created.map_err(|error| SetupError::Folder { path: folder.to_owned(), error })?;
     Ok(AsyncFileTransport::new(folder))

@@ -122,18 +122,18 @@ pub(crate) async fn apply_effects(tx: &mut Tx, now: Instant, effects: Effects) -
     ledger::book_journal_entries(tx, now, &effects.entries).await?;
     for change in effects.reviews {
         match change {
-            ReviewChange::Open(request) => open_requested_review(tx, now, request).await?,
+            ReviewChange::Open(request) => open_review_unless_amount_decided(tx, now, request).await?,
             ReviewChange::Resolve { kind, subject, note } => {
                 reviews::resolve_review_if_open(tx, now, kind, &subject, &note).await?;
             }
-            ReviewChange::Retract(retraction) => retract_review_and_open_replacement(tx, now, retraction).await?,
+            ReviewChange::Retract(retraction) => retract_review_if_open_and_replace(tx, now, retraction).await?,
         }
     }
-    invoices::store_invoice_updates(tx, now, effects.invoices).await?;
+    invoices::store_changed_invoices_and_payments(tx, now, effects.invoices).await?;
     Ok(PaymentChanges(effects.payments))
 }
 
-async fn open_requested_review(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), db::Error> {
+async fn open_review_unless_amount_decided(tx: &mut Tx, now: Instant, request: ReviewRequest) -> Result<(), db::Error> {
     let ReviewRequest { kind, subject, detail, amount } = request;
     match amount {
         Some(amount) => reviews::open_review_unless_decided(tx, now, kind, &subject, &detail, amount).await,
@@ -141,7 +141,7 @@ async fn open_requested_review(tx: &mut Tx, now: Instant, request: ReviewRequest
     }
 }
 
-async fn retract_review_and_open_replacement(
+async fn retract_review_if_open_and_replace(
     tx: &mut Tx,
     now: Instant,
     retraction: Retraction,
@@ -149,7 +149,7 @@ async fn retract_review_and_open_replacement(
     let was_open =
         reviews::retract_review_if_open(tx, now, retraction.kind, &retraction.subject, retraction.note).await?;
     match retraction.replacement {
-        Some(replacement) if was_open => open_requested_review(tx, now, replacement).await,
+        Some(replacement) if was_open => open_review_unless_amount_decided(tx, now, replacement).await,
         Some(_) | None => Ok(()),
     }
 }

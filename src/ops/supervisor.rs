@@ -66,14 +66,15 @@ impl Supervisor {
                 _ = ticks.tick() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            self.check_health_and_notify_watchdog().await;
+            self.publish_health_and_notify_watchdog().await;
         }
     }
 
-    async fn check_health_and_notify_watchdog(&mut self) {
+    async fn publish_health_and_notify_watchdog(&mut self) {
         let mut problems = BTreeMap::new();
         problems.extend(disk::find_disk_problem(&self.data_folder).map(|problem| ("disk".to_owned(), problem)));
-        problems.extend(self.check_database_within_timeout().await.map(|problem| ("database".to_owned(), problem)));
+        problems
+            .extend(self.find_database_problem_within_timeout().await.map(|problem| ("database".to_owned(), problem)));
         let mut hangs = false;
         for (worker, heartbeat) in self.heartbeats.list_by_worker() {
             if heartbeat.since_end > WORKER_HANGS_AFTER {
@@ -91,14 +92,14 @@ impl Supervisor {
                 format!("{lost_tasks} tasks have panicked; look at the log and restart the daemon"),
             );
         }
-        self.publish_and_log_problems(problems);
+        self.publish_problems_and_log_changes(problems);
         if !hangs {
             systemd::notify_alive();
         }
     }
 
     /// Returns the problem of the database; `None` when the database responds in time and no migration is pending.
-    async fn check_database_within_timeout(&mut self) -> Option<String> {
+    async fn find_database_problem_within_timeout(&mut self) -> Option<String> {
         let db = self.db.clone();
         let check = self.database_check.get_or_insert_with(|| async move { db.pending_migrations().await }.boxed());
         let Ok(pending) = tokio::time::timeout(DATABASE_TIMEOUT, check).await else {
@@ -113,7 +114,7 @@ impl Supervisor {
     }
 
     /// Replaces the problems that `/readyz` shows, and logs only those that are new or solved since the last check.
-    fn publish_and_log_problems(&mut self, problems: BTreeMap<String, String>) {
+    fn publish_problems_and_log_changes(&mut self, problems: BTreeMap<String, String>) {
         for part in self.problems.keys().filter(|part| !problems.contains_key(*part)) {
             self.health.clear_problem(part);
             info!("{part} works again");

@@ -146,7 +146,7 @@ impl Fixture {
     /// Reserves a payment address if the order needs one, and creates the order.
     pub async fn create_order(&self, new: NewOrder) -> Result<PlacedOrder, CreateOrderError> {
         let payment_service = self.payment_service.clone();
-        let address = payment_service.reserve_payment_address(&self.db, new.shop, &new.payment_method).await?;
+        let address = payment_service.reserve_address_if_on_chain(&self.db, new.shop, &new.payment_method).await?;
         self.db
             .write("create_order", move |tx| {
                 Box::pin(async move { orders::create_order(tx, NOW, &payment_service, new, address).await })
@@ -158,7 +158,7 @@ impl Fixture {
     pub async fn count_available_items(&self) -> u64 {
         let (shop, id) = (self.shop, self.product_id.to_string());
         let found = run_read(&self.db, move |tx| {
-            Box::pin(async move { catalog::find_priced_product(tx, shop, Currency::CNY, &id).await })
+            Box::pin(async move { catalog::find_priced_product_in_any_state(tx, shop, Currency::CNY, &id).await })
         })
         .await;
         found.unwrap().stock
@@ -212,7 +212,7 @@ where
 }
 
 async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
-    let id = ChainId::new("ethereum").unwrap();
+    let id = ChainId::parse("ethereum").unwrap();
     let kind = AssetKind::Token { contract: "0xdAC17F958D2ee523a2206206994597C13D831ec7".into() };
     let usdt = Asset::new(id.clone(), kind, "USDT", 6, 6);
     let chain = FollowedChain {
@@ -232,10 +232,10 @@ async fn build_payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentServi
         purpose: "deposit-test".into(),
         mode: Mode::Test,
         path: String::new(),
-        deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
+        deriver: Deriver::from_account_key(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
-    let addresses = run_write(db, move |tx| Box::pin(Addresses::store_accounts(tx, vec![account]))).await;
+    let addresses = run_write(db, move |tx| Box::pin(Addresses::store_account_keys_and_build(tx, vec![account]))).await;
     let rates = RateBook::new(60_000, 0);
     for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
         rates.set_rate(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });

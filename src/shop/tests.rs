@@ -87,8 +87,8 @@ async fn create_read_and_cancel_orders(shop: &Fixture) {
                 let sku = catalog::find_orderable_sku(tx, owner, Currency::CNY, product, 2, scheme).await?;
                 assert!(sku.is_some());
                 let id = product.to_string();
-                assert!(catalog::find_any_product(tx, owner, &id).await?.is_some());
-                assert!(catalog::find_priced_product(tx, owner, Currency::CNY, &id).await?.is_some());
+                assert!(catalog::find_product_in_any_state(tx, owner, &id).await?.is_some());
+                assert!(catalog::find_priced_product_in_any_state(tx, owner, Currency::CNY, &id).await?.is_some());
                 orders::cancel_unpaid_order(tx, NOW, order.id).await.unwrap();
                 Ok(())
             })

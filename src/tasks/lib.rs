@@ -76,14 +76,14 @@ impl Wake {
 impl WakeReceiver {
     /// Forgets all wakes that were sent until now. Returns true when at least one was sent since the last call of this
     /// function or the last wait.
-    pub fn take_wakes(&mut self) -> bool {
+    pub fn clear_wakes_and_tell_if_any(&mut self) -> bool {
         let was_woken = self.0.has_changed().unwrap_or(false);
         self.0.mark_unchanged();
         was_woken
     }
 
     /// Waits for a wake. Returns at once when a wake was sent after the last wait and the last
-    /// [`WakeReceiver::take_wakes`]. Never returns when the [`Wake`] and all its clones are dropped.
+    /// [`WakeReceiver::clear_wakes_and_tell_if_any`]. Never returns when the [`Wake`] and all its clones are dropped.
     pub async fn wait_for_wake(&mut self) {
         if self.0.changed().await.is_err() {
             // All senders are dropped, so no wake can come. Wait forever instead of returning without a wake.

@@ -71,7 +71,7 @@ impl ConnectionLimits {
         if self.trusted_proxies.iter().any(|network| network.contains_address(peer)) {
             return Some(ConnectionPermit { _total: free, client: None });
         }
-        let key = Key::from_ip(peer);
+        let key = Key::from_ipv4_or_ipv6_network(peer);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let of_client = open.entry(key).or_default();
         if *of_client >= self.per_client {

@@ -116,7 +116,9 @@ async fn call_endpoint_within_limits(
     if !has_one_valid_host(&request) {
         return render(HttpError::HostInvalid);
     }
-    if let Err(limited) = guard.requests.admit_hit(guard.clock.monotonic_now(), Key::from_ip(client.0)) {
+    if let Err(limited) =
+        guard.requests.count_hit_unless_limited(guard.clock.monotonic_now(), Key::from_ipv4_or_ipv6_network(client.0))
+    {
         return render(HttpError::RateLimited { after_seconds: limited.after_seconds });
     }
     let (parts, body) = request.into_parts();

@@ -43,7 +43,7 @@ impl BalanceReconciler {
         let checks = self
             .db
             .read("list_balance_checks", move |tx| {
-                Box::pin(async move { deposits::list_bookable_balance_checks(tx, &invoices).await })
+                Box::pin(async move { deposits::list_balance_checks_in_range(tx, &invoices).await })
             })
             .await?;
         let (checks, waiting): (Vec<_>, Vec<_>) = checks.into_iter().partition(|check| check.initial.is_some());
@@ -65,7 +65,7 @@ impl BalanceReconciler {
                 |(check, balance): &(&BalanceCheck, Amount)| *balance > check.explained_amount_at(cursor.height);
             for (check, balance) in checks.iter().zip(balances).filter(unexplained) {
                 let (block, credit) = self.locate_unexplained_credit(check, cursor, balance).await?;
-                self.book_unexplained_credit(check, block, credit).await?;
+                self.book_credit_if_still_unexplained(check, block, credit).await?;
                 explained = false;
             }
         }
@@ -111,13 +111,18 @@ impl BalanceReconciler {
 
     /// Books the credit in a block of the followed branch, so that a reorganisation of this block reverses the credit.
     /// Fails when the block is on another branch; the next check then searches for the block again.
-    async fn book_unexplained_credit(&self, check: &BalanceCheck, at: BlockRef, credit: Amount) -> anyhow::Result<()> {
+    async fn book_credit_if_still_unexplained(
+        &self,
+        check: &BalanceCheck,
+        at: BlockRef,
+        credit: Amount,
+    ) -> anyhow::Result<()> {
         let (now, deposits, check) = (self.clock.now(), self.deposits.clone(), check.clone());
         let chain = &self.deposits.chain().id;
         let outcome = self
             .db
             .write("book_unexplained_credit", move |tx| {
-                Box::pin(async move { deposits.book_unexplained_credit(tx, now, at, &check, credit).await })
+                Box::pin(async move { deposits.book_credit_if_still_unexplained(tx, now, at, &check, credit).await })
             })
             .await?;
         match outcome {
@@ -185,7 +190,7 @@ impl Worker for BalanceCheckWorker {
             .reconciler
             .db
             .read("list_open_native_invoices", move |tx| {
-                Box::pin(async move { deposits::list_open_native_invoices(tx, &chain, COMPARE_MAX).await })
+                Box::pin(async move { deposits::list_open_native_invoices_and_cursor(tx, &chain, COMPARE_MAX).await })
             })
             .await?;
         let Some(cursor) = cursor else { return Ok(Ran::Idle) };

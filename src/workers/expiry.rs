@@ -40,7 +40,7 @@ impl Worker for ExpiryWorker {
     async fn run_once(&self) -> anyhow::Result<Ran> {
         let now = self.clock.now();
         let expired = self.db.write("expire_overdue_external_payments", move |tx| {
-            Box::pin(orders::expire_overdue_external_payments(tx, now))
+            Box::pin(orders::expire_external_payments_and_orders(tx, now))
         });
         let expired = expired.await?;
         let deleted = self

@@ -120,7 +120,7 @@ async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartb
     heartbeats.record_run(&name, Ok(()));
     while !*stop.borrow() {
         // A wake during the run may be about work that the run has not seen, so it ends the pause after the run.
-        woken.take_wakes();
+        woken.clear_wakes_and_tell_if_any();
         let ran = worker.run_once().await;
         heartbeats.record_run(&name, ran.as_ref().map(drop));
         let pause = match ran {

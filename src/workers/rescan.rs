@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::workers::balance_check::BalanceReconciler;
 use money::cursors::{self, Position};
-use money::deposits::{self, DepositService, RescanError, Rescanned, UncheckedBlock};
+use money::deposits::{self, BlockToCorroborate, DepositService, RescanError, Rescanned};
 use records::audit_log::{self, Action, Actor};
 
 /// The maximum number of blocks that one call reads, so that the operator regularly sees the progress.
@@ -106,13 +106,13 @@ impl Rescanner {
                     let last = cursor.as_ref().map_or(0, |cursor| cursor.final_height);
                     let read = cursor.and_then(|cursor| cursor.recent.last().copied());
                     let position = Position { cursor: read.map_or(0, |block| block.height), last };
-                    let blocks = deposits::list_unchecked_blocks(tx, now, &chain, position, CHECKED_MAX).await?;
+                    let blocks = deposits::list_blocks_to_corroborate(tx, now, &chain, position, CHECKED_MAX).await?;
                     Ok::<_, db::Error>((position, blocks))
                 })
             })
             .await?;
         let mut answers = BTreeMap::new();
-        for UncheckedBlock { block, deposits, transfers } in blocks {
+        for BlockToCorroborate { block, deposits, transfers } in blocks {
             answers.extend(deposits.into_iter().zip(source.confirm(&block, &transfers).await));
         }
         let now = clock.now();

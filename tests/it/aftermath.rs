@@ -561,7 +561,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
         world.assert_status(&other, "completed", "paid").await;
         assert_eq!(rescan(&world, &chain, head).await, Ok((0, 2, 0)));
-        assert!(rescan(&world, &ChainId::new("dogecoin").unwrap(), 1).await.unwrap_err().contains("does not follow"));
+        assert!(rescan(&world, &ChainId::parse("dogecoin").unwrap(), 1).await.unwrap_err().contains("does not follow"));
     }
 
     async fn a_rescan_does_not_book_a_balance_credit_again(world: World) {

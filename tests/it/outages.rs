@@ -42,7 +42,7 @@ async fn status(world: &World) -> String {
 }
 
 fn ethereum() -> ChainId {
-    ChainId::new("ethereum").unwrap()
+    ChainId::parse("ethereum").unwrap()
 }
 
 both! {

@@ -46,10 +46,10 @@ both! {
         world.pay_order(&order, order.due);
         world.mine(order.coin, needed - 1);
         world.run_until_idle().await;
-        assert!(!woken.take_wakes(), "no payment is made yet");
+        assert!(!woken.clear_wakes_and_tell_if_any(), "no payment is made yet");
         world.mine(order.coin, 1);
         world.run_until_idle().await;
-        assert!(woken.take_wakes());
+        assert!(woken.clear_wakes_and_tell_if_any());
         world.assert_status(&order, "completed", "paid").await;
     }
 

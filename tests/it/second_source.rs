@@ -20,7 +20,10 @@ fn set_fault(world: &World, coin: &str, fault: NodeFault, on: bool) {
 
 fn invent_payment(world: &World, order: &PlacedOrder) {
     let asset = world.asset(order.coin);
-    world.simnet.invent_transfer(&asset.chain, &asset.id, &order.address, order.due).expect("a known address");
+    world
+        .simnet
+        .invent_transfer_at_first_endpoint(&asset.chain, &asset.id, &order.address, order.due)
+        .expect("a known address");
 }
 
 /// Places an order, pays it and mines until the payment has one confirmation.
@@ -136,7 +139,7 @@ both! {
         let order = world.place_order("eth").await;
         world.mine("eth", 40);
         world.run_until_idle().await;
-        world.simnet.invent_balance(&chain, &order.address, order.due).unwrap();
+        world.simnet.invent_balance_at_first_endpoint(&chain, &order.address, order.due).unwrap();
         world.mine("eth", 20);
         world.run_until_idle().await;
         world.mine_deep("eth");
@@ -150,7 +153,7 @@ both! {
         let chain = world.chain_of("eth");
         world.simnet.set_internal_transfers_hidden(&chain, true);
         let order = world.place_order("eth").await;
-        world.simnet.invent_balance(&chain, &order.address, world.amount("eth", "0.00000001")).unwrap();
+        world.simnet.invent_balance_at_first_endpoint(&chain, &order.address, world.amount("eth", "0.00000001")).unwrap();
         world.mine("eth", 40);
         world.run_until_idle().await;
         world.simnet.pay_from_contract(&chain, &order.address, order.due).unwrap();

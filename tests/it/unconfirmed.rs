@@ -22,7 +22,7 @@ async fn cancel(world: &World, order: &PlacedOrder) -> Result<(), CancelError> {
     let (now, id) = (world.clock.now(), order.id.clone());
     let cancelled = world.db.write("cancel", move |tx| {
         Box::pin(async move {
-            let found = orders::find_order_by_number_or_id(tx, &id).await?.ok_or(CancelError::NotFound)?;
+            let found = orders::find_any_shop_order_by_number_or_id(tx, &id).await?.ok_or(CancelError::NotFound)?;
             orders::cancel_unpaid_order(tx, now, found.order.id).await
         })
     });

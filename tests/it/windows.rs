@@ -126,7 +126,7 @@ both! {
         world.crash_and_boot().await;
         let followed = vec![ethereum];
         let unfollowed_invoices = world.db.read("count_unfollowed", move |tx| {
-            Box::pin(async move { invoices::count_waiting_unfollowed_invoices(tx, &followed).await })
+            Box::pin(async move { invoices::count_waiting_on_unfollowed_chains(tx, &followed).await })
         });
         assert_eq!(unfollowed_invoices.await.unwrap(), [("bitcoin".to_owned(), 2)].into());
         for order in &orders {

@@ -119,7 +119,7 @@ impl World {
         }
         let db = Db::open(&scratch.config()).await.expect("the database opens");
         db.migrate().await.expect("the database migrates");
-        let envelope = Arc::new(Envelope::load_or_create_key_file(folder.path()).expect("envelope keys"));
+        let envelope = Arc::new(Envelope::load_key_file_or_create_if_none(folder.path()).expect("envelope keys"));
         // The length is read in a separate statement. A lock guard inside the expression below would be held to its
         // end, and log calls in it would deadlock.
         let log_start = captured().lock().expect("no holder panics").len();
@@ -312,7 +312,7 @@ impl World {
 
     /// Advances the clock. No block is mined and no worker runs.
     pub fn advance_seconds(&self, seconds: i64) {
-        self.clock.advance_ms(seconds * 1_000);
+        self.clock.advance_ms_unless_system(seconds * 1_000);
     }
 
     // ---- shop
@@ -381,7 +381,7 @@ impl World {
         self.db
             .write("set_state", move |tx| {
                 Box::pin(async move {
-                    let product = catalog::find_priced_product(tx, shop, Currency::CNY, &public_id)
+                    let product = catalog::find_priced_product_in_any_state(tx, shop, Currency::CNY, &public_id)
                         .await?
                         .expect("the product exists");
                     catalog::set_product_state(tx, now, &SETUP, product.id, &product.slug, state).await
@@ -544,7 +544,8 @@ pub fn accounts() -> String {
         [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")]
     {
         let account =
-            KeyAccount::new(family, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0).expect("an account");
+            KeyAccount::with_default_address_kind(family, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0)
+                .expect("an account");
         let kinds: &[AddressKind] = if family == chain::Family::Bitcoin {
             &[AddressKind::P2wpkh, AddressKind::P2tr]
         } else {

@@ -42,7 +42,7 @@ impl BenchShop {
     /// Starts a daemon on a migrated database.
     pub async fn open(db: Db) -> BenchShop {
         let folder = tempfile::tempdir().expect("the temporary folder is created");
-        let envelope = Envelope::load_or_create_key_file(folder.path()).expect("the envelope keys are created");
+        let envelope = Envelope::load_key_file_or_create_if_none(folder.path()).expect("the envelope keys are created");
         let product = create_product(&db, &Clock::System, &envelope).await;
         BenchShop::start(db, folder, product).await
     }
@@ -63,7 +63,7 @@ impl BenchShop {
             simnet.mine(&chain, 3, seconds - 60);
         }
         let envelope =
-            Arc::new(Envelope::load_or_create_key_file(folder.path()).expect("the envelope keys are created"));
+            Arc::new(Envelope::load_key_file_or_create_if_none(folder.path()).expect("the envelope keys are created"));
         let setup = Setup {
             config,
             clock,
@@ -102,8 +102,13 @@ impl BenchShop {
 fn config(folder: &Path) -> Config {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-    let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0)
-        .expect("the account exists");
+    let account = KeyAccount::with_default_address_kind(
+        chain::Family::Evm,
+        bitcoin::Network::Bitcoin,
+        AccountPurpose::TestDeposit,
+        0,
+    )
+    .expect("the account exists");
     let xpub = account.derive_xpub(&seed);
     let text = format!(
         r#"

@@ -52,7 +52,7 @@ impl Pool {
     /// batches. Calls without an accepted reply are sent again one by one; each of them goes to one endpoint after
     /// another until a reply is accepted. The first argument of `accept` is the index of the call. Stops after the
     /// first call that fails.
-    pub async fn send_calls_in_batches<T, P, F>(
+    pub async fn send_calls_batched_or_one_by_one<T, P, F>(
         &self,
         method: &str,
         params: &[P],
@@ -64,11 +64,11 @@ impl Pool {
         P: Serialize + Sync,
         F: Fn(usize, &Reply<'_>) -> Result<Verdict<T>, Rejection> + Sync,
     {
-        self.send_calls_in_batches_to(Target::Any, method, params, batch_max, accept).await
+        self.send_calls_batched_or_one_by_one_to(Target::Any, method, params, batch_max, accept).await
     }
 
-    /// Sends calls as [`Pool::send_calls_in_batches`] does, but only to the endpoints of `target`.
-    pub async fn send_calls_in_batches_to<T, P, F>(
+    /// Sends calls as [`Pool::send_calls_batched_or_one_by_one`] does, but only to the endpoints of `target`.
+    pub async fn send_calls_batched_or_one_by_one_to<T, P, F>(
         &self,
         target: Target,
         method: &str,
@@ -84,7 +84,7 @@ impl Pool {
         let size = batch_max.min(self.config.batch_max).max(1);
         let mut chunks = Vec::with_capacity(params.len().div_ceil(size));
         for (n, chunk) in params.chunks(size).enumerate() {
-            chunks.push(self.send_chunk_in_batches(target, method, n * size, chunk, &accept));
+            chunks.push(self.send_chunk_batched_or_one_by_one(target, method, n * size, chunk, &accept));
         }
         let mut chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
         let mut all = CallResults { results: Vec::with_capacity(params.len()), error: None };
@@ -100,7 +100,7 @@ impl Pool {
 
     /// Sends the calls of one chunk, which begins at index `offset`, in batches of the size that the endpoints accept.
     /// Sends the calls without an accepted reply again one by one, and stops after the first call that fails.
-    async fn send_chunk_in_batches<T, P, F>(
+    async fn send_chunk_batched_or_one_by_one<T, P, F>(
         &self,
         target: Target,
         method: &str,
@@ -117,7 +117,9 @@ impl Pool {
         let mut sent = 0;
         while params.len() - sent > 1 {
             let (remaining, values) = (&params[sent..], &mut values[sent..]);
-            let Some(count) = self.send_leading_batch(target, method, offset + sent, remaining, accept, values).await
+            let Some(count) = self
+                .send_leading_batch_and_store_values(target, method, offset + sent, remaining, accept, values)
+                .await
             else {
                 break;
             };
@@ -143,7 +145,7 @@ impl Pool {
     /// Sends as many of the first calls as the endpoint accepts, in one batch, and stores the accepted results in
     /// `values`. Returns the number of calls sent, or `None` if no reply was accepted; the caller then sends these
     /// calls one by one.
-    async fn send_leading_batch<T, P, F>(
+    async fn send_leading_batch_and_store_values<T, P, F>(
         &self,
         target: Target,
         method: &str,
@@ -156,12 +158,12 @@ impl Pool {
         P: Serialize + Sync,
         F: Fn(usize, &Reply<'_>) -> Result<Verdict<T>, Rejection> + Sync,
     {
-        let attempted: Vec<bool> = (0..self.endpoints.len()).map(|i| self.is_excluded(target, i)).collect();
+        let attempted: Vec<bool> = (0..self.endpoints.len()).map(|i| self.is_excluded_by_target(target, i)).collect();
         let deadline = Instant::now() + self.config.deadline;
         let wait_until = self.latest_wait_end(deadline);
         let (endpoint, params, timeout) = loop {
             let now = Instant::now();
-            match self.select_endpoint_or_wait(BATCH_METHOD, target, &attempted, now, wait_until, true) {
+            match self.select_endpoint_or_wait_time(BATCH_METHOD, target, &attempted, now, wait_until, true) {
                 Selection::Send { endpoint, others } => {
                     let state = &self.endpoints[endpoint];
                     let learnt = usize::try_from(state.lock_batch_size().size()).unwrap_or(usize::MAX);
@@ -179,7 +181,7 @@ impl Pool {
                 Selection::None => return None,
             }
         };
-        self.check_endpoint_chain_once(endpoint, timeout).await.ok()?;
+        self.check_chain_unless_already_verified(endpoint, timeout).await.ok()?;
         let state = &self.endpoints[endpoint];
         let size = u64::try_from(params.len()).unwrap_or(u64::MAX);
         let mut attempts = Attempts::new();
@@ -189,7 +191,7 @@ impl Pool {
             match self.count_and_send_http_request(endpoint, &request, to_request_count(params.len()), timeout).await {
                 Ok(exchange) => exchange,
                 Err(error) => {
-                    let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
+                    let class = self.record_transport_error_and_cool_down(endpoint, error, &mut attempts, sent_at);
                     if class != Some(ErrorClass::Broken) {
                         state.lock_batch_size().shrink_after_too_large(size, "");
                     }
@@ -218,7 +220,7 @@ impl Pool {
             Err(_) => {
                 let label = self.endpoint_label(endpoint);
                 info!(endpoint = %label, "the endpoint does not accept batches; its calls are sent one by one");
-                state.lock_health().record_method_missing(BATCH_METHOD, Instant::now());
+                state.lock_health().record_method_missing_for_ten_minutes(BATCH_METHOD, Instant::now());
                 return None;
             }
         }
@@ -226,9 +228,9 @@ impl Pool {
         if result.is_throttled() || attempts.too_large.is_some() {
             state.lock_batch_size().shrink_after_too_large(size, "");
         } else {
-            state.lock_batch_size().count_success_and_grow(size);
+            state.lock_batch_size().grow_after_ten_full_size_successes(size);
         }
-        self.record_exchange_in_health(endpoint, result, sent_at);
+        self.start_or_end_cool_down_by_result(endpoint, result, sent_at);
         accepted.then_some(params.len())
     }
 }

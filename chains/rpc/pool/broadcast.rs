@@ -10,7 +10,7 @@ impl Pool {
     /// Sends a request to all endpoints with the role `broadcast` at the same time, even to endpoints that would get no
     /// requests now because they failed. Ignores `request.target`. Returns, for each endpoint, its index and the body
     /// of its reply or the reason of the failure.
-    pub async fn broadcast_request(&self, request: Request) -> Vec<(usize, Result<Vec<u8>, String>)> {
+    pub async fn send_to_all_broadcast_endpoints(&self, request: Request) -> Vec<(usize, Result<Vec<u8>, String>)> {
         let request = &request;
         let recipients = (0..self.endpoints.len()).filter(|i| self.endpoints[*i].endpoint.has_role(Role::Broadcast));
         let replies = recipients.map(|endpoint| async move {

@@ -65,7 +65,7 @@ impl ChainCheck {
     }
 
     /// Returns the part of a reply that must equal the expected text, or the error that the reply contains.
-    fn extract_checked_text(&self, reply: &Reply<'_>) -> Result<String, Rejection> {
+    fn extract_text_to_compare(&self, reply: &Reply<'_>) -> Result<String, Rejection> {
         if let Some(rejection) = (self.find_error)(reply) {
             return Err(rejection);
         }
@@ -87,7 +87,7 @@ impl ChainCheck {
 impl Pool {
     /// Sends the chain check to an endpoint that has not passed it yet, and does nothing for an endpoint that has
     /// passed it. Fails with the error class and the reason if the endpoint cannot be used.
-    pub(super) async fn check_endpoint_chain_once(
+    pub(super) async fn check_chain_unless_already_verified(
         &self,
         endpoint: usize,
         timeout: Duration,
@@ -112,7 +112,8 @@ impl Pool {
         }
         state.lock_health().charge_requests(1, sent_at);
         let failure = match self.count_and_send_http_request(endpoint, &check.request, 1, timeout).await {
-            Ok(exchange) => match check.extract_checked_text(&Reply::new(endpoint, exchange.status, &exchange.body)) {
+            Ok(exchange) => match check.extract_text_to_compare(&Reply::new(endpoint, exchange.status, &exchange.body))
+            {
                 Ok(found) if found == check.expected => {
                     state.chain_verified.store(true, Ordering::Relaxed);
                     return Ok(());
@@ -138,6 +139,6 @@ impl Pool {
         };
         let class = failure.class;
         let failure = EndpointFailure { reason: self.redact_secrets(endpoint, &failure.reason), ..failure };
-        Err((class, self.record_failure_in_health(endpoint, failure, sent_at)))
+        Err((class, self.cool_down_and_describe_failure(endpoint, failure, sent_at)))
     }
 }

@@ -143,7 +143,9 @@ impl Pool {
                     }
                     NodeErrorKind::MethodMissing => {
                         info!(endpoint = %label, method, "the endpoint does not offer {method}: {message}");
-                        self.endpoints[endpoint].lock_health().record_method_missing(method, Instant::now());
+                        self.endpoints[endpoint]
+                            .lock_health()
+                            .record_method_missing_for_ten_minutes(method, Instant::now());
                         attempts.method_missing = true;
                     }
                     NodeErrorKind::RateLimited => {
@@ -161,10 +163,10 @@ impl Pool {
 
     /// Records the result of an exchange in the health of its endpoint. A success ends a cool-down that began before
     /// the request was sent, and a failure starts a new one.
-    pub(super) fn record_exchange_in_health(&self, endpoint: usize, result: ExchangeResult, sent_at: Instant) {
+    pub(super) fn start_or_end_cool_down_by_result(&self, endpoint: usize, result: ExchangeResult, sent_at: Instant) {
         match result {
             ExchangeResult { failure: Some(failure), .. } => {
-                drop(self.record_failure_in_health(endpoint, failure, sent_at))
+                drop(self.cool_down_and_describe_failure(endpoint, failure, sent_at))
             }
             ExchangeResult { accepted: true, failure: None } => {
                 self.endpoints[endpoint].lock_health().end_earlier_cool_down(sent_at);
@@ -176,7 +178,7 @@ impl Pool {
     /// Records an exchange without a usable reply, in the attempts of its request and in the health of its endpoint.
     /// Returns the error class, or `None` if the reply was too large. A reply that is too large does not make the
     /// health of the endpoint worse.
-    pub(super) fn record_transport_error<T>(
+    pub(super) fn record_transport_error_and_cool_down<T>(
         &self,
         endpoint: usize,
         error: TransportError,
@@ -192,7 +194,7 @@ impl Pool {
             TransportError::Failed { class, reason, retry_after } => {
                 let reason = self.redact_secrets(endpoint, &reason);
                 let failure = EndpointFailure { class, reason, retry_after };
-                attempts.add_failure(class, self.record_failure_in_health(endpoint, failure, sent_at));
+                attempts.add_failure(class, self.cool_down_and_describe_failure(endpoint, failure, sent_at));
                 Some(class)
             }
         }
@@ -200,7 +202,7 @@ impl Pool {
 
     /// Starts or extends the cool-down of an endpoint after a failure. Logs the reason if it differs from the reason of
     /// the endpoint's previous failure. Returns the reason with the name of the endpoint.
-    pub(super) fn record_failure_in_health(
+    pub(super) fn cool_down_and_describe_failure(
         &self,
         endpoint: usize,
         failure: EndpointFailure,

@@ -19,11 +19,12 @@ impl Pool {
         let (method, target) = (request.method.as_str(), request.target);
         let deadline = Instant::now() + self.config.deadline;
         let wait_until = self.latest_wait_end(deadline);
-        let mut attempted: Vec<bool> = (0..self.endpoints.len()).map(|i| self.is_excluded(target, i)).collect();
+        let mut attempted: Vec<bool> =
+            (0..self.endpoints.len()).map(|i| self.is_excluded_by_target(target, i)).collect();
         let mut attempts = Attempts::new();
         loop {
             let now = Instant::now();
-            let (endpoint, others) = match self.select_endpoint_or_wait(
+            let (endpoint, others) = match self.select_endpoint_or_wait_time(
                 method,
                 target,
                 &attempted,
@@ -47,7 +48,7 @@ impl Pool {
             // The endpoint gets the request only once, except when it rejects the request because of too many requests.
             // Then it has not processed the request and may get it again after its cool-down.
             attempted[endpoint] = true;
-            if let Err((class, reason)) = self.check_endpoint_chain_once(endpoint, timeout).await {
+            if let Err((class, reason)) = self.check_chain_unless_already_verified(endpoint, timeout).await {
                 attempted[endpoint] = class != ErrorClass::Throttled;
                 attempts.add_failure(class, reason);
                 continue;
@@ -56,7 +57,7 @@ impl Pool {
             let exchange = match self.count_and_send_http_request(endpoint, request, 1, timeout).await {
                 Ok(exchange) => exchange,
                 Err(error) => {
-                    let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
+                    let class = self.record_transport_error_and_cool_down(endpoint, error, &mut attempts, sent_at);
                     attempted[endpoint] = class != Some(ErrorClass::Throttled);
                     continue;
                 }
@@ -65,7 +66,7 @@ impl Pool {
             let mut result = ExchangeResult::default();
             let value = self.record_verdict_and_take_value(endpoint, method, verdict, &mut attempts, &mut result);
             attempted[endpoint] = !result.is_throttled();
-            self.record_exchange_in_health(endpoint, result, sent_at);
+            self.start_or_end_cool_down_by_result(endpoint, result, sent_at);
             if let Some(value) = value {
                 return Ok(value);
             }

@@ -53,7 +53,7 @@ impl Pool {
             return Err(ConfigError::NoReadEndpoint);
         }
         Ok(Pool {
-            client: HttpClient::new()?,
+            client: HttpClient::without_redirects_or_proxy()?,
             endpoints: config.endpoints.iter().map(|endpoint| EndpointState::new(endpoint, &config)).collect(),
             config,
             requests_sent: AtomicU64::new(0),
@@ -72,8 +72,8 @@ impl Pool {
     {
         match request.target {
             Target::Any | Target::From(_) | Target::Excluding(_) => self.send_with_failover(&request, accept).await,
-            Target::Only(endpoint) => self.send_to_single_endpoint(endpoint, &request, accept).await,
-            Target::Probe(endpoint) => self.probe_single_endpoint(endpoint, &request, accept).await,
+            Target::Only(endpoint) => self.send_to_single_endpoint_unchecked(endpoint, &request, accept).await,
+            Target::Probe(endpoint) => self.probe_endpoint_ignoring_health(endpoint, &request, accept).await,
         }
     }
 
@@ -123,7 +123,12 @@ impl Pool {
     ) -> Result<Exchange, TransportError> {
         self.requests_sent.fetch_add(u64::from(requests), Ordering::Relaxed);
         self.client
-            .send_and_read_reply(&self.endpoints[endpoint].endpoint, request, timeout, self.config.body_bytes_max)
+            .send_and_read_bounded_reply(
+                &self.endpoints[endpoint].endpoint,
+                request,
+                timeout,
+                self.config.body_bytes_max,
+            )
             .await
     }
 

@@ -9,7 +9,7 @@ use crate::{Role, Target};
 impl Pool {
     /// Returns the number of different providers among the endpoints with the role `read`. If one of these endpoints is
     /// the operator's own node, whose replies need no confirmation, the number is at least 2.
-    pub fn count_independent_providers(&self) -> usize {
+    pub fn count_providers_own_node_as_two(&self) -> usize {
         let readable = (0..self.endpoints.len()).filter(|i| self.endpoints[*i].endpoint.has_role(Role::Read));
         let providers: BTreeSet<usize> = readable.map(|i| self.find_first_endpoint_of_provider(i)).collect();
         if self.find_own_endpoint().is_some() { providers.len().max(2) } else { providers.len() }
@@ -47,7 +47,7 @@ impl Pool {
     }
 
     /// Returns the names of the endpoints that made a claim, for a sentence. Names all endpoints when they are unknown.
-    pub fn name_origins(&self, origins: Option<&[usize]>) -> String {
+    pub fn name_origins_or_all_endpoints(&self, origins: Option<&[usize]>) -> String {
         let name = |endpoints: &[usize]| {
             endpoints.iter().map(|endpoint| self.endpoint_label(*endpoint)).collect::<Vec<_>>().join(" and ")
         };
@@ -59,19 +59,19 @@ impl Pool {
 
     /// Returns the index of the endpoint that gets a request first, or `None` for the order of the configuration. The
     /// index may be above the last endpoint; the caller then continues at the first one.
-    pub(super) fn find_first_endpoint(&self, target: Target) -> Option<usize> {
+    pub(super) fn find_start_index_for_target(&self, target: Target) -> Option<usize> {
         match target {
             Target::Any => None,
             Target::From(endpoint) | Target::Only(endpoint) | Target::Probe(endpoint) => Some(endpoint),
             Target::Excluding(endpoint) => {
-                let own = self.find_own_endpoint().filter(|own| !self.is_excluded(target, *own));
+                let own = self.find_own_endpoint().filter(|own| !self.is_excluded_by_target(target, *own));
                 Some(own.unwrap_or(endpoint + 1))
             }
         }
     }
 
     /// Returns true if the endpoint at this index must not get a request with this target.
-    pub(super) fn is_excluded(&self, target: Target, endpoint: usize) -> bool {
+    pub(super) fn is_excluded_by_target(&self, target: Target, endpoint: usize) -> bool {
         match target {
             Target::Any | Target::From(_) => false,
             Target::Only(only) | Target::Probe(only) => endpoint != only,
@@ -104,13 +104,13 @@ mod tests {
 
     #[test]
     fn endpoints_of_one_provider_count_once_and_an_own_node_is_enough() {
-        assert_eq!(build_pool(false).count_independent_providers(), 3);
+        assert_eq!(build_pool(false).count_providers_own_node_as_two(), 3);
         for (own, expected) in [(false, 1), (true, 2)] {
             let endpoint = Endpoint::new("http://10.0.0.1:8545").unwrap().with_own(own);
-            assert_eq!(Pool::new(Config::new(vec![endpoint])).unwrap().count_independent_providers(), expected);
+            assert_eq!(Pool::new(Config::new(vec![endpoint])).unwrap().count_providers_own_node_as_two(), expected);
         }
         let pool = build_pool(false);
-        let excluded: Vec<bool> = (0..4).map(|i| pool.is_excluded(Target::Excluding(1), i)).collect();
+        let excluded: Vec<bool> = (0..4).map(|i| pool.is_excluded_by_target(Target::Excluding(1), i)).collect();
         assert_eq!(excluded, [true, true, false, false]);
     }
 
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn the_own_node_is_asked_first_and_its_word_is_enough() {
         let pool = build_pool(true);
-        assert_eq!(pool.find_first_endpoint(Target::Excluding(0)), Some(3));
-        assert_eq!(pool.find_first_endpoint(Target::Excluding(3)), Some(4));
+        assert_eq!(pool.find_start_index_for_target(Target::Excluding(0)), Some(3));
+        assert_eq!(pool.find_start_index_for_target(Target::Excluding(3)), Some(4));
         assert_eq!(pool.find_next_independent_target(None, &[]), Some(Target::From(3)));
         assert_eq!(pool.find_next_independent_target(None, &[3]), None);
         assert_eq!(pool.find_next_independent_target(Some(&[3]), &[]), None);

@@ -27,7 +27,7 @@ impl Pool {
     /// tried in the order of the configuration, starting with the one that the target names, if any. Without such an
     /// endpoint, those whose newest block is too far behind come last. A wait ends at `wait_until` at the latest. The
     /// request waits for the end of a cool-down only if `waits_for_cool_downs` is true.
-    pub(super) fn select_endpoint_or_wait(
+    pub(super) fn select_endpoint_or_wait_time(
         &self,
         method: &str,
         target: Target,
@@ -39,7 +39,7 @@ impl Pool {
         let heads: Vec<Option<Height>> =
             self.endpoints.iter().map(|state| state.lock_health().recent_head(now)).collect();
         let best = heads.iter().flatten().max().copied().unwrap_or(0);
-        let first = self.find_first_endpoint(target);
+        let first = self.find_start_index_for_target(target);
         let lag_max = self.config.head_lag_blocks_max;
         let lags = |i: usize| first.is_none() && heads[i].is_some_and(|head| best - head > lag_max);
 
@@ -98,7 +98,8 @@ impl Pool {
     /// the method.
     pub(super) fn is_method_missing_everywhere(&self, method: &str, target: Target) -> bool {
         let now = Instant::now();
-        let is_readable = |i: &usize| !self.is_excluded(target, *i) && self.endpoints[*i].endpoint.has_role(Role::Read);
+        let is_readable =
+            |i: &usize| !self.is_excluded_by_target(target, *i) && self.endpoints[*i].endpoint.has_role(Role::Read);
         let mut readable = (0..self.endpoints.len()).filter(is_readable).peekable();
         let lacks = |i: usize| {
             self.endpoints[i].lock_health().availability_for_method(method, now) == Availability::MethodMissing

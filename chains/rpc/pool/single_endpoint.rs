@@ -15,7 +15,7 @@ use crate::{
 impl Pool {
     /// Sends a request to exactly one endpoint, without the chain check. Waits for the rate limits of the endpoint,
     /// fails while it cools down, and records the result in its health; see [`crate::Target::Only`].
-    pub(super) async fn send_to_single_endpoint<T, F>(
+    pub(super) async fn send_to_single_endpoint_unchecked<T, F>(
         &self,
         endpoint: usize,
         request: &Request,
@@ -51,19 +51,19 @@ impl Pool {
                 let verdict = accept(&Reply::new(endpoint, exchange.status, &exchange.body));
                 let mut result = ExchangeResult::default();
                 let value = self.record_verdict_and_take_value(endpoint, method, verdict, &mut attempts, &mut result);
-                self.record_exchange_in_health(endpoint, result, sent_at);
+                self.start_or_end_cool_down_by_result(endpoint, result, sent_at);
                 if let Some(value) = value {
                     return Ok(value);
                 }
             }
-            Err(error) => drop(self.record_transport_error(endpoint, error, &mut attempts, sent_at)),
+            Err(error) => drop(self.record_transport_error_and_cool_down(endpoint, error, &mut attempts, sent_at)),
         }
         attempts.into_fallback_or_error(method)
     }
 
     /// Sends a request to one endpoint at once, even while the endpoint cools down, and does not record the result in
     /// its health; see [`crate::Target::Probe`].
-    pub(super) async fn probe_single_endpoint<T, F>(
+    pub(super) async fn probe_endpoint_ignoring_health<T, F>(
         &self,
         endpoint: usize,
         request: &Request,

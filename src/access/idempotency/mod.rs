@@ -90,10 +90,10 @@ pub async fn claim_key_or_find_answer(
         KeyExpiry::At(at) => Some(at),
     };
     loop {
-        if store::insert_key_without_answer(tx, now, expires_at, call).await? {
+        if store::insert_key_without_answer_if_new(tx, now, expires_at, call).await? {
             return Ok(ClaimResult::New(ClaimedKey { scope: call.scope.clone(), key: call.key.clone() }));
         }
-        match store::find_stored_answer(tx, call).await? {
+        match store::find_fingerprint_and_answer(tx, call).await? {
             Some((fingerprint, answer)) if fingerprint == call.fingerprint => return Ok(ClaimResult::Same(answer)),
             Some(_) => return Ok(ClaimResult::Mismatch),
             // Another transaction deleted the expired key between the insert and the select. Insert the key again.
@@ -105,7 +105,7 @@ pub async fn claim_key_or_find_answer(
 impl ClaimedKey {
     /// Stores the answer of the call with the claimed key.
     pub async fn store_answer(self, tx: &mut Tx, answer: &StoredAnswer) -> Result<(), db::Error> {
-        store::set_answer(tx, &self.scope, &self.key, answer).await
+        store::set_first_answer(tx, &self.scope, &self.key, answer).await
     }
 }
 

@@ -6,7 +6,7 @@ use db::{self, Tx, execute, expect_changed, row};
 
 /// Inserts an idempotency key without an answer and returns true. Returns false when the key exists already. When
 /// another running transaction has inserted the key, the statement waits until that transaction has ended.
-pub async fn insert_key_without_answer(
+pub async fn insert_key_without_answer_if_new(
     tx: &mut Tx,
     now: Instant,
     expires_at: Option<Instant>,
@@ -26,7 +26,10 @@ pub async fn insert_key_without_answer(
 }
 
 /// Returns the stored request fingerprint and answer of an idempotency key; `None` when the key is not stored.
-pub async fn find_stored_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], StoredAnswer)>, db::Error> {
+pub async fn find_fingerprint_and_answer(
+    tx: &mut Tx,
+    call: &Call,
+) -> Result<Option<([u8; 32], StoredAnswer)>, db::Error> {
     let found = row!(
         tx,
         "select fingerprint, response_status, response_body from idempotency_keys where scope = $1 and key = $2",
@@ -41,7 +44,7 @@ pub async fn find_stored_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8;
 }
 
 /// Stores the answer of a claimed idempotency key. Fails when the key has an answer already.
-pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &StoredAnswer) -> Result<(), db::Error> {
+pub async fn set_first_answer(tx: &mut Tx, scope: &str, key: &str, answer: &StoredAnswer) -> Result<(), db::Error> {
     let n = execute!(
         tx,
         "update idempotency_keys set response_status = $3, response_body = $4

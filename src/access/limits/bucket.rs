@@ -39,7 +39,7 @@ impl Buckets {
 
     /// Counts a hit of a key. Fails when the bucket of the key is empty; then the hit is not counted. A hit of a new
     /// key is admitted without being counted when the table is full.
-    pub fn admit_hit(&self, now: Instant, key: Key) -> Result<(), Limited> {
+    pub fn count_hit_unless_limited(&self, now: Instant, key: Key) -> Result<(), Limited> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.now = table.now.max(now.0.saturating_mul(self.per_minute));
         let now = table.now;
@@ -49,7 +49,7 @@ impl Buckets {
             let wait_ms = excess.saturating_add(self.per_minute - 1) / self.per_minute;
             return Err(Limited::from_wait_ms(wait_ms));
         }
-        table.evict_full_and_store_if_room(key, full_at);
+        table.drop_full_buckets_and_store_if_room(key, full_at);
         Ok(())
     }
 
@@ -63,7 +63,7 @@ impl Buckets {
 impl Table {
     /// Stores the bucket of a key. When the table has `eviction_threshold` keys or more, the keys with full buckets are
     /// removed first. A new key is not stored when the table still has [`KEYS_MAX`] keys.
-    fn evict_full_and_store_if_room(&mut self, key: Key, full_at: i64) {
+    fn drop_full_buckets_and_store_if_room(&mut self, key: Key, full_at: i64) {
         if self.full_at.len() >= self.eviction_threshold {
             let now = self.now;
             self.full_at.retain(|_, full_at| *full_at > now);

@@ -30,7 +30,7 @@ impl Key {
 
     /// Returns the key of a client's IP address. An IPv6 client is counted by its /64 network, because the client can
     /// use every address of this network. An IPv4 address that is mapped to IPv6 counts as an IPv4 address.
-    pub fn from_ip(address: IpAddr) -> Key {
+    pub fn from_ipv4_or_ipv6_network(address: IpAddr) -> Key {
         match address.to_canonical() {
             IpAddr::V4(v4) => Key::from_subject(v4),
             IpAddr::V6(v6) => Key::from_subject(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),

@@ -6,7 +6,7 @@ use super::*;
 use clock::Instant;
 
 fn ip_key(text: &str) -> Key {
-    Key::from_ip(text.parse::<IpAddr>().unwrap())
+    Key::from_ipv4_or_ipv6_network(text.parse::<IpAddr>().unwrap())
 }
 
 fn query_limits() -> Windows<2> {
@@ -17,39 +17,54 @@ fn query_limits() -> Windows<2> {
 fn the_fourth_hit_of_an_address_waits_until_the_first_has_left() {
     let (limit, client) = (query_limits(), ip_key("192.0.2.1"));
     for n in 0..3 {
-        assert_eq!(limit.admit_hit(Instant(n * 10_000), [client, Key::from_subject(n)]), Ok(()));
+        assert_eq!(limit.count_hit_unless_limited(Instant(n * 10_000), [client, Key::from_subject(n)]), Ok(()));
     }
-    assert_eq!(limit.admit_hit(Instant(30_001), [client, Key::from_subject(3)]), Err(Limited { after_seconds: 30 }));
-    assert_eq!(limit.admit_hit(Instant(59_999), [client, Key::from_subject(4)]), Err(Limited { after_seconds: 1 }));
-    assert_eq!(limit.admit_hit(Instant(60_000), [client, Key::from_subject(5)]), Ok(()));
-    assert_eq!(limit.admit_hit(Instant(60_000), [client, Key::from_subject(6)]), Err(Limited { after_seconds: 10 }));
+    assert_eq!(
+        limit.count_hit_unless_limited(Instant(30_001), [client, Key::from_subject(3)]),
+        Err(Limited { after_seconds: 30 })
+    );
+    assert_eq!(
+        limit.count_hit_unless_limited(Instant(59_999), [client, Key::from_subject(4)]),
+        Err(Limited { after_seconds: 1 })
+    );
+    assert_eq!(limit.count_hit_unless_limited(Instant(60_000), [client, Key::from_subject(5)]), Ok(()));
+    assert_eq!(
+        limit.count_hit_unless_limited(Instant(60_000), [client, Key::from_subject(6)]),
+        Err(Limited { after_seconds: 10 })
+    );
 }
 
 #[test]
 fn the_third_hit_of_a_pair_is_refused_from_another_address_and_counts_for_none() {
     let (limit, pair, now) = (query_limits(), Key::from_subject(("CO1", "a@example.com")), Instant(1_000));
-    limit.admit_hit(now, [ip_key("192.0.2.1"), pair]).unwrap();
-    limit.admit_hit(now, [ip_key("192.0.2.2"), pair]).unwrap();
+    limit.count_hit_unless_limited(now, [ip_key("192.0.2.1"), pair]).unwrap();
+    limit.count_hit_unless_limited(now, [ip_key("192.0.2.2"), pair]).unwrap();
     for _ in 0..5 {
-        assert_eq!(limit.admit_hit(now, [ip_key("192.0.2.3"), pair]), Err(Limited { after_seconds: 60 }));
+        assert_eq!(
+            limit.count_hit_unless_limited(now, [ip_key("192.0.2.3"), pair]),
+            Err(Limited { after_seconds: 60 })
+        );
     }
     for n in 0..3 {
-        assert_eq!(limit.admit_hit(now, [ip_key("192.0.2.3"), Key::from_subject(n)]), Ok(()));
+        assert_eq!(limit.count_hit_unless_limited(now, [ip_key("192.0.2.3"), Key::from_subject(n)]), Ok(()));
     }
 }
 
 #[test]
 fn a_clock_that_goes_back_opens_no_window() {
     let limit = Windows::new([Rule { hits: 1, window_seconds: 60 }]);
-    limit.admit_hit(Instant(100_000), [Key::from_subject(1)]).unwrap();
-    assert_eq!(limit.admit_hit(Instant(10_000), [Key::from_subject(1)]), Err(Limited { after_seconds: 60 }));
-    assert_eq!(limit.admit_hit(Instant(10_000), [Key::from_subject(2)]), Ok(()));
+    limit.count_hit_unless_limited(Instant(100_000), [Key::from_subject(1)]).unwrap();
+    assert_eq!(
+        limit.count_hit_unless_limited(Instant(10_000), [Key::from_subject(1)]),
+        Err(Limited { after_seconds: 60 })
+    );
+    assert_eq!(limit.count_hit_unless_limited(Instant(10_000), [Key::from_subject(2)]), Ok(()));
 }
 
 #[test]
 fn a_rule_of_no_hits_admits_nobody() {
     let limit = Windows::new([Rule { hits: 0, window_seconds: 60 }]);
-    assert_eq!(limit.admit_hit(Instant(0), [Key::from_subject(1)]), Err(Limited { after_seconds: 60 }));
+    assert_eq!(limit.count_hit_unless_limited(Instant(0), [Key::from_subject(1)]), Err(Limited { after_seconds: 60 }));
 }
 
 #[test]
@@ -64,19 +79,25 @@ fn one_network_of_ipv6_and_one_mapped_address_are_one_client() {
 fn a_bucket_holds_a_minute_of_hits_and_refills_evenly() {
     let buckets = Buckets::with_hits_per_minute(30);
     for _ in 0..30 {
-        buckets.admit_hit(Instant(5_000), Key::from_subject(1)).unwrap();
+        buckets.count_hit_unless_limited(Instant(5_000), Key::from_subject(1)).unwrap();
     }
-    assert_eq!(buckets.admit_hit(Instant(5_000), Key::from_subject(1)), Err(Limited { after_seconds: 2 }));
-    assert_eq!(buckets.admit_hit(Instant(5_000), Key::from_subject(2)), Ok(()));
-    assert_eq!(buckets.admit_hit(Instant(7_000), Key::from_subject(1)), Ok(()));
-    assert_eq!(buckets.admit_hit(Instant(7_000), Key::from_subject(1)), Err(Limited { after_seconds: 2 }));
+    assert_eq!(
+        buckets.count_hit_unless_limited(Instant(5_000), Key::from_subject(1)),
+        Err(Limited { after_seconds: 2 })
+    );
+    assert_eq!(buckets.count_hit_unless_limited(Instant(5_000), Key::from_subject(2)), Ok(()));
+    assert_eq!(buckets.count_hit_unless_limited(Instant(7_000), Key::from_subject(1)), Ok(()));
+    assert_eq!(
+        buckets.count_hit_unless_limited(Instant(7_000), Key::from_subject(1)),
+        Err(Limited { after_seconds: 2 })
+    );
 }
 
 #[test]
 fn buckets_that_are_full_again_are_forgotten() {
     let buckets = Buckets::with_hits_per_minute(600);
     for n in 0..100_000_i64 {
-        buckets.admit_hit(Instant(n), Key::from_subject(n)).unwrap();
+        buckets.count_hit_unless_limited(Instant(n), Key::from_subject(n)).unwrap();
     }
     // A bucket is full again 100 ms after one hit, so only about 100 buckets are not full at any time.
     assert!(buckets.count_keys() <= 1024);
@@ -92,7 +113,7 @@ proptest! {
         for (step, key) in steps {
             now += step;
             let before = admitted.iter().filter(|(at, k)| *k == key && now - at < 60_000).count();
-            let answer = limit.admit_hit(Instant(now), [Key::from_subject(key)]);
+            let answer = limit.count_hit_unless_limited(Instant(now), [Key::from_subject(key)]);
             prop_assert_eq!(answer.is_ok(), before < 3);
             if answer.is_ok() {
                 admitted.push((now, key));
@@ -107,16 +128,16 @@ proptest! {
         let mut now = 1_000_000;
         for _ in 0..tries {
             now += step;
-            for told in [windows.admit_hit(Instant(now), [Key::from_subject(1)]), buckets.admit_hit(Instant(now), Key::from_subject(1))] {
+            for told in [windows.count_hit_unless_limited(Instant(now), [Key::from_subject(1)]), buckets.count_hit_unless_limited(Instant(now), Key::from_subject(1))] {
                 if let Err(limited) = told {
                     prop_assert!((1..=60).contains(&limited.after_seconds));
                 }
             }
         }
-        let told = windows.admit_hit(Instant(now), [Key::from_subject(1)]).err();
+        let told = windows.count_hit_unless_limited(Instant(now), [Key::from_subject(1)]).err();
         let later = now + told.map_or(0, |l| i64::try_from(l.after_seconds).unwrap() * 1000);
         if told.is_some() {
-            prop_assert!(windows.admit_hit(Instant(later), [Key::from_subject(1)]).is_ok());
+            prop_assert!(windows.count_hit_unless_limited(Instant(later), [Key::from_subject(1)]).is_ok());
         }
     }
 }

@@ -32,7 +32,7 @@ impl<const N: usize> Windows<N> {
     }
 
     /// Counts a hit under one key for each rule. Fails when any rule refuses the hit; then no rule counts the hit.
-    pub fn admit_hit(&self, now: Instant, keys: [Key; N]) -> Result<(), Limited> {
+    pub fn count_hit_unless_limited(&self, now: Instant, keys: [Key; N]) -> Result<(), Limited> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wait_ms = windows
             .iter_mut()

@@ -46,12 +46,12 @@ pub async fn store_token_hash(
     token: &Token,
     expires_at: Option<Instant>,
 ) -> Result<(), db::Error> {
-    store::insert_token(tx, now, user, hash_token(token.reveal_token()), expires_at).await
+    store::insert_token_hash(tx, now, user, hash_token(token.reveal_token()), expires_at).await
 }
 
 /// Returns the active user of this shop to whom the token belongs; `None` when the token is unknown, expired or
 /// revoked, and when the user is disabled or belongs to another shop.
-pub async fn find_active_user_of_token(
+pub async fn find_active_user_of_valid_token(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,
@@ -60,7 +60,7 @@ pub async fn find_active_user_of_token(
     if presented.len() != LENGTH || !presented.starts_with(PREFIX) {
         return Ok(None);
     }
-    store::find_active_user_by_token_hash(tx, now, shop, hash_token(presented)).await
+    store::find_active_user_by_valid_token_hash(tx, now, shop, hash_token(presented)).await
 }
 
 /// Revokes one token and returns true. Returns false when the token is unknown or was revoked before.

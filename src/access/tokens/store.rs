@@ -5,7 +5,7 @@ use db::{self, Tx, execute, expect_changed, row};
 use ids::{Shop, UserId};
 
 /// Inserts the hash of a user's token. When `expires_at` is `None`, the token never expires.
-pub async fn insert_token(
+pub async fn insert_token_hash(
     tx: &mut Tx,
     now: Instant,
     user: UserId,
@@ -25,7 +25,7 @@ pub async fn insert_token(
 
 /// Returns the active user of the shop whose token has this hash; `None` when the token is unknown, revoked or expired,
 /// and when the user is disabled or belongs to another shop.
-pub async fn find_active_user_by_token_hash(
+pub async fn find_active_user_by_valid_token_hash(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,

@@ -39,17 +39,17 @@ db::both! {
             tokens::store_token_hash(tx, NOW, user, &brief, Some(NOW.plus_seconds(60))).await?;
 
             let mut found = Vec::new();
-            found.push(tokens::find_active_user_of_token(tx, NOW, shop, token.reveal_token()).await? == Some(user));
-            found.push(tokens::find_active_user_of_token(tx, NOW, other, token.reveal_token()).await?.is_none());
-            found.push(tokens::find_active_user_of_token(tx, NOW, Shop { mode: Mode::Live, ..shop }, token.reveal_token()).await?.is_none());
-            found.push(tokens::find_active_user_of_token(tx, NOW.plus_seconds(59), shop, brief.reveal_token()).await? == Some(user));
-            found.push(tokens::find_active_user_of_token(tx, NOW.plus_seconds(60), shop, brief.reveal_token()).await?.is_none());
+            found.push(tokens::find_active_user_of_valid_token(tx, NOW, shop, token.reveal_token()).await? == Some(user));
+            found.push(tokens::find_active_user_of_valid_token(tx, NOW, other, token.reveal_token()).await?.is_none());
+            found.push(tokens::find_active_user_of_valid_token(tx, NOW, Shop { mode: Mode::Live, ..shop }, token.reveal_token()).await?.is_none());
+            found.push(tokens::find_active_user_of_valid_token(tx, NOW.plus_seconds(59), shop, brief.reveal_token()).await? == Some(user));
+            found.push(tokens::find_active_user_of_valid_token(tx, NOW.plus_seconds(60), shop, brief.reveal_token()).await?.is_none());
             for wrong in ["", "ut_", &token.reveal_token()[1..], &token.reveal_token().to_uppercase(), &"u".repeat(100_000)] {
-                found.push(tokens::find_active_user_of_token(tx, NOW, shop, wrong).await?.is_none());
+                found.push(tokens::find_active_user_of_valid_token(tx, NOW, shop, wrong).await?.is_none());
             }
             found.push(tokens::revoke_token(tx, NOW, token.reveal_token()).await?);
             found.push(!tokens::revoke_token(tx, NOW, token.reveal_token()).await?);
-            found.push(tokens::find_active_user_of_token(tx, NOW, shop, token.reveal_token()).await?.is_none());
+            found.push(tokens::find_active_user_of_valid_token(tx, NOW, shop, token.reveal_token()).await?.is_none());
             found.push(tokens::revoke_all_tokens_of_user(tx, NOW, user).await? == 1);
             Ok(found)
         })).await.unwrap();

@@ -50,7 +50,7 @@ impl Command {
 
 /// Returns the configuration of the chain with this name. Fails when no such chain is configured.
 fn require_chain_config<'c>(context: &'c Context, name: &str) -> Result<&'c ChainConfig, String> {
-    let id = ChainId::new(name).map_err(|e| e.to_string())?;
+    let id = ChainId::parse(name).map_err(|e| e.to_string())?;
     context.config.chains.get(&id).ok_or_else(|| format!("there is no chain `{id}` in the configuration"))
 }
 

@@ -98,7 +98,7 @@ pub struct Deactivate {
 impl CouponInput {
     /// Returns a coupon that gives a percentage off any order in CNY, with no minimum amount, no limit of uses and no
     /// dates. `percent` is a decimal such as `2.5`.
-    pub fn with_percent_discount(code: &str, percent: &str) -> CouponInput {
+    pub fn from_code_and_percent(code: &str, percent: &str) -> CouponInput {
         CouponInput {
             code: code.to_owned(),
             percent: Some(percent.to_owned()),
@@ -115,7 +115,7 @@ impl CouponInput {
 
 impl Command {
     /// Returns the operation that this subcommand requests. The subcommand `import` reads its file first.
-    pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
+    pub fn into_operation_reading_import_file(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Create(create) => Ok(AdminOperation::PutCoupons(create.owner, vec![create.coupon])),
             Command::Import(import) => Ok(AdminOperation::PutCoupons(
@@ -152,9 +152,9 @@ fn default_currency() -> String {
 
 /// Creates the coupons in one database transaction: either all of them or, when one fails, none.
 pub async fn create_coupons(context: &Context, owner: Owner, coupons: Vec<CouponInput>) -> Result<String, String> {
-    let shop_name = owner.name_shop(&context.config);
+    let shop_name = owner.resolve_with_checkout_defaults(&context.config);
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), coupons.len());
-    let note = shop_name.note_other_mode();
+    let note = shop_name.note_if_checkout_sells_other_mode();
     context
         .db
         .write("create_coupons", move |tx| {
@@ -206,7 +206,7 @@ async fn parse_terms_and_find_product(tx: &mut Tx, shop: Shop, coupon: &CouponIn
 
 /// Deactivates a coupon. Fails when no active coupon has the code.
 pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Result<String, String> {
-    let shop_name = deactivate.owner.name_shop(&context.config);
+    let shop_name = deactivate.owner.resolve_with_checkout_defaults(&context.config);
     let (now, actor, code) = (context.clock.now(), context.actor.clone(), deactivate.code.clone());
     let is_deactivated = context
         .db
@@ -226,7 +226,7 @@ pub async fn deactivate_coupon(context: &Context, deactivate: Deactivate) -> Res
 
 /// Returns one line for each active coupon of the merchant.
 pub async fn list_active_coupons(context: &Context, owner: Owner) -> Result<String, String> {
-    let shop_name = owner.name_shop(&context.config);
+    let shop_name = owner.resolve_with_checkout_defaults(&context.config);
     let (coupons, products) = context
         .db
         .read("list_active_coupons", move |tx| {

@@ -40,7 +40,7 @@ pub enum Format {
 impl ImportFile {
     /// Returns the format that the command line gives or, without it, the format that the file extension means. A file
     /// with an unknown extension has one record in each line.
-    pub fn detect_format(&self) -> Format {
+    pub fn format_by_option_or_extension(&self) -> Format {
         let by_extension = match self.file.extension().and_then(|end| end.to_str()) {
             Some("json") => Format::Json,
             Some("csv") => Format::Csv,
@@ -51,7 +51,7 @@ impl ImportFile {
 
     /// Returns the whole text of the file or of standard input, without a byte order mark at its start. Fails when the
     /// text is larger than 256 MiB.
-    pub fn read_file_text(&self) -> Result<String, CommandError> {
+    pub fn read_text_from_file_or_stdin(&self) -> Result<String, CommandError> {
         let failed = |error: io::Error| CommandError::error_with_context(self.file.display(), error);
         let mut text = String::new();
         let mut read = |from: &mut dyn Read| from.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed);
@@ -94,8 +94,8 @@ impl ImportFile {
         noun: &str,
         parse_record: impl Fn(CsvRecord) -> Result<T, CommandError>,
     ) -> Result<Vec<T>, CommandError> {
-        let text = self.read_file_text()?;
-        match self.detect_format() {
+        let text = self.read_text_from_file_or_stdin()?;
+        match self.format_by_option_or_extension() {
             Format::Json => self.parse_json_array(&text),
             Format::Csv => self.parse_csv_file(&text)?.into_iter().map(parse_record).collect(),
             Format::Lines => Err(CommandError::usage_error(format!(

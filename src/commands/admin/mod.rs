@@ -133,15 +133,15 @@ pub enum AdminOperation {
 
 /// Executes one command and prints its output. The daemon executes the operation when one runs; otherwise this process
 /// does. An import of stock takes several operations.
-pub async fn execute_and_print_operations(args: Args) -> Result<(), CommandError> {
+pub async fn execute_admin_command_and_print(args: Args) -> Result<(), CommandError> {
     let operation = match args.resource {
         Resource::Merchant(command) => command.into_operation(),
         Resource::User(command) => command.into_operation(),
         Resource::Token(command) => command.into_operation(),
         Resource::Credit(credit) => AdminOperation::Credit(credit),
-        Resource::Product(command) => command.read_files_into_operation()?,
-        Resource::Stock(command) => return stock::execute_and_print(&args.installation, command).await,
-        Resource::Coupon(command) => command.read_files_into_operation()?,
+        Resource::Product(command) => command.into_operation_reading_import_file()?,
+        Resource::Stock(command) => return stock::execute_stock_command_and_print(&args.installation, command).await,
+        Resource::Coupon(command) => command.into_operation_reading_import_file()?,
         Resource::Order(command) => command.into_operation(),
         Resource::Review(command) => command.into_operation(),
         Resource::Deposit(command) => command.into_operation(),

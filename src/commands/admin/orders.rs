@@ -57,7 +57,7 @@ impl Command {
 /// Returns the order with this number or public id. Fails when no such order exists.
 async fn require_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, AdminError> {
     let name = name.order.trim();
-    let found = orders::find_order_by_number_or_id(tx, name).await?;
+    let found = orders::find_any_shop_order_by_number_or_id(tx, name).await?;
     found.ok_or_else(|| AdminError::Refused(format!("there is no order `{name}`")))
 }
 
@@ -87,7 +87,7 @@ async fn load_order_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderRe
     let email = orders::find_order_email(tx, order.id).await?;
     let mut lines = Vec::new();
     for line in orders::list_order_lines(tx, order).await? {
-        let product = catalog::find_any_product(tx, order.shop, &line.product).await?;
+        let product = catalog::find_product_in_any_state(tx, order.shop, &line.product).await?;
         let slug = product.map_or_else(|| line.product.clone(), |product| product.slug);
         lines.push((line, slug));
     }

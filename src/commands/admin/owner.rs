@@ -30,7 +30,7 @@ pub struct ShopName {
 impl Owner {
     /// Returns the merchant and the mode that the operator gave. A merchant or mode that the operator did not give is
     /// that of the checkout surface.
-    pub fn name_shop(&self, config: &Config) -> ShopName {
+    pub fn resolve_with_checkout_defaults(&self, config: &Config) -> ShopName {
         let surface = &config.surfaces.checkout.mount;
         ShopName {
             merchant: self.merchant.clone().unwrap_or_else(|| surface.merchant.clone()),
@@ -62,7 +62,7 @@ impl ShopName {
 
     /// Returns a warning that starts with a space: buyers do not see a change of this shop, because the checkout
     /// surface sells for the same merchant in the other mode. Returns an empty text in all other cases.
-    pub fn note_other_mode(&self) -> String {
+    pub fn note_if_checkout_sells_other_mode(&self) -> String {
         let surface = &self.config.surfaces.checkout.mount;
         let is_other = surface.enabled && self.merchant == surface.merchant && self.mode != surface.mode;
         match is_other {

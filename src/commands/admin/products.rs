@@ -107,7 +107,7 @@ pub struct Set {
 
 impl Command {
     /// Returns the operation that this subcommand requests. The subcommand `import` reads its file first.
-    pub fn read_files_into_operation(self) -> Result<AdminOperation, CommandError> {
+    pub fn into_operation_reading_import_file(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Put(put) => {
                 let product = ProductInput { names: put.names.into_iter().collect(), ..put.product };
@@ -164,9 +164,9 @@ pub async fn create_or_change_products(
     owner: Owner,
     products: Vec<ProductInput>,
 ) -> Result<String, String> {
-    let shop_name = owner.name_shop(&context.config);
+    let shop_name = owner.resolve_with_checkout_defaults(&context.config);
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), products.len());
-    let note = shop_name.note_other_mode();
+    let note = shop_name.note_if_checkout_sells_other_mode();
     let (created, hidden) = context
         .db
         .write("create_or_change_products", move |tx| {
@@ -227,7 +227,7 @@ impl ProductInput {
 
 /// Activates or deactivates a product.
 pub async fn activate_or_deactivate_product(context: &Context, set: Set) -> Result<String, String> {
-    let shop_name = set.owner.name_shop(&context.config);
+    let shop_name = set.owner.resolve_with_checkout_defaults(&context.config);
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.inactive { State::Inactive } else { State::Active };
     let message = format!("Product `{}` is {}.", set.product, state.as_str());
@@ -248,7 +248,7 @@ pub async fn activate_or_deactivate_product(context: &Context, set: Set) -> Resu
 
 /// Returns one line for each product of the merchant.
 pub async fn list_products_with_prices(context: &Context, owner: Owner) -> Result<String, String> {
-    let shop_name = owner.name_shop(&context.config);
+    let shop_name = owner.resolve_with_checkout_defaults(&context.config);
     let hint = shop_name.clone();
     let products = context
         .db
@@ -290,7 +290,7 @@ pub(super) async fn require_product(
     shop: Shop,
     id_or_slug: &str,
 ) -> Result<ProductWithPrices, AdminError> {
-    let product = catalog::find_any_product(tx, shop, id_or_slug).await?;
+    let product = catalog::find_product_in_any_state(tx, shop, id_or_slug).await?;
     product.ok_or_else(|| AdminError::Refused(format!("there is no product `{id_or_slug}`")))
 }
 

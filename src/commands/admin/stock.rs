@@ -57,7 +57,10 @@ pub struct Withdraw {
 }
 
 /// Executes `settled admin stock …` and prints its output.
-pub async fn execute_and_print(installation: &Installation, command: Command) -> Result<(), CommandError> {
+pub async fn execute_stock_command_and_print(
+    installation: &Installation,
+    command: Command,
+) -> Result<(), CommandError> {
     let operation = match command {
         Command::Import(import) => return import.import_file_and_print(installation).await,
         Command::List(list) => AdminOperation::ListStock(list),
@@ -71,7 +74,8 @@ pub async fn execute_and_print(installation: &Installation, command: Command) ->
 /// in which they are sold or, with `--all`, the items in any state sorted by number.
 pub async fn list_stock_items_page(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
-    let (product, all, shop_name) = (list.product.clone(), list.all, list.owner.name_shop(&context.config));
+    let (product, all, shop_name) =
+        (list.product.clone(), list.all, list.owner.resolve_with_checkout_defaults(&context.config));
     let items = context
         .db
         .read("list_stock_items", move |tx| {

@@ -86,7 +86,7 @@ impl Import {
     /// # Errors
     /// Fails when a line is invalid, or when a step fails. Nothing is imported then.
     pub async fn import_file_and_print(self, installation: &Installation) -> Result<(), CommandError> {
-        let lines = self.read_valid_lines()?;
+        let lines = self.read_and_validate_all_lines()?;
         let total = lines.len();
         let parts = split_lines_into_parts(lines);
         let is_large = parts.len() > 1;
@@ -95,14 +95,14 @@ impl Import {
         for part in parts {
             stored += part.len();
             let stage = ImportStep::Stage(target.clone(), part);
-            let result = execute_or_discard(installation, &target, stage).await?;
+            let result = execute_step_or_discard_import(installation, &target, stage).await?;
             target.import_at = Some(result.import_at);
             duplicates += result.duplicates;
             if is_large {
                 print_line_or_exit(format_args!("{stored} of {total} lines are stored, and none is for sale yet."));
             }
         }
-        let result = execute_or_discard(installation, &target, ImportStep::Publish(target.clone())).await?;
+        let result = execute_step_or_discard_import(installation, &target, ImportStep::Publish(target.clone())).await?;
         let StepResult { slug, added, note, .. } = result;
         print_line_or_exit(format_args!(
             "{added} items were added to `{slug}`; {duplicates} duplicates were skipped.{note}"
@@ -112,8 +112,8 @@ impl Import {
 
     /// Reads the file and returns the trimmed texts of all its lines. Fails when a line is invalid, and when there are
     /// none.
-    fn read_valid_lines(&self) -> Result<Vec<String>, CommandError> {
-        let (lines, noun) = self.parse_file_lines()?;
+    fn read_and_validate_all_lines(&self) -> Result<Vec<String>, CommandError> {
+        let (lines, noun) = self.read_numbered_lines()?;
         if lines.is_empty() {
             return Err(CommandError::general_error("there are no lines to import"));
         }
@@ -131,9 +131,9 @@ impl Import {
 
     /// Reads the file and returns its lines with their numbers, and the noun for a line in messages: `line` or, for a
     /// JSON array, `entry`. Empty lines of a text file are skipped, but they count in the line numbers.
-    fn parse_file_lines(&self) -> Result<(Vec<FileLine>, &'static str), CommandError> {
-        let text = self.source.read_file_text()?;
-        Ok(match self.source.detect_format() {
+    fn read_numbered_lines(&self) -> Result<(Vec<FileLine>, &'static str), CommandError> {
+        let text = self.source.read_text_from_file_or_stdin()?;
+        Ok(match self.source.format_by_option_or_extension() {
             Format::Json => {
                 let texts = (1..).zip(self.source.parse_json_array(&text)?);
                 (texts.map(|(number, text)| FileLine { number, text }).collect(), "entry")
@@ -178,7 +178,7 @@ fn split_lines_into_parts(lines: Vec<String>) -> Vec<Vec<String>> {
 }
 
 /// Executes a step of an import. When the step fails, the lines that the earlier steps stored are deleted.
-async fn execute_or_discard(
+async fn execute_step_or_discard_import(
     installation: &Installation,
     target: &ImportedProduct,
     step: ImportStep,
@@ -200,16 +200,16 @@ impl Operation for ImportStep {
 
     async fn execute(self, context: &Context) -> Result<StepResult, String> {
         let (ImportStep::Stage(target, _) | ImportStep::Publish(target) | ImportStep::Discard(target)) = &self;
-        let (slug, sku) = find_slug_and_sku(context, target).await?;
+        let (slug, sku) = require_slug_and_sku(context, target).await?;
         let import_at = target.import_at.map_or_else(|| context.clock.now(), Instant);
-        let note = target.owner.name_shop(&context.config).note_other_mode();
+        let note = target.owner.resolve_with_checkout_defaults(&context.config).note_if_checkout_sells_other_mode();
         let (now, actor, product_slug) = (context.clock.now(), context.actor.clone(), slug.clone());
         let result = match self {
             ImportStep::Stage(_, lines) => {
                 let items = stock::validate_and_encrypt_lines(&context.envelope, sku, lines.iter().map(String::as_str))
                     .map_err(|e| e.to_string())?;
                 let staged = context.db.write("stage_stock_items", move |tx| {
-                    Box::pin(async move { stock::stage_items(tx, sku, import_at, items).await })
+                    Box::pin(async move { stock::stage_items_skipping_duplicates(tx, sku, import_at, items).await })
                 });
                 staged.await
             }
@@ -234,8 +234,8 @@ impl Operation for ImportStep {
 }
 
 /// Returns the slug and the SKU of the product. Fails when the merchant or the product does not exist.
-async fn find_slug_and_sku(context: &Context, target: &ImportedProduct) -> Result<(String, SkuId), AdminError> {
-    let (shop_name, product) = (target.owner.name_shop(&context.config), target.product.clone());
+async fn require_slug_and_sku(context: &Context, target: &ImportedProduct) -> Result<(String, SkuId), AdminError> {
+    let (shop_name, product) = (target.owner.resolve_with_checkout_defaults(&context.config), target.product.clone());
     let found = context.db.read("require_product", move |tx| {
         Box::pin(async move {
             let shop = require_shop(tx, &shop_name).await?;
@@ -247,14 +247,14 @@ async fn find_slug_and_sku(context: &Context, target: &ImportedProduct) -> Resul
 }
 
 /// Imports lines in one database transaction, without the steps of a large file.
-pub async fn import_lines_at_once(
+pub async fn import_lines_in_one_transaction(
     context: &Context,
     owner: Owner,
     product: String,
     lines: Vec<String>,
 ) -> Result<stock::ImportResult, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
-    let (slug, sku) = find_slug_and_sku(context, &ImportedProduct { owner, product, import_at: None }).await?;
+    let (slug, sku) = require_slug_and_sku(context, &ImportedProduct { owner, product, import_at: None }).await?;
     let items = stock::validate_and_encrypt_lines(&context.envelope, sku, lines.iter().map(String::as_str))
         .map_err(|e| e.to_string())?;
     let imported = context.db.write("import_stock_items", move |tx| {

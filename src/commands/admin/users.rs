@@ -130,7 +130,7 @@ impl TokenCommand {
 
 /// Creates a user. Fails when the e-mail address is invalid or the name is taken.
 pub async fn create_user(context: &Context, new: Create) -> Result<String, String> {
-    let shop_name = new.owner.name_shop(&context.config);
+    let shop_name = new.owner.resolve_with_checkout_defaults(&context.config);
     let hint = shop_name.clone();
     if new.email.as_deref().is_some_and(|email| !orders::is_deliverable_email(email)) {
         return Err("the e-mail address is not valid".into());
@@ -154,7 +154,7 @@ pub async fn create_user(context: &Context, new: Create) -> Result<String, Strin
 
 /// Disables or enables a user.
 pub async fn disable_or_enable_user(context: &Context, set: Set) -> Result<String, String> {
-    let shop_name = set.owner.name_shop(&context.config);
+    let shop_name = set.owner.resolve_with_checkout_defaults(&context.config);
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.disable { State::Disabled } else { State::Active };
     let message = format!("User `{}` is {}.", set.name, state.as_str());
@@ -172,7 +172,7 @@ pub async fn disable_or_enable_user(context: &Context, set: Set) -> Result<Strin
 
 /// Returns one line for each user of the merchant, with the balances of the user.
 pub async fn list_users_with_balances(context: &Context, owner: Owner) -> Result<String, String> {
-    let shop_name = owner.name_shop(&context.config);
+    let shop_name = owner.resolve_with_checkout_defaults(&context.config);
     let lines = context
         .db
         .read("list_users", move |tx| {
@@ -197,7 +197,7 @@ pub async fn list_users_with_balances(context: &Context, owner: Owner) -> Result
 
 /// Issues an access token and returns its text, which cannot be shown again.
 pub async fn issue_access_token(context: &Context, issue: Issue) -> Result<String, String> {
-    let shop_name = issue.owner.name_shop(&context.config);
+    let shop_name = issue.owner.resolve_with_checkout_defaults(&context.config);
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let expires_at = issue.days.map(|days| now.plus_ms(i64::from(days).saturating_mul(DAY_MS)));
     let token = Token::generate(&mut rand::rng());
@@ -216,7 +216,7 @@ pub async fn issue_access_token(context: &Context, issue: Issue) -> Result<Strin
 
 /// Revokes all tokens of a user.
 pub async fn revoke_all_tokens(context: &Context, revoke: Revoke) -> Result<String, String> {
-    let shop_name = revoke.owner.name_shop(&context.config);
+    let shop_name = revoke.owner.resolve_with_checkout_defaults(&context.config);
     let (now, actor, name) = (context.clock.now(), context.actor.clone(), revoke.user.clone());
     let count = context
         .db
@@ -232,7 +232,7 @@ pub async fn revoke_all_tokens(context: &Context, revoke: Revoke) -> Result<Stri
 
 /// Credits a user's balance and returns a message with the new balance.
 pub async fn credit_user(context: &Context, credit: CreditUser) -> Result<String, String> {
-    let shop_name = credit.owner.name_shop(&context.config);
+    let shop_name = credit.owner.resolve_with_checkout_defaults(&context.config);
     let currency = parse_currency(&credit.currency)?;
     let decimals = users::find_balance_decimals(currency)
         .ok_or_else(|| format!("balances are in CNY or USD, not in {}", credit.currency))?;

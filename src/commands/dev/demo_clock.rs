@@ -26,7 +26,7 @@ pub fn load_demo_clock(folder: &Path) -> Result<Clock, CommandError> {
 
 /// Advances the clock by `ms` milliseconds, and stores in `folder` by how much it is now ahead of the system clock.
 pub fn advance_and_store_demo_clock(clock: &Clock, folder: &Path, ms: i64) -> Result<(), CommandError> {
-    clock.advance_ms(ms);
+    clock.advance_ms_unless_system(ms);
     match clock {
         Clock::Ahead(total) => write_private_file(&folder.join(CLOCK_FILE), &total.load(Ordering::SeqCst).to_string()),
         Clock::System | Clock::Manual(_) => Ok(()),

@@ -28,7 +28,7 @@ fn placeholder_listen_address() -> SocketAddr {
 
 /// Returns the configuration of the demo in `folder`. Fails when no demo was ever started there.
 pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> {
-    let seed = keys::open_demo_seed(folder)?.ok_or_else(|| {
+    let seed = keys::open_demo_seed_if_exists(folder)?.ok_or_else(|| {
         CommandError::daemon_error(format!(
             "{} is not a data folder of `settled dev`; start the demo first",
             folder.display()
@@ -36,7 +36,11 @@ pub fn load_existing_demo_config(folder: &Path) -> Result<Config, CommandError> 
     })?;
     build_demo_config_with_env(
         folder,
-        &Options { listen: placeholder_listen_address(), accounts: keys::format_accounts_toml(&seed)?, node: None },
+        &Options {
+            listen: placeholder_listen_address(),
+            accounts: keys::derive_accounts_toml_from_seed(&seed)?,
+            node: None,
+        },
     )
 }
 

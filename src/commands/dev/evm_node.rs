@@ -42,7 +42,7 @@ pub struct DemoNode {
 
 /// Reads the chain id and the genesis block of a node. When the node is anvil, also deploys the test token and starts
 /// interval mining.
-pub async fn inspect_node_and_deploy_usdt(folder: &Path, url: &Url) -> Result<DemoNode, CommandError> {
+pub async fn inspect_node_and_deploy_usdt_on_anvil(folder: &Path, url: &Url) -> Result<DemoNode, CommandError> {
     let failed = |problem: String| CommandError::general_error(format!("--evm {url}: {problem}"));
     let rpc = NodeClient::new(url).map_err(failed)?;
     let chain_id =

@@ -19,7 +19,7 @@ const PASSPHRASE: &str = "seed.passphrase";
 const KDF_MEMORY_KIB: u32 = 1024;
 
 /// Decrypts the seed of the demo and returns it; `None` when the demo was never started in this folder.
-pub fn open_demo_seed(folder: &Path) -> Result<Option<Seed>, CommandError> {
+pub fn open_demo_seed_if_exists(folder: &Path) -> Result<Option<Seed>, CommandError> {
     let file = folder.join(SEED);
     if !file.exists() {
         return Ok(None);
@@ -32,7 +32,7 @@ pub fn open_demo_seed(folder: &Path) -> Result<Option<Seed>, CommandError> {
 
 /// Returns the seed of the demo. Creates the seed and its passphrase file when the demo has no seed yet.
 pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
-    if let Some(seed) = open_demo_seed(folder)? {
+    if let Some(seed) = open_demo_seed_if_exists(folder)? {
         return Ok(seed);
     }
     let failed =
@@ -40,7 +40,7 @@ pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
     let passphrase = "worthless";
     write_private_file(&folder.join(PASSPHRASE), passphrase)?;
     let seed = Seed::generate().map_err(|e| failed(SEED, &e))?;
-    let cost = KdfCost::new(KDF_MEMORY_KIB, 1, 1).map_err(|e| failed(SEED, &e))?;
+    let cost = KdfCost::new_if_in_range(KDF_MEMORY_KIB, 1, 1).map_err(|e| failed(SEED, &e))?;
     let created = SeedFile::create_encrypted(&folder.join(SEED), &seed, &SecretString::from(passphrase), cost);
     created.map_err(|e| failed(SEED, &e))?;
     Ok(seed)
@@ -48,10 +48,10 @@ pub fn open_or_create_demo_seed(folder: &Path) -> Result<Seed, CommandError> {
 
 /// Derives the test account keys of Bitcoin, EVM and TRON from the seed, and returns them as `[[accounts]]` tables in
 /// TOML.
-pub fn format_accounts_toml(seed: &Seed) -> Result<String, CommandError> {
+pub fn derive_accounts_toml_from_seed(seed: &Seed) -> Result<String, CommandError> {
     let mut text = String::new();
     for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {
-        let account = KeyAccount::new(family, Network::Bitcoin, AccountPurpose::TestDeposit, 0);
+        let account = KeyAccount::with_default_address_kind(family, Network::Bitcoin, AccountPurpose::TestDeposit, 0);
         let account = account.map_err(|e| CommandError::general_error(e.to_string()))?;
         let (path, xpub) = (account.derivation_path(), account.derive_xpub(seed));
         text.push_str(&format!(

@@ -26,7 +26,7 @@ use crate::commands::database::{self, MigratedDatabase};
 use crate::commands::dispatch::Dispatcher;
 use crate::commands::logging;
 use crate::commands::output::print_line_or_exit;
-use crate::commands::private_files::create_private_folder;
+use crate::commands::private_files::create_private_folder_if_missing;
 use crate::control::server::ControlServer;
 use crate::daemon::{self, Daemon, Setup};
 use crate::ops::{signals, supervisor};
@@ -74,14 +74,14 @@ pub async fn run_demo_or_subcommand(args: Args) -> Result<(), CommandError> {
 }
 
 async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
-    create_private_folder(&args.data)?;
+    create_private_folder_if_missing(&args.data)?;
     let folder = args.data.canonicalize().map_err(|e| CommandError::error_with_context(args.data.display(), e))?;
     let lock = DataFolderLock::lock_data_folder(&folder)?;
     let node = match &args.evm {
-        Some(url) => Some(evm_node::inspect_node_and_deploy_usdt(&folder, url).await?),
+        Some(url) => Some(evm_node::inspect_node_and_deploy_usdt_on_anvil(&folder, url).await?),
         None => None,
     };
-    let accounts = keys::format_accounts_toml(&keys::open_or_create_demo_seed(&folder)?)?;
+    let accounts = keys::derive_accounts_toml_from_seed(&keys::open_or_create_demo_seed(&folder)?)?;
     let config = demo_config::build_demo_config_with_env(
         &folder,
         &demo_config::Options {
@@ -95,12 +95,12 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     let shutdown_signal = signals::catch_shutdown_signals()?;
 
     let clock = demo_clock::load_demo_clock(&folder)?;
-    let MigratedDatabase { db, envelope, .. } = database::lock_migrate_and_load_keys(&config).await?;
+    let MigratedDatabase { db, envelope, .. } = database::lock_migrate_and_load_or_create_keys(&config).await?;
     let context = Context::without_daemon(Arc::new(config.clone()), db.clone(), clock.clone(), envelope);
     let token = shop::create_missing_shop_and_load_token(&context, &folder).await?;
 
     let chains = folder.join("chains");
-    create_private_folder(&chains)?;
+    create_private_folder_if_missing(&chains)?;
     let specs = daemon::drivers::list_enabled_simnet_chains(&config);
     let simnet = simnet::Simnet::open_or_create(&chains, specs, clock.now().unix_seconds())
         .map_err(|e| CommandError::error_with_context("simulated chains", e))?;

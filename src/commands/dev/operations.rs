@@ -200,7 +200,7 @@ async fn execute_demo_command(context: &Context, demo: &Demo, command: DemoComma
             demo.pause_miner_until(&chain, context.clock.now());
             Ok(String::new())
         }
-        DemoCommand::PassWindow { order } => advance_clock_past_payment_window(context, &order).await,
+        DemoCommand::PassWindow { order } => advance_clock_past_window_and_grace(context, &order).await,
         DemoCommand::ListReviews => list_open_reviews_as_lines(context).await,
     }
 }
@@ -216,7 +216,7 @@ async fn require_order(context: &Context, order: &str) -> Result<orders::OrderDe
     let found = context
         .db
         .read("find_order_by_number_or_id", move |tx| {
-            Box::pin(async move { orders::find_order_by_number_or_id(tx, &name).await })
+            Box::pin(async move { orders::find_any_shop_order_by_number_or_id(tx, &name).await })
         })
         .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
@@ -277,7 +277,7 @@ async fn pay_invoice_of_order(context: &Context, demo: &Demo, order: &str, amoun
     }
 }
 
-async fn advance_clock_past_payment_window(context: &Context, order: &str) -> Result<String, String> {
+async fn advance_clock_past_window_and_grace(context: &Context, order: &str) -> Result<String, String> {
     let (invoice, _) = require_order(context, order).await?.status.invoice.ok_or("the order is not paid on a chain")?;
     let grace = i64::try_from(context.config.policy.grace.as_millis()).map_err(|e| e.to_string())?;
     let now = context.clock.now();

@@ -76,12 +76,12 @@ pub async fn create_missing_shop_and_load_token(context: &Context, folder: &Path
         )
         .await?;
     }
-    create_or_restock_demo_products(context).await?;
+    create_and_restock_sold_out_products(context).await?;
     let token = folder.join(TOKEN);
     if let Ok(token) = std::fs::read_to_string(&token) {
         return Ok(token.trim().to_owned());
     }
-    let issued = create_demo_user_and_coupon(context).await?;
+    let issued = create_demo_user_and_issue_token(context).await?;
     write_private_file(&token, &issued)?;
     Ok(issued)
 }
@@ -89,7 +89,7 @@ pub async fn create_missing_shop_and_load_token(context: &Context, folder: &Path
 /// Creates the demo's user with its balances, the coupon and an access token, and returns the token. All errors except
 /// those about the token are only logged, because after an interrupted start the user, a balance or the coupon may
 /// exist already.
-async fn create_demo_user_and_coupon(context: &Context) -> Result<String, CommandError> {
+async fn create_demo_user_and_issue_token(context: &Context) -> Result<String, CommandError> {
     let user = admin::users::Create { name: USER.into(), email: None, owner: new_demo_owner() };
     let mut refusals = Vec::new();
     refusals.extend(admin::execute_admin_operation(context, AdminOperation::CreateUser(user)).await.err());
@@ -99,7 +99,7 @@ async fn create_demo_user_and_coupon(context: &Context) -> Result<String, Comman
             admin::users::CreditUser { user, amount, currency: currency.into(), reference, owner: new_demo_owner() };
         refusals.extend(admin::execute_admin_operation(context, AdminOperation::Credit(credit)).await.err());
     }
-    let coupon = CouponInput::with_percent_discount(COUPON, "10");
+    let coupon = CouponInput::from_code_and_percent(COUPON, "10");
     refusals.extend(
         admin::execute_admin_operation(context, AdminOperation::PutCoupons(new_demo_owner(), vec![coupon])).await.err(),
     );
@@ -114,7 +114,7 @@ async fn create_demo_user_and_coupon(context: &Context) -> Result<String, Comman
 }
 
 /// Creates the missing products of the demo, and adds 300 random items to each product that is new or sold out.
-async fn create_or_restock_demo_products(context: &Context) -> Result<(), CommandError> {
+async fn create_and_restock_sold_out_products(context: &Context) -> Result<(), CommandError> {
     let products = context
         .db
         .read("list_demo_products", |tx| {
@@ -138,7 +138,7 @@ async fn create_or_restock_demo_products(context: &Context) -> Result<(), Comman
         }
         if stored.is_none_or(|product| product.stock == 0) {
             let lines = (0..ITEMS).map(|_| generate_item(sample)).collect();
-            admin::stock_import::import_lines_at_once(context, new_demo_owner(), sample.slug.into(), lines)
+            admin::stock_import::import_lines_in_one_transaction(context, new_demo_owner(), sample.slug.into(), lines)
                 .await
                 .map_err(|e| CommandError::error_with_context("the demo's shop", e))?;
         }

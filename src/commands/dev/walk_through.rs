@@ -21,7 +21,7 @@ pub struct Facts<'a> {
 
 /// Returns the text that the demo prints when it is ready.
 pub fn format_walk_through(facts: &Facts<'_>) -> String {
-    let base = format!("http://{}", to_client_address(facts.address));
+    let base = format!("http://{}", replace_unspecified_by_localhost(facts.address));
     let settled = std::env::current_exe().map_or_else(|_| "settled".into(), |path| path.display().to_string());
     let data =
         if facts.folder == Path::new(FOLDER) { String::new() } else { format!(" --data {}", facts.folder.display()) };
@@ -75,7 +75,7 @@ Coins for your own orders: trc20_usdt, erc20_usdt, bep20_usdt, btc, eth, trx, bn
 
 /// Replaces an unspecified address, such as 0.0.0.0, with 127.0.0.1, because a client on this machine cannot connect to
 /// an unspecified address.
-fn to_client_address(address: SocketAddr) -> SocketAddr {
+fn replace_unspecified_by_localhost(address: SocketAddr) -> SocketAddr {
     match address.ip().is_unspecified() {
         true => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
         false => address,

@@ -11,12 +11,12 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::statement::{run_control_statement, select_rows, to_error};
+use super::statement::{execute_returning_rows, run_control_statement, to_error};
 use crate::instance_lock;
 use crate::lease::Epoch;
 use crate::stats::Stats;
-use crate::transaction_body::{TransactionBody, run_body_catching_panics};
-use crate::tx::{DbConnection, TxKind, run_hooks};
+use crate::transaction_body::{TransactionBody, run_body_and_flush_catching_panics};
+use crate::tx::{DbConnection, TxKind, run_hooks_logging_panics};
 use crate::{Bind, Error, Row, Tx};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,16 +100,16 @@ impl Connections {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        let connection = self.begin_transaction(access).await?;
+        let connection = self.begin_on_idle_or_new_connection(access).await?;
         self.stats.count_transaction();
         let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
-        let outcome = run_body_catching_panics(name, &mut tx, body).await;
+        let outcome = run_body_and_flush_catching_panics(name, &mut tx, body).await;
         let effects = tx.take_effects_and_reset();
         let DbConnection::Postgres(mut connection) = tx.connection else { return outcome };
         if outcome.is_err() {
             // When the rollback fails, the connection is dropped, and the server rolls back.
             if run_control_statement(&mut connection, "rollback").await.is_ok() {
-                self.return_connection(connection);
+                self.return_or_close_connection(connection);
             }
             return outcome;
         }
@@ -117,7 +117,7 @@ impl Connections {
             Ok(()) => {}
             Err(sqlx::Error::Database(rejection)) => {
                 let error = to_error(&sqlx::Error::Database(rejection));
-                self.return_connection(connection);
+                self.return_or_close_connection(connection);
                 return Err(error.into());
             }
             Err(lost) => return Err(Error::CommitUnknown(lost.to_string()).into()),
@@ -125,13 +125,13 @@ impl Connections {
         if effects.changed && matches!(access, TxAccess::Write) {
             self.stats.count_commit();
         }
-        self.return_connection(connection);
-        run_hooks(effects.hooks);
+        self.return_or_close_connection(connection);
+        run_hooks_logging_panics(effects.hooks);
         outcome
     }
 
     /// Runs a body of exactly one `select` without `begin` and `commit`, which saves two round trips.
-    pub async fn select_one<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
+    pub async fn run_single_select<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -144,13 +144,13 @@ impl Connections {
         self.stats.count_transaction();
         let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
         tx.set_kind(TxKind::SelectOne { fallback: Some(self.clone()), has_selected: false });
-        let outcome = run_body_catching_panics(name, &mut tx, body).await;
+        let outcome = run_body_and_flush_catching_panics(name, &mut tx, body).await;
         let (failure, effects) = (tx.failure(), tx.take_effects_and_reset());
         if let (DbConnection::Postgres(connection), None) = (tx.connection, failure) {
-            self.return_connection(connection);
+            self.return_or_close_connection(connection);
         }
         if outcome.is_ok() {
-            run_hooks(effects.hooks);
+            run_hooks_logging_panics(effects.hooks);
         }
         outcome
     }
@@ -163,7 +163,7 @@ impl Connections {
         binds: Vec<Bind>,
     ) -> Result<Vec<Row>, Error> {
         loop {
-            match select_rows(connection, sql, Vec::new(), binds.clone()).await {
+            match execute_returning_rows(connection, sql, Vec::new(), binds.clone()).await {
                 Err(Error::Unavailable(why)) => tracing::debug!("an idle connection was dead: {why}"),
                 result => return result,
             }
@@ -171,14 +171,14 @@ impl Connections {
                 Some(idle) => *connection = idle,
                 None => {
                     *connection = self.open_connection().await?;
-                    return select_rows(connection, sql, Vec::new(), binds).await;
+                    return execute_returning_rows(connection, sql, Vec::new(), binds).await;
                 }
             }
         }
     }
 
     /// Begins a transaction on an idle connection, or on a new one when no idle connection is alive.
-    async fn begin_transaction(&self, access: TxAccess) -> Result<PgConnection, Error> {
+    async fn begin_on_idle_or_new_connection(&self, access: TxAccess) -> Result<PgConnection, Error> {
         loop {
             let Some(mut connection) = self.take_idle_connection() else { break };
             match run_control_statement(&mut connection, access.begin_sql()).await {
@@ -203,7 +203,7 @@ impl Connections {
         let connection = connection.map_err(|_| Error::Unavailable("the server does not answer".into()))?;
         let mut connection = connection.map_err(|e| to_error(&e))?;
         if let FenceState::Fenced(epoch) = fence {
-            instance_lock::take_shared_lock_for_epoch(&mut connection, epoch).await?;
+            instance_lock::take_shared_lock_if_epoch_matches(&mut connection, epoch).await?;
         }
         Ok(connection)
     }
@@ -213,7 +213,7 @@ impl Connections {
     }
 
     /// Gives a connection back to the pool. Closes the connection instead when this process has lost the instance lock.
-    pub fn return_connection(&self, connection: PgConnection) {
+    pub fn return_or_close_connection(&self, connection: PgConnection) {
         let mut idle = self.lock_idle_connections();
         if idle.fence != FenceState::Lost {
             idle.connections.push(connection);
@@ -226,7 +226,7 @@ impl Connections {
 
     /// Sets the rule by which connections are opened, and closes the idle connections, which were opened under the
     /// previous rule.
-    pub fn set_fence(&self, fence: FenceState) {
+    pub fn set_fence_and_drop_idle(&self, fence: FenceState) {
         let mut idle = self.lock_idle_connections();
         idle.fence = fence;
         idle.connections.clear();

@@ -17,7 +17,7 @@ use crate::{Error, Row};
 
 pub(super) use connections::{Connections, FenceState};
 pub(super) use statement::{
-    execute_deferred_statements, execute_statement, run_sql_script, select_only_row, select_rows,
+    execute_deferred_statements, execute_returning_one_row, execute_returning_rows, execute_statement, run_sql_script,
 };
 
 use connections::{TxAccess, database_closed_error};
@@ -59,11 +59,11 @@ impl Engine {
         let mut connection = connections.open_connection().await?;
         let sql = "select cast(current_setting('server_version_num') as bigint) as version,
             current_setting('synchronous_commit') as durable, current_setting('server_encoding') as encoding";
-        let settings = select_rows(&mut connection, sql, Vec::new(), Vec::new()).await?;
-        check_server_settings(
+        let settings = execute_returning_rows(&mut connection, sql, Vec::new(), Vec::new()).await?;
+        refuse_unsuitable_server(
             settings.first().ok_or_else(|| Error::Statement("the server returned no settings".into()))?,
         )?;
-        connections.return_connection(connection);
+        connections.return_or_close_connection(connection);
         Ok(Engine(Arc::new(connections)))
     }
 
@@ -80,7 +80,7 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        self.run_on_own_task(name, limit, |connections| async move {
+        self.run_on_own_task_when_permitted(name, limit, |connections| async move {
             connections.run_transaction(name, TxAccess::Write, body).await
         })
         .await
@@ -93,30 +93,33 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        self.run_on_own_task(name, limit, |connections| async move {
+        self.run_on_own_task_when_permitted(name, limit, |connections| async move {
             connections.run_transaction(name, TxAccess::Read, body).await
         })
         .await
     }
 
     /// Runs a body of exactly one `select`, without a transaction around it.
-    pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    pub async fn run_single_select<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
         let limit = TimeLimit::Standard;
-        self.run_on_own_task(name, limit, |connections| async move { connections.select_one(name, body).await }).await
+        self.run_on_own_task_when_permitted(name, limit, |connections| async move {
+            connections.run_single_select(name, body).await
+        })
+        .await
     }
 
     /// Runs a transaction on a task of its own as soon as a connection is free, and returns its result. The transaction
     /// ends even when the caller is dropped.
     #[expect(
         clippy::disallowed_methods,
-        reason = "a transaction must outlive its caller, and `run_body_catching_panics` catches its panics"
+        reason = "a transaction must outlive its caller, and `run_body_and_flush_catching_panics` catches its panics"
     )]
-    async fn run_on_own_task<T, E, R>(
+    async fn run_on_own_task_when_permitted<T, E, R>(
         &self,
         name: &'static str,
         limit: TimeLimit,
@@ -155,7 +158,7 @@ impl Engine {
 
 /// Refuses a server that is too old, that may lose commits, or whose encoding is not UTF-8. `settings` is the row that
 /// [`Engine::open`] selects.
-fn check_server_settings(settings: &Row) -> Result<(), Error> {
+fn refuse_unsuitable_server(settings: &Row) -> Result<(), Error> {
     let version: i64 = settings.get("version")?;
     if version < OLDEST_VERSION {
         return Err(Error::Unsupported(format!(

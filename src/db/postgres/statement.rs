@@ -12,7 +12,7 @@ use sqlx::{
 };
 use sqlx::{TypeInfo, ValueRef};
 
-use crate::batch_rows::{BatchRows, ColumnType, append_formatted, has_given_rows, sql_for_postgres};
+use crate::batch_rows::{BatchRows, ColumnType, append_formatted, build_postgres_sql_for_all_rows, has_given_rows};
 use crate::deferred_statements::DeferredStatement;
 use crate::error::Constraint;
 use crate::{Bind, Error, FromValue, Row, expect_changed};
@@ -34,7 +34,7 @@ pub async fn execute_statement(
     given: BatchRows,
     binds: Vec<Bind>,
 ) -> Result<u64, Error> {
-    let (text, arguments) = prepare_statement(sql, given, binds)?;
+    let (text, arguments) = build_sql_and_arguments(sql, given, binds)?;
     let query = sqlx::query_with(text, arguments);
     let done = query.execute(connection).await.map_err(|e| to_error(&e))?;
     Ok(done.rows_affected())
@@ -48,7 +48,7 @@ pub async fn execute_deferred_statements(
 ) -> Result<u64, Error> {
     let (mut text, mut arguments) = (String::new(), PgArguments::default());
     for (number, statement) in deferred.iter().enumerate() {
-        let (sql, types) = sql_for_postgres(statement.sql, statement.binds.len(), arguments.len())?;
+        let (sql, types) = build_postgres_sql_for_all_rows(statement.sql, statement.binds.len(), arguments.len())?;
         let sql = sql.replace("changed_before", &format!("c{}", number.saturating_sub(1)));
         let returning = if sql.contains(" returning ") { "" } else { " returning 1" };
         append_formatted(
@@ -74,13 +74,13 @@ pub async fn execute_deferred_statements(
 }
 
 /// Runs a statement and returns its rows.
-pub async fn select_rows(
+pub async fn execute_returning_rows(
     connection: &mut PgConnection,
     sql: &'static str,
     given: BatchRows,
     binds: Vec<Bind>,
 ) -> Result<Vec<Row>, Error> {
-    let (text, arguments) = prepare_statement(sql, given, binds)?;
+    let (text, arguments) = build_sql_and_arguments(sql, given, binds)?;
     let found = sqlx::query_with(text, arguments).fetch_all(connection).await.map_err(|e| to_error(&e))?;
     let Some(first) = found.first() else { return Ok(Vec::new()) };
     let columns = cached_column_names(sql, first);
@@ -89,7 +89,11 @@ pub async fn select_rows(
 
 /// Runs a statement that was built at run time and returns its only row. The columns of the row have no names and are
 /// read by index.
-pub async fn select_only_row(connection: &mut PgConnection, sql: String, binds: Vec<Bind>) -> Result<Row, Error> {
+pub async fn execute_returning_one_row(
+    connection: &mut PgConnection,
+    sql: String,
+    binds: Vec<Bind>,
+) -> Result<Row, Error> {
     let mut arguments = PgArguments::default();
     add_arguments(&mut arguments, binds, Vec::new(), Vec::new())?;
     let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
@@ -102,13 +106,17 @@ fn decode_row(row: &PgRow) -> Result<Box<[Bind]>, Error> {
 }
 
 /// Returns the SQL text to send and the values of its placeholders. A statement without given rows is sent unchanged.
-fn prepare_statement(sql: &'static str, given: BatchRows, binds: Vec<Bind>) -> Result<(SqlStr, PgArguments), Error> {
+fn build_sql_and_arguments(
+    sql: &'static str,
+    given: BatchRows,
+    binds: Vec<Bind>,
+) -> Result<(SqlStr, PgArguments), Error> {
     let mut arguments = PgArguments::default();
     if !has_given_rows(sql) {
         add_arguments(&mut arguments, binds, Vec::new(), given)?;
         return Ok((sql.into_sql_str(), arguments));
     }
-    let (text, types) = sql_for_postgres(sql, binds.len(), 0)?;
+    let (text, types) = build_postgres_sql_for_all_rows(sql, binds.len(), 0)?;
     add_arguments(&mut arguments, binds, types, given)?;
     Ok((AssertSqlSafe(text).into_sql_str(), arguments))
 }

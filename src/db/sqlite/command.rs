@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::transaction_body::{TransactionBody, run_body_catching_panics};
+use crate::transaction_body::{TransactionBody, run_body_and_flush_catching_panics};
 use crate::{Error, Tx};
 
 /// A message to a thread of the database.
@@ -20,11 +20,11 @@ pub(super) trait Command: Send {
     /// Returns the name of the transaction, for logs.
     fn name(&self) -> &'static str;
     /// Runs the closure of the transaction and returns true when it succeeded. The result of the closure is kept until
-    /// [`Command::send_result`].
-    fn run_closure(&mut self, tx: &mut Tx) -> bool;
+    /// [`Command::send_result_or_group_error`].
+    fn run_closure_and_keep_result(&mut self, tx: &mut Tx) -> bool;
     /// Sends the caller the result of the closure. When the transaction was committed in a group and the group failed,
     /// sends the error of the group.
-    fn send_result(self: Box<Self>, group: Result<(), Error>);
+    fn send_result_or_group_error(self: Box<Self>, group: Result<(), Error>);
 }
 
 /// A closure with the channel on which its result is sent to the caller.
@@ -38,7 +38,11 @@ struct Job<T, E, F> {
 }
 
 /// Sends a transaction to the threads of a queue and waits for its result.
-pub(super) async fn submit_command<T, E, F>(queue: &mpsc::Sender<Message>, name: &'static str, body: F) -> Result<T, E>
+pub(super) async fn run_on_database_thread<T, E, F>(
+    queue: &mpsc::Sender<Message>,
+    name: &'static str,
+    body: F,
+) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<Error> + Send + 'static,
@@ -61,18 +65,18 @@ where
         self.name
     }
 
-    fn run_closure(&mut self, tx: &mut Tx) -> bool {
+    fn run_closure_and_keep_result(&mut self, tx: &mut Tx) -> bool {
         let Some(body) = self.body.take() else { return false };
         // A statement of SQLite never waits. So if the closure is not finished at the first poll, it awaits something
         // other than its database.
-        let outcome = run_body_catching_panics(self.name, tx, body).now_or_never();
+        let outcome = run_body_and_flush_catching_panics(self.name, tx, body).now_or_never();
         let outcome = outcome.unwrap_or_else(|| Err(Error::Suspended { name: self.name }.into()));
         let succeeded = outcome.is_ok();
         self.outcome = Some(outcome);
         succeeded
     }
 
-    fn send_result(self: Box<Self>, group: Result<(), Error>) {
+    fn send_result_or_group_error(self: Box<Self>, group: Result<(), Error>) {
         let outcome = match (group, self.outcome) {
             (Ok(()), Some(outcome)) => outcome,
             (Ok(()), None) => Err(Error::Unavailable("the transaction was not run".into()).into()),

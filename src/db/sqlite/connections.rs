@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::sqlite::log_size::bound_log_by_database;
+use crate::sqlite::log_size::limit_log_size_by_database_size;
 use crate::sqlite::statement::to_error;
 use crate::tx::DbConnection;
 use crate::{Error, Tx};
@@ -79,7 +79,7 @@ pub(super) fn open_writer_connection(path: &Path) -> Result<Connection, Error> {
         Ok(mode)
     };
     let mode = configure().map_err(|e| to_error(&e))?;
-    bound_log_by_database(&connection)?;
+    limit_log_size_by_database_size(&connection)?;
     if mode != "wal" {
         return Err(Error::Unsupported(format!(
             "{} cannot use a write-ahead log (its journal mode is {mode}); put it on a local file system",

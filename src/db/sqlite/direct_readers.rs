@@ -1,4 +1,4 @@
-//! Connections for `select_one`, which runs on the thread of the caller. A row that an index finds is read faster than
+//! Connections for `run_single_select`, which runs on the thread of the caller. A row that an index finds is read faster than
 //! it could be passed from one thread to another.
 
 use std::path::Path;
@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 
 use crate::sqlite::connections::open_reader_connection;
 use crate::stats::Stats;
-use crate::transaction_body::{TransactionBody, run_body_catching_panics};
-use crate::tx::{DbConnection, TxKind, run_hooks};
+use crate::transaction_body::{TransactionBody, run_body_and_flush_catching_panics};
+use crate::tx::{DbConnection, TxKind, run_hooks_logging_panics};
 use crate::{Error, Tx};
 
 /// Read-only connections that run single `select`s on the threads of their callers.
@@ -42,12 +42,12 @@ impl DirectReaders {
         tx.set_kind(TxKind::SelectOne { fallback: None, has_selected: false });
         // A statement of SQLite never waits. So if the closure is not finished at the first poll, it awaits something
         // other than its database.
-        let outcome = run_body_catching_panics(name, &mut tx, body).now_or_never();
+        let outcome = run_body_and_flush_catching_panics(name, &mut tx, body).now_or_never();
         let outcome = outcome.unwrap_or_else(|| Err(Error::Suspended { name }.into()));
         let effects = tx.take_effects_and_reset();
-        self.return_connection(tx);
+        self.return_or_close_connection(tx);
         if outcome.is_ok() {
-            run_hooks(effects.hooks);
+            run_hooks_logging_panics(effects.hooks);
         }
         outcome
     }
@@ -57,7 +57,7 @@ impl DirectReaders {
         *self.lock_idle_connections() = None;
     }
 
-    fn return_connection(&self, tx: Tx) {
+    fn return_or_close_connection(&self, tx: Tx) {
         if let Some(idle) = self.lock_idle_connections().as_mut() {
             idle.push(tx);
         }

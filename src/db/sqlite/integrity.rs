@@ -9,7 +9,7 @@ use crate::sqlite::statement::to_error;
 
 /// Returns the damages that `integrity_check` and `foreign_key_check` find: at most 100 of each check.
 pub fn find_damages(connection: &Connection) -> Result<Vec<String>, Error> {
-    match list_damages(connection) {
+    match run_integrity_pragmas(connection) {
         Ok(damages) => Ok(damages),
         // A database can be damaged so much that the checks themselves fail.
         Err(error) if is_damage(&error) => Ok(vec![error.to_string()]),
@@ -34,7 +34,7 @@ pub fn find_damages_of_unused_file(file: &Path) -> Result<Vec<String>, Error> {
     }
 }
 
-fn list_damages(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+fn run_integrity_pragmas(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut integrity = connection.prepare("pragma integrity_check(100)")?;
     let lines: Vec<String> = integrity.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     let mut damages: Vec<String> = lines.into_iter().filter(|line| line != "ok").collect();

@@ -24,7 +24,7 @@ pub const COMMITS_PER_ADJUSTMENT: u32 = 64;
 
 /// Sets the number of log pages after which a checkpoint is made. While a long read delays checkpoints, the log file
 /// can grow further; the next complete checkpoint cuts it to a quarter above this size.
-pub fn bound_log_by_database(connection: &Connection) -> Result<(), Error> {
+pub fn limit_log_size_by_database_size(connection: &Connection) -> Result<(), Error> {
     let bound = || {
         let number = |row: &rusqlite::Row<'_>| row.get(0);
         let pages: i64 = connection.query_row("pragma page_count", [], number)?;

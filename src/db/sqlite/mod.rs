@@ -19,7 +19,7 @@ use crate::stats::Stats;
 use crate::transaction_body::TransactionBody;
 use crate::tx::DbConnection;
 use crate::{Error, Tx};
-use command::{Message, submit_command};
+use command::{Message, run_on_database_thread};
 use connections::{
     create_empty_private_file, create_private_file_if_absent, open_connection, open_reader_connection,
     open_writer_connection, refuse_unsafe_version,
@@ -75,7 +75,7 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        submit_command(&self.writes, name, body).await
+        run_on_database_thread(&self.writes, name, body).await
     }
 
     /// Runs `body` on a reader thread, on a snapshot of the committed data.
@@ -85,12 +85,12 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: TransactionBody<T, E>,
     {
-        submit_command(&self.reads, name, body).await
+        run_on_database_thread(&self.reads, name, body).await
     }
 
     /// Runs a body of exactly one `select` on the thread of the caller, which takes some microseconds, or on a reader
     /// thread when all direct readers are in use.
-    pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    pub async fn run_single_select<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -98,7 +98,7 @@ impl Engine {
     {
         match self.direct_readers.take_idle_connection() {
             Some(tx) => self.direct_readers.run_select(name, tx, body),
-            None => submit_command(&self.reads, name, body).await,
+            None => run_on_database_thread(&self.reads, name, body).await,
         }
     }
 

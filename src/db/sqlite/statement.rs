@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ffi};
 
-use crate::batch_rows::{RUN_ONCE, sql_for_sqlite};
+use crate::batch_rows::{RUN_ONCE, build_sqlite_sql_for_one_row};
 use crate::error::Constraint;
 use crate::queued_statements::ReturnedRows;
 use crate::{Bind, Error, Row};
@@ -19,7 +19,8 @@ pub fn execute_statement(
     given: &[Vec<Bind>],
     binds: &[Bind],
 ) -> Result<u64, Error> {
-    let mut prepared = PreparedStatement::new(connection, sql, given, binds, ResultKind::Rows)?;
+    let mut prepared =
+        PreparedStatement::prepare_and_check_value_count(connection, sql, given, binds, ResultKind::Rows)?;
     let mut changed = 0;
     for row in given {
         prepared.bind_values(binds, row)?;
@@ -33,13 +34,14 @@ pub fn execute_statement(
 }
 
 /// Runs a statement once for each given row and returns the rows of all runs, one run after the other.
-pub fn select_rows(
+pub fn execute_returning_rows(
     connection: &Connection,
     sql: &'static str,
     given: &[Vec<Bind>],
     binds: &[Bind],
 ) -> Result<Vec<Row>, Error> {
-    let mut prepared = PreparedStatement::new(connection, sql, given, binds, ResultKind::Rows)?;
+    let mut prepared =
+        PreparedStatement::prepare_and_check_value_count(connection, sql, given, binds, ResultKind::Rows)?;
     let columns = prepared.plan.columns.clone();
     let mut found = Vec::new();
     for row in given {
@@ -63,7 +65,8 @@ pub fn execute_returning_least_id(
     sql: &'static str,
     binds: &[Bind],
 ) -> Result<ReturnedRows, Error> {
-    let mut prepared = PreparedStatement::new(connection, sql, RUN_ONCE, binds, ResultKind::Ids)?;
+    let mut prepared =
+        PreparedStatement::prepare_and_check_value_count(connection, sql, RUN_ONCE, binds, ResultKind::Ids)?;
     prepared.bind_values(binds, &[])?;
     if prepared.plan.inserts_one {
         let before = connection.total_changes();
@@ -155,14 +158,19 @@ impl StatementPlan {
         if let Some(known) = PLANS.with_borrow(|plans| plans.get(&key).cloned()) {
             return Ok(known);
         }
-        let plan = Arc::new(StatementPlan::new(connection, sql, binds, kind)?);
+        let plan = Arc::new(StatementPlan::adapt_statement_to_sqlite(connection, sql, binds, kind)?);
         PLANS.with_borrow_mut(|plans| plans.insert(key, plan.clone()));
         Ok(plan)
     }
 
-    fn new(connection: &Connection, sql: &str, binds: usize, kind: ResultKind) -> Result<StatementPlan, Error> {
-        let mut text = sql_for_sqlite(sql, binds)?;
-        let insert = if kind == ResultKind::Ids { insert_without_returning(connection, &text) } else { None };
+    fn adapt_statement_to_sqlite(
+        connection: &Connection,
+        sql: &str,
+        binds: usize,
+        kind: ResultKind,
+    ) -> Result<StatementPlan, Error> {
+        let mut text = build_sqlite_sql_for_one_row(sql, binds)?;
+        let insert = if kind == ResultKind::Ids { strip_returning_if_id_is_rowid(connection, &text) } else { None };
         let inserts_one = insert.is_some();
         text = insert.unwrap_or(text);
         if text.contains("for update") {
@@ -185,7 +193,7 @@ impl StatementPlan {
 
 /// Returns `insert into t (…) values (…) returning id` without `returning id`, if that id is the rowid of the table,
 /// because SQLite reports the rowid anyway. `None` for any other statement.
-fn insert_without_returning(connection: &Connection, text: &str) -> Option<String> {
+fn strip_returning_if_id_is_rowid(connection: &Connection, text: &str) -> Option<String> {
     let (insert, returned) = text.rsplit_once("returning ")?;
     let (table, rest) = insert.trim_start().strip_prefix("insert into ")?.split_once(' ')?;
     if !rest.contains(" values (") || rest.contains("), (") || rest.contains("select") {
@@ -198,7 +206,7 @@ fn insert_without_returning(connection: &Connection, text: &str) -> Option<Strin
 }
 
 impl PreparedStatement<'_> {
-    fn new<'c>(
+    fn prepare_and_check_value_count<'c>(
         connection: &'c Connection,
         sql: &'static str,
         given: &[Vec<Bind>],

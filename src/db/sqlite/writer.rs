@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 
 use crate::sqlite::command::{Command, Message};
 use crate::sqlite::connections::sqlite_connection;
-use crate::sqlite::log_size::{COMMITS_PER_ADJUSTMENT, bound_log_by_database};
+use crate::sqlite::log_size::{COMMITS_PER_ADJUSTMENT, limit_log_size_by_database_size};
 use crate::sqlite::statement::to_error;
 use crate::stats::Stats;
-use crate::tx::{CommitHook, run_hooks};
+use crate::tx::{CommitHook, run_hooks_logging_panics};
 use crate::{Error, Tx};
 
 /// The maximum number of transactions that are committed together.
@@ -53,11 +53,11 @@ impl Writer {
                 }
             }
             while !group.is_empty() {
-                self.run_transaction_group(&mut group);
+                self.run_group_and_send_results(&mut group);
             }
             if let Some(closed) = close {
                 drop(queue);
-                self.checkpoint_log();
+                self.checkpoint_log_unless_halted();
                 let _caller_dropped = closed.send(());
                 return;
             }
@@ -67,13 +67,13 @@ impl Writer {
     /// Runs the commands of the group in one transaction, removes them from the group and sends their results. When
     /// SQLite rolls the whole transaction back, for example because the disk is full, the commands that have not run
     /// yet stay in the group for another transaction.
-    fn run_transaction_group(&mut self, group: &mut Vec<Box<dyn Command>>) {
+    fn run_group_and_send_results(&mut self, group: &mut Vec<Box<dyn Command>>) {
         let start = Instant::now();
         if let Some(error) = &self.halted {
-            return send_results(group.drain(..), &Err(error.clone()));
+            return send_results_or_group_error(group.drain(..), &Err(error.clone()));
         }
         if let Err(error) = self.run_control_statement("begin immediate") {
-            return send_results(group.drain(..), &Err(error));
+            return send_results_or_group_error(group.drain(..), &Err(error));
         }
         let is_only = group.len() == 1;
         let (mut ran, mut changed, mut hooks) = (0, false, Vec::new());
@@ -87,14 +87,14 @@ impl Writer {
             }
         }
         result = match result {
-            Ok(()) => self.commit_group(changed),
+            Ok(()) => self.commit_group_or_halt(changed),
             Err(error) => {
-                self.roll_back_group();
+                self.roll_back_group_or_halt();
                 Err(error)
             }
         };
         if result.is_ok() {
-            run_hooks(hooks);
+            run_hooks_logging_panics(hooks);
         }
         let name = group.first().map_or("", |command| command.name());
         tracing::debug!(
@@ -103,7 +103,7 @@ impl Writer {
             elapsed_us = start.elapsed().as_micros(),
             "a group of transactions ended"
         );
-        send_results(group.drain(..ran), &result);
+        send_results_or_group_error(group.drain(..ran), &result);
     }
 
     /// Runs one command in the transaction of the group, and adds its hooks to `hooks` and its row changes to
@@ -120,7 +120,7 @@ impl Writer {
         if !is_only {
             self.run_control_statement("savepoint command")?;
         }
-        let succeeded = command.run_closure(&mut self.tx);
+        let succeeded = command.run_closure_and_keep_result(&mut self.tx);
         let failure = self.tx.failure();
         let effects = self.tx.take_effects_and_reset();
         if self.connection().is_autocommit() {
@@ -137,7 +137,7 @@ impl Writer {
 
     /// Commits the transaction of the group and counts the commit when rows changed. When the disk fails, all later
     /// transactions are refused.
-    fn commit_group(&mut self, changed: bool) -> Result<(), Error> {
+    fn commit_group_or_halt(&mut self, changed: bool) -> Result<(), Error> {
         if self.connection().is_autocommit() {
             // There is nothing to commit: the only command of the group failed and was rolled back.
             return Ok(());
@@ -145,7 +145,7 @@ impl Writer {
         let Err(error) = self.connection().prepare_cached("commit").and_then(|mut commit| commit.raw_execute()) else {
             if changed {
                 self.stats.count_commit();
-                self.adjust_log_size_now_and_then();
+                self.adjust_log_size_every_n_commits();
             }
             return Ok(());
         };
@@ -158,24 +158,24 @@ impl Writer {
             self.halted = Some(Error::Unavailable(format!("an earlier commit failed on the disk: {error}")));
             return Err(unknown);
         }
-        self.roll_back_group();
+        self.roll_back_group_or_halt();
         Err(to_error(&error))
     }
 
-    fn adjust_log_size_now_and_then(&mut self) {
+    fn adjust_log_size_every_n_commits(&mut self) {
         self.commits_since_adjustment += 1;
         if self.commits_since_adjustment < COMMITS_PER_ADJUSTMENT {
             return;
         }
         self.commits_since_adjustment = 0;
-        if let Err(error) = bound_log_by_database(self.connection()) {
+        if let Err(error) = limit_log_size_by_database_size(self.connection()) {
             tracing::warn!("the size of the write-ahead log cannot be set: {error}");
         }
     }
 
     /// Rolls the transaction of the group back, unless SQLite has already done so. When the rollback fails, all later
     /// transactions are refused.
-    fn roll_back_group(&mut self) {
+    fn roll_back_group_or_halt(&mut self) {
         if self.connection().is_autocommit() {
             return;
         }
@@ -198,7 +198,7 @@ impl Writer {
 
     /// Writes the write-ahead log back into the database file, unless the disk has failed before. Errors are only
     /// logged.
-    fn checkpoint_log(self) {
+    fn checkpoint_log_unless_halted(self) {
         if self.halted.is_none() {
             let checkpoint = self.connection().query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()));
             if let Err(error) = checkpoint {
@@ -209,8 +209,8 @@ impl Writer {
 }
 
 /// Sends each command its own result. When the group failed, each command gets the error of the group instead.
-fn send_results(commands: impl Iterator<Item = Box<dyn Command>>, group: &Result<(), Error>) {
+fn send_results_or_group_error(commands: impl Iterator<Item = Box<dyn Command>>, group: &Result<(), Error>) {
     for command in commands {
-        command.send_result(group.clone());
+        command.send_result_or_group_error(group.clone());
     }
 }

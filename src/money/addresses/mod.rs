@@ -136,7 +136,10 @@ impl Addresses {
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn store_accounts(tx: &mut Tx, accounts: Vec<ChainAccount>) -> Result<Addresses, db::Error> {
+    pub async fn store_account_keys_and_build(
+        tx: &mut Tx,
+        accounts: Vec<ChainAccount>,
+    ) -> Result<Addresses, db::Error> {
         let mut issuers = HashMap::new();
         for new in accounts {
             let marked = MarkedAccount {
@@ -158,7 +161,7 @@ impl Addresses {
             };
             issuers.insert(new.chain, issuer);
         }
-        Ok(Addresses { issuers, epoch: store::find_epoch(tx).await?, mark: None })
+        Ok(Addresses { issuers, epoch: store::find_newest_daemon_epoch(tx).await?, mark: None })
     }
 
     /// Returns the same addresses with a mark file, to which the database's mark is copied before a lease is used.

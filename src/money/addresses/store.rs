@@ -50,14 +50,14 @@ pub async fn list_address_accounts(tx: &mut Tx) -> Result<Vec<(i64, AccountKeyBy
 }
 
 /// Returns the epoch of the issued addresses.
-pub async fn find_epoch(tx: &mut Tx) -> Result<u64, db::Error> {
+pub async fn find_newest_daemon_epoch(tx: &mut Tx) -> Result<u64, db::Error> {
     let found = row!(tx, "select epoch from address_epochs where id = 1")?;
     found.ok_or_else(|| db::Error::Statement("the epoch of the addresses is not stored".into()))?.get("epoch")
 }
 
 /// Raises the epoch to one more than the stored one and `other`, and returns it.
 pub async fn raise_epoch_above(tx: &mut Tx, other: u64) -> Result<u64, db::Error> {
-    let epoch = find_epoch(tx).await?.max(other).saturating_add(1);
+    let epoch = find_newest_daemon_epoch(tx).await?.max(other).saturating_add(1);
     execute!(tx, "update address_epochs set epoch = $1 where id = 1", epoch)?;
     Ok(epoch)
 }
@@ -65,7 +65,7 @@ pub async fn raise_epoch_above(tx: &mut Tx, other: u64) -> Result<u64, db::Error
 /// Returns the high-water mark of the database.
 pub async fn load_database_mark(tx: &mut Tx) -> Result<AddressMark, db::Error> {
     let accounts = list_address_accounts(tx).await?.into_iter().map(|(_, key, account)| (key, account)).collect();
-    Ok(AddressMark { epoch: find_epoch(tx).await?, accounts })
+    Ok(AddressMark { epoch: find_newest_daemon_epoch(tx).await?, accounts })
 }
 
 /// Returns one more than the highest issued index of an account; 0 when none was issued.

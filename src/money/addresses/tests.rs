@@ -16,7 +16,7 @@ const XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
 fn parse_chain_id(name: &str) -> ChainId {
-    ChainId::new(name).unwrap()
+    ChainId::parse(name).unwrap()
 }
 
 /// Opens the addresses of two chains that share an account key and a watch set.
@@ -28,11 +28,12 @@ async fn open_addresses(db: &Db) -> (Addresses, Arc<WatchSet>) {
         purpose: "deposit-test".into(),
         mode: Mode::Test,
         path: String::new(),
-        deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
+        deriver: Deriver::from_account_key(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
     let accounts = vec![account("ethereum"), account("polygon")];
-    let addresses = db.write("open", move |tx| Box::pin(Addresses::store_accounts(tx, accounts))).await.unwrap();
+    let addresses =
+        db.write("open", move |tx| Box::pin(Addresses::store_account_keys_and_build(tx, accounts))).await.unwrap();
     for chain in ["ethereum", "polygon"] {
         watch_issued_addresses(db, &parse_chain_id(chain), &watched).await.unwrap();
         addresses.watch_unissued_leased_addresses(db, &parse_chain_id(chain)).await.unwrap();
@@ -88,11 +89,11 @@ db::both! {
                 purpose: "deposit-test".into(),
                 mode: Mode::Test,
                 path: String::new(),
-                deriver: Deriver::new(spelling, AddressScheme::for_family(Family::Bitcoin, Network::Bitcoin)).unwrap(),
+                deriver: Deriver::from_account_key(spelling, AddressScheme::for_family(Family::Bitcoin, Network::Bitcoin)).unwrap(),
                 watched: Arc::default(),
             };
             let addresses = db
-                .write("open", move |tx| Box::pin(Addresses::store_accounts(tx, vec![account])))
+                .write("open", move |tx| Box::pin(Addresses::store_account_keys_and_build(tx, vec![account])))
                 .await
                 .unwrap();
             issued.push(store_and_issue_address(&db, addresses.reserve_address(&db, &bitcoin).await.unwrap()).await);

@@ -37,7 +37,7 @@ impl Dust {
     pub fn compute_dust_limit_or_zero(&self, now: Instant, asset: &AssetId) -> Amount {
         let priced = self.value.as_ref().zip(self.assets.get(asset));
         let bound = priced.and_then(|((value, rates), (symbol, decimals))| {
-            let rate = rates.find_fresh_or_crossed_rate(now, symbol, value.currency.as_str()).ok()?;
+            let rate = rates.find_fresh_direct_or_crossed_rate(now, symbol, value.currency.as_str()).ok()?;
             pricing::convert_price_to_amount_rounded_up(*value, rate.value, *decimals)
         });
         bound.unwrap_or(Amount::ZERO)

@@ -66,7 +66,8 @@ impl Assets {
     /// withheld.
     pub fn find_payment_asset(&self, mode: Mode, code: &str) -> Option<(&FollowedChain, &PaymentAsset)> {
         let withheld = self.withheld.read().unwrap_or_else(PoisonError::into_inner);
-        self.list_payment_assets(mode).find(|(_, asset)| asset.code == code && !withheld.contains(&asset.asset.id))
+        self.list_configured_assets_of_mode(mode)
+            .find(|(_, asset)| asset.code == code && !withheld.contains(&asset.asset.id))
     }
 
     /// Withholds an asset from buyers, or offers it again. Clones of this collection share the change. Deposits in the
@@ -82,7 +83,7 @@ impl Assets {
 
     /// Lists the configured assets of a mode, each with its chain, in the order of the configuration. Withheld assets
     /// are included.
-    pub fn list_payment_assets(&self, mode: Mode) -> impl Iterator<Item = (&FollowedChain, &PaymentAsset)> {
+    pub fn list_configured_assets_of_mode(&self, mode: Mode) -> impl Iterator<Item = (&FollowedChain, &PaymentAsset)> {
         self.assets.iter().filter_map(move |asset| {
             let chain = self.chains.get(&asset.asset.chain).filter(|chain| chain.mode == mode)?;
             Some((chain, asset))

@@ -14,11 +14,11 @@ impl Auditor {
     ) -> Result<(), db::Error> {
         let mut after = 0;
         loop {
-            let page = store::list_balance_payments_after(tx, after, self.page).await?;
+            let page = store::list_successful_balance_payments_after(tx, after, self.page).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.id;
             let entries: Vec<String> = page.iter().map(|payment| format!("payment/{}/paid", payment.id)).collect();
-            let mut index = PostingIndex::read_entries(tx, &entries).await?;
+            let mut index = PostingIndex::read_entries_and_hold_resolutions(tx, &entries).await?;
             for payment in &page {
                 let find = |account: Account| {
                     account_ids.get(&(payment.mode, account.account_code(), payment.asset.clone())).copied()
@@ -29,7 +29,7 @@ impl Auditor {
                 let expected = debit.zip(credit).map(|(debit, credit)| AccountedAmount { debit, credit, amount });
                 let posted = index.payments.remove(&payment.id);
                 if posted.is_none() || posted != expected {
-                    self.report.add_or_count_finding(format!(
+                    self.report.count_finding_and_add_if_room(format!(
                         "payment {} ({} of {}): the ledger did not take it from the balance of its user",
                         payment.id, payment.amount, payment.asset
                     ));

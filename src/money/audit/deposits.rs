@@ -37,14 +37,14 @@ impl Auditor {
                 ["seen", "unallocated", "counted", "orphaned"].map(|step| format!("deposit/{}/{step}", deposit.id))
             };
             let entries: Vec<String> = page.iter().flat_map(names).collect();
-            let mut index = PostingIndex::read_entries(tx, &entries).await?;
+            let mut index = PostingIndex::read_entries_and_hold_resolutions(tx, &entries).await?;
             for deposit in &page {
                 self.report.deposits += 1;
                 let postings = index.deposits.remove(&deposit.id).unwrap_or_default();
                 if let Err(difference) =
                     compare_deposit_with_postings(account_ids, deposit, &postings, &index.resolved_holds)
                 {
-                    self.report.add_or_count_finding(format!(
+                    self.report.count_finding_and_add_if_room(format!(
                         "deposit {} ({} {} on {}): {difference}",
                         deposit.id, deposit.amount, deposit.asset, deposit.chain
                     ));
@@ -56,7 +56,10 @@ impl Auditor {
 
 /// Returns the sums of the counted and of the short deposits of these invoices, by invoice id. Invoices without such
 /// deposits are left out.
-pub async fn sum_deposits_by_invoice(tx: &mut Tx, invoices: &[i64]) -> Result<HashMap<i64, DepositSums>, db::Error> {
+pub async fn sum_counted_and_short_by_invoice(
+    tx: &mut Tx,
+    invoices: &[i64],
+) -> Result<HashMap<i64, DepositSums>, db::Error> {
     let mut received = HashMap::new();
     for deposit in store::list_deposits_of_invoices(tx, invoices).await? {
         let sums: &mut DepositSums = received.entry(deposit.invoice).or_default();

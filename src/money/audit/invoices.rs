@@ -3,7 +3,7 @@
 
 use chain::{Amount, AssetId};
 
-use crate::audit::deposits::{DepositSums, sum_deposits_by_invoice};
+use crate::audit::deposits::{DepositSums, sum_counted_and_short_by_invoice};
 use crate::audit::posting_index::{InvoicePosting, InvoiceStep, PostingIndex};
 use crate::audit::{AccountIds, Auditor, saturating_add_amounts, store};
 use crate::invoices;
@@ -21,7 +21,7 @@ struct MerchantAccounts {
 }
 
 impl MerchantAccounts {
-    fn new(account_ids: &AccountIds, mode: Mode, merchant: MerchantId, asset: &AssetId) -> MerchantAccounts {
+    fn find_for_asset(account_ids: &AccountIds, mode: Mode, merchant: MerchantId, asset: &AssetId) -> MerchantAccounts {
         let find = |account: Account| account_ids.get(&(mode, account.account_code(), asset.clone())).copied();
         MerchantAccounts {
             incoming: find(Account::MerchantIncoming(merchant)),
@@ -43,16 +43,18 @@ impl Auditor {
             let Some(last) = page.last() else { return Ok(()) };
             after = last.id;
             let ids: Vec<i64> = page.iter().map(|invoice| invoice.id).collect();
-            let mut received = sum_deposits_by_invoice(tx, &ids).await?;
-            let entries: Vec<String> = page.iter().flat_map(list_entry_names).collect();
-            let mut index = PostingIndex::read_entries(tx, &entries).await?;
+            let mut received = sum_counted_and_short_by_invoice(tx, &ids).await?;
+            let entries: Vec<String> = page.iter().flat_map(list_possible_entry_names).collect();
+            let mut index = PostingIndex::read_entries_and_hold_resolutions(tx, &entries).await?;
             for invoice in &page {
                 let postings = index.invoices.remove(&invoice.id).unwrap_or_default();
                 let received = received.remove(&invoice.id).unwrap_or_default();
-                let accounts = MerchantAccounts::new(account_ids, invoice.mode, invoice.merchant, &invoice.asset);
-                if let Err(difference) = compare_invoice_with_postings(invoice, &accounts, &postings, received) {
+                let accounts =
+                    MerchantAccounts::find_for_asset(account_ids, invoice.mode, invoice.merchant, &invoice.asset);
+                if let Err(difference) = compare_with_postings_and_deposits(invoice, &accounts, &postings, received) {
                     let state = invoice.state.as_str();
-                    self.report.add_or_count_finding(format!("invoice {} ({state}): {difference}", invoice.id));
+                    self.report
+                        .count_finding_and_add_if_room(format!("invoice {} ({state}): {difference}", invoice.id));
                 }
             }
         }
@@ -61,7 +63,7 @@ impl Auditor {
 
 /// Returns the names of all journal entries that the invoice may have: the entry of its expiry, and the entries of each
 /// of its settlements. Entries of settlements with other numbers are found when the hash chain is audited.
-fn list_entry_names(invoice: &store::AuditedInvoice) -> Vec<String> {
+fn list_possible_entry_names(invoice: &store::AuditedInvoice) -> Vec<String> {
     let id = invoice.id;
     let mut names = vec![format!("invoice/{id}/expired")];
     for number in 1..=invoice.settlement_count {
@@ -70,7 +72,7 @@ fn list_entry_names(invoice: &store::AuditedInvoice) -> Vec<String> {
     names
 }
 
-fn compare_invoice_with_postings(
+fn compare_with_postings_and_deposits(
     invoice: &store::AuditedInvoice,
     accounts: &MerchantAccounts,
     postings: &[InvoicePosting],

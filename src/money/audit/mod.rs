@@ -53,7 +53,7 @@ impl AuditReport {
         self.findings_total == 0
     }
 
-    fn add_or_count_finding(&mut self, finding: String) {
+    fn count_finding_and_add_if_room(&mut self, finding: String) {
         self.findings_total += 1;
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);
@@ -133,9 +133,9 @@ pub async fn audit_ledger_in_pages(tx: &mut Tx, page: i64) -> Result<AuditReport
         page,
         reported_objects: HashSet::new(),
     };
-    auditor.audit_hash_chain(tx, &accounts).await?;
-    auditor.audit_postings_without_hash(tx, &accounts).await?;
-    auditor.audit_balances(&accounts);
+    auditor.audit_hashed_postings_and_sum(tx, &accounts).await?;
+    auditor.check_and_sum_postings_without_hash(tx, &accounts).await?;
+    auditor.audit_balances_and_asset_totals(&accounts);
     let account_ids =
         accounts.values().map(|account| ((account.mode, account.code.clone(), account.asset.clone()), account.id));
     let account_ids = account_ids.collect();

@@ -79,10 +79,10 @@ impl PostingIndex {
     ///
     /// # Errors
     /// Any [`db::Error`] of the database.
-    pub async fn read_entries(tx: &mut Tx, entries: &[String]) -> Result<PostingIndex, db::Error> {
+    pub async fn read_entries_and_hold_resolutions(tx: &mut Tx, entries: &[String]) -> Result<PostingIndex, db::Error> {
         let mut index = PostingIndex::default();
         let postings = list_postings_of_entries(tx, entries).await?;
-        postings.iter().for_each(|posting| index.index_posting(posting));
+        postings.iter().for_each(|posting| index.index_posting_by_entry_name(posting));
         let holds: Vec<PostingSeq> =
             index.deposits.values().filter_map(|postings| postings.hold.map(|(seq, _)| seq)).collect();
         for resolution in list_resolutions_of_holds(tx, &holds).await? {
@@ -95,7 +95,7 @@ impl PostingIndex {
 
     /// Adds a posting to the index. The name of its journal entry, such as `invoice/7/paid/1`, tells the deposit,
     /// invoice or payment. Postings of journal entries with other names are ignored.
-    pub fn index_posting(&mut self, posting: &StoredPosting) {
+    pub fn index_posting_by_entry_name(&mut self, posting: &StoredPosting) {
         let posted = AccountedAmount { debit: posting.debit, credit: posting.credit, amount: posting.amount };
         let parts: Vec<&str> = posting.entry.split('/').collect();
         let Some(id) = parts.get(1).and_then(|id| id.parse().ok()) else { return };

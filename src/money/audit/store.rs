@@ -121,7 +121,7 @@ pub async fn list_deposits_of_invoices(tx: &mut Tx, invoices: &[i64]) -> Result<
 }
 
 /// Returns those ids in `ids` that belong to stored deposits whose invoice is stored too.
-pub async fn list_stored_deposits(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, db::Error> {
+pub async fn filter_stored_deposit_ids(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, db::Error> {
     let found = rows_for_each!(
         tx,
         ids.iter().map(|id| batch_row![*id]).collect(),
@@ -133,7 +133,7 @@ pub async fn list_stored_deposits(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, 
 
 /// Returns those ids in `ids` that belong to stored invoices, each with the number of times that the invoice was
 /// settled.
-pub async fn list_stored_invoices(tx: &mut Tx, ids: &[i64]) -> Result<Vec<(i64, i64)>, db::Error> {
+pub async fn list_settlement_counts_of_invoices(tx: &mut Tx, ids: &[i64]) -> Result<Vec<(i64, i64)>, db::Error> {
     let found = rows_for_each!(
         tx,
         ids.iter().map(|id| batch_row![*id]).collect(),
@@ -144,7 +144,7 @@ pub async fn list_stored_invoices(tx: &mut Tx, ids: &[i64]) -> Result<Vec<(i64, 
 
 /// Returns those ids in `ids` that belong to successful payments from the balances of users. Payments of free orders
 /// are left out, because nothing was taken for them.
-pub async fn list_stored_balance_payments(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, db::Error> {
+pub async fn filter_paid_balance_payment_ids(tx: &mut Tx, ids: &[i64]) -> Result<Vec<i64>, db::Error> {
     let found = rows_for_each!(
         tx,
         ids.iter().map(|id| batch_row![*id]).collect(),
@@ -225,7 +225,7 @@ pub struct AuditedBalancePayment {
 
 /// Lists at most `limit` successful payments from balances with ids above `after`, in the order of their ids. Free
 /// orders are left out, because nothing was taken for them.
-pub async fn list_balance_payments_after(
+pub async fn list_successful_balance_payments_after(
     tx: &mut Tx,
     after: i64,
     limit: i64,

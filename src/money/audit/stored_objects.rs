@@ -17,25 +17,26 @@ impl Auditor {
         page: &[StoredPosting],
     ) -> Result<(), db::Error> {
         let mut index = PostingIndex::default();
-        page.iter().for_each(|posting| index.index_posting(posting));
+        page.iter().for_each(|posting| index.index_posting_by_entry_name(posting));
         let deposits: Vec<i64> = index.deposits.keys().copied().collect();
-        let stored = store::list_stored_deposits(tx, &deposits).await?;
+        let stored = store::filter_stored_deposit_ids(tx, &deposits).await?;
         self.report_objects_without_rows("deposit", deposits, &stored);
         let payments: Vec<i64> = index.payments.keys().copied().collect();
-        let stored = store::list_stored_balance_payments(tx, &payments).await?;
+        let stored = store::filter_paid_balance_payment_ids(tx, &payments).await?;
         self.report_objects_without_rows("payment", payments, &stored);
-        self.check_that_invoices_have_settlements(tx, &index).await
+        self.check_that_posted_settlements_exist(tx, &index).await
     }
 
     /// Checks that each invoice which the postings name is stored. Also checks that the invoice was settled as often as
     /// the settlement numbers in the names of the entries require.
-    async fn check_that_invoices_have_settlements(
+    async fn check_that_posted_settlements_exist(
         &mut self,
         tx: &mut Tx,
         index: &PostingIndex,
     ) -> Result<(), db::Error> {
         let invoices: Vec<i64> = index.invoices.keys().copied().collect();
-        let settlements: HashMap<i64, i64> = store::list_stored_invoices(tx, &invoices).await?.into_iter().collect();
+        let settlements: HashMap<i64, i64> =
+            store::list_settlement_counts_of_invoices(tx, &invoices).await?.into_iter().collect();
         let stored: Vec<i64> = settlements.keys().copied().collect();
         self.report_objects_without_rows("invoice", invoices, &stored);
         for (id, postings) in &index.invoices {
@@ -50,7 +51,7 @@ impl Auditor {
                 && self.reported_objects.len() < FINDINGS_MAX
                 && self.reported_objects.insert(("invoice", *id))
             {
-                self.report.add_or_count_finding(format!(
+                self.report.count_finding_and_add_if_room(format!(
                     "invoice {id}: the ledger has entries for a settlement that it does not have"
                 ));
             }
@@ -67,7 +68,7 @@ impl Auditor {
         missing.sort_unstable();
         for id in missing {
             if self.reported_objects.len() >= FINDINGS_MAX || self.reported_objects.insert((noun, id)) {
-                self.report.add_or_count_finding(format!(
+                self.report.count_finding_and_add_if_room(format!(
                     "{noun} {id}: the ledger has entries for it, but it is not stored in such a state"
                 ));
             }

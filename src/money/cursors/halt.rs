@@ -42,7 +42,7 @@ pub async fn resume_halted_chain(
     actor: &Actor,
     chain: &ChainId,
 ) -> Result<Option<String>, db::Error> {
-    store::lock_cursor(tx, chain, Position::NONE).await?;
+    store::lock_cursor_and_check_deposits(tx, chain, Position::NONE).await?;
     let Some(reason) = store::find_halt_reason(tx, chain).await? else { return Ok(None) };
     store::set_halt_reason(tx, chain, None).await?;
     let note = format!("{actor} resumed it");

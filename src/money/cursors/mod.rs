@@ -15,8 +15,8 @@ pub(crate) use position::compute_final_height;
 pub use position::{Position, compute_position};
 pub use store::Cursor;
 pub(crate) use store::{
-    CursorRow, delete_blocks_above, delete_blocks_below, find_block_hash, find_block_header, find_cursor_height,
-    insert_blocks, lock_cursor, move_cursor, set_final_height,
+    CursorRow, delete_blocks_above, delete_blocks_below, find_block_hash, find_block_header_without_parent,
+    find_cursor_height, insert_blocks, lock_cursor_and_check_deposits, move_cursor_and_final_height, set_final_height,
 };
 
 /// Returns the cursor of a chain, from which the follower continues after a restart; `None` when the daemon has never
@@ -38,7 +38,7 @@ pub async fn start_following_chain(tx: &mut Tx, chain: &ChainId, header: &Header
     store::insert_blocks(tx, chain, std::slice::from_ref(header)).await
 }
 
-/// Locks the cursor of a chain and returns its row, like [`lock_cursor`], but fails when the daemon has never started
+/// Locks the cursor of a chain and returns its row, like [`lock_cursor_and_check_deposits`], but fails when the daemon has never started
 /// to follow the chain.
 pub(crate) async fn lock_cursor_or_fail(
     tx: &mut Tx,
@@ -46,5 +46,5 @@ pub(crate) async fn lock_cursor_or_fail(
     position: Position,
 ) -> Result<CursorRow, db::Error> {
     let not_followed = || db::Error::Statement(format!("{chain} is not followed yet"));
-    store::lock_cursor(tx, chain, position).await?.ok_or_else(not_followed)
+    store::lock_cursor_and_check_deposits(tx, chain, position).await?.ok_or_else(not_followed)
 }

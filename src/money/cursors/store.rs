@@ -53,7 +53,11 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
 /// Locks the cursor of a chain and returns its row. The field `due` tells if a deposit can advance at `position`.
 /// `None` when the daemon has never started to follow the chain. Every database transaction that books or reverses
 /// deposits of the chain locks the cursor first, so that these transactions run one after another.
-pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
+pub async fn lock_cursor_and_check_deposits(
+    tx: &mut Tx,
+    chain: &ChainId,
+    position: Position,
+) -> Result<Option<CursorRow>, db::Error> {
     let found = row!(
         tx,
         "select height, final_height,
@@ -99,7 +103,7 @@ pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Res
 
 /// Moves the cursor from the block `from` to the block `to`, forwards or backwards, and stores the height of the
 /// highest final block. Fails when the cursor is not at `from`.
-pub async fn move_cursor(
+pub async fn move_cursor_and_final_height(
     tx: &mut Tx,
     chain: &ChainId,
     from: BlockRef,
@@ -158,7 +162,11 @@ pub async fn find_block_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Re
 /// Returns the height, the hash and the time of a block that the follower has read; `None` when the block is on another
 /// branch or no longer stored. The parent is not stored: the field `parent` of the result contains the hash of the
 /// block itself, so it must not be used.
-pub async fn find_block_header(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
+pub async fn find_block_header_without_parent(
+    tx: &mut Tx,
+    chain: &ChainId,
+    at: BlockRef,
+) -> Result<Option<Header>, db::Error> {
     let found = row!(
         tx,
         "select block_time from blocks where chain = $1 and height = $2 and hash = $3",
@@ -173,7 +181,7 @@ pub async fn find_block_header(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Re
 /// Deletes the stored blocks of the chain below `height`.
 pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     let sql = "delete from blocks where chain = $1 and height < $2";
-    tx.execute_deferred(sql, Vec::new(), batch_row![chain.as_str(), height], None).await
+    tx.defer_or_execute_statement(sql, Vec::new(), batch_row![chain.as_str(), height], None).await
 }
 
 /// Deletes the stored blocks of the chain above `height`.

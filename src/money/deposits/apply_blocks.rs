@@ -53,14 +53,14 @@ impl DepositService {
         let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
         let final_height = reached.map_or(before.final_height, |reached| reached.last);
 
-        let mut batch = DepositBatch::new(now, self);
+        let mut batch = DepositBatch::empty_for_service(now, self);
         let mut transfers = Vec::new();
         for block in blocks {
             transfers.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));
         }
         batch.add_received_transfers(tx, self.limits.grace, BlockSums::default(), &transfers).await?;
         if let (true, Some(reached)) = (before.due, reached) {
-            batch.lock_and_add_advancing_deposits(tx, reached, ADVANCE_MAX).await?;
+            batch.lock_advancing_deposits_with_invoices(tx, reached, ADVANCE_MAX).await?;
         }
         let mut stored = batch.store_deposits_and_settle_invoices(tx, reached).await?;
         outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;
@@ -74,7 +74,7 @@ impl DepositService {
             let headers: Vec<Header> = blocks.iter().rev().take(kept).map(|block| block.header).collect();
             cursors::insert_blocks(tx, &chain.id, &headers).await?;
             cursors::delete_blocks_below(tx, &chain.id, last.header.height.saturating_sub(self.limits.keep)).await?;
-            cursors::move_cursor(tx, &chain.id, from, &last.header, final_height).await?;
+            cursors::move_cursor_and_final_height(tx, &chain.id, from, &last.header, final_height).await?;
         } else if final_height > before.final_height {
             cursors::set_final_height(tx, &chain.id, final_height).await?;
         }

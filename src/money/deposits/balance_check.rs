@@ -77,7 +77,7 @@ pub enum UnexplainedCredit {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_open_native_invoices(
+pub async fn list_open_native_invoices_and_cursor(
     tx: &mut Tx,
     chain: &ChainId,
     limit: i64,
@@ -92,10 +92,10 @@ pub async fn list_open_native_invoices(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_bookable_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<BalanceCheck>, db::Error> {
+pub async fn list_balance_checks_in_range(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<BalanceCheck>, db::Error> {
     let mut checks = Vec::with_capacity(invoices.len());
     for invoice in invoices {
-        checks.extend(store::find_bookable_balance_check(tx, *invoice).await?);
+        checks.extend(store::find_balance_check_in_range(tx, *invoice).await?);
     }
     Ok(checks)
 }
@@ -108,7 +108,7 @@ impl DepositService {
     ///
     /// # Errors
     /// Returns an error when the chain was never started, and when the ledger refuses an entry.
-    pub async fn book_unexplained_credit(
+    pub async fn book_credit_if_still_unexplained(
         &self,
         tx: &mut Tx,
         now: Instant,
@@ -118,16 +118,16 @@ impl DepositService {
     ) -> Result<UnexplainedCredit, PostError> {
         let chain = &self.chain;
         cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?;
-        let Some(header) = cursors::find_block_header(tx, &chain.id, at).await? else {
+        let Some(header) = cursors::find_block_header_without_parent(tx, &chain.id, at).await? else {
             return Ok(UnexplainedCredit::OffBranch);
         };
-        let current = store::find_bookable_balance_check(tx, check.invoice).await?;
+        let current = store::find_balance_check_in_range(tx, check.invoice).await?;
         let explained = check.explained_amount_at(at.height);
         if current.is_none_or(|current| current.explained_amount_at(at.height) != explained) {
             return Ok(UnexplainedCredit::Outdated);
         }
-        let mut batch = DepositBatch::new(now, self);
-        // The credit is too large to be booked, so open a review. `store::find_bookable_balance_check` leaves out
+        let mut batch = DepositBatch::empty_for_service(now, self);
+        // The credit is too large to be booked, so open a review. `store::find_balance_check_in_range` leaves out
         // invoices with this kind of review, so the address is not checked again.
         if !is_bookable_amount(credit) {
             let asset = check.asset_id_on_chain(&chain.id);
@@ -146,7 +146,7 @@ impl DepositService {
                 from: None,
                 amount: credit,
             };
-            let sums = BlockSums::sum_stored_deposits(tx, &chain.id, std::iter::once(header.height)).await?;
+            let sums = BlockSums::sum_stored_counted_deposits(tx, &chain.id, std::iter::once(header.height)).await?;
             batch.add_received_transfers(tx, self.limits.grace, sums, &[(header, &transfer)]).await?;
         }
         let stored = batch.store_deposits_and_settle_invoices(tx, None).await?;

@@ -12,7 +12,7 @@ use crate::cursors::Position;
 use crate::deposits::block_sums::BlockSums;
 use crate::deposits::{self, Corroboration, Deposit, DepositService, Grace, NewDeposit, State, machine, store};
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
-use crate::invoices::{self, Arrival, CountedSums, Disposition, InvoiceUpdate, decide_disposition};
+use crate::invoices::{self, Arrival, CountedSums, Disposition, InvoiceUpdate, decide_disposition_ignoring_dust};
 use crate::ledger::{Account, EntryLine, JournalEntry, Suspense};
 use crate::unclaimed;
 use clock::Instant;
@@ -90,7 +90,7 @@ type ReceivedTransfer<'m> = (&'m Header, &'m Transfer, InvoiceId);
 impl<'c> DepositBatch<'c> {
     /// Returns an empty batch for the chain of the service. When the chain needs a second source, new deposits stay
     /// seen until a second source shows them.
-    pub fn new(now: Instant, service: &'c DepositService) -> DepositBatch<'c> {
+    pub fn empty_for_service(now: Instant, service: &'c DepositService) -> DepositBatch<'c> {
         let corroboration = if service.needs_second_source() { Corroboration::Unchecked } else { Corroboration::Shown };
         let (chain, invoices, fresh, older) = (&service.chain, BTreeMap::new(), Vec::new(), Vec::new());
         let (unclaimed, effects) = (Vec::new(), Effects::default());
@@ -159,7 +159,7 @@ impl<'c> DepositBatch<'c> {
         let late: Vec<_> = late.collect();
         // A late transfer counts as in time if its transaction was seen in time: in a block that a reorg removed, or as
         // an unconfirmed transfer.
-        let was_in_time = store::list_transactions_seen_in_time(tx, &late).await?;
+        let was_in_time = store::filter_late_transactions_seen_in_time(tx, &late).await?;
 
         let is_old =
             |header: &Header, invoice: &InvoiceUpdate| invoice.is_older_than_lease(&self.chain.id, header.height);
@@ -183,7 +183,7 @@ impl<'c> DepositBatch<'c> {
         };
         let stored_dust = self.list_stored_countable_dust(tx, grace, &received).await?;
         let (dispositions, completing) = self.decide_dispositions(tx, &received, &stored_dust, arrival).await?;
-        self.count_stored_dust(tx, completing).await?;
+        self.book_stored_dust_as_counted(tx, completing).await?;
         let has_stored_deposits = !block_sums.is_empty();
         let depths = self.compute_required_confirmations_by_block(&received, &dispositions, block_sums);
         if has_stored_deposits {
@@ -192,7 +192,8 @@ impl<'c> DepositBatch<'c> {
         for ((header, transfer, target), used) in received.into_iter().zip(dispositions) {
             let Some(invoice) = self.invoices.get(&target) else { continue };
             let depth = depths.get(&header.height).copied().unwrap_or(1);
-            let deposit = NewDeposit::new(self.chain, header, transfer, invoice, used, depth, self.corroboration);
+            let deposit =
+                NewDeposit::from_transfer(self.chain, header, transfer, invoice, used, depth, self.corroboration);
             self.fresh.push(deposit);
         }
         Ok(())
@@ -214,11 +215,11 @@ impl<'c> DepositBatch<'c> {
         let small: Vec<_> = received.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
         let asked = small.iter().map(|(_, _, target)| *target).chain(stored_dust.iter().map(|dust| dust.invoice));
         let asked = asked.collect();
-        let counted = invoices::sum_counted_deposits(tx, &asked).await?;
+        let counted = invoices::sum_counted_or_short_deposits(tx, &asked).await?;
         let mut seen: HashMap<InvoiceId, Amount> = counted.into_iter().map(|(id, sums)| (id, sums.seen)).collect();
         let small: Vec<_> =
             small.iter().map(|(_, transfer, target)| (*target, transfer.txid, transfer.amount)).collect();
-        let counted_before = store::list_previously_counted_transfers(tx, &small).await?;
+        let counted_before = store::filter_transfers_counted_before_reorg(tx, &small).await?;
 
         let may_be_dust = |transfer: &Transfer, target: InvoiceId| {
             is_small(transfer) && !counted_before.contains(&(target, transfer.txid, transfer.amount))
@@ -236,7 +237,7 @@ impl<'c> DepositBatch<'c> {
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };
             let own = invoice.asset == transfer.asset;
-            let mut used = decide_disposition(invoice.state, own, arrival(header, transfer, invoice));
+            let mut used = decide_disposition_ignoring_dust(invoice.state, own, arrival(header, transfer, invoice));
             let so_far = seen.entry(*target).or_insert(Amount::ZERO);
             let missing = match used {
                 Disposition::Counted => invoice.due.saturating_sub(invoice.tolerance).saturating_sub(*so_far),
@@ -304,13 +305,13 @@ impl<'c> DepositBatch<'c> {
             })
         };
         let asked: BTreeSet<InvoiceId> = received.iter().map(|(_, _, target)| *target).filter(may_have_dust).collect();
-        if asked.is_empty() { Ok(Vec::new()) } else { store::list_dust_in_time(tx, grace, &asked).await }
+        if asked.is_empty() { Ok(Vec::new()) } else { store::list_countable_dust_in_time(tx, grace, &asked).await }
     }
 
     /// Marks stored dust as counted by its invoice, because together with new deposits it completes the payment. When
     /// the dust is already confirmed, its money moves from the suspense account for dust to the incoming account of the
     /// merchant.
-    async fn count_stored_dust(&mut self, tx: &mut Tx, dust: Vec<Deposit>) -> Result<(), db::Error> {
+    async fn book_stored_dust_as_counted(&mut self, tx: &mut Tx, dust: Vec<Deposit>) -> Result<(), db::Error> {
         for deposit in &dust {
             let Some(invoice) = self.invoices.get(&deposit.invoice) else { continue };
             match deposit.state {
@@ -364,7 +365,7 @@ impl<'c> DepositBatch<'c> {
 
     /// Locks the stored deposits that `position` confirms (at most `limit`) or makes final (at most `limit`), together
     /// with their invoices, and adds them to the batch. Deposits that wait for a second source are left out.
-    pub async fn lock_and_add_advancing_deposits(
+    pub async fn lock_advancing_deposits_with_invoices(
         &mut self,
         tx: &mut Tx,
         position: Position,
@@ -412,7 +413,7 @@ impl<'c> DepositBatch<'c> {
         let mut older = std::mem::take(&mut self.older);
         for (deposit, to) in older.iter_mut().chain(&mut fresh) {
             if deposit.state == State::Seen && *to != State::Seen {
-                self.confirm_deposit_and_move_unallocated(deposit);
+                self.confirm_moving_unallocated_with_review(deposit);
                 if deposit.used == Disposition::Counted {
                     settling.insert(deposit.invoice);
                 }
@@ -421,7 +422,7 @@ impl<'c> DepositBatch<'c> {
                 releasing.insert(deposit.invoice);
             }
         }
-        store::set_changed_deposit_states(tx, self.now, &older).await?;
+        store::set_changed_states_and_dispositions(tx, self.now, &older).await?;
 
         let counted = self.sum_stored_and_new_counted_deposits(tx, &(&settling | &releasing), &fresh).await?;
         for (id, counted) in &counted {
@@ -455,7 +456,7 @@ impl<'c> DepositBatch<'c> {
         let may_have_earlier_deposits =
             |id: &InvoiceId| self.invoices.get(id).is_none_or(InvoiceUpdate::may_have_earlier_deposits);
         let asked = ids.iter().copied().filter(may_have_earlier_deposits).collect();
-        let mut counted = invoices::sum_counted_deposits(tx, &asked).await?;
+        let mut counted = invoices::sum_counted_or_short_deposits(tx, &asked).await?;
         for (deposit, state) in fresh.iter().filter(|(deposit, _)| deposit.used == Disposition::Counted) {
             if ids.contains(&deposit.invoice) && !asked.contains(&deposit.invoice) {
                 let sums = counted.entry(deposit.invoice).or_insert(CountedSums::NOTHING);
@@ -489,7 +490,7 @@ impl<'c> DepositBatch<'c> {
     /// Adds a journal entry that posts the held amount of a deposit. When the invoice does not count the deposit, adds
     /// an entry that moves the money to a suspense account, and opens a review, except for amounts as small as dust. A
     /// counted deposit becomes surplus when earlier deposits have already paid the invoice.
-    fn confirm_deposit_and_move_unallocated(&mut self, deposit: &mut Deposit) {
+    fn confirm_moving_unallocated_with_review(&mut self, deposit: &mut Deposit) {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
         let entries = &mut self.effects.entries;

@@ -15,7 +15,7 @@ pub(super) struct BlockSums(BTreeMap<Height, Option<i64>>);
 
 impl BlockSums {
     /// Returns the sums of the stored deposits that invoices count, for the blocks at these heights.
-    pub async fn sum_stored_deposits(
+    pub async fn sum_stored_counted_deposits(
         tx: &mut Tx,
         chain: &ChainId,
         heights: impl Iterator<Item = Height>,

@@ -23,7 +23,7 @@ use records::reviews;
 
 /// The deposits of one block that a second source has to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UncheckedBlock {
+pub struct BlockToCorroborate {
     /// The block that contains the deposits.
     pub block: BlockRef,
     /// The ids of the deposits.
@@ -61,21 +61,21 @@ pub(super) struct CheckResult {
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn list_unchecked_blocks(
+pub async fn list_blocks_to_corroborate(
     tx: &mut Tx,
     now: Instant,
     chain: &ChainId,
     position: Position,
     limit: i64,
-) -> Result<Vec<UncheckedBlock>, db::Error> {
+) -> Result<Vec<BlockToCorroborate>, db::Error> {
     let since = now.plus_ms(-SINGLE_SOURCE_PERIOD_MS);
     let found = store::list_unchecked_deposits(tx, now, chain, position, since, limit).await?;
-    let mut blocks: Vec<UncheckedBlock> = Vec::new();
+    let mut blocks: Vec<BlockToCorroborate> = Vec::new();
     let mut places: HashMap<BlockRef, usize> = HashMap::new();
     for (id, block, transfer) in found {
         let place = *places.entry(block).or_insert(blocks.len());
         if place == blocks.len() {
-            blocks.push(UncheckedBlock { block, deposits: Vec::new(), transfers: Vec::new() });
+            blocks.push(BlockToCorroborate { block, deposits: Vec::new(), transfers: Vec::new() });
         }
         if let Some(unchecked) = blocks.get_mut(place) {
             unchecked.deposits.push(id);
@@ -103,7 +103,7 @@ impl DepositService {
         let chain = &self.chain;
         let before = cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?;
         let position = Position { cursor: reached.cursor.min(before.height), last: before.final_height };
-        let mut batch = DepositBatch::new(now, self);
+        let mut batch = DepositBatch::empty_for_service(now, self);
         if let Some(limit) = &self.second_source {
             let since = now.plus_ms(-SINGLE_SOURCE_PERIOD_MS);
             let mut check = Check {
@@ -111,19 +111,19 @@ impl DepositService {
                 service: self,
                 limit,
                 position,
-                used_cents: store::sum_single_source_usd_cents(tx, &chain.id, since).await?,
+                used_cents: store::sum_single_source_usd_cents_since(tx, &chain.id, since).await?,
                 reviews: Vec::new(),
             };
-            let checked = store::list_checked_deposits(tx, answers.keys().copied()).await?;
+            let checked = store::list_unorphaned_deposits_with_prices(tx, answers.keys().copied()).await?;
             let results = checked.iter().filter_map(|checked| {
                 let answer = answers.get(&checked.deposit.id)?;
-                Some(check.decide_check_result(checked, answer))
+                Some(check.decide_check_result_and_reviews(checked, answer))
             });
             let results: Vec<CheckResult> = results.collect();
             check.reviews.into_iter().for_each(|change| batch.add_review_change(change));
             store::set_check_results(tx, &results).await?;
         }
-        batch.lock_and_add_advancing_deposits(tx, position, ADVANCE_MAX).await?;
+        batch.lock_advancing_deposits_with_invoices(tx, position, ADVANCE_MAX).await?;
         let stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
         let unfinished = cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?.unfinished;
@@ -147,7 +147,11 @@ struct Check<'s> {
 impl Check<'_> {
     /// Returns the new corroboration of a deposit, its number of failed checks and the time of its next check,
     /// according to the answer of a second source. Adds the reviews that the answer opens and closes.
-    fn decide_check_result(&mut self, checked: &CheckedDeposit, answer: &source::Corroboration) -> CheckResult {
+    fn decide_check_result_and_reviews(
+        &mut self,
+        checked: &CheckedDeposit,
+        answer: &source::Corroboration,
+    ) -> CheckResult {
         let mut result = CheckResult {
             id: checked.deposit.id,
             corroboration: checked.deposit.corroboration,
@@ -160,17 +164,17 @@ impl Check<'_> {
                 result.corroboration = Corroboration::Shown;
                 result.failed_checks = checked.failed_checks;
                 let note = format!("{endpoint} shows the transfer");
-                self.close_review_after_failed_checks(checked, reviews::Kind::DepositContradicted, &note);
-                self.close_review_after_failed_checks(checked, reviews::Kind::DepositUncorroborated, &note);
+                self.close_review_if_any_check_failed(checked, reviews::Kind::DepositContradicted, &note);
+                self.close_review_if_any_check_failed(checked, reviews::Kind::DepositUncorroborated, &note);
             }
             source::Corroboration::Contradicted { endpoint, detail } => {
                 result.corroboration = Corroboration::Contradicted;
                 let note = format!("{endpoint} contradicts the transfer");
-                self.close_review_after_failed_checks(checked, reviews::Kind::DepositUncorroborated, &note);
+                self.close_review_if_any_check_failed(checked, reviews::Kind::DepositUncorroborated, &note);
                 self.open_contradicted_review(checked, detail);
             }
             source::Corroboration::CannotSay { reason } => {
-                result.single_source_usd_cents = self.decide_without_answer(checked, reason);
+                result.single_source_usd_cents = self.confirm_within_limit_or_open_review(checked, reason);
             }
         }
         let waits = result.corroboration == Corroboration::Unchecked && result.single_source_usd_cents.is_none();
@@ -183,12 +187,13 @@ impl Check<'_> {
     /// confirmed without a second source; the value then counts towards the limit. Returns `None` when the deposit
     /// waits; a review is opened when it would exceed the limit or has no known value. A deposit that was contradicted
     /// waits until a second source shows it.
-    fn decide_without_answer(&mut self, checked: &CheckedDeposit, reason: &str) -> Option<i64> {
+    fn confirm_within_limit_or_open_review(&mut self, checked: &CheckedDeposit, reason: &str) -> Option<i64> {
         let CheckedDeposit { deposit, invoice, .. } = checked;
         if deposit.state != State::Seen || deposit.corroboration == Corroboration::Contradicted {
             return deposit.single_source_usd_cents;
         }
-        let usd_cents = self.limit.compute_usd_cents(self.now, &deposit.asset, deposit.amount, invoice);
+        let usd_cents =
+            self.limit.compute_usd_at_frozen_or_fresh_rate(self.now, &deposit.asset, deposit.amount, invoice);
         let unanswered =
             UnansweredDeposit { height: deposit.height, confirm_height: deposit.confirm_height, usd_cents };
         let (family, limit_cents) = (self.service.chain.family, self.limit.usd_cents_max());
@@ -198,7 +203,7 @@ impl Check<'_> {
             SingleSourceDecision::Confirm(cents) => {
                 self.used_cents = self.used_cents.saturating_add(cents);
                 let note = "it was confirmed at twice its depth without a second source";
-                self.close_review_after_failed_checks(checked, reviews::Kind::DepositUncorroborated, note);
+                self.close_review_if_any_check_failed(checked, reviews::Kind::DepositUncorroborated, note);
                 Some(cents)
             }
             SingleSourceDecision::ExceedsLimit => {
@@ -260,7 +265,7 @@ impl Check<'_> {
 
     /// Closes a review of the deposit, if it is open. Only failed checks open such reviews, so without a failed check
     /// no statement is needed.
-    fn close_review_after_failed_checks(&mut self, checked: &CheckedDeposit, kind: reviews::Kind, note: &str) {
+    fn close_review_if_any_check_failed(&mut self, checked: &CheckedDeposit, kind: reviews::Kind, note: &str) {
         if checked.failed_checks == 0 {
             return;
         }

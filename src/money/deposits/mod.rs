@@ -34,14 +34,16 @@ use db::{self, Tx};
 use ids::{AddressId, DepositId, InvoiceId};
 
 pub use apply_blocks::AppliedBlocks;
-pub use balance_check::{BalanceCheck, UnexplainedCredit, list_bookable_balance_checks, list_open_native_invoices};
-pub use corroboration::{UncheckedBlock, list_unchecked_blocks};
+pub use balance_check::{
+    BalanceCheck, UnexplainedCredit, list_balance_checks_in_range, list_open_native_invoices_and_cursor,
+};
+pub use corroboration::{BlockToCorroborate, list_blocks_to_corroborate};
 pub use machine::{Corroboration, State};
 pub use outputs::{UnspentOutput, list_unspent_outputs, watch_unspent_outputs};
 pub use rejection::{RejectError, find_deposit_chain};
 pub use rescan::{RescanError, Rescanned};
 pub use second_source::SingleSourceLimit;
-pub(crate) use store::set_disposition_of_invoice_deposits;
+pub(crate) use store::replace_disposition_of_deposits;
 
 /// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply;
 /// only tokens that anyone can mint without limit have larger transfers. The limit also makes sure that a sum of
@@ -125,7 +127,7 @@ struct NewDeposit {
 }
 
 impl NewDeposit {
-    fn new(
+    fn from_transfer(
         chain: &FollowedChain,
         header: &Header,
         transfer: &Transfer,

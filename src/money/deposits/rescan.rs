@@ -60,10 +60,12 @@ impl DepositService {
     /// read. Blocks that are no longer stored are final, so their branch is not checked.
     pub async fn rescan_blocks(&self, tx: &mut Tx, now: Instant, blocks: &[Block]) -> Result<Rescanned, RescanError> {
         let chain = &self.chain;
-        let cursor = cursors::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;
+        let cursor = cursors::lock_cursor_and_check_deposits(tx, &chain.id, Position::NONE)
+            .await?
+            .ok_or(RescanError::NotBegun)?;
         let mut rescanned = Rescanned::default();
         let mut missing = Vec::new();
-        let mut batch = DepositBatch::new(now, self);
+        let mut batch = DepositBatch::empty_for_service(now, self);
         for block in blocks.iter().filter(|block| block.has_watched_activity()) {
             let height = block.header.height;
             if height > cursor.height {
@@ -77,9 +79,14 @@ impl DepositService {
                     rescanned.known += 1;
                     continue;
                 }
-                let probed =
-                    store::find_invoice_with_balance_increase(tx, &chain.id, transfer.to, &transfer.asset, height)
-                        .await?;
+                let probed = store::find_invoice_with_balance_increase_since(
+                    tx,
+                    &chain.id,
+                    transfer.to,
+                    &transfer.asset,
+                    height,
+                )
+                .await?;
                 let Some(invoice) = probed else {
                     missing.push((block.header, transfer));
                     continue;
@@ -99,7 +106,7 @@ impl DepositService {
         }
         rescanned.booked = u64::try_from(missing.len()).unwrap_or(u64::MAX);
         let heights = missing.iter().map(|(header, _)| header.height);
-        let sums = BlockSums::sum_stored_deposits(tx, &chain.id, heights).await?;
+        let sums = BlockSums::sum_stored_counted_deposits(tx, &chain.id, heights).await?;
         batch.add_received_transfers(tx, self.limits.grace, sums, &missing).await?;
         let position = Position { cursor: cursor.height, last: cursor.final_height };
         let mut stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;

@@ -58,9 +58,9 @@ impl DepositService {
         unclaimed::orphan_transfers_above(tx, now, chain, to.height).await?;
         cursors::delete_blocks_above(tx, &chain.id, to.height).await?;
         let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
-        let header = cursors::find_block_header(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
+        let header = cursors::find_block_header_without_parent(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
         let changes = effects::apply_effects(tx, now, effects).await?;
-        cursors::move_cursor(tx, &chain.id, from, &header, before.final_height).await?;
+        cursors::move_cursor_and_final_height(tx, &chain.id, from, &header, before.final_height).await?;
         Ok(changes.dispatch_to_listener(tx, now, &*self.listener).await?)
     }
 }
@@ -81,7 +81,7 @@ pub(super) async fn reverse_orphaned_deposit(
         State::Final | State::Orphaned => return Ok(()),
     }
     let entry = format!("deposit/{}/orphaned", deposit.id);
-    let before = invoices::sum_received_deposits(tx, invoice).await?.confirmed;
+    let before = invoices::summarize_counted_or_short_deposits(tx, invoice).await?.confirmed;
     store::set_deposit_orphaned(tx, now, deposit).await?;
     if deposit.corroboration != Corroboration::Shown {
         for kind in [reviews::Kind::DepositContradicted, reviews::Kind::DepositUncorroborated] {
@@ -97,7 +97,8 @@ pub(super) async fn reverse_orphaned_deposit(
         effects.entries.push(JournalEntry::new_void_hold_entry(entry, "deposit orphaned", deposit.hold_entry_name()));
     } else {
         let left = before.saturating_sub(deposit.amount);
-        let lost = deposit.used == Disposition::Counted && invoice.undo_settlement_after_reorg(before, left, effects);
+        let lost =
+            deposit.used == Disposition::Counted && invoice.undo_settlement_and_report_if_lost(before, left, effects);
         let line = EntryLine {
             debit: match deposit.suspense_reason() {
                 None => Account::MerchantIncoming(invoice.shop.merchant),
@@ -124,11 +125,11 @@ pub(super) async fn reverse_orphaned_deposit(
         }
         if deposit.used == Disposition::Counted && !lost {
             let dust_limit = chain.dust.compute_dust_limit_or_zero(now, &invoice.asset);
-            invoice.settle_again_without_payment_change(now, left, dust_limit, effects);
+            invoice.settle_again_if_enough_remains(now, left, dust_limit, effects);
         }
     }
     // The orphaned deposit may have been the only one that was not final. If so, the credited amount becomes available.
-    if invoices::sum_counted_deposits(tx, &BTreeSet::from([invoice.id]))
+    if invoices::sum_counted_or_short_deposits(tx, &BTreeSet::from([invoice.id]))
         .await?
         .values()
         .all(|counted| counted.all_final)

@@ -9,7 +9,7 @@ use chain::amount::Units;
 use chain::{Amount, Asset, AssetId, Family, Height};
 use rust_decimal::Decimal;
 
-use crate::pricing::{Currency, Fiat, RateBook, convert_price_to_usd_rounded_up};
+use crate::pricing::{Currency, Fiat, RateBook, convert_price_to_usd_cents_rounded_up};
 use clock::Instant;
 
 /// The period, in milliseconds, in which the total value of deposits that are confirmed without a second source is
@@ -67,7 +67,7 @@ impl SingleSourceLimit {
 
     /// Returns the value of a deposit in US cents, rounded up: at the frozen rate of its invoice when the invoice
     /// requests this asset, otherwise at a fresh rate. `None` when neither gives a value.
-    pub fn compute_usd_cents(
+    pub fn compute_usd_at_frozen_or_fresh_rate(
         &self,
         now: Instant,
         asset: &AssetId,
@@ -78,12 +78,12 @@ impl SingleSourceLimit {
             let minor = u64::try_from(invoice.price.minor).ok()?;
             let numerator = amount.units().checked_mul(Units::from(minor))?;
             let minor = divide_rounded_up(numerator, invoice.due.units())?;
-            convert_price_to_usd_rounded_up(&self.rates, now, Fiat::new(invoice.price.currency, minor))
+            convert_price_to_usd_cents_rounded_up(&self.rates, now, Fiat::new(invoice.price.currency, minor))
         };
         let frozen = (*asset == invoice.asset).then(at_frozen_rate).flatten();
         frozen.or_else(|| {
             let (symbol, decimals) = self.assets.get(asset)?;
-            let rate = self.rates.find_fresh_or_crossed_rate(now, symbol, Currency::USD.as_str()).ok()?;
+            let rate = self.rates.find_fresh_direct_or_crossed_rate(now, symbol, Currency::USD.as_str()).ok()?;
             convert_amount_to_cents_rounded_up(amount, rate.value, *decimals)
         })
     }
@@ -217,7 +217,7 @@ mod tests {
         rates.set_rate("OLD", "USD", rate("1", Instant(0)));
         let token = |name: &str, decimals| {
             let kind = chain::AssetKind::Token { contract: name.to_owned() };
-            Asset::new(chain::ChainId::new("model").unwrap(), kind, name, decimals, decimals)
+            Asset::new(chain::ChainId::parse("model").unwrap(), kind, name, decimals, decimals)
         };
         let (eth, old) = (token("ETH", 18), token("OLD", 6));
         let limit = SingleSourceLimit::new(50_000, rates, [(&eth, "ETH"), (&old, "OLD")]);
@@ -227,7 +227,7 @@ mod tests {
             price: Fiat::new(Currency::new(currency).unwrap(), 8_000),
         };
         let value = |asset: &Asset, amount: u64, invoice: &InvoicePrice| {
-            limit.compute_usd_cents(NOW, &asset.id, Amount::from(amount), invoice)
+            limit.compute_usd_at_frozen_or_fresh_rate(NOW, &asset.id, Amount::from(amount), invoice)
         };
         assert_eq!(value(&eth, 1_000, &price("CNY", &eth)), Some(1_000), "80 CNY are 10 USD");
         assert_eq!(value(&eth, 500, &price("USD", &eth)), Some(4_000));

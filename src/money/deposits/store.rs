@@ -20,7 +20,7 @@ use records::reviews;
 
 /// Returns those transactions in `late` that were seen by the instant given with each of them, either in a block that a
 /// reorg removed later or as an unconfirmed transfer.
-pub async fn list_transactions_seen_in_time(
+pub async fn filter_late_transactions_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
 ) -> Result<HashSet<(InvoiceId, TxId)>, db::Error> {
@@ -57,7 +57,7 @@ pub async fn list_transactions_seen_after_lease(
 }
 
 /// Returns those transfers in `small` that an invoice counted in a block that a reorg removed later.
-pub async fn list_previously_counted_transfers(
+pub async fn filter_transfers_counted_before_reorg(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
 ) -> Result<HashSet<(InvoiceId, TxId, Amount)>, db::Error> {
@@ -74,7 +74,7 @@ pub async fn list_previously_counted_transfers(
 
 /// Returns the dust of these invoices that arrived in time and in the requested asset, oldest first. Orphaned deposits
 /// are left out.
-pub async fn list_dust_in_time(
+pub async fn list_countable_dust_in_time(
     tx: &mut Tx,
     grace: Grace,
     invoices: &BTreeSet<InvoiceId>,
@@ -119,8 +119,11 @@ pub async fn list_counted_deposit_values(
         chain.as_str()
     )?;
     let value = |row: &db::Row| {
-        let value =
-            invoices::compute_value_in_usd_cents(row.get("price_usd")?, row.get("amount")?, row.get("amount_due")?);
+        let value = invoices::share_of_price_in_cents_rounded_up(
+            row.get("price_usd")?,
+            row.get("amount")?,
+            row.get("amount_due")?,
+        );
         Ok((row.get("height")?, value))
     };
     found.iter().map(value).collect()
@@ -171,7 +174,7 @@ pub async fn is_transfer_booked(
 /// Returns the invoice of the address when a balance check has booked money of this asset at `height` or above;
 /// otherwise `None`. The query has no condition on the chain of the deposit: the asset id already contains the chain,
 /// and with such a condition the database would read all later deposits of the chain.
-pub async fn find_invoice_with_balance_increase(
+pub async fn find_invoice_with_balance_increase_since(
     tx: &mut Tx,
     chain: &ChainId,
     key: AddressKey,
@@ -318,7 +321,7 @@ pub async fn find_deposit_chain(tx: &mut Tx, id: DepositId) -> Result<Option<Cha
     let Some(found) = found else { return Ok(None) };
     let name: String = found.get("chain")?;
     let unknown = |error| db::Error::Value { column: "chain".into(), reason: format!("{error}") };
-    ChainId::new(&name).map(Some).map_err(unknown)
+    ChainId::parse(&name).map(Some).map_err(unknown)
 }
 
 fn parse_deposit_row(row: &db::Row) -> Result<Deposit, db::Error> {
@@ -428,7 +431,7 @@ pub async fn list_unspent_outpoints_after(
 
 /// Stores the new state of each deposit whose state changes, with its disposition and the time of the change. A deposit
 /// whose state stays the same is not written.
-pub async fn set_changed_deposit_states(
+pub async fn set_changed_states_and_dispositions(
     tx: &mut Tx,
     now: Instant,
     deposits: &[(Deposit, State)],
@@ -460,7 +463,7 @@ pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) 
 /// Returns the address of an invoice with the sum of its booked deposits. Any unbooked money arrived after the oldest
 /// stored block, after the newest deposit, and after the block at which the initial balance was read. `None` when an
 /// earlier check found that the balance is too large to be booked, or when no node could return the initial balance.
-pub async fn find_bookable_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
+pub async fn find_balance_check_in_range(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
         "select a.id, a.key, a.text, i.chain, i.asset,
@@ -634,7 +637,7 @@ async fn find_initial_balance(tx: &mut Tx, invoice: InvoiceId, asset: &AssetId) 
 /// Returns the deposits with these ids, each with its number of failed checks and the price of its invoice, oldest
 /// first. Orphaned deposits are left out. The caller must hold the lock of the cursor, so that the deposits do not
 /// change.
-pub async fn list_checked_deposits(
+pub async fn list_unorphaned_deposits_with_prices(
     tx: &mut Tx,
     ids: impl Iterator<Item = DepositId>,
 ) -> Result<Vec<CheckedDeposit>, db::Error> {
@@ -664,7 +667,7 @@ pub async fn list_checked_deposits(
 
 /// Returns the total value, in US cents, of the deposits that were confirmed without a second source after `since` and
 /// that no second source has shown later.
-pub async fn sum_single_source_usd_cents(tx: &mut Tx, chain: &ChainId, since: Instant) -> Result<i64, db::Error> {
+pub async fn sum_single_source_usd_cents_since(tx: &mut Tx, chain: &ChainId, since: Instant) -> Result<i64, db::Error> {
     let found = row!(
         tx,
         "select cast(coalesce(sum(single_source_usd_cents), 0) as bigint) as cents from deposits
@@ -704,7 +707,7 @@ pub async fn has_confirmed_deposit_above(tx: &mut Tx, chain: &ChainId, height: H
 }
 
 /// Changes the disposition `from` to `to` for all deposits of an invoice that are not orphaned.
-pub async fn set_disposition_of_invoice_deposits(
+pub async fn replace_disposition_of_deposits(
     tx: &mut Tx,
     invoice: InvoiceId,
     from: Disposition,

@@ -15,7 +15,7 @@ use super::*;
 use crate::assets::{Depths, Dust};
 use crate::cursors::{Position, compute_final_height, compute_position, start_following_chain};
 use crate::invoices::machine::{self as invoice_machine, Input};
-use crate::invoices::{Arrival, decide_disposition};
+use crate::invoices::{Arrival, decide_disposition_ignoring_dust};
 use crate::ledger::{self, Account};
 use crate::payments::PaymentChange;
 use crate::pricing::{Currency, Fiat, Rate, RateBook};
@@ -61,7 +61,7 @@ fn random_steps() -> impl Strategy<Value = Vec<Act>> {
 
 fn model_chain() -> FollowedChain {
     FollowedChain {
-        id: ChainId::new("model").unwrap(),
+        id: ChainId::parse("model").unwrap(),
         family: Family::Evm,
         mode: Mode::Test,
         depths: Depths::depths_without_tiers(1, 5),
@@ -240,7 +240,7 @@ impl Model {
                     && earlier.time <= window_end
             });
         let arrival = if in_time { Arrival::InTime } else { Arrival::Late };
-        let used = decide_disposition(invoice.state, !movement.foreign, arrival);
+        let used = decide_disposition_ignoring_dust(invoice.state, !movement.foreign, arrival);
         if used == Disposition::Counted && invoice.state == invoices::State::Open {
             invoice.payment = "confirming";
             self.changes.push(PaymentChange::Confirming(PaymentId(movement.to)));
@@ -688,7 +688,7 @@ db::both! {
                     address_key(1).0,
                     Amount::from(DUE)
                 )?;
-                let check = store::find_bookable_balance_check(tx, InvoiceId(1)).await?.unwrap();
+                let check = store::find_balance_check_in_range(tx, InvoiceId(1)).await?.unwrap();
                 assert_eq!(check.initial, Some(Amount::ZERO));
                 assert_eq!((check.explained_amount_at(2), check.explained_amount_at(3)), (Amount::ZERO, Amount::from(DUE)));
                 Ok::<_, db::Error>(())
@@ -740,11 +740,11 @@ db::both! {
                 assert_eq!(kept, booked.checked_sub(Amount::from(DUE)).unwrap(), "two are deposits, four are a review");
 
                 // A balance that is too large to be booked is reported once and not checked again.
-                let checks = list_bookable_balance_checks(tx, &[InvoiceId(2)]).await?;
+                let checks = list_balance_checks_in_range(tx, &[InvoiceId(2)]).await?;
                 let at = model_header(1, 0).block_ref();
-                let outcome = service.book_unexplained_credit(tx, Instant(1), at, &checks[0], power_of_two_minus_one(127)).await?;
+                let outcome = service.book_credit_if_still_unexplained(tx, Instant(1), at, &checks[0], power_of_two_minus_one(127)).await?;
                 assert_eq!(outcome, UnexplainedCredit::Booked);
-                assert!(list_bookable_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());
+                assert!(list_balance_checks_in_range(tx, &[InvoiceId(2)]).await?.is_empty());
                 let found = rows!(tx, "select kind from reviews order by kind")?;
                 let kinds: Vec<String> = found.iter().map(|row| row.get_at(0)).collect::<Result<_, _>>()?;
                 assert_eq!(kinds, ["balance.out_of_range", "deposit.out_of_range", "payment.surplus"]);

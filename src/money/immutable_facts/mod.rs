@@ -65,7 +65,7 @@ pub async fn list_facts(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Err
 ///
 /// # Errors
 /// [`FactError::Changed`] for the first fact that differs; [`FactError::Db`] when the database fails.
-pub async fn record_or_compare_facts(tx: &mut Tx, now: Instant, facts: &[Fact]) -> Result<(), FactError> {
+pub async fn record_facts_refusing_changed(tx: &mut Tx, now: Instant, facts: &[Fact]) -> Result<(), FactError> {
     for Fact { name, value } in facts {
         let stored = store::find_or_insert_fact(tx, now, name, value).await?;
         if stored != *value {

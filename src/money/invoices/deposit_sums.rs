@@ -41,7 +41,7 @@ impl ReceivedSums {
     ///
     /// # Errors
     /// [`db::Error::Value`] when a sum is out of range or a column is invalid.
-    pub fn sum_deposit_rows(rows: &[db::Row]) -> Result<ReceivedSums, db::Error> {
+    pub fn summarize_deposit_rows(rows: &[db::Row]) -> Result<ReceivedSums, db::Error> {
         let mut received = ReceivedSums::default();
         for row in rows {
             let Some(amount) = row.get::<Option<Amount>>("deposit_amount")? else { continue };

@@ -66,7 +66,7 @@ impl Disposition {
 
 /// Returns the use of a new deposit for an invoice in `state`. `own_asset` is true when the deposit is in the asset
 /// that the invoice requests.
-pub fn decide_disposition(state: State, own_asset: bool, arrival: Arrival) -> Disposition {
+pub fn decide_disposition_ignoring_dust(state: State, own_asset: bool, arrival: Arrival) -> Disposition {
     if !own_asset {
         return Disposition::Foreign;
     }
@@ -98,15 +98,15 @@ mod tests {
             (Cancelled, Late, Late),
         ];
         for (state, in_time, late) in table {
-            assert_eq!(decide_disposition(state, true, Arrival::InTime), in_time, "{state:?} in time");
-            assert_eq!(decide_disposition(state, true, Arrival::Late), late, "{state:?} late");
+            assert_eq!(decide_disposition_ignoring_dust(state, true, Arrival::InTime), in_time, "{state:?} in time");
+            assert_eq!(decide_disposition_ignoring_dust(state, true, Arrival::Late), late, "{state:?} late");
             assert_eq!(
-                decide_disposition(state, true, Arrival::BeforeLease),
+                decide_disposition_ignoring_dust(state, true, Arrival::BeforeLease),
                 BeforeLease,
                 "{state:?} before the lease"
             );
             for arrival in [Arrival::BeforeLease, Arrival::InTime, Arrival::Late] {
-                assert_eq!(decide_disposition(state, false, arrival), Foreign, "{state:?} {arrival:?}");
+                assert_eq!(decide_disposition_ignoring_dust(state, false, arrival), Foreign, "{state:?} {arrival:?}");
             }
         }
     }

@@ -41,7 +41,7 @@ pub async fn list_expirable_invoices(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn count_waiting_unfollowed_invoices(
+pub async fn count_waiting_on_unfollowed_chains(
     tx: &mut Tx,
     followed: &[ChainId],
 ) -> Result<BTreeMap<String, i64>, db::Error> {
@@ -66,7 +66,7 @@ pub(crate) async fn expire_ended_invoices(
         else {
             continue;
         };
-        let received = store::sum_received_deposits(tx, id, &update.chain).await?;
+        let received = store::summarize_counted_or_short_deposits(tx, id, &update.chain).await?;
         if received.seen != received.confirmed {
             continue;
         }
@@ -76,7 +76,7 @@ pub(crate) async fn expire_ended_invoices(
             let lines = update.split_into_entry_lines(Account::MerchantIncoming(merchant), short, received.confirmed);
             let name = format!("invoice/{id}/expired");
             effects.entries.push(JournalEntry::new_post_entry(update.shop.mode, name, "invoice expired short", lines));
-            deposits::set_disposition_of_invoice_deposits(tx, id, Disposition::Counted, Disposition::Short).await?;
+            deposits::replace_disposition_of_deposits(tx, id, Disposition::Counted, Disposition::Short).await?;
             effects.reviews.push(ReviewChange::Open(update.build_short_payment_review(received.confirmed)));
         }
         if let Some(reason) = unverified {

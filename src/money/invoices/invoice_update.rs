@@ -109,7 +109,7 @@ pub(super) async fn lock_invoice_or_fail(tx: &mut Tx, id: InvoiceId) -> Result<I
 }
 
 /// Stores the invoices that have changed, and the new states of their payments.
-pub(crate) async fn store_invoice_updates(
+pub(crate) async fn store_changed_invoices_and_payments(
     tx: &mut Tx,
     now: Instant,
     updates: Vec<InvoiceUpdate>,
@@ -122,5 +122,5 @@ pub(crate) async fn store_invoice_updates(
         }
     }
     store::update_invoices_and_reversal_deadlines(tx, now, &invoices).await?;
-    payments::set_payment_states(tx, now, &payments).await
+    payments::set_payment_states_and_closing_times(tx, now, &payments).await
 }

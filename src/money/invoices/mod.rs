@@ -27,14 +27,16 @@ use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
 pub use deposit_sums::ReceivedSums;
 pub use disposition::{Arrival, Disposition};
-pub use expiry::{count_waiting_unfollowed_invoices, list_expirable_invoices};
+pub use expiry::{count_waiting_on_unfollowed_chains, list_expirable_invoices};
 pub use machine::{Input, State};
 pub use store::parse_stored_chain;
 
 pub(crate) use deposit_sums::CountedSums;
-pub(crate) use disposition::decide_disposition;
+pub(crate) use disposition::decide_disposition_ignoring_dust;
 pub(crate) use expiry::expire_ended_invoices;
-pub(crate) use invoice_update::{InvoiceUpdate, lock_invoices, lock_invoices_by_address, store_invoice_updates};
+pub(crate) use invoice_update::{
+    InvoiceUpdate, lock_invoices, lock_invoices_by_address, store_changed_invoices_and_payments,
+};
 pub(crate) use store::list_open_native_invoices_by_expiry;
 
 /// The data of an invoice that is not stored yet.
@@ -110,13 +112,17 @@ impl Invoice {
     /// Returns the value of a deposit of `amount` base units of the requested asset in US cents, at the rate of the
     /// quote and rounded up; `None` when no rate was known or the value is out of range.
     pub(crate) fn value_in_usd_cents(&self, amount: Amount) -> Option<i64> {
-        compute_value_in_usd_cents(self.price_usd_cents, amount, self.due)
+        share_of_price_in_cents_rounded_up(self.price_usd_cents, amount, self.due)
     }
 }
 
 /// Returns the value of `amount` in US cents, rounded up: the same share of `price_usd_cents` as `amount` is of `due`,
 /// the amount due. `None` when the price is unknown or the result is out of range.
-pub(crate) fn compute_value_in_usd_cents(price_usd_cents: Option<i64>, amount: Amount, due: Amount) -> Option<i64> {
+pub(crate) fn share_of_price_in_cents_rounded_up(
+    price_usd_cents: Option<i64>,
+    amount: Amount,
+    due: Amount,
+) -> Option<i64> {
     let cents = u64::try_from(price_usd_cents?).ok()?;
     let (product, due) = (amount.checked_mul(cents)?.units(), due.units());
     let quotient = product.checked_div(due)?;
@@ -185,8 +191,8 @@ pub async fn list_addresses_expecting_payment(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn sum_received_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<ReceivedSums, db::Error> {
-    store::sum_received_deposits(tx, invoice.id, &invoice.chain).await
+pub async fn summarize_counted_or_short_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<ReceivedSums, db::Error> {
+    store::summarize_counted_or_short_deposits(tx, invoice.id, &invoice.chain).await
 }
 
 /// Returns `received` with the unconfirmed transfers to the invoice added, when the invoice is open or reversed. For
@@ -194,14 +200,14 @@ pub async fn sum_received_deposits(tx: &mut Tx, invoice: &Invoice) -> Result<Rec
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn add_unconfirmed_transfers_if_waiting(
+pub async fn add_unconfirmed_if_invoice_waits(
     tx: &mut Tx,
     asked: &InvoiceTerms,
     received: ReceivedSums,
 ) -> Result<ReceivedSums, db::Error> {
     match asked.state {
         State::Open | State::Reversed => {
-            let unconfirmed = unconfirmed::sum_unconfirmed_transfers(tx, asked.id).await?;
+            let unconfirmed = unconfirmed::sum_unbooked_unconfirmed_transfers(tx, asked.id).await?;
             // An unconfirmed transfer has 0 confirmations. While there is one, no number of confirmations is displayed.
             let confirmations = received.confirmations.filter(|_| unconfirmed.txid.is_none());
             Ok(ReceivedSums { confirmations, txid: unconfirmed.txid.or(received.txid), unconfirmed, ..received })
@@ -226,17 +232,17 @@ pub async fn move_settlement_to_surplus(
     let Some((entry, moved)) = update.take_credited_amount_as_surplus() else { return Ok(None) };
     ledger::book_journal_entries(tx, now, &[entry]).await?;
     let asset = update.asset.clone();
-    store_invoice_updates(tx, now, vec![update]).await?;
+    store_changed_invoices_and_payments(tx, now, vec![update]).await?;
     Ok(Some((moved, asset)))
 }
 
 /// Returns a map from invoice id to the sums of the deposits that the invoice counts, or counted until it expired.
 /// Invoices without such deposits are left out.
-pub(crate) async fn sum_counted_deposits(
+pub(crate) async fn sum_counted_or_short_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
 ) -> Result<BTreeMap<InvoiceId, CountedSums>, db::Error> {
-    store::sum_counted_deposits(tx, ids).await
+    store::sum_counted_or_short_deposits(tx, ids).await
 }
 
 /// Cancels an open invoice, marks its payment as failed, and returns true. Returns false, and changes nothing, when the
@@ -245,16 +251,18 @@ pub(crate) async fn sum_counted_deposits(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database, or an error when the invoice does not exist.
-pub async fn cancel_invoice_if_unpaid(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
+pub async fn cancel_invoice_if_no_money_seen(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
     let mut update = invoice_update::lock_invoice_or_fail(tx, id).await?;
     let Some(next) = machine::next_invoice_state(update.state, Input::Withdrawn, update.due, update.tolerance) else {
         return Ok(false);
     };
-    let unconfirmed = unconfirmed::sum_unconfirmed_transfers(tx, id).await?;
-    if !store::sum_received_deposits(tx, id, &update.chain).await?.seen.is_zero() || !unconfirmed.amount.is_zero() {
+    let unconfirmed = unconfirmed::sum_unbooked_unconfirmed_transfers(tx, id).await?;
+    if !store::summarize_counted_or_short_deposits(tx, id, &update.chain).await?.seen.is_zero()
+        || !unconfirmed.amount.is_zero()
+    {
         return Ok(false);
     }
     update.close_invoice_and_payment(now, next, payments::State::Failed);
-    store_invoice_updates(tx, now, vec![update]).await?;
+    store_changed_invoices_and_payments(tx, now, vec![update]).await?;
     Ok(true)
 }

@@ -31,7 +31,7 @@ impl InvoiceUpdate {
     /// Settles an invoice again after a reorg removed one of its deposits, if the remaining deposits are enough. `left`
     /// is the sum of the remaining confirmed deposits, and `dust_limit` the smallest surplus that opens a review, both
     /// in base units. The payment was paid before and stays paid, so no payment change is reported.
-    pub fn settle_again_without_payment_change(
+    pub fn settle_again_if_enough_remains(
         &mut self,
         now: Instant,
         left: Amount,
@@ -90,7 +90,7 @@ impl InvoiceUpdate {
     /// `before` and `left` are the sums of the confirmed deposits before and after the reorg, in base units. Returns
     /// true, and reports the payment as reversed, when `left` is too little to pay the invoice. When `left` is enough,
     /// returns false, and the caller settles the invoice again. An invoice that is not paid stays unchanged.
-    pub fn undo_settlement_after_reorg(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
+    pub fn undo_settlement_and_report_if_lost(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
         let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
         let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
         let earned_account = match self.released_at {

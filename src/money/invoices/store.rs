@@ -140,12 +140,16 @@ fn parse_invoice_row(row: &db::Row) -> Result<Invoice, db::Error> {
 /// # Errors
 /// [`db::Error::Value`] when the name is invalid.
 pub fn parse_stored_chain(name: &str) -> Result<ChainId, db::Error> {
-    ChainId::new(name).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })
+    ChainId::parse(name).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })
 }
 
 /// Returns the sums of the deposits that an invoice counts, or counted until it expired. `chain` is the chain of the
 /// invoice. The amounts are added in Rust, because SQL cannot add 256-bit numbers.
-pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<ReceivedSums, db::Error> {
+pub async fn summarize_counted_or_short_deposits(
+    tx: &mut Tx,
+    id: InvoiceId,
+    chain: &ChainId,
+) -> Result<ReceivedSums, db::Error> {
     let found = rows!(
         tx,
         "select d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, d.confirm_height,
@@ -155,12 +159,12 @@ pub async fn sum_received_deposits(tx: &mut Tx, id: InvoiceId, chain: &ChainId) 
         id,
         chain.as_str()
     )?;
-    ReceivedSums::sum_deposit_rows(&found)
+    ReceivedSums::summarize_deposit_rows(&found)
 }
 
 /// Returns a map from invoice id to the sums of the deposits that the invoice counts, or counted until it expired.
 /// Invoices without such deposits are left out.
-pub async fn sum_counted_deposits(
+pub async fn sum_counted_or_short_deposits(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
 ) -> Result<BTreeMap<InvoiceId, CountedSums>, db::Error> {

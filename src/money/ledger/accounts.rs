@@ -68,7 +68,7 @@ impl Account {
 
     /// Returns true when the balance of this kind of account may not go below zero. The ledger then refuses entries
     /// that would spend more than the account has.
-    pub fn is_non_negative(&self) -> bool {
+    pub fn may_not_go_below_zero(&self) -> bool {
         match self {
             Account::MerchantAvailable(_) | Account::User(_) => true,
             Account::OnChain(_)

@@ -125,7 +125,7 @@ pub async fn roll_up_balances(tx: &mut Tx, accounts_max: i64) -> Result<usize, d
 
 /// Adds the postings to the balance rows of the non-negative accounts, and fails if one of these accounts would go
 /// below zero. The rows are locked in the order of the account ids.
-pub(super) async fn update_non_negative_balances(
+pub(super) async fn update_non_negative_balances_or_fail(
     tx: &mut Tx,
     postings: &[store::NewPosting<'_>],
 ) -> Result<(), PostError> {

@@ -162,7 +162,7 @@ pub async fn book_journal_entries(tx: &mut Tx, now: Instant, entries: &[JournalE
         let (debit, credit) = (hold.debit, hold.credit);
         postings.push(store::NewPosting { entry: name, line_no: 0, kind, debit, credit, amount, reason, resolves });
     }
-    balances::update_non_negative_balances(tx, &postings).await?;
+    balances::update_non_negative_balances_or_fail(tx, &postings).await?;
     match tx.backend() {
         Backend::Sqlite => store::insert_postings_with_hashes(tx, now, &postings).await?,
         Backend::Postgres => store::insert_postings_without_hashes(tx, now, &postings).await?,

@@ -124,7 +124,7 @@ pub async fn find_or_insert_ledger_account(
         mode,
         account.account_code(),
         asset.as_str(),
-        account.is_non_negative()
+        account.may_not_go_below_zero()
     )?;
     let Some(inserted) = inserted else {
         let found = find_ledger_account(tx, mode, account, asset).await?;
@@ -138,7 +138,7 @@ pub async fn find_or_insert_ledger_account(
         id,
         Amount::ZERO
     )?;
-    Ok(AccountRow { id, non_negative: account.is_non_negative() })
+    Ok(AccountRow { id, non_negative: account.may_not_go_below_zero() })
 }
 
 /// Balance rows by account id, each with the hash chain number up to which the row includes the postings of its

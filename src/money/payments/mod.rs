@@ -162,6 +162,10 @@ pub async fn close_pending_external_payment(
 }
 
 /// Stores the new states of payments, and the closing time of payments whose new state is closed.
-pub(crate) async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
-    store::set_payment_states(tx, now, to).await
+pub(crate) async fn set_payment_states_and_closing_times(
+    tx: &mut Tx,
+    now: Instant,
+    to: &[(PaymentId, State)],
+) -> Result<(), db::Error> {
+    store::set_payment_states_and_closing_times(tx, now, to).await
 }

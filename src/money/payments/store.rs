@@ -47,7 +47,11 @@ pub async fn find_newest_payment(tx: &mut Tx, order: OrderId) -> Result<Option<P
 
 /// Sets the states of payments. When the new state is success, failed or expired, also sets the closing time; otherwise
 /// clears it.
-pub async fn set_payment_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
+pub async fn set_payment_states_and_closing_times(
+    tx: &mut Tx,
+    now: Instant,
+    to: &[(PaymentId, State)],
+) -> Result<(), db::Error> {
     let given = to.iter().map(|(id, state)| {
         let closed_at = match state {
             State::Pending | State::Confirming => None,

@@ -12,7 +12,7 @@ mod tests;
 use db::{self, Tx};
 
 pub use fiat::{Currency, Fiat, convert_price_to_amount_rounded_up};
-pub use rate_book::{Quote, QuoteError, Rate, RateBook, convert_price_to_usd_rounded_up};
+pub use rate_book::{Quote, QuoteError, Rate, RateBook, convert_price_to_usd_cents_rounded_up};
 
 /// Stores an accepted rate, so that the daemon can use it after a restart.
 ///

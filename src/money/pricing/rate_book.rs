@@ -118,7 +118,7 @@ impl RateBook {
     /// # Errors
     /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
     /// [`QuoteError::OutOfRange`] when the product is too large.
-    pub fn find_fresh_or_crossed_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
+    pub fn find_fresh_direct_or_crossed_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         if base == quote {
             return Ok(Rate { value: Decimal::ONE, source: "same".into(), observed_at: now });
         }
@@ -149,7 +149,7 @@ impl RateBook {
         kept_decimals: u8,
         price: Fiat,
     ) -> Result<Quote, QuoteError> {
-        let rate = self.find_fresh_or_crossed_rate(now, base, price.currency.as_str())?;
+        let rate = self.find_fresh_direct_or_crossed_rate(now, base, price.currency.as_str())?;
         let spread = Decimal::new(i64::from(self.spread_basis_points), 4);
         let net = Decimal::ONE.checked_sub(spread).and_then(|share| rate.value.checked_mul(share));
         let net = net.filter(|rate| *rate > Decimal::ZERO).ok_or(QuoteError::OutOfRange)?;
@@ -191,8 +191,8 @@ fn round_up_to_fewest_cheap_decimals(exact: Amount, decimals: u8, kept_decimals:
 
 /// Returns a price in US cents, rounded up, from which [`crate::assets::Depths`] gives the required confirmations.
 /// `None` while no fresh rate is known, and when the result is out of range.
-pub fn convert_price_to_usd_rounded_up(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
-    let rate = rates.find_fresh_or_crossed_rate(now, Currency::USD.as_str(), price.currency.as_str()).ok()?;
+pub fn convert_price_to_usd_cents_rounded_up(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
+    let rate = rates.find_fresh_direct_or_crossed_rate(now, Currency::USD.as_str(), price.currency.as_str()).ok()?;
     let cents = convert_price_to_amount_rounded_up(price, rate.value, Currency::USD.decimals())?;
     i64::try_from(cents.units()).ok()
 }

@@ -98,7 +98,7 @@ fn a_price_is_converted_by_the_minor_units_of_its_currency() {
         let price = Fiat::new(Currency::new(code).unwrap(), minor);
         let quote = rates.compute_quote_with_spread(NOW, "USDT", 6, 6, price).unwrap();
         assert_eq!(quote.due.to_decimal(6), usdt, "{price:?}");
-        assert_eq!(convert_price_to_usd_rounded_up(&rates, NOW, price), Some(cents), "{price:?}");
+        assert_eq!(convert_price_to_usd_cents_rounded_up(&rates, NOW, price), Some(cents), "{price:?}");
     }
 }
 

@@ -111,8 +111,8 @@ pub async fn store_mempool_differences(
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
-pub async fn sum_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Result<UnconfirmedSum, db::Error> {
-    store::sum_unconfirmed_transfers(tx, invoice).await
+pub async fn sum_unbooked_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Result<UnconfirmedSum, db::Error> {
+    store::sum_unbooked_unconfirmed_transfers(tx, invoice).await
 }
 
 /// Returns true when an invoice of the chain waits for money, or when an unconfirmed transfer is stored. When it

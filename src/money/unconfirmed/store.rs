@@ -89,7 +89,7 @@ pub async fn end_transfer_as_mined_or_orphaned(tx: &mut Tx, now: Instant, id: i6
 
 /// Returns the sum of the transfers to an invoice that are in the state `seen` and in the requested asset. Transfers
 /// that are booked as deposits are left out.
-pub async fn sum_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Result<UnconfirmedSum, db::Error> {
+pub async fn sum_unbooked_unconfirmed_transfers(tx: &mut Tx, invoice: InvoiceId) -> Result<UnconfirmedSum, db::Error> {
     let found = rows!(
         tx,
         "select s.amount, s.txid, s.replaceable from unconfirmed s join invoices i on i.id = s.invoice_id

@@ -148,7 +148,7 @@ pub async fn open_review_unless_decided(
     detail: &str,
     amount: Amount,
 ) -> Result<(), db::Error> {
-    match store::find_closed_review(tx, kind, subject).await? {
+    match store::find_closing_reason_and_amount(tx, kind, subject).await? {
         Some((ClosingReason::Decided, Some(decided))) if amount <= decided => Ok(()),
         Some(_) | None => store::insert_or_reopen_review(tx, now, kind, subject, detail, Some(amount)).await,
     }

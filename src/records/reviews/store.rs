@@ -67,7 +67,7 @@ pub async fn close_review_if_open(
 
 /// Returns the reason why a review was closed, and the amount in base units that the review was about. `None` when the
 /// review is open or does not exist.
-pub async fn find_closed_review(
+pub async fn find_closing_reason_and_amount(
     tx: &mut Tx,
     kind: Kind,
     subject: &str,

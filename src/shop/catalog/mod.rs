@@ -16,7 +16,7 @@ use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 use records::audit_log::{self, Action, Actor};
 
-pub(crate) use store::{add_to_available_count, queue_subtraction_from_available_count};
+pub(crate) use store::{add_to_available_count, queue_subtraction_if_enough_available};
 
 /// The default maximum quantity of a product in one order.
 pub const MAX_QUANTITY: u32 = 200;
@@ -99,7 +99,7 @@ impl LocalizedTexts {
     /// Returns the text of a field in a language such as `zh`. A product without such a text may have one in a variant of
     /// the language, such as `zh-CN`; the text of the alphabetically first variant is returned then. `None` when the
     /// product has neither.
-    pub fn find_text(&self, field: &str, language: &str) -> Option<&str> {
+    pub fn find_text_in_language_or_variant(&self, field: &str, language: &str) -> Option<&str> {
         let exact = self.0.get(&(field.to_owned(), language.to_owned()));
         let is_variant = |stored: &(String, String)| stored.0 == field && languages::is_variant_of(&stored.1, language);
         let variant = || self.0.iter().find(|(stored, _)| is_variant(stored)).map(|(_, text)| text);
@@ -226,13 +226,13 @@ pub async fn find_active_priced_product(
     currency: Currency,
     id_or_slug: &str,
 ) -> Result<Option<Product>, db::Error> {
-    let found = find_priced_product(tx, shop, currency, id_or_slug).await?;
+    let found = find_priced_product_in_any_state(tx, shop, currency, id_or_slug).await?;
     Ok(found.filter(|product| product.state == State::Active))
 }
 
 /// Returns the product with this public id or slug, active or not; `None` when the shop has no such product or the
 /// product has no price in this currency.
-pub async fn find_priced_product(
+pub async fn find_priced_product_in_any_state(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
@@ -241,9 +241,9 @@ pub async fn find_priced_product(
     match id_or_slug.parse::<Uuid>() {
         // A UUID can be written in several ways. The database stores the hyphenated lower-case form, so convert the id
         // to this form.
-        Ok(id) => store::find_priced_product_by_public_id(tx, shop, currency, &id.to_string()).await,
+        Ok(id) => store::find_priced_product_any_state_by_id(tx, shop, currency, &id.to_string()).await,
         Err(_) if has_slug_syntax(id_or_slug) => {
-            store::find_priced_product_by_slug(tx, shop, currency, id_or_slug).await
+            store::find_priced_product_any_state_by_slug(tx, shop, currency, id_or_slug).await
         }
         Err(_) => Ok(None),
     }
@@ -251,14 +251,14 @@ pub async fn find_priced_product(
 
 /// Returns the product with this public id or slug, active or not, with a price or without; `None` when the shop has no
 /// such product.
-pub async fn find_any_product(
+pub async fn find_product_in_any_state(
     tx: &mut Tx,
     shop: Shop,
     id_or_slug: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
-        Ok(id) => store::find_any_product_by_public_id(tx, shop, &id.to_string()).await,
-        Err(_) if has_slug_syntax(id_or_slug) => store::find_any_product_by_slug(tx, shop, id_or_slug).await,
+        Ok(id) => store::find_product_in_any_state_by_id(tx, shop, &id.to_string()).await,
+        Err(_) if has_slug_syntax(id_or_slug) => store::find_product_in_any_state_by_slug(tx, shop, id_or_slug).await,
         Err(_) => Ok(None),
     }
 }
@@ -292,7 +292,7 @@ pub async fn create_product_without_stock(
     validate_slug(&new.slug)?;
     validate_quantity_limits(new.min_quantity, new.max_quantity)?;
     validate_price_tiers(&new.tiers)?;
-    let product = store::insert_product(tx, now, shop, &new).await?.ok_or(EditError::SlugTaken)?;
+    let product = store::insert_product_if_slug_free(tx, now, shop, &new).await?.ok_or(EditError::SlugTaken)?;
     let sku = store::insert_sku(tx, product, ONLY_SKU).await?;
     replace_price_tiers(tx, sku, new.currency, &new.tiers).await?;
     upsert_product_texts(tx, product, &new.texts).await?;
@@ -311,7 +311,7 @@ pub async fn create_or_change_product(
     let ProductChange { slug, currency, unit_price, min_quantity, max_quantity, position, texts } = change;
     let tiers = vec![PriceTier { from_quantity: 1, unit_price }];
     let price = Fiat::new(currency, unit_price).to_decimal().to_string();
-    let stored = find_any_product(tx, shop, &slug).await?;
+    let stored = find_product_in_any_state(tx, shop, &slug).await?;
     let (stored_min, stored_max) =
         stored.as_ref().map_or((1, MAX_QUANTITY), |product| (product.min_quantity, product.max_quantity));
     let (min_quantity, max_quantity) = (min_quantity.unwrap_or(stored_min), max_quantity.unwrap_or(stored_max));
@@ -400,6 +400,6 @@ fn validate_price_tiers(tiers: &[PriceTier]) -> Result<(), EditError> {
     let mut quantities: Vec<u32> = tiers.iter().map(|tier| tier.from_quantity).collect();
     quantities.sort_unstable();
     let is_unique = quantities.windows(2).all(|pair| pair[0] < pair[1]);
-    let is_non_negative = tiers.iter().all(|tier| tier.unit_price >= 0);
-    if is_unique && is_non_negative && quantities.first() == Some(&1) { Ok(()) } else { Err(EditError::BadTiers) }
+    let may_not_go_below_zero = tiers.iter().all(|tier| tier.unit_price >= 0);
+    if is_unique && may_not_go_below_zero && quantities.first() == Some(&1) { Ok(()) } else { Err(EditError::BadTiers) }
 }

@@ -68,18 +68,18 @@ pub async fn list_all_products(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWit
 /// currencies; `None` when the shop has no such product. The statement searches by the public id alone, and the shop is
 /// compared afterwards: PostgreSQL without table statistics could choose the index on merchant, mode and slug, and then
 /// read all products of the shop.
-pub async fn find_any_product_by_public_id(
+pub async fn find_product_in_any_state_by_id(
     tx: &mut Tx,
     shop: Shop,
     public_id: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
     let found = rows!(tx, select_products_with_prices!("p.public_id = $1 order by c.currency"), public_id)?;
-    Ok(group_price_rows_by_product(rows_if_of_shop(&found, shop)?)?.pop())
+    Ok(group_price_rows_by_product(discard_rows_of_other_shop(&found, shop)?)?.pop())
 }
 
 /// Returns the product with this slug, active or not, and its prices in all currencies; `None` when the shop has no
 /// such product.
-pub async fn find_any_product_by_slug(
+pub async fn find_product_in_any_state_by_slug(
     tx: &mut Tx,
     shop: Shop,
     slug: &str,
@@ -95,7 +95,7 @@ pub async fn find_any_product_by_slug(
 }
 
 /// Returns the given rows of one product, or no rows when the product belongs to another shop.
-fn rows_if_of_shop(rows: &[Row], shop: Shop) -> Result<&[Row], db::Error> {
+fn discard_rows_of_other_shop(rows: &[Row], shop: Shop) -> Result<&[Row], db::Error> {
     let Some(first) = rows.first() else { return Ok(&[]) };
     let owner = Shop { merchant: first.get("merchant_id")?, mode: first.get("mode")? };
     Ok(if owner == shop { rows } else { &[] })
@@ -129,7 +129,7 @@ fn group_price_rows_by_product(rows: &[Row]) -> Result<Vec<ProductWithPrices>, d
 
 /// Returns the product with this public id, a UUID in hyphenated lower-case form, active or not; `None` when the shop
 /// has no such product or the product has no price in this currency.
-pub async fn find_priced_product_by_public_id(
+pub async fn find_priced_product_any_state_by_id(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
@@ -147,12 +147,12 @@ pub async fn find_priced_product_by_public_id(
         public_id,
         currency
     )?;
-    Ok(group_text_rows_by_product(currency, rows_if_of_shop(&found, shop)?)?.pop())
+    Ok(group_text_rows_by_product(currency, discard_rows_of_other_shop(&found, shop)?)?.pop())
 }
 
 /// Returns the product with this slug, active or not; `None` when the shop has no such product or the product has no
 /// price in this currency.
-pub async fn find_priced_product_by_slug(
+pub async fn find_priced_product_any_state_by_slug(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
@@ -239,7 +239,7 @@ pub async fn find_orderable_sku(
 }
 
 /// Inserts an active product and returns its id; `None` when another product of the shop has the slug.
-pub async fn insert_product(
+pub async fn insert_product_if_slug_free(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,
@@ -344,7 +344,7 @@ pub async fn add_to_available_count(tx: &mut Tx, sku: SkuId, quantity: u64) -> R
 /// Queues the statement that subtracts `quantity` from the column `skus.available`, the number of available items of
 /// the SKU. When fewer items are available, the statement changes nothing and returns no row. The statement locks the
 /// row of the SKU until the end of the transaction, so that the next statement can choose the items.
-pub fn queue_subtraction_from_available_count(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
+pub fn queue_subtraction_if_enough_available(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     queued!(
         tx,
         "update skus set available = available - $2 where id = $1 and available >= $2 returning id",

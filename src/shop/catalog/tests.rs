@@ -32,9 +32,9 @@ db::both! {
         let list = run_read(&shop.db, move |tx| Box::pin(catalog::list_active_priced_products(tx, owner, CNY))).await;
         let slugs: Vec<_> = list.iter().map(|product| (product.slug.as_str(), product.stock)).collect();
         assert_eq!(slugs, [("first", 0), ("mailbox", 3)]);
-        assert_eq!(list[1].texts.find_text("name", "zh"), Some("企业邮箱"));
-        assert_eq!(list[1].texts.find_text("name", "en"), Some("Business Mailbox"));
-        assert_eq!(list[1].texts.find_text("name", "ar"), None);
+        assert_eq!(list[1].texts.find_text_in_language_or_variant("name", "zh"), Some("企业邮箱"));
+        assert_eq!(list[1].texts.find_text_in_language_or_variant("name", "en"), Some("Business Mailbox"));
+        assert_eq!(list[1].texts.find_text_in_language_or_variant("name", "ar"), None);
         assert_eq!(list[1].unit_price, Fiat::new(CNY, 50));
         assert_eq!(list[0].texts, LocalizedTexts::default());
         for other in [Shop { mode: Mode::Live, ..owner }] {
@@ -61,7 +61,7 @@ db::both! {
         assert_eq!(find(&shop, "mailbox").await, None);
         assert_eq!(find_sku(&shop, 1, PricingScheme::Tiered).await, None);
         assert!(run_read(&shop.db, move |tx| Box::pin(catalog::list_active_priced_products(tx, owner, CNY))).await.is_empty());
-        let any = run_read(&shop.db, move |tx| Box::pin(catalog::find_priced_product(tx, owner, CNY, "mailbox"))).await;
+        let any = run_read(&shop.db, move |tx| Box::pin(catalog::find_priced_product_in_any_state(tx, owner, CNY, "mailbox"))).await;
         assert_eq!(any.unwrap().state, State::Inactive);
         run_write(&shop.db, move |tx| Box::pin(catalog::set_product_state(tx, NOW, &OPERATOR, product, "mailbox", State::Active))).await;
         assert_eq!(find(&shop, "mailbox").await.unwrap().stock, 5);
@@ -78,7 +78,7 @@ db::both! {
         })).await;
         let stored = |name: &str| {
             let name = name.to_owned();
-            run_read(&shop.db, move |tx| Box::pin(async move { catalog::find_any_product(tx, owner, &name).await }))
+            run_read(&shop.db, move |tx| Box::pin(async move { catalog::find_product_in_any_state(tx, owner, &name).await }))
         };
         for name in ["abroad", &elsewhere.to_string().to_uppercase()] {
             let found = stored(name).await.unwrap();
@@ -141,7 +141,7 @@ db::both! {
         })).await.unwrap();
         let product = find(&shop, "mailbox").await.unwrap();
         assert_eq!((product.min_quantity, product.max_quantity, product.unit_price.minor), (5, 10, 60));
-        assert_eq!(product.texts.find_text("name", "en"), Some("Mailbox"));
+        assert_eq!(product.texts.find_text_in_language_or_variant("name", "en"), Some("Mailbox"));
         assert_eq!(find_sku(&shop, 100, PricingScheme::Tiered).await.unwrap().unit_price.minor, 60);
     }
 }

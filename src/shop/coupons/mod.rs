@@ -93,7 +93,7 @@ pub async fn create_coupon(
     shop: Shop,
     new: NewCoupon,
 ) -> Result<CouponId, CreateCouponError> {
-    let code = normalize_coupon_code(&new.code).ok_or(CreateCouponError::BadCode)?;
+    let code = validate_and_normalize_code(&new.code).ok_or(CreateCouponError::BadCode)?;
     if !new.terms.are_valid() {
         return Err(CreateCouponError::BadTerms);
     }
@@ -105,7 +105,8 @@ pub async fn create_coupon(
     if new.max_uses == Some(0) {
         return Err(CreateCouponError::NoUses);
     }
-    let coupon = store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateCouponError::CodeTaken)?;
+    let coupon =
+        store::insert_coupon_if_code_free(tx, now, shop, &code, &new).await?.ok_or(CreateCouponError::CodeTaken)?;
     audit_log::record_action(tx, now, actor, Action::CouponCreate, &new.code, "").await?;
     Ok(coupon)
 }
@@ -120,10 +121,10 @@ pub async fn redeem_coupon(
     currency: Currency,
     basket: &[BasketLine],
 ) -> Result<AppliedCoupon, RedeemError> {
-    let code = normalize_coupon_code(code).ok_or(CouponRefusal::Unknown)?;
+    let code = validate_and_normalize_code(code).ok_or(CouponRefusal::Unknown)?;
     let coupon = store::find_active_coupon(tx, shop, &code).await?.ok_or(CouponRefusal::Unknown)?;
     let discount = discount::check_terms_and_compute_discount(&coupon.terms, now, currency, basket)?;
-    if !store::claim_coupon_use(tx, coupon.id).await? {
+    if !store::claim_coupon_use_if_left(tx, coupon.id).await? {
         return Err(CouponRefusal::Exhausted.into());
     }
     Ok(AppliedCoupon { coupon: coupon.id, discount })
@@ -148,7 +149,7 @@ pub async fn deactivate_coupon(
     shop: Shop,
     code: &str,
 ) -> Result<bool, db::Error> {
-    let Some(normalized) = normalize_coupon_code(code) else { return Ok(false) };
+    let Some(normalized) = validate_and_normalize_code(code) else { return Ok(false) };
     let Some(coupon) = store::find_active_coupon(tx, shop, &normalized).await? else { return Ok(false) };
     store::set_coupon_inactive(tx, coupon.id).await?;
     audit_log::record_action(tx, now, actor, Action::CouponDeactivate, code, "").await?;
@@ -157,7 +158,7 @@ pub async fn deactivate_coupon(
 
 /// Returns the code in the form in which codes are stored and compared: trimmed and in upper case. `None` when the code
 /// is empty or too long.
-fn normalize_coupon_code(code: &str) -> Option<String> {
+fn validate_and_normalize_code(code: &str) -> Option<String> {
     let code = code.trim();
     let fits = !code.is_empty() && code.chars().count() <= CODE_LENGTH_MAX;
     fits.then(|| code.to_uppercase())

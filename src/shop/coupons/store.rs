@@ -15,7 +15,7 @@ enum DiscountKind {
 db::text_enum!(DiscountKind { Percent => "percent", Fixed => "fixed" });
 
 /// Inserts an active coupon and returns its id; `None` when another coupon of the shop has the code.
-pub async fn insert_coupon(
+pub async fn insert_coupon_if_code_free(
     tx: &mut Tx,
     now: Instant,
     shop: Shop,
@@ -99,7 +99,7 @@ fn parse_coupon(row: &Row) -> Result<Coupon, db::Error> {
 
 /// Adds one to the number of uses of a coupon and returns true. Returns false when the coupon is inactive or has
 /// reached its maximum number of uses.
-pub async fn claim_coupon_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
+pub async fn claim_coupon_use_if_left(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
     let n = execute!(
         tx,
         "update coupons set uses = uses + 1 where id = $1 and state = 'active' and (max_uses is null or uses < max_uses)",

@@ -54,7 +54,7 @@ enum DeliverError {
 /// Queues the statement that schedules the delivery of a paid order. The delivery is due at once. The result of the
 /// statement has no row when the delivery is already scheduled.
 pub fn queue_delivery_schedule(tx: &mut Tx, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
-    store::queue_delivery_insert(tx, now, order.into())
+    store::queue_delivery_insert_if_missing(tx, now, order.into())
 }
 
 /// Deletes the scheduled delivery of an order, if one is scheduled.
@@ -76,7 +76,7 @@ pub async fn deliver_due_orders(
 ) -> Result<usize, db::Error> {
     let due =
         db.read("list_due_orders", move |tx| Box::pin(store::list_due_orders(tx, now, ORDERS_PER_RUN_MAX))).await?;
-    let deliveries = due.into_iter().map(|order| deliver_or_reschedule_order(db, now, envelope, templates, order));
+    let deliveries = due.into_iter().map(|order| deliver_reschedule_or_fail_order(db, now, envelope, templates, order));
     let outcomes: Vec<Result<bool, db::Error>> =
         futures_util::stream::iter(deliveries).buffer_unordered(CONCURRENT_DELIVERIES).collect().await;
     let mut delivered = 0;
@@ -88,7 +88,7 @@ pub async fn deliver_due_orders(
 
 /// Delivers one order and returns true when the order was completed. After a failed attempt, schedules the next attempt
 /// or marks the order as failed, and returns false.
-async fn deliver_or_reschedule_order(
+async fn deliver_reschedule_or_fail_order(
     db: &Db,
     now: Instant,
     envelope: &Arc<Envelope>,
@@ -97,7 +97,7 @@ async fn deliver_or_reschedule_order(
 ) -> Result<bool, db::Error> {
     let (keys, envelope, templates) = (envelope.clone(), envelope.clone(), templates.clone());
     let attempt = db.write("deliver_order", move |tx| {
-        Box::pin(async move { deliver_order_and_queue_mail(tx, now, &envelope, &templates, order).await })
+        Box::pin(async move { deliver_due_order_and_queue_mail(tx, now, &envelope, &templates, order).await })
     });
     match attempt.await {
         Ok(is_delivered) => Ok(is_delivered),
@@ -105,7 +105,7 @@ async fn deliver_or_reschedule_order(
         Err(error) => {
             tracing::error!(order.id = %order, "order {order} could not be delivered: {error}");
             let postponed = db.write("reschedule_or_fail_order", move |tx| {
-                Box::pin(async move { reschedule_or_fail_order(tx, now, &keys, order, &error).await })
+                Box::pin(async move { reschedule_or_fail_and_open_review(tx, now, &keys, order, &error).await })
             });
             postponed.await?;
             Ok(false)
@@ -115,14 +115,14 @@ async fn deliver_or_reschedule_order(
 
 /// Delivers an order whose delivery is due, queues the e-mail to the buyer, and returns true. Returns false when the
 /// order has no due delivery, or another transaction is delivering the order.
-async fn deliver_order_and_queue_mail(
+async fn deliver_due_order_and_queue_mail(
     tx: &mut Tx,
     now: Instant,
     envelope: &Envelope,
     templates: &EmailTemplates,
     order: OrderId,
 ) -> Result<bool, DeliverError> {
-    if store::lock_due_delivery(tx, now, order).await?.is_none() {
+    if store::try_lock_due_delivery(tx, now, order).await?.is_none() {
         return Ok(false);
     }
     let Some(order) = start_processing_or_unschedule(tx, now, order).await? else { return Ok(false) };
@@ -207,14 +207,14 @@ async fn classify_delivery_failure(
 
 /// Schedules the next delivery attempt after a failed attempt, or marks the order as failed after the last attempt.
 /// Opens a review when the key is missing, and when the order fails.
-async fn reschedule_or_fail_order(
+async fn reschedule_or_fail_and_open_review(
     tx: &mut Tx,
     now: Instant,
     envelope: &Envelope,
     id: OrderId,
     error: &DeliverError,
 ) -> Result<(), db::Error> {
-    let Some(attempts) = store::lock_due_delivery(tx, now, id).await? else { return Ok(()) };
+    let Some(attempts) = store::try_lock_due_delivery(tx, now, id).await? else { return Ok(()) };
     let Some(order) = start_processing_or_unschedule(tx, now, id).await? else { return Ok(()) };
     let cause = classify_delivery_failure(tx, envelope, error).await?;
     if cause == FailureCause::MissingKey {

@@ -6,7 +6,7 @@ use ids::OrderId;
 
 /// Queues the statement that schedules the delivery of an order at the time `now`. The statement changes nothing and
 /// returns no row when the delivery is already scheduled.
-pub fn queue_delivery_insert(tx: &mut Tx, now: Instant, order: Bind) -> ResultRef<OrderId> {
+pub fn queue_delivery_insert_if_missing(tx: &mut Tx, now: Instant, order: Bind) -> ResultRef<OrderId> {
     queued!(
         tx,
         "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2)
@@ -30,7 +30,7 @@ pub async fn list_due_orders(tx: &mut Tx, now: Instant, limit: u32) -> Result<Ve
 
 /// Locks the scheduled delivery of an order and returns its number of failed attempts. `None` when the delivery does
 /// not exist, is not due, or is locked by another transaction.
-pub async fn lock_due_delivery(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u32>, db::Error> {
+pub async fn try_lock_due_delivery(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u32>, db::Error> {
     let found = row!(
         tx,
         "select attempts from fulfilments where order_id = $1 and next_attempt_at <= $2 for update skip locked",

@@ -27,9 +27,11 @@ async fn create_paid_order(shop: &Fixture, quantity: u32) -> Order {
 
 async fn find_details(shop: &Fixture, order: &Order) -> OrderDetails {
     let number = order.order_no.clone();
-    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &number).await }))
-        .await
-        .unwrap()
+    run_read(&shop.db, move |tx| {
+        Box::pin(async move { orders::find_any_shop_order_by_number_or_id(tx, &number).await })
+    })
+    .await
+    .unwrap()
 }
 
 async fn load_lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
@@ -40,9 +42,10 @@ async fn load_lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
 /// Returns the delivered lines in plain text, as the buyer gets them; `None` before the delivery.
 async fn load_delivered_lines(shop: &Fixture, order: &Order) -> Option<Vec<String>> {
     let (order, lines) = (find_details(shop, order).await.order, load_lines(shop, order).await);
-    let items =
-        run_read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &order, &lines).await }))
-            .await?;
+    let items = run_read(&shop.db, move |tx| {
+        Box::pin(async move { orders::find_sealed_items_if_delivered(tx, &order, &lines).await })
+    })
+    .await?;
     Some(items.iter().map(|item| stock::decrypt_stock_item(&shop.envelope, item).unwrap().to_string()).collect())
 }
 

@@ -68,7 +68,7 @@ pub async fn create_merchant(
     if !(1..=NAME_LENGTH_MAX).contains(&name.chars().count()) {
         return Err(CreateMerchantError::BadName);
     }
-    let inserted = store::insert_merchant(tx, now, &public_id.to_string(), slug, name).await?;
+    let inserted = store::insert_merchant_if_slug_free(tx, now, &public_id.to_string(), slug, name).await?;
     let merchant = inserted.ok_or(CreateMerchantError::SlugTaken)?;
     audit_log::record_action(tx, now, actor, Action::MerchantCreate, slug, name).await?;
     Ok(merchant)

@@ -6,7 +6,7 @@ use db::{self, Row, Tx, row, rows};
 use ids::MerchantId;
 
 /// Inserts a merchant and returns its id; `None` when another merchant has the slug.
-pub async fn insert_merchant(
+pub async fn insert_merchant_if_slug_free(
     tx: &mut Tx,
     now: Instant,
     public_id: &str,

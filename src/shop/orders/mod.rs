@@ -30,7 +30,7 @@ pub use machine::State;
 pub use new_order::{CreateOrderError, NewLine, NewOrder, PlacedOrder, create_order};
 pub use order_reference::OrderReference;
 pub use payment_changes::{
-    PaymentChangeHandler, expire_overdue_external_payments, mark_external_payment_received,
+    PaymentChangeHandler, expire_external_payments_and_orders, mark_external_payment_received,
     mark_external_payment_received_by_operator,
 };
 
@@ -146,7 +146,7 @@ pub async fn cancel_unpaid_order(tx: &mut Tx, now: Instant, id: OrderId) -> Resu
         payments::close_pending_external_payment(tx, now, payment, false).await?;
         if let Some(invoice) = invoices::find_invoice_by_payment(tx, payment).await?
             && invoice.state == invoices::State::Open
-            && !invoices::cancel_invoice_if_unpaid(tx, now, invoice.id).await?
+            && !invoices::cancel_invoice_if_no_money_seen(tx, now, invoice.id).await?
         {
             return Err(CancelError::MoneyArrived);
         }
@@ -155,7 +155,7 @@ pub async fn cancel_unpaid_order(tx: &mut Tx, now: Instant, id: OrderId) -> Resu
     if !order.state.is_unpaid() {
         return Err(CancelError::TooLate(order.state));
     }
-    Ok(payment_changes::end_orders_and_release_stock(
+    Ok(payment_changes::end_or_fail_orders_and_release_stock(
         tx,
         now,
         vec![order],
@@ -189,7 +189,7 @@ pub async fn find_order_status(
     public_id: Uuid,
 ) -> Result<Option<OrderStatus>, db::Error> {
     let id = public_id.to_string();
-    let row = db.select_one("find_order_status", move |tx| {
+    let row = db.run_single_select("find_order_status", move |tx| {
         Box::pin(async move { store::find_order_status(tx, shop, surface, &id).await })
     });
     match row.await? {
@@ -198,7 +198,7 @@ pub async fn find_order_status(
             let status = db.read("find_order_status", move |tx| {
                 Box::pin(async move {
                     let Some(row) = store::find_order_status(tx, shop, surface, &id).await? else { return Ok(None) };
-                    add_unconfirmed_transfers(tx, row).await.map(Some)
+                    add_unconfirmed_to_received_sums(tx, row).await.map(Some)
                 })
             });
             status.await
@@ -218,18 +218,21 @@ pub async fn find_order_by_number_and_email(
 ) -> Result<Option<OrderDetails>, db::Error> {
     let found =
         store::find_order_by_number_and_email(tx, shop, surface, order_no.trim(), &normalize_email(email)).await?;
-    complete_order_details(tx, found).await
+    build_details_with_unconfirmed(tx, found).await
 }
 
 /// Returns the order of any shop with this number or public id; `None` when no shop has such an order. This function
 /// checks no access rights, so only operators may use it.
-pub async fn find_order_by_number_or_id(tx: &mut Tx, number_or_id: &str) -> Result<Option<OrderDetails>, db::Error> {
+pub async fn find_any_shop_order_by_number_or_id(
+    tx: &mut Tx,
+    number_or_id: &str,
+) -> Result<Option<OrderDetails>, db::Error> {
     // A UUID can be written in several ways. The database stores the hyphenated lower-case form, so convert the text to
     // this form.
     let number_or_id = number_or_id.trim();
     let stored = number_or_id.parse::<Uuid>().map_or_else(|_| number_or_id.to_owned(), |id| id.to_string());
-    let found = store::find_order_by_number_or_id(tx, &stored).await?;
-    complete_order_details(tx, found).await
+    let found = store::find_any_shop_order_by_number_or_id(tx, &stored).await?;
+    build_details_with_unconfirmed(tx, found).await
 }
 
 /// Returns the lines of an order, sorted by line number.
@@ -238,7 +241,7 @@ pub async fn list_order_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLin
 }
 
 /// Returns the delivered items of an order, still encrypted; `None` while the order is neither delivered nor completed.
-pub async fn find_delivered_items(
+pub async fn find_sealed_items_if_delivered(
     tx: &mut Tx,
     order: &Order,
     lines: &[OrderLine],
@@ -339,20 +342,20 @@ fn format_audit_detail(order: &Order, method: Method) -> String {
 
 /// Returns the details of an order from the result of a query, which does not include unconfirmed transfers; this
 /// function adds their amounts. `None` when the query has found no order.
-async fn complete_order_details(
+async fn build_details_with_unconfirmed(
     tx: &mut Tx,
     found: Option<(Order, OrderStatusRow)>,
 ) -> Result<Option<OrderDetails>, db::Error> {
     let Some((order, row)) = found else { return Ok(None) };
-    Ok(Some(OrderDetails { order, status: add_unconfirmed_transfers(tx, row).await? }))
+    Ok(Some(OrderDetails { order, status: add_unconfirmed_to_received_sums(tx, row).await? }))
 }
 
 /// Returns the status of an order with the amounts of its unconfirmed transfers added to the received amounts of its
 /// invoice. Runs no statement when no unconfirmed transfer is known.
-async fn add_unconfirmed_transfers(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
+async fn add_unconfirmed_to_received_sums(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
     let OrderStatusRow { mut status, has_unconfirmed } = row;
     if has_unconfirmed && let Some((invoice, received)) = status.invoice.take() {
-        let received = invoices::add_unconfirmed_transfers_if_waiting(tx, &invoice, received).await?;
+        let received = invoices::add_unconfirmed_if_invoice_waits(tx, &invoice, received).await?;
         status.invoice = Some((invoice, received));
     }
     Ok(status)

@@ -117,7 +117,7 @@ pub enum CreateOrderError {
 }
 
 /// Stores an order with its reserved stock, its coupon use and its payment. An order that costs nothing or is paid from
-/// a balance is paid at once. `address` is the result of [`PaymentService::reserve_payment_address`] for the payment
+/// a balance is paid at once. `address` is the result of [`PaymentService::reserve_address_if_on_chain`] for the payment
 /// method of the order.
 ///
 /// # Errors
@@ -134,7 +134,7 @@ pub async fn create_order(
     let applied = redeem_order_coupon(tx, now, &new, &skus).await?;
     let discount = applied.map_or(0, |applied| applied.discount.minor);
     let amount = Fiat::new(new.currency, original.checked_sub(discount).ok_or(CreateOrderError::AmountOutOfRange)?);
-    let plan = payment_service.plan_payment(now, new.shop, new.user, &new.payment_method, amount)?;
+    let plan = payment_service.plan_payment_or_free(now, new.shop, new.user, &new.payment_method, amount)?;
     ensure_stock_suffices(&new, &skus)?;
 
     let is_paid = plan.is_paid_at_once();
@@ -159,7 +159,7 @@ pub async fn create_order(
     let id = store::queue_order_insert(tx, &order);
     store::queue_order_contact_insert(tx, id, new.email.trim(), &normalize_email(&new.email));
     record_order_event(tx, now, &order, events::Kind::OrderCreated);
-    let queued_payment = new_payment::queue_payment(tx, now, &order, id, plan, address)?;
+    let queued_payment = new_payment::queue_payment_and_invoice_inserts(tx, now, &order, id, plan, address)?;
     if is_paid {
         fulfilment::queue_delivery_schedule(tx, now, id);
         record_order_event(tx, now, &order, events::Kind::OrderPaid);
@@ -170,8 +170,8 @@ pub async fn create_order(
     tx.run_queued().await?;
 
     let order = Order { id: tx.id_of(id)?, ..order };
-    let lines = reserved.into_order_lines(tx)?;
-    let instructions = new_payment::complete_queued_payment(tx, now, &order, queued_payment).await?;
+    let lines = reserved.into_lines_if_fully_reserved(tx)?;
+    let instructions = new_payment::issue_address_or_debit_balance(tx, now, &order, queued_payment).await?;
     Ok(PlacedOrder { order, lines, instructions })
 }
 
@@ -245,7 +245,7 @@ fn ensure_stock_suffices(new: &NewOrder, skus: &[OrderableSku]) -> Result<(), Cr
 }
 
 /// Order lines whose insert statements are queued, and the reservations of stock items that are queued for these lines.
-struct ReservedLines {
+struct QueuedLines {
     lines: Vec<(OrderLine, ResultRef<LineId>)>,
     reservations: Vec<Reservation>,
 }
@@ -257,7 +257,7 @@ fn queue_lines_and_reservations(
     order: ResultRef<OrderId>,
     new: &NewOrder,
     skus: &[OrderableSku],
-) -> ReservedLines {
+) -> QueuedLines {
     let mut lines = Vec::new();
     for (number, (new_line, sku)) in (1_i64..).zip(new.lines.iter().zip(skus)) {
         let line = OrderLine {
@@ -275,15 +275,15 @@ fn queue_lines_and_reservations(
     by_sku.sort_unstable_by_key(|(line, _)| line.sku);
     let reservations =
         by_sku.iter().map(|(line, id)| stock::queue_item_reservation(tx, line.sku, *id, line.quantity)).collect();
-    ReservedLines { lines, reservations }
+    QueuedLines { lines, reservations }
 }
 
-impl ReservedLines {
+impl QueuedLines {
     /// Returns the order lines with their stored ids. Call this function after the queued statements have run.
     ///
     /// # Errors
     /// [`CreateOrderError::InsufficientStock`] when a line could not reserve all its items.
-    pub fn into_order_lines(self, tx: &Tx) -> Result<Vec<OrderLine>, CreateOrderError> {
+    pub fn into_lines_if_fully_reserved(self, tx: &Tx) -> Result<Vec<OrderLine>, CreateOrderError> {
         for reservation in &self.reservations {
             reservation.ensure_fully_reserved(tx).map_err(|error| match error {
                 ReserveError::Insufficient => CreateOrderError::InsufficientStock,

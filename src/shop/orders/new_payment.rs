@@ -121,9 +121,9 @@ impl PaymentPlan {
 
 impl PaymentService {
     /// Reserves an address for an on-chain payment, before the transaction of the order begins. Returns `None` for
-    /// other payment methods, and for an asset that is not accepted, so that [`plan_payment`](Self::plan_payment) then
+    /// other payment methods, and for an asset that is not accepted, so that [`plan_payment_or_free`](Self::plan_payment_or_free) then
     /// refuses the order.
-    pub async fn reserve_payment_address(
+    pub async fn reserve_address_if_on_chain(
         &self,
         db: &Db,
         shop: Shop,
@@ -140,7 +140,7 @@ impl PaymentService {
 
     /// Plans the payment of `price`. Fails with `MethodUnavailable` when the method needs an exchange rate and no fresh
     /// rate is known. A price of 0 gives the plan `Free`, whatever the method is.
-    pub(super) fn plan_payment(
+    pub(super) fn plan_payment_or_free(
         &self,
         now: Instant,
         shop: Shop,
@@ -153,11 +153,11 @@ impl PaymentService {
             PaymentMethod::Crypto(code) => self.plan_invoice(now, shop, code, price)?,
             PaymentMethod::BalanceCny => {
                 let user = user.ok_or(CreateOrderError::UserRequired)?;
-                PaymentPlan::Balance { method, user, taken: compute_cny_debit(price)? }
+                PaymentPlan::Balance { method, user, taken: compute_debit_of_cny_price(price)? }
             }
             PaymentMethod::BalanceCrypto => {
                 let user = user.ok_or(CreateOrderError::UserRequired)?;
-                PaymentPlan::Balance { method, user, taken: self.compute_usd_debit(now, price)? }
+                PaymentPlan::Balance { method, user, taken: self.convert_price_to_usd_debit(now, price)? }
             }
             PaymentMethod::External { pay_url, provider_ref, .. } => {
                 PaymentPlan::External { method, pay_url: pay_url.clone(), provider_ref: provider_ref.clone() }
@@ -192,7 +192,7 @@ impl PaymentService {
         }
         let tolerance =
             self.compute_tolerance(now, payment_asset, quote.due).ok_or(CreateOrderError::AmountOutOfRange)?;
-        let price_usd_cents = pricing::convert_price_to_usd_rounded_up(&self.rates, now, price);
+        let price_usd_cents = pricing::convert_price_to_usd_cents_rounded_up(&self.rates, now, price);
         let confirmations = chain.depths.required_confirmations(price_usd_cents);
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, price_usd_cents, confirmations })
     }
@@ -202,7 +202,8 @@ impl PaymentService {
     /// exchange rate in USD, only the share counts. `None` when the amount is out of range.
     fn compute_tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.mul_ratio_rounded_down(u64::from(self.tolerance.basis_points), 10_000)?;
-        let rate = self.rates.find_fresh_or_crossed_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
+        let rate =
+            self.rates.find_fresh_direct_or_crossed_rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
         let value = rate.and_then(|rate| {
             pricing::convert_price_to_amount_rounded_up(self.tolerance.usd, rate.value, payment_asset.asset.decimals)
         });
@@ -211,10 +212,10 @@ impl PaymentService {
 
     /// Returns the amount to debit from a USD balance: the price converted at the current rate and rounded up to the
     /// decimal places of the balance.
-    fn compute_usd_debit(&self, now: Instant, price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
+    fn convert_price_to_usd_debit(&self, now: Instant, price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
         let rate = self
             .rates
-            .find_fresh_or_crossed_rate(now, "USD", price.currency.as_str())
+            .find_fresh_direct_or_crossed_rate(now, "USD", price.currency.as_str())
             .map_err(|_| CreateOrderError::MethodUnavailable)?;
         let amount = pricing::convert_price_to_amount_rounded_up(price, rate.value, users::USD_DECIMALS);
         Ok(BalanceDebit {
@@ -227,7 +228,7 @@ impl PaymentService {
 
 /// Returns the amount to debit from a CNY balance, which is the price itself. Fails when the price is in another
 /// currency.
-fn compute_cny_debit(price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
+fn compute_debit_of_cny_price(price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
     if price.currency != Currency::CNY {
         return Err(CreateOrderError::MethodUnavailable);
     }
@@ -235,7 +236,7 @@ fn compute_cny_debit(price: Fiat) -> Result<BalanceDebit, CreateOrderError> {
     Ok(BalanceDebit { asset: users::to_balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
-/// A payment whose SQL statements are queued, with the data that [`complete_queued_payment`] needs.
+/// A payment whose SQL statements are queued, with the data that [`issue_address_or_debit_balance`] needs.
 pub(super) enum QueuedPayment {
     Free,
     External { pay_url: String },
@@ -244,7 +245,7 @@ pub(super) enum QueuedPayment {
 }
 
 /// Queues the statements that store the payment and, for an on-chain payment, its invoice.
-pub(super) fn queue_payment(
+pub(super) fn queue_payment_and_invoice_inserts(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
@@ -301,7 +302,7 @@ pub(super) fn queue_payment(
 
 /// Issues the address of an on-chain payment, or debits the user's balance, and returns the payment instructions for
 /// the buyer. This function must be called after the queued statements have run, in the same transaction.
-pub(super) async fn complete_queued_payment(
+pub(super) async fn issue_address_or_debit_balance(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
@@ -314,7 +315,7 @@ pub(super) async fn complete_queued_payment(
             Ok(PaymentInstructions::Transfer { asset, family, address: address.watch_and_issue_address(), due })
         }
         QueuedPayment::Balance { payment, user, taken } => {
-            debit_user_balance(tx, now, order, tx.id_of(payment)?, user, taken).await?;
+            pay_merchant_from_user_balance(tx, now, order, tx.id_of(payment)?, user, taken).await?;
             Ok(PaymentInstructions::AlreadyPaid)
         }
     }
@@ -322,7 +323,7 @@ pub(super) async fn complete_queued_payment(
 
 /// Books a payment from a balance in the ledger: debits the user's balance and credits the available balance of the
 /// merchant. Fails when the user's balance is too low.
-async fn debit_user_balance(
+async fn pay_merchant_from_user_balance(
     tx: &mut Tx,
     now: Instant,
     order: &Order,

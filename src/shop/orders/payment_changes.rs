@@ -47,20 +47,20 @@ pub(super) async fn apply_payment_changes_to_orders(
     for change in changes {
         match *change {
             PaymentChange::Confirming(_) => {}
-            PaymentChange::Paid(payment) => mark_order_paid_or_open_review(tx, now, payment).await?,
+            PaymentChange::Paid(payment) => mark_paid_and_schedule_or_open_review(tx, now, payment).await?,
             PaymentChange::Expired(payment) => unpaid.extend(lock_unpaid_order_of_newest_payment(tx, payment).await?),
             PaymentChange::Lost(payment) => {
-                unpaid.extend(lock_order_of_lost_payment_or_review(tx, now, payment).await?)
+                unpaid.extend(unschedule_lost_order_or_open_review(tx, now, payment).await?)
             }
-            PaymentChange::Reversed(payment) => unschedule_delivery_and_open_review(tx, now, payment).await?,
+            PaymentChange::Reversed(payment) => unschedule_and_review_or_retract_review(tx, now, payment).await?,
         }
     }
-    end_orders_and_release_stock(tx, now, unpaid, State::Expired, events::Kind::OrderExpired).await
+    end_or_fail_orders_and_release_stock(tx, now, unpaid, State::Expired, events::Kind::OrderExpired).await
 }
 
 /// Expires at most 100 pending external payments whose orders' payment window has ended, together with their orders,
 /// and returns the number of expired payments. Orders with an on-chain payment expire with their invoices instead.
-pub async fn expire_overdue_external_payments(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
+pub async fn expire_external_payments_and_orders(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
     let mut changes = Vec::new();
     for payment in store::list_overdue_external_payments(tx, now, EXPIRED_PER_RUN_MAX).await? {
         changes.extend(payments::close_pending_external_payment(tx, now, payment, false).await?);
@@ -106,7 +106,7 @@ async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked
 /// Marks the order of a payment as paid and schedules its delivery. When the order has ended, a review is opened
 /// instead. When another payment has already paid the order, the money of this second payment is moved to the surplus
 /// account and a review is opened.
-async fn mark_order_paid_or_open_review(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+async fn mark_paid_and_schedule_or_open_review(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     if was_paid_otherwise(&order, payment) {
         return set_second_payment_aside_and_open_review(tx, now, &order, payment).await;
@@ -192,7 +192,11 @@ async fn schedule_delivery_if_missing(tx: &mut Tx, now: Instant, order: OrderId)
 /// Deletes the scheduled delivery of an order whose payment was reversed by a reorg, and opens a review. The order
 /// keeps its state, because delivered items cannot be taken back. When the order was paid by another payment than the
 /// reversed one, only the review of the reversed payment is closed.
-async fn unschedule_delivery_and_open_review(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+async fn unschedule_and_review_or_retract_review(
+    tx: &mut Tx,
+    now: Instant,
+    payment: PaymentId,
+) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     if was_paid_otherwise(&order, payment) {
         let note = "a reorg reversed the second payment";
@@ -221,7 +225,7 @@ async fn lock_unpaid_order_of_newest_payment(
 /// delivered yet is returned, without its scheduled delivery, so that the caller ends the order. For a delivered order,
 /// a review is opened and the result is `None`. For an order that has ended or that another payment has paid, the result
 /// is `None`.
-async fn lock_order_of_lost_payment_or_review(
+async fn unschedule_lost_order_or_open_review(
     tx: &mut Tx,
     now: Instant,
     payment: PaymentId,
@@ -268,7 +272,7 @@ async fn lock_order_of_lost_payment_or_review(
 ///
 /// Coupons are locked before SKUs, and each in the order of their ids. The creation of an order locks them in the same
 /// sequence, so that the transactions cannot deadlock.
-pub(super) async fn end_orders_and_release_stock(
+pub(super) async fn end_or_fail_orders_and_release_stock(
     tx: &mut Tx,
     now: Instant,
     orders: Vec<Locked<Order>>,

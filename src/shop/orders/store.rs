@@ -165,7 +165,7 @@ pub async fn find_order_by_number_and_email(
 }
 
 /// Returns the order of any shop with this number or public id, with its status; `None` when no shop has such an order.
-pub async fn find_order_by_number_or_id(
+pub async fn find_any_shop_order_by_number_or_id(
     tx: &mut Tx,
     number_or_id: &str,
 ) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
@@ -179,7 +179,7 @@ fn parse_order_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::E
     let invoice = match first.get("invoice_id")? {
         Some(id) => Some((
             parse_invoice_terms(id, first)?,
-            ReceivedSums::sum_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
+            ReceivedSums::summarize_deposit_rows(take_rows_of_newest_payment(first, rows)?)?,
         )),
         None => None,
     };

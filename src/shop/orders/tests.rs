@@ -21,9 +21,11 @@ const LATER: Instant = NOW.plus_ms(WINDOW_MS + 1);
 
 async fn find_details(shop: &Fixture, order: &Order) -> OrderDetails {
     let number = order.order_no.clone();
-    run_read(&shop.db, move |tx| Box::pin(async move { orders::find_order_by_number_or_id(tx, &number).await }))
-        .await
-        .unwrap()
+    run_read(&shop.db, move |tx| {
+        Box::pin(async move { orders::find_any_shop_order_by_number_or_id(tx, &number).await })
+    })
+    .await
+    .unwrap()
 }
 
 async fn load_lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
@@ -113,7 +115,7 @@ db::both! {
         assert_eq!((&view.order, load_lines(&shop, order).await), (order, created.lines.clone()));
         assert_eq!(created.lines[0].product, shop.product_id.to_string());
         let bought = created.lines.clone();
-        let goods = run_read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &view.order, &bought).await })).await;
+        let goods = run_read(&shop.db, move |tx| Box::pin(async move { orders::find_sealed_items_if_delivered(tx, &view.order, &bought).await })).await;
         assert!(goods.is_none());
         assert_eq!(list_event_kinds(&shop, order).await, ["order.created"]);
 
@@ -179,7 +181,7 @@ db::both! {
     async fn without_a_fresh_rate_an_asset_is_unavailable(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let (payment_service, new) = (shop.payment_service.clone(), shop.build_crypto_order(1));
-        let address = payment_service.reserve_payment_address(&shop.db, new.shop, &new.payment_method).await.unwrap();
+        let address = payment_service.reserve_address_if_on_chain(&shop.db, new.shop, &new.payment_method).await.unwrap();
         let late = shop.db.write("late", move |tx| Box::pin(async move {
             orders::create_order(tx, NOW.plus_ms(60_001), &payment_service, new, address).await
         })).await;
@@ -280,7 +282,7 @@ db::both! {
         let confirm = |id: OrderId| run_write(&shop.db, move |tx| Box::pin(orders::mark_external_payment_received(tx, NOW, id)));
         assert!(confirm(orders[0].id).await);
         assert!(!confirm(orders[0].id).await && !confirm(on_chain.id).await && !confirm(OrderId(999)).await);
-        let expire = |at: Instant| run_write(&shop.db, move |tx| Box::pin(orders::expire_overdue_external_payments(tx, at)));
+        let expire = |at: Instant| run_write(&shop.db, move |tx| Box::pin(orders::expire_external_payments_and_orders(tx, at)));
         assert_eq!(expire(NOW.plus_ms(WINDOW_MS)).await, 0);
         assert_eq!(expire(LATER).await, 1);
         assert_eq!(expire(LATER).await, 0);

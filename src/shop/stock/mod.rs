@@ -175,7 +175,7 @@ pub async fn import_stock_items(
     store::lock_sku(tx, sku).await?;
     let mut result = ImportResult::default();
     for item in items {
-        match store::insert_stock_item(tx, now, sku, item.ciphertext, item.digest).await? {
+        match store::insert_stock_item_if_new(tx, now, sku, item.ciphertext, item.digest).await? {
             true => result.added += 1,
             false => result.duplicates += 1,
         }
@@ -189,7 +189,7 @@ pub async fn import_stock_items(
 /// [`publish_staged_items`]. `import_at` is the time at which the import began; it identifies the import among the
 /// imports of the SKU. An item is skipped when the SKU already has an item with the same text. A staged item of an
 /// earlier, unfinished import is not skipped: it becomes an item of this import.
-pub async fn stage_items(
+pub async fn stage_items_skipping_duplicates(
     tx: &mut Tx,
     sku: SkuId,
     import_at: Instant,
@@ -238,7 +238,7 @@ pub struct Reservation {
 /// SKU until the end of the transaction, and other transactions for the same SKU wait. So queue these statements as the
 /// last statements of the transaction.
 pub fn queue_item_reservation(tx: &mut Tx, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
-    let sku = catalog::queue_subtraction_from_available_count(tx, sku, quantity);
+    let sku = catalog::queue_subtraction_if_enough_available(tx, sku, quantity);
     let items = store::queue_reservation_of_oldest_items(tx, sku, line.into(), quantity);
     Reservation { sku, items, quantity }
 }
@@ -266,7 +266,7 @@ impl Reservation {
 /// Puts the reserved items of an order line back in stock. Fails unless the line has `quantity` reserved items.
 pub async fn release_reserved_items(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
     catalog::add_to_available_count(tx, sku, u64::from(quantity)).await?;
-    store::mark_items_released(tx, line, quantity).await
+    store::mark_reserved_items_in_stock(tx, line, quantity).await
 }
 
 /// Marks the reserved items of an order line as delivered and returns them.
@@ -313,7 +313,7 @@ pub async fn withdraw_stock_item(
     if !store::mark_item_withdrawn(tx, item).await? {
         return Ok(false);
     }
-    let taken = catalog::queue_subtraction_from_available_count(tx, sku, 1);
+    let taken = catalog::queue_subtraction_if_enough_available(tx, sku, 1);
     tx.run_queued().await?;
     db::expect_changed(tx.row_count_of(taken), 1)?;
     audit_log::record_action(tx, now, actor, Action::StockWithdraw, &item.to_string(), "").await?;
@@ -353,7 +353,7 @@ pub async fn can_key_decrypt_other_items(
     envelope: &Envelope,
     item: &SealedItem,
 ) -> Result<bool, db::Error> {
-    let others = store::list_newest_items_of_key(tx, &item.ciphertext).await?;
+    let others = store::list_newest_in_each_state_of_key(tx, &item.ciphertext).await?;
     Ok(others.iter().any(|other| decrypt_stock_item(envelope, other).is_ok()))
 }
 

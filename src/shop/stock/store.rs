@@ -11,7 +11,7 @@ const MISMATCHES_MAX: u32 = 100;
 /// The maximum number of keys for which [`list_one_item_of_each_key`] returns an item.
 const KEYS_MAX: u32 = 1_000;
 
-/// The maximum number of items in each state that [`list_newest_items_of_key`] returns. The items are samples that show
+/// The maximum number of items in each state that [`list_newest_in_each_state_of_key`] returns. The items are samples that show
 /// if a key works: it is unlikely that all of them are damaged.
 const SAMPLES_MAX: u32 = 8;
 
@@ -34,7 +34,7 @@ pub async fn lock_sku(tx: &mut Tx, sku: SkuId) -> Result<(), db::Error> {
 
 /// Inserts a stock item in the state `in_stock` and returns true. Returns false when the SKU already has an item with
 /// this digest.
-pub async fn insert_stock_item(
+pub async fn insert_stock_item_if_new(
     tx: &mut Tx,
     now: Instant,
     sku: SkuId,
@@ -116,7 +116,7 @@ pub fn queue_reservation_of_oldest_items(
 }
 
 /// Puts the reserved items of an order line back in stock. Fails unless the line has `quantity` reserved items.
-pub async fn mark_items_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {
+pub async fn mark_reserved_items_in_stock(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {
     let n = execute!(
         tx,
         "update stock_items set state = 'in_stock', order_line_id = null where order_line_id = $1 and state = 'reserved'",
@@ -172,7 +172,7 @@ pub async fn list_one_item_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, d
 
 /// Returns the newest stock items in each state that are encrypted with the key of `ciphertext`. The query uses an
 /// index on the first five bytes of the ciphertexts.
-pub async fn list_newest_items_of_key(tx: &mut Tx, ciphertext: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
+pub async fn list_newest_in_each_state_of_key(tx: &mut Tx, ciphertext: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
     let mut items = Vec::new();
     for state in [State::Staged, State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
         let found = rows!(

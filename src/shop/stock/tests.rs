@@ -123,7 +123,7 @@ db::both! {
         let (sku, first, second) = (shop.sku, NOW, Instant(NOW.0 + 1));
         let stage = async |import_at: Instant, lines: &[&str]| {
             let items = stock::validate_and_encrypt_lines(&shop.envelope, sku, lines.iter().copied()).unwrap();
-            run_write(&shop.db, move |tx| Box::pin(stock::stage_items(tx, sku, import_at, items))).await
+            run_write(&shop.db, move |tx| Box::pin(stock::stage_items_skipping_duplicates(tx, sku, import_at, items))).await
         };
         let publish = async |import_at: Instant| {
             run_write(&shop.db, move |tx| Box::pin(stock::publish_staged_items(tx, NOW, &OPERATOR, "mailbox", sku, import_at))).await

@@ -133,7 +133,7 @@ pub async fn create_user(
     if !(1..=NAME_LENGTH_MAX).contains(&new.name.chars().count()) {
         return Err(CreateUserError::BadName);
     }
-    let user = store::insert_user(tx, now, shop, &new).await?.ok_or(CreateUserError::NameTaken)?;
+    let user = store::insert_user_if_name_free(tx, now, shop, &new).await?.ok_or(CreateUserError::NameTaken)?;
     if let Some(email) = &new.email {
         store::insert_user_contact(tx, user, email).await?;
     }

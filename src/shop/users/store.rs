@@ -6,7 +6,12 @@ use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{Shop, UserId};
 
 /// Inserts an active user and returns the id of the user; `None` when another user of the shop has the name.
-pub async fn insert_user(tx: &mut Tx, now: Instant, shop: Shop, new: &NewUser) -> Result<Option<UserId>, db::Error> {
+pub async fn insert_user_if_name_free(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    new: &NewUser,
+) -> Result<Option<UserId>, db::Error> {
     let inserted = row!(
         tx,
         "insert into users (public_id, merchant_id, mode, name, state, created_at) values ($1, $2, $3, $4, $5, $6)

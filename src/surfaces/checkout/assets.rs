@@ -19,8 +19,11 @@ pub fn list_available_assets(checkout: &SharedState, now: Instant) -> Vec<&'stat
         let Some((chain, asset)) = checkout.payment_service.assets.find_payment_asset(checkout.shop.mode, code) else {
             return false;
         };
-        let rate =
-            checkout.payment_service.rates.find_fresh_or_crossed_rate(now, &asset.rate_symbol, CURRENCY.as_str());
+        let rate = checkout.payment_service.rates.find_fresh_direct_or_crossed_rate(
+            now,
+            &asset.rate_symbol,
+            CURRENCY.as_str(),
+        );
         checkout.payment_service.addresses.can_issue_address(&chain.id) && rate.is_ok()
     };
     ALL.into_iter().filter(|code| is_available(code)).collect()

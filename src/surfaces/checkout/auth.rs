@@ -24,7 +24,7 @@ pub async fn authenticate_user(checkout: &SharedState, headers: &HeaderMap) -> R
     let token = find_bearer_token(headers).ok_or(AuthError::Unauthorized)?.to_owned();
     let (now, shop) = (checkout.now(), checkout.shop);
     let user = checkout.db.read("authenticate_token", move |tx| {
-        Box::pin(async move { tokens::find_active_user_of_token(tx, now, shop, &token).await })
+        Box::pin(async move { tokens::find_active_user_of_valid_token(tx, now, shop, &token).await })
     });
     let user: Result<Option<UserId>, db::Error> = user.await;
     user?.ok_or(AuthError::Unauthorized)

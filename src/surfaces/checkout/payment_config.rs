@@ -56,7 +56,7 @@ pub async fn get_payment_config(State(checkout): State<Arc<SharedState>>) -> Res
     let has_rate = checkout
         .payment_service
         .rates
-        .find_fresh_or_crossed_rate(now, Currency::USD.as_str(), CURRENCY.as_str())
+        .find_fresh_direct_or_crossed_rate(now, Currency::USD.as_str(), CURRENCY.as_str())
         .is_ok();
     let availability = |enabled| Availability { enabled };
     let external = |provider| availability(checkout.pay_links.is_provider_enabled(provider));

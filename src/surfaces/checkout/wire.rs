@@ -214,7 +214,10 @@ pub enum Method {
 impl From<catalog::Product> for Product {
     fn from(product: catalog::Product) -> Product {
         let name = |first: &str, second: &str| {
-            let text = product.texts.find_text("name", first).or_else(|| product.texts.find_text("name", second));
+            let text = product
+                .texts
+                .find_text_in_language_or_variant("name", first)
+                .or_else(|| product.texts.find_text_in_language_or_variant("name", second));
             text.unwrap_or(&product.slug).to_owned()
         };
         Product {

@@ -12,7 +12,7 @@ use crate::workers::follow::missing_blocks::describe_missing_blocks;
 use clock::Instant;
 use ids::{DepositId, InvoiceId};
 use money::cursors::{self, Position};
-use money::deposits::{self, UncheckedBlock};
+use money::deposits::{self, BlockToCorroborate};
 use money::invoices;
 
 /// Maximum number of invoices that expire in one transaction.
@@ -42,7 +42,7 @@ impl FollowWorker {
                 self.store_blocks_and_advance_deposits(from, blocks, advance_to).await?
             }
             Action::ListUnchecked(position, limit) => {
-                Observation::Unchecked(self.list_unchecked_blocks(position, limit).await?)
+                Observation::Unchecked(self.list_blocks_to_corroborate(position, limit).await?)
             }
             Action::ConfirmTransfers { block, transfers } => {
                 Observation::Answers(self.source.confirm(&block, &transfers).await)
@@ -84,11 +84,15 @@ impl FollowWorker {
     }
 
     /// Lists the deposits that would become confirmed or final at this position and that no second source has shown yet.
-    async fn list_unchecked_blocks(&self, position: Position, limit: i64) -> Result<Vec<UncheckedBlock>, db::Error> {
+    async fn list_blocks_to_corroborate(
+        &self,
+        position: Position,
+        limit: i64,
+    ) -> Result<Vec<BlockToCorroborate>, db::Error> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db
             .read("list_unchecked_blocks", move |tx| {
-                Box::pin(async move { deposits::list_unchecked_blocks(tx, now, &chain, position, limit).await })
+                Box::pin(async move { deposits::list_blocks_to_corroborate(tx, now, &chain, position, limit).await })
             })
             .await
     }
@@ -125,7 +129,7 @@ impl FollowWorker {
 
     async fn has_confirmed_deposit_above(&self, height: u64) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
-        let confirmed = self.db.select_one("has_confirmed_deposit_above", move |tx| {
+        let confirmed = self.db.run_single_select("has_confirmed_deposit_above", move |tx| {
             Box::pin(async move { deposits::has_confirmed_deposit_above(tx, &chain, height).await })
         });
         confirmed.await

@@ -105,7 +105,7 @@ impl FollowWorker {
         Ok(self
             .db
             .write("record_or_compare_facts", move |tx| {
-                Box::pin(async move { immutable_facts::record_or_compare_facts(tx, now, &facts).await })
+                Box::pin(async move { immutable_facts::record_facts_refusing_changed(tx, now, &facts).await })
             })
             .await?)
     }
@@ -165,7 +165,7 @@ impl FollowWorker {
 
     /// Executes the actions of the machine until the machine finishes the run.
     async fn run_machine_until_finished(&self, machine: &mut Machine) -> anyhow::Result<Ran> {
-        let cross_checkable = self.source.independent_endpoints() > 1;
+        let cross_checkable = self.source.independent_provider_count() > 1;
         let mut action = machine.start_run(cross_checkable, self.reconciler.deposits.needs_second_source());
         loop {
             if let Action::Finish(ran) = action {

@@ -193,7 +193,7 @@ fn build_chain_config(urls: &[String], api: Api, plan: StorySetup) -> config::Ch
         format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", format_chain_config(urls, api, plan), accounts());
     let mut config =
         Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
-    config.chains.remove(&ChainId::new("bitcoin").expect("a name")).expect("the text has the chain")
+    config.chains.remove(&ChainId::parse("bitcoin").expect("a name")).expect("the text has the chain")
 }
 
 fn sats(amount: Amount) -> u64 {

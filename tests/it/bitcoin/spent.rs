@@ -30,8 +30,13 @@ async fn list_reviews_of_spends(db: &Db) -> Vec<Review> {
 
 /// Spends these outputs in one transaction with a bitcoinjs-lib wallet that has the seed.
 async fn spend_outputs(world: &Onchain, kind: AddressKind, outputs: &[UnspentOutput]) -> String {
-    let account =
-        KeyAccount::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, AccountPurpose::TestDeposit, 0).unwrap();
+    let account = KeyAccount::with_default_address_kind(
+        chain::Family::Bitcoin,
+        bitcoin::Network::Bitcoin,
+        AccountPurpose::TestDeposit,
+        0,
+    )
+    .unwrap();
     let account = account.with_address_kind(match kind {
         AddressKind::P2wpkh => accounts::AddressKind::P2wpkh,
         AddressKind::P2tr => accounts::AddressKind::P2tr,

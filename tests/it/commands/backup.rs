@@ -154,7 +154,7 @@ async fn backup_of_postgresql_names_its_own_tools() {
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (on_postgres(folder.path(), &scratch), folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();
-    Envelope::load_or_create_key_file(&data).unwrap();
+    Envelope::load_key_file_or_create_if_none(&data).unwrap();
     let copy = folder.path().join("copy.db");
     let backup = ["backup", copy.to_str().unwrap(), "--config", &config];
     let (mut daemon, _) = started(settled(&["serve", "--config", &config])).await;

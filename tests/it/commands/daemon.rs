@@ -125,7 +125,7 @@ async fn a_second_daemon_waits_until_the_first_one_has_stopped() {
     let [data, copy] = folders.each_ref().map(|folder| folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();
     std::fs::create_dir_all(&copy).unwrap();
-    Envelope::load_or_create_key_file(&data).unwrap();
+    Envelope::load_key_file_or_create_if_none(&data).unwrap();
     std::fs::copy(data.join("envelope.keys"), copy.join("envelope.keys")).unwrap();
 
     let (mut daemon, _) = serving(&first).await;

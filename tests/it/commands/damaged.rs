@@ -82,7 +82,7 @@ async fn the_audit_of_a_postgresql_database_finds_unreadable_rows_and_wrong_indi
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (on_postgres(folder.path(), &scratch), folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();
-    Envelope::load_or_create_key_file(&data).unwrap();
+    Envelope::load_key_file_or_create_if_none(&data).unwrap();
     run(&["migrate", "--config", &config]).await.done();
     let audit = ["audit", "--database", "--config", &config];
     let said = run(&audit).await.done();

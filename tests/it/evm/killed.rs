@@ -59,7 +59,7 @@ impl Installation {
         let db = Db::open(&scratch.config()).await.expect("the database opens");
         db.migrate().await.expect("the database migrates");
         db.close().await;
-        Envelope::load_or_create_key_file(folder.path()).expect("envelope keys");
+        Envelope::load_key_file_or_create_if_none(folder.path()).expect("envelope keys");
 
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let mut shop =

@@ -39,7 +39,7 @@ impl Network {
             Network::Ethereum => "ethereum",
             Network::Bsc => "bsc",
         };
-        ChainId::new(name).expect("a name of a chain")
+        ChainId::parse(name).expect("a name of a chain")
     }
 
     /// Returns the options of the preset with other assets, because the preset's token is not deployed on a test node.

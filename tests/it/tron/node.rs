@@ -90,7 +90,7 @@ impl Tron {
         );
         let mut config =
             Config::parse_and_validate("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
-        config.chains.remove(&ChainId::new("tron").unwrap()).expect("the text has the chain")
+        config.chains.remove(&ChainId::parse("tron").unwrap()).expect("the text has the chain")
     }
 }
 

@@ -360,7 +360,7 @@ impl InventedMoney {
     fn build_payment(&self, height: i64) -> UnsignedTransaction {
         let reference = chain::BlockRef { height: 0, hash: chain::BlockHash([0; 32]) };
         let operation = Operation::Transfer { to: self.to, sun: i64::from(self.amount) };
-        build_transaction(self.token, &operation, &TransactionParams::new(reference, 0, height))
+        build_transaction(self.token, &operation, &TransactionParams::without_fee_limit(reference, 0, height))
     }
 
     /// Adds the invented payment to a block with transactions.

@@ -166,7 +166,7 @@ impl TronNode {
         let reference = chain::BlockRef { height: model::height_of(&solid), hash: chain::BlockHash(solid.id) };
         let expiration = model.head().header.timestamp + 300_000;
         let limit = if matches!(operation, Operation::Trigger { .. }) { fee_limit } else { 0 };
-        let params = TransactionParams::new(reference, expiration, timestamp).with_fee_limit(limit);
+        let params = TransactionParams::without_fee_limit(reference, expiration, timestamp).with_fee_limit(limit);
         let signed = transaction::build_transaction(from.account, operation, &params)
             .sign_if_owner(&from.key)
             .expect("the key is that of the owner");

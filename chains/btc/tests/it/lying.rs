@@ -30,7 +30,7 @@ async fn a_block_that_a_server_falsifies_comes_from_the_next_server() {
     {
         let alone = world.build_driver(Backend::Esplora);
         let urls = [world.esplora.url.as_str(), honest.url.as_str()];
-        let with_fallback = Bitcoin::new(world.build_config(Backend::Esplora, &urls)).unwrap();
+        let with_fallback = Bitcoin::from_config(world.build_config(Backend::Esplora, &urls)).unwrap();
         alone.tip().await.unwrap();
         world.esplora.set_behaviour(behaviour);
         let answer = alone.blocks(height, height, &world.watched).await;
@@ -68,7 +68,7 @@ async fn assert_block_rejected(
     intervene: impl Fn(&str, &Value) -> Intervention + Send + Sync + 'static,
 ) {
     let proxy = Proxy::start_proxy(&world.node.url(), intervene).await;
-    let source = Bitcoin::new(world.build_config(Backend::Core, &[&proxy.url])).unwrap();
+    let source = Bitcoin::from_config(world.build_config(Backend::Core, &[&proxy.url])).unwrap();
     let answer = source.blocks(height, height, &world.watched).await;
     assert!(matches!(answer, Err(SourceError::InvalidResponse(_))), "{answer:?}");
 }
@@ -137,7 +137,7 @@ async fn a_header_without_proof_of_work_is_rejected() {
         _ => Intervention::Pass,
     };
     let proxy = Proxy::start_proxy(&world.node.url(), intervene).await;
-    let source = Bitcoin::new(world.build_config(Backend::Core, &[&proxy.url])).unwrap();
+    let source = Bitcoin::from_config(world.build_config(Backend::Core, &[&proxy.url])).unwrap();
     let answer = source.blocks(height, height, &world.watched).await;
     assert!(matches!(&answer, Err(SourceError::InvalidResponse(why)) if why.contains("work")), "{answer:?}");
 }
@@ -165,7 +165,7 @@ async fn blocks_before_the_first_failed_request_are_returned() {
         if is_above { Intervention::Error(-32603, "work queue depth exceeded") } else { Intervention::Pass }
     };
     let proxy = Proxy::start_proxy(&world.node.url(), intervene).await;
-    let source = Bitcoin::new(world.build_config(Backend::Core, &[&proxy.url])).unwrap();
+    let source = Bitcoin::from_config(world.build_config(Backend::Core, &[&proxy.url])).unwrap();
     let blocks = source.blocks(height, height + 15, &world.watched).await.unwrap();
     assert_eq!(blocks.len(), 5);
     let answer = source.blocks(height + 5, height + 15, &world.watched).await;

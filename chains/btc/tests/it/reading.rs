@@ -66,7 +66,7 @@ async fn every_output_counts_once_and_outputs_of_another_type_do_not_count() {
         verify: Verify { work: false, commitments: false },
         ..world.build_config(Backend::Core, &[&world.node.url()])
     };
-    let unverified = Bitcoin::new(unverified).unwrap();
+    let unverified = Bitcoin::from_config(unverified).unwrap();
     assert_eq!(collect_transfers(&read_blocks(&unverified, first, first, &world.watched).await), results[0]);
 }
 
@@ -143,7 +143,7 @@ async fn the_login_file_is_read_for_every_request() {
     let bare = format!("http://127.0.0.1:{}", world.node.port());
     let mut config = world.build_config(Backend::Core, &[]);
     config.pool = rpc::Config::new(vec![Endpoint::new(&bare).unwrap().with_login_file(file.clone())]);
-    let source = Bitcoin::new(config).unwrap();
+    let source = Bitcoin::from_config(config).unwrap();
     assert!(matches!(source.tip().await, Err(SourceError::Unavailable(why)) if why.contains("login file")));
     std::fs::write(&file, "settled:of-a-test\n").unwrap();
     assert!(source.tip().await.is_ok());
@@ -161,14 +161,14 @@ async fn the_report_describes_the_node() {
 
     // Its newest block is from 2011, so the node reports that it is still syncing.
     let fresh = Bitcoind::start_node(BitcoindOptions::default()).await.unwrap();
-    let syncing = Bitcoin::new(world.build_config(Backend::Core, &[&fresh.url()])).unwrap();
+    let syncing = Bitcoin::from_config(world.build_config(Backend::Core, &[&fresh.url()])).unwrap();
     assert!(report(&syncing).await.unwrap_err().contains("still syncs"));
 
     let pruning = BitcoindOptions { extra: vec!["-prune=1".into(), "-fastprune".into()], ..BitcoindOptions::default() };
     let pruned = Bitcoind::start_node(pruning).await.unwrap();
     pruned.mine(1_000).await.unwrap();
     pruned.call_rpc("pruneblockchain", serde_json::json!([700])).await.unwrap();
-    let source = Bitcoin::new(world.build_config(Backend::Core, &[&pruned.url()])).unwrap();
+    let source = Bitcoin::from_config(world.build_config(Backend::Core, &[&pruned.url()])).unwrap();
     assert!(report(&source).await.unwrap().contains("pruned below block"));
     let pruned_blocks = source.blocks(1, 2, &world.watched).await;
     assert!(
@@ -178,7 +178,7 @@ async fn the_report_describes_the_node() {
 
     let mut config = world.build_config(Backend::Core, &[&world.node.url()]);
     config.network = bitcoin::Network::Signet;
-    let other = Bitcoin::new(config).unwrap();
+    let other = Bitcoin::from_config(config).unwrap();
     assert!(report(&other).await.unwrap_err().contains("another network"));
     assert!(matches!(other.identity().await, Err(SourceError::InvalidResponse(_))));
     assert!(other.tip().await.is_err());

@@ -58,7 +58,7 @@ async fn an_unreachable_endpoint_leaves_the_outcome_unknown() {
     let mut config = world.build_config(Backend::Core, &[&world.node.url()]);
     let unreachable = Endpoint::new("http://127.0.0.1:1").unwrap().with_roles(&[Role::Broadcast]);
     config.pool.endpoints = vec![Endpoint::new(&world.node.url()).unwrap().with_roles(&[Role::Read]), unreachable];
-    let bitcoin = btc::Bitcoin::new(config).unwrap();
+    let bitcoin = btc::Bitcoin::from_config(config).unwrap();
     let payment =
         world.payer.sign_payment(world.payer.take_utxo(), &[(&world.ours[0].text, 70_000)], 5_000, true).unwrap();
     let outcome = bitcoin.broadcast(&const_hex::decode(payment.hex).unwrap()).await;

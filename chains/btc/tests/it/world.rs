@@ -43,7 +43,7 @@ impl World {
             AddressType::P2wpkh => AddressScheme::P2wpkh(KnownHrp::Regtest),
             AddressType::P2tr => AddressScheme::P2tr(KnownHrp::Regtest),
         };
-        let deriver = Deriver::new(XPUB, scheme).expect("the account key is valid");
+        let deriver = Deriver::from_account_key(XPUB, scheme).expect("the account key is valid");
         let ours: Vec<Address> =
             (0..6).map(|index| deriver.derive_address(index).expect("every index has an address")).collect();
         let watched = WatchSet::default();
@@ -54,7 +54,7 @@ impl World {
     }
 
     pub fn native_asset(&self) -> Asset {
-        Asset::new(ChainId::new("bitcoin").expect("the chain id is valid"), AssetKind::Native, "BTC", 8, 8)
+        Asset::new(ChainId::parse("bitcoin").expect("the chain id is valid"), AssetKind::Native, "BTC", 8, 8)
     }
 
     pub fn build_config(&self, backend: Backend, urls: &[&str]) -> BitcoinConfig {
@@ -74,7 +74,7 @@ impl World {
             Backend::Core => self.node.url(),
             Backend::Esplora => self.esplora.url.clone(),
         };
-        Bitcoin::new(self.build_config(backend, &[&url])).expect("the configuration is valid")
+        Bitcoin::from_config(self.build_config(backend, &[&url])).expect("the configuration is valid")
     }
 
     /// Pays addresses in satoshi and returns the transaction id.

@@ -116,7 +116,7 @@ async fn one_failed_test_of_block_hashes_does_not_count_as_support() {
         let (one, two) = (start_evasive_proxy().await, start_evasive_proxy().await);
         let mut config = chain.build_config(&[&one.url, &two.url], TraceApi::None);
         config.pool.deadline = Duration::from_secs(2);
-        let evm = Evm::new(config).unwrap();
+        let evm = Evm::from_config(config).unwrap();
         let watched_address = [test_chain::to_chain_address(chain.watched_addresses[1])];
         let evaded = evm.balances(&last, &usdt_asset(&chain), &watched_address).await;
         assert!(

@@ -78,7 +78,7 @@ async fn only_endpoints_with_the_broadcast_role_get_the_transaction() {
     let reader = Proxy::start_proxy(&url, |_, _| Intervention::Pass).await;
     let mut config = chain.build_config(&[&url], evm::TraceApi::None);
     config.pool.endpoints.insert(0, Endpoint::new(&reader.url).unwrap().with_roles(&[Role::Read]));
-    let evm = evm::Evm::new(config).unwrap();
+    let evm = evm::Evm::from_config(config).unwrap();
     assert_eq!(evm.broadcast(&sign_transfer(&chain, 0, 20).await).await, BroadcastOutcome::Accepted);
     assert_eq!(reader.request_count("eth_sendRawTransaction"), 0);
 }

@@ -112,7 +112,7 @@ async fn an_invented_receipt_type_does_not_disable_the_verification() {
     let url = chain.anvil.url();
     let mut config = chain.build_config(&[&url], TraceApi::None);
     config.assets.retain(|asset| !asset.is_native());
-    let expected = read_blocks(&Evm::new(config.clone()).unwrap(), head, head, &chain.watched).await;
+    let expected = read_blocks(&Evm::from_config(config.clone()).unwrap(), head, head, &chain.watched).await;
     assert_eq!(collect_transfers(&expected).len(), 5);
     let edit = |receipts: &mut Value| {
         receipts[0]["type"] = json!("0x77");
@@ -122,10 +122,10 @@ async fn an_invented_receipt_type_does_not_disable_the_verification() {
     };
     let false_proxy = Proxy::start_proxy(&url, edit_answer("eth_getBlockReceipts", edit)).await;
     config.pool.endpoints = chain.build_config(&[&false_proxy.url], TraceApi::None).pool.endpoints;
-    let alone = Evm::new(config.clone()).unwrap().blocks(head, head, &chain.watched).await;
+    let alone = Evm::from_config(config.clone()).unwrap().blocks(head, head, &chain.watched).await;
     assert!(matches!(alone, Err(SourceError::Unsupported(_))), "{alone:?}");
     config.pool.endpoints = chain.build_config(&[&false_proxy.url, &url], TraceApi::None).pool.endpoints;
-    assert_eq!(read_blocks(&Evm::new(config).unwrap(), head, head, &chain.watched).await, expected);
+    assert_eq!(read_blocks(&Evm::from_config(config).unwrap(), head, head, &chain.watched).await, expected);
 }
 
 /// Changes the character of an answer at position `step`, modulo its length.
@@ -223,7 +223,7 @@ async fn without_provable_roots_logs_are_still_checked_against_the_bloom() {
         verify: Commitments { header: true, transactions: false, receipts: false },
         ..chain.build_config(urls, TraceApi::None)
     };
-    let evm = Evm::new(config(&[&url])).unwrap();
+    let evm = Evm::from_config(config(&[&url])).unwrap();
     assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
     let false_proxy = Proxy::start_proxy(
         &url,
@@ -232,12 +232,12 @@ async fn without_provable_roots_logs_are_still_checked_against_the_bloom() {
         }),
     )
     .await;
-    let evm = Evm::new(config(&[&false_proxy.url, &url])).unwrap();
+    let evm = Evm::from_config(config(&[&false_proxy.url, &url])).unwrap();
     assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
 
     let unverified = EvmConfig {
         verify: Commitments { header: false, transactions: false, receipts: false },
         ..chain.build_config(&[&url], TraceApi::None)
     };
-    assert_eq!(read_blocks(&Evm::new(unverified).unwrap(), head, head, &chain.watched).await, expected);
+    assert_eq!(read_blocks(&Evm::from_config(unverified).unwrap(), head, head, &chain.watched).await, expected);
 }

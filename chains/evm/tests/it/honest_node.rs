@@ -26,7 +26,7 @@ async fn exactly_the_transfers_to_watched_addresses_are_found() {
 
     let mut by_trace = Vec::new();
     for trace in [TraceApi::Debug, TraceApi::Parity] {
-        let by_block = evm::Evm::new(chain.build_config(&[&url], trace)).unwrap();
+        let by_block = evm::Evm::from_config(chain.build_config(&[&url], trace)).unwrap();
         assert_eq!(by_block.internal_transfers(), InternalTransfers::Included);
         let by_block = read_blocks(&by_block, 0, head, &chain.watched).await;
         assert_eq!(sum_by_asset(&collect_transfers(&by_block)), expected, "{trace:?}");
@@ -220,7 +220,7 @@ async fn a_cross_check_asks_a_second_endpoint_for_the_block() {
     let evm = chain.build_driver(&[&url, &other_proxy.url]);
     let block = read_blocks(&evm, height, height, &chain.watched).await[0].header.block_ref();
     let request_count = evm.requests();
-    assert_eq!((evm.independent_endpoints(), evm.cross_check(&block).await), (2, CrossCheckResult::Confirmed));
+    assert_eq!((evm.independent_provider_count(), evm.cross_check(&block).await), (2, CrossCheckResult::Confirmed));
     assert_eq!(evm.requests() - request_count, 1 + 1, "the block and a check of the chain id");
     let request_count = evm.requests();
     assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Confirmed);
@@ -237,7 +237,10 @@ async fn a_cross_check_asks_a_second_endpoint_for_the_block() {
 
     let alone = chain.build_driver(&[&url]);
     let no_answer = alone.cross_check(&block).await;
-    assert!(alone.independent_endpoints() == 1 && matches!(no_answer, CrossCheckResult::NoAnswer(_)), "{no_answer:?}");
+    assert!(
+        alone.independent_provider_count() == 1 && matches!(no_answer, CrossCheckResult::NoAnswer(_)),
+        "{no_answer:?}"
+    );
 }
 
 #[tokio::test]
@@ -312,7 +315,7 @@ async fn the_chain_is_identified_and_each_endpoint_is_reported() {
     let chain = TestChain::start_chain().await;
     let url = chain.anvil.url();
     let without_method_proxy = Proxy::start_without_methods(&url, &["eth_getBlockReceipts"]).await;
-    let evm = evm::Evm::new(
+    let evm = evm::Evm::from_config(
         chain.build_config(&[&url, &without_method_proxy.url, "http://127.0.0.1:9/key"], TraceApi::Debug),
     )
     .unwrap();

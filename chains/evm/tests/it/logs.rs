@@ -299,7 +299,7 @@ async fn an_invented_head_does_not_make_recent_blocks_stable() {
     })
     .await;
     let config = EvmConfig { range_depth: 1_000, ..chain.build_config(&[&false_head_proxy.url, &url], TraceApi::None) };
-    let evm = Evm::new(config).unwrap();
+    let evm = Evm::from_config(config).unwrap();
     assert_eq!(evm.tip().await.unwrap().head.height, 1 << 60);
     assert_eq!(
         evm.blocks(head, 1 << 60, &chain.watched).await.unwrap(),

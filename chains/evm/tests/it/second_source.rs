@@ -58,13 +58,13 @@ async fn true_transfers_are_shown_by_the_other_provider_in_every_mode() {
         for trace in [TraceApi::None, TraceApi::Debug, TraceApi::Parity] {
             let case = format!("{verify:?} {trace:?}");
             let config = EvmConfig { verify, ..chain.build_config(&[&one.url, &two.url], trace) };
-            let evm = Evm::new(config.clone()).unwrap();
-            assert!(evm.needs_second_source() && evm.independent_endpoints() == 2);
+            let evm = Evm::from_config(config.clone()).unwrap();
+            assert!(evm.needs_second_source() && evm.independent_provider_count() == 2);
             let (block, transfers) = read_transfers(&evm, &chain, head).await;
             assert_eq!(transfers.len(), if trace == TraceApi::None { 6 } else { 10 }, "{case}");
             assert_all_shown(&evm.confirm(&block, &transfers).await, &case);
             // After a restart, the endpoint that returned the block first is unknown, so both are asked.
-            assert_all_shown(&Evm::new(config).unwrap().confirm(&block, &transfers).await, &case);
+            assert_all_shown(&Evm::from_config(config).unwrap().confirm(&block, &transfers).await, &case);
         }
     }
 }
@@ -90,14 +90,14 @@ async fn an_invented_block_is_contradicted() {
     chain.anvil.mine(9).await.unwrap();
     let (false_url, url) = (liar.anvil.url(), chain.anvil.url());
     let config = liar.build_config(&[&false_url, &url], TraceApi::Debug);
-    let evm = Evm::new(config.clone()).unwrap();
+    let evm = Evm::from_config(config.clone()).unwrap();
     let (block, transfers) = read_transfers(&evm, &liar, height).await;
     assert_eq!(transfers.len(), 10, "all commitments of the invented block are right");
     for answer in evm.confirm(&block, &transfers).await {
         assert_contradicted(&answer, &false_url, &url);
     }
     assert!(matches!(evm.cross_check(&block).await, CrossCheckResult::Conflicting { .. }));
-    let after_restart = Evm::new(config).unwrap().confirm(&block, &transfers).await;
+    let after_restart = Evm::from_config(config).unwrap().confirm(&block, &transfers).await;
     assert!(
         after_restart.iter().all(|answer| matches!(answer, Corroboration::Contradicted { .. })),
         "{after_restart:?}"
@@ -135,7 +135,7 @@ async fn an_invented_token_transfer_is_contradicted_where_the_header_proves_no_r
         Commitments { header: false, transactions: false, receipts: false },
     ] {
         let config = EvmConfig { verify, ..chain.build_config(&[&false_proxy.url, &url], TraceApi::None) };
-        let evm = Evm::new(config).unwrap();
+        let evm = Evm::from_config(config).unwrap();
         let (block, transfers) = read_transfers(&evm, &chain, head).await;
         let answers = evm.confirm(&block, &transfers).await;
         let is_invented = |transfer: &&Transfer| transfer.amount == Amount::from(16 * 1_500_000u64);
@@ -178,7 +178,7 @@ async fn an_invented_internal_transfer_is_contradicted_by_traces_or_by_proofs() 
     };
     let liar = Proxy::start_proxy(&url, refuse_proofs(has_proofs.clone(), has_traces.clone(), true)).await;
     let honest = Proxy::start_proxy(&url, refuse_proofs(has_proofs.clone(), has_traces.clone(), false)).await;
-    let evm = Evm::new(chain.build_config(&[&liar.url, &honest.url], TraceApi::Debug)).unwrap();
+    let evm = Evm::from_config(chain.build_config(&[&liar.url, &honest.url], TraceApi::Debug)).unwrap();
     let (block, transfers) = read_transfers(&evm, &chain, head).await;
     let invented = |transfer: &Transfer| {
         transfer.to == to_address_key(chain.watched_addresses[0]) && matches!(transfer.index.part, TxPart::Internal(_))
@@ -254,8 +254,8 @@ async fn a_silent_or_lagging_endpoint_or_a_second_url_of_one_provider_cannot_say
         let urls: Vec<&str> = std::iter::once(url.as_str()).chain(second.map(String::as_str)).collect();
         let mut config = chain.build_config(&urls, TraceApi::None);
         config.pool.deadline = std::time::Duration::from_secs(1);
-        let evm = Evm::new(config).unwrap();
-        assert_eq!(evm.independent_endpoints(), providers, "{urls:?}");
+        let evm = Evm::from_config(config).unwrap();
+        assert_eq!(evm.independent_provider_count(), providers, "{urls:?}");
         let (block, transfers) = read_transfers(&evm, &chain, head).await;
         let answers = evm.confirm(&block, &transfers).await;
         assert_all_unanswered(&answers, &format!("{urls:?}"));
@@ -272,8 +272,8 @@ async fn the_operators_own_node_needs_no_second_source_and_is_the_second_source_
     let endpoint = |proxy: &Proxy, own: bool| Endpoint::new(&proxy.url).unwrap().with_own(own);
     let mut config = chain.build_config(&[&own.url], TraceApi::Debug);
     config.pool.endpoints = vec![endpoint(&own, true)];
-    let evm = Evm::new(config.clone()).unwrap();
-    assert_eq!(evm.independent_endpoints(), 2, "the own node is enough");
+    let evm = Evm::from_config(config.clone()).unwrap();
+    assert_eq!(evm.independent_provider_count(), 2, "the own node is enough");
     let (block, transfers) = read_transfers(&evm, &chain, head).await;
     let requests = evm.requests();
     assert_all_shown(&evm.confirm(&block, &transfers).await, "it returned the transfers itself");
@@ -281,7 +281,7 @@ async fn the_operators_own_node_needs_no_second_source_and_is_the_second_source_
 
     config.pool.endpoints =
         vec![endpoint(&foreign, false), endpoint(&pass(&chain.anvil.url()).await, false), endpoint(&own, true)];
-    let evm = Evm::new(config).unwrap();
+    let evm = Evm::from_config(config).unwrap();
     let (block, transfers) = read_transfers(&evm, &chain, head).await;
     let shown = evm.confirm(&block, &transfers).await;
     assert_eq!(

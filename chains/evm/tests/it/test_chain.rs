@@ -129,7 +129,7 @@ impl TestChain {
     }
 
     pub fn build_config(&self, urls: &[&str], trace: TraceApi) -> EvmConfig {
-        let chain = ChainId::new("anvil").expect(ANVIL);
+        let chain = ChainId::parse("anvil").expect(ANVIL);
         let token = |address: Address, symbol: &str, decimals| {
             let kind = AssetKind::Token { contract: address.to_checksum(None) };
             Asset::new(chain.clone(), kind, symbol, decimals, 4)
@@ -149,12 +149,12 @@ impl TestChain {
 
     /// Builds a driver that reads block by block, as near the head.
     pub fn build_driver(&self, urls: &[&str]) -> Evm {
-        Evm::new(self.build_config(urls, TraceApi::None)).expect(ANVIL)
+        Evm::from_config(self.build_config(urls, TraceApi::None)).expect(ANVIL)
     }
 
     /// Builds a driver that reads every block by range, as during catch-up.
     pub async fn build_range_driver(&self, urls: &[&str], trace: TraceApi) -> Evm {
-        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.build_config(urls, trace) }).expect(ANVIL);
+        let evm = Evm::from_config(EvmConfig { range_depth: 0, ..self.build_config(urls, trace) }).expect(ANVIL);
         evm.tip().await.expect(ANVIL);
         evm
     }

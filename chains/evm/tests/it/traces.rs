@@ -18,8 +18,13 @@ use crate::test_chain::{collect_transfers, read_blocks};
 async fn a_block_is_read_without_its_traces_when_they_fail() {
     let (chain, head, without_traces) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let expected =
-        read_blocks(&Evm::new(chain.build_config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
+    let expected = read_blocks(
+        &Evm::from_config(chain.build_config(&[&url], TraceApi::Debug)).unwrap(),
+        head,
+        head,
+        &chain.watched,
+    )
+    .await;
     assert_eq!(collect_transfers(&expected).len(), collect_transfers(&without_traces).len() + 4);
     let interventions: [fn() -> Intervention; 6] = [
         || Intervention::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
@@ -37,13 +42,13 @@ async fn a_block_is_read_without_its_traces_when_they_fail() {
             _ => Intervention::Pass,
         })
         .await;
-        let evm = Evm::new(chain.build_config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
+        let evm = Evm::from_config(chain.build_config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
         assert_eq!(evm.internal_transfers(), InternalTransfers::Included);
         assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, without_traces, "intervention {n}");
         assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance, "intervention {n}");
         assert_eq!(
             read_blocks(
-                &Evm::new(chain.build_config(&[&failing_proxy.url, &url], TraceApi::Debug)).unwrap(),
+                &Evm::from_config(chain.build_config(&[&failing_proxy.url, &url], TraceApi::Debug)).unwrap(),
                 head,
                 head,
                 &chain.watched
@@ -63,7 +68,7 @@ async fn a_block_is_read_without_its_traces_when_they_fail() {
         );
 
         failing.store(0, Ordering::Relaxed);
-        let recovered = Evm::new(chain.build_config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
+        let recovered = Evm::from_config(chain.build_config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
         assert_eq!(read_blocks(&recovered, head, head, &chain.watched).await, expected, "intervention {n}");
         assert_eq!(recovered.internal_transfers(), InternalTransfers::Included);
     }
@@ -77,7 +82,7 @@ async fn a_block_waits_for_traces_while_the_endpoint_is_silent() {
         _ => Intervention::Pass,
     })
     .await;
-    let evm = Evm::new(chain.build_config(&[&silent.url], TraceApi::Debug)).unwrap();
+    let evm = Evm::from_config(chain.build_config(&[&silent.url], TraceApi::Debug)).unwrap();
     let refused = evm.blocks(head, head, &chain.watched).await;
     assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
     assert_eq!(evm.internal_transfers(), InternalTransfers::Included, "no block was read without traces");
@@ -102,10 +107,15 @@ async fn an_invented_trace_is_rejected_by_the_proven_balances() {
         _ => intervene(method, params),
     })
     .await;
-    let expected =
-        read_blocks(&Evm::new(chain.build_config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
+    let expected = read_blocks(
+        &Evm::from_config(chain.build_config(&[&url], TraceApi::Debug)).unwrap(),
+        head,
+        head,
+        &chain.watched,
+    )
+    .await;
     for urls in [&[false_proxy.url.as_str()][..], &[&without_method_proxy.url, &url]] {
-        let evm = Evm::new(chain.build_config(urls, TraceApi::Debug)).unwrap();
+        let evm = Evm::from_config(chain.build_config(urls, TraceApi::Debug)).unwrap();
         assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "the other transfers are kept");
         assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance);
     }

@@ -117,12 +117,12 @@ async fn no_batch_exceeds_the_requests_allowed_per_second() {
     let mut config = chain.build_config(&[&proxy.url], TraceApi::None);
     let limits = RateLimits { per_second: Some(20), per_day: None };
     config.pool.endpoints = config.pool.endpoints.into_iter().map(|endpoint| endpoint.with_limits(limits)).collect();
-    read_blocks(&Evm::new(config.clone()).unwrap(), 0, head, &chain.watched).await;
+    read_blocks(&Evm::from_config(config.clone()).unwrap(), 0, head, &chain.watched).await;
     assert_eq!(proxy.largest_batch(), 10);
 
     let slow = Proxy::start_proxy(&chain.anvil.url(), |_, _| Intervention::Pass).await;
     let limits = RateLimits { per_second: Some(3), per_day: None };
     config.pool.endpoints = vec![Endpoint::new(&slow.url).unwrap().with_limits(limits)];
-    read_blocks(&Evm::new(config).unwrap(), 0, 8, &chain.watched).await;
+    read_blocks(&Evm::from_config(config).unwrap(), 0, 8, &chain.watched).await;
     assert_eq!(slow.largest_batch(), 3);
 }

@@ -247,8 +247,11 @@ async fn batch_results_are_in_order_and_missing_items_are_requested_again() {
     .await;
     let pool = build_pool(vec![node.endpoint()]);
     let calls = build_params(25);
-    let answers =
-        pool.send_calls_in_batches("m", &calls, 10, |_, reply| parse_text(reply)).await.into_all_results().unwrap();
+    let answers = pool
+        .send_calls_batched_or_one_by_one("m", &calls, 10, |_, reply| parse_text(reply))
+        .await
+        .into_all_results()
+        .unwrap();
     assert_eq!(answers, expected_texts(25));
     assert_eq!(pool.requests_sent(), 25 + 3, "every item counts, and so do the three that were sent again");
     assert_eq!(node.request_count(), 3 + 3);
@@ -288,7 +291,7 @@ async fn a_single_throttled_endpoint_is_waited_for() {
     })
     .await;
     let answers = build_pool(vec![node.endpoint()])
-        .send_calls_in_batches("m", &build_params(5), 10, |_, reply| parse_text(reply))
+        .send_calls_batched_or_one_by_one("m", &build_params(5), 10, |_, reply| parse_text(reply))
         .await
         .into_all_results();
     assert_eq!(answers, Ok(expected_texts(5)));
@@ -311,13 +314,17 @@ async fn rate_limit_errors_in_a_batch_count_as_one_failure_and_results_are_kept(
     let started_at = tokio::time::Instant::now();
     let pool = build_pool(vec![node.endpoint()]);
     assert_eq!(
-        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
+        pool.send_calls_batched_or_one_by_one("m", &build_params(10), 10, |_, reply| parse_text(reply))
+            .await
+            .into_all_results(),
         Ok(expected_texts(10))
     );
     assert_eq!(batch_sizes(&node), [10, 1, 1, 1]);
     assert!(started_at.elapsed() < Duration::from_secs(2), "one cool-down of half a second, not three doubled ones");
     assert_eq!(
-        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
+        pool.send_calls_batched_or_one_by_one("m", &build_params(10), 10, |_, reply| parse_text(reply))
+            .await
+            .into_all_results(),
         Ok(expected_texts(10))
     );
     assert_eq!(batch_sizes(&node)[4..], [5, 5], "later batches are smaller");
@@ -337,7 +344,7 @@ async fn a_batch_that_times_out_is_split() {
     let pool = Pool::new(config).unwrap();
     for _ in 0..2 {
         assert_eq!(
-            pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply))
+            pool.send_calls_batched_or_one_by_one("m", &build_params(10), 10, |_, reply| parse_text(reply))
                 .await
                 .into_all_results(),
             Ok(expected_texts(10))
@@ -356,14 +363,16 @@ async fn an_outage_behind_a_gateway_does_not_shrink_batches() {
     let node = node.await;
     let pool = build_pool(vec![node.endpoint()]);
     assert!(
-        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply))
+        pool.send_calls_batched_or_one_by_one("m", &build_params(10), 10, |_, reply| parse_text(reply))
             .await
             .into_all_results()
             .is_err()
     );
     // The pool waits for the end of the cool-down.
     assert_eq!(
-        pool.send_calls_in_batches("m", &build_params(10), 10, |_, reply| parse_text(reply)).await.into_all_results(),
+        pool.send_calls_batched_or_one_by_one("m", &build_params(10), 10, |_, reply| parse_text(reply))
+            .await
+            .into_all_results(),
         Ok(expected_texts(10))
     );
     assert_eq!(batch_sizes(&node), [10, 1, 10]);
@@ -375,7 +384,9 @@ async fn no_batch_exceeds_the_limit_per_second() {
     let limited = node.endpoint().with_limits(RateLimits { per_second: Some(20), per_day: None });
     let pool = build_pool(vec![limited]);
     assert_eq!(
-        pool.send_calls_in_batches("m", &build_params(45), 100, |_, reply| parse_text(reply)).await.into_all_results(),
+        pool.send_calls_batched_or_one_by_one("m", &build_params(45), 100, |_, reply| parse_text(reply))
+            .await
+            .into_all_results(),
         Ok(expected_texts(45))
     );
     assert_eq!(batch_sizes(&node), [20, 20, 5]);
@@ -391,13 +402,13 @@ async fn the_results_before_the_first_failed_call_can_be_kept() {
     .await;
     let pool = build_pool(vec![node.endpoint()]);
     assert_eq!(
-        pool.send_calls_in_batches("m", &build_params(5), 1, |_, reply| parse_text(reply))
+        pool.send_calls_batched_or_one_by_one("m", &build_params(5), 1, |_, reply| parse_text(reply))
             .await
             .into_results_before_failure(),
         Ok(expected_texts(3))
     );
     let failed = pool
-        .send_calls_in_batches("m", &build_params(5)[3..], 1, |_, reply| parse_text(reply))
+        .send_calls_batched_or_one_by_one("m", &build_params(5)[3..], 1, |_, reply| parse_text(reply))
         .await
         .into_results_before_failure();
     assert!(matches!(failed, Err(RpcError::Unavailable(_))), "{failed:?}");
@@ -435,7 +446,11 @@ async fn slow_and_truncated_replies_are_timeouts_and_refused_connections_are_not
             Pool::new(config).unwrap().send_request(Request::json_rpc_call("m", &()), parse_text).await.unwrap_err();
         assert!(matches!(failure, RpcError::Timeout(_)), "{failure:?}");
         let mut size = AdaptiveSize::new(100, 100);
-        assert!(size.shrink_if_too_large(100, &failure) && size.size() == 50 && !size.shrink_if_too_large(1, &failure));
+        assert!(
+            size.shrink_if_too_large_or_timed_out(100, &failure)
+                && size.size() == 50
+                && !size.shrink_if_too_large_or_timed_out(1, &failure)
+        );
     }
     let bad_gateway = StandIn::start_stand_in(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
     for down in [Endpoint::new("http://127.0.0.1:9").unwrap(), bad_gateway.endpoint()] {
@@ -443,7 +458,7 @@ async fn slow_and_truncated_replies_are_timeouts_and_refused_connections_are_not
         let failure =
             Pool::new(config).unwrap().send_request(Request::json_rpc_call("m", &()), parse_text).await.unwrap_err();
         assert!(matches!(failure, RpcError::Unavailable(_)), "{failure:?}");
-        assert!(!AdaptiveSize::new(100, 100).shrink_if_too_large(100, &failure));
+        assert!(!AdaptiveSize::new(100, 100).shrink_if_too_large_or_timed_out(100, &failure));
     }
 }
 
@@ -616,7 +631,7 @@ async fn a_node_of_another_chain_gets_no_request_but_the_chain_check() {
 #[tokio::test]
 async fn plain_http_requests_have_the_path_and_the_headers_of_the_endpoint() {
     let node = StandIn::start_stand_in(|_, _| axum::Json(json!({ "height": 7 })).into_response()).await;
-    let endpoint = node.endpoint().with_header("TRON-PRO-API-KEY", "ANOTHERSECRET").unwrap();
+    let endpoint = node.endpoint().with_sensitive_header("TRON-PRO-API-KEY", "ANOTHERSECRET").unwrap();
     let pool = build_pool(vec![endpoint]);
     let height = |reply: &Reply<'_>| reply.parse_json::<Value>().map(|value| Verdict::Accept(value["height"].as_u64()));
     assert_eq!(

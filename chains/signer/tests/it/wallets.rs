@@ -28,7 +28,7 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
     ];
     for (words, passphrase, network, name, purpose, epoch) in cases {
         let seed = Seed::from_words(&words, SecretString::from(passphrase)).unwrap();
-        let account = |family| KeyAccount::new(family, network, purpose, epoch).unwrap();
+        let account = |family| KeyAccount::with_default_address_kind(family, network, purpose, epoch).unwrap();
         let number = account(Family::Evm).account_number();
         let input = json!({
             "mnemonic": words.expose_secret(), "passphrase": passphrase, "account": number, "count": ADDRESSES, "network": name,
@@ -48,7 +48,7 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
 
 /// Returns the payment URI (BIP21) that settled puts into a QR code.
 fn bitcoin_uri(address: &str, sats: u64) -> String {
-    let btc = Asset::new(ChainId::new("bitcoin").unwrap(), AssetKind::Native, "BTC", 8, 8);
+    let btc = Asset::new(ChainId::parse("bitcoin").unwrap(), AssetKind::Native, "BTC", 8, 8);
     payment_uri::build_uri_or_plain_address(Family::Bitcoin, &btc, address, Amount::from(sats))
 }
 
@@ -64,7 +64,7 @@ fn assert_same_keys(seed: &Seed, account: &KeyAccount, wallet: &Value) {
     let xpub = account.derive_xpub(seed);
     assert_eq!(wallet_key.to_string(), xpub);
 
-    let deriver = Deriver::new(&xpub, account.address_scheme()).unwrap();
+    let deriver = Deriver::from_account_key(&xpub, account.address_scheme()).unwrap();
     let from_seed: Vec<String> =
         (0..ADDRESSES).map(|index| account.derive_address(seed, index).unwrap().text).collect();
     let from_xpub: Vec<String> = (0..ADDRESSES).map(|index| deriver.derive_address(index).unwrap().text).collect();

@@ -161,7 +161,7 @@ fn invalid_transactions_are_refused() {
     reject(&good.raw().replace("\"10\"", "\"010\""));
     reject(&good.raw().replace(':', ": "));
     reject(&good.raw()[1..]);
-    let unsigned = SignedTx::from_witnesses(Family::Evm, good.draft.clone(), Vec::new());
+    let unsigned = SignedTx::from_unverified_witnesses(Family::Evm, good.draft.clone(), Vec::new());
     reject(unsigned.raw());
     let elsewhere = draft_payment("tron", Family::Tron, ReplayProtection::Nonce(0), TRON, 10, 0)
         .sign(Family::Tron, &[secret_key(1)]);

@@ -35,7 +35,7 @@ async fn mine_true_and_invented_transfers(
 ) -> (BlockRef, Vec<Transfer>) {
     let chain = chain_id(name);
     simnet.pay(&chain, &token_asset(&chain), to, units(7)).unwrap();
-    simnet.invent_transfer(&chain, &token_asset(&chain), to, units(9)).unwrap();
+    simnet.invent_transfer_at_first_endpoint(&chain, &token_asset(&chain), to, units(9)).unwrap();
     let block = simnet.mine(&chain, 1, GENESIS);
     simnet.mine(&chain, 3, GENESIS + 3);
     let watched = support::watch_addresses(family, &[to]);
@@ -49,7 +49,7 @@ async fn the_second_endpoint_shows_true_transfers_and_contradicts_invented_ones(
     for (name, family, to) in [("ethereum", Family::Evm, EVM), ("tron", Family::Tron, TRON)] {
         let (simnet, chain) = (support::new_simnet(), chain_id(name));
         let source = simnet.source(&chain).unwrap();
-        assert!(source.needs_second_source() && source.independent_endpoints() == 2);
+        assert!(source.needs_second_source() && source.independent_provider_count() == 2);
         let (block, transfers) = mine_true_and_invented_transfers(&simnet, name, family, to).await;
         let requests = source.requests();
         assert_eq!(confirm(&*source, &block, &transfers).await, ["shown", "contradicted"], "{name}");
@@ -81,7 +81,7 @@ async fn an_invented_balance_is_contradicted_and_a_true_one_is_shown() {
     simnet.set_internal_transfers_hidden(&chain, true);
     let to = address::parse_address(Family::Evm, EVM).unwrap();
     simnet.pay_from_contract(&chain, EVM, units(5)).unwrap();
-    simnet.invent_balance(&chain, EVM, units(4)).unwrap();
+    simnet.invent_balance_at_first_endpoint(&chain, EVM, units(4)).unwrap();
     let block = simnet.mine(&chain, 1, GENESIS);
     let source = simnet.source(&chain).unwrap();
     let claimed = source.balances(&block, &AssetKind::Native, std::slice::from_ref(&to)).await;
@@ -107,5 +107,5 @@ async fn bitcoin_needs_no_second_source() {
     let transfers = read_transfers(&simnet, &chain, &watched).await;
     let source = simnet.source(&chain).unwrap();
     assert!(!source.needs_second_source());
-    assert_eq!((source.independent_endpoints(), confirm(&*source, &block, &transfers).await), (1, vec!["shown"]));
+    assert_eq!((source.independent_provider_count(), confirm(&*source, &block, &transfers).await), (1, vec!["shown"]));
 }

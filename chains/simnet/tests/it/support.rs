@@ -36,7 +36,7 @@ pub fn new_simnet() -> Simnet {
 }
 
 pub fn chain_id(name: &str) -> ChainId {
-    ChainId::new(name).unwrap()
+    ChainId::parse(name).unwrap()
 }
 
 pub fn native_asset(chain: &ChainId) -> AssetId {
@@ -81,7 +81,7 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(genesis: BlockRef) -> Reader {
-        Reader { follower: Follower::new([genesis], 0, 10_000, 7), found: BTreeMap::new() }
+        Reader { follower: Follower::from_recent_blocks([genesis], 0, 10_000, 7), found: BTreeMap::new() }
     }
 
     pub fn cursor(&self) -> BlockRef {
@@ -108,7 +108,7 @@ impl Reader {
         for block in source.blocks(from, to, watched).await.unwrap() {
             match self.follower.classify_next_block(&block.header) {
                 NextBlock::Extends => {
-                    self.follower.push_block(block.header.block_ref());
+                    self.follower.push_block_dropping_oldest(block.header.block_ref());
                     self.found.insert(block.header.height, block.transfers);
                 }
                 NextBlock::Forks => return self.rewind(source, block.header).await,

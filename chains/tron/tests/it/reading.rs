@@ -42,7 +42,7 @@ async fn an_endpoint_may_have_two_ports_and_an_api_key() {
         (world.node.start_gateway_with_key("secret-key").await, world.node.start_gateway_with_key("secret-key").await);
     let endpoint = |key: &str| {
         let endpoint = rpc::Endpoint::new(&full.url).unwrap().with_path_override("walletsolidity", &solid.url).unwrap();
-        endpoint.with_header("TRON-PRO-API-KEY", key).unwrap()
+        endpoint.with_sensitive_header("TRON-PRO-API-KEY", key).unwrap()
     };
     let driver = world.build_driver_for_endpoints(vec![endpoint("secret-key")]);
     let watched = WatchSet::default();

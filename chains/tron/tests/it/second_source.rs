@@ -80,7 +80,7 @@ fn name_answers(answers: &[Corroboration]) -> Vec<&'static str> {
 async fn true_transfers_are_shown_by_the_other_provider_in_one_request_for_the_block() {
     let paid = PaidBlock::produce().await;
     let driver = paid.build_driver(&[&paid.world.gateway, &paid.other]);
-    assert!(driver.needs_second_source() && driver.independent_endpoints() == 2);
+    assert!(driver.needs_second_source() && driver.independent_provider_count() == 2);
     let (block, transfers) = paid.read_transfers(&driver).await;
     let parts: Vec<TxPart> = transfers.iter().map(|transfer| transfer.index.part).collect();
     assert_eq!(parts, [TxPart::Value, TxPart::Log(0), TxPart::Internal(0)]);
@@ -172,11 +172,11 @@ async fn a_silent_lagging_or_incomplete_endpoint_cannot_say() {
         assert_eq!(name_answers(&answers), expected, "{fault:?}: {answers:?}");
     }
     let alone = paid.build_driver(&[&paid.world.gateway]);
-    assert_eq!(alone.independent_endpoints(), 1);
+    assert_eq!(alone.independent_provider_count(), 1);
     let (block, transfers) = paid.read_transfers(&alone).await;
     assert_eq!(name_answers(&alone.confirm(&block, &transfers).await), ["cannot say"; 3]);
     let same = paid.build_driver(&[&paid.world.gateway, &paid.world.gateway]);
-    assert_eq!(same.independent_endpoints(), 1, "two URLs of one provider");
+    assert_eq!(same.independent_provider_count(), 1, "two URLs of one provider");
     let (block, transfers) = paid.read_transfers(&same).await;
     assert_eq!(name_answers(&same.confirm(&block, &transfers).await), ["cannot say"; 3]);
 }
@@ -224,7 +224,7 @@ async fn the_operators_own_node_needs_no_second_source() {
     let paid = PaidBlock::produce().await;
     let own = Endpoint::new(&paid.world.gateway.url).unwrap().with_own(true);
     let driver = paid.build_driver_with_short_deadline(vec![own]);
-    assert_eq!(driver.independent_endpoints(), 2, "the own node is enough");
+    assert_eq!(driver.independent_provider_count(), 2, "the own node is enough");
     let (block, transfers) = paid.read_transfers(&driver).await;
     let requests = driver.requests();
     let answers = driver.confirm(&block, &transfers).await;

@@ -135,7 +135,7 @@ fn test_account(index: usize) -> AddressKey {
 
 fn test_params() -> TransactionParams {
     let hash = BlockHash(const_hex::decode_to_array(REFERENCE).unwrap());
-    TransactionParams::new(BlockRef { height: 66_987_565, hash }, 1_777_445_181_000, 1_777_445_121_000)
+    TransactionParams::without_fee_limit(BlockRef { height: 66_987_565, hash }, 1_777_445_181_000, 1_777_445_121_000)
 }
 
 fn build_trx_transfer(sun: i64) -> Operation {
@@ -162,7 +162,7 @@ fn assert_signed(unsigned: &UnsignedTransaction, raw: &str, txid: &str, signatur
 #[test]
 fn addresses_are_derived_from_the_seed_and_from_the_account_key() {
     let seed = derive_seed(ABANDON, "");
-    let deriver = Deriver::new(XPUB, AddressScheme::Tron).unwrap();
+    let deriver = Deriver::from_account_key(XPUB, AddressScheme::Tron).unwrap();
     for (index, text, hex, secret) in ABANDON_KEYS {
         let derived = deriver.derive_address(index).unwrap();
         assert_eq!((derived.text.as_str(), address::to_prefixed_hex(derived.key).as_str()), (text, hex));

@@ -52,7 +52,7 @@ impl World {
     }
 
     pub fn chain_id(&self) -> ChainId {
-        ChainId::new("tron").unwrap()
+        ChainId::parse("tron").unwrap()
     }
 
     pub fn assets(&self) -> Vec<Asset> {
@@ -81,7 +81,7 @@ impl World {
 
     pub fn build_driver_with_pool(&self, pool: rpc::Config) -> Tron {
         let (chain, assets) = (self.chain_id(), self.assets());
-        Tron::new(TronConfig { chain, chain_id: CHAIN_ID, assets, pool }).unwrap()
+        Tron::from_config(TronConfig { chain, chain_id: CHAIN_ID, assets, pool }).unwrap()
     }
 }
 

@@ -153,7 +153,9 @@ pub async fn create_order(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, RouteError> {
-    checkout.orders.admit_hit(checkout.clock.monotonic_now(), [Key::from_ip(client.0)])?;
+    checkout
+        .orders
+        .count_hit_unless_limited(checkout.clock.monotonic_now(), [Key::from_ipv4_or_ipv6_network(client.0)])?;
     let request = OrderRequest::parse_and_validate(&Fields::from_json(&headers, &body)?)?;
     let user = match request.payment {
         PaymentChoice::BalanceCny | PaymentChoice::BalanceCrypto => {
@@ -225,7 +227,7 @@ async fn reserve_address_and_build_order(
         PaymentChoice::Wechat => external(Provider::Wechat)?,
     };
     let address =
-        checkout.payment_service.reserve_payment_address(&checkout.db, checkout.shop, &payment_method).await?;
+        checkout.payment_service.reserve_address_if_on_chain(&checkout.db, checkout.shop, &payment_method).await?;
     let new_order = NewOrder {
         reference,
         shop: checkout.shop,

@@ -138,7 +138,9 @@ async fn look_up_order_within_limits(
     lookup: Lookup,
 ) -> Result<Response, RouteError> {
     let pair = Key::from_subject((&lookup.order_no, orders::normalize_email(&lookup.email)));
-    checkout.lookups.admit_hit(checkout.clock.monotonic_now(), [Key::from_ip(client.0), pair])?;
+    checkout
+        .lookups
+        .count_hit_unless_limited(checkout.clock.monotonic_now(), [Key::from_ipv4_or_ipv6_network(client.0), pair])?;
     let shop = checkout.shop;
     let found = checkout.db.read("find_order_with_goods", move |tx| {
         Box::pin(async move { find_order_with_delivered_items(tx, shop, &lookup).await })
@@ -173,6 +175,6 @@ async fn find_order_with_delivered_items(
         return Ok(None);
     };
     let lines = orders::list_order_lines(tx, &details.order).await?;
-    let items = orders::find_delivered_items(tx, &details.order, &lines).await?;
+    let items = orders::find_sealed_items_if_delivered(tx, &details.order, &lines).await?;
     Ok(Some(OrderWithItems { details, lines, items }))
 }

@@ -9,7 +9,7 @@ use crate::workers::Ran;
 use clock::Instant;
 use ids::{DepositId, InvoiceId};
 use money::cursors::Position;
-use money::deposits::UncheckedBlock;
+use money::deposits::BlockToCorroborate;
 
 /// The next step of the worker. After every action except [`Action::Finish`], the worker passes the result to
 /// [`Machine::decide_next_action`](super::Machine::decide_next_action).
@@ -106,7 +106,7 @@ pub enum Observation {
     /// The reply of the second endpoint: the result of [`Action::CrossCheck`].
     CrossChecked(CrossCheckResult),
     /// The blocks with unchecked deposits: the result of [`Action::ListUnchecked`].
-    Unchecked(Vec<UncheckedBlock>),
+    Unchecked(Vec<BlockToCorroborate>),
     /// One answer for each transfer, in their order: the result of [`Action::ConfirmTransfers`].
     Answers(Vec<Corroboration>),
     /// The result of [`Action::StoreBlocks`] and of [`Action::StoreAnswers`].

@@ -60,7 +60,7 @@ impl Branch {
         let stored = cursor.recent.last().copied()?;
         let keep = usize::try_from(deposit_limits.keep).unwrap_or(usize::MAX);
         Some(Branch {
-            follower: Follower::new(cursor.recent, cursor.final_height, keep, limits.batch),
+            follower: Follower::from_recent_blocks(cursor.recent, cursor.final_height, keep, limits.batch),
             stored,
             stored_at: now,
             pending: Vec::new(),
@@ -99,7 +99,7 @@ impl Machine {
             if self.branch.follower.classify_next_block(&block.header) != NextBlock::Extends {
                 return Err(StepError::BrokenSequence(block.header.height));
             }
-            self.branch.follower.push_block(block.header.block_ref());
+            self.branch.follower.push_block_dropping_oldest(block.header.block_ref());
             self.branch.time = block.header.time.min(now.unix_seconds());
             self.branch.pending.push(block);
         }

@@ -12,7 +12,7 @@ use crate::workers::follow::machine::{AfterStore, Machine, Phase, StepError};
 use clock::Instant;
 use ids::DepositId;
 use money::cursors::Position;
-use money::deposits::UncheckedBlock;
+use money::deposits::BlockToCorroborate;
 
 /// Maximum number of deposits of one listing.
 pub(super) const LIST_MAX: i64 = 512;
@@ -31,9 +31,9 @@ pub(super) struct SecondSourceCheck {
     /// The position up to which deposits advance.
     advance_to: Position,
     /// The block about which a second source is asked.
-    asked: UncheckedBlock,
+    asked: BlockToCorroborate,
     /// The blocks about which it will be asked next.
-    left: VecDeque<UncheckedBlock>,
+    left: VecDeque<BlockToCorroborate>,
     /// True when more deposits wait than one run checks.
     more: bool,
     /// The answers up to now.
@@ -74,12 +74,12 @@ impl Machine {
         &mut self,
         now: Instant,
         advance_to: Position,
-        blocks: Vec<UncheckedBlock>,
+        blocks: Vec<BlockToCorroborate>,
         after_store: AfterStore,
     ) -> Action {
         let listed: usize = blocks.iter().map(|block| block.deposits.len()).sum();
         let more = blocks.len() > BLOCKS_MAX || i64::try_from(listed).is_ok_and(|listed| listed >= LIST_MAX);
-        let mut left: VecDeque<UncheckedBlock> = blocks.into_iter().take(BLOCKS_MAX).collect();
+        let mut left: VecDeque<BlockToCorroborate> = blocks.into_iter().take(BLOCKS_MAX).collect();
         let Some(asked) = left.pop_front() else {
             // Deposits whose next check is not due yet are not listed, so the listing is repeated.
             let again = self.branch.check_again_at.filter(|_| self.branch.unfinished);

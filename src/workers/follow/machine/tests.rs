@@ -14,7 +14,7 @@ use clock::Instant;
 use ids::{DepositId, InvoiceId, Mode};
 use money::assets::{Depths, Dust, FollowedChain};
 use money::cursors::{Cursor, Position};
-use money::deposits::{DepositLimits, Grace, UncheckedBlock};
+use money::deposits::{BlockToCorroborate, DepositLimits, Grace};
 
 const NOW: Instant = Instant(1_000_000_000);
 /// The height of the stored cursor. A deposit has 2 blocks when it is confirmed and 5 blocks when it is final.
@@ -33,7 +33,7 @@ fn default_limits() -> FollowLimits {
 
 fn followed_chain(family: Family) -> FollowedChain {
     FollowedChain {
-        id: ChainId::new("model").unwrap(),
+        id: ChainId::parse("model").unwrap(),
         family,
         mode: Mode::Test,
         depths: Depths::depths_without_tiers(2, 5),
@@ -380,9 +380,13 @@ fn a_conflicting_head_is_reported_once_while_the_preferred_endpoint_is_on_the_fo
 }
 
 /// Returns a block with unchecked deposits that have these ids.
-fn unchecked_block(height: Height, ids: &[i64]) -> UncheckedBlock {
+fn unchecked_block(height: Height, ids: &[i64]) -> BlockToCorroborate {
     let transfers = ids.iter().flat_map(|_| paid_block(height).transfers).collect();
-    UncheckedBlock { block: block_ref(0, height), deposits: ids.iter().copied().map(DepositId).collect(), transfers }
+    BlockToCorroborate {
+        block: block_ref(0, height),
+        deposits: ids.iter().copied().map(DepositId).collect(),
+        transfers,
+    }
 }
 
 fn shown() -> Corroboration {
@@ -408,7 +412,7 @@ fn run_with_second_source(
 }
 
 /// Returns the observations that bring a new machine to the listing of unchecked deposits, after block 102.
-fn read_blocks_and_list(listed: Vec<UncheckedBlock>) -> Vec<Observation> {
+fn read_blocks_and_list(listed: Vec<BlockToCorroborate>) -> Vec<Observation> {
     vec![
         tip_at(102),
         Observation::Blocks(vec![paid_block(101), block(102)]),
@@ -455,7 +459,8 @@ fn no_second_source_is_asked_without_unchecked_deposits_or_on_chains_that_need_n
 
 #[test]
 fn a_run_asks_about_a_limited_number_of_blocks_for_a_limited_time() {
-    let listed: Vec<UncheckedBlock> = (1..=20).map(|n| unchecked_block(80 + n, &[i64::try_from(n).unwrap()])).collect();
+    let listed: Vec<BlockToCorroborate> =
+        (1..=20).map(|n| unchecked_block(80 + n, &[i64::try_from(n).unwrap()])).collect();
     // Each row is: the answer about every block, the time until it comes in milliseconds, the number of blocks asked
     // about, the delay of the next listing in milliseconds.
     let table = [
