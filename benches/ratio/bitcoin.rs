@@ -55,8 +55,13 @@ pub fn run(report: &mut Report) {
         move || {
             let start = ThreadTime::now();
             for _ in 0..BLOCKS {
-                let body = block::parse_block_with_optional_root_check(bytes, AddressType::P2wpkh, prove, &watched.lock_addresses())
-                    .expect("the block is valid");
+                let body = block::parse_block_with_optional_root_check(
+                    bytes,
+                    AddressType::P2wpkh,
+                    prove,
+                    &watched.lock_addresses(),
+                )
+                .expect("the block is valid");
                 assert_eq!(body.outputs.len(), HITS);
                 black_box((
                     body,
@@ -76,8 +81,13 @@ pub fn run(report: &mut Report) {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
             let bytes = const_hex::decode(&hex).expect("the text is hexadecimal");
-            let body = block::parse_block_with_optional_root_check(&bytes, AddressType::P2wpkh, false, &watched.lock_addresses())
-                .expect("the block is valid");
+            let body = block::parse_block_with_optional_root_check(
+                &bytes,
+                AddressType::P2wpkh,
+                false,
+                &watched.lock_addresses(),
+            )
+            .expect("the block is valid");
             black_box((body, block::find_watched_spends(&bytes, &watched.lock_outputs()).expect("the block is valid")));
         }
         start.elapsed()

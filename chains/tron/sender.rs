@@ -11,61 +11,9 @@ use tracing::info;
 use crate::{
     Tron,
     http_api::{self, serialize_body},
-    node_errors::decode_hex_or_plain_message,
+    node_errors::{BroadcastCode, decode_hex_or_plain_message},
     transaction::compute_signed_txid,
 };
-
-/// The answer of a node to a broadcast (java-tron: `Return.response_code`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BroadcastCode {
-    /// The transaction is in this node's pool. It is not in a block yet and may still fail.
-    Pending,
-    /// The node has seen this transaction id before. The transaction may be pending, in a block, or discarded within
-    /// the last hour.
-    Known,
-    /// The signature is invalid or the transaction is too large, so no node will ever accept these bytes.
-    Build,
-    /// The state of the account or the contract, or the balance, does not allow the operation now.
-    Contract,
-    /// The account has neither enough bandwidth nor enough TRX to pay for it.
-    Bandwidth,
-    /// The node does not know the reference block: the node is behind, or a reorganisation removed the block.
-    Reference,
-    /// The expiration is before the time of the node's newest block, or more than a day after it.
-    Expired,
-    /// The node returned any other code. It may or may not have accepted the transaction.
-    Unknown,
-}
-
-impl BroadcastCode {
-    /// Parses a node's `code`. java-tron misspells `BANDWITH_ERROR`.
-    pub fn parse_code(code: &str) -> BroadcastCode {
-        match code {
-            "SUCCESS" => BroadcastCode::Pending,
-            "DUP_TRANSACTION_ERROR" => BroadcastCode::Known,
-            "SIGERROR" | "TOO_BIG_TRANSACTION_ERROR" => BroadcastCode::Build,
-            "CONTRACT_VALIDATE_ERROR" | "CONTRACT_EXE_ERROR" => BroadcastCode::Contract,
-            "BANDWITH_ERROR" => BroadcastCode::Bandwidth,
-            "TAPOS_ERROR" => BroadcastCode::Reference,
-            "TRANSACTION_EXPIRATION_ERROR" => BroadcastCode::Expired,
-            _ => BroadcastCode::Unknown,
-        }
-    }
-
-    /// Returns the word with which a rejection text begins, such as `expired`.
-    pub fn rejection_code(self) -> &'static str {
-        match self {
-            BroadcastCode::Pending => "pending",
-            BroadcastCode::Known => "known",
-            BroadcastCode::Build => "build",
-            BroadcastCode::Contract => "contract",
-            BroadcastCode::Bandwidth => "bandwidth",
-            BroadcastCode::Reference => "reference",
-            BroadcastCode::Expired => "expired",
-            BroadcastCode::Unknown => "unknown",
-        }
-    }
-}
 
 #[async_trait]
 impl Sender for Tron {

@@ -1,6 +1,7 @@
 //! PostgreSQL: every transaction runs on a task of its own, with a connection of its own.
 
 mod connections;
+mod server_settings;
 mod statement;
 
 use std::str::FromStr;
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::stats::Stats;
 use crate::transaction_body::TransactionBody;
-use crate::{Error, Row};
+use crate::Error;
 
 pub(super) use connections::{Connections, FenceState};
 pub(super) use statement::{
@@ -22,8 +23,6 @@ pub(super) use statement::{
 
 use connections::{TxAccess, database_closed_error};
 
-/// The oldest usable version of PostgreSQL, as the server numbers it: 140000 for 14.0.
-const OLDEST_VERSION: i64 = 140_000;
 /// Number of prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 512;
 /// Time limit of a transaction. It is longer than every time limit of the server, so this limit ends only those
@@ -60,7 +59,7 @@ impl Engine {
         let sql = "select cast(current_setting('server_version_num') as bigint) as version,
             current_setting('synchronous_commit') as durable, current_setting('server_encoding') as encoding";
         let settings = execute_returning_rows(&mut connection, sql, Vec::new(), Vec::new()).await?;
-        refuse_unsuitable_server(
+        server_settings::refuse_unsuitable_server(
             settings.first().ok_or_else(|| Error::Statement("the server returned no settings".into()))?,
         )?;
         connections.return_or_close_connection(connection);
@@ -154,28 +153,4 @@ impl Engine {
     pub async fn close(&self) {
         self.0.close().await;
     }
-}
-
-/// Refuses a server that is too old, that may lose commits, or whose encoding is not UTF-8. `settings` is the row that
-/// [`Engine::open`] selects.
-fn refuse_unsuitable_server(settings: &Row) -> Result<(), Error> {
-    let version: i64 = settings.get("version")?;
-    if version < OLDEST_VERSION {
-        return Err(Error::Unsupported(format!(
-            "PostgreSQL {} is not supported; upgrade the server to version 14 or newer",
-            version / 10_000
-        )));
-    }
-    if settings.get::<String>("durable")? == "off" {
-        return Err(Error::Unsupported(
-            "`synchronous_commit` is off, so the server could lose committed transactions; set it to on".into(),
-        ));
-    }
-    let encoding: String = settings.get("encoding")?;
-    if encoding != "UTF8" {
-        return Err(Error::Unsupported(format!(
-            "the encoding of the database is {encoding}; create a database with encoding UTF8"
-        )));
-    }
-    Ok(())
 }

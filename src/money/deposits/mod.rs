@@ -7,6 +7,7 @@
 pub mod machine;
 pub mod second_source;
 mod block_sums;
+mod new_deposit;
 mod batch;
 mod apply_blocks;
 mod corroboration;
@@ -23,15 +24,15 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chain::{BlockHash, ChainId, Header, Height, Transfer, TransferIndex, TxId};
+use chain::{ChainId, Height};
 
 use crate::assets::FollowedChain;
 use crate::effects::PaymentListener;
-use crate::invoices::{self, Disposition, Invoice};
+use crate::invoices::{self, Disposition};
 use crate::ledger::{PostError, Suspense};
 use clock::Instant;
 use db::{self, Tx};
-use ids::{AddressId, DepositId, InvoiceId};
+use ids::{DepositId, InvoiceId};
 
 pub use apply_blocks::AppliedBlocks;
 pub use balance_check::{
@@ -44,6 +45,8 @@ pub use rejection::{RejectError, find_deposit_chain};
 pub use rescan::{RescanError, Rescanned};
 pub use second_source::SingleSourceLimit;
 pub(crate) use store::replace_disposition_of_deposits;
+
+use new_deposit::NewDeposit;
 
 /// The maximum size of a deposit, in bits: amounts are below 2^112 base units. No token of value has such a supply;
 /// only tokens that anyone can mint without limit have larger transfers. The limit also makes sure that a sum of
@@ -104,63 +107,6 @@ impl Deposit {
     /// Returns the reason why the deposit is in a suspense account; `None` when its invoice counts the deposit.
     fn suspense_reason(&self) -> Option<Suspense> {
         self.used.suspense_reason()
-    }
-}
-
-/// A deposit that is not stored yet.
-#[derive(Debug)]
-struct NewDeposit {
-    /// The deposit; its id is 0 until it is stored.
-    deposit: Deposit,
-    /// The state in which the deposit is stored.
-    to: State,
-    /// The address that received the transfer.
-    address: AddressId,
-    /// The hash of the block, and its time in Unix seconds.
-    block: (BlockHash, i64),
-    txid: TxId,
-    /// The index of the transaction in its block, and the part of the transaction. Together they identify the transfer
-    /// in its block.
-    place: TransferIndex,
-    /// The sending address; `None` on chains whose transfers have no single sender, such as Bitcoin.
-    sender: Option<String>,
-}
-
-impl NewDeposit {
-    fn from_transfer(
-        chain: &FollowedChain,
-        header: &Header,
-        transfer: &Transfer,
-        invoice: &Invoice,
-        used: Disposition,
-        block_confirmations: u32,
-        corroboration: Corroboration,
-    ) -> NewDeposit {
-        // The required confirmations in the invoice apply to its own chain only. A sibling chain needs its own number.
-        let confirmations =
-            if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.required_confirmations(None) };
-        let confirmations = confirmations.max(block_confirmations);
-        let deposit = Deposit {
-            id: DepositId(0),
-            invoice: invoice.id,
-            height: header.height,
-            confirm_height: header.height + u64::from(confirmations) - 1,
-            asset: transfer.asset.clone(),
-            amount: transfer.amount,
-            state: State::Seen,
-            used,
-            corroboration,
-            single_source_usd_cents: None,
-        };
-        NewDeposit {
-            deposit,
-            to: State::Seen,
-            address: invoice.address_id,
-            block: (header.hash, header.time),
-            txid: transfer.txid,
-            place: transfer.index,
-            sender: transfer.from.clone(),
-        }
     }
 }
 
