@@ -2,7 +2,10 @@
 //! block header proves that these replies are complete. So they only show which blocks have no transfer to a watched
 //! address, and they never become transfers.
 
-use std::{collections::BTreeMap, sync::MutexGuard};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::MutexGuard,
+};
 
 use alloy_primitives::B256;
 use chain::{Height, WatchSet};
@@ -56,14 +59,14 @@ pub type LogSummaries = BTreeMap<Height, LogSummary>;
 impl Evm {
     /// Returns true when requesting logs by range saves requests for receipts. With few watched addresses, the bloom of
     /// a block already shows that most blocks need no receipts. With many watched addresses, nearly every bloom matches
-    /// some address by chance. Then a block needs no receipts if the logs of two endpoints show no transfer to a
-    /// watched address. The logs of a single endpoint are not enough, because the endpoint could leave a transfer out.
+    /// some address by chance. Then a block needs no receipts if the logs of two providers show no transfer to a watched
+    /// address. The logs of a single provider are not enough, because it could leave a transfer out.
     pub(crate) fn are_log_ranges_worthwhile(&self, watched: &WatchSet) -> bool {
         let has_many_addresses = !self.contracts.are_few_enough_for_bloom_lookup(&watched.lock_addresses());
-        has_many_addresses && !self.contracts.is_empty() && self.count_read_endpoints() > 1
+        has_many_addresses && !self.contracts.is_empty() && self.pool.count_providers() > 1
     }
 
-    /// Returns the log summaries of blocks `from..=to` on which two endpoints agree. The logs are requested in ranges
+    /// Returns the log summaries of blocks `from..=to` on which endpoints of two providers agree. The logs are requested in ranges
     /// as wide as both endpoints accept. Blocks without a summary must be read one by one.
     pub(crate) async fn fetch_agreed_log_summaries(
         &self,
@@ -78,7 +81,7 @@ impl Evm {
             let block_count = end - start + 1;
             let filter = json!([{ "fromBlock": hex::to_quantity(start), "toBlock": hex::to_quantity(end),
                 "address": self.list_contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
-            let mut first: Option<LogSummaries> = None;
+            let mut first: Option<(usize, LogSummaries)> = None;
             let mut too_large = None;
             let answer = self.pool.send_request(Request::json_rpc_call("eth_getLogs", &filter), |reply| {
                 let logs: Vec<EventLog<'_>> = reply.parse_result().inspect_err(|bad| {
@@ -90,11 +93,16 @@ impl Evm {
                 })?;
                 let summaries =
                     self.summarize_transfer_logs_by_block(&logs, start, end, watched).map_err(Rejection::Invalid)?;
-                let Some(other) = first.take() else {
-                    first = Some(summaries);
-                    return Ok(Verdict::Fallback(None));
-                };
-                Ok(Verdict::Accept(Some(merge_blocks_in_both_summaries(other, summaries))))
+                let provider = self.pool.find_first_endpoint_of_provider(reply.endpoint);
+                match first.take() {
+                    Some((other, earlier)) if other != provider => {
+                        Ok(Verdict::Accept(Some(merge_blocks_in_both_summaries(earlier, summaries))))
+                    }
+                    earlier => {
+                        first = Some(earlier.unwrap_or((provider, summaries)));
+                        Ok(Verdict::Fallback(None))
+                    }
+                }
             });
             let message = match (answer.await, too_large) {
                 (Ok(Some(agreed)), _) => {
@@ -157,7 +165,7 @@ impl Evm {
     }
 
     /// Requests the logs of one block. Returns false when the block has no transfer to a watched address, so that the
-    /// caller need not request each receipt. For this result, two endpoints must return logs without such a transfer
+    /// caller need not request each receipt. For this result, endpoints of two providers must return logs without such a transfer
     /// but with a transfer of every contract in `in_bloom`, the contracts that the bloom filter of the block may
     /// contain. Because a bloom filter may contain a contract by chance, it is also enough that all endpoints answer
     /// and none returns a transfer to a watched address.
@@ -168,16 +176,16 @@ impl Evm {
         watched: &WatchSet,
     ) -> bool {
         let bloom_is_proven = self.config.verify.header;
-        if self.count_read_endpoints() < 2
+        if self.pool.count_providers() < 2
             || bloom_is_proven && self.contracts.are_few_enough_for_bloom_lookup(&watched.lock_addresses())
         {
-            // Do not skip the block: no second endpoint could contradict the reply, or the bloom itself contains a
+            // Do not skip the block: no second provider could contradict the reply, or the bloom itself contains a
             // watched address.
             return true;
         }
         let height = body.header.height;
         let filter = json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.list_contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
-        let (mut empty_answers, mut consistent_answers) = (0, 0);
+        let (mut empty_answers, mut consistent_answers) = (0, BTreeSet::new());
         let answer = self.pool.send_request(Request::json_rpc_call("eth_getLogs", &filter), |reply| {
             let logs: Vec<EventLog<'_>> = reply.parse_result()?;
             let summary = self
@@ -193,11 +201,11 @@ impl Evm {
             }
             empty_answers += 1;
             if !bloom_is_proven || summary.is_some_and(|summary| summary.rules_out_watched_transfer(in_bloom)) {
-                consistent_answers += 1;
+                consistent_answers.insert(self.pool.find_first_endpoint_of_provider(reply.endpoint));
             }
-            // Without the reply of a second endpoint, nothing supports the first reply. So the caller must read the
+            // Without the reply of a second provider, nothing supports the first reply. So the caller must read the
             // receipts.
-            Ok(if consistent_answers < 2 { Verdict::Fallback(true) } else { Verdict::Accept(false) })
+            Ok(if consistent_answers.len() < 2 { Verdict::Fallback(true) } else { Verdict::Accept(false) })
         });
         match answer.await {
             Ok(may_have_logs) => may_have_logs && empty_answers < self.count_read_endpoints(),

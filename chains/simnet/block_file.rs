@@ -181,13 +181,18 @@ impl ModelChain {
     pub fn rewrite_chain_file(&mut self) {
         if let Some(mut file) = self.file.take() {
             let stored = file.replace_by_shorter_file(self);
+            self.storage_error = None;
             self.keep_storage_error(stored);
             self.file = Some(file);
         }
     }
 
+    /// Keeps the error of a failed write. A later write does not clear the error, because the lines of the failed one are
+    /// missing in the file; only a new file does, see [`Self::rewrite_chain_file`].
     fn keep_storage_error(&mut self, stored: io::Result<()>) {
-        self.storage_error = stored.err().map(|e| format!("the chain's file cannot be written: {e}"));
+        if let Err(error) = stored {
+            self.storage_error = Some(format!("the chain's file cannot be written: {error}"));
+        }
     }
 
     /// Returns the lines of a new file: a snapshot of the oldest kept block, the blocks after it, and the mempool.

@@ -55,9 +55,12 @@ impl ControlServer {
     ) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-            let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+            let accept_within_limit = async {
+                let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+                (permit, self.listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                accepted = accept_within_limit => accepted,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {

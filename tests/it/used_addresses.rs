@@ -41,8 +41,7 @@ async fn unclaimed(world: &World, coin: &str) -> Amount {
 }
 
 /// The number of seeds of the restore drill on each database.
-const SEEDS_SQLITE: u64 = 50;
-const SEEDS_POSTGRES: u64 = 6;
+const SEEDS: u64 = 50;
 /// The coins of the restore drill.
 const COINS: [&str; 4] = ["eth", "erc20_usdt", "btc", "trc20_usdt"];
 
@@ -146,14 +145,14 @@ impl Drill {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a2_no_address_is_issued_twice_and_no_old_money_pays_after_a_restore_on_sqlite() {
-    for seed in 1..=SEEDS_SQLITE {
+    for seed in 1..=SEEDS {
         Drill::run(Backend::Sqlite, seed).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a2_no_address_is_issued_twice_and_no_old_money_pays_after_a_restore_on_postgres() {
-    for seed in 1..=SEEDS_POSTGRES {
+    for seed in 1..=SEEDS {
         Drill::run(Backend::Postgres, seed).await;
     }
 }

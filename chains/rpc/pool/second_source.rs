@@ -10,9 +10,14 @@ impl Pool {
     /// Returns the number of different providers among the endpoints with the role `read`. If one of these endpoints is
     /// the operator's own node, whose replies need no confirmation, the number is at least 2.
     pub fn count_providers_own_node_as_two(&self) -> usize {
+        let providers = self.count_providers();
+        if self.find_own_endpoint().is_some() { providers.max(2) } else { providers }
+    }
+
+    /// Returns the number of providers of the endpoints with the role `read`.
+    pub fn count_providers(&self) -> usize {
         let readable = (0..self.endpoints.len()).filter(|i| self.endpoints[*i].endpoint.has_role(Role::Read));
-        let providers: BTreeSet<usize> = readable.map(|i| self.find_first_endpoint_of_provider(i)).collect();
-        if self.find_own_endpoint().is_some() { providers.len().max(2) } else { providers.len() }
+        readable.map(|i| self.find_first_endpoint_of_provider(i)).collect::<BTreeSet<usize>>().len()
     }
 
     /// Returns the index of the first endpoint that has the same provider as `endpoint`. The index identifies the

@@ -85,10 +85,10 @@ impl Pool {
         };
         match accept(&Reply::new(endpoint, exchange.status, &exchange.body)) {
             Ok(Verdict::Accept(value) | Verdict::Fallback(value)) => Ok(value),
-            Err(Rejection::Invalid(reason)) => Err(RpcError::Invalid(reason)),
+            Err(Rejection::Invalid(reason)) => Err(RpcError::Invalid(self.redact_secrets(endpoint, &reason))),
             Err(Rejection::NodeError(error)) => Err(match error.kind {
                 NodeErrorKind::MethodMissing => RpcError::MethodMissing(request.method.clone()),
-                NodeErrorKind::TooLarge => RpcError::TooLarge(error.message),
+                NodeErrorKind::TooLarge => RpcError::TooLarge(self.redact_secrets(endpoint, &error.message)),
                 NodeErrorKind::RateLimited | NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => {
                     RpcError::NodeError(NodeError { message: self.redact_secrets(endpoint, &error.message), ..error })
                 }

@@ -95,7 +95,8 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
     let shutdown_signal = signals::catch_shutdown_signals()?;
 
     let clock = demo_clock::load_demo_clock(&folder)?;
-    let MigratedDatabase { db, envelope, .. } = database::lock_migrate_and_load_or_create_keys(&config).await?;
+    let MigratedDatabase { db, envelope, instance_lock, .. } =
+        database::lock_migrate_and_load_or_create_keys(&config).await?;
     let context = Context::without_daemon(Arc::new(config.clone()), db.clone(), clock.clone(), envelope);
     let token = shop::create_missing_shop_and_load_token(&context, &folder).await?;
 
@@ -142,6 +143,7 @@ async fn run_demo_until_stopped(args: Start) -> Result<(), CommandError> {
         // If the task panicked, the panic was already logged.
         let _ended = task.await;
     }
+    instance_lock.release().await;
     drop(lock);
     Ok(())
 }

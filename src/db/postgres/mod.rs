@@ -12,9 +12,9 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::oneshot;
 
+use crate::Error;
 use crate::stats::Stats;
 use crate::transaction_body::TransactionBody;
-use crate::Error;
 
 pub(super) use connections::{Connections, FenceState};
 pub(super) use statement::{
