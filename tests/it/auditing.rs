@@ -73,7 +73,7 @@ both! {
         world.run_until_idle().await;
         assert!(world.audit().await.has_no_findings(), "{}", world.audit().await);
 
-        let table: [(&'static [&'static str], &str); 20] = [
+        let table: [(&'static [&'static str], &str); 21] = [
             (
                 &["update postings set debit_account_id = (select min(id) from accounts a where a.code like 'onchain:%'
                    and a.id <> postings.debit_account_id) where entry = 'deposit/2/seen'"],
@@ -81,6 +81,7 @@ both! {
             ),
             (&["update deposits set asset = 'ethereum/native' where id = 2"], "deposit 2 "),
             (&["update deposits set chain = 'bsc' where id = 2"], "deposit 2 "),
+            (&["delete from balances where account_id = (select min(id) from accounts where code like 'onchain:%')"], "its balance row is missing"),
             (&["update deposits set corroboration = 'contradicted' where id = 1"], "it is confirmed, and no second source shows it"),
             (&["update deposits set disposition = 'late' where id = 2"], "it is late, and the ledger does not have it as unallocated"),
             (&["delete from postings where entry like 'deposit/%/unallocated'"], "it is foreign, and the ledger does not have it as unallocated"),

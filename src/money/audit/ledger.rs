@@ -137,7 +137,9 @@ impl Auditor {
         for account in sorted {
             let computed = self.computed.get(&account.id).copied().unwrap_or_default();
             let name = format!("account {} ({} of {})", account.id, account.code, account.asset);
-            if account.non_negative {
+            if !account.has_balance_row {
+                self.report.count_finding_and_add_if_room(format!("{name}: its balance row is missing"));
+            } else if account.non_negative {
                 if computed != account.balance {
                     self.report.count_finding_and_add_if_room(format!(
                         "{name}: its balance row is not the sum of its postings"

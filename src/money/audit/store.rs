@@ -25,6 +25,8 @@ pub struct AuditedAccount {
     pub balance: Balance,
     /// The position in the hash chain up to which the balance row includes the postings of the account.
     pub rolled_up_to: i64,
+    /// False when the balance row is missing; the balance is zero then.
+    pub has_balance_row: bool,
 }
 
 /// Lists all accounts with their balance rows, in the order of their ids.
@@ -32,9 +34,11 @@ pub async fn list_accounts_with_balances(tx: &mut Tx) -> Result<Vec<AuditedAccou
     let found = rows!(
         tx,
         "select a.id, a.mode, a.code, a.asset, a.non_negative, b.debits_pending, b.debits_posted, b.credits_pending,
-         b.credits_posted, b.rolled_up_to from accounts a left join balances b on b.account_id = a.id order by a.id"
+         b.credits_posted, b.rolled_up_to, b.account_id is not null as has_balance_row
+         from accounts a left join balances b on b.account_id = a.id order by a.id"
     )?;
     let account = |row: &db::Row| {
+        let amount = |column: &str| Ok::<Amount, db::Error>(row.get::<Option<Amount>>(column)?.unwrap_or_default());
         Ok(AuditedAccount {
             id: row.get("id")?,
             mode: row.get("mode")?,
@@ -42,12 +46,13 @@ pub async fn list_accounts_with_balances(tx: &mut Tx) -> Result<Vec<AuditedAccou
             asset: AssetId::from_stored(&row.get::<String>("asset")?),
             non_negative: row.get("non_negative")?,
             balance: Balance {
-                debits_pending: row.get("debits_pending")?,
-                debits_posted: row.get("debits_posted")?,
-                credits_pending: row.get("credits_pending")?,
-                credits_posted: row.get("credits_posted")?,
+                debits_pending: amount("debits_pending")?,
+                debits_posted: amount("debits_posted")?,
+                credits_pending: amount("credits_pending")?,
+                credits_posted: amount("credits_posted")?,
             },
-            rolled_up_to: row.get("rolled_up_to")?,
+            rolled_up_to: row.get::<Option<_>>("rolled_up_to")?.unwrap_or_default(),
+            has_balance_row: row.get("has_balance_row")?,
         })
     };
     found.iter().map(account).collect()

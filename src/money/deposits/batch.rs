@@ -43,6 +43,8 @@ pub(super) struct DepositBatch<'c> {
 pub(super) struct StoredBatch {
     /// The effects of the batch, which the caller must apply.
     pub effects: Effects,
+    /// The number of transfers that were stored for the first time, as deposits or as unclaimed transfers.
+    pub booked: usize,
     /// True when at least one deposit of the batch is not final yet.
     pub unfinished: bool,
     /// True when at least one deposit of the batch became final.
@@ -439,6 +441,7 @@ impl<'c> DepositBatch<'c> {
         let mut reached = older.iter().chain(&fresh).map(|(_, to)| *to);
         Ok(StoredBatch {
             effects: self.effects,
+            booked: fresh.len() + self.unclaimed.len(),
             unfinished: reached.clone().any(|to| to != State::Final),
             finished: reached.any(|to| to == State::Final),
             unclaimed: !self.unclaimed.is_empty(),

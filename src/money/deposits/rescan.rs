@@ -17,8 +17,7 @@ use records::reviews;
 /// The numbers of transfers that a rescan found: newly booked, already booked, and doubtful ones.
 #[derive(Debug, Default)]
 pub struct Rescanned {
-    /// The number of transfers that were not booked before this rescan and are passed on for booking. Transfers of zero
-    /// base units and transfers that are too large are included, although they are not booked.
+    /// The number of transfers that this rescan booked: as deposits, or as unclaimed money of addresses without an invoice.
     pub booked: u64,
     /// The number of transfers that were already booked.
     pub known: u64,
@@ -104,12 +103,12 @@ impl DepositService {
                 });
             }
         }
-        rescanned.booked = u64::try_from(missing.len()).unwrap_or(u64::MAX);
         let heights = missing.iter().map(|(header, _)| header.height);
         let sums = BlockSums::sum_stored_counted_deposits(tx, &chain.id, heights).await?;
         batch.add_received_transfers(tx, self.limits.grace, sums, &missing).await?;
         let position = Position { cursor: cursor.height, last: cursor.final_height };
         let mut stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;
+        rescanned.booked = u64::try_from(stored.booked).unwrap_or(u64::MAX);
         outputs::mark_outputs_spent_and_open_reviews(tx, chain, blocks, &mut stored.effects).await?;
         if stored.unclaimed {
             stored.effects.entries.extend(unclaimed::finish_transfers_up_to(tx, chain, cursor.final_height).await?);

@@ -94,7 +94,7 @@ pub enum CreditError {
     #[error("balances are in CNY or USD, not in {0}")]
     BadCurrency(Currency),
     /// The reference is empty or too long.
-    #[error("a reference has 1 to {REFERENCE_LENGTH_MAX} characters")]
+    #[error("a reference has 1 to {REFERENCE_LENGTH_MAX} bytes of text")]
     BadReference,
     /// The user was already credited under this reference.
     #[error("this user already received credit under the reference `{0}`")]

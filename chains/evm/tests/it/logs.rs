@@ -255,11 +255,12 @@ async fn invented_logs_are_not_credited() {
         _ => Intervention::Pass,
     };
     let false_proxy = Proxy::start_proxy(&url, intervene.clone()).await;
-    let without_receipts = Proxy::start_proxy(&url, move |method, params| match method {
+    let refuse_receipts = move |method: &str, params: &Value| match method {
         "eth_getBlockReceipts" => Intervention::Error(-32601, "method not found"),
         _ => intervene(method, params),
-    })
-    .await;
+    };
+    let without_receipts = Proxy::start_proxy(&url, refuse_receipts.clone()).await;
+    let also_without_receipts = Proxy::start_proxy(&url, refuse_receipts).await;
     for has_many_addresses in [false, true] {
         if has_many_addresses {
             chain.watch_many_addresses();
@@ -269,6 +270,7 @@ async fn invented_logs_are_not_credited() {
             &[&false_proxy.url, &url],
             &[&false_proxy.url, &false_proxy.url],
             &[&without_receipts.url, &without_receipts.url],
+            &[&without_receipts.url, &also_without_receipts.url],
         ] {
             for evm in [chain.build_driver(urls), chain.build_range_driver(urls, TraceApi::None).await] {
                 assert_eq!(collect_transfers(&read_blocks(&evm, head - 1, head, &chain.watched).await), [], "{urls:?}");
