@@ -49,7 +49,8 @@ impl AccountKey {
         if purpose == "86" { AddressKind::P2tr } else { AddressKind::P2wpkh }
     }
 
-    /// Returns the scheme by which addresses of the main network are derived.
+    /// Returns the scheme that turns public keys of this account into addresses. The network of the scheme is always
+    /// the main network, because a key is only checked with it.
     pub fn address_scheme(&self) -> AddressScheme {
         match (self.family, self.address_kind()) {
             (Family::Bitcoin, AddressKind::P2tr) => AddressScheme::P2tr(Network::Bitcoin.into()),
@@ -57,7 +58,8 @@ impl AccountKey {
         }
     }
 
-    /// Returns true when the account has the family of the chain and the purpose of its mode.
+    /// Returns true when the account has the family of the chain, and the purpose for the mode (live or test) of the
+    /// chain.
     fn fits_chain(&self, chain: &ChainConfig) -> bool {
         self.family == chain.family && self.purpose == Purpose::for_deposits_in(chain.mode)
     }
@@ -81,7 +83,8 @@ impl Purpose {
     }
 }
 
-/// Returns the number at the first level (BIP 43) of a derivation path for this kind of Bitcoin addresses, such as 86.
+/// Returns the number at the first level of the derivation path for this kind of Bitcoin addresses: 84 or 86, after the
+/// BIP that defines the kind.
 fn bip_purpose_number(kind: AddressKind) -> u32 {
     match kind {
         AddressKind::P2wpkh => 84,

@@ -1,10 +1,11 @@
-//! The derivation path of an account key, which says what kind of addresses a wallet finds below the key.
+//! Checks the derivation path of an account key. A path shows which kind of addresses wallets derive from the key, so a
+//! wrong path means that a wallet would not show the deposits.
 
 use chain::Family;
 
 use crate::Purpose;
 
-/// The first level of the path of an account and the addresses that wallets derive below it.
+/// The first levels of Bitcoin account paths that are refused, each with the addresses that wallets derive below it.
 const BITCOIN_PURPOSES: [(u32, &str); 4] = [
     (44, "old addresses that begin with 1"),
     (45, "multi-signature addresses"),
@@ -45,7 +46,8 @@ pub fn find_account_path_problem(family: Family, purpose: Purpose, path: &str) -
     find_coin_problem(family, purpose, path, coin)
 }
 
-/// Returns the problem of the second level of a path, the coin of SLIP-44. Test money may use the coin 1.
+/// Returns the problem of the second level of a path, which is the SLIP-44 number of a coin; `None` when it fits the
+/// family. An account for test money may also have the number 1, which stands for all test networks.
 fn find_coin_problem(family: Family, purpose: Purpose, path: &str, coin: u32) -> Option<String> {
     let expected = coin_of_family(family);
     match (coin, purpose) {
@@ -83,7 +85,8 @@ fn example_path(family: Family, purpose: Purpose) -> String {
     format!("m/{first}'/{}'/{account}'", coin_of_family(family))
 }
 
-/// Parses a path of three hardened levels, such as `m/84'/0'/0'` or `84h/0h/0h`. Returns `None` for any other text.
+/// Parses a path of three hardened levels, such as `m/84'/0'/0'` or `84h/0h/0h`, to the numbers of the levels. Returns
+/// `None` for every other text.
 fn parse_hardened_levels(path: &str) -> Option<[u32; 3]> {
     let levels = path.strip_prefix("m/").unwrap_or(path).split('/').map(|level| {
         let number = level.strip_suffix(['\'', 'h', 'H'])?;

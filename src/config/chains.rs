@@ -59,8 +59,8 @@ pub struct ChainConfig {
     /// The number of recent blocks that are stored. When a reorganisation removes more blocks than this, the chain is
     /// halted.
     pub keep_blocks: u64,
-    /// The numbers of confirmations that deposits need, by the value of the invoice, in ascending order. Only the last
-    /// entry has no `below_usd`.
+    /// The numbers of confirmations that deposits need, by the total value of the deposits in their block, in ascending
+    /// order. Only the last entry has no `below_usd`.
     pub confirmations: Vec<Confirmation>,
     /// The values in a block's header that the driver computes itself to verify the block.
     pub verify: Verify,
@@ -96,7 +96,8 @@ pub enum Finality {
     Depth,
 }
 
-/// The depth at which the deposits of a block are confirmed while their value together is below `below_usd`.
+/// One entry of `confirmations`: the depth at which the deposits of a block are confirmed when their total value is
+/// below `below_usd`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
@@ -228,7 +229,7 @@ impl ChainConfig {
 }
 
 impl Role {
-    /// Returns both roles, `read` and `broadcast`. An endpoint without configured roles has these.
+    /// Returns both roles, `read` and `broadcast`: the default of an endpoint without the option `roles`.
     fn all_roles() -> Vec<Role> {
         vec![Role::Read, Role::Broadcast]
     }
@@ -347,7 +348,7 @@ impl TryFrom<RawChain> for ChainConfig {
 }
 
 impl RawAsset {
-    /// Checks the decimals and the address of the contract, and returns the asset.
+    /// Returns the asset after its decimals and the address of its contract were checked.
     fn into_valid_asset(self, chain: &ChainId, family: Family) -> Result<Asset, String> {
         let RawAsset { code, contract, symbol, decimals, quote_decimals } = self;
         if decimals > 36 || quote_decimals > decimals {
@@ -369,8 +370,8 @@ impl RawAsset {
     }
 }
 
-/// Parses the address of a contract and returns its canonical form; `None` when it is not an address or its checksum is
-/// wrong.
+/// Parses the address of a contract and returns its canonical form; `None` when it is not an address of the family or
+/// its checksum is wrong. An EVM address in lower case has no checksum and is accepted; Bitcoin has no contracts.
 fn parse_contract_address(family: Family, text: &str) -> Option<String> {
     match family {
         Family::Bitcoin => None,

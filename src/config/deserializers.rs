@@ -41,7 +41,8 @@ pub fn deserialize_some_decimal<'de, D: Deserializer<'de>>(deserializer: D) -> R
     deserialize_decimal(deserializer).map(Some)
 }
 
-/// Parses digits with at most one decimal point. Rejects signs, exponents and numbers that cannot be stored exactly.
+/// Parses digits with at most one decimal point. Signs, exponents and numbers with more digits than a `Decimal` can
+/// hold are refused.
 pub fn parse_decimal(text: &str) -> Result<Decimal, String> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.starts_with(|c: char| c.is_ascii_digit());
     let error = || format!("\"{text}\" is not a decimal number such as \"7.24\"");
@@ -54,7 +55,6 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, String> {
 /// Deserialises a URL from a string. The text of an error does not contain the string, because a URL may contain a key.
 pub fn deserialize_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
-    // The message does not quote the text, because it may contain a key.
     Url::parse(&text).map_err(|e| D::Error::custom(format!("not an address such as \"https://example.com\": {e}")))
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::deserializers;
 
-/// An IP network: all addresses with the same first `bits` bits.
+/// An IP network: all addresses whose first `bits` bits are the same as those of `address`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpNetwork {
     address: IpAddr,

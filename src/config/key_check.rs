@@ -35,7 +35,8 @@ pub(super) struct KeyCheck<'a> {
 }
 
 impl KeyCheck<'_> {
-    /// Reports the unknown keys and the floating point numbers of a table. `path` is the path of its section.
+    /// Reports the unknown keys and the floating point numbers of a table and of its inner tables. `path` has the names
+    /// of the sections that lead to the table; it is unchanged after the call.
     pub(super) fn report_unknown_keys(&mut self, table: &DeTable<'_>, path: &mut Vec<String>) {
         for (key, value) in table.iter() {
             let name = key.get_ref().as_ref();
@@ -53,8 +54,8 @@ impl KeyCheck<'_> {
         }
     }
 
-    /// Reports the value when it is a floating point number. When the value contains tables, reports their problems.
-    /// `start` is the position of the value in the file, in bytes.
+    /// Reports the value when it is a floating point number, and checks tables and lists inside the value. `start` is
+    /// the position of the value in the file, in bytes; `path` is the path of its key.
     fn report_problems_of_value(&mut self, value: &DeValue<'_>, start: usize, path: &mut Vec<String>) {
         match value {
             DeValue::Table(table) => self.report_unknown_keys(table, path),
@@ -115,7 +116,8 @@ impl KeyCheck<'_> {
     }
 }
 
-/// Returns the path of the first section that has this key.
+/// Returns the path, such as `mail.smtp`, of the first section below `table` that has the key `name`; `None` when no
+/// section has the key. `path` is the path of `table` itself.
 fn find_section_with_key(table: &Table, name: &str, path: &str) -> Option<String> {
     let inner = table.iter().filter_map(|(key, value)| value.as_table().map(|table| (key, table)));
     inner.fold(None, |found, (key, table)| {

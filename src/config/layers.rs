@@ -27,7 +27,8 @@ impl Layers<'_> {
     }
 }
 
-/// Checks the keys of the file and merges the layers into one table, from which [`super::Config`] is deserialised.
+/// Checks the keys of the file and merges the defaults, the file and the environment variables into one table, from
+/// which [`super::Config`] is deserialised.
 pub fn check_and_merge_layers(layers: &Layers<'_>) -> Result<Table, Error> {
     let defaults: Table = DEFAULT_TOML.parse().map_err(|e| format!("config/default.toml: {e}"))?;
     let spanned = DeTable::parse(layers.text).map_err(|e| {
@@ -52,8 +53,8 @@ pub fn check_and_merge_layers(layers: &Layers<'_>) -> Result<Table, Error> {
     if problems.is_empty() { Ok(table) } else { Err(Error { problems }) }
 }
 
-/// Returns a hint at the first quotation mark of a word processor outside comments; `None` when there is none. TOML
-/// knows straight quotes only.
+/// Returns a hint about the first typographic quotation mark outside comments, with its line; `None` when the text has
+/// none. TOML accepts only straight quotation marks, and word processors replace them.
 fn describe_typographic_quote(text: &str) -> Option<String> {
     text.lines().enumerate().find_map(|(number, line)| {
         let line = line.split('#').next().unwrap_or_default();
@@ -64,7 +65,8 @@ fn describe_typographic_quote(text: &str) -> Option<String> {
     })
 }
 
-/// Replaces values of `base` with values of `layer`. Tables are merged, all other values are replaced.
+/// Copies all values of `layer` to `base`. When both have a table with the same key, the tables are merged in the same
+/// way; every other value of `base` is replaced.
 fn override_table(base: &mut Table, layer: Table) {
     for (key, value) in layer {
         match (base.get_mut(&key), value) {
@@ -77,7 +79,8 @@ fn override_table(base: &mut Table, layer: Table) {
 }
 
 /// Replaces each table `[chains.NAME]` with a complete one: first the chain defaults, over them the options of the
-/// preset, and over both the chain's own options.
+/// preset, and over both the chain's own options. Adds NAME as the option `id`, and removes the table of the chain
+/// defaults. Unknown presets are added to `problems`.
 fn merge_chain_tables(file: &str, table: &mut Table, problems: &mut Vec<String>) {
     let Some(Value::Table(defaults)) = table.remove(CHAIN_DEFAULTS) else { return };
     let Some(Value::Table(chains)) = table.get_mut("chains") else { return };
@@ -135,8 +138,8 @@ fn set_option_from_env(table: &mut Table, defaults: &Table, name: &str, text: &s
     Ok(())
 }
 
-/// Returns the default options of the section with this path. The section of a chain has the options of
-/// `[chain_defaults]`.
+/// Returns the default options of the section with this path; `None` when there is no such section. Every section of a
+/// chain has the defaults in `[chain_defaults]`.
 pub(super) fn find_default_section<'a>(defaults: &'a Table, path: &[impl AsRef<str>]) -> Option<&'a Table> {
     let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
     let path = match path.as_slice() {

@@ -122,7 +122,7 @@ pub struct Data {
 pub struct Database {
     /// `sqlite:FILE`, relative to the data folder, or a PostgreSQL URL without a password.
     pub url: String,
-    /// The file with the password of the PostgreSQL user.
+    /// The file with the password of the PostgreSQL user; unset when the server asks for no password.
     pub password_file: SecretFile,
     /// Number of threads that read from a SQLite database.
     pub readers: u32,
@@ -257,7 +257,8 @@ impl From<String> for Error {
     }
 }
 
-/// The defaults are those of `config/default.toml`. Relative paths in them stay relative.
+/// Returns the configuration of `config/default.toml` without any file or environment variable. Relative paths in it
+/// stay relative.
 impl Default for Config {
     fn default() -> Config {
         Config::merge_and_validate(&layers::Layers::default())
@@ -352,8 +353,8 @@ impl Config {
         }
     }
 
-    /// Returns the options to open the database. Reads the password from its file, and makes the path of a SQLite file
-    /// absolute.
+    /// Returns the options with which the database is opened. Reads the password of a PostgreSQL user from its file,
+    /// and makes the path of a SQLite file absolute.
     ///
     /// # Errors
     /// Fails when the password file cannot be read.
@@ -375,7 +376,8 @@ impl Config {
     }
 }
 
-/// Adds the password in the file to a database URL; returns the URL unchanged when no file is configured.
+/// Adds the password that the file contains to a database URL. Returns the same URL when no password file is
+/// configured.
 fn add_password_from_file(url: &str, password_file: &SecretFile) -> Result<String, Error> {
     use secrecy::ExposeSecret;
 

@@ -56,7 +56,7 @@ fn convert_to_chain_options(mut facts: Table) -> Table {
     facts
 }
 
-/// Adds the code to an asset of a preset. The code is the symbol in lower case, which is unique within a preset.
+/// Adds the option `code` to an asset of a preset: the symbol in lower case, which is unique within a preset.
 fn add_asset_code(mut asset: Value) -> Value {
     let symbol = asset.get("symbol").and_then(Value::as_str).map(str::to_lowercase);
     if let (Some(code), Some(table)) = (symbol, asset.as_table_mut()) {

@@ -53,7 +53,7 @@ pub struct Rates {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RatesMode {
-    /// From the prices of exchanges, except for pairs with a fixed rate.
+    /// Rates are computed from the prices of exchanges, except for pairs with a fixed rate.
     Feeds,
     /// All rates are the fixed rates of the configuration; no exchange is asked.
     Fixed,
@@ -126,7 +126,8 @@ impl FromStr for Pair {
     }
 }
 
-/// Deserialises fixed rates. An empty string removes the rate of its pair; a rate of zero is refused.
+/// Deserialises the rates of pairs such as `BTC/USD`. A pair whose rate is an empty string is left out, so that a later
+/// layer of the configuration can remove a rate. A rate of zero is an error.
 fn deserialize_fixed_rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Pair, Decimal>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, rate)| !rate.is_empty());
@@ -137,7 +138,7 @@ fn deserialize_fixed_rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     present.map(|entry| parse(entry).map_err(D::Error::custom)).collect()
 }
 
-/// Deserialises the base URLs of the exchanges' APIs.
+/// Deserialises the base URL of each exchange's API. Fails when a text is not a URL.
 fn deserialize_source_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SourceName, Url>, D::Error> {
     let texts = BTreeMap::<SourceName, String>::deserialize(deserializer)?;
     let parse = |(source, text): (SourceName, String)| {

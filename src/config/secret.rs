@@ -29,7 +29,7 @@ pub enum SecretError {
     /// The file is empty.
     #[error("{0} is empty")]
     Empty(PathBuf),
-    /// The value is `credential:` with this name, but systemd set no `CREDENTIALS_DIRECTORY`.
+    /// The option names this systemd credential, but systemd set no `CREDENTIALS_DIRECTORY`, the folder of credentials.
     #[error("$CREDENTIALS_DIRECTORY is not set; add `LoadCredential={0}:PATH` to the unit for `credential:{0}`")]
     NoCredentials(String),
 }
@@ -58,7 +58,7 @@ impl SecretFile {
         Ok(Some(SecretString::from(secret)))
     }
 
-    /// Makes a relative path absolute: it is relative to `folder`.
+    /// Puts `folder` before a relative path. A `credential:` value and an unset option are not changed.
     pub(super) fn make_path_absolute(&mut self, folder: &Path) {
         if !self.is_unset() && !self.0.starts_with(CREDENTIAL_PREFIX) {
             self.0 = folder.join(&self.0).display().to_string();

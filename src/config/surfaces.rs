@@ -69,8 +69,8 @@ pub struct Checkout {
     pub wechat_url: String,
     /// The assets with which buyers can pay, by their codes on this surface, such as `erc20_usdt`.
     pub assets: BTreeMap<String, AssetRef>,
-    /// The smallest amounts due in whole coins, by the surface's codes. The minimum of a code that is absent is what nodes
-    /// relay.
+    /// The smallest amount due for each asset, in whole coins, by the code of the asset on this surface. Without an
+    /// entry, the minimum is the smallest amount that Bitcoin nodes relay, or zero on other chains.
     pub min_amounts: BTreeMap<String, Decimal>,
 }
 
@@ -112,14 +112,16 @@ impl fmt::Display for AssetRef {
     }
 }
 
-/// Deserialises references to assets. An empty string instead of a reference removes the asset with this code.
+/// Deserialises the assets of the surface by their codes. A code whose asset is an empty string is left out, so that a
+/// configuration file can remove a default.
 fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, asset)| !asset.is_empty());
     present.map(|(code, asset)| Ok((code, asset.parse().map_err(D::Error::custom)?))).collect()
 }
 
-/// Deserialises the smallest amounts due. An empty string selects what nodes relay.
+/// Deserialises the smallest amount due for each asset. A code whose amount is an empty string is left out; then the
+/// smallest amount that nodes relay is the minimum.
 fn deserialize_min_amounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Decimal>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, amount)| !amount.is_empty());
@@ -130,7 +132,8 @@ fn deserialize_min_amounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     present.map(parse).collect()
 }
 
-/// The table `[surfaces.checkout]`, which contains the options of the mount and the options of the surface.
+/// The table `[surfaces.checkout]` as it is written: it has the common options of all surfaces beside those of the
+/// checkout surface.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCheckout {

@@ -220,8 +220,8 @@ impl Validator {
         }
     }
 
-    /// Adds a problem for each asset of the checkout surface whose chain or code is unknown, or whose chain has another
-    /// mode.
+    /// Adds a problem for each minimum of the checkout surface whose code is no asset of the surface, or whose amount
+    /// the asset cannot represent.
     fn validate_min_amounts(&mut self, config: &Config) {
         let checkout = &config.surfaces.checkout;
         for (code, min) in &checkout.min_amounts {
@@ -242,6 +242,8 @@ impl Validator {
         }
     }
 
+    /// Adds a problem for each asset of the checkout surface whose chain or code is unknown, or whose chain has another
+    /// mode than the surface.
     fn validate_checkout_assets(&mut self, config: &Config) {
         let checkout = &config.surfaces.checkout;
         for (code, asset) in &checkout.assets {
@@ -302,7 +304,8 @@ impl Validator {
         }
     }
 
-    /// Adds the problem of a chain without a fitting account key.
+    /// Adds a problem to a chain for whose family and mode no account key is configured, or only one of another kind of
+    /// addresses.
     fn add_problem_of_missing_account(&mut self, config: &Config, chain: &ChainConfig) {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
         if let Some(problem) = config.describe_address_kind_mismatch(chain) {
@@ -383,8 +386,8 @@ impl Validator {
         }
     }
 
-    /// Adds a problem unless the values and the numbers of confirmations ascend, and only the last entry has no
-    /// `below_usd`.
+    /// Adds a problem unless `below_usd` and the depths rise from entry to entry, only the last entry has no
+    /// `below_usd`, and every depth lies between 1 and `final_depth`.
     fn validate_confirmations(&mut self, chain: &ChainConfig) {
         let at = format!("chains.{}.confirmations", chain.id);
         let Some((last, tiers)) = chain.confirmations.split_last() else {
@@ -404,8 +407,9 @@ impl Validator {
         }
     }
 
-    /// Adds a problem for each account key that is invalid, of another kind than its path and its purpose say, or
-    /// listed twice. Keys are compared by their bytes, because a `zpub` and an `xpub` may be the same account.
+    /// Adds a problem for each account key that is invalid, listed twice, of a test network although it is for live
+    /// money, or given with a path that does not fit its family and purpose. Keys are compared by their bytes, because
+    /// a `zpub` and an `xpub` may be the same key.
     fn validate_accounts(&mut self, config: &Config) {
         let mut earlier = Vec::new();
         for (number, account) in config.accounts.iter().enumerate() {

@@ -1,9 +1,9 @@
 //! Decides which exchange rates are accepted, without network, clock and database.
 //!
 //! A rate is accepted when enough recent prices are near their median, and the median is near the last accepted rate. A
-//! median far from the last rate is a jump, which is accepted after several rounds in a row with the same median. Until
-//! then the pair has no rate: a wrong price in a single round changes no quote, and after a market crash nobody pays by
-//! the old price. The operator can set the rate of a pair in `[rates.fixed]`.
+//! median far from the last rate is a jump, which is accepted after several rounds in a row with about the same median.
+//! Until then the pair has no rate: a wrong price in a single round changes no quote, and after a market crash no
+//! invoice is quoted at the old price. The operator can set the rate of a pair in `[rates.fixed]`.
 //!
 //! USDT counts as one US dollar, both as quote currency and as a rate, while its own prices are near one dollar.
 //! Otherwise USDT has no rate, and prices quoted in USDT are ignored.
@@ -31,11 +31,11 @@ pub struct AgreedRate {
     pub value: Decimal,
     /// The sources whose prices are near the median, each once.
     pub sources: Vec<SourceName>,
-    /// The time of the decision. The age of the rate counts from this time.
+    /// The time at which the rate was accepted. A rate becomes stale some time after it.
     pub at: Instant,
 }
 
-/// The text that is stored as the source of the rate, such as `median of binance, kraken, okx`.
+/// Formats the text that is stored as the source of the rate, such as `median of binance, kraken, okx`.
 impl fmt::Display for AgreedRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.sources.iter().map(|source| source.as_str()).collect();
@@ -43,8 +43,8 @@ impl fmt::Display for AgreedRate {
     }
 }
 
-/// The reason why a round yields no new rate. The previous rate stays valid until it is stale after
-/// [`RateRejection::TooFew`], and is withdrawn after all other rejections.
+/// The reason why a round of requests gives no new rate. After [`RateRejection::TooFew`], the previous rate is used
+/// until it is stale; after every other reason, the previous rate is withdrawn at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateRejection {
     /// Too few exchanges have a recent price.
@@ -89,7 +89,7 @@ struct PairState {
 }
 
 impl RateConsensus {
-    /// Creates a state without accepted rates, with the limits of the configuration.
+    /// Creates a consensus without accepted rates, with the limits of the configuration.
     pub fn new(config: &Rates) -> RateConsensus {
         let limits = Limits {
             min_sources: config.min_sources,
@@ -103,12 +103,14 @@ impl RateConsensus {
         RateConsensus { limits, states: BTreeMap::new() }
     }
 
-    /// Sets the rate that was accepted before the restart, so that the first round is compared with this rate.
+    /// Sets the rate that an earlier process accepted last, so that the first round can detect a jump. Forgets a jump
+    /// of this pair that is not accepted yet.
     pub fn restore_accepted_rate(&mut self, pair: Pair, accepted: Decimal) {
         self.states.insert(pair, PairState { accepted: Some(accepted), jump: None });
     }
 
-    /// Decides the rates of these pairs from the prices of one round of requests. All pairs are quoted in USD.
+    /// Decides the rates of these pairs from the prices of one round of requests, and keeps accepted rates and jumps
+    /// for the next round. All pairs are quoted in USD; a fixed rate of one is returned for USDT while it is pegged.
     pub fn decide_rates(
         &mut self,
         now: Instant,
@@ -174,7 +176,7 @@ impl Limits {
         observations: impl Iterator<Item = &'a Observation>,
         needed: usize,
     ) -> Result<AgreedRate, RateRejection> {
-        // Each source counts once, with its newest price.
+        // Each exchange counts once, with its newest price.
         let mut newest_by_source: BTreeMap<SourceName, &Observation> = BTreeMap::new();
         for observation in observations.filter(|observation| now.since(observation.at) <= self.staleness_ms) {
             let newest = newest_by_source.entry(observation.source).or_insert(observation);
@@ -195,14 +197,14 @@ impl Limits {
     }
 }
 
-/// Returns the median price of these sources, or `None` when there are no prices.
+/// Returns the median of the prices of these exchanges; `None` when there are no prices.
 fn compute_median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -> Option<Decimal> {
     compute_median(&newest_by_source.values().map(|observation| observation.price).collect::<Vec<Decimal>>())
 }
 
 impl PairState {
-    /// Stores the rate of a round as the accepted rate. A rate far from the last accepted rate is a jump: it is
-    /// rejected until enough rounds in a row have had it.
+    /// Records the rate of a round as the last accepted one and returns it. A rate far from the last accepted one is a
+    /// jump: it is returned as [`RateRejection::Jump`] until `jump_rounds` rounds in a row have had it.
     fn accept_or_delay_jump(
         &mut self,
         agreed: Result<AgreedRate, RateRejection>,

@@ -1,4 +1,4 @@
-//! The reasons why an exchange returned no price. Texts from exchanges are shortened to one line.
+//! The errors of requests for prices. Texts from exchanges are shortened to one line, because they appear in the log.
 
 use super::http::RESPONSE_BYTES_MAX;
 
@@ -54,7 +54,7 @@ pub fn to_feed_error(error: &reqwest::Error) -> FeedError {
     if error.is_timeout() { FeedError::TimedOut } else { FeedError::Unreachable(describe_root_cause(error)) }
 }
 
-/// Returns the text of the innermost cause of an error. The outer causes only repeat the URL.
+/// Returns the text of the innermost cause of an error, as one line. The outer errors only repeat the URL.
 pub fn describe_root_cause(error: &reqwest::Error) -> String {
     let mut reason: &dyn std::error::Error = error;
     while let Some(inner) = reason.source() {

@@ -30,8 +30,8 @@ pub fn build_http_client(timeout: Duration) -> Result<Client, FeedError> {
         .map_err(|e| FeedError::Client(describe_root_cause(&e)))
 }
 
-/// Sends a GET request and returns the body of a successful response. Every other response is an error; a response that
-/// limits the request rate contains the time to wait.
+/// Sends a GET request and returns the body of a successful response. Every other response is an error. For a response
+/// that limits the request rate, the error has the number of seconds to wait.
 pub async fn fetch_successful_response_body(client: &Client, url: Url) -> Result<Vec<u8>, FeedError> {
     let mut response =
         client.get(url).header(ACCEPT, "application/json").send().await.map_err(|e| to_feed_error(&e))?;

@@ -1,7 +1,7 @@
 //! Exchange rates over HTTP: requests prices from several exchanges and decides which rate to accept.
 //!
-//! [`Feeds`] sends the requests and [`RateConsensus`] decides. Without enough sources that agree, the last rate is used
-//! until it is stale. An invoice keeps the rate with which it was created.
+//! [`Feeds`] sends the requests and [`RateConsensus`] decides. When too few exchanges report a price, the last rate is
+//! used until it is stale. An invoice keeps the rate with which it was created.
 
 mod price_requests;
 mod exchanges;

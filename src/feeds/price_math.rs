@@ -2,7 +2,7 @@
 
 use rust_decimal::Decimal;
 
-/// Returns the median of prices in any order, or `None` when there are none.
+/// Returns the median of prices in any order: the middle one, or the mean of the middle two; `None` without prices.
 pub fn compute_median(prices: &[Decimal]) -> Option<Decimal> {
     let mut sorted = prices.to_vec();
     sorted.sort();
@@ -15,7 +15,8 @@ pub fn compute_median(prices: &[Decimal]) -> Option<Decimal> {
     lower.checked_add(upper.checked_sub(*lower)?.checked_div(Decimal::TWO)?)
 }
 
-/// Returns true when `price` differs from `from` by at most `percent` percent of `from`, which must be above zero.
+/// Returns true when the difference between `price` and `from` is at most `percent` percent of `from`, which must be
+/// above zero. Returns false when the numbers are too large to compare.
 pub fn is_within_percent(price: Decimal, from: Decimal, percent: u32) -> bool {
     let allowed = from.checked_mul(Decimal::new(i64::from(percent), 2));
     let distance = price.checked_sub(from).map(|distance| distance.abs());

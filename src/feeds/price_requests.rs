@@ -20,7 +20,7 @@ pub struct Feeds {
 }
 
 impl Feeds {
-    /// Builds the HTTP client for the configured exchanges. Sends no request.
+    /// Creates the feeds for the configured exchanges that have a URL. Sends no request.
     ///
     /// # Errors
     /// Fails when the HTTP client cannot be built.
@@ -44,7 +44,8 @@ impl Feeds {
         observations
     }
 
-    /// Requests the prices of these pairs and returns the result of every exchange, for `settled check`.
+    /// Requests the prices of these pairs from every exchange, and returns the prices or the error of each exchange by
+    /// its name.
     pub async fn request_prices_by_exchange(
         &self,
         pairs: &[Pair],
@@ -56,8 +57,9 @@ impl Feeds {
         join_all(requests).await
     }
 
-    /// Requests prices from one exchange, unless the exchange is paused. When the exchange replies that it got too many
-    /// requests, pauses it.
+    /// Requests prices from one exchange, unless the exchange is paused. Pairs that the exchange cannot have are not
+    /// requested. When the exchange rejects all pairs together, they are requested one by one. When it limits the
+    /// request rate, it is paused.
     async fn request_prices_unless_paused(
         &self,
         source: SourceName,
@@ -70,7 +72,7 @@ impl Feeds {
         let available: Vec<Pair> =
             pairs.iter().filter(|pair| exchanges::may_have_market(source, pair)).cloned().collect();
         let result = match self.request_pairs_together_if_accepted(source, root, &available).await {
-            // The exchange rejects the whole request when it does not know one of the pairs.
+            // An exchange that does not know one of the pairs rejects the whole request.
             Err(FeedError::Rejected(_))
                 if available.len() > 1 && exchanges::accepts_several_pairs_per_request(source) =>
             {
@@ -135,7 +137,7 @@ impl Feeds {
         }
     }
 
-    /// Returns true until the pause of this exchange has passed.
+    /// Returns true while no request may be sent to this exchange, because it limited the request rate.
     fn is_exchange_paused(&self, source: SourceName) -> bool {
         let paused_until = self.paused_until.lock().expect("no panic while the pauses are locked");
         paused_until.get(&source).is_some_and(|until| self.clock.monotonic_now() < *until)

@@ -1,5 +1,5 @@
-//! The API reference of a surface: its OpenAPI document, and an HTML page made from it. The page is rendered once, has
-//! no scripts and loads no other files.
+//! The API reference of a surface: its OpenAPI document, and an HTML page that is made from the document. The page is
+//! rendered once at the start, has no scripts and loads no other files.
 
 use std::fmt::Write;
 
@@ -21,7 +21,8 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// Maximum depth of nested objects whose fields the page shows.
 const DEPTH_MAX: usize = 4;
 
-/// Returns the routes `/openapi/NAME.json` and `/reference/NAME`.
+/// Returns the routes `/openapi/NAME.json` (the document) and `/reference/NAME` (the HTML page). Clients may cache both
+/// for five minutes.
 pub fn build_reference_routes(name: &str, document: OpenApi) -> Router {
     let json = document.to_json().expect("an OpenAPI document can be serialised");
     let page = render_reference_page(&serde_json::from_str(&json).expect("a serialised document is valid JSON"), name);
@@ -120,7 +121,8 @@ fn render_operation(html: &mut String, document: &Value, method: &str, path: &st
     html.push_str("</section>\n");
 }
 
-/// Renders the fields of an object as a table. The fields of nested objects become tables inside this table.
+/// Appends a table with the fields of an object to `html`. The fields of nested objects become tables inside this
+/// table, down to [`DEPTH_MAX`]. Appends nothing for a type without fields.
 fn render_schema_fields(html: &mut String, document: &Value, schema: &Value, depth: usize) {
     let schema = resolve_schema_reference(document, schema);
     for choice in list_array_items(&schema["oneOf"]) {
@@ -172,7 +174,7 @@ fn describe_schema_type(document: &Value, schema: &Value) -> String {
     }
 }
 
-/// Returns the schema to which `$ref` points, or the schema itself when it has no `$ref`.
+/// Returns the schema to which `$ref` points; the given schema when it has no `$ref`, or one that points nowhere.
 fn resolve_schema_reference<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     let Some(reference) = schema["$ref"].as_str() else { return schema };
     document.pointer(reference.trim_start_matches('#')).unwrap_or(schema)

@@ -1,7 +1,8 @@
 //! Reads the body of a request into one buffer of bounded size.
 //!
-//! hyper delivers a body in frames, and every frame keeps the whole read buffer of its connection in memory. A client that
-//! sends single bytes causes one frame per byte. So each frame is copied and dropped before the next one is read.
+//! hyper delivers a body in frames, and every frame keeps the whole read buffer of its connection in memory. A client
+//! that sends its body byte by byte causes one frame per byte. So each frame is copied and dropped before the next one
+//! is read.
 
 use axum::body::{Body, HttpBody};
 use http_body_util::BodyExt;

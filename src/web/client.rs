@@ -18,9 +18,10 @@ pub struct Peer(pub SocketAddr);
 pub struct Client(pub IpAddr);
 
 impl Client {
-    /// Finds the client's address. Each proxy appends the address of its peer to `X-Forwarded-For`, so the list is read
-    /// from the end, as long as a trusted proxy wrote the entry. Reading stops at an entry that is not an address,
-    /// because the client may have forged all earlier entries.
+    /// Returns the address of the client: that of the socket's peer unless the peer is a trusted proxy. Each proxy
+    /// appends the address of its own peer to `X-Forwarded-For`, so the list is read from the end, as long as a trusted
+    /// proxy wrote the entry. Reading stops at an entry that is not an address, because the client may have forged all
+    /// entries before it.
     pub fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> Client {
         let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains_address(address));
         let mut client = peer.to_canonical();
@@ -47,7 +48,7 @@ pub fn is_forwarded_by_untrusted_peer(peer: IpAddr, headers: &HeaderMap, trusted
     headers.contains_key(FORWARDED_FOR) && !trusted.iter().any(|network| network.contains_address(peer))
 }
 
-/// Parses `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, each with or without a port.
+/// Parses an entry of `X-Forwarded-For`: `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, each with or without a port.
 fn parse_forwarded_address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']')).unwrap_or(entry);
     bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()))

@@ -11,7 +11,7 @@ use tracing::warn;
 use access::limits::Key;
 use config::{IpNetwork, Server};
 
-/// The limits, and the number of open connections.
+/// The limits of open connections, and the connections that are open now.
 pub struct ConnectionLimits {
     /// Maximum number of open connections of all clients.
     total: u32,
@@ -34,7 +34,8 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionLimits {
-    /// Takes the limits from the configuration. The total is at most half of the descriptors that the process may open.
+    /// Takes the limits from the configuration, and raises the process's limit of open descriptors to the hard limit.
+    /// At most half of the descriptors are used for connections; a higher configured number is reduced with a warning.
     pub fn new(server: &Server) -> ConnectionLimits {
         let total = server.connections_max.min(raise_descriptor_limit() / 2);
         if total < server.connections_max {
@@ -54,18 +55,20 @@ impl ConnectionLimits {
         }
     }
 
-    /// Waits until the number of open connections is below the limit for all clients together.
+    /// Waits until fewer connections are open than the limit for all clients together, and reserves one of the free
+    /// ones. Dropping the permit frees it.
     pub async fn wait_for_free_connection(&self) -> OwnedSemaphorePermit {
         self.free.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    /// Waits until no connection is open.
+    /// Waits until no connection is open, and no free one is reserved.
     pub async fn wait_until_all_closed(&self) {
         let all = self.free.acquire_many(self.total).await;
         drop(all.expect("the semaphore is never closed"));
     }
 
-    /// Counts a connection as open; `None` when its client has reached the limit per client.
+    /// Counts a connection of this client as open, and returns the permit that ends the count when it is dropped;
+    /// `None` when the client has reached its limit. Trusted proxies have no such limit.
     pub fn admit_connection(&self, free: OwnedSemaphorePermit, peer: IpAddr) -> Option<ConnectionPermit> {
         let peer = peer.to_canonical();
         if self.trusted_proxies.iter().any(|network| network.contains_address(peer)) {

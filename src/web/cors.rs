@@ -19,7 +19,7 @@ const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, content-type, idempotency-key, x-request-id");
 /// The response headers that pages may read.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static("retry-after, x-request-id");
-/// Time for which a browser may keep the answer to a preflight request, in seconds.
+/// Time, in seconds, for which a browser may reuse the answer to a preflight request.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// Lets pages of these origins call the surface, and answers their preflight requests. An origin is written

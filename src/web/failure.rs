@@ -1,5 +1,6 @@
-//! Failures of endpoints. A surface puts the cause of a failure into the response, and the request log, which knows the
-//! id of the request, writes it. During an outage of the database only the first failure is an error in the log.
+//! Failures of endpoints. A surface attaches the cause of a failure to the response, and the request log writes the
+//! cause together with the id of the request. During an outage of the database, only the first failure is logged as an
+//! error.
 
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +14,7 @@ use clock::Instant;
 /// Time without a failure after which the next failure of the database begins a new outage, in milliseconds.
 const OUTAGE_END_AFTER_MS: i64 = 60_000;
 
-/// The cause of a failure, for the log. The client does not see it.
+/// The cause of a failure, which is attached to the response for the request log. The client does not see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Failure {
     cause: String,
@@ -21,8 +22,9 @@ struct Failure {
     is_outage: bool,
 }
 
-/// Returns the response to a request that failed because of `cause`, in the error format of the surface. An outage of
-/// the database gets status 503; every other failure gets status 500.
+/// Returns the response to a request that failed because of `cause`, in the error format of the surface, and attaches
+/// the cause for the log. `database_error` is the error of the database that caused the failure; `None` for other
+/// causes. An outage of the database gets status 503; every other failure gets status 500.
 pub fn failure_response(render: ErrorRenderer, cause: impl Display, database_error: Option<&db::Error>) -> Response {
     let error = match database_error {
         Some(db::Error::Unavailable(_) | db::Error::Conflict(_)) => HttpError::DatabaseUnavailable,
@@ -46,13 +48,14 @@ pub fn failure_response(render: ErrorRenderer, cause: impl Display, database_err
     response
 }
 
-/// The time of the latest failure of the database; `None` before the first one.
+/// Logs failures, with one error per outage of the database. Contains the time of the latest failure of the database;
+/// `None` before the first one.
 #[derive(Debug, Default)]
 pub struct OutageLog(Mutex<Option<Instant>>);
 
 impl OutageLog {
-    /// Logs the failure in a response, if there is one. The first failure of an outage is an error; further ones are
-    /// debug messages. `now` is the monotonic time.
+    /// Logs the failure that is attached to the response, if there is one. Of an outage, the first failure is logged as
+    /// an error and all others as debug messages. `now` is the monotonic time.
     pub fn log_failure(&self, now: Instant, response: &Response, request_id: &str) {
         let Some(failure) = response.extensions().get::<Failure>() else { return };
         let cause = &failure.cause;
@@ -69,7 +72,8 @@ impl OutageLog {
         }
     }
 
-    /// Records a failure of the database. Returns true when it begins an outage.
+    /// Records the time of a failure of the database. Returns true when the failure begins an outage: there was none
+    /// before, or the latest one was more than 60 seconds ago.
     fn record_failure(&self, now: Instant) -> bool {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = latest.replace(now);

@@ -1,5 +1,5 @@
-//! The fields of a request, from a JSON body or a query string. Unknown fields are ignored. The error for a missing
-//! field or a wrong type contains the name of the field.
+//! The fields of a request, from a JSON body or a query string. Fields that no endpoint asks for are ignored. The error
+//! for a missing field or a wrong type contains the name of the field.
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -56,12 +56,13 @@ impl Fields {
         Fields(pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect())
     }
 
-    /// Returns the text of a required field.
+    /// Returns the text of a required field. A field that is absent, `null` or blank counts as missing.
     pub fn required_text(&self, field: &'static str) -> Result<&str, BadRequest> {
         self.optional_text(field)?.ok_or_else(|| BadRequest::for_field(field, "is missing"))
     }
 
-    /// Returns the text of an optional field; `None` when it is absent, `null` or blank.
+    /// Returns the text of an optional field; `None` when it is absent, `null` or blank. A text with control characters
+    /// or more than 1,000 bytes is an error, and so is a value of another type.
     pub fn optional_text(&self, field: &'static str) -> Result<Option<&str>, BadRequest> {
         match self.0.get(field) {
             None | Some(Value::Null) => Ok(None),

@@ -31,8 +31,8 @@ use tasks::Tasks;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
-/// Time that the body of a request has to arrive after the daemon began to stop. A body that was sent at once arrives
-/// within a few round trips; a client that sends no more must not delay the stop.
+/// Time that the body of a request may still take to arrive after the daemon began to stop. A body that was sent
+/// completely arrives within a few round trips; a client that has not sent it must not delay the stop.
 const BODY_TIME_AFTER_STOP: Duration = Duration::from_secs(1);
 
 /// The middleware. All surfaces share one value, so that the rate limit per client counts requests to all surfaces
@@ -54,7 +54,8 @@ struct Inner {
 }
 
 impl Guard {
-    /// Creates the middleware with the limits of the configuration. `stop` becomes true when the daemon stops.
+    /// Creates the middleware with the limits of the configuration. The value in `stop` becomes true when the daemon
+    /// begins to stop.
     pub fn new(server: &Server, clock: Clock, tasks: Tasks, stop: watch::Receiver<bool>) -> Guard {
         Guard(Arc::new(Inner {
             clock,
@@ -70,14 +71,15 @@ impl Guard {
     }
 
     /// Wraps a surface: adds the rate limit, the limits of body size and time, and the handling of panics. `render`
-    /// renders errors of this middleware in the surface's error format.
+    /// turns an error of the middleware into a response in the surface's error format.
     pub fn protect_surface(&self, surface: Router, render: ErrorRenderer) -> Router {
-        // This middleware itself limits and reads the body, so no endpoint needs a limit.
+        // The middleware limits and reads the body, so axum's own limit for endpoints is switched off.
         let surface = surface.layer(DefaultBodyLimit::disable());
         surface.layer(middleware::from_fn_with_state((self.clone(), render), protect_request))
     }
 
-    /// Wraps routes that belong to no surface and need no limits: refuses requests without one valid host.
+    /// Wraps routes that belong to no surface and need no limits: requests whose `Host` header is missing or invalid
+    /// get an error response.
     pub fn require_valid_host(&self, routes: Router) -> Router {
         routes.layer(middleware::from_fn(refuse_invalid_host))
     }
@@ -99,7 +101,7 @@ async fn protect_request(
     warn_once_of_untrusted_proxy(&guard, peer, &request);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = call_endpoint_within_limits(&guard, render, client, request, next).await;
-    // The log reads the route from the response, also when the middleware itself created the response.
+    // The request log takes the route from the response. A response that the middleware created itself would have none.
     if let Some(route) = route {
         response.extensions_mut().insert(route);
     }
@@ -160,7 +162,8 @@ async fn refuse_invalid_host(request: Request, next: Next) -> Response {
     if has_one_valid_host(&request) { next.run(request).await } else { HttpError::HostInvalid.render_plain_error() }
 }
 
-/// Returns true when the request has one valid `Host` header. HTTP/1.0 allows a request without one.
+/// Returns true when the request has exactly one `Host` header, which is empty or a valid host with an optional port.
+/// HTTP/1.0 also allows a request without the header.
 fn has_one_valid_host(request: &Request) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -175,7 +178,8 @@ fn is_host_with_optional_port(host: &HeaderValue) -> bool {
     Authority::try_from(host.as_bytes()).is_ok_and(|authority| !authority.as_str().contains('@'))
 }
 
-/// Reads the body of a request. Waits for `server.request_timeout_ms`, and for a shorter time once the daemon stops.
+/// Reads the body of a request, of at most `server.body_bytes_max` bytes. Fails when the body has not arrived after
+/// `server.request_timeout_ms`, or one second after the daemon began to stop.
 async fn receive_body_until_stopped(guard: &Inner, body: Body) -> Result<Vec<u8>, HttpError> {
     let mut stop = guard.stop.clone();
     let stopped = async move {
@@ -208,7 +212,9 @@ async fn log_request_and_set_headers(State(guard): State<Guard>, mut request: Re
     response
 }
 
-/// Returns the request id in the header that a proxy set, so that both logs have the same id, or a new id.
+/// Returns the request id of the proxy, so that the logs of the proxy and of the daemon have the same id. Returns a new
+/// id when the request has none, or one that is too long or has other characters than letters, digits, `-`, `_` and
+/// `.`.
 fn proxy_request_id_or_new(request: &Request) -> HeaderValue {
     let from_proxy = request.headers().get(REQUEST_ID).filter(|value| {
         let fits = (1..=REQUEST_ID_LENGTH_MAX).contains(&value.len());

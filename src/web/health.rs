@@ -12,24 +12,24 @@ use serde::Serialize;
 
 use crate::response;
 
-/// The problems of the daemon, by the name of the part with the problem. `/readyz` is public, so it shows only these
-/// names. The reasons may contain texts from nodes, so only the log and `settled status` show them.
+/// The problems of the daemon: for each part that does not work, the reason. `/readyz` is public, so it shows only the
+/// names of the parts. The reasons may contain texts from nodes, so only the log and `settled status` show them.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Health {
-    /// Records that `part` does not work until its problem is [cleared](Health::clear_problem). `reason` is one
-    /// sentence.
+    /// Records the problem of a part of the daemon, such as the follower of a chain, until the problem is
+    /// [cleared](Health::clear_problem). `reason` is one sentence.
     pub fn set_problem(&self, part: impl Into<String>, reason: impl Into<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.into(), reason.into());
     }
 
-    /// Records that `part` works again.
+    /// Removes the problem of this part.
     pub fn clear_problem(&self, part: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
     }
 
-    /// Returns the reason of each part that cannot work.
+    /// Returns the problems: the reason by the name of the part.
     pub fn problems(&self) -> BTreeMap<String, String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -42,7 +42,7 @@ struct HealthResponse {
     problems: Vec<String>,
 }
 
-/// Returns the routes of both health endpoints. They have no rate limit, so they only read values in memory.
+/// Returns the routes `/healthz` and `/readyz`. They have no rate limit, so their endpoints only read values in memory.
 pub fn build_health_routes(health: Health) -> Router {
     Router::new().route("/healthz", get(get_healthz)).route("/readyz", get(get_readyz)).with_state(health)
 }

@@ -26,7 +26,8 @@ impl HostRouter {
         *router = std::mem::take(router).merge(routes);
     }
 
-    /// Returns one router that serves all surfaces, each on its host.
+    /// Returns one router that serves every surface on its host. On a host without surfaces of its own, only the
+    /// surfaces without a host are served.
     pub fn into_router(self) -> Router {
         if self.by_host.is_empty() {
             return self.every_host;

@@ -1,5 +1,4 @@
-//! Errors of the HTTP server itself, such as an unknown path, a rate limit or a timeout. Each surface renders them in
-//! its own error format.
+//! Errors of the HTTP server itself, such as an unknown path, a rate limit or a timeout.
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -31,7 +30,8 @@ pub enum HttpError {
     TimedOut,
     /// The database does not work at the moment. Nothing was changed.
     DatabaseUnavailable,
-    /// The database failed while it stored the changes of the request. They may or may not be stored.
+    /// The connection to the database broke while the changes of the request were committed, so it is not known if they
+    /// are stored.
     OutcomeUnknown,
     /// The daemon stopped before the body of the request arrived.
     ShuttingDown,
@@ -39,8 +39,8 @@ pub enum HttpError {
     Internal,
 }
 
-/// Seconds after which clients should repeat a request that failed because of an outage. A restart of the daemon or of
-/// the database takes about as long.
+/// Seconds after which clients should repeat a request that failed because of an outage: about the time that a restart
+/// of the daemon or of the database takes.
 const OUTAGE_RETRY_SECONDS: u64 = 10;
 
 /// A function that renders errors of the HTTP server in the error format of one surface.

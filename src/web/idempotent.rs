@@ -1,5 +1,6 @@
 //! Executes the database transaction of a call, and repeats it after a conflict with a concurrent transaction. A call
-//! with an idempotency key is executed once: a repeated call returns the stored response of the first one.
+//! with an idempotency key is executed once: when the client repeats the call, it gets the stored response of the first
+//! one.
 //!
 //! All surfaces use this executor.
 
@@ -15,11 +16,11 @@ use ids::Shop;
 
 /// The request header that carries an idempotency key.
 const HEADER: &str = "idempotency-key";
-/// Maximum number of attempts when the database transactions conflict with concurrent ones. After the last attempt the
-/// caller gets its error.
+/// Maximum number of attempts to run a database transaction that conflicts with concurrent ones. The caller gets the
+/// error of the last attempt.
 const ATTEMPTS_MAX: u32 = 4;
 
-/// The time for which a key and its response are stored.
+/// The time for which an idempotency key and its response are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
     /// The key never expires. This value is used for calls that move money.
@@ -57,22 +58,23 @@ pub struct StoredResponse {
     pub body: String,
 }
 
-/// The response to a call, and the value that the execution of the call returned.
+/// The response to a call, and the value of the transaction that executed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallOutcome<T> {
     /// The response for the client.
     pub response: StoredResponse,
-    /// The value that the transaction returned with the response; `None` when the response is the stored one of an
-    /// earlier call.
+    /// The value that the transaction returned beside the response; `None` when nothing was executed, because the
+    /// response of an earlier call with the same key was stored.
     pub executed: Option<T>,
 }
 
-/// The header `Idempotency-Key` is not 1 to 255 visible ASCII characters.
+/// The error for a header `Idempotency-Key` whose value is not 1 to 255 visible ASCII characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to {KEY_LENGTH_MAX} visible ASCII characters")]
 pub struct InvalidKey;
 
-/// An error type of an operation, with the errors that the executor must create or recognise.
+/// The error type of an operation that [`execute_once_per_key`] executes. The executor creates the error for a reused
+/// key, and recognises errors of the database.
 pub trait OperationError: From<db::Error> {
     /// Returns the error for a key that was used with another request before.
     fn key_reused_error() -> Self;
@@ -82,8 +84,8 @@ pub trait OperationError: From<db::Error> {
 }
 
 impl IdempotencyKey {
-    /// Reads the key from the request's headers; `None` when the client sent no key. `request` is the serialised
-    /// request, which must be the same for equal requests.
+    /// Parses the key in the request's headers; `None` when the client sent no key. `request` is a serialisation of the
+    /// request: a call with the same key and another `request` is refused.
     ///
     /// # Errors
     /// Fails when the header is not 1 to 255 visible ASCII characters.
@@ -107,9 +109,9 @@ impl fmt::Display for Scope<'_> {
     }
 }
 
-/// Executes a call, once per idempotency key. `prepare` runs before each attempt and does the work that must not be
-/// done inside a database transaction. `transact` runs inside the transaction, and returns the response and a value for
-/// the caller. `name` is the name of the transaction in logs.
+/// Executes a call: once per idempotency key, and always when the call has no key. `prepare` runs before each attempt
+/// and does the work that must not be done inside a database transaction. `transact` runs inside the transaction, and
+/// returns the response and a value for the caller. `name` is the name of the transaction in logs.
 ///
 /// # Errors
 /// Returns the error of the operation. A failed call stores no key, so the client may repeat it with the same key.

@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// A decimal that serialises with no more digits than needed: `0.5`, `5`, `12.34`.
+/// A decimal that is serialised as a JSON number without trailing zeros: `0.5`, `5`, `12.34`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number(Decimal);
 

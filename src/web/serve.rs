@@ -1,5 +1,5 @@
-//! The HTTP server: accepts a limited number of connections, limits the size of headers, and completes running requests
-//! at a shutdown.
+//! The HTTP server: accepts a limited number of connections, limits the size of request headers, and lets running
+//! requests end before the daemon stops.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,14 +26,16 @@ use tracing::{debug, info, warn};
 use crate::client::Peer;
 use crate::connection_limits::ConnectionLimits;
 
-/// Maximum time for the request line and headers to arrive. An idle connection is closed after the same time.
+/// Maximum time, from the start of a connection or the end of the previous request, until the headers of the next
+/// request have arrived. An idle connection is closed after this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum size of the request line and headers together, in bytes.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
-/// Pause after a connection could not be accepted, such as when the process has no free file descriptor.
+/// Pause before the next attempt when a connection cannot be accepted, for example because the process has no free file
+/// descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Time after which a stop closes a connection that has no running request. The rest of a request's head that was sent
-/// before the stop arrives in this time.
+/// Time after the beginning of a stop until connections without a running request are closed. Headers that a client
+/// sent before the stop arrive within this time.
 const CLOSE_IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Binds the listener. At most `server.listen_backlog` connections wait in the kernel until they are accepted.
@@ -42,13 +44,15 @@ const CLOSE_IDLE_AFTER: Duration = Duration::from_secs(1);
 /// Fails when the address is not available.
 pub fn bind_listener(server: &Server) -> io::Result<TcpListener> {
     let socket = if server.listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A restarted daemon binds the port although connections of the earlier one are still being closed.
+    // Without this option, a restarted daemon could not bind the port while connections of the previous process are
+    // being closed.
     socket.set_reuseaddr(true)?;
     socket.bind(server.listen)?;
     socket.listen(server.listen_backlog)
 }
 
-/// Accepts connections until `stop` is true, then waits at most `server.shutdown_timeout_ms` for running requests.
+/// Accepts and serves connections until `stop` is true. Then waits at most `server.shutdown_timeout_ms` for running
+/// requests.
 pub async fn serve_http(
     listener: TcpListener,
     router: Router,
@@ -103,8 +107,8 @@ fn is_closed_by_client(e: &io::Error) -> bool {
     [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&e.kind())
 }
 
-/// Sets `TCP_USER_TIMEOUT`, so that the kernel closes the connection of a client that does not read its response. The
-/// daemon itself cannot distinguish such a client from a slow endpoint.
+/// Sets `TCP_USER_TIMEOUT`, so that the kernel closes the connection of a client that does not read its response, and
+/// `TCP_NODELAY`. The daemon itself cannot distinguish a client that does not read from an endpoint that is slow.
 fn set_socket_options(stream: &TcpStream, stall_timeout: Duration) {
     let ms = u32::try_from(stall_timeout.as_millis()).unwrap_or(u32::MAX);
     let timeout_set = rustix::net::sockopt::set_tcp_user_timeout(stream, ms).map_err(io::Error::from);
@@ -113,7 +117,8 @@ fn set_socket_options(stream: &TcpStream, stall_timeout: Duration) {
     }
 }
 
-/// Serves one connection until the client closes it. After a stop it is closed as soon as no request runs on it.
+/// Serves one connection until the client closes it. After the daemon began to stop, the connection is closed as soon
+/// as no request runs on it.
 async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
     let running = RunningRequests::default();
     let service = {
@@ -147,7 +152,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, m
 #[derive(Clone, Default)]
 struct RunningRequests(Arc<AtomicUsize>);
 
-/// Counts one request as running until it is dropped.
+/// A request of a connection, which counts as running until this value is dropped.
 struct RunningRequest(RunningRequests);
 
 impl RunningRequests {
@@ -181,7 +186,8 @@ async fn route_request(
     let mut request: Request = request.map(axum::body::Body::new);
     request.extensions_mut().insert(Peer(peer));
     let response = router.oneshot(request).await?;
-    // hyper drops the body, and the closure with it, when the response is written.
+    // hyper drops the body of the response after it has written it. The closure belongs to the body and holds
+    // `running`, so the request counts as running until then.
     Ok(response.map(|body| {
         axum::body::Body::new(body.map_err(move |error| {
             let _until_written = &running;

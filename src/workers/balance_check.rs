@@ -1,6 +1,6 @@
-//! Finds credits that are missing in the blocks that the source returned: internal transfers, when the source cannot
-//! trace them, and transfers that an endpoint left out. The worker compares balances with deposits, and finds the block
-//! of an unexplained increase by binary search.
+//! Finds credits that are missing in the blocks of the source: internal transfers that the source cannot trace, and
+//! transfers that an endpoint left out. Compares balances with deposits, finds the block of an unexplained increase by
+//! binary search, and books the increase.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,8 @@ impl BalanceReconciler {
     }
 
     /// Compares the balances of the invoices' addresses after the block `cursor` with their deposits, and books each
-    /// unexplained credit. Returns true when the deposits explain all balances, and false when a credit was booked.
+    /// unexplained credit. Returns false when it found an unexplained credit, otherwise true. An asset whose balances
+    /// the source cannot read at this block is skipped.
     ///
     /// # Errors
     /// [`SourceError`] when balances are not available.
@@ -76,8 +77,9 @@ impl BalanceReconciler {
         Ok(explained)
     }
 
-    /// Returns the first block after which the balance exceeds the deposits of the blocks up to it, and the difference.
-    /// The next check finds credits of later blocks, because later blocks may be reorganised separately.
+    /// Returns the first block after which the balance exceeds the deposits up to this block, and the difference. The
+    /// difference has no credits of later blocks, because these blocks may be reorganised separately; the next check
+    /// finds them.
     async fn locate_unexplained_credit(
         &self,
         check: &BalanceCheck,
@@ -109,8 +111,9 @@ impl BalanceReconciler {
         balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("the response has no balance".into()))
     }
 
-    /// Books the credit in a block of the followed branch, so that a reorganisation of this block reverses the credit.
-    /// Fails when the block is on another branch; the next check then searches for the block again.
+    /// Books the credit as a deposit of the block `at`, so that a reorganisation of this block reverses it. Books
+    /// nothing when another deposit was booked in the meantime. Fails when the block is not on the followed branch; the
+    /// next check then searches for the block again.
     async fn book_credit_if_still_unexplained(
         &self,
         check: &BalanceCheck,
@@ -154,8 +157,8 @@ fn group_checks_by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<Balan
     groups
 }
 
-/// Checks every 15 seconds the balances of the addresses of open invoices in native coins. Only for chains whose source
-/// cannot trace internal transfers, which are native coins that a contract sends.
+/// The worker that compares, every 15 seconds, the balances of the addresses of open invoices in native coins. It works
+/// only on chains whose source cannot trace internal transfers, which are native coins that a contract sends.
 pub struct BalanceCheckWorker {
     reconciler: BalanceReconciler,
 }

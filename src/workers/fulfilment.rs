@@ -30,8 +30,8 @@ impl FulfilmentWorker {
     }
 }
 
-/// Passes payment changes on to the shop, and wakes the workers after the commit of a payment, so that its order is
-/// delivered at once.
+/// A payment listener that passes changes on to another listener. When a payment succeeds, it wakes the workers after
+/// the commit, so that the order is delivered at once.
 pub struct WakingPaymentListener<L> {
     listener: L,
     wake: Wake,

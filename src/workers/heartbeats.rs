@@ -1,4 +1,4 @@
-//! Heartbeats: when each worker ran last, and for how long its runs have failed.
+//! The end of the last run of each worker, and the time since which its runs fail.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The last run of each worker, by name. The supervisor and `settled status` read it.
+/// The last run of each worker, by the name of the worker. The supervisor and `settled status` read it.
 #[derive(Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<BTreeMap<String, LastRun>>>);
 
@@ -27,7 +27,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeats {
-    /// Returns the names of all workers, each with its state.
+    /// Returns every worker that has been started, with its name and its state.
     pub fn list_by_worker(&self) -> Vec<(String, Heartbeat)> {
         let heartbeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let to_heartbeat = |(name, kept): (&String, &LastRun)| {
@@ -37,7 +37,8 @@ impl Heartbeats {
         heartbeats.iter().map(to_heartbeat).collect()
     }
 
-    /// Records the end of a run of this worker. The time at which the runs began to fail is kept until a run succeeds.
+    /// Records the end of a run of this worker, and its error. While runs fail in a row, the time of the first failure
+    /// is kept.
     pub(super) fn record_run(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
         let mut heartbeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = Instant::now();

@@ -8,13 +8,13 @@ use crate::workers::{Ran, Worker};
 use db::{self, Db};
 use money::ledger;
 
-/// The maximum number of postings that one database transaction appends.
+/// The maximum number of postings that one database transaction appends to the hash chain.
 const HASH_CHAIN_MAX: i64 = 2_000;
 /// The maximum number of balances that one database transaction updates.
 const ROLL_UP_MAX: i64 = 200;
 
-/// Appends postings to the hash chain. Has work only on PostgreSQL: on SQLite, the database transaction that posts also
-/// appends to the hash chain.
+/// The worker that appends postings to the hash chain. It has work only on PostgreSQL: on SQLite, the database
+/// transaction that posts also appends to the hash chain.
 pub struct HashChainWorker {
     db: Db,
 }
@@ -50,8 +50,8 @@ impl Worker for HashChainWorker {
     }
 }
 
-/// Adds new postings to the stored balances of accounts that may go below zero. These balances may be behind the
-/// postings, because no database transaction needs them before it posts.
+/// The worker that adds new postings to the stored balances of accounts that may go below zero. Nothing checks such a
+/// balance before a posting, so it may be behind the postings.
 pub struct BalanceRollUpWorker {
     db: Db,
 }

@@ -26,8 +26,8 @@ pub struct MempoolWorker {
     chain: FollowedChain,
     source: Arc<dyn Source>,
     pause: Duration,
-    /// The transfers that were stored last, so that an unchanged mempool needs no database transaction; `None` when the
-    /// stored transfers are not known.
+    /// The transfers that were stored last, so that an unchanged mempool needs no database transaction; `None` when
+    /// they must be stored again in any case.
     last: Mutex<Option<Vec<UnconfirmedTransfer>>>,
 }
 
@@ -49,8 +49,8 @@ impl MempoolWorker {
         waiting.await
     }
 
-    /// Returns the addresses that an Esplora server looks up one by one when its mempool is too large to be read; empty
-    /// on chains other than Bitcoin.
+    /// Returns the addresses of open invoices, at most 20, that an Esplora server looks up one by one when its mempool
+    /// is too large to be read; empty on chains other than Bitcoin.
     async fn list_addresses_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());
@@ -77,8 +77,8 @@ impl Worker for MempoolWorker {
         false
     }
 
-    /// Reads the mempool once. Always returns `Idle`, so that a pause follows. Otherwise the worker would never pause
-    /// when its requests reach several nodes with different mempools.
+    /// Reads the mempool once and stores the changes. Always returns `Idle`, so that a pause follows: requests may
+    /// reach several nodes with different mempools, and then every run would find changes.
     async fn run_once(&self) -> anyhow::Result<Ran> {
         if !self.is_mempool_needed().await? {
             *self.last.lock().await = None;
@@ -92,8 +92,8 @@ impl Worker for MempoolWorker {
         if last.as_ref() == Some(&unconfirmed) {
             return Ok(Ran::Idle);
         }
-        // The newest block is read after the mempool. So a transfer that left the mempool because it was mined is in
-        // this block or below it.
+        // The newest block is read after the mempool. A transfer that left the mempool because it was mined is
+        // therefore in this block or below it.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
         let snapshot = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };

@@ -1,5 +1,5 @@
-//! Workers: background loops, each of which calls one function of a feature. The only inputs of a worker are the
-//! database and the nodes, so a run after a crash needs no recovery.
+//! Workers: background loops, each of which calls one function of a feature. A worker depends on nothing but the
+//! database and the nodes, so its first run after a crash continues the work.
 
 pub mod heartbeats;
 pub mod follow;
@@ -26,10 +26,10 @@ use tracing::{error, warn};
 use crate::workers::heartbeats::Heartbeats;
 use tasks::{Tasks, Wake};
 
-/// The maximum pause of a worker after errors. The pause grows with each error in a row.
+/// The maximum pause of a worker after an error. The pause doubles with each further error in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// The maximum number of times that [`Workers::run_workers_until_idle`] runs all workers. A worker that still has work
-/// after that is assumed to be faulty.
+/// The maximum number of passes of [`Workers::run_workers_until_idle`], each of which runs all workers once. When
+/// workers still have work after the last pass, an error is logged.
 const PASSES_MAX: usize = 10_000;
 
 /// The result of one run of a worker.
@@ -44,19 +44,20 @@ pub enum Ran {
 /// A background loop of the daemon, which does its due work, pauses, and starts again.
 #[async_trait]
 pub trait Worker: Send + Sync {
-    /// Returns the name that logs, `settled status` and `/readyz` show.
+    /// Returns the name of the worker, under which logs, `settled status` and `/readyz` show it.
     fn name(&self) -> String;
 
     /// Returns the time that the worker waits after a run that found no work.
     fn idle_pause(&self) -> Duration;
 
-    /// Returns true when the wake signal ends the pause early. Returns false for workers whose run is expensive even
-    /// without work, such as requests to a node.
+    /// Returns true when the wake signal ends the pause of the worker early. A worker whose runs are expensive even
+    /// without work, for example because they send requests to a node, returns false.
     fn is_wakeable(&self) -> bool {
         true
     }
 
-    /// Does the work that is due. Returns [`Ran::Worked`] when more work may be left.
+    /// Does a part of the work that is due. Returns [`Ran::Worked`] when more work may be left, so that the next run
+    /// follows at once.
     async fn run_once(&self) -> anyhow::Result<Ran>;
 }
 
@@ -74,7 +75,7 @@ impl Workers {
         Workers { all: Arc::new(all), wake, heartbeats: Heartbeats::default() }
     }
 
-    /// Returns a handle to the last runs of the workers. Later runs update it.
+    /// Returns a handle to the heartbeats of the workers, through which later runs are seen, too.
     pub fn heartbeats(&self) -> Heartbeats {
         self.heartbeats.clone()
     }
@@ -111,15 +112,16 @@ impl Workers {
     }
 }
 
-/// Runs one worker again and again until `stop` is true. Pauses after an idle run, and longer after each further
-/// failure.
+/// Runs one worker again and again until `stop` is true. Pauses after a run that found no work. After a failure the
+/// pause doubles with each further failure, up to [`BACKOFF_MAX`].
 async fn run_worker_loop(worker: Arc<dyn Worker>, wake: Wake, heartbeats: Heartbeats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
     let mut woken = wake.subscribe();
     let name = worker.name();
     heartbeats.record_run(&name, Ok(()));
     while !*stop.borrow() {
-        // A wake during the run may be about work that the run has not seen, so it ends the pause after the run.
+        // A wake during the run may announce work that the run does not see. It is kept, so that it ends the pause
+        // after the run.
         woken.clear_wakes_and_tell_if_any();
         let ran = worker.run_once().await;
         heartbeats.record_run(&name, ran.as_ref().map(drop));

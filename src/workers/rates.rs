@@ -1,5 +1,5 @@
-//! Refreshes the exchange rates: requests tickers, accepts a rate when enough exchanges agree on it, and withdraws a
-//! rate when the market has jumped away from it, when its sources disagree, or when a stablecoin lost its peg.
+//! Refreshes the exchange rates: requests prices, accepts a rate when enough exchanges agree on it, and withdraws a
+//! rate when the market has moved far from it, when the exchanges disagree, or when USDT has lost its peg.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ struct RefreshState {
     consensus: RateConsensus,
     /// The time at which the last refresh started; `None` before the first refresh.
     last_at: Option<Instant>,
-    /// True after the rates that an earlier process accepted were loaded from the database.
+    /// True after the last accepted rates of an earlier process were loaded from the database.
     last_rates_loaded: bool,
 }
 
@@ -73,7 +73,8 @@ impl RateWorker {
         RateWorker { db, clock, feeds, book, pairs, refresh: settings.refresh, state }
     }
 
-    /// Loads the last accepted rates from the database. The first new rates are compared with them to detect jumps.
+    /// Loads the last accepted rates from the database into `consensus`, which compares the first new rates with them
+    /// to detect jumps.
     async fn load_last_accepted_rates(&self, consensus: &mut RateConsensus) -> anyhow::Result<()> {
         for pair in &self.pairs {
             let wanted = pair.clone();
@@ -90,7 +91,7 @@ impl RateWorker {
         Ok(())
     }
 
-    /// Stores an accepted rate in the database and then in the rate book, from which prices are computed.
+    /// Stores an accepted rate in the database, and then puts it into the rate book, from which prices are computed.
     async fn store_accepted_rate(&self, pair: Pair, value: Decimal, source: String, at: Instant) -> anyhow::Result<()> {
         let rate = Rate { value, source, observed_at: at };
         let (accepted, accepted_pair) = (rate.clone(), pair.clone());
@@ -120,7 +121,7 @@ impl Worker for RateWorker {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
         let refresh_ms = i64::try_from(self.refresh.as_millis()).unwrap_or(i64::MAX);
-        // A refresh in the future means that the clock was set back, so the rates must be read again.
+        // When the last refresh lies in the future, the clock was set back, so the rates are requested again.
         let is_recent = |last_at: Instant| (0..refresh_ms).contains(&now.since(last_at));
         if self.pairs.is_empty() || state.last_at.is_some_and(is_recent) {
             return Ok(Ran::Idle);
@@ -137,7 +138,8 @@ impl Worker for RateWorker {
                 Err(refused) => {
                     warn!(%pair, "no new rate for {pair}: {refused}");
                     match refused {
-                        // The market has left the last rate, so a quote by it would be wrong until the next rounds agree.
+                        // The last rate is probably wrong now, so nothing is quoted with it until a later round gives a
+                        // new rate.
                         RateRejection::Depegged(_)
                         | RateRejection::Disagreement { .. }
                         | RateRejection::Jump { .. } => self.book.remove_rate(&pair.base, &pair.quote),

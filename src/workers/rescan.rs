@@ -12,10 +12,12 @@ use money::cursors::{self, Position};
 use money::deposits::{self, BlockToCorroborate, DepositService, RescanError, Rescanned};
 use records::audit_log::{self, Action, Actor};
 
-/// The maximum number of blocks that one call reads, so that the operator regularly sees the progress.
+/// The maximum number of blocks that one call of [`Rescanner::rescan_next_piece`] reads, so that the operator regularly
+/// sees the progress.
 const PIECE_BLOCKS_MAX: u64 = 1_000;
 
-/// Maximum number of deposits for which a second source is asked after one call.
+/// Maximum number of deposits about which a second source is asked at the end of one call of
+/// [`Rescanner::rescan_next_piece`].
 const CHECKED_MAX: i64 = 512;
 
 /// Reads old blocks of one chain again and books missing transfers.
@@ -33,7 +35,8 @@ pub struct RescanPiece {
     pub booked: u64,
     /// The number of transfers that were already booked before the rescan.
     pub known: u64,
-    /// The number of transfers that may be booked already. Each of them was not booked, but opened a review.
+    /// The number of transfers about which it is not certain if they are booked already. They were not booked; each
+    /// opened a review.
     pub doubtful: u64,
 }
 
@@ -94,8 +97,9 @@ impl Rescanner {
         Ok(piece)
     }
 
-    /// Asks an endpoint of another provider for the deposits that have enough confirmations, and advances those that it
-    /// shows. The follower asks again for the others, and for those beyond [`CHECKED_MAX`].
+    /// Asks an endpoint of another provider for the transfers of deposits that have enough confirmations, and advances
+    /// those deposits that it shows. The follower asks again about deposits that it does not show, and about those
+    /// beyond [`CHECKED_MAX`].
     async fn check_booked_deposits(&self) -> anyhow::Result<()> {
         let BalanceReconciler { db, clock, deposits, source } = self.reconciler.clone();
         let (chain, now) = (deposits.chain().id.clone(), clock.now());
@@ -123,7 +127,8 @@ impl Rescanner {
         Ok(())
     }
 
-    /// Books those transfers of the blocks that are not booked yet. If it books any, writes an entry to the audit log.
+    /// Books the transfers in these blocks that are not booked yet. When some were booked, writes an entry to the audit
+    /// log in the same database transaction.
     async fn book_missing_transfers(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
         let (now, deposits) = (self.reconciler.clock.now(), self.reconciler.deposits.clone());
         let actor = actor.clone();

@@ -1,4 +1,4 @@
-//! Coinbase Exchange, `GET /products/BTC-USD/ticker`: returns the last trade and its time.
+//! Coinbase Exchange, `GET /products/BTC-USD/ticker`: returns the price of the last trade and its time.
 
 use serde::Deserialize;
 use url::Url;

@@ -18,7 +18,7 @@ struct KrakenResponse<'a> {
     result: BTreeMap<&'a str, KrakenTicker<'a>>,
 }
 
-/// The best ask and the best bid. Each is a list of price, whole lot volume and lot volume.
+/// The best ask and the best bid. Each is a list of three texts: the price, the volume in whole lots, and the volume.
 #[derive(Deserialize)]
 struct KrakenTicker<'a> {
     #[serde(borrow, rename = "a")]
@@ -50,7 +50,8 @@ pub fn parse_ticker_response(pairs: &[Pair], body: &[u8], now: Instant) -> Resul
 }
 
 impl KrakenTicker<'_> {
-    /// Returns the middle of the best bid and the best ask. Fails when the bid is above the ask.
+    /// Returns the middle between the best bid and the best ask. Fails when the bid is above the ask, because no real
+    /// market is in this state.
     fn compute_mid_price(&self) -> Result<Decimal, FeedError> {
         let (ask, bid) = (parse_positive_price(self.ask[0])?, parse_positive_price(self.bid[0])?);
         let sum = ask.checked_add(bid).filter(|_| bid <= ask);

@@ -1,5 +1,5 @@
-//! Builds the requests to each exchange and parses the responses. All requested pairs are quoted in USD; Binance and
-//! OKX return the price in USDT instead.
+//! Builds the requests to each exchange and parses the responses. All pairs are requested in USD. Binance and OKX have
+//! no such markets, so the price in USDT is requested there and returned as such.
 
 mod binance;
 mod coinbase;
@@ -13,8 +13,8 @@ use super::{FeedError, Observation};
 use clock::Instant;
 use config::{Pair, SourceName};
 
-/// Returns false when the exchange certainly has no market for this pair. Otherwise only a request shows whether it has
-/// one.
+/// Returns false when the exchange certainly has no market for this pair. When it returns true, only a request shows
+/// whether the exchange has the market.
 pub fn may_have_market(source: SourceName, pair: &Pair) -> bool {
     pair.quote == "USD"
         && match source {
@@ -42,8 +42,8 @@ pub fn build_ticker_url(source: SourceName, root: &Url, pairs: &[Pair]) -> Url {
     }
 }
 
-/// Parses a response to a request for `pairs`. A requested pair without a ticker has no observation, and tickers of
-/// other pairs are ignored.
+/// Parses the response to a request for `pairs`. A requested pair that is missing in the response gets no observation,
+/// and other pairs are ignored. A time after `now` becomes `now`.
 pub fn parse_ticker_response(
     source: SourceName,
     pairs: &[Pair],

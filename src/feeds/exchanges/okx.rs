@@ -1,5 +1,5 @@
-//! OKX, `GET /api/v5/market/ticker?instId=BTC-USDT`: returns the last price and the time of the snapshot. Prices are in
-//! USDT.
+//! OKX, `GET /api/v5/market/ticker?instId=BTC-USDT`: returns the last price and the time at which OKX generated the
+//! response. Prices are in USDT.
 
 use serde::Deserialize;
 use url::Url;

@@ -1,4 +1,4 @@
-//! Finds the user of a request by the bearer token in the request. Only payments from a balance need a token.
+//! Finds the user to whom the bearer token of a request belongs. Only payments from a balance need a token.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -10,8 +10,8 @@ use ids::UserId;
 /// The reason why a request is not authenticated.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The request has no bearer token, or the token is unknown, expired, revoked or of another shop, or its user is
-    /// disabled.
+    /// The request has no bearer token; or the token is unknown, expired, revoked or of another shop; or the user of
+    /// the token is disabled.
     #[error("this payment needs the token of a logged-in user")]
     Unauthorized,
     /// The database returned an error.

@@ -83,12 +83,14 @@ pub fn rate_limited_response(limited: Limited) -> Response {
     response::with_response_header(response, RETRY_AFTER, after_seconds.into())
 }
 
-/// Returns the response to a request that failed, without its cause. The request log shows the cause.
+/// Returns the response (500) to a request that failed for a reason other than the database. The client does not see
+/// the cause; the request log shows it.
 pub fn failed_response(cause: impl Display) -> Response {
     failure::failure_response(render_http_error, cause, None)
 }
 
-/// Returns the response to a request that failed because of the database: status 503 during an outage, otherwise 500.
+/// Returns the response to a request that failed because of a database error: status 503 while the database does not
+/// work, otherwise 500.
 pub fn database_error_response(cause: &db::Error) -> Response {
     failure::failure_response(render_http_error, cause, Some(cause))
 }

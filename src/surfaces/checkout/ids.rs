@@ -1,4 +1,4 @@
-//! The ids in requests to this surface. Each id is a UUID with hyphens.
+//! Parses the ids in requests to this surface. Each id is a UUID with hyphens.
 
 use uuid::Uuid;
 

@@ -1,7 +1,7 @@
 //! The checkout surface: buyers list products, order without an account, pay, and look their orders up.
 //!
-//! A client that knows the id of an order can read the status of the order. A client must know the number and the
-//! e-mail address of an order to read its delivered items.
+//! A client that knows the id of an order can read its status. To read its delivered items, the client must know the
+//! order number and the e-mail address of the order.
 
 mod assets;
 mod auth;
@@ -35,7 +35,7 @@ use pay_links::PayLinks;
 pub use error::render_http_error;
 pub use openapi::build_openapi_document;
 
-/// The name under which orders and idempotency keys of this surface are stored.
+/// The name of this surface in stored orders and in the scopes of idempotency keys.
 const SURFACE: &str = "checkout";
 /// The currency of the shop's prices and orders.
 pub const CURRENCY: Currency = Currency::CNY;
@@ -94,7 +94,7 @@ pub struct Services {
     pub payment_service: PaymentService,
     /// The keys that decrypt delivered items for their buyer.
     pub envelope: Arc<Envelope>,
-    /// The signal by which a request that has created a paid order wakes the workers.
+    /// The signal that wakes the workers after a request has created an order that is already paid.
     pub wake: Wake,
 }
 

@@ -38,7 +38,7 @@ use config::{Config, Mount};
 )]
 struct Document;
 
-/// Adds the user token to the security schemes of the OpenAPI document.
+/// The modifier that adds the user token to the security schemes of the OpenAPI document.
 struct UserToken;
 
 impl Modify for UserToken {
@@ -83,8 +83,8 @@ pub fn build_openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
     document
 }
 
-/// Returns the base URL of this surface: the public URL with the path prefix of the surface and, if configured, with
-/// the host of the surface. An invalid host is logged and not used.
+/// Returns the base URL of this surface: the public URL with the path prefix of the surface. When the surface has a
+/// host of its own, this host replaces that of the public URL; an invalid host is logged and not used.
 fn build_base_url(public_url: &Url, mount: &Mount) -> String {
     let mut url = public_url.clone();
     if !mount.host.is_empty() && url.set_host(Some(&mount.host)).is_err() {

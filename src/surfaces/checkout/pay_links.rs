@@ -14,7 +14,7 @@ pub struct PayLinks {
 }
 
 impl PayLinks {
-    /// Returns the pay links with the templates from the options of this surface.
+    /// Takes the templates of the links from the options of this surface.
     pub fn new(options: &config::Checkout) -> PayLinks {
         PayLinks { alipay: options.alipay_url.clone(), wechat: options.wechat_url.clone() }
     }

@@ -22,7 +22,7 @@ pub struct PaymentConfigResponse {
     methods: Methods,
 }
 
-/// For each payment method: whether buyers can use it now.
+/// The payment methods. For each method, `enabled` is true when buyers can use the method now.
 #[derive(Serialize, ToSchema)]
 struct Methods {
     crypto: Crypto,

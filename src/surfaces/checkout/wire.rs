@@ -259,8 +259,8 @@ impl Order {
 }
 
 impl Payment {
-    /// Returns the JSON value of the payment instructions for the buyer; `None` when the order is already paid.
-    /// `asset_code` is the code of the asset in the request.
+    /// Returns the payment instructions for the buyer as a JSON value; `None` when the order is already paid.
+    /// `asset_code` is the code of the asset that the buyer chose; `None` for payments that are not on a chain.
     pub fn from_instructions(created: &PlacedOrder, asset_code: Option<&str>) -> Option<Payment> {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.instructions {
@@ -307,8 +307,8 @@ impl FoundOrder {
 }
 
 impl Progress {
-    /// Returns the progress of an order's payment; `None` for a payment from a balance, and when the asset of the
-    /// payment is no longer configured.
+    /// Returns the progress of an order's payment; `None` for a payment from a balance, and for an on-chain payment
+    /// whose asset is no longer configured.
     pub fn from_order_status(status: &OrderStatus, now: Instant, assets: &Assets) -> Option<Progress> {
         if let Some((terms, received)) = &status.invoice {
             return OnChainProgress::from_invoice(terms, received, now, assets).map(Progress::OnChain);
@@ -319,7 +319,8 @@ impl Progress {
     }
 }
 
-/// Returns the confirmations that the deposits of an invoice need; 0 when there are none.
+/// Returns the number of confirmations that the received deposits of an invoice need, by their value; 0 when there are
+/// no deposits.
 fn required_by_deposits(received: &ReceivedSums) -> u32 {
     let needed = received.required_confirmations.unwrap_or(0);
     u32::try_from(needed).unwrap_or(u32::MAX)
@@ -337,8 +338,8 @@ impl OnChainProgress {
         let payment_asset = assets.find_payment_asset_by_id(&terms.asset)?;
         let family = assets.find_followed_chain(&terms.chain)?.family;
         let missing = terms.due.saturating_sub(received.total_with_unconfirmed());
-        // An unconfirmed transfer can keep the invoice open after its payment window ended. But a transfer that is made
-        // only now would be too late.
+        // An invoice may stay open after its payment window, while a transfer that was made in time is unconfirmed. A
+        // transfer that is made after the window would be too late, so no QR code is shown then.
         let is_payable = terms.state == invoices::State::Open && missing > terms.tolerance && now <= terms.expires_at;
         Some(OnChainProgress {
             coin: payment_asset.code.clone(),
@@ -382,7 +383,7 @@ impl From<orders::State> for FulfillmentStatus {
             | orders::State::Expired
             | orders::State::Cancelled => FulfillmentStatus::Pending,
             orders::State::Processing | orders::State::PartiallyDelivered => FulfillmentStatus::Processing,
-            // The buyer keeps the delivered items after a refund.
+            // A refund takes nothing back that was delivered.
             orders::State::Delivered | orders::State::Completed | orders::State::Refunded => {
                 FulfillmentStatus::Delivered
             }
@@ -403,11 +404,12 @@ impl From<payments::Method> for Method {
     }
 }
 
-/// Returns the payment status of an order, from the states of the order, its newest payment and its invoice.
+/// Returns the payment status of an order: from the state of the order when it is refunded, expired or cancelled,
+/// otherwise from its invoice or, without an invoice, its newest payment.
 pub fn derive_payment_status(status: &OrderStatus) -> PaymentStatus {
     match status.state {
         orders::State::Refunded => PaymentStatus::Refunded,
-        // An expired or cancelled order can no longer be paid, even if the state of its payment says something else.
+        // An expired or cancelled order can no longer be paid, so the state of its payment is not shown.
         orders::State::Expired | orders::State::Cancelled => PaymentStatus::Expired,
         orders::State::Created
         | orders::State::AwaitingPayment
@@ -420,7 +422,8 @@ pub fn derive_payment_status(status: &OrderStatus) -> PaymentStatus {
     }
 }
 
-/// Returns the payment status of an order that can still be paid or is paid.
+/// Returns the payment status of an order that is neither refunded, expired nor cancelled: from its invoice or, without
+/// an invoice, from the state of its newest payment.
 fn derive_status_from_payment(status: &OrderStatus) -> PaymentStatus {
     match (&status.invoice, status.payment_state) {
         (Some((terms, received)), _) => derive_status_from_invoice(terms.state, received),

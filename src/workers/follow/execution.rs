@@ -70,7 +70,8 @@ impl FollowWorker {
         })
     }
 
-    /// Adds to the error of a block that no node has any more what the operator has to do.
+    /// Adds an advice for the operator to the error when no node has this block any more. Returns other errors
+    /// unchanged.
     fn explain_unreadable_block(&self, height: Height, error: SourceError) -> anyhow::Error {
         match &error {
             SourceError::Unsupported(_) => {
@@ -83,7 +84,8 @@ impl FollowWorker {
         }
     }
 
-    /// Lists the deposits that would become confirmed or final at this position and that no second source has shown yet.
+    /// Lists, by block, the stored deposits that would become confirmed or final at this position and that no second
+    /// source has shown yet. `limit` is the maximum number of deposits.
     async fn list_blocks_to_corroborate(
         &self,
         position: Position,
@@ -97,8 +99,8 @@ impl FollowWorker {
             .await
     }
 
-    /// Stores the answers of second sources, advances deposits and updates their orders, all in one database
-    /// transaction.
+    /// Stores the answers of second sources about deposits, advances deposits up to `advance_to` and updates their
+    /// orders, all in one database transaction. Contradictions are logged.
     async fn store_answers_and_advance_deposits(
         &self,
         answers: BTreeMap<DepositId, Corroboration>,
@@ -156,7 +158,8 @@ impl FollowWorker {
         Ok(Observation::Done)
     }
 
-    /// Stores blocks and the cursor, advances deposits and updates their orders, all in one database transaction.
+    /// Stores blocks and the cursor, advances deposits up to `advance_to` (`None`: not at all) and updates their
+    /// orders, all in one database transaction.
     async fn store_blocks_and_advance_deposits(
         &self,
         from: BlockRef,
@@ -220,7 +223,8 @@ impl FollowWorker {
         Ok(Observation::Done)
     }
 
-    /// Returns true when the chain is halted in the database, where an operator may have resumed it meanwhile.
+    /// Returns true when the chain is halted in the database. An operator may have resumed it since the follower halted
+    /// it.
     pub(super) async fn is_chain_halted(&self) -> anyhow::Result<bool> {
         let chain = self.chain.id.clone();
         let halted = self.db.read("find_halt_reason", move |tx| {

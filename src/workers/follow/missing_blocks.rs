@@ -1,9 +1,9 @@
-//! The advice for a chain whose next block no endpoint has any more.
+//! The advice to the operator when no endpoint of a chain has the next block to read.
 
 use chain::{ChainId, Family, Height};
 
-/// Returns what the operator has to do when no endpoint of a chain returns the block `height`, which is the next one
-/// to read. The follower never skips a block, because a payment in it would be lost.
+/// Returns the advice to the operator when no endpoint of a chain returns the block `height`, which is the next one to
+/// read. The follower never skips a block, because a payment in it would be lost.
 pub fn describe_missing_blocks(family: Family, chain: &ChainId, height: Height) -> String {
     let node = match family {
         Family::Bitcoin => "a node that is not pruned below it, or an Esplora server with api = \"esplora\"",

@@ -28,7 +28,8 @@ use money::assets::FollowedChain;
 use money::cursors::{self, Cursor};
 use money::immutable_facts::{self, Fact};
 
-/// Time between two comparisons of a withheld token with its contract, in milliseconds.
+/// Minimum time between two comparisons of withheld tokens with their contracts, in milliseconds. A token is withheld
+/// while its contract cannot be used.
 const WITHHELD_TOKEN_PAUSE_MS: i64 = 60_000;
 
 /// The worker that follows one chain.
@@ -36,10 +37,10 @@ pub struct FollowWorker {
     db: Db,
     clock: Clock,
     chain: FollowedChain,
-    /// Sets whether the coins of the chain are on offer.
+    /// Offers and withdraws the coins of the chain.
     readiness: ChainReadiness,
-    /// The chain's configured assets. Before the first block is read, the decimals of each token are compared with the
-    /// contract. A token that fails the comparison is not on offer.
+    /// The chain's configured assets. The decimals of each token are compared with its contract before blocks are read.
+    /// Buyers cannot pay with a token that fails the comparison.
     assets: Vec<Asset>,
     source: Arc<dyn Source>,
     reconciler: BalanceReconciler,
@@ -74,9 +75,9 @@ impl FollowWorker {
         FollowWorker { db, clock, chain, readiness, assets, source, reconciler, limits, pause, state }
     }
 
-    /// Stores the identity of the chain and the decimals of its tokens at the first start. Later fails when the node
-    /// reports another identity, or when the stored decimals of a token differ. A token that is missing on the chain,
-    /// or whose contract has other decimals than the configuration, is withheld alone.
+    /// Stores the identity of the chain and the decimals of its tokens at the first start. At a later start, fails when
+    /// the node reports another identity, or when the decimals of a token differ from the stored ones. A token whose
+    /// contract is missing, or has other decimals than the configuration, is withheld; the other coins stay on offer.
     async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
         let identity = self.readiness.wait_and_withdraw_coins_when_slow(self.source.identity()).await?;
         let mut facts = vec![Fact::new_chain_identity(&self.chain.id, identity.id)];
@@ -110,7 +111,8 @@ impl FollowWorker {
             .await?)
     }
 
-    /// Compares the contracts of the tokens again when one of them is withheld and the last comparison is a while ago.
+    /// Compares all tokens with their contracts again when a token is withheld and the last comparison was at least a
+    /// minute ago. `verified_at` is the time of the last comparison; `None` when there was none.
     async fn verify_withheld_tokens_when_due(&self, verified_at: &mut Option<Instant>) -> anyhow::Result<()> {
         let now = self.clock.now();
         let is_due = verified_at.is_none_or(|at| now.since(at) >= WITHHELD_TOKEN_PAUSE_MS);
@@ -121,8 +123,8 @@ impl FollowWorker {
         self.record_or_verify_facts().await
     }
 
-    /// Checks the identity of the chain and the decimals of its tokens, and returns the stored cursor. For a chain
-    /// without a cursor, stores a cursor at the first block to read.
+    /// Verifies the identity of the chain and the decimals of its tokens, and returns the stored cursor. When the chain
+    /// has no cursor yet, stores one at the first block to read.
     async fn load_or_create_cursor(&self) -> anyhow::Result<Cursor> {
         self.record_or_verify_facts().await?;
         if let Some(cursor) = self.find_stored_cursor().await? {
@@ -148,8 +150,8 @@ impl FollowWorker {
         self.db.read("find_cursor", move |tx| Box::pin(async move { cursors::find_cursor(tx, &id).await })).await
     }
 
-    /// Reads the header of the configured first block or, without one, of the newest block that cannot be reorganised.
-    /// No deposit can be below this block, because no address was issued on the chain before.
+    /// Reads the header of the first block to follow: the configured one, otherwise the newest block that cannot be
+    /// reorganised. No payment can be below it, because no address has been issued on the chain yet.
     async fn read_first_header(&self) -> anyhow::Result<Header> {
         let height = match self.limits.start_height {
             Some(height) => height,
@@ -178,7 +180,8 @@ impl FollowWorker {
         }
     }
 
-    /// Converts an error of the state machine, with its cause, and adds the name of the chain.
+    /// Converts an error of the state machine to an `anyhow` error. Keeps a [`SourceError`] as its cause, and adds the
+    /// name of the chain where the text of the error lacks it.
     fn to_anyhow_error(&self, error: StepError) -> anyhow::Error {
         match error {
             StepError::Source(error) => error.into(),
@@ -258,7 +261,7 @@ impl Worker for FollowWorker {
 }
 
 impl FollowWorker {
-    /// Returns the problem of a halted chain and what the operator has to do.
+    /// Returns the text that tells the operator that the chain is halted, and how to resume it.
     fn describe_halt(&self) -> String {
         let chain = &self.chain.id;
         format!(
@@ -267,10 +270,11 @@ impl FollowWorker {
         )
     }
 
-    /// Loads the stored cursor if necessary, and runs the machine once. Fails while the chain is halted.
+    /// Runs the machine once. Loads the stored cursor first in the first run, when a failed run has left an invalid
+    /// state in memory, and after an operator has resumed the chain. Fails while the chain is halted.
     async fn load_and_run_machine(&self, state: &mut FollowState) -> anyhow::Result<Ran> {
         let FollowState { machine, loaded, facts_verified_at } = state;
-        // `loaded` stays false when the run fails or is cancelled.
+        // While the run is in progress, `loaded` is false, and it stays false when the run is cancelled.
         let was_loaded = std::mem::replace(loaded, false);
         let is_current = match machine {
             Some(machine) if was_loaded => !machine.is_halted() || self.is_chain_halted().await?,
@@ -295,15 +299,15 @@ impl FollowWorker {
         let outcome = self.run_machine_until_finished(machine).await;
         *loaded = match &outcome {
             Ok(_) => true,
-            // The state in memory is still valid when no block was read without being stored. Otherwise the blocks are
-            // read again.
+            // When every block that was read is stored, the state in memory is still valid after a failure of the
+            // source. Otherwise the next run loads the cursor and reads the blocks again.
             Err(error) => error.downcast_ref::<SourceError>().is_some() && !machine.has_unstored_blocks(),
         };
         outcome
     }
 
-    /// Lets the machine continue at the cursor, and creates the machine in the first run. Returns `None` when the
-    /// cursor has no block.
+    /// Lets the machine continue at the cursor; creates the machine in the first run. Returns `None` when the cursor
+    /// has no block.
     fn continue_machine_at_cursor<'a>(
         &self,
         machine: &'a mut Option<Machine>,

@@ -1,5 +1,5 @@
-//! Decides if buyers can pay on a chain now. New orders are accepted only while the follower can read the chain, and the
-//! reason why it cannot is reported at `/readyz` and by `settled status` at the same moment.
+//! Decides if buyers can pay on a chain now. New orders are accepted only while the follower can read the chain. When
+//! it cannot, `/readyz` and `settled status` report the problem from the same moment on.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,13 +14,13 @@ use money::addresses::Addresses;
 use money::assets::Assets;
 use web::health::Health;
 
-/// Time for which the endpoints of a chain may leave the first request of a run unanswered before the chain accepts no
-/// new orders.
+/// Time for which the endpoints of a chain may leave the first request of a run unanswered. After it, the chain accepts
+/// no new orders until a run succeeds.
 const ENDPOINT_PATIENCE: Duration = Duration::from_secs(5);
 /// Number of failed runs in a row, for whatever reason, after which a chain accepts no new orders.
 const FAILED_RUNS_MAX: u32 = 3;
 
-/// Sets whether the coins of one chain are on offer, and reports the reasons why they are not.
+/// Offers and withdraws the coins of one chain, and reports the reason when they are withdrawn.
 pub struct ChainReadiness {
     chain: ChainId,
     /// The addresses of all chains. An order needs a new address, which is issued only while the chain is followed.
@@ -29,12 +29,12 @@ pub struct ChainReadiness {
     assets: Arc<Assets>,
     health: Health,
     failed_runs: AtomicU32,
-    /// The part of `/readyz` of each token whose contract was refused.
+    /// The tokens whose contract was refused, each with the name of its problem at `/readyz`.
     withheld: Mutex<BTreeMap<AssetId, String>>,
 }
 
 impl ChainReadiness {
-    /// Returns the readiness of a chain. The chain accepts no orders until its first run has succeeded.
+    /// Creates the readiness of a chain and withdraws the coins of the chain until its first run has succeeded.
     pub fn new(chain: ChainId, addresses: Arc<Addresses>, assets: Arc<Assets>, health: Health) -> ChainReadiness {
         addresses.set_chain_followed(&chain, false);
         let (failed_runs, withheld) = (AtomicU32::new(0), Mutex::default());
@@ -46,22 +46,23 @@ impl ChainReadiness {
         format!("follow {}", self.chain)
     }
 
-    /// Offers the coins of the chain again after a run that succeeded.
+    /// Offers the coins of the chain, removes the problem of the chain and resets the count of failed runs.
     pub(super) fn offer_coins_and_clear_problem(&self) {
         self.failed_runs.store(0, Ordering::Relaxed);
         self.addresses.set_chain_followed(&self.chain, true);
         self.health.clear_problem(&self.part());
     }
 
-    /// Accepts no new orders on the chain until a run succeeds, and reports the reason.
+    /// Withdraws the coins of the chain, so that no new orders are accepted until a run succeeds, and reports the
+    /// reason.
     pub(super) fn withdraw_coins_and_report(&self, reason: &str) {
         self.addresses.set_chain_followed(&self.chain, false);
         self.health.set_problem(self.part(), reason);
     }
 
-    /// Withdraws the coins of the chain after a failed run, unless the next run is likely to succeed: at once when no
-    /// endpoint answers or none has the blocks, otherwise after several failures in a row. Missing balances withdraw
-    /// nothing, because blocks are read and payments are found.
+    /// Counts a failed run and withdraws the coins of the chain: at once when no endpoint answers or has the next
+    /// block, otherwise after [`FAILED_RUNS_MAX`] failures in a row. When only balances are missing, offers the coins,
+    /// because blocks are read and payments are found.
     pub(super) fn count_failed_run_and_withdraw_coins(&self, error: &anyhow::Error) {
         if let Some(StepError::BalancesUnavailable(_)) = error.downcast_ref::<StepError>() {
             return self.offer_coins_and_clear_problem();
@@ -76,7 +77,8 @@ impl ChainReadiness {
         }
     }
 
-    /// Waits for an answer of the endpoints. When the answer takes long, withdraws the coins of the chain meanwhile.
+    /// Waits for an answer of the endpoints, without a limit. After [`ENDPOINT_PATIENCE`], withdraws the coins of the
+    /// chain and waits on.
     pub(super) async fn wait_and_withdraw_coins_when_slow<T>(&self, answer: impl Future<Output = T>) -> T {
         let mut answer = std::pin::pin!(answer);
         match tokio::time::timeout(ENDPOINT_PATIENCE, &mut answer).await {
@@ -94,7 +96,7 @@ impl ChainReadiness {
         self.addresses.raise_known_tip(&self.chain, tip);
     }
 
-    /// Returns true when the contract of a token was refused, so that it is worth another look.
+    /// Returns true when at least one token is withheld, so that its contract should be compared again.
     pub(super) fn has_withheld_tokens(&self) -> bool {
         !self.withheld.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }

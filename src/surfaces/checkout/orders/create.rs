@@ -54,7 +54,7 @@ pub enum RouteError {
     /// The client tried to create too many orders within one minute.
     #[error(transparent)]
     RateLimited(#[from] Limited),
-    /// The payment method needs a user token, and the request has no valid token.
+    /// The payment method needs a logged-in user, and the request has no valid user token.
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// The payment method or the asset cannot be used at the moment.
@@ -87,8 +87,8 @@ impl IntoResponse for RouteError {
     }
 }
 
-/// Returns the response to an order that the shop refused. The details of an internal error are logged and left out of
-/// the response.
+/// Returns the response to an order that the shop refused. For an internal error, the response has no details; the
+/// request log has them.
 fn refused_order_response(refusal: &CreateOrderError) -> Response {
     let (status, code) = match refusal {
         CreateOrderError::ProductNotFound => (StatusCode::NOT_FOUND, Code::ProductNotFound),
@@ -187,7 +187,8 @@ pub async fn create_order(
     Ok(response::response_from_json_text(outcome.response.status, outcome.response.body))
 }
 
-/// Parses the idempotency key in the request's headers; `None` when the client sent no key.
+/// Parses the idempotency key in the request's headers; `None` when the client sent no key. The key is stored for ever
+/// when a user pays from a balance, and for a day for a guest.
 fn parse_idempotency_key(
     checkout: &SharedState,
     headers: &HeaderMap,
@@ -207,8 +208,8 @@ fn parse_idempotency_key(
         .map_err(|invalid| BadRequest::for_field("Idempotency-Key", invalid.to_string()))
 }
 
-/// Returns the order to create, with a new order number, and the address that is reserved for an on-chain payment. The
-/// address is `None` for other payment methods.
+/// Creates a new order number and returns the order to store. For an on-chain payment, reserves an address and returns
+/// it, too; `None` for other payment methods.
 async fn reserve_address_and_build_order(
     checkout: &SharedState,
     request: &OrderRequest,

@@ -1,5 +1,5 @@
-//! The request body of `POST /api/orders`: parses and validates the fields. The shop checks the rules that need the
-//! database.
+//! The request body of `POST /api/orders`: parses and validates its fields. Rules that need the database, such as the
+//! stock, are checked by the shop.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -35,8 +35,8 @@ pub struct OrderRequestSchema {
     coupon_code: Option<String>,
 }
 
-/// A parsed request for a new order. This struct is serialised and hashed to compare requests with the same idempotency
-/// key. So two equal requests must have the same serialisation, even if their JSON texts differ.
+/// A parsed request for a new order. Its serialisation is hashed to compare requests with the same idempotency key, so
+/// equal requests have the same serialisation even if their JSON texts differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
     /// The public id of the product to order.
@@ -122,8 +122,7 @@ impl PaymentChoice {
     }
 }
 
-/// Returns a quantity of at least 1 as 32 bits; fails for 0. For a quantity above `u32::MAX` returns `u32::MAX`, which
-/// the shop refuses later as too large.
+/// Refuses a quantity of 0. A quantity above `u32::MAX` becomes `u32::MAX`, which the shop refuses later as too large.
 fn parse_and_cap_quantity(quantity: u64) -> Result<u32, BadRequest> {
     match u32::try_from(quantity).unwrap_or(u32::MAX) {
         0 => Err(BadRequest::for_field("quantity", "must be a positive integer")),
@@ -131,7 +130,7 @@ fn parse_and_cap_quantity(quantity: u64) -> Result<u32, BadRequest> {
     }
 }
 
-/// Returns the e-mail address without surrounding whitespace. Fails when no mail can be sent to it.
+/// Returns the e-mail address without surrounding whitespace. Fails when no e-mail can be sent to the address.
 fn parse_and_trim_email(text: &str) -> Result<String, BadRequest> {
     let text = text.trim();
     if orders::is_deliverable_email(text) {

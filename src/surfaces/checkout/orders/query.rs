@@ -51,7 +51,7 @@ struct Lookup {
 }
 
 impl Lookup {
-    /// Parses the order number and the e-mail address, and trims both.
+    /// Parses the required fields `orderNo` and `email`, without surrounding whitespace.
     fn parse_lookup(fields: &Fields) -> Result<Lookup, BadRequest> {
         let (order_no, email) = (fields.required_text("orderNo")?.trim(), fields.required_text("email")?.trim());
         Ok(Lookup { order_no: order_no.to_owned(), email: email.to_owned() })
@@ -130,8 +130,9 @@ pub async fn query_order_by_body(
     look_up_order_within_limits(&checkout, client, Lookup::parse_lookup(&Fields::from_json(&headers, &body)?)?).await
 }
 
-/// Finds an order, decrypts its delivered items and returns the response. Every look-up counts towards both rate
-/// limits, whether it finds an order or not. Only a look-up that a rate limit refuses does not count.
+/// Finds an order, decrypts its delivered items and returns the response. Every look-up counts towards both rate limits
+/// (per client, and per order number and e-mail address), also when it finds no order. Only a look-up that a rate limit
+/// refuses does not count.
 async fn look_up_order_within_limits(
     checkout: &SharedState,
     client: Client,
@@ -162,8 +163,8 @@ struct OrderWithItems {
     items: Option<Vec<SealedItem>>,
 }
 
-/// Returns the order with this number and e-mail address, its lines and its delivered items; `None` when this surface
-/// and shop have no such order.
+/// Returns the order with this number and e-mail address, its lines and its delivered items, which are still encrypted;
+/// `None` when this surface of the shop has no such order.
 async fn find_order_with_delivered_items(
     tx: &mut Tx,
     shop: Shop,

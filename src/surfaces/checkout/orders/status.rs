@@ -15,8 +15,8 @@ use crate::{SURFACE, SharedState, ids};
 use shop::orders;
 use web::response;
 
-/// The status of an order. Any client that knows the order id can read it, so it has no data that only the buyer may
-/// see.
+/// The response with the status of an order. Any client that knows the id of the order can read it, so it contains no
+/// data that only the buyer may see.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OrderStatus)]
 pub struct StatusResponse {

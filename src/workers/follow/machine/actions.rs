@@ -28,7 +28,7 @@ pub enum Action {
     ReadHeader(Height),
     /// Check whether a confirmed deposit exists above this height.
     FindConfirmedAbove(Height),
-    /// Request this block from a second endpoint.
+    /// Ask a second endpoint if it has this block.
     CrossCheck(BlockRef),
     /// Open the review of endpoints that contradict each other, with this reason.
     OpenDispute(String),
@@ -40,7 +40,7 @@ pub enum Action {
         from: BlockRef,
         /// The blocks that follow it; may be empty.
         blocks: Vec<Block>,
-        /// The position up to which deposits are confirmed and final; `None` when none may advance.
+        /// The position up to which deposits become confirmed or final; `None` when no deposit may advance.
         advance_to: Option<Position>,
     },
     /// List at most this many stored deposits that would become confirmed or final at this position and that no second
@@ -76,7 +76,8 @@ pub enum Action {
     ExpireInvoices {
         /// The invoices to expire.
         invoices: Vec<InvoiceId>,
-        /// The text of a review for each of them, when their balances could not be checked.
+        /// The text of a review that is opened for each invoice, because its balance could not be checked; `None` when
+        /// the balances were checked.
         unchecked: Option<String>,
     },
     /// Reverse all stored blocks above `to`.

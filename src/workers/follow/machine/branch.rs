@@ -1,4 +1,5 @@
-//! The followed branch: adds the blocks that were read to it, stores them, and finds out how far deposits may advance.
+//! The followed branch: adds new blocks to it, decides when they are stored, and computes the position up to which
+//! deposits may advance.
 
 use chain::follower::{Follower, NextBlock};
 use chain::{Block, BlockRef, Tip};
@@ -13,8 +14,8 @@ use ids::InvoiceId;
 use money::cursors::{self, Cursor, Position};
 use money::deposits::DepositLimits;
 
-/// The newest blocks of the followed branch that were read. Blocks up to the stored cursor are also in the database;
-/// later blocks are only in memory.
+/// The state of the followed branch. Blocks up to the stored cursor are also in the database; later blocks are only in
+/// memory.
 #[derive(Debug)]
 pub(super) struct Branch {
     pub(super) follower: Follower,
@@ -24,13 +25,14 @@ pub(super) struct Branch {
     pub(super) stored_at: Instant,
     /// The blocks that were read after the stored cursor.
     pub(super) pending: Vec<Block>,
-    /// Timestamp of the newest block that was read, in Unix seconds, at most the time at which the block was read: a
-    /// miner may set a timestamp in the future, which does not prove that all earlier payments have been read.
+    /// Timestamp of the newest block that was read, in Unix seconds. A later time than that of the read is replaced by
+    /// it: a miner may set a timestamp in the future, which does not prove that all earlier payments have been read.
     pub(super) time: i64,
-    /// On chains with rare blocks, the time of the last read that returned a young tip at the cursor; otherwise `None`.
+    /// The time of the last read that returned a young tip at the cursor; `None` without such a read, and on chains
+    /// without [`FollowLimits::quiet_tip_max_ms`].
     pub(super) quiet_at: Option<Instant>,
     /// The time of the read before `quiet_at` that returned the same tip. All blocks from before this time have been
-    /// read.
+    /// read. `None` when only one read has returned the tip.
     pub(super) quiet_until: Option<Instant>,
     /// The time of the last notice that the tip is old; `None` while the tip is young.
     pub(super) old_tip_noticed_at: Option<Instant>,
@@ -38,12 +40,13 @@ pub(super) struct Branch {
     pub(super) expiry_checked_at: Instant,
     /// True when the chain has deposits that are not final.
     pub(super) unfinished: bool,
-    /// The time from which unchecked deposits are listed again although no block was read; `None` when no deposit that
-    /// is deep enough to advance waits for a second source. Due at once after a start, which knows of no deposits.
+    /// The time from which unchecked deposits are listed again even if no block was read; `None` when no deposit that
+    /// is deep enough to advance waits for a second source. After a start this time has come, because waiting deposits
+    /// are not known.
     pub(super) check_again_at: Option<Instant>,
-    /// The block at which balances are requested until an endpoint returns them, and the invoices whose windows had ended
-    /// by then. Later checks of these invoices keep this block instead of the newest one, which an endpoint that is
-    /// slightly behind would never have.
+    /// The block at which balances are requested until an endpoint returns them, and the invoices that are checked with
+    /// it. Later checks of these invoices keep this block, because an endpoint that is slightly behind would never have
+    /// the newest one. `None` when no such check is waiting.
     pub(super) balance_block: Option<(BlockRef, Vec<InvoiceId>)>,
     /// True when the chain is halted until an operator decides.
     pub(super) halted: bool,
@@ -78,8 +81,9 @@ impl Branch {
 }
 
 impl Machine {
-    /// Adds the blocks that were read to the branch, and stores them unless they may wait. Starts the search for the
-    /// common ancestor when the first block is on another branch.
+    /// Adds the blocks that were read to the branch, and stores them. Blocks without transfers to watched addresses may
+    /// wait a short time while all deposits are final. When the first block is on another branch, starts the search for
+    /// the common ancestor instead.
     pub(super) fn add_blocks_to_branch(
         &mut self,
         now: Instant,
@@ -132,8 +136,8 @@ impl Machine {
         }
     }
 
-    /// Starts to store the pending blocks and to advance deposits. Opens the review of contradicting endpoints first when
-    /// an endpoint reports a final block of another branch, and closes it first when no endpoint does any more.
+    /// Starts to store the pending blocks and to advance deposits. Before that, opens the review of contradicting
+    /// endpoints when an endpoint reports a final block of another branch, and otherwise closes the review.
     pub(super) fn prepare_to_store_blocks(&mut self, now: Instant, tip: &Tip, after_store: AfterStore) -> Action {
         let advance_limit = match self.compute_advance_limit(tip) {
             Ok(advance_limit) => advance_limit,
@@ -156,8 +160,8 @@ impl Machine {
         )
     }
 
-    /// Removes the pending blocks from memory and returns the action that stores them and advances deposits to
-    /// `advance_to`; with `None`, no deposit advances, and blocks are stored again soon.
+    /// Moves the pending blocks into the action that stores them and advances deposits up to `advance_to`. With `None`,
+    /// no deposit advances.
     pub(super) fn request_block_storage(
         &mut self,
         now: Instant,
@@ -171,7 +175,8 @@ impl Machine {
         Action::StoreBlocks { from, blocks, advance_to }
     }
 
-    /// Returns the action after blocks were stored: expires invoices when that is due, or finishes the run.
+    /// Returns the next action after blocks were stored, or while they may wait: requests the expired invoices when a
+    /// search for them is due, or the balance check that waited for the blocks; otherwise finishes the run.
     pub(super) fn continue_after_store(&mut self, now: Instant, after_store: AfterStore) -> Action {
         match after_store {
             AfterStore::Extended { tip } => {

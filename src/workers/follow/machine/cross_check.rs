@@ -1,6 +1,6 @@
-//! Cross-checks between endpoints. The follower reverses confirmed deposits, and halts the chain, only when a second
-//! endpoint has the other branch, too. [`second_source`](super::second_source) checks deposits before they are
-//! confirmed.
+//! Cross-checks between endpoints. Before the follower reverses confirmed deposits or halts the chain, it asks a second
+//! endpoint if it has the other branch, too. When no second endpoint can answer, the first one decides.
+//! [`second_source`](super::second_source) checks deposits before they are confirmed.
 
 use chain::BlockRef;
 use chain::source::CrossCheckResult;
@@ -12,13 +12,13 @@ use crate::workers::follow::machine::{AfterStore, Machine, Phase};
 use clock::Instant;
 use money::cursors::Position;
 
-/// The step for which endpoints are compared.
+/// The step that follows the comparison of endpoints.
 #[derive(Debug)]
 pub(super) enum CrossCheckPurpose {
-    /// To store blocks and advance deposits up to `advance_limit`; `None` when no deposit may advance, because an
+    /// Blocks are stored, and deposits advance up to `advance_limit`; `None` when no deposit may advance, because an
     /// endpoint reports a final block of another branch.
     Store { advance_limit: Option<Position>, after_store: AfterStore },
-    /// To reverse the followed branch down to the common ancestor `to`; `None` when there is no common ancestor, so
+    /// The followed branch is reversed down to the common ancestor `to`; `None` when there is no common ancestor, so
     /// that the chain is halted instead.
     Rewind { to: Option<BlockRef> },
 }
@@ -52,8 +52,9 @@ impl Machine {
         Action::CrossCheck(block)
     }
 
-    /// Acts on the result of a cross-check. When the second endpoint does not respond, or its head does not move, the
-    /// branch is left without it, so that a broken endpoint does not stop the follower.
+    /// Acts on the result of a cross-check of `block`, a block of another branch. When the second endpoint does not
+    /// respond, or its head has not moved for a long time, the first endpoint decides, so that a broken endpoint does
+    /// not stop the follower.
     pub(super) fn act_on_cross_check_result(
         &mut self,
         now: Instant,
@@ -87,7 +88,8 @@ impl Machine {
         }
     }
 
-    /// Returns the action that opens the review of contradicting endpoints; continues directly when the review is open.
+    /// Returns the action that opens the review of contradicting endpoints. When the review is open already, returns
+    /// the step after it.
     pub(super) fn open_dispute_or_continue(
         &mut self,
         now: Instant,
@@ -101,8 +103,8 @@ impl Machine {
         Action::OpenDispute(reason)
     }
 
-    /// Returns the action that closes the review of contradicting endpoints; continues directly when the review is
-    /// closed.
+    /// Returns the action that closes the review of contradicting endpoints. When the review is closed already, returns
+    /// the step after it.
     pub(super) fn close_dispute_or_continue(&mut self, now: Instant, purpose: CrossCheckPurpose) -> Action {
         if self.dispute.is_open == Some(false) {
             self.dispute.behind_logged = false;
@@ -112,8 +114,9 @@ impl Machine {
         Action::CloseDispute
     }
 
-    /// Returns the step for which endpoints were compared: stores blocks, rewinds the branch or halts the chain. Nothing
-    /// advances, and nothing is rewound, unless `agreed` is true: the endpoints agree, or no second one can answer.
+    /// Returns the action of the step for which endpoints were compared: stores blocks, rewinds the branch or halts the
+    /// chain. `agreed` is true when the endpoints agree or no second one can answer. Otherwise no deposit advances, and
+    /// a rewind or a halt does not take place.
     pub(super) fn continue_after_cross_check(
         &mut self,
         now: Instant,

@@ -1,5 +1,5 @@
-//! The expiry of invoices. The follower lists the invoices whose payment window has ended, and compares the balances of
-//! their addresses before they expire.
+//! The expiry of invoices. The follower lists the invoices whose payment window has ended. Before they expire, it
+//! compares the balances of their addresses with their deposits, to find payments that it has missed.
 
 use chain::{BlockRef, Family, SourceError, Tip};
 
@@ -13,8 +13,8 @@ use ids::InvoiceId;
 /// The minimum time, in milliseconds, between two searches for expired invoices while the follower still reads old
 /// blocks.
 pub(super) const EXPIRY_INTERVAL_MS: i64 = 5_000;
-/// A block that is more than this number of blocks below the tip is too old for a balance check, because nodes delete
-/// old states.
+/// The number of blocks below the cursor from which on a block is too old for a balance check, because nodes delete old
+/// states.
 const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
 
 /// One search for expired invoices.
@@ -28,15 +28,15 @@ pub(super) struct ExpiryCheck {
 }
 
 impl ExpiryCheck {
-    /// Finishes the run with the result `ran`. When blocks were read in the same run, the result is `Worked` instead.
+    /// Returns the action that ends the run with the result `ran`; with `Worked` when blocks were read in the same run.
     pub(super) fn finish_run(self, ran: Ran) -> Action {
         Action::Finish(if self.while_reading { Ran::Worked } else { ran })
     }
 }
 
 impl Machine {
-    /// Requests the invoices whose payment window has ended by the clock *and* by the chain: every block that could
-    /// contain a payment in time has been read.
+    /// Requests the invoices whose payment window and grace period have ended by the clock *and* by the chain: every
+    /// block that could contain a payment in time has been read.
     pub(super) fn request_expirable_invoices(&mut self, now: Instant, check: ExpiryCheck) -> Action {
         self.branch.expiry_checked_at = now;
         let read_until = Instant::from_unix_seconds(self.branch.time);
@@ -45,8 +45,8 @@ impl Machine {
         Action::ListExpirable { passed: seen_until.plus_ms(-self.deposit_limits.grace.ms) }
     }
 
-    /// Stores the blocks that are not stored yet, if there are any, and then requests the balance check of the expired
-    /// invoices. When no invoice has expired, finishes the run.
+    /// Continues with the invoices whose payment window has ended. Without any, finishes the run. Otherwise stores the
+    /// blocks that are only in memory, and then requests the balance check of the invoices.
     pub(super) fn store_blocks_before_balance_check(
         &mut self,
         now: Instant,
@@ -54,8 +54,8 @@ impl Machine {
         check: ExpiryCheck,
     ) -> Action {
         if invoices.is_empty() {
-            // No invoice waits for a balance check now, so start to count anew. Otherwise an earlier failure would
-            // shorten the time that the next invoice waits.
+            // No invoice waits for a balance check now, so the time without balances is counted anew. Otherwise an
+            // earlier failure would shorten the time that the next invoice waits.
             self.balances_unavailable_since = None;
             return check.finish_run(Ran::Idle);
         }
@@ -88,8 +88,9 @@ impl Machine {
         Action::CheckBalances { at, invoices }
     }
 
-    /// Expires the invoices when deposits explain the balances of their addresses. When no endpoint returns balances,
-    /// the invoices stay open for at most `balance_patience_ms` and then expire without the check.
+    /// Expires the invoices when their deposits explain the balances of their addresses. When a credit was booked,
+    /// advances deposits instead, and the invoices are listed again later. When no endpoint returns balances, the
+    /// invoices stay open for at most `balance_patience_ms` and then expire without the check.
     pub(super) fn expire_or_delay_invoices(
         &mut self,
         now: Instant,
@@ -102,13 +103,14 @@ impl Machine {
                 (self.branch.balance_block, self.balances_unavailable_since) = (None, None);
                 return Ok(match explained {
                     true => self.request_expiry(invoices, None, check),
-                    // The booked credit may be in a block that is already deep enough for a confirmation.
+                    // A credit was booked. Its block may already be deep enough for a confirmation, so deposits are
+                    // advanced.
                     false => self.prepare_to_store_blocks(now, &check.tip, AfterStore::CreditBooked),
                 });
             }
             Err(error) => error,
         };
-        // The blocks were read and verified, so a missing balance check delays the expiry only for a limited time.
+        // The expiry is delayed only for a limited time, because the blocks themselves were read and verified.
         let unavailable_ms = now.since(*self.balances_unavailable_since.get_or_insert(now));
         if unavailable_ms < self.limits.balance_patience_ms {
             if check.while_reading {

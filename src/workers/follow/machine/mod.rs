@@ -1,6 +1,6 @@
 //! The decisions of a chain's follower, as a state machine without database, clock and I/O, so that tests can list its
-//! rules in tables. The worker executes the action that the machine returns, and passes the result to the machine as an
-//! observation.
+//! rules in tables. The worker executes the action that the machine returns, and passes the result of the action back
+//! to the machine as an observation.
 //!
 //! One run starts with [`Machine::start_run`] and ends with [`Action::Finish`]. After a failed run, the next run starts
 //! from the state in memory. Only when blocks were read and not stored (see [`Machine::has_unstored_blocks`]), the
@@ -38,10 +38,11 @@ use money::deposits::DepositLimits;
 pub struct FollowLimits {
     /// Maximum number of blocks of one request.
     pub batch: u64,
-    /// Age, in milliseconds, above which a tip is logged as too old: the node may have lost its peers.
+    /// Age, in milliseconds, above which the newest block of the node is logged as too old: the node may have lost its
+    /// peers.
     pub tip_age_max_ms: i64,
-    /// Maximum age, in milliseconds, of a tip that counts as the present state of a chain with rare blocks, once two
-    /// reads in a row have returned this tip. `None` on chains with steady blocks, where an invoice expires only after
+    /// For chains with rare blocks: the maximum age, in milliseconds, of a tip that proves, when two reads in a row
+    /// return it, that no newer block exists. `None` on chains with steady blocks, where an invoice expires only after
     /// a block that is younger than the end of its payment window.
     pub quiet_tip_max_ms: Option<i64>,
     /// The height of the first block to read. `None` selects the newest block that cannot be reorganised.
@@ -73,7 +74,7 @@ pub enum StepError {
     /// The source returned blocks of which one is not the parent of the next one.
     #[error("block {0} does not follow the block before it in the same response")]
     BrokenSequence(Height),
-    /// The source returned another number of answers than it was asked for.
+    /// The source returned more or fewer answers than the number of transfers about which it was asked.
     #[error("{asked} transfers of block {height} were asked for and {answered} answers were returned")]
     WrongNumberOfAnswers {
         /// The height of the block.
@@ -102,7 +103,8 @@ pub struct Machine {
     dispute: EndpointDispute,
     /// The conflicting head that was logged last.
     conflicting_head: Option<BlockRef>,
-    /// The height of the block about which no second source could answer, and that was logged last.
+    /// The height of the block that was last logged because no second source could answer about it; `None` when no such
+    /// block was logged.
     unanswered_height: Option<Height>,
     /// The time of the first balance check without a response from any endpoint; `None` while balances are available.
     balances_unavailable_since: Option<Instant>,
@@ -122,7 +124,7 @@ enum Phase {
     Blocks(Tip),
     /// The preferred endpoint's header at the height of a conflicting head.
     ConflictingHeader(Tip),
-    /// The parent, at this height, of the lowest known block of another branch.
+    /// The header at this height, which must be the parent of `lowest`, the lowest known block of another branch.
     ForkParent { lowest: Header, height: Height },
     /// The answer whether a confirmed deposit is above `to`, the common ancestor. `theirs` is the lowest known block of
     /// the other branch.
@@ -133,7 +135,8 @@ enum Phase {
     DisputeOpened(CrossCheckPurpose),
     /// The end of [`Action::CloseDispute`].
     DisputeClosed(CrossCheckPurpose),
-    /// The end of [`Action::StoreBlocks`]. `last` becomes the stored cursor; deposits were advanced to `advance_to`.
+    /// The end of [`Action::StoreBlocks`]. After it, `last` is the stored cursor, and deposits are advanced up to
+    /// `advance_to`.
     Stored { last: BlockRef, stored_at: Instant, advance_to: Option<Position>, after_store: AfterStore },
     /// The blocks with deposits that no second source has shown.
     Unchecked { advance_to: Position, after_store: AfterStore },
@@ -141,7 +144,7 @@ enum Phase {
     Answers(SecondSourceCheck),
     /// The end of [`Action::StoreAnswers`].
     AnswersStored(AfterStore),
-    /// The invoices that have expired.
+    /// The invoices whose payment window has ended.
     Expirable(ExpiryCheck),
     /// The result of the balance check of these invoices.
     Balances { invoices: Vec<InvoiceId>, check: ExpiryCheck },
@@ -158,12 +161,12 @@ enum Phase {
 enum AfterStore {
     /// Continue after the read blocks extended the followed branch.
     Extended { tip: Tip },
-    /// Continue at the tip. `final_height` is the final height before the blocks were stored; `worked` is true when
-    /// blocks were pending or a second source showed deposits.
+    /// Continue when no newer block can be read. `final_height` is the final height before the blocks were stored;
+    /// `worked` is true when blocks waited to be stored or a second source showed deposits.
     AtTip { tip: Tip, worked: bool, final_height: Height },
     /// Compare the balances of these expired invoices.
     InvoicesExpired { invoices: Vec<InvoiceId>, check: ExpiryCheck },
-    /// Finish the run, in which an unexplained credit was booked.
+    /// Finish the run: a credit that no deposit explained was booked.
     CreditBooked,
 }
 
@@ -228,8 +231,8 @@ impl Machine {
 
     /// Updates the state by the result of the last action and returns the next action.
     ///
-    /// # Errors
-    /// The run ends early: the responses of an endpoint contradict each other, or balances are not available.
+    /// Fails when the responses of an endpoint contradict each other or do not fit the request, and when balances are
+    /// not available. The run ends then.
     pub fn decide_next_action(&mut self, now: Instant, observation: Observation) -> Result<Action, StepError> {
         match (std::mem::take(&mut self.phase), observation) {
             (Phase::Tip, Observation::Tip(tip)) => Ok(self.request_blocks_or_act_on_tip(now, tip)),

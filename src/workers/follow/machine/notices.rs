@@ -1,4 +1,4 @@
-//! Notices: facts that the machine reports to the worker for the log.
+//! Notices: events that the machine reports to the worker, which writes them to the log.
 
 use chain::{BlockRef, Height};
 
@@ -10,8 +10,8 @@ pub enum Notice {
         /// The age of the newest block, in milliseconds.
         age_ms: i64,
     },
-    /// An endpoint has this block as its head. The block is not on the followed branch, but the preferred endpoint is
-    /// on the followed branch.
+    /// The newest block of an endpoint is this block, which is not on the followed branch. The preferred endpoint still
+    /// has the followed branch, so the follower stays on it.
     ConflictingHead(BlockRef),
     /// A second endpoint does not have the block `height` yet.
     EndpointBehind {
@@ -32,7 +32,7 @@ pub enum Notice {
         /// The reason why no endpoint can answer.
         reason: String,
     },
-    /// No second endpoint responded, so the followed branch is left on the word of a single endpoint.
+    /// No second endpoint responded, so the follower leaves its branch for the branch of a single endpoint.
     NotCrossChecked {
         /// The height of the block.
         height: Height,

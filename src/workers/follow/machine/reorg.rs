@@ -1,5 +1,5 @@
-//! Reorganisations: the search for the common ancestor of the followed branch and another branch, and the rewind to it.
-//! Without a common ancestor, the chain is halted.
+//! Reorganisations: the search for the newest block that the followed branch and another branch have in common (the
+//! common ancestor), and the rewind to this block. When there is none among the stored blocks, the chain is halted.
 
 use chain::follower::ForkSearch;
 use chain::{BlockRef, Header, Height, SourceError, Tip};
@@ -12,10 +12,11 @@ use crate::workers::follow::machine::{Machine, Phase, StepError};
 use clock::Instant;
 
 impl Machine {
-    /// Handles a newest block that is not above the cursor and not on the followed branch. `preferred` is the header
-    /// that the preferred endpoint has at the same height. The follower switches to another branch only when this
-    /// header is not on the followed branch, either. Otherwise the conflict is only logged: endpoints differ for a
-    /// moment when two new blocks compete, and permanently when an endpoint returns forged blocks.
+    /// Decides what to do when the newest block of an endpoint is not above the cursor and not on the followed branch.
+    /// `preferred` is the header of the preferred endpoint at the same height; `None` when it has none. When this
+    /// header is on another branch, too, the follower searches for the common ancestor. Otherwise the conflict is only
+    /// logged: endpoints differ for a moment when two new blocks compete, and permanently when an endpoint returns
+    /// forged blocks.
     pub(super) fn switch_branch_or_log_conflict(
         &mut self,
         now: Instant,
@@ -34,9 +35,9 @@ impl Machine {
     }
 
     /// Takes one step in the search for the common ancestor of the followed branch and another branch, whose lowest
-    /// known block is `lowest`. The follower switches to the other branch without a cross-check when there is no second
-    /// endpoint, or when the switch reverses no confirmed deposit. Otherwise a second endpoint must be on the other
-    /// branch, too.
+    /// known block is `lowest`: requests the parent of this block, or ends the search with a rewind or a halt. A second
+    /// endpoint is asked before a rewind that reverses confirmed deposits and before a halt, unless there is no second
+    /// endpoint.
     pub(super) fn search_common_ancestor(&mut self, lowest: Header) -> Result<Action, StepError> {
         let theirs = lowest.block_ref();
         Ok(match self.branch.follower.search_fork_below(&lowest) {
@@ -54,8 +55,8 @@ impl Machine {
         })
     }
 
-    /// Continues the search for the common ancestor at the parent of `lowest`, the lowest known block of the other
-    /// branch.
+    /// Continues the search for the common ancestor with `parent`, the header at `height`, which must be the parent of
+    /// `lowest`, the lowest known block of the other branch.
     ///
     /// # Errors
     /// The endpoint returned another block than the parent, or has no block at this height.
@@ -93,8 +94,8 @@ impl Machine {
         Action::Rewind { from: self.branch.stored, to }
     }
 
-    /// Requests to halt the chain, because the other branch starts too far back: the follower cannot rewind to the
-    /// common ancestor.
+    /// Returns the action that halts the chain, because the other branch leaves the followed one at a block that is
+    /// final or no longer stored, so the follower cannot rewind to it.
     pub(super) fn request_halt(&mut self) -> Action {
         self.phase = Phase::Halted;
         Action::Halt(format!(

@@ -1,5 +1,6 @@
-//! The check of deposits by second sources. On chains whose blocks cost nothing to invent, an endpoint of another provider
-//! is asked for the transfers of deposits that are deep enough to advance, and only the deposits that it shows advance.
+//! The check of deposits by second sources. Blocks of some chains can be invented without cost. There, an endpoint of
+//! another provider is asked for the transfers of deposits that are deep enough to advance, and only the deposits whose
+//! transfers it shows advance.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +15,7 @@ use ids::DepositId;
 use money::cursors::Position;
 use money::deposits::BlockToCorroborate;
 
-/// Maximum number of deposits of one listing.
+/// Maximum number of deposits that are listed at once for a check.
 pub(super) const LIST_MAX: i64 = 512;
 /// Maximum number of blocks about which a second source is asked in one run.
 pub(super) const BLOCKS_MAX: usize = 16;
@@ -24,7 +25,7 @@ pub(super) const ASKING_MAX_MS: i64 = 3_000;
 /// Minimum time, in milliseconds, between two listings without a new block while deposits wait for a second source.
 pub(super) const CHECK_INTERVAL_MS: i64 = 1_000;
 
-/// A check in progress.
+/// A check of listed deposits by second sources, in progress.
 #[derive(Debug)]
 pub(super) struct SecondSourceCheck {
     started_at: Instant,
@@ -32,9 +33,9 @@ pub(super) struct SecondSourceCheck {
     advance_to: Position,
     /// The block about which a second source is asked.
     asked: BlockToCorroborate,
-    /// The blocks about which it will be asked next.
+    /// The blocks about which a second source is asked next.
     left: VecDeque<BlockToCorroborate>,
-    /// True when more deposits wait than one run checks.
+    /// True when further deposits wait, which this run does not check.
     more: bool,
     /// The answers up to now.
     answers: BTreeMap<DepositId, Corroboration>,
@@ -42,8 +43,9 @@ pub(super) struct SecondSourceCheck {
 }
 
 impl Machine {
-    /// Lists the unchecked deposits after blocks were stored, when the chain needs a second source. `advance_to` is the
-    /// position up to which deposits were advanced; with `None`, no deposit may advance.
+    /// Continues after blocks were stored. When the chain needs a second source, requests the deposits that it has not
+    /// shown yet. `advance_to` is the position up to which deposits were advanced; with `None`, no deposit may advance,
+    /// and the check is repeated later.
     pub(super) fn list_unchecked_or_continue(
         &mut self,
         now: Instant,
@@ -63,13 +65,14 @@ impl Machine {
         }
     }
 
-    /// Requests the unchecked deposits that would advance at this position.
+    /// Requests the deposits that would advance at this position and that no second source has shown yet.
     pub(super) fn list_unchecked_deposits(&mut self, advance_to: Position, after_store: AfterStore) -> Action {
         self.phase = Phase::Unchecked { advance_to, after_store };
         Action::ListUnchecked(advance_to, LIST_MAX)
     }
 
-    /// Asks about the first of these blocks; continues directly when there is none.
+    /// Asks a second source about the first of these blocks, and keeps at most [`BLOCKS_MAX`] of them for this run.
+    /// Continues after the storage when there is no block.
     pub(super) fn check_unchecked_blocks(
         &mut self,
         now: Instant,
@@ -96,7 +99,8 @@ impl Machine {
         Action::ConfirmTransfers { block, transfers }
     }
 
-    /// Asks about the next block. Stores all answers after the last block, or when [`ASKING_MAX_MS`] have passed.
+    /// Keeps the answers about a block, and asks about the next block. After the last block, or when [`ASKING_MAX_MS`]
+    /// have passed, requests to store all answers.
     ///
     /// # Errors
     /// The source returned another number of answers than it was asked for.
@@ -136,7 +140,8 @@ impl Machine {
         Ok(Action::StoreAnswers { answers, advance_to })
     }
 
-    /// Reports, once per height, why no endpoint could answer about a transfer.
+    /// Adds a notice with the reason when no endpoint could answer about a transfer of this block; only once in a row
+    /// for the same height.
     fn report_missing_answers(&mut self, height: Height, answers: &[Corroboration]) {
         let reason = answers.iter().find_map(|answer| match answer {
             Corroboration::CannotSay { reason } => Some(reason),

@@ -1,4 +1,4 @@
-//! The node's tip: decides whether blocks are read, deposits advance or invoices expire.
+//! Decides by the node's newest block (tip) if blocks are read, deposits advance or invoices expire.
 
 use chain::Tip;
 use chain::follower::NextStep;
@@ -13,8 +13,9 @@ use clock::Instant;
 const OLD_TIP_NOTICE_INTERVAL_MS: i64 = 600_000;
 
 impl Machine {
-    /// Requests the next blocks when the tip is above the cursor, or the preferred header when the tip is on another
-    /// branch. Otherwise no block is new: stores pending blocks or expires invoices.
+    /// Requests the next blocks when the tip is above the cursor, or the header of the preferred endpoint when the tip
+    /// is on another branch. Otherwise there is no new block: stores pending blocks, checks deposits again or expires
+    /// invoices.
     pub(super) fn request_blocks_or_act_on_tip(&mut self, now: Instant, tip: Tip) -> Action {
         match self.branch.follower.decide_next_step(&tip) {
             NextStep::Wait => {
@@ -35,10 +36,11 @@ impl Machine {
         }
     }
 
-    /// Records that the node's tip is the cursor. On chains with rare blocks, a second read of the same tip proves that
-    /// all payments have been read; a second endpoint, if there is one, serves this read. On chains with steady blocks
-    /// it proves nothing: the tip may be a minute old, like TRON's solidified block, and the next block may contain a
-    /// payment. An old tip does not count, because the node may have lost its peers.
+    /// Records that the node's tip is the cursor. On chains with rare blocks, a second read of the same tip, from a
+    /// second endpoint if there is one, proves that all payments have been read. On chains with steady blocks it proves
+    /// nothing: the tip may be a minute old, like TRON's solidified block, and the next block may contain a payment. A
+    /// tip that is too old proves nothing either, because the node may have lost its peers; such a tip becomes a
+    /// notice.
     pub(super) fn track_quiet_tip(&mut self, now: Instant, tip: &Tip) {
         let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
         let branch = &mut self.branch;
@@ -56,9 +58,9 @@ impl Machine {
         }
     }
 
-    /// Acts on a tip that is the cursor or an older block of the followed branch. Stores the pending blocks and advances
-    /// deposits when one of both is due. Otherwise checks deposits that wait for a second source again, when that is due,
-    /// or requests the expired invoices.
+    /// Acts on a tip that is the cursor or an older block of the followed branch. Stores the pending blocks and
+    /// advances deposits when that is due. Otherwise asks second sources again about deposits when that is due, or
+    /// requests the invoices whose payment window has ended.
     pub(super) fn store_blocks_or_expire_invoices(&mut self, now: Instant, tip: Tip) -> Action {
         let branch = &self.branch;
         let cursor_moved = !branch.pending.is_empty();
