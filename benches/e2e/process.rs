@@ -108,7 +108,7 @@ impl BenchInstallation {
         );
         let file = folder.join("settled.toml");
         std::fs::write(&file, text).expect("the file is writable");
-        let config = Config::load_file(&file).unwrap_or_else(|e| panic!("{e}"));
+        let config = Config::load_file_and_environment(&file).unwrap_or_else(|e| panic!("{e}"));
         BenchInstallation { folder: folder.to_owned(), address, config }
     }
 

@@ -301,7 +301,7 @@ async fn warn_of_unfollowed_invoices(report: &mut CheckReport, config: &Config, 
 fn print_first_deposit_addresses(report: &mut CheckReport, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        let Some(account) = config.find_deposit_account_key(chain) else { continue };
+        let Some(account) = config.find_newest_deposit_account_key(chain) else { continue };
         let subject = format!("keys of {}", chain.id);
         match Deriver::from_account_key(&account.xpub, chain.address_scheme())
             .and_then(|deriver| deriver.derive_address(0))
@@ -635,7 +635,9 @@ async fn check_rates_of_exchanges(report: &mut CheckReport, config: &Config) {
             Err(e) => report.print_warning(&format!("rates, {source}"), e),
         }
     }
-    for (pair, outcome) in RateConsensus::new(&config.rates).decide_rates(Clock::System.now(), &pairs, &observations) {
+    for (pair, outcome) in
+        RateConsensus::new(&config.rates).decide_and_record_rates(Clock::System.now(), &pairs, &observations)
+    {
         match outcome {
             Ok(agreed) => report.print_ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
             Err(e) => {
@@ -681,7 +683,8 @@ fn check_that_some_coin_can_be_paid(report: &mut CheckReport, config: &Config) {
 /// Returns the pairs, such as BTC/USD, that have no fixed rate in the configuration, for the checkout assets on enabled
 /// chains.
 fn list_pairs_without_fixed_rate(config: &Config) -> Vec<Pair> {
-    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| config.find_enabled_checkout_asset(code));
+    let assets =
+        config.surfaces.checkout.assets.keys().filter_map(|code| config.find_checkout_asset_of_enabled_chain(code));
     let pairs: BTreeSet<Pair> = assets.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();
     pairs.into_iter().filter(|pair| !config.rates.fixed.contains_key(pair)).collect()
 }

@@ -32,7 +32,7 @@ impl Installation {
     pub fn load_config(&self) -> Result<Config, CommandError> {
         match &self.data {
             Some(folder) => dev::demo_config::load_existing_demo_config(folder),
-            None => Ok(Config::load_file(&self.config)?),
+            None => Ok(Config::load_file_and_environment(&self.config)?),
         }
     }
 }

@@ -45,7 +45,7 @@ impl CoinObstacles {
     pub fn group_coins_by_payability(&self, config: &Config) -> PayableCoins {
         let mut coins = PayableCoins { payable: Vec::new(), unpayable: Vec::new() };
         for code in config.surfaces.checkout.assets.keys() {
-            let Some((chain, asset)) = config.find_enabled_checkout_asset(code) else { continue };
+            let Some((chain, asset)) = config.find_checkout_asset_of_enabled_chain(code) else { continue };
             let pair = Pair::new(&asset.symbol, "USD");
             let reason = match self.chains.get(&chain.id) {
                 Some(reason) => Some(format!("{} {reason}", chain.id)),

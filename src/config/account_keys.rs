@@ -102,7 +102,7 @@ impl super::Config {
     /// Returns the account from which a chain's new deposit addresses are derived: the one with the highest epoch for
     /// the chain's family and mode and, on Bitcoin, its kind of addresses, because wallets search each kind in a
     /// separate account. `None` when there is no such account.
-    pub fn find_deposit_account_key(&self, chain: &ChainConfig) -> Option<&AccountKey> {
+    pub fn find_newest_deposit_account_key(&self, chain: &ChainConfig) -> Option<&AccountKey> {
         let has_kind =
             |account: &AccountKey| chain.family != Family::Bitcoin || account.address_kind() == chain.address_kind;
         let fitting = self.accounts.iter().filter(|account| account.fits_chain(chain) && has_kind(account));

@@ -26,7 +26,7 @@ pub fn find_account_path_problem(family: Family, purpose: Purpose, path: &str) -
         ));
     }
     let expected = example_path(family, purpose);
-    let Some([first, coin, _]) = parse_hardened_levels(path) else {
+    let Some([first, coin, _]) = parse_three_hardened_levels(path) else {
         return Some(format!(
             "is {path}, which is not the path of an account; write it as {expected}, or leave it out"
         ));
@@ -87,7 +87,7 @@ fn example_path(family: Family, purpose: Purpose) -> String {
 
 /// Parses a path of three hardened levels, such as `m/84'/0'/0'` or `84h/0h/0h`, to the numbers of the levels. Returns
 /// `None` for every other text.
-fn parse_hardened_levels(path: &str) -> Option<[u32; 3]> {
+fn parse_three_hardened_levels(path: &str) -> Option<[u32; 3]> {
     let levels = path.strip_prefix("m/").unwrap_or(path).split('/').map(|level| {
         let number = level.strip_suffix(['\'', 'h', 'H'])?;
         number.parse::<u32>().ok().filter(|number| *number < 1 << 31 && number.to_string() == level[..level.len() - 1])

@@ -30,7 +30,7 @@ pub fn deserialize_decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 }
 
 /// Deserialises an amount of money, a string with at most two decimal places, and returns it in cents.
-pub fn deserialize_cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+pub fn deserialize_decimal_as_cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let value = deserialize_decimal(deserializer)?;
     let cents = value.checked_mul(Decimal::ONE_HUNDRED).filter(Decimal::is_integer).and_then(|cents| cents.to_i64());
     cents.ok_or_else(|| D::Error::custom(format!("\"{value}\" is not an amount such as \"0.05\"")))

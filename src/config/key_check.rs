@@ -37,16 +37,16 @@ pub(super) struct KeyCheck<'a> {
 impl KeyCheck<'_> {
     /// Reports the unknown keys and the floating point numbers of a table and of its inner tables. `path` has the names
     /// of the sections that lead to the table; it is unchanged after the call.
-    pub(super) fn report_unknown_keys(&mut self, table: &DeTable<'_>, path: &mut Vec<String>) {
+    pub(super) fn report_unknown_keys_and_floats(&mut self, table: &DeTable<'_>, path: &mut Vec<String>) {
         for (key, value) in table.iter() {
             let name = key.get_ref().as_ref();
             if self.is_known_key(path, name) {
                 path.push(name.to_owned());
-                self.report_problems_of_value(value.get_ref(), value.span().start, path);
+                self.report_floats_and_inner_keys(value.get_ref(), value.span().start, path);
                 path.pop();
             } else {
                 let line = self.find_line_number(key.span().start);
-                let hint = self.suggest_key(path, name);
+                let hint = self.suggest_key_or_section(path, name);
                 let section = if path.is_empty() { String::new() } else { format!(" in [{}]", path.join(".")) };
                 self.problems
                     .push(format!("{}:{line}: unknown key `{name}`{section}; {hint}", self.layers.name_in_messages()));
@@ -56,12 +56,12 @@ impl KeyCheck<'_> {
 
     /// Reports the value when it is a floating point number, and checks tables and lists inside the value. `start` is
     /// the position of the value in the file, in bytes; `path` is the path of its key.
-    fn report_problems_of_value(&mut self, value: &DeValue<'_>, start: usize, path: &mut Vec<String>) {
+    fn report_floats_and_inner_keys(&mut self, value: &DeValue<'_>, start: usize, path: &mut Vec<String>) {
         match value {
-            DeValue::Table(table) => self.report_unknown_keys(table, path),
+            DeValue::Table(table) => self.report_unknown_keys_and_floats(table, path),
             DeValue::Array(elements) => {
                 for element in elements.iter() {
-                    self.report_problems_of_value(element.get_ref(), element.span().start, path);
+                    self.report_floats_and_inner_keys(element.get_ref(), element.span().start, path);
                 }
             }
             DeValue::Float(number) => {
@@ -96,7 +96,7 @@ impl KeyCheck<'_> {
 
     /// Returns a suggestion for an unknown key: a key with a similar name, or else the section with this key, or else
     /// all known keys.
-    fn suggest_key(&self, path: &[String], name: &str) -> String {
+    fn suggest_key_or_section(&self, path: &[String], name: &str) -> String {
         let here = self.list_known_keys(path);
         let near = here.iter().map(|key| (edit_distance(key, name), key)).min();
         if let Some((edits, key)) = near
@@ -104,7 +104,7 @@ impl KeyCheck<'_> {
         {
             return format!("did you mean `{key}`?");
         }
-        if let Some(section) = find_section_with_key(self.defaults, name, "") {
+        if let Some(section) = find_path_of_section_with_key(self.defaults, name, "") {
             return format!("it stands in [{section}]");
         }
         format!("known here: {}", here.join(", "))
@@ -118,12 +118,12 @@ impl KeyCheck<'_> {
 
 /// Returns the path, such as `mail.smtp`, of the first section below `table` that has the key `name`; `None` when no
 /// section has the key. `path` is the path of `table` itself.
-fn find_section_with_key(table: &Table, name: &str, path: &str) -> Option<String> {
+fn find_path_of_section_with_key(table: &Table, name: &str, path: &str) -> Option<String> {
     let inner = table.iter().filter_map(|(key, value)| value.as_table().map(|table| (key, table)));
     inner.fold(None, |found, (key, table)| {
         found.or_else(|| {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            if table.contains_key(name) { Some(path) } else { find_section_with_key(table, name, &path) }
+            if table.contains_key(name) { Some(path) } else { find_path_of_section_with_key(table, name, &path) }
         })
     })
 }

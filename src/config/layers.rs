@@ -37,19 +37,22 @@ pub fn check_and_merge_layers(layers: &Layers<'_>) -> Result<Table, Error> {
     })?;
     let mut problems = Vec::new();
     KeyCheck { layers, defaults: &defaults, problems: &mut problems }
-        .report_unknown_keys(spanned.get_ref(), &mut Vec::new());
+        .report_unknown_keys_and_floats(spanned.get_ref(), &mut Vec::new());
     if !problems.is_empty() {
         return Err(Error { problems });
     }
     let mut table = defaults.clone();
-    override_table(&mut table, layers.text.parse().map_err(|e| format!("{}: {e}", layers.name_in_messages()))?);
+    override_values_recursively(
+        &mut table,
+        layers.text.parse().map_err(|e| format!("{}: {e}", layers.name_in_messages()))?,
+    );
     for (name, text) in &layers.env {
         match set_option_from_env(&mut table, &defaults, name, text) {
             Ok(()) => {}
             Err(problem) => problems.push(problem),
         }
     }
-    merge_chain_tables(layers.name_in_messages(), &mut table, &mut problems);
+    merge_defaults_and_presets_into_chains(layers.name_in_messages(), &mut table, &mut problems);
     if problems.is_empty() { Ok(table) } else { Err(Error { problems }) }
 }
 
@@ -67,10 +70,10 @@ fn describe_typographic_quote(text: &str) -> Option<String> {
 
 /// Copies all values of `layer` to `base`. When both have a table with the same key, the tables are merged in the same
 /// way; every other value of `base` is replaced.
-fn override_table(base: &mut Table, layer: Table) {
+fn override_values_recursively(base: &mut Table, layer: Table) {
     for (key, value) in layer {
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(base)), Value::Table(layer)) => override_table(base, layer),
+            (Some(Value::Table(base)), Value::Table(layer)) => override_values_recursively(base, layer),
             (_, value) => {
                 base.insert(key, value);
             }
@@ -81,7 +84,7 @@ fn override_table(base: &mut Table, layer: Table) {
 /// Replaces each table `[chains.NAME]` with a complete one: first the chain defaults, over them the options of the
 /// preset, and over both the chain's own options. Adds NAME as the option `id`, and removes the table of the chain
 /// defaults. Unknown presets are added to `problems`.
-fn merge_chain_tables(file: &str, table: &mut Table, problems: &mut Vec<String>) {
+fn merge_defaults_and_presets_into_chains(file: &str, table: &mut Table, problems: &mut Vec<String>) {
     let Some(Value::Table(defaults)) = table.remove(CHAIN_DEFAULTS) else { return };
     let Some(Value::Table(chains)) = table.get_mut("chains") else { return };
     for (name, value) in chains.iter_mut() {
@@ -89,11 +92,11 @@ fn merge_chain_tables(file: &str, table: &mut Table, problems: &mut Vec<String>)
         let mut chain = defaults.clone();
         let preset = own.get("preset").or(defaults.get("preset")).and_then(Value::as_str).unwrap_or_default();
         match preset::find_preset_options(preset) {
-            Ok(options) => override_table(&mut chain, options),
+            Ok(options) => override_values_recursively(&mut chain, options),
             Err(problem) => problems.push(format!("{file}: chains.{name}.preset: {problem}")),
         }
-        let assets = merge_chain_assets(chain.get("assets"), own.get("assets"));
-        override_table(&mut chain, std::mem::take(own));
+        let assets = merge_own_over_preset_assets(chain.get("assets"), own.get("assets"));
+        override_values_recursively(&mut chain, std::mem::take(own));
         chain.insert("assets".to_owned(), assets);
         chain.insert("id".to_owned(), Value::String(name.clone()));
         *value = Value::Table(chain);
@@ -102,7 +105,7 @@ fn merge_chain_tables(file: &str, table: &mut Table, problems: &mut Vec<String>)
 
 /// Merges the chain's own assets with the assets of its preset. An own asset replaces the preset's asset with the same
 /// code. When the own assets are not a list, they are returned unchanged, so that the deserialisation reports an error.
-fn merge_chain_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
+fn merge_own_over_preset_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
     let (preset, own) = match (preset, own) {
         (Some(Value::Array(preset)), Some(Value::Array(own))) => (preset, own),
         (preset, own) => return own.or(preset).cloned().unwrap_or_else(|| Value::Array(Vec::new())),

@@ -32,7 +32,7 @@ use url::Url;
 pub use account_keys::{AccountKey, Purpose};
 pub use chains::{AddressKind, Api, ChainConfig, Confirmation, Driver, Endpoint, Finality, Role, Trace, Verify};
 pub use ip_network::IpNetwork;
-pub use rates::{Pair, Rates, RatesMode, SourceName};
+pub use rates::{ExchangeName, Pair, Rates, RatesMode};
 pub use secret::{SecretError, SecretFile};
 pub use surfaces::{AssetRef, Checkout, Mount, Surfaces};
 
@@ -156,14 +156,14 @@ pub enum LogFormat {
 pub struct Policy {
     /// The amount that may be missing when an invoice is accepted as paid, in basis points of the amount due.
     pub tolerance_basis_points: u32,
-    #[serde(rename = "tolerance_usd", deserialize_with = "deserializers::deserialize_cents")]
+    #[serde(rename = "tolerance_usd", deserialize_with = "deserializers::deserialize_decimal_as_cents")]
     /// The amount that may be missing when an invoice is accepted as paid, in US cents. The larger one of this limit
     /// and `tolerance_basis_points` applies.
     pub tolerance_usd_cents: i64,
-    #[serde(rename = "dust_usd", deserialize_with = "deserializers::deserialize_cents")]
+    #[serde(rename = "dust_usd", deserialize_with = "deserializers::deserialize_decimal_as_cents")]
     /// The value below which a deposit is too small to be a payment (dust), in US cents.
     pub dust_usd_cents: i64,
-    #[serde(rename = "single_source_max_usd", deserialize_with = "deserializers::deserialize_cents")]
+    #[serde(rename = "single_source_max_usd", deserialize_with = "deserializers::deserialize_decimal_as_cents")]
     /// Maximum value of the deposits that a chain confirms in 24 hours without a second source, in US cents.
     pub single_source_max_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "deserializers::deserialize_seconds")]
@@ -272,7 +272,7 @@ impl Config {
     ///
     /// # Errors
     /// Fails when the file cannot be read or an option is wrong.
-    pub fn load_file(path: &Path) -> Result<Config, Error> {
+    pub fn load_file_and_environment(path: &Path) -> Result<Config, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| {
             let advice = match e.kind() == std::io::ErrorKind::PermissionDenied {
                 true => {
@@ -369,7 +369,7 @@ impl Config {
 
     /// Returns an asset of the checkout surface and its chain; `None` when the surface has no such asset or the chain
     /// is not enabled. `code` is the code of the asset on the surface, such as `erc20_usdt`.
-    pub fn find_enabled_checkout_asset(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
+    pub fn find_checkout_asset_of_enabled_chain(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
         let asset = self.surfaces.checkout.assets.get(code)?;
         let chain = self.chains.get(&asset.chain).filter(|chain| chain.enabled)?;
         Some((chain, chain.find_asset(&asset.code)?))

@@ -51,13 +51,13 @@ fn convert_to_chain_options(mut facts: Table) -> Table {
         facts.insert("confirmations".to_owned(), Value::Array(vec![Value::Table(tier)]));
     }
     let tokens = facts.remove("tokens").and_then(|tokens| tokens.as_array().cloned()).unwrap_or_default();
-    let assets = facts.remove("native").into_iter().chain(tokens).map(add_asset_code).collect();
+    let assets = facts.remove("native").into_iter().chain(tokens).map(add_symbol_as_asset_code).collect();
     facts.insert("assets".to_owned(), Value::Array(assets));
     facts
 }
 
 /// Adds the option `code` to an asset of a preset: the symbol in lower case, which is unique within a preset.
-fn add_asset_code(mut asset: Value) -> Value {
+fn add_symbol_as_asset_code(mut asset: Value) -> Value {
     let symbol = asset.get("symbol").and_then(Value::as_str).map(str::to_lowercase);
     if let (Some(code), Some(table)) = (symbol, asset.as_table_mut()) {
         table.insert("code".to_owned(), Value::String(code));

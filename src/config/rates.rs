@@ -15,7 +15,7 @@ pub struct Rates {
     /// The origin of the rates: exchanges, or only fixed rates of the configuration.
     pub mode: RatesMode,
     /// The exchanges whose tickers (latest prices) are read.
-    pub sources: Vec<SourceName>,
+    pub sources: Vec<ExchangeName>,
     /// The minimum number of exchanges that must agree on a rate.
     pub min_sources: usize,
     /// The time between two rounds. In each round all exchanges are asked for their prices.
@@ -42,11 +42,11 @@ pub struct Rates {
     /// The minimum number of exchanges that must report the price of USDT in USD.
     pub depeg_min_sources: usize,
     /// Fixed rates. For its pair, a fixed rate is used instead of the rate of the exchanges.
-    #[serde(deserialize_with = "deserialize_fixed_rates")]
+    #[serde(deserialize_with = "deserialize_fixed_rates_dropping_empty")]
     pub fixed: BTreeMap<Pair, Decimal>,
     /// The base URLs of the exchanges' APIs.
-    #[serde(deserialize_with = "deserialize_source_urls")]
-    pub urls: BTreeMap<SourceName, Url>,
+    #[serde(deserialize_with = "deserialize_exchange_urls")]
+    pub urls: BTreeMap<ExchangeName, Url>,
 }
 
 /// The origin of all rates.
@@ -62,7 +62,7 @@ pub enum RatesMode {
 /// An exchange whose tickers are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SourceName {
+pub enum ExchangeName {
     /// Binance Spot, whose prices are in USDT.
     Binance,
     /// Kraken Spot, whose prices are in USD.
@@ -73,19 +73,19 @@ pub enum SourceName {
     Okx,
 }
 
-impl SourceName {
+impl ExchangeName {
     /// Returns the name as it is written in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
-            SourceName::Binance => "binance",
-            SourceName::Kraken => "kraken",
-            SourceName::Coinbase => "coinbase",
-            SourceName::Okx => "okx",
+            ExchangeName::Binance => "binance",
+            ExchangeName::Kraken => "kraken",
+            ExchangeName::Coinbase => "coinbase",
+            ExchangeName::Okx => "okx",
         }
     }
 }
 
-impl fmt::Display for SourceName {
+impl fmt::Display for ExchangeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -128,7 +128,9 @@ impl FromStr for Pair {
 
 /// Deserialises the rates of pairs such as `BTC/USD`. A pair whose rate is an empty string is left out, so that a later
 /// layer of the configuration can remove a rate. A rate of zero is an error.
-fn deserialize_fixed_rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Pair, Decimal>, D::Error> {
+fn deserialize_fixed_rates_dropping_empty<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Pair, Decimal>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, rate)| !rate.is_empty());
     let parse = |(pair, rate): (String, String)| {
@@ -139,9 +141,11 @@ fn deserialize_fixed_rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 }
 
 /// Deserialises the base URL of each exchange's API. Fails when a text is not a URL.
-fn deserialize_source_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SourceName, Url>, D::Error> {
-    let texts = BTreeMap::<SourceName, String>::deserialize(deserializer)?;
-    let parse = |(source, text): (SourceName, String)| {
+fn deserialize_exchange_urls<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<ExchangeName, Url>, D::Error> {
+    let texts = BTreeMap::<ExchangeName, String>::deserialize(deserializer)?;
+    let parse = |(source, text): (ExchangeName, String)| {
         let url =
             Url::parse(&text).map_err(|e| D::Error::custom(format!("{source}: \"{text}\" is not an address: {e}")))?;
         Ok((source, url))

@@ -114,7 +114,9 @@ impl fmt::Display for AssetRef {
 
 /// Deserialises the assets of the surface by their codes. A code whose asset is an empty string is left out, so that a
 /// configuration file can remove a default.
-fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
+fn deserialize_asset_refs_dropping_empty<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, AssetRef>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, asset)| !asset.is_empty());
     present.map(|(code, asset)| Ok((code, asset.parse().map_err(D::Error::custom)?))).collect()
@@ -122,7 +124,9 @@ fn deserialize_asset_refs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 
 /// Deserialises the smallest amount due for each asset. A code whose amount is an empty string is left out; then the
 /// smallest amount that nodes relay is the minimum.
-fn deserialize_min_amounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Decimal>, D::Error> {
+fn deserialize_min_amounts_dropping_empty<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Decimal>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let present = texts.into_iter().filter(|(_, amount)| !amount.is_empty());
     let parse = |(code, amount): (String, String)| match deserializers::parse_decimal(&amount) {
@@ -153,9 +157,9 @@ struct RawCheckout {
     order_window: Duration,
     alipay_url: String,
     wechat_url: String,
-    #[serde(deserialize_with = "deserialize_asset_refs")]
+    #[serde(deserialize_with = "deserialize_asset_refs_dropping_empty")]
     assets: BTreeMap<String, AssetRef>,
-    #[serde(deserialize_with = "deserialize_min_amounts")]
+    #[serde(deserialize_with = "deserialize_min_amounts_dropping_empty")]
     min_amounts: BTreeMap<String, Decimal>,
 }
 

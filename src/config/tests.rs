@@ -71,13 +71,13 @@ fn the_assets_of_the_checkout_surface_are_assets_of_presets() {
         ("trx", "tron", "TRX", 6, 6),
         ("bnb", "bsc", "BNB", 18, 18),
     ] {
-        let (on, asset) = config.find_enabled_checkout_asset(code).unwrap();
+        let (on, asset) = config.find_checkout_asset_of_enabled_chain(code).unwrap();
         assert_eq!((on.id.as_str(), asset.symbol.as_str()), (chain, symbol), "{code}");
         assert_eq!((asset.decimals, asset.quote_decimals), (decimals, quote_decimals), "{code}");
         assert_eq!(asset.is_native(), !code.contains("usdt"), "{code}");
     }
     assert_eq!(config.surfaces.checkout.assets.len(), 7);
-    assert_eq!(Config::default().find_enabled_checkout_asset("btc"), None, "its chain is not enabled");
+    assert_eq!(Config::default().find_checkout_asset_of_enabled_chain("btc"), None, "its chain is not enabled");
 }
 
 #[test]
@@ -299,9 +299,9 @@ fn addresses_are_derived_from_the_account_with_the_highest_epoch() {
         chain
     };
     let (live, test, tron) = (chain("bsc", Mode::Live), chain("bsc", Mode::Test), chain("tron", Mode::Live));
-    assert_eq!(config.find_deposit_account_key(&live).map(|account| account.epoch), Some(2));
-    assert_eq!(config.find_deposit_account_key(&test), None);
-    assert_eq!(config.find_deposit_account_key(&tron), None);
+    assert_eq!(config.find_newest_deposit_account_key(&live).map(|account| account.epoch), Some(2));
+    assert_eq!(config.find_newest_deposit_account_key(&test), None);
+    assert_eq!(config.find_newest_deposit_account_key(&tron), None);
 }
 
 /// The account key of BIP 84's test vector, with the version bytes of BIP 84.
@@ -327,7 +327,7 @@ fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
     for (kind, xpub) in [("p2wpkh", ZPUB), ("p2tr", BIP86_XPUB)] {
         let config = parse_config(&(chain(kind) + &both)).unwrap();
         let chain = &config.chains[&chain::ChainId::parse("bitcoin").unwrap()];
-        assert_eq!(config.find_deposit_account_key(chain).unwrap().xpub, xpub, "{kind}");
+        assert_eq!(config.find_newest_deposit_account_key(chain).unwrap().xpub, xpub, "{kind}");
     }
     for path in ["m/84'/0'/0'", "m/84h/0h/0h", "84'/0'/0'", ""] {
         parse_config(&(chain("p2wpkh") + &account(path, ZPUB))).unwrap();
@@ -458,6 +458,6 @@ fn paths_are_relative_to_the_file_and_secrets_are_read_when_used() {
 
 #[test]
 fn a_missing_file_is_reported_with_a_suggestion() {
-    let problem = Config::load_file(Path::new("/nowhere/settled.toml")).unwrap_err().to_string();
+    let problem = Config::load_file_and_environment(Path::new("/nowhere/settled.toml")).unwrap_err().to_string();
     assert!(problem.starts_with("/nowhere/settled.toml: ") && problem.contains("settled init"), "{problem}");
 }

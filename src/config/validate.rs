@@ -292,7 +292,7 @@ impl Validator {
         if chain.assets().next().is_none() {
             self.add_problem(at("assets"), "is empty; name a preset, or the assets that can be paid");
         }
-        if config.find_deposit_account_key(chain).is_none() {
+        if config.find_newest_deposit_account_key(chain).is_none() {
             self.add_problem_of_missing_account(config, chain);
         }
         match chain.driver {

@@ -35,7 +35,7 @@ pub async fn load_addresses_and_record_kinds(
             kinds.push(Fact { name, value: settings.address_kind.as_str().to_owned() });
             with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
-        let Some(account) = config.find_deposit_account_key(settings) else { continue };
+        let Some(account) = config.find_newest_deposit_account_key(settings) else { continue };
         let deriver = Deriver::from_account_key(&account.xpub, settings.address_scheme())
             .with_context(|| format!("the account key for {} cannot be used", chain.id))?;
         accounts.push(ChainAccount {

@@ -39,7 +39,7 @@ pub fn build_assets_and_followed_chains(config: &Config, book: &RateBook) -> any
     }
     let mut assets = Vec::new();
     for code in config.surfaces.checkout.assets.keys() {
-        let Some((chain, asset)) = config.find_enabled_checkout_asset(code) else { continue };
+        let Some((chain, asset)) = config.find_checkout_asset_of_enabled_chain(code) else { continue };
         let min_due = match config.surfaces.checkout.min_amounts.get(code) {
             Some(min) => Amount::parse_decimal(&min.to_string(), asset.decimals)
                 .with_context(|| format!("surfaces.checkout.min_amounts.{code} is out of range"))?,

@@ -143,11 +143,10 @@ impl Daemon {
             format!("cannot listen on {}: is another program using the port?", config.server.listen)
         })?;
         let address = listener.local_addr()?;
-        let mut running =
-            vec![tasks.spawn(
-                "http",
-                serve::serve_http(listener, router, config.server.clone(), tasks.clone(), stopped.clone()),
-            )];
+        let mut running = vec![tasks.spawn(
+            "http",
+            serve::serve_http_until_stopped(listener, router, config.server.clone(), tasks.clone(), stopped.clone()),
+        )];
         if autonomous {
             running.extend(workers.spawn_worker_loops(&tasks, &stopped));
         } else {

@@ -69,8 +69,8 @@ pub fn warn_if_single_provider(chain: &ChainConfig, source: &dyn Source) {
 /// crypto asset anyway.
 pub fn describe_missing_currency_rate(config: &Config) -> Option<String> {
     let checkout = &config.surfaces.checkout;
-    let accepts_crypto =
-        checkout.mount.enabled && checkout.assets.keys().any(|code| config.find_enabled_checkout_asset(code).is_some());
+    let accepts_crypto = checkout.mount.enabled
+        && checkout.assets.keys().any(|code| config.find_checkout_asset_of_enabled_chain(code).is_some());
     let pair = Pair::new(Currency::USD.as_str(), checkout::CURRENCY.as_str());
     (accepts_crypto && !config.rates.fixed.contains_key(&pair)).then(|| {
         format!("there is no rate {pair}, so buyers cannot pay in crypto assets; set \"{pair}\" in [rates.fixed]")

@@ -17,7 +17,7 @@ use super::{
     price_math::{compute_median, is_within_percent},
 };
 use clock::Instant;
-use config::{Pair, Rates, SourceName};
+use config::{ExchangeName, Pair, Rates};
 
 /// The stablecoin that counts as one unit of [`PEG_CURRENCY`].
 const PEGGED_ASSET: &str = "USDT";
@@ -30,7 +30,7 @@ pub struct AgreedRate {
     /// The price of one unit of the base asset, in units of the quote currency.
     pub value: Decimal,
     /// The sources whose prices are near the median, each once.
-    pub sources: Vec<SourceName>,
+    pub sources: Vec<ExchangeName>,
     /// The time at which the rate was accepted. A rate becomes stale some time after it.
     pub at: Instant,
 }
@@ -111,20 +111,20 @@ impl RateConsensus {
 
     /// Decides the rates of these pairs from the prices of one round of requests, and keeps accepted rates and jumps
     /// for the next round. All pairs are quoted in USD; a fixed rate of one is returned for USDT while it is pegged.
-    pub fn decide_rates(
+    pub fn decide_and_record_rates(
         &mut self,
         now: Instant,
         pairs: &[Pair],
         observations: &[Observation],
     ) -> Vec<(Pair, Result<AgreedRate, RateRejection>)> {
-        let peg = self.limits.find_usdt_rate_if_pegged(now, observations);
+        let peg = self.limits.find_rate_of_one_if_usdt_pegged(now, observations);
         let evaluate = |pair: &Pair| {
             let state = self.states.entry(pair.clone()).or_default();
             let outcome = if *pair == Pair::new(PEGGED_ASSET, PEG_CURRENCY) {
                 peg.clone()
             } else {
                 let agreed = self.limits.find_agreed_rate(now, pair, observations, peg.is_ok());
-                state.accept_or_delay_jump(agreed, &self.limits)
+                state.record_rate_or_delay_jump(agreed, &self.limits)
             };
             (pair.clone(), outcome)
         };
@@ -152,7 +152,7 @@ impl Limits {
 
     /// Returns a rate of one for USDT while its prices are near one US dollar, or [`RateRejection::Depegged`] while
     /// they are not.
-    fn find_usdt_rate_if_pegged(
+    fn find_rate_of_one_if_usdt_pegged(
         &self,
         now: Instant,
         observations: &[Observation],
@@ -177,7 +177,7 @@ impl Limits {
         needed: usize,
     ) -> Result<AgreedRate, RateRejection> {
         // Each exchange counts once, with its newest price.
-        let mut newest_by_source: BTreeMap<SourceName, &Observation> = BTreeMap::new();
+        let mut newest_by_source: BTreeMap<ExchangeName, &Observation> = BTreeMap::new();
         for observation in observations.filter(|observation| now.since(observation.at) <= self.staleness_ms) {
             let newest = newest_by_source.entry(observation.source).or_insert(observation);
             if newest.at < observation.at {
@@ -198,14 +198,14 @@ impl Limits {
 }
 
 /// Returns the median of the prices of these exchanges; `None` when there are no prices.
-fn compute_median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -> Option<Decimal> {
+fn compute_median_price(newest_by_source: &BTreeMap<ExchangeName, &Observation>) -> Option<Decimal> {
     compute_median(&newest_by_source.values().map(|observation| observation.price).collect::<Vec<Decimal>>())
 }
 
 impl PairState {
     /// Records the rate of a round as the last accepted one and returns it. A rate far from the last accepted one is a
     /// jump: it is returned as [`RateRejection::Jump`] until `jump_rounds` rounds in a row have had it.
-    fn accept_or_delay_jump(
+    fn record_rate_or_delay_jump(
         &mut self,
         agreed: Result<AgreedRate, RateRejection>,
         limits: &Limits,

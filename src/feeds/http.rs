@@ -21,7 +21,7 @@ const PAUSE_DEFAULT_S: u32 = 60;
 const PAUSE_MAX_S: u32 = 3_600;
 
 /// Builds an HTTP client that follows no redirects. `timeout` is the total time of one request.
-pub fn build_http_client(timeout: Duration) -> Result<Client, FeedError> {
+pub fn build_http_client_without_redirects(timeout: Duration) -> Result<Client, FeedError> {
     Client::builder()
         .timeout(timeout)
         .redirect(redirect::Policy::none())

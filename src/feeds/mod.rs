@@ -20,13 +20,13 @@ pub use error::FeedError;
 pub use price_requests::Feeds;
 
 use clock::Instant;
-use config::{Pair, SourceName};
+use config::{ExchangeName, Pair};
 
 /// The price of one pair at one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// The exchange that returned the price.
-    pub source: SourceName,
+    pub source: ExchangeName,
     /// The pair that the exchange quotes, such as BTC/USDT when BTC/USD was requested.
     pub pair: Pair,
     /// Price of one unit of the base, in units of the quote currency; above zero.

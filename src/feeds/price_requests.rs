@@ -8,15 +8,15 @@ use url::Url;
 
 use super::{FeedError, Observation, exchanges, http};
 use clock::{Clock, Instant};
-use config::{Pair, Rates, SourceName};
+use config::{ExchangeName, Pair, Rates};
 
 /// The configured exchanges. When an exchange replies that it got too many requests, it gets no requests for the time
 /// in its `Retry-After` header.
 pub struct Feeds {
     client: reqwest::Client,
-    sources: Vec<(SourceName, Url)>,
+    sources: Vec<(ExchangeName, Url)>,
     clock: Clock,
-    paused_until: Mutex<BTreeMap<SourceName, Instant>>,
+    paused_until: Mutex<BTreeMap<ExchangeName, Instant>>,
 }
 
 impl Feeds {
@@ -25,9 +25,14 @@ impl Feeds {
     /// # Errors
     /// Fails when the HTTP client cannot be built.
     pub fn new(config: &Rates, clock: Clock) -> Result<Feeds, FeedError> {
-        let with_url = |source: &SourceName| Some((*source, config.urls.get(source)?.clone()));
+        let with_url = |source: &ExchangeName| Some((*source, config.urls.get(source)?.clone()));
         let sources = config.sources.iter().filter_map(with_url).collect();
-        Ok(Feeds { client: http::build_http_client(config.timeout)?, sources, clock, paused_until: Mutex::default() })
+        Ok(Feeds {
+            client: http::build_http_client_without_redirects(config.timeout)?,
+            sources,
+            clock,
+            paused_until: Mutex::default(),
+        })
     }
 
     /// Requests the prices of these pairs from every exchange. A failure of an exchange is logged, and its prices are
@@ -49,20 +54,19 @@ impl Feeds {
     pub async fn request_prices_by_exchange(
         &self,
         pairs: &[Pair],
-    ) -> Vec<(SourceName, Result<Vec<Observation>, FeedError>)> {
-        let requests = self
-            .sources
-            .iter()
-            .map(async |(source, root)| (*source, self.request_prices_unless_paused(*source, root, pairs).await));
+    ) -> Vec<(ExchangeName, Result<Vec<Observation>, FeedError>)> {
+        let requests = self.sources.iter().map(async |(source, root)| {
+            (*source, self.request_prices_pausing_when_limited(*source, root, pairs).await)
+        });
         join_all(requests).await
     }
 
     /// Requests prices from one exchange, unless the exchange is paused. Pairs that the exchange cannot have are not
     /// requested. When the exchange rejects all pairs together, they are requested one by one. When it limits the
     /// request rate, it is paused.
-    async fn request_prices_unless_paused(
+    async fn request_prices_pausing_when_limited(
         &self,
-        source: SourceName,
+        source: ExchangeName,
         root: &Url,
         pairs: &[Pair],
     ) -> Result<Vec<Observation>, FeedError> {
@@ -76,7 +80,7 @@ impl Feeds {
             Err(FeedError::Rejected(_))
                 if available.len() > 1 && exchanges::accepts_several_pairs_per_request(source) =>
             {
-                self.request_known_pairs_one_by_one(source, root, &available).await
+                self.request_pairs_one_by_one_until_failure(source, root, &available).await
             }
             result => result,
         };
@@ -90,7 +94,7 @@ impl Feeds {
     /// one by one.
     async fn request_pairs_together_if_accepted(
         &self,
-        source: SourceName,
+        source: ExchangeName,
         root: &Url,
         pairs: &[Pair],
     ) -> Result<Vec<Observation>, FeedError> {
@@ -98,7 +102,7 @@ impl Feeds {
             return Ok(Vec::new());
         }
         if !exchanges::accepts_several_pairs_per_request(source) {
-            return self.request_known_pairs_one_by_one(source, root, pairs).await;
+            return self.request_pairs_one_by_one_until_failure(source, root, pairs).await;
         }
         let body = http::fetch_successful_response_body(&self.client, exchanges::build_ticker_url(source, root, pairs))
             .await?;
@@ -108,9 +112,9 @@ impl Feeds {
     /// Sends one request per pair. Pairs that the exchange does not know are left out. When a request fails for another
     /// reason, no further request is sent and the prices that were already received are returned. Fails when no price
     /// was received.
-    async fn request_known_pairs_one_by_one(
+    async fn request_pairs_one_by_one_until_failure(
         &self,
-        source: SourceName,
+        source: ExchangeName,
         root: &Url,
         pairs: &[Pair],
     ) -> Result<Vec<Observation>, FeedError> {
@@ -138,13 +142,13 @@ impl Feeds {
     }
 
     /// Returns true while no request may be sent to this exchange, because it limited the request rate.
-    fn is_exchange_paused(&self, source: SourceName) -> bool {
+    fn is_exchange_paused(&self, source: ExchangeName) -> bool {
         let paused_until = self.paused_until.lock().expect("no panic while the pauses are locked");
         paused_until.get(&source).is_some_and(|until| self.clock.monotonic_now() < *until)
     }
 
     /// Sends no requests to this exchange for the given number of seconds.
-    fn pause_exchange(&self, source: SourceName, seconds: u32) {
+    fn pause_exchange(&self, source: ExchangeName, seconds: u32) {
         let until = self.clock.monotonic_now().plus_seconds(seconds.into());
         self.paused_until.lock().expect("no panic while the pauses are locked").insert(source, until);
     }

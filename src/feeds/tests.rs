@@ -40,19 +40,19 @@ struct ExchangeFixture {
     answer: Box<RawValue>,
 }
 
-fn read_fixture_response(source: SourceName) -> String {
+fn read_fixture_response(source: ExchangeName) -> String {
     let text = match source {
-        SourceName::Binance => include_str!("fixtures/binance.json"),
-        SourceName::Kraken => include_str!("fixtures/kraken.json"),
-        SourceName::Coinbase => include_str!("fixtures/coinbase.json"),
-        SourceName::Okx => include_str!("fixtures/okx.json"),
+        ExchangeName::Binance => include_str!("fixtures/binance.json"),
+        ExchangeName::Kraken => include_str!("fixtures/kraken.json"),
+        ExchangeName::Coinbase => include_str!("fixtures/coinbase.json"),
+        ExchangeName::Okx => include_str!("fixtures/okx.json"),
     };
     let fixture: ExchangeFixture = serde_json::from_str(text).unwrap();
     assert!(fixture.about.ends_with("not recorded."));
     fixture.answer.get().to_owned()
 }
 
-const ALL: [SourceName; 4] = [SourceName::Binance, SourceName::Kraken, SourceName::Coinbase, SourceName::Okx];
+const ALL: [ExchangeName; 4] = [ExchangeName::Binance, ExchangeName::Kraken, ExchangeName::Coinbase, ExchangeName::Okx];
 
 /// A function that returns the response to a request with this path and query.
 type Responder = dyn Fn(&str) -> Response + Send + Sync;
@@ -79,7 +79,7 @@ async fn start_fake_exchanges(respond: impl Fn(&str) -> Response + Send + Sync +
     FakeExchanges { url, request_count }
 }
 
-fn build_feeds(exchanges: &FakeExchanges, sources: &[SourceName], clock: &Clock) -> Feeds {
+fn build_feeds(exchanges: &FakeExchanges, sources: &[ExchangeName], clock: &Clock) -> Feeds {
     let mut config = Config::default().rates;
     config.sources = sources.to_vec();
     config.urls = ALL.iter().map(|source| (*source, exchanges.url.clone())).collect();
@@ -89,10 +89,10 @@ fn build_feeds(exchanges: &FakeExchanges, sources: &[SourceName], clock: &Clock)
 
 fn respond_with_fixture(uri: &str) -> Response {
     let source = match uri {
-        "/mirror/api/v3/ticker/24hr?symbols=%5B%22BTCUSDT%22%2C%22TRXUSDT%22%5D&type=MINI" => SourceName::Binance,
-        "/mirror/0/public/Ticker?pair=XBTUSD%2CTRXUSD%2CUSDTUSD" => SourceName::Kraken,
-        "/mirror/products/BTC-USD/ticker" => SourceName::Coinbase,
-        "/mirror/api/v5/market/ticker?instId=BTC-USDT" => SourceName::Okx,
+        "/mirror/api/v3/ticker/24hr?symbols=%5B%22BTCUSDT%22%2C%22TRXUSDT%22%5D&type=MINI" => ExchangeName::Binance,
+        "/mirror/0/public/Ticker?pair=XBTUSD%2CTRXUSD%2CUSDTUSD" => ExchangeName::Kraken,
+        "/mirror/products/BTC-USD/ticker" => ExchangeName::Coinbase,
+        "/mirror/api/v5/market/ticker?instId=BTC-USDT" => ExchangeName::Okx,
         "/mirror/products/TRX-USD/ticker" | "/mirror/products/USDT-USD/ticker" => {
             return (StatusCode::NOT_FOUND, r#"{"message":"NotFound"}"#).into_response();
         }
@@ -141,13 +141,13 @@ async fn an_unknown_pair_does_not_hide_the_prices_of_the_others() {
         } else if uri.contains("NOPE") {
             r#"{"error":["EQuery:Unknown asset pair"]}"#.into_response()
         } else if uri.contains("24hr") {
-            read_fixture_response(SourceName::Binance).into_response()
+            read_fixture_response(ExchangeName::Binance).into_response()
         } else {
-            read_fixture_response(SourceName::Kraken).into_response()
+            read_fixture_response(ExchangeName::Kraken).into_response()
         }
     };
     let exchanges = start_fake_exchanges(reject_unknown_pair).await;
-    let feeds = build_feeds(&exchanges, &[SourceName::Binance, SourceName::Kraken], &Clock::manual(NOW));
+    let feeds = build_feeds(&exchanges, &[ExchangeName::Binance, ExchangeName::Kraken], &Clock::manual(NOW));
     let observations = feeds.request_prices_logging_failures(&[usd_pair("NOPE"), usd_pair("BTC")]).await;
     let observations: Vec<&str> = observations.iter().map(|observation| observation.source.as_str()).collect();
     assert_eq!(observations, ["binance", "kraken"]);
@@ -165,7 +165,7 @@ async fn prices_received_before_a_rate_limit_are_used_and_the_exchange_is_paused
         }
     };
     let exchanges = start_fake_exchanges(respond).await;
-    let feeds = build_feeds(&exchanges, &[SourceName::Coinbase], &Clock::manual(NOW));
+    let feeds = build_feeds(&exchanges, &[ExchangeName::Coinbase], &Clock::manual(NOW));
     let mut answers = feeds.request_prices_by_exchange(&[usd_pair("BTC"), usd_pair("ETH"), usd_pair("BTC")]).await;
     let observations = answers.remove(0).1.unwrap();
     assert_eq!(observations.iter().map(|observation| &observation.pair).collect::<Vec<_>>(), [&usd_pair("BTC")]);
@@ -179,7 +179,7 @@ async fn a_rate_limited_exchange_is_paused_for_the_requested_time() {
         |_: &str| -> Response { (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "30")], "").into_response() };
     let exchanges = start_fake_exchanges(respond_rate_limited).await;
     let clock = Clock::manual(NOW);
-    let feeds = build_feeds(&exchanges, &[SourceName::Kraken], &clock);
+    let feeds = build_feeds(&exchanges, &[ExchangeName::Kraken], &clock);
     let request_one = async || feeds.request_prices_by_exchange(&[usd_pair("BTC")]).await.remove(0).1.unwrap_err();
     assert_eq!(request_one().await, FeedError::RateLimited { seconds: 30 });
     clock.advance_ms_unless_system(29_999);
@@ -204,12 +204,12 @@ async fn each_kind_of_invalid_response_has_its_error() {
     let exchanges = start_fake_exchanges(respond_invalid).await;
     let answers =
         build_feeds(&exchanges, &ALL, &Clock::manual(NOW)).request_prices_by_exchange(&[usd_pair("BTC")]).await;
-    let answers: BTreeMap<SourceName, FeedError> =
+    let answers: BTreeMap<ExchangeName, FeedError> =
         answers.into_iter().map(|(source, answer)| (source, answer.unwrap_err())).collect();
-    assert_eq!(answers[&SourceName::Binance], FeedError::ResponseTooLarge);
-    assert_eq!(answers[&SourceName::Kraken], FeedError::Status(502));
-    assert!(matches!(&answers[&SourceName::Coinbase], FeedError::Malformed(_)));
-    assert_eq!(answers[&SourceName::Okx], FeedError::Status(302), "redirects are not followed");
+    assert_eq!(answers[&ExchangeName::Binance], FeedError::ResponseTooLarge);
+    assert_eq!(answers[&ExchangeName::Kraken], FeedError::Status(502));
+    assert!(matches!(&answers[&ExchangeName::Coinbase], FeedError::Malformed(_)));
+    assert_eq!(answers[&ExchangeName::Okx], FeedError::Status(302), "redirects are not followed");
 }
 
 #[tokio::test]
@@ -218,12 +218,12 @@ async fn an_unreachable_exchange_fails_within_the_timeout() {
     let silent = format!("http://{}", listener.local_addr().unwrap());
     let mut config = Config::default().rates;
     config.timeout = Duration::from_millis(200);
-    config.sources = vec![SourceName::Kraken, SourceName::Okx];
-    config.urls.insert(SourceName::Kraken, silent.parse().unwrap());
-    config.urls.insert(SourceName::Okx, "http://127.0.0.1:1".parse().unwrap());
+    config.sources = vec![ExchangeName::Kraken, ExchangeName::Okx];
+    config.urls.insert(ExchangeName::Kraken, silent.parse().unwrap());
+    config.urls.insert(ExchangeName::Okx, "http://127.0.0.1:1".parse().unwrap());
     let feeds = Feeds::new(&config, Clock::manual(NOW)).unwrap();
     let answers = feeds.request_prices_by_exchange(&[usd_pair("BTC")]).await;
-    assert_eq!(answers[0], (SourceName::Kraken, Err(FeedError::TimedOut)));
+    assert_eq!(answers[0], (ExchangeName::Kraken, Err(FeedError::TimedOut)));
     assert!(matches!(answers[1].1, Err(FeedError::Unreachable(_))));
     assert_eq!(feeds.request_prices_logging_failures(&[usd_pair("BTC")]).await, []);
 }
@@ -231,20 +231,20 @@ async fn an_unreachable_exchange_fails_within_the_timeout() {
 #[test]
 fn responses_with_one_invalid_field_are_rejected() {
     let btc = [usd_pair("BTC")];
-    let parse = |source: SourceName, body: &str| exchanges::parse_ticker_response(source, &btc, body.as_bytes(), NOW);
+    let parse = |source: ExchangeName, body: &str| exchanges::parse_ticker_response(source, &btc, body.as_bytes(), NOW);
     for (source, good, bad) in [
-        (SourceName::Binance, "65010.20000000", "-1"),
-        (SourceName::Binance, "65010.20000000", "0.00000000"),
-        (SourceName::Binance, "\"65010.20000000\"", "65010.2"),
-        (SourceName::Binance, "1770811199500", "null"),
-        (SourceName::Kraken, "64999.90000", "NaN"),
-        (SourceName::Kraken, "\"64999.90000\", ", ""),
-        (SourceName::Kraken, "64999.90000", "65000.20000"),
-        (SourceName::Coinbase, "65005.00", ""),
-        (SourceName::Coinbase, "65005.00", "6.5e4"),
-        (SourceName::Coinbase, "2026-02-11T11:59:58.250833Z", "yesterday"),
-        (SourceName::Okx, "BTC-USDT", "BTC-EUR"),
-        (SourceName::Okx, "1770811199000", "later"),
+        (ExchangeName::Binance, "65010.20000000", "-1"),
+        (ExchangeName::Binance, "65010.20000000", "0.00000000"),
+        (ExchangeName::Binance, "\"65010.20000000\"", "65010.2"),
+        (ExchangeName::Binance, "1770811199500", "null"),
+        (ExchangeName::Kraken, "64999.90000", "NaN"),
+        (ExchangeName::Kraken, "\"64999.90000\", ", ""),
+        (ExchangeName::Kraken, "64999.90000", "65000.20000"),
+        (ExchangeName::Coinbase, "65005.00", ""),
+        (ExchangeName::Coinbase, "65005.00", "6.5e4"),
+        (ExchangeName::Coinbase, "2026-02-11T11:59:58.250833Z", "yesterday"),
+        (ExchangeName::Okx, "BTC-USDT", "BTC-EUR"),
+        (ExchangeName::Okx, "1770811199000", "later"),
     ] {
         let body = read_fixture_response(source);
         assert_eq!(parse(source, &body).unwrap().len(), 1);
@@ -252,18 +252,19 @@ fn responses_with_one_invalid_field_are_rejected() {
         let altered = parse(source, &body.replacen(good, bad, 1));
         assert!(matches!(altered, Err(FeedError::Malformed(_))), "{source}: {good} as {bad}: {altered:?}");
     }
-    let rejected = parse(SourceName::Okx, &read_fixture_response(SourceName::Okx).replacen("\"0\"", "\"50011\"", 1));
+    let rejected =
+        parse(ExchangeName::Okx, &read_fixture_response(ExchangeName::Okx).replacen("\"0\"", "\"50011\"", 1));
     assert!(matches!(rejected, Err(FeedError::Rejected(_))));
-    let future = read_fixture_response(SourceName::Okx).replace("1770811199000", "9770811199000");
+    let future = read_fixture_response(ExchangeName::Okx).replace("1770811199000", "9770811199000");
     assert_eq!(
-        parse(SourceName::Okx, &future).unwrap()[0].at,
+        parse(ExchangeName::Okx, &future).unwrap()[0].at,
         NOW,
         "the time of a price is never later than its receipt"
     );
     let other = exchanges::parse_ticker_response(
-        SourceName::Kraken,
+        ExchangeName::Kraken,
         &[usd_pair("ETH")],
-        read_fixture_response(SourceName::Kraken).as_bytes(),
+        read_fixture_response(ExchangeName::Kraken).as_bytes(),
         NOW,
     );
     assert_eq!(other, Ok(Vec::new()), "pairs that were not requested are ignored");
@@ -297,7 +298,7 @@ proptest! {
             };
             observations.push(Observation { source, pair: usd_pair("BTC"), price: Decimal::new(units, 2), at });
         }
-        let outcome = new_consensus().decide_rates(NOW, &[usd_pair("BTC")], &observations).remove(0).1;
+        let outcome = new_consensus().decide_and_record_rates(NOW, &[usd_pair("BTC")], &observations).remove(0).1;
         let correct_least = Decimal::new(*correct.iter().min().unwrap(), 2);
         let correct_most = Decimal::new(*correct.iter().max().unwrap(), 2);
         let agreed = outcome.unwrap();
@@ -309,7 +310,7 @@ fn new_consensus() -> RateConsensus {
     RateConsensus::new(&Config::default().rates)
 }
 
-fn build_observation(source: SourceName, pair: (&str, &str), price: &str, age_seconds: i64) -> Observation {
+fn build_observation(source: ExchangeName, pair: (&str, &str), price: &str, age_seconds: i64) -> Observation {
     Observation {
         source,
         pair: Pair::new(pair.0, pair.1),
@@ -320,7 +321,7 @@ fn build_observation(source: SourceName, pair: (&str, &str), price: &str, age_se
 
 /// Returns the prices of one round as the exchanges quote them: Kraken and Coinbase in USD, Binance and OKX in USDT.
 fn build_market_prices(base: &str, prices: [&str; 4], usdt: &str) -> Vec<Observation> {
-    use SourceName::{Binance, Coinbase, Kraken, Okx};
+    use ExchangeName::{Binance, Coinbase, Kraken, Okx};
     vec![
         build_observation(Kraken, (base, "USD"), prices[0], 1),
         build_observation(Coinbase, (base, "USD"), prices[1], 1),
@@ -332,7 +333,7 @@ fn build_market_prices(base: &str, prices: [&str; 4], usdt: &str) -> Vec<Observa
 }
 
 fn evaluate_btc(consensus: &mut RateConsensus, observations: &[Observation]) -> Result<AgreedRate, RateRejection> {
-    consensus.decide_rates(NOW, &[usd_pair("BTC")], observations).remove(0).1
+    consensus.decide_and_record_rates(NOW, &[usd_pair("BTC")], observations).remove(0).1
 }
 
 #[test]
@@ -362,7 +363,7 @@ fn without_enough_recent_prices_there_is_no_rate() {
     observations.remove(1);
     assert_eq!(evaluate_btc(&mut new_consensus(), &observations), Err(RateRejection::TooFew { found: 2, needed: 3 }));
     assert_eq!(evaluate_btc(&mut new_consensus(), &[]), Err(RateRejection::TooFew { found: 0, needed: 3 }));
-    let twice = build_observation(SourceName::Okx, ("BTC", "USD"), "101", 0);
+    let twice = build_observation(ExchangeName::Okx, ("BTC", "USD"), "101", 0);
     assert_eq!(
         evaluate_btc(&mut new_consensus(), &[twice.clone(), twice.clone(), twice]),
         Err(RateRejection::TooFew { found: 1, needed: 3 })
@@ -384,8 +385,11 @@ fn usdt_counts_as_one_dollar_while_its_prices_are_near_one() {
     let mut consensus = new_consensus();
     let pairs = [usd_pair("USDT"), usd_pair("BTC")];
     let mut evaluate = |usdt: &str| {
-        let outcomes =
-            consensus.decide_rates(NOW, &pairs, &build_market_prices("BTC", ["100", "100", "100", "100"], usdt));
+        let outcomes = consensus.decide_and_record_rates(
+            NOW,
+            &pairs,
+            &build_market_prices("BTC", ["100", "100", "100", "100"], usdt),
+        );
         outcomes.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>()
     };
     for within in ["1", "0.98", "1.02", "0.9991"] {
@@ -403,7 +407,8 @@ fn usdt_counts_as_one_dollar_while_its_prices_are_near_one() {
 #[test]
 fn without_prices_of_usdt_no_price_in_usdt_counts() {
     let observations = build_market_prices("BTC", ["100", "100", "100", "100"], "1");
-    let outcomes = new_consensus().decide_rates(NOW, &[usd_pair("USDT"), usd_pair("BTC")], &observations[..5]);
+    let outcomes =
+        new_consensus().decide_and_record_rates(NOW, &[usd_pair("USDT"), usd_pair("BTC")], &observations[..5]);
     assert_eq!(outcomes[0].1, Err(RateRejection::TooFew { found: 1, needed: 2 }));
     assert_eq!(outcomes[1].1, Err(RateRejection::TooFew { found: 2, needed: 3 }));
 }

@@ -83,7 +83,7 @@ fn render_operation(html: &mut String, document: &Value, method: &str, path: &st
             build_operation_anchor(method, path),
             escape_html(path),
             escape_html(text_or_empty(&operation["summary"])),
-            escape_html_with_code(text_or_empty(&operation["description"]))
+            escape_html_and_convert_backticks(text_or_empty(&operation["description"]))
         ),
     );
     if !list_array_items(&operation["parameters"]).is_empty() {
@@ -96,7 +96,7 @@ fn render_operation(html: &mut String, document: &Value, method: &str, path: &st
                     "<tr><td><code>{}</code></td><td>{}, {required}</td><td>{}</td></tr>",
                     escape_html(text_or_empty(&parameter["name"])),
                     escape_html(text_or_empty(&parameter["in"])),
-                    escape_html_with_code(text_or_empty(&parameter["description"]))
+                    escape_html_and_convert_backticks(text_or_empty(&parameter["description"]))
                 ),
             );
         }
@@ -108,7 +108,7 @@ fn render_operation(html: &mut String, document: &Value, method: &str, path: &st
     }
     html.push_str("<h4>Responses</h4>");
     for (status, response) in list_object_entries(&operation["responses"]) {
-        let description = escape_html_with_code(text_or_empty(&response["description"]));
+        let description = escape_html_and_convert_backticks(text_or_empty(&response["description"]));
         append_formatted(
             html,
             format_args!("<details><summary><b>{}</b> {description}</summary>", escape_html(status)),
@@ -147,7 +147,7 @@ fn render_schema_fields(html: &mut String, document: &Value, schema: &Value, dep
                 "<tr><td><code>{}</code></td><td>{}{optional}</td><td>{}",
                 escape_html(name),
                 escape_html(&describe_schema_type(document, field)),
-                escape_html_with_code(description.unwrap_or(""))
+                escape_html_and_convert_backticks(description.unwrap_or(""))
             ),
         );
         let nested = if inner["type"] == "array" { &inner["items"] } else { field };
@@ -207,7 +207,7 @@ fn build_operation_anchor(method: &str, path: &str) -> String {
 }
 
 /// Escapes a text for HTML, and converts text between backticks to `<code>` elements.
-fn escape_html_with_code(text: &str) -> String {
+fn escape_html_and_convert_backticks(text: &str) -> String {
     let parts = text.split('`').map(escape_html).enumerate();
     parts.map(|(n, part)| if n % 2 == 1 { format!("<code>{part}</code>") } else { part }).collect()
 }

@@ -57,7 +57,7 @@ impl ConnectionLimits {
 
     /// Waits until fewer connections are open than the limit for all clients together, and reserves one of the free
     /// ones. Dropping the permit frees it.
-    pub async fn wait_for_free_connection(&self) -> OwnedSemaphorePermit {
+    pub async fn wait_and_reserve_connection(&self) -> OwnedSemaphorePermit {
         self.free.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
@@ -69,7 +69,11 @@ impl ConnectionLimits {
 
     /// Counts a connection of this client as open, and returns the permit that ends the count when it is dropped;
     /// `None` when the client has reached its limit. Trusted proxies have no such limit.
-    pub fn admit_connection(&self, free: OwnedSemaphorePermit, peer: IpAddr) -> Option<ConnectionPermit> {
+    pub fn admit_connection_within_client_limit(
+        &self,
+        free: OwnedSemaphorePermit,
+        peer: IpAddr,
+    ) -> Option<ConnectionPermit> {
         let peer = peer.to_canonical();
         if self.trusted_proxies.iter().any(|network| network.contains_address(peer)) {
             return Some(ConnectionPermit { _total: free, client: None });

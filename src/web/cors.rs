@@ -29,10 +29,14 @@ pub fn allow_origins(surface: Router, origins: &[String]) -> Router {
         return surface;
     }
     let origins: Arc<[String]> = origins.into();
-    surface.layer(middleware::from_fn_with_state(origins, add_cors_headers))
+    surface.layer(middleware::from_fn_with_state(origins, add_cors_headers_or_answer_preflight))
 }
 
-async fn add_cors_headers(State(origins): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+async fn add_cors_headers_or_answer_preflight(
+    State(origins): State<Arc<[String]>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let origin = request.headers().get(ORIGIN).filter(|origin| origins.iter().any(|allowed| *origin == allowed));
     let origin = origin.cloned();
     let is_preflight =

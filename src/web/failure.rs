@@ -25,7 +25,11 @@ struct Failure {
 /// Returns the response to a request that failed because of `cause`, in the error format of the surface, and attaches
 /// the cause for the log. `database_error` is the error of the database that caused the failure; `None` for other
 /// causes. An outage of the database gets status 503; every other failure gets status 500.
-pub fn failure_response(render: ErrorRenderer, cause: impl Display, database_error: Option<&db::Error>) -> Response {
+pub fn build_failure_response_with_cause(
+    render: ErrorRenderer,
+    cause: impl Display,
+    database_error: Option<&db::Error>,
+) -> Response {
     let error = match database_error {
         Some(db::Error::Unavailable(_) | db::Error::Conflict(_)) => HttpError::DatabaseUnavailable,
         Some(db::Error::CommitUnknown(_)) => HttpError::OutcomeUnknown,
@@ -56,7 +60,7 @@ pub struct OutageLog(Mutex<Option<Instant>>);
 impl OutageLog {
     /// Logs the failure that is attached to the response, if there is one. Of an outage, the first failure is logged as
     /// an error and all others as debug messages. `now` is the monotonic time.
-    pub fn log_failure(&self, now: Instant, response: &Response, request_id: &str) {
+    pub fn log_failure_once_per_outage(&self, now: Instant, response: &Response, request_id: &str) {
         let Some(failure) = response.extensions().get::<Failure>() else { return };
         let cause = &failure.cause;
         if !failure.is_outage {

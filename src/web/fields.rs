@@ -58,12 +58,12 @@ impl Fields {
 
     /// Returns the text of a required field. A field that is absent, `null` or blank counts as missing.
     pub fn required_text(&self, field: &'static str) -> Result<&str, BadRequest> {
-        self.optional_text(field)?.ok_or_else(|| BadRequest::for_field(field, "is missing"))
+        self.optional_nonblank_text(field)?.ok_or_else(|| BadRequest::for_field(field, "is missing"))
     }
 
     /// Returns the text of an optional field; `None` when it is absent, `null` or blank. A text with control characters
     /// or more than 1,000 bytes is an error, and so is a value of another type.
-    pub fn optional_text(&self, field: &'static str) -> Result<Option<&str>, BadRequest> {
+    pub fn optional_nonblank_text(&self, field: &'static str) -> Result<Option<&str>, BadRequest> {
         match self.0.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
@@ -82,7 +82,7 @@ impl Fields {
     }
 
     /// Returns the value of a required integer field from 0 to 2^64 - 1. `1.0` and `"1"` are not integers.
-    pub fn required_integer(&self, field: &'static str) -> Result<u64, BadRequest> {
+    pub fn required_unsigned_integer(&self, field: &'static str) -> Result<u64, BadRequest> {
         match self.0.get(field) {
             None | Some(Value::Null) => Err(BadRequest::for_field(field, "is missing")),
             Some(value) => value.as_u64().ok_or_else(|| BadRequest::for_field(field, "must be a positive integer")),
@@ -127,7 +127,10 @@ mod tests {
     #[test]
     fn only_integers_are_accepted_as_integers() {
         let integer = |value: &str| {
-            parse("application/json", format!("{{\"n\":{value}}}").as_bytes()).unwrap().required_integer("n").ok()
+            parse("application/json", format!("{{\"n\":{value}}}").as_bytes())
+                .unwrap()
+                .required_unsigned_integer("n")
+                .ok()
         };
         assert_eq!((integer("0"), integer("7"), integer("18446744073709551615")), (Some(0), Some(7), Some(u64::MAX)));
         for value in ["-1", "1.0", "1e2", "\"1\"", "true", "null", "[1]", "18446744073709551616", "-0"] {
@@ -139,7 +142,7 @@ mod tests {
     fn texts_have_no_control_characters_and_a_blank_text_is_absent() {
         let text = |value: &str| {
             let fields = parse("application/json", format!("{{\"t\":{value}}}").as_bytes()).unwrap();
-            fields.optional_text("t").map(|text| text.map(str::to_owned)).map_err(|_| ())
+            fields.optional_nonblank_text("t").map(|text| text.map(str::to_owned)).map_err(|_| ())
         };
         assert_eq!(text("\"a b\""), Ok(Some("a b".to_owned())));
         assert_eq!((text("null"), text("\"\""), text("\"  \"")), (Ok(None), Ok(None), Ok(None)));

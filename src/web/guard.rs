@@ -75,7 +75,7 @@ impl Guard {
     pub fn protect_surface(&self, surface: Router, render: ErrorRenderer) -> Router {
         // The middleware limits and reads the body, so axum's own limit for endpoints is switched off.
         let surface = surface.layer(DefaultBodyLimit::disable());
-        surface.layer(middleware::from_fn_with_state((self.clone(), render), protect_request))
+        surface.layer(middleware::from_fn_with_state((self.clone(), render), find_client_and_call_within_limits))
     }
 
     /// Wraps routes that belong to no surface and need no limits: requests whose `Host` header is missing or invalid
@@ -86,11 +86,11 @@ impl Guard {
 
     /// Wraps the whole router: adds request ids, security headers and the request log.
     pub fn add_request_log_and_headers(&self, router: Router) -> Router {
-        router.layer(middleware::from_fn_with_state(self.clone(), log_request_and_set_headers))
+        router.layer(middleware::from_fn_with_state(self.clone(), assign_id_log_and_set_headers))
     }
 }
 
-async fn protect_request(
+async fn find_client_and_call_within_limits(
     State((guard, render)): State<(Guard, ErrorRenderer)>,
     request: Request,
     next: Next,
@@ -100,7 +100,7 @@ async fn protect_request(
     let client = Client::from_headers(peer, request.headers(), &guard.trusted_proxies);
     warn_once_of_untrusted_proxy(&guard, peer, &request);
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = call_endpoint_within_limits(&guard, render, client, request, next).await;
+    let mut response = call_endpoint_limited_catching_panics(&guard, render, client, request, next).await;
     // The request log takes the route from the response. A response that the middleware created itself would have none.
     if let Some(route) = route {
         response.extensions_mut().insert(route);
@@ -108,14 +108,14 @@ async fn protect_request(
     response
 }
 
-async fn call_endpoint_within_limits(
+async fn call_endpoint_limited_catching_panics(
     guard: &Inner,
     render: ErrorRenderer,
     client: Client,
     request: Request,
     next: Next,
 ) -> Response {
-    if !has_one_valid_host(&request) {
+    if !has_acceptable_host_header(&request) {
         return render(HttpError::HostInvalid);
     }
     if let Err(limited) =
@@ -124,7 +124,7 @@ async fn call_endpoint_within_limits(
         return render(HttpError::RateLimited { after_seconds: limited.after_seconds });
     }
     let (parts, body) = request.into_parts();
-    let mut request = match receive_body_until_stopped(guard, body).await {
+    let mut request = match receive_body_before_timeout_or_stop(guard, body).await {
         Ok(body) => Request::from_parts(parts, Body::from(body)),
         Err(error) => return render(error),
     };
@@ -135,7 +135,7 @@ async fn call_endpoint_within_limits(
         Ok(Err(_elapsed)) => render(HttpError::TimedOut),
         Err(_panic) => {
             guard.tasks.count_caught_panic();
-            failure::failure_response(render, "the endpoint panicked", None)
+            failure::build_failure_response_with_cause(render, "the endpoint panicked", None)
         }
     }
 }
@@ -159,12 +159,16 @@ fn warn_once_of_untrusted_proxy(guard: &Inner, peer: IpAddr, request: &Request) 
 }
 
 async fn refuse_invalid_host(request: Request, next: Next) -> Response {
-    if has_one_valid_host(&request) { next.run(request).await } else { HttpError::HostInvalid.render_plain_error() }
+    if has_acceptable_host_header(&request) {
+        next.run(request).await
+    } else {
+        HttpError::HostInvalid.render_plain_error()
+    }
 }
 
 /// Returns true when the request has exactly one `Host` header, which is empty or a valid host with an optional port.
 /// HTTP/1.0 also allows a request without the header.
-fn has_one_valid_host(request: &Request) -> bool {
+fn has_acceptable_host_header(request: &Request) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) => request.version() < Version::HTTP_11,
@@ -180,7 +184,7 @@ fn is_host_with_optional_port(host: &HeaderValue) -> bool {
 
 /// Reads the body of a request, of at most `server.body_bytes_max` bytes. Fails when the body has not arrived after
 /// `server.request_timeout_ms`, or one second after the daemon began to stop.
-async fn receive_body_until_stopped(guard: &Inner, body: Body) -> Result<Vec<u8>, HttpError> {
+async fn receive_body_before_timeout_or_stop(guard: &Inner, body: Body) -> Result<Vec<u8>, HttpError> {
     let mut stop = guard.stop.clone();
     let stopped = async move {
         // An error means that the sender was dropped, which also happens only when the daemon ends.
@@ -196,9 +200,9 @@ async fn receive_body_until_stopped(guard: &Inner, body: Body) -> Result<Vec<u8>
 
 /// Assigns an id to the request, calls the next handler, logs the request, and sets the headers of the response. The
 /// log contains the route instead of the path, no query string and no body, because they may contain personal data.
-async fn log_request_and_set_headers(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+async fn assign_id_log_and_set_headers(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let started = Stopwatch::now();
-    let id = proxy_request_id_or_new(&request);
+    let id = take_valid_request_id_or_create(&request);
     let method = request.method().clone();
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut response = next.run(request).await;
@@ -207,15 +211,15 @@ async fn log_request_and_set_headers(State(guard): State<Guard>, mut request: Re
     let route = response.extensions().get::<MatchedPath>().cloned();
     let (route, id_text) = (route.as_ref().map_or("-", MatchedPath::as_str), id.to_str().unwrap_or("-"));
     info!(%method, route, status, ms, request.id = id_text, "{method} {route}: status {status} after {ms} ms");
-    guard.0.outage_log.log_failure(guard.0.clock.monotonic_now(), &response, id_text);
-    set_response_headers(&mut response, id);
+    guard.0.outage_log.log_failure_once_per_outage(guard.0.clock.monotonic_now(), &response, id_text);
+    set_id_and_security_headers(&mut response, id);
     response
 }
 
 /// Returns the request id of the proxy, so that the logs of the proxy and of the daemon have the same id. Returns a new
 /// id when the request has none, or one that is too long or has other characters than letters, digits, `-`, `_` and
 /// `.`.
-fn proxy_request_id_or_new(request: &Request) -> HeaderValue {
+fn take_valid_request_id_or_create(request: &Request) -> HeaderValue {
     let from_proxy = request.headers().get(REQUEST_ID).filter(|value| {
         let fits = (1..=REQUEST_ID_LENGTH_MAX).contains(&value.len());
         fits && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
@@ -224,7 +228,7 @@ fn proxy_request_id_or_new(request: &Request) -> HeaderValue {
     from_proxy.cloned().unwrap_or_else(new_id)
 }
 
-fn set_response_headers(response: &mut Response, id: HeaderValue) {
+fn set_id_and_security_headers(response: &mut Response, id: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -73,7 +73,7 @@ pub struct CallOutcome<T> {
 #[error("must be 1 to {KEY_LENGTH_MAX} visible ASCII characters")]
 pub struct InvalidKey;
 
-/// The error type of an operation that [`execute_once_per_key`] executes. The executor creates the error for a reused
+/// The error type of an operation that [`execute_once_per_key_with_retries`] executes. The executor creates the error for a reused
 /// key, and recognises errors of the database.
 pub trait OperationError: From<db::Error> {
     /// Returns the error for a key that was used with another request before.
@@ -115,7 +115,7 @@ impl fmt::Display for Scope<'_> {
 ///
 /// # Errors
 /// Returns the error of the operation. A failed call stores no key, so the client may repeat it with the same key.
-pub async fn execute_once_per_key<P, T, E, Preparing>(
+pub async fn execute_once_per_key_with_retries<P, T, E, Preparing>(
     db: &Db,
     clock: &Clock,
     name: &'static str,
@@ -238,7 +238,7 @@ mod tests {
     ) -> Result<CallOutcome<u32>, Error> {
         let executions = executions.clone();
         let clock = Clock::manual(Instant(0));
-        execute_once_per_key(
+        execute_once_per_key_with_retries(
             db,
             &clock,
             "call",

@@ -53,7 +53,7 @@ pub fn bind_listener(server: &Server) -> io::Result<TcpListener> {
 
 /// Accepts and serves connections until `stop` is true. Then waits at most `server.shutdown_timeout_ms` for running
 /// requests.
-pub async fn serve_http(
+pub async fn serve_http_until_stopped(
     listener: TcpListener,
     router: Router,
     server: Server,
@@ -65,17 +65,17 @@ pub async fn serve_http(
         // While the limit of connections is reached, further connections wait in the kernel's queue.
         let free = tokio::select! {
             () = wait_until_stopped(&mut stop) => break,
-            free = limits.wait_for_free_connection() => free,
+            free = limits.wait_and_reserve_connection() => free,
         };
         let (stream, peer) = tokio::select! {
             () = wait_until_stopped(&mut stop) => break,
-            accepted = accept_connection(&listener) => accepted,
+            accepted = accept_connection_despite_errors(&listener) => accepted,
         };
-        let Some(permit) = limits.admit_connection(free, peer.ip()) else {
+        let Some(permit) = limits.admit_connection_within_client_limit(free, peer.ip()) else {
             debug!("a connection of {} was closed, because it has too many", peer.ip());
             continue;
         };
-        set_socket_options(&stream, server.stall_timeout);
+        set_stall_timeout_and_no_delay(&stream, server.stall_timeout);
         let (router, stop) = (router.clone(), stop.clone());
         tasks.spawn("connection", async move {
             serve_connection(stream, peer, router, stop).await;
@@ -89,7 +89,7 @@ pub async fn serve_http(
     }
 }
 
-async fn accept_connection(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept_connection_despite_errors(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
@@ -109,7 +109,7 @@ fn is_closed_by_client(e: &io::Error) -> bool {
 
 /// Sets `TCP_USER_TIMEOUT`, so that the kernel closes the connection of a client that does not read its response, and
 /// `TCP_NODELAY`. The daemon itself cannot distinguish a client that does not read from an endpoint that is slow.
-fn set_socket_options(stream: &TcpStream, stall_timeout: Duration) {
+fn set_stall_timeout_and_no_delay(stream: &TcpStream, stall_timeout: Duration) {
     let ms = u32::try_from(stall_timeout.as_millis()).unwrap_or(u32::MAX);
     let timeout_set = rustix::net::sockopt::set_tcp_user_timeout(stream, ms).map_err(io::Error::from);
     if let Err(e) = timeout_set.and_then(|()| stream.set_nodelay(true)) {
@@ -123,7 +123,9 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, m
     let running = RunningRequests::default();
     let service = {
         let running = running.clone();
-        service_fn(move |request| route_request(router.clone(), peer, running.count_request(), request))
+        service_fn(move |request| {
+            route_request_counted_until_written(router.clone(), peer, running.count_request(), request)
+        })
     };
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES_MAX);
@@ -177,7 +179,7 @@ async fn wait_until_stopped(stop: &mut watch::Receiver<bool>) {
     let _dropped = stop.wait_for(|stop| *stop).await.is_err();
 }
 
-async fn route_request(
+async fn route_request_counted_until_written(
     router: Router,
     peer: SocketAddr,
     running: RunningRequest,

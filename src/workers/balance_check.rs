@@ -40,7 +40,11 @@ impl BalanceReconciler {
     ///
     /// # Errors
     /// [`SourceError`] when balances are not available.
-    pub async fn reconcile_balances(&self, cursor: BlockRef, invoices: Vec<InvoiceId>) -> anyhow::Result<bool> {
+    pub async fn compare_balances_and_book_credits(
+        &self,
+        cursor: BlockRef,
+        invoices: Vec<InvoiceId>,
+    ) -> anyhow::Result<bool> {
         let checks = self
             .db
             .read("list_balance_checks", move |tx| {
@@ -65,7 +69,7 @@ impl BalanceReconciler {
             let unexplained =
                 |(check, balance): &(&BalanceCheck, Amount)| *balance > check.explained_amount_at(cursor.height);
             for (check, balance) in checks.iter().zip(balances).filter(unexplained) {
-                let (block, credit) = self.locate_unexplained_credit(check, cursor, balance).await?;
+                let (block, credit) = self.find_block_of_unexplained_credit(check, cursor, balance).await?;
                 self.book_credit_if_still_unexplained(check, block, credit).await?;
                 explained = false;
             }
@@ -80,7 +84,7 @@ impl BalanceReconciler {
     /// Returns the first block after which the balance exceeds the deposits up to this block, and the difference. The
     /// difference has no credits of later blocks, because these blocks may be reorganised separately; the next check
     /// finds them.
-    async fn locate_unexplained_credit(
+    async fn find_block_of_unexplained_credit(
         &self,
         check: &BalanceCheck,
         cursor: BlockRef,
@@ -200,7 +204,7 @@ impl Worker for BalanceCheckWorker {
         if i64::try_from(invoices.len())? == COMPARE_MAX {
             warn!(chain = %self.reconciler.deposits.chain().id, "more native invoices are open than are compared at once ({COMPARE_MAX}); configure an endpoint that can trace");
         }
-        let explained = self.reconciler.reconcile_balances(cursor, invoices).await?;
+        let explained = self.reconciler.compare_balances_and_book_credits(cursor, invoices).await?;
         Ok(if explained { Ran::Idle } else { Ran::Worked })
     }
 }

@@ -75,7 +75,7 @@ impl RateWorker {
 
     /// Loads the last accepted rates from the database into `consensus`, which compares the first new rates with them
     /// to detect jumps.
-    async fn load_last_accepted_rates(&self, consensus: &mut RateConsensus) -> anyhow::Result<()> {
+    async fn restore_last_accepted_rates(&self, consensus: &mut RateConsensus) -> anyhow::Result<()> {
         for pair in &self.pairs {
             let wanted = pair.clone();
             let last = self
@@ -127,12 +127,12 @@ impl Worker for RateWorker {
             return Ok(Ran::Idle);
         }
         if !state.last_rates_loaded {
-            self.load_last_accepted_rates(&mut state.consensus).await?;
+            self.restore_last_accepted_rates(&mut state.consensus).await?;
             state.last_rates_loaded = true;
         }
         state.last_at = Some(now);
         let tickers = self.feeds.request_prices_logging_failures(&self.pairs).await;
-        for (pair, outcome) in state.consensus.decide_rates(self.clock.now(), &self.pairs, &tickers) {
+        for (pair, outcome) in state.consensus.decide_and_record_rates(self.clock.now(), &self.pairs, &tickers) {
             match outcome {
                 Ok(agreed) => self.store_accepted_rate(pair, agreed.value, agreed.to_string(), agreed.at).await?,
                 Err(refused) => {

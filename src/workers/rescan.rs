@@ -92,7 +92,7 @@ impl Rescanner {
             next = last + 1;
         }
         if piece.booked > 0 && self.reconciler.deposits.needs_second_source() {
-            self.check_booked_deposits().await?;
+            self.ask_second_source_and_advance().await?;
         }
         Ok(piece)
     }
@@ -100,7 +100,7 @@ impl Rescanner {
     /// Asks an endpoint of another provider for the transfers of deposits that have enough confirmations, and advances
     /// those deposits that it shows. The follower asks again about deposits that it does not show, and about those
     /// beyond [`CHECKED_MAX`].
-    async fn check_booked_deposits(&self) -> anyhow::Result<()> {
+    async fn ask_second_source_and_advance(&self) -> anyhow::Result<()> {
         let BalanceReconciler { db, clock, deposits, source } = self.reconciler.clone();
         let (chain, now) = (deposits.chain().id.clone(), clock.now());
         let (position, blocks) = db

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use clock::Clock;
-use config::{Config, RatesMode, SourceName};
+use config::{Config, ExchangeName, RatesMode};
 use db::Backend;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
@@ -19,7 +19,8 @@ use url::Url;
 
 use crate::world::World;
 
-const SOURCES: [SourceName; 4] = [SourceName::Binance, SourceName::Kraken, SourceName::Coinbase, SourceName::Okx];
+const SOURCES: [ExchangeName; 4] =
+    [ExchangeName::Binance, ExchangeName::Kraken, ExchangeName::Coinbase, ExchangeName::Okx];
 const BASES: [&str; 2] = ["ETH", "USDT"];
 /// The polling interval and the maximum age of a rate: the defaults of the configuration.
 const ROUND_SECONDS: i64 = 30;
@@ -32,7 +33,7 @@ const QUANTITY: u32 = 10;
 struct Market {
     prices: BTreeMap<&'static str, String>,
     /// The exchange reports this price, in dollars, for every asset.
-    odd: Option<(SourceName, String)>,
+    odd: Option<(ExchangeName, String)>,
     /// All exchanges answer with HTTP 503.
     silent: bool,
 }
@@ -59,7 +60,7 @@ impl Trading {
             // The played exchanges are fast, but the machine may be busy.
             config.rates.timeout = Duration::from_secs(60);
             config.rates.fixed.retain(|pair, _| !BASES.contains(&pair.base.as_str()));
-            let of = |source: SourceName| format!("{root}/{}", source.as_str()).parse::<Url>().expect("an address");
+            let of = |source: ExchangeName| format!("{root}/{}", source.as_str()).parse::<Url>().expect("an address");
             config.rates.urls = SOURCES.map(|source| (source, of(source))).into();
         })
         .await;
@@ -114,7 +115,7 @@ async fn answer(State((market, clock)): State<Shared>, uri: Uri) -> Response {
     let source = source.unwrap_or_else(|| panic!("{uri} is no exchange"));
     let asked = |base: &&&str| path.contains(**base) || query.contains(**base);
     // Exchanges that quote in USDT have USDT in every symbol.
-    let quoted_in_usdt = matches!(source, SourceName::Binance | SourceName::Okx);
+    let quoted_in_usdt = matches!(source, ExchangeName::Binance | ExchangeName::Okx);
     let asked = BASES.iter().filter(|base| !(quoted_in_usdt && **base == "USDT")).filter(asked);
     let price = |base: &str| match &market.odd {
         Some((odd, price)) if *odd == source => price.clone(),
@@ -122,19 +123,19 @@ async fn answer(State((market, clock)): State<Shared>, uri: Uri) -> Response {
     };
     let tickers = asked.map(|base| (*base, price(base)));
     let said: Value = match source {
-        SourceName::Binance => tickers
+        ExchangeName::Binance => tickers
             .map(|(base, price)| json!({ "symbol": format!("{base}USDT"), "lastPrice": price, "closeTime": now.0 }))
             .collect(),
-        SourceName::Kraken => {
+        ExchangeName::Kraken => {
             let ticker = |(base, price): (&str, String)| {
                 (format!("{base}USD"), json!({ "a": [price, "1", "1"], "b": [price, "1", "1"] }))
             };
             json!({ "error": [], "result": tickers.map(ticker).collect::<Map<_, _>>() })
         }
-        SourceName::Coinbase => {
+        ExchangeName::Coinbase => {
             tickers.map(|(_, price)| json!({ "price": price, "time": now.to_string() })).next().unwrap_or_default()
         }
-        SourceName::Okx => {
+        ExchangeName::Okx => {
             let ticker = |(base, price): (&str, String)| json!({ "instId": format!("{base}-USDT"), "last": price, "ts": now.0.to_string() });
             json!({ "code": "0", "msg": "", "data": tickers.map(ticker).collect::<Vec<_>>() })
         }
@@ -152,7 +153,7 @@ both! {
         assert_eq!(trading.due("eth").await, "0.00020554");
         // A single exchange with a wrong price is outvoted.
         for odd in ["32", "999999"] {
-            trading.market.lock().unwrap().odd = Some((SourceName::Okx, odd.to_owned()));
+            trading.market.lock().unwrap().odd = Some((ExchangeName::Okx, odd.to_owned()));
             trading.round().await;
             assert_eq!(trading.due("eth").await, "0.00020554");
         }

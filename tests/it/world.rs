@@ -286,7 +286,11 @@ impl World {
     // ---- chains
 
     pub fn asset(&self, coin: &str) -> Asset {
-        self.config.find_enabled_checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+        self.config
+            .find_checkout_asset_of_enabled_chain(coin)
+            .unwrap_or_else(|| panic!("{coin} is configured"))
+            .1
+            .clone()
     }
 
     /// Sends `amount` whole coins to an address. The payment stays in the mempool until a block is mined.

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{FeedError, Observation, append_path_and_query, parse_json, parse_positive_price};
 use clock::Instant;
-use config::{Pair, SourceName};
+use config::{ExchangeName, Pair};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,7 +35,7 @@ pub fn parse_ticker_response(pairs: &[Pair], body: &[u8]) -> Result<Vec<Observat
     });
     let to_observation = |(pair, ticker): (&Pair, &BinanceTicker<'_>)| {
         let (pair, at) = (Pair::new(&pair.base, "USDT"), Instant(ticker.close_time));
-        Ok(Observation { source: SourceName::Binance, pair, price: parse_positive_price(ticker.last_price)?, at })
+        Ok(Observation { source: ExchangeName::Binance, pair, price: parse_positive_price(ticker.last_price)?, at })
     };
     requested.map(to_observation).collect()
 }

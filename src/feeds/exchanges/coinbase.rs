@@ -5,7 +5,7 @@ use url::Url;
 
 use super::{FeedError, Observation, append_path_and_query, parse_json, parse_positive_price};
 use clock::Instant;
-use config::{Pair, SourceName};
+use config::{ExchangeName, Pair};
 
 #[derive(Deserialize)]
 struct CoinbaseTicker<'a> {
@@ -23,5 +23,10 @@ pub fn parse_ticker_response(pair: &Pair, body: &[u8]) -> Result<Observation, Fe
     let ticker: CoinbaseTicker<'_> = parse_json(body)?;
     let time: jiff::Timestamp = ticker.time.parse().map_err(FeedError::new_malformed)?;
     let at = Instant(time.as_millisecond());
-    Ok(Observation { source: SourceName::Coinbase, pair: pair.clone(), price: parse_positive_price(ticker.price)?, at })
+    Ok(Observation {
+        source: ExchangeName::Coinbase,
+        pair: pair.clone(),
+        price: parse_positive_price(ticker.price)?,
+        at,
+    })
 }

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{FeedError, Observation, append_path_and_query, parse_json, parse_positive_price};
 use clock::Instant;
-use config::{Pair, SourceName};
+use config::{ExchangeName, Pair};
 
 #[derive(Deserialize)]
 struct KrakenResponse<'a> {
@@ -44,7 +44,12 @@ pub fn parse_ticker_response(pairs: &[Pair], body: &[u8], now: Instant) -> Resul
         Some((pair, ticker))
     });
     let to_observation = |(pair, ticker): (&Pair, &KrakenTicker<'_>)| {
-        Ok(Observation { source: SourceName::Kraken, pair: pair.clone(), price: ticker.compute_mid_price()?, at: now })
+        Ok(Observation {
+            source: ExchangeName::Kraken,
+            pair: pair.clone(),
+            price: ticker.compute_mid_price()?,
+            at: now,
+        })
     };
     requested.map(to_observation).collect()
 }

@@ -11,50 +11,50 @@ use url::Url;
 
 use super::{FeedError, Observation};
 use clock::Instant;
-use config::{Pair, SourceName};
+use config::{ExchangeName, Pair};
 
 /// Returns false when the exchange certainly has no market for this pair. When it returns true, only a request shows
 /// whether the exchange has the market.
-pub fn may_have_market(source: SourceName, pair: &Pair) -> bool {
+pub fn may_have_market(source: ExchangeName, pair: &Pair) -> bool {
     pair.quote == "USD"
         && match source {
-            SourceName::Binance | SourceName::Okx => pair.base != "USDT",
-            SourceName::Kraken | SourceName::Coinbase => true,
+            ExchangeName::Binance | ExchangeName::Okx => pair.base != "USDT",
+            ExchangeName::Kraken | ExchangeName::Coinbase => true,
         }
 }
 
 /// Returns true when one request may contain several pairs.
-pub fn accepts_several_pairs_per_request(source: SourceName) -> bool {
+pub fn accepts_several_pairs_per_request(source: ExchangeName) -> bool {
     match source {
-        SourceName::Binance | SourceName::Kraken => true,
-        SourceName::Coinbase | SourceName::Okx => false,
+        ExchangeName::Binance | ExchangeName::Kraken => true,
+        ExchangeName::Coinbase | ExchangeName::Okx => false,
     }
 }
 
 /// Returns the URL that requests the tickers of these pairs. `pairs` must have exactly one pair, unless
 /// [`accepts_several_pairs_per_request`] is true for the exchange.
-pub fn build_ticker_url(source: SourceName, root: &Url, pairs: &[Pair]) -> Url {
+pub fn build_ticker_url(source: ExchangeName, root: &Url, pairs: &[Pair]) -> Url {
     match source {
-        SourceName::Binance => binance::build_ticker_url(root, pairs),
-        SourceName::Kraken => kraken::build_ticker_url(root, pairs),
-        SourceName::Coinbase => coinbase::build_ticker_url(root, &pairs[0]),
-        SourceName::Okx => okx::build_ticker_url(root, &pairs[0]),
+        ExchangeName::Binance => binance::build_ticker_url(root, pairs),
+        ExchangeName::Kraken => kraken::build_ticker_url(root, pairs),
+        ExchangeName::Coinbase => coinbase::build_ticker_url(root, &pairs[0]),
+        ExchangeName::Okx => okx::build_ticker_url(root, &pairs[0]),
     }
 }
 
 /// Parses the response to a request for `pairs`. A requested pair that is missing in the response gets no observation,
 /// and other pairs are ignored. A time after `now` becomes `now`.
 pub fn parse_ticker_response(
-    source: SourceName,
+    source: ExchangeName,
     pairs: &[Pair],
     body: &[u8],
     now: Instant,
 ) -> Result<Vec<Observation>, FeedError> {
     let mut observations = match source {
-        SourceName::Binance => binance::parse_ticker_response(pairs, body)?,
-        SourceName::Kraken => kraken::parse_ticker_response(pairs, body, now)?,
-        SourceName::Coinbase => vec![coinbase::parse_ticker_response(&pairs[0], body)?],
-        SourceName::Okx => vec![okx::parse_ticker_response(&pairs[0], body)?],
+        ExchangeName::Binance => binance::parse_ticker_response(pairs, body)?,
+        ExchangeName::Kraken => kraken::parse_ticker_response(pairs, body, now)?,
+        ExchangeName::Coinbase => vec![coinbase::parse_ticker_response(&pairs[0], body)?],
+        ExchangeName::Okx => vec![okx::parse_ticker_response(&pairs[0], body)?],
     };
     for observation in &mut observations {
         observation.at = observation.at.min(now);

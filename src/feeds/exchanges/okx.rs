@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{FeedError, Observation, append_path_and_query, parse_json, parse_positive_price};
 use clock::Instant;
-use config::{Pair, SourceName};
+use config::{ExchangeName, Pair};
 
 #[derive(Deserialize)]
 struct OkxResponse<'a> {
@@ -39,7 +39,7 @@ pub fn parse_ticker_response(pair: &Pair, body: &[u8]) -> Result<Observation, Fe
     let ticker = ticker.ok_or_else(|| FeedError::new_malformed("the requested pair is missing"))?;
     let at = Instant(ticker.ts.parse().map_err(FeedError::new_malformed)?);
     Ok(Observation {
-        source: SourceName::Okx,
+        source: ExchangeName::Okx,
         pair: Pair::new(&pair.base, "USDT"),
         price: parse_positive_price(ticker.last)?,
         at,

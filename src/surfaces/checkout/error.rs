@@ -86,13 +86,13 @@ pub fn rate_limited_response(limited: Limited) -> Response {
 /// Returns the response (500) to a request that failed for a reason other than the database. The client does not see
 /// the cause; the request log shows it.
 pub fn failed_response(cause: impl Display) -> Response {
-    failure::failure_response(render_http_error, cause, None)
+    failure::build_failure_response_with_cause(render_http_error, cause, None)
 }
 
 /// Returns the response to a request that failed because of a database error: status 503 while the database does not
 /// work, otherwise 500.
 pub fn database_error_response(cause: &db::Error) -> Response {
-    failure::failure_response(render_http_error, cause, Some(cause))
+    failure::build_failure_response_with_cause(render_http_error, cause, Some(cause))
 }
 
 /// Returns the response to an error of the HTTP server, such as a timeout, in the error format of this surface.

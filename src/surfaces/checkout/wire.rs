@@ -321,7 +321,7 @@ impl Progress {
 
 /// Returns the number of confirmations that the received deposits of an invoice need, by their value; 0 when there are
 /// no deposits.
-fn required_by_deposits(received: &ReceivedSums) -> u32 {
+fn confirmations_required_by_deposits(received: &ReceivedSums) -> u32 {
     let needed = received.required_confirmations.unwrap_or(0);
     u32::try_from(needed).unwrap_or(u32::MAX)
 }
@@ -347,7 +347,7 @@ impl OnChainProgress {
             expected_amount: terms.due.to_decimal(payment_asset.asset.decimals),
             received_amount: received.total_with_unconfirmed().to_decimal(payment_asset.asset.decimals),
             confirmations: received.confirmations.unwrap_or(0),
-            required_confirmations: terms.confirmations.max(required_by_deposits(received)),
+            required_confirmations: terms.confirmations.max(confirmations_required_by_deposits(received)),
             tx_hash: received.txid.map(|txid| match family {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),
@@ -418,13 +418,13 @@ pub fn derive_payment_status(status: &OrderStatus) -> PaymentStatus {
         | orders::State::PartiallyDelivered
         | orders::State::Delivered
         | orders::State::Completed
-        | orders::State::Failed => derive_status_from_payment(status),
+        | orders::State::Failed => derive_status_from_invoice_or_payment(status),
     }
 }
 
 /// Returns the payment status of an order that is neither refunded, expired nor cancelled: from its invoice or, without
 /// an invoice, from the state of its newest payment.
-fn derive_status_from_payment(status: &OrderStatus) -> PaymentStatus {
+fn derive_status_from_invoice_or_payment(status: &OrderStatus) -> PaymentStatus {
     match (&status.invoice, status.payment_state) {
         (Some((terms, received)), _) => derive_status_from_invoice(terms.state, received),
         (None, payments::State::Pending) => PaymentStatus::Pending,

@@ -29,7 +29,7 @@ impl FollowWorker {
             }
             Action::ReadBlocks { from, to } => {
                 let blocks = self.source.blocks(from, to, &self.chain.watched).await;
-                Observation::Blocks(blocks.map_err(|error| self.explain_unreadable_block(from, error))?)
+                Observation::Blocks(blocks.map_err(|error| self.add_advice_about_missing_block(from, error))?)
             }
             Action::ReadHeader(height) => Observation::Header(self.source.header(height).await?),
             Action::FindConfirmedAbove(height) => {
@@ -54,7 +54,7 @@ impl FollowWorker {
             Action::CheckBalances { at, invoices } => {
                 match self
                     .reconciler
-                    .reconcile_balances(at, invoices)
+                    .compare_balances_and_book_credits(at, invoices)
                     .await
                     .map_err(anyhow::Error::downcast::<SourceError>)
                 {
@@ -72,7 +72,7 @@ impl FollowWorker {
 
     /// Adds an advice for the operator to the error when no node has this block any more. Returns other errors
     /// unchanged.
-    fn explain_unreadable_block(&self, height: Height, error: SourceError) -> anyhow::Error {
+    fn add_advice_about_missing_block(&self, height: Height, error: SourceError) -> anyhow::Error {
         match &error {
             SourceError::Unsupported(_) => {
                 let advice = describe_missing_blocks(self.chain.family, &self.chain.id, height);

@@ -78,7 +78,7 @@ impl FollowWorker {
     /// Stores the identity of the chain and the decimals of its tokens at the first start. At a later start, fails when
     /// the node reports another identity, or when the decimals of a token differ from the stored ones. A token whose
     /// contract is missing, or has other decimals than the configuration, is withheld; the other coins stay on offer.
-    async fn record_or_verify_facts(&self) -> anyhow::Result<()> {
+    async fn record_or_verify_facts_and_tokens(&self) -> anyhow::Result<()> {
         let identity = self.readiness.wait_and_withdraw_coins_when_slow(self.source.identity()).await?;
         let mut facts = vec![Fact::new_chain_identity(&self.chain.id, identity.id)];
         for asset in &self.assets {
@@ -120,13 +120,13 @@ impl FollowWorker {
             return Ok(());
         }
         *verified_at = Some(now);
-        self.record_or_verify_facts().await
+        self.record_or_verify_facts_and_tokens().await
     }
 
     /// Verifies the identity of the chain and the decimals of its tokens, and returns the stored cursor. When the chain
     /// has no cursor yet, stores one at the first block to read.
-    async fn load_or_create_cursor(&self) -> anyhow::Result<Cursor> {
-        self.record_or_verify_facts().await?;
+    async fn verify_facts_and_load_or_create_cursor(&self) -> anyhow::Result<Cursor> {
+        self.record_or_verify_facts_and_tokens().await?;
         if let Some(cursor) = self.find_stored_cursor().await? {
             if let Some(reason) = &cursor.halted {
                 warn!(chain = %self.chain.id, "{} is halted: {reason}", self.chain.id);
@@ -176,13 +176,13 @@ impl FollowWorker {
             let observation = self.execute_action(action).await?;
             let next = machine.decide_next_action(self.clock.now(), observation);
             machine.take_notices().into_iter().for_each(|notice| self.log_notice(notice));
-            action = next.map_err(|error| self.to_anyhow_error(error))?;
+            action = next.map_err(|error| self.add_context_to_step_error(error))?;
         }
     }
 
     /// Converts an error of the state machine to an `anyhow` error. Keeps a [`SourceError`] as its cause, and adds the
     /// name of the chain where the text of the error lacks it.
-    fn to_anyhow_error(&self, error: StepError) -> anyhow::Error {
+    fn add_context_to_step_error(&self, error: StepError) -> anyhow::Error {
         match error {
             StepError::Source(error) => error.into(),
             StepError::BalancesUnavailable(source) => {
@@ -249,12 +249,12 @@ impl Worker for FollowWorker {
 
     async fn run_once(&self) -> anyhow::Result<Ran> {
         let mut state = self.state.lock().await;
-        let outcome = self.load_and_run_machine(&mut state).await;
+        let outcome = self.load_and_run_machine_unless_halted(&mut state).await;
         let is_halted = state.machine.as_ref().is_some_and(Machine::is_halted);
         match (is_halted, &outcome) {
             (true, _) => self.readiness.withdraw_coins_and_report(&self.describe_halt()),
             (false, Ok(_)) => self.readiness.offer_coins_and_clear_problem(),
-            (false, Err(error)) => self.readiness.count_failed_run_and_withdraw_coins(error),
+            (false, Err(error)) => self.readiness.decide_offer_after_failed_run(error),
         }
         outcome
     }
@@ -272,7 +272,7 @@ impl FollowWorker {
 
     /// Runs the machine once. Loads the stored cursor first in the first run, when a failed run has left an invalid
     /// state in memory, and after an operator has resumed the chain. Fails while the chain is halted.
-    async fn load_and_run_machine(&self, state: &mut FollowState) -> anyhow::Result<Ran> {
+    async fn load_and_run_machine_unless_halted(&self, state: &mut FollowState) -> anyhow::Result<Ran> {
         let FollowState { machine, loaded, facts_verified_at } = state;
         // While the run is in progress, `loaded` is false, and it stays false when the run is cancelled.
         let was_loaded = std::mem::replace(loaded, false);
@@ -287,9 +287,9 @@ impl FollowWorker {
             if was_loaded {
                 info!(chain = %self.chain.id, "{} is followed again", self.chain.id);
             }
-            let cursor = self.load_or_create_cursor().await?;
+            let cursor = self.verify_facts_and_load_or_create_cursor().await?;
             *facts_verified_at = Some(self.clock.now());
-            self.continue_machine_at_cursor(machine, cursor)
+            self.restart_or_create_machine_at_cursor(machine, cursor)
         };
         let machine = machine.with_context(|| format!("{}: no block is stored", self.chain.id))?;
         if machine.is_halted() {
@@ -308,7 +308,7 @@ impl FollowWorker {
 
     /// Lets the machine continue at the cursor; creates the machine in the first run. Returns `None` when the cursor
     /// has no block.
-    fn continue_machine_at_cursor<'a>(
+    fn restart_or_create_machine_at_cursor<'a>(
         &self,
         machine: &'a mut Option<Machine>,
         cursor: Cursor,

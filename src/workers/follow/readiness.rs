@@ -63,7 +63,7 @@ impl ChainReadiness {
     /// Counts a failed run and withdraws the coins of the chain: at once when no endpoint answers or has the next
     /// block, otherwise after [`FAILED_RUNS_MAX`] failures in a row. When only balances are missing, offers the coins,
     /// because blocks are read and payments are found.
-    pub(super) fn count_failed_run_and_withdraw_coins(&self, error: &anyhow::Error) {
+    pub(super) fn decide_offer_after_failed_run(&self, error: &anyhow::Error) {
         if let Some(StepError::BalancesUnavailable(_)) = error.downcast_ref::<StepError>() {
             return self.offer_coins_and_clear_problem();
         }

@@ -165,7 +165,7 @@ pub async fn create_order(
     };
     let key = parse_idempotency_key(&checkout, &headers, &request, user)?;
     let (payment_service, wire_request) = (checkout.payment_service.clone(), request.clone());
-    let outcome = idempotent::execute_once_per_key(
+    let outcome = idempotent::execute_once_per_key_with_retries(
         &checkout.db,
         &checkout.clock,
         "create_order",

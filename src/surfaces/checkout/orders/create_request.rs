@@ -72,10 +72,10 @@ impl OrderRequest {
         let product = ids::parse_hyphenated_uuid(fields.required_text("productId")?);
         Ok(OrderRequest {
             product: product.ok_or_else(|| BadRequest::for_field("productId", "must be the id of a product"))?,
-            quantity: parse_and_cap_quantity(fields.required_integer("quantity")?)?,
-            email: parse_and_trim_email(fields.required_text("contactEmail")?)?,
+            quantity: refuse_zero_and_cap_quantity(fields.required_unsigned_integer("quantity")?)?,
+            email: trim_and_check_deliverable_email(fields.required_text("contactEmail")?)?,
             payment: PaymentChoice::parse_choice_and_asset(fields)?,
-            coupon: fields.optional_text("couponCode")?.map(|code| code.trim().to_owned()),
+            coupon: fields.optional_nonblank_text("couponCode")?.map(|code| code.trim().to_owned()),
         })
     }
 }
@@ -123,7 +123,7 @@ impl PaymentChoice {
 }
 
 /// Refuses a quantity of 0. A quantity above `u32::MAX` becomes `u32::MAX`, which the shop refuses later as too large.
-fn parse_and_cap_quantity(quantity: u64) -> Result<u32, BadRequest> {
+fn refuse_zero_and_cap_quantity(quantity: u64) -> Result<u32, BadRequest> {
     match u32::try_from(quantity).unwrap_or(u32::MAX) {
         0 => Err(BadRequest::for_field("quantity", "must be a positive integer")),
         quantity => Ok(quantity),
@@ -131,7 +131,7 @@ fn parse_and_cap_quantity(quantity: u64) -> Result<u32, BadRequest> {
 }
 
 /// Returns the e-mail address without surrounding whitespace. Fails when no e-mail can be sent to the address.
-fn parse_and_trim_email(text: &str) -> Result<String, BadRequest> {
+fn trim_and_check_deliverable_email(text: &str) -> Result<String, BadRequest> {
     let text = text.trim();
     if orders::is_deliverable_email(text) {
         Ok(text.to_owned())

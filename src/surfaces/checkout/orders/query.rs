@@ -108,7 +108,12 @@ pub async fn query_order_by_url(
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, RouteError> {
-    look_up_order_within_limits(&checkout, client, Lookup::parse_lookup(&Fields::from_query(query.as_deref()))?).await
+    find_and_decrypt_order_within_limits(
+        &checkout,
+        client,
+        Lookup::parse_lookup(&Fields::from_query(query.as_deref()))?,
+    )
+    .await
 }
 
 /// Look an order up, without its e-mail address in the URL
@@ -127,13 +132,14 @@ pub async fn query_order_by_body(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, RouteError> {
-    look_up_order_within_limits(&checkout, client, Lookup::parse_lookup(&Fields::from_json(&headers, &body)?)?).await
+    find_and_decrypt_order_within_limits(&checkout, client, Lookup::parse_lookup(&Fields::from_json(&headers, &body)?)?)
+        .await
 }
 
 /// Finds an order, decrypts its delivered items and returns the response. Every look-up counts towards both rate limits
 /// (per client, and per order number and e-mail address), also when it finds no order. Only a look-up that a rate limit
 /// refuses does not count.
-async fn look_up_order_within_limits(
+async fn find_and_decrypt_order_within_limits(
     checkout: &SharedState,
     client: Client,
     lookup: Lookup,

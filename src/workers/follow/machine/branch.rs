@@ -84,7 +84,7 @@ impl Machine {
     /// Adds the blocks that were read to the branch, and stores them. Blocks without transfers to watched addresses may
     /// wait a short time while all deposits are final. When the first block is on another branch, starts the search for
     /// the common ancestor instead.
-    pub(super) fn add_blocks_to_branch(
+    pub(super) fn add_blocks_or_search_ancestor(
         &mut self,
         now: Instant,
         tip: Tip,
@@ -93,7 +93,7 @@ impl Machine {
         let Some(first) = blocks.first() else { return Ok(Action::Finish(Ran::Idle)) };
         match self.branch.follower.classify_next_block(&first.header) {
             NextBlock::Extends => {}
-            NextBlock::Forks => return self.search_common_ancestor(first.header),
+            NextBlock::Forks => return self.search_ancestor_or_rewind_or_halt(first.header),
             NextBlock::WrongHeight => {
                 let requested = self.branch.follower.cursor().height + 1;
                 return Err(StepError::WrongHeight { requested, returned: first.header.height });
@@ -114,7 +114,7 @@ impl Machine {
         Ok(if quiet && young && few {
             self.continue_after_store(now, after_store)
         } else {
-            self.prepare_to_store_blocks(now, &tip, after_store)
+            self.settle_dispute_and_store_blocks(now, &tip, after_store)
         })
     }
 
@@ -124,7 +124,7 @@ impl Machine {
     ///
     /// # Errors
     /// Returns the node's final block when it is on another branch.
-    pub(super) fn compute_advance_limit(&self, tip: &Tip) -> Result<Position, BlockRef> {
+    pub(super) fn compute_advance_limit_if_marks_agree(&self, tip: &Tip) -> Result<Position, BlockRef> {
         let follower = &self.branch.follower;
         let known = tip.finalized.and_then(|mark| follower.is_on_our_branch(mark).map(|on_branch| (mark, on_branch)));
         match known {
@@ -138,8 +138,13 @@ impl Machine {
 
     /// Starts to store the pending blocks and to advance deposits. Before that, opens the review of contradicting
     /// endpoints when an endpoint reports a final block of another branch, and otherwise closes the review.
-    pub(super) fn prepare_to_store_blocks(&mut self, now: Instant, tip: &Tip, after_store: AfterStore) -> Action {
-        let advance_limit = match self.compute_advance_limit(tip) {
+    pub(super) fn settle_dispute_and_store_blocks(
+        &mut self,
+        now: Instant,
+        tip: &Tip,
+        after_store: AfterStore,
+    ) -> Action {
+        let advance_limit = match self.compute_advance_limit_if_marks_agree(tip) {
             Ok(advance_limit) => advance_limit,
             Err(mark) => {
                 let reason = format!(

@@ -62,7 +62,7 @@ impl Machine {
         if self.branch.pending.is_empty() {
             return self.request_balance_check_or_expiry(invoices, check);
         }
-        self.prepare_to_store_blocks(now, &check.tip, AfterStore::InvoicesExpired { invoices, check })
+        self.settle_dispute_and_store_blocks(now, &check.tip, AfterStore::InvoicesExpired { invoices, check })
     }
 
     /// Requests the balances of the invoices' addresses, to find a transfer that the scan of the blocks missed. On
@@ -105,7 +105,7 @@ impl Machine {
                     true => self.request_expiry(invoices, None, check),
                     // A credit was booked. Its block may already be deep enough for a confirmation, so deposits are
                     // advanced.
-                    false => self.prepare_to_store_blocks(now, &check.tip, AfterStore::CreditBooked),
+                    false => self.settle_dispute_and_store_blocks(now, &check.tip, AfterStore::CreditBooked),
                 });
             }
             Err(error) => error,

@@ -235,8 +235,8 @@ impl Machine {
     /// not available. The run ends then.
     pub fn decide_next_action(&mut self, now: Instant, observation: Observation) -> Result<Action, StepError> {
         match (std::mem::take(&mut self.phase), observation) {
-            (Phase::Tip, Observation::Tip(tip)) => Ok(self.request_blocks_or_act_on_tip(now, tip)),
-            (Phase::Blocks(tip), Observation::Blocks(blocks)) => self.add_blocks_to_branch(now, tip, blocks),
+            (Phase::Tip, Observation::Tip(tip)) => Ok(self.choose_next_step_by_tip(now, tip)),
+            (Phase::Blocks(tip), Observation::Blocks(blocks)) => self.add_blocks_or_search_ancestor(now, tip, blocks),
             (Phase::ConflictingHeader(tip), Observation::Header(header)) => {
                 self.switch_branch_or_log_conflict(now, tip, header)
             }
@@ -267,13 +267,13 @@ impl Machine {
                 self.branch.stored_at = stored_at;
                 self.branch.unfinished = unfinished;
                 self.branch.follower.raise_final_height(final_height);
-                Ok(self.list_unchecked_or_continue(now, advance_to, after_store))
+                Ok(self.request_unchecked_or_continue(now, advance_to, after_store))
             }
             (Phase::Unchecked { advance_to, after_store }, Observation::Unchecked(blocks)) => {
-                Ok(self.check_unchecked_blocks(now, advance_to, blocks, after_store))
+                Ok(self.ask_about_first_block_or_continue(now, advance_to, blocks, after_store))
             }
             (Phase::Answers(check), Observation::Answers(answers)) => {
-                self.check_next_block_or_store_answers(now, check, answers)
+                self.ask_next_block_or_store_answers(now, check, answers)
             }
             (Phase::AnswersStored(after_store), Observation::Stored { final_height, unfinished }) => {
                 self.branch.unfinished = unfinished;

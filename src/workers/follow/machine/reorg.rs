@@ -25,20 +25,20 @@ impl Machine {
     ) -> Result<Action, StepError> {
         let Some(preferred) = preferred else { return Ok(Action::Finish(Ran::Idle)) };
         if self.branch.follower.is_on_our_branch(preferred.block_ref()) == Some(false) {
-            return self.search_common_ancestor(preferred);
+            return self.search_ancestor_or_rewind_or_halt(preferred);
         }
         let head = tip.head.block_ref();
         if self.conflicting_head.replace(head) != Some(head) {
             self.notices.push(Notice::ConflictingHead(head));
         }
-        Ok(self.store_blocks_or_expire_invoices(now, tip))
+        Ok(self.store_recheck_or_expire_at_tip(now, tip))
     }
 
     /// Takes one step in the search for the common ancestor of the followed branch and another branch, whose lowest
     /// known block is `lowest`: requests the parent of this block, or ends the search with a rewind or a halt. A second
     /// endpoint is asked before a rewind that reverses confirmed deposits and before a halt, unless there is no second
     /// endpoint.
-    pub(super) fn search_common_ancestor(&mut self, lowest: Header) -> Result<Action, StepError> {
+    pub(super) fn search_ancestor_or_rewind_or_halt(&mut self, lowest: Header) -> Result<Action, StepError> {
         let theirs = lowest.block_ref();
         Ok(match self.branch.follower.search_fork_below(&lowest) {
             ForkSearch::RequestHeader(height) => {
@@ -67,7 +67,7 @@ impl Machine {
         parent: Option<Header>,
     ) -> Result<Action, StepError> {
         match parent {
-            Some(parent) if parent.hash == lowest.parent => self.search_common_ancestor(parent),
+            Some(parent) if parent.hash == lowest.parent => self.search_ancestor_or_rewind_or_halt(parent),
             Some(_) => {
                 let reason = format!(
                     "block {} was returned, and then a block {height} that is not its parent: the branch changed or is invented",

@@ -46,7 +46,7 @@ impl Machine {
     /// Continues after blocks were stored. When the chain needs a second source, requests the deposits that it has not
     /// shown yet. `advance_to` is the position up to which deposits were advanced; with `None`, no deposit may advance,
     /// and the check is repeated later.
-    pub(super) fn list_unchecked_or_continue(
+    pub(super) fn request_unchecked_or_continue(
         &mut self,
         now: Instant,
         advance_to: Option<Position>,
@@ -73,7 +73,7 @@ impl Machine {
 
     /// Asks a second source about the first of these blocks, and keeps at most [`BLOCKS_MAX`] of them for this run.
     /// Continues after the storage when there is no block.
-    pub(super) fn check_unchecked_blocks(
+    pub(super) fn ask_about_first_block_or_continue(
         &mut self,
         now: Instant,
         advance_to: Position,
@@ -104,7 +104,7 @@ impl Machine {
     ///
     /// # Errors
     /// The source returned another number of answers than it was asked for.
-    pub(super) fn check_next_block_or_store_answers(
+    pub(super) fn ask_next_block_or_store_answers(
         &mut self,
         now: Instant,
         mut check: SecondSourceCheck,
