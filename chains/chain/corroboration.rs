@@ -54,7 +54,7 @@ impl Question<'_> {
     /// contains the label of each endpoint and its findings, one per transfer. The verdict is `Shown` when all
     /// endpoints show the transfer. It is also `Shown` when `answers` is empty, because no other endpoint is asked
     /// about transfers that the operator's own node returned. `last` is the label that `Shown` contains.
-    pub fn judge_findings_or_trust_own_node(
+    pub fn judge_findings_or_accept_without_answers(
         &self,
         last: &str,
         answers: &[(String, Vec<Finding>)],
@@ -144,7 +144,7 @@ mod tests {
             ("b.example:443".to_owned(), vec![Finding::Shown, Finding::Shown, unknown()]),
             ("c.example:443".to_owned(), vec![Finding::Shown, unknown(), absent()]),
         ];
-        let verdicts = question.judge_findings_or_trust_own_node("c.example:443", &answers);
+        let verdicts = question.judge_findings_or_accept_without_answers("c.example:443", &answers);
         assert_eq!(verdicts[0], Corroboration::Shown { endpoint: "c.example:443".to_owned() });
         assert_eq!(verdicts[1], Corroboration::CannotSay { reason: "c.example:443: it is throttled".to_owned() });
         let detail = "a.example:443 shows the transfer in block 4, and c.example:443 does not: the transaction failed"

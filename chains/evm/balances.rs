@@ -88,7 +88,7 @@ impl Evm {
         }
         if *asset == AssetKind::Native
             && self.config.verify.header
-            && let Some(proven) = self.fetch_proven_accounts_if_offered(at, addresses).await?
+            && let Some(proven) = self.fetch_proven_accounts_unless_refused(at, addresses).await?
         {
             return Ok(proven.into_iter().map(|account| account.balance).collect());
         }
@@ -105,10 +105,10 @@ impl Evm {
         received: &[(Address, Amount)],
     ) -> Vec<SumProof> {
         let addresses: Vec<Address> = received.iter().map(|(address, _)| address.clone()).collect();
-        let Ok(Some(after)) = self.fetch_proven_accounts_if_offered(at, &addresses).await else {
+        let Ok(Some(after)) = self.fetch_proven_accounts_unless_refused(at, &addresses).await else {
             return vec![SumProof::Missing; received.len()];
         };
-        let Ok(Some(before)) = self.fetch_proven_accounts_if_offered(parent, &addresses).await else {
+        let Ok(Some(before)) = self.fetch_proven_accounts_unless_refused(parent, &addresses).await else {
             // Nodes delete the oldest states first, so the state of the parent may be missing. The balance of an
             // address that never sent anything is at least the amount that it received.
             let judge = |((_, sum), after): (&(Address, Amount), &ProvenAccount)| {
@@ -139,7 +139,7 @@ impl Evm {
     ) -> Result<Vec<Amount>, SourceError> {
         if *asset == AssetKind::Native
             && self.config.verify.header
-            && let Ok(Some(proven)) = self.fetch_proven_accounts_if_offered(at, addresses).await
+            && let Ok(Some(proven)) = self.fetch_proven_accounts_unless_refused(at, addresses).await
         {
             return Ok(proven.into_iter().map(|account| account.balance).collect());
         }
@@ -155,7 +155,7 @@ impl Evm {
 
     /// Returns the accounts after block `at`, proven by its state root, in the order of `addresses`; `None` when no
     /// endpoint offers proofs for that block.
-    async fn fetch_proven_accounts_if_offered(
+    async fn fetch_proven_accounts_unless_refused(
         &self,
         at: &BlockRef,
         addresses: &[Address],

@@ -41,7 +41,7 @@ impl LogSummary {
     /// Combines the summaries of two endpoints. The result has a transfer to a watched address if at least one of the
     /// endpoints reports it, and a transfer of a contract only if both endpoints report it. Returns `None` when the
     /// block hashes differ.
-    fn merge_if_same_block(self, other: LogSummary) -> Option<LogSummary> {
+    fn combine_two_answers_if_same_block(self, other: LogSummary) -> Option<LogSummary> {
         let is_in_both = |(a, b): (&bool, &bool)| *a && *b;
         let has_transfer_of = self.has_transfer_of.iter().zip(&other.has_transfer_of).map(is_in_both).collect();
         let same_block = self.hash == other.hash;
@@ -221,7 +221,8 @@ impl Evm {
 
 /// Merges the summaries of two endpoints. The result contains only blocks that both endpoints reported.
 fn merge_blocks_in_both_summaries(one: LogSummaries, mut other: LogSummaries) -> LogSummaries {
-    let merge_pair =
-        |(height, summary): (Height, LogSummary)| Some((height, summary.merge_if_same_block(other.remove(&height)?)?));
+    let merge_pair = |(height, summary): (Height, LogSummary)| {
+        Some((height, summary.combine_two_answers_if_same_block(other.remove(&height)?)?))
+    };
     one.into_iter().filter_map(merge_pair).collect()
 }

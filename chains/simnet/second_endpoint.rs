@@ -23,7 +23,7 @@ impl ModelChain {
     /// Compares the block `at` with the block of the second endpoint at the same height.
     pub fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
         let endpoint = SECOND_ENDPOINT.to_owned();
-        if let Some(reason) = self.explain_missing_second_endpoint() {
+        if let Some(reason) = self.explain_unusable_second_endpoint() {
             return CrossCheckResult::NoAnswer(reason);
         }
         if self.faults.is_on(NodeFault::ConflictingEndpoint) {
@@ -79,7 +79,7 @@ impl ModelChain {
     }
 
     /// Returns the reason why there is no answer of a second endpoint at all; `None` when it answers.
-    fn explain_missing_second_endpoint(&self) -> Option<String> {
+    fn explain_unusable_second_endpoint(&self) -> Option<String> {
         if !self.needs_second_source() || self.faults.is_on(NodeFault::SingleEndpoint) {
             return Some("there is no endpoint of another provider".to_owned());
         }

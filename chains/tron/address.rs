@@ -39,7 +39,7 @@ pub fn to_prefixed_hex(key: AddressKey) -> String {
 }
 
 /// Parses the 42 hexadecimal digits that [`to_prefixed_hex`] returns.
-pub fn parse_prefixed_hex(text: &str) -> Option<AddressKey> {
+pub fn parse_hex_with_network_prefix(text: &str) -> Option<AddressKey> {
     let mut bytes = [0u8; 21];
     const_hex::decode_to_slice(text, &mut bytes).ok()?;
     parse_prefixed_bytes(&bytes)
@@ -73,13 +73,13 @@ mod tests {
         #[test]
         fn texts_round_trip(key in any::<[u8; 20]>().prop_map(AddressKey)) {
             prop_assert_eq!(parse_tron_address(&encode_tron_address(key).text).map(|address| address.key), Ok(key));
-            prop_assert_eq!(parse_prefixed_hex(&to_prefixed_hex(key)), Some(key));
+            prop_assert_eq!(parse_hex_with_network_prefix(&to_prefixed_hex(key)), Some(key));
         }
 
         #[test]
         fn parsing_never_panics(text in ".{0,50}") {
             let _ = parse_tron_address(&text);
-            let _ = parse_prefixed_hex(&text);
+            let _ = parse_hex_with_network_prefix(&text);
         }
     }
 }

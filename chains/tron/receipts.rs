@@ -78,7 +78,7 @@ impl Tron {
     /// Fetches the receipts of a block and returns the block with all its transfers to watched addresses. If a
     /// solidified block has such transfers, also records which endpoint returned the receipts. A block without
     /// transactions has no receipts, so none are requested.
-    pub(crate) async fn fetch_receipts_to_complete_block(
+    pub(crate) async fn complete_block_and_record_receipt_origin(
         &self,
         view: ApiView,
         found: ParsedBlock,

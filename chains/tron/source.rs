@@ -114,8 +114,9 @@ impl Tron {
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
         let blocks = self.fetch_block_range_adaptively(view, from, to, watched).await?;
-        let mut complete =
-            stream::iter(blocks.into_iter().map(|body| self.fetch_receipts_to_complete_block(view, body, watched)));
+        let mut complete = stream::iter(
+            blocks.into_iter().map(|body| self.complete_block_and_record_receipt_origin(view, body, watched)),
+        );
         let mut complete = complete.by_ref().buffered(CONCURRENCY);
         let mut blocks = Vec::new();
         while let Some(block) = complete.next().await {

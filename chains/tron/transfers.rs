@@ -119,10 +119,11 @@ pub fn parse_watched_internal_transfer(
     if internal.rejected || !TRX_MOVING_NOTES.contains(&internal.note) {
         return None;
     }
-    let to: AddressKey = address::parse_prefixed_hex(internal.to).filter(|to| watched.contains(to))?;
+    let to: AddressKey = address::parse_hex_with_network_prefix(internal.to).filter(|to| watched.contains(to))?;
     let sun = internal.values.iter().filter(|value| value.token.is_none());
     let sun = sun.filter_map(|value| u64::try_from(value.value).ok()).map(Amount::from);
     let amount = Amount::checked_sum(sun).filter(|amount| !amount.is_zero())?;
-    let from = address::parse_prefixed_hex(internal.caller_address).map(|from| encode_tron_address(from).text);
+    let from =
+        address::parse_hex_with_network_prefix(internal.caller_address).map(|from| encode_tron_address(from).text);
     Some(Transfer { txid, index, asset: native.clone(), to, from, amount })
 }

@@ -79,8 +79,8 @@ pub async fn run_and_print_all_checks(args: Args) -> Result<(), CommandError> {
     let mut report = CheckReport::default();
     report.print_ok("configuration", "all options are known and within their bounds");
     check_data_folder_and_disk(&mut report, &config.data.folder);
-    let stored = check_database_and_read_state(&mut report, &config).await?;
-    print_first_deposit_addresses(&mut report, &config);
+    let stored = check_database_and_read_state_or_default(&mut report, &config).await?;
+    check_deposit_keys_and_print_addresses(&mut report, &config);
     for chain in config.chains.values().filter(|chain| chain.enabled) {
         check_config_against_stored_facts(&mut report, chain, &stored.facts);
         check_nodes_and_tokens(&mut report, &config, chain, &stored).await;
@@ -140,7 +140,10 @@ struct StoredState {
     cursors: BTreeMap<ChainId, Cursor>,
 }
 
-async fn check_database_and_read_state(report: &mut CheckReport, config: &Config) -> Result<StoredState, CommandError> {
+async fn check_database_and_read_state_or_default(
+    report: &mut CheckReport,
+    config: &Config,
+) -> Result<StoredState, CommandError> {
     let mut stored = StoredState::default();
     let url = &config.database.url;
     if let Some(file) = find_missing_database_file(config)? {
@@ -298,7 +301,7 @@ async fn warn_of_unfollowed_invoices(report: &mut CheckReport, config: &Config, 
 
 /// Prints the first address of each account, so that the operator can compare it with the address that the signer
 /// derives.
-fn print_first_deposit_addresses(report: &mut CheckReport, config: &Config) {
+fn check_deposit_keys_and_print_addresses(report: &mut CheckReport, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
         let Some(account) = config.find_newest_deposit_account_key(chain) else { continue };

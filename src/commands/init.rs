@@ -28,9 +28,9 @@ pub struct Args {
 enum Readers {
     /// Only the user who ran the command.
     Owner,
-    /// Root, and the members of the systemd unit's group.
+    /// Root and the members of the systemd unit's group can read the file.
     ServiceGroup,
-    /// Only root, because the systemd unit's group does not exist.
+    /// Only root can read the file, because the systemd unit's group does not exist.
     RootOnly,
 }
 

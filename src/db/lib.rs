@@ -208,15 +208,15 @@ impl Db {
     ///
     /// # Errors
     /// The error of `body`, or an [`Error`] of the database; [`Error::Statement`] for a second statement or a change.
-    pub async fn run_single_select<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    pub async fn run_body_as_select_with_fallback<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         F: TransactionBody<T, E>,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
         match &self.0.engine {
-            Engine::Sqlite(engine) => engine.run_single_select(name, body).await,
-            Engine::Postgres(engine) => engine.run_single_select(name, body).await,
+            Engine::Sqlite(engine) => engine.run_body_as_select_with_fallback(name, body).await,
+            Engine::Postgres(engine) => engine.run_body_as_select_with_fallback(name, body).await,
         }
     }
 

@@ -267,25 +267,25 @@ both! {
         let db = create_items_table(&db).await;
         insert_item(&db, 1, 1).await.unwrap();
         let before = db.counters();
-        let selects = (0..50).map(|_| db.run_single_select::<_, Error, _>("select", |tx| Box::pin(async move {
+        let selects = (0..50).map(|_| db.run_body_as_select_with_fallback::<_, Error, _>("select", |tx| Box::pin(async move {
             row!(tx, "select amount from items where id = $1", 1_i64)?.unwrap().get::<i64>("amount")
         })));
         assert_eq!(futures_util::future::join_all(selects).await, vec![Ok(1); 50]);
         let after = db.counters();
         assert_eq!(after.sql_statements - before.sql_statements, 50);
         assert_eq!((after.transactions - before.transactions, after.commits), (50, before.commits));
-        let twice = db.run_single_select("twice", |tx| Box::pin(async move {
+        let twice = db.run_body_as_select_with_fallback("twice", |tx| Box::pin(async move {
             rows!(tx, "select id from items")?;
             rows!(tx, "select id from items")
         })).await;
         assert!(matches!(&twice, Err(Error::Statement(_))), "{twice:?}");
-        let changes = db.run_single_select("changes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
+        let changes = db.run_body_as_select_with_fallback("changes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
         assert!(matches!(&changes, Err(Error::Statement(_))), "{changes:?}");
-        let panics = db.run_single_select::<(), Error, _>("panics", |_| Box::pin(async { panic!("on purpose") })).await;
+        let panics = db.run_body_as_select_with_fallback::<(), Error, _>("panics", |_| Box::pin(async { panic!("on purpose") })).await;
         assert!(matches!(&panics, Err(Error::Panicked { .. })), "{panics:?}");
         assert_eq!(list_item_ids(&db).await, [1]);
         db.close().await;
-        let late = db.run_single_select("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
+        let late = db.run_body_as_select_with_fallback("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
         assert!(matches!(late.map(drop), Err(Error::Unavailable(_))));
     }
 
@@ -523,11 +523,11 @@ async fn an_idle_connection_that_died_is_replaced() {
         })
         .await;
     assert!(ended.is_err());
-    // `run_single_select` runs no statement before its select that could reveal a dead connection.
-    let run_single_select = db.run_single_select::<i64, Error, _>("select_one", |tx| {
+    // `run_body_as_select_with_fallback` runs no statement before its select that could reveal a dead connection.
+    let run_body_as_select_with_fallback = db.run_body_as_select_with_fallback::<i64, Error, _>("select_one", |tx| {
         Box::pin(async move { row!(tx, "select count(*) as n from items")?.unwrap().get("n") })
     });
-    assert_eq!(run_single_select.await, Ok(8));
+    assert_eq!(run_body_as_select_with_fallback.await, Ok(8));
     assert_ne!(pid(db.clone()).await.unwrap(), before);
     insert_item(&db, 100, 1).await.unwrap();
 }

@@ -13,7 +13,7 @@ use crate::stats::Stats;
 use crate::{Backend, Bind, Error, Row, postgres, sqlite};
 
 /// A running transaction, passed to its closure by [`Db::write`](crate::Db::write), [`Db::read`](crate::Db::read) or
-/// [`Db::run_single_select`](crate::Db::run_single_select).
+/// [`Db::run_body_as_select_with_fallback`](crate::Db::run_body_as_select_with_fallback).
 ///
 /// Every function that runs statements fails with the [`Error`] of the database, after which the transaction can only
 /// fail.
@@ -282,7 +282,7 @@ impl Tx {
     }
 
     /// Prepares the next statement: runs the deferred and queued statements before it, refuses values that cannot be
-    /// bound, refuses a second statement of [`Db::run_single_select`](crate::Db::run_single_select), and counts the statement.
+    /// bound, refuses a second statement of [`Db::run_body_as_select_with_fallback`](crate::Db::run_body_as_select_with_fallback), and counts the statement.
     pub(super) async fn run_earlier_and_check_statement(
         &mut self,
         sql: &str,
@@ -301,7 +301,7 @@ impl Tx {
             && (std::mem::replace(has_selected, true) || !is_select(sql))
         {
             return Err(Error::Statement(format!(
-                "`run_single_select` runs exactly one select, and this is not it: {sql}"
+                "`run_body_as_select_with_fallback` runs exactly one select, and this is not it: {sql}"
             )));
         }
         let runs = match self.backend() {

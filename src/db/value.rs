@@ -247,7 +247,7 @@ impl Row {
     /// Returns the value of the named column.
     ///
     /// # Errors
-    /// [`Error::Value`] when there is no such column, or when `T` has no such value.
+    /// [`Error::Value`] when there is no such column, or when its value cannot be converted to `T`.
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
         let index = self.columns.iter().position(|name| **name == *column);
         self.convert_column(index, || column.to_owned())

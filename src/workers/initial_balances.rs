@@ -34,7 +34,7 @@ impl InitialBalanceWorker {
     /// Returns a lease whose initial balances are not stored; `None` when there is none.
     async fn find_lease_without_balances(&self) -> Result<Option<LeasedIndices>, db::Error> {
         let (chain, addresses) = (self.chain.clone(), self.addresses.clone());
-        let found = self.db.run_single_select("find_lease_without_balances", move |tx| {
+        let found = self.db.run_body_as_select_with_fallback("find_lease_without_balances", move |tx| {
             Box::pin(async move { addresses.find_lease_without_balances(tx, &chain).await })
         });
         found.await

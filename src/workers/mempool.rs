@@ -43,7 +43,7 @@ impl MempoolWorker {
     /// Otherwise the worker sends no request, because providers bill each request.
     async fn is_mempool_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
-        let waiting = self.db.run_single_select("is_invoice_or_transfer_waiting", move |tx| {
+        let waiting = self.db.run_body_as_select_with_fallback("is_invoice_or_transfer_waiting", move |tx| {
             Box::pin(async move { unconfirmed::is_invoice_or_transfer_waiting(tx, &chain).await })
         });
         waiting.await

@@ -68,8 +68,8 @@ pub struct StepResult {
     pub added: u64,
     /// The number of lines that this step skipped, because the product has or had an item with the same text.
     pub duplicates: u64,
-    /// A sentence, after a space, that buyers do not see the product because the checkout surface sells in the other
-    /// mode; otherwise empty.
+    /// Text to append to the message, with a leading space: buyers do not see the product, because its mode (test or live)
+    /// is not the one of the checkout surface. Empty when the modes are equal.
     pub note: String,
 }
 

@@ -131,7 +131,7 @@ impl Connections {
     }
 
     /// Runs a body of exactly one `select` without `begin` and `commit`, which saves two round trips.
-    pub async fn run_single_select<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
+    pub async fn run_body_as_select_with_fallback<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,

@@ -99,7 +99,7 @@ impl Engine {
     }
 
     /// Runs a body of exactly one `select`, without a transaction around it.
-    pub async fn run_single_select<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    pub async fn run_body_as_select_with_fallback<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -107,7 +107,7 @@ impl Engine {
     {
         let limit = TimeLimit::Standard;
         self.run_on_own_task_when_permitted(name, limit, |connections| async move {
-            connections.run_single_select(name, body).await
+            connections.run_body_as_select_with_fallback(name, body).await
         })
         .await
     }

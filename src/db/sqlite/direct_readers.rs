@@ -1,4 +1,4 @@
-//! Connections for `run_single_select`, which runs on the thread of the caller. A row that an index finds is read faster than
+//! Connections for `run_body_as_select_with_fallback`, which runs on the thread of the caller. A row that an index finds is read faster than
 //! it could be passed from one thread to another.
 
 use std::path::Path;

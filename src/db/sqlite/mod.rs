@@ -90,7 +90,7 @@ impl Engine {
 
     /// Runs a body of exactly one `select` on the thread of the caller, which takes some microseconds, or on a reader
     /// thread when all direct readers are in use.
-    pub async fn run_single_select<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    pub async fn run_body_as_select_with_fallback<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,

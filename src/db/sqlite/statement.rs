@@ -116,7 +116,7 @@ struct PreparedStatement<'c> {
 /// The properties of a statement that are the same for every run. They are computed once, because a statement may run
 /// thousands of times a second.
 struct StatementPlan {
-    /// The text that SQLite runs, after the given rows were replaced by placeholders.
+    /// The SQL text that SQLite runs. The rows of a batch statement are written out as placeholders.
     text: String,
     /// For each parameter of SQLite, the index of its value in the list of shared values followed by the values of the
     /// given row. SQLite numbers parameters in the order of their first places in the text. This list restores the

@@ -23,7 +23,7 @@ pub struct FollowedChain {
     pub family: Family,
     /// The mode of all payments on this chain: live or test.
     pub mode: Mode,
-    /// The number of confirmations that a deposit on this chain needs.
+    /// The numbers of confirmations that deposits on this chain need, by their value.
     pub depths: Depths,
     /// The addresses to watch for deposits. All chains of the same family and mode share this set.
     pub watched: Arc<WatchSet>,

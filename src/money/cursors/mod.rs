@@ -40,7 +40,7 @@ pub async fn start_following_chain(tx: &mut Tx, chain: &ChainId, header: &Header
 
 /// Locks the cursor of a chain and returns its row, like [`lock_cursor_and_check_deposits`], but fails when the daemon has never started
 /// to follow the chain.
-pub(crate) async fn lock_cursor_or_fail(
+pub(crate) async fn lock_cursor_and_check_deposits_or_fail(
     tx: &mut Tx,
     chain: &ChainId,
     position: Position,

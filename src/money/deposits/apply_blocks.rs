@@ -44,7 +44,8 @@ impl DepositService {
         reached: Option<Position>,
     ) -> Result<AppliedBlocks, PostError> {
         let chain = &self.chain;
-        let before = cursors::lock_cursor_or_fail(tx, &chain.id, reached.unwrap_or(Position::NONE)).await?;
+        let before =
+            cursors::lock_cursor_and_check_deposits_or_fail(tx, &chain.id, reached.unwrap_or(Position::NONE)).await?;
         if before.height != from.height {
             let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
             return Err(db::Error::Statement(moved).into());
@@ -79,7 +80,9 @@ impl DepositService {
             cursors::set_final_height(tx, &chain.id, final_height).await?;
         }
         let unfinished = match (before.unfinished, stored.unfinished, stored.finished) {
-            (true, false, true) => cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?.unfinished,
+            (true, false, true) => {
+                cursors::lock_cursor_and_check_deposits_or_fail(tx, &chain.id, Position::NONE).await?.unfinished
+            }
             (before, added, _) => before || added,
         };
         changes.dispatch_to_listener(tx, now, &*self.listener).await?;

@@ -117,7 +117,7 @@ impl DepositService {
         credit: chain::Amount,
     ) -> Result<UnexplainedCredit, PostError> {
         let chain = &self.chain;
-        cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?;
+        cursors::lock_cursor_and_check_deposits_or_fail(tx, &chain.id, Position::NONE).await?;
         let Some(header) = cursors::find_block_header_without_parent(tx, &chain.id, at).await? else {
             return Ok(UnexplainedCredit::OffBranch);
         };

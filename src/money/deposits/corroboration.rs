@@ -101,7 +101,7 @@ impl DepositService {
         answers: &BTreeMap<DepositId, source::Corroboration>,
     ) -> Result<AppliedBlocks, PostError> {
         let chain = &self.chain;
-        let before = cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?;
+        let before = cursors::lock_cursor_and_check_deposits_or_fail(tx, &chain.id, Position::NONE).await?;
         let position = Position { cursor: reached.cursor.min(before.height), last: before.final_height };
         let mut batch = DepositBatch::empty_for_service(now, self);
         if let Some(limit) = &self.second_source {
@@ -126,7 +126,8 @@ impl DepositService {
         batch.lock_advancing_deposits_with_invoices(tx, position, ADVANCE_MAX).await?;
         let stored = batch.store_deposits_and_settle_invoices(tx, Some(position)).await?;
         let changes = effects::apply_effects(tx, now, stored.effects).await?;
-        let unfinished = cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?.unfinished;
+        let unfinished =
+            cursors::lock_cursor_and_check_deposits_or_fail(tx, &chain.id, Position::NONE).await?.unfinished;
         changes.dispatch_to_listener(tx, now, &*self.listener).await?;
         Ok(AppliedBlocks { final_height: before.final_height, unfinished })
     }

@@ -58,7 +58,7 @@ impl DepositService {
         id: DepositId,
         note: &str,
     ) -> Result<(), RejectError> {
-        cursors::lock_cursor_or_fail(tx, &self.chain.id, Position::NONE).await?;
+        cursors::lock_cursor_and_check_deposits_or_fail(tx, &self.chain.id, Position::NONE).await?;
         let found = store::lock_deposit(tx, &self.chain.id, id).await?;
         let deposit = found.ok_or(RejectError::Missing(id))?;
         if deposit.state != State::Seen || deposit.corroboration != Corroboration::Contradicted {

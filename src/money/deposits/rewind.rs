@@ -32,7 +32,7 @@ impl DepositService {
         to: BlockRef,
     ) -> Result<(), PostError> {
         let chain = &self.chain;
-        let before = cursors::lock_cursor_or_fail(tx, &chain.id, Position::NONE).await?;
+        let before = cursors::lock_cursor_and_check_deposits_or_fail(tx, &chain.id, Position::NONE).await?;
         let deposits = store::lock_unorphaned_deposits_above(tx, &chain.id, to.height).await?;
         let mut invoices =
             invoices::lock_invoices(tx, &deposits.iter().map(|deposit| deposit.invoice).collect()).await?;

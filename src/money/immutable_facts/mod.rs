@@ -31,7 +31,8 @@ impl Fact {
     }
 }
 
-/// The reason why the daemon does not accept the facts that it found at its start.
+/// The reason why the daemon refuses to start: a fact that must never change differs from the stored one, or the database
+/// failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FactError {
     /// A fact differs from its recorded value.

@@ -447,7 +447,7 @@ pub async fn set_posting_hashes(tx: &mut Tx, hashes: &[(PostingSeq, i64, [u8; 32
     )
 }
 
-/// Lists at most `limit` accounts whose balance row does not include all their postings in the hash chain. Accounts
+/// Lists at most `limit` accounts with postings in the hash chain that their balance row does not count yet. Accounts
 /// that may not go below zero are never listed, because every database transaction that posts to such an account
 /// updates its row.
 pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<AccountRow>, db::Error> {

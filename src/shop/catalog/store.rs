@@ -65,9 +65,10 @@ pub async fn list_all_products(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWit
 }
 
 /// Returns the product with this public id, a UUID in hyphenated lower-case form, active or not, and its prices in all
-/// currencies; `None` when the shop has no such product. The statement searches by the public id alone, and the shop is
-/// compared afterwards: PostgreSQL without table statistics could choose the index on merchant, mode and slug, and then
-/// read all products of the shop.
+/// currencies; `None` when the shop has no such product.
+//
+// The statement searches by the public id alone, and the shop is compared afterwards: PostgreSQL without table statistics
+// could choose the index on merchant, mode and slug, and then read all products of the shop.
 pub async fn find_product_in_any_state_by_id(
     tx: &mut Tx,
     shop: Shop,

@@ -189,7 +189,7 @@ pub async fn find_order_status(
     public_id: Uuid,
 ) -> Result<Option<OrderStatus>, db::Error> {
     let id = public_id.to_string();
-    let row = db.run_single_select("find_order_status", move |tx| {
+    let row = db.run_body_as_select_with_fallback("find_order_status", move |tx| {
         Box::pin(async move { store::find_order_status(tx, shop, surface, &id).await })
     });
     match row.await? {

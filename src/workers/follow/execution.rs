@@ -65,7 +65,7 @@ impl FollowWorker {
             }
             Action::ExpireInvoices { invoices, unchecked } => self.expire_ended_invoices(invoices, unchecked).await?,
             Action::Rewind { from, to } => self.rewind_chain(from, to).await?,
-            Action::Halt(reason) => self.halt_chain(reason).await?,
+            Action::Halt(reason) => self.halt_chain_and_open_review(reason).await?,
             Action::Finish(_) => Observation::Done,
         })
     }
@@ -131,7 +131,7 @@ impl FollowWorker {
 
     async fn has_confirmed_deposit_above(&self, height: u64) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
-        let confirmed = self.db.run_single_select("has_confirmed_deposit_above", move |tx| {
+        let confirmed = self.db.run_body_as_select_with_fallback("has_confirmed_deposit_above", move |tx| {
             Box::pin(async move { deposits::has_confirmed_deposit_above(tx, &chain, height).await })
         });
         confirmed.await
@@ -212,7 +212,7 @@ impl FollowWorker {
         Ok(Observation::Done)
     }
 
-    async fn halt_chain(&self, reason: String) -> anyhow::Result<Observation> {
+    async fn halt_chain_and_open_review(&self, reason: String) -> anyhow::Result<Observation> {
         error!(chain = %self.chain.id, "{} is halted: {reason}", self.chain.id);
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         self.db

@@ -46,7 +46,7 @@ impl JsonEncoding {
     /// Parses an address in either form, because clients of java-tron mix them.
     pub fn parse_address(self, text: &Value) -> Option<Address> {
         let text = text.as_str()?;
-        let key = address::parse_prefixed_hex(text)
+        let key = address::parse_hex_with_network_prefix(text)
             .or_else(|| address::parse_tron_address(text).ok().map(|address| address.key));
         key.map(|key| Address::from(key.0))
     }

@@ -166,7 +166,7 @@ fn addresses_are_derived_from_the_seed_and_from_the_account_key() {
     for (index, text, hex, secret) in ABANDON_KEYS {
         let derived = deriver.derive_address(index).unwrap();
         assert_eq!((derived.text.as_str(), address::to_prefixed_hex(derived.key).as_str()), (text, hex));
-        assert_eq!(address::parse_prefixed_hex(hex), Some(derived.key));
+        assert_eq!(address::parse_hex_with_network_prefix(hex), Some(derived.key));
         let key = derive_private_key(&seed, index);
         assert_eq!(const_hex::encode(key.to_bytes()), secret);
         assert_eq!(to_address_text(&key), text);

@@ -28,8 +28,8 @@ pub(super) struct Branch {
     /// Timestamp of the newest block that was read, in Unix seconds. A later time than that of the read is replaced by
     /// it: a miner may set a timestamp in the future, which does not prove that all earlier payments have been read.
     pub(super) time: i64,
-    /// The time of the last read that returned a young tip at the cursor; `None` without such a read, and on chains
-    /// without [`FollowLimits::quiet_tip_max_ms`].
+    /// The time of the last read that found a recent tip and no block above the cursor. `None` before the first such read,
+    /// and on chains whose blocks are frequent, which have no [`FollowLimits::quiet_tip_max_ms`].
     pub(super) quiet_at: Option<Instant>,
     /// The time of the read before `quiet_at` that returned the same tip. All blocks from before this time have been
     /// read. `None` when only one read has returned the tip.

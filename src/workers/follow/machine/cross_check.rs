@@ -79,11 +79,11 @@ impl Machine {
                     let (head, height) = (head.height, block.height);
                     self.notices.push(Notice::EndpointBehind { endpoint, head, height, stalled });
                 }
-                self.continue_after_cross_check(now, purpose, stalled)
+                self.store_rewind_or_halt_after_cross_check(now, purpose, stalled)
             }
             CrossCheckResult::NoAnswer(reason) => {
                 self.notices.push(Notice::NotCrossChecked { height: block.height, reason });
-                self.continue_after_cross_check(now, purpose, true)
+                self.store_rewind_or_halt_after_cross_check(now, purpose, true)
             }
         }
     }
@@ -97,7 +97,7 @@ impl Machine {
         purpose: CrossCheckPurpose,
     ) -> Action {
         if self.dispute.is_open == Some(true) {
-            return self.continue_after_cross_check(now, purpose, false);
+            return self.store_rewind_or_halt_after_cross_check(now, purpose, false);
         }
         self.phase = Phase::DisputeOpened(purpose);
         Action::OpenDispute(reason)
@@ -108,7 +108,7 @@ impl Machine {
     pub(super) fn close_dispute_or_continue(&mut self, now: Instant, purpose: CrossCheckPurpose) -> Action {
         if self.dispute.is_open == Some(false) {
             self.dispute.behind_logged = false;
-            return self.continue_after_cross_check(now, purpose, true);
+            return self.store_rewind_or_halt_after_cross_check(now, purpose, true);
         }
         self.phase = Phase::DisputeClosed(purpose);
         Action::CloseDispute
@@ -117,7 +117,7 @@ impl Machine {
     /// Returns the action of the step for which endpoints were compared: stores blocks, rewinds the branch or halts the
     /// chain. `agreed` is true when the endpoints agree or no second one can answer. Otherwise no deposit advances, and
     /// a rewind or a halt does not take place.
-    pub(super) fn continue_after_cross_check(
+    pub(super) fn store_rewind_or_halt_after_cross_check(
         &mut self,
         now: Instant,
         purpose: CrossCheckPurpose,

@@ -22,8 +22,8 @@ const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
 pub(super) struct ExpiryCheck {
     /// The node's tip in this run.
     pub(super) tip: Tip,
-    /// True when blocks were read in the same run. Then a failed balance check leaves the invoices open, but the run
-    /// does not end with an error.
+    /// True when the same run also read blocks. A failed balance check leaves the invoices open in any case; it ends the
+    /// run with an error only when this is false.
     pub(super) while_reading: bool,
 }
 

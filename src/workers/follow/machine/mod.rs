@@ -252,12 +252,12 @@ impl Machine {
             }
             (Phase::DisputeOpened(purpose), Observation::Done) => {
                 self.dispute.is_open = Some(true);
-                Ok(self.continue_after_cross_check(now, purpose, false))
+                Ok(self.store_rewind_or_halt_after_cross_check(now, purpose, false))
             }
             (Phase::DisputeClosed(purpose), Observation::Done) => {
                 self.dispute.is_open = Some(false);
                 self.dispute.behind_logged = false;
-                Ok(self.continue_after_cross_check(now, purpose, true))
+                Ok(self.store_rewind_or_halt_after_cross_check(now, purpose, true))
             }
             (
                 Phase::Stored { last, stored_at, advance_to, after_store },
