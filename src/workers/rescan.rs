@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use chain::{Height, SourceError};
 use serde::{Deserialize, Serialize};
 
 use crate::workers::balance_check::BalanceReconciler;
 use money::cursors::{self, Position};
-use money::deposits::{self, BlockToCorroborate, DepositService, RescanError, Rescanned};
+use money::deposits::{self, DepositService, RescanError, Rescanned};
 use records::audit_log::{self, Action, Actor};
 
 /// The maximum number of blocks that one call of [`Rescanner::rescan_next_piece`] reads, so that the operator regularly
@@ -116,8 +116,9 @@ impl Rescanner {
             })
             .await?;
         let mut answers = BTreeMap::new();
-        for BlockToCorroborate { block, deposits, transfers } in blocks {
-            answers.extend(deposits.into_iter().zip(source.confirm(&block, &transfers).await));
+        for asked in blocks {
+            let found = asked.match_answers(source.confirm(&asked.block, &asked.transfers).await);
+            answers.extend(found.context("another number of answers than of transfers")?);
         }
         let now = clock.now();
         db.write("store_answers_and_advance_deposits", move |tx| {

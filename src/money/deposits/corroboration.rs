@@ -3,7 +3,7 @@
 //! twice the number of confirmations; all others wait, with a review. A deposit that such an endpoint contradicts is
 //! not confirmed until one of these endpoints shows it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chain::{BlockRef, ChainId, Transfer, source};
 
@@ -28,8 +28,24 @@ pub struct BlockToCorroborate {
     pub block: BlockRef,
     /// The ids of the deposits.
     pub deposits: Vec<DepositId>,
-    /// The transfer of each deposit in `deposits`, in the same order; the argument of [`chain::Source::confirm`].
+    /// The argument of [`chain::Source::confirm`]: the transfers of the block's other deposits that count already, and then
+    /// the transfer of each deposit in `deposits`, in the same order. The first ones are asked about again, so that a
+    /// second transfer like them, which one endpoint invents, does not match the one that exists.
     pub transfers: Vec<Transfer>,
+}
+
+impl BlockToCorroborate {
+    /// Returns the answer about each deposit, from the answers about `transfers`; `None` when their number is wrong.
+    pub fn match_answers(
+        &self,
+        mut answers: Vec<source::Corroboration>,
+    ) -> Option<Vec<(DepositId, source::Corroboration)>> {
+        if answers.len() != self.transfers.len() {
+            return None;
+        }
+        let asked = answers.split_off(self.transfers.len().checked_sub(self.deposits.len())?);
+        Some(self.deposits.iter().copied().zip(asked).collect())
+    }
 }
 
 /// A deposit for which an endpoint of another provider was asked, with the stored data from which the result is
@@ -80,6 +96,14 @@ pub async fn list_blocks_to_corroborate(
         if let Some(unchecked) = blocks.get_mut(place) {
             unchecked.deposits.push(id);
             unchecked.transfers.push(transfer);
+        }
+    }
+    let refs: Vec<BlockRef> = blocks.iter().map(|block| block.block).collect();
+    let asked: BTreeSet<DepositId> = blocks.iter().flat_map(|block| block.deposits.iter().copied()).collect();
+    for (id, block, transfer) in store::list_evidenced_deposits_of_blocks(tx, chain, &refs).await? {
+        let place = places.get(&block).and_then(|place| blocks.get_mut(*place));
+        if let Some(block) = place.filter(|_| !asked.contains(&id)) {
+            block.transfers.insert(0, transfer);
         }
     }
     Ok(blocks)
@@ -272,5 +296,36 @@ impl Check<'_> {
         }
         let subject = format!("deposit/{}", checked.deposit.id);
         self.reviews.push(ReviewChange::Resolve { kind, subject, note: note.to_owned() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chain::{AddressKey, Amount, AssetId, BlockHash, TransferIndex, TxId, TxPart};
+
+    use super::*;
+
+    #[test]
+    fn answers_about_deposits_that_count_already_are_dropped() {
+        let transfer = |log| Transfer {
+            txid: TxId([1; 32]),
+            index: TransferIndex { tx_index: 0, part: TxPart::Log(log) },
+            asset: AssetId::from_stored("tron/token"),
+            to: AddressKey([1; 20]),
+            from: None,
+            amount: Amount::from(5u64),
+        };
+        let shown = source::Corroboration::Shown { endpoint: "b".into() };
+        let contradicted = source::Corroboration::Contradicted { endpoint: "b".into(), detail: "one only".into() };
+        let asked = BlockToCorroborate {
+            block: BlockRef { height: 4, hash: BlockHash([4; 32]) },
+            deposits: vec![DepositId(2)],
+            transfers: vec![transfer(0), transfer(1)],
+        };
+        assert_eq!(
+            asked.match_answers(vec![shown.clone(), contradicted.clone()]),
+            Some(vec![(DepositId(2), contradicted)])
+        );
+        assert_eq!(asked.match_answers(vec![shown]), None);
     }
 }

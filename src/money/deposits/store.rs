@@ -565,6 +565,41 @@ pub async fn list_unchecked_deposits(
     Ok(unchecked)
 }
 
+/// Returns the deposits of these blocks that a second source has shown, or that were confirmed without one, with their
+/// blocks and transfers. Increases of balances are left out, because no block shows them.
+pub async fn list_evidenced_deposits_of_blocks(
+    tx: &mut Tx,
+    chain: &ChainId,
+    blocks: &[BlockRef],
+) -> Result<Vec<(DepositId, BlockRef, Transfer)>, db::Error> {
+    let found = rows_for_each!(
+        tx,
+        blocks.iter().map(|block| batch_row![block.height, block.hash.0]).collect(),
+        "with given (height bigint, block_hash bytea)
+         select d.id, d.height, d.block_hash, d.txid, d.tx_index, d.part, d.asset, d.amount, d.sender, a.key
+         from given, deposits d join addresses a on a.id = d.address_id
+         where d.chain = $1 and d.height = given.height and d.block_hash = given.block_hash and d.state <> 'orphaned'
+         and d.part <> $2 and (d.corroboration = 'shown' or d.single_source_usd_cents is not null)",
+        chain.as_str(),
+        TxPart::BalanceIncrease.code()
+    )?;
+    let deposit = |row: &db::Row| {
+        let unknown = || db::Error::Value { column: "part".into(), reason: "no part has this code".into() };
+        let part = TxPart::from_code(row.get("part")?).ok_or_else(unknown)?;
+        let transfer = Transfer {
+            txid: TxId(row.get("txid")?),
+            index: TransferIndex { tx_index: row.get("tx_index")?, part },
+            asset: AssetId::from_stored(&row.get::<String>("asset")?),
+            to: AddressKey(row.get("key")?),
+            from: row.get("sender")?,
+            amount: row.get("amount")?,
+        };
+        let block = BlockRef { height: row.get("height")?, hash: BlockHash(row.get("block_hash")?) };
+        Ok((row.get("id")?, block, transfer))
+    };
+    found.iter().map(deposit).collect()
+}
+
 /// Returns the balance in an asset that the address of an invoice must have after the block at `height`: its initial
 /// balance, and the deposits up to that block, without those that are contradicted. The deposit `id` counts in any
 /// case.

@@ -111,12 +111,10 @@ impl Machine {
         answers: Vec<Corroboration>,
     ) -> Result<Action, StepError> {
         let BlockRef { height, .. } = check.asked.block;
-        if answers.len() != check.asked.deposits.len() {
-            let (asked, answered) = (check.asked.deposits.len(), answers.len());
-            return Err(StepError::WrongNumberOfAnswers { height, asked, answered });
-        }
+        let (asked, answered) = (check.asked.transfers.len(), answers.len());
         self.report_missing_answers(height, &answers);
-        check.answers.extend(std::mem::take(&mut check.asked.deposits).into_iter().zip(answers));
+        let found = check.asked.match_answers(answers);
+        check.answers.extend(found.ok_or(StepError::WrongNumberOfAnswers { height, asked, answered })?);
         match check.left.pop_front() {
             Some(next) if now.since(check.started_at) < ASKING_MAX_MS => {
                 check.asked = next;
