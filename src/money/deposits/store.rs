@@ -702,11 +702,12 @@ pub async fn list_unorphaned_deposits_with_prices(
 
 /// Returns the total value, in US cents, of the deposits that were confirmed without a second source after `since` and
 /// that no second source has shown later.
+/// Deposits that a reorg removed count, so that an endpoint cannot give itself the limit back.
 pub async fn sum_single_source_usd_cents_since(tx: &mut Tx, chain: &ChainId, since: Instant) -> Result<i64, db::Error> {
     let found = row!(
         tx,
         "select cast(coalesce(sum(single_source_usd_cents), 0) as bigint) as cents from deposits
-         where chain = $1 and single_source_usd_cents is not null and confirmed_at > $2 and state <> 'orphaned'
+         where chain = $1 and single_source_usd_cents is not null and confirmed_at > $2
          and corroboration <> 'shown'",
         chain.as_str(),
         since
