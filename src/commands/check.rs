@@ -217,7 +217,8 @@ async fn check_address_mark(report: &mut CheckReport, config: &Config, db: &Db) 
         report.print_warning(
             "address mark",
             format_args!(
-                "{path} is in the data folder, so it is restored and lost together with the database; name a place outside in                  [data] mark_path"
+                "{path} is in the data folder, so it is restored and lost together with the database; name a place outside in \
+                 [data] mark_path"
             ),
         );
     }

@@ -44,7 +44,7 @@ pub enum MarkFileError {
     Damaged {
         /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason why the text cannot be used: the line that is wrong or missing.
         reason: String,
     },
     /// The database failed.

@@ -28,9 +28,10 @@ pub struct BlockToCorroborate {
     pub block: BlockRef,
     /// The ids of the deposits.
     pub deposits: Vec<DepositId>,
-    /// The argument of [`chain::Source::confirm`]: the transfers of the block's other deposits that count already, and then
-    /// the transfer of each deposit in `deposits`, in the same order. The first ones are asked about again, so that a
-    /// second transfer like them, which one endpoint invents, does not match the one that exists.
+    /// The argument of [`chain::Source::confirm`]: first the transfers of other deposits that count already and have
+    /// the block, the receiver and the asset of an asked one, then the transfer of each deposit in `deposits`, in the same
+    /// order. The first ones are asked about again, so that a transfer like them, which one endpoint invents, neither
+    /// matches the transfer nor the increase of a balance that exists only once.
     pub transfers: Vec<Transfer>,
 }
 
@@ -98,15 +99,30 @@ pub async fn list_blocks_to_corroborate(
             unchecked.transfers.push(transfer);
         }
     }
-    let refs: Vec<BlockRef> = blocks.iter().map(|block| block.block).collect();
-    let asked: BTreeSet<DepositId> = blocks.iter().flat_map(|block| block.deposits.iter().copied()).collect();
-    for (id, block, transfer) in store::list_evidenced_deposits_of_blocks(tx, chain, &refs).await? {
+    add_evidenced_transfers(tx, chain, &mut blocks, &places).await?;
+    Ok(blocks)
+}
+
+/// Puts the transfers of deposits that count already before the asked ones of the same block, receiver and asset.
+async fn add_evidenced_transfers(
+    tx: &mut Tx,
+    chain: &ChainId,
+    blocks: &mut [BlockToCorroborate],
+    places: &HashMap<BlockRef, usize>,
+) -> Result<(), db::Error> {
+    let (mut asked, mut receivers) = (BTreeSet::new(), BTreeSet::new());
+    for block in &*blocks {
+        asked.extend(block.deposits.iter().copied());
+        let BlockRef { height, hash } = block.block;
+        receivers.extend(block.transfers.iter().map(|transfer| (height, hash, transfer.to, transfer.asset.clone())));
+    }
+    for (id, block, transfer) in store::list_evidenced_deposits(tx, chain, &receivers).await? {
         let place = places.get(&block).and_then(|place| blocks.get_mut(*place));
         if let Some(block) = place.filter(|_| !asked.contains(&id)) {
             block.transfers.insert(0, transfer);
         }
     }
-    Ok(blocks)
+    Ok(())
 }
 
 impl DepositService {

@@ -475,10 +475,10 @@ pub async fn find_balance_check_in_range(tx: &mut Tx, invoice: InvoiceId) -> Res
     )?;
     let Some(found) = found else { return Ok(None) };
     let (chain, asset): (String, String) = (found.get("chain")?, found.get("asset")?);
-    let (read_at, initial) = match find_initial_balance(tx, invoice, &AssetId::from_stored(&asset)).await? {
-        InitialBalance::Unknown => return Ok(None),
-        InitialBalance::NotRead => (-1, None),
-        InitialBalance::Read { height, amount } => (height, Some(amount)),
+    let (read_at, initial) = match find_balance_before_issue(tx, invoice, &AssetId::from_stored(&asset)).await? {
+        BalanceBeforeIssue::Unknown => return Ok(None),
+        BalanceBeforeIssue::NotRead => (-1, None),
+        BalanceBeforeIssue::Read { height, amount } => (height, Some(amount)),
     };
     let booked = rows!(
         tx,
@@ -549,55 +549,52 @@ pub async fn list_unchecked_deposits(
     )?;
     let mut unchecked = Vec::with_capacity(found.len());
     for row in &found {
-        let (height, code): (Height, i64) = (row.get("height")?, row.get("part")?);
-        let unknown = || db::Error::Value { column: "part".into(), reason: "no part has this code".into() };
-        let index =
-            TransferIndex { tx_index: row.get("tx_index")?, part: TxPart::from_code(code).ok_or_else(unknown)? };
-        let asset = AssetId::from_stored(&row.get::<String>("asset")?);
-        let mut amount: Amount = row.get("amount")?;
-        if index.part == TxPart::BalanceIncrease {
-            amount = compute_balance_after(tx, row.get("id")?, row.get("invoice_id")?, &asset, height).await?;
+        let (id, block, mut transfer) = parse_transfer_row(row)?;
+        if transfer.index.part == TxPart::BalanceIncrease {
+            transfer.amount =
+                compute_balance_after(tx, id, row.get("invoice_id")?, &transfer.asset, block.height).await?;
         }
-        let (txid, to, from) = (TxId(row.get("txid")?), AddressKey(row.get("key")?), row.get("sender")?);
-        let block = BlockRef { height, hash: BlockHash(row.get("block_hash")?) };
-        unchecked.push((row.get("id")?, block, Transfer { txid, index, asset, to, from, amount }));
+        unchecked.push((id, block, transfer));
     }
     Ok(unchecked)
 }
 
-/// Returns the deposits of these blocks that a second source has shown, or that were confirmed without one, with their
-/// blocks and transfers. Increases of balances are left out, because no block shows them.
-pub async fn list_evidenced_deposits_of_blocks(
+/// Returns the deposits that a second source has shown, or that were confirmed without one, of these blocks, receivers and
+/// assets, with their blocks and transfers. Increases of balances are left out, because no block shows them.
+pub async fn list_evidenced_deposits(
     tx: &mut Tx,
     chain: &ChainId,
-    blocks: &[BlockRef],
+    asked: &BTreeSet<(Height, BlockHash, AddressKey, AssetId)>,
 ) -> Result<Vec<(DepositId, BlockRef, Transfer)>, db::Error> {
     let found = rows_for_each!(
         tx,
-        blocks.iter().map(|block| batch_row![block.height, block.hash.0]).collect(),
-        "with given (height bigint, block_hash bytea)
+        asked.iter().map(|(height, hash, to, asset)| batch_row![*height, hash.0, to.0, asset.as_str()]).collect(),
+        "with given (height bigint, block_hash bytea, receiver bytea, asset text)
          select d.id, d.height, d.block_hash, d.txid, d.tx_index, d.part, d.asset, d.amount, d.sender, a.key
-         from given, deposits d join addresses a on a.id = d.address_id
+         from given, deposits d, addresses a
          where d.chain = $1 and d.height = given.height and d.block_hash = given.block_hash and d.state <> 'orphaned'
+         and d.asset = given.asset and a.id = d.address_id and a.key = given.receiver
          and d.part <> $2 and (d.corroboration = 'shown' or d.single_source_usd_cents is not null)",
         chain.as_str(),
         TxPart::BalanceIncrease.code()
     )?;
-    let deposit = |row: &db::Row| {
-        let unknown = || db::Error::Value { column: "part".into(), reason: "no part has this code".into() };
-        let part = TxPart::from_code(row.get("part")?).ok_or_else(unknown)?;
-        let transfer = Transfer {
-            txid: TxId(row.get("txid")?),
-            index: TransferIndex { tx_index: row.get("tx_index")?, part },
-            asset: AssetId::from_stored(&row.get::<String>("asset")?),
-            to: AddressKey(row.get("key")?),
-            from: row.get("sender")?,
-            amount: row.get("amount")?,
-        };
-        let block = BlockRef { height: row.get("height")?, hash: BlockHash(row.get("block_hash")?) };
-        Ok((row.get("id")?, block, transfer))
+    found.iter().map(parse_transfer_row).collect()
+}
+
+/// Returns the id, the block and the transfer of a deposit.
+fn parse_transfer_row(row: &db::Row) -> Result<(DepositId, BlockRef, Transfer), db::Error> {
+    let unknown = || db::Error::Value { column: "part".into(), reason: "no part has this code".into() };
+    let part = TxPart::from_code(row.get("part")?).ok_or_else(unknown)?;
+    let transfer = Transfer {
+        txid: TxId(row.get("txid")?),
+        index: TransferIndex { tx_index: row.get("tx_index")?, part },
+        asset: AssetId::from_stored(&row.get::<String>("asset")?),
+        to: AddressKey(row.get("key")?),
+        from: row.get("sender")?,
+        amount: row.get("amount")?,
     };
-    found.iter().map(deposit).collect()
+    let block = BlockRef { height: row.get("height")?, hash: BlockHash(row.get("block_hash")?) };
+    Ok((row.get("id")?, block, transfer))
 }
 
 /// Returns the balance in an asset that the address of an invoice must have after the block at `height`: its initial
@@ -610,9 +607,9 @@ async fn compute_balance_after(
     asset: &AssetId,
     height: Height,
 ) -> Result<Amount, db::Error> {
-    let initial = match find_initial_balance(tx, invoice, asset).await? {
-        InitialBalance::NotRead | InitialBalance::Unknown => Amount::ZERO,
-        InitialBalance::Read { amount, .. } => amount,
+    let initial = match find_balance_before_issue(tx, invoice, asset).await? {
+        BalanceBeforeIssue::NotRead | BalanceBeforeIssue::Unknown => Amount::ZERO,
+        BalanceBeforeIssue::Read { amount, .. } => amount,
     };
     let found = rows!(
         tx,
@@ -633,7 +630,7 @@ async fn compute_balance_after(
 }
 
 /// The balance that an address had before it was issued.
-enum InitialBalance {
+enum BalanceBeforeIssue {
     /// The balances of its lease have not been read yet.
     NotRead,
     /// No node could return the balance.
@@ -643,7 +640,11 @@ enum InitialBalance {
 }
 
 /// Returns the balance in an asset that the address of an invoice had before it was issued.
-async fn find_initial_balance(tx: &mut Tx, invoice: InvoiceId, asset: &AssetId) -> Result<InitialBalance, db::Error> {
+async fn find_balance_before_issue(
+    tx: &mut Tx,
+    invoice: InvoiceId,
+    asset: &AssetId,
+) -> Result<BalanceBeforeIssue, db::Error> {
     let found = row!(
         tx,
         "select l.first_index, l.balances_height, s.asset as initial_asset, s.amount as initial_amount
@@ -656,17 +657,17 @@ async fn find_initial_balance(tx: &mut Tx, invoice: InvoiceId, asset: &AssetId) 
         invoice,
         asset.as_str()
     )?;
-    let Some(found) = found else { return Ok(InitialBalance::NotRead) };
+    let Some(found) = found else { return Ok(BalanceBeforeIssue::NotRead) };
     if found.get::<Option<i64>>("first_index")?.is_none() {
-        return Ok(InitialBalance::Read { height: -1, amount: Amount::ZERO });
+        return Ok(BalanceBeforeIssue::Read { height: -1, amount: Amount::ZERO });
     }
-    let Some(height) = found.get::<Option<i64>>("balances_height")? else { return Ok(InitialBalance::NotRead) };
+    let Some(height) = found.get::<Option<i64>>("balances_height")? else { return Ok(BalanceBeforeIssue::NotRead) };
     // Balances of zero have no row.
     if found.get::<Option<String>>("initial_asset")?.is_none() {
-        return Ok(InitialBalance::Read { height, amount: Amount::ZERO });
+        return Ok(BalanceBeforeIssue::Read { height, amount: Amount::ZERO });
     }
     let amount: Option<Amount> = found.get("initial_amount")?;
-    Ok(amount.map_or(InitialBalance::Unknown, |amount| InitialBalance::Read { height, amount }))
+    Ok(amount.map_or(BalanceBeforeIssue::Unknown, |amount| BalanceBeforeIssue::Read { height, amount }))
 }
 
 /// Returns the deposits with these ids, each with its number of failed checks and the price of its invoice, oldest

@@ -656,6 +656,28 @@ db::both! {
         outcome.await.unwrap();
     }
 
+    async fn counted_transfers_to_the_receiver_are_asked_about_again_before_an_unchecked_one(db: Db) {
+        let outcome = db.write("mine", move |tx| {
+            Box::pin(async move {
+                insert_model_rows(tx).await?;
+                start_following_chain(tx, &model_chain().id, &model_header(0, 0)).await?;
+                apply_block_with_payments(tx, model_header(0, 0), model_header(1, 0), &[(7, 50), (7, 50)]).await?;
+                apply_block_with_payments(tx, model_header(1, 0), model_header(2, 0), &[(8, 50)]).await?;
+                execute!(tx, "update deposits set state = 'seen', corroboration = 'contradicted' where id = 1")?;
+                let position = Position { cursor: 99, last: 99 };
+                let blocks = list_blocks_to_corroborate(tx, Instant(1), &model_chain().id, position, 10).await?;
+                let found: Vec<_> = blocks.iter().map(|block| (block.block.height, block.deposits.clone())).collect();
+                assert_eq!(found, [(1, vec![DepositId(1)])]);
+                let stored = rows!(tx, "select part from deposits where height = 1 order by id")?;
+                let parts: Vec<i64> = stored.iter().map(|row| row.get("part")).collect::<Result<_, _>>()?;
+                let asked: Vec<i64> = blocks[0].transfers.iter().map(|transfer| transfer.index.part.code()).collect();
+                assert_eq!(asked, [parts[1], parts[0]], "the deposit that counts already comes first");
+                Ok::<_, PostError>(())
+            })
+        });
+        outcome.await.unwrap();
+    }
+
     async fn dust_from_before_the_lease_never_completes_a_payment(db: Db) {
         let outcome = db.write("mine", move |tx| {
             Box::pin(async move {
