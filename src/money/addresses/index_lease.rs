@@ -42,8 +42,8 @@ impl IndexLease {
 
     /// Returns the next leased index. Stores a new lease when the current one is used up, and copies the database's mark to
     /// the mark file before the lease is used. When the file cannot be written, the next call tries it again with the same
-    /// lease. `account` is the id of the account and the epoch of this daemon; `tip` is
-    /// the height of the highest known block of the chain.
+    /// lease. `account` is the id of the account and the epoch of this daemon; `tip` is the height of the highest known
+    /// block of the chain.
     pub async fn take_or_lease_index(
         &self,
         db: &Db,

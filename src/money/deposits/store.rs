@@ -460,9 +460,9 @@ pub async fn set_deposit_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) 
     db::expect_changed(changed, 1)
 }
 
-/// Returns the address of an invoice with the sum of its booked deposits. Any unbooked money arrived after the oldest
-/// stored block, after the newest deposit, and after the block at which the initial balance was read. `None` when an
-/// earlier check found that the balance is too large to be booked, or when no node could return the initial balance.
+/// Returns the address of an invoice with its initial balance and its booked deposits. Any unbooked money arrived after the
+/// oldest stored block and after the block at which the initial balance was read. `None` when an earlier check found that
+/// the balance is too large to be booked, or when no node could return the initial balance.
 pub async fn find_balance_check_in_range(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
@@ -477,7 +477,7 @@ pub async fn find_balance_check_in_range(tx: &mut Tx, invoice: InvoiceId) -> Res
     let (chain, asset): (String, String) = (found.get("chain")?, found.get("asset")?);
     let (read_at, initial) = match find_balance_before_issue(tx, invoice, &AssetId::from_stored(&asset)).await? {
         BalanceBeforeIssue::Unknown => return Ok(None),
-        BalanceBeforeIssue::NotRead => (-1, None),
+        BalanceBeforeIssue::NotRead => (0, None),
         BalanceBeforeIssue::Read { height, amount } => (height, Some(amount)),
     };
     let booked = rows!(
@@ -510,7 +510,7 @@ pub async fn find_balance_check_in_range(tx: &mut Tx, invoice: InvoiceId) -> Res
         asset,
         initial,
         deposits,
-        oldest: found.get::<Option<Height>>("oldest")?.unwrap_or(0).max(Height::try_from(read_at).unwrap_or(0)),
+        oldest: found.get::<Option<Height>>("oldest")?.unwrap_or(0).max(read_at),
     }))
 }
 
@@ -635,8 +635,9 @@ enum BalanceBeforeIssue {
     NotRead,
     /// No node could return the balance.
     Unknown,
-    /// The balance in base units, and the height of the block after which it was read; -1 without a lease, as in tests.
-    Read { height: i64, amount: Amount },
+    /// The balance in base units, and the height of the block after which it was read. Both are 0 for an address without a
+    /// lease.
+    Read { height: Height, amount: Amount },
 }
 
 /// Returns the balance in an asset that the address of an invoice had before it was issued.
@@ -659,9 +660,9 @@ async fn find_balance_before_issue(
     )?;
     let Some(found) = found else { return Ok(BalanceBeforeIssue::NotRead) };
     if found.get::<Option<i64>>("first_index")?.is_none() {
-        return Ok(BalanceBeforeIssue::Read { height: -1, amount: Amount::ZERO });
+        return Ok(BalanceBeforeIssue::Read { height: 0, amount: Amount::ZERO });
     }
-    let Some(height) = found.get::<Option<i64>>("balances_height")? else { return Ok(BalanceBeforeIssue::NotRead) };
+    let Some(height) = found.get::<Option<Height>>("balances_height")? else { return Ok(BalanceBeforeIssue::NotRead) };
     // Balances of zero have no row.
     if found.get::<Option<String>>("initial_asset")?.is_none() {
         return Ok(BalanceBeforeIssue::Read { height, amount: Amount::ZERO });
