@@ -49,7 +49,8 @@ pub async fn skip_addresses_and_print(args: Args) -> Result<(), CommandError> {
     }
     print_line_or_exit(format_args!(
         "The database is at epoch {} now, and the address mark is {}. Orders and payments since the backup are not in the \
-         database: money for them opens reviews (`settled admin review list`).",
+         database: money for them opens reviews (`settled admin review list`), and goods that were delivered since are in \
+         stock again. Withdraw those before you start the daemon, or they are sold twice.",
         restored.epoch,
         config.mark_path().display()
     ));
